@@ -1,0 +1,297 @@
+//! `tailmark bench`: what a running daemon does here, as a client sees it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_core::Stream;
+use tokio_stream::StreamExt;
+
+use super::output::{print_bytes, print_line};
+use super::{Exit, Failure, Online};
+use crate::client::{Client, Item, Start, WatchOptions};
+use crate::record::{Event, Seq};
+use crate::wire::feed_v1 as pb;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Uploads events as fast as they become durable, then publishes one at a time
+    ///
+    /// Writes to the log of the daemon: use one made for it.
+    Append(Online<Append>),
+    /// Replays the log from its oldest event, then resumes at random places
+    Replay(Online<Replay>),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Append {
+    /// Events to upload
+    #[arg(long, default_value_t = 1_000_000)]
+    events: u64,
+    /// Bytes of each event's body
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
+    size: u32,
+    /// Topic to upload to
+    #[arg(long, default_value = "bench.append")]
+    topic: String,
+    /// Give every event an id, so that repeats are looked for
+    #[arg(long)]
+    ids: bool,
+    /// Single publishes to time after the upload
+    #[arg(long, default_value_t = 1_000)]
+    publishes: u32,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Replay {
+    /// Stop after so many events; 0 = at the head
+    #[arg(long, default_value_t = 0)]
+    events: u64,
+    /// Only events of this pattern
+    #[arg(long)]
+    pattern: Option<String>,
+    /// Resumes at random places to time after the replay
+    #[arg(long, default_value_t = 100)]
+    resumes: u32,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Append(online) => online.run(async |args, client| {
+            let report = append(&args, &client).await?;
+            print(&report, args.json)
+        }),
+        Command::Replay(online) => online.run(async |args, client| {
+            let report = replay(&args, &client).await?;
+            print(&report, args.json)
+        }),
+    }
+}
+
+fn print(report: &Report, json: bool) -> Result<(), Failure> {
+    if json {
+        let text = serde_json::to_vec(report)
+            .map_err(|error| Failure::new(Exit::Failure, "cannot print").because(&error))?;
+        return print_bytes(&text);
+    }
+    print_line(&report.text())
+}
+
+/// What was measured.
+#[derive(Debug, serde::Serialize)]
+struct Report {
+    work: &'static str,
+    events: u64,
+    bytes: u64,
+    seconds: f64,
+    events_per_second: f64,
+    megabytes_per_second: f64,
+    /// Of what, in words.
+    latency_of: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency: Option<Latency>,
+}
+
+/// Milliseconds.
+#[derive(Debug, serde::Serialize)]
+struct Latency {
+    samples: usize,
+    p50_ms: f64,
+    p90_ms: f64,
+    p99_ms: f64,
+    max_ms: f64,
+}
+
+impl Latency {
+    fn of(mut samples: Vec<Duration>) -> Option<Latency> {
+        samples.sort();
+        let ms = |at: usize| samples.get(at).map(|d| d.as_secs_f64() * 1e3);
+        // Nearest rank.
+        let rank = |percent: usize| (samples.len() * percent).div_ceil(100).saturating_sub(1);
+        Some(Latency {
+            samples: samples.len(),
+            p50_ms: ms(rank(50))?,
+            p90_ms: ms(rank(90))?,
+            p99_ms: ms(rank(99))?,
+            max_ms: ms(samples.len().checked_sub(1)?)?,
+        })
+    }
+}
+
+impl Report {
+    fn new(work: &'static str, events: u64, bytes: u64, took: Duration) -> Report {
+        let seconds = took.as_secs_f64().max(1e-9);
+        Report {
+            work,
+            events,
+            bytes,
+            seconds,
+            events_per_second: events as f64 / seconds,
+            megabytes_per_second: bytes as f64 / seconds / 1e6,
+            latency_of: "",
+            latency: None,
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!(
+            "{}  {} events, {:.1} MB in {:.2} s: {:.0} events/s, {:.1} MB/s",
+            self.work,
+            self.events,
+            self.bytes as f64 / 1e6,
+            self.seconds,
+            self.events_per_second,
+            self.megabytes_per_second
+        );
+        if let Some(latency) = &self.latency {
+            text.push_str(&format!(
+                "\n{}  p50 {:.3} ms, p90 {:.3} ms, p99 {:.3} ms, max {:.3} ms ({} samples)",
+                self.latency_of,
+                latency.p50_ms,
+                latency.p90_ms,
+                latency.p99_ms,
+                latency.max_ms,
+                latency.samples
+            ));
+        }
+        text
+    }
+}
+
+/// A JSON body of the wanted length.
+fn body(size: u32) -> String {
+    let frame = r#"{"text":""}"#;
+    let filler = usize::try_from(size).unwrap_or_default().saturating_sub(frame.len());
+    format!(r#"{{"text":"{}"}}"#, "x".repeat(filler))
+}
+
+async fn append(args: &Append, client: &Client) -> Result<Report, Failure> {
+    let body = body(args.size);
+    let mut template = Vec::new();
+    let event = Event { topic: &args.topic, body: &body, ..Event::default() };
+    event.write_client_part(&mut template);
+    let events = Uploads {
+        template: template.into(),
+        named: args.ids.then(|| (uuid::Uuid::now_v7(), args.topic.clone(), body.clone())),
+        sent: 0,
+        events: args.events,
+    };
+    let begun = Instant::now();
+    let result = client.upload(events).await?;
+    let took = begun.elapsed();
+    if result.stored != args.events {
+        let what = format!("{} of {} events were stored", result.stored, args.events);
+        return Err(Failure::new(Exit::Failure, what));
+    }
+    let bytes = args.events * u64::from(args.size);
+    let mut report = Report::new("append", args.events, bytes, took);
+    let mut samples = Vec::new();
+    for _ in 0..args.publishes {
+        let event =
+            pb::Event { topic: args.topic.clone(), body: body.clone(), ..pb::Event::default() };
+        let begun = Instant::now();
+        client.publish(event, None).await?;
+        samples.push(begun.elapsed());
+    }
+    report.latency_of = "publish to durable ack";
+    report.latency = Latency::of(samples);
+    Ok(report)
+}
+
+/// The same event again and again, or each with a name of its own.
+struct Uploads {
+    template: Bytes,
+    named: Option<(uuid::Uuid, String, String)>,
+    sent: u64,
+    events: u64,
+}
+
+impl Stream for Uploads {
+    type Item = Bytes;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.sent == self.events {
+            return Poll::Ready(None);
+        }
+        self.sent += 1;
+        let Some((run, topic, body)) = &self.named else {
+            return Poll::Ready(Some(self.template.clone()));
+        };
+        let id = format!("{}-{}", run.simple(), self.sent);
+        let mut out = Vec::with_capacity(self.template.len() + 48);
+        Event { id: &id, topic, body, ..Event::default() }.write_client_part(&mut out);
+        Poll::Ready(Some(out.into()))
+    }
+}
+
+async fn replay(args: &Replay, client: &Client) -> Result<Report, Failure> {
+    let status = client.log().await?;
+    let mut options = WatchOptions {
+        patterns: args.pattern.iter().cloned().collect(),
+        start: Start::Oldest,
+        limit: args.events,
+        until_caught_up: true,
+        ..WatchOptions::default()
+    };
+    let begun = Instant::now();
+    let (mut events, mut bytes) = (0u64, 0u64);
+    let mut watch = client.watch(options.clone());
+    while let Some(item) = watch.next().await {
+        if let Item::Event(event) = item? {
+            events += 1;
+            bytes += event.bytes().len() as u64;
+        }
+    }
+    let mut report = Report::new("replay", events, bytes, begun.elapsed());
+    let (oldest, head) = (status.oldest_seq, status.head_seq);
+    let mut samples = Vec::new();
+    if head >= oldest && oldest > 0 {
+        for _ in 0..args.resumes {
+            let seq = rand::random_range(oldest..=head);
+            options.start = Start::Seq(Seq::new(seq));
+            options.limit = 1;
+            let begun = Instant::now();
+            let mut watch = client.watch(options.clone());
+            while let Some(item) = watch.next().await {
+                if matches!(item?, Item::Event(_)) {
+                    samples.push(begun.elapsed());
+                    break;
+                }
+            }
+        }
+    }
+    report.latency_of = "resume to first event";
+    report.latency = Latency::of(samples);
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_nearest_ranks() {
+        let samples = (1..=100).rev().map(Duration::from_millis).collect();
+        let latency = Latency::of(samples).unwrap();
+        assert_eq!((latency.p50_ms, latency.p99_ms, latency.max_ms), (50.0, 99.0, 100.0));
+        let one = Latency::of(vec![Duration::from_millis(7)]).unwrap();
+        assert_eq!((one.p50_ms, one.max_ms), (7.0, 7.0));
+        assert!(Latency::of(Vec::new()).is_none());
+    }
+
+    #[test]
+    fn a_body_has_the_wanted_length_and_is_json() {
+        for size in [16, 200] {
+            let text = body(size);
+            assert_eq!(text.len(), size as usize);
+            assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
+        }
+    }
+}

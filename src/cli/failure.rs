@@ -1,0 +1,245 @@
+//! How a command fails: an exit code, what happened, why, and what to do.
+
+use std::error::Error as StdError;
+use std::io;
+
+use super::output::printable;
+use crate::client::{Error, Kind};
+use crate::config::ConfigError;
+use crate::storage::StoreError;
+
+/// What the program says to its caller. Documented in `--help` and `docs/cli.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Nothing to report: the reader of our output has left.
+    Quiet,
+    /// Failed.
+    Failure,
+    /// Wrong usage or bad input.
+    Usage,
+    /// Not found, or there no more.
+    NotFound,
+    /// Data is damaged.
+    Damaged,
+    /// Locked, or the server is not available.
+    Unavailable,
+    /// SIGINT.
+    Interrupted,
+    /// SIGTERM.
+    Terminated,
+}
+
+impl Exit {
+    /// The process's exit code.
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Quiet => 0,
+            Exit::Failure => 1,
+            Exit::Usage => 2,
+            Exit::NotFound => 3,
+            Exit::Damaged => 4,
+            Exit::Unavailable => 5,
+            Exit::Interrupted => 130,
+            Exit::Terminated => 143,
+        }
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    message: String,
+    causes: Vec<String>,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure that says `message`.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Failure { exit, message: message.into(), causes: Vec::new(), hint: None }
+    }
+
+    /// One that has nothing to say.
+    pub fn silent(exit: Exit) -> Self {
+        Failure::new(exit, "")
+    }
+
+    /// Adds a cause, and its causes.
+    #[must_use]
+    pub fn because(mut self, cause: &dyn StdError) -> Self {
+        let mut next = Some(cause);
+        while let Some(error) = next {
+            self.causes.push(error.to_string());
+            next = error.source();
+        }
+        self
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// What the program says to its caller.
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// What happened, in a line.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Tells the user on standard error.
+    pub fn report(&self) {
+        if self.message.is_empty() {
+            return;
+        }
+        // anstream drops the colour unless standard error is a terminal that wants it.
+        anstream::eprintln!("\x1b[1;31merror:\x1b[0m {}", printable(&self.message));
+        let mut last = self.message.as_str();
+        for cause in self.causes.iter().filter(|cause| !self.message.contains(cause.as_str())) {
+            if cause != last {
+                anstream::eprintln!("  caused by: {}", printable(cause));
+            }
+            last = cause;
+        }
+        if let Some(hint) = &self.hint {
+            anstream::eprintln!("  \x1b[1mhint:\x1b[0m {}", printable(hint));
+        }
+    }
+}
+
+/// Trouble with standard output or input.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Failure::silent(Exit::Quiet);
+        }
+        Failure::new(Exit::Failure, "input or output failed").because(&error)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let exit = match &error {
+            ConfigError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Exit::NotFound
+            }
+            ConfigError::Read { .. } => Exit::Failure,
+            _ => Exit::Usage,
+        };
+        let source = StdError::source(&error);
+        let failure = Failure::new(exit, error.to_string());
+        let failure = source.map_or(Failure::new(exit, error.to_string()), |s| failure.because(s));
+        failure.hint("`tailmark config print --default` shows every setting")
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let (exit, hint) = match &error {
+            StoreError::Locked { .. } => {
+                (Exit::Unavailable, "stop the other daemon, or use another --data-dir")
+            }
+            StoreError::Damaged(_) => (
+                Exit::Damaged,
+                "nothing was changed; `tailmark log verify --data-dir DIR` names every damaged range",
+            ),
+            StoreError::Missing { .. } => (Exit::NotFound, "check --data-dir"),
+            StoreError::Unfinished { .. } => {
+                (Exit::Failure, "`tailmark log migrate --data-dir DIR` finishes it")
+            }
+            StoreError::Format { found, supported, .. } if found < supported => {
+                (Exit::Failure, "`tailmark log migrate --data-dir DIR` brings it up to date")
+            }
+            StoreError::Format { .. } => (Exit::Failure, "use the newer tailmark that wrote it"),
+            StoreError::DiskFull { .. } => {
+                (Exit::Failure, "free space, or lower storage.min_free_bytes")
+            }
+            StoreError::Io { source, .. } => match source.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    (Exit::Failure, "the data directory must be readable and writable by this user")
+                }
+                io::ErrorKind::NotFound => (Exit::NotFound, "check --data-dir"),
+                _ => (Exit::Failure, ""),
+            },
+            _ => (Exit::Failure, ""),
+        };
+        let mut failure = Failure::new(exit, error.to_string());
+        if let Some(source) = StdError::source(&error) {
+            failure = failure.because(source);
+        }
+        if hint.is_empty() { failure } else { failure.hint(hint) }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let exit = match error.kind() {
+            _ if error.is_foreign() => Exit::Unavailable,
+            Kind::InvalidRequest => Exit::Usage,
+            Kind::NotFound | Kind::Gone => Exit::NotFound,
+            Kind::Damaged => Exit::Damaged,
+            Kind::Connect | Kind::Unavailable | Kind::Timeout => Exit::Unavailable,
+            _ => Exit::Failure,
+        };
+        let mut message = error.to_string();
+        for (field, why) in error.fields() {
+            if !message.contains(why) {
+                message.push_str(&format!("; {field}: {why}"));
+            }
+        }
+        if !error.reason().is_empty() {
+            let facts = error.all_metadata();
+            let facts: Vec<_> =
+                facts.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let separator = if facts.is_empty() { "" } else { " " };
+            message.push_str(&format!(" [{}{separator}{}]", error.reason(), facts.join(" ")));
+        }
+        let hint = hint_for(&error);
+        let mut failure = Failure::new(exit, message);
+        if let Some(source) = StdError::source(&error) {
+            failure = failure.because(source);
+        }
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
+/// What answers is not what was expected.
+const NOT_OURS: &str = "is this a tailmark server? --addr names another";
+
+fn hint_for(error: &Error) -> Option<&'static str> {
+    Some(match (error.kind(), error.reason()) {
+        _ if error.is_foreign() => NOT_OURS,
+        (Kind::Connect, _) => {
+            "is the daemon running? start it with `tailmark serve`, or name another with --addr"
+        }
+        (Kind::Gone, "CURSOR_TRIMMED" | "TRIMMED") => {
+            "go on with what is left: --on-lost oldest, or start anew: --from oldest"
+        }
+        (Kind::Gone, "LOG_CHANGED" | "LOG_DIVERGED" | "CURSOR_AHEAD") => {
+            "the log is not the one this cursor came from; --on-lost says how to go on"
+        }
+        (Kind::InvalidRequest, "CURSOR_MALFORMED") => {
+            "a cursor is copied whole, as `watch --json` prints it, or a plain sequence number"
+        }
+        (Kind::Damaged, _) => {
+            "on the server, `tailmark log verify --data-dir DIR` names every damaged range"
+        }
+        (Kind::LimitExceeded, "DISK_FULL") => {
+            "free space on the server's disk, or remove old events: `tailmark trim`"
+        }
+        (Kind::Unavailable | Kind::Timeout, _) if error.may_have_applied() => {
+            "it may have been done all the same"
+        }
+        (Kind::Unavailable | Kind::Timeout, "") => NOT_OURS,
+        _ => return None,
+    })
+}

@@ -1,0 +1,177 @@
+//! Lines of input, turned into encoded events: what an upload sends.
+//!
+//! Runs on a thread of its own, ahead of the network by a bounded number of chunks. Invariant: an
+//! event is handed over only after it was checked, and nothing after the first bad line.
+
+use std::io::{BufRead, BufReader, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::record::json::EventJson;
+use crate::record::{Event, Limits};
+
+/// Events handed over at once, and their bytes: few wake-ups, little memory.
+const CHUNK_EVENTS: usize = 1_000;
+const CHUNK_BYTES: usize = 128 << 10;
+const READ_BYTES: usize = 256 << 10;
+/// A line that is longer holds no event that any server takes: the largest is 8 MiB, and JSON may
+/// write each byte in six.
+const MAX_LINE_BYTES: u64 = 64 << 20;
+
+/// How lines say events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    /// Each line is the body of one event; needs --topic
+    Lines,
+    /// Each line is one JSON object: {"id", "topic", "at", "body", ...}
+    Jsonl,
+}
+
+/// Events in order, ready to be sent.
+#[derive(Debug, Default)]
+pub(super) struct Chunk {
+    pub events: Vec<Bytes>,
+    /// Bytes of input read so far.
+    pub input_bytes: u64,
+}
+
+/// Where reading stopped short.
+#[derive(Debug)]
+pub(super) enum InputError {
+    /// This line holds no event.
+    Line { line: u64, message: String },
+    /// The input itself.
+    Read(std::io::Error),
+}
+
+/// What the reading of the whole input came to.
+#[derive(Debug, Default)]
+pub(super) struct Summary {
+    pub error: Option<InputError>,
+}
+
+/// Reads `input` to its end and hands over what it says.
+pub(super) struct Encoder {
+    pub format: Format,
+    /// For events that name none.
+    pub topic: String,
+    pub limits: Limits,
+    /// Lines read so far, whether sent or not.
+    pub lines: Arc<AtomicU64>,
+}
+
+impl Encoder {
+    /// Ends early when the receiver is dropped.
+    pub fn run(&self, input: impl Read, chunks: &mpsc::Sender<Chunk>) -> Summary {
+        let mut input = BufReader::with_capacity(READ_BYTES, input);
+        let mut pending = Pending::default();
+        let mut line = Vec::new();
+        let mut input_bytes = 0u64;
+        let error = loop {
+            line.clear();
+            // Nothing more is there without waiting: do not keep back what is.
+            let at_limit = pending.ends.len() >= CHUNK_EVENTS || pending.bytes.len() >= CHUNK_BYTES;
+            let may_wait = !input.buffer().contains(&b'\n');
+            if (at_limit || may_wait) && !pending.send(input_bytes, chunks) {
+                break None;
+            }
+            match Read::take(&mut input, MAX_LINE_BYTES + 1).read_until(b'\n', &mut line) {
+                Ok(0) => break None,
+                Ok(len) => input_bytes += len as u64,
+                Err(error) => break Some(InputError::Read(error)),
+            }
+            let number = self.lines.fetch_add(1, Ordering::Relaxed) + 1;
+            if let Err(message) = self.encode(text_of(&line, number), &mut pending) {
+                break Some(InputError::Line { line: number, message });
+            }
+        };
+        pending.send(input_bytes, chunks);
+        Summary { error }
+    }
+
+    fn encode(&self, line: &[u8], pending: &mut Pending) -> Result<(), String> {
+        if line.len() as u64 > MAX_LINE_BYTES {
+            return Err(format!("longer than {MAX_LINE_BYTES} bytes"));
+        }
+        match self.format {
+            Format::Lines => match std::str::from_utf8(line) {
+                Ok(body) => {
+                    let event = Event { topic: &self.topic, body, ..Event::default() };
+                    self.add(&event, pending)
+                }
+                // What is no text is data.
+                Err(_) => {
+                    let event = Event { topic: &self.topic, data: line, ..Event::default() };
+                    self.add(&event, pending)
+                }
+            },
+            Format::Jsonl if line.iter().all(u8::is_ascii_whitespace) => Ok(()),
+            Format::Jsonl => {
+                let json = EventJson::parse(line).map_err(|error| error.to_string())?;
+                let mut event = json.event();
+                if event.topic.is_empty() {
+                    event.topic = &self.topic;
+                }
+                if event.topic.is_empty() {
+                    return Err("no topic in the object, and no --topic".to_owned());
+                }
+                self.add(&event, pending)
+            }
+        }
+    }
+
+    fn add(&self, event: &Event<'_>, pending: &mut Pending) -> Result<(), String> {
+        self.limits.check(event).map_err(|invalid| invalid.to_string())?;
+        let start = pending.bytes.len();
+        event.write_client_part(&mut pending.bytes);
+        let len = pending.bytes.len() - start;
+        if len > self.limits.event_bytes {
+            pending.bytes.truncate(start);
+            return Err(format!("{len} bytes are over the limit of {}", self.limits.event_bytes));
+        }
+        pending.ends.push(pending.bytes.len());
+        Ok(())
+    }
+}
+
+/// The line without its end, and without the byte order mark that some editors put first.
+fn text_of(line: &[u8], number: u64) -> &[u8] {
+    let line = trim_end(line);
+    if number == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line }
+}
+
+fn trim_end(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+#[derive(Default)]
+struct Pending {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Pending {
+    /// Hands over what is there; `false` when nobody takes it any more.
+    fn send(&mut self, input_bytes: u64, chunks: &mpsc::Sender<Chunk>) -> bool {
+        if self.ends.is_empty() {
+            return !chunks.is_closed();
+        }
+        let bytes = Bytes::from(std::mem::take(&mut self.bytes));
+        let mut start = 0;
+        let slice = |end| {
+            let event = bytes.slice(start..end);
+            start = end;
+            event
+        };
+        let events = self.ends.drain(..).map(slice).collect();
+        self.bytes.reserve(CHUNK_BYTES);
+        chunks.blocking_send(Chunk { events, input_bytes }).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+use std::io;
+
+use super::*;
+
+fn encoder(format: Format, topic: &str) -> Encoder {
+    Encoder { format, topic: topic.to_owned(), limits: Limits::default(), lines: Arc::default() }
+}
+
+/// What comes out, and how it ended; the channel has room for everything.
+fn encode(encoder: &Encoder, input: impl Read) -> (Vec<Bytes>, Option<InputError>) {
+    let (sender, mut receiver) = mpsc::channel(10_000);
+    let summary = encoder.run(input, &sender);
+    drop(sender);
+    let mut events = Vec::new();
+    while let Ok(chunk) = receiver.try_recv() {
+        assert!(!chunk.events.is_empty() && chunk.events.len() <= CHUNK_EVENTS);
+        events.extend(chunk.events);
+    }
+    (events, summary.error)
+}
+
+fn bad_line(error: Option<InputError>) -> (u64, String) {
+    match error {
+        Some(InputError::Line { line, message }) => (line, message),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn nothing_is_handed_over_after_a_bad_line() {
+    let good = "{\"topic\":\"a\",\"body\":\"x\"}\n";
+    for (bad, part) in [
+        ("{\"topik\":\"a\"}", "unknown field `topik`"),
+        ("{\"body\":\"no topic\"}", "no topic"),
+        ("{\"topic\":\"a..b\"}", "topic: has an empty segment"),
+        ("{\"topic\":\"a\",\"body\":\"x\",\"data\":\"eA==\"}", "set body or data, not both"),
+        ("{\"topic\":\"a\",\"marker\":{}}", "only a server sends markers"),
+        ("{\"topic\":\"a\"", "EOF"),
+        ("7", "expected a JSON object"),
+    ] {
+        let input = format!("{good}\n  \n{good}{bad}\n{good}");
+        let (events, error) = encode(&encoder(Format::Jsonl, ""), input.as_bytes());
+        let (line, message) = bad_line(error);
+        assert_eq!((events.len(), line), (2, 5), "{bad}");
+        assert!(message.contains(part), "{bad}: {message}");
+    }
+}
+
+#[test]
+fn every_line_becomes_one_event_in_order() {
+    let mut input = String::new();
+    for n in 0..3_500 {
+        input.push_str(&format!("line {n}\n"));
+    }
+    let (events, error) = encode(&encoder(Format::Lines, "t"), input.as_bytes());
+    assert!(error.is_none());
+    assert_eq!(events.len(), 3_500);
+    for (n, bytes) in events.iter().enumerate() {
+        let event = Event::parse(bytes).unwrap();
+        assert_eq!((event.topic, event.body), ("t", format!("line {n}").as_str()));
+        assert!(!event.has_client_id);
+    }
+}
+
+#[test]
+fn the_default_topic_is_for_objects_without_one() {
+    let input = b"{\"topic\":\"own\"}\n{}";
+    let (events, error) = encode(&encoder(Format::Jsonl, "given"), &input[..]);
+    assert!(error.is_none());
+    let topics: Vec<_> = events.iter().map(|e| Event::parse(e).unwrap().topic).collect();
+    assert_eq!(topics, ["own", "given"]);
+}
+
+#[test]
+fn an_event_over_the_limit_is_refused_here() {
+    let mut encoder = encoder(Format::Lines, "t");
+    // Topic and body with their tags and lengths.
+    encoder.limits.event_bytes = 3 + 12;
+    let (events, error) = encode(&encoder, &b"0123456789\n0123456789x\n"[..]);
+    let (line, message) = bad_line(error);
+    assert_eq!((events.len(), line), (1, 2));
+    assert_eq!(message, "16 bytes are over the limit of 15");
+}
+
+#[test]
+fn a_line_without_an_end_is_not_read_into_memory() {
+    let endless = io::repeat(b'x').take(MAX_LINE_BYTES * 3);
+    let (events, error) = encode(&encoder(Format::Lines, "t"), endless);
+    assert_eq!((events.len(), bad_line(error).0), (0, 1));
+}
+
+#[test]
+fn an_input_that_fails_keeps_what_was_read() {
+    struct Fails(&'static [u8]);
+    impl Read for Fails {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(out)? {
+                0 => Err(io::Error::other("gone")),
+                len => Ok(len),
+            }
+        }
+    }
+    let (events, error) = encode(&encoder(Format::Lines, "t"), Fails(b"one\ntwo\n"));
+    assert_eq!(events.len(), 2);
+    assert!(matches!(error, Some(InputError::Read(_))));
+}
+
+#[test]
+fn reading_waits_for_the_network_and_ends_with_it() {
+    let encoder = encoder(Format::Lines, "t");
+    let lines = encoder.lines.clone();
+    let (sender, mut receiver) = mpsc::channel(1);
+    let reader = std::thread::spawn(move || encoder.run(io::repeat(b'\n'), &sender));
+    // The input never ends: what is read ahead is bounded by the channel alone.
+    let taken: usize = (0..5).map(|_| receiver.blocking_recv().unwrap().events.len()).sum();
+    assert_eq!(taken, 5 * CHUNK_EVENTS);
+    drop(receiver);
+    assert!(reader.join().unwrap().error.is_none());
+    let read = lines.load(Ordering::Relaxed) as usize;
+    assert!(read <= taken + 3 * CHUNK_EVENTS, "{read}");
+}

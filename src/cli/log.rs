@@ -1,0 +1,216 @@
+//! `tailmark log`: offline work on a data directory.
+
+use std::path::PathBuf;
+
+use super::moment::{SeqRange, parse_range, parse_time};
+use super::signals::Stop;
+use super::{Exit, Failure};
+use crate::inspect;
+use crate::record::json::Object;
+use crate::record::{Seq, Timestamp};
+use crate::storage::Damage;
+
+mod dump;
+mod explain;
+mod info;
+mod migrate;
+mod verify;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Identity, history, bounds and files
+    Info(Info),
+    /// Print events as JSON lines, as `watch --json` does
+    Dump(Dump),
+    /// Read every block and name each damaged range
+    Verify(Verify),
+    /// Say what a cursor means, and what a watch after it would answer now
+    Explain(Explain),
+    /// Copy a data directory of an older format forward, and put the copy in its place
+    Migrate(Migrate),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DataDir {
+    /// The data directory; a running daemon is not disturbed
+    #[arg(long = "data-dir", value_name = "DIR", default_value = "tailmark-data")]
+    pub path: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Info {
+    #[command(flatten)]
+    pub data_dir: DataDir,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Dump {
+    /// Only events whose topic matches one of these
+    #[arg(value_name = "PATTERN")]
+    pub patterns: Vec<String>,
+    #[command(flatten)]
+    pub data_dir: DataDir,
+    /// First event
+    #[arg(long, value_name = "SEQ", conflicts_with = "seq")]
+    pub from_seq: Option<u64>,
+    /// Last event, inclusive
+    #[arg(long, value_name = "SEQ", conflicts_with = "seq")]
+    pub to_seq: Option<u64>,
+    /// One event (5), or a range with both ends included (5..9, 5.., ..9)
+    #[arg(long, value_name = "RANGE", value_parser = parse_range)]
+    pub seq: Option<SeqRange>,
+    /// Only events appended at or after this time or age
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub since: Option<Timestamp>,
+    /// Only events appended before this time or age
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub until: Option<Timestamp>,
+    /// JSON lines; the only format, and so the default
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Dump {
+    /// The range of seqs asked for.
+    pub fn range(&self) -> SeqRange {
+        self.seq.unwrap_or(SeqRange {
+            from: self.from_seq.map(Seq::new),
+            to: self.to_seq.map(Seq::new),
+        })
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Verify {
+    #[command(flatten)]
+    pub data_dir: DataDir,
+    /// One object a finding, and one for the result
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Explain {
+    /// A cursor, or a plain sequence number
+    pub cursor: String,
+    #[command(flatten)]
+    pub data_dir: DataDir,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Migrate {
+    #[command(flatten)]
+    pub data_dir: DataDir,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+pub(super) fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Info(args) => info::run(&args),
+        Command::Dump(args) => dump::run(&args, args.range()),
+        Command::Verify(args) => verify::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Migrate(args) => migrate::run(&args),
+    }
+}
+
+impl From<inspect::Error> for Failure {
+    fn from(error: inspect::Error) -> Self {
+        match error {
+            inspect::Error::Store(error) => error.into(),
+            inspect::Error::Output(error) => error.into(),
+            error @ inspect::Error::NoScratch { .. } => Failure::new(
+                Exit::Failure,
+                error.to_string(),
+            )
+            .hint("a sealed segment is read from a copy; set TMPDIR to a directory with more room"),
+        }
+    }
+}
+
+/// Lets a signal end a long report in order, so that its copies are deleted.
+struct Interrupt {
+    stop: Stop,
+    // Listens for as long as this lives.
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Interrupt {
+    fn listen() -> Result<Interrupt, Failure> {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let stop = runtime.block_on(async { Stop::listen() })?;
+        Ok(Interrupt { stop, _runtime: runtime })
+    }
+
+    /// An error once a signal came.
+    fn check(&self) -> std::io::Result<()> {
+        match self.stop.requested() {
+            Some(_) => Err(std::io::ErrorKind::Interrupted.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// What a report's error means: our own interruption says nothing.
+    fn failure(&self, error: inspect::Error) -> Failure {
+        match self.stop.requested() {
+            Some(exit) => Failure::silent(exit),
+            None => error.into(),
+        }
+    }
+}
+
+/// `events 5 to 9`, or nothing where it is not known.
+fn range_text(damage: &Damage) -> String {
+    match (damage.from, damage.to) {
+        (Seq::ZERO, Seq::ZERO) => "no event for certain".to_owned(),
+        (from, Seq::ZERO) => format!("events from {from} on"),
+        (from, to) if from == to => format!("event {from}"),
+        (from, to) if from > to => format!("before event {from}"),
+        (from, to) => format!("events {from} to {to}"),
+    }
+}
+
+fn write_damage(object: &mut Object<'_>, damage: &Damage) {
+    object.text("file", &damage.file.display().to_string());
+    object.number("from_seq", damage.from.get());
+    object.number("to_seq", damage.to.get());
+    object.text("detail", &damage.detail);
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::moment::SeqRange;
+    use super::super::{Cli, Command as Top};
+    use super::*;
+
+    fn dump(args: &[&str]) -> Result<Dump, clap::Error> {
+        let args = ["tailmark", "log", "dump"].iter().chain(args);
+        match Cli::try_parse_from(args)?.command {
+            Top::Log(Command::Dump(dump)) => Ok(dump),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn both_ways_to_name_a_range_mean_the_same() {
+        let expected = SeqRange { from: Some(Seq::new(5)), to: Some(Seq::new(9)) };
+        assert_eq!(dump(&["--from-seq", "5", "--to-seq", "9"]).unwrap().range(), expected);
+        assert_eq!(dump(&["--seq", "5..9"]).unwrap().range(), expected);
+        assert!(dump(&["--seq", "5", "--to-seq", "9"]).is_err());
+        assert!(dump(&["--since", "soon"]).is_err());
+        let args = dump(&["a.>", "b", "--since", "2026-01-31", "--until", "1h"]).unwrap();
+        assert_eq!(args.patterns, ["a.>", "b"]);
+        assert!(args.since < args.until);
+    }
+}

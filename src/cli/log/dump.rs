@@ -1,0 +1,80 @@
+//! `tailmark log dump`.
+
+use std::io;
+
+use super::super::moment::SeqRange;
+use super::super::output::{Output, printable};
+use super::{Dump, Exit, Failure, Interrupt, range_text};
+use crate::inspect::{Found, Selection, dump};
+use crate::record::Limits;
+use crate::record::json::write_event;
+use crate::topic::{Filter, Pattern};
+
+/// Lines are handed over in pieces of this size.
+const FLUSH_BYTES: usize = 128 << 10;
+
+pub(super) fn run(args: &Dump, range: SeqRange) -> Result<(), Failure> {
+    let selection = Selection {
+        from: range.from,
+        to: range.to,
+        since: args.since,
+        until: args.until,
+        filter: Filter::new(patterns(&args.patterns)?),
+    };
+    let interrupt = Interrupt::listen()?;
+    let mut output = Output::default();
+    let result = dump(&args.data_dir.path, &selection, |found| {
+        take(&mut output, &found)?;
+        if output.buffer.len() >= FLUSH_BYTES {
+            interrupt.check()?;
+            output.flush()?;
+        }
+        Ok(())
+    });
+    // What was read before an error is good.
+    output.flush()?;
+    let done = result.map_err(|error| interrupt.failure(error))?;
+    if done.damaged_ranges == 0 {
+        return Ok(());
+    }
+    let ranges = if done.damaged_ranges == 1 { "range" } else { "ranges" };
+    Err(Failure::new(
+        Exit::Damaged,
+        format!("{} damaged {ranges} left out; {} events dumped", done.damaged_ranges, done.events),
+    )
+    .hint("nothing was changed; `tailmark log verify` looks at everything"))
+}
+
+fn take(output: &mut Output, found: &Found<'_>) -> io::Result<()> {
+    match found {
+        Found::Event(event) => {
+            write_event(&mut output.buffer, event);
+            output.buffer.push(b'\n');
+        }
+        Found::Lost(damage) => {
+            // In its place among the events, for whoever looks at both streams.
+            output.flush()?;
+            let file = damage.file.display().to_string();
+            eprintln!(
+                "damaged: {} in {}: {}",
+                range_text(damage),
+                printable(&file),
+                printable(&damage.detail)
+            );
+        }
+        Found::Trimmed { from, to } => {
+            output.flush()?;
+            eprintln!("trimmed meanwhile by a running daemon: events {from} to {to}");
+        }
+    }
+    Ok(())
+}
+
+fn patterns(texts: &[String]) -> Result<Vec<Pattern>, Failure> {
+    let parse = |text: &String| {
+        Pattern::parse(text, &Limits::default()).map_err(|problem| {
+            Failure::new(Exit::Usage, format!("pattern `{}`: {problem}", printable(text)))
+        })
+    };
+    texts.iter().map(parse).collect()
+}

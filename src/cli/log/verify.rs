@@ -1,0 +1,112 @@
+//! `tailmark log verify`.
+
+use std::io;
+use std::time::Instant;
+
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+
+use super::super::output::{Output, print_line, printable};
+use super::{Exit, Failure, Interrupt, Verify, range_text, write_damage};
+use crate::inspect::{Progress, Verified, verify};
+use crate::record::json::Object;
+use crate::storage::Damage;
+
+pub(super) fn run(args: &Verify) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let interrupt = Interrupt::listen()?;
+    let bar = progress_bar();
+    let result = verify(&args.data_dir.path, |progress, damage| {
+        interrupt.check()?;
+        show(&bar, progress);
+        damage.map_or(Ok(()), |damage| bar.suspend(|| print_damage(damage, args.json)))
+    });
+    bar.finish_and_clear();
+    let report = result.map_err(|error| interrupt.failure(error))?;
+    if args.json {
+        let mut output = Output::default();
+        write_result(&mut output.buffer, &report);
+        output.flush()?;
+    } else {
+        print_line(&summary(&report, begun.elapsed().as_secs_f64()))?;
+    }
+    if report.is_clean() {
+        return Ok(());
+    }
+    let count = report.damage.len();
+    let ranges = if count == 1 { "range is" } else { "ranges are" };
+    Err(Failure::new(Exit::Damaged, format!("{count} {ranges} damaged"))
+        .hint("nothing was changed; `tailmark log dump` prints all that can be read"))
+}
+
+/// Silent when standard error is no terminal.
+fn progress_bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    let template = "{bar:30} {bytes} of {total_bytes} checked, {bytes_per_sec}, {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn show(bar: &ProgressBar, progress: Progress) {
+    bar.set_length(progress.total_bytes);
+    bar.set_position(progress.done_bytes);
+}
+
+fn print_damage(damage: &Damage, has_json: bool) -> io::Result<()> {
+    let mut output = Output::default();
+    if has_json {
+        let mut object = Object::open(&mut output.buffer);
+        object.object("damage", |object| write_damage(object, damage));
+        object.close();
+        output.buffer.push(b'\n');
+    } else {
+        let file = damage.file.display().to_string();
+        let text = format!(
+            "damaged  {}\n         {}\n         {}\n",
+            range_text(damage),
+            printable(&file),
+            printable(&damage.detail)
+        );
+        output.buffer.extend_from_slice(text.as_bytes());
+    }
+    output.flush()
+}
+
+fn summary(report: &Verified, seconds: f64) -> String {
+    let mut lines: Vec<String> =
+        report.notes.iter().map(|note| format!("note     {}", printable(note))).collect();
+    lines.push(format!(
+        "{}  {} to {}: {} in {} and {}, {} read in {seconds:.1} s",
+        if report.is_clean() { "clean  " } else { "damaged" },
+        report.oldest,
+        report.head,
+        count(report.events, "event"),
+        count(report.segments, "segment"),
+        count(report.slots, "slot"),
+        HumanBytes(report.bytes),
+    ));
+    lines.join("\n")
+}
+
+fn count(number: u64, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
+fn write_result(out: &mut Vec<u8>, report: &Verified) {
+    let mut object = Object::open(out);
+    object.object("result", |object| {
+        object.flag("clean", report.is_clean());
+        object.text("log_id", &report.log.map(|log| log.to_string()).unwrap_or_default());
+        object.number("oldest_seq", report.oldest.get());
+        object.number("head_seq", report.head.get());
+        object.number("segments", report.segments);
+        object.number("slots", report.slots);
+        object.number("events", report.events);
+        object.number("bytes", report.bytes);
+        object.number("damaged_ranges", report.damage.len() as u64);
+        object.texts("notes", &report.notes);
+    });
+    object.close();
+    out.push(b'\n');
+}

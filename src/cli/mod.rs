@@ -1,0 +1,168 @@
+//! The command line: one file per command.
+//!
+//! Owns arguments, output and exit codes. Data goes to standard output, everything else to
+//! standard error. Client commands speak through `client` alone; `serve` reaches the server and
+//! the log through `daemon`, `log` the data directory through `inspect`.
+
+mod bench;
+mod completions;
+mod config;
+mod daemon;
+mod failure;
+mod input;
+mod log;
+mod moment;
+mod output;
+mod publish;
+mod serve;
+mod signals;
+mod state;
+mod status;
+mod topics;
+mod trim;
+mod upload;
+mod watch;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::client::Client;
+pub use failure::{Exit, Failure};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    failed
+  2    wrong usage or bad input
+  3    not found, or there no more (trimmed, another log)
+  4    data is damaged
+  5    locked by another process, or the server is not available
+  130  interrupted (143: terminated)";
+
+/// A persistent event-log feed: durable uploads, watches that resume exactly.
+#[derive(Debug, Parser)]
+#[command(name = "tailmark", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+// A command that talks to a server: no doc comment, since clap would print it as help.
+#[derive(Debug, clap::Args)]
+struct Online<A: clap::Args> {
+    #[command(flatten)]
+    args: A,
+    /// The server to talk to
+    #[arg(
+        long,
+        env = "TAILMARK_ADDR",
+        hide_env_values = true,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:50051"
+    )]
+    addr: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon
+    Serve(serve::Args),
+    /// Store one event, and wait until it is durable
+    Publish(Online<publish::Args>),
+    /// Store events from a file or standard input
+    Upload(Online<upload::Args>),
+    /// Print events as they come, from any point on; reconnects and resumes by itself
+    Watch(Online<watch::Args>),
+    /// Show the log's identity, bounds and limits
+    Status(Online<status::Args>),
+    /// List topics with the number of their events
+    Topics(Online<topics::Args>),
+    /// Remove the oldest events
+    Trim(Online<trim::Args>),
+    /// Measure uploads and replays of a running daemon
+    #[command(subcommand)]
+    Bench(bench::Command),
+    /// Check or show the daemon's settings
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Inspect a data directory offline; changes nothing unless it says so
+    #[command(subcommand)]
+    Log(log::Command),
+    /// Print completions for a shell
+    Completions(completions::Args),
+}
+
+/// Runs the program with the arguments of this process.
+pub fn main() -> ExitCode {
+    run(std::env::args_os())
+}
+
+/// Runs the program with these arguments, the first being its name.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output, and a reader that left is no failure.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { Exit::Usage.code() } else { 0 });
+        }
+    };
+    match cli.dispatch() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report();
+            ExitCode::from(failure.exit().code())
+        }
+    }
+}
+
+impl Cli {
+    fn dispatch(self) -> Result<(), Failure> {
+        match self.command {
+            Command::Serve(args) => serve::run(args),
+            Command::Publish(online) => online.run(publish::run),
+            Command::Upload(online) => online.run(upload::run),
+            Command::Watch(online) => online.run(watch::run),
+            Command::Status(online) => online.run(status::run),
+            Command::Topics(online) => online.run(topics::run),
+            Command::Trim(online) => online.run(trim::run),
+            Command::Bench(command) => bench::run(command),
+            Command::Config(command) => config::run(command),
+            Command::Log(command) => log::run(command),
+            Command::Completions(args) => completions::run(args),
+        }
+    }
+}
+
+impl<A: clap::Args> Online<A> {
+    /// Runs the command with a client of its server.
+    fn run<F>(self, command: impl FnOnce(A, Client) -> F) -> Result<(), Failure>
+    where
+        F: Future<Output = Result<(), Failure>>,
+    {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::new(Exit::Failure, "cannot start").because(&error))?;
+        let outcome = runtime.block_on(async {
+            let client = Client::new(&self.addr)?;
+            command(self.args, client).await
+        });
+        // A thread that waits for standard input must not keep the program.
+        runtime.shutdown_background();
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

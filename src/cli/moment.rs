@@ -1,0 +1,167 @@
+//! Points in the log and in time, as people write them.
+
+use crate::client::Start;
+use crate::record::{Cursor, Seq, Timestamp};
+use crate::units::parse_duration;
+
+/// A seq or a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moment {
+    Seq(Seq),
+    Time(Timestamp),
+}
+
+macro_rules! moment {
+    () => {
+        "a sequence number, a time (2026-01-31T09:30:00Z or 2026-01-31) or an age (15m)"
+    };
+}
+
+/// Reads a seq, a time, a date (UTC) or an age before now.
+pub(super) fn parse_moment(text: &str) -> Result<Moment, String> {
+    moment(text, Timestamp::now()).ok_or_else(|| concat!("expected ", moment!()).to_owned())
+}
+
+/// Reads a time, a date (UTC) or an age before now.
+pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
+    match moment(text, Timestamp::now()) {
+        Some(Moment::Time(time)) => Ok(time),
+        _ => Err("expected a time (2026-01-31T09:30:00Z or 2026-01-31) or an age (15m)".to_owned()),
+    }
+}
+
+/// Reads the shape of a cursor; what it means, the server knows.
+pub(super) fn parse_cursor(text: &str) -> Result<String, String> {
+    match Cursor::parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!(
+            "{error}; a cursor is copied whole, as `watch --json` prints it, or a plain sequence \
+             number"
+        )),
+    }
+}
+
+/// Reads where a watch begins.
+pub(super) fn parse_start(text: &str) -> Result<Start, String> {
+    start(text, Timestamp::now())
+        .ok_or_else(|| concat!("expected oldest, latest, last:N, ", moment!()).to_owned())
+}
+
+fn start(text: &str, now: Timestamp) -> Option<Start> {
+    Some(match text {
+        "oldest" => Start::Oldest,
+        "latest" => Start::Latest,
+        _ => match text.strip_prefix("last:") {
+            Some(count) => Start::Last(whole(count).filter(|&count| count > 0)?),
+            None => match moment(text, now)? {
+                Moment::Seq(seq) => Start::Seq(seq),
+                Moment::Time(time) => Start::Time(time),
+            },
+        },
+    })
+}
+
+fn moment(text: &str, now: Timestamp) -> Option<Moment> {
+    if let Some(seq) = whole(text) {
+        return Some(Moment::Seq(Seq::new(seq)));
+    }
+    let time = Timestamp::parse(text)
+        .or_else(|| Timestamp::parse(&format!("{text}T00:00:00Z")))
+        .or_else(|| parse_duration(text).ok().map(|age| now.before(age)))?;
+    Some(Moment::Time(time))
+}
+
+/// Digits and nothing else: `str::parse` would take a sign.
+fn whole(text: &str) -> Option<u64> {
+    if text.bytes().all(|c| c.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+/// A range of seqs, inclusive; an open end is the oldest or the head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SeqRange {
+    pub from: Option<Seq>,
+    pub to: Option<Seq>,
+}
+
+/// Reads `5`, `5..9` (both inclusive), `5..` or `..9`.
+pub(super) fn parse_range(text: &str) -> Result<SeqRange, String> {
+    let expected = || "expected SEQ, FROM..TO (both inclusive), FROM.. or ..TO".to_owned();
+    let bound = |text: &str| match text {
+        "" => Ok(None),
+        text => whole(text).map(|seq| Some(Seq::new(seq))).ok_or_else(expected),
+    };
+    let (from, to) = match text.split_once("..") {
+        Some((from, to)) => (bound(from)?, bound(to)?),
+        None => {
+            let seq = Some(Seq::new(whole(text).ok_or_else(expected)?));
+            (seq, seq)
+        }
+    };
+    match (from, to) {
+        (Some(from), Some(to)) if from > to => Err(format!("{from} is above {to}")),
+        _ => Ok(SeqRange { from, to }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts_are_read() {
+        let now = Timestamp::parse("2026-01-31T12:00:00Z").unwrap();
+        let time = |text: &str| Some(Start::Time(Timestamp::parse(text).unwrap()));
+        for (text, expected) in [
+            ("oldest", Some(Start::Oldest)),
+            ("latest", Some(Start::Latest)),
+            ("0", Some(Start::Seq(Seq::ZERO))),
+            ("15", Some(Start::Seq(Seq::new(15)))),
+            ("18446744073709551615", Some(Start::Seq(Seq::MAX))),
+            ("last:1", Some(Start::Last(1))),
+            ("2026-01-30", time("2026-01-30T00:00:00Z")),
+            ("2026-01-30T10:00:00+02:00", time("2026-01-30T08:00:00Z")),
+            ("15m", time("2026-01-31T11:45:00Z")),
+            ("1h30m", time("2026-01-31T10:30:00Z")),
+            ("7d", time("2026-01-24T12:00:00Z")),
+            ("10000w", time("1834-06-07T12:00:00Z")),
+            ("", None),
+            ("last:0", None),
+            ("last:", None),
+            ("last:-1", None),
+            ("+5", None),
+            ("-5", None),
+            ("18446744073709551616", None),
+            ("yesterday", None),
+            ("Oldest", None),
+            ("2026-02-30", None),
+        ] {
+            assert_eq!(start(text, now), expected, "{text:?}");
+        }
+        assert!(parse_start("soon").unwrap_err().contains("last:N"));
+    }
+
+    #[test]
+    fn a_cursor_has_a_shape() {
+        assert_eq!(parse_cursor("17"), Ok("17".to_owned()));
+        for bad in ["", "t", "017", "-1", "latest"] {
+            assert!(parse_cursor(bad).unwrap_err().contains("malformed cursor"), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn moments_and_ranges_are_read() {
+        assert_eq!(parse_moment("7"), Ok(Moment::Seq(Seq::new(7))));
+        assert!(parse_moment("oldest").is_err());
+        assert!(parse_time("7").is_err());
+        let seqs = |from: Option<u64>, to: Option<u64>| {
+            Ok(SeqRange { from: from.map(Seq::new), to: to.map(Seq::new) })
+        };
+        assert_eq!(parse_range("5"), seqs(Some(5), Some(5)));
+        assert_eq!(parse_range("5..9"), seqs(Some(5), Some(9)));
+        assert_eq!(parse_range("5.."), seqs(Some(5), None));
+        assert_eq!(parse_range("..9"), seqs(None, Some(9)));
+        for bad in ["", "9..5", "a", "1..b", "-1", "1-2"] {
+            assert!(parse_range(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! `tailmark publish`.
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use super::output::{print_bytes, print_line, printable};
+use super::{Exit, Failure};
+use crate::client::{Client, Expect};
+use crate::record::json::Object;
+use crate::record::{Seq, Timestamp};
+use crate::wire::feed_v1 as pb;
+
+/// More than any server takes; a larger input is refused before it fills the memory.
+const MAX_BODY_BYTES: u64 = 64 << 20;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where it goes, as in orders.eu.created
+    topic: String,
+    /// The content; `-` reads standard input; what is no text is stored as data
+    #[arg(conflicts_with = "file")]
+    body: Option<String>,
+    /// Read the content from a file
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Its name: sent again, it is not stored twice
+    #[arg(long)]
+    id: Option<String>,
+    /// What kind of event it is
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+    /// What it is about
+    #[arg(long)]
+    key: Option<String>,
+    /// When it happened, instead of when it is stored
+    #[arg(long, value_name = "TIME", value_parser = super::moment::parse_time)]
+    at: Option<Timestamp>,
+    /// A header; may be repeated
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = parse_header)]
+    headers: Vec<(String, String)>,
+    /// Store only if the log's last sequence number is still this
+    #[arg(long, value_name = "SEQ")]
+    expect_head: Option<u64>,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn parse_header(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE".to_owned()),
+    }
+}
+
+pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
+    for (at, (name, _)) in args.headers.iter().enumerate() {
+        if args.headers[..at].iter().any(|(before, _)| before == name) {
+            let what = format!("--header {}: given twice", printable(name));
+            return Err(Failure::new(Exit::Usage, what));
+        }
+    }
+    let content = content(&args)?;
+    let (body, data) = match String::from_utf8(content) {
+        Ok(body) => (body, Vec::new()),
+        Err(error) => (String::new(), error.into_bytes()),
+    };
+    let has_id = args.id.is_some();
+    let event = pb::Event {
+        id: args.id.unwrap_or_default(),
+        topic: args.topic,
+        body,
+        data: data.into(),
+        r#type: args.kind.unwrap_or_default(),
+        key: args.key.unwrap_or_default(),
+        at: args.at.map(|t| prost_types::Timestamp { seconds: t.seconds, nanos: t.nanos }),
+        headers: args.headers.into_iter().collect(),
+        ..pb::Event::default()
+    };
+    let expect = args.expect_head.map(|seq| Expect { topic: String::new(), seq: Seq::new(seq) });
+    let result = client.publish(event, expect).await.map_err(|error| {
+        // What speaks no gRPC stores no event.
+        let may_have_applied = error.may_have_applied() && !error.is_foreign();
+        let failure = Failure::from(error);
+        match (may_have_applied, has_id) {
+            (true, true) => {
+                failure.hint("it may be stored; run it again: with --id it is not stored twice")
+            }
+            (true, false) => failure.hint(
+                "it may be stored; look before you run it again (with --id you would not need to)",
+            ),
+            _ => failure,
+        }
+    })?;
+    if args.json {
+        return print_bytes(&json(&result));
+    }
+    let duplicate = if result.duplicate { "  (was there already)" } else { "" };
+    print_line(&format!("{}  {}{duplicate}", result.seq, printable(&result.cursor)))
+}
+
+fn content(args: &Args) -> Result<Vec<u8>, Failure> {
+    let (mut input, name): (Box<dyn Read>, String) = match (&args.file, args.body.as_deref()) {
+        (Some(path), _) => {
+            let name = path.display().to_string();
+            let file = std::fs::File::open(path).map_err(|error| unreadable(&name, &error))?;
+            (Box::new(file), name)
+        }
+        (None, Some("-")) => (Box::new(std::io::stdin().lock()), "standard input".to_owned()),
+        (None, body) => return Ok(body.unwrap_or_default().as_bytes().to_vec()),
+    };
+    let mut content = Vec::new();
+    input
+        .by_ref()
+        .take(MAX_BODY_BYTES + 1)
+        .read_to_end(&mut content)
+        .map_err(|error| unreadable(&name, &error))?;
+    if content.len() as u64 > MAX_BODY_BYTES {
+        let what = format!("{name} is larger than an event may be");
+        return Err(Failure::new(Exit::Usage, what).hint("`upload` stores one event a line"));
+    }
+    Ok(content)
+}
+
+/// A file that cannot be read.
+pub(super) fn unreadable(name: &str, error: &std::io::Error) -> Failure {
+    let exit = match error.kind() {
+        std::io::ErrorKind::NotFound => Exit::NotFound,
+        _ => Exit::Failure,
+    };
+    Failure::new(exit, format!("cannot read {name}")).because(error)
+}
+
+fn json(result: &pb::PublishResult) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut object = Object::open(&mut out);
+    object.text("id", &result.id);
+    object.number("seq", result.seq);
+    object.text("cursor", &result.cursor);
+    object.flag("duplicate", result.duplicate);
+    object.time("appended_at", result.appended_at.map(time));
+    object.text("durability", durability(result.durability));
+    object.close();
+    out
+}
+
+/// A time from the wire.
+pub(super) fn time(t: prost_types::Timestamp) -> Timestamp {
+    Timestamp { seconds: t.seconds, nanos: t.nanos }
+}
+
+/// The name of a durability; empty for the default.
+pub(super) fn durability(number: i32) -> &'static str {
+    match pb::Durability::try_from(number) {
+        Ok(pb::Durability::Fsync) => "FSYNC",
+        Ok(pb::Durability::Replicated) => "REPLICATED",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_read() {
+        let pair = |n: &str, v: &str| Ok((n.to_owned(), v.to_owned()));
+        assert_eq!(parse_header("a=b"), pair("a", "b"));
+        assert_eq!(parse_header("a=b=c"), pair("a", "b=c"));
+        assert_eq!(parse_header("a="), pair("a", ""));
+        assert!(parse_header("=b").is_err() && parse_header("a").is_err());
+    }
+
+    #[test]
+    fn the_result_is_proto3_json() {
+        let result = pb::PublishResult {
+            id: "i".into(),
+            seq: 7,
+            cursor: "t".into(),
+            duplicate: true,
+            appended_at: Some(prost_types::Timestamp { seconds: 0, nanos: 0 }),
+            durability: 1,
+        };
+        assert_eq!(
+            String::from_utf8(json(&result)).unwrap(),
+            r#"{"id":"i","seq":"7","cursor":"t","duplicate":true,"appended_at":"1970-01-01T00:00:00Z","durability":"FSYNC"}"#
+        );
+    }
+}

@@ -1,0 +1,206 @@
+//! `tailmark serve`: settings, sockets, signals and the ready line around the server.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+
+use super::daemon::{self, Ready};
+use super::output::{print_line, printable};
+use super::signals::Stop;
+use super::{Exit, Failure};
+use crate::config::{Config, Sources};
+use crate::telemetry;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A file of settings; `config print --default` prints one to begin with
+    #[arg(long, env = "TAILMARK_CONFIG", hide_env_values = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the log lives (storage.data_dir)
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Where to listen: IP:PORT or localhost:PORT; port 0 takes any free one (server.listen)
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Listen beyond the loopback, without TLS and authentication (server.insecure)
+    #[arg(long)]
+    insecure: bool,
+    /// What is logged: error, warn, info, debug, trace, or a filter (telemetry.log_level)
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// text or json (telemetry.log_format)
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// What client commands take; known here only to say so
+    #[arg(long, hide = true)]
+    addr: Option<String>,
+}
+
+pub(super) fn run(args: Args) -> Result<(), Failure> {
+    if args.addr.is_some() {
+        return Err(Failure::new(Exit::Usage, "--addr says where a client connects to")
+            .hint("where the daemon listens is --listen IP:PORT"));
+    }
+    let mut sources = Sources::from_process(args.config);
+    sources.flag("--data-dir", "storage.data_dir", args.data_dir);
+    sources.flag("--listen", "server.listen", args.listen);
+    sources.flag("--insecure", "server.insecure", args.insecure.then(|| "true".to_owned()));
+    sources.flag("--log-level", "telemetry.log_level", args.log_level);
+    sources.flag("--log-format", "telemetry.log_format", args.log_format);
+    let config = sources.load()?.config;
+    telemetry::init(&config.telemetry).map_err(|why| Failure::new(Exit::Usage, why))?;
+    let listeners = bind(&config)?;
+    let addresses =
+        listeners
+            .iter()
+            .map(TcpListener::local_addr)
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(|error| Failure::new(Exit::Failure, "cannot listen").because(&error))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failure, "cannot start").because(&error))?;
+    runtime.block_on(async {
+        let mut stop = Stop::listen()?;
+        let ready = |ready: Ready| announce(&ready_text(&config, &addresses, ready));
+        let stopped = async move {
+            let _ = stop.wait().await;
+        };
+        daemon::run(&config, listeners, stopped, ready).await
+    })
+}
+
+/// Nobody reading the line is no reason to stop.
+fn announce(text: &str) {
+    let _ = print_line(text);
+}
+
+fn ready_text(config: &Config, addresses: &[SocketAddr], ready: Ready) -> String {
+    let on: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    let addr = match addresses.first() {
+        // Where client commands look by themselves.
+        _ if addresses.contains(&SocketAddr::from((Ipv4Addr::LOCALHOST, 50051))) => String::new(),
+        None => String::new(),
+        Some(first) => {
+            let ip = match first.ip() {
+                IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+                IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+                ip => ip,
+            };
+            format!(" --addr http://{}", SocketAddr::new(ip, first.port()))
+        }
+    };
+    let next = if ready.head < ready.oldest {
+        format!("tailmark publish hello.world 'first event'{addr}")
+    } else {
+        format!("tailmark watch --from oldest{addr}")
+    };
+    format!(
+        "ready on {}, data in {}, oldest {}, head {}; try: {next}",
+        on.join(" and "),
+        printable(&config.storage.data_dir.display().to_string()),
+        ready.oldest,
+        ready.head
+    )
+}
+
+/// Binds every address; for `localhost` both loopbacks on one port, or the one that this machine
+/// has.
+fn bind(config: &Config) -> Result<Vec<TcpListener>, Failure> {
+    let addresses = config
+        .server
+        .addresses()
+        .map_err(|invalid| Failure::new(Exit::Usage, invalid.to_string()))?;
+    let mut listeners: Vec<TcpListener> = Vec::new();
+    for mut address in addresses {
+        if address.port() == 0
+            && let Some(Ok(bound)) = listeners.first().map(TcpListener::local_addr)
+        {
+            address.set_port(bound.port());
+        }
+        match listen(address) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if is_absent(&error) && !listeners.is_empty() => {
+                tracing::warn!(%address, %error, "this loopback is not there; going on without it");
+            }
+            Err(error) => return Err(bind_failure(address, &error)),
+        }
+    }
+    Ok(listeners)
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// A machine without IPv6.
+fn is_absent(error: &io::Error) -> bool {
+    // EAFNOSUPPORT has no kind of its own.
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+}
+
+fn bind_failure(address: SocketAddr, error: &io::Error) -> Failure {
+    let what = format!("cannot listen on {address}");
+    match error.kind() {
+        io::ErrorKind::AddrInUse => Failure::new(Exit::Unavailable, what)
+            .because(error)
+            .hint("another daemon may be running; stop it, or use another port: --listen"),
+        _ => Failure::new(Exit::Failure, what).because(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Seq;
+
+    fn config(listen: &str) -> Config {
+        let mut config = Config::default();
+        config.server.listen = listen.to_owned();
+        config
+    }
+
+    #[test]
+    fn localhost_is_both_loopbacks_on_one_port() {
+        let listeners = bind(&config("localhost:0")).unwrap();
+        let addresses: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
+        assert!(addresses[0].is_ipv4() && addresses[0].ip().is_loopback());
+        // A machine without IPv6 has the first alone.
+        for address in &addresses {
+            assert_eq!(address.port(), addresses[0].port());
+            assert!(address.ip().is_loopback());
+        }
+    }
+
+    #[test]
+    fn a_taken_port_is_unavailable() {
+        let first = bind(&config("127.0.0.1:0")).unwrap();
+        let address = first[0].local_addr().unwrap();
+        let failure = bind(&config(&address.to_string())).unwrap_err();
+        assert_eq!(failure.exit(), Exit::Unavailable);
+    }
+
+    #[test]
+    fn the_ready_line_says_what_to_try() {
+        let address = "127.0.0.1:50051".parse().unwrap();
+        let empty = Ready { oldest: Seq::FIRST, head: Seq::ZERO };
+        assert_eq!(
+            ready_text(&config("127.0.0.1:50051"), &[address], empty),
+            "ready on 127.0.0.1:50051, data in tailmark-data, oldest 1, head 0; \
+             try: tailmark publish hello.world 'first event'"
+        );
+        let filled = Ready { oldest: Seq::FIRST, head: Seq::new(7) };
+        let other = "127.0.0.1:7000".parse().unwrap();
+        assert_eq!(
+            ready_text(&config("127.0.0.1:7000"), &[other], filled),
+            "ready on 127.0.0.1:7000, data in tailmark-data, oldest 1, head 7; \
+             try: tailmark watch --from oldest --addr http://127.0.0.1:7000"
+        );
+        let everywhere = "[::]:7000".parse().unwrap();
+        let text = ready_text(&config("[::]:7000"), &[everywhere], filled);
+        assert!(text.ends_with("--addr http://[::1]:7000"), "{text}");
+    }
+}

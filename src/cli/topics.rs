@@ -1,0 +1,66 @@
+//! `tailmark topics`.
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::Failure;
+use super::output::{Output, printable};
+use super::publish::time;
+use crate::client::Client;
+use crate::record::json::Object;
+use crate::wire::feed_v1 as pb;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Only topics whose name begins with this
+    prefix: Option<String>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
+    let topics = client.topics(args.prefix.as_deref().unwrap_or_default()).await?;
+    let mut output = Output::default();
+    if args.json {
+        for topic in &topics {
+            write_json(&mut output.buffer, topic);
+        }
+    } else if topics.is_empty() {
+        eprintln!("no topics");
+    } else {
+        output.buffer.extend_from_slice(table(&topics).as_bytes());
+        output.buffer.push(b'\n');
+    }
+    Ok(output.flush()?)
+}
+
+fn write_json(out: &mut Vec<u8>, topic: &pb::TopicStatus) {
+    let mut object = Object::open(out);
+    object.text("topic", &topic.topic);
+    object.number("events", topic.events);
+    object.number("last_seq", topic.last_seq);
+    object.time("last_at", topic.last_at.map(time));
+    object.close();
+    out.push(b'\n');
+}
+
+fn table(topics: &[pb::TopicStatus]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["TOPIC", "EVENTS", "LAST SEQ", "LAST AT"]);
+    for topic in topics {
+        table.add_row([
+            printable(&topic.topic).into_owned(),
+            topic.events.to_string(),
+            topic.last_seq.to_string(),
+            topic.last_at.map(|t| time(t).to_string()).unwrap_or_default(),
+        ]);
+    }
+    for column in [1, 2] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
+}

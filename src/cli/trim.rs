@@ -1,0 +1,67 @@
+//! `tailmark trim`.
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use super::moment::{Moment, parse_moment};
+use super::output::{events_text, print_bytes, print_line};
+use super::{Exit, Failure};
+use crate::client::{Client, TrimBefore};
+use crate::record::json::Object;
+use crate::wire::feed_v1 as pb;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Remove what lies before this: a sequence number, a time (2026-01-31T09:30:00Z) or an age (30d)
+    #[arg(long, value_name = "SEQ|TIME", value_parser = parse_moment)]
+    before: Moment,
+    /// Do not ask; needed where standard input is no terminal
+    #[arg(long, short)]
+    yes: bool,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
+    let (before, what) = match args.before {
+        Moment::Seq(seq) => (TrimBefore::Seq(seq), format!("every event before {seq}")),
+        Moment::Time(t) => (TrimBefore::Time(t), format!("every event appended before {t}")),
+    };
+    if !args.yes && !std::io::stdin().is_terminal() {
+        let what = format!("this would remove {what} for good, and nobody is there to be asked");
+        return Err(Failure::new(Exit::Usage, what).hint("say --yes where no terminal is"));
+    }
+    if !args.yes {
+        let status = client.log().await?;
+        eprint!(
+            "This removes {what} for good; readable now: {} to {}. Go on? [y/N] ",
+            status.oldest_seq, status.head_seq
+        );
+        std::io::stderr().flush()?;
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer)?;
+        if !matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
+            return Err(Failure::new(Exit::Failure, "nothing was removed"));
+        }
+    }
+    let result = client.trim(before).await?;
+    if args.json {
+        return print_bytes(&json(&result));
+    }
+    print_line(&format!(
+        "{} removed, oldest is now {}, head {}",
+        events_text(result.removed),
+        result.oldest_seq,
+        result.head_seq
+    ))
+}
+
+fn json(result: &pb::TrimResult) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut object = Object::open(&mut out);
+    object.number("oldest_seq", result.oldest_seq);
+    object.number("head_seq", result.head_seq);
+    object.number("removed", result.removed);
+    object.close();
+    out
+}

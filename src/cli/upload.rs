@@ -1,0 +1,272 @@
+//! `tailmark upload`.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_core::Stream;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::{mpsc, oneshot};
+
+use super::input::{Chunk, Encoder, Format, InputError, Summary};
+use super::output::{events_text, print_bytes, printable};
+use super::publish::{durability, unreadable};
+use super::signals::Stop;
+use super::{Exit, Failure};
+use crate::client::{Client, Error, Kind};
+use crate::record::Limits;
+use crate::record::json::Object;
+use crate::topic::Topic;
+use crate::wire::feed_v1 as pb;
+
+/// Chunks read ahead of the network.
+const CHUNKS_AHEAD: usize = 8;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+What came before a bad line or a cut stays stored. Events with ids may simply be uploaded again:
+nothing is stored twice.")]
+pub(super) struct Args {
+    /// What to read; `-` or nothing reads standard input
+    file: Option<PathBuf>,
+    /// Where events go that name no topic
+    #[arg(long)]
+    topic: Option<String>,
+    /// How lines say events
+    #[arg(long, value_enum, default_value_t = Format::Lines)]
+    format: Format,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
+    if args.format == Format::Lines && args.topic.is_none() {
+        return Err(Failure::new(Exit::Usage, "lines need a topic")
+            .hint("add --topic TOPIC, or use --format jsonl with a topic in each object"));
+    }
+    let limits = limits(&client).await?;
+    if let Some(topic) = &args.topic {
+        Topic::check(topic, &limits).map_err(|problem| {
+            Failure::new(Exit::Usage, format!("--topic {}: {problem}", printable(topic)))
+        })?;
+    }
+    let (input, size) = open(args.file.as_deref())?;
+    let mut stop = Stop::listen()?;
+    let (send_chunk, chunks) = mpsc::channel(CHUNKS_AHEAD);
+    let (tell_summary, summary) = oneshot::channel();
+    let encoder = Encoder {
+        format: args.format,
+        topic: args.topic.unwrap_or_default(),
+        limits,
+        lines: Arc::default(),
+    };
+    std::thread::spawn(move || {
+        let read = encoder.run(input, &send_chunk);
+        // Told before the stream can end, so that it is there when the upload is over.
+        let _ = tell_summary.send(read);
+        drop(send_chunk);
+    });
+    let sent = Arc::new(AtomicU64::new(0));
+    let (end_early, early) = oneshot::channel();
+    let events = Events {
+        chunks,
+        current: Vec::new().into_iter(),
+        early,
+        sent: sent.clone(),
+        progress: progress(size),
+    };
+    let started = Instant::now();
+    let mut upload = std::pin::pin!(client.upload(events));
+    let mut stopped = None;
+    let mut end_early = Some(end_early);
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut upload => break outcome,
+            exit = stop.wait(), if stopped.is_none() => {
+                // Send no more, and wait for what was sent to become durable.
+                stopped = Some(exit);
+                drop(end_early.take());
+            }
+        }
+    };
+    let mut summary = summary;
+    let read = summary.try_recv().unwrap_or_default();
+    report(outcome, read, stopped, sent.load(Ordering::Relaxed), started.elapsed(), args.json)
+}
+
+/// The limits in force there; the defaults where a server does not tell.
+async fn limits(client: &Client) -> Result<Limits, Failure> {
+    let status = match client.log().await {
+        Ok(status) => status,
+        Err(error) if error.kind() == Kind::Unsupported => return Ok(Limits::default()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut limits = Limits::default();
+    if let Some(told) = status.limits {
+        let set = |ours: &mut usize, told: u64| {
+            if told > 0 {
+                *ours = usize::try_from(told).unwrap_or(usize::MAX);
+            }
+        };
+        set(&mut limits.event_bytes, told.event_bytes);
+        set(&mut limits.topic_bytes, told.topic_bytes);
+        set(&mut limits.topic_segments, told.topic_segments);
+        set(&mut limits.name_bytes, told.name_bytes);
+        set(&mut limits.headers, told.headers);
+        set(&mut limits.header_bytes, told.header_bytes);
+    }
+    Ok(limits)
+}
+
+fn open(path: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>), Failure> {
+    match path.filter(|path| path.as_os_str() != "-") {
+        None => Ok((Box::new(std::io::stdin()), None)),
+        Some(path) => {
+            let name = path.display().to_string();
+            let file = File::open(path).map_err(|error| unreadable(&name, &error))?;
+            let metadata = file.metadata().map_err(|error| unreadable(&name, &error))?;
+            if metadata.is_dir() {
+                return Err(Failure::new(Exit::Usage, format!("{name} is a directory")));
+            }
+            let size = metadata.is_file().then_some(metadata.len());
+            Ok((Box::new(file), size))
+        }
+    }
+}
+
+/// Silent when standard error is no terminal.
+fn progress(size: Option<u64>) -> ProgressBar {
+    let (bar, template) = match size {
+        Some(size) => {
+            (ProgressBar::new(size), "{bar:30} {percent}% {msg} {bytes_per_sec}, {eta} left")
+        }
+        None => (ProgressBar::new_spinner(), "{spinner} {msg} {bytes_per_sec}"),
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// The stream of encoded events.
+struct Events {
+    chunks: mpsc::Receiver<Chunk>,
+    current: std::vec::IntoIter<Bytes>,
+    /// Ends the stream when its sender is dropped.
+    early: oneshot::Receiver<()>,
+    sent: Arc<AtomicU64>,
+    progress: ProgressBar,
+}
+
+impl Stream for Events {
+    type Item = Bytes;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            if let Some(event) = self.current.next() {
+                return Poll::Ready(Some(event));
+            }
+            if Pin::new(&mut self.early).poll(cx).is_ready() {
+                self.chunks.close();
+                return Poll::Ready(None);
+            }
+            match std::task::ready!(self.chunks.poll_recv(cx)) {
+                Some(chunk) => {
+                    let count = chunk.events.len() as u64;
+                    let sent = self.sent.fetch_add(count, Ordering::Relaxed) + count;
+                    self.progress.set_position(chunk.input_bytes);
+                    if !self.progress.is_hidden() {
+                        self.progress.set_message(format!("{sent} events"));
+                    }
+                    self.current = chunk.events.into_iter();
+                }
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.progress.finish_and_clear();
+    }
+}
+
+fn report(
+    outcome: Result<pb::UploadResult, Error>,
+    read: Summary,
+    stopped: Option<Exit>,
+    sent: u64,
+    elapsed: Duration,
+    has_json: bool,
+) -> Result<(), Failure> {
+    let result = outcome.map_err(|error| refused(error, sent))?;
+    eprintln!("{}", summary_text(&result, elapsed));
+    if has_json {
+        print_bytes(&json(&result))?;
+    }
+    match read.error {
+        Some(InputError::Line { line, message }) => {
+            Err(Failure::new(Exit::Usage, format!("line {line}: {message}"))
+                .hint("what came before it is stored; mend the line and upload the rest"))
+        }
+        Some(InputError::Read(error)) => Err(unreadable("the input", &error)),
+        None => stopped.map_or(Ok(()), |exit| Err(Failure::silent(exit))),
+    }
+}
+
+fn refused(error: Error, sent: u64) -> Failure {
+    let kept = error.metadata("received").map(|received| {
+        let index = error.metadata("index").map(|index| format!(", refused: event {index} from 0"));
+        format!("events stored before it: {received}{}", index.unwrap_or_default())
+    });
+    let is_cut = matches!(error.kind(), Kind::Unavailable | Kind::Timeout);
+    let failure = Failure::from(error);
+    match kept {
+        Some(kept) => failure.hint(kept),
+        None if is_cut => failure.hint(format!(
+            "events handed to the connection: {sent}; how many of them are stored is not \
+             known; run it again: events with ids are not stored twice"
+        )),
+        None => failure,
+    }
+}
+
+fn summary_text(result: &pb::UploadResult, elapsed: Duration) -> String {
+    let received = u64::try_from(result.received).unwrap_or(0);
+    // The count on the wire has 31 bits and stays at its end.
+    let taken = received.max(result.stored.saturating_add(result.duplicates));
+    let seconds = elapsed.as_secs_f64();
+    let rate = taken as f64 / seconds.max(0.001);
+    let span = match result.first_seq {
+        0 => String::new(),
+        first => format!(", seq {first} to {}", result.last_seq),
+    };
+    format!(
+        "{} received, {} stored, {} duplicates{span}, {seconds:.2} s, {rate:.0} events/s",
+        events_text(taken),
+        result.stored,
+        result.duplicates
+    )
+}
+
+fn json(result: &pb::UploadResult) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut object = Object::open(&mut out);
+    object.integer("received", result.received);
+    object.number("first_seq", result.first_seq);
+    object.number("last_seq", result.last_seq);
+    object.text("last_cursor", &result.last_cursor);
+    object.number("duplicates", result.duplicates);
+    object.text("durability", durability(result.durability));
+    object.number("stored", result.stored);
+    object.close();
+    out
+}

@@ -1,0 +1,378 @@
+//! `tailmark watch`.
+
+use std::future::poll_fn;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::Poll;
+
+use clap::ValueEnum;
+use futures_core::Stream;
+
+use super::moment::{parse_cursor, parse_start};
+use super::output::{Output, printable, write_printable};
+use super::signals::Stop;
+use super::state::StateFile;
+use super::{Exit, Failure};
+use crate::client::{Client, Error, Item, Kind, Received, Start, Watch, WatchOptions};
+use crate::record::{Content, Cursor, Event, Limits, Marker, MarkerKind, Seq, json};
+use crate::topic::Pattern;
+
+/// What is printed at once, and with `--state` before each save.
+const BUFFER_BYTES: usize = 256 << 10;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Topics; `*` stands for one segment, a final `>` for the rest; none = everything
+    #[arg(value_name = "PATTERN", value_parser = parse_pattern)]
+    patterns: Vec<String>,
+    /// Begin after this cursor (or plain sequence number)
+    #[arg(long, value_name = "CURSOR", conflicts_with = "from", value_parser = parse_cursor)]
+    after: Option<String>,
+    /// Where to begin: oldest, latest (default), SEQ, last:N, TIME or an age like 15m
+    #[arg(long, value_name = "START", value_parser = parse_start)]
+    from: Option<Start>,
+    /// End after so many events
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
+    limit: Option<u64>,
+    /// End at what is the head when the watch begins
+    #[arg(long)]
+    until_caught_up: bool,
+    /// Keep the cursor in this file: a next run goes on where this one ended, whatever --after and
+    /// --from say; one file for one set of patterns
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// What to do when the start was trimmed or belongs to another log
+    #[arg(long, value_enum, default_value_t = OnLost::Fail)]
+    on_lost: OnLost,
+    /// Print markers too: where the watch resumed, when it caught up, gaps
+    #[arg(long)]
+    markers: bool,
+    /// Wait for the server if it cannot be reached at the beginning
+    #[arg(long)]
+    wait: bool,
+    /// Print id, type, key and headers too
+    #[arg(long, short, conflicts_with = "json")]
+    verbose: bool,
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OnLost {
+    /// Fail, and say what is lost
+    Fail,
+    /// Go on at the oldest readable event
+    Oldest,
+    /// Go on live
+    Latest,
+    /// Go on after the last event that both histories share
+    LastCommon,
+}
+
+fn parse_pattern(text: &str) -> Result<String, String> {
+    let limits = Limits { topic_segments: usize::MAX, ..Limits::default() };
+    Pattern::parse(text, &limits).map(|_| text.to_owned()).map_err(|problem| problem.to_string())
+}
+
+pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
+    let mut state = match &args.state {
+        Some(path) => Some(StateFile::open(path, &args.patterns)?),
+        None => None,
+    };
+    let typed = typed(&args, state.as_ref());
+    let options = options(&args, state.as_ref());
+    let mut stop = Stop::listen()?;
+    if !args.wait {
+        tokio::select! {
+            exit = stop.wait() => return Err(Failure::silent(exit)),
+            met = meet(&client) => met?,
+        }
+    }
+    let mut watch = client.watch(options);
+    let mut printer = Printer {
+        output: Output::default(),
+        has_json: args.json,
+        is_verbose: args.verbose,
+        has_markers: args.markers,
+        is_interrupted: false,
+    };
+    let outcome = follow(&mut watch, &mut printer, state.as_mut(), &mut stop, typed).await;
+    // Whatever ended it: what was printed is saved.
+    let settled = settle(&watch, &mut printer, state.as_mut());
+    match (outcome, settled) {
+        (Err(failure), Err(_)) | (Err(failure), Ok(())) | (Ok(()), Err(failure)) => Err(failure),
+        (Ok(()), Ok(())) => Ok(()),
+    }
+}
+
+/// The first event that was asked for by its number.
+fn typed(args: &Args, state: Option<&StateFile>) -> Option<Seq> {
+    if state.is_some_and(|state| state.saved().is_some()) {
+        return None;
+    }
+    match (args.from, args.after.as_deref().map(Cursor::parse)) {
+        (Some(Start::Seq(seq)), _) => Some(seq),
+        (_, Some(Ok(Cursor::Bare(seq)))) => Some(seq.next()),
+        _ => None,
+    }
+}
+
+/// Why a watch ended. Nobody who typed a number has a cursor to think of.
+fn failed(error: Error, typed: Option<Seq>) -> Failure {
+    let fact = |name| error.metadata(name).unwrap_or("?");
+    let said = match (typed, error.reason()) {
+        (Some(seq), "CURSOR_AHEAD") => Some((
+            format!("there is no event {seq} yet, the head is {} [CURSOR_AHEAD]", fact("head")),
+            "leave out --from and --after to get what comes next",
+        )),
+        (Some(seq), "CURSOR_TRIMMED") => Some((
+            format!(
+                "event {seq} was trimmed, the oldest is {}, the head {} [CURSOR_TRIMMED]",
+                fact("oldest"),
+                fact("head")
+            ),
+            "--from oldest begins at the oldest; --on-lost oldest goes on there and says the gap",
+        )),
+        _ => None,
+    };
+    match said {
+        Some((message, hint)) => Failure::new(Exit::NotFound, message).hint(hint),
+        None => error.into(),
+    }
+}
+
+/// Asks whether a server is there at all: the watch itself would try for ever.
+async fn meet(client: &Client) -> Result<(), Failure> {
+    match client.log().await {
+        Err(error) if error.is_foreign() => Err(error.into()),
+        // A server that gives a reason is one, and the watch deals with what it says.
+        Err(error) if error.reason().is_empty() => match error.kind() {
+            Kind::Connect | Kind::Unavailable | Kind::Timeout => Err(error.into()),
+            _ => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+fn options(args: &Args, state: Option<&StateFile>) -> WatchOptions {
+    use crate::client::OnLost as Lost;
+    let mut options = WatchOptions {
+        patterns: args.patterns.clone(),
+        after_cursor: args.after.clone(),
+        start: args.from.unwrap_or(Start::Latest),
+        limit: args.limit.unwrap_or(0),
+        until_caught_up: args.until_caught_up,
+        // For gaps and reconnects; what is printed is another matter.
+        markers: true,
+        waits_for_server: args.wait,
+        on_lost: match args.on_lost {
+            OnLost::Fail => Lost::Fail,
+            OnLost::Oldest => Lost::Oldest,
+            OnLost::Latest => Lost::Latest,
+            OnLost::LastCommon => Lost::LastCommon,
+        },
+        ..WatchOptions::default()
+    };
+    if let Some(saved) = state.and_then(StateFile::saved) {
+        options.after_cursor = Some(saved.cursor.clone());
+    }
+    options
+}
+
+/// What the next turn of the loop does.
+enum Turn {
+    Item(Option<Result<Item, Error>>),
+    /// Nothing is there right now.
+    Quiet,
+    Stopped(Exit),
+}
+
+async fn follow(
+    watch: &mut Watch,
+    printer: &mut Printer,
+    mut state: Option<&mut StateFile>,
+    stop: &mut Stop,
+    typed: Option<Seq>,
+) -> Result<(), Failure> {
+    // What is printed and saved; nothing at first, so that the resolved start is saved at once.
+    let mut is_settled = true;
+    loop {
+        if let Some(exit) = stop.requested() {
+            return Err(Failure::silent(exit));
+        }
+        let turn = if is_settled {
+            tokio::select! {
+                biased;
+                exit = stop.wait() => Turn::Stopped(exit),
+                item = poll_fn(|cx| Pin::new(&mut *watch).poll_next(cx)) => Turn::Item(item),
+            }
+        } else {
+            poll_fn(|cx| match Pin::new(&mut *watch).poll_next(cx) {
+                Poll::Ready(item) => Poll::Ready(Turn::Item(item)),
+                Poll::Pending => Poll::Ready(Turn::Quiet),
+            })
+            .await
+        };
+        match turn {
+            Turn::Stopped(exit) => return Err(Failure::silent(exit)),
+            Turn::Item(None) => return Ok(()),
+            Turn::Item(Some(Err(error))) => return Err(failed(error, typed)),
+            Turn::Item(Some(Ok(item))) => {
+                printer.print(item)?;
+                is_settled = false;
+                if printer.output.buffer.len() >= BUFFER_BYTES {
+                    settle(watch, printer, state.as_deref_mut())?;
+                }
+            }
+            Turn::Quiet => {
+                settle(watch, printer, state.as_deref_mut())?;
+                is_settled = true;
+            }
+        }
+    }
+}
+
+/// Hands over what is printed, then saves the cursor: never the other way round.
+fn settle(
+    watch: &Watch,
+    printer: &mut Printer,
+    state: Option<&mut StateFile>,
+) -> Result<(), Failure> {
+    printer.output.flush()?;
+    if let (Some(state), Some(cursor)) = (state, watch.cursor()) {
+        state.save(cursor)?;
+    }
+    Ok(())
+}
+
+struct Printer {
+    output: Output,
+    has_json: bool,
+    is_verbose: bool,
+    has_markers: bool,
+    is_interrupted: bool,
+}
+
+impl Printer {
+    fn print(&mut self, item: Item) -> Result<(), Failure> {
+        match item {
+            Item::Event(event) => self.event(&event),
+            Item::Marker(marker) => {
+                self.marker(&marker);
+                Ok(())
+            }
+            Item::Interrupted { cause, retry_in } => {
+                self.is_interrupted = true;
+                let seconds = retry_in.as_secs_f32();
+                eprintln!("{}; connecting again in {seconds:.1} s", printable(&cause.to_string()));
+                Ok(())
+            }
+        }
+    }
+
+    fn event(&mut self, received: &Received) -> Result<(), Failure> {
+        let event = received.event().map_err(|error| {
+            Failure::new(Exit::Failure, "the server sent what is no event").because(&error)
+        })?;
+        let out = &mut self.output.buffer;
+        if self.has_json {
+            json::write_event(out, &event);
+            out.push(b'\n');
+            return Ok(());
+        }
+        if let Some(at) = event.at.or(event.appended_at) {
+            at.write_to(out);
+        }
+        out.extend_from_slice(b"  ");
+        write_printable(out, event.topic);
+        out.extend_from_slice(format!("  {}  ", event.seq).as_bytes());
+        if self.is_verbose {
+            write_labels(out, &event);
+        }
+        match event.content() {
+            Content::Empty => {}
+            Content::Body(body) => write_printable(out, body),
+            Content::Data(data) => {
+                out.extend_from_slice(format!("({} bytes of data)", data.len()).as_bytes());
+            }
+        }
+        out.push(b'\n');
+        Ok(())
+    }
+
+    fn marker(&mut self, marker: &Marker) {
+        if marker.kind == MarkerKind::Resumed && std::mem::take(&mut self.is_interrupted) {
+            eprintln!("connected again; nothing was missed");
+        }
+        if marker.kind == MarkerKind::Gap {
+            self.is_interrupted = false;
+            // Never lost in silence.
+            if !self.has_markers {
+                eprintln!("{}", marker_text(marker));
+            }
+        }
+        if !self.has_markers {
+            return;
+        }
+        let out = &mut self.output.buffer;
+        if self.has_json {
+            json::write_marker(out, marker);
+        } else {
+            out.extend_from_slice(marker_text(marker).as_bytes());
+        }
+        out.push(b'\n');
+    }
+}
+
+/// `id=i-1 type=created key=k a=b`, as far as there are any.
+fn write_labels(out: &mut Vec<u8>, event: &Event<'_>) {
+    let named = [("id", event.id), ("type", event.kind), ("key", event.key)];
+    let named = named.into_iter().filter(|(_, value)| !value.is_empty());
+    for (name, value) in named.chain(event.headers.iter().copied()) {
+        write_printable(out, name);
+        out.push(b'=');
+        write_printable(out, value);
+        out.extend_from_slice(b"  ");
+    }
+}
+
+fn marker_text(marker: &Marker) -> String {
+    let name = marker.kind.name().unwrap_or("UNKNOWN").to_lowercase().replace('_', " ");
+    let rest = match (marker.kind, marker.gap) {
+        (MarkerKind::Gap, Some(gap)) => {
+            let why = gap.reason.name().unwrap_or("UNKNOWN").to_lowercase().replace('_', " ");
+            match gap.to.get() {
+                0 => format!(": {why}"),
+                _ => format!(": events {} to {} are not there ({why})", gap.from, gap.to),
+            }
+        }
+        (MarkerKind::CaughtUp | MarkerKind::Heartbeat | MarkerKind::FellBehind, _) => {
+            format!(", head {}", marker.head)
+        }
+        (_, _) => format!(", oldest {}, head {}", marker.oldest, marker.head),
+    };
+    format!("-- {name}{rest}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Gap, GapReason};
+
+    #[test]
+    fn markers_read_well() {
+        let mut marker = Marker::new(MarkerKind::Gap, "7");
+        marker.gap = Some(Gap { from: Seq::new(3), to: Seq::new(7), reason: GapReason::Trimmed });
+        assert_eq!(marker_text(&marker), "-- gap: events 3 to 7 are not there (trimmed)");
+        marker.gap = Some(Gap { from: Seq::ZERO, to: Seq::ZERO, reason: GapReason::LogChanged });
+        assert_eq!(marker_text(&marker), "-- gap: log changed");
+        assert_eq!(marker_text(&Marker::new(MarkerKind::CaughtUp, "7")), "-- caught up, head 0");
+    }
+
+    #[test]
+    fn patterns_are_checked_before_anything_is_sent() {
+        assert!(parse_pattern("a.*.c.>").is_ok());
+        assert!(parse_pattern("a..b").is_err() && parse_pattern("a.>.b").is_err());
+    }
+}

@@ -1,0 +1,80 @@
+//! How long to wait before the next attempt.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+
+/// Exponential delays with jitter, so that clients cut off together do not come back together.
+#[derive(Debug)]
+pub struct Backoff {
+    builder: ExponentialBuilder,
+    delays: ExponentialBackoff,
+    longest: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Backoff::new(Duration::from_millis(100), Duration::from_secs(10))
+    }
+}
+
+impl Backoff {
+    /// Delays that double from `shortest` to `longest`, each lengthened at random by up to itself.
+    pub fn new(shortest: Duration, longest: Duration) -> Self {
+        let builder = ExponentialBuilder::new()
+            .with_min_delay(shortest)
+            .with_max_delay(longest)
+            .with_jitter()
+            .without_max_times();
+        Backoff { builder, delays: builder.build(), longest }
+    }
+
+    /// The next delay; on top of what the server asked for, so that its hint is honoured and yet
+    /// not everyone comes back at the same moment.
+    pub fn next(&mut self, at_least: Option<Duration>) -> Duration {
+        let delay = self.delays.next().unwrap_or(self.longest);
+        delay.saturating_add(at_least.unwrap_or_default())
+    }
+
+    /// Begins again with the shortest: an attempt got somewhere.
+    pub fn reset(&mut self) {
+        self.delays = self.builder.build();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_with_jitter_and_stay_bounded() {
+        let ms = Duration::from_millis;
+        let mut backoff = Backoff::new(ms(100), ms(1_000));
+        for _ in 0..2 {
+            for low in [100, 200, 400, 800] {
+                let delay = backoff.next(None);
+                assert!(delay >= ms(low) && delay <= ms(2 * low), "{low}: {delay:?}");
+            }
+            for _ in 0..100 {
+                let delay = backoff.next(None);
+                assert!(delay >= ms(1_000) && delay <= ms(2_000), "{delay:?}");
+            }
+            backoff.reset();
+        }
+    }
+
+    #[test]
+    fn jitter_differs_between_clients() {
+        let delays: std::collections::HashSet<_> =
+            (0..50).map(|_| Backoff::default().next(None)).collect();
+        assert!(delays.len() > 10, "{delays:?}");
+    }
+
+    #[test]
+    fn a_hint_is_a_lower_bound() {
+        let hint = Duration::from_secs(3);
+        let delay = Backoff::default().next(Some(hint));
+        assert!(delay > hint && delay <= hint + Duration::from_millis(200), "{delay:?}");
+        assert!(Backoff::default().next(Some(Duration::MAX)) == Duration::MAX);
+    }
+}

@@ -1,0 +1,111 @@
+//! Addresses and channels.
+
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint};
+
+use super::{Error, Kind};
+
+/// How a client connects. The defaults suit a feed of small events.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// Until a connection stands.
+    pub connect_timeout: Duration,
+    /// Until the answer of a call that is not a stream and stores or removes something.
+    pub request_timeout: Duration,
+    /// Until the answer of a call that is not a stream and changes nothing.
+    pub read_timeout: Duration,
+    /// Silence after which a connection is probed, also while idle.
+    pub keepalive_interval: Duration,
+    /// How long a probe may take before the connection counts as dead.
+    pub keepalive_timeout: Duration,
+    /// HTTP/2 window of the whole connection. h2 ends a connection whose reader stalls on many
+    /// frames under 256 bytes; its patience is half of this window.
+    pub connection_window_bytes: u32,
+    /// HTTP/2 window of each stream. Small against the connection's for the same reason, and large
+    /// enough that replay is not held back.
+    pub stream_window_bytes: u32,
+    /// Largest message taken.
+    pub max_message_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(30),
+            read_timeout: Duration::from_secs(10),
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(20),
+            connection_window_bytes: 16 << 20,
+            stream_window_bytes: 1 << 20,
+            max_message_bytes: 10 << 20,
+        }
+    }
+}
+
+/// A client of one server; cheap to clone. Connects when first used, and again when needed.
+#[derive(Clone, Debug)]
+pub struct Client {
+    endpoint: Endpoint,
+    channel: Channel,
+    options: Options,
+}
+
+impl Client {
+    /// A client of the server at `addr`, as in `http://127.0.0.1:50051`. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When `addr` is not such an address.
+    pub fn new(addr: &str) -> Result<Client, Error> {
+        Client::with_options(addr, Options::default())
+    }
+
+    /// As [`Client::new`], with options.
+    ///
+    /// # Errors
+    /// When `addr` is not an address.
+    pub fn with_options(addr: &str, options: Options) -> Result<Client, Error> {
+        let bad = |why: &str| Error::new(Kind::InvalidRequest, format!("address `{addr}`: {why}"));
+        let expected = "expected http://HOST:PORT";
+        let endpoint = Endpoint::from_shared(addr.to_owned()).map_err(|_| bad(expected))?;
+        let uri = endpoint.uri();
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => return Err(bad("TLS is not supported yet, use http://")),
+            _ => return Err(bad(expected)),
+        }
+        if uri.host().is_none_or(str::is_empty) || !matches!(uri.path(), "" | "/") {
+            return Err(bad(expected));
+        }
+        let endpoint = endpoint
+            .connect_timeout(options.connect_timeout)
+            .tcp_nodelay(true)
+            .tcp_keepalive(Some(options.keepalive_interval))
+            .http2_keep_alive_interval(options.keepalive_interval)
+            .keep_alive_timeout(options.keepalive_timeout)
+            .keep_alive_while_idle(true)
+            .initial_connection_window_size(options.connection_window_bytes)
+            .initial_stream_window_size(options.stream_window_bytes)
+            .user_agent(concat!("tailmark/", env!("CARGO_PKG_VERSION")))
+            .map_err(|_| bad(expected))?;
+        let channel = endpoint.connect_lazy();
+        Ok(Client { endpoint, channel, options })
+    }
+
+    /// The options in force.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The connection that calls share.
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// A connection of its own: what a watch takes after the shared one went silent.
+    pub(super) fn fresh_channel(&self) -> Channel {
+        self.endpoint.connect_lazy()
+    }
+}

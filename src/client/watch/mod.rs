@@ -1,0 +1,338 @@
+//! A watch that connects again by itself and goes on exactly where it was.
+//!
+//! Owns the streams, timers and connections of one watch; what to do next is decided in `step`
+//! alone. Invariants: one attempt at a time; an item that was handed over is never handed over
+//! again; after an `Err` or the end nothing follows.
+
+mod request;
+mod step;
+
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_core::Stream;
+use prost::Message;
+use tokio::time::Sleep;
+use tonic::codec::Streaming;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::metadata::MetadataMap;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+use super::raw::Raw;
+use super::{Backoff, Client, Error, Kind};
+use crate::record::{Event, EventError, Marker, Seq};
+pub use request::{OnLost, Start, WatchOptions};
+use step::{Action, Input, Machine};
+
+/// An event as it came, decoded when looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    bytes: Bytes,
+    seq: Seq,
+    cursor: Range<usize>,
+}
+
+impl Received {
+    /// Its position in the log.
+    pub fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// The cursor to resume after it.
+    pub fn cursor(&self) -> &str {
+        std::str::from_utf8(&self.bytes[self.cursor.clone()]).unwrap_or_default()
+    }
+
+    /// The encoded `feed.v1.Event`.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Reads it without copying.
+    ///
+    /// # Errors
+    /// When the server sent what is no event.
+    pub fn event(&self) -> Result<Event<'_>, EventError> {
+        Event::parse(&self.bytes)
+    }
+}
+
+/// What a watch yields.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Item {
+    /// An event.
+    Event(Received),
+    /// News about the watch, when asked for.
+    Marker(Marker),
+    /// The connection was lost; nothing is missed. The watch connects again after `retry_in`.
+    Interrupted {
+        /// Why.
+        cause: Error,
+        /// When.
+        retry_in: Duration,
+    },
+}
+
+type Opening = Pin<Box<dyn Future<Output = Result<Response<Streaming<Bytes>>, Error>> + Send>>;
+type Trailers = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
+
+enum Phase {
+    /// Nothing is under way.
+    Idle,
+    Opening(Opening),
+    Reading(Box<Streaming<Bytes>>),
+    Ending(Trailers),
+    Waiting(Pin<Box<Sleep>>),
+    Done,
+}
+
+/// A stream of [`Item`]s. An `Err` is final: what passes by itself never shows as one.
+pub struct Watch {
+    client: Client,
+    channel: Channel,
+    options: WatchOptions,
+    machine: Machine,
+    backoff: Backoff,
+    phase: Phase,
+    /// Runs out when an attempt stays silent.
+    patience: Pin<Box<Sleep>>,
+    /// Something came since `patience` was set; setting it again for each message costs too much.
+    heard: bool,
+}
+
+impl Client {
+    /// Watches the log. Nothing is sent before the stream is polled.
+    pub fn watch(&self, options: WatchOptions) -> Watch {
+        let machine = Machine::new(options.plan(), options.after_cursor.clone());
+        Watch {
+            client: self.clone(),
+            channel: self.channel(),
+            backoff: Backoff::new(options.shortest_retry, options.longest_retry),
+            patience: Box::pin(tokio::time::sleep(options.patience())),
+            heard: false,
+            machine,
+            options,
+            phase: Phase::Idle,
+        }
+    }
+}
+
+impl Watch {
+    /// The cursor to resume after: of the last item handed over, or of the resolved start before
+    /// the first. On a filtered watch it moves on while nothing matches. `None` before the server
+    /// has answered for the first time.
+    pub fn cursor(&self) -> Option<&str> {
+        self.machine.cursor()
+    }
+
+    /// The seq that [`Watch::cursor`] names.
+    pub fn position(&self) -> Option<Seq> {
+        self.machine.position()
+    }
+
+    /// Does what the machine says; `Some` is for the caller.
+    fn act(&mut self, action: Action, came: Option<Item>) -> Option<Option<Result<Item, Error>>> {
+        if self.machine.take_progress() {
+            self.backoff.reset();
+        }
+        match action {
+            Action::Deliver => match came {
+                Some(Item::Marker(_)) if !self.options.markers => None,
+                Some(item) => Some(Some(Ok(item))),
+                None => None,
+            },
+            Action::Read => None,
+            Action::Open => {
+                let request = self.options.request(&self.machine);
+                self.phase = Phase::Opening(Box::pin(open(
+                    self.channel.clone(),
+                    request,
+                    self.client.options().max_message_bytes,
+                )));
+                self.arm();
+                None
+            }
+            Action::Wait { cause, at_least, fresh_connection } => {
+                let retry_in = self.backoff.next(at_least);
+                // The attempt is dropped here, before the next one can begin.
+                self.phase = Phase::Waiting(Box::pin(tokio::time::sleep(retry_in)));
+                if fresh_connection {
+                    self.channel = self.client.fresh_channel();
+                }
+                Some(Some(Ok(Item::Interrupted { cause: cause.of_read(), retry_in })))
+            }
+            Action::Finish => {
+                self.phase = Phase::Done;
+                Some(None)
+            }
+            Action::Fail(error) => {
+                self.phase = Phase::Done;
+                Some(Some(Err(error.of_read())))
+            }
+        }
+    }
+
+    fn arm(&mut self) {
+        let deadline = tokio::time::Instant::now() + self.options.patience();
+        self.patience.as_mut().reset(deadline);
+        self.heard = false;
+    }
+
+    /// Whether the attempt has been silent for too long. Registers for the wake-up if not.
+    fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
+        while self.patience.as_mut().poll(cx).is_ready() {
+            if !self.heard {
+                return true;
+            }
+            self.arm();
+        }
+        false
+    }
+
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
+        match &mut self.phase {
+            Phase::Reading(stream) => Pin::new(&mut **stream).poll_next(cx),
+            _ => Poll::Ready(None),
+        }
+    }
+
+    fn poll_reading(&mut self, cx: &mut Context<'_>) -> Poll<(Action, Option<Item>)> {
+        let message = match self.poll_message(cx) {
+            Poll::Pending => {
+                if self.is_silent(cx) {
+                    return Poll::Ready((self.machine.step(Input::Silent), None));
+                }
+                return Poll::Pending;
+            }
+            Poll::Ready(message) => message,
+        };
+        self.heard = true;
+        Poll::Ready(match message {
+            Some(Ok(bytes)) => self.take(bytes),
+            Some(Err(status)) => {
+                (self.machine.step(Input::Failed(Error::from_status(status))), None)
+            }
+            None => {
+                if let Phase::Reading(stream) = std::mem::replace(&mut self.phase, Phase::Idle) {
+                    self.phase = Phase::Ending(Box::pin(trailing_cursor(stream)));
+                }
+                (Action::Read, None)
+            }
+        })
+    }
+
+    fn take(&mut self, bytes: Bytes) -> (Action, Option<Item>) {
+        match News::read(&bytes) {
+            Ok(News::Event { seq, cursor }) => {
+                let text = std::str::from_utf8(&bytes[cursor.clone()]).unwrap_or_default();
+                let action = self.machine.step(Input::Event { seq, cursor: text });
+                (action, Some(Item::Event(Received { bytes, seq, cursor })))
+            }
+            Ok(News::Marker(marker)) => {
+                let action = self.machine.step(Input::Marker(&marker));
+                (action, Some(Item::Marker(marker)))
+            }
+            Err(error) => {
+                let what = "the server sent what is no event";
+                (Action::Fail(Error::new(Kind::Protocol, what).with_source(error)), None)
+            }
+        }
+    }
+}
+
+/// One message, read as far as the watch needs it.
+enum News {
+    /// `cursor` is where it lies in the message.
+    Event {
+        seq: Seq,
+        cursor: Range<usize>,
+    },
+    Marker(Marker),
+}
+
+impl News {
+    fn read(bytes: &Bytes) -> Result<News, EventError> {
+        let place = Event::place_of(bytes)?;
+        if place.has_marker
+            && let Some(marker) = Marker::of_event(bytes)?
+        {
+            return Ok(News::Marker(marker));
+        }
+        // The text borrows from the message, or is empty and lies anywhere.
+        let start = (place.cursor.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize);
+        let start = if place.cursor.is_empty() { 0 } else { start };
+        Ok(News::Event { seq: place.seq, cursor: start..start + place.cursor.len() })
+    }
+}
+
+impl Stream for Watch {
+    type Item = Result<Item, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        loop {
+            let (action, came) = match &mut this.phase {
+                Phase::Done => return Poll::Ready(None),
+                Phase::Idle => (this.machine.step(Input::Woke), None),
+                Phase::Waiting(sleep) => {
+                    ready!(sleep.as_mut().poll(cx));
+                    (this.machine.step(Input::Woke), None)
+                }
+                Phase::Opening(opening) => match opening.as_mut().poll(cx) {
+                    Poll::Pending if this.is_silent(cx) => (this.machine.step(Input::Silent), None),
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(response)) => {
+                        let cursor = ascii(response.metadata(), "feed-cursor");
+                        let head = ascii(response.metadata(), "feed-head")
+                            .and_then(|text| text.parse().ok().map(Seq::new));
+                        let opened = Input::Opened { cursor: cursor.as_deref(), head };
+                        let action = this.machine.step(opened);
+                        this.phase = Phase::Reading(Box::new(response.into_inner()));
+                        this.heard = true;
+                        (action, None)
+                    }
+                    Poll::Ready(Err(error)) => (this.machine.step(Input::Failed(error)), None),
+                },
+                Phase::Reading(_) => ready!(this.poll_reading(cx)),
+                Phase::Ending(trailers) => {
+                    let cursor = ready!(trailers.as_mut().poll(cx));
+                    (this.machine.step(Input::Ended { cursor: cursor.as_deref() }), None)
+                }
+            };
+            if let Some(answer) = this.act(action, came) {
+                return Poll::Ready(answer);
+            }
+        }
+    }
+}
+
+async fn open(
+    channel: Channel,
+    request: crate::wire::feed_v1::WatchRequest,
+    max_message_bytes: usize,
+) -> Result<Response<Streaming<Bytes>>, Error> {
+    let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(max_message_bytes);
+    super::calls::ready(&mut grpc).await?;
+    let path = PathAndQuery::from_static("/feed.v1.FeedService/Watch");
+    let request = Request::new(Bytes::from(request.encode_to_vec()));
+    grpc.server_streaming(request, path, Raw).await.map_err(Error::from_status)
+}
+
+/// The trailers of a stream that has ended are there already; this does not wait.
+async fn trailing_cursor(mut stream: Box<Streaming<Bytes>>) -> Option<String> {
+    let trailers = stream.trailers().await.ok().flatten()?;
+    ascii(&trailers, "feed-cursor")
+}
+
+fn ascii(metadata: &MetadataMap, name: &str) -> Option<String> {
+    metadata.get(name)?.to_str().ok().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,384 @@
+//! Settings: what they are, their defaults, and what values are allowed.
+//!
+//! Plain values that `load` merges from flags, the environment, a file and the defaults; nothing
+//! here reads anything by itself or knows what the settings do. `config.toml` in the root is the
+//! commented default and part of the program; a test holds the two together.
+
+mod load;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units;
+pub use load::{ConfigError, Loaded, Origin, Sources};
+
+/// The commented default.
+pub const DEFAULT_TOML: &str = include_str!("../config.toml");
+
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident {
+        $($(#[$field_doc:meta])* $field:ident: $type:ty $(as $with:literal)? = $default:expr,)*
+    }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name {
+            $($(#[$field_doc])* $(#[serde(with = $with)])? pub $field: $type,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                $name { $($field: $default,)* }
+            }
+        }
+    };
+}
+
+section!(
+    /// All settings.
+    Config {
+        /// The daemon.
+        server: Server = Server::default(),
+        /// How the log rests on disk.
+        storage: Storage = Storage::default(),
+        /// The log in memory.
+        log: Log = Log::default(),
+        /// What is removed by itself.
+        retention: Retention = Retention::default(),
+        /// Upper bounds.
+        limits: Limits = Limits::default(),
+        /// HTTP/2.
+        http2: Http2 = Http2::default(),
+        /// Logs.
+        telemetry: Telemetry = Telemetry::default(),
+    }
+);
+
+section!(
+    /// The daemon.
+    Server {
+        /// `HOST:PORT`.
+        listen: String = "127.0.0.1:50051".to_owned(),
+        /// Listen beyond the loopback without TLS and authentication.
+        insecure: bool = false,
+        /// This daemon's name in metrics.
+        instance_id: String = "server-01".to_owned(),
+        /// From the first signal to the cut.
+        shutdown_grace: Duration as "units::duration" = Duration::from_secs(10),
+        /// For a new connection to say which protocol it speaks.
+        preface_timeout: Duration as "units::duration" = Duration::from_secs(10),
+        /// For the head of an HTTP/1.1 request.
+        http1_header_timeout: Duration as "units::duration" = Duration::from_secs(30),
+        /// What a client is asked to wait before it comes back.
+        retry_delay: Duration as "units::duration" = Duration::from_secs(1),
+    }
+);
+
+/// How sealed events are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// Fast.
+    Lz4,
+    /// Small.
+    Zstd,
+}
+
+section!(
+    /// How the log rests on disk.
+    Storage {
+        /// Where the log lives.
+        data_dir: PathBuf = PathBuf::from("tailmark-data"),
+        /// Size of one journal slot.
+        slot_bytes: u64 as "units::size" = 64 << 20,
+        /// Of sealed events.
+        compression: Compression = Compression::Lz4,
+        /// A slot that is not full is sealed after this long.
+        seal_after: Duration as "units::duration" = Duration::from_secs(3_600),
+        /// Appends are refused while less is free.
+        min_free_bytes: u64 as "units::size" = 256 << 20,
+        /// Sealed segments kept open, by what has been read of them.
+        open_segment_bytes: u64 as "units::size" = 64 << 20,
+        /// Sealed segments kept open, by number.
+        open_segments: u64 = 64,
+    }
+);
+
+section!(
+    /// The log in memory.
+    Log {
+        /// Events that repeats are recognised among.
+        dedup_window: u64 = 1_000_000,
+        /// Recent commits kept for live watchers.
+        recent_bytes: u64 as "units::size" = 32 << 20,
+        /// Events that may wait for the writer.
+        in_flight_bytes: u64 as "units::size" = 64 << 20,
+        /// Threads that read from disk.
+        reader_threads: u64 = 2,
+    }
+);
+
+section!(
+    /// What is removed by itself, oldest first; `None` keeps everything.
+    Retention {
+        /// Events appended longer ago than this.
+        max_age: Option<Duration> as "units::duration_or_unlimited" = None,
+        /// Bytes on disk beyond this.
+        max_bytes: Option<u64> as "units::size_or_unlimited" = None,
+        /// Events beyond this many.
+        max_events: Option<u64> as "units::count_or_unlimited" = None,
+    }
+);
+
+section!(
+    /// Upper bounds, all inclusive.
+    Limits {
+        /// One message on the wire.
+        message_bytes: u64 as "units::size" = 10 << 20,
+        /// One event as encoded.
+        event_bytes: u64 as "units::size" = 1 << 20,
+        /// Events in one batch.
+        batch_events: u64 = 10_000,
+        /// Bytes of one batch.
+        batch_bytes: u64 as "units::size" = 4 << 20,
+        /// A topic or pattern.
+        topic_bytes: u64 as "units::size" = 255,
+        /// Segments of a topic or pattern.
+        topic_segments: u64 = 32,
+        /// An id, a type or a key, each.
+        name_bytes: u64 as "units::size" = 255,
+        /// Headers of one event.
+        headers: u64 = 32,
+        /// All header names and values of one event together.
+        header_bytes: u64 as "units::size" = 8 << 10,
+        /// Patterns of one watch.
+        patterns_per_watch: u64 = 64,
+        /// Watches open at once on one connection.
+        watches_per_connection: u64 = 1_000,
+        /// Watches open at once in all.
+        watches: u64 = 20_000,
+        /// Connections open at once.
+        connections: u64 = 4_096,
+        /// Bytes of one upload that may wait to become durable.
+        stream_in_flight_bytes: u64 as "units::size" = 8 << 20,
+        /// For a call that is no stream, when its client set none.
+        unary_deadline: Duration as "units::duration" = Duration::from_secs(30),
+    }
+);
+
+section!(
+    /// HTTP/2.
+    Http2 {
+        /// Streams open at once on one connection.
+        max_concurrent_streams: u64 = 1_100,
+        /// What a client may send on one stream before we have read it.
+        stream_window_bytes: u64 as "units::size" = 1 << 20,
+        /// What a client may send on one connection before we have read it.
+        connection_window_bytes: u64 as "units::size" = 4 << 20,
+        /// Largest frame that a client may send.
+        max_frame_bytes: u64 as "units::size" = 64 << 10,
+        /// What we buffer for one stream whose client does not read.
+        max_send_buffer_bytes: u64 as "units::size" = 256 << 10,
+        /// Largest list of headers that a client may send.
+        max_header_list_bytes: u64 as "units::size" = 16 << 10,
+        /// Silence after which a connection is probed.
+        keepalive_interval: Duration as "units::duration" = Duration::from_secs(30),
+        /// For the answer to a probe.
+        keepalive_timeout: Duration as "units::duration" = Duration::from_secs(20),
+    }
+);
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+section!(
+    /// Logs.
+    Telemetry {
+        /// A level or a filter.
+        log_level: String = "info".to_owned(),
+        /// How they are written.
+        log_format: LogFormat = LogFormat::Text,
+    }
+);
+
+/// A value that is not allowed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {problem}")]
+pub struct Invalid {
+    /// `section.key`.
+    pub key: &'static str,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl Config {
+    /// Checks ranges, and what must not be done by accident.
+    ///
+    /// # Errors
+    /// The first value that is not allowed.
+    pub fn check(&self) -> Result<(), Invalid> {
+        self.server.check()?;
+        self.storage.check()?;
+        self.log.check()?;
+        self.limits.check()?;
+        self.http2.check(&self.limits)?;
+        crate::telemetry::filter(&self.telemetry.log_level)
+            .map_err(|problem| Invalid { key: "telemetry.log_level", problem })?;
+        Ok(())
+    }
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+/// Counts and windows fit 31 bits on the wire.
+const MANY: u64 = (1 << 31) - 1;
+
+impl Server {
+    fn check(&self) -> Result<(), Invalid> {
+        let addresses = self.addresses()?;
+        let exposed = addresses.iter().find(|a| !a.ip().to_canonical().is_loopback());
+        if let Some(address) = exposed
+            && !self.insecure
+        {
+            let problem = format!(
+                "{address} is reachable from other machines, and there is no TLS and no \
+                 authentication yet; listen on a loopback address, or say --insecure"
+            );
+            return Err(Invalid { key: "server.listen", problem });
+        }
+        time("server.shutdown_grace", self.shutdown_grace, 0, 3_600)?;
+        time("server.preface_timeout", self.preface_timeout, 1, 3_600)?;
+        time("server.http1_header_timeout", self.http1_header_timeout, 1, 3_600)?;
+        time("server.retry_delay", self.retry_delay, 0, 3_600)?;
+        let id = &self.instance_id;
+        if id.is_empty() || id.len() > 255 || id.chars().any(char::is_control) {
+            let problem = "must be 1 to 255 bytes without control characters".to_owned();
+            return Err(Invalid { key: "server.instance_id", problem });
+        }
+        Ok(())
+    }
+}
+
+impl Storage {
+    fn check(&self) -> Result<(), Invalid> {
+        if self.data_dir.as_os_str().is_empty() {
+            let problem = "must not be empty".to_owned();
+            return Err(Invalid { key: "storage.data_dir", problem });
+        }
+        bytes("storage.slot_bytes", self.slot_bytes, MIB / 4, GIB)?;
+        bytes("storage.open_segment_bytes", self.open_segment_bytes, MIB, 64 * GIB)?;
+        count("storage.open_segments", self.open_segments, 1, 10_000)?;
+        time("storage.seal_after", self.seal_after, 1, 30 * 86_400)
+    }
+}
+
+impl Log {
+    fn check(&self) -> Result<(), Invalid> {
+        count("log.dedup_window", self.dedup_window, 0, 100_000_000)?;
+        bytes("log.recent_bytes", self.recent_bytes, MIB, 64 * GIB)?;
+        bytes("log.in_flight_bytes", self.in_flight_bytes, MIB, 64 * GIB)?;
+        count("log.reader_threads", self.reader_threads, 1, 256)
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), Invalid> {
+        let event = self.event_bytes;
+        bytes("limits.event_bytes", event, 1, 8 * MIB)?;
+        bytes("limits.message_bytes", self.message_bytes, event + 64 * KIB, 64 * MIB)?;
+        count("limits.batch_events", self.batch_events, 1, 1_000_000)?;
+        bytes("limits.batch_bytes", self.batch_bytes, event, 16 * MIB)?;
+        bytes("limits.topic_bytes", self.topic_bytes, 1, 255)?;
+        count("limits.topic_segments", self.topic_segments, 1, 128)?;
+        bytes("limits.name_bytes", self.name_bytes, 36, 255)?;
+        count("limits.headers", self.headers, 0, 1_000)?;
+        bytes("limits.header_bytes", self.header_bytes, 0, MIB)?;
+        count("limits.patterns_per_watch", self.patterns_per_watch, 1, 10_000)?;
+        count("limits.watches_per_connection", self.watches_per_connection, 1, MANY - 1)?;
+        count("limits.watches", self.watches, 1, MANY)?;
+        count("limits.connections", self.connections, 1, 1_000_000)?;
+        bytes("limits.stream_in_flight_bytes", self.stream_in_flight_bytes, event, GIB)?;
+        time("limits.unary_deadline", self.unary_deadline, 1, 3_600)
+    }
+}
+
+impl Http2 {
+    fn check(&self, limits: &Limits) -> Result<(), Invalid> {
+        let watches = limits.watches_per_connection;
+        count("http2.max_concurrent_streams", self.max_concurrent_streams, watches + 1, MANY)?;
+        let stream = self.stream_window_bytes;
+        bytes("http2.stream_window_bytes", stream, 65_535, MANY)?;
+        bytes("http2.connection_window_bytes", self.connection_window_bytes, stream, MANY)?;
+        bytes("http2.max_frame_bytes", self.max_frame_bytes, 16 * KIB, 16 * MIB - 1)?;
+        bytes("http2.max_send_buffer_bytes", self.max_send_buffer_bytes, KIB, GIB)?;
+        bytes("http2.max_header_list_bytes", self.max_header_list_bytes, KIB, MIB)?;
+        time("http2.keepalive_interval", self.keepalive_interval, 1, 3_600)?;
+        time("http2.keepalive_timeout", self.keepalive_timeout, 1, 3_600)
+    }
+}
+
+impl Server {
+    /// The sockets to bind: one, or both loopbacks for `localhost`.
+    ///
+    /// # Errors
+    /// When it is not `HOST:PORT` with an IP address or `localhost`.
+    pub fn addresses(&self) -> Result<Vec<SocketAddr>, Invalid> {
+        if let Ok(address) = self.listen.parse() {
+            return Ok(vec![address]);
+        }
+        let port = self.listen.strip_prefix("localhost:").and_then(|port| port.parse().ok());
+        match port {
+            Some(port) => Ok([IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]
+                .map(|ip| SocketAddr::new(ip, port))
+                .to_vec()),
+            None => {
+                let problem = format!(
+                    "`{}` is not an address; expected IP:PORT as in 127.0.0.1:50051 or \
+                     [::1]:50051, or localhost:PORT",
+                    self.listen
+                );
+                Err(Invalid { key: "server.listen", problem })
+            }
+        }
+    }
+}
+
+fn bytes(key: &'static str, value: u64, low: u64, high: u64) -> Result<(), Invalid> {
+    within(key, value, low, high, units::size_text)
+}
+
+fn count(key: &'static str, value: u64, low: u64, high: u64) -> Result<(), Invalid> {
+    within(key, value, low, high, |n| n.to_string())
+}
+
+fn time(key: &'static str, value: Duration, low: u64, high: u64) -> Result<(), Invalid> {
+    let (low, high) = (Duration::from_secs(low), Duration::from_secs(high));
+    within(key, value, low, high, units::duration_text)
+}
+
+fn within<T: Copy + PartialOrd>(
+    key: &'static str,
+    value: T,
+    low: T,
+    high: T,
+    text: impl Fn(T) -> String,
+) -> Result<(), Invalid> {
+    if value < low || value > high {
+        let (value, low, high) = (text(value), text(low), text(high));
+        return Err(Invalid { key, problem: format!("{value} is not within {low} to {high}") });
+    }
+    Ok(())
+}

@@ -1,0 +1,287 @@
+//! Merges settings: flag, then environment, then file, then default, each with its origin.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::{Config, Invalid};
+
+/// Variables that begin with `TAILMARK_` and are no settings of the daemon.
+const OTHER_VARIABLES: [&str; 2] = ["TAILMARK_ADDR", "TAILMARK_CONFIG"];
+const PREFIX: &str = "TAILMARK_";
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody said anything else.
+    Default,
+    /// This file.
+    File(PathBuf),
+    /// This environment variable.
+    Environment(String),
+    /// This flag.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File(path) => write!(f, "{}", path.display()),
+            Origin::Environment(name) => f.write_str(name),
+            Origin::Flag(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or has a key or value that is not allowed.
+    #[error("{}:{line}: {message}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// There is no such setting.
+    #[error("unknown environment variable {name}{}", nearest.as_ref().map(|n| format!(", did you mean {n}?")).unwrap_or_default())]
+    UnknownVariable {
+        /// Which.
+        name: String,
+        /// One that looks like it.
+        nearest: Option<String>,
+    },
+    /// A flag or variable has a value that cannot be read.
+    #[error("{origin}: {message}")]
+    Value {
+        /// Which.
+        origin: Origin,
+        /// What is wrong.
+        message: String,
+    },
+    /// A value is out of range.
+    #[error("{invalid} (from {origin})")]
+    Invalid {
+        /// Which, and what is wrong.
+        invalid: Invalid,
+        /// Where it comes from.
+        origin: Origin,
+    },
+}
+
+/// What to merge.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// A file of settings, if one was named.
+    pub file: Option<PathBuf>,
+    /// The environment; only what begins with `TAILMARK_` is looked at.
+    pub environment: Vec<(String, String)>,
+    /// Flag, `section.key` and value.
+    pub flags: Vec<(&'static str, &'static str, String)>,
+}
+
+impl Sources {
+    /// The file that was named, and this process's environment.
+    pub fn from_process(file: Option<PathBuf>) -> Self {
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+            .filter(|(name, _)| name.starts_with(PREFIX))
+            .map(|(name, value)| (name, value.to_string_lossy().into_owned()))
+            .collect();
+        Sources { file, environment, flags: Vec::new() }
+    }
+
+    /// Adds a flag if it was given.
+    pub fn flag(&mut self, flag: &'static str, key: &'static str, value: Option<String>) {
+        self.flags.extend(value.map(|value| (flag, key, value)));
+    }
+
+    /// Merges and checks.
+    ///
+    /// # Errors
+    /// What is wrong, and where.
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        let mut merged = Merged::default();
+        if let Some(path) = &self.file {
+            merged.add_file(path)?;
+        }
+        merged.add_environment(&self.environment)?;
+        for (flag, key, value) in &self.flags {
+            merged.add_text(key, value, Origin::Flag(flag))?;
+        }
+        let loaded = merged.finish()?;
+        loaded.config.check().map_err(|invalid| {
+            let origin = loaded.origin(invalid.key);
+            ConfigError::Invalid { invalid, origin }
+        })?;
+        Ok(loaded)
+    }
+}
+
+/// Settings in force, and where each comes from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    origins: BTreeMap<String, Origin>,
+}
+
+impl Loaded {
+    /// Where the value of `section.key` comes from.
+    pub fn origin(&self, key: &str) -> Origin {
+        self.origins.get(key).cloned().unwrap_or(Origin::Default)
+    }
+
+    /// Each `section.key` with its value as TOML, in the order of the sections.
+    pub fn entries(&self) -> Vec<(String, Value)> {
+        leaves(&self.config)
+    }
+}
+
+/// `section.key` of every setting, with its value.
+pub(super) fn leaves(config: &Config) -> Vec<(String, Value)> {
+    let mut leaves = Vec::new();
+    // Settings are tables of plain values, which TOML can always express.
+    let table = Table::try_from(config).unwrap_or_default();
+    for (section, values) in table {
+        if let Value::Table(values) = values {
+            leaves.extend(values.into_iter().map(|(k, v)| (format!("{section}.{k}"), v)));
+        }
+    }
+    leaves
+}
+
+/// The environment variable of `section.key`.
+pub(super) fn variable(key: &str) -> String {
+    format!("{PREFIX}{}", key.replace('.', "_").to_uppercase())
+}
+
+#[derive(Default)]
+struct Merged {
+    table: Table,
+    origins: BTreeMap<String, Origin>,
+}
+
+impl Merged {
+    fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let failed = |error: toml::de::Error| ConfigError::File {
+            path: path.to_owned(),
+            line: line_of(&text, error.span()),
+            message: error.message().to_owned(),
+        };
+        // Once into the type, for errors that know their line; once into a table, to merge.
+        toml::from_str::<Config>(&text).map_err(failed)?;
+        let table: Table = toml::from_str(&text).map_err(failed)?;
+        for (section, values) in table {
+            let Value::Table(values) = values else { continue };
+            for (key, value) in values {
+                self.set(&format!("{section}.{key}"), value, Origin::File(path.to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    fn add_environment(&mut self, variables: &[(String, String)]) -> Result<(), ConfigError> {
+        let keys: BTreeMap<String, String> =
+            leaves(&Config::default()).into_iter().map(|(key, _)| (variable(&key), key)).collect();
+        for (name, value) in variables {
+            if !name.starts_with(PREFIX) || OTHER_VARIABLES.contains(&name.as_str()) {
+                continue;
+            }
+            let Some(key) = keys.get(name) else {
+                let nearest = nearest(name, keys.keys());
+                return Err(ConfigError::UnknownVariable { name: name.clone(), nearest });
+            };
+            self.add_text(key, value, Origin::Environment(name.clone()))?;
+        }
+        Ok(())
+    }
+
+    /// Adds a value that came as text: what type it must have, the default shows.
+    fn add_text(&mut self, key: &str, text: &str, origin: Origin) -> Result<(), ConfigError> {
+        let bad = |message: String| ConfigError::Value { origin: origin.clone(), message };
+        let default = leaves(&Config::default()).into_iter().find(|(name, _)| name == key);
+        let value = match default {
+            Some((_, Value::Boolean(_))) => Value::Boolean(
+                text.parse().map_err(|_| bad(format!("`{text}`: expected true or false")))?,
+            ),
+            Some((_, Value::Integer(_))) => Value::Integer(
+                text.parse().map_err(|_| bad(format!("`{text}`: expected a whole number")))?,
+            ),
+            Some(_) => Value::String(text.to_owned()),
+            None => return Err(bad(format!("there is no setting {key}"))),
+        };
+        let (section, name) = key.split_once('.').unwrap_or((key, ""));
+        let alone = Table::from_iter([(
+            section.to_owned(),
+            Value::Table(Table::from_iter([(name.to_owned(), value.clone())])),
+        )]);
+        // By itself first, so that the error names the variable or the flag.
+        Config::deserialize(Value::Table(alone))
+            .map_err(|error| bad(error.message().to_owned()))?;
+        self.set(key, value, origin);
+        Ok(())
+    }
+
+    fn set(&mut self, key: &str, value: Value, origin: Origin) {
+        let (section, name) = key.split_once('.').unwrap_or((key, ""));
+        let section = self.table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+        if let Value::Table(values) = section {
+            values.insert(name.to_owned(), value);
+        }
+        self.origins.insert(key.to_owned(), origin);
+    }
+
+    fn finish(self) -> Result<Loaded, ConfigError> {
+        let config = Config::deserialize(Value::Table(self.table)).map_err(|error| {
+            // Each source was read by itself before.
+            ConfigError::Value { origin: Origin::Default, message: error.message().to_owned() }
+        })?;
+        Ok(Loaded { config, origins: self.origins })
+    }
+}
+
+fn line_of(text: &str, span: Option<std::ops::Range<usize>>) -> usize {
+    let at = span.map_or(0, |span| span.start).min(text.len());
+    text.as_bytes()[..at].iter().filter(|&&c| c == b'\n').count() + 1
+}
+
+/// The known name that differs least, if any comes close.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Option<String> {
+    known
+        .map(|candidate| (distance(name, candidate), candidate))
+        .min()
+        .filter(|(distance, _)| *distance <= 4)
+        .map(|(_, candidate)| candidate.clone())
+}
+
+/// How many bytes must be put in, taken out or replaced.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}

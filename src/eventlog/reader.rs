@@ -1,0 +1,147 @@
+//! The one loop by which events leave the log: replay and live are the same.
+//!
+//! 1. The writer publishes a head only after it is durable, and only forward.
+//! 2. `wait_for` looks at the present head before it sleeps: no wake-up is lost.
+//! 3. What is read begins exactly at `next`, is contiguous, and ends at or below the head, or it
+//!    is an error; this is checked after the read, so that a trim meanwhile is seen.
+//! 4. One line moves `next`, the last: a future dropped before has moved nothing.
+//!
+//! So a reader from `s` yields s, s + 1, s + 2, ... or says loudly why not. Nothing is sent to a
+//! reader, so there is nothing to overflow; a slow one finds its events in the engine.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::watch;
+
+use super::core::{Core, Published};
+use super::{Delivery, ReadError};
+use crate::record::{Event, Events, Seq};
+use crate::storage::{Chunk, Damage, StoreError};
+use crate::topic::Filter;
+
+/// Reads forward from a position, waiting at the head. The only way events leave the log.
+pub struct Reader {
+    core: Arc<Core>,
+    published: watch::Receiver<Published>,
+    next: Seq,
+    filter: Arc<Filter>,
+}
+
+impl Reader {
+    pub(super) fn new(core: Arc<Core>, next: Seq, filter: Filter) -> Reader {
+        core.metrics.readers.fetch_add(1, Ordering::Relaxed);
+        let published = core.published.subscribe();
+        Reader { core, published, next: next.max(Seq::FIRST), filter: Arc::new(filter) }
+    }
+
+    /// The seq it delivers next.
+    pub fn position(&self) -> Seq {
+        self.next
+    }
+
+    /// Waits until the head has reached the position, then delivers a chunk that begins exactly
+    /// there and ends at or below `end` (exclusive, above the position), and moves past it.
+    /// Cancel-safe: a dropped future has moved nothing.
+    ///
+    /// # Errors
+    /// `Trimmed`, `Damaged` and I/O leave the position where it was.
+    pub async fn next(&mut self, end: Seq) -> Result<Delivery, ReadError> {
+        let next = self.next;
+        if end <= next {
+            let error = StoreError::Invalid("a read must end above its position");
+            return Err(ReadError::Store(Arc::new(error)));
+        }
+        let wait = self.published.wait_for(|now| now.head >= next || now.is_closed);
+        let now = *wait.await.map_err(|_| ReadError::Closing)?;
+        if now.head < next {
+            return Err(ReadError::Closing);
+        }
+        let end = end.min(now.head.next());
+        let (chunk, is_recent) = self.core.read(next, end, &self.filter).await?;
+        check(&chunk, next, end)?;
+        self.next = chunk.end;
+        Ok(Delivery { chunk, is_recent })
+    }
+
+    /// Moves to another position, as after a gap was reported.
+    pub fn jump(&mut self, to: Seq) {
+        self.next = to.max(Seq::FIRST);
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.core.metrics.readers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Core {
+    /// A chunk from exactly `from`, `from <= head`, and whether it was in memory.
+    pub async fn read(
+        &self,
+        from: Seq,
+        end: Seq,
+        filter: &Arc<Filter>,
+    ) -> Result<(Chunk, bool), ReadError> {
+        let recent = self.recent.read(from, end);
+        // What is trimmed is gone, wherever a copy may be left.
+        let oldest = self.published.borrow().oldest;
+        if from < oldest {
+            return Err(ReadError::Trimmed { from, oldest });
+        }
+        if let Some(chunk) = recent.map_err(|error| damaged(from, end, error.what()))? {
+            self.metrics.reads_recent.fetch_add(1, Ordering::Relaxed);
+            return Ok((chunk, true));
+        }
+        let filter = filter.clone();
+        let chunk = self
+            .cold
+            .ask(from, move |engine| {
+                let chunk = engine.read(from, end, &filter)?;
+                check_events(&chunk)
+                    .map_err(|what| StoreError::from(damage(chunk.first, chunk.end, what)))?;
+                Ok(chunk)
+            })
+            .await?;
+        self.metrics.reads_stored.fetch_add(1, Ordering::Relaxed);
+        Ok((chunk, false))
+    }
+}
+
+/// In release builds too; never skip, never warn.
+fn check(chunk: &Chunk, next: Seq, end: Seq) -> Result<(), ReadError> {
+    if chunk.first != next || chunk.end <= next || chunk.end > end {
+        return Err(damaged(next, end, "a read that is not contiguous"));
+    }
+    Ok(())
+}
+
+/// Whether a complete chunk has exactly the events that it says. On a reader thread: it walks.
+fn check_events(chunk: &Chunk) -> Result<(), &'static str> {
+    if !chunk.complete {
+        return Ok(());
+    }
+    let seq_of = |event| Event::seq_of(event).map_err(|error| error.what());
+    let (mut count, mut last) = (0, None);
+    for event in Events::new(&chunk.events) {
+        let event = event.map_err(|error| error.what())?;
+        if count == 0 && seq_of(event)? != chunk.first {
+            return Err("the first event is not the one that was asked for");
+        }
+        (count, last) = (count + 1, Some(event));
+    }
+    let last = last.map(seq_of).transpose()?;
+    if chunk.first.plus(count) != chunk.end || last != Some(chunk.end.prev()) {
+        return Err("events are missing or out of order");
+    }
+    Ok(())
+}
+
+pub(super) fn damage(from: Seq, end: Seq, detail: &str) -> Damage {
+    Damage { from, to: end.prev(), file: "log".into(), detail: detail.to_owned() }
+}
+
+fn damaged(from: Seq, end: Seq, detail: &str) -> ReadError {
+    ReadError::Damaged(damage(from, end, detail))
+}

@@ -1,0 +1,127 @@
+//! What is removed by itself, and when.
+
+use std::time::Duration;
+
+use super::super::retention::AgeClock;
+use super::*;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp { seconds, nanos: 0 }
+}
+
+#[test]
+fn the_age_clock_follows_the_wall_clock_but_does_not_jump_with_it() {
+    let second = Duration::from_secs(1);
+    let mut clock = AgeClock::new(at(1_000));
+    assert_eq!(clock.advance(at(1_001), second), at(1_001));
+    // A jump of a year: a minute a second.
+    let year = 365 * 86_400;
+    assert_eq!(clock.advance(at(1_001 + year), second), at(1_061));
+    assert_eq!(clock.advance(at(1_001 + year), second), at(1_121));
+    assert_eq!(clock.advance(at(1_001 + year), Duration::ZERO), at(1_121));
+    // Set right again: never beyond the wall clock.
+    assert_eq!(clock.advance(at(1_010), second), at(1_010));
+    assert_eq!(clock.advance(at(1_200), second), at(1_181));
+    assert_eq!(clock.advance(at(1_200), second), at(1_200));
+    // The largest values are no trouble.
+    let mut clock = AgeClock::new(at(253_402_300_799));
+    clock.advance(at(253_402_300_799), Duration::MAX);
+}
+
+/// Waits for the oldest seq to become what it should: the thread is told, not waited for by time.
+async fn oldest_becomes(log: &EventLog, oldest: u64) {
+    log.enforce_retention_soon();
+    let mut published = log.core().published.subscribe();
+    let now = published.wait_for(|now| now.oldest >= Seq::new(oldest)).await.unwrap();
+    assert_eq!(now.oldest, Seq::new(oldest));
+}
+
+async fn append(log: &EventLog, count: usize) {
+    for _ in 0..count {
+        let one = batch(log, &[("a", &"x".repeat(100))]);
+        log.append(one, AppendOptions::default()).await.unwrap();
+    }
+}
+
+fn retaining(retention: Retention) -> Options {
+    // The interval never ends by itself here.
+    Options { retention, retention_interval: Duration::from_secs(86_400), ..options() }
+}
+
+#[tokio::test]
+async fn events_beyond_a_number_go() {
+    let limits = Retention { max_events: Some(3), ..Retention::default() };
+    let (log, _) = open(retaining(limits));
+    append(&log, 10).await;
+    oldest_becomes(&log, 8).await;
+    append(&log, 1).await;
+    oldest_becomes(&log, 9).await;
+    assert_eq!(read_all(&log, 9, Filter::ALL).await.len(), 3);
+}
+
+#[tokio::test]
+async fn bytes_beyond_a_number_go_in_whole_units() {
+    let limits = Retention { max_bytes: Some(600), ..Retention::default() };
+    let (log, engine) = open(retaining(limits));
+    append(&log, 10).await;
+    let each = engine.status().disk_bytes / 10;
+    let kept = 600 / each;
+    oldest_becomes(&log, 10 - kept + 1).await;
+    // The space is given back after the mark moved, by the same thread.
+    while engine.status().disk_bytes > 600 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn events_of_an_age_go_and_the_clock_survives_a_restart() {
+    let wall = Arc::new(AtomicI64::new(1_000));
+    let source = wall.clone();
+    let clock: Clock = Arc::new(move || at(source.load(Ordering::Relaxed)));
+    let limits = Retention { max_age: Some(Duration::from_secs(10)), ..Retention::default() };
+    let memory = Arc::new(engine(memory::Options::default()));
+    let open = |engine: Arc<dyn Engine>, recovered| {
+        let options = Options { clock: clock.clone(), ..retaining(limits.clone()) };
+        EventLog::open(engine, recovered, options).unwrap()
+    };
+    // The log's own commits carry its clock on: those of 1,100 let those of 1,000 go.
+    let log = open(memory.clone(), Recovered::default());
+    append(&log, 2).await;
+    wall.store(1_100, Ordering::Relaxed);
+    append(&log, 2).await;
+    drop(log);
+    let (again, recovered) = memory.crash();
+    let again = Arc::new(again);
+    let log = open(again.clone(), recovered);
+    oldest_becomes(&log, 3).await;
+    assert_eq!(log.bounds().head, Seq::new(4));
+    // A wall clock that jumps by a year removes nothing at once, not even after a restart.
+    wall.store(1_100 + 365 * 86_400, Ordering::Relaxed);
+    append(&log, 1).await;
+    log.enforce_retention_soon();
+    log.close().await.unwrap();
+    let (last, recovered) = again.reopen();
+    let state = super::super::state::State::recover(&recovered).unwrap();
+    assert_eq!(state.age_clock(), Some(at(1_100)));
+    assert_eq!(last.bounds().oldest, Seq::new(3));
+    let log = open(Arc::new(last), recovered);
+    log.enforce_retention_soon();
+    log.close().await.unwrap();
+    assert_eq!(log.bounds().oldest, Seq::new(3));
+}
+
+#[tokio::test]
+async fn retention_by_age_works_on_a_log_that_was_just_made() {
+    let wall = Arc::new(AtomicI64::new(1_700_000_000));
+    let source = wall.clone();
+    let clock: Clock = Arc::new(move || at(source.load(Ordering::Relaxed)));
+    let retention = Retention { max_age: Some(Duration::from_secs(10)), ..Retention::default() };
+    let interval = Duration::from_millis(20);
+    let (log, _) = open(Options { clock, retention, retention_interval: interval, ..options() });
+    append(&log, 2).await;
+    wall.store(1_700_000_100, Ordering::Relaxed);
+    append(&log, 2).await;
+    let mut published = log.core().published.subscribe();
+    let trimmed = published.wait_for(|now| now.oldest >= Seq::new(3));
+    tokio::time::timeout(Duration::from_secs(60), trimmed).await.expect("in time").expect("open");
+}

@@ -1,0 +1,154 @@
+//! What holds which events: segments and slots as one look found them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::record::{Bounds, Seq};
+use crate::storage::disk::Disk;
+use crate::storage::journal::{FrameRef, Slot};
+use crate::storage::local::{Survey, survey};
+use crate::storage::segment::Segment;
+use crate::storage::{Damage, StoreError};
+
+/// How often a look is repeated until two in a row agree on what is damaged.
+const ATTEMPTS: usize = 8;
+
+/// Looks at a data directory; damage that a second look does not see was a daemon at work.
+pub(super) fn look(dir: &Path) -> Result<Survey, StoreError> {
+    let disk = Disk::real();
+    let mut found = survey_again(dir, &disk)?;
+    for _ in 0..ATTEMPTS {
+        if found.damage.is_empty() {
+            break;
+        }
+        let again = survey_again(dir, &disk)?;
+        let is_settled = again.damage == found.damage;
+        found = again;
+        if is_settled {
+            break;
+        }
+    }
+    if found.is_blank() && found.damage.is_empty() {
+        return Err(StoreError::Missing { path: dir.to_owned() });
+    }
+    Ok(found)
+}
+
+/// A file that was there when its directory was listed may be gone when it is opened.
+fn survey_again(dir: &Path, disk: &Disk) -> Result<Survey, StoreError> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        match survey(dir, disk) {
+            Err(error) if is_not_found(&error) && attempt < ATTEMPTS => {}
+            result => return result,
+        }
+    }
+}
+
+/// Whether a file was gone when it was opened.
+pub(super) fn is_not_found(error: &StoreError) -> bool {
+    matches!(error, StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// A slot and its valid commits.
+#[derive(Debug)]
+pub(super) struct SlotPart {
+    pub slot: Slot,
+    pub frames: Vec<FrameRef>,
+}
+
+/// All that can be read.
+#[derive(Debug)]
+pub(super) struct Cover {
+    pub segments: Vec<Arc<Segment>>,
+    pub slots: Vec<SlotPart>,
+    /// First readable seq.
+    pub oldest: Seq,
+    /// Seq after the last event found.
+    pub next: Seq,
+    /// What the look found damaged.
+    pub damage: Vec<Damage>,
+}
+
+/// What holds one event.
+pub(super) enum Place<'a> {
+    Segment(&'a Arc<Segment>),
+    Frame(&'a SlotPart, FrameRef),
+    /// Nothing does, nor any event before `end`.
+    Hole {
+        end: Seq,
+    },
+}
+
+/// Tells places of two looks apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum PlaceKey {
+    Segment(PathBuf),
+    Slot { number: u64, nonce: u64 },
+    Hole,
+}
+
+impl Cover {
+    /// Of a look. Its slots are opened for reading only.
+    pub fn new(found: Survey) -> Result<Cover, StoreError> {
+        let (oldest, next) = (found.oldest(), found.next());
+        let disk = Disk::real();
+        let mut slots = Vec::new();
+        for slot in found.slots {
+            let frames = slot.scan.frames;
+            let file = disk.open_read(&slot.path)?;
+            let slot = Slot::new(slot.path, file, disk.clone(), slot.header, frames.clone());
+            slots.push(SlotPart { slot, frames });
+        }
+        Ok(Cover { segments: found.segments, slots, oldest, next, damage: found.damage })
+    }
+
+    /// What holds `at`; what is sealed is read from its segment.
+    pub fn locate(&self, at: Seq) -> Place<'_> {
+        if let Some(segment) = self.segments.iter().find(|segment| segment.contains(at)) {
+            return Place::Segment(segment);
+        }
+        let mut end = self.next.max(at.next());
+        for part in &self.slots {
+            let after = part.frames.partition_point(|frame| frame.end() <= at);
+            match part.frames.get(after) {
+                Some(frame) if frame.first <= at => return Place::Frame(part, *frame),
+                Some(frame) => end = end.min(frame.first),
+                None => {}
+            }
+        }
+        let segments = self.segments.iter().map(|segment| segment.first());
+        Place::Hole { end: segments.filter(|first| *first > at).min().map_or(end, |s| s.min(end)) }
+    }
+
+    /// The look's damage that explains why nothing holds `from`.
+    pub fn damage_at(&self, from: Seq) -> Option<usize> {
+        let holds = |damage: &Damage| {
+            damage.from != Seq::ZERO
+                && damage.from <= from
+                && (damage.to == Seq::ZERO || damage.to >= from)
+        };
+        self.damage.iter().position(holds)
+    }
+}
+
+impl Place<'_> {
+    pub fn key(&self) -> PlaceKey {
+        match self {
+            Place::Segment(segment) => PlaceKey::Segment(segment.dir().to_owned()),
+            Place::Frame(part, _) => {
+                let header = part.slot.header();
+                PlaceKey::Slot { number: header.number, nonce: header.nonce }
+            }
+            Place::Hole { .. } => PlaceKey::Hole,
+        }
+    }
+}
+
+/// Bounds as a daemon would have them; `None` without an identity.
+pub(super) fn bounds_of(found: &Survey) -> Option<Bounds> {
+    let meta = found.meta.as_ref()?;
+    let generations = meta.generations.clone();
+    Some(Bounds { oldest: found.oldest(), head: found.next().prev(), generations })
+}

@@ -1,0 +1,138 @@
+//! What a cursor means, and what a watch after it would answer now.
+
+use std::path::Path;
+
+use super::Error;
+use super::cover::{bounds_of, look};
+use super::dump::{Found, Selection, dump};
+use crate::eventlog::{CursorError, resolve};
+use crate::record::json::write_event;
+use crate::record::{
+    Bounds, Cursor, CursorFormatError, Generation, GenerationEntry, LogId, Seq, Timestamp,
+};
+use crate::storage::StoreError;
+
+/// What a token says, beside its seq.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Version of its form.
+    pub version: u8,
+    /// The short id of the log it comes from.
+    pub log: u32,
+    /// That is this log.
+    pub is_of_this_log: bool,
+    /// The generation of its event.
+    pub generation: Generation,
+    /// That generation, where this log knows it.
+    pub known_as: Option<GenerationEntry>,
+}
+
+/// What a watch would answer now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It would begin at `next`, with `ready` events to replay first.
+    Starts {
+        /// The first event that it would deliver.
+        next: Seq,
+        /// Events from there to the head.
+        ready: u64,
+    },
+    /// It would refuse.
+    Refuses(CursorError),
+}
+
+/// What a cursor means.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// The log that was asked.
+    pub log: LogId,
+    /// What it has now.
+    pub bounds: Bounds,
+    /// The event that the cursor names; 0 = before the first.
+    pub seq: Seq,
+    /// What else it says; nothing if it is a bare number.
+    pub token: Option<Token>,
+    /// What a watch would answer.
+    pub answer: Answer,
+    /// The event it names, as JSON, where that is of this log's history and can be read.
+    pub event: Option<String>,
+    /// When that event was appended.
+    pub appended_at: Option<Timestamp>,
+    /// Why its event can't be shown although it should be there.
+    pub unreadable: Option<String>,
+}
+
+/// Explains a cursor to the log in `dir`. The inner error is about the text alone.
+///
+/// # Errors
+/// No log, another format, I/O.
+pub fn explain(dir: &Path, text: &str) -> Result<Result<Explanation, CursorFormatError>, Error> {
+    let cursor = match Cursor::parse(text) {
+        Ok(cursor) => cursor,
+        Err(error) => return Ok(Err(error)),
+    };
+    let found = look(dir)?;
+    let (Some(log), Some(bounds)) = (found.meta.as_ref().map(|meta| meta.log), bounds_of(&found))
+    else {
+        return Err(StoreError::Invalid("the log has no identity").into());
+    };
+    let token = match cursor {
+        Cursor::Bare(_) => None,
+        Cursor::Token { log: short, generation, .. } => {
+            let mut known = bounds.generations.entries().iter();
+            let known_as = known.find(|entry| entry.generation == generation).cloned();
+            let is_of_this_log = short == log.short();
+            Some(Token { version: 1, log: short, is_of_this_log, generation, known_as })
+        }
+    };
+    let answer = match resolve(cursor, log, &bounds) {
+        Ok(next) => Answer::Starts { next, ready: next.distance_to(bounds.next()) },
+        Err(error) => Answer::Refuses(error),
+    };
+    let mut explanation = Explanation {
+        log,
+        bounds,
+        seq: cursor.seq(),
+        token,
+        answer,
+        event: None,
+        appended_at: None,
+        unreadable: None,
+    };
+    if explanation.names_a_readable_event() {
+        explanation.read(dir)?;
+    }
+    Ok(Ok(explanation))
+}
+
+impl Explanation {
+    fn names_a_readable_event(&self) -> bool {
+        let is_ours = match (&self.answer, &self.token) {
+            (Answer::Refuses(CursorError::LogChanged | CursorError::LogDiverged { .. }), _) => {
+                false
+            }
+            (_, Some(token)) => token.is_of_this_log,
+            (_, None) => true,
+        };
+        is_ours && self.seq >= self.bounds.oldest && self.seq <= self.bounds.head
+    }
+
+    fn read(&mut self, dir: &Path) -> Result<(), Error> {
+        let only = Some(self.seq);
+        let selection = Selection { from: only, to: only, ..Selection::default() };
+        dump(dir, &selection, |found| {
+            match found {
+                Found::Event(event) => {
+                    let mut json = Vec::new();
+                    write_event(&mut json, event);
+                    self.event = Some(String::from_utf8_lossy(&json).into_owned());
+                    self.appended_at = event.appended_at;
+                }
+                Found::Lost(damage) => self.unreadable = Some(damage.to_string()),
+                Found::Trimmed { .. } => {}
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+}

@@ -1,0 +1,308 @@
+//! What a data directory has: identity, history, bounds, files. Opens no database.
+
+use std::path::{Path, PathBuf};
+
+use super::Error;
+use super::cover::look;
+use super::owner::owner;
+use crate::record::{GenerationEntry, LogId, Seq, Timestamp};
+use crate::storage::journal::{FrameRef, Tail};
+use crate::storage::local::{Survey, SurveyedSlot};
+use crate::storage::meta::Meta;
+use crate::storage::segment::Segment;
+use crate::storage::{Damage, FORMAT_VERSION, StoreError};
+
+/// A sealed segment, as its footer has it.
+#[derive(Clone, Debug)]
+pub struct SegmentInfo {
+    /// Name of its directory.
+    pub name: String,
+    /// First seq.
+    pub first: Seq,
+    /// Last seq.
+    pub last: Seq,
+    /// When its first event was appended.
+    pub first_at: Timestamp,
+    /// When its last event was appended.
+    pub last_at: Timestamp,
+    /// How many topics it has.
+    pub topics: u64,
+    /// Bytes of its events.
+    pub raw_bytes: u64,
+    /// Bytes of its files.
+    pub disk_bytes: u64,
+    /// Hash over its events, the same however they are stored.
+    pub logical_hash: [u8; 16],
+}
+
+/// What a slot is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotState {
+    /// The newest: commits go here, or went here last.
+    Active,
+    /// Holds events that are not sealed yet.
+    Unsealed,
+    /// All its events are sealed or trimmed.
+    Sealed,
+    /// Begun, but nothing of it survived.
+    Unbegun,
+    /// Holds nothing that the log needs.
+    Free,
+}
+
+impl SlotState {
+    /// In a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SlotState::Active => "active",
+            SlotState::Unsealed => "unsealed",
+            SlotState::Sealed => "sealed",
+            SlotState::Unbegun => "unbegun",
+            SlotState::Free => "free",
+        }
+    }
+}
+
+/// A journal slot.
+#[derive(Clone, Debug)]
+pub struct SlotInfo {
+    /// Name of its file.
+    pub name: String,
+    /// What it is there for.
+    pub state: SlotState,
+    /// Number of this use of it; 0 if it is free.
+    pub number: u64,
+    /// First and last seq that it holds, if any.
+    pub seqs: Option<(Seq, Seq)>,
+    /// Bytes in use.
+    pub used_bytes: u64,
+    /// Bytes of the file.
+    pub file_bytes: u64,
+    /// Bytes of a write at its end that is not whole.
+    pub torn_bytes: u64,
+}
+
+/// A file that is kept and not part of the log.
+#[derive(Clone, Debug)]
+pub struct KeptFile {
+    /// Its name.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// How the log was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastStop {
+    /// A process has it open.
+    Running(u32),
+    /// Closed in order.
+    Clean,
+    /// Not closed: killed, or a crash. Nothing acknowledged is lost by that.
+    Unclean,
+}
+
+/// What a data directory has.
+#[derive(Clone, Debug)]
+pub struct Info {
+    /// The data directory.
+    pub dir: PathBuf,
+    /// Version of its format.
+    pub format: u32,
+    /// Identity; nothing if neither `log.meta` nor the journal has it.
+    pub log: Option<LogId>,
+    /// When the log was created.
+    pub created_at: Option<Timestamp>,
+    /// Its history, oldest first.
+    pub generations: Vec<GenerationEntry>,
+    /// First readable seq.
+    pub oldest: Seq,
+    /// Last seq.
+    pub head: Seq,
+    /// When the first readable event was appended.
+    pub oldest_at: Option<Timestamp>,
+    /// When the last event was appended.
+    pub head_at: Option<Timestamp>,
+    /// How it was left.
+    pub last_stop: LastStop,
+    /// Bytes of a slot.
+    pub slot_bytes: u64,
+    /// Sealed segments, in order.
+    pub segments: Vec<SegmentInfo>,
+    /// Slots, in order of use, the free ones last.
+    pub slots: Vec<SlotInfo>,
+    /// What was set aside at a start.
+    pub quarantine: Vec<KeptFile>,
+    /// Bytes of all files.
+    pub disk_bytes: u64,
+    /// What a look found damaged; `verify` looks closer.
+    pub damage: Vec<Damage>,
+    /// `log.meta` is missing, damaged or behind, and rebuilt at the next start.
+    pub meta_is_stale: bool,
+}
+
+impl Info {
+    /// Bytes of sealed events for each byte on disk; nothing if none is sealed.
+    pub fn compression_ratio(&self) -> Option<f64> {
+        let disk: u64 = self.segments.iter().map(|segment| segment.disk_bytes).sum();
+        let raw: u64 = self.segments.iter().map(|segment| segment.raw_bytes).sum();
+        (disk > 0).then(|| raw as f64 / disk as f64)
+    }
+
+    /// Events that can be read.
+    pub fn events(&self) -> u64 {
+        self.oldest.distance_to(self.head.next())
+    }
+}
+
+/// Looks at the log in `dir`.
+///
+/// # Errors
+/// No log, another format, I/O.
+pub fn info(dir: &Path) -> Result<Info, Error> {
+    let found = look(dir)?;
+    let meta = found.meta.clone();
+    let (oldest, head) = (found.oldest(), found.next().prev());
+    let last_stop = match owner(dir) {
+        Some(pid) => LastStop::Running(pid),
+        None if found.was_clean() => LastStop::Clean,
+        None => LastStop::Unclean,
+    };
+    Ok(Info {
+        dir: dir.to_owned(),
+        format: FORMAT_VERSION,
+        log: meta.as_ref().map(|meta| meta.log),
+        created_at: meta.as_ref().map(|meta| meta.created_at),
+        generations: generations(meta.as_ref()),
+        oldest,
+        head,
+        oldest_at: time_of(&found, oldest),
+        head_at: time_of(&found, head),
+        last_stop,
+        slot_bytes: meta.as_ref().map_or(0, |meta| meta.slot_bytes),
+        segments: found.segments.iter().map(|segment| segment_info(segment)).collect(),
+        slots: slots(&found),
+        quarantine: kept(&dir.join("quarantine"))?,
+        disk_bytes: tree_bytes(dir),
+        damage: found.damage,
+        meta_is_stale: found.meta_is_stale,
+    })
+}
+
+fn generations(meta: Option<&Meta>) -> Vec<GenerationEntry> {
+    meta.map(|meta| meta.generations.entries().to_vec()).unwrap_or_default()
+}
+
+/// The append time of an event, where a footer or a frame tells it without reading events.
+fn time_of(found: &Survey, seq: Seq) -> Option<Timestamp> {
+    let holds = |frame: &&FrameRef| frame.first <= seq && seq < frame.end();
+    let frame = found.slots.iter().find_map(|slot| slot.scan.frames.iter().find(holds));
+    let of_frame = frame.map(|frame| frame.appended_at);
+    of_frame.or_else(|| {
+        let segment = found.segments.iter().find(|segment| segment.contains(seq))?;
+        if seq == segment.first() {
+            Some(segment.first_at())
+        } else {
+            (seq.next() == segment.end()).then(|| segment.last_at())
+        }
+    })
+}
+
+fn segment_info(segment: &Segment) -> SegmentInfo {
+    SegmentInfo {
+        name: file_name(segment.dir()),
+        first: segment.first(),
+        last: segment.end().prev(),
+        first_at: segment.first_at(),
+        last_at: segment.last_at(),
+        topics: segment.topics().len() as u64,
+        raw_bytes: segment.raw_bytes(),
+        disk_bytes: segment.disk_bytes(),
+        logical_hash: segment.logical_hash(),
+    }
+}
+
+fn slots(found: &Survey) -> Vec<SlotInfo> {
+    let sealed = found.segments.last().map_or(Seq::FIRST, |last| last.end()).max(found.oldest());
+    let newest = found.slots.last().map(|slot| slot.header.number);
+    let used = found.slots.iter().map(|slot| {
+        let state = if Some(slot.header.number) == newest {
+            SlotState::Active
+        } else if slot.scan.next > sealed {
+            SlotState::Unsealed
+        } else {
+            SlotState::Sealed
+        };
+        used_slot(slot, state)
+    });
+    let unbegun = found.unbegun.iter().map(|(path, tail)| SlotInfo {
+        torn_bytes: torn_bytes(*tail),
+        ..empty_slot(path, SlotState::Unbegun)
+    });
+    let free = found.free.iter().map(|path| empty_slot(path, SlotState::Free));
+    used.chain(unbegun).chain(free).collect()
+}
+
+fn used_slot(slot: &SurveyedSlot, state: SlotState) -> SlotInfo {
+    let first = slot.scan.frames.first().map(|frame| frame.first);
+    let last = slot.scan.frames.last().map(|frame| frame.end().prev());
+    SlotInfo {
+        number: slot.header.number,
+        seqs: first.zip(last),
+        used_bytes: slot.scan.end,
+        torn_bytes: torn_bytes(slot.scan.tail),
+        ..empty_slot(&slot.path, state)
+    }
+}
+
+fn empty_slot(path: &Path, state: SlotState) -> SlotInfo {
+    SlotInfo {
+        name: file_name(path),
+        state,
+        number: 0,
+        seqs: None,
+        used_bytes: 0,
+        file_bytes: std::fs::metadata(path).map_or(0, |metadata| metadata.len()),
+        torn_bytes: 0,
+    }
+}
+
+fn torn_bytes(tail: Tail) -> u64 {
+    match tail {
+        Tail::Clean => 0,
+        Tail::Torn { from, to } => to.saturating_sub(from),
+    }
+}
+
+fn kept(dir: &Path) -> Result<Vec<KeptFile>, Error> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => {
+            let path = dir.to_owned();
+            return Err(StoreError::Io { action: "list", path, source }.into());
+        }
+    };
+    let file = |entry: std::fs::DirEntry| {
+        let bytes = entry.metadata().map_or(0, |metadata| metadata.len());
+        KeptFile { name: entry.file_name().to_string_lossy().into_owned(), bytes }
+    };
+    let mut files: Vec<_> = entries.flatten().map(file).collect();
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}
+
+/// Bytes of all files below a directory; what vanishes meanwhile counts nothing.
+fn tree_bytes(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let bytes = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => tree_bytes(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    };
+    entries.flatten().map(bytes).sum()
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}

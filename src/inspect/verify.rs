@@ -1,0 +1,327 @@
+//! Reading every byte that counts, and naming each range that is not what it was.
+//!
+//! Slots: heads, the chain of frames, checksums, and every event of every commit. Segments: files
+//! against the footer, every block, topics, fingerprints, the hash over events. Between them: that
+//! every readable seq is somewhere, that all belong to one log. `log.meta` beside them.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Error;
+use super::cover::{Cover, SlotPart, bounds_of, is_not_found, look};
+use super::scratch::Scratch;
+use crate::record::{Bounds, Cursor, Event, Events, FingerprintKey, LogId, Seq, Timestamp};
+use crate::storage::local::Survey;
+use crate::storage::meta::{META_FILE, Meta, MetaProblem};
+use crate::storage::segment::{self, Segment};
+use crate::storage::{Damage, StoreError};
+
+/// Rounds after which segments that a daemon replaced meanwhile are not looked for any more.
+const ROUNDS: usize = 8;
+
+/// How far a verification is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes checked.
+    pub done_bytes: u64,
+    /// Bytes to check, as far as is known.
+    pub total_bytes: u64,
+}
+
+/// What a verification found.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// Whose log, if that can be told.
+    pub log: Option<LogId>,
+    /// First readable seq.
+    pub oldest: Seq,
+    /// Last seq found.
+    pub head: Seq,
+    /// Segments checked.
+    pub segments: u64,
+    /// Live slots checked.
+    pub slots: u64,
+    /// Events read in segments and slots; one that lies in both counts twice.
+    pub events: u64,
+    /// Bytes checked.
+    pub bytes: u64,
+    /// Everything that is damaged, by seq; from 0 to 0 where that is not known.
+    pub damage: Vec<Damage>,
+    /// What is no damage and yet worth knowing.
+    pub notes: Vec<String>,
+}
+
+impl Verified {
+    /// Whether nothing is damaged.
+    pub fn is_clean(&self) -> bool {
+        self.damage.is_empty()
+    }
+}
+
+/// Checks all of the log in `dir`. `watch` hears of progress, and of each damage as it is found;
+/// it ends the verification with an error of its own.
+///
+/// # Errors
+/// No log, another format, no room for a copy; what `watch` answers.
+pub fn verify(
+    dir: &Path,
+    mut watch: impl FnMut(Progress, Option<&Damage>) -> io::Result<()>,
+) -> Result<Verified, Error> {
+    let found = look(dir)?;
+    let mut check = Check {
+        dir,
+        bounds: bounds_of(&found),
+        log: found.meta.as_ref().map(|meta| meta.log),
+        key: found.meta.as_ref().map(|meta| meta.key),
+        report: Verified {
+            log: found.meta.as_ref().map(|meta| meta.log),
+            oldest: found.oldest(),
+            head: found.next().prev(),
+            segments: 0,
+            slots: 0,
+            events: 0,
+            bytes: 0,
+            damage: Vec::new(),
+            notes: Vec::new(),
+        },
+        progress: Progress::default(),
+        scratch: Scratch::new(),
+        watch: &mut watch,
+    };
+    check.run(found)?;
+    let mut report = check.report;
+    report.damage.sort_by_key(|damage| (damage.from, damage.to));
+    Ok(report)
+}
+
+struct Check<'a> {
+    dir: &'a Path,
+    bounds: Option<Bounds>,
+    log: Option<LogId>,
+    key: Option<FingerprintKey>,
+    report: Verified,
+    progress: Progress,
+    scratch: Scratch,
+    watch: &'a mut dyn FnMut(Progress, Option<&Damage>) -> io::Result<()>,
+}
+
+impl Check<'_> {
+    fn run(&mut self, found: Survey) -> Result<(), Error> {
+        self.meta(&found)?;
+        self.notes(&found);
+        for damage in &found.damage {
+            self.damaged(damage.clone())?;
+        }
+        let slot_bytes: u64 = found.slots.iter().map(|slot| slot.scan.end).sum();
+        let sealed: u64 = found.segments.iter().map(|segment| segment.disk_bytes()).sum();
+        self.progress.total_bytes = slot_bytes + sealed;
+        let cover = Cover::new(found)?;
+        for part in &cover.slots {
+            self.slot(part)?;
+        }
+        self.segments(cover.segments)
+    }
+
+    fn damaged(&mut self, damage: Damage) -> Result<(), Error> {
+        if self.report.damage.contains(&damage) {
+            return Ok(());
+        }
+        (self.watch)(self.progress, Some(&damage)).map_err(Error::Output)?;
+        self.report.damage.push(damage);
+        Ok(())
+    }
+
+    fn advance(&mut self, bytes: u64) -> Result<(), Error> {
+        self.report.bytes += bytes;
+        self.progress.done_bytes += bytes;
+        self.progress.total_bytes = self.progress.total_bytes.max(self.progress.done_bytes);
+        (self.watch)(self.progress, None).map_err(Error::Output)
+    }
+
+    fn meta(&mut self, found: &Survey) -> Result<(), Error> {
+        let path = self.dir.join(META_FILE);
+        let problem = match std::fs::read(&path) {
+            Ok(bytes) => match Meta::decode(&bytes) {
+                Ok(_) => None,
+                Err(MetaProblem::Damaged) => Some("it is damaged"),
+                Err(MetaProblem::Format(_)) => Some("it has another format"),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some("it is missing"),
+            Err(source) => return Err(StoreError::Io { action: "read", path, source }.into()),
+        };
+        match problem {
+            Some(problem) => {
+                let rebuilt = match found.meta {
+                    Some(_) => "; the journal has a copy, which the next start puts in its place",
+                    None => "",
+                };
+                let detail = format!("{problem}{rebuilt}");
+                self.damaged(Damage { from: Seq::ZERO, to: Seq::ZERO, file: path, detail })
+            }
+            None if found.meta_is_stale => {
+                let note = "log.meta is behind the journal; the next start brings it up to date";
+                self.report.notes.push(note.to_owned());
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn notes(&mut self, found: &Survey) {
+        use crate::storage::journal::Tail;
+        let newest = found.slots.last().map(|slot| (&slot.path, slot.scan.tail));
+        let unbegun = found.unbegun.as_ref().map(|(path, tail)| (path, *tail));
+        for (path, tail) in newest.into_iter().chain(unbegun) {
+            if let Tail::Torn { from, to } = tail {
+                self.report.notes.push(format!(
+                    "{}: the last write is not whole, offsets {from} to {to}; it was never \
+                     acknowledged, or a daemon is just writing it",
+                    path.display()
+                ));
+            }
+        }
+        for old in &found.superseded {
+            self.report.notes.push(format!(
+                "{}: a newer revision has its events; it waits to be removed",
+                old.dir().display()
+            ));
+        }
+    }
+
+    fn slot(&mut self, part: &SlotPart) -> Result<(), Error> {
+        let (slot, header) = (&part.slot, part.slot.header());
+        let path = slot.path().to_owned();
+        if self.log.is_some_and(|log| log != header.log) {
+            let (from, to) = (slot.first(), slot.end().prev());
+            let detail = "the slot belongs to another log".to_owned();
+            self.damaged(Damage { from, to, file: path.clone(), detail })?;
+        }
+        self.report.slots += 1;
+        for frame in &part.frames {
+            let damage = match slot.read(frame.first, frame.end()) {
+                Ok(chunk) => self
+                    .events(&chunk.events, frame.first, frame.end(), frame.appended_at)
+                    .map(|detail| Damage {
+                        from: frame.first,
+                        to: frame.end().prev(),
+                        file: path.clone(),
+                        detail: format!("{detail}, in the commit at offset {}", frame.offset),
+                    }),
+                Err(StoreError::Damaged(damage)) => Some(damage),
+                Err(other) => return Err(other.into()),
+            };
+            if let Some(damage) = damage {
+                if self.slot_was_reused(part)? {
+                    // Sealed meanwhile: its events are checked where they are now.
+                    return self.advance(u64::from(frame.len));
+                }
+                self.damaged(damage)?;
+            }
+            self.advance(u64::from(frame.len))?;
+        }
+        Ok(())
+    }
+
+    fn slot_was_reused(&self, part: &SlotPart) -> Result<bool, Error> {
+        use crate::storage::journal::{Scan, read_header};
+        let disk = crate::storage::disk::Disk::real();
+        let now = read_header(&disk, part.slot.file(), part.slot.path())?;
+        Ok(!matches!(now, Scan::Used(header) if header.nonce == part.slot.header().nonce))
+    }
+
+    /// Reads the events of one commit; answers what is wrong with them.
+    fn events(&mut self, bytes: &[u8], first: Seq, end: Seq, at: Timestamp) -> Option<String> {
+        let mut next = first;
+        for event in Events::new(bytes) {
+            let event = match event.and_then(Event::parse) {
+                Ok(event) => event,
+                Err(error) => return Some(format!("event {next}: {}", error.what())),
+            };
+            if event.seq != next {
+                return Some(format!("event {next} has the seq {}", event.seq));
+            }
+            if event.appended_at != Some(at) {
+                return Some(format!("event {next} has another append time than its commit"));
+            }
+            if !self.cursor_fits(&event) {
+                return Some(format!("event {next} has the cursor of another event"));
+            }
+            self.report.events += 1;
+            next = next.next();
+        }
+        (next != end).then(|| format!("event {next} is missing"))
+    }
+
+    fn cursor_fits(&self, event: &Event<'_>) -> bool {
+        let Ok(Cursor::Token { log, generation, seq }) = Cursor::parse(event.cursor) else {
+            return false;
+        };
+        let known = self.bounds.as_ref().map(|bounds| &bounds.generations);
+        seq == event.seq
+            && self.log.is_none_or(|id| id.short() == log)
+            && known.is_none_or(|known| known.of(seq).generation == generation)
+    }
+
+    /// Segments, and those that a daemon makes of them meanwhile.
+    fn segments(&mut self, mut segments: Vec<std::sync::Arc<Segment>>) -> Result<(), Error> {
+        let mut checked: HashSet<PathBuf> = HashSet::new();
+        for _ in 0..ROUNDS {
+            let mut has_moved = false;
+            for segment in segments {
+                if checked.insert(segment.dir().to_owned()) {
+                    has_moved |= !self.segment(&segment)?;
+                }
+            }
+            if !has_moved {
+                break;
+            }
+            segments = look(self.dir)?.segments;
+        }
+        Ok(())
+    }
+
+    /// Answers whether it is still there.
+    fn segment(&mut self, segment: &Segment) -> Result<bool, Error> {
+        let scratch = self.scratch.for_copy_of(segment)?.to_owned();
+        let beats = segment::Progress::default();
+        let result = segment::verify(segment.dir(), &scratch, self.key.as_ref(), &beats);
+        let found = match result {
+            Ok(found) => found,
+            Err(error) if is_not_found(&error) && !segment.dir().exists() => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        if !found.is_empty() && !segment.dir().exists() {
+            return Ok(false);
+        }
+        for damage in found {
+            self.damaged(damage)?;
+        }
+        self.belongs_here(segment)?;
+        self.report.segments += 1;
+        self.report.events += segment.first().distance_to(segment.end());
+        self.advance(segment.disk_bytes())?;
+        Ok(true)
+    }
+
+    fn belongs_here(&mut self, segment: &Segment) -> Result<(), Error> {
+        let (from, to) = (segment.first(), segment.end().prev());
+        let mut wrong = None;
+        if self.log.is_some_and(|log| log != segment.log_id()) {
+            wrong = Some("the segment belongs to another log");
+        } else if let Some(bounds) = &self.bounds {
+            let ours = bounds.generations.entries();
+            let theirs = segment.generations().entries();
+            if !theirs.iter().all(|entry| ours.contains(entry)) {
+                wrong = Some("the segment was sealed in another history of this log");
+            }
+        }
+        match wrong {
+            Some(detail) => {
+                let (file, detail) = (segment.dir().to_owned(), detail.to_owned());
+                self.damaged(Damage { from, to, file, detail })
+            }
+            None => Ok(()),
+        }
+    }
+}

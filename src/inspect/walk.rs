@@ -1,0 +1,194 @@
+//! Walking the events of a data directory in order, past what is damaged.
+
+use std::path::{Path, PathBuf};
+
+use super::Error;
+use super::cover::{Cover, Place, PlaceKey, is_not_found, look};
+use super::scratch::Scratch;
+use crate::record::{Seq, Timestamp};
+use crate::storage::segment::OfflineReader;
+use crate::storage::{Chunk, Damage, StoreError};
+use crate::topic::Filter;
+
+/// Beside a daemon a place may move again and again; this often for one event is not that.
+const MOVES: usize = 64;
+
+/// What comes next.
+#[derive(Debug)]
+pub(super) enum Item {
+    /// Events, beginning where the walk stands. Those that do not match may be among them.
+    Events(Chunk),
+    /// A range that cannot be read.
+    Lost(Damage),
+    /// A range that a daemon trimmed while we walked.
+    Trimmed {
+        /// First seq.
+        from: Seq,
+        /// Last seq.
+        to: Seq,
+    },
+}
+
+/// A walk from one seq to another.
+pub(super) struct Walk {
+    dir: PathBuf,
+    filter: Filter,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+    cover: Cover,
+    scratch: Scratch,
+    open: Option<(PathBuf, OfflineReader)>,
+    at: Seq,
+    end: Seq,
+    moves: usize,
+    /// Damage of the first look, and whether the walk has told it.
+    found: Vec<(Damage, bool)>,
+}
+
+impl Walk {
+    /// From `from` to below `end`, within what the log has now. Runs that the filter or the times
+    /// leave out are passed over without being read.
+    pub fn new(
+        dir: &Path,
+        from: Seq,
+        end: Seq,
+        filter: Filter,
+        times: (Option<Timestamp>, Option<Timestamp>),
+    ) -> Result<Walk, Error> {
+        let cover = Cover::new(look(dir)?)?;
+        Ok(Walk {
+            dir: dir.to_owned(),
+            filter,
+            since: times.0,
+            until: times.1,
+            at: from.max(cover.oldest),
+            end: end.min(cover.next),
+            found: cover.damage.iter().map(|damage| (damage.clone(), false)).collect(),
+            cover,
+            scratch: Scratch::new(),
+            open: None,
+            moves: 0,
+        })
+    }
+
+    /// The next item; `None` at the end.
+    pub fn step(&mut self) -> Result<Option<Item>, Error> {
+        while self.at < self.end {
+            if self.at < self.cover.oldest {
+                let (from, to) = (self.at, self.cover.oldest.min(self.end).prev());
+                self.at = self.cover.oldest;
+                return Ok(Some(Item::Trimmed { from, to }));
+            }
+            let place = self.cover.locate(self.at);
+            let key = place.key();
+            let (read, place_end) = match place {
+                Place::Hole { end } => (Err(StoreError::from(self.hole(end)).into()), end),
+                Place::Segment(segment) => {
+                    let end = segment.end();
+                    if self.until.is_some_and(|until| segment.first_at() >= until) {
+                        return Ok(None);
+                    }
+                    if !segment.may_match(&self.filter)
+                        || self.since.is_some_and(|since| segment.last_at() < since)
+                    {
+                        self.at = end;
+                        continue;
+                    }
+                    (self.read_segment(), end)
+                }
+                Place::Frame(part, frame) => {
+                    if self.until.is_some_and(|until| frame.appended_at >= until) {
+                        return Ok(None);
+                    }
+                    if self.since.is_some_and(|since| frame.appended_at < since) {
+                        self.at = frame.end();
+                        continue;
+                    }
+                    let end = frame.end();
+                    (part.slot.read(self.at, end.min(self.end)).map_err(Error::from), end)
+                }
+            };
+            let error = match read {
+                Ok(chunk) => {
+                    (self.at, self.moves) = (chunk.end, 0);
+                    return Ok(Some(Item::Events(chunk)));
+                }
+                Err(error) => error,
+            };
+            let Some(damage) = self.judge(error, &key, place_end)? else { continue };
+            self.at = damage.to.next();
+            return Ok(Some(Item::Lost(damage)));
+        }
+        Ok(None)
+    }
+
+    /// Damage that the first look found and that the walk did not come across.
+    pub fn rest(self) -> impl Iterator<Item = Damage> {
+        self.found.into_iter().filter(|(_, told)| !told).map(|(damage, _)| damage)
+    }
+
+    fn read_segment(&mut self) -> Result<Chunk, Error> {
+        let Place::Segment(segment) = self.cover.locate(self.at) else {
+            return Err(StoreError::Invalid("no segment there").into());
+        };
+        let reader = match self.open.take() {
+            Some((dir, reader)) if dir == segment.dir() => reader,
+            other => {
+                // One copy at a time.
+                drop(other);
+                self.scratch.open(segment)?
+            }
+        };
+        let result = reader.read(self.at, self.end.min(segment.end()), &self.filter);
+        self.open = Some((segment.dir().to_owned(), reader));
+        Ok(result?)
+    }
+
+    fn hole(&self, end: Seq) -> Damage {
+        let (from, to) = (self.at, end.min(self.end).prev());
+        match self.cover.damage_at(from).map(|at| &self.cover.damage[at]) {
+            Some(known) => Damage { from, to, ..known.clone() },
+            None => {
+                let detail = "no segment or slot holds these events".to_owned();
+                Damage { from, to, file: self.dir.clone(), detail }
+            }
+        }
+    }
+
+    /// What an error at `self.at` means: the range to pass over, or `None` to look there again
+    /// because a daemon moved what was there.
+    fn judge(
+        &mut self,
+        error: Error,
+        key: &PlaceKey,
+        place_end: Seq,
+    ) -> Result<Option<Damage>, Error> {
+        let damage = match error {
+            Error::Store(StoreError::Damaged(damage)) => damage,
+            Error::Store(error) if is_not_found(&error) => Damage {
+                from: self.at,
+                to: place_end.prev(),
+                file: self.dir.clone(),
+                detail: error.to_string(),
+            },
+            other => return Err(other),
+        };
+        self.open = None;
+        let cover = Cover::new(look(&self.dir)?)?;
+        let has_moved = cover.oldest > self.at || cover.locate(self.at).key() != *key;
+        self.cover = cover;
+        self.moves += 1;
+        if has_moved && self.moves < MOVES {
+            return Ok(None);
+        }
+        self.moves = 0;
+        let last = place_end.min(self.end).prev();
+        let is_known = damage.from <= self.at && self.at <= damage.to;
+        let to = if is_known { damage.to.min(last) } else { last };
+        for (found, told) in &mut self.found {
+            let is_this = found.file == damage.file && found.detail == damage.detail;
+            *told |= is_this || (found.from == self.at && found.to == to);
+        }
+        Ok(Some(Damage { from: self.at, to: to.max(self.at), ..damage }))
+    }
+}

@@ -1,0 +1,515 @@
+//! Events and markers as proto3 JSON with the proto's field names.
+//!
+//! Written: 64-bit numbers as strings, RFC 3339 UTC times, padded base64, empty fields left out.
+//! Control characters are always escaped, DEL and C1 too, so that a line is safe on a terminal.
+//! Read: as leniently as proto3 JSON demands (either case of names, `null` for the default, both
+//! base64 alphabets, any offset), except that a field which is not ours is an error that names it.
+//! What only the server sets (`seq`, `cursor`, `appended_at`) is passed over, so that what was
+//! written can be read back in. One line is one object; nothing here splits lines.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use base64::engine::{DecodePaddingMode, GeneralPurpose as Base64};
+use serde::Deserialize;
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use super::{Event, Gap, Marker, Timestamp};
+
+/// Appends an event as one JSON object, without a line end.
+pub fn write_event(out: &mut Vec<u8>, event: &Event<'_>) {
+    let mut object = Object::open(out);
+    object.text("id", event.id);
+    object.text("topic", event.topic);
+    object.text("body", event.body);
+    object.time("at", event.at);
+    object.number("seq", event.seq.get());
+    object.text("cursor", event.cursor);
+    if !event.data.is_empty() {
+        object.name("data");
+        object.out.push(b'"');
+        write_base64(object.out, event.data);
+        object.out.push(b'"');
+    }
+    object.text("type", event.kind);
+    object.text("key", event.key);
+    if !event.headers.is_empty() {
+        object.name("headers");
+        let mut headers = Object::open(object.out);
+        for (name, value) in &event.headers {
+            headers.key(name);
+            write_string(headers.out, value);
+        }
+        headers.close();
+    }
+    object.time("appended_at", event.appended_at);
+    object.close();
+}
+
+/// Appends the event that carries a marker as one JSON object, without a line end.
+pub fn write_marker(out: &mut Vec<u8>, marker: &Marker) {
+    let mut event = Object::open(out);
+    event.text("cursor", &marker.cursor);
+    event.name("marker");
+    let mut object = Object::open(event.out);
+    match (marker.kind.name(), marker.kind) {
+        (Some(name), _) => object.text("kind", name),
+        (None, super::MarkerKind::Other(number)) => object.integer("kind", number),
+        (None, _) => {}
+    }
+    object.text("cursor", &marker.cursor);
+    object.time("at", marker.at);
+    object.number("oldest_seq", marker.oldest.get());
+    object.number("head_seq", marker.head.get());
+    object.number("lag_events", marker.lag_events);
+    if let Some(gap) = marker.gap {
+        object.name("gap");
+        write_gap(object.out, gap);
+    }
+    if let Some(delay) = marker.retry_delay {
+        object.text("retry_delay", &duration_text(delay));
+    }
+    object.close();
+    event.close();
+}
+
+fn write_gap(out: &mut Vec<u8>, gap: Gap) {
+    let mut object = Object::open(out);
+    object.number("from_seq", gap.from.get());
+    object.number("to_seq", gap.to.get());
+    match (gap.reason.name(), gap.reason) {
+        (Some(name), _) => object.text("reason", name),
+        (None, super::GapReason::Other(number)) => object.integer("reason", number),
+        (None, _) => {}
+    }
+    object.close();
+}
+
+/// A duration as proto3 JSON has it: seconds with 0, 3, 6 or 9 decimals and an `s`.
+pub fn duration_text(duration: std::time::Duration) -> String {
+    let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
+    match nanos {
+        0 => format!("{seconds}s"),
+        n if n % 1_000_000 == 0 => format!("{seconds}.{:03}s", n / 1_000_000),
+        n if n % 1_000 == 0 => format!("{seconds}.{:06}s", n / 1_000),
+        n => format!("{seconds}.{n:09}s"),
+    }
+}
+
+/// Writes one JSON object's fields, leaving out what is empty as proto3 JSON does.
+pub struct Object<'a> {
+    out: &'a mut Vec<u8>,
+    start: usize,
+}
+
+impl<'a> Object<'a> {
+    /// Begins an object.
+    pub fn open(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'{');
+        let start = out.len();
+        Object { out, start }
+    }
+
+    /// Ends it.
+    pub fn close(self) {
+        self.out.push(b'}');
+    }
+
+    fn comma(&mut self) {
+        if self.out.len() > self.start {
+            self.out.push(b',');
+        }
+    }
+
+    /// A name that needs no escaping, and a colon.
+    fn name(&mut self, name: &'static str) {
+        self.comma();
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    fn key(&mut self, name: &str) {
+        self.comma();
+        write_string(self.out, name);
+        self.out.push(b':');
+    }
+
+    /// A nested object under `name`, written by `fill`.
+    pub fn object(&mut self, name: &'static str, fill: impl FnOnce(&mut Object<'_>)) {
+        self.name(name);
+        let mut nested = Object::open(self.out);
+        fill(&mut nested);
+        nested.close();
+    }
+
+    /// A value that is JSON already; nothing when it is empty.
+    pub fn raw(&mut self, name: &'static str, json: &str) {
+        if !json.is_empty() {
+            self.name(name);
+            self.out.extend_from_slice(json.as_bytes());
+        }
+    }
+
+    /// An array of objects, each written by `fill`; nothing when it is empty.
+    pub fn objects<T>(
+        &mut self,
+        name: &'static str,
+        values: &[T],
+        fill: impl Fn(&mut Object<'_>, &T),
+    ) {
+        if values.is_empty() {
+            return;
+        }
+        self.name(name);
+        for (at, value) in values.iter().enumerate() {
+            self.out.push(if at == 0 { b'[' } else { b',' });
+            let mut nested = Object::open(self.out);
+            fill(&mut nested, value);
+            nested.close();
+        }
+        self.out.push(b']');
+    }
+
+    /// An array of texts; nothing when it is empty.
+    pub fn texts(&mut self, name: &'static str, values: &[String]) {
+        if values.is_empty() {
+            return;
+        }
+        self.name(name);
+        for (at, value) in values.iter().enumerate() {
+            self.out.push(if at == 0 { b'[' } else { b',' });
+            write_string(self.out, value);
+        }
+        self.out.push(b']');
+    }
+
+    /// Text; nothing when it is empty.
+    pub fn text(&mut self, name: &'static str, value: &str) {
+        if !value.is_empty() {
+            self.name(name);
+            write_string(self.out, value);
+        }
+    }
+
+    /// A 64-bit number, as a string; nothing for 0.
+    pub fn number(&mut self, name: &'static str, value: u64) {
+        if value != 0 {
+            self.name(name);
+            self.out.push(b'"');
+            write_decimal(self.out, value);
+            self.out.push(b'"');
+        }
+    }
+
+    /// A 32-bit number; nothing for 0.
+    pub fn integer(&mut self, name: &'static str, value: i32) {
+        if value != 0 {
+            self.name(name);
+            if value < 0 {
+                self.out.push(b'-');
+            }
+            write_decimal(self.out, u64::from(value.unsigned_abs()));
+        }
+    }
+
+    /// A 32-bit number without a sign; nothing for 0.
+    pub fn unsigned(&mut self, name: &'static str, value: u32) {
+        if value != 0 {
+            self.name(name);
+            write_decimal(self.out, u64::from(value));
+        }
+    }
+
+    /// A truth value; nothing for `false`.
+    pub fn flag(&mut self, name: &'static str, value: bool) {
+        if value {
+            self.name(name);
+            self.out.extend_from_slice(b"true");
+        }
+    }
+
+    /// A time; nothing when there is none.
+    pub fn time(&mut self, name: &'static str, value: Option<Timestamp>) {
+        if let Some(time) = value {
+            self.name(name);
+            self.out.push(b'"');
+            time.write_to(self.out);
+            self.out.push(b'"');
+        }
+    }
+}
+
+fn write_decimal(out: &mut Vec<u8>, mut value: u64) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+fn write_base64(out: &mut Vec<u8>, data: &[u8]) {
+    let start = out.len();
+    // Four characters for each three bytes begun.
+    out.resize(start + data.len().div_ceil(3) * 4, 0);
+    let written = STANDARD.encode_slice(data, &mut out[start..]).unwrap_or_default();
+    out.truncate(start + written);
+}
+
+/// Whether a byte of UTF-8 text may need an escape. 0xC2 leads U+0080 to U+00BF, of which the
+/// first half are the C1 controls.
+const NEEDS_CARE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut at = 0;
+    while at < 0x20 {
+        table[at] = true;
+        at += 1;
+    }
+    table[b'"' as usize] = true;
+    table[b'\\' as usize] = true;
+    table[0x7f] = true;
+    table[0xc2] = true;
+    table
+};
+
+/// Appends a JSON string with its quotes.
+pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    let bytes = text.as_bytes();
+    out.reserve(bytes.len() + 2);
+    out.push(b'"');
+    let mut done = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        if !NEEDS_CARE[usize::from(byte)] {
+            continue;
+        }
+        let (code, len) = match byte {
+            // Text is valid UTF-8, so a byte follows.
+            0xc2 if bytes[at + 1] >= 0xa0 => continue,
+            0xc2 => (bytes[at + 1], 2),
+            byte => (byte, 1),
+        };
+        out.extend_from_slice(&bytes[done..at]);
+        done = at + len;
+        match code {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            code => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                let (high, low) = (HEX[usize::from(code >> 4)], HEX[usize::from(code & 15)]);
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+            }
+        }
+    }
+    out.extend_from_slice(&bytes[done..]);
+    out.push(b'"');
+}
+
+/// A text that is no event.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}{}", column.map(|column| format!(" (column {column})")).unwrap_or_default())]
+pub struct JsonError {
+    message: String,
+    column: Option<usize>,
+}
+
+impl JsonError {
+    /// What is wrong, without the place.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Where, in bytes from 1, as far as is known.
+    pub fn column(&self) -> Option<usize> {
+        self.column
+    }
+}
+
+impl From<serde_json::Error> for JsonError {
+    fn from(error: serde_json::Error) -> Self {
+        let mut message = error.to_string();
+        // The caller knows the line; serde_json only sees this one.
+        if let Some(at) = message.rfind(" at line ") {
+            message.truncate(at);
+        }
+        JsonError { message, column: Some(error.column()).filter(|&column| column > 0) }
+    }
+}
+
+/// One event as a sender wrote it in JSON. Borrows what needed no unescaping.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EventJson<'a> {
+    #[serde(borrow)]
+    id: Text<'a>,
+    #[serde(borrow)]
+    topic: Text<'a>,
+    #[serde(borrow)]
+    body: Text<'a>,
+    at: Time,
+    data: Data,
+    #[serde(borrow, rename = "type")]
+    kind: Text<'a>,
+    #[serde(borrow)]
+    key: Text<'a>,
+    #[serde(borrow)]
+    headers: Headers<'a>,
+    // The server's; read so that they are known, and passed over.
+    #[serde(rename = "seq")]
+    _seq: Option<IgnoredAny>,
+    #[serde(rename = "cursor")]
+    _cursor: Option<IgnoredAny>,
+    #[serde(rename = "appended_at", alias = "appendedAt")]
+    _appended_at: Option<IgnoredAny>,
+    marker: Option<IgnoredAny>,
+}
+
+impl<'a> EventJson<'a> {
+    /// Reads one JSON object.
+    ///
+    /// # Errors
+    /// When it is not JSON, not an object, or a field is unknown or has a wrong value.
+    pub fn parse(text: &'a [u8]) -> Result<EventJson<'a>, JsonError> {
+        // An object begins with a brace; a JSON array would pass for a list of the fields.
+        let first = text.iter().find(|c| !c.is_ascii_whitespace());
+        if !matches!(first, Some(b'{')) {
+            let message = "expected a JSON object, as in {\"topic\": \"a.b\", \"body\": \"...\"}";
+            return Err(JsonError { message: message.to_owned(), column: Some(1) });
+        }
+        Ok(serde_json::from_slice(text)?)
+    }
+
+    /// The event it says.
+    pub fn event(&self) -> Event<'_> {
+        Event {
+            id: &self.id.0,
+            topic: &self.topic.0,
+            body: &self.body.0,
+            data: &self.data.0,
+            at: self.at.0,
+            kind: &self.kind.0,
+            key: &self.key.0,
+            headers: self.headers.0.iter().map(|(n, v)| (&*n.0, &*v.0)).collect(),
+            has_marker: self.marker.is_some(),
+            has_client_id: !self.id.0.is_empty(),
+            has_client_at: self.at.0.is_some(),
+            ..Event::default()
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_unit<E>(self) -> Result<Text<'de>, E> {
+                Ok(Text::default())
+            }
+        }
+        deserializer.deserialize_any(TextVisitor)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Time(Option<Timestamp>);
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Option::<Text<'de>>::deserialize(deserializer)? {
+            None => Ok(Time(None)),
+            Some(Text(text)) => match Timestamp::parse(&text) {
+                Some(time) => Ok(Time(Some(time))),
+                None => Err(de::Error::invalid_value(
+                    de::Unexpected::Str(&text),
+                    &"a time as in 2026-01-31T09:30:00Z, of the years 1 to 9999",
+                )),
+            },
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Data(Vec<u8>);
+
+/// Padding may be there or not, as proto3 JSON demands of readers.
+const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
+    .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+    .with_decode_allow_trailing_bits(true);
+const STANDARD_LENIENT: Base64 = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+const URL_SAFE_LENIENT: Base64 = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+
+impl<'de> Deserialize<'de> for Data {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Text(text) = Text::deserialize(deserializer)?;
+        let is_url_safe = text.bytes().any(|c| c == b'-' || c == b'_');
+        let engine = if is_url_safe { &URL_SAFE_LENIENT } else { &STANDARD_LENIENT };
+        engine.decode(text.as_bytes()).map(Data).map_err(|error| {
+            de::Error::custom(format_args!("data: not base64: {}", lower_first(&error.to_string())))
+        })
+    }
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |c| c.to_lowercase().chain(chars).collect())
+}
+
+#[derive(Debug, Default)]
+struct Headers<'a>(Vec<(Text<'a>, Text<'a>)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Headers<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct HeadersVisitor;
+        impl<'de> Visitor<'de> for HeadersVisitor {
+            type Value = Headers<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of strings")
+            }
+
+            fn visit_unit<E>(self) -> Result<Headers<'de>, E> {
+                Ok(Headers::default())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Headers<'de>, A::Error> {
+                let mut headers = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    headers.push(entry);
+                }
+                Ok(Headers(headers))
+            }
+        }
+        deserializer.deserialize_any(HeadersVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+//! Reading of a stored event only what storage needs: one pass, no allocation.
+
+use std::ops::Range;
+
+use super::event::timestamp;
+use super::wire::{Reader, Value};
+use super::{EventError, Seq, Timestamp};
+
+/// What storage needs to know of a stored event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts<'a> {
+    /// Its position.
+    pub seq: Seq,
+    /// Its topic, as bytes that were text when it was stored.
+    pub topic: &'a [u8],
+    /// When it was appended.
+    pub appended_at: Timestamp,
+    /// Its sender named it.
+    pub has_client_id: bool,
+    /// Length of the client part, which is a prefix.
+    pub client_len: usize,
+    /// Where the fields `body` and `data` lie, tag and length included; empty = absent.
+    pub payload: [Range<usize>; 2],
+}
+
+impl<'a> Facts<'a> {
+    /// Reads an encoded stored event.
+    ///
+    /// # Errors
+    /// When the bytes are not protobuf, a field has another type, or what the server adds to a
+    /// stored event is not there.
+    pub fn scan(bytes: &'a [u8]) -> Result<Facts<'a>, EventError> {
+        let mut reader = Reader { rest: bytes };
+        let (mut topic, mut has_client_id): (&[u8], bool) = (&[], false);
+        let (mut stored, mut appended_at) = (None, None);
+        let mut payload = [0..0, 0..0];
+        loop {
+            let start = bytes.len() - reader.rest.len();
+            let Some((number, value)) = reader.field()? else { break };
+            let end = bytes.len() - reader.rest.len();
+            match (number, value) {
+                (1, Value::Bytes(v)) => has_client_id |= stored.is_none() && !v.is_empty(),
+                (2, Value::Bytes(v)) => topic = v,
+                (3, Value::Bytes(_)) => payload[0] = start..end,
+                (7, Value::Bytes(_)) => payload[1] = start..end,
+                (5, Value::Varint(_)) if stored.is_some() => {
+                    return Err(EventError::new("two seqs"));
+                }
+                (5, Value::Varint(v)) => stored = Some((Seq::new(v), start)),
+                (11, Value::Bytes(v)) => appended_at = Some(timestamp(v, appended_at)?),
+                (1 | 2 | 3 | 5 | 7 | 11, _) => {
+                    return Err(EventError::new("a field has another type"));
+                }
+                _ => {}
+            }
+        }
+        let (seq, client_len) = stored.ok_or(EventError::new("no seq"))?;
+        let appended_at = appended_at.ok_or(EventError::new("no append time"))?;
+        Ok(Facts { seq, topic, appended_at, has_client_id, client_len, payload })
+    }
+}

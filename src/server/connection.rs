@@ -1,0 +1,234 @@
+//! One connection: its protocol, its requests, its end.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::body::Body;
+use tonic::service::Routes;
+use tonic::{Code, Status};
+use tower::Service;
+
+use super::body::{Framing, Limited};
+use super::deadline::Deadline;
+use super::gauges::{Peer, Permit};
+use super::io::{self, Protocol};
+use super::{Shared, call, status, streams};
+
+/// Time after its deadline that a call has to say so, before its stream is reset.
+const CUT_SLACK: Duration = Duration::from_millis(500);
+/// Streams that a client may cause us to reset by its errors, over the life of a connection; h2's
+/// own default, said here because CVE-2025-8671 rests on there being one.
+const ERROR_RESETS: usize = 1_024;
+
+/// Serves a connection to its end. `cut` ends it at once.
+pub(super) async fn serve(
+    stream: TcpStream,
+    address: SocketAddr,
+    routes: Routes,
+    shared: Arc<Shared>,
+    cut: CancellationToken,
+    _permit: Permit,
+) {
+    let timeout = shared.options.preface_timeout;
+    let begun = tokio::select! {
+        begun = tokio::time::timeout(timeout, io::begin(stream)) => begun,
+        () = shared.stop.cancelled() => return,
+    };
+    let Ok(Ok((stream, protocol))) = begun else {
+        tracing::debug!(%address, "a connection that did not say what it speaks");
+        return;
+    };
+    let peer = Peer::new(address);
+    let service = service_fn({
+        let shared = Arc::clone(&shared);
+        move |request| respond(request, peer.clone(), routes.clone(), Arc::clone(&shared))
+    });
+    let stream = TokioIo::new(stream);
+    let ended = match protocol {
+        Protocol::Http2 => {
+            let connection = http2_builder(&shared).serve_connection(stream, service);
+            drive(connection, &shared.stop, &cut).await
+        }
+        Protocol::Http1 => {
+            let connection = http1_builder(&shared).serve_connection(stream, service);
+            drive(connection, &shared.stop, &cut).await
+        }
+    };
+    if let Err(error) = ended {
+        // Clients go away as they like.
+        tracing::debug!(%address, %error, "connection ended");
+    }
+}
+
+/// Runs a connection; when the server stops it takes no new requests and ends with the last one.
+async fn drive<C: GracefulConnection>(
+    connection: C,
+    stop: &CancellationToken,
+    cut: &CancellationToken,
+) -> Result<(), C::Error> {
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = cut.cancelled() => return Ok(()),
+        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        ended = connection => ended,
+        () = cut.cancelled() => Ok(()),
+    }
+}
+
+fn http2_builder(shared: &Shared) -> http2::Builder<streams::Executor> {
+    let (options, http2) = (&shared.options, &shared.options.http2);
+    let mut builder = http2::Builder::new(streams::Executor);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(options.max_concurrent_streams)
+        // Streams that were reset before we came to look at them. Too many is an attack ("rapid
+        // reset", CVE-2023-44487) and ends the connection with all its streams; h2 takes 20 for
+        // too many, which a client reaches that gives up a few dozen watches at once. Whoever may
+        // have so many streams open may also give all of them up. What they cost meanwhile is
+        // their headers: no handler has run.
+        .max_pending_accept_reset_streams(options.max_concurrent_streams as usize)
+        .max_local_error_reset_streams(ERROR_RESETS)
+        .initial_stream_window_size(http2.stream_window_bytes)
+        .initial_connection_window_size(http2.connection_window_bytes)
+        .max_frame_size(http2.max_frame_bytes)
+        .max_send_buf_size(http2.max_send_buffer_bytes)
+        .max_header_list_size(http2.max_header_list_bytes)
+        .keep_alive_interval(http2.keepalive_interval)
+        .keep_alive_timeout(http2.keepalive_timeout);
+    builder
+}
+
+fn http1_builder(shared: &Shared) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(shared.options.http1_header_timeout)
+        .max_headers(100);
+    builder
+}
+
+async fn respond(
+    request: Request<Incoming>,
+    peer: Peer,
+    mut routes: Routes,
+    shared: Arc<Shared>,
+) -> Result<Response<Body>, Infallible> {
+    let call = match call::admit(&request, &shared.options) {
+        Ok(call) => call,
+        Err(refusal) => return Ok(*refusal),
+    };
+    let path = request.uri().path().to_owned();
+    let framing = call.map(|call| Framing {
+        message_bytes: shared.options.message_bytes,
+        one_by: call.message_by,
+    });
+    let mut request = request.map(|body| Limited::new(body, framing));
+    request.extensions_mut().insert(peer);
+    if let Some(call) = call {
+        request.extensions_mut().insert(call.deadline);
+        if let Some(at) = call.deadline.of_client() {
+            streams::cut_at(at + CUT_SLACK);
+        }
+    }
+    let response = routes.call(request).await?;
+    let Some(call) = call else {
+        // What answers as gRPC answers nobody else.
+        let is_grpc = response.headers().contains_key(Status::GRPC_STATUS);
+        return Ok(if is_grpc { not_found() } else { response });
+    };
+    if is_unknown(response.headers()) {
+        return Ok(status::unknown_method(&path).into_http());
+    }
+    if call.is_builtin {
+        return Ok(response.map(|inner| Body::new(Bounded::new(inner, call.deadline, &shared))));
+    }
+    Ok(response)
+}
+
+/// Whether the services answered that they have no such method: their own words say more.
+fn is_unknown(headers: &HeaderMap) -> bool {
+    let unimplemented = HeaderValue::from(i32::from(Code::Unimplemented));
+    headers.get(Status::GRPC_STATUS) == Some(&unimplemented)
+        && !headers.contains_key(Status::GRPC_STATUS_DETAILS)
+}
+
+fn not_found() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
+}
+
+/// Ends the endless streams of health and reflection at the client's deadline, and when the server
+/// stops, once they have said what they had to say.
+struct Bounded {
+    inner: Body,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    deadline: Option<Pin<Box<Sleep>>>,
+    retry_delay: Duration,
+}
+
+impl Bounded {
+    fn new(inner: Body, deadline: Deadline, shared: &Shared) -> Self {
+        Bounded {
+            inner,
+            stop: Box::pin(shared.stop.clone().cancelled_owned()),
+            deadline: deadline.of_client().map(|at| Box::pin(sleep_until(at))),
+            retry_delay: shared.options.retry_delay,
+        }
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<status::Failure> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(status::deadline());
+        }
+        self.stop.as_mut().poll(cx).map(|()| status::stopping(self.retry_delay))
+    }
+}
+
+impl http_body::Body for Bounded {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
+            return Poll::Ready(frame);
+        }
+        let failure = std::task::ready!(self.poll_end(cx));
+        self.inner = Body::empty();
+        let mut trailers = HeaderMap::new();
+        Status::from(failure).add_header(&mut trailers)?;
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

@@ -1,0 +1,122 @@
+//! Counts of what is open now, and the permits that enforce the limits on them.
+//!
+//! Invariant: a count goes down when its permit is dropped, however the work ended.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What is open now; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Gauges(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    connections: Arc<AtomicUsize>,
+    watches: Arc<AtomicUsize>,
+    uploads: Arc<AtomicUsize>,
+}
+
+impl Gauges {
+    /// Connections.
+    pub fn connections(&self) -> usize {
+        self.0.connections.load(Ordering::Relaxed)
+    }
+
+    /// Watches.
+    pub fn watches(&self) -> usize {
+        self.0.watches.load(Ordering::Relaxed)
+    }
+
+    /// Uploads, those included whose client has gone but whose events are still being stored.
+    pub fn uploads(&self) -> usize {
+        self.0.uploads.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn connection(&self, limit: usize) -> Result<Permit, OverLimit> {
+        Permit::take(&self.0.connections, limit, "connections")
+    }
+
+    pub(super) fn watch(&self, limit: usize) -> Result<Permit, OverLimit> {
+        Permit::take(&self.0.watches, limit, "watches")
+    }
+
+    /// A permit that counts nothing, for a request that came by no connection of ours.
+    pub(super) fn unbound(&self) -> Permit {
+        Permit(Arc::new(AtomicUsize::new(1)))
+    }
+
+    pub(super) fn upload(&self) -> Permit {
+        self.0.uploads.fetch_add(1, Ordering::Relaxed);
+        Permit(Arc::clone(&self.0.uploads))
+    }
+}
+
+/// A limit that one more would exceed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OverLimit {
+    pub(super) what: &'static str,
+    pub(super) limit: usize,
+    pub(super) actual: usize,
+}
+
+/// One of the things counted.
+#[derive(Debug)]
+pub(super) struct Permit(Arc<AtomicUsize>);
+
+impl Permit {
+    fn take(
+        count: &Arc<AtomicUsize>,
+        limit: usize,
+        what: &'static str,
+    ) -> Result<Permit, OverLimit> {
+        let before = count.fetch_add(1, Ordering::Relaxed);
+        // From here on dropping takes the count back.
+        let permit = Permit(Arc::clone(count));
+        if before >= limit {
+            return Err(OverLimit { what, limit, actual: before.saturating_add(1) });
+        }
+        Ok(permit)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What all requests of one connection share; travels as a request extension.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    watches: Arc<AtomicUsize>,
+}
+
+impl Peer {
+    pub(super) fn new(address: SocketAddr) -> Self {
+        Peer { address, watches: Arc::default() }
+    }
+
+    pub(super) fn watch(&self, limit: usize) -> Result<Permit, OverLimit> {
+        Permit::take(&self.watches, limit, "watches_per_connection")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_permit_is_refused_over_the_limit_and_comes_back() {
+        let gauges = Gauges::default();
+        let first = gauges.watch(1);
+        assert!(first.is_ok());
+        let refused = OverLimit { what: "watches", limit: 1, actual: 2 };
+        assert_eq!(gauges.watch(1).err(), Some(refused));
+        assert_eq!(gauges.watches(), 1);
+        drop(first);
+        assert_eq!(gauges.watches(), 0);
+        assert!(gauges.watch(1).is_ok());
+    }
+}

@@ -1,0 +1,97 @@
+//! What the server allows and how it speaks HTTP/2.
+
+use std::time::Duration;
+
+/// How the server behaves. The defaults are those of the wire contract.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Bytes of one message on the wire. 10 MiB.
+    pub message_bytes: usize,
+    /// Patterns of one watch. 64.
+    pub patterns_per_watch: usize,
+    /// Watches open at once on one connection. 1,000.
+    pub watches_per_connection: usize,
+    /// Watches open at once in all. 20,000.
+    pub watches: usize,
+    /// Connections open at once; one more is closed as it comes. 4,096.
+    pub connections: usize,
+    /// HTTP/2 streams open at once on one connection; more are queued by the client. Above
+    /// `watches_per_connection`, so that a connection full of watches can still publish. 1,100.
+    pub max_concurrent_streams: u32,
+    /// Bytes of one upload that may wait to become durable. 8 MiB.
+    pub stream_in_flight_bytes: usize,
+    /// Time for a unary call whose client set none. 30 s.
+    pub unary_deadline: Duration,
+    /// Time between the order to stop and the cutting of what is still open. 10 s.
+    pub shutdown_grace: Duration,
+    /// Time for a new connection to say which protocol it speaks. 10 s.
+    pub preface_timeout: Duration,
+    /// Time for the head of an HTTP/1.1 request, also between two on one connection. 30 s.
+    pub http1_header_timeout: Duration,
+    /// Time that a client which is told to come back later should wait. 1 s.
+    pub retry_delay: Duration,
+    /// HTTP/2.
+    pub http2: Http2,
+    /// Events among which the log recognises repeats, as `GetLog` tells it. 1,000,000.
+    pub dedup_window: usize,
+    /// The name of this instance in logs and metrics. `server-01`.
+    pub instance: String,
+    /// The version that `GetLog` tells. This crate's.
+    pub version: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            message_bytes: 10 << 20,
+            patterns_per_watch: 64,
+            watches_per_connection: 1_000,
+            watches: 20_000,
+            connections: 4_096,
+            max_concurrent_streams: 1_100,
+            stream_in_flight_bytes: 8 << 20,
+            unary_deadline: Duration::from_secs(30),
+            shutdown_grace: Duration::from_secs(10),
+            preface_timeout: Duration::from_secs(10),
+            http1_header_timeout: Duration::from_secs(30),
+            retry_delay: Duration::from_secs(1),
+            http2: Http2::default(),
+            dedup_window: 1_000_000,
+            instance: "server-01".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+/// HTTP/2 settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http2 {
+    /// What a client may send on one stream before we have read it. 1 MiB.
+    pub stream_window_bytes: u32,
+    /// What a client may send on one connection before we have read it. 4 MiB.
+    pub connection_window_bytes: u32,
+    /// Largest frame a client may send. 64 KiB.
+    pub max_frame_bytes: u32,
+    /// What we buffer for one stream that its client does not read. 256 KiB.
+    pub max_send_buffer_bytes: usize,
+    /// Silence after which a connection is probed. 30 s.
+    pub keepalive_interval: Duration,
+    /// Time for the answer to a probe; then the connection is cut. 20 s.
+    pub keepalive_timeout: Duration,
+    /// Largest header list a client may send. 16 KiB.
+    pub max_header_list_bytes: u32,
+}
+
+impl Default for Http2 {
+    fn default() -> Self {
+        Http2 {
+            stream_window_bytes: 1 << 20,
+            connection_window_bytes: 4 << 20,
+            max_frame_bytes: 64 << 10,
+            max_send_buffer_bytes: 256 << 10,
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(20),
+            max_header_list_bytes: 16 << 10,
+        }
+    }
+}

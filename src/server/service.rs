@@ -1,0 +1,111 @@
+//! `feed.v1.FeedService`: each call in one line.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio_stream::Empty;
+use tonic::{Request, Response, Status, Streaming, async_trait};
+
+use super::codec::Encoded;
+use super::generated::feed_service_server::FeedService;
+use super::watch::{self, WatchStream};
+use super::{Shared, deadline, status, unary, upload};
+use crate::wire::feed_v1 as pb;
+
+/// The feed over one log.
+#[derive(Clone)]
+pub(super) struct Feed(pub(super) Arc<Shared>);
+
+impl Feed {
+    /// Bounds a call with one answer, and logs nothing: its caller gets the whole story.
+    async fn call<Q, A, F>(
+        &self,
+        request: Request<Q>,
+        work: impl FnOnce(Q) -> F,
+    ) -> Result<Response<A>, Status>
+    where
+        F: Future<Output = Result<A, status::Failure>>,
+    {
+        let (_, extensions, message) = request.into_parts();
+        let default = self.0.options.unary_deadline;
+        Ok(Response::new(deadline::bound(&extensions, default, work(message)).await?))
+    }
+}
+
+#[async_trait]
+impl FeedService for Feed {
+    type WatchStream = WatchStream;
+    type ChatStream = Empty<Result<pb::ChatMessage, Status>>;
+    type AppendStream = Empty<Result<pb::AppendResponse, Status>>;
+    type WatchBatchesStream = Empty<Result<pb::EventBatch, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<pb::WatchRequest>,
+    ) -> Result<Response<WatchStream>, Status> {
+        watch::watch(&self.0, request).await
+    }
+
+    async fn upload_events(
+        &self,
+        request: Request<Streaming<Bytes>>,
+    ) -> Result<Response<pb::UploadResult>, Status> {
+        upload::upload(&self.0, request).await
+    }
+
+    async fn publish(
+        &self,
+        request: Request<pb::PublishRequest>,
+    ) -> Result<Response<pb::PublishResult>, Status> {
+        self.call(request, |message| unary::publish(&self.0, message)).await
+    }
+
+    async fn get_event(
+        &self,
+        request: Request<pb::GetEventRequest>,
+    ) -> Result<Response<Encoded>, Status> {
+        self.call(request, |message| unary::get_event(&self.0, message)).await
+    }
+
+    async fn get_log(
+        &self,
+        request: Request<pb::GetLogRequest>,
+    ) -> Result<Response<pb::LogStatus>, Status> {
+        self.call(request, |_| unary::get_log(&self.0)).await
+    }
+
+    async fn list_topics(
+        &self,
+        request: Request<pb::ListTopicsRequest>,
+    ) -> Result<Response<pb::ListTopicsResponse>, Status> {
+        self.call(request, |message| unary::list_topics(&self.0, message)).await
+    }
+
+    async fn trim(
+        &self,
+        request: Request<pb::TrimRequest>,
+    ) -> Result<Response<pb::TrimResult>, Status> {
+        self.call(request, |message| unary::trim(&self.0, message)).await
+    }
+
+    async fn chat(
+        &self,
+        _: Request<Streaming<pb::ChatMessage>>,
+    ) -> Result<Response<Self::ChatStream>, Status> {
+        Err(status::unimplemented("Chat"))
+    }
+
+    async fn append(
+        &self,
+        _: Request<Streaming<pb::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        Err(status::unimplemented("Append"))
+    }
+
+    async fn watch_batches(
+        &self,
+        _: Request<pb::WatchRequest>,
+    ) -> Result<Response<Self::WatchBatchesStream>, Status> {
+        Err(status::unimplemented("WatchBatches"))
+    }
+}

@@ -1,0 +1,285 @@
+//! What a watch sends next: events, markers, the end. No I/O, no clock, no wire types.
+//!
+//! The stream around it feeds in what was read and asks for the next step. Invariants: `next` only
+//! goes up; every seq below it was delivered, did not match, or lies in a gap that was announced;
+//! a marker stands where its position is, and never before an event that precedes it.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::eventlog::Delivery;
+use crate::record::{Event, EventError, Events, Seq};
+use crate::topic::Filter;
+
+/// Skipped events after which a filtered watch tells how far it has looked.
+pub(super) const SKIPPED_PER_HEARTBEAT: u64 = 10_000;
+
+/// What a watch wants.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// Which events.
+    pub(super) filter: Filter,
+    /// The first seq to look at.
+    pub(super) start: Seq,
+    /// Ends after so many delivered events.
+    pub(super) limit: Option<u64>,
+    /// Ends when this seq has been passed.
+    pub(super) until: Option<Seq>,
+    /// Sends markers.
+    pub(super) markers: bool,
+    /// What is lost before the start; announced first.
+    pub(super) gaps: Vec<Gap>,
+}
+
+/// A range of missing events, inclusive; 0 and 0 where unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::server) struct Gap {
+    pub(in crate::server) from: Seq,
+    pub(in crate::server) to: Seq,
+    pub(in crate::server) reason: GapReason,
+}
+
+/// Why events are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::server) enum GapReason {
+    Trimmed,
+    Damaged,
+    LogChanged,
+    LogDiverged,
+    Ahead,
+}
+
+/// News about the watch itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::server) enum News {
+    Resumed,
+    CaughtUp,
+    FellBehind,
+    Heartbeat,
+    Gap(Gap),
+    Closing,
+}
+
+/// News and the last seq passed when it came up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::server) struct Marker {
+    pub(in crate::server) news: News,
+    pub(in crate::server) passed: Seq,
+}
+
+/// The next thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Send it.
+    Event(Bytes),
+    /// Send it.
+    Marker(Marker),
+    /// Read from `next` on, up to `end` (exclusive), and hand over what came.
+    Read { end: Seq },
+    /// Finish: all that was wanted has been sent.
+    End(End),
+    /// A chunk is not what it should be.
+    Broken(&'static str),
+}
+
+/// Why a watch is finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// So many events were wanted.
+    Limit,
+    /// The head of the beginning was reached.
+    CaughtUp,
+}
+
+/// The state of one watch.
+#[derive(Debug)]
+pub(super) struct Machine {
+    filter: Filter,
+    next: Seq,
+    remaining: Option<u64>,
+    until: Option<Seq>,
+    markers: bool,
+    /// CAUGHT_UP was reached and the watch has not fallen behind since.
+    is_live: bool,
+    /// Events passed over since the client last got a cursor.
+    skipped: u64,
+    delivered: u64,
+    queue: VecDeque<Marker>,
+    run: Option<Run>,
+    end: Option<End>,
+}
+
+/// A chunk and how far it has been walked.
+#[derive(Debug)]
+struct Run {
+    events: Bytes,
+    walked: usize,
+    end: Seq,
+    complete: bool,
+}
+
+impl Machine {
+    pub(super) fn new(plan: Plan) -> Self {
+        let mut machine = Machine {
+            filter: plan.filter,
+            next: plan.start,
+            remaining: plan.limit,
+            until: plan.until,
+            markers: plan.markers,
+            is_live: false,
+            skipped: 0,
+            delivered: 0,
+            queue: VecDeque::new(),
+            run: None,
+            end: None,
+        };
+        for gap in plan.gaps {
+            machine.tell(News::Gap(gap));
+        }
+        machine.tell(News::Resumed);
+        machine
+    }
+
+    /// The first seq not looked at yet.
+    pub(super) fn next(&self) -> Seq {
+        self.next
+    }
+
+    /// The last seq passed: delivered, skipped or announced as missing.
+    pub(super) fn passed(&self) -> Seq {
+        self.next.prev()
+    }
+
+    /// Events delivered.
+    pub(super) fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// The next thing to do. `head` is asked for only where the answer depends on it.
+    pub(super) fn step(&mut self, head: impl Fn() -> Seq) -> Step {
+        loop {
+            if let Some(marker) = self.queue.pop_front() {
+                return Step::Marker(marker);
+            }
+            if let Some(end) = self.end {
+                return Step::End(end);
+            }
+            if let Some(mut run) = self.run.take() {
+                match self.walk(&mut run) {
+                    Ok(Some(event)) => {
+                        self.run = Some(run);
+                        return Step::Event(event);
+                    }
+                    Ok(None) if self.queue.is_empty() => {}
+                    // A heartbeat in the middle of a run.
+                    Ok(None) => self.run = Some(run),
+                    Err(what) => return Step::Broken(what),
+                }
+                continue;
+            }
+            if self.until.is_some_and(|until| self.next > until) {
+                self.tell(News::CaughtUp);
+                self.end = Some(End::CaughtUp);
+            } else if !self.is_live && self.next > head() {
+                self.is_live = true;
+                self.tell(News::CaughtUp);
+            } else {
+                return Step::Read { end: self.until.map_or(Seq::MAX, Seq::next) };
+            }
+        }
+    }
+
+    /// Takes what was read from `next` on.
+    pub(super) fn deliver(&mut self, delivery: Delivery) {
+        if self.is_live && !delivery.is_recent {
+            self.is_live = false;
+            self.tell(News::FellBehind);
+        }
+        let chunk = delivery.chunk;
+        let (events, complete) = (chunk.events, chunk.complete);
+        self.run = Some(Run { events, walked: 0, end: chunk.end, complete });
+    }
+
+    /// Moves past events that are gone, and says so.
+    pub(super) fn skip_gap(&mut self, to: Seq, reason: GapReason) {
+        let gap = Gap { from: self.next, to, reason };
+        self.next = to.next().max(self.next);
+        self.tell(News::Gap(gap));
+    }
+
+    /// Breaks a silence.
+    pub(super) fn heartbeat(&mut self) {
+        self.tell(News::Heartbeat);
+    }
+
+    /// Announces the planned end.
+    pub(super) fn close(&mut self) {
+        self.tell(News::Closing);
+    }
+
+    fn tell(&mut self, news: News) {
+        if self.markers {
+            self.skipped = 0;
+            self.queue.push_back(Marker { news, passed: self.passed() });
+        }
+    }
+
+    /// The next matching event of a run; `None` at its end, or when a marker is due.
+    fn walk(&mut self, run: &mut Run) -> Result<Option<Bytes>, &'static str> {
+        loop {
+            let mut events = Events::new(&run.events[run.walked..]);
+            let Some(event) = events.next() else { return self.finish(run) };
+            let event = event.map_err(|error| error.what())?;
+            let end = run.events.len() - events.remaining();
+            let range = end - event.len()..end;
+            let (seq, matches) = self.judge(event, run.complete).map_err(|error| error.what())?;
+            if seq < self.next || seq >= run.end {
+                return Err("an event outside its chunk");
+            }
+            if matches {
+                run.walked = end;
+                self.next = seq.next();
+                self.skipped = 0;
+                self.delivered += 1;
+                if let Some(remaining) = &mut self.remaining {
+                    *remaining -= 1;
+                    if *remaining == 0 {
+                        self.end = Some(End::Limit);
+                    }
+                }
+                return Ok(Some(run.events.slice(range)));
+            }
+            run.walked = end;
+            if self.skip_to(seq.next()) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The seq of the event at the position, and whether it is wanted.
+    fn judge(&self, event: &[u8], complete: bool) -> Result<(Seq, bool), EventError> {
+        let seq = if complete { self.next } else { Event::seq_of(event)? };
+        Ok((seq, self.filter.is_all() || self.filter.matches(Event::topic_of(event)?)))
+    }
+
+    /// The end of a run: what it covers beyond its last event did not match.
+    fn finish(&mut self, run: &Run) -> Result<Option<Bytes>, &'static str> {
+        if run.complete && self.next != run.end {
+            return Err("a chunk with fewer events than it covers");
+        }
+        self.skip_to(run.end);
+        Ok(None)
+    }
+
+    /// Passes events that do not match; true when the client is due to hear how far.
+    fn skip_to(&mut self, next: Seq) -> bool {
+        self.skipped += self.next.distance_to(next);
+        self.next = next.max(self.next);
+        let due = self.markers && self.skipped >= SKIPPED_PER_HEARTBEAT;
+        if due {
+            self.heartbeat();
+        }
+        due
+    }
+}

@@ -1,0 +1,125 @@
+//! `Watch`: from a request to a stream. The order of the checks is that of the contract.
+
+mod machine;
+mod request;
+mod start;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+use tonic::{Request, Response, Status};
+
+pub(super) use machine::{Gap, GapReason, Marker, News};
+pub use stream::WatchStream;
+
+use super::gauges::Peer;
+use super::status::{self, Failure};
+use super::{Shared, deadline};
+use crate::wire::feed_v1 as pb;
+use machine::{Machine, Plan};
+use stream::Settings;
+
+/// Response metadata and trailer: where to go on.
+const CURSOR: &str = "feed-cursor";
+const OLDEST: &str = "feed-oldest";
+const HEAD: &str = "feed-head";
+const LOG_ID: &str = "feed-log-id";
+
+/// Begins a watch.
+pub(super) async fn watch(
+    shared: &Shared,
+    request: Request<pb::WatchRequest>,
+) -> Result<Response<WatchStream>, Status> {
+    let (metadata, extensions, message) = request.into_parts();
+    let deadline = deadline::of(&extensions);
+    if shared.stop.is_cancelled() {
+        return Err(status::stopping(shared.options.retry_delay).into());
+    }
+    let (log, options) = (&shared.log, &shared.options);
+    let asked =
+        request::Request::read(&message, &metadata, log.limits(), options.patterns_per_watch)?;
+    let peer = extensions.get::<Peer>();
+    let permits = [
+        match peer {
+            Some(peer) => peer.watch(options.watches_per_connection).map_err(status::too_many)?,
+            None => shared.gauges.unbound(),
+        },
+        shared.gauges.watch(options.watches).map_err(status::too_many)?,
+    ];
+    // Read first: what is stored while the start is looked for comes after it.
+    let head = log.bounds().head;
+    let resolve = start::resolve(log, &asked, options.retry_delay);
+    let resolved = match deadline {
+        None => resolve.await?,
+        Some(at) => match tokio::time::timeout_at(at, resolve).await {
+            Ok(resolved) => resolved?,
+            Err(_) => return Err(status::deadline().into()),
+        },
+    };
+    let mut response_metadata = MetadataMap::new();
+    describe(shared, resolved.start, &mut response_metadata)?;
+    let span = tracing::info_span!(
+        "watch",
+        peer = peer.map(|peer| tracing::field::display(peer.address)),
+        patterns = patterns(&message),
+        start = resolved.start.get(),
+    );
+    let machine = Machine::new(Plan {
+        filter: asked.filter.clone(),
+        start: resolved.start,
+        limit: asked.limit,
+        until: asked.until_caught_up.then_some(head),
+        markers: asked.markers,
+        gaps: resolved.gaps,
+    });
+    let settings = Settings {
+        markers: asked.markers,
+        skip_lost: asked.on_lost == request::OnLost::Oldest,
+        heartbeat: asked.heartbeat,
+        retry_delay: options.retry_delay,
+        deadline,
+        stop: shared.stop.clone(),
+    };
+    let reader = log.reader(resolved.start, asked.filter);
+    let stream = WatchStream::new(machine, log.clone(), reader, settings, permits, span);
+    let mut response = Response::new(stream);
+    *response.metadata_mut() = response_metadata;
+    Ok(response)
+}
+
+/// What it watches, for the log: the first few of many.
+fn patterns(message: &pb::WatchRequest) -> String {
+    const SHOWN: usize = 4;
+    let single = Some(&message.topic).filter(|topic| !topic.is_empty());
+    let mut all = single.into_iter().chain(&message.topics).map(String::as_str);
+    let mut shown = all.by_ref().take(SHOWN).collect::<Vec<_>>().join(" ");
+    match all.count() {
+        0 if shown.is_empty() => ">".to_owned(),
+        0 => shown,
+        more => {
+            shown.push_str(&format!(" and {more} more"));
+            shown
+        }
+    }
+}
+
+/// What a client learns at once, also on an idle topic.
+fn describe(
+    shared: &Shared,
+    start: crate::record::Seq,
+    metadata: &mut MetadataMap,
+) -> Result<(), Failure> {
+    let bounds = shared.log.bounds();
+    for (name, value) in [
+        (CURSOR, shared.log.cursor(start.prev())),
+        (OLDEST, bounds.oldest.to_string()),
+        (HEAD, bounds.head.to_string()),
+        (LOG_ID, shared.log.id().to_string()),
+    ] {
+        let value = AsciiMetadataValue::try_from(value)
+            .map_err(|_| status::defect("a header that is not ASCII"))?;
+        metadata.insert(name, value);
+    }
+    Ok(())
+}

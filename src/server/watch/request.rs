@@ -1,0 +1,164 @@
+//! What a client asks of a watch, checked.
+
+use std::time::Duration;
+
+use tonic::metadata::MetadataMap;
+
+use crate::eventlog::Start;
+use crate::record::{Cursor, Limits, Seq};
+use crate::server::convert;
+use crate::server::status::{self, Failure};
+use crate::topic::{Filter, Pattern};
+use crate::wire::feed_v1 as pb;
+
+/// Request metadata that does what the field `after_cursor` does, for clients without the field.
+pub(super) const AFTER_CURSOR: &str = "feed-after-cursor";
+
+const DEFAULT_HEARTBEAT: Duration = Duration::from_millis(15_000);
+/// A heartbeat costs about as much as an event, and nobody asked for that many.
+const MIN_HEARTBEAT: Duration = Duration::from_millis(100);
+
+/// A watch as it was asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Request {
+    pub(super) filter: Filter,
+    pub(super) position: Position,
+    pub(super) limit: Option<u64>,
+    pub(super) until_caught_up: bool,
+    pub(super) markers: bool,
+    pub(super) on_lost: OnLost,
+    pub(super) heartbeat: Duration,
+}
+
+/// Where it begins.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Position {
+    After(Cursor),
+    At(Start),
+}
+
+/// What to do when the position is not there any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnLost {
+    Fail,
+    Oldest,
+    Latest,
+    LastCommon,
+}
+
+impl Request {
+    pub(super) fn read(
+        request: &pb::WatchRequest,
+        metadata: &MetadataMap,
+        limits: &Limits,
+        max_patterns: usize,
+    ) -> Result<Request, Failure> {
+        let limit = u64::try_from(request.limit)
+            .map_err(|_| status::bad_field("limit", "must not be negative"))?;
+        let on_lost = on_lost(request.on_lost)?;
+        if on_lost != OnLost::Fail && !request.markers {
+            let problem = "a jump is told by a marker: set markers";
+            return Err(status::bad_field("on_lost", problem));
+        }
+        Ok(Request {
+            filter: filter(request, limits, max_patterns)?,
+            position: position(request, metadata)?,
+            limit: (limit > 0).then_some(limit),
+            until_caught_up: request.until_caught_up,
+            markers: request.markers,
+            on_lost,
+            heartbeat: match request.heartbeat_ms {
+                0 => DEFAULT_HEARTBEAT,
+                ms => Duration::from_millis(u64::from(ms)).max(MIN_HEARTBEAT),
+            },
+        })
+    }
+}
+
+fn on_lost(value: i32) -> Result<OnLost, Failure> {
+    match pb::OnLost::try_from(value) {
+        Ok(pb::OnLost::Unspecified | pb::OnLost::Fail) => Ok(OnLost::Fail),
+        Ok(pb::OnLost::Oldest) => Ok(OnLost::Oldest),
+        Ok(pb::OnLost::Latest) => Ok(OnLost::Latest),
+        Ok(pb::OnLost::LastCommon) => Ok(OnLost::LastCommon),
+        Err(_) => Err(status::bad_field("on_lost", "is not a value that this server knows")),
+    }
+}
+
+fn filter(
+    request: &pb::WatchRequest,
+    limits: &Limits,
+    max_patterns: usize,
+) -> Result<Filter, Failure> {
+    let single = (!request.topic.is_empty()).then_some(request.topic.as_str());
+    let count = request.topics.len() + usize::from(single.is_some());
+    if count > max_patterns {
+        return Err(status::over_limit("patterns_per_watch", max_patterns, count));
+    }
+    let mut patterns = Vec::with_capacity(count);
+    if let Some(text) = single {
+        let pattern = Pattern::parse(text, limits);
+        patterns.push(pattern.map_err(|problem| status::bad_text("topic", &problem))?);
+    }
+    for (at, text) in request.topics.iter().enumerate() {
+        let pattern = Pattern::parse(text, limits);
+        let field = || format!("topics[{at}]");
+        patterns.push(pattern.map_err(|problem| status::bad_text(&field(), &problem))?);
+    }
+    Ok(Filter::new(patterns))
+}
+
+fn position(request: &pb::WatchRequest, metadata: &MetadataMap) -> Result<Position, Failure> {
+    let text = after_cursor(&request.after_cursor, metadata)?;
+    match (text, &request.start) {
+        ("", None | Some(pb::Start { at: None })) => Ok(Position::At(Start::Latest)),
+        ("", Some(pb::Start { at: Some(at) })) => Ok(Position::At(start(at)?)),
+        (_, Some(_)) => Err(status::bad_field("start", "cannot stand beside after_cursor")),
+        (text, None) => match Cursor::parse(text) {
+            Ok(cursor) => Ok(Position::After(cursor)),
+            Err(error) => Err(status::malformed_cursor("after_cursor", error)),
+        },
+    }
+}
+
+/// The cursor of the field or of the metadata; empty = none.
+fn after_cursor<'a>(field: &'a str, metadata: &'a MetadataMap) -> Result<&'a str, Failure> {
+    let mut value = "";
+    for (at, one) in metadata.get_all(AFTER_CURSOR).iter().enumerate() {
+        let Ok(one) = one.to_str() else {
+            return Err(status::bad_field(AFTER_CURSOR, "must be printable ASCII"));
+        };
+        if at > 0 && one != value {
+            return Err(status::bad_field(AFTER_CURSOR, "is given twice, with two values"));
+        }
+        value = one;
+    }
+    match (field, value) {
+        ("", value) => Ok(value),
+        (field, "") => Ok(field),
+        (field, value) if field == value => Ok(field),
+        _ => Err(status::bad_field("after_cursor", "differs from feed-after-cursor")),
+    }
+}
+
+fn start(at: &pb::start::At) -> Result<Start, Failure> {
+    let yes = |field, set: bool, start| {
+        if set { Ok(start) } else { Err(status::bad_field(field, "must be true where it is set")) }
+    };
+    match at {
+        pb::start::At::Oldest(set) => yes("start.oldest", *set, Start::Oldest),
+        pb::start::At::Latest(set) => yes("start.latest", *set, Start::Latest),
+        pb::start::At::Seq(0) => Err(status::bad_field("start.seq", "the first event has seq 1")),
+        pb::start::At::Seq(seq) => Ok(Start::Seq(Seq::new(*seq))),
+        pb::start::At::Last(0) => Ok(Start::Latest),
+        pb::start::At::Last(count) => Ok(Start::Last(*count)),
+        pb::start::At::Time(time) => {
+            let time = convert::from_timestamp(*time);
+            if !time.is_valid() {
+                let problem = "outside the years 1 to 9999, or nanos out of range";
+                return Err(status::bad_field("start.time", problem));
+            }
+            Ok(Start::Time(time))
+        }
+    }
+}

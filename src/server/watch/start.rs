@@ -1,0 +1,139 @@
+//! From what was asked for to the seq that a watch begins with: the rows of the cursor table, and
+//! the jumps that `on_lost` makes of them.
+
+use super::machine::{Gap, GapReason};
+use super::request::{OnLost, Position, Request};
+use crate::eventlog::{CursorError, EventLog, ReadError, Start};
+use crate::record::{Bounds, Seq};
+use crate::server::facts;
+use crate::server::status::{self, Failure};
+
+/// Where a watch begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Resolved {
+    pub(super) start: Seq,
+    /// What is lost before it.
+    pub(super) gaps: Vec<Gap>,
+}
+
+impl Resolved {
+    fn at(start: Seq) -> Self {
+        Resolved { start, gaps: Vec::new() }
+    }
+}
+
+/// Finds the first seq of a watch.
+pub(super) async fn resolve(
+    log: &EventLog,
+    request: &Request,
+    retry_delay: std::time::Duration,
+) -> Result<Resolved, Failure> {
+    let (error, wanted) = match &request.position {
+        Position::After(cursor) => match log.resolve(*cursor) {
+            Ok(start) => return Ok(Resolved::at(start)),
+            Err(error) => (error, cursor.seq().next()),
+        },
+        Position::At(Start::Seq(seq)) if *seq > log.bounds().next() => {
+            (CursorError::Ahead { head: log.bounds().head }, *seq)
+        }
+        Position::At(start) => match log.start(start.clone(), &request.filter).await {
+            Ok(start) => return Ok(Resolved::at(start)),
+            Err(ReadError::Trimmed { from, oldest }) => {
+                (CursorError::Trimmed { oldest, missed: from.distance_to(oldest) }, from)
+            }
+            Err(error) => return Err(status::read(&error, &facts(log).await, retry_delay)),
+        },
+    };
+    match jump(&error, wanted, request.on_lost, &log.bounds()) {
+        Some(resolved) => Ok(resolved),
+        None => {
+            let facts = facts(log).await;
+            Err(match &request.position {
+                Position::After(_) => status::cursor(&error, &facts),
+                Position::At(_) => status::start(wanted, &error, &facts),
+            })
+        }
+    }
+}
+
+/// Where to go on instead; `None` = nowhere. `wanted` is the first seq that was asked for.
+fn jump(error: &CursorError, wanted: Seq, on_lost: OnLost, bounds: &Bounds) -> Option<Resolved> {
+    let start = match (on_lost, error) {
+        (OnLost::Fail, _) => return None,
+        (OnLost::Oldest, _) => bounds.oldest,
+        (OnLost::Latest, _) => bounds.next(),
+        (OnLost::LastCommon, CursorError::LogDiverged { last_common }) => {
+            last_common.next().max(bounds.oldest)
+        }
+        // Both histories are the same up to the head.
+        (OnLost::LastCommon, CursorError::Ahead { .. }) => bounds.next(),
+        (OnLost::LastCommon, CursorError::LogChanged | CursorError::Trimmed { .. }) => {
+            bounds.oldest
+        }
+    };
+    let unknown = |reason| Gap { from: Seq::ZERO, to: Seq::ZERO, reason };
+    let mut gaps = vec![match error {
+        CursorError::Trimmed { .. } => {
+            Gap { from: wanted, to: start.prev(), reason: GapReason::Trimmed }
+        }
+        CursorError::LogChanged => unknown(GapReason::LogChanged),
+        CursorError::LogDiverged { .. } => unknown(GapReason::LogDiverged),
+        CursorError::Ahead { .. } => unknown(GapReason::Ahead),
+    }];
+    if let (OnLost::LastCommon, CursorError::LogDiverged { last_common }) = (on_lost, error)
+        && last_common.next() < start
+    {
+        let from = last_common.next();
+        gaps.push(Gap { from, to: start.prev(), reason: GapReason::Trimmed });
+    }
+    Some(Resolved { start, gaps })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Generation, GenerationEntry, GenerationTable, Timestamp};
+
+    fn bounds(oldest: u64, head: u64) -> Bounds {
+        let entry = GenerationEntry {
+            generation: Generation { counter: 1, nonce: 1 },
+            first: Seq::FIRST,
+            since: Timestamp::EPOCH,
+            cause: "created".to_owned(),
+        };
+        let generations = GenerationTable::new(vec![entry]).unwrap();
+        Bounds { oldest: Seq::new(oldest), head: Seq::new(head), generations }
+    }
+
+    #[test]
+    fn every_jump_says_what_it_leaves_out() {
+        let s = Seq::new;
+        let zero = |reason| Gap { from: Seq::ZERO, to: Seq::ZERO, reason };
+        let trimmed = |from, to| Gap { from: s(from), to: s(to), reason: GapReason::Trimmed };
+        let trim = CursorError::Trimmed { oldest: s(10), missed: 5 };
+        let diverged = CursorError::LogDiverged { last_common: s(15) };
+        let far = CursorError::LogDiverged { last_common: s(3) };
+        let ahead = CursorError::Ahead { head: s(20) };
+        use GapReason::{Ahead, LogChanged, LogDiverged};
+        for (error, on_lost, start, gaps) in [
+            (&trim, OnLost::Oldest, 10, vec![trimmed(5, 9)]),
+            (&trim, OnLost::Latest, 21, vec![trimmed(5, 20)]),
+            (&trim, OnLost::LastCommon, 10, vec![trimmed(5, 9)]),
+            (&CursorError::LogChanged, OnLost::Oldest, 10, vec![zero(LogChanged)]),
+            (&CursorError::LogChanged, OnLost::Latest, 21, vec![zero(LogChanged)]),
+            (&CursorError::LogChanged, OnLost::LastCommon, 10, vec![zero(LogChanged)]),
+            (&diverged, OnLost::Oldest, 10, vec![zero(LogDiverged)]),
+            (&diverged, OnLost::Latest, 21, vec![zero(LogDiverged)]),
+            (&diverged, OnLost::LastCommon, 16, vec![zero(LogDiverged)]),
+            (&far, OnLost::LastCommon, 10, vec![zero(LogDiverged), trimmed(4, 9)]),
+            (&ahead, OnLost::Oldest, 10, vec![zero(Ahead)]),
+            (&ahead, OnLost::Latest, 21, vec![zero(Ahead)]),
+            (&ahead, OnLost::LastCommon, 21, vec![zero(Ahead)]),
+        ] {
+            let resolved = jump(error, s(5), on_lost, &bounds(10, 20));
+            let expected = Resolved { start: s(start), gaps };
+            assert_eq!(resolved, Some(expected), "{error:?} {on_lost:?}");
+            assert_eq!(jump(error, s(5), OnLost::Fail, &bounds(10, 20)), None);
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! A watch as a stream of encoded messages: the machine, a reader and the clock.
+//!
+//! Nothing is spawned and nothing is queued: the stream reads when HTTP/2 has room for more, so a
+//! slow client holds back its own watch and nothing else.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_core::Stream;
+use prost::Message;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, ReusableBoxFuture, WaitForCancellationFutureOwned};
+use tonic::Status;
+
+use super::CURSOR;
+use super::machine::{End, GapReason, Machine, Marker, Step};
+use crate::eventlog::{Delivery, EventLog, ReadError, Reader};
+use crate::record::{Seq, Timestamp};
+use crate::server::codec::Encoded;
+use crate::server::convert::{self, MarkerContext};
+use crate::server::facts;
+use crate::server::gauges::Permit;
+use crate::server::status::{self, Failure, LogFacts};
+
+/// Chunks without a match that one poll goes through before it lets others run.
+const CHUNKS_PER_POLL: u32 = 4;
+
+type ReadResult = (Reader, Result<Delivery, Box<(ReadError, LogFacts)>>);
+
+/// One watch.
+pub struct WatchStream {
+    machine: Machine,
+    log: EventLog,
+    /// Absent while it reads.
+    reader: Option<Reader>,
+    read: ReusableBoxFuture<'static, ReadResult>,
+    timers: Timers,
+    settings: Settings,
+    phase: Phase,
+    /// Why it is over.
+    reason: &'static str,
+    span: tracing::Span,
+    _permits: [Permit; 2],
+}
+
+/// What stays as it is for the life of a watch.
+pub(super) struct Settings {
+    /// Sends markers.
+    pub(super) markers: bool,
+    /// Trimmed or damaged ranges become gaps.
+    pub(super) skip_lost: bool,
+    /// Silence after which a heartbeat is due, with markers.
+    pub(super) heartbeat: Duration,
+    /// What a client is told to wait before it comes back.
+    pub(super) retry_delay: Duration,
+    /// When the client's time is over.
+    pub(super) deadline: Option<Instant>,
+    /// Cancelled when the server stops.
+    pub(super) stop: CancellationToken,
+}
+
+enum Phase {
+    Running,
+    /// CLOSING goes out, then the last status.
+    Closing,
+    Over,
+}
+
+/// What wakes a watch beside events.
+struct Timers {
+    silence: Pin<Box<Sleep>>,
+    /// `silence` counts from the last thing sent.
+    silence_is_set: bool,
+    deadline: Option<Pin<Box<Sleep>>>,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+/// Why a silent watch wakes.
+enum Alarm {
+    Stop,
+    Deadline,
+    Silence,
+}
+
+impl WatchStream {
+    pub(super) fn new(
+        machine: Machine,
+        log: EventLog,
+        reader: Reader,
+        settings: Settings,
+        permits: [Permit; 2],
+        span: tracing::Span,
+    ) -> Self {
+        let timers = Timers {
+            silence: Box::pin(sleep_until(Instant::now())),
+            silence_is_set: false,
+            deadline: settings.deadline.map(|at| Box::pin(sleep_until(at))),
+            stop: Box::pin(settings.stop.clone().cancelled_owned()),
+        };
+        WatchStream {
+            machine,
+            log,
+            reader: Some(reader),
+            read: ReusableBoxFuture::new(std::future::pending()),
+            timers,
+            settings,
+            phase: Phase::Running,
+            reason: "",
+            span,
+            _permits: permits,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Encoded, Status>>> {
+        let mut chunks = 0;
+        loop {
+            match self.machine.step(|| self.log.bounds().head) {
+                Step::Event(event) => return self.send(Encoded(event)),
+                Step::Marker(marker) => {
+                    let message = self.encode(marker);
+                    return self.send(message);
+                }
+                _ if matches!(self.phase, Phase::Closing) => {
+                    return self.fail("stopping", status::stopping(self.settings.retry_delay));
+                }
+                Step::End(end) => return self.end(end),
+                Step::Broken(what) => return self.fail("defect", status::defect(what)),
+                Step::Read { end } => {
+                    if let Some(alarm) = self.begin_read(end) {
+                        if let Some(last) = self.ring(alarm) {
+                            return last;
+                        }
+                        continue;
+                    }
+                    let Poll::Ready((reader, result)) = self.read.poll(cx) else {
+                        match self.timers.poll(cx, &self.settings) {
+                            Poll::Ready(alarm) => match self.ring(alarm) {
+                                Some(last) => return last,
+                                None => continue,
+                            },
+                            Poll::Pending => return Poll::Pending,
+                        }
+                    };
+                    self.reader = Some(reader);
+                    match result {
+                        Ok(delivery) => self.machine.deliver(delivery),
+                        Err(lost) => {
+                            if let Some(last) = self.lost(&lost.0, &lost.1) {
+                                return last;
+                            }
+                        }
+                    }
+                    chunks += 1;
+                    if chunks > CHUNKS_PER_POLL {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Starts a read unless one is on its way. Between two reads is also where a watch that never
+    /// falls silent looks at the clock.
+    fn begin_read(&mut self, end: Seq) -> Option<Alarm> {
+        self.reader.as_ref()?;
+        if self.settings.stop.is_cancelled() {
+            return Some(Alarm::Stop);
+        }
+        if self.settings.deadline.is_some_and(|at| at <= Instant::now()) {
+            return Some(Alarm::Deadline);
+        }
+        let reader = self.reader.take()?;
+        self.read.set(read(reader, end, self.log.clone()));
+        None
+    }
+
+    fn ring(&mut self, alarm: Alarm) -> Option<Poll<Option<Result<Encoded, Status>>>> {
+        match alarm {
+            Alarm::Silence => {
+                self.timers.silence_is_set = false;
+                self.machine.heartbeat();
+                None
+            }
+            Alarm::Deadline => Some(self.fail("deadline", status::deadline())),
+            Alarm::Stop => {
+                self.phase = Phase::Closing;
+                self.machine.close();
+                None
+            }
+        }
+    }
+
+    /// What was to be read is gone: a gap, or the end.
+    fn lost(
+        &mut self,
+        error: &ReadError,
+        facts: &LogFacts,
+    ) -> Option<Poll<Option<Result<Encoded, Status>>>> {
+        let next = self.machine.next();
+        let range_end = match error {
+            ReadError::Trimmed { oldest, .. } => Some((oldest.prev(), GapReason::Trimmed)),
+            ReadError::Damaged(damage) => Some((damage.to, GapReason::Damaged)),
+            _ => None,
+        }
+        // A range that does not reach the position would never let us past it.
+        .filter(|(to, _)| *to >= next);
+        // One that begins behind the position must not take along what can be read before it.
+        let begins_here = match error {
+            ReadError::Damaged(damage) => damage.from <= next,
+            _ => true,
+        };
+        let skip = self.settings.skip_lost && begins_here;
+        if let (true, Some((to, reason))) = (skip, range_end) {
+            let to = to.min(self.log.bounds().head);
+            self.machine.skip_gap(to, reason);
+            if let Some(reader) = &mut self.reader {
+                reader.jump(self.machine.next());
+            }
+            return None;
+        }
+        let mut failure = status::read(error, facts, self.settings.retry_delay);
+        if let Some((to, _)) = range_end {
+            failure = failure.with("resume_cursor", self.log.cursor(to));
+        }
+        Some(self.fail("read failed", failure))
+    }
+
+    fn encode(&self, marker: Marker) -> Encoded {
+        let context = MarkerContext {
+            cursor: self.log.cursor(marker.passed),
+            at: Timestamp::now(),
+            bounds: self.log.bounds(),
+            retry_delay: self.settings.retry_delay,
+        };
+        Encoded(convert::marker(marker, context).encode_to_vec().into())
+    }
+
+    fn send(&mut self, message: Encoded) -> Poll<Option<Result<Encoded, Status>>> {
+        self.timers.silence_is_set = false;
+        Poll::Ready(Some(Ok(message)))
+    }
+
+    fn end(&mut self, end: End) -> Poll<Option<Result<Encoded, Status>>> {
+        self.reason = match end {
+            End::Limit => "limit",
+            End::CaughtUp => "caught up",
+        };
+        self.phase = Phase::Over;
+        let cursor = self.log.cursor(self.machine.passed());
+        Poll::Ready(Some(Err(status::end_of_stream(CURSOR, &cursor))))
+    }
+
+    fn fail(
+        &mut self,
+        reason: &'static str,
+        failure: Failure,
+    ) -> Poll<Option<Result<Encoded, Status>>> {
+        self.reason = reason;
+        self.phase = Phase::Over;
+        let cursor = self.log.cursor(self.machine.passed());
+        Poll::Ready(Some(Err(failure.with_trailer(CURSOR, &cursor))))
+    }
+}
+
+impl Stream for WatchStream {
+    type Item = Result<Encoded, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if matches!(this.phase, Phase::Over) {
+            return Poll::Ready(None);
+        }
+        this.poll(cx)
+    }
+}
+
+impl WatchStream {
+    /// Why it ended. One that was dropped before its own end was cut by us or left by its client.
+    fn reason(&self) -> &'static str {
+        if matches!(self.phase, Phase::Over) {
+            self.reason
+        } else if self.settings.deadline.is_some_and(|at| at <= Instant::now()) {
+            "cut after its deadline"
+        } else if self.settings.stop.is_cancelled() {
+            "cut while stopping"
+        } else {
+            "client gone"
+        }
+    }
+}
+
+impl Drop for WatchStream {
+    fn drop(&mut self) {
+        tracing::info!(
+            parent: &self.span,
+            events = self.machine.delivered(),
+            passed = self.machine.passed().get(),
+            reason = self.reason(),
+            "watch ended"
+        );
+    }
+}
+
+impl Timers {
+    fn poll(&mut self, cx: &mut Context<'_>, settings: &Settings) -> Poll<Alarm> {
+        if self.stop.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Alarm::Stop);
+        }
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Alarm::Deadline);
+        }
+        if settings.markers {
+            if !self.silence_is_set {
+                self.silence.as_mut().reset(Instant::now() + settings.heartbeat);
+                self.silence_is_set = true;
+            }
+            if self.silence.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Alarm::Silence);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// One read, with what a failure has to tell.
+async fn read(mut reader: Reader, end: Seq, log: EventLog) -> ReadResult {
+    match reader.next(end).await {
+        Ok(delivery) => (reader, Ok(delivery)),
+        Err(error) => {
+            let facts = facts(&log).await;
+            (reader, Err(Box::new((error, facts))))
+        }
+    }
+}

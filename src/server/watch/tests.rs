@@ -1,0 +1,282 @@
+//! The machine without a network: positions, markers, limits, against a model.
+
+use bytes::Bytes;
+
+use super::machine::{
+    End, Gap, GapReason, Machine, Marker, News, Plan, SKIPPED_PER_HEARTBEAT, Step,
+};
+use crate::eventlog::Delivery;
+use crate::record::write_entry;
+use crate::record::{CursorMint, Event, Generation, Limits, LogId, Seq, Stamp, Timestamp};
+use crate::storage::Chunk;
+use crate::topic::{Filter, Pattern};
+
+fn s(seq: u64) -> Seq {
+    Seq::new(seq)
+}
+
+/// Every third event, beginning with seq 3, is on `b`; the others are on `a`.
+fn topic(seq: u64) -> &'static str {
+    if seq.is_multiple_of(3) { "b" } else { "a" }
+}
+
+fn entry(seq: u64, out: &mut Vec<u8>) {
+    let mint =
+        CursorMint::new(LogId::new(uuid::Uuid::from_u128(1)), Generation { counter: 1, nonce: 1 });
+    let mut part = Vec::new();
+    Event { topic: topic(seq), ..Event::default() }.write_client_part(&mut part);
+    let stamp = Stamp {
+        seq: s(seq),
+        mint: &mint,
+        appended_at: Timestamp::EPOCH,
+        fill_at: true,
+        fill_id: Some("id"),
+    };
+    write_entry(out, &part, &stamp);
+}
+
+fn chunk(first: u64, end: u64, complete: bool) -> Chunk {
+    let mut events = Vec::new();
+    for seq in first..end {
+        if complete || topic(seq) == "b" {
+            entry(seq, &mut events);
+        }
+    }
+    Chunk { first: s(first), end: s(end), events: events.into(), complete }
+}
+
+fn recent(chunk: Chunk) -> Delivery {
+    Delivery { chunk, is_recent: true }
+}
+
+fn only_b() -> Filter {
+    Filter::new(vec![Pattern::parse("b", &Limits::default()).unwrap()])
+}
+
+fn plan() -> Plan {
+    Plan {
+        filter: Filter::ALL,
+        start: s(1),
+        limit: None,
+        until: None,
+        markers: true,
+        gaps: Vec::new(),
+    }
+}
+
+fn seq_of(event: &Bytes) -> u64 {
+    Event::seq_of(event).unwrap().get()
+}
+
+/// One line a step.
+fn tell(step: &Step) -> String {
+    match step {
+        Step::Event(event) => format!("{}", seq_of(event)),
+        Step::Marker(Marker { news, passed }) => match news {
+            News::Gap(gap) => format!("Gap {}-{} at {passed}", gap.from, gap.to),
+            news => format!("{news:?} at {passed}"),
+        },
+        Step::Read { end } if *end == Seq::MAX => "read".to_owned(),
+        Step::Read { end } => format!("read below {end}"),
+        Step::End(end) => format!("{end:?}"),
+        Step::Broken(_) => "broken".to_owned(),
+    }
+}
+
+/// Runs until it wants to read or is over.
+fn run(machine: &mut Machine, head: u64) -> Vec<String> {
+    let mut told = Vec::new();
+    loop {
+        let step = machine.step(|| s(head));
+        told.push(tell(&step));
+        if !matches!(step, Step::Event(_) | Step::Marker(_)) {
+            return told;
+        }
+    }
+}
+
+#[test]
+fn an_empty_log_is_caught_up_and_goes_live() {
+    let mut machine = Machine::new(plan());
+    assert_eq!(run(&mut machine, 0), ["Resumed at 0", "CaughtUp at 0", "read"]);
+    machine.deliver(recent(chunk(1, 3, true)));
+    assert_eq!(run(&mut machine, 2), ["1", "2", "read"]);
+}
+
+#[test]
+fn replay_is_followed_by_caught_up_once() {
+    let mut machine = Machine::new(plan());
+    assert_eq!(run(&mut machine, 4), ["Resumed at 0", "read"]);
+    let stored = Delivery { chunk: chunk(1, 3, true), is_recent: false };
+    machine.deliver(stored);
+    assert_eq!(run(&mut machine, 4), ["1", "2", "read"]);
+    machine.deliver(recent(chunk(3, 5, true)));
+    assert_eq!(run(&mut machine, 4), ["3", "4", "CaughtUp at 4", "read"]);
+    machine.deliver(recent(chunk(5, 6, true)));
+    assert_eq!(run(&mut machine, 5), ["5", "read"]);
+    // Only now there is a place to fall behind from.
+    machine.deliver(Delivery { chunk: chunk(6, 7, true), is_recent: false });
+    assert_eq!(run(&mut machine, 8), ["FellBehind at 5", "6", "read"]);
+    machine.deliver(recent(chunk(7, 9, true)));
+    assert_eq!(run(&mut machine, 8), ["7", "8", "CaughtUp at 8", "read"]);
+}
+
+#[test]
+fn without_markers_nothing_is_told() {
+    let gaps = vec![Gap { from: s(1), to: s(4), reason: GapReason::Trimmed }];
+    let mut machine = Machine::new(Plan { markers: false, start: s(5), gaps, ..plan() });
+    assert_eq!(run(&mut machine, 5), ["read"]);
+    machine.deliver(Delivery { chunk: chunk(5, 6, true), is_recent: false });
+    machine.heartbeat();
+    machine.close();
+    assert_eq!(run(&mut machine, 5), ["5", "read"]);
+}
+
+#[test]
+fn gaps_at_the_start_come_before_resumed() {
+    let gaps = vec![Gap { from: s(2), to: s(4), reason: GapReason::Trimmed }];
+    let mut machine = Machine::new(Plan { start: s(5), gaps, ..plan() });
+    assert_eq!(run(&mut machine, 9), ["Gap 2-4 at 4", "Resumed at 4", "read"]);
+}
+
+#[test]
+fn a_limit_counts_what_is_delivered() {
+    let limit = Some(2);
+    let mut machine = Machine::new(Plan { filter: only_b(), limit, markers: false, ..plan() });
+    machine.step(|| s(9));
+    machine.deliver(recent(chunk(1, 10, true)));
+    assert_eq!(run(&mut machine, 9), ["3", "6", "Limit"]);
+    assert_eq!((machine.passed(), machine.delivered()), (s(6), 2));
+    // For ever.
+    assert_eq!(machine.step(|| s(99)), Step::End(End::Limit));
+}
+
+#[test]
+fn until_stops_at_the_head_of_the_beginning_whatever_comes_later() {
+    let mut machine = Machine::new(Plan { until: Some(s(4)), ..plan() });
+    assert_eq!(run(&mut machine, 4), ["Resumed at 0", "read below 5"]);
+    machine.deliver(recent(chunk(1, 5, true)));
+    assert_eq!(run(&mut machine, 50), ["1", "2", "3", "4", "CaughtUp at 4", "CaughtUp"]);
+
+    let mut machine = Machine::new(Plan { until: Some(s(4)), start: s(5), ..plan() });
+    assert_eq!(run(&mut machine, 50), ["Resumed at 4", "CaughtUp at 4", "CaughtUp"]);
+    let mut machine = Machine::new(Plan { until: Some(s(4)), limit: Some(4), ..plan() });
+    machine.step(|| s(4));
+    machine.deliver(recent(chunk(1, 5, true)));
+    assert_eq!(run(&mut machine, 50), ["1", "2", "3", "4", "Limit"]);
+}
+
+#[test]
+fn a_filter_passes_what_it_skips_in_whole_and_in_thinned_chunks() {
+    for complete in [true, false] {
+        let mut machine = Machine::new(Plan { filter: only_b(), markers: false, ..plan() });
+        machine.step(|| s(10));
+        machine.deliver(recent(chunk(1, 6, complete)));
+        assert_eq!(run(&mut machine, 10), ["3", "read"]);
+        assert_eq!(machine.passed(), s(5));
+        machine.deliver(recent(chunk(6, 9, complete)));
+        assert_eq!(run(&mut machine, 10), ["6", "read"]);
+        assert_eq!(machine.next(), s(9));
+    }
+    // A run that is known not to match.
+    let mut machine = Machine::new(Plan { filter: only_b(), markers: false, ..plan() });
+    machine.step(|| s(10));
+    let nothing = Chunk { first: s(1), end: s(500), events: Bytes::new(), complete: false };
+    machine.deliver(recent(nothing));
+    assert_eq!(run(&mut machine, 600), ["read"]);
+    assert_eq!(machine.passed(), s(499));
+}
+
+#[test]
+fn skipped_events_are_told_in_the_middle_of_a_chunk_too() {
+    let filter = Filter::new(vec![Pattern::parse("c", &Limits::default()).unwrap()]);
+    let mut machine = Machine::new(Plan { filter, ..plan() });
+    machine.step(|| s(25_000));
+    machine.step(|| s(25_000));
+    machine.deliver(recent(chunk(1, 25_001, true)));
+    let told = run(&mut machine, 30_000);
+    assert_eq!(told, ["Heartbeat at 10000", "Heartbeat at 20000", "read"]);
+    // What was skipped before counts: 5,000 and 5,000 more.
+    let nothing = Chunk { first: s(25_001), end: s(30_001), events: Bytes::new(), complete: false };
+    machine.deliver(recent(nothing));
+    assert_eq!(run(&mut machine, 40_000), ["Heartbeat at 30000", "read"]);
+    assert_eq!(SKIPPED_PER_HEARTBEAT, 10_000);
+}
+
+#[test]
+fn a_gap_under_way_is_told_once_and_passed() {
+    let mut machine = Machine::new(plan());
+    run(&mut machine, 9);
+    machine.deliver(recent(chunk(1, 3, true)));
+    run(&mut machine, 9);
+    machine.skip_gap(s(6), GapReason::Damaged);
+    assert_eq!(run(&mut machine, 9), ["Gap 3-6 at 6", "read"]);
+    machine.deliver(recent(chunk(7, 10, true)));
+    assert_eq!(run(&mut machine, 9), ["7", "8", "9", "CaughtUp at 9", "read"]);
+}
+
+#[test]
+fn a_heartbeat_and_the_closing_stand_where_the_position_is() {
+    let mut machine = Machine::new(plan());
+    run(&mut machine, 2);
+    machine.deliver(recent(chunk(1, 3, true)));
+    run(&mut machine, 2);
+    machine.heartbeat();
+    machine.close();
+    assert_eq!(run(&mut machine, 2), ["Heartbeat at 2", "Closing at 2", "read"]);
+}
+
+#[test]
+fn a_chunk_that_is_not_what_it_says_is_broken() {
+    for (name, broken) in [
+        ("too few", Chunk { end: s(6), ..chunk(1, 5, true) }),
+        ("too many", Chunk { end: s(4), ..chunk(1, 5, true) }),
+        ("not an entry", Chunk { events: Bytes::from_static(b"\xff\xff"), ..chunk(1, 5, true) }),
+        ("outside", Chunk { first: s(1), end: s(3), ..chunk(1, 5, false) }),
+    ] {
+        let filter = if broken.complete { Filter::ALL } else { only_b() };
+        let mut machine = Machine::new(Plan { markers: false, filter, ..plan() });
+        machine.step(|| s(9));
+        machine.deliver(recent(broken));
+        assert_eq!(run(&mut machine, 9).last().unwrap(), "broken", "{name}");
+    }
+}
+
+proptest::proptest! {
+    /// However the log is cut into chunks: events in order, each matching one once.
+    #[test]
+    fn any_chunking_gives_the_same_events(
+        cuts in proptest::collection::vec((1u64..40, proptest::bool::ANY, proptest::bool::ANY), 1..20),
+        filtered in proptest::bool::ANY,
+        limit in 0u64..60,
+    ) {
+        let filter = if filtered { only_b() } else { Filter::ALL };
+        let limit = (limit > 0).then_some(limit);
+        let mut machine = Machine::new(Plan { filter, limit, ..plan() });
+        let head: u64 = cuts.iter().map(|(len, ..)| len).sum();
+        let mut got = Vec::new();
+        let mut passed = 0;
+        let mut cuts = cuts.into_iter();
+        loop {
+            match machine.step(|| s(head)) {
+                Step::Event(event) => got.push(seq_of(&event)),
+                Step::Marker(marker) => {
+                    proptest::prop_assert!(marker.passed >= s(got.last().copied().unwrap_or(0)));
+                    proptest::prop_assert!(marker.passed.get() >= passed);
+                    passed = marker.passed.get();
+                }
+                Step::Read { .. } => {
+                    let Some((len, complete, is_recent)) = cuts.next() else { break };
+                    let first = machine.next().get();
+                    let chunk = chunk(first, first + len, complete || !filtered);
+                    machine.deliver(Delivery { chunk, is_recent });
+                }
+                Step::End(_) => break,
+                Step::Broken(what) => proptest::prop_assert!(false, "{}", what),
+            }
+        }
+        let all = (1..=head).filter(|&seq| !filtered || topic(seq) == "b");
+        let expected: Vec<_> = all.take(limit.map_or(usize::MAX, |n| n as usize)).collect();
+        proptest::prop_assert_eq!(got, expected);
+    }
+}

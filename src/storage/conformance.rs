@@ -1,0 +1,51 @@
+//! What every engine must do, as tests that any engine can be put to.
+//!
+//! An engine brings a [`Factory`]; [`run`] puts it to every case, each with a log of its own, and
+//! panics with the case's name where one fails. A case that only some engines could pass does not
+//! belong here.
+
+mod cases;
+mod support;
+
+use std::sync::Arc;
+
+use super::{Engine, Recovered};
+
+/// An engine and what it recovered.
+pub struct Opened {
+    /// Open.
+    pub engine: Arc<dyn Engine>,
+    /// As the engine's own open function returned it.
+    pub recovered: Recovered,
+}
+
+/// How a log is left before it is opened again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reopen {
+    /// `close` was called.
+    Clean,
+    /// The process died: everything that was not durable is gone.
+    Crash,
+}
+
+/// Makes one log, and opens it again.
+pub trait Factory {
+    /// Makes an empty log. Called once.
+    fn create(&mut self) -> Opened;
+
+    /// Opens the log again. For [`Reopen::Clean`] the suite has called `close`; it holds no other
+    /// handle on `engine` than the one given here.
+    fn reopen(&mut self, engine: Arc<dyn Engine>, how: Reopen) -> Opened;
+}
+
+/// Puts an engine to every case; `make` gives a factory for a new log each time.
+pub fn run<F: Factory>(make: impl Fn() -> F) {
+    for (name, case) in cases::all::<F>() {
+        // Seen only when a test fails.
+        println!("conformance: {name}");
+        case(&mut make());
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! The slot files of a journal: which exist, which are free, and how another is had.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use crate::storage::{StoreError, disk::Disk};
+
+/// Sizes of the journal.
+#[derive(Clone, Debug)]
+pub struct JournalOptions {
+    /// Bytes of one slot.
+    pub slot_bytes: u64,
+    /// Most slot files.
+    pub max_slots: usize,
+    /// Bytes on the file system that are left to others.
+    pub min_free_bytes: u64,
+}
+
+/// A slot file that holds nothing of the log.
+#[derive(Debug)]
+pub struct FreeSlot {
+    /// Where.
+    pub path: PathBuf,
+    /// Open for reading and writing.
+    pub file: File,
+}
+
+/// The slot files of a journal directory: which exist, which are free.
+#[derive(Debug)]
+pub struct SlotSet {
+    dir: PathBuf,
+    disk: Disk,
+    pub(super) options: JournalOptions,
+    free: Vec<FreeSlot>,
+    /// Files that exist, free or in use.
+    files: usize,
+}
+
+impl SlotSet {
+    /// `files` slot files exist, of which `free` hold nothing.
+    pub fn new(
+        dir: PathBuf,
+        disk: Disk,
+        options: JournalOptions,
+        free: Vec<FreeSlot>,
+        files: usize,
+    ) -> SlotSet {
+        SlotSet { dir, disk, options, free, files }
+    }
+
+    /// Files that exist.
+    pub fn files(&self) -> usize {
+        self.files
+    }
+
+    /// Whether a free slot is at hand or may be allocated.
+    pub fn can_take(&self) -> bool {
+        !self.free.is_empty() || self.files < self.options.max_slots
+    }
+
+    /// Gives back a file that nobody reads any more.
+    pub fn give_back(&mut self, slot: FreeSlot) {
+        self.free.push(slot);
+    }
+
+    /// A free slot, allocated if need be.
+    ///
+    /// # Errors
+    /// [`StoreError::DiskFull`] when its space, or the reserve, is not there.
+    pub fn take(&mut self) -> Result<FreeSlot, StoreError> {
+        if let Some(slot) = self.free.pop() {
+            return Ok(slot);
+        }
+        let available_bytes = self.disk.available(&self.dir)?;
+        let needed_bytes = self.options.slot_bytes + self.options.min_free_bytes;
+        if available_bytes < needed_bytes {
+            return Err(StoreError::DiskFull { available_bytes, needed_bytes });
+        }
+        let path = self.unused_path();
+        match self.disk.allocate(&path, self.options.slot_bytes) {
+            Ok(()) => {}
+            Err(StoreError::Io { source, .. })
+                if matches!(
+                    source.kind(),
+                    std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+                ) =>
+            {
+                return Err(StoreError::DiskFull { available_bytes, needed_bytes });
+            }
+            Err(error) => return Err(error),
+        }
+        let file = self.disk.open(&path)?;
+        self.files += 1;
+        Ok(FreeSlot { path, file })
+    }
+
+    /// A free slot to begin in. The reserve and the bound on slots are for a log that runs: one that
+    /// cannot be opened could not be trimmed either.
+    pub(super) fn take_at_start(&mut self) -> Result<FreeSlot, StoreError> {
+        let min_free_bytes = std::mem::take(&mut self.options.min_free_bytes);
+        let taken = self.take();
+        self.options.min_free_bytes = min_free_bytes;
+        taken
+    }
+
+    /// A free slot for a roll. The last one is taken only while the disk has room to seal another:
+    /// a log on a full disk must find a slot when it is opened again, or nobody could trim it.
+    pub(super) fn take_for_roll(&mut self) -> Result<FreeSlot, StoreError> {
+        if self.free.len() == 1 {
+            let available_bytes = self.disk.available(&self.dir)?;
+            let needed_bytes = sealing_bytes(self.options.slot_bytes);
+            if available_bytes < needed_bytes {
+                return Err(StoreError::DiskFull { available_bytes, needed_bytes });
+            }
+        }
+        self.take()
+    }
+
+    /// A name that no file has: an allocation replaces what lies under its name.
+    fn unused_path(&self) -> PathBuf {
+        let mut n = self.files + 1;
+        loop {
+            let path = self.dir.join(slot_name(n));
+            if !path.exists() {
+                return path;
+            }
+            n += 1;
+        }
+    }
+}
+
+/// Bytes on disk that sealing so many bytes of events may take.
+pub(crate) fn sealing_bytes(raw_bytes: u64) -> u64 {
+    raw_bytes + raw_bytes / 4 + (8 << 20)
+}
+
+/// Name of the `n`th slot file, from 1.
+pub fn slot_name(n: usize) -> String {
+    format!("slot-{n:04}")
+}
+
+/// Opens a slot file.
+///
+/// # Errors
+/// I/O.
+pub fn open_slot(disk: &Disk, path: &Path) -> Result<FreeSlot, StoreError> {
+    Ok(FreeSlot { path: path.to_owned(), file: disk.open(path)? })
+}

@@ -1,0 +1,199 @@
+//! Questions other than "what comes next": by time, by topic, by fingerprint, by size.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use super::{LocalEngine, View, lock};
+use crate::record::{Event, Events, Facts, Fingerprint, Seq, Timestamp};
+use crate::storage::journal::Slot;
+use crate::storage::{Damage, StoreError, TopicStats};
+
+type Topics = BTreeMap<Arc<str>, TopicStats>;
+
+/// Topics of unsealed slots, counted as far as somebody has asked; appends pay nothing for it.
+#[derive(Default)]
+pub(super) struct Summaries(Mutex<BTreeMap<u64, Summary>>);
+
+#[derive(Default)]
+struct Summary {
+    /// Counted below this seq.
+    upto: Seq,
+    topics: Topics,
+}
+
+impl LocalEngine {
+    pub(super) fn find_time(&self, time: Timestamp) -> Result<Seq, StoreError> {
+        self.on_view(|view| self.find_time_in(view, time))
+    }
+
+    fn find_time_in(&self, view: &View, time: Timestamp) -> Result<Seq, StoreError> {
+        let bounds = self.current_bounds();
+        let at = view.segments.partition_point(|segment| segment.last_at() < time);
+        if let Some(segment) = view.segments.get(at) {
+            let found = self.cache.seek_time(&self.lease(segment)?, time)?;
+            return Ok(found.max(bounds.oldest).min(bounds.next()));
+        }
+        let sealed = view.sealed_end().unwrap_or(Seq::FIRST);
+        let frame = view.slots.iter().find_map(|slot| slot.seek_time(time));
+        let found = frame.map_or(bounds.next(), |frame| frame.first.max(sealed));
+        Ok(found.max(bounds.oldest).min(bounds.next()))
+    }
+
+    pub(super) fn find_time_of(&self, seq: Seq) -> Result<Timestamp, StoreError> {
+        self.on_view(|view| self.find_time_of_in(view, seq))
+    }
+
+    fn find_time_of_in(&self, view: &View, seq: Seq) -> Result<Timestamp, StoreError> {
+        let bounds = self.current_bounds();
+        if seq < bounds.oldest {
+            return Err(StoreError::Trimmed { oldest: bounds.oldest });
+        }
+        if seq > bounds.head {
+            return Err(StoreError::Invalid("the seq is beyond the head"));
+        }
+        if let Some(segment) = view.segments.iter().find(|segment| segment.contains(seq)) {
+            return self.cache.time_of(&self.lease(segment)?, seq);
+        }
+        let frame = view.slots.iter().find_map(|slot| slot.frame_of(seq));
+        frame.map(|frame| frame.appended_at).ok_or(StoreError::Damaged(Damage {
+            from: seq,
+            to: seq,
+            file: self.dir.clone(),
+            detail: "no segment or slot holds this event".to_owned(),
+        }))
+    }
+
+    pub(super) fn count_topics(&self) -> Result<Topics, StoreError> {
+        self.on_view(|view| self.count_topics_in(view))
+    }
+
+    fn count_topics_in(&self, view: &View) -> Result<Topics, StoreError> {
+        let bounds = self.current_bounds();
+        let mut all = Topics::new();
+        for segment in view.segments.iter().filter(|segment| segment.end() > bounds.oldest) {
+            if segment.first() >= bounds.oldest {
+                segment.topics().iter().for_each(|(topic, stats)| add(&mut all, topic, *stats));
+            } else {
+                let lease = self.lease(segment)?;
+                let part = self.cache.topics_from(&lease, bounds.oldest)?;
+                part.iter().for_each(|(topic, stats)| add(&mut all, topic, *stats));
+            }
+        }
+        let from = view.sealed_end().unwrap_or(Seq::FIRST).max(bounds.oldest);
+        let mut summaries = lock(&self.summaries.0);
+        summaries.retain(|number, _| view.slots.iter().any(|s| s.header().number == *number));
+        for slot in &view.slots {
+            if from > slot.first() {
+                // Partly sealed or trimmed: count what is left.
+                let mut rest = Summary { upto: from, topics: Topics::new() };
+                count(slot, &mut rest)?;
+                rest.topics.iter().for_each(|(topic, stats)| add(&mut all, topic, *stats));
+                continue;
+            }
+            let summary = summaries
+                .entry(slot.header().number)
+                .or_insert_with(|| Summary { upto: slot.first(), topics: Topics::new() });
+            count(slot, summary)?;
+            summary.topics.iter().for_each(|(topic, stats)| add(&mut all, topic, *stats));
+        }
+        Ok(all)
+    }
+
+    pub(super) fn visit_fingerprints(
+        &self,
+        from: Seq,
+        visit: &mut dyn FnMut(Seq, Fingerprint) -> bool,
+    ) -> Result<(), StoreError> {
+        // All leases first: a visit can't be taken back.
+        let (view, leases) = self.on_view(|view| {
+            let leases: Result<Vec<_>, _> = view.segments.iter().map(|s| self.lease(s)).collect();
+            Ok((view.clone(), leases?))
+        })?;
+        let sealed = view.sealed_end().unwrap_or(Seq::FIRST);
+        let from = from.max(self.current_bounds().oldest);
+        for slot in view.slots.iter().rev() {
+            let mut found = Vec::new();
+            each_event(slot, from.max(sealed), slot.end(), |facts, event| {
+                if facts.has_client_id {
+                    let part = event.get(..facts.client_len).unwrap_or(event);
+                    found.push((facts.seq, self.key.fingerprint(part)));
+                }
+            })?;
+            if found.into_iter().rev().any(|(seq, fingerprint)| !visit(seq, fingerprint)) {
+                return Ok(());
+            }
+        }
+        for lease in leases.iter().rev() {
+            if !lease.fingerprints(from, visit)? || lease.first() <= from {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn find_trim_point(&self, bytes: u64, limit: Seq) -> Seq {
+        let mut freed = 0;
+        let mut point = self.current_bounds().oldest;
+        for segment in &self.view().segments {
+            if freed >= bytes || segment.end() > limit {
+                break;
+            }
+            freed += segment.disk_bytes();
+            point = point.max(segment.end());
+        }
+        point
+    }
+}
+
+fn add(all: &mut Topics, topic: &Arc<str>, stats: TopicStats) {
+    let sum = all.entry(Arc::clone(topic)).or_default();
+    sum.events += stats.events;
+    if stats.last_seq >= sum.last_seq {
+        (sum.last_seq, sum.last_at) = (stats.last_seq, stats.last_at);
+    }
+}
+
+/// Goes on counting where the summary ends.
+fn count(slot: &Slot, summary: &mut Summary) -> Result<(), StoreError> {
+    // Events may come in meanwhile: they count next time.
+    let end = slot.end();
+    let Summary { upto, topics } = summary;
+    each_event(slot, *upto, end, |facts, event| {
+        *upto = facts.seq.next();
+        let topic = Event::topic_of(event).unwrap_or_default();
+        let one = TopicStats { events: 1, last_seq: facts.seq, last_at: facts.appended_at };
+        match topics.get_mut(topic) {
+            Some(sum) => {
+                sum.events += 1;
+                (sum.last_seq, sum.last_at) = (one.last_seq, one.last_at);
+            }
+            None => {
+                topics.insert(Arc::from(topic), one);
+            }
+        }
+    })
+}
+
+fn each_event(
+    slot: &Slot,
+    from: Seq,
+    end: Seq,
+    mut visit: impl FnMut(&Facts<'_>, &[u8]),
+) -> Result<(), StoreError> {
+    let mut at = from.max(slot.first());
+    while at < end {
+        let chunk = slot.read(at, end)?;
+        for event in Events::new(&chunk.events) {
+            let event = event.map_err(|error| malformed(slot, at, &error))?;
+            let facts = Facts::scan(event).map_err(|error| malformed(slot, at, &error))?;
+            visit(&facts, event);
+        }
+        at = chunk.end;
+    }
+    Ok(())
+}
+
+fn malformed(slot: &Slot, seq: Seq, error: &dyn std::error::Error) -> StoreError {
+    let (file, detail) = (slot.path().to_owned(), error.to_string());
+    StoreError::Damaged(Damage { from: seq, to: seq, file, detail })
+}

@@ -1,0 +1,153 @@
+//! The threads behind the engine: one marks pauses, one seals. Both hold it weakly, so that
+//! dropping the engine ends them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{LocalEngine, Signals, Trouble, Work, lock};
+use crate::storage::StoreError;
+use crate::storage::journal::chain;
+
+/// How often the sealer looks for slots that have grown old and tries again after trouble, and the
+/// marker looks after the sealer.
+const POLL: Duration = Duration::from_secs(1);
+
+/// How often a thread that is to end is looked at.
+const JOIN_POLL: Duration = Duration::from_millis(2);
+
+impl LocalEngine {
+    /// Starts the threads.
+    pub(super) fn start_threads(self: &Arc<Self>) -> Result<(), StoreError> {
+        let spawn = |name: &str, run: fn(&Weak<LocalEngine>, &Work)| {
+            let (engine, work) = (Arc::downgrade(self), Arc::clone(&self.work));
+            thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(move || run(&engine, &work))
+                .map_err(StoreError::io("start a thread for", &self.dir))
+        };
+        let threads =
+            vec![spawn("tailmark-mark", run_marker)?, spawn("tailmark-seal", run_sealer)?];
+        *lock(&self.threads) = threads;
+        self.work.signal(|signals| signals.seal = true);
+        Ok(())
+    }
+
+    pub(super) fn join_threads(&self) {
+        let begun = Instant::now();
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
+            // A build under way is waited for; one that hangs inside sled must not keep the daemon
+            // from ending: what it was building is built again at the next start.
+            while !thread.is_finished() && begun.elapsed() < self.options.seal_timeout {
+                thread::sleep(JOIN_POLL);
+            }
+            if !thread.is_finished() {
+                tracing::error!(thread = thread.thread().name(), "left behind: it does not end");
+            } else if thread.thread().id() != thread::current().id() {
+                // A thread that panicked has nothing left to say; its work is found at the start.
+                let _ = thread.join();
+            }
+        }
+    }
+
+    /// Notes that everything so far was synced. `true` when it is noted.
+    fn mark_pause(&self, seen: u64) -> bool {
+        let mut journal = lock(&self.journal);
+        if self.work.appends.load(Ordering::SeqCst) != seen {
+            return false;
+        }
+        lock(&self.work.signals).mark = false;
+        if let Err(error) = journal.mark() {
+            tracing::error!(error = %chain(&error), "cannot mark a pause");
+            self.note_broken(&journal);
+        }
+        true
+    }
+}
+
+/// Waits until `wanted`, for `timeout` at most; `false` when the engine is closing.
+fn wait(work: &Work, timeout: Duration, wanted: impl Fn(&Signals) -> bool) -> bool {
+    let signals = lock(&work.signals);
+    let waited = work
+        .changed
+        .wait_timeout_while(signals, timeout, |signals| !work.is_closing() && !wanted(signals));
+    drop(waited.unwrap_or_else(PoisonError::into_inner));
+    !work.is_closing()
+}
+
+fn run_marker(engine: &Weak<LocalEngine>, work: &Work) {
+    let mut watchdog = Watchdog::default();
+    while wait(work, POLL, |signals| signals.mark) {
+        let Some(pause) = engine.upgrade().map(|engine| {
+            watchdog.look(&engine);
+            engine.options.mark_after
+        }) else {
+            return;
+        };
+        if !lock(&work.signals).mark {
+            continue;
+        }
+        let seen = work.appends.load(Ordering::SeqCst);
+        if !wait(work, pause, |_| false) {
+            return;
+        }
+        let Some(engine) = engine.upgrade() else { return };
+        engine.mark_pause(seen);
+    }
+}
+
+fn run_sealer(engine: &Weak<LocalEngine>, work: &Work) {
+    while wait(work, POLL, |signals| signals.seal) {
+        lock(&work.signals).seal = false;
+        let Some(engine) = engine.upgrade() else { return };
+        let pass = || engine.seal_pass().and_then(|()| engine.store_slot_files());
+        // Whoever waits for a slot must hear of it, whatever happens here.
+        let result = catch_unwind(AssertUnwindSafe(pass)).unwrap_or_else(|_| {
+            Err(StoreError::Busy { reason: "the sealing thread panicked".to_owned() })
+        });
+        match result {
+            Ok(()) => *lock(&work.trouble) = None,
+            Err(error) => engine.note_trouble(&error),
+        }
+        engine.slot_freed.notify_all();
+        if lock(&work.trouble).is_some() {
+            drop(engine);
+            wait(work, POLL, |_| false);
+        }
+    }
+}
+
+/// Notices that sealing hangs: sled can wait for ever inside a flush.
+struct Watchdog {
+    beats: u64,
+    since: Instant,
+}
+
+impl Default for Watchdog {
+    fn default() -> Self {
+        Watchdog { beats: 0, since: Instant::now() }
+    }
+}
+
+impl Watchdog {
+    fn look(&mut self, engine: &LocalEngine) {
+        let beats = lock(&engine.work.sealing).as_ref().map(|progress| progress.beats());
+        let Some(beats) = beats.filter(|beats| *beats == self.beats) else {
+            self.beats = beats.unwrap_or_default();
+            self.since = Instant::now();
+            return;
+        };
+        let stuck = self.since.elapsed();
+        if stuck < engine.options.seal_timeout {
+            return;
+        }
+        let mut trouble = lock(&engine.work.trouble);
+        if trouble.is_none() {
+            let reason = format!("no progress for {} s after step {beats}", stuck.as_secs());
+            tracing::error!(%reason, "sealing hangs; appends go on while there are slots");
+            *trouble = Some(Trouble::Other(reason));
+        }
+    }
+}

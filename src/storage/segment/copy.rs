@@ -1,0 +1,50 @@
+//! Copies of databases: opening a sled database writes to it, so what must not change, because it
+//! is being examined or is damaged, is opened as a copy.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::open::list_files;
+use super::{DB, Segment, dir};
+use crate::storage::StoreError;
+
+/// A copied database directory, deleted with this, or by [`super::clean`] after a crash.
+pub(super) struct Copy(PathBuf);
+
+impl Copy {
+    pub(super) fn of(segment: &Segment, scratch: &Path) -> Result<Copy, StoreError> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = dir::tmp_name(segment.first(), segment.revision());
+        let name = format!("{name}.copy-{}-{number}", std::process::id());
+        let copy = Copy(scratch.join(name));
+        dir::remove_if_there(&copy.0)?;
+        fs::create_dir_all(&copy.0).map_err(StoreError::io("create", &copy.0))?;
+        let source = segment.dir().join(DB);
+        let files = match list_files(&source) {
+            Ok(files) => files,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(segment.damage_of_all(&source, "it is missing").into());
+            }
+            Err(error) => return Err(StoreError::io("list", &source)(error)),
+        };
+        for (name, path) in files {
+            fs::copy(&path, copy.0.join(name)).map_err(StoreError::io("copy", &path))?;
+        }
+        Ok(copy)
+    }
+}
+
+impl Copy {
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        // Nothing but a copy in a scratch directory.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

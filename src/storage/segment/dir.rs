@@ -1,0 +1,178 @@
+//! Directories of segments: names, syncing, moving away, and what is there at start.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Segment;
+use crate::record::Seq;
+use crate::storage::{Damage, StoreError};
+
+const TMP: &str = ".tmp-";
+const TRASH: &str = "trash-";
+
+/// `<first seq, 20 digits>-<revision>`.
+pub(super) fn name(first: Seq, revision: u32) -> String {
+    format!("{:020}-{revision}", first.get())
+}
+
+/// The name of the directory in which that segment is built.
+pub(super) fn tmp_name(first: Seq, revision: u32) -> String {
+    format!("{TMP}{}", name(first, revision))
+}
+
+/// What a segment's directory is called by; `None` for any other name.
+pub(super) fn parse_name(dir: &Path) -> Option<(Seq, u32)> {
+    let text = dir.file_name()?.to_str()?;
+    let (first, revision) = text.split_once('-')?;
+    let parsed = (Seq::new(first.parse().ok()?), revision.parse().ok()?);
+    (name(parsed.0, parsed.1) == text).then_some(parsed)
+}
+
+/// Makes what was created, renamed or removed in `dir` survive a power loss.
+pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    File::open(dir).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", dir))
+}
+
+/// Makes a file's bytes survive a power loss.
+pub(super) fn sync_file(path: &Path) -> Result<(), StoreError> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", path))
+}
+
+/// Deletes a directory if it is there.
+pub(super) fn remove_if_there(dir: &Path) -> Result<(), StoreError> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(StoreError::io("delete", dir)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Moves a segment's directory away for good: after this it is never read again, not even after a
+/// power loss. Answers where it is now, for [`delete`]. The caller makes sure that nobody reads it
+/// ([`super::Cache::discard`] does).
+///
+/// # Errors
+/// I/O.
+pub fn trash(dir: &Path) -> Result<PathBuf, StoreError> {
+    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
+        return Err(StoreError::Invalid("a segment's directory has a parent and a name"));
+    };
+    let mut attempt = 0u32;
+    let target = loop {
+        let target = parent.join(format!("{TRASH}{}.{attempt}", name.to_string_lossy()));
+        if !target.exists() {
+            break target;
+        }
+        attempt += 1;
+    };
+    fs::rename(dir, &target).map_err(StoreError::io("move away", dir))?;
+    sync_dir(parent)?;
+    Ok(target)
+}
+
+/// Deletes what [`trash`] moved away.
+///
+/// # Errors
+/// I/O; [`clean`] deletes it at the next start.
+pub fn delete(trashed: &Path) -> Result<(), StoreError> {
+    remove_if_there(trashed)
+}
+
+/// Deletes what was half built or half deleted at a crash; answers how many directories.
+///
+/// # Errors
+/// I/O.
+pub fn clean(parent: &Path) -> Result<usize, StoreError> {
+    let mut removed = 0;
+    for path in list(parent)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(TMP) || name.starts_with(TRASH) {
+            remove_if_there(&path)?;
+            removed += 1;
+        }
+    }
+    if removed > 0 {
+        sync_dir(parent)?;
+    }
+    Ok(removed)
+}
+
+fn list(parent: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let read = || -> std::io::Result<Vec<PathBuf>> {
+        fs::read_dir(parent)?.map(|entry| entry.map(|entry| entry.path())).collect()
+    };
+    let mut paths = read().map_err(StoreError::io("list", parent))?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// What lies in a directory of segments.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// The segments to read from, in order, none overlapping another.
+    pub segments: Vec<Arc<Segment>>,
+    /// Segments whose events are all in one of a higher revision; may be moved away.
+    pub superseded: Vec<Arc<Segment>>,
+    /// Segments that overlap another without either covering the other: never happens by itself.
+    pub overlapping: Vec<Arc<Segment>>,
+    /// Footers that cannot be read.
+    pub damaged: Vec<Damage>,
+    /// Ranges `from..end` between neighbours that no segment holds.
+    pub holes: Vec<(Seq, Seq)>,
+    /// Names that mean nothing here.
+    pub unknown: Vec<PathBuf>,
+}
+
+/// Reads the footers of all segments in `parent`. Where two hold the same events, the highest valid
+/// revision wins.
+///
+/// # Errors
+/// I/O, and [`StoreError::Format`] when another version wrote one. A damaged footer is reported in
+/// the answer.
+pub fn scan(parent: &Path) -> Result<Scan, StoreError> {
+    let mut scan = Scan::default();
+    let mut found = Vec::new();
+    for path in list(parent)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(TMP) || name.starts_with(TRASH) {
+            continue;
+        }
+        if parse_name(&path).is_none() {
+            scan.unknown.push(path);
+            continue;
+        }
+        match Segment::load(&path) {
+            Ok(segment) => found.push(Arc::new(segment)),
+            Err(StoreError::Damaged(damage)) => scan.damaged.push(damage),
+            Err(other) => return Err(other),
+        }
+    }
+    // Newest first, and of equal revisions the longer, so that what covers comes before what it
+    // covers.
+    found.sort_by_key(|s| {
+        (std::cmp::Reverse((s.revision(), s.first().distance_to(s.end()))), s.first())
+    });
+    for segment in found {
+        let mut overlaps = scan
+            .segments
+            .iter()
+            .filter(|kept| kept.first() < segment.end() && segment.first() < kept.end());
+        match overlaps.next() {
+            None => scan.segments.push(segment),
+            Some(kept) if kept.first() <= segment.first() && segment.end() <= kept.end() => {
+                scan.superseded.push(segment);
+            }
+            Some(_) => scan.overlapping.push(segment),
+        }
+    }
+    scan.segments.sort_by_key(|segment| segment.first());
+    scan.holes = scan
+        .segments
+        .windows(2)
+        .filter(|pair| pair[0].end() < pair[1].first())
+        .map(|pair| (pair[0].end(), pair[1].first()))
+        .collect();
+    Ok(scan)
+}

@@ -1,0 +1,11 @@
+//! The generated wire types; the only place that includes them.
+
+#![allow(missing_docs, clippy::all, rustdoc::all)]
+
+/// `feed.v1`, as `proto/feed/v1/feed.proto` documents it.
+pub mod feed_v1 {
+    include!(concat!(env!("OUT_DIR"), "/feed.v1.rs"));
+}
+
+/// Encoded `FileDescriptorSet` of every proto file, for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,0 +1,277 @@
+//! Commits whose every byte is known from their seqs, the script that writes them, and the checker
+//! that reads them back.
+
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tailmark::record::{Bounds, CursorMint, Event, Events, Seq, Stamp, Timestamp, write_entry};
+use tailmark::storage::local::{self, LocalEngine, Options};
+use tailmark::storage::{Commit, Engine, Receipt, Recovered, StoreError};
+use tailmark::topic::Filter;
+
+/// The smallest slot there is.
+pub const SLOT_BYTES: u64 = 256 << 10;
+
+pub fn options() -> Options {
+    Options {
+        slot_bytes: SLOT_BYTES,
+        max_slots: 3,
+        min_free_bytes: 0,
+        mark_after: Duration::from_millis(3),
+        ..Options::default()
+    }
+}
+
+/// Opens a log; its lock is freed a moment after the last handle.
+pub fn open(dir: &Path) -> Result<(Arc<LocalEngine>, Recovered), StoreError> {
+    open_with(dir, options())
+}
+
+pub fn open_with(
+    dir: &Path,
+    options: Options,
+) -> Result<(Arc<LocalEngine>, Recovered), StoreError> {
+    let begun = Instant::now();
+    loop {
+        match local::open(dir, options.clone()) {
+            Err(StoreError::Locked { .. }) if begun.elapsed() < Duration::from_secs(30) => {
+                std::thread::yield_now();
+            }
+            result => return result,
+        }
+    }
+}
+
+/// The body of an event: anything but regular, and known from its seq. `salt` tells histories apart.
+pub fn body_of(seq: u64, salt: u64) -> String {
+    let mut x = seq.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ salt.wrapping_mul(0xd134_2543_de82_ef95);
+    let len = 40 + (x >> 33) % 400;
+    let mut body = format!("event {seq} of {salt}: ");
+    while (body.len() as u64) < len {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        body.push_str(&format!("{:x}", x & 0xffff_ffff));
+    }
+    body
+}
+
+fn topic_of(seq: u64) -> String {
+    format!("t.{}", seq % 5)
+}
+
+/// A commit of `count` events after the head. Its delta is its first seq; the state is the next
+/// seq before it, so that recovery can be checked for holes.
+pub fn commit(engine: &dyn Engine, count: u32, salt: u64) -> Commit {
+    let bounds = engine.bounds();
+    let first = bounds.next();
+    let mint = CursorMint::new(engine.id(), bounds.generations.current().generation);
+    let appended_at = time_of(first.get());
+    let mut events = Vec::new();
+    for at in 0..u64::from(count) {
+        let seq = first.plus(at);
+        let (id, body) = (format!("id-{seq}"), body_of(seq.get(), salt));
+        let topic = topic_of(seq.get());
+        let mut client = Vec::new();
+        Event { id: &id, topic: &topic, body: &body, ..Event::default() }
+            .write_client_part(&mut client);
+        let stamp = Stamp { seq, mint: &mint, appended_at, fill_at: true, fill_id: None };
+        write_entry(&mut events, &client, &stamp);
+    }
+    let delta =
+        if count > 0 { Bytes::copy_from_slice(&first.get().to_le_bytes()) } else { Bytes::new() };
+    let wants = engine.wants_state(events.len() + delta.len());
+    Commit {
+        first,
+        count,
+        appended_at,
+        events: events.into(),
+        delta,
+        state: wants.then(|| Bytes::copy_from_slice(&first.get().to_le_bytes())),
+        oldest: bounds.oldest,
+    }
+}
+
+pub fn time_of(seq: u64) -> Timestamp {
+    Timestamp { seconds: 1_700_000_000 + seq as i64, nanos: 0 }
+}
+
+pub fn append(engine: &dyn Engine, commit: Commit) -> Result<Receipt, StoreError> {
+    let (send, receive) = mpsc::channel();
+    engine.append(commit, Box::new(move |result| drop(send.send(result))));
+    receive.recv().expect("an append must complete")
+}
+
+/// Moves the trim mark and gives back space.
+pub fn trim(engine: &dyn Engine, oldest: Seq) -> Result<(), StoreError> {
+    let commit = Commit { oldest, ..commit(engine, 0, 0) };
+    append(engine, commit)?;
+    engine.reclaim()
+}
+
+/// What is wrong with what a log serves.
+#[derive(Debug)]
+pub enum Wrong {
+    /// It said so itself.
+    Refused(StoreError),
+    /// It served something else.
+    Served(String),
+}
+
+impl From<StoreError> for Wrong {
+    fn from(error: StoreError) -> Self {
+        Wrong::Refused(error)
+    }
+}
+
+impl Wrong {
+    /// Damage, said with its range: what a damaged log is to answer.
+    pub fn is_reported_damage(&self) -> bool {
+        matches!(self, Wrong::Refused(StoreError::Damaged(_) | StoreError::Format { .. }))
+    }
+}
+
+macro_rules! ensure {
+    ($holds:expr, $($what:tt)+) => {
+        if !$holds {
+            return Err(Wrong::Served(format!($($what)+)));
+        }
+    };
+}
+
+/// Reads everything and compares each event with what was appended; `salt_of` names the history
+/// that a seq belongs to. Answers how many events were compared.
+pub fn check_events(engine: &dyn Engine, salt_of: impl Fn(u64) -> u64) -> Result<u64, Wrong> {
+    let bounds = engine.bounds();
+    let (mut at, mut seen) = (bounds.oldest, 0u64);
+    while at <= bounds.head {
+        let chunk = engine.read(at, bounds.next(), &Filter::ALL)?;
+        ensure!(chunk.first == at && chunk.complete, "a read at {at} began at {}", chunk.first);
+        let mut seq = at;
+        for event in Events::new(&chunk.events) {
+            let event = event.and_then(Event::parse);
+            let event = event.map_err(|error| Wrong::Served(format!("event {seq}: {error}")))?;
+            check_event(&event, seq, &bounds, engine, salt_of(seq.get()))?;
+            (seq, seen) = (seq.next(), seen + 1);
+        }
+        ensure!(seq == chunk.end && seq > at, "a read from {at} to {} held {seen}", chunk.end);
+        at = chunk.end;
+    }
+    ensure!(seen == bounds.oldest.distance_to(bounds.next()), "{seen} events in {bounds:?}");
+    Ok(seen)
+}
+
+fn check_event(
+    event: &Event<'_>,
+    seq: Seq,
+    bounds: &Bounds,
+    engine: &dyn Engine,
+    salt: u64,
+) -> Result<(), Wrong> {
+    let n = seq.get();
+    ensure!(event.seq == seq, "event {seq} says that it is {}", event.seq);
+    ensure!(event.body == body_of(n, salt), "event {seq} has another body: {}", event.body);
+    ensure!(event.topic == topic_of(n) && event.id == format!("id-{n}"), "event {seq}: {event:?}");
+    let owner = bounds.generations.entries().iter().rev().find(|entry| entry.first <= seq);
+    let mint = owner.map(|entry| CursorMint::new(engine.id(), entry.generation).mint_string(seq));
+    ensure!(mint.as_deref() == Some(event.cursor), "event {seq} has another cursor");
+    Ok(())
+}
+
+/// The other questions a log answers, against the same model.
+pub fn check_answers(engine: &dyn Engine) -> Result<(), Wrong> {
+    let bounds = engine.bounds();
+    let topics = engine.topics()?;
+    let events: u64 = topics.values().map(|stats| stats.events).sum();
+    ensure!(events == bounds.oldest.distance_to(bounds.next()), "topics count {events} events");
+    let last = topics.values().map(|stats| stats.last_seq).max().unwrap_or(Seq::ZERO);
+    ensure!(events == 0 || last == bounds.head, "topics end at {last}");
+    let mut expected = bounds.head;
+    let mut odd = None;
+    engine.fingerprints(bounds.oldest, &mut |seq, _| {
+        if seq != expected {
+            odd.get_or_insert((seq, expected));
+        }
+        expected = expected.prev();
+        true
+    })?;
+    ensure!(odd.is_none(), "fingerprints: {odd:?}");
+    ensure!(events == 0 || expected.next() == bounds.oldest, "fingerprints end at {expected}");
+    Ok(())
+}
+
+/// State and deltas lead without a hole to the head.
+pub fn check_recovered(recovered: &Recovered, bounds: &Bounds) -> Result<(), Wrong> {
+    let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or([0xff; 8]));
+    let mut next = if recovered.state.is_empty() { 1 } else { number(&recovered.state) };
+    for (first, end, delta) in &recovered.deltas {
+        ensure!(first.get() == next, "a delta of {first} after {next}");
+        ensure!(number(delta) == next, "the delta of {first} is that of {}", number(delta));
+        next = end.get();
+    }
+    ensure!(next == bounds.next().get(), "state and deltas end at {next} in {bounds:?}");
+    Ok(())
+}
+
+/// Tells the world, in one `writev`: what the trace and the parent go by. Nothing else in the
+/// child calls it, so that a failing `write` does not silence it.
+pub fn tell(line: &str) {
+    let line = [std::io::IoSlice::new(line.as_bytes())];
+    let written = rustix::io::writev(std::io::stdout(), &line);
+    written.expect("stdout");
+}
+
+/// The scripted run: commits of many sizes over several lives of the log, with rolls, seals,
+/// folds, trims, space given back, clean stops and hard ones. Tells `T head oldest` before each
+/// step and `A head oldest` after it. When an append fails everything is read once more: `R` if all
+/// is right, `N` if it was refused, `W` if it was wrong.
+pub fn script(dir: &Path, lives: u64, bytes_per_life: u64, salt: u64) -> Result<(), StoreError> {
+    for life in 0..lives {
+        let (engine, recovered) = open(dir)?;
+        check_recovered(&recovered, &engine.bounds()).expect("recovery");
+        let bounds = engine.bounds();
+        tell(&format!("A {} {}\n", bounds.head, bounds.oldest));
+        // Short lives leave small segments, which the next ones fold in.
+        let bytes_per_life = if life % 3 == 0 { bytes_per_life } else { 90_000 };
+        let mut bytes = 0;
+        let mut step = life * 1000;
+        while bytes < bytes_per_life {
+            step += 1;
+            let count = [1, 1, 3, 1, 40, 2, 1, 90, 7, 1][(step % 10) as usize];
+            let next = commit(&*engine, count, salt);
+            bytes += next.events.len() as u64;
+            let head = next.first.plus(u64::from(count)).prev();
+            tell(&format!("T {head} {}\n", next.oldest));
+            if let Err(error) = append(&*engine, next) {
+                tell(&match check_events(&*engine, |_| salt) {
+                    Ok(_) => "R\n".to_owned(),
+                    Err(Wrong::Refused(error)) => format!("N {error:?}\n"),
+                    Err(Wrong::Served(what)) => format!("W {what}\n"),
+                });
+                return Err(error);
+            }
+            tell(&format!("A {head} {}\n", engine.bounds().oldest));
+            if step % 37 == 36 {
+                let keep = 700 + (step % 5) * 200;
+                let oldest = Seq::new(head.get().saturating_sub(keep).max(1));
+                if oldest > engine.bounds().oldest {
+                    tell(&format!("T {head} {oldest}\n"));
+                    trim(&*engine, oldest)?;
+                    tell(&format!("A {head} {oldest}\n"));
+                }
+            }
+            if step % 11 == 5 {
+                // A pause long enough for a mark; whatever else wakes it comes too early at worst.
+                std::thread::park_timeout(Duration::from_millis(6));
+            }
+        }
+        if life % 2 == 0 {
+            engine.close()?;
+            tell("C\n");
+        }
+        drop(engine);
+    }
+    Ok(())
+}

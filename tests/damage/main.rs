@@ -1,0 +1,408 @@
+//! Damage: bytes flipped, pages zeroed, files cut, swapped and removed all over a small log. Each
+//! must be found, with an error that says where, or be harmless. `CRASH_DAMAGE=all` flips every
+//! byte, a number tries so many; `CRASH_SEED` for the same again.
+
+#[path = "../crash/mod.rs"]
+mod crash;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crash::workload::{self, Wrong};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tailmark::storage::Engine;
+use tailmark::storage::disk::Disk;
+use tailmark::storage::local::{self, Options};
+
+const PAGE: usize = 4096;
+const AFTER: u64 = 88;
+
+fn main() {
+    crash::run(&[("no_damage_passes_for_data", damage)]);
+}
+
+/// A log at rest, in memory.
+struct Log {
+    name: &'static str,
+    files: Vec<(PathBuf, Vec<u8>)>,
+    oldest: u64,
+    head: u64,
+    /// The head before the last commit, which nothing proves to have been synced; equal to `head`
+    /// where something does.
+    proven_head: u64,
+    /// The page in which the log ends: its slot, where it begins, and the head without the commits
+    /// that lie in it. What proves a commit may lie in the same page.
+    last_page: Option<(PathBuf, usize, u64)>,
+}
+
+fn options() -> Options {
+    // Without marks, so that the last commit of a killed log stays unproven.
+    Options { mark_after: Duration::from_secs(3600), ..workload::options() }
+}
+
+/// Some segments, a trim, a reused slot, and unsealed commits at the end.
+fn build(name: &'static str, is_clean: bool, scratch: &Path) -> Log {
+    let dir = scratch.join(name);
+    let (engine, _) = workload::open_with(&dir, options()).expect("open");
+    let mut proven_head = 0;
+    let append = |count: u32, proven: &mut u64| {
+        *proven = engine.bounds().head.get();
+        workload::append(&*engine, workload::commit(&*engine, count, 0)).expect("append");
+    };
+    while engine.bounds().head.get() < 1_900 {
+        append(50, &mut proven_head);
+    }
+    let begun = std::time::Instant::now();
+    while engine.status().unsealed_slots > 1 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", engine.status());
+        std::thread::yield_now();
+    }
+    let oldest = engine.bounds().head.get() - 1_000;
+    workload::trim(&*engine, oldest.into_seq()).expect("trim");
+    for _ in 0..6 {
+        append(4, &mut proven_head);
+    }
+    let head = engine.bounds().head.get();
+    if is_clean {
+        engine.close().expect("close");
+        proven_head = head;
+    }
+    // As a kill leaves it: the engine is still there.
+    let files = read_files(&dir);
+    let last_page = (!is_clean).then(|| last_page(&dir));
+    drop(engine);
+    Log { name, files, oldest, head, proven_head, last_page }
+}
+
+fn last_page(dir: &Path) -> (PathBuf, usize, u64) {
+    let found = local::survey(dir, &Disk::real()).expect("a survey");
+    let slot = found.slots.last().expect("a slot");
+    let start = (slot.scan.end - 1) / PAGE as u64 * PAGE as u64;
+    let before =
+        slot.scan.frames.iter().take_while(|frame| frame.offset + u64::from(frame.len) <= start);
+    let head = before.last().map_or(slot.header.first.prev(), |frame| frame.end().prev());
+    let path = slot.path.strip_prefix(dir).expect("inside").to_owned();
+    (path, start as usize, head.get())
+}
+
+trait IntoSeq {
+    fn into_seq(self) -> tailmark::record::Seq;
+}
+
+impl IntoSeq for u64 {
+    fn into_seq(self) -> tailmark::record::Seq {
+        tailmark::record::Seq::new(self)
+    }
+}
+
+/// What a copy of the directory would hold; directories that are being built or deleted, and the
+/// lock, don't count.
+fn read_files(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = crash::read_tree(root);
+    files.retain(|(path, _)| {
+        let shown = path.to_string_lossy();
+        let is_odd = ["LOCK", "trash-", ".tmp-"].iter().any(|odd| shown.contains(odd));
+        !is_odd && !shown.ends_with('/')
+    });
+    files
+}
+
+#[derive(Clone, Debug)]
+enum Damage {
+    Flip { file: usize, at: usize, bits: u8 },
+    Zero { file: usize, at: usize, len: usize },
+    Cut { file: usize, len: usize },
+    Swap { one: usize, other: usize },
+    SwapPages { file: usize, one: usize, other: usize },
+    Remove { file: usize },
+}
+
+impl Damage {
+    fn kind(&self) -> &'static str {
+        match self {
+            Damage::Flip { .. } => "flipped byte",
+            Damage::Zero { .. } => "zeroed page",
+            Damage::Cut { .. } => "cut file",
+            Damage::Swap { .. } => "swapped files",
+            Damage::SwapPages { .. } => "swapped pages",
+            Damage::Remove { .. } => "removed file",
+        }
+    }
+
+    fn random(log: &Log, rng: &mut StdRng) -> Damage {
+        // Each kind of file as often, whatever its size.
+        let kinds = ["slot-", "log.meta", "footer", "db/db", "db/conf", "db/snap"];
+        let of = |kind: &str| -> Vec<usize> {
+            let has = |file: &usize| log.files[*file].0.to_string_lossy().contains(kind);
+            (0..log.files.len()).filter(has).collect()
+        };
+        let pick = |rng: &mut StdRng| loop {
+            let files = of(kinds[rng.random_range(0..kinds.len())]);
+            if !files.is_empty() {
+                return files[rng.random_range(0..files.len())];
+            }
+        };
+        let file = pick(rng);
+        let len = log.files[file].1.len();
+        let page = |rng: &mut StdRng| rng.random_range(0..len.div_ceil(PAGE)) * PAGE;
+        match rng.random_range(0..100) {
+            0..70 => {
+                let mut at = rng.random_range(0..len);
+                if rng.random_bool(0.6) {
+                    // Where there is something.
+                    let bytes = &log.files[file].1;
+                    at = (at..len).chain(0..at).find(|&at| bytes[at] != 0).unwrap_or(at);
+                }
+                Damage::Flip { file, at, bits: 1 << rng.random_range(0..8) }
+            }
+            70..85 => Damage::Zero { file, at: page(rng), len: PAGE },
+            85..90 => {
+                let len = match rng.random_range(0..4) {
+                    0 => 0,
+                    1 => len - 1,
+                    2 => page(rng),
+                    _ => rng.random_range(0..len),
+                };
+                Damage::Cut { file, len }
+            }
+            90..94 => {
+                let name = log.files[file].0.file_name().expect("a name").to_string_lossy();
+                let alike = of(name.split('-').next().unwrap_or(&name));
+                Damage::Swap { one: file, other: alike[rng.random_range(0..alike.len())] }
+            }
+            94..98 => Damage::SwapPages { file, one: page(rng), other: page(rng) },
+            _ => Damage::Remove { file },
+        }
+    }
+
+    /// Whether the whole page in which the log ends is replaced.
+    fn is_of_last_page(&self, log: &Log) -> bool {
+        let Some((path, start, _)) = &log.last_page else { return false };
+        let is = |file: usize, at: usize| log.files[file].0 == *path && at == *start;
+        match self {
+            Damage::Zero { file, at, .. } => is(*file, *at),
+            Damage::SwapPages { file, one, other } => is(*file, *one) || is(*file, *other),
+            _ => false,
+        }
+    }
+
+    /// Writes the log with this damage; answers what it looks like.
+    fn write(&self, log: &Log, dir: &Path) {
+        for (at, (name, bytes)) in log.files.iter().enumerate() {
+            let path = dir.join(name);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("create");
+            let mut bytes = bytes.clone();
+            match self {
+                Damage::Flip { file, at: place, bits } if *file == at => bytes[*place] ^= bits,
+                Damage::Zero { file, at: place, len } if *file == at => {
+                    let end = (place + len).min(bytes.len());
+                    bytes[*place..end].fill(0);
+                }
+                Damage::Cut { file, len } if *file == at => bytes.truncate(*len),
+                Damage::Swap { one, other } if *one == at => bytes = log.files[*other].1.clone(),
+                Damage::Swap { one, other } if *other == at => bytes = log.files[*one].1.clone(),
+                Damage::SwapPages { file, one, other } if *file == at => {
+                    let old = bytes.clone();
+                    for (from, to) in [(*one, *other), (*other, *one)] {
+                        let n = PAGE.min(old.len() - from).min(old.len() - to);
+                        bytes[to..to + n].copy_from_slice(&old[from..from + n]);
+                    }
+                }
+                Damage::Remove { file } if *file == at => continue,
+                _ => {}
+            }
+            std::fs::write(&path, bytes).expect("write");
+        }
+        // sled expects its directory, also when it is empty.
+        for (name, _) in &log.files {
+            if name.ends_with("conf") {
+                let _ = std::fs::create_dir_all(dir.join(name).with_file_name("blobs"));
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Outcome {
+    /// The log does not open, and says where it is damaged.
+    Refused,
+    /// It opens, and reading says which events are lost.
+    FoundByReading,
+    /// Every event is there and right.
+    Harmless,
+    /// The same, and the tail began a new generation.
+    HarmlessNewGeneration,
+    /// The last commit, which nothing proved to have been synced, is in quarantine, and a new
+    /// generation began.
+    LastCommitQuarantined,
+    /// The page in which a killed log ends is as it was before its commits were written, and so is
+    /// what proved them: nobody can tell.
+    LastPageNeverWritten,
+}
+
+fn try_damage(log: &Log, damage: &Damage, dir: &Path, goes_on: bool) -> Result<Outcome, String> {
+    damage.write(log, dir);
+    let found = |wrong: Wrong, outcome| match wrong {
+        wrong if wrong.is_reported_damage() => Ok(outcome),
+        wrong => Err(format!("{wrong:?}")),
+    };
+    let (engine, recovered) = match workload::open_with(dir, options()) {
+        Ok(opened) => opened,
+        Err(error) => return found(Wrong::Refused(error), Outcome::Refused),
+    };
+    let bounds = engine.bounds();
+    let (oldest, head) = (bounds.oldest.get(), bounds.head.get());
+    let is_new = bounds.generations.entries().len() > 1;
+    if oldest != log.oldest {
+        return Err(format!("the oldest is {oldest}, not {}", log.oldest));
+    }
+    let mut outcome = match head {
+        head if head == log.head && is_new => Outcome::HarmlessNewGeneration,
+        head if head == log.head => Outcome::Harmless,
+        head if head == log.proven_head && is_new => Outcome::LastCommitQuarantined,
+        head if damage.is_of_last_page(log)
+            && Some(head) == log.last_page.as_ref().map(|p| p.2) =>
+        {
+            Outcome::LastPageNeverWritten
+        }
+        head => return Err(format!("the head is {head}, not {}: silently shorter", log.head)),
+    };
+    let checks = workload::check_recovered(&recovered, &bounds)
+        .and_then(|()| workload::check_events(&*engine, |_| 0))
+        .and_then(|_| workload::check_answers(&*engine));
+    if let Err(wrong) = checks {
+        outcome = found(wrong, Outcome::FoundByReading)?;
+    }
+    if goes_on {
+        for _ in 0..20 {
+            if workload::append(&*engine, workload::commit(&*engine, 40, AFTER)).is_err() {
+                break;
+            }
+        }
+        let end = engine.bounds().head;
+        drop(engine);
+        let again = workload::open_with(dir, options());
+        let (engine, _) = match again {
+            Ok(opened) => opened,
+            Err(error) if outcome == Outcome::FoundByReading => {
+                return found(Wrong::Refused(error), outcome);
+            }
+            Err(error) => return Err(format!("after going on: {error:?}")),
+        };
+        let now = engine.bounds();
+        if now.head != end || now.oldest.get() != oldest {
+            return Err(format!("after going on to {end}: {now:?}"));
+        }
+        match workload::check_events(&*engine, |seq| if seq > head { AFTER } else { 0 }) {
+            Ok(_) => {}
+            Err(wrong) if outcome == Outcome::FoundByReading => return found(wrong, outcome),
+            Err(wrong) => return Err(format!("after going on: {wrong:?}")),
+        }
+    }
+    Ok(outcome)
+}
+
+fn damage() {
+    // sled's panics over damage are caught; what matters comes back as an error.
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map_or("", |location| location.file());
+        if place.starts_with("src/") || place.starts_with("tests/") {
+            eprintln!("{info}");
+        }
+    }));
+    let seed = crash::seed();
+    let scratch = crash::scratch();
+    let logs = [build("killed", false, scratch.path()), build("closed", true, scratch.path())];
+    for log in &logs {
+        let bytes: usize = log.files.iter().map(|(_, bytes)| bytes.len()).sum();
+        let (name, files) = (log.name, log.files.len());
+        println!(
+            "  log {name}: {files} files, {:.1} MB, events {} to {}",
+            bytes as f64 / 1e6,
+            log.oldest,
+            log.head
+        );
+    }
+    let tries = match std::env::var("CRASH_DAMAGE").as_deref() {
+        Ok("all") => None,
+        _ => Some(crash::env_number("CRASH_DAMAGE", 2_500)),
+    };
+    let all: Vec<(usize, Damage)> = match tries {
+        Some(count) => (0..count)
+            .map(|at| {
+                let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(at));
+                let log = rng.random_range(0..logs.len());
+                (log, Damage::random(&logs[log], &mut rng))
+            })
+            .collect(),
+        None => every_byte(&logs),
+    };
+    // What is known not to be found is tried in every run, so that the figures show it.
+    let all = all.into_iter().chain(zeroed_last_page(&logs)).collect::<Vec<_>>();
+    let only = std::env::var("CRASH_DAMAGE_ONLY").ok().and_then(|n| n.parse::<u64>().ok());
+    let tally = Mutex::new(BTreeMap::<(&str, Outcome), u64>::new());
+    let failures = Mutex::new(Vec::new());
+    crash::in_parallel(all.len() as u64, |at| {
+        if only.is_some_and(|only| only != at) {
+            return;
+        }
+        let (log, damage) = &all[at as usize];
+        let log = &logs[*log];
+        let dir = tempfile::Builder::new().prefix("damaged-").tempdir_in(scratch.path());
+        let dir = dir.expect("a directory");
+        let goes_on = at % 8 == 0 || !matches!(damage, Damage::Flip { .. });
+        let result =
+            catch_unwind(AssertUnwindSafe(|| try_damage(log, damage, dir.path(), goes_on)))
+                .unwrap_or_else(|_| Err("panicked".into()));
+        match result {
+            Ok(outcome) => {
+                *tally.lock().expect("tally").entry((damage.kind(), outcome)).or_default() += 1;
+            }
+            Err(what) => {
+                let files: Vec<_> = log.files.iter().map(|(name, _)| name).collect();
+                let file = match damage {
+                    Damage::Flip { file, .. }
+                    | Damage::Zero { file, .. }
+                    | Damage::Cut { file, .. }
+                    | Damage::SwapPages { file, .. }
+                    | Damage::Remove { file } => files[*file],
+                    Damage::Swap { one, .. } => files[*one],
+                };
+                let text =
+                    format!("{at}: {} log, {}, {damage:?}: {what}", log.name, file.display());
+                failures.lock().expect("failures").push(text);
+            }
+        }
+    });
+    let tally = tally.into_inner().expect("tally");
+    for ((kind, outcome), count) in &tally {
+        println!("  {count:6} {kind}: {outcome:?}");
+    }
+    let failures = failures.into_inner().expect("failures");
+    failures.iter().take(20).for_each(|failure| println!("  FAILED {failure}"));
+    assert_eq!(failures.len(), 0, "of {} damages; see above", all.len());
+    println!("  {} damages, none passed for data", all.len());
+}
+
+fn zeroed_last_page(logs: &[Log]) -> Option<(usize, Damage)> {
+    let (log, (path, at, _)) =
+        logs.iter().enumerate().find_map(|(at, log)| Some((at, log.last_page.as_ref()?)))?;
+    let file = logs[log].files.iter().position(|(name, _)| name == path)?;
+    Some((log, Damage::Zero { file, at: *at, len: PAGE }))
+}
+
+fn every_byte(logs: &[Log]) -> Vec<(usize, Damage)> {
+    let mut all = Vec::new();
+    for (log, files) in logs.iter().enumerate().map(|(at, log)| (at, &log.files)) {
+        for (file, (_, bytes)) in files.iter().enumerate() {
+            for at in 0..bytes.len() {
+                all.push((log, Damage::Flip { file, at, bits: 1 << (at % 8) }));
+            }
+        }
+    }
+    all
+}

@@ -1,0 +1,407 @@
+//! The format on disk is frozen: what version 1 wrote is read for ever, and what is written now is
+//! what version 1 wrote. A change that fails here needs a new folder in `migrations/`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tailmark::eventlog::{self, AppendOptions, EventLog, Retention};
+use tailmark::inspect::{self, Found, LastStop, Selection};
+use tailmark::record::{
+    CursorMint, Event, FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq,
+    Stamp, Timestamp, json, write_entry,
+};
+use tailmark::storage::journal::{Frame, FrameKind, Previous, SlotHeader, StateFrame, body_crc};
+use tailmark::storage::meta::{CleanStop, Meta};
+use tailmark::storage::segment::Compression;
+use tailmark::storage::{Engine, FORMAT_VERSION, Recovered, local};
+use tailmark::topic::Filter;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::support::logdir;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/0001_initial")
+}
+
+fn shipped(name: &str) -> Vec<u8> {
+    std::fs::read(folder().join(name)).unwrap()
+}
+
+/// One file for a whole directory: a zstd frame over entries in the order of their paths, each a
+/// byte (0 directory, 1 file), u16 length and path, u64 length and bytes, little-endian.
+fn pack(dir: &Path) -> Vec<u8> {
+    let mut entries = BTreeMap::new();
+    let mut pending = vec![dir.to_owned()];
+    while let Some(path) = pending.pop() {
+        for entry in std::fs::read_dir(&path).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
+            if path.is_dir() {
+                pending.push(path);
+                entries.insert(name, None);
+            } else if name != "LOCK" {
+                entries.insert(name, Some(std::fs::read(path).unwrap()));
+            }
+        }
+    }
+    let mut out = Vec::new();
+    for (name, content) in entries {
+        let bytes = content.as_deref().unwrap_or_default();
+        out.push(u8::from(content.is_some()));
+        out.extend_from_slice(&(name.len() as u16).to_le_bytes());
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+        out.extend_from_slice(bytes);
+    }
+    zstd::bulk::compress(&out, 19).unwrap()
+}
+
+fn unpack(packed: &[u8], dir: &Path) {
+    let all = zstd::bulk::decompress(packed, 64 << 20).unwrap();
+    let mut rest = &all[..];
+    while !rest.is_empty() {
+        let mut take = |len: usize| {
+            let (taken, after) = rest.split_at(len);
+            rest = after;
+            taken
+        };
+        let kind = take(1)[0];
+        let len = u16::from_le_bytes(take(2).try_into().unwrap());
+        let path = dir.join(std::str::from_utf8(take(len.into())).unwrap());
+        let len = u64::from_le_bytes(take(8).try_into().unwrap());
+        let bytes = take(len as usize);
+        match kind {
+            0 => std::fs::create_dir_all(&path).unwrap(),
+            _ => std::fs::write(&path, bytes).unwrap(),
+        }
+    }
+}
+
+fn fixture() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    unpack(&shipped("fixture.zst"), dir.path());
+    dir
+}
+
+fn dump(dir: &Path) -> Vec<u8> {
+    let mut lines = Vec::new();
+    let done = inspect::dump(dir, &Selection::default(), |found| {
+        let Found::Event(event) = found else { panic!("{found:?}") };
+        json::write_event(&mut lines, event);
+        lines.push(b'\n');
+        Ok(())
+    });
+    assert_eq!(done.unwrap().damaged_ranges, 0);
+    lines
+}
+
+#[test]
+fn what_version_1_wrote_is_whole_and_gives_what_it_gave() {
+    let dir = fixture();
+    let before = logdir::snapshot(dir.path());
+    let report = inspect::verify(dir.path(), |_, _| Ok(())).unwrap();
+    assert!(report.is_clean() && report.notes.is_empty(), "{report:?}");
+    assert!(dump(dir.path()) == shipped("expected.jsonl"));
+    let info = inspect::info(dir.path()).unwrap();
+    assert_eq!((info.last_stop, info.generations.len()), (LastStop::Clean, 2));
+    assert_eq!((info.quarantine.len(), info.oldest.get()), (1, 11));
+    assert!(info.segments.len() >= 2 && info.slots.iter().any(|slot| slot.seqs.is_some()));
+    assert!(logdir::snapshot(dir.path()) == before);
+}
+
+#[test]
+fn what_version_1_wrote_is_opened_and_goes_on() {
+    let dir = fixture();
+    let lines = shipped("expected.jsonl").iter().filter(|&&byte| byte == b'\n').count() as u64;
+    let (engine, recovered) = logdir::open(dir.path());
+    assert!(!recovered.deltas.is_empty());
+    let bounds = engine.bounds();
+    assert_eq!(bounds.oldest.distance_to(bounds.next()), lines);
+    let (mut at, mut read) = (bounds.oldest, 0);
+    while at < bounds.next() {
+        let chunk = engine.read(at, bounds.next(), &Filter::ALL).unwrap();
+        read += chunk.first.distance_to(chunk.end);
+        at = chunk.end;
+    }
+    assert_eq!(read, lines);
+    drop((engine.topics().unwrap(), recovered));
+    engine.close().unwrap();
+}
+
+#[test]
+fn the_shipped_files_are_as_they_were_shipped() {
+    let names = ["FORMAT.md", "fixture.zst", "expected.jsonl"];
+    let found = names.map(|name| format!("{name} {:032x}", xxh3_128(&shipped(name))));
+    assert_eq!(found, SHIPPED, "these files are frozen: a new format gets a new folder");
+    assert_eq!(FORMAT_VERSION, 1, "a new format needs a folder in migrations/ and a step");
+}
+
+const SHIPPED: [&str; 3] = [
+    "FORMAT.md f9b8228626ea1ce8eed0577b788dc0e9",
+    "fixture.zst 84204aad6e8c5b2f79cd6d288d63f3ce",
+    "expected.jsonl 88ea44a1574885793f0d888227d123fe",
+];
+
+fn meta() -> Meta {
+    let generation = |counter, first, cause: &str| GenerationEntry {
+        generation: Generation { counter, nonce: 0x0102_0304 + u32::from(counter) },
+        first: Seq::new(first),
+        since: Timestamp { seconds: 1_700_000_000, nanos: 5 },
+        cause: cause.to_owned(),
+    };
+    Meta {
+        log: LogId::new(uuid::Uuid::from_u128(0x0011_2233_4455_4677_8899_aabb_ccdd_eeff)),
+        key: FingerprintKey::new([7; 16]),
+        generations: GenerationTable::new(vec![
+            generation(1, 1, "created"),
+            generation(2, 90, "quarantined"),
+        ])
+        .unwrap(),
+        created_at: Timestamp { seconds: 1_600_000_000, nanos: 1 },
+        slot_bytes: 64 << 20,
+        slot_files: 3,
+        clean_stop: Some(CleanStop { slot: 4, end: 8_192, head: 99 }),
+    }
+}
+
+fn event_bytes() -> Vec<u8> {
+    let mint = CursorMint::new(meta().log, meta().generations.current().generation);
+    let mut out = Vec::new();
+    for (seq, has_client_part) in [(99, true), (100, false)] {
+        let mut client = Vec::new();
+        let mut event = Event { topic: "a.b", data: &[0, 255], ..Event::default() };
+        if has_client_part {
+            event = Event {
+                id: "i",
+                topic: "größe",
+                body: "text",
+                at: Some(Timestamp { seconds: -1, nanos: 999_999_999 }),
+                kind: "k",
+                key: "y",
+                headers: vec![("b", "2"), ("a", ""), ("b", "3")],
+                ..Event::default()
+            };
+        }
+        event.write_client_part(&mut client);
+        let stamp = Stamp {
+            seq: Seq::new(seq),
+            mint: &mint,
+            appended_at: Timestamp { seconds: 1_700_000_000, nanos: 7 },
+            fill_at: !has_client_part,
+            fill_id: (!has_client_part).then_some("0197-given"),
+        };
+        write_entry(&mut out, &client, &stamp);
+    }
+    out
+}
+
+#[test]
+fn what_is_written_now_is_what_version_1_wrote() {
+    let header = SlotHeader {
+        slot_bytes: 64 << 20,
+        log: meta().log,
+        number: 5,
+        nonce: 0x1122_3344_5566_7788,
+        first: Seq::new(99),
+        created_at: Timestamp { seconds: 1_700_000_000, nanos: 9 },
+        generation: meta().generations.current().generation,
+        previous: Previous { number: 4, nonce: 42, end: 8_192 },
+    };
+    let state = StateFrame {
+        meta: meta().encode().unwrap(),
+        snapshot: b"snapshot".to_vec(),
+        deltas: vec![(Seq::new(3), Seq::new(5), b"delta".to_vec())],
+    };
+    let events = event_bytes();
+    let mut frame = Frame {
+        kind: FrameKind::Commit,
+        delta_len: 5,
+        events_len: events.len() as u32,
+        count: 2,
+        first: Seq::new(99),
+        oldest: Seq::new(2),
+        appended_at: Timestamp { seconds: 1_700_000_000, nanos: 7 },
+        durable_upto: 8_192,
+        previous_crc: 0xdead_beef,
+        offset: 8_392,
+        body_crc: body_crc(header.nonce, b"delta", &events),
+        crc: 0,
+    };
+    let mint = CursorMint::new(header.log, header.generation);
+    let found = [
+        ("log.meta", meta().encode().unwrap()),
+        ("slot header", header.encode()),
+        ("state", state.encode()),
+        ("frame", frame.encode(header.nonce).to_vec()),
+        ("events", events),
+        ("cursor", mint.mint(Seq::new(99)).to_vec()),
+    ]
+    .map(|(what, bytes)| format!("{what} {:032x}", xxh3_128(&bytes)));
+    assert_eq!(found, GOLDEN, "the bytes that are written have changed");
+}
+
+const GOLDEN: [&str; 6] = [
+    "log.meta 2f494d8d070e95eac86eb65ed4e8cbd4",
+    "slot header 5c712fd86a7b2be8d8806f06324c029d",
+    "state 75a8b8f9aa04238fb16954deb1c64316",
+    "frame e5546eb99317eabfc85a3899ae119860",
+    "events 66eff047922bcca032a6ceb459888f28",
+    "cursor 5bac348a9e7db67bf6042bead2214d08",
+];
+
+/// Writes the fixture anew. Only while version 1 is not released.
+#[test]
+#[ignore = "writes migrations/0001_initial"]
+fn write_the_fixture() {
+    let dir = tempfile::tempdir().unwrap();
+    // Three events fill half a slot, so that what comes after makes a segment of its own.
+    session(dir.path(), Compression::Lz4, |run| {
+        run.append(0..40, &|n| sample(n));
+        run.append(40..43, &|n| large(n));
+        run.wait_for_segments(1);
+    });
+    session(dir.path(), Compression::Zstd(3), |run| {
+        run.append(43..60, &|n| sample(n));
+        run.wait_for_segments(2);
+        run.append(60..80, &|n| sample(n));
+        run.wait_for_segments(2);
+    });
+    let torn = {
+        let options = local::Options { seal_after: Duration::from_secs(3600), ..logdir::options() };
+        let (engine, recovered) = local::open(dir.path(), options).unwrap();
+        let run = Run::new(Arc::clone(&engine), recovered, Retention::default());
+        run.append(80..90, &|n| sample(n));
+        run.append(91..92, &|n| sample(n));
+        drop(run);
+        logdir::kill(dir.path(), engine);
+        let info = inspect::info(dir.path()).unwrap();
+        let active = info.slots.iter().find(|slot| slot.seqs.is_some()).unwrap();
+        dir.path().join("journal").join(&active.name)
+    };
+    let at = logdir::find(&torn, b"number 91").unwrap();
+    logdir::overwrite(&torn, at, &[0; 48]);
+    let options = local::Options { seal_after: Duration::from_secs(3600), ..logdir::options() };
+    let (engine, recovered) = local::open(dir.path(), options).unwrap();
+    let run = Run::new(
+        Arc::clone(&engine),
+        recovered,
+        Retention { max_events: Some(95), ..Retention::default() },
+    );
+    run.append(90..100, &|n| sample(n));
+    run.append(100..105, &|n| sample(n));
+    // Retention leaves its clock in the state of the log.
+    let begun = Instant::now();
+    while run.log.bounds().oldest < Seq::new(11) {
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        std::thread::yield_now();
+    }
+    run.runtime.block_on(run.log.close()).unwrap();
+    drop(run);
+    logdir::kill(dir.path(), engine);
+    let report = inspect::verify(dir.path(), |_, _| Ok(())).unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    std::fs::write(folder().join("expected.jsonl"), dump(dir.path())).unwrap();
+    std::fs::write(folder().join("fixture.zst"), pack(dir.path())).unwrap();
+}
+
+/// A log that is being written.
+struct Run {
+    engine: Arc<local::LocalEngine>,
+    log: EventLog,
+    runtime: tokio::runtime::Runtime,
+}
+
+fn session(dir: &Path, compression: Compression, write: impl FnOnce(&Run)) {
+    let options = local::Options { compression, seal_after: Duration::ZERO, ..logdir::options() };
+    let (engine, recovered) = local::open(dir, options).unwrap();
+    let run = Run::new(Arc::clone(&engine), recovered, Retention::default());
+    write(&run);
+    run.runtime.block_on(run.log.close()).unwrap();
+    drop(run);
+    logdir::kill(dir, engine);
+}
+
+impl Run {
+    fn new(engine: Arc<local::LocalEngine>, recovered: Recovered, retention: Retention) -> Run {
+        let options = eventlog::Options { retention, ..eventlog::Options::default() };
+        let log = EventLog::open(engine.clone(), recovered, options).unwrap();
+        Run { engine, log, runtime: tokio::runtime::Runtime::new().unwrap() }
+    }
+
+    fn append(&self, numbers: std::ops::Range<u64>, sample: &dyn Fn(u64) -> Sample) {
+        let mut batch = self.log.batch();
+        for n in numbers {
+            let sample = sample(n);
+            let headers = sample.headers.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+            let event = Event {
+                id: &sample.id,
+                topic: &sample.topic,
+                body: &sample.body,
+                data: &sample.data,
+                at: sample.at,
+                kind: sample.kind,
+                key: &sample.key,
+                headers,
+                ..Event::default()
+            };
+            batch.push(&event).unwrap();
+        }
+        self.runtime.block_on(self.log.append(batch, AppendOptions::default())).unwrap();
+    }
+
+    fn wait_for_segments(&self, count: u64) {
+        let begun = Instant::now();
+        let is_done = |status: tailmark::storage::StoreStatus| {
+            let all = self.engine.bounds().next();
+            let info = inspect::info(self.engine.dir()).unwrap();
+            let sealed = info.segments.last().map_or(Seq::FIRST, |last| last.last.next());
+            status.segments == count && sealed == all
+        };
+        while !is_done(self.engine.status()) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", self.engine.status());
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[derive(Default)]
+struct Sample {
+    id: String,
+    topic: String,
+    body: String,
+    data: Vec<u8>,
+    at: Option<Timestamp>,
+    kind: &'static str,
+    key: String,
+    headers: Vec<(String, String)>,
+}
+
+/// An event of each kind, by turns.
+fn sample(n: u64) -> Sample {
+    let topic = ["orders.eu.created", "orders.us", "größe.日本", "chat.general"][n as usize % 4];
+    let mut sample = Sample { topic: topic.to_owned(), ..Sample::default() };
+    if !n.is_multiple_of(3) {
+        sample.id = format!("id-{n}");
+    }
+    match n % 5 {
+        0 => sample.data = (0..n as u8).collect(),
+        4 => {}
+        _ => sample.body = format!("number {n}: größe, 日本, \u{1f600}, \"quoted\"\n"),
+    }
+    if n.is_multiple_of(2) {
+        sample.at = Some(Timestamp { seconds: 1_360_000_000 + n as i64, nanos: n as i32 * 1_000 });
+    }
+    if n.is_multiple_of(7) {
+        sample.kind = "order.created";
+        sample.key = format!("key-{}", n % 3);
+        sample.headers = vec![("z".into(), "1".into()), ("a".into(), n.to_string())];
+    }
+    sample
+}
+
+/// One that nearly fills a commit.
+fn large(n: u64) -> Sample {
+    Sample { topic: "large".into(), body: format!("large {n} ").repeat(5_300), ..Sample::default() }
+}

@@ -1,0 +1,195 @@
+//! The structure that ARCHITECTURE.md draws, held against the code.
+
+use std::path::{Path, PathBuf};
+
+fn sources(below: &str) -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    let mut dirs = vec![root.join(below)];
+    while let Some(dir) = dirs.pop() {
+        let dir_entries = std::fs::read_dir(&dir).unwrap();
+        for path in dir_entries.map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                found.push((path.strip_prefix(root).unwrap().to_owned(), text));
+            }
+        }
+    }
+    let file = root.join(format!("{below}.rs"));
+    if file.is_file() {
+        found.push((format!("{below}.rs").into(), std::fs::read_to_string(file).unwrap()));
+    }
+    assert!(!found.is_empty(), "{below} has no sources");
+    found
+}
+
+/// Code without comments and without what is there for tests only.
+fn code(text: &str) -> String {
+    let mut kept = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if line.starts_with("#[cfg(test)]") {
+            // The item after it: it ends where a line ends it at the margin.
+            for line in lines.by_ref() {
+                let is_attribute = line.starts_with("#[");
+                let at_margin = !line.starts_with([' ', '#', '/']) && !line.is_empty();
+                if !is_attribute && at_margin && line.ends_with([';', '}']) {
+                    break;
+                }
+            }
+        } else if !line.trim_start().starts_with("//") {
+            kept.push(line);
+        }
+    }
+    kept.join("\n")
+}
+
+#[test]
+fn code_after_a_test_item_is_looked_at() {
+    let text = "a\n#[cfg(test)]\nmod tests {\n    b\n}\nc\n#[cfg(test)]\nmod t;\n// x\nd";
+    assert_eq!(code(text), "a\nc\nd");
+}
+
+fn refuse(below: &str, words: &[&str]) {
+    for (path, text) in sources(below) {
+        let is_test = path.components().any(|part| {
+            matches!(part.as_os_str().to_str(), Some("tests" | "tests.rs" | "conformance"))
+        });
+        if is_test {
+            continue;
+        }
+        for (at, line) in code(&text).lines().enumerate() {
+            for word in words {
+                assert!(!line.contains(word), "{}:{}: {word} in: {line}", path.display(), at + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_module_knows_only_what_lies_below_it() {
+    let above_record = [
+        "crate::storage",
+        "crate::eventlog",
+        "crate::server",
+        "crate::client",
+        "crate::cli::",
+        "crate::config",
+        "crate::inspect",
+        "crate::wire",
+        "tonic",
+        "tokio",
+        "sled",
+    ];
+    refuse("src/record", &above_record);
+    let above_storage = [
+        "crate::eventlog",
+        "crate::server",
+        "crate::client",
+        "crate::cli::",
+        "crate::config",
+        "crate::inspect",
+        "crate::wire",
+        "tonic",
+        "prost",
+        "tokio",
+    ];
+    refuse("src/storage", &above_storage);
+    let above_log = [
+        "crate::server",
+        "crate::client",
+        "crate::cli::",
+        "crate::config",
+        "crate::inspect",
+        "crate::wire",
+        "tonic",
+        "prost",
+        "sled",
+        "fsync",
+        "storage::local",
+        "storage::journal",
+        "storage::segment",
+    ];
+    refuse("src/eventlog", &above_log);
+    refuse(
+        "src/server",
+        &[
+            "crate::cli::",
+            "crate::config",
+            "crate::client",
+            "crate::inspect",
+            "sled",
+            "storage::local",
+            "storage::journal",
+            "storage::segment",
+        ],
+    );
+    refuse(
+        "src/client",
+        &[
+            "crate::server",
+            "crate::storage",
+            "crate::eventlog",
+            "crate::cli::",
+            "crate::config",
+            "crate::inspect",
+        ],
+    );
+    refuse(
+        "src/inspect",
+        &["crate::server", "crate::client", "crate::cli::", "crate::config", "tonic"],
+    );
+}
+
+/// What an event may be includes what a topic may be: the one thing of `topic` that `record` needs.
+#[test]
+fn only_the_limits_of_events_name_topics() {
+    for (path, text) in sources("src/record") {
+        if !path.ends_with("limits.rs") && !path.ends_with("tests.rs") {
+            assert!(!code(&text).contains("crate::topic"), "{}", path.display());
+        }
+    }
+}
+
+/// The daemon's start, the translation of errors and the offline work reach below the client.
+#[test]
+fn commands_reach_the_log_through_glue_alone() {
+    let glue = ["src/cli/daemon.rs", "src/cli/failure.rs", "src/cli/log.rs"];
+    for (path, text) in sources("src/cli") {
+        if glue.iter().any(|file| path.ends_with(file)) || path.starts_with("src/cli/log") {
+            continue;
+        }
+        for word in ["crate::eventlog", "crate::storage", "crate::server", "crate::inspect"] {
+            assert!(!code(&text).contains(word), "{}: {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn only_the_segments_name_sled() {
+    for (path, text) in sources("src") {
+        if path.starts_with("src/storage/segment") {
+            continue;
+        }
+        for word in ["sled::", "use sled", "extern crate sled"] {
+            assert!(!code(&text).contains(word), "{}: {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn files_are_read_in_one_sitting() {
+    for below in ["src", "tests", "benches"] {
+        for (path, text) in sources(below) {
+            let lines = text.lines().count();
+            assert!(lines <= 600, "{} has {lines} lines", path.display());
+            assert!(
+                text.lines().all(|line| line.chars().count() <= 140),
+                "{} has a line over 140 characters",
+                path.display()
+            );
+        }
+    }
+}
