@@ -13,11 +13,12 @@ use bytes::Bytes;
 use futures_core::Stream;
 use tokio::time::{Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::figures::OpenStream;
 use super::gauges::{Peer, Permit};
 use super::status::{self, Failure};
-use super::{Shared, deadline};
+use super::{Shared, deadline, trace};
 use crate::eventlog::{AppendError, AppendOptions, Appended, Batch};
 use crate::record::{Event, Seq};
 use crate::wire::feed_v1 as pb;
@@ -32,10 +33,11 @@ pub(super) async fn upload(
     shared: &Arc<Shared>,
     request: Request<Streaming<Bytes>>,
 ) -> Result<Response<pb::UploadResult>, Status> {
-    let (_, extensions, events) = request.into_parts();
+    let (metadata, extensions, events) = request.into_parts();
     let deadline = deadline::of(&extensions);
     let peer = extensions.get::<Peer>().map(|peer| tracing::field::display(peer.address));
     let span = tracing::info_span!("upload", peer);
+    trace::adopt(&span, &metadata);
     let upload = Upload {
         events,
         batch: shared.log.batch(),
@@ -46,6 +48,7 @@ pub(super) async fn upload(
         deadline: deadline.map(|at| Box::pin(sleep_until(at))),
         stop: Box::pin(shared.stop.clone().cancelled_owned()),
         shared: Arc::clone(shared),
+        open: shared.figures.open("upload", None, &span),
         _permit: shared.gauges.upload(),
     };
     let task = shared.tasks.spawn(upload.run(span));
@@ -85,6 +88,7 @@ struct Upload {
     deadline: Option<Pin<Box<Sleep>>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     shared: Arc<Shared>,
+    open: OpenStream,
     _permit: Permit,
 }
 
@@ -113,15 +117,17 @@ impl Upload {
     async fn run(mut self, span: tracing::Span) -> Result<pb::UploadResult, Status> {
         let result = self.take_all().await;
         let reason = match &result {
-            Ok(_) => tonic::Code::Ok,
-            Err(status) => status.code(),
+            Ok(_) => "done",
+            Err(status) => reason(status.code()),
         };
+        self.open.ends(reason);
         tracing::info!(
             parent: &span,
             events = self.totals.received,
             stored = self.totals.stored,
             duplicates = self.totals.duplicates,
-            ?reason,
+            seconds = self.open.age().as_secs_f64(),
+            reason,
             "upload ended"
         );
         result
@@ -268,6 +274,17 @@ impl Totals {
         self.first = self.first.or(appended.first);
         self.last = appended.last.or(self.last);
         self.last_event = Some(appended.last_event);
+    }
+}
+
+/// Why an upload ended early, for those who count.
+fn reason(code: Code) -> &'static str {
+    match code {
+        Code::Cancelled => "client gone",
+        Code::DeadlineExceeded => "deadline",
+        Code::Unavailable => "stopping",
+        Code::Internal | Code::Unknown | Code::DataLoss => "failed",
+        _ => "refused",
     }
 }
 

@@ -1,5 +1,7 @@
 //! `chat.ChatService`: each call in one line.
 
+mod metrics;
+
 use std::sync::Arc;
 
 use tokio_stream::Empty;
@@ -19,7 +21,7 @@ type Messages = Empty<Result<pb::Message, Status>>;
 impl ChatService for Chat {
     type SubscribeMessagesStream = Messages;
     type ChatStream = Messages;
-    type StreamMetricsStream = Empty<Result<pb::Metric, Status>>;
+    type StreamMetricsStream = metrics::MetricsStream;
 
     async fn send_message(
         &self,
@@ -48,8 +50,8 @@ impl ChatService for Chat {
 
     async fn stream_metrics(
         &self,
-        _: Request<pb::MetricsRequest>,
+        request: Request<pb::MetricsRequest>,
     ) -> Result<Response<Self::StreamMetricsStream>, Status> {
-        Err(status::unimplemented("StreamMetrics"))
+        metrics::stream_metrics(&self.0, request)
     }
 }

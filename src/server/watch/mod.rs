@@ -15,7 +15,7 @@ pub use stream::WatchStream;
 
 use super::gauges::Peer;
 use super::status::{self, Failure};
-use super::{Shared, deadline};
+use super::{Shared, deadline, trace};
 use crate::wire::feed_v1 as pb;
 use machine::{Machine, Plan};
 use stream::Settings;
@@ -65,6 +65,8 @@ pub(super) async fn watch(
         patterns = patterns(&message),
         start = resolved.start.get(),
     );
+    trace::adopt(&span, &metadata);
+    let open = shared.figures.open("watch", Some(resolved.start), &span);
     let machine = Machine::new(Plan {
         filter: asked.filter.clone(),
         start: resolved.start,
@@ -82,7 +84,7 @@ pub(super) async fn watch(
         stop: shared.stop.clone(),
     };
     let reader = log.reader(resolved.start, asked.filter);
-    let stream = WatchStream::new(machine, log.clone(), reader, settings, permits, span);
+    let stream = WatchStream::new(machine, log.clone(), reader, settings, permits, (open, span));
     let mut response = Response::new(stream);
     *response.metadata_mut() = response_metadata;
     Ok(response)
