@@ -7,6 +7,7 @@ mod support {
     pub mod disk;
     pub mod frames;
     pub mod logdir;
+    pub mod openmetrics;
     pub mod proxy;
     pub mod raw;
     pub mod server;
@@ -21,6 +22,7 @@ mod full_journal;
 mod gapless;
 mod inspect;
 mod limits;
+mod metrics;
 mod protocol;
 mod seed_client;
 mod shutdown;
