@@ -1,6 +1,7 @@
 //! What the daemon measures of itself: `/metrics`, `StreamMetrics`, `tailmark metrics`, `deploy/`.
 
 mod deployed;
+mod logs;
 mod page;
 mod stream;
 

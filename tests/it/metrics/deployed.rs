@@ -118,7 +118,9 @@ fn check(page: &Page, expression: &str) -> usize {
             _ => suffix.is_empty(),
         };
         assert!(fits, "{name} is a {kind}: {expression}");
-        if let Some((_, by)) = expression.split_once("by (") {
+        // Each name with the labels that the sum around it goes by.
+        let before = &expression[..expression.find(name.as_str()).unwrap()];
+        if let Some((_, by)) = before.rsplit_once("by (") {
             let labels = by.split(')').next().unwrap().split(',').map(str::trim);
             for label in labels.filter(|label| !["le", "instance"].contains(label)) {
                 let known = page.labels(&family);
@@ -153,8 +155,8 @@ async fn the_dashboard_and_the_alerts_ask_only_for_what_is_there() {
     let mut checked = 0;
     for (at, _) in alerts.match_indices("expr:") {
         let rest = &alerts[at..];
-        let expression =
-            &rest[..rest.find("\n        for:").or(rest.find("\n        labels:")).unwrap()];
+        let ends = ["\n        for:", "\n        labels:"].map(|next| rest.find(next));
+        let expression = &rest[..ends.into_iter().flatten().min().unwrap()];
         checked += check(&page, expression);
     }
     assert!(checked >= 10, "{checked}");

@@ -24,11 +24,6 @@ impl Page {
             .sum()
     }
 
-    /// Full names of all samples.
-    pub fn names(&self) -> BTreeSet<&str> {
-        self.samples.keys().map(|(name, _)| name.as_str()).collect()
-    }
-
     /// Label names of all samples of a family.
     pub fn labels(&self, family: &str) -> BTreeSet<&str> {
         let of = self.samples.keys().filter(|(name, _)| family_of(name, &self.families) == family);
