@@ -1,3 +1,4 @@
+mod beside;
 mod regressions;
 
 use std::path::Path;

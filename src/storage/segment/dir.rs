@@ -108,6 +108,16 @@ fn list(parent: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(paths)
 }
 
+/// The directories in `parent` that have a segment's name, in order.
+///
+/// # Errors
+/// I/O.
+pub fn names(parent: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let mut paths = list(parent)?;
+    paths.retain(|path| parse_name(path).is_some());
+    Ok(paths)
+}
+
 /// What lies in a directory of segments.
 #[derive(Debug, Default)]
 pub struct Scan {
@@ -145,6 +155,8 @@ pub fn scan(parent: &Path) -> Result<Scan, StoreError> {
         }
         match Segment::load(&path) {
             Ok(segment) => found.push(Arc::new(segment)),
+            // Trimmed or folded into another since it was listed.
+            Err(_) if !path.exists() => {}
             Err(StoreError::Damaged(damage)) => scan.damaged.push(damage),
             Err(other) => return Err(other),
         }

@@ -38,7 +38,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use block::Compression;
 pub use build::{BLOCK_BYTES, BuildSpec, Progress, SLED_CACHE_BYTES, Source, build};
 pub use cache::{Cache, CacheOptions, CacheStatus};
-pub use dir::{Scan, clean, delete, scan, trash};
+pub use dir::{Scan, clean, delete, names, scan, trash};
 use footer::{FileEntry, Header, Problem, SECTION_HEADER_BYTES, Section};
 use identity::Identity;
 pub use verify::{OfflineReader, verify};
