@@ -1,4 +1,5 @@
-//! File operations: the one way the journal and the metadata touch the disk.
+//! File operations: the one way the journal, the metadata and the segments touch the disk, but for
+//! what sled does by itself.
 //!
 //! Owns nothing but the rules: every write is positioned, every sync is explicit, every error names
 //! what was tried on which path. A test can make the n-th operation fail, or be told of each before
@@ -93,7 +94,8 @@ impl Disk {
         self.faults.as_ref().map_or(Ok(()), |faults| faults.strike())
     }
 
-    fn run<T>(
+    /// Any other operation, as one.
+    pub(in crate::storage) fn run<T>(
         &self,
         action: &'static str,
         path: &Path,
@@ -132,6 +134,20 @@ impl Disk {
     /// Makes names in a directory durable.
     pub fn sync_dir(&self, path: &Path) -> Result<(), StoreError> {
         self.run("sync", path, || File::open(path)?.sync_all())
+    }
+
+    /// Makes a closed file durable.
+    pub fn sync_file(&self, path: &Path) -> Result<(), StoreError> {
+        self.run("sync", path, || File::open(path)?.sync_all())
+    }
+
+    /// What a directory holds, by name.
+    pub fn list(&self, path: &Path) -> Result<Vec<PathBuf>, StoreError> {
+        let mut paths: Vec<PathBuf> = self.run("list", path, || {
+            std::fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path())).collect()
+        })?;
+        paths.sort();
+        Ok(paths)
     }
 
     /// Renames within one file system.

@@ -170,9 +170,9 @@ fn read_heads(dir: &Path, disk: &Disk) -> Result<Vec<(PathBuf, Scan)>, StoreErro
     Ok(heads)
 }
 
-fn segment_names(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
+fn segment_names(dir: &Path, disk: &Disk) -> Result<Vec<PathBuf>, StoreError> {
     let segments = dir.join(SEGMENTS_DIR);
-    if segments.is_dir() { segment::names(&segments) } else { Ok(Vec::new()) }
+    if segments.is_dir() { segment::names(&segments, disk) } else { Ok(Vec::new()) }
 }
 
 /// One look at everything.
@@ -209,7 +209,7 @@ impl<'a> Pass<'a> {
         };
         let heads = read_heads(dir, disk)?;
         // Segments after the slots' heads: what is sealed meanwhile is then seen as sealed.
-        let segments = segment_names(dir)?;
+        let segments = segment_names(dir, disk)?;
         Ok(Pass { dir, disk, stored, heads, segments, whole, rests_on_stillness: false, found })
     }
 
@@ -229,7 +229,7 @@ impl<'a> Pass<'a> {
         self.check_files();
         let segments = self.dir.join(SEGMENTS_DIR);
         if segments.is_dir() {
-            self.take_segments(segment::scan(&segments)?);
+            self.take_segments(segment::scan(&segments, self.disk)?);
         }
         used.sort_by_key(|(_, header)| header.number);
         self.found.last_number = used.last().map_or(0, |(_, header)| header.number);
@@ -244,7 +244,7 @@ impl<'a> Pass<'a> {
     /// Whether heads and segments are what they were when the pass began.
     fn is_still(&self) -> Result<bool, StoreError> {
         Ok(read_heads(self.dir, self.disk)? == self.heads
-            && segment_names(self.dir)? == self.segments)
+            && segment_names(self.dir, self.disk)? == self.segments)
     }
 
     /// What need not be read again as long as its head stands: slots that have ended.
