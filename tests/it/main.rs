@@ -7,6 +7,7 @@ mod support {
     pub mod disk;
     pub mod frames;
     pub mod logdir;
+    pub mod port;
     pub mod proxy;
     pub mod raw;
     pub mod server;
