@@ -116,7 +116,7 @@ pub(super) async fn upload_from<S: Source>(
 }
 
 /// The time the task gets at its deadline to tell what is durable, before we answer without it.
-const DEADLINE_SLACK: std::time::Duration = std::time::Duration::from_millis(100);
+const DEADLINE_SLACK: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Half of what a stream may have in flight: the other half is the batch under way.
 fn batch_bytes(shared: &Shared) -> usize {

@@ -8,6 +8,7 @@ mod support {
     pub mod frames;
     pub mod inprocess;
     pub mod logdir;
+    pub mod port;
     pub mod proxy;
     pub mod raw;
     pub mod server;
