@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 use tonic_build::manual;
 
-/// The fields of the two public sketches only, for tests that speak as their clients do.
+/// The fields of the public sketches only, for tests that speak as their clients do.
 const SEED_PROTO: &str = "tests/it/seed";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

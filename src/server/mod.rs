@@ -78,7 +78,9 @@ struct Shared {
     figures: Figures,
     /// Cancelled when the server begins to stop.
     stop: CancellationToken,
-    /// Connections and uploads.
+    /// Who is in which room.
+    presence: chat::Presence,
+    /// Connections, uploads and what comes in on chats.
     tasks: TaskTracker,
     started: Instant,
 }
@@ -116,6 +118,7 @@ impl Server {
             gauges: Gauges::default(),
             figures: Figures::default(),
             stop: CancellationToken::new(),
+            presence: chat::Presence::default(),
             tasks: TaskTracker::new(),
             started: Instant::now(),
         });

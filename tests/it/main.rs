@@ -6,13 +6,16 @@ mod support {
     pub mod daemon;
     pub mod disk;
     pub mod frames;
+    pub mod inprocess;
     pub mod logdir;
     pub mod openmetrics;
+    pub mod port;
     pub mod proxy;
     pub mod raw;
     pub mod server;
 }
 
+mod chat;
 mod cli;
 mod config;
 mod daemon;
@@ -24,6 +27,7 @@ mod inspect;
 mod limits;
 mod metrics;
 mod protocol;
+mod seed;
 mod seed_client;
 mod shutdown;
 mod tidy;

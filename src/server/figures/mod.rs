@@ -20,8 +20,8 @@ pub(super) use calls::{Calls, count};
 pub(super) use exposition::{CONTENT_TYPE, text};
 pub(super) use rates::{Figure, Rates};
 pub(super) use snapshot::Snapshot;
-pub(super) use streams::OpenStream;
 use streams::Streams;
+pub(super) use streams::{OpenStream, ended_with};
 
 use super::Shared;
 use crate::record::Seq;
@@ -47,7 +47,7 @@ struct Looks {
 
 impl Figures {
     /// Counts a stream from here to its end. `kind` is one of a few words of this program. One
-    /// that reads the log tells where it begins, so that its lag is known.
+    /// that begins to read the log at once tells where, so that its lag is known.
     pub(super) fn open(
         &self,
         kind: &'static str,

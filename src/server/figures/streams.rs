@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tonic::Code;
+
 use super::histogram::{Buckets, Histogram};
 use crate::record::Seq;
 use crate::server::trace;
@@ -21,6 +23,18 @@ const BOUNDS: [u64; 9] = [
     28_800_000_000,
     86_400_000_000,
 ];
+
+/// Why a stream ended, where nothing but its status tells.
+pub(in crate::server) fn ended_with(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "done",
+        Code::Cancelled => "client gone",
+        Code::DeadlineExceeded => "deadline",
+        Code::Unavailable => "stopping",
+        Code::Internal | Code::Unknown | Code::DataLoss => "failed",
+        _ => "refused",
+    }
+}
 
 /// Why a stream ended that did not say why.
 const DROPPED: &str = "client gone";
@@ -70,15 +84,16 @@ pub(in crate::server) struct OpenStream {
 
 impl OpenStream {
     /// How far it is: all events delivered so far, and the next seq that it looks at. Once a chunk,
-    /// not once an event.
+    /// not once an event. From the first time on it has a place, and so a lag.
     pub(in crate::server) fn reached(&mut self, delivered: u64, next: Seq) {
         let more = delivered.saturating_sub(self.delivered);
         if more > 0 {
             self.delivered = delivered;
             self.kind.delivered.fetch_add(more, Ordering::Relaxed);
         }
-        if let Some((_, position)) = &self.position {
-            position.store(next.get(), Ordering::Relaxed);
+        match &self.position {
+            Some((_, position)) => position.store(next.get(), Ordering::Relaxed),
+            None => self.position = Some(lock(&self.streams.positions).add(next)),
         }
     }
 
@@ -110,6 +125,15 @@ impl Drop for OpenStream {
     }
 }
 
+impl Positions {
+    fn add(&mut self, next: Seq) -> (u64, Arc<AtomicU64>) {
+        let position = Arc::new(AtomicU64::new(next.get()));
+        self.last_id += 1;
+        self.open.insert(self.last_id, Arc::clone(&position));
+        (self.last_id, position)
+    }
+}
+
 impl Streams {
     pub(super) fn open(
         streams: &Arc<Streams>,
@@ -120,14 +144,7 @@ impl Streams {
         let kind =
             Arc::clone(lock(&streams.kinds).entry(kind).or_insert_with(|| Arc::new(Kind::new())));
         kind.open.fetch_add(1, Ordering::Relaxed);
-        let position = next.map(|next| {
-            let position = Arc::new(AtomicU64::new(next.get()));
-            let mut positions = lock(&streams.positions);
-            positions.last_id += 1;
-            let id = positions.last_id;
-            positions.open.insert(id, Arc::clone(&position));
-            (id, position)
-        });
+        let position = next.map(|next| lock(&streams.positions).add(next));
         OpenStream {
             streams: Arc::clone(streams),
             kind,

@@ -17,10 +17,7 @@ use crate::support::server::{
     TestServer, bad_field, event, expect, new_log, start, start_with, until, within,
 };
 
-#[allow(missing_docs, clippy::all)]
-mod seed {
-    include!(concat!(env!("OUT_DIR"), "/seed/chat.rs"));
-}
+use crate::seed::chat as seed;
 use seed::chat_service_client::ChatServiceClient;
 
 async fn metrics(
