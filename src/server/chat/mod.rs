@@ -23,8 +23,8 @@ pub use messages::{ChatDialect, FeedDialect};
 pub(super) use presence::Presence;
 pub use stream::RoomStream;
 
-use super::generated::chat_service_server::ChatService;
 use super::Shared;
+use super::generated::chat_service_server::ChatService;
 use crate::wire::chat as pb;
 
 /// Rooms over one log.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -119,16 +119,16 @@ impl Default for Calls {
 }
 
 impl Calls {
-    /// Counts a request that was answered before it reached any service or route.
-    pub(in crate::server) fn refused<Q, A>(
+    /// Expects a request at the services and routes: one that is answered before it reaches them is
+    /// counted by [`Expected::answered`].
+    pub(in crate::server) fn expect(
         self: &Arc<Self>,
-        request: &http::Request<Q>,
-        answer: &http::Response<A>,
-    ) {
-        match code_of(answer.headers()) {
-            Some(code) => UnderWay::begin(self, method_of(request)).end(code),
-            None => self.answered(None, answer.status().as_u16()),
-        }
+        path: &str,
+        extensions: &mut http::Extensions,
+    ) -> Expected {
+        let came = Came::default();
+        extensions.insert(came.clone());
+        Expected { calls: Arc::clone(self), method: method_of(path), came }
     }
 
     fn answered(&self, route: Option<&str>, status: u16) {
@@ -162,12 +162,40 @@ impl Calls {
     }
 }
 
+/// Whether a request has come to the services and routes; travels as its extension.
+#[derive(Clone, Debug, Default)]
+struct Came(Arc<AtomicBool>);
+
+/// A request that has not been answered yet.
+#[derive(Debug)]
+pub(in crate::server) struct Expected {
+    calls: Arc<Calls>,
+    method: usize,
+    came: Came,
+}
+
+impl Expected {
+    /// Counts the answer, unless the request came where it is counted.
+    pub(in crate::server) fn answered<B>(self, answer: &http::Response<B>) {
+        if self.came.0.load(Ordering::Relaxed) {
+            return;
+        }
+        match code_of(answer.headers()) {
+            Some(code) => UnderWay::begin(&self.calls, self.method).end(code),
+            None => self.calls.answered(None, answer.status().as_u16()),
+        }
+    }
+}
+
 /// Counts what reaches the services and routes; a layer around all of them.
 pub(in crate::server) async fn count(
     State(calls): State<Arc<Calls>>,
     request: Request,
     next: Next,
 ) -> Response {
+    if let Some(came) = request.extensions().get::<Came>() {
+        came.0.store(true, Ordering::Relaxed);
+    }
     if !is_grpc(request.headers()) {
         let route = request.extensions().get::<MatchedPath>().cloned();
         let response = next.run(request).await;
@@ -178,7 +206,7 @@ pub(in crate::server) async fn count(
         calls.answered(route, status);
         return response;
     }
-    let call = UnderWay::begin(&calls, method_of(&request));
+    let call = UnderWay::begin(&calls, method_of(request.uri().path()));
     let response = next.run(request).await;
     match code_of(response.headers()) {
         Some(code) => {
@@ -197,14 +225,13 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     })
 }
 
-fn method_of<B>(request: &http::Request<B>) -> usize {
-    let path = request.uri().path();
+fn method_of(path: &str) -> usize {
     let known = METHODS[..UNKNOWN].iter().position(|(name, _)| *name == path);
     known.unwrap_or_else(|| {
-        let service = |name: &str| name.rsplit_once('/').map(|(service, _)| service.to_owned());
-        let services = METHODS[..UNKNOWN].iter().filter_map(|(name, _)| service(name));
-        let asked = path.rsplit_once('/').map(|(service, _)| service);
-        if services.into_iter().any(|ours| Some(ours.as_str()) == asked) { UNKNOWN } else { OTHER }
+        let service = |path: &'_ str| path.rsplit_once('/').map(|(service, _)| service.len());
+        let asked = service(path).map(|len| &path[..len]);
+        let is_ours = |name: &str| service(name).map(|len| &name[..len]) == asked;
+        if METHODS[..UNKNOWN].iter().any(|(name, _)| is_ours(name)) { UNKNOWN } else { OTHER }
     })
 }
 
@@ -327,9 +354,8 @@ mod tests {
     fn what_is_not_ours_is_one_method_and_one_route() {
         let calls = Arc::new(Calls::default());
         for n in 0..2_000u16 {
-            let ask = |path: String| http::Request::get(path).body(()).unwrap();
-            assert_eq!(method_of(&ask(format!("/a.B{n}/C"))), OTHER);
-            assert_eq!(method_of(&ask(format!("/feed.v1.FeedService/No{n}"))), UNKNOWN);
+            assert_eq!(method_of(&format!("/a.B{n}/C")), OTHER);
+            assert_eq!(method_of(&format!("/feed.v1.FeedService/No{n}")), UNKNOWN);
             calls.answered(None, 404);
             calls.answered(Some(&format!("/declared/{n}")), 200);
         }

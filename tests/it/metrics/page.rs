@@ -216,6 +216,26 @@ async fn odd_requests_do_not_grow_the_label_sets() {
 }
 
 #[tokio::test]
+async fn what_is_refused_at_the_door_is_counted_too() {
+    let server = start().await;
+    let mut client = server.client().await;
+    let request = pb::PublishRequest { event: Some(event("t", "b")), expected_head: None };
+    let mut request = tonic::Request::new(request);
+    request.metadata_mut().insert("grpc-timeout", "soon".parse().unwrap());
+    let status = within("publish", client.publish(request)).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert_eq!(get(server.address, &format!("{FEED}/Publish")).await.0, 404);
+    let page = scrape(&server).await;
+    let publish = format!("{FEED}/Publish");
+    let refused = [("method", publish.as_str()), ("code", "INVALID_ARGUMENT")];
+    assert_eq!(page.sum("tailmark_grpc_handled_total", &refused), 1.0);
+    assert_eq!(page.sum("tailmark_grpc_started_total", &[]), 1.0);
+    let other = [("route", "other"), ("code", "404")];
+    assert_eq!(page.sum("tailmark_http_requests_total", &other), 1.0);
+    assert_eq!(page.sum("tailmark_http_requests_total", &[]), 1.0);
+}
+
+#[tokio::test]
 async fn a_scrape_waits_for_no_commit() {
     let options = memory::Options { hold: true, ..memory::Options::default() };
     let engine: Arc<Memory> = Arc::new(memory(generations(&[1]), options));
