@@ -140,7 +140,7 @@ impl Screen {
         }
         for line in shown {
             let line: String = line.chars().take(columns).collect();
-            write!(out, "{line}\x1b[K\n")?;
+            writeln!(out, "{line}\x1b[K")?;
         }
         out.extend_from_slice(b"\x1b[J");
         self.painted = shown.len();
@@ -368,7 +368,7 @@ fn grouped(value: f64) -> String {
     let digits = (value.max(0.0) as u64).to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.char_indices() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
