@@ -6,14 +6,13 @@ mod traces;
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::filter::FilterExt;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use self::flood::Flood;
+use self::flood::Calm;
 
 use crate::config::{LogFormat, Telemetry};
 
@@ -88,11 +87,14 @@ where
     S: tracing::Subscriber + for<'span> LookupSpan<'span>,
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    let filter = filter(&settings.log_level)?.and(Flood::default());
+    let filter = filter(&settings.log_level)?;
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(has_colour);
     Ok(match settings.log_format {
-        LogFormat::Text => lines.with_filter(filter).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
+        LogFormat::Text => lines.map_event_format(Calm::new).with_filter(filter).boxed(),
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true);
+            lines.map_event_format(Calm::new).with_filter(filter).boxed()
+        }
     })
 }
 

@@ -3,22 +3,31 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::callsite::Identifier;
-use tracing::level_filters::LevelFilter;
-use tracing::subscriber::Interest;
-use tracing::{Event, Level, Metadata};
-use tracing_subscriber::layer::{Context, Filter};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 /// Lines of one place that pass in one window.
 pub(super) const LINES: u64 = 10;
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Lets warnings and errors of one place through until there are too many of them.
+/// A format that leaves out warnings and errors of one place when there are too many of them. It
+/// writes nothing for them: a filter that refused single events would disturb those of others.
+#[derive(Debug)]
+pub(super) struct Calm<F> {
+    inner: F,
+    flood: Flood,
+}
+
+/// How many lines came from where.
 #[derive(Debug, Default)]
-pub(super) struct Flood(Mutex<HashMap<Identifier, Window>>);
+struct Flood(Mutex<HashMap<Identifier, Window>>);
 
 #[derive(Debug)]
 struct Window {
@@ -49,33 +58,39 @@ impl Flood {
     }
 }
 
-impl<S> Filter<S> for Flood {
-    fn enabled(&self, _: &Metadata<'_>, _: &Context<'_, S>) -> bool {
-        true
+impl<F> Calm<F> {
+    pub(super) fn new(inner: F) -> Self {
+        Calm { inner, flood: Flood::default() }
     }
+}
 
-    fn callsite_enabled(&self, _: &'static Metadata<'static>) -> Interest {
-        Interest::always()
-    }
-
-    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
+impl<S, N, F> FormatEvent<S, N> for Calm<F>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    N: for<'fields> FormatFields<'fields> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let metadata = event.metadata();
-        if *metadata.level() > Level::WARN {
-            return true;
+        if *metadata.level() <= Level::WARN {
+            let (passes, left_out) = self.flood.admit(metadata.callsite(), Instant::now());
+            if left_out > 0 {
+                let place = metadata.target().to_owned();
+                // Not from within a line that is being written; at most once a place and window.
+                std::thread::spawn(move || {
+                    tracing::warn!(left_out, place, "lines like the last were left out");
+                });
+            }
+            if !passes {
+                return Ok(());
+            }
         }
-        let (passes, left_out) = self.admit(metadata.callsite(), Instant::now());
-        if left_out > 0 {
-            let place = metadata.target().to_owned();
-            // Not from within a line that is being written; at most once a place and window.
-            std::thread::spawn(move || {
-                tracing::warn!(left_out, place, "lines like the next were left out");
-            });
-        }
-        passes
-    }
-
-    fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(LevelFilter::TRACE)
+        self.inner.format_event(context, writer, event)
     }
 }
 
@@ -86,8 +101,9 @@ mod tests {
     #[test]
     fn a_flood_is_cut_and_counted() {
         let flood = Flood::default();
-        let event = tracing::info_span!("any");
-        let place = event.metadata().unwrap().callsite();
+        let subscriber = tracing_subscriber::registry();
+        let span = tracing::subscriber::with_default(subscriber, || tracing::info_span!("any"));
+        let place = span.metadata().unwrap().callsite();
         let now = Instant::now();
         let passed = (0..1_000).filter(|_| flood.admit(place.clone(), now).0).count();
         assert_eq!(passed as u64, LINES);

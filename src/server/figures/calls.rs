@@ -22,7 +22,7 @@ use tonic::{Code, Status};
 use super::histogram::{Buckets, Histogram};
 
 /// Every method, and whether it has one answer. The last stands for all that are not ours.
-pub(super) const METHODS: [(&str, bool); 22] = [
+pub(super) const METHODS: [(&str, bool); 21] = [
     ("/feed.v1.FeedService/Watch", false),
     ("/feed.v1.FeedService/UploadEvents", false),
     ("/feed.v1.FeedService/Chat", false),
@@ -40,7 +40,6 @@ pub(super) const METHODS: [(&str, bool); 22] = [
     ("/chat.ChatService/StreamMetrics", false),
     ("/grpc.health.v1.Health/Check", true),
     ("/grpc.health.v1.Health/Watch", false),
-    ("/grpc.health.v1.Health/List", true),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", false),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", false),
     // A service of ours, and no method of it.
