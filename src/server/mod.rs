@@ -7,6 +7,7 @@
 mod accept;
 mod body;
 mod call;
+mod chat;
 mod codec;
 mod connection;
 mod convert;
@@ -15,7 +16,9 @@ mod gauges;
 #[allow(missing_docs, clippy::all, rustdoc::all)]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/feed.v1.FeedService.rs"));
+    include!(concat!(env!("OUT_DIR"), "/chat.ChatService.rs"));
 }
+mod http;
 mod io;
 mod options;
 mod service;
@@ -43,10 +46,13 @@ pub use options::{Http2, Options};
 pub use status::DOMAIN;
 
 use crate::eventlog::EventLog;
+use generated::chat_service_server::ChatServiceServer;
 use generated::feed_service_server::FeedServiceServer;
 
 /// The name under which health is told, beside the empty one for the whole server.
 pub const SERVICE: &str = "feed.v1.FeedService";
+/// The name of the rooms, likewise.
+pub const CHAT_SERVICE: &str = "chat.ChatService";
 
 /// Why a server cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +73,9 @@ struct Shared {
     gauges: Gauges,
     /// Cancelled when the server begins to stop.
     stop: CancellationToken,
-    /// Connections and uploads.
+    /// Who is in which room.
+    presence: chat::Presence,
+    /// Connections, uploads and what comes in on chats.
     tasks: TaskTracker,
     started: Instant,
 }
@@ -104,6 +112,7 @@ impl Server {
             options,
             gauges: Gauges::default(),
             stop: CancellationToken::new(),
+            presence: chat::Presence::default(),
             tasks: TaskTracker::new(),
             started: Instant::now(),
         });
@@ -136,7 +145,9 @@ impl Server {
             return Err(ServeError::NoListener);
         }
         let Server { shared, routes, health } = self;
-        health.set_service_status(SERVICE, ServingStatus::Serving).await;
+        for name in [SERVICE, CHAT_SERVICE] {
+            health.set_service_status(name, ServingStatus::Serving).await;
+        }
         let cut = CancellationToken::new();
         // Whoever drops this future has cut the server off.
         let _cut_on_drop = cut.clone().drop_guard();
@@ -155,7 +166,7 @@ impl Server {
             "stopping"
         );
         // Health first: its watchers hear of it before their streams end.
-        for name in ["", SERVICE] {
+        for name in ["", SERVICE, CHAT_SERVICE] {
             health.set_service_status(name, ServingStatus::NotServing).await;
         }
         shared.stop.cancel();
@@ -189,10 +200,17 @@ fn routes(shared: &Arc<Shared>, health: &HealthReporter) -> Result<Routes, Serve
     let feed = FeedServiceServer::new(service::Feed(Arc::clone(shared)))
         // `Limited` has refused them before; this only keeps tonic's own default out of the way.
         .max_decoding_message_size(message_bytes);
-    Ok(Routes::new(feed)
+    let chat = ChatServiceServer::new(chat::Chat(Arc::clone(shared)))
+        .max_decoding_message_size(message_bytes);
+    let plain = http::router(shared);
+    let mut routes = Routes::new(feed)
+        .add_service(chat)
         .add_service(HealthServer::new(HealthService::from_health_reporter(health.clone())))
         .add_service(v1)
-        .add_service(v1alpha))
+        .add_service(v1alpha);
+    let grpc = std::mem::take(routes.axum_router_mut());
+    *routes.axum_router_mut() = grpc.merge(plain);
+    Ok(routes)
 }
 
 /// What failures about positions tell, the time of the oldest event included where it can be read.

@@ -6,6 +6,7 @@ mod support {
     pub mod daemon;
     pub mod disk;
     pub mod frames;
+    pub mod inprocess;
     pub mod logdir;
     pub mod port;
     pub mod proxy;
@@ -13,6 +14,7 @@ mod support {
     pub mod server;
 }
 
+mod chat;
 mod cli;
 mod config;
 mod daemon;
@@ -23,6 +25,7 @@ mod gapless;
 mod inspect;
 mod limits;
 mod protocol;
+mod seed;
 mod seed_client;
 mod shutdown;
 mod tidy;
