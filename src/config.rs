@@ -134,6 +134,8 @@ section!(
         max_bytes: Option<u64> as "units::size_or_unlimited" = None,
         /// Events beyond this many.
         max_events: Option<u64> as "units::count_or_unlimited" = None,
+        /// How often that is looked at.
+        interval: Duration as "units::duration" = Duration::from_secs(1),
     }
 );
 
@@ -242,6 +244,7 @@ impl Config {
         self.server.check()?;
         self.storage.check()?;
         self.log.check()?;
+        self.retention.check()?;
         self.limits.check()?;
         time("chat.heartbeat", self.chat.heartbeat, 1, 3_600)?;
         self.http2.check(&self.limits)?;
@@ -302,6 +305,13 @@ impl Log {
         bytes("log.recent_bytes", self.recent_bytes, MIB, 64 * GIB)?;
         bytes("log.in_flight_bytes", self.in_flight_bytes, MIB, 64 * GIB)?;
         count("log.reader_threads", self.reader_threads, 1, 256)
+    }
+}
+
+impl Retention {
+    fn check(&self) -> Result<(), Invalid> {
+        let (low, high) = (Duration::from_millis(10), Duration::from_secs(3_600));
+        within("retention.interval", self.interval, low, high, units::duration_text)
     }
 }
 
