@@ -24,6 +24,7 @@ mod limits;
 mod protocol;
 mod seed_client;
 mod shutdown;
+mod small_frames;
 mod tidy;
 mod upload;
 mod watch;
