@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 use tonic_build::manual;
 
-/// The fields of the first public sketch only, for tests that speak as its clients do.
+/// The fields of the public sketches only, for tests that speak as their clients do.
 const SEED_PROTO: &str = "tests/it/seed";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if has_client && Path::new(SEED_PROTO).is_dir() {
         let seed = out.join("seed");
         std::fs::create_dir_all(&seed)?;
-        let files = protox::compile(["feed/v1/feed.proto"], [SEED_PROTO])?;
+        let files = protox::compile(["feed/v1/feed.proto", "chat/chat.proto"], [SEED_PROTO])?;
         tonic_prost_build::configure().build_server(false).out_dir(seed).compile_fds(files)?;
     }
     Ok(())

@@ -50,6 +50,8 @@ section!(
         retention: Retention = Retention::default(),
         /// Upper bounds.
         limits: Limits = Limits::default(),
+        /// Rooms.
+        chat: Chat = Chat::default(),
         /// HTTP/2.
         http2: Http2 = Http2::default(),
         /// Logs.
@@ -172,6 +174,14 @@ section!(
 );
 
 section!(
+    /// Rooms.
+    Chat {
+        /// Between two signs of life on a `chat.ChatService.Chat`.
+        heartbeat: Duration as "units::duration" = Duration::from_secs(5),
+    }
+);
+
+section!(
     /// HTTP/2.
     Http2 {
         /// Streams open at once on one connection.
@@ -233,6 +243,7 @@ impl Config {
         self.storage.check()?;
         self.log.check()?;
         self.limits.check()?;
+        time("chat.heartbeat", self.chat.heartbeat, 1, 3_600)?;
         self.http2.check(&self.limits)?;
         crate::telemetry::filter(&self.telemetry.log_level)
             .map_err(|problem| Invalid { key: "telemetry.log_level", problem })?;

@@ -146,6 +146,11 @@ impl EventLog {
         &self.core().rules.limits
     }
 
+    /// Most bytes that a batch which must be whole may take in the store.
+    pub fn max_commit_bytes(&self) -> usize {
+        self.core().engine.max_commit_bytes()
+    }
+
     /// Secret for telling repeats.
     pub fn fingerprint_key(&self) -> FingerprintKey {
         self.core().rules.key

@@ -73,7 +73,9 @@ struct Shared {
     gauges: Gauges,
     /// Cancelled when the server begins to stop.
     stop: CancellationToken,
-    /// Connections and uploads.
+    /// Who is in which room.
+    presence: chat::Presence,
+    /// Connections, uploads and what comes in on chats.
     tasks: TaskTracker,
     started: Instant,
 }
@@ -110,6 +112,7 @@ impl Server {
             options,
             gauges: Gauges::default(),
             stop: CancellationToken::new(),
+            presence: chat::Presence::default(),
             tasks: TaskTracker::new(),
             started: Instant::now(),
         });

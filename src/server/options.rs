@@ -30,6 +30,8 @@ pub struct Options {
     pub http1_header_timeout: Duration,
     /// Time that a client which is told to come back later should wait. 1 s.
     pub retry_delay: Duration,
+    /// Time between two signs of life on a `chat.ChatService.Chat`. 5 s.
+    pub chat_heartbeat: Duration,
     /// HTTP/2.
     pub http2: Http2,
     /// Events among which the log recognises repeats, as `GetLog` tells it. 1,000,000.
@@ -55,6 +57,7 @@ impl Default for Options {
             preface_timeout: Duration::from_secs(10),
             http1_header_timeout: Duration::from_secs(30),
             retry_delay: Duration::from_secs(1),
+            chat_heartbeat: Duration::from_secs(5),
             http2: Http2::default(),
             dedup_window: 1_000_000,
             instance: "server-01".to_owned(),

@@ -6,12 +6,15 @@ mod support {
     pub mod daemon;
     pub mod disk;
     pub mod frames;
+    pub mod inprocess;
     pub mod logdir;
+    pub mod port;
     pub mod proxy;
     pub mod raw;
     pub mod server;
 }
 
+mod chat;
 mod cli;
 mod config;
 mod daemon;
@@ -22,6 +25,7 @@ mod gapless;
 mod inspect;
 mod limits;
 mod protocol;
+mod seed;
 mod seed_client;
 mod shutdown;
 mod small_frames;

@@ -199,13 +199,7 @@ impl WatchStream {
         facts: &LogFacts,
     ) -> Option<Poll<Option<Result<Encoded, Status>>>> {
         let next = self.machine.next();
-        let range_end = match error {
-            ReadError::Trimmed { oldest, .. } => Some((oldest.prev(), GapReason::Trimmed)),
-            ReadError::Damaged(damage) => Some((damage.to, GapReason::Damaged)),
-            _ => None,
-        }
-        // A range that does not reach the position would never let us past it.
-        .filter(|(to, _)| *to >= next);
+        let range_end = lost_range(error, next);
         // One that begins behind the position must not take along what can be read before it.
         let begins_here = match error {
             ReadError::Damaged(damage) => damage.from <= next,
@@ -220,10 +214,7 @@ impl WatchStream {
             }
             return None;
         }
-        let mut failure = status::read(error, facts, self.settings.retry_delay);
-        if let Some((to, _)) = range_end {
-            failure = failure.with("resume_cursor", self.log.cursor(to));
-        }
+        let failure = lost(&self.log, error, facts, next, self.settings.retry_delay);
         Some(self.fail("read failed", failure))
     }
 
@@ -323,6 +314,32 @@ impl Timers {
             }
         }
         Poll::Pending
+    }
+}
+
+/// The end of the range that cannot be read, `next` and on.
+fn lost_range(error: &ReadError, next: Seq) -> Option<(Seq, GapReason)> {
+    match error {
+        ReadError::Trimmed { oldest, .. } => Some((oldest.prev(), GapReason::Trimmed)),
+        ReadError::Damaged(damage) => Some((damage.to, GapReason::Damaged)),
+        _ => None,
+    }
+    // A range that does not reach the position would never let us past it.
+    .filter(|(to, _)| *to >= next)
+}
+
+/// Why what begins with `next` cannot be read, and where to go on.
+pub(in crate::server) fn lost(
+    log: &EventLog,
+    error: &ReadError,
+    facts: &LogFacts,
+    next: Seq,
+    retry_delay: Duration,
+) -> Failure {
+    let failure = status::read(error, facts, retry_delay);
+    match lost_range(error, next) {
+        Some((to, _)) => failure.with("resume_cursor", log.cursor(to)),
+        None => failure,
     }
 }
 

@@ -423,12 +423,18 @@ impl Journal {
         let zeros = &ZEROS[..padding_after(end) as usize];
         // What is pending lies at the start of the slot, directly before this frame.
         let at = frame.offset - self.pending.len() as u64;
-        let parts: [&[u8]; 5] = [&self.pending, &head, delta, events, zeros];
+        let heads = if at == 0 { SLOT_HEADER_BYTES as usize } else { 0 };
+        let (heads, pending) = self.pending.split_at(heads);
+        let parts: [&[u8]; 5] = [pending, &head, delta, events, zeros];
         let (file, path) = (self.active.file(), self.active.path());
-        let result = self
-            .disk
-            .write_at(file, path, &parts, at)
-            .and_then(|()| self.disk.sync_data(file, path));
+        // A new head in a call of its own: whoever reads the slot's earlier frames meanwhile, and then
+        // still finds the old head, has not read a byte of the new ones. One sync makes both durable.
+        let result = match heads {
+            [] => Ok(()),
+            heads => self.disk.write_at(file, path, &[heads], 0),
+        }
+        .and_then(|()| self.disk.write_at(file, path, &parts, at + heads.len() as u64))
+        .and_then(|()| self.disk.sync_data(file, path));
         if let Err(error) = result {
             self.broken = Some(chain(&error));
             return Err(error);

@@ -16,7 +16,7 @@ use crate::record::{Seq, Timestamp};
 use crate::storage::{Damage, StoreError, disk::Disk};
 
 /// What a slot file turned out to be.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scan {
     /// Allocated, never used.
     Unused,

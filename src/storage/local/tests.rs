@@ -1,3 +1,5 @@
+mod beside;
+mod hanging;
 mod regressions;
 
 use std::path::Path;
