@@ -189,9 +189,9 @@ section!(
         /// Streams open at once on one connection.
         max_concurrent_streams: u64 = 1_100,
         /// What a client may send on one stream before we have read it.
-        stream_window_bytes: u64 as "units::size" = 1 << 20,
+        stream_window_bytes: u64 as "units::size" = 512 << 10,
         /// What a client may send on one connection before we have read it.
-        connection_window_bytes: u64 as "units::size" = 4 << 20,
+        connection_window_bytes: u64 as "units::size" = 32 << 20,
         /// Largest frame that a client may send.
         max_frame_bytes: u64 as "units::size" = 64 << 10,
         /// What we buffer for one stream whose client does not read.
