@@ -216,12 +216,14 @@ pub enum LogFormat {
 }
 
 section!(
-    /// Logs.
+    /// Logs and traces.
     Telemetry {
         /// A level or a filter.
         log_level: String = "info".to_owned(),
         /// How they are written.
         log_format: LogFormat = LogFormat::Text,
+        /// Where traces go, over gRPC; empty = nowhere.
+        otlp_endpoint: String = String::new(),
     }
 );
 
@@ -250,7 +252,24 @@ impl Config {
         self.http2.check(&self.limits)?;
         crate::telemetry::filter(&self.telemetry.log_level)
             .map_err(|problem| Invalid { key: "telemetry.log_level", problem })?;
-        Ok(())
+        self.telemetry.check()
+    }
+}
+
+impl Telemetry {
+    fn check(&self) -> Result<(), Invalid> {
+        let endpoint = &self.otlp_endpoint;
+        let host = endpoint.strip_prefix("http://").unwrap_or_default();
+        let problem = if endpoint.is_empty() {
+            return Ok(());
+        } else if !crate::telemetry::HAS_OTLP {
+            "this program was built without traces; build it with `--features otlp`".to_owned()
+        } else if host.is_empty() || host.contains(char::is_whitespace) {
+            format!("`{endpoint}` is no address; expected http://HOST:PORT")
+        } else {
+            return Ok(());
+        };
+        Err(Invalid { key: "telemetry.otlp_endpoint", problem })
     }
 }
 

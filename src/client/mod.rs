@@ -8,6 +8,7 @@ mod backoff;
 mod calls;
 mod connect;
 mod error;
+mod metrics;
 mod raw;
 mod watch;
 
@@ -15,6 +16,7 @@ pub use backoff::Backoff;
 pub use calls::{Expect, TrimBefore};
 pub use connect::{Client, Options};
 pub use error::{Error, Kind};
+pub use metrics::{Metrics, MetricsItem};
 pub use watch::{Item, OnLost, Received, Start, Watch, WatchOptions};
 
 #[cfg(all(test, feature = "server"))]

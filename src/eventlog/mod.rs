@@ -104,10 +104,21 @@ pub struct Status {
     pub readers: u64,
     /// Bytes waiting for the writer.
     pub in_flight_bytes: u64,
+    /// Reads waiting for a reader thread.
+    pub reads_waiting: u64,
     /// Counted since the log was opened.
     pub counters: Counters,
+    /// A failed write has stopped appends for good.
+    pub is_stopped: bool,
     /// Why appends, retention or the telling of repeats do not work, if they do not.
     pub trouble: Option<String>,
+}
+
+impl Status {
+    /// Whether the log or its store has something to report.
+    pub fn has_trouble(&self) -> bool {
+        self.trouble.is_some() || self.store.trouble.is_some()
+    }
 }
 
 impl EventLog {
@@ -289,7 +300,9 @@ impl EventLog {
             store: core.engine.status(),
             readers: core.metrics.readers.load(Ordering::Relaxed),
             in_flight_bytes: core.in_flight_bytes.saturating_sub(room) as u64,
+            reads_waiting: core.cold.waiting() as u64,
             counters: core.metrics.counters(),
+            is_stopped: matches!(core.queue.ended(), Some(AppendError::Stopped(_))),
             trouble: core.trouble(),
         }
     }

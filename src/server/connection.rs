@@ -134,7 +134,10 @@ async fn respond(
 ) -> Result<Response<Body>, Infallible> {
     let call = match call::admit(&request, &shared.options) {
         Ok(call) => call,
-        Err(refusal) => return Ok(*refusal),
+        Err(refusal) => {
+            shared.figures.calls.refused(&request, &refusal);
+            return Ok(*refusal);
+        }
     };
     let path = request.uri().path().to_owned();
     let framing = call.map(|call| Framing {

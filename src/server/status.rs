@@ -189,6 +189,12 @@ pub(super) fn too_many(over: OverLimit) -> Failure {
     over_limit(over.what, over.limit, over.actual)
 }
 
+/// Metrics of an instance that is not this one.
+pub(super) fn other_instance(asked: &str, ours: &str) -> Failure {
+    let message = format!("this is {ours}, not {asked}");
+    Failure::new(Code::NotFound, "INSTANCE_NOT_FOUND", message).with("instance_id", ours)
+}
+
 /// A method that is declared but not served.
 pub(super) fn unimplemented(method: &str) -> Status {
     let message = format!("{method} is not served by this version");

@@ -8,6 +8,7 @@ mod support {
     pub mod frames;
     pub mod inprocess;
     pub mod logdir;
+    pub mod openmetrics;
     pub mod port;
     pub mod proxy;
     pub mod raw;
@@ -24,6 +25,7 @@ mod full_journal;
 mod gapless;
 mod inspect;
 mod limits;
+mod metrics;
 mod protocol;
 mod seed;
 mod seed_client;
