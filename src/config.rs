@@ -134,6 +134,8 @@ section!(
         max_bytes: Option<u64> as "units::size_or_unlimited" = None,
         /// Events beyond this many.
         max_events: Option<u64> as "units::count_or_unlimited" = None,
+        /// How often that is looked at.
+        interval: Duration as "units::duration" = Duration::from_secs(1),
     }
 );
 
@@ -187,9 +189,9 @@ section!(
         /// Streams open at once on one connection.
         max_concurrent_streams: u64 = 1_100,
         /// What a client may send on one stream before we have read it.
-        stream_window_bytes: u64 as "units::size" = 1 << 20,
+        stream_window_bytes: u64 as "units::size" = 512 << 10,
         /// What a client may send on one connection before we have read it.
-        connection_window_bytes: u64 as "units::size" = 4 << 20,
+        connection_window_bytes: u64 as "units::size" = 32 << 20,
         /// Largest frame that a client may send.
         max_frame_bytes: u64 as "units::size" = 64 << 10,
         /// What we buffer for one stream whose client does not read.
@@ -244,6 +246,7 @@ impl Config {
         self.server.check()?;
         self.storage.check()?;
         self.log.check()?;
+        self.retention.check()?;
         self.limits.check()?;
         time("chat.heartbeat", self.chat.heartbeat, 1, 3_600)?;
         self.http2.check(&self.limits)?;
@@ -321,6 +324,13 @@ impl Log {
         bytes("log.recent_bytes", self.recent_bytes, MIB, 64 * GIB)?;
         bytes("log.in_flight_bytes", self.in_flight_bytes, MIB, 64 * GIB)?;
         count("log.reader_threads", self.reader_threads, 1, 256)
+    }
+}
+
+impl Retention {
+    fn check(&self) -> Result<(), Invalid> {
+        let (low, high) = (Duration::from_millis(10), Duration::from_secs(3_600));
+        within("retention.interval", self.interval, low, high, units::duration_text)
     }
 }
 

@@ -114,6 +114,7 @@ fn log_options(config: &Config) -> eventlog::Options {
             max_bytes: retention.max_bytes,
             max_events: retention.max_events,
         },
+        retention_interval: retention.interval,
         ..eventlog::Options::default()
     }
 }

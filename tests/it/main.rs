@@ -30,6 +30,7 @@ mod protocol;
 mod seed;
 mod seed_client;
 mod shutdown;
+mod small_frames;
 mod tidy;
 mod upload;
 mod watch;
