@@ -72,6 +72,8 @@ fn feed_service() -> manual::Service {
         .method(method("publish", "Publish", "PublishRequest", "PublishResult").build())
         .method(
             method("append", "Append", "AppendRequest", "AppendResponse")
+                .input_type("bytes::Bytes")
+                .codec_path("crate::server::codec::Upload")
                 .client_streaming()
                 .server_streaming()
                 .build(),

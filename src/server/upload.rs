@@ -277,7 +277,7 @@ fn saturate(count: u64) -> i32 {
 }
 
 /// Adds one event as it came.
-fn take(batch: &mut Batch, bytes: &[u8]) -> Result<(), Failure> {
+pub(super) fn take(batch: &mut Batch, bytes: &[u8]) -> Result<(), Failure> {
     let event = Event::parse(bytes).map_err(status::malformed_event)?;
     batch.push(&event).map_err(|error| status::invalid_event(&error))
 }
