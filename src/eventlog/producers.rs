@@ -135,6 +135,10 @@ impl Producers {
     pub fn forget_idle(&mut self, wall: Timestamp) {
         let elapsed = self.clock_moved.elapsed();
         self.clock_moved += elapsed;
+        self.forget_idle_after(elapsed, wall);
+    }
+
+    fn forget_idle_after(&mut self, elapsed: Duration, wall: Timestamp) {
         let now = self.clock.advance(wall, elapsed);
         self.table.forget_idle(seconds(now).saturating_sub(self.idle.as_secs()));
     }

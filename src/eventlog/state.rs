@@ -43,10 +43,7 @@ impl State {
     }
 
     /// The state after recovery, its producers into those given.
-    pub fn recover(
-        recovered: &Recovered,
-        producers: &mut Producers,
-    ) -> Result<State, StoreError> {
+    pub fn recover(recovered: &Recovered, producers: &mut Producers) -> Result<State, StoreError> {
         let mut state = State::default();
         if !recovered.state.is_empty() {
             let rest;

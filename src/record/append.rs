@@ -138,11 +138,8 @@ mod tests {
         let event = |topic: &str| pb::Event { topic: topic.into(), ..pb::Event::default() };
         let events = vec![event("a"), pb::Event::default(), event("b")];
         let expected_head = Some(pb::ExpectedHead { topic: "t".into(), seq: 9 });
-        let bytes = encode(Kind::Batch(Batch {
-            producer_seq: 300,
-            events: events.clone(),
-            expected_head,
-        }));
+        let bytes =
+            encode(Kind::Batch(Batch { producer_seq: 300, events: events.clone(), expected_head }));
         let Ok(AppendMessage::Batch(batch)) = AppendMessage::parse(&bytes) else {
             panic!("no batch")
         };

@@ -169,9 +169,10 @@ impl AppendStream {
             (AppendMessage::Open { producer, epoch }, Phase::New) => {
                 let producer = self.check_id(producer)?.to_owned();
                 let log = self.shared.log.clone();
-                self.phase = Phase::Opening(Box::pin(async move {
-                    log.open_producer(&producer, epoch).await
-                }));
+                self.phase =
+                    Phase::Opening(Box::pin(
+                        async move { log.open_producer(&producer, epoch).await },
+                    ));
             }
             (AppendMessage::Batch(batch), Phase::Open(producer)) => {
                 let producer = producer.clone();

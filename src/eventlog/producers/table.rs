@@ -50,16 +50,7 @@ pub(super) struct Table {
 impl Producer {
     pub fn new(key: Key, epoch: u64) -> Producer {
         let history = History::default();
-        Producer {
-            key,
-            epoch,
-            session: 0,
-            seq: 0,
-            active_at: 0,
-            history,
-            newer: NONE,
-            older: NONE,
-        }
+        Producer { key, epoch, session: 0, seq: 0, active_at: 0, history, newer: NONE, older: NONE }
     }
 
     fn encoded_len(&self) -> usize {
