@@ -12,6 +12,7 @@ mod support {
     pub mod server;
 }
 
+mod append;
 mod cli;
 mod config;
 mod daemon;
@@ -21,6 +22,7 @@ mod full_journal;
 mod gapless;
 mod inspect;
 mod limits;
+mod producer;
 mod protocol;
 mod seed_client;
 mod shutdown;

@@ -41,7 +41,7 @@ pub struct ProducerOptions {
     pub shortest_retry: Duration,
     /// The longest wait before connecting again, but for what the server asks.
     pub longest_retry: Duration,
-    /// Wait for a server that cannot be reached at the very beginning, too.
+    /// Go on trying when the very first attempt fails, too.
     pub waits_for_server: bool,
 }
 

@@ -166,9 +166,6 @@ impl Machine {
         if is_final {
             return Action::Fail(error);
         }
-        if error.kind() == Kind::Connect && self.epoch == 0 && !self.waits_for_server {
-            return Action::Fail(error);
-        }
         if error.is_retryable() {
             let hint = error.retry_delay();
             let is_broken = error.may_have_applied() || error.kind() == Kind::Connect;
@@ -188,6 +185,9 @@ impl Machine {
 
     fn retry(&mut self, cause: Error, hint: Option<Duration>, fresh_connection: bool) -> Action {
         self.is_open = false;
+        if self.epoch == 0 && !self.waits_for_server {
+            return Action::Fail(cause);
+        }
         Action::Wait { cause, at_least: hint, fresh_connection }
     }
 }
@@ -333,6 +333,9 @@ mod tests {
         let mut machine = Machine::new(true);
         machine.step(Input::Woke);
         assert!(matches!(machine.step(cannot_connect()), Action::Wait { .. }));
+        let mut machine = Machine::new(false);
+        machine.step(Input::Woke);
+        assert_eq!(failed(machine.step(Input::Silent)), Kind::Timeout);
         // Later it always is.
         let mut machine = Machine { waits_for_server: false, ..opened() };
         assert!(matches!(machine.step(cannot_connect()), Action::Wait { .. }));
