@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 use tonic_build::manual;
 
-/// The fields of the first public sketch only, for tests that speak as its clients do.
+/// The fields of the public sketches only, for tests that speak as their clients do.
 const SEED_PROTO: &str = "tests/it/seed";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-changed={SEED_PROTO}");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    let files = protox::compile(["feed/v1/feed.proto"], ["proto"])?;
+    let files = protox::compile(["feed/v1/feed.proto", "chat/chat.proto"], ["proto"])?;
     // What reflection answers with.
     std::fs::write(out.join("descriptors.bin"), files.encode_to_vec())?;
 
@@ -23,12 +23,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".feed.v1")
         .compile_fds(files)?;
     if std::env::var_os("CARGO_FEATURE_SERVER").is_some() {
-        manual::Builder::new().build_client(false).compile(&[feed_service()]);
+        manual::Builder::new().build_client(false).compile(&[feed_service(), chat_service()]);
     }
     if has_client && Path::new(SEED_PROTO).is_dir() {
         let seed = out.join("seed");
         std::fs::create_dir_all(&seed)?;
-        let files = protox::compile(["feed/v1/feed.proto"], [SEED_PROTO])?;
+        let files = protox::compile(["feed/v1/feed.proto", "chat/chat.proto"], [SEED_PROTO])?;
         tonic_prost_build::configure().build_server(false).out_dir(seed).compile_fds(files)?;
     }
     Ok(())
@@ -38,12 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// are stored and arrive as the bytes that were sent.
 fn feed_service() -> manual::Service {
     let method = |name: &str, route: &str, input: &str, output: &str| {
-        manual::Method::builder()
-            .name(name)
-            .route_name(route)
-            .input_type(wire(input))
-            .output_type(wire(output))
-            .codec_path("crate::server::codec::Prost")
+        method("feed_v1", name, route, input, output)
     };
     manual::Service::builder()
         .package("feed.v1")
@@ -67,26 +62,28 @@ fn feed_service() -> manual::Service {
             method("chat", "Chat", "ChatMessage", "ChatMessage")
                 .client_streaming()
                 .server_streaming()
+                .codec_path("crate::server::codec::Streamed")
                 .build(),
         )
         .method(method("publish", "Publish", "PublishRequest", "PublishResult").build())
         .method(
             method("append", "Append", "AppendRequest", "AppendResponse")
                 .input_type("bytes::Bytes")
-                .codec_path("crate::server::codec::Upload")
                 .client_streaming()
                 .server_streaming()
+                .codec_path("crate::server::codec::Taken")
                 .build(),
         )
         .method(
             method("watch_batches", "WatchBatches", "WatchRequest", "EventBatch")
                 .server_streaming()
+                .codec_path("crate::server::codec::Streamed")
                 .build(),
         )
         .method(
             method("get_event", "GetEvent", "GetEventRequest", "Event")
                 .output_type("crate::server::codec::Encoded")
-                .codec_path("crate::server::codec::Watch")
+                .codec_path("crate::server::codec::Stored")
                 .build(),
         )
         .method(method("get_log", "GetLog", "GetLogRequest", "LogStatus").build())
@@ -97,6 +94,57 @@ fn feed_service() -> manual::Service {
         .build()
 }
 
-fn wire(message: &str) -> String {
-    format!("crate::wire::feed_v1::{message}")
+/// The server side of `chat.ChatService`.
+fn chat_service() -> manual::Service {
+    let method = |name: &str, route: &str, input: &str, output: &str| {
+        method("chat", name, route, input, output)
+    };
+    manual::Service::builder()
+        .package("chat")
+        .name("ChatService")
+        .comment("Rooms.")
+        .method(
+            method("send_message", "SendMessage", "SendMessageRequest", "SendMessageResponse")
+                .build(),
+        )
+        .method(
+            method("subscribe_messages", "SubscribeMessages", "SubscribeRequest", "Message")
+                .server_streaming()
+                .codec_path("crate::server::codec::Streamed")
+                .build(),
+        )
+        .method(
+            method("upload_messages", "UploadMessages", "Message", "UploadResponse")
+                .client_streaming()
+                .build(),
+        )
+        .method(
+            method("chat", "Chat", "Message", "Message")
+                .client_streaming()
+                .server_streaming()
+                .codec_path("crate::server::codec::Streamed")
+                .build(),
+        )
+        .method(
+            method("stream_metrics", "StreamMetrics", "MetricsRequest", "Metric")
+                .server_streaming()
+                .codec_path("crate::server::codec::Streamed")
+                .build(),
+        )
+        .build()
+}
+
+fn method(
+    package: &str,
+    name: &str,
+    route: &str,
+    input: &str,
+    output: &str,
+) -> manual::MethodBuilder {
+    manual::Method::builder()
+        .name(name)
+        .route_name(route)
+        .input_type(format!("crate::wire::{package}::{input}"))
+        .output_type(format!("crate::wire::{package}::{output}"))
+        .codec_path("crate::server::codec::Prost")
 }

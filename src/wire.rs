@@ -7,5 +7,10 @@ pub mod feed_v1 {
     include!(concat!(env!("OUT_DIR"), "/feed.v1.rs"));
 }
 
+/// `chat`, as `proto/chat/chat.proto` documents it.
+pub mod chat {
+    include!(concat!(env!("OUT_DIR"), "/chat.rs"));
+}
+
 /// Encoded `FileDescriptorSet` of every proto file, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -8,6 +8,7 @@ mod backoff;
 mod calls;
 mod connect;
 mod error;
+mod metrics;
 mod producer;
 mod raw;
 mod watch;
@@ -16,6 +17,7 @@ pub use backoff::Backoff;
 pub use calls::{Expect, TrimBefore};
 pub use connect::{Client, Options};
 pub use error::{Error, Kind};
+pub use metrics::{Metrics, MetricsItem};
 pub use producer::{Ack, Durable, Position, Producer, ProducerOptions};
 pub use watch::{Item, OnLost, Received, Start, Watch, WatchOptions};
 

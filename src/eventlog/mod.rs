@@ -110,10 +110,21 @@ pub struct Status {
     pub in_flight_bytes: u64,
     /// Producers that the log knows.
     pub producers: u64,
+    /// Reads waiting for a reader thread.
+    pub reads_waiting: u64,
     /// Counted since the log was opened.
     pub counters: Counters,
+    /// A failed write has stopped appends for good.
+    pub is_stopped: bool,
     /// Why appends, retention or the telling of repeats do not work, if they do not.
     pub trouble: Option<String>,
+}
+
+impl Status {
+    /// Whether the log or its store has something to report.
+    pub fn has_trouble(&self) -> bool {
+        self.trouble.is_some() || self.store.trouble.is_some()
+    }
 }
 
 impl EventLog {
@@ -150,6 +161,11 @@ impl EventLog {
     /// What an event may be.
     pub fn limits(&self) -> &Limits {
         &self.core().rules.limits
+    }
+
+    /// Most bytes that a batch which must be whole may take in the store.
+    pub fn max_commit_bytes(&self) -> usize {
+        self.core().engine.max_commit_bytes()
     }
 
     /// Secret for telling repeats.
@@ -303,7 +319,9 @@ impl EventLog {
             readers: core.metrics.readers.load(Ordering::Relaxed),
             in_flight_bytes: core.in_flight_bytes.saturating_sub(room) as u64,
             producers: core.metrics.producers.load(Ordering::Relaxed),
+            reads_waiting: core.cold.waiting() as u64,
             counters: core.metrics.counters(),
+            is_stopped: matches!(core.queue.ended(), Some(AppendError::Stopped(_))),
             trouble: core.trouble(),
         }
     }

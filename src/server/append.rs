@@ -15,11 +15,12 @@ use bytes::Bytes;
 use futures_core::Stream;
 use tokio::time::{Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::figures::{self, OpenStream};
 use super::gauges::{Peer, Permit};
 use super::status::{self, Failure};
-use super::{Shared, deadline, unary, upload};
+use super::{Shared, deadline, trace, unary, upload};
 use crate::eventlog::{Answer, AppendError, Appended, Producer};
 use crate::record::{AppendMessage, BatchMessage, Seq};
 use crate::wire::feed_v1 as pb;
@@ -30,9 +31,11 @@ pub(super) fn append(
     shared: &Arc<Shared>,
     request: Request<Streaming<Bytes>>,
 ) -> Response<AppendStream> {
-    let (_, extensions, messages) = request.into_parts();
+    let (metadata, extensions, messages) = request.into_parts();
     let deadline = deadline::of(&extensions);
     let peer = extensions.get::<Peer>().map(|peer| tracing::field::display(peer.address));
+    let span = tracing::info_span!("append", peer);
+    trace::adopt(&span, &metadata);
     Response::new(AppendStream {
         messages,
         phase: Phase::New,
@@ -44,7 +47,8 @@ pub(super) fn append(
         acked: Tally::default(),
         deadline: deadline.map(|at| Box::pin(sleep_until(at))),
         stop: Box::pin(shared.stop.clone().cancelled_owned()),
-        span: tracing::info_span!("append", peer),
+        open: shared.figures.open("append", None, &span),
+        span,
         _permit: shared.gauges.upload(),
         shared: Arc::clone(shared),
     })
@@ -84,6 +88,7 @@ pub(super) struct AppendStream {
     acked: Tally,
     deadline: Option<Pin<Box<Sleep>>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    open: OpenStream,
     span: tracing::Span,
     _permit: Permit,
     shared: Arc<Shared>,
@@ -103,7 +108,7 @@ impl AppendStream {
             if let Phase::Opening(opening) = &mut self.phase
                 && let Poll::Ready(opened) = opening.as_mut().poll(cx)
             {
-                return Poll::Ready(Some(self.opened(opened)));
+                return Poll::Ready(self.opened(opened));
             }
             if let Some((_, answer)) = self.in_flight.front_mut()
                 && let Poll::Ready(result) = Pin::new(answer).poll(cx)
@@ -230,7 +235,7 @@ impl AppendStream {
         }
         let mut batch = self.shared.log.batch();
         for (index, bytes) in message.events().enumerate() {
-            upload::take(&mut batch, bytes)
+            upload::take_event(bytes, &mut batch)
                 .map_err(|failure| failure.within("batch.events").with("index", index))?;
         }
         if batch.bytes() > limits.batch_bytes {
@@ -255,7 +260,7 @@ impl AppendStream {
     fn opened(
         &mut self,
         opened: Result<Producer, AppendError>,
-    ) -> Result<pb::AppendResponse, Status> {
+    ) -> Option<Result<pb::AppendResponse, Status>> {
         match opened {
             Ok(producer) => {
                 let opened = Opened {
@@ -264,11 +269,11 @@ impl AppendStream {
                     last_cursor: self.cursor(producer.last_event()),
                 };
                 self.phase = Phase::Open(producer);
-                Ok(pb::AppendResponse { kind: Some(Kind::Opened(opened)) })
+                Some(Ok(pb::AppendResponse { kind: Some(Kind::Opened(opened)) }))
             }
             Err(error) => {
-                self.is_over = true;
-                Err(status::append(&error, self.shared.options.retry_delay).into())
+                let failure = status::append(&error, self.shared.options.retry_delay);
+                return self.finish(Some(failure));
             }
         }
     }
@@ -315,14 +320,7 @@ impl AppendStream {
     fn finish(&mut self, end: End) -> Option<Result<pb::AppendResponse, Status>> {
         self.is_over = true;
         let status = end.map(Status::from);
-        tracing::info!(
-            parent: &self.span,
-            batches = self.acked.batches,
-            events = self.acked.events,
-            duplicates = self.acked.duplicates,
-            reason = ?status.as_ref().map_or(tonic::Code::Ok, Status::code),
-            "append ended"
-        );
+        self.open.ends(figures::ended_with(status.as_ref().map_or(Code::Ok, Status::code)));
         status.map(Err)
     }
 }
@@ -341,15 +339,15 @@ impl Stream for AppendStream {
 
 impl Drop for AppendStream {
     fn drop(&mut self) {
-        if !self.is_over {
-            let waiting = self.in_flight.len() + usize::from(self.submitting.is_some());
-            tracing::info!(
-                parent: &self.span,
-                batches = self.acked.batches,
-                events = self.acked.events,
-                waiting,
-                "append cut"
-            );
-        }
+        tracing::info!(
+            parent: &self.span,
+            batches = self.acked.batches,
+            events = self.acked.events,
+            duplicates = self.acked.duplicates,
+            waiting = self.in_flight.len() + usize::from(self.submitting.is_some()),
+            seconds = self.open.age().as_secs_f64(),
+            reason = self.open.reason(),
+            "append ended"
+        );
     }
 }

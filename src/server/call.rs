@@ -11,20 +11,23 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::deadline::{self, Deadline};
-use super::{Options, SERVICE, status};
+use super::{CHAT_SERVICE, Options, SERVICE, status};
 
 /// Names of the services that answer to gRPC alone.
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 5] = [
     SERVICE,
+    CHAT_SERVICE,
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
 ];
 /// Methods to which a client sends as many messages as it likes; to all others exactly one.
-const CLIENT_STREAMS: [&str; 5] = [
+const CLIENT_STREAMS: [&str; 7] = [
     "/feed.v1.FeedService/UploadEvents",
     "/feed.v1.FeedService/Chat",
     "/feed.v1.FeedService/Append",
+    "/chat.ChatService/UploadMessages",
+    "/chat.ChatService/Chat",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
@@ -76,7 +79,8 @@ pub(super) fn admit<B>(
     Ok(Some(Call {
         deadline,
         message_by: sends_one.then(|| deadline.or(options.unary_deadline)),
-        is_builtin: is_service && !path[1..].starts_with(SERVICE),
+        is_builtin: is_service
+            && ![SERVICE, CHAT_SERVICE].iter().any(|name| path[1..].starts_with(name)),
     }))
 }
 

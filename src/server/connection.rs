@@ -31,7 +31,7 @@ use super::io::{self, Protocol};
 use super::{Shared, call, status, streams};
 
 /// Time after its deadline that a call has to say so, before its stream is reset.
-const CUT_SLACK: Duration = Duration::from_millis(500);
+const CUT_SLACK: Duration = Duration::from_secs(2);
 /// Streams that a client may cause us to reset by its errors, over the life of a connection; h2's
 /// own default, said here because CVE-2025-8671 rests on there being one.
 const ERROR_RESETS: usize = 1_024;
@@ -134,7 +134,10 @@ async fn respond(
 ) -> Result<Response<Body>, Infallible> {
     let call = match call::admit(&request, &shared.options) {
         Ok(call) => call,
-        Err(refusal) => return Ok(*refusal),
+        Err(refusal) => {
+            shared.figures.calls.refused(&request, &refusal);
+            return Ok(*refusal);
+        }
     };
     let path = request.uri().path().to_owned();
     let framing = call.map(|call| Framing {

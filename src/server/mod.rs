@@ -8,20 +8,25 @@ mod accept;
 mod append;
 mod body;
 mod call;
+mod chat;
 mod codec;
 mod connection;
 mod convert;
 mod deadline;
+mod figures;
 mod gauges;
 #[allow(missing_docs, clippy::all, rustdoc::all)]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/feed.v1.FeedService.rs"));
+    include!(concat!(env!("OUT_DIR"), "/chat.ChatService.rs"));
 }
+mod http;
 mod io;
 mod options;
 mod service;
 mod status;
 mod streams;
+mod trace;
 mod unary;
 mod upload;
 mod watch;
@@ -29,6 +34,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::middleware::from_fn_with_state;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -44,10 +50,14 @@ pub use options::{Http2, Options};
 pub use status::DOMAIN;
 
 use crate::eventlog::EventLog;
+use figures::Figures;
+use generated::chat_service_server::ChatServiceServer;
 use generated::feed_service_server::FeedServiceServer;
 
 /// The name under which health is told, beside the empty one for the whole server.
 pub const SERVICE: &str = "feed.v1.FeedService";
+/// The name of the rooms, likewise.
+pub const CHAT_SERVICE: &str = "chat.ChatService";
 
 /// Why a server cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -66,9 +76,12 @@ struct Shared {
     log: EventLog,
     options: Options,
     gauges: Gauges,
+    figures: Figures,
     /// Cancelled when the server begins to stop.
     stop: CancellationToken,
-    /// Connections and uploads.
+    /// Who is in which room.
+    presence: chat::Presence,
+    /// Connections, uploads and what comes in on chats.
     tasks: TaskTracker,
     started: Instant,
 }
@@ -104,7 +117,9 @@ impl Server {
             log,
             options,
             gauges: Gauges::default(),
+            figures: Figures::default(),
             stop: CancellationToken::new(),
+            presence: chat::Presence::default(),
             tasks: TaskTracker::new(),
             started: Instant::now(),
         });
@@ -137,13 +152,16 @@ impl Server {
             return Err(ServeError::NoListener);
         }
         let Server { shared, routes, health } = self;
-        health.set_service_status(SERVICE, ServingStatus::Serving).await;
+        for name in [SERVICE, CHAT_SERVICE] {
+            health.set_service_status(name, ServingStatus::Serving).await;
+        }
         let cut = CancellationToken::new();
         // Whoever drops this future has cut the server off.
         let _cut_on_drop = cut.clone().drop_guard();
         let _stop_on_drop = shared.stop.clone().drop_guard();
         let routes = routes.prepare();
         let mut loops = JoinSet::new();
+        loops.spawn(figures::look(Arc::clone(&shared)));
         for listener in listeners {
             loops.spawn(accept::run(listener, routes.clone(), Arc::clone(&shared), cut.clone()));
         }
@@ -156,7 +174,7 @@ impl Server {
             "stopping"
         );
         // Health first: its watchers hear of it before their streams end.
-        for name in ["", SERVICE] {
+        for name in ["", SERVICE, CHAT_SERVICE] {
             health.set_service_status(name, ServingStatus::NotServing).await;
         }
         shared.stop.cancel();
@@ -190,10 +208,18 @@ fn routes(shared: &Arc<Shared>, health: &HealthReporter) -> Result<Routes, Serve
     let feed = FeedServiceServer::new(service::Feed(Arc::clone(shared)))
         // `Limited` has refused them before; this only keeps tonic's own default out of the way.
         .max_decoding_message_size(message_bytes);
-    Ok(Routes::new(feed)
+    let chat = ChatServiceServer::new(chat::Chat(Arc::clone(shared)))
+        .max_decoding_message_size(message_bytes);
+    let plain = http::router(shared);
+    let mut routes = Routes::new(feed)
+        .add_service(chat)
         .add_service(HealthServer::new(HealthService::from_health_reporter(health.clone())))
         .add_service(v1)
-        .add_service(v1alpha))
+        .add_service(v1alpha);
+    let grpc = std::mem::take(routes.axum_router_mut());
+    let counted = from_fn_with_state(Arc::clone(&shared.figures.calls), figures::count);
+    *routes.axum_router_mut() = grpc.merge(plain).layer(counted);
+    Ok(routes)
 }
 
 /// What failures about positions tell, the time of the oldest event included where it can be read.

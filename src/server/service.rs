@@ -7,6 +7,7 @@ use tokio_stream::Empty;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::append::{self, AppendStream};
+use super::chat::{self, FeedDialect, RoomStream};
 use super::codec::Encoded;
 use super::generated::feed_service_server::FeedService;
 use super::watch::{self, WatchStream};
@@ -36,7 +37,7 @@ impl Feed {
 #[async_trait]
 impl FeedService for Feed {
     type WatchStream = WatchStream;
-    type ChatStream = Empty<Result<pb::ChatMessage, Status>>;
+    type ChatStream = RoomStream<FeedDialect>;
     type AppendStream = AppendStream;
     type WatchBatchesStream = Empty<Result<pb::EventBatch, Status>>;
 
@@ -91,9 +92,9 @@ impl FeedService for Feed {
 
     async fn chat(
         &self,
-        _: Request<Streaming<pb::ChatMessage>>,
+        request: Request<Streaming<pb::ChatMessage>>,
     ) -> Result<Response<Self::ChatStream>, Status> {
-        Err(status::unimplemented("Chat"))
+        chat::chat_of_feed(&self.0, request).await
     }
 
     async fn append(

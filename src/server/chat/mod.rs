@@ -1,0 +1,74 @@
+//! Rooms on the log: `chat.ChatService`, and the `Chat` of `feed.v1`.
+//!
+//! A message is an event of its room's topic, so both services, and every watch, see the same
+//! messages in the same order. What goes out is read from the log like a watch (`stream`); what
+//! comes in is appended like an upload, by a task of its own (`intake`), so that neither direction
+//! waits for the other. What they must know of each other lies in `link`. Who is there is told
+//! beside the log and forgotten (`presence`).
+
+mod handlers;
+mod intake;
+mod link;
+mod messages;
+mod metrics;
+mod presence;
+mod stream;
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status, Streaming, async_trait};
+
+pub(super) use handlers::chat_of_feed;
+pub use messages::{ChatDialect, FeedDialect};
+pub(super) use presence::Presence;
+pub use stream::RoomStream;
+
+use super::Shared;
+use super::generated::chat_service_server::ChatService;
+use crate::wire::chat as pb;
+
+/// Rooms over one log.
+#[derive(Clone)]
+pub(super) struct Chat(pub(super) Arc<Shared>);
+
+#[async_trait]
+impl ChatService for Chat {
+    type SubscribeMessagesStream = RoomStream<ChatDialect>;
+    type ChatStream = RoomStream<ChatDialect>;
+    type StreamMetricsStream = metrics::MetricsStream;
+
+    async fn send_message(
+        &self,
+        request: Request<pb::SendMessageRequest>,
+    ) -> Result<Response<pb::SendMessageResponse>, Status> {
+        handlers::send(&self.0, request).await
+    }
+
+    async fn subscribe_messages(
+        &self,
+        request: Request<pb::SubscribeRequest>,
+    ) -> Result<Response<RoomStream<ChatDialect>>, Status> {
+        handlers::subscribe(&self.0, request).await
+    }
+
+    async fn upload_messages(
+        &self,
+        request: Request<Streaming<pb::Message>>,
+    ) -> Result<Response<pb::UploadResponse>, Status> {
+        handlers::upload(&self.0, request).await
+    }
+
+    async fn chat(
+        &self,
+        request: Request<Streaming<pb::Message>>,
+    ) -> Result<Response<RoomStream<ChatDialect>>, Status> {
+        handlers::chat(&self.0, request).await
+    }
+
+    async fn stream_metrics(
+        &self,
+        request: Request<pb::MetricsRequest>,
+    ) -> Result<Response<Self::StreamMetricsStream>, Status> {
+        metrics::stream_metrics(&self.0, request)
+    }
+}

@@ -1,0 +1,98 @@
+//! Keeps a log readable while something fails again and again: of warnings and errors, a few lines
+//! a place in the code and a time, then how many were left out.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::callsite::Identifier;
+use tracing::level_filters::LevelFilter;
+use tracing::subscriber::Interest;
+use tracing::{Event, Level, Metadata};
+use tracing_subscriber::layer::{Context, Filter};
+
+/// Lines of one place that pass in one window.
+pub(super) const LINES: u64 = 10;
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// Lets warnings and errors of one place through until there are too many of them.
+#[derive(Debug, Default)]
+pub(super) struct Flood(Mutex<HashMap<Identifier, Window>>);
+
+#[derive(Debug)]
+struct Window {
+    began: Instant,
+    lines: u64,
+}
+
+impl Flood {
+    /// Whether a line passes, and how many before it did not.
+    fn admit(&self, place: Identifier, now: Instant) -> (bool, u64) {
+        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match windows.entry(place) {
+            Entry::Vacant(none) => {
+                none.insert(Window { began: now, lines: 1 });
+                (true, 0)
+            }
+            Entry::Occupied(mut entry) => {
+                let window = entry.get_mut();
+                if now.saturating_duration_since(window.began) >= WINDOW {
+                    let left_out = window.lines.saturating_sub(LINES);
+                    *window = Window { began: now, lines: 1 };
+                    return (true, left_out);
+                }
+                window.lines += 1;
+                (window.lines <= LINES, 0)
+            }
+        }
+    }
+}
+
+impl<S> Filter<S> for Flood {
+    fn enabled(&self, _: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        true
+    }
+
+    fn callsite_enabled(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::always()
+    }
+
+    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
+        let metadata = event.metadata();
+        if *metadata.level() > Level::WARN {
+            return true;
+        }
+        let (passes, left_out) = self.admit(metadata.callsite(), Instant::now());
+        if left_out > 0 {
+            let place = metadata.target().to_owned();
+            // Not from within a line that is being written; at most once a place and window.
+            std::thread::spawn(move || {
+                tracing::warn!(left_out, place, "lines like the next were left out");
+            });
+        }
+        passes
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::TRACE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_cut_and_counted() {
+        let flood = Flood::default();
+        let event = tracing::info_span!("any");
+        let place = event.metadata().unwrap().callsite();
+        let now = Instant::now();
+        let passed = (0..1_000).filter(|_| flood.admit(place.clone(), now).0).count();
+        assert_eq!(passed as u64, LINES);
+        assert_eq!(flood.admit(place.clone(), now + WINDOW), (true, 1_000 - LINES));
+        assert_eq!(flood.admit(place.clone(), now + WINDOW), (true, 0));
+        assert_eq!(flood.admit(place, now + 2 * WINDOW), (true, 0));
+    }
+}
