@@ -9,12 +9,14 @@ mod calls;
 mod connect;
 mod error;
 mod raw;
+mod room;
 mod watch;
 
 pub use backoff::Backoff;
 pub use calls::{Expect, TrimBefore};
 pub use connect::{Client, Options};
 pub use error::{Error, Kind};
+pub use room::{Room, RoomItem, Saying};
 pub use watch::{Item, OnLost, Received, Start, Watch, WatchOptions};
 
 #[cfg(all(test, feature = "server"))]

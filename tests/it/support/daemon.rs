@@ -24,6 +24,11 @@ impl Daemon {
         Daemon { child, address }
     }
 
+    /// Where it listens, as a URL.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Runs a command against it, with `input` on standard input.
     pub fn run(&self, args: &[&str], input: &[u8]) -> Output {
         let mut command = program(args);
