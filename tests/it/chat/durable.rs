@@ -128,7 +128,8 @@ async fn a_failed_write_confirms_nothing_and_delivers_nothing() {
     engine.fail_next(full());
     feed.send(say("Ann", "bad too"));
     let (messages, status) = feed.failure().await;
-    assert_eq!(messages, []);
+    // It began when the call came, so it may hear what was said since; never what failed.
+    assert!(messages.iter().all(|message| *message == say("Bob", "good")), "{messages:?}");
     expect(&status, Code::ResourceExhausted, "DISK_FULL");
     // Room again: what comes next is the next message of the others.
     send(server.channel().await, "", "Eve", "after").await;

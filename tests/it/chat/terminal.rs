@@ -91,7 +91,7 @@ async fn a_chat_that_is_cut_again_and_again_says_and_hears_everything_once() {
     const LINES: usize = 120;
     let server = start().await;
     let proxy = Proxy::to(server.address).await;
-    let mut command = program(&["chat", "--as", "bot", "--json", "--addr"]);
+    let mut command = program(&["chat", "--as", "bot", "--json", "--last", "9", "--addr"]);
     command.arg(proxy.url()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
