@@ -11,6 +11,7 @@ mod error;
 mod metrics;
 mod producer;
 mod raw;
+mod room;
 mod watch;
 
 pub use backoff::Backoff;
@@ -19,6 +20,7 @@ pub use connect::{Client, Options};
 pub use error::{Error, Kind};
 pub use metrics::{Metrics, MetricsItem};
 pub use producer::{Ack, Durable, Position, Producer, ProducerOptions};
+pub use room::{Room, RoomItem, Saying};
 pub use watch::{Item, OnLost, Received, Start, Watch, WatchOptions};
 
 #[cfg(all(test, feature = "server"))]
