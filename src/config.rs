@@ -116,6 +116,10 @@ section!(
     Log {
         /// Events that repeats are recognised among.
         dedup_window: u64 = 1_000_000,
+        /// Producers known at once.
+        producers: u64 = 100_000,
+        /// A producer not heard of for so long is forgotten.
+        producer_idle: Duration as "units::duration" = Duration::from_secs(30 * 24 * 3_600),
         /// Recent commits kept for live watchers.
         recent_bytes: u64 as "units::size" = 32 << 20,
         /// Events that may wait for the writer.
@@ -321,6 +325,9 @@ impl Storage {
 impl Log {
     fn check(&self) -> Result<(), Invalid> {
         count("log.dedup_window", self.dedup_window, 0, 100_000_000)?;
+        count("log.producers", self.producers, 1, 10_000_000)?;
+        let years = 100 * 365 * 24 * 3_600;
+        time("log.producer_idle", self.producer_idle, 1, years)?;
         bytes("log.recent_bytes", self.recent_bytes, MIB, 64 * GIB)?;
         bytes("log.in_flight_bytes", self.in_flight_bytes, MIB, 64 * GIB)?;
         count("log.reader_threads", self.reader_threads, 1, 256)

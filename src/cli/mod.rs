@@ -5,6 +5,7 @@
 //! the log through `daemon`, `log` the data directory through `inspect`.
 
 mod bench;
+mod chat;
 mod completions;
 mod config;
 mod daemon;
@@ -76,6 +77,8 @@ enum Command {
     Upload(Online<upload::Args>),
     /// Print events as they come, from any point on; reconnects and resumes by itself
     Watch(Online<watch::Args>),
+    /// Talk in a room: its history, then what others say; reconnects and resumes by itself
+    Chat(Online<chat::Args>),
     /// Show the log's identity, bounds and limits
     Status(Online<status::Args>),
     /// List topics with the number of their events
@@ -128,6 +131,7 @@ impl Cli {
             Command::Publish(online) => online.run(publish::run),
             Command::Upload(online) => online.run(upload::run),
             Command::Watch(online) => online.run(watch::run),
+            Command::Chat(online) => online.run(chat::run),
             Command::Status(online) => online.run(status::run),
             Command::Topics(online) => online.run(topics::run),
             Command::Metrics(online) => online.run(metrics::run),

@@ -127,6 +127,31 @@ impl<T: Message + 'static> Codec for Upload<T> {
     }
 }
 
+/// Requests as they are, a stream of answers through prost.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken<T>(std::marker::PhantomData<T>);
+
+impl<T> Default for Taken<T> {
+    fn default() -> Self {
+        Taken(std::marker::PhantomData)
+    }
+}
+
+impl<T: Message + 'static> Codec for Taken<T> {
+    type Encode = T;
+    type Decode = Bytes;
+    type Encoder = Filled<ProstEncoder<T>>;
+    type Decoder = TakeDecoder;
+
+    fn encoder(&mut self) -> Filled<ProstEncoder<T>> {
+        Filled::new(ProstEncoder::default())
+    }
+
+    fn decoder(&mut self) -> TakeDecoder {
+        TakeDecoder
+    }
+}
+
 /// Hands over the bytes of each message.
 #[derive(Debug)]
 pub struct TakeDecoder;

@@ -5,6 +5,7 @@
 //! between the wire types and ours. Arrows: server -> eventlog, record, topic, wire.
 
 mod accept;
+mod append;
 mod body;
 mod call;
 mod chat;

@@ -73,9 +73,14 @@ impl Source for Encoded {
     }
 
     fn take(&mut self, bytes: Bytes, batch: &mut Batch) -> Result<(), Failure> {
-        let event = Event::parse(&bytes).map_err(status::malformed_event)?;
-        batch.push(&event).map_err(|error| status::invalid_event(&error))
+        take_event(&bytes, batch)
     }
+}
+
+/// Adds an event as it came.
+pub(super) fn take_event(bytes: &[u8], batch: &mut Batch) -> Result<(), Failure> {
+    let event = Event::parse(bytes).map_err(status::malformed_event)?;
+    batch.push(&event).map_err(|error| status::invalid_event(&error))
 }
 
 /// Takes an upload.

@@ -15,6 +15,7 @@ mod support {
     pub mod server;
 }
 
+mod append;
 mod chat;
 mod cli;
 mod config;
@@ -26,6 +27,7 @@ mod gapless;
 mod inspect;
 mod limits;
 mod metrics;
+mod producer;
 mod protocol;
 mod seed;
 mod seed_client;

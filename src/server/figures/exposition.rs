@@ -178,6 +178,7 @@ impl Snapshot {
             "Bytes of events that wait for the writer",
             self.log.in_flight_bytes as f64,
         )?;
+        page.gauge("tailmark_producers", "Producers that the log knows", self.log.producers)?;
         page.gauge("tailmark_head_seq", "Last durable event", self.head.get())?;
         page.gauge("tailmark_oldest_seq", "First readable event", self.oldest.get())?;
         page.gauge("tailmark_readable_events", "Events that can be read", self.readable())?;

@@ -18,10 +18,10 @@ use crate::storage::{Commit, StoreError, disk::Disk};
 
 static ZEROS: [u8; PAGE_BYTES as usize] = [0; PAGE_BYTES as usize];
 
-/// The end of a slot that commits with events leave to trims: a full disk must still take them.
+/// The end of a slot that other commits leave to trims: a full disk must still take them.
 const TRIM_BYTES: u64 = PAGE_BYTES;
 
-/// Deltas beyond this are folded into a whole state.
+/// Deltas beyond this, and beyond the whole state, are folded into a new one.
 const MAX_DELTA_BYTES: usize = 64 << 10;
 
 /// What a journal goes on from.
@@ -167,7 +167,8 @@ impl Journal {
     /// Whether a commit with such a body should bring the caller's whole state: for the head of a
     /// new slot, or so that deltas do not pile up until there is one.
     pub fn wants_state(&self, body: u64) -> bool {
-        self.must_roll(body) || self.delta_bytes > MAX_DELTA_BYTES
+        let most = self.origin.snapshot.len().max(MAX_DELTA_BYTES);
+        self.must_roll(body) || self.delta_bytes > most
     }
 
     fn is_beyond(&self, body: u64, reserve: u64) -> bool {
@@ -183,9 +184,10 @@ impl Journal {
         self.check(commit)?;
         let body = (commit.events.len() + commit.delta.len()) as u64;
         let mut retired = None;
-        let is_full = match commit.count {
-            0 => self.is_beyond(body, 2 * PAGE_BYTES),
-            _ => self.must_roll(body),
+        let is_trim = commit.count == 0 && commit.oldest > self.origin.oldest;
+        let is_full = match is_trim {
+            true => self.is_beyond(body, 2 * PAGE_BYTES),
+            false => self.must_roll(body),
         };
         if is_full {
             let state = commit.state.as_deref();
