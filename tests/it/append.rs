@@ -563,3 +563,58 @@ async fn the_head_of_a_topic_is_known_however_old_it_is() {
     assert_eq!(info["actual"], "0");
     server.stop().await;
 }
+
+/// So many that what the log knows of them fills what a small slot gives it: those idle longest lose
+/// the seqs of their batches, and nothing else.
+#[tokio::test]
+async fn many_producers_fit_small_slots_over_restarts() {
+    const PRODUCERS: usize = 400;
+    const ROUNDS: u64 = 12;
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        let (engine, recovered) = logdir::open(dir.path());
+        eventlog::EventLog::open(engine, recovered, eventlog::Options::default()).unwrap()
+    };
+    let one = |log: &eventlog::EventLog, id: usize, seq: u64| {
+        let mut batch = log.batch();
+        let body = format!("{id} {seq}");
+        batch
+            .push(&tailmark::record::Event { topic: "a", body: &body, ..Default::default() })
+            .unwrap();
+        batch
+    };
+    for round in 0..3 {
+        let log = open();
+        let mut streams = Vec::new();
+        for id in 0..PRODUCERS {
+            let stream = within("open", log.open_producer(&id.to_string(), 0)).await.unwrap();
+            assert_eq!(stream.last_seq(), ROUNDS * round, "{id}");
+            streams.push(stream);
+        }
+        for seq in ROUNDS * round + 1..=ROUNDS * (round + 1) {
+            let mut answers = Vec::new();
+            for (id, stream) in streams.iter().enumerate() {
+                answers.push(stream.submit(seq, one(&log, id, seq), None).await.unwrap());
+            }
+            for answer in answers {
+                assert_eq!(within("ack", answer).await.unwrap().stored, 1);
+            }
+        }
+        let mut known = 0;
+        for (id, stream) in streams.iter().enumerate() {
+            for seq in [1, ROUNDS * (round + 1)] {
+                let answer = stream.submit(seq, one(&log, id, seq), None).await.unwrap();
+                let again = within("ack", answer).await.unwrap();
+                assert!(again.last_is_duplicate);
+                known += usize::from(again.last.is_some());
+            }
+        }
+        // Of the newest surely, of the oldest surely not.
+        assert!(known > 0 && known < 2 * PRODUCERS, "{known}");
+        assert_eq!(log.status().producers, PRODUCERS as u64);
+        assert_eq!(log.bounds().head.get(), PRODUCERS as u64 * ROUNDS * (round + 1));
+        if round == 1 {
+            log.close().await.unwrap();
+        }
+    }
+}
