@@ -133,6 +133,23 @@ fn an_epoch_is_never_given_twice_even_to_one_forgotten() {
 }
 
 #[test]
+fn a_newer_generation_gives_no_epoch_of_an_older() {
+    let mut old = producers();
+    for n in 1..50 {
+        open(&mut old, n, 0);
+    }
+    let mut restored = producers();
+    restored.raise_epochs(Generation { counter: 1, nonce: 0 });
+    assert_eq!(open(&mut restored, 1, 0).epoch, 1);
+    restored.raise_epochs(Generation { counter: 2, nonce: 0 });
+    assert_eq!(open(&mut restored, 1, 0).epoch, (1 << 32) + 1);
+    restored.raise_epochs(Generation { counter: 2, nonce: 0 });
+    assert_eq!(open(&mut restored, 1, 0).epoch, (1 << 32) + 2);
+    let unknown = restored.open(key(49), 49);
+    assert!(matches!(unknown, Opening::Refused(AppendError::ProducerUnknown)), "{unknown:?}");
+}
+
+#[test]
 fn who_is_idle_is_forgotten_but_not_because_the_clock_jumps() {
     let far = at(100 + 300 * 86_400);
     let mut producers = Producers::new(10, DAY, 1 << 20, at(100));
