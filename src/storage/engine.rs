@@ -199,7 +199,8 @@ pub trait Engine: Send + Sync + 'static {
     fn topics(&self) -> Result<BTreeMap<Arc<str>, TopicStats>, StoreError>;
 
     /// Visits the events that their senders named, newest first, until `visit` answers false or
-    /// `from` is reached.
+    /// `from` is reached. Those that are trimmed count too, as far as the engine is told to keep them:
+    /// a repeat of one is still a repeat.
     ///
     /// # Errors
     /// As [`Engine::read`].

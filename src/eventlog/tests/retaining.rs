@@ -125,3 +125,46 @@ async fn retention_by_age_works_on_a_log_that_was_just_made() {
     let trimmed = published.wait_for(|now| now.oldest >= Seq::new(3));
     tokio::time::timeout(Duration::from_secs(60), trimmed).await.expect("in time").expect("open");
 }
+
+#[tokio::test]
+async fn a_repeat_of_a_trimmed_event_gets_its_seq_also_after_a_restart() {
+    use crate::storage::local;
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        let slots = local::Options {
+            slot_bytes: 256 << 10,
+            min_free_bytes: 0,
+            ..local::Options::default()
+        };
+        let (engine, recovered) = local::open(dir.path(), slots).unwrap();
+        (EventLog::open(engine.clone(), recovered, options()).unwrap(), engine)
+    };
+    let named = |log: &EventLog, first: u64| {
+        let mut batch = log.batch();
+        for n in first..first + 500 {
+            batch.push(&event(&format!("id {n}"), "a", &"x".repeat(200))).unwrap();
+        }
+        batch
+    };
+    let dedup = || AppendOptions { dedup: true, ..AppendOptions::default() };
+    let (log, engine) = open();
+    for first in (0..3_000).step_by(500) {
+        log.append(named(&log, first), dedup()).await.unwrap();
+    }
+    while engine.status().unsealed_slots > 1 {
+        tokio::task::yield_now().await;
+    }
+    log.trim(Seq::new(3_001)).await.unwrap();
+    while engine.status().segments > 0 {
+        tokio::task::yield_now().await;
+    }
+    log.close().await.unwrap();
+    drop((log, engine));
+    let (log, _engine) = open();
+    for first in (0..3_000).step_by(500) {
+        let done = log.append(named(&log, first), dedup()).await.unwrap();
+        assert_eq!((done.stored, done.duplicates), (0, 500));
+        assert_eq!(done.last_event, Seq::new(first + 500));
+    }
+    log.close().await.unwrap();
+}
