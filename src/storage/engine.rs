@@ -210,8 +210,8 @@ pub trait Engine: Send + Sync + 'static {
         visit: &mut dyn FnMut(Seq, Fingerprint) -> bool,
     ) -> Result<(), StoreError>;
 
-    /// The seq to trim to so that at least `bytes` on disk come free, and no further than `limit`;
-    /// whole units of storage only.
+    /// The seq to trim to so that at least `bytes` on disk come free, if there are that many, and no
+    /// further than `limit`; whole units of storage only.
     fn trim_point_for_bytes(&self, bytes: u64, limit: Seq) -> Seq;
 
     /// Gives back the space below the durable trim mark that no reader holds. Called after a commit
@@ -220,6 +220,16 @@ pub trait Engine: Send + Sync + 'static {
     /// # Errors
     /// I/O; the trim mark stays.
     fn reclaim(&self) -> Result<(), StoreError>;
+
+    /// Gives back up to about `bytes` on disk that hold nothing of the log, beside what
+    /// [`Engine::reclaim`] does; answers how many came free.
+    ///
+    /// # Errors
+    /// I/O.
+    fn release(&self, bytes: u64) -> Result<u64, StoreError> {
+        let _ = bytes;
+        Ok(0)
+    }
 
     /// Figures for operators.
     fn status(&self) -> StoreStatus;

@@ -18,8 +18,8 @@ use crate::storage::journal::{
 };
 use crate::storage::meta::{META_FILE, Meta};
 
-/// Slot files of a new log.
-const FIRST_SLOTS: usize = 2;
+/// Slot files of a new log, and the fewest that it is left with.
+pub(super) const FIRST_SLOTS: usize = 2;
 
 /// Takes the lock of a data directory; held until the file is dropped.
 pub(in crate::storage) fn take_lock(dir: &Path) -> Result<File, StoreError> {

@@ -1,8 +1,10 @@
 //! Questions other than "what comes next": by time, by topic, by fingerprint, by size.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
+use super::create::FIRST_SLOTS;
 use super::trimmed::{Run, Trimmed};
 use super::{LocalEngine, View, lock};
 use crate::record::{Event, Events, Facts, Fingerprint, FingerprintKey, Seq, Timestamp};
@@ -175,12 +177,24 @@ impl LocalEngine {
     pub(super) fn find_trim_point(&self, bytes: u64, limit: Seq) -> Seq {
         let mut freed = 0;
         let mut point = self.current_bounds().oldest;
-        for segment in &self.view().segments {
+        let view = self.view();
+        for segment in &view.segments {
             if freed >= bytes || segment.end() > limit {
                 break;
             }
             freed += segment.disk_bytes();
             point = point.max(segment.end());
+        }
+        // Then slots that wait to be sealed; the active one, and one more, the log always has.
+        let files = self.work.slot_files.load(Ordering::Relaxed);
+        let spare = files.saturating_sub(FIRST_SLOTS as u64) as usize;
+        let full = view.slots.len().saturating_sub(1);
+        for slot in &view.slots[..full.min(spare)] {
+            if freed >= bytes || slot.end() > limit {
+                break;
+            }
+            freed += self.options.slot_bytes;
+            point = point.max(slot.end());
         }
         point
     }

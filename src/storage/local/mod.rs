@@ -15,6 +15,7 @@ mod create;
 mod lookup;
 mod open;
 mod read;
+mod release;
 mod seal;
 mod survey;
 mod threads;
@@ -338,6 +339,10 @@ impl Engine for LocalEngine {
 
     fn reclaim(&self) -> Result<(), StoreError> {
         self.reclaim_space()
+    }
+
+    fn release(&self, bytes: u64) -> Result<u64, StoreError> {
+        self.release_spare_slots(bytes)
     }
 
     fn status(&self) -> StoreStatus {

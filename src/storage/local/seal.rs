@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{LocalEngine, Options, Trouble, lock};
-use crate::record::{Seq, Timestamp};
+use crate::record::Seq;
 use crate::storage::journal::{Journal, Slot, chain, sealing_bytes};
 use crate::storage::meta::{CleanStop, Meta};
 use crate::storage::segment::{self, BuildSpec, Cache, Lease, Progress, Segment, Source};
@@ -140,7 +140,7 @@ impl LocalEngine {
             }
             let view = self.view();
             if view.slots.len() < 2 {
-                if !self.roll_if_old()? {
+                if !self.roll_if_due()? {
                     return Ok(());
                 }
                 continue;
@@ -192,21 +192,6 @@ impl LocalEngine {
             "sealed a segment"
         );
         Ok(())
-    }
-
-    /// An idle log is sealed too, once its events are old.
-    fn roll_if_old(&self) -> Result<bool, StoreError> {
-        let mut journal = lock(&self.journal);
-        let active = Arc::clone(journal.active());
-        let age_limit = Timestamp::now().before(self.options.seal_after);
-        let is_old = active.end() > active.first() && active.header().created_at <= age_limit;
-        if !is_old || journal.broken().is_some() || !journal.slots().can_take() {
-            return Ok(false);
-        }
-        journal.roll(None).map_err(|failure| failure.into_error())?;
-        let next = Arc::clone(journal.active());
-        self.change_view(|view| view.slots.push(next));
-        Ok(true)
     }
 
     /// Drops segments below the trim mark from the view; their directories go when nobody reads.
