@@ -88,6 +88,7 @@ fn storage_options(config: &Config) -> local::Options {
         min_free_bytes: storage.min_free_bytes,
         open_bytes: storage.open_segment_bytes,
         open_segments: size(storage.open_segments),
+        kept_fingerprints: size(config.log.dedup_window),
         ..local::Options::default()
     }
 }
