@@ -3,6 +3,8 @@
 //! Must not know how requests reach it. Whether a request may be answered at all (its Host, its
 //! Origin) is decided before it comes here.
 
+mod page;
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -12,5 +14,5 @@ use super::Shared;
 
 /// The paths that are not gRPC.
 pub(super) fn router(_shared: &Arc<Shared>) -> Router {
-    Router::new().route("/healthz", get(async || "ok\n"))
+    Router::new().route("/healthz", get(async || "ok\n")).merge(page::router())
 }
