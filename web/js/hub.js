@@ -38,9 +38,10 @@ export class Hub {
   }
 
   #lag(head) {
-    const { seq, patterns, state } = this.stream;
-    if (seq === null || patterns === null || patterns.length > 0 || state.phase !== 'open') return null;
-    return Math.max(0, head - seq);
+    const { seq, patterns, state, live } = this.stream;
+    if (patterns === null || state.phase !== 'open') return null;
+    if (patterns.length > 0) return live ? 0 : null;
+    return seq === null ? null : Math.max(0, head - seq);
   }
 
   /// A message from a tab. `port.send` answers it.

@@ -23,6 +23,8 @@ export class Stream {
     this.downSince = 0;
     this.resume = null;
     this.losses = 0;
+    /// Everything up to the head has been delivered on this connection.
+    this.live = false;
   }
 
   /// Which topics are wanted; empty = all, null = nobody looks.
@@ -132,11 +134,13 @@ export class Stream {
     }
     this.on.begun();
     const filtered = this.patterns.length > 0;
+    this.live = false;
     const url = watchPath({ topics: this.patterns, after_cursor: this.cursor });
     for await (const batch of frames(url, { signal })) {
       if (batch.length === 0) {
         onConnected();
         if (resuming) this.#beginResume(filtered, head);
+        // Only once: whatever cuts this connection is another absence.
         this.downSince = 0;
         this.#set({ phase: 'open', error: '' });
       }
@@ -157,7 +161,9 @@ export class Stream {
   /// Says that nothing was missed once that is known: when all that came meanwhile has come.
   #endResume() {
     const { resume } = this;
-    if (!resume || (resume.to !== null && (this.seq === null || this.seq < resume.to))) return;
+    if (!resume) return;
+    // Filtered, only the daemon can say that there is no more.
+    if (resume.filtered ? !this.live : this.seq === null || this.seq < resume.to) return;
     this.resume = null;
     this.on.note({
       kind: 'resumed', after: resume.from, filtered: resume.filtered, downMs: resume.downMs, at: Date.now(),
@@ -172,11 +178,16 @@ export class Stream {
       const lost = JSON.parse(frame.data);
       throw new Refused(200, lost);
     }
+    if (frame.event === 'failed') throw new Refused(500, JSON.parse(frame.data));
+    // Its id says that there is nothing to go on with; ours stays.
     if (frame.event === 'end') return true;
-    if (frame.event === 'marker') this.#marker(JSON.parse(frame.data));
-    else if (frame.event === 'message' && frame.data !== null) this.#event(readEvent(frame), filtered);
-    else if (frame.id !== undefined && frame.id !== this.cursor && filtered) this.seq = null;
-    if (frame.id !== undefined && frame.id !== '') this.cursor = frame.id;
+    if (frame.event === 'message' && frame.data !== null) this.#event(readEvent(frame), filtered);
+    else {
+      // Events that the filter passed over: the cursor has moved on, by how many is not said.
+      if (filtered && frame.id && frame.id !== this.cursor) this.seq = null;
+      if (frame.event === 'marker') this.#marker(JSON.parse(frame.data).marker);
+    }
+    if (frame.id) this.cursor = frame.id;
     return false;
   }
 
@@ -194,16 +205,20 @@ export class Stream {
     this.on.event(event);
   }
 
-  #marker(carrier) {
-    const marker = carrier.marker ?? carrier;
+  #marker(marker) {
+    if (marker.kind === 'CAUGHT_UP') {
+      this.live = true;
+      this.#endResume();
+      this.on.change(this.state);
+    }
+    if (marker.kind === 'FELL_BEHIND') this.live = false;
     if (marker.gap) {
       const from = Number(marker.gap.from_seq ?? 0);
       const to = Number(marker.gap.to_seq ?? 0);
       this.#gap(from, to, (marker.gap.reason ?? 'unknown').toLowerCase());
       if (to > 0 && this.seq !== null) this.seq = Math.max(this.seq, to);
     }
-    if (marker.kind === 'CLOSING') this.#set({ error: 'the daemon is about to close' });
-    this.on.marker?.(marker);
+    if (marker.kind === 'CLOSING') this.#set({ error: 'the daemon is stopping' });
   }
 
   #gap(from, to, reason) {
