@@ -4,13 +4,14 @@ import uPlot from '../vendor/uplot/uPlot.esm.js';
 import { $, clock, millis, rate, setText, short } from './dom.js';
 
 const WINDOW_S = 300;
+const SHORTEST_S = 60;
 
 const KINDS = {
   rate: { id: 'chart-rate', series: [{ of: (s) => s.rate, colour: '--c-rate', fill: true }], text: ([v]) => (v === null ? '–' : `${rate(v)} /s`), axis: (v) => short(v), least: 10 },
   lag: { id: 'chart-lag', series: [{ of: (s) => s.lag, colour: '--c-lag', fill: true }], text: ([v]) => (v === null ? '–' : `${short(v)} events`), axis: (v) => short(v), least: 10 },
   latency: {
     id: 'chart-latency', series: [{ of: (s) => s.p50, colour: '--c-latency', fill: true }, { of: (s) => s.p99, colour: '--c-latency-high' }],
-    text: ([p50, p99]) => (p50 === null ? '–' : `${millis(p50)} · p99 ${millis(p99)}`), axis: (v) => millis(v), least: 0.001,
+    text: ([p50, p99]) => (p50 === null ? '–' : `${millis(p50)}, ${millis(p99)}`), axis: (v) => millis(v), least: 0.001,
   },
 };
 
@@ -64,7 +65,8 @@ export class Charts {
       const now = Date.now() / 1000;
       plot.batch(() => {
         plot.setData(this.#data(kind), false);
-        plot.setScale('x', { min: now - WINDOW_S, max: now });
+        const first = (this.samples[0]?.at ?? 0) / 1000;
+        plot.setScale('x', { min: Math.max(now - WINDOW_S, Math.min(first, now - SHORTEST_S)), max: now });
       });
       if (plot.cursor.idx === null || plot.cursor.idx === undefined) this.#say(kind, this.samples.length - 1);
     }
@@ -73,7 +75,7 @@ export class Charts {
   #say(kind, index) {
     const strong = $(kind.id).querySelector('strong');
     const sample = this.samples[index];
-    if (kind === KINDS.latency && this.hasMetrics === false) return setText(strong, 'the daemon has no /metrics');
+    if (kind === KINDS.latency && this.hasMetrics === false) return setText(strong, 'no /metrics here');
     const values = sample ? kind.series.map(({ of }) => of(sample) ?? null) : kind.series.map(() => null);
     return setText(strong, kind.text(values));
   }
@@ -89,7 +91,8 @@ export class Charts {
       cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
       scales: { x: { time: true }, y: { range: (_, min, max) => [0, Math.max(kind.least, (max ?? 0) * 1.15)] } },
       axes: [
-        { ...axis, size: 20, gap: 4, space: 60, grid: { show: false }, values: (_, at) => at.map((t) => clock(t * 1000).slice(0, 5)), incrs: [60, 120, 300] },
+        { ...axis, size: 20, gap: 4, space: 60, grid: { show: false }, incrs: [10, 30, 60, 120, 300],
+          values: (_, at, __, ___, step) => at.map((t) => clock(t * 1000).slice(0, step < 60 ? 8 : 5)) },
         { ...axis, size: 44, gap: 4, space: 26, values: (_, at) => at.map((v) => kind.axis(v)) },
       ],
       series: [{}, ...kind.series.map((series) => ({

@@ -42,7 +42,8 @@ export function millis(seconds) {
   if (seconds === null || seconds === undefined) return '–';
   const ms = seconds * 1000;
   if (ms < 0.1) return `${(ms * 1000).toFixed(0)} µs`;
-  if (ms < 10) return `${ms.toFixed(2)} ms`;
+  if (ms < 1) return `${ms.toFixed(2)} ms`;
+  if (ms < 10) return `${ms.toFixed(1)} ms`;
   if (ms < 1000) return `${ms.toFixed(0)} ms`;
   return `${seconds.toFixed(1)} s`;
 }
@@ -77,7 +78,9 @@ export function span(ms) {
   if (ms < 1000) return `${Math.round(ms)} ms`;
   if (ms < 60000) return `${(ms / 1000).toFixed(1)} s`;
   if (ms < 3600000) return `${Math.floor(ms / 60000)} min ${Math.round((ms % 60000) / 1000)} s`;
-  return `${Math.floor(ms / 3600000)} h ${Math.round((ms % 3600000) / 60000)} min`;
+  if (ms < 86400000) return `${Math.floor(ms / 3600000)} h ${Math.floor((ms % 3600000) / 60000)} min`;
+  const days = ms / 86400000;
+  return days < 730 ? plural(Math.floor(days), 'day') : `${(days / 365.25).toFixed(1)} years`;
 }
 
 /// A name nobody else has, also where crypto.randomUUID is withheld (plain HTTP from elsewhere).

@@ -140,7 +140,6 @@ export class Stream {
       if (batch.length === 0) {
         onConnected();
         if (resuming) this.#beginResume(filtered, head);
-        // Only once: whatever cuts this connection is another absence.
         this.downSince = 0;
         this.#set({ phase: 'open', error: '' });
       }

@@ -251,9 +251,30 @@ function preview(event) {
   if (event.data !== undefined) return el('span', { class: 'body dim', text: `${event.size * 3 / 4 | 0} bytes, binary` });
   const body = (event.body ?? '').slice(0, PREVIEW_CHARS).replace(/\s+/g, ' ');
   if (body === '') return el('span', { class: 'body dim', text: 'empty' });
+  const fields = event.cut ? null : jsonFields(event.body);
+  if (fields) return fields;
   const from = event.headers?.from;
   const text = from && event.topic.startsWith('chat.') ? `${from}: ${body}` : body;
   return el('span', { class: 'body', text });
+}
+
+const FIELDS = 8;
+
+/// An object as names and values side by side, the way a reader skims it; null if it is none.
+function jsonFields(body) {
+  if (!/^\s*\{/.test(body)) return null;
+  let object;
+  try { object = JSON.parse(body); } catch { return null; }
+  const names = Object.keys(object);
+  if (names.length === 0) return null;
+  const node = el('span', { class: 'body' });
+  for (const name of names.slice(0, FIELDS)) {
+    const value = object[name];
+    const text = typeof value === 'string' ? value : JSON.stringify(value);
+    node.append(el('span', { class: 'name', text: name }), ` ${text.slice(0, PREVIEW_CHARS).replace(/\s+/g, ' ')}  `);
+  }
+  if (names.length > FIELDS) node.append('…');
+  return node;
 }
 
 function range(from, to) {
