@@ -47,7 +47,7 @@ export const cases = [
       await fill(page, '#pub-headers', 'trace: abc\nwho: me');
       await page.locator('#publish-form button[type=submit]').click();
       await page.locator('#pub-result .good').waitFor();
-      await shows(page, '"order": 7');
+      await shows(page, 'order 7  total 12345678901234567890');
       await log.run('publish', 'orders.us.created', 'from outside');
       await shows(page, 'from outside');
       equal(await seqs(page), [1, 2], 'each once');
@@ -381,6 +381,7 @@ export const cases = [
       await keyboard.press('p');
       await page.locator('#pause[aria-pressed=true]').waitFor();
       await keyboard.press('p');
+      await page.locator('#tree [role=treeitem]').nth(2).waitFor();
       await keyboard.press('t');
       await until('the tree has the focus', () => page.evaluate(() => document.activeElement.getAttribute('role') === 'treeitem'));
       await keyboard.press('ArrowRight');
@@ -420,7 +421,7 @@ export const cases = [
       await log.publish(...from(1, 60).map((n) => ({ topic: `orders.${['eu', 'us'][n % 2]}.${['created', 'paid', 'shipped'][n % 3]}`, body: `{"order": ${n}, "total": ${n * 3.5}}` })));
       const phone = await visitor({ viewport: { width: 390, height: 844 }, colorScheme: 'dark', hasTouch: true, isMobile: true, deviceScaleFactor: 2 });
       const page = await phone.open(log.url);
-      await shows(page, '"order": 60');
+      await shows(page, 'order 60');
       const wide = () => page.evaluate(() => document.documentElement.scrollWidth);
       for (const view of ['topics', 'charts', 'event', 'chat', 'publish', 'tail']) {
         await page.locator(`.bottom [data-show=${view}]`).tap();
@@ -437,7 +438,7 @@ export const cases = [
       check(await background() !== dark, 'the toggle');
       const desk = await visitor({ colorScheme: 'dark' });
       const desktop = await desk.open(log.url);
-      await shows(desktop, '"order": 60');
+      await shows(desktop, 'order 60');
       await desktop.locator(rows).last().click();
       await desktop.locator('#tree [role=treeitem]').first().waitFor();
       await shot(desktop, 'dark');
@@ -451,7 +452,7 @@ export const cases = [
       const wrong = await page.evaluate(async () => {
         const base = new URL('.', document.querySelector('script[type=module]').src).href;
         const load = (name) => import(`${base}${name}.js`);
-        const [{ Frames }, pattern, metrics, { union }, { prettyJson }] = await Promise.all(['sse', 'pattern', 'metrics', 'hub', 'detail'].map(load));
+        const [{ Frames }, pattern, metrics, { union }, { prettyJson, topFields }] = await Promise.all(['sse', 'pattern', 'metrics', 'hub', 'json'].map(load));
         const bad = [];
         const same = (what, actual, expected) => {
           if (JSON.stringify(actual) !== JSON.stringify(expected)) bad.push(`${what}: ${JSON.stringify(actual)}, expected ${JSON.stringify(expected)}`);
@@ -470,6 +471,9 @@ export const cases = [
         same('room', pattern.roomTopic('a.b c%*>'), 'chat.a%2Eb%20c%25%2A%3E');
         same('room back', pattern.topicRoom('chat.a%2Eb%20c%25%2A%3E'), 'a.b c%*>');
         same('pretty', prettyJson('{"a":[1,{}],"b":12345678901234567890,"a":"x, y"}'), '{\n  "a": [\n    1,\n    {}\n  ],\n  "b": 12345678901234567890,\n  "a": "x, y"\n}');
+        same('fields', topFields('{"a": "x, \\"y\\"", "b": 12345678901234567890, "c": {"d": [1, 2], "e": {}}, "f": [], "a": null}'),
+          [['a', 'x, "y"'], ['b', '12345678901234567890'], ['c', '{"d":[1,2],"e":{}}'], ['f', '[]'], ['a', 'null']]);
+        same('no fields', [topFields('{}'), topFields('[1]'), topFields('{x')], [[], null, null]);
         same('not JSON', prettyJson('{nonsense'), null);
         const text = (a, b, c) => `# TYPE x_commit_seconds histogram\nx_commit_seconds_bucket{le="0.001"} ${a}\nx_commit_seconds_bucket{le="0.002"} ${b}\nx_commit_seconds_bucket{le="+Inf"} ${c}\n`;
         same('histogram', metrics.commitHistogram(text(0, 0, 0)), 'x_commit_seconds');

@@ -2,6 +2,7 @@
 
 import { $, bytes, copy, count, el, setText, span } from './dom.js';
 import { eventPath, getEvent } from './api.js';
+import { prettyJson } from './json.js';
 import { topicChip } from './tail.js';
 
 export class Detail {
@@ -109,29 +110,6 @@ function copyButton(text, what) {
     setTimeout(() => setText(button, text), 1500);
   });
   return button;
-}
-
-/// The body indented, numbers and their digits as they are, or null if it is no JSON object or array.
-export function prettyJson(body) {
-  const start = body.trimStart()[0];
-  if (start !== '{' && start !== '[') return null;
-  try { JSON.parse(body); } catch { return null; }
-  // Not by JSON.stringify: that would round numbers of more than 53 bits and drop repeated names.
-  let out = '';
-  let depth = 0;
-  const line = () => `\n${'  '.repeat(depth)}`;
-  for (const [token] of body.matchAll(/"(?:[^"\\]|\\.)*"|[{}[\],:]|[^\s{}[\],:"]+/g)) {
-    if (token === '{' || token === '[') {
-      depth += 1;
-      out += token + line();
-    } else if (token === '}' || token === ']') {
-      depth -= 1;
-      out = /[{[]\s*$/.test(out) ? out.trimEnd() + token : out + line() + token;
-    } else if (token === ',') out += token + line();
-    else if (token === ':') out += ': ';
-    else out += token;
-  }
-  return out;
 }
 
 function colour(pre, text) {

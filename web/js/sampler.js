@@ -102,7 +102,7 @@ export class Sampler {
 
   async #sampleTopics() {
     const head = this.last?.head ?? -1;
-    const quiet = head === this.topicsHead;
+    const quiet = this.last !== null && head === this.topicsHead;
     if (quiet && this.rates.size === 0) return;
     const { topics, complete } = quiet ? { topics: null } : await listTopics(MAX_TOPICS, AbortSignal.timeout(20000));
     const now = Date.now();

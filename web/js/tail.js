@@ -1,6 +1,7 @@
 // The list of events: bounded, drawn only where it is looked at, once a frame.
 
 import { $, count, el, hue, plural, span, when } from './dom.js';
+import { topFields } from './json.js';
 
 const KEPT = 2000;
 const HELD = 2000;
@@ -262,18 +263,13 @@ const FIELDS = 8;
 
 /// An object as names and values side by side, the way a reader skims it; null if it is none.
 function jsonFields(body) {
-  if (!/^\s*\{/.test(body)) return null;
-  let object;
-  try { object = JSON.parse(body); } catch { return null; }
-  const names = Object.keys(object);
-  if (names.length === 0) return null;
+  const fields = topFields(body);
+  if (!fields || fields.length === 0) return null;
   const node = el('span', { class: 'body' });
-  for (const name of names.slice(0, FIELDS)) {
-    const value = object[name];
-    const text = typeof value === 'string' ? value : JSON.stringify(value);
-    node.append(el('span', { class: 'name', text: name }), ` ${text.slice(0, PREVIEW_CHARS).replace(/\s+/g, ' ')}  `);
+  for (const [name, value] of fields.slice(0, FIELDS)) {
+    node.append(el('span', { class: 'name', text: name }), ` ${value.slice(0, PREVIEW_CHARS).replace(/\s+/g, ' ')}  `);
   }
-  if (names.length > FIELDS) node.append('…');
+  if (fields.length > FIELDS) node.append('…');
   return node;
 }
 

@@ -44,8 +44,7 @@ export class Tree {
   }
 
   focus() {
-    const rows = [...this.root.children];
-    (rows.find((row) => row.path === this.focused) ?? rows[0])?.focus();
+    (this.nodes.get(this.focused) ?? $('topics-filter')).focus();
   }
 
   #build() {

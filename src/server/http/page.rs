@@ -41,6 +41,7 @@ files![
     "js/detail.js",
     "js/dom.js",
     "js/hub.js",
+    "js/json.js",
     "js/link.js",
     "js/metrics.js",
     "js/pattern.js",
