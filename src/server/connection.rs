@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ::http::{HeaderMap, HeaderValue, Request, Response};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -28,7 +28,7 @@ use super::body::{Framing, Limited};
 use super::deadline::Deadline;
 use super::gauges::{Peer, Permit};
 use super::io::{self, Protocol};
-use super::{Shared, call, status, streams};
+use super::{Shared, call, http, status, streams};
 
 /// Time after its deadline that a call has to say so, before its stream is reset.
 const CUT_SLACK: Duration = Duration::from_millis(500);
@@ -153,7 +153,7 @@ async fn respond(
     let Some(call) = call else {
         // What answers as gRPC answers nobody else.
         let is_grpc = response.headers().contains_key(Status::GRPC_STATUS);
-        return Ok(if is_grpc { not_found() } else { response });
+        return Ok(if is_grpc { http::not_found(&path) } else { response });
     };
     if is_unknown(response.headers()) {
         return Ok(status::unknown_method(&path).into_http());
@@ -169,12 +169,6 @@ fn is_unknown(headers: &HeaderMap) -> bool {
     let unimplemented = HeaderValue::from(i32::from(Code::Unimplemented));
     headers.get(Status::GRPC_STATUS) == Some(&unimplemented)
         && !headers.contains_key(Status::GRPC_STATUS_DETAILS)
-}
-
-fn not_found() -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NOT_FOUND;
-    response
 }
 
 /// Ends the endless streams of health and reflection at the client's deadline, and when the server

@@ -1,7 +1,10 @@
-//! Every answer that is not OK: the one place that turns errors into gRPC statuses.
+//! Every answer that is not OK: the one place that turns errors into gRPC statuses, and those into
+//! what plain HTTP answers (`status/http.rs`).
 //!
 //! Invariants: each failure carries an `ErrorInfo` of the domain `tailmark` whose reason and
 //! metadata say it without the text; paths and texts of the operating system stay in our log.
+
+mod http;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,6 +13,10 @@ use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+pub(super) use self::http::{
+    encoded_body, is_of_position, malformed_json, method_not_allowed, no_path, not_ready, respond,
+    unknown_parameter, unsupported_media_type, write_json,
+};
 use super::gauges::OverLimit;
 use crate::eventlog::{AppendError, CursorError, ReadError};
 use crate::record::{

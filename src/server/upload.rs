@@ -2,7 +2,8 @@
 //!
 //! While one batch becomes durable the next one is gathered, so a batch is as large as the disk is
 //! slow. Never two at once: that keeps a stream's events in their order whatever else is appended.
-//! Runs as a task of its own: when the client goes away, what arrived whole is still stored.
+//! Runs as a task of its own: when the client goes away, what arrived whole is still stored. Where
+//! the events come from and how they are written there is a `Source`'s to know.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -11,7 +12,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_core::Stream;
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -25,6 +26,29 @@ use crate::wire::feed_v1 as pb;
 /// A batch of this size goes out even while more is ready, when none is under way.
 const FLUSH_BYTES: usize = 256 << 10;
 
+/// Where the events of an upload come from.
+pub(super) trait Source: Send + Unpin + 'static {
+    /// Puts the next event into the batch; `None` = there are no more.
+    fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        batch: &mut Batch,
+    ) -> Poll<Option<Result<(), Failure>>>;
+}
+
+impl Source for Streaming<Bytes> {
+    fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        batch: &mut Batch,
+    ) -> Poll<Option<Result<(), Failure>>> {
+        Pin::new(self).poll_next(cx).map(|next| match next? {
+            Ok(bytes) => Some(take(batch, &bytes)),
+            Err(status) => Some(Err(status::upload_broken(&status))),
+        })
+    }
+}
+
 type Append = Pin<Box<dyn Future<Output = Result<Appended, AppendError>> + Send>>;
 
 /// Takes an upload.
@@ -34,7 +58,18 @@ pub(super) async fn upload(
 ) -> Result<Response<pb::UploadResult>, Status> {
     let (_, extensions, events) = request.into_parts();
     let deadline = deadline::of(&extensions);
-    let peer = extensions.get::<Peer>().map(|peer| tracing::field::display(peer.address));
+    let result = upload_from(shared, events, deadline, extensions.get()).await?;
+    Ok(Response::new(result))
+}
+
+/// Takes an upload from anywhere.
+pub(super) async fn upload_from(
+    shared: &Arc<Shared>,
+    events: impl Source,
+    deadline: Option<Instant>,
+    peer: Option<&Peer>,
+) -> Result<pb::UploadResult, Status> {
+    let peer = peer.map(|peer| tracing::field::display(peer.address));
     let span = tracing::info_span!("upload", peer);
     let upload = Upload {
         events,
@@ -58,7 +93,7 @@ pub(super) async fn upload(
         },
     };
     match result {
-        Ok(result) => Ok(Response::new(result?)),
+        Ok(result) => result,
         Err(_) => Err(status::defect("an upload's task ended early").into()),
     }
 }
@@ -74,8 +109,8 @@ fn batch_bytes(shared: &Shared) -> usize {
     most.min(shared.options.stream_in_flight_bytes / 2)
 }
 
-struct Upload {
-    events: Streaming<Bytes>,
+struct Upload<S> {
+    events: S,
     batch: Batch,
     batch_bytes: usize,
     append: Option<Append>,
@@ -109,7 +144,7 @@ enum Pause {
     Over(Option<Failure>),
 }
 
-impl Upload {
+impl<S: Source> Upload<S> {
     async fn run(mut self, span: tracing::Span) -> Result<pb::UploadResult, Status> {
         let result = self.take_all().await;
         let reason = match &result {
@@ -178,18 +213,12 @@ impl Upload {
             if idle && self.batch.bytes() >= FLUSH_BYTES {
                 return Some(Pause::Flush);
             }
-            let bytes = match Pin::new(&mut self.events).poll_next(cx) {
+            match self.events.poll_take(cx, &mut self.batch) {
                 Poll::Pending => return None,
                 Poll::Ready(None) => return Some(Pause::Over(None)),
-                Poll::Ready(Some(Ok(bytes))) => bytes,
-                Poll::Ready(Some(Err(status))) => {
-                    return Some(Pause::Over(Some(status::upload_broken(&status))));
-                }
-            };
-            if let Err(failure) = take(&mut self.batch, &bytes) {
-                return Some(Pause::Over(Some(failure)));
+                Poll::Ready(Some(Ok(()))) => self.taken += 1,
+                Poll::Ready(Some(Err(failure))) => return Some(Pause::Over(Some(failure))),
             }
-            self.taken += 1;
         }
         None
     }

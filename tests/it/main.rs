@@ -10,6 +10,7 @@ mod support {
     pub mod proxy;
     pub mod raw;
     pub mod server;
+    pub mod web;
 }
 
 mod cli;
@@ -19,6 +20,7 @@ mod errors;
 mod format;
 mod full_journal;
 mod gapless;
+mod http;
 mod inspect;
 mod limits;
 mod protocol;

@@ -81,7 +81,7 @@ static PAGE: LazyLock<Page> = LazyLock::new(|| {
 });
 
 /// `/` and what it needs.
-pub(super) fn router() -> Router {
+pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new().route("/", get(index)).route("/page/{version}/{*path}", get(file))
 }
 

@@ -21,7 +21,7 @@ use machine::{Machine, Plan};
 use stream::Settings;
 
 /// Response metadata and trailer: where to go on.
-const CURSOR: &str = "feed-cursor";
+pub(super) const CURSOR: &str = "feed-cursor";
 const OLDEST: &str = "feed-oldest";
 const HEAD: &str = "feed-head";
 const LOG_ID: &str = "feed-log-id";
