@@ -246,7 +246,11 @@ export const cases = [
       for (const page of [ann, ben, eve]) await hears(page, 'from elsewhere');
       const said = (page) => page.locator('#chat-log .message p').allTextContents();
       const all = ['hello, who is here?', 'Ben is', 'and Eve, from elsewhere'];
-      for (const page of [ann, ben, eve]) equal(await said(page), all, 'the same order for all');
+      for (const page of [ann, ben, eve]) {
+        equal(await said(page), all, 'the same order for all');
+        await until('the tail', async () => (await seqs(page)).length === 3);
+        equal(await seqs(page), [1, 2, 3], 'in the tail too');
+      }
       const { topic, headers, type } = await (await fetch(`${log.url}/v1/events/1`)).json();
       equal([topic, headers.from, type], ['chat.the%2Eroom%20€', 'Ann', 'chat.message'], 'as an event');
       // Who comes later reads what was said.

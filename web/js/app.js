@@ -37,7 +37,7 @@ class App {
     this.#keys();
     this.#readHash();
     this.link = new Link((message) => this.#receive(message), () => ({
-      want: this.#wanted(), visible: !document.hidden, after: this.position,
+      want: this.#wanted(), number: this.wantNumber, visible: !document.hidden, after: this.position,
     }));
     document.addEventListener('visibilitychange', () => {
       this.link.send({ t: 'visible', visible: !document.hidden });
@@ -55,17 +55,18 @@ class App {
         this.charts.hasMetrics = message.hasMetrics;
         if (message.log) this.#drawLog(message.log);
         if (message.topics.list.length > 0) this.#drawTopics(message.topics);
+        this.#taken(message.number);
         break;
       case 'ready':
-        if (this.position === null) this.#history();
-        if (this.chat.active) this.chat.history();
+        // Once: a new leader goes on where this tab is.
+        if (this.position === null && !this.ready) {
+          this.#history();
+          if (this.chat.active) this.chat.history();
+        }
+        this.ready = true;
         break;
       case 'wanted':
-        this.wantTaken = message.number;
-        if (this.wantTaken !== this.wantNumber) break;
-        if (this.historyDue) this.#history();
-        if (this.roomDue) this.chat.history();
-        this.roomDue = false;
+        this.#taken(message.number);
         break;
       case 'items':
         this.#take(message);
@@ -83,6 +84,15 @@ class App {
         break;
       default:
     }
+  }
+
+  /// The hub has taken our want of that number: what comes from here on is chosen by it.
+  #taken(number) {
+    this.wantTaken = number;
+    if (number !== this.wantNumber) return;
+    if (this.historyDue) this.#history();
+    if (this.roomDue) this.chat.history();
+    this.roomDue = false;
   }
 
   #take({ items, omitted, position }) {
@@ -120,6 +130,7 @@ class App {
 
   #sendWant() {
     this.wantNumber += 1;
+    // Before there is a link, the hello will say it.
     this.link?.send({ t: 'want', number: this.wantNumber, want: this.#wanted() });
     this.#writeHash();
   }

@@ -91,7 +91,7 @@ export class Charts {
       cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
       scales: { x: { time: true }, y: { range: (_, min, max) => [0, Math.max(kind.least, (max ?? 0) * 1.15)] } },
       axes: [
-        { ...axis, size: 20, gap: 4, space: 60, grid: { show: false }, incrs: [10, 30, 60, 120, 300],
+        { ...axis, size: 24, gap: 7, space: 60, grid: { show: false }, incrs: [10, 30, 60, 120, 300],
           values: (_, at, __, ___, step) => at.map((t) => clock(t * 1000).slice(0, step < 60 ? 8 : 5)) },
         { ...axis, size: 44, gap: 4, space: 26, values: (_, at) => at.map((v) => kind.axis(v)) },
       ],

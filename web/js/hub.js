@@ -52,7 +52,9 @@ export class Hub {
         visible: message.visible, want: message.want, heard: Date.now(),
       });
       this.stream.beginAfter(message.after);
-      port.send({ t: 'welcome', samples: this.sampler.samples, topics: this.sampler.topics, log: this.log, hasMetrics: this.sampler.hasMetrics });
+      port.send({
+        t: 'welcome', number: message.number, samples: this.sampler.samples, topics: this.sampler.topics, log: this.log, hasMetrics: this.sampler.hasMetrics,
+      });
       this.sampler.start();
       // After a change of leader the tabs' positions come together first, lowest wins: none misses anything.
       this.#subscribeSoon(message.after ? 300 : 20);

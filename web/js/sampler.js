@@ -139,6 +139,9 @@ export class Sampler {
   }
 
   async #sampleMetrics() {
+    // A daemon that has none will not have them soon.
+    if (this.hasMetrics === false && Date.now() - this.metricsAt < 60000) return;
+    this.metricsAt = Date.now();
     const response = await fetch('/metrics', { cache: 'no-store', signal: AbortSignal.timeout(10000) });
     this.hasMetrics = response.ok;
     if (!response.ok) return;

@@ -291,7 +291,7 @@ export function noteText(item) {
   if (note.kind === 'resumed') {
     const after = note.after === null ? '' : ` after ${count(note.after)}`;
     const came = note.filtered ? 'filtered, from the exact position'
-      : `${plural(note.events ?? 0, 'event')} caught up, ${count(note.missed)} missed, ${count(note.repeated)} repeated`;
+      : `${plural(Math.max(0, (note.events ?? 0) - note.missed), 'event')} caught up, ${count(note.missed)} missed, ${count(note.repeated)} repeated`;
     const good = note.missed === 0 && note.repeated === 0;
     return { text: `resumed at ${when(note.at)}${after}, ${span(note.downMs)} away: ${came}`, tone: good ? 'good' : 'bad' };
   }
