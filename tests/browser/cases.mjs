@@ -38,7 +38,8 @@ export const cases = [
     name: 'publishes, and sees it; and what others publish',
     run: async ({ daemon, visitor }) => {
       const log = await daemon();
-      const page = await (await visitor()).open(log.url);
+      const guest = await visitor();
+      const page = await guest.open(log.url);
       await page.locator('#tab-publish').click();
       await fill(page, '#pub-topic', 'orders.eu.created');
       await fill(page, '#pub-body', '{"order": 7, "total": 12345678901234567890}');
@@ -64,7 +65,7 @@ export const cases = [
       await fill(page, '#pub-id', 'x'.repeat(255));
       await page.locator('#pub-id').evaluate((field) => { field.maxLength = 1000; });
       await fill(page, '#pub-id', 'x'.repeat(300));
-      page.context().removeAllListeners('console');
+      guest.getsRefused = true;
       await page.locator('#publish-form button[type=submit]').click();
       await page.locator('#pub-result .bad').waitFor();
     },
@@ -261,6 +262,26 @@ export const cases = [
     },
   },
   {
+    name: 'keeps a message that could not be sent, and stores it once',
+    run: async ({ daemon, visitor }) => {
+      const log = await daemon();
+      const guest = await visitor();
+      guest.cutsConnections = true;
+      const page = await guest.open(`${log.url}/#view=chat`);
+      await fill(page, '#chat-name', 'Ann');
+      await log.stop('SIGKILL');
+      await fill(page, '#chat-text', 'anybody?');
+      await page.locator('#chat-text').press('Enter');
+      await page.locator('#chat-log .message.pending.failed').waitFor();
+      await log.start();
+      await page.waitForSelector('#connection[data-phase="open"]');
+      await page.locator('#chat-log .message.failed button').click();
+      await page.locator('#chat-log .message:not(.pending)', { hasText: 'anybody?' }).waitFor();
+      equal(await page.locator('#chat-log .message').count(), 1, 'messages');
+      equal((await log.log()).head_seq, '1', 'stored');
+    },
+  },
+  {
     name: 'six tabs are live on one stream, and let go of it',
     run: async ({ daemon, visitor }) => {
       const log = await daemon();
@@ -324,6 +345,9 @@ export const cases = [
         equal(await seqs(page), from(1, number), 'every event, once');
       }
       await until('still one watch', async () => Number((await log.log()).watches) === 1);
+      const own = await guest.open(`${log.url}/?share=own`);
+      await until('its own stream', async () => (await seqs(own)).at(-1) === number);
+      equal(await own.locator('#connection').getAttribute('data-mode'), 'own', 'alone');
     },
   },
   {

@@ -45,6 +45,8 @@ class Visitor {
     this.problems = problems;
     /// Errors of a connection that the test itself cuts.
     this.cutsConnections = false;
+    /// Errors of an event that must be refused.
+    this.getsRefused = false;
   }
 
   static async make(problems, options = {}) {
@@ -65,7 +67,10 @@ class Visitor {
       const isCut = /net::ERR_(CONNECTION|INCOMPLETE|EMPTY_RESPONSE|NETWORK)/.test(text);
       // Asked for where a daemon may have none; a browser reports every 404.
       const hasNone = /status of 404 .*\/metrics\)$/.test(text);
-      if (!(visitor.cutsConnections && isCut) && !hasNone) problems.push(`console ${message.type()}: ${text}`);
+      const isRefused = /status of 4\d\d .*\/v1\/events\)$/.test(text);
+      if (visitor.cutsConnections && isCut) return;
+      if (visitor.getsRefused && isRefused) return;
+      if (!hasNone) problems.push(`console ${message.type()}: ${text}`);
     });
     context.on('request', (request) => {
       const { protocol, hostname } = new URL(request.url());

@@ -9,8 +9,8 @@ async function getJson(path, signal) {
 }
 
 export const getLog = (signal) => getJson('/v1/log', signal);
-export const getEvent = (seq, signal) => getJson(`/v1/events/${encodeURIComponent(seq)}`, signal);
-export const eventPath = (seq) => `/v1/events/${encodeURIComponent(seq)}`;
+export const eventPath = (seqOrCursor) => `/v1/events/${encodeURIComponent(seqOrCursor)}`;
+export const getEvent = (seqOrCursor, signal) => getJson(eventPath(seqOrCursor), signal);
 
 /// Topics, at most `limit`; `complete` says whether these are all.
 export async function listTopics(limit, signal) {

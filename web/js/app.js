@@ -21,10 +21,12 @@ class App {
     this.wantNumber = 0;
     this.wantTaken = 0;
     this.position = null;
+    this.ready = false;
     this.state = null;
     this.head = 0;
     this.historyAbort = new AbortController();
     this.historyDue = false;
+    this.loading = true;
     this.roomDue = false;
     this.tail = new Tail({ select: (event, open) => this.select(event, open), changed: () => this.#drawTail() });
     this.tree = new Tree({ watch: (patterns) => this.watch(patterns) });
@@ -36,12 +38,18 @@ class App {
     this.#controls();
     this.#keys();
     this.#readHash();
+    this.#filter();
     this.link = new Link((message) => this.#receive(message), () => ({
       want: this.#wanted(), number: this.wantNumber, visible: !document.hidden, after: this.position,
     }));
     document.addEventListener('visibilitychange', () => {
       this.link.send({ t: 'visible', visible: !document.hidden });
       this.charts.draw();
+    });
+    // An address that was pasted over this one; our own changes fire nothing.
+    addEventListener('hashchange', () => {
+      this.#readHash();
+      this.#filter();
     });
     setInterval(() => this.#drawConnection(), 500);
   }
@@ -59,11 +67,11 @@ class App {
         break;
       case 'ready':
         // Once: a new leader goes on where this tab is.
-        if (this.position === null && !this.ready) {
-          this.#history();
-          if (this.chat.active) this.chat.history();
-        }
+        this.position ??= message.position;
+        if (this.ready) break;
         this.ready = true;
+        this.#history();
+        if (this.chat.active) this.chat.history();
         break;
       case 'wanted':
         this.#taken(message.number);
@@ -89,7 +97,8 @@ class App {
   /// The hub has taken our want of that number: what comes from here on is chosen by it.
   #taken(number) {
     this.wantTaken = number;
-    if (number !== this.wantNumber) return;
+    // Before the stream has begun, what is read of the past might end before it.
+    if (number !== this.wantNumber || !this.ready) return;
     if (this.historyDue) this.#history();
     if (this.roomDue) this.chat.history();
     this.roomDue = false;
@@ -97,8 +106,11 @@ class App {
 
   #take({ items, omitted, position }) {
     this.position = position;
+    for (const item of items) {
+      if (item.k === 'note') this.#announce(noteText(item).text);
+      if (item.note?.kind === 'log') this.chat.otherLog();
+    }
     this.chat.take(items.filter(({ k }) => k === 'event').map(({ event }) => event));
-    for (const item of items) if (item.k === 'note') this.#announce(noteText(item).text);
     // Chosen by a filter that is no more; the past of the new one is read anew.
     if (this.wantTaken === this.wantNumber) this.tail.add(items, omitted);
     // Only now may the next come, and only as fast as frames are drawn.
@@ -300,9 +312,6 @@ class App {
     const params = new URLSearchParams(location.hash.slice(1));
     $('pattern').value = params.get('topic') ?? '';
     $('text').value = params.get('text') ?? '';
-    const { patterns, problem } = readPatterns($('pattern').value);
-    this.want = { patterns: problem ? [] : patterns, text: $('text').value.trim().toLowerCase() };
-    this.tree.setWatched(this.want.patterns);
     const room = params.get('room');
     const view = params.get('view');
     if (room !== null) $('chat-room').value = room;
@@ -324,7 +333,7 @@ class App {
     this.state = state;
     this.skew = Date.now() - state.now;
     if (before !== state.phase) {
-      if (state.phase === 'open' && this.historyDue) this.#history();
+      if (state.phase === 'open' && this.historyDue && this.wantTaken === this.wantNumber) this.#history();
       if (state.phase === 'waiting' && before === 'open') this.#announce('connection lost; coming back by itself');
     }
     this.#drawConnection();

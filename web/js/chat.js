@@ -45,11 +45,21 @@ export class Chat {
     if (this.active && this.entered === this.room) return;
     this.active = true;
     this.entered = this.room;
+    this.#clear();
+    this.on.room();
+  }
+
+  /// The daemon serves another log: what was said here was said elsewhere.
+  otherLog() {
+    if (!this.active) return;
+    this.#clear();
+    this.history();
+  }
+
+  #clear() {
     this.messages = [];
-    for (const node of this.pending.values()) node.remove();
     this.pending.clear();
     this.log.replaceChildren(el('li', { class: 'empty', text: 'reading what was said …' }));
-    this.on.room();
   }
 
   /// Reads the room's past; called once the stream includes the room, so that nothing lies between.

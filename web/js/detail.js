@@ -18,7 +18,8 @@ export class Detail {
     this.#draw(event);
     if (!event.cut) return;
     try {
-      const whole = await getEvent(event.seq);
+      // By its cursor, which names this event of this log: the daemon may serve another by now.
+      const whole = await getEvent(event.cursor);
       if (this.event !== event) return;
       this.#draw({ ...whole, seq: Number(whole.seq), size: (whole.body ?? whole.data ?? '').length });
     } catch (error) {

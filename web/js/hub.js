@@ -37,6 +37,11 @@ export class Hub {
     }, (head) => this.#lag(head));
   }
 
+  #position() {
+    const { seq, cursor, logId } = this.stream;
+    return { seq, cursor, logId };
+  }
+
   #lag(head) {
     const { seq, patterns, state, live } = this.stream;
     if (patterns === null || state.phase !== 'open') return null;
@@ -89,7 +94,7 @@ export class Hub {
   #ready(tab) {
     if (tab.ready) return;
     tab.ready = true;
-    tab.port.send({ t: 'ready' });
+    tab.port.send({ t: 'ready', position: this.#position() });
   }
 
   remove(id) {
@@ -163,8 +168,7 @@ export class Hub {
         // One batch under way a tab: a busy tab gets the next when it has taken this one.
         if (tab.waiting || (tab.pending.length === 0 && !tab.omitted)) continue;
         tab.waiting = true;
-        const { seq, cursor, logId } = this.stream;
-        tab.port.send({ t: 'items', omitted: tab.omitted, items: tab.pending, position: { seq, cursor, logId } });
+        tab.port.send({ t: 'items', omitted: tab.omitted, items: tab.pending, position: this.#position() });
         tab.pending = [];
         tab.omitted = null;
       }

@@ -226,7 +226,7 @@ function drawRow(item) {
     return el('div', { class: `row note ${tone}`, id, role: 'option', 'aria-disabled': 'true', title: text }, el('span', { text }));
   }
   const { event } = item;
-  return el('div', { class: 'row', id, role: 'option', 'aria-selected': 'false', 'data-seq': event.seq },
+  return el('div', { class: 'row', id, role: 'option', 'aria-selected': 'false', 'aria-setsize': '-1', 'data-seq': event.seq },
     el('span', { class: 'seq', text: count(event.seq) }),
     el('time', { text: when(event.appended_at ?? event.at), datetime: event.appended_at ?? event.at }),
     topicChip(event.topic),

@@ -145,6 +145,8 @@ fn content_type(name: &str) -> &'static str {
 mod tests {
     use std::collections::BTreeSet;
 
+    use tower::ServiceExt;
+
     use super::*;
 
     fn read(dir: &std::path::Path, below: &str, found: &mut BTreeSet<String>) {
@@ -210,6 +212,23 @@ mod tests {
         let response = file(wrong, HeaderMap::new()).await;
         assert_eq!(response.status(), StatusCode::NOT_FOUND);
         assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
+    }
+
+    async fn get_status(path: &str) -> StatusCode {
+        let request = http::Request::get(path).body(axum::body::Body::empty()).unwrap();
+        router::<()>().oneshot(request).await.unwrap().status()
+    }
+
+    #[tokio::test]
+    async fn every_file_is_found_at_its_path() {
+        assert_eq!(get_status("/").await, StatusCode::OK);
+        for (name, _) in FILES {
+            let path = format!("/page/{}/{name}", PAGE.version);
+            assert_eq!(get_status(&path).await, StatusCode::OK, "{path}");
+        }
+        for path in ["/page", "/page/../Cargo.toml", "/js/app.js"] {
+            assert_eq!(get_status(path).await, StatusCode::NOT_FOUND, "{path}");
+        }
     }
 
     #[tokio::test]
