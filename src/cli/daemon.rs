@@ -143,6 +143,10 @@ fn server_options(config: &Config) -> server::Options {
             keepalive_timeout: http2.keepalive_timeout,
             max_header_list_bytes: window(http2.max_header_list_bytes),
         },
+        http: server::Http {
+            cors_origins: config.http.cors_origins.clone(),
+            allowed_hosts: config.http.allowed_hosts.clone(),
+        },
         dedup_window: size(config.log.dedup_window),
         instance: server.instance_id.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -14,8 +14,8 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 pub(super) use self::http::{
-    encoded_body, is_of_position, malformed_json, method_not_allowed, no_path, not_ready, respond,
-    unknown_parameter, unsupported_media_type, write_json,
+    encoded_body, host_refused, is_of_position, malformed_json, method_not_allowed, no_path,
+    not_ready, origin_refused, respond, unknown_parameter, unsupported_media_type, write_json,
 };
 use super::gauges::OverLimit;
 use crate::eventlog::{AppendError, CursorError, ReadError};
@@ -172,6 +172,12 @@ pub(super) fn bad_framing(problem: &str) -> Failure {
 pub(super) fn compressed(encoding: &str) -> Failure {
     let message = format!("compressed requests ({encoding}) are not served; send them as they are");
     Failure::new(Code::Unimplemented, "UNIMPLEMENTED", message).with("grpc-encoding", encoding)
+}
+
+/// A call that gRPC-Web has no way to carry.
+pub(super) fn no_client_streams(path: &str) -> Failure {
+    let message = format!("{path} takes a stream, and gRPC-Web sends one message only: use gRPC");
+    Failure::new(Code::Unimplemented, "UNIMPLEMENTED", message).with("method", path)
 }
 
 /// A service or method that nobody here has.

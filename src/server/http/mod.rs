@@ -3,6 +3,7 @@
 //! Must not know how requests reach it. Whether a request may be answered at all (its Host, its
 //! Origin) is decided before it comes here.
 
+pub(super) mod access;
 mod events;
 mod health;
 mod page;

@@ -156,6 +156,18 @@ pub(in crate::server) fn malformed_json(error: &JsonError) -> Failure {
     }
 }
 
+/// A host that is none of ours: the name may have been pointed here by somebody else.
+pub(in crate::server) fn host_refused(host: &str) -> Failure {
+    let message = format!("this server does not answer to the host `{host}`");
+    Failure::new(Code::PermissionDenied, "HOST_REFUSED", message).with("host", host)
+}
+
+/// A page of another origin.
+pub(in crate::server) fn origin_refused(origin: &str) -> Failure {
+    let message = format!("pages of another origin may not ask here: {origin}");
+    Failure::new(Code::PermissionDenied, "ORIGIN_REFUSED", message).with("origin", origin)
+}
+
 /// The store has stopped taking events: nobody should be sent here.
 pub(in crate::server) fn not_ready() -> Failure {
     Failure::new(Code::Unavailable, "STORE_STOPPED", "the store takes no events; reading goes on")
