@@ -1,6 +1,6 @@
 // Drives the live page in a real, headless Chromium against a real daemon.
 //
-//   node run.mjs [--only PART] [--out DIR]      TAILMARK_BINARY, CHROMIUM: which programs
+//   node run.mjs [--only PART] [--binary FILE] [--chromium FILE] [--out DIR]
 //
 // Screenshots go to target/browser/. The last line counts: N passed, N failed.
 
@@ -17,14 +17,14 @@ const argument = (name) => {
   const at = process.argv.indexOf(name);
   return at < 0 ? undefined : process.argv[at + 1];
 };
-const binary = process.env.TAILMARK_BINARY ?? path.join(root, 'target/debug/tailmark');
-const executablePath = process.env.CHROMIUM
+const binary = argument('--binary') ?? path.join(root, 'target/debug/tailmark');
+const executablePath = argument('--chromium') ?? process.env.CHROMIUM
   ?? ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(existsSync);
 const out = argument('--out') ?? path.join(root, 'target/browser');
 const only = argument('--only') ?? '';
 
 if (!existsSync(binary)) throw new Error(`no program at ${binary}: cargo build first`);
-if (!executablePath) throw new Error('no Chromium: install it, or say where it is: CHROMIUM=');
+if (!executablePath) throw new Error('no Chromium: install it, or say where it is: --chromium FILE');
 mkdirSync(out, { recursive: true });
 process.on('exit', cleanUp);
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1));

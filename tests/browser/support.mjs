@@ -8,6 +8,8 @@ import path from 'node:path';
 /// How long anything may take. Never a measure: machines are slow and busy.
 export const BOUND_MS = 60000;
 
+// Settings of whoever runs this are not ours.
+const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('TAILMARK_')));
 const children = new Set();
 const folders = new Set();
 
@@ -34,7 +36,7 @@ export class Daemon {
 
   /// Starts it; again on the same port, once it has one.
   async start() {
-    const child = spawn(this.binary, ['serve', '--data-dir', this.dir, '--listen', `127.0.0.1:${this.port}`], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(this.binary, ['serve', '--data-dir', this.dir, '--listen', `127.0.0.1:${this.port}`], { stdio: ['ignore', 'pipe', 'pipe'], env });
     children.add(child);
     this.child = child;
     this.ended = new Promise((done) => { child.once('exit', () => { children.delete(child); done(); }); });
@@ -63,7 +65,7 @@ export class Daemon {
 
   /// Runs the program against it.
   async run(...args) {
-    const child = spawn(this.binary, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, TAILMARK_ADDR: this.url } });
+    const child = spawn(this.binary, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...env, TAILMARK_ADDR: this.url } });
     children.add(child);
     let said = '';
     child.stdout.on('data', (data) => { said += data; });
