@@ -17,7 +17,7 @@ const argument = (name) => {
   const at = process.argv.indexOf(name);
   return at < 0 ? undefined : process.argv[at + 1];
 };
-const binary = argument('--binary') ?? path.join(root, 'target/debug/tailmark');
+const binary = argument('--binary') ?? path.resolve(root, process.env.CARGO_TARGET_DIR ?? 'target', 'debug/tailmark');
 const executablePath = argument('--chromium') ?? process.env.CHROMIUM
   ?? ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(existsSync);
 const out = argument('--out') ?? path.join(root, 'target/browser');

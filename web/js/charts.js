@@ -75,7 +75,7 @@ export class Charts {
   #say(kind, index) {
     const strong = $(kind.id).querySelector('strong');
     const sample = this.samples[index];
-    if (kind === KINDS.latency && this.hasMetrics === false) return setText(strong, 'no /metrics here');
+    if (kind === KINDS.latency && this.hasMetrics === false) return setText(strong, 'no /metrics');
     const values = sample ? kind.series.map(({ of }) => of(sample) ?? null) : kind.series.map(() => null);
     return setText(strong, kind.text(values));
   }
@@ -87,7 +87,7 @@ export class Charts {
     const font = `10px ${getComputedStyle(document.body).fontFamily}`;
     const axis = { stroke: colour('--muted'), font, ticks: { show: false }, grid: { stroke: colour('--line'), width: 1 } };
     const plot = new uPlot({
-      width, height, padding: [6, 8, 0, 0], legend: { show: false },
+      width, height, padding: [6, 22, 0, 0], legend: { show: false },
       cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
       scales: { x: { time: true }, y: { range: (_, min, max) => [0, Math.max(kind.least, (max ?? 0) * 1.15)] } },
       axes: [
