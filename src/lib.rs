@@ -13,6 +13,7 @@ pub mod inspect;
 #[cfg(any(feature = "cli", feature = "server"))]
 mod moment;
 pub mod record;
+pub mod room;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]

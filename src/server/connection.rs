@@ -37,7 +37,7 @@ use super::{Http2, Shared, call, http, status, streams, web};
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Time after its deadline that a call has to say so, before its stream is reset.
-const CUT_SLACK: Duration = Duration::from_millis(500);
+const CUT_SLACK: Duration = Duration::from_secs(2);
 /// Unanswered probes after which the system gives a connection up.
 const PROBES: u32 = 4;
 /// Streams that a client may cause us to reset by its errors, over the life of a connection; h2's
@@ -160,10 +160,12 @@ struct Way {
 }
 
 async fn respond(request: Request<Incoming>, way: Way) -> Result<Response<Body>, Infallible> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let (peer, method, uri) = (way.peer.address, head.method.clone(), head.uri.clone());
     let version = head.version;
+    let expected = way.shared.figures.calls.expect(uri.path(), &mut head.extensions);
     let response = answer(head, body, way).await;
+    expected.answered(&response);
     let status = response.status().as_u16();
     tracing::debug!(%peer, %method, path = uri.path(), ?version, status, "request");
     Ok(response)

@@ -6,13 +6,18 @@ mod support {
     pub mod daemon;
     pub mod disk;
     pub mod frames;
+    pub mod inprocess;
     pub mod logdir;
+    pub mod openmetrics;
+    pub mod port;
     pub mod proxy;
     pub mod raw;
     pub mod server;
     pub mod web;
 }
 
+mod append;
+mod chat;
 mod cli;
 mod config;
 mod daemon;
@@ -23,9 +28,13 @@ mod gapless;
 mod http;
 mod inspect;
 mod limits;
+mod metrics;
+mod producer;
 mod protocol;
+mod seed;
 mod seed_client;
 mod shutdown;
+mod small_frames;
 mod tidy;
 mod upload;
 mod watch;

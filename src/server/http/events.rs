@@ -8,21 +8,21 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use bytes::{Buf, Bytes, BytesMut};
+use futures_core::Stream;
 use http::{HeaderMap, Response, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
+use tonic::metadata::MetadataMap;
 
 use super::query::Query;
 use super::reads::json_body;
-use crate::eventlog::Batch;
+use crate::eventlog::{AppendOptions, Batch};
 use crate::record::json::EventJson;
-use crate::server::gauges::Peer;
 use crate::server::status::{self, Failure};
 use crate::server::upload::{self, Source};
-use crate::server::{Shared, http::media_type};
+use crate::server::{Shared, deadline, http::media_type};
 use crate::wire::json;
 
 const TAKEN: &str = "application/json (one event) or application/x-ndjson (one a line)";
@@ -48,11 +48,15 @@ pub(super) async fn store(State(shared): State<Arc<Shared>>, request: Request) -
         return status::respond(&failure.into());
     }
     let options = &shared.options;
-    // One event is a call with one answer; lines may come for ever.
-    let deadline = is_single.then(|| Instant::now() + options.unary_deadline);
+    let mut extensions = head.extensions;
+    if is_single {
+        // One event is a call with one answer; lines may come for ever.
+        extensions.insert(deadline::within(options.unary_deadline));
+    }
     let lines = Lines::new(Body::new(body), is_single, options.message_bytes);
-    let peer = head.extensions.get::<Peer>();
-    match upload::upload_from(&shared, lines, deadline, peer).await {
+    let metadata = MetadataMap::from_headers(head.headers);
+    let request = tonic::Request::from_parts(metadata, extensions, lines);
+    match upload::upload_from(&shared, request, Json { limit: options.message_bytes }).await {
         Ok(result) => json_body(json::upload_result(&result)),
         Err(status) => status::respond(&status),
     }
@@ -63,7 +67,44 @@ fn encoding(headers: &HeaderMap) -> Option<String> {
     (value != "identity").then(|| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
-/// A body as events.
+/// One line, or a body that is one event.
+struct Line {
+    number: u64,
+    text: Text,
+}
+
+enum Text {
+    Whole(Bytes),
+    /// Over the limit, by so much as came of it.
+    TooLong(usize),
+}
+
+/// Lines as events.
+struct Json {
+    limit: usize,
+}
+
+impl Source for Json {
+    type Message = Line;
+
+    fn options(&self) -> AppendOptions {
+        AppendOptions { dedup: true, expected_head: None, atomic: false }
+    }
+
+    fn take(&mut self, line: Line, batch: &mut Batch) -> Result<(), Failure> {
+        let taken = match &line.text {
+            Text::TooLong(len) => Err(status::over_limit("message_bytes", self.limit, *len)),
+            Text::Whole(text) => {
+                EventJson::parse(text).map_err(|error| status::malformed_json(&error)).and_then(
+                    |json| batch.push(&json.event()).map_err(|error| status::invalid_event(&error)),
+                )
+            }
+        };
+        taken.map_err(|failure| failure.with("line", line.number))
+    }
+}
+
+/// A body as lines.
 struct Lines {
     body: Option<Body>,
     /// What came and is not read yet.
@@ -73,6 +114,7 @@ struct Lines {
     /// The whole body is one event.
     is_single: bool,
     limit: usize,
+    /// The number of the last line.
     line: u64,
 }
 
@@ -83,7 +125,7 @@ impl Lines {
     }
 
     /// The next line that is whole; at the end of the body also one without its end.
-    fn next_line(&mut self) -> Result<Option<Bytes>, Failure> {
+    fn next_line(&mut self) -> Option<Text> {
         let end = if self.is_single {
             None
         } else {
@@ -91,72 +133,54 @@ impl Lines {
         };
         let len = end.map_or(self.buffer.len(), |end| self.scanned + end);
         if len > self.limit {
-            let failure = status::over_limit("message_bytes", self.limit, len);
-            return Err(failure.with("line", self.line + 1));
+            self.line += 1;
+            return Some(Text::TooLong(len));
         }
-        let line = match end {
+        let text = match end {
             Some(_) => {
-                let line = self.buffer.split_to(len).freeze();
+                let text = self.buffer.split_to(len).freeze();
                 self.buffer.advance(1);
-                line
+                text
             }
-            None if self.body.is_none() && !self.buffer.is_empty() => self.buffer.split().freeze(),
+            // Nothing at all is no line, but still one body.
+            None if self.body.is_none() && (len > 0 || self.is_single && self.line == 0) => {
+                self.buffer.split().freeze()
+            }
             None => {
                 self.scanned = len;
-                return Ok(None);
+                return None;
             }
         };
         self.scanned = 0;
         self.line += 1;
-        Ok(Some(line))
+        // The byte order mark that some editors put first.
+        Some(Text::Whole(match text.strip_prefix(b"\xef\xbb\xbf") {
+            Some(rest) if self.line == 1 => text.slice_ref(rest),
+            _ => text,
+        }))
     }
 
-    /// Puts the event of a line into the batch; false for an empty line.
-    fn take(&self, line: &[u8], batch: &mut Batch) -> Result<bool, Failure> {
-        // The byte order mark that some editors put first.
-        let line = match line.strip_prefix(b"\xef\xbb\xbf") {
-            Some(rest) if self.line == 1 => rest,
-            _ => line,
-        };
-        if !self.is_single && line.iter().all(u8::is_ascii_whitespace) {
-            return Ok(false);
+    fn is_blank(&self, text: &Text) -> bool {
+        match text {
+            Text::Whole(text) => !self.is_single && text.iter().all(u8::is_ascii_whitespace),
+            Text::TooLong(_) => false,
         }
-        let json = EventJson::parse(line).map_err(|error| status::malformed_json(&error))?;
-        batch.push(&json.event()).map_err(|error| status::invalid_event(&error))?;
-        Ok(true)
     }
 }
 
-impl Source for Lines {
-    fn poll_take(
-        &mut self,
-        cx: &mut Context<'_>,
-        batch: &mut Batch,
-    ) -> Poll<Option<Result<(), Failure>>> {
+impl Stream for Lines {
+    type Item = Result<Line, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
         let mut frames = 0;
         loop {
-            match self.next_line() {
-                Ok(None) => {}
-                Ok(Some(line)) => match self.take(&line, batch) {
-                    Ok(true) => return Poll::Ready(Some(Ok(()))),
-                    Ok(false) => continue,
-                    Err(failure) => {
-                        let failure = failure.with("line", self.line);
-                        return Poll::Ready(Some(Err(failure)));
-                    }
-                },
-                Err(failure) => return Poll::Ready(Some(Err(failure))),
+            while let Some(text) = this.next_line() {
+                if !this.is_blank(&text) {
+                    return Poll::Ready(Some(Ok(Line { number: this.line, text })));
+                }
             }
-            let Some(body) = &mut self.body else {
-                // Nothing at all is no event.
-                return Poll::Ready(match (self.is_single, self.line) {
-                    (true, 0) => {
-                        self.line = 1;
-                        Some(self.take(b"", batch).map(|_| ()))
-                    }
-                    _ => None,
-                });
-            };
+            let Some(body) = &mut this.body else { return Poll::Ready(None) };
             frames += 1;
             if frames > FRAMES_PER_POLL {
                 cx.waker().wake_by_ref();
@@ -165,15 +189,16 @@ impl Source for Lines {
             match std::task::ready!(Pin::new(body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
-                        self.buffer.extend_from_slice(&data);
+                        this.buffer.extend_from_slice(&data);
                     }
                 }
                 Some(Err(error)) => {
-                    self.body = None;
-                    let status = Status::from_error(error.into());
-                    return Poll::Ready(Some(Err(status::upload_broken(&status))));
+                    this.body = None;
+                    // Half a line is no event.
+                    this.buffer.clear();
+                    return Poll::Ready(Some(Err(error)));
                 }
-                None => self.body = None,
+                None => this.body = None,
             }
         }
     }

@@ -6,6 +6,7 @@
 pub(super) mod access;
 mod events;
 mod health;
+mod metrics;
 mod page;
 mod query;
 mod reads;
@@ -26,6 +27,7 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
     Router::new()
         .route("/healthz", get(health::health))
         .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::metrics))
         .route("/v1/watch", get(watch::watch))
         .route("/v1/events", post(events::store))
         .route("/v1/events/{seq}", get(reads::event))

@@ -41,6 +41,13 @@ async fn begin(shared: &Shared, head: &Parts) -> Result<Response<Body>, Status> 
         return Ok(response);
     }
     let mut request = tonic::Request::new(asked.request);
+    // The trace that it belongs to, and nothing else: what stands in the URL is not said twice.
+    for name in ["traceparent", "tracestate"] {
+        let value = head.headers.get(name).and_then(|value| value.to_str().ok());
+        if let Some(value) = value.and_then(|value| value.parse().ok()) {
+            request.metadata_mut().insert(name, value);
+        }
+    }
     if let Some(peer) = head.extensions.get::<Peer>() {
         request.extensions_mut().insert(peer.clone());
     }

@@ -1,0 +1,5 @@
+//! Rooms: the contract's section 4, spoken by clients made from the sketches' own protos.
+
+mod ends;
+mod rooms;
+mod talk;
