@@ -7,6 +7,7 @@ pub(super) mod access;
 mod events;
 mod health;
 mod metrics;
+mod page;
 mod query;
 mod reads;
 mod sse;
@@ -32,6 +33,7 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
         .route("/v1/events/{seq}", get(reads::event))
         .route("/v1/log", get(reads::log))
         .route("/v1/topics", get(reads::topics))
+        .merge(page::router())
         .method_not_allowed_fallback(other_method)
         .with_state(Arc::clone(shared))
 }
