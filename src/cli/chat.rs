@@ -81,7 +81,14 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
         // Never closed: there is nothing to wait for.
         (None, _) => (typing::nothing(), Screen::plain(args.json)),
     };
-    let mut chat = Chat { screen, own: Own::default(), is_edited, seen: 0, wanted: None };
+    let mut chat = Chat {
+        screen,
+        own: Own::default(),
+        is_edited,
+        is_interrupted: false,
+        seen: 0,
+        wanted: None,
+    };
     let room = crate::room::named(&args.room);
     chat.screen.greet(room, args.name.as_deref(), history.len())?;
     for message in &history {
@@ -118,6 +125,8 @@ struct Chat {
     screen: Screen,
     own: Own,
     is_edited: bool,
+    /// The connection was lost, and it was said.
+    is_interrupted: bool,
     /// Seq of the newest message seen.
     seen: u64,
     /// All is said: the end comes when this seq has been seen.
@@ -148,7 +157,7 @@ impl Chat {
                     Some(Told::Again(error)) => self.screen.note(&format!(
                         "not stored yet, sending it again: {error}"
                     ))?,
-                    Some(Told::StoredAfterAll) => self.screen.note("stored now, and only once")?,
+                    Some(Told::StoredAfterAll) => self.screen.note("stored now")?,
                     Some(Told::Refused(error)) => {
                         let text = open.remove(0);
                         self.refused(&text, error)?;
@@ -180,10 +189,17 @@ impl Chat {
             }
             RoomItem::Came(user) => self.screen.presence(&user, true),
             RoomItem::Left(user) => self.screen.presence(&user, false),
-            RoomItem::Interrupted { cause, retry_in } => self
-                .screen
-                .note(&format!("{cause}; connecting again in {:.1} s", retry_in.as_secs_f32())),
-            RoomItem::Resumed => self.screen.note("connected again; no message was missed"),
+            // Once for each outage: how often it is tried is nothing to read.
+            RoomItem::Interrupted { cause, .. } => {
+                if std::mem::replace(&mut self.is_interrupted, true) {
+                    return Ok(());
+                }
+                self.screen.note(&format!("{cause}; connecting again until it works"))
+            }
+            RoomItem::Resumed => {
+                self.is_interrupted = false;
+                self.screen.note("connected again; no message was missed")
+            }
         }
     }
 
