@@ -155,7 +155,7 @@ impl Chat {
                         open.remove(0);
                     }
                     Some(Told::Again(error)) => self.screen.note(&format!(
-                        "not stored yet, sending it again: {error}"
+                        "not stored yet, it is sent again: {error}"
                     ))?,
                     Some(Told::StoredAfterAll) => self.screen.note("stored now")?,
                     Some(Told::Refused(error)) => {

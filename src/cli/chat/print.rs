@@ -77,7 +77,15 @@ impl Screen {
             "" => "?",
             name => name,
         };
-        let (at, name, text) = (when(message), printable(name), printable(&message.content));
+        let (at, name) = (when(message), printable(name));
+        // A person sees the lines of a text; a program gets one line a message.
+        let text = match self.above {
+            Some(_) => {
+                let lines: Vec<_> = message.content.lines().map(printable).collect();
+                lines.join("\n      ")
+            }
+            None => printable(&message.content).into_owned(),
+        };
         let line = if self.color {
             format!("\x1b[2m{at}\x1b[0m \x1b[1;{}m{name}\x1b[0m: {text}", color_of(&name))
         } else {
