@@ -12,6 +12,7 @@ mod daemon;
 mod failure;
 mod input;
 mod log;
+mod metrics;
 mod moment;
 mod output;
 mod publish;
@@ -82,6 +83,8 @@ enum Command {
     Status(Online<status::Args>),
     /// List topics with the number of their events
     Topics(Online<topics::Args>),
+    /// Show what the daemon measures of itself, live
+    Metrics(Online<metrics::Args>),
     /// Remove the oldest events
     Trim(Online<trim::Args>),
     /// Measure uploads and replays of a running daemon
@@ -131,6 +134,7 @@ impl Cli {
             Command::Chat(online) => online.run(chat::run),
             Command::Status(online) => online.run(status::run),
             Command::Topics(online) => online.run(topics::run),
+            Command::Metrics(online) => online.run(metrics::run),
             Command::Trim(online) => online.run(trim::run),
             Command::Bench(command) => bench::run(command),
             Command::Config(command) => config::run(command),

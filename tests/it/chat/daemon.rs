@@ -7,7 +7,7 @@ use crate::support::daemon::Daemon;
 use crate::support::server::within;
 
 async fn channel(daemon: &Daemon) -> Channel {
-    let endpoint = Endpoint::from_shared(daemon.address().to_owned()).unwrap();
+    let endpoint = Endpoint::from_shared(daemon.url().to_owned()).unwrap();
     within("connect", endpoint.connect()).await.unwrap()
 }
 

@@ -24,8 +24,13 @@ impl Daemon {
         Daemon { child, address }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.address.trim_start_matches("http://").parse().unwrap()
+    }
+
     /// Where it listens, as a URL.
-    pub fn address(&self) -> &str {
+    pub fn url(&self) -> &str {
         &self.address
     }
 
