@@ -8,7 +8,7 @@ mod print;
 mod saying;
 mod typing;
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -81,7 +81,15 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
         // Never closed: there is nothing to wait for.
         (None, _) => (typing::nothing(), Screen::plain(args.json)),
     };
-    let mut chat = Chat { screen, own: Own::default(), is_edited, seen: 0, wanted: None };
+    let mut chat = Chat {
+        screen,
+        own: Own::default(),
+        is_edited,
+        open: VecDeque::new(),
+        is_interrupted: false,
+        seen: 0,
+        wanted: None,
+    };
     let room = crate::room::named(&args.room);
     chat.screen.greet(room, args.name.as_deref(), history.len())?;
     for message in &history {
@@ -118,6 +126,10 @@ struct Chat {
     screen: Screen,
     own: Own,
     is_edited: bool,
+    /// What is said and not durable yet.
+    open: VecDeque<String>,
+    /// The connection was lost, and it was said.
+    is_interrupted: bool,
     /// Seq of the newest message seen.
     seen: u64,
     /// All is said: the end comes when this seq has been seen.
@@ -131,36 +143,47 @@ impl Chat {
         mut told: mpsc::Receiver<Told>,
         stop: &mut Stop,
     ) -> Result<(), Failure> {
-        let mut open = Vec::new();
         while self.wanted.is_none_or(|wanted| self.seen < wanted) {
             tokio::select! {
-                exit = stop.wait() => return Err(self.leave(exit, &open)),
+                exit = stop.wait() => return Err(self.leave(exit)),
                 item = room.recv() => match item {
                     Some(Ok(item)) => self.heard(item)?,
                     Some(Err(error)) => return Err(error.into()),
                     None => return Err(Failure::new(Exit::Failure, "the room was lost")),
                 },
-                news = told.recv() => match news {
-                    Some(Told::Saying(text)) => open.push(text),
-                    Some(Told::Stored) => {
-                        open.remove(0);
-                    }
-                    Some(Told::Again(error)) => self.screen.note(&format!(
-                        "not stored yet, sending it again: {error}"
-                    ))?,
-                    Some(Told::StoredAfterAll) => self.screen.note("stored now, and only once")?,
-                    Some(Told::Refused(error)) => {
-                        let text = open.remove(0);
-                        self.refused(&text, error)?;
-                    }
-                    Some(Told::Waiting(count)) => self.screen.note(&format!(
-                        "waiting until {} stored; Ctrl-C gives up",
-                        if count == 1 { "one message is".to_owned() } else { format!("{count} messages are") }
-                    ))?,
-                    Some(Told::Done(last)) => self.wanted = Some(last),
-                    Some(Told::Interrupted) => return Err(self.leave(Exit::Interrupted, &open)),
+                news = told.recv(), if self.wanted.is_none() => match news {
+                    Some(news) => self.told(news)?,
                     None => return Err(Failure::new(Exit::Failure, "the input was lost")),
                 },
+            }
+        }
+        Ok(())
+    }
+
+    fn told(&mut self, news: Told) -> Result<(), Failure> {
+        match news {
+            Told::Saying(text) => self.open.push_back(text),
+            Told::Stored => drop(self.open.pop_front()),
+            Told::Again(error) => {
+                self.screen.note(&format!("not stored yet, it is sent again: {error}"))?;
+            }
+            Told::StoredAfterAll => self.screen.note("stored now")?,
+            Told::Refused(error) => {
+                let text = self.open.pop_front().unwrap_or_default();
+                self.refused(&text, error)?;
+            }
+            Told::Waiting(count) => {
+                self.screen.typing_ended();
+                let what = if count == 1 { "one message is" } else { "all messages are" };
+                self.screen.note(&format!("waiting until {what} stored; Ctrl-C gives up"))?;
+            }
+            Told::Done(last) => {
+                self.screen.typing_ended();
+                self.wanted = Some(last);
+            }
+            Told::Interrupted => {
+                self.screen.typing_ended();
+                return Err(self.leave(Exit::Interrupted));
             }
         }
         Ok(())
@@ -180,10 +203,17 @@ impl Chat {
             }
             RoomItem::Came(user) => self.screen.presence(&user, true),
             RoomItem::Left(user) => self.screen.presence(&user, false),
-            RoomItem::Interrupted { cause, retry_in } => self
-                .screen
-                .note(&format!("{cause}; connecting again in {:.1} s", retry_in.as_secs_f32())),
-            RoomItem::Resumed => self.screen.note("connected again; no message was missed"),
+            // Once for each outage: how often it is tried is nothing to read.
+            RoomItem::Interrupted { cause, .. } => {
+                if std::mem::replace(&mut self.is_interrupted, true) {
+                    return Ok(());
+                }
+                self.screen.note(&format!("{cause}; connecting again until it works"))
+            }
+            RoomItem::Resumed => {
+                self.is_interrupted = false;
+                self.screen.note("connected again; no message was missed")
+            }
         }
     }
 
@@ -198,9 +228,10 @@ impl Chat {
     }
 
     /// Leaves before all is said.
-    fn leave(&mut self, exit: Exit, open: &[String]) -> Failure {
-        for text in open {
-            let note = format!("may be stored or not: \"{}\"", shorten(text));
+    fn leave(&mut self, exit: Exit) -> Failure {
+        self.screen.stop_editing();
+        for text in std::mem::take(&mut self.open) {
+            let note = format!("may be stored or not: \"{}\"", shorten(&text));
             // There is nobody left to tell when this fails.
             let _ = self.screen.note(&note);
         }

@@ -9,7 +9,7 @@ use rustix::termios::{OptionalActions, Termios, tcsetattr};
 
 use crate::cli::Failure;
 use crate::cli::output::{print_bytes, print_line, printable};
-use crate::cli::publish::time;
+use crate::wire::json::time;
 use crate::record::json::Object;
 use crate::wire::chat as pb;
 
@@ -19,6 +19,8 @@ type Print = Box<dyn FnMut(String) -> Result<(), Failure> + Send>;
 pub(super) struct Screen {
     /// Prints above the line being typed; absent where nothing is edited.
     above: Option<Print>,
+    /// A line is being typed.
+    is_typing: bool,
     /// The terminal as it was found.
     saved: Option<Termios>,
     json: bool,
@@ -28,19 +30,33 @@ pub(super) struct Screen {
 /// Leaves the terminal as it was, whatever the editing was at.
 impl Drop for Screen {
     fn drop(&mut self) {
-        if let Some(saved) = &self.saved {
-            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, saved);
-        }
+        self.stop_editing();
     }
 }
 
 impl Screen {
     pub(super) fn terminal(print: Print, saved: Option<Termios>) -> Screen {
-        Screen { above: Some(print), saved, json: false, color: has_color() }
+        Screen { above: Some(print), is_typing: true, saved, json: false, color: has_color() }
     }
 
     pub(super) fn plain(json: bool) -> Screen {
-        Screen { above: None, saved: None, json, color: has_color() }
+        Screen { above: None, is_typing: false, saved: None, json, color: has_color() }
+    }
+
+    /// The editor has given the terminal back by itself.
+    pub(super) fn typing_ended(&mut self) {
+        self.is_typing = false;
+    }
+
+    /// Takes the terminal from the editor, which would not print what comes just before the end.
+    pub(super) fn stop_editing(&mut self) {
+        self.above = None;
+        if let Some(saved) = self.saved.take() {
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &saved);
+        }
+        if std::mem::take(&mut self.is_typing) {
+            eprintln!();
+        }
     }
 
     pub(super) fn has_json(&self) -> bool {
@@ -77,7 +93,15 @@ impl Screen {
             "" => "?",
             name => name,
         };
-        let (at, name, text) = (when(message), printable(name), printable(&message.content));
+        let (at, name) = (when(message), printable(name));
+        // A person sees the lines of a text; a program gets one line a message.
+        let text = match self.above {
+            Some(_) => {
+                let lines: Vec<_> = message.content.lines().map(printable).collect();
+                lines.join("\n      ")
+            }
+            None => printable(&message.content).into_owned(),
+        };
         let line = if self.color {
             format!("\x1b[2m{at}\x1b[0m \x1b[1;{}m{name}\x1b[0m: {text}", color_of(&name))
         } else {

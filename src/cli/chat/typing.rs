@@ -40,7 +40,7 @@ pub(super) fn terminal(name: &str) -> Result<(mpsc::Receiver<Typed>, Screen), Fa
         loop {
             let typed = match editor.readline(&prompt) {
                 Ok(line) if line.trim().is_empty() => continue,
-                Ok(line) => Typed::Line(line),
+                Ok(line) => Typed::Line(line.trim_end().to_owned()),
                 Err(ReadlineError::Interrupted) => Typed::Interrupted,
                 Err(_) => Typed::Ended,
             };
