@@ -4,6 +4,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::daemon::{self, Ready};
 use super::output::{print_line, printable};
 use super::signals::Stop;
@@ -49,6 +51,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     sources.flag("--log-format", "telemetry.log_format", args.log_format);
     let config = sources.load()?.config;
     telemetry::init(&config.telemetry).map_err(|why| Failure::new(Exit::Usage, why))?;
+    allow_open_files(&config);
     let listeners = bind(&config)?;
     let addresses =
         listeners
@@ -68,6 +71,27 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         };
         daemon::run(&config, listeners, stopped, ready).await
     })
+}
+
+/// Files for segments, slots, readers and whatever else is open beside connections.
+const OTHER_FILES: u64 = 512;
+
+/// Raises the soft limit of open files, mostly 1,024, to what all connections need.
+fn allow_open_files(config: &Config) {
+    let needed = config.limits.connections + 4 * config.storage.open_segments + OTHER_FILES;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let Some(current) = current.filter(|current| *current < needed) else { return };
+    let allowed = maximum.map_or(needed, |maximum| maximum.min(needed));
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(allowed), maximum }) {
+        tracing::warn!(current, needed, %error, "cannot raise the limit of open files");
+    } else if allowed < needed {
+        tracing::warn!(
+            allowed,
+            needed,
+            "fewer files may be open than limits.connections needs: raise the hard limit \
+             (ulimit -Hn), or lower the setting"
+        );
+    }
 }
 
 /// Nobody reading the line is no reason to stop.

@@ -53,7 +53,7 @@ pub(super) fn admit<B>(
 ) -> Result<Option<Call>, Box<Response<Body>>> {
     let path = request.uri().path();
     let is_http2 = request.version() == Version::HTTP_2;
-    let is_grpc = is_http2 && has_grpc_type(request.headers());
+    let is_grpc = is_grpc(request);
     let is_service = is_of_service(path);
     if is_service && !is_http2 {
         return Err(bare(StatusCode::NOT_FOUND));
@@ -87,6 +87,11 @@ pub(super) fn admit<B>(
 fn is_of_service(path: &str) -> bool {
     let Some(path) = path.strip_prefix('/') else { return false };
     SERVICES.iter().any(|name| path.strip_prefix(name).is_some_and(|rest| rest.starts_with('/')))
+}
+
+/// Whether it is to be answered as gRPC.
+pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
+    request.version() == Version::HTTP_2 && has_grpc_type(request.headers())
 }
 
 fn has_grpc_type(headers: &HeaderMap) -> bool {

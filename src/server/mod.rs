@@ -24,6 +24,7 @@ mod options;
 mod service;
 mod status;
 mod streams;
+mod turn_away;
 mod unary;
 mod upload;
 mod watch;
