@@ -10,11 +10,12 @@ use super::daemon::{self, Ready};
 use super::output::{print_line, printable};
 use super::signals::Stop;
 use super::{Exit, Failure};
-use crate::config::{Config, Sources};
+use crate::config::{Config, ConfigError, Loaded, Sources};
 use crate::telemetry;
 
+/// What `serve` can be told; `config` commands take the same.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct Settings {
     /// A file of settings; `config print --default` prints one to begin with
     #[arg(long, env = "TAILMARK_CONFIG", hide_env_values = true, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -33,6 +34,25 @@ pub(super) struct Args {
     /// text or json (telemetry.log_format)
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
+}
+
+impl Settings {
+    /// Merges the flags with the environment, the file and the defaults.
+    pub(super) fn load(self) -> Result<Loaded, ConfigError> {
+        let mut sources = Sources::from_process(self.config);
+        sources.flag("--data-dir", "storage.data_dir", self.data_dir);
+        sources.flag("--listen", "server.listen", self.listen);
+        sources.flag("--insecure", "server.insecure", self.insecure.then(|| "true".to_owned()));
+        sources.flag("--log-level", "telemetry.log_level", self.log_level);
+        sources.flag("--log-format", "telemetry.log_format", self.log_format);
+        sources.load()
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    settings: Settings,
     /// What client commands take; known here only to say so
     #[arg(long, hide = true)]
     addr: Option<String>,
@@ -43,14 +63,11 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, "--addr says where a client connects to")
             .hint("where the daemon listens is --listen IP:PORT"));
     }
-    let mut sources = Sources::from_process(args.config);
-    sources.flag("--data-dir", "storage.data_dir", args.data_dir);
-    sources.flag("--listen", "server.listen", args.listen);
-    sources.flag("--insecure", "server.insecure", args.insecure.then(|| "true".to_owned()));
-    sources.flag("--log-level", "telemetry.log_level", args.log_level);
-    sources.flag("--log-format", "telemetry.log_format", args.log_format);
-    let config = sources.load()?.config;
+    let config = args.settings.load()?.config;
     telemetry::init(&config.telemetry).map_err(|why| Failure::new(Exit::Usage, why))?;
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
     allow_open_files(&config);
     let listeners = bind(&config)?;
     let addresses =
@@ -172,6 +189,12 @@ fn bind_failure(address: SocketAddr, error: &io::Error) -> Failure {
         io::ErrorKind::AddrInUse => Failure::new(Exit::Unavailable, what)
             .because(error)
             .hint("another daemon may be running; stop it, or use another port: --listen"),
+        io::ErrorKind::AddrNotAvailable => Failure::new(Exit::Failure, what)
+            .because(error)
+            .hint("this machine does not have that address; `ip address` lists those it has"),
+        io::ErrorKind::PermissionDenied => Failure::new(Exit::Failure, what)
+            .because(error)
+            .hint("ports below 1024 are mostly for root; use another one: --listen"),
         _ => Failure::new(Exit::Failure, what).because(error),
     }
 }
