@@ -116,6 +116,10 @@ section!(
     Log {
         /// Events that repeats are recognised among.
         dedup_window: u64 = 1_000_000,
+        /// Producers known at once.
+        producers: u64 = 100_000,
+        /// A producer not heard of for so long is forgotten.
+        producer_idle: Duration as "units::duration" = Duration::from_secs(30 * 24 * 3_600),
         /// Recent commits kept for live watchers.
         recent_bytes: u64 as "units::size" = 32 << 20,
         /// Events that may wait for the writer.
@@ -189,9 +193,9 @@ section!(
         /// Streams open at once on one connection.
         max_concurrent_streams: u64 = 1_100,
         /// What a client may send on one stream before we have read it.
-        stream_window_bytes: u64 as "units::size" = 1 << 20,
+        stream_window_bytes: u64 as "units::size" = 512 << 10,
         /// What a client may send on one connection before we have read it.
-        connection_window_bytes: u64 as "units::size" = 4 << 20,
+        connection_window_bytes: u64 as "units::size" = 32 << 20,
         /// Largest frame that a client may send.
         max_frame_bytes: u64 as "units::size" = 64 << 10,
         /// What we buffer for one stream whose client does not read.
@@ -216,12 +220,14 @@ pub enum LogFormat {
 }
 
 section!(
-    /// Logs.
+    /// Logs and traces.
     Telemetry {
         /// A level or a filter.
         log_level: String = "info".to_owned(),
         /// How they are written.
         log_format: LogFormat = LogFormat::Text,
+        /// Where traces go, over gRPC; empty = nowhere.
+        otlp_endpoint: String = String::new(),
     }
 );
 
@@ -265,7 +271,7 @@ impl Config {
         self.http2.check(&self.limits)?;
         crate::telemetry::filter(&self.telemetry.log_level)
             .map_err(|problem| Invalid::new("telemetry.log_level", problem))?;
-        Ok(())
+        self.telemetry.check()
     }
 
     /// What is allowed, and may not be meant.
@@ -282,6 +288,23 @@ impl Config {
             ));
         }
         warnings
+    }
+}
+
+impl Telemetry {
+    fn check(&self) -> Result<(), Invalid> {
+        let endpoint = &self.otlp_endpoint;
+        let host = endpoint.strip_prefix("http://").unwrap_or_default();
+        let problem = if endpoint.is_empty() {
+            return Ok(());
+        } else if !crate::telemetry::HAS_OTLP {
+            "this program was built without traces; build it with `--features otlp`".to_owned()
+        } else if host.is_empty() || host.contains(char::is_whitespace) {
+            format!("`{endpoint}` is no address; expected http://HOST:PORT")
+        } else {
+            return Ok(());
+        };
+        Err(Invalid::new("telemetry.otlp_endpoint", problem))
     }
 }
 
@@ -335,6 +358,9 @@ impl Storage {
 impl Log {
     fn check(&self) -> Result<(), Invalid> {
         count("log.dedup_window", self.dedup_window, 0, 100_000_000)?;
+        count("log.producers", self.producers, 1, 10_000_000)?;
+        let years = 100 * 365 * 24 * 3_600;
+        time("log.producer_idle", self.producer_idle, 1, years)?;
         bytes("log.recent_bytes", self.recent_bytes, MIB, 64 * GIB)?;
         bytes("log.in_flight_bytes", self.in_flight_bytes, MIB, 64 * GIB)?;
         count("log.reader_threads", self.reader_threads, 1, 256)

@@ -106,6 +106,8 @@ fn log_options(config: &Config) -> eventlog::Options {
             header_bytes: size(limits.header_bytes),
         },
         dedup_window: size(log.dedup_window),
+        producers: size(log.producers),
+        producer_idle: log.producer_idle,
         recent_bytes: size(log.recent_bytes),
         in_flight_bytes: size(log.in_flight_bytes),
         reader_threads: size(log.reader_threads),

@@ -64,7 +64,15 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
             .hint("where the daemon listens is --listen IP:PORT"));
     }
     let config = args.settings.load()?.config;
-    telemetry::init(&config.telemetry).map_err(|why| Failure::new(Exit::Usage, why))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failure, "cannot start").because(&error))?;
+    let traces = {
+        let _inside = runtime.enter();
+        telemetry::init(&config.telemetry, &config.server.instance_id)
+            .map_err(|why| Failure::new(Exit::Usage, why))?
+    };
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
@@ -76,18 +84,16 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
             .map(TcpListener::local_addr)
             .collect::<io::Result<Vec<_>>>()
             .map_err(|error| Failure::new(Exit::Failure, "cannot listen").because(&error))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Exit::Failure, "cannot start").because(&error))?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let mut stop = Stop::listen()?;
         let ready = |ready: Ready| announce(&ready_text(&config, &addresses, ready));
         let stopped = async move {
             let _ = stop.wait().await;
         };
         daemon::run(&config, listeners, stopped, ready).await
-    })
+    });
+    traces.finish();
+    outcome
 }
 
 /// Files for segments, slots, readers and whatever else is open beside connections.

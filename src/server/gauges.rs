@@ -16,6 +16,7 @@ struct Counts {
     watches: Arc<AtomicUsize>,
     uploads: Arc<AtomicUsize>,
     turned_away: Arc<AtomicUsize>,
+    metrics_streams: Arc<AtomicUsize>,
 }
 
 /// Connections over the limit that are told so at a time; the others are closed without a word.
@@ -37,6 +38,11 @@ impl Gauges {
         self.0.uploads.load(Ordering::Relaxed)
     }
 
+    /// Streams of metrics.
+    pub fn metrics_streams(&self) -> usize {
+        self.0.metrics_streams.load(Ordering::Relaxed)
+    }
+
     pub(super) fn connection(&self, limit: usize) -> Result<Permit, OverLimit> {
         Permit::take(&self.0.connections, limit, "connections")
     }
@@ -48,6 +54,10 @@ impl Gauges {
 
     pub(super) fn watch(&self, limit: usize) -> Result<Permit, OverLimit> {
         Permit::take(&self.0.watches, limit, "watches")
+    }
+
+    pub(super) fn metrics_stream(&self, limit: usize) -> Result<Permit, OverLimit> {
+        Permit::take(&self.0.metrics_streams, limit, "metrics_streams")
     }
 
     /// A permit that counts nothing, for a request that came by no connection of ours.

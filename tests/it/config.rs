@@ -166,7 +166,7 @@ fn values_out_of_range_are_refused_with_key_and_line() {
         ("limits", "topic_bytes = 256", "topic_bytes"),
         ("http2", "max_concurrent_streams = 1000", "max_concurrent_streams"),
         ("http2", "max_frame_bytes = \"8 KiB\"", "max_frame_bytes"),
-        ("http2", "connection_window_bytes = \"512 KiB\"", "connection_window_bytes"),
+        ("http2", "connection_window_bytes = \"256 KiB\"", "connection_window_bytes"),
         ("server", "instance_id = \"\"", "instance_id"),
         ("server", "listen = \"example.org:80\"", "listen"),
         ("server", "listen = \"127.0.0.1\"", "listen"),
@@ -195,9 +195,9 @@ fn settings_that_do_not_go_together_name_the_one_that_was_set() {
     assert!(load(both).unwrap_err().contains("tailmark.toml:3: limits.batch_bytes: "));
     let error = load("[limits]\nwatches_per_connection = 1100\n").unwrap_err();
     assert!(error.contains("tailmark.toml:2: http2.max_concurrent_streams: 1100"), "{error}");
-    let environment = env(&[("TAILMARK_HTTP2_STREAM_WINDOW_BYTES", "5 MiB")]);
+    let environment = env(&[("TAILMARK_HTTP2_STREAM_WINDOW_BYTES", "33 MiB")]);
     let error = Sources { environment, ..Sources::default() }.load().unwrap_err().to_string();
-    assert!(error.starts_with("http2.connection_window_bytes: 4 MiB"), "{error}");
+    assert!(error.starts_with("http2.connection_window_bytes: 32 MiB"), "{error}");
     assert!(error.contains("(from TAILMARK_HTTP2_STREAM_WINDOW_BYTES)"), "{error}");
 }
 

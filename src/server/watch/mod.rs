@@ -17,7 +17,7 @@ pub(super) use stream::lost;
 
 use super::gauges::{Peer, Permit};
 use super::status::{self, Failure};
-use super::{Shared, deadline};
+use super::{Shared, deadline, trace};
 use crate::eventlog::Start;
 use crate::record::{Cursor, Seq};
 use crate::topic::Filter;
@@ -63,6 +63,8 @@ pub(super) async fn watch(
         patterns = patterns(&message),
         start = resolved.start.get(),
     );
+    trace::adopt(&span, &metadata);
+    let open = shared.figures.open("watch", Some(resolved.start), &span);
     let machine = Machine::new(Plan {
         filter: asked.filter.clone(),
         start: resolved.start,
@@ -80,7 +82,7 @@ pub(super) async fn watch(
         stop: shared.stop.clone(),
     };
     let reader = log.reader(resolved.start, asked.filter);
-    let stream = WatchStream::new(machine, log.clone(), reader, settings, permits, span);
+    let stream = WatchStream::new(machine, log.clone(), reader, settings, permits, (open, span));
     let mut response = Response::new(stream);
     *response.metadata_mut() = response_metadata;
     Ok(response)

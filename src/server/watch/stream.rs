@@ -20,6 +20,7 @@ use crate::record::{Seq, Timestamp};
 use crate::server::codec::Encoded;
 use crate::server::convert::{self, MarkerContext};
 use crate::server::facts;
+use crate::server::figures::OpenStream;
 use crate::server::gauges::Permit;
 use crate::server::status::{self, Failure, LogFacts};
 
@@ -40,6 +41,7 @@ pub struct WatchStream {
     phase: Phase,
     /// Why it is over.
     reason: &'static str,
+    open: OpenStream,
     span: tracing::Span,
     _permits: [Permit; 2],
 }
@@ -90,7 +92,7 @@ impl WatchStream {
         reader: Reader,
         settings: Settings,
         permits: [Permit; 2],
-        span: tracing::Span,
+        (open, span): (OpenStream, tracing::Span),
     ) -> Self {
         let timers = Timers {
             silence: Box::pin(sleep_until(Instant::now())),
@@ -107,6 +109,7 @@ impl WatchStream {
             settings,
             phase: Phase::Running,
             reason: "",
+            open,
             span,
             _permits: permits,
         }
@@ -165,6 +168,7 @@ impl WatchStream {
     /// falls silent looks at the clock.
     fn begin_read(&mut self, end: Seq) -> Option<Alarm> {
         self.reader.as_ref()?;
+        self.open.reached(self.machine.delivered(), self.machine.next());
         if self.settings.stop.is_cancelled() {
             return Some(Alarm::Stop);
         }
@@ -284,11 +288,15 @@ impl WatchStream {
 
 impl Drop for WatchStream {
     fn drop(&mut self) {
+        let reason = self.reason();
+        self.open.reached(self.machine.delivered(), self.machine.next());
+        self.open.ends(reason);
         tracing::info!(
             parent: &self.span,
             events = self.machine.delivered(),
             passed = self.machine.passed().get(),
-            reason = self.reason(),
+            seconds = self.open.age().as_secs_f64(),
+            reason,
             "watch ended"
         );
     }
