@@ -251,6 +251,21 @@ pub struct Invalid {
     pub key: &'static str,
     /// What is wrong with it.
     pub problem: String,
+    /// The other setting that it does not go with, where the range depends on one.
+    pub against: Option<&'static str>,
+}
+
+impl Invalid {
+    fn new(key: &'static str, problem: impl Into<String>) -> Invalid {
+        Invalid { key, problem: problem.into(), against: None }
+    }
+
+    /// Says which setting the range depends on.
+    fn against(mut self, other: &'static str) -> Invalid {
+        self.problem = format!("{}, as {other} is set", self.problem);
+        self.against = Some(other);
+        self
+    }
 }
 
 impl Config {
@@ -268,8 +283,24 @@ impl Config {
         self.http2.check(&self.limits)?;
         self.http.check()?;
         crate::telemetry::filter(&self.telemetry.log_level)
-            .map_err(|problem| Invalid { key: "telemetry.log_level", problem })?;
+            .map_err(|problem| Invalid::new("telemetry.log_level", problem))?;
         self.telemetry.check()
+    }
+
+    /// What is allowed, and may not be meant.
+    pub fn warnings(&self) -> Vec<String> {
+        let (event, slot) = (self.limits.event_bytes, self.storage.slot_bytes);
+        let mut warnings = Vec::new();
+        if event > slot / 4 {
+            warnings.push(format!(
+                "limits.event_bytes: {} is more than a quarter of storage.slot_bytes ({}): larger \
+                 events than {} are refused",
+                units::size_text(event),
+                units::size_text(slot),
+                units::size_text(slot / 4)
+            ));
+        }
+        warnings
     }
 }
 
@@ -286,13 +317,16 @@ impl Telemetry {
         } else {
             return Ok(());
         };
-        Err(Invalid { key: "telemetry.otlp_endpoint", problem })
+        Err(Invalid::new("telemetry.otlp_endpoint", problem))
     }
 }
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+/// Settings that others must go with.
+const EVENT_BYTES: &str = "limits.event_bytes";
+const STREAM_WINDOW_BYTES: &str = "http2.stream_window_bytes";
 /// Counts and windows fit 31 bits on the wire.
 const MANY: u64 = (1 << 31) - 1;
 
@@ -307,7 +341,7 @@ impl Server {
                 "{address} is reachable from other machines, and there is no TLS and no \
                  authentication yet; listen on a loopback address, or say --insecure"
             );
-            return Err(Invalid { key: "server.listen", problem });
+            return Err(Invalid::new("server.listen", problem));
         }
         time("server.shutdown_grace", self.shutdown_grace, 0, 3_600)?;
         time("server.preface_timeout", self.preface_timeout, 1, 3_600)?;
@@ -315,8 +349,8 @@ impl Server {
         time("server.retry_delay", self.retry_delay, 0, 3_600)?;
         let id = &self.instance_id;
         if id.is_empty() || id.len() > 255 || id.chars().any(char::is_control) {
-            let problem = "must be 1 to 255 bytes without control characters".to_owned();
-            return Err(Invalid { key: "server.instance_id", problem });
+            let problem = "must be 1 to 255 bytes without control characters";
+            return Err(Invalid::new("server.instance_id", problem));
         }
         Ok(())
     }
@@ -325,8 +359,7 @@ impl Server {
 impl Storage {
     fn check(&self) -> Result<(), Invalid> {
         if self.data_dir.as_os_str().is_empty() {
-            let problem = "must not be empty".to_owned();
-            return Err(Invalid { key: "storage.data_dir", problem });
+            return Err(Invalid::new("storage.data_dir", "must not be empty"));
         }
         bytes("storage.slot_bytes", self.slot_bytes, MIB / 4, GIB)?;
         bytes("storage.open_segment_bytes", self.open_segment_bytes, MIB, 64 * GIB)?;
@@ -357,10 +390,12 @@ impl Retention {
 impl Limits {
     fn check(&self) -> Result<(), Invalid> {
         let event = self.event_bytes;
-        bytes("limits.event_bytes", event, 1, 8 * MIB)?;
-        bytes("limits.message_bytes", self.message_bytes, event + 64 * KIB, 64 * MIB)?;
+        bytes(EVENT_BYTES, event, 1, 8 * MIB)?;
+        bytes("limits.message_bytes", self.message_bytes, KIB, 64 * MIB)?;
+        at_least("limits.message_bytes", self.message_bytes, event + 64 * KIB, EVENT_BYTES)?;
         count("limits.batch_events", self.batch_events, 1, 1_000_000)?;
-        bytes("limits.batch_bytes", self.batch_bytes, event, 16 * MIB)?;
+        bytes("limits.batch_bytes", self.batch_bytes, 1, 16 * MIB)?;
+        at_least("limits.batch_bytes", self.batch_bytes, event, EVENT_BYTES)?;
         bytes("limits.topic_bytes", self.topic_bytes, 1, 255)?;
         count("limits.topic_segments", self.topic_segments, 1, 128)?;
         bytes("limits.name_bytes", self.name_bytes, 36, 255)?;
@@ -370,7 +405,9 @@ impl Limits {
         count("limits.watches_per_connection", self.watches_per_connection, 1, MANY - 1)?;
         count("limits.watches", self.watches, 1, MANY)?;
         count("limits.connections", self.connections, 1, 1_000_000)?;
-        bytes("limits.stream_in_flight_bytes", self.stream_in_flight_bytes, event, GIB)?;
+        let in_flight = self.stream_in_flight_bytes;
+        bytes("limits.stream_in_flight_bytes", in_flight, 1, GIB)?;
+        at_least("limits.stream_in_flight_bytes", in_flight, event, EVENT_BYTES)?;
         time("limits.unary_deadline", self.unary_deadline, 1, 3_600)
     }
 }
@@ -378,10 +415,18 @@ impl Limits {
 impl Http2 {
     fn check(&self, limits: &Limits) -> Result<(), Invalid> {
         let watches = limits.watches_per_connection;
-        count("http2.max_concurrent_streams", self.max_concurrent_streams, watches + 1, MANY)?;
+        let streams = self.max_concurrent_streams;
+        count("http2.max_concurrent_streams", streams, 1, MANY)?;
+        if streams <= watches {
+            let problem = format!("{streams} is not more than {watches}");
+            let invalid = Invalid::new("http2.max_concurrent_streams", problem);
+            return Err(invalid.against("limits.watches_per_connection"));
+        }
         let stream = self.stream_window_bytes;
-        bytes("http2.stream_window_bytes", stream, 65_535, MANY)?;
-        bytes("http2.connection_window_bytes", self.connection_window_bytes, stream, MANY)?;
+        bytes(STREAM_WINDOW_BYTES, stream, 65_535, MANY)?;
+        let connection = self.connection_window_bytes;
+        bytes("http2.connection_window_bytes", connection, 65_535, MANY)?;
+        at_least("http2.connection_window_bytes", connection, stream, STREAM_WINDOW_BYTES)?;
         bytes("http2.max_frame_bytes", self.max_frame_bytes, 16 * KIB, 16 * MIB - 1)?;
         bytes("http2.max_send_buffer_bytes", self.max_send_buffer_bytes, KIB, GIB)?;
         bytes("http2.max_header_list_bytes", self.max_header_list_bytes, KIB, MIB)?;
@@ -393,7 +438,7 @@ impl Http2 {
 impl Http {
     fn check(&self) -> Result<(), Invalid> {
         let bad = |key, text: &str, expected: &str| {
-            Err(Invalid { key, problem: format!("`{text}` is not {expected}") })
+            Err(Invalid::new(key, format!("`{text}` is not {expected}")))
         };
         for origin in self.cors_origins.iter().filter(|origin| *origin != "*") {
             let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
@@ -438,7 +483,7 @@ impl Server {
                      [::1]:50051, or localhost:PORT",
                     self.listen
                 );
-                Err(Invalid { key: "server.listen", problem })
+                Err(Invalid::new("server.listen", problem))
             }
         }
     }
@@ -446,6 +491,15 @@ impl Server {
 
 fn bytes(key: &'static str, value: u64, low: u64, high: u64) -> Result<(), Invalid> {
     within(key, value, low, high, units::size_text)
+}
+
+/// A size that another setting bounds from below.
+fn at_least(key: &'static str, value: u64, low: u64, other: &'static str) -> Result<(), Invalid> {
+    if value < low {
+        let (value, low) = (units::size_text(value), units::size_text(low));
+        return Err(Invalid::new(key, format!("{value} is less than {low}")).against(other));
+    }
+    Ok(())
 }
 
 fn count(key: &'static str, value: u64, low: u64, high: u64) -> Result<(), Invalid> {
@@ -466,7 +520,7 @@ fn within<T: Copy + PartialOrd>(
 ) -> Result<(), Invalid> {
     if value < low || value > high {
         let (value, low, high) = (text(value), text(low), text(high));
-        return Err(Invalid { key, problem: format!("{value} is not within {low} to {high}") });
+        return Err(Invalid::new(key, format!("{value} is not within {low} to {high}")));
     }
     Ok(())
 }

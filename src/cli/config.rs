@@ -1,30 +1,22 @@
 //! `tailmark config check` and `tailmark config print`.
 
-use std::path::PathBuf;
-
 use super::Failure;
 use super::output::{Output, print_line};
-use crate::config::{DEFAULT_TOML, Loaded, Sources};
+use super::serve::Settings;
+use crate::config::{DEFAULT_TOML, Loaded};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Check the settings that `serve` would use
-    Check(Source),
+    Check(Settings),
     /// Show the settings that `serve` would use, each with where it comes from
     Print(Print),
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Source {
-    /// A file of settings
-    #[arg(long, env = "TAILMARK_CONFIG", hide_env_values = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-#[derive(Debug, clap::Args)]
 pub(super) struct Print {
     #[command(flatten)]
-    source: Source,
+    settings: Settings,
     /// Print the commented default instead, ready to be edited
     #[arg(long, conflicts_with = "json")]
     default: bool,
@@ -35,13 +27,14 @@ pub(super) struct Print {
 
 pub(super) fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Check(source) => {
-            Sources::from_process(source.config).load()?;
+        Command::Check(settings) => {
+            let warnings = settings.load()?.config.warnings();
+            warnings.iter().for_each(|warning| anstream::eprintln!("warning: {warning}"));
             print_line("the settings are fine")
         }
         Command::Print(print) if print.default => print_line(DEFAULT_TOML.trim_end()),
         Command::Print(print) => {
-            let loaded = Sources::from_process(print.source.config).load()?;
+            let loaded = print.settings.load()?;
             let mut output = Output::default();
             if print.json {
                 write_json(&loaded, &mut output.buffer);

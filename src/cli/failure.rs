@@ -1,7 +1,7 @@
 //! How a command fails: an exit code, what happened, why, and what to do.
 
 use std::error::Error as StdError;
-use std::io;
+use std::io::{self, Write as _};
 
 use super::output::printable;
 use crate::client::{Error, Kind};
@@ -98,17 +98,19 @@ impl Failure {
         if self.message.is_empty() {
             return;
         }
-        // anstream drops the colour unless standard error is a terminal that wants it.
-        anstream::eprintln!("\x1b[1;31merror:\x1b[0m {}", printable(&self.message));
+        // anstream drops the colour unless standard error is a terminal that wants it. Where nobody
+        // can be told, the exit code still tells.
+        let mut out = anstream::stderr().lock();
+        let _ = writeln!(out, "\x1b[1;31merror:\x1b[0m {}", printable(&self.message));
         let mut last = self.message.as_str();
         for cause in self.causes.iter().filter(|cause| !self.message.contains(cause.as_str())) {
             if cause != last {
-                anstream::eprintln!("  caused by: {}", printable(cause));
+                let _ = writeln!(out, "  caused by: {}", printable(cause));
             }
             last = cause;
         }
         if let Some(hint) = &self.hint {
-            anstream::eprintln!("  \x1b[1mhint:\x1b[0m {}", printable(hint));
+            let _ = writeln!(out, "  \x1b[1mhint:\x1b[0m {}", printable(hint));
         }
     }
 }

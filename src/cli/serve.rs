@@ -4,15 +4,18 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::daemon::{self, Ready};
 use super::output::{print_line, printable};
 use super::signals::Stop;
 use super::{Exit, Failure};
-use crate::config::{Config, Sources};
+use crate::config::{Config, ConfigError, Loaded, Sources};
 use crate::telemetry;
 
+/// What `serve` can be told; `config` commands take the same.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct Settings {
     /// A file of settings; `config print --default` prints one to begin with
     #[arg(long, env = "TAILMARK_CONFIG", hide_env_values = true, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -31,6 +34,25 @@ pub(super) struct Args {
     /// text or json (telemetry.log_format)
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
+}
+
+impl Settings {
+    /// Merges the flags with the environment, the file and the defaults.
+    pub(super) fn load(self) -> Result<Loaded, ConfigError> {
+        let mut sources = Sources::from_process(self.config);
+        sources.flag("--data-dir", "storage.data_dir", self.data_dir);
+        sources.flag("--listen", "server.listen", self.listen);
+        sources.flag("--insecure", "server.insecure", self.insecure.then(|| "true".to_owned()));
+        sources.flag("--log-level", "telemetry.log_level", self.log_level);
+        sources.flag("--log-format", "telemetry.log_format", self.log_format);
+        sources.load()
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    settings: Settings,
     /// What client commands take; known here only to say so
     #[arg(long, hide = true)]
     addr: Option<String>,
@@ -41,13 +63,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, "--addr says where a client connects to")
             .hint("where the daemon listens is --listen IP:PORT"));
     }
-    let mut sources = Sources::from_process(args.config);
-    sources.flag("--data-dir", "storage.data_dir", args.data_dir);
-    sources.flag("--listen", "server.listen", args.listen);
-    sources.flag("--insecure", "server.insecure", args.insecure.then(|| "true".to_owned()));
-    sources.flag("--log-level", "telemetry.log_level", args.log_level);
-    sources.flag("--log-format", "telemetry.log_format", args.log_format);
-    let config = sources.load()?.config;
+    let config = args.settings.load()?.config;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -57,6 +73,10 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         telemetry::init(&config.telemetry, &config.server.instance_id)
             .map_err(|why| Failure::new(Exit::Usage, why))?
     };
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    allow_open_files(&config);
     let listeners = bind(&config)?;
     let addresses =
         listeners
@@ -74,6 +94,27 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     });
     traces.finish();
     outcome
+}
+
+/// Files for segments, slots, readers and whatever else is open beside connections.
+const OTHER_FILES: u64 = 512;
+
+/// Raises the soft limit of open files, mostly 1,024, to what all connections need.
+fn allow_open_files(config: &Config) {
+    let needed = config.limits.connections + 4 * config.storage.open_segments + OTHER_FILES;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let Some(current) = current.filter(|current| *current < needed) else { return };
+    let allowed = maximum.map_or(needed, |maximum| maximum.min(needed));
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(allowed), maximum }) {
+        tracing::warn!(current, needed, %error, "cannot raise the limit of open files");
+    } else if allowed < needed {
+        tracing::warn!(
+            allowed,
+            needed,
+            "fewer files may be open than limits.connections needs: raise the hard limit \
+             (ulimit -Hn), or lower the setting"
+        );
+    }
 }
 
 /// Nobody reading the line is no reason to stop.
@@ -154,6 +195,12 @@ fn bind_failure(address: SocketAddr, error: &io::Error) -> Failure {
         io::ErrorKind::AddrInUse => Failure::new(Exit::Unavailable, what)
             .because(error)
             .hint("another daemon may be running; stop it, or use another port: --listen"),
+        io::ErrorKind::AddrNotAvailable => Failure::new(Exit::Failure, what)
+            .because(error)
+            .hint("this machine does not have that address; `ip address` lists those it has"),
+        io::ErrorKind::PermissionDenied => Failure::new(Exit::Failure, what)
+            .because(error)
+            .hint("ports below 1024 are mostly for root; use another one: --listen"),
         _ => Failure::new(Exit::Failure, what).because(error),
     }
 }

@@ -5,9 +5,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-use super::{Config, Invalid};
+use super::{Config, DEFAULT_TOML, Invalid};
 
 /// Variables that begin with `TAILMARK_` and are no settings of the daemon.
 const OTHER_VARIABLES: [&str; 2] = ["TAILMARK_ADDR", "TAILMARK_CONFIG"];
@@ -125,10 +126,7 @@ impl Sources {
             merged.add_text(key, value, Origin::Flag(flag))?;
         }
         let loaded = merged.finish()?;
-        loaded.config.check().map_err(|invalid| {
-            let origin = loaded.origin(invalid.key);
-            ConfigError::Invalid { invalid, origin }
-        })?;
+        loaded.config.check().map_err(|invalid| loaded.refuse(invalid))?;
         Ok(loaded)
     }
 }
@@ -139,6 +137,8 @@ pub struct Loaded {
     /// The settings.
     pub config: Config,
     origins: BTreeMap<String, Origin>,
+    /// Where the file says what it says; from 1.
+    lines: BTreeMap<String, usize>,
 }
 
 impl Loaded {
@@ -147,9 +147,28 @@ impl Loaded {
         self.origins.get(key).cloned().unwrap_or(Origin::Default)
     }
 
-    /// Each `section.key` with its value as TOML, in the order of the sections.
+    /// Each `section.key` with its value as TOML, in the order of the commented default.
     pub fn entries(&self) -> Vec<(String, Value)> {
-        leaves(&self.config)
+        let places = places(DEFAULT_TOML);
+        let mut entries = leaves(&self.config);
+        entries.sort_by_key(|(key, _)| places.get(key).copied().unwrap_or(usize::MAX));
+        entries
+    }
+
+    /// Names where the value comes from that is wrong; where that is the default, the one that it
+    /// does not go with.
+    fn refuse(&self, invalid: Invalid) -> ConfigError {
+        let keys = [Some(invalid.key), invalid.against].into_iter().flatten();
+        let said = keys.map(|key| (key, self.origin(key)));
+        let said = said.filter(|(_, origin)| *origin != Origin::Default).collect::<Vec<_>>();
+        let (key, origin) = said.into_iter().next().unwrap_or((invalid.key, Origin::Default));
+        match origin {
+            Origin::File(path) => {
+                let line = self.lines.get(key).copied().unwrap_or(1);
+                ConfigError::File { path, line, message: invalid.to_string() }
+            }
+            origin => ConfigError::Invalid { invalid, origin },
+        }
     }
 }
 
@@ -166,6 +185,20 @@ pub(super) fn leaves(config: &Config) -> Vec<(String, Value)> {
     leaves
 }
 
+/// Where each `section.key` stands in a text, in bytes.
+fn places(text: &str) -> BTreeMap<String, usize> {
+    let mut places = BTreeMap::new();
+    // A text that is no TOML has been refused before.
+    let Ok(sections) = DeTable::parse(text) else { return places };
+    for (section, values) in sections.get_ref() {
+        let DeValue::Table(values) = values.get_ref() else { continue };
+        for key in values.keys() {
+            places.insert(format!("{}.{}", section.get_ref(), key.get_ref()), key.span().start);
+        }
+    }
+    places
+}
+
 /// The environment variable of `section.key`.
 pub(super) fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "_").to_uppercase())
@@ -175,6 +208,7 @@ pub(super) fn variable(key: &str) -> String {
 struct Merged {
     table: Table,
     origins: BTreeMap<String, Origin>,
+    lines: BTreeMap<String, usize>,
 }
 
 impl Merged {
@@ -189,6 +223,8 @@ impl Merged {
         // Once into the type, for errors that know their line; once into a table, to merge.
         toml::from_str::<Config>(&text).map_err(failed)?;
         let table: Table = toml::from_str(&text).map_err(failed)?;
+        let lines = places(&text).into_iter().map(|(key, at)| (key, line_of(&text, Some(at..at))));
+        self.lines.extend(lines);
         for (section, values) in table {
             let Value::Table(values) = values else { continue };
             for (key, value) in values {
@@ -259,7 +295,7 @@ impl Merged {
             // Each source was read by itself before.
             ConfigError::Value { origin: Origin::Default, message: error.message().to_owned() }
         })?;
-        Ok(Loaded { config, origins: self.origins })
+        Ok(Loaded { config, origins: self.origins, lines: self.lines })
     }
 }
 

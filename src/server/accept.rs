@@ -9,7 +9,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use super::{Shared, connection};
+use super::gauges::OverLimit;
+use super::{Shared, connection, turn_away};
 
 /// Wait after an error that another try would meet again at once, such as "too many open files".
 const PAUSE: Duration = Duration::from_millis(50);
@@ -32,10 +33,10 @@ pub(super) async fn run(
         };
         match accepted {
             Ok((stream, address)) => {
-                if !begin(stream, address, &routes, &shared, &cut) {
+                if let Err(over) = begin(stream, address, &routes, &shared, &cut) {
                     refused.log(|count| {
-                        let limit = shared.options.connections;
-                        tracing::warn!(limit, count, "connections over the limit were closed");
+                        let limit = over.limit;
+                        tracing::warn!(limit, count, "connections over the limit were refused");
                     });
                 }
             }
@@ -50,21 +51,33 @@ pub(super) async fn run(
     }
 }
 
-/// False when there are too many already.
+/// Begins to serve a connection; one that is too many is told so, as long as few are being told.
 fn begin(
     stream: TcpStream,
     address: SocketAddr,
     routes: &Routes,
     shared: &Arc<Shared>,
     cut: &CancellationToken,
-) -> bool {
-    let Ok(permit) = shared.gauges.connection(shared.options.connections) else { return false };
+) -> Result<(), OverLimit> {
+    let permit = shared.gauges.connection(shared.options.connections);
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
-    let (routes, cut) = (routes.clone(), cut.clone());
-    shared.tasks.spawn(connection::serve(stream, address, routes, Arc::clone(shared), cut, permit));
-    true
+    let cut = cut.clone();
+    match permit {
+        Ok(permit) => {
+            let (routes, shared_too) = (routes.clone(), Arc::clone(shared));
+            let serving = connection::serve(stream, address, routes, shared_too, cut, permit);
+            shared.tasks.spawn(serving);
+            Ok(())
+        }
+        Err(over) => {
+            if let Some(permit) = shared.gauges.turned_away() {
+                shared.tasks.spawn(turn_away::tell(stream, over, shared.stop.clone(), permit));
+            }
+            Err(over)
+        }
+    }
 }
 
 /// Errors of a connection that was gone before it was accepted.

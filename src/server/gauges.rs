@@ -15,8 +15,12 @@ struct Counts {
     connections: Arc<AtomicUsize>,
     watches: Arc<AtomicUsize>,
     uploads: Arc<AtomicUsize>,
+    turned_away: Arc<AtomicUsize>,
     metrics_streams: Arc<AtomicUsize>,
 }
+
+/// Connections over the limit that are told so at a time; the others are closed without a word.
+const TURNED_AWAY: usize = 64;
 
 impl Gauges {
     /// Connections.
@@ -41,6 +45,11 @@ impl Gauges {
 
     pub(super) fn connection(&self, limit: usize) -> Result<Permit, OverLimit> {
         Permit::take(&self.0.connections, limit, "connections")
+    }
+
+    /// To tell a connection that it is one too many; `None` when enough are being told.
+    pub(super) fn turned_away(&self) -> Option<Permit> {
+        Permit::take(&self.0.turned_away, TURNED_AWAY, "connections").ok()
     }
 
     pub(super) fn watch(&self, limit: usize) -> Result<Permit, OverLimit> {

@@ -27,6 +27,7 @@ mod service;
 mod status;
 mod streams;
 mod trace;
+mod turn_away;
 mod unary;
 mod upload;
 mod watch;

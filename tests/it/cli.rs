@@ -219,6 +219,12 @@ fn config_commands_check_and_print() {
     assert_eq!(code(&bad), 2);
     assert!(stderr(&bad).contains("bad.toml:3: unknown field `lisen`"), "{}", stderr(&bad));
     assert_eq!(code(&run(&["config", "check", "--config", "/nonexistent"])), 3);
+    let open = run(&["config", "check", "--listen", "0.0.0.0:1"]);
+    assert_eq!(code(&open), 2);
+    assert!(stderr(&open).contains("--insecure"), "{}", stderr(&open));
+    assert_ok(&run(&["config", "check", "--listen", "0.0.0.0:1", "--insecure"]));
+    let printed = run(&["config", "print", "--data-dir", "elsewhere"]);
+    assert!(stdout(&printed).contains("data_dir = \"elsewhere\""), "{}", stdout(&printed));
     let typo = tailmark(&["config", "check"]).env("TAILMARK_SERVER_LISEN", "x").output().unwrap();
     assert_eq!(code(&typo), 2);
     assert!(stderr(&typo).contains("TAILMARK_SERVER_LISTEN"), "{}", stderr(&typo));

@@ -145,7 +145,6 @@ fn what_is_wrong_in_the_environment_is_named() {
         ("TAILMARK_LIMITS_WATCHES", "many", "expected a whole number"),
         ("TAILMARK_LIMITS_EVENT_BYTES", "1 MB", "TAILMARK_LIMITS_EVENT_BYTES: `1 MB`"),
         ("TAILMARK_STORAGE_COMPRESSION", "gzip", "TAILMARK_STORAGE_COMPRESSION: "),
-        ("TAILMARK_LIMITS_EVENT_BYTES", "9 MiB", "(from TAILMARK_LIMITS_EVENT_BYTES)"),
     ] {
         let environment = env(&[(name, value)]);
         let error = Sources { environment, ..Sources::default() }.load().unwrap_err().to_string();
@@ -154,23 +153,72 @@ fn what_is_wrong_in_the_environment_is_named() {
 }
 
 #[test]
-fn values_out_of_range_are_refused() {
-    for text in [
-        "[storage]\nslot_bytes = \"1 KiB\"",
-        "[log]\nreader_threads = 0",
-        "[limits]\nevent_bytes = \"9 MiB\"",
-        "[limits]\nmessage_bytes = \"1 MiB\"",
-        "[limits]\nbatch_bytes = \"512 KiB\"",
-        "[limits]\ntopic_bytes = 256",
-        "[http2]\nmax_concurrent_streams = 1000",
-        "[http2]\nmax_frame_bytes = \"8 KiB\"",
-        "[http2]\nconnection_window_bytes = \"256 KiB\"",
-        "[server]\ninstance_id = \"\"",
-        "[server]\nlisten = \"example.org:80\"",
-        "[server]\nlisten = \"127.0.0.1\"",
-        "[telemetry]\nlog_level = \"loud\"",
+fn values_out_of_range_are_refused_with_key_and_line() {
+    for (section, line, key) in [
+        ("storage", "slot_bytes = \"1 KiB\"", "slot_bytes"),
+        ("storage", "data_dir = \"\"", "data_dir"),
+        ("storage", "seal_after = \"100d\"", "seal_after"),
+        ("log", "reader_threads = 0", "reader_threads"),
+        ("retention", "interval = \"1ms\"", "interval"),
+        ("limits", "event_bytes = \"9 MiB\"", "event_bytes"),
+        ("limits", "message_bytes = \"1 MiB\"", "message_bytes"),
+        ("limits", "batch_bytes = \"512 KiB\"", "batch_bytes"),
+        ("limits", "topic_bytes = 256", "topic_bytes"),
+        ("http2", "max_concurrent_streams = 1000", "max_concurrent_streams"),
+        ("http2", "max_frame_bytes = \"8 KiB\"", "max_frame_bytes"),
+        ("http2", "connection_window_bytes = \"256 KiB\"", "connection_window_bytes"),
+        ("server", "instance_id = \"\"", "instance_id"),
+        ("server", "listen = \"example.org:80\"", "listen"),
+        ("server", "listen = \"127.0.0.1\"", "listen"),
+        ("server", "listen = \"0.0.0.0:1\"", "listen"),
+        ("telemetry", "log_level = \"loud\"", "log_level"),
     ] {
-        assert!(load(text).is_err(), "{text}");
+        let error = load(&format!("# a comment\n\n[{section}]\n{line}\n")).unwrap_err();
+        assert!(error.contains(&format!("tailmark.toml:4: {section}.{key}: ")), "{line}: {error}");
+        // The same in the environment names the variable.
+        let value = line.split(" = ").nth(1).unwrap().trim_matches('"');
+        let name = format!("TAILMARK_{}_{}", section.to_uppercase(), key.to_uppercase());
+        let environment = env(&[(&name, value)]);
+        let error = Sources { environment, ..Sources::default() }.load().unwrap_err().to_string();
+        assert!(error.contains(&format!("(from {name})")), "{line}: {error}");
+        assert!(error.starts_with(&format!("{section}.{key}: ")), "{line}: {error}");
+    }
+}
+
+#[test]
+fn settings_that_do_not_go_together_name_the_one_that_was_set() {
+    // Larger events than a batch may have by default.
+    let error = load("[limits]\nwatches = 5\nevent_bytes = \"5 MiB\"\n").unwrap_err();
+    assert!(error.contains("tailmark.toml:3: limits.batch_bytes: 4 MiB"), "{error}");
+    assert!(error.contains("as limits.event_bytes is set"), "{error}");
+    let both = "[limits]\nevent_bytes = \"5 MiB\"\nbatch_bytes = \"4 MiB\"\n";
+    assert!(load(both).unwrap_err().contains("tailmark.toml:3: limits.batch_bytes: "));
+    let error = load("[limits]\nwatches_per_connection = 1100\n").unwrap_err();
+    assert!(error.contains("tailmark.toml:2: http2.max_concurrent_streams: 1100"), "{error}");
+    let environment = env(&[("TAILMARK_HTTP2_STREAM_WINDOW_BYTES", "33 MiB")]);
+    let error = Sources { environment, ..Sources::default() }.load().unwrap_err().to_string();
+    assert!(error.starts_with("http2.connection_window_bytes: 32 MiB"), "{error}");
+    assert!(error.contains("(from TAILMARK_HTTP2_STREAM_WINDOW_BYTES)"), "{error}");
+}
+
+#[test]
+fn events_that_no_slot_takes_are_warned_of() {
+    assert_eq!(Config::default().warnings(), [] as [&str; 0]);
+    let warnings = load("[storage]\nslot_bytes = \"1 MiB\"\n").unwrap().warnings();
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].contains("larger events than 256 KiB are refused"), "{warnings:?}");
+    let fitting = "[storage]\nslot_bytes = \"1 MiB\"\n[limits]\nevent_bytes = \"256 KiB\"\n";
+    assert_eq!(load(fitting).unwrap().warnings(), [] as [&str; 0]);
+}
+
+#[test]
+fn settings_are_listed_in_the_order_of_the_documented_default() {
+    let loaded = Sources::default().load().unwrap();
+    let mut at = 0;
+    for (key, _) in loaded.entries() {
+        let line = format!("\n{} = ", key.split_once('.').unwrap().1);
+        let rest = &DEFAULT_TOML[at..];
+        at += rest.find(&line).unwrap_or_else(|| panic!("{key} is not in its place")) + 1;
     }
 }
 

@@ -81,3 +81,14 @@ fn a_second_daemon_on_a_data_directory_is_told() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("in use by another process") && said.contains("hint:"), "{said}");
 }
+
+#[test]
+fn a_daemon_raises_the_limit_of_open_files_to_what_its_connections_need() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start_with(dir.path(), "ulimit -Sn 256 && exec \"$0\" \"$@\"");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.id())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let numbers: Vec<u64> = files.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let (soft, hard) = (numbers[0], *numbers.get(1).unwrap_or(&u64::MAX));
+    assert!(soft > 4_096 || soft == hard, "{files}");
+}

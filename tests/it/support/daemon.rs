@@ -13,7 +13,17 @@ pub struct Daemon {
 impl Daemon {
     /// Starts `serve` on a free port with small slots, and waits until it is ready.
     pub fn start(dir: &Path) -> Daemon {
-        let mut command = program(&["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
+        Daemon::start_with(dir, "exec \"$0\" \"$@\"")
+    }
+
+    /// The same, by a line of shell that must end by executing what it is given.
+    pub fn start_with(dir: &Path, shell: &str) -> Daemon {
+        let serve = program(&["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
+        let mut command = Command::new("sh");
+        command.args(["-c", shell]).arg(serve.get_program()).args(serve.get_args());
+        for (name, _) in serve.get_envs() {
+            command.env_remove(name);
+        }
         command.arg(dir).env("TAILMARK_STORAGE_SLOT_BYTES", "256 KiB");
         command.env("TAILMARK_STORAGE_MIN_FREE_BYTES", "0");
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -54,6 +64,11 @@ impl Daemon {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         self.child.wait().unwrap().code()
+    }
+
+    /// Of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Kills it without warning.
