@@ -184,6 +184,11 @@ impl Reader<'_> {
                 entry.1 - bytes.len()
             }
         };
+        // The tip tells of syncs, so what they make of it says nothing without them.
+        let path = &self.recording.nodes[node].path;
+        if self.without == Without::JournalSyncs && path.ends_with("/journal/tip") {
+            return;
+        }
         self.push(Op::Data { node, change: Change::Write { at, bytes } });
     }
 

@@ -112,7 +112,8 @@ fn deltas_do_not_pile_up_in_the_state() {
     let (_, recovered) = reopen(dir.path());
     assert_eq!(recovered.state, Bytes::from_static(b"state"));
     let bytes: usize = recovered.deltas.iter().map(|(.., delta)| delta.len()).sum();
-    assert!(bytes <= (SLOT as usize) / 2, "{bytes} bytes of deltas");
+    // Those that the newest slot holds, however full it is, and those that its head was given.
+    assert!(bytes <= SLOT as usize + (64 << 10), "{bytes} bytes of deltas");
 }
 
 #[test]
