@@ -52,6 +52,11 @@ export const cases = [
       await log.run('publish', 'orders.us.created', 'from outside');
       await shows(page, 'from outside');
       equal(await seqs(page), [1, 2], 'each once');
+      // Commits took some time, by the daemon's own figures.
+      await until('commit latency', async () => {
+        await log.publish({ topic: 'more.commits' });
+        return /\d (µs|ms|s), .*\d (µs|ms|s)$/.test(await text(page, '#chart-latency strong'));
+      });
       await page.locator(rows).first().click();
       const detail = page.locator('#event-detail');
       for (const part of ['order.created', 'trace', 'abc', '#1', '12345678901234567890']) {

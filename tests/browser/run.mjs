@@ -65,12 +65,10 @@ class Visitor {
       if (!['error', 'warning'].includes(message.type())) return;
       const text = `${message.text()} (${message.location().url})`;
       const isCut = /net::ERR_(CONNECTION|INCOMPLETE|EMPTY_RESPONSE|NETWORK)/.test(text);
-      // Asked for where a daemon may have none; a browser reports every 404.
-      const hasNone = /status of 404 .*\/metrics\)$/.test(text);
       const isRefused = /status of 4\d\d .*\/v1\/events\)$/.test(text);
       if (visitor.cutsConnections && isCut) return;
       if (visitor.getsRefused && isRefused) return;
-      if (!hasNone) problems.push(`console ${message.type()}: ${text}`);
+      problems.push(`console ${message.type()}: ${text}`);
     });
     context.on('request', (request) => {
       const { protocol, hostname } = new URL(request.url());
