@@ -54,6 +54,8 @@ section!(
         chat: Chat = Chat::default(),
         /// HTTP/2.
         http2: Http2 = Http2::default(),
+        /// Plain HTTP and gRPC-Web.
+        http: Http = Http::default(),
         /// Logs.
         telemetry: Telemetry = Telemetry::default(),
     }
@@ -209,6 +211,16 @@ section!(
     }
 );
 
+section!(
+    /// Plain HTTP and gRPC-Web.
+    Http {
+        /// Origins of other sites whose pages may ask.
+        cors_origins: Vec<String> = Vec::new(),
+        /// Names that a request may be for, beside the loopback's.
+        allowed_hosts: Vec<String> = Vec::new(),
+    }
+);
+
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -254,6 +266,7 @@ impl Config {
         self.limits.check()?;
         time("chat.heartbeat", self.chat.heartbeat, 1, 3_600)?;
         self.http2.check(&self.limits)?;
+        self.http.check()?;
         crate::telemetry::filter(&self.telemetry.log_level)
             .map_err(|problem| Invalid { key: "telemetry.log_level", problem })?;
         self.telemetry.check()
@@ -375,6 +388,34 @@ impl Http2 {
         time("http2.keepalive_interval", self.keepalive_interval, 1, 3_600)?;
         time("http2.keepalive_timeout", self.keepalive_timeout, 1, 3_600)
     }
+}
+
+impl Http {
+    fn check(&self) -> Result<(), Invalid> {
+        let bad = |key, text: &str, expected: &str| {
+            Err(Invalid { key, problem: format!("`{text}` is not {expected}") })
+        };
+        for origin in self.cors_origins.iter().filter(|origin| *origin != "*") {
+            let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+            if !host.is_some_and(is_host) {
+                let expected = "an origin, as in \"https://app.example\", nor \"*\"";
+                return bad("http.cors_origins", origin, expected);
+            }
+        }
+        match self.allowed_hosts.iter().find(|host| !is_host(host)) {
+            Some(host) => {
+                let expected = "a host, as in \"log.example\" or \"log.example:8080\"";
+                bad("http.allowed_hosts", host, expected)
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// A name or address, with a port or without.
+fn is_host(text: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
+    !text.is_empty() && text.len() <= 255 && text.chars().all(is_part)
 }
 
 impl Server {

@@ -10,6 +10,8 @@ pub mod config;
 pub mod eventlog;
 #[cfg(feature = "server")]
 pub mod inspect;
+#[cfg(any(feature = "cli", feature = "server"))]
+mod moment;
 pub mod record;
 pub mod room;
 #[cfg(feature = "server")]
@@ -19,6 +21,7 @@ pub mod storage;
 #[cfg(feature = "cli")]
 pub mod telemetry;
 pub mod topic;
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "cli", feature = "server"))]
+#[cfg_attr(not(feature = "cli"), allow(dead_code))]
 mod units;
 pub mod wire;

@@ -58,7 +58,8 @@ pub fn duration_text(duration: Duration) -> String {
     }
     let mut text = String::new();
     for (name, factor) in DURATION_UNITS {
-        if rest >= factor {
+        // Weeks only where nothing is left over: a month is 30d, not 4w2d.
+        if rest >= factor && (name != "w" || rest.is_multiple_of(factor)) {
             text.push_str(&format!("{}{name}", rest / factor));
             rest %= factor;
         }

@@ -220,10 +220,12 @@ async fn produce(
     id: &str,
     event: &[u8],
 ) -> Result<Duration, Failure> {
-    let mut options = ProducerOptions::default();
-    options.batch_events = usize::try_from(args.batch).unwrap_or(usize::MAX);
-    options.batch_bytes = 4 << 20;
-    options.waits_for_server = false;
+    let options = ProducerOptions {
+        batch_events: usize::try_from(args.batch).unwrap_or(usize::MAX),
+        batch_bytes: 3 << 20,
+        waits_for_server: false,
+        ..ProducerOptions::default()
+    };
     let producer = client.producer(id, options).await?;
     let begun = Instant::now();
     for _ in 0..args.events {

@@ -88,6 +88,7 @@ fn storage_options(config: &Config) -> local::Options {
         min_free_bytes: storage.min_free_bytes,
         open_bytes: storage.open_segment_bytes,
         open_segments: size(storage.open_segments),
+        kept_fingerprints: size(config.log.dedup_window),
         ..local::Options::default()
     }
 }
@@ -146,6 +147,10 @@ fn server_options(config: &Config) -> server::Options {
             keepalive_interval: http2.keepalive_interval,
             keepalive_timeout: http2.keepalive_timeout,
             max_header_list_bytes: window(http2.max_header_list_bytes),
+        },
+        http: server::Http {
+            cors_origins: config.http.cors_origins.clone(),
+            allowed_hosts: config.http.allowed_hosts.clone(),
         },
         dedup_window: size(config.log.dedup_window),
         instance: server.instance_id.clone(),

@@ -6,13 +6,14 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::output::{Output, printable};
-use super::publish::time;
+
 use super::signals::Stop;
 use super::status::human_bytes;
 use super::{Exit, Failure};
 use crate::client::{Client, MetricsItem};
 use crate::units;
 use crate::wire::chat as pb;
+use crate::wire::json::time;
 
 /// Endpoints shown at most.
 const ENDPOINTS: usize = 8;

@@ -1,30 +1,19 @@
 //! Points in the log and in time, as people write them.
 
 use crate::client::Start;
+use crate::moment::{self, Position, whole};
 use crate::record::{Cursor, Seq, Timestamp};
-use crate::units::parse_duration;
 
-/// A seq or a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Moment {
-    Seq(Seq),
-    Time(Timestamp),
-}
-
-macro_rules! moment {
-    () => {
-        "a sequence number, a time (2026-01-31T09:30:00Z or 2026-01-31) or an age (15m)"
-    };
-}
+pub(super) use crate::moment::Moment;
 
 /// Reads a seq, a time, a date (UTC) or an age before now.
 pub(super) fn parse_moment(text: &str) -> Result<Moment, String> {
-    moment(text, Timestamp::now()).ok_or_else(|| concat!("expected ", moment!()).to_owned())
+    moment::moment(text, Timestamp::now()).ok_or_else(|| moment::MOMENT.to_owned())
 }
 
 /// Reads a time, a date (UTC) or an age before now.
 pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
-    match moment(text, Timestamp::now()) {
+    match moment::moment(text, Timestamp::now()) {
         Some(Moment::Time(time)) => Ok(time),
         _ => Err("expected a time (2026-01-31T09:30:00Z or 2026-01-31) or an age (15m)".to_owned()),
     }
@@ -43,37 +32,17 @@ pub(super) fn parse_cursor(text: &str) -> Result<String, String> {
 
 /// Reads where a watch begins.
 pub(super) fn parse_start(text: &str) -> Result<Start, String> {
-    start(text, Timestamp::now())
-        .ok_or_else(|| concat!("expected oldest, latest, last:N, ", moment!()).to_owned())
+    start(text, Timestamp::now()).ok_or_else(|| moment::POSITION.to_owned())
 }
 
 fn start(text: &str, now: Timestamp) -> Option<Start> {
-    Some(match text {
-        "oldest" => Start::Oldest,
-        "latest" => Start::Latest,
-        _ => match text.strip_prefix("last:") {
-            Some(count) => Start::Last(whole(count).filter(|&count| count > 0)?),
-            None => match moment(text, now)? {
-                Moment::Seq(seq) => Start::Seq(seq),
-                Moment::Time(time) => Start::Time(time),
-            },
-        },
+    Some(match moment::position(text, now)? {
+        Position::Oldest => Start::Oldest,
+        Position::Latest => Start::Latest,
+        Position::Last(count) => Start::Last(count),
+        Position::At(Moment::Seq(seq)) => Start::Seq(seq),
+        Position::At(Moment::Time(time)) => Start::Time(time),
     })
-}
-
-fn moment(text: &str, now: Timestamp) -> Option<Moment> {
-    if let Some(seq) = whole(text) {
-        return Some(Moment::Seq(Seq::new(seq)));
-    }
-    let time = Timestamp::parse(text)
-        .or_else(|| Timestamp::parse(&format!("{text}T00:00:00Z")))
-        .or_else(|| parse_duration(text).ok().map(|age| now.before(age)))?;
-    Some(Moment::Time(time))
-}
-
-/// Digits and nothing else: `str::parse` would take a sign.
-fn whole(text: &str) -> Option<u64> {
-    if text.bytes().all(|c| c.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
 /// A range of seqs, inclusive; an open end is the oldest or the head.

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use super::output::{print_bytes, print_line, printable};
 use super::{Exit, Failure};
 use crate::client::{Client, Expect};
-use crate::record::json::Object;
 use crate::record::{Seq, Timestamp};
 use crate::wire::feed_v1 as pb;
+use crate::wire::json;
 
 /// More than any server takes; a larger input is refused before it fills the memory.
 const MAX_BODY_BYTES: u64 = 64 << 20;
@@ -93,7 +93,7 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
         }
     })?;
     if args.json {
-        return print_bytes(&json(&result));
+        return print_bytes(&json::publish_result(&result));
     }
     let duplicate = if result.duplicate { "  (was there already)" } else { "" };
     print_line(&format!("{}  {}{duplicate}", result.seq, printable(&result.cursor)))
@@ -131,33 +131,6 @@ pub(super) fn unreadable(name: &str, error: &std::io::Error) -> Failure {
     Failure::new(exit, format!("cannot read {name}")).because(error)
 }
 
-fn json(result: &pb::PublishResult) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut object = Object::open(&mut out);
-    object.text("id", &result.id);
-    object.number("seq", result.seq);
-    object.text("cursor", &result.cursor);
-    object.flag("duplicate", result.duplicate);
-    object.time("appended_at", result.appended_at.map(time));
-    object.text("durability", durability(result.durability));
-    object.close();
-    out
-}
-
-/// A time from the wire.
-pub(super) fn time(t: prost_types::Timestamp) -> Timestamp {
-    Timestamp { seconds: t.seconds, nanos: t.nanos }
-}
-
-/// The name of a durability; empty for the default.
-pub(super) fn durability(number: i32) -> &'static str {
-    match pb::Durability::try_from(number) {
-        Ok(pb::Durability::Fsync) => "FSYNC",
-        Ok(pb::Durability::Replicated) => "REPLICATED",
-        _ => "",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,7 +155,7 @@ mod tests {
             durability: 1,
         };
         assert_eq!(
-            String::from_utf8(json(&result)).unwrap(),
+            String::from_utf8(json::publish_result(&result)).unwrap(),
             r#"{"id":"i","seq":"7","cursor":"t","duplicate":true,"appended_at":"1970-01-01T00:00:00Z","durability":"FSYNC"}"#
         );
     }

@@ -4,10 +4,9 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use super::Failure;
 use super::output::{Output, printable};
-use super::publish::time;
 use crate::client::Client;
-use crate::record::json::Object;
 use crate::wire::feed_v1 as pb;
+use crate::wire::json::{self, time};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -23,7 +22,8 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
     let mut output = Output::default();
     if args.json {
         for topic in &topics {
-            write_json(&mut output.buffer, topic);
+            output.buffer.extend_from_slice(&json::topic(topic));
+            output.buffer.push(b'\n');
         }
     } else if topics.is_empty() {
         eprintln!("no topics");
@@ -32,16 +32,6 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
         output.buffer.push(b'\n');
     }
     Ok(output.flush()?)
-}
-
-fn write_json(out: &mut Vec<u8>, topic: &pb::TopicStatus) {
-    let mut object = Object::open(out);
-    object.text("topic", &topic.topic);
-    object.number("events", topic.events);
-    object.number("last_seq", topic.last_seq);
-    object.time("last_at", topic.last_at.map(time));
-    object.close();
-    out.push(b'\n');
 }
 
 fn table(topics: &[pb::TopicStatus]) -> String {

@@ -6,8 +6,7 @@ use super::moment::{Moment, parse_moment};
 use super::output::{events_text, print_bytes, print_line};
 use super::{Exit, Failure};
 use crate::client::{Client, TrimBefore};
-use crate::record::json::Object;
-use crate::wire::feed_v1 as pb;
+use crate::wire::json;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -46,7 +45,7 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
     }
     let result = client.trim(before).await?;
     if args.json {
-        return print_bytes(&json(&result));
+        return print_bytes(&json::trim_result(&result));
     }
     print_line(&format!(
         "{} removed, oldest is now {}, head {}",
@@ -54,14 +53,4 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
         result.oldest_seq,
         result.head_seq
     ))
-}
-
-fn json(result: &pb::TrimResult) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut object = Object::open(&mut out);
-    object.number("oldest_seq", result.oldest_seq);
-    object.number("head_seq", result.head_seq);
-    object.number("removed", result.removed);
-    object.close();
-    out
 }

@@ -16,14 +16,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::input::{Chunk, Encoder, Format, InputError, Summary};
 use super::output::{events_text, print_bytes, printable};
-use super::publish::{durability, unreadable};
+use super::publish::unreadable;
 use super::signals::Stop;
 use super::{Exit, Failure};
 use crate::client::{Client, Error, Kind};
 use crate::record::Limits;
-use crate::record::json::Object;
 use crate::topic::Topic;
 use crate::wire::feed_v1 as pb;
+use crate::wire::json;
 
 /// Chunks read ahead of the network.
 const CHUNKS_AHEAD: usize = 8;
@@ -210,7 +210,7 @@ fn report(
     let result = outcome.map_err(|error| refused(error, sent))?;
     eprintln!("{}", summary_text(&result, elapsed));
     if has_json {
-        print_bytes(&json(&result))?;
+        print_bytes(&json::upload_result(&result))?;
     }
     match read.error {
         Some(InputError::Line { line, message }) => {
@@ -255,18 +255,4 @@ fn summary_text(result: &pb::UploadResult, elapsed: Duration) -> String {
         result.stored,
         result.duplicates
     )
-}
-
-fn json(result: &pb::UploadResult) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut object = Object::open(&mut out);
-    object.integer("received", result.received);
-    object.number("first_seq", result.first_seq);
-    object.number("last_seq", result.last_seq);
-    object.text("last_cursor", &result.last_cursor);
-    object.number("duplicates", result.duplicates);
-    object.text("durability", durability(result.durability));
-    object.number("stored", result.stored);
-    object.close();
-    out
 }

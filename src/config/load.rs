@@ -225,6 +225,11 @@ impl Merged {
             Some((_, Value::Integer(_))) => Value::Integer(
                 text.parse().map_err(|_| bad(format!("`{text}`: expected a whole number")))?,
             ),
+            // Separated by commas; empty = none.
+            Some((_, Value::Array(_))) => {
+                let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+                Value::Array(parts.map(|part| Value::String(part.to_owned())).collect())
+            }
             Some(_) => Value::String(text.to_owned()),
             None => return Err(bad(format!("there is no setting {key}"))),
         };

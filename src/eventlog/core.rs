@@ -92,6 +92,12 @@ impl Core {
         }
     }
 
+    /// Whether an append could be taken now, as far as is known without trying.
+    pub fn takes_events(&self) -> bool {
+        let can_tell = !matches!(&*self.repeats_ready.borrow(), RepeatsReady::Failed(_));
+        self.queue.ended().is_none() && can_tell
+    }
+
     /// What does not work, for operators.
     pub fn trouble(&self) -> Option<String> {
         if let Some(AppendError::Stopped(why)) = self.queue.ended() {

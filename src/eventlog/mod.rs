@@ -310,6 +310,11 @@ impl EventLog {
         self.core().seek_time(time).await
     }
 
+    /// Whether appends are taken: false once a write has failed or the log closes. Cheap.
+    pub fn takes_events(&self) -> bool {
+        self.core().takes_events()
+    }
+
     /// Figures for operators.
     pub fn status(&self) -> Status {
         let core = self.core();

@@ -50,6 +50,7 @@ pub(super) fn open(
         recovered.last_at,
     );
     let state = State::recover(recovered, &mut producers)?;
+    producers.raise_epochs(bounds.generations.current().generation);
     let known = producers.len() as u64;
     let (cold, readers) =
         Cold::start(&engine, options.reader_threads).map_err(cannot_start_thread)?;

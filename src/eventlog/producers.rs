@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 use self::table::{Bounds, Producer, Table};
 use super::AppendError;
 use super::retention::AgeClock;
-use crate::record::{Fingerprint, FingerprintKey, Seq, Timestamp, put_varint, take_varint};
+use crate::record::{
+    Fingerprint, FingerprintKey, Generation, Seq, Timestamp, put_varint, take_varint,
+};
 
 /// A producer's id, hashed with the log's secret: of one length, and nobody can craft two alike.
 pub(super) type Key = Fingerprint;
@@ -120,6 +122,13 @@ impl Producers {
             clock_moved: Instant::now(),
             staged: Staged::default(),
         }
+    }
+
+    /// Lifts the epochs to come above all that an older generation of the log may have given, also
+    /// where this one has forgotten or never had what that knew.
+    pub fn raise_epochs(&mut self, generation: Generation) {
+        let base = u64::from(generation.counter.saturating_sub(1)) << 32;
+        self.next_epoch = self.next_epoch.max(base + 1);
     }
 
     /// The name that producers go by here.

@@ -4,6 +4,7 @@
 //! Until it is there, events that are appended are put by, and appends that need the window wait
 //! (in `EventLog::append`, before they are queued); reads and other appends do not.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::core::Core;
@@ -23,8 +24,27 @@ pub(super) enum RepeatsReady {
 /// Where the window is handed over to the writer.
 pub(super) type Handover = Arc<Mutex<Option<Window>>>;
 
-/// Reads the newest `capacity` events back that their senders named, from `from` to `head`.
+/// Reads the newest `capacity` events back that their senders named, from `from` to `head`. Whatever
+/// happens, who waits for the window hears of it.
 pub(super) fn rebuild(core: &Core, from: Seq, head: Seq, capacity: usize, handover: &Handover) {
+    let read = || read_back(core, from, head, capacity, handover);
+    let ready = catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        let reason = "the thread that reads them back panicked".to_owned();
+        RepeatsReady::Failed(Arc::new(StoreError::Stopped { reason }))
+    });
+    if let RepeatsReady::Failed(error) = &ready {
+        tracing::error!(%error, "repeats cannot be told");
+    }
+    core.repeats_ready.send_replace(ready);
+}
+
+fn read_back(
+    core: &Core,
+    from: Seq,
+    head: Seq,
+    capacity: usize,
+    handover: &Handover,
+) -> RepeatsReady {
     let mut newest_first = Vec::new();
     let read = match capacity {
         0 => Ok(()),
@@ -39,10 +59,9 @@ pub(super) fn rebuild(core: &Core, from: Seq, head: Seq, capacity: usize, handov
     if core.queue.ended().is_some() {
         // Cut short: half a window would forget, and be kept as if it were whole. Who waits for it
         // goes on to a queue that has ended.
-        core.repeats_ready.send_replace(RepeatsReady::Ready);
-        return;
+        return RepeatsReady::Ready;
     }
-    let ready = match read {
+    match read {
         Ok(()) => {
             let mut window = Window::new(capacity);
             for (seq, fingerprint) in newest_first.into_iter().rev() {
@@ -53,8 +72,7 @@ pub(super) fn rebuild(core: &Core, from: Seq, head: Seq, capacity: usize, handov
             RepeatsReady::Ready
         }
         Err(error) => RepeatsReady::Failed(Arc::new(error)),
-    };
-    core.repeats_ready.send_replace(ready);
+    }
 }
 
 /// The writer's side.

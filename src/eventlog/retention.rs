@@ -3,6 +3,7 @@
 //! Owns one thread that looks at the limits at intervals and asks the writer for a trim; the mark
 //! is durable before any space is given back. Age goes by a clock of its own, [`AgeClock`].
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -92,6 +93,13 @@ impl Upkeep {
     }
 }
 
+/// Whatever happens, the thread goes on: retention that ended would fill the disk without a word.
+fn guarded(work: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(StoreError::Stopped { reason: "the thread that does it panicked".into() })
+    })
+}
+
 pub(super) struct Keeper {
     pub core: Arc<Core>,
     pub retention: Retention,
@@ -111,11 +119,11 @@ impl Keeper {
                 let now = Instant::now();
                 let elapsed = now.duration_since(looked_at);
                 looked_at = now;
-                let result = self.enforce(elapsed);
+                let result = guarded(|| self.enforce(elapsed));
                 self.report("retention", result);
             }
             if due.reclaim {
-                let result = self.core.engine.reclaim();
+                let result = guarded(|| self.core.engine.reclaim());
                 self.report("giving back space", result);
             }
             if due.end {
@@ -124,6 +132,7 @@ impl Keeper {
         }
     }
 
+    /// A problem stays to be seen until the same work has succeeded.
     fn report(&self, what: &str, result: Result<(), StoreError>) {
         let mut trouble = self.core.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
@@ -131,7 +140,13 @@ impl Keeper {
                 *trouble = None
             }
             Ok(()) => {}
-            Err(error) => *trouble = Some(format!("{what}: {error}")),
+            Err(error) => {
+                let text = format!("{what}: {error}");
+                if trouble.as_ref() != Some(&text) {
+                    tracing::error!(%error, "{what} does not work; it is tried again");
+                }
+                *trouble = Some(text);
+            }
         }
     }
 
@@ -165,6 +180,9 @@ impl Keeper {
         }
         if let Some(max) = self.retention.max_bytes {
             let excess = self.core.engine.status().disk_bytes.saturating_sub(max);
+            // What holds no events goes first.
+            let released = if excess > 0 { self.core.engine.release(excess)? } else { 0 };
+            let excess = excess.saturating_sub(released);
             if excess > 0 {
                 point = point.max(self.core.engine.trim_point_for_bytes(excess, end));
             }

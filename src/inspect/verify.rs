@@ -13,7 +13,8 @@ use super::Error;
 use super::cover::{Cover, SlotPart, bounds_of, is_not_found, look};
 use super::scratch::Scratch;
 use crate::record::{Bounds, Cursor, Event, Events, FingerprintKey, LogId, Seq, Timestamp};
-use crate::storage::local::Survey;
+use crate::storage::disk::Disk;
+use crate::storage::local::{Survey, verify_trimmed};
 use crate::storage::meta::{META_FILE, Meta, MetaProblem};
 use crate::storage::segment::{self, Segment};
 use crate::storage::{Damage, StoreError};
@@ -121,6 +122,11 @@ impl Check<'_> {
         let mut has_moved = false;
         for part in &cover.slots {
             has_moved |= !self.slot(part)?;
+        }
+        if let Some(log) = self.log {
+            for damage in verify_trimmed(self.dir, &Disk::real(), log)? {
+                self.damaged(damage)?;
+            }
         }
         self.segments(cover.segments, has_moved)
     }

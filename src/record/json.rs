@@ -36,15 +36,7 @@ pub fn write_event(out: &mut Vec<u8>, event: &Event<'_>) {
     }
     object.text("type", event.kind);
     object.text("key", event.key);
-    if !event.headers.is_empty() {
-        object.name("headers");
-        let mut headers = Object::open(object.out);
-        for (name, value) in &event.headers {
-            headers.key(name);
-            write_string(headers.out, value);
-        }
-        headers.close();
-    }
+    object.named_texts("headers", event.headers.iter().copied());
     object.time("appended_at", event.appended_at);
     object.close();
 }
@@ -185,6 +177,25 @@ impl<'a> Object<'a> {
             write_string(self.out, value);
         }
         self.out.push(b']');
+    }
+
+    /// An object of texts under names of any kind; nothing when it is empty.
+    pub fn named_texts<'t>(
+        &mut self,
+        name: &'static str,
+        entries: impl IntoIterator<Item = (&'t str, &'t str)>,
+    ) {
+        let mut entries = entries.into_iter().peekable();
+        if entries.peek().is_none() {
+            return;
+        }
+        self.name(name);
+        let mut nested = Object::open(self.out);
+        for (name, value) in entries {
+            nested.key(name);
+            write_string(nested.out, value);
+        }
+        nested.close();
     }
 
     /// Text; nothing when it is empty.

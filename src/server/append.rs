@@ -273,7 +273,7 @@ impl AppendStream {
             }
             Err(error) => {
                 let failure = status::append(&error, self.shared.options.retry_delay);
-                return self.finish(Some(failure));
+                self.finish(Some(failure))
             }
         }
     }

@@ -8,14 +8,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ::http::request::Parts;
+use ::http::{HeaderMap, HeaderValue, Request, Response, Version};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
+use rustix::net::sockopt;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -25,13 +27,19 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use super::body::{Framing, Limited};
+use super::call::{Call, Kind};
 use super::deadline::Deadline;
 use super::gauges::{Peer, Permit};
+use super::http::access;
 use super::io::{self, Protocol};
-use super::{Shared, call, status, streams};
+use super::{Http2, Shared, call, http, status, streams, web};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Time after its deadline that a call has to say so, before its stream is reset.
 const CUT_SLACK: Duration = Duration::from_secs(2);
+/// Unanswered probes after which the system gives a connection up.
+const PROBES: u32 = 4;
 /// Streams that a client may cause us to reset by its errors, over the life of a connection; h2's
 /// own default, said here because CVE-2025-8671 rests on there being one.
 const ERROR_RESETS: usize = 1_024;
@@ -45,6 +53,10 @@ pub(super) async fn serve(
     cut: CancellationToken,
     _permit: Permit,
 ) {
+    let Ok(local) = stream.local_addr() else { return };
+    if let Err(error) = keep_alive(&stream, &shared.options.http2) {
+        tracing::debug!(%error, "cannot set SO_KEEPALIVE");
+    }
     let timeout = shared.options.preface_timeout;
     let begun = tokio::select! {
         begun = tokio::time::timeout(timeout, io::begin(stream)) => begun,
@@ -54,11 +66,8 @@ pub(super) async fn serve(
         tracing::debug!(%address, "a connection that did not say what it speaks");
         return;
     };
-    let peer = Peer::new(address);
-    let service = service_fn({
-        let shared = Arc::clone(&shared);
-        move |request| respond(request, peer.clone(), routes.clone(), Arc::clone(&shared))
-    });
+    let way = Way { peer: Peer::new(address), local, routes, shared: Arc::clone(&shared) };
+    let service = service_fn(move |request| respond(request, way.clone()));
     let stream = TokioIo::new(stream);
     let ended = match protocol {
         Protocol::Http2 => {
@@ -67,13 +76,27 @@ pub(super) async fn serve(
         }
         Protocol::Http1 => {
             let connection = http1_builder(&shared).serve_connection(stream, service);
-            drive(connection, &shared.stop, &cut).await
+            let driven = drive(connection, &shared.stop, &cut);
+            streams::cuttable(driven).await.unwrap_or(Ok(()))
         }
     };
     if let Err(error) = ended {
         // Clients go away as they like.
         tracing::debug!(%address, %error, "connection ended");
     }
+}
+
+/// Lets the system probe a silent peer: HTTP/1.1 has no probe of its own, and one that only waits
+/// for the next line of a dead client would wait for ever.
+fn keep_alive(stream: &TcpStream, http2: &Http2) -> std::io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, http2.keepalive_interval)?;
+    sockopt::set_tcp_keepintvl(
+        stream,
+        (http2.keepalive_timeout / PROBES).max(Duration::from_secs(1)),
+    )?;
+    sockopt::set_tcp_keepcnt(stream, PROBES)?;
+    Ok(())
 }
 
 /// Runs a connection; when the server stops it takes no new requests and ends with the last one.
@@ -126,55 +149,94 @@ fn http1_builder(shared: &Shared) -> http1::Builder {
     builder
 }
 
-async fn respond(
-    mut request: Request<Incoming>,
+/// What a request meets on its way.
+#[derive(Clone)]
+struct Way {
     peer: Peer,
+    /// Our end of the connection.
+    local: SocketAddr,
     routes: Routes,
     shared: Arc<Shared>,
-) -> Result<Response<Body>, Infallible> {
-    let path = request.uri().path().to_owned();
-    let expected = shared.figures.calls.expect(&path, request.extensions_mut());
-    let response = answer(request, peer, routes, shared).await?;
+}
+
+async fn respond(request: Request<Incoming>, way: Way) -> Result<Response<Body>, Infallible> {
+    let (mut head, body) = request.into_parts();
+    let (peer, method, uri) = (way.peer.address, head.method.clone(), head.uri.clone());
+    let version = head.version;
+    let expected = way.shared.figures.calls.expect(uri.path(), &mut head.extensions);
+    let response = answer(head, body, way).await;
     expected.answered(&response);
+    let status = response.status().as_u16();
+    tracing::debug!(%peer, %method, path = uri.path(), ?version, status, "request");
     Ok(response)
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    peer: Peer,
-    mut routes: Routes,
-    shared: Arc<Shared>,
-) -> Result<Response<Body>, Infallible> {
-    let call = match call::admit(&request, &shared.options) {
-        Ok(call) => call,
-        Err(refusal) => return Ok(*refusal),
-    };
-    let path = request.uri().path().to_owned();
-    let framing = call.map(|call| Framing {
-        message_bytes: shared.options.message_bytes,
-        one_by: call.message_by,
-    });
-    let mut request = request.map(|body| Limited::new(body, framing));
-    request.extensions_mut().insert(peer);
-    if let Some(call) = call {
-        request.extensions_mut().insert(call.deadline);
-        if let Some(at) = call.deadline.of_client() {
-            streams::cut_at(at + CUT_SLACK);
+async fn answer(head: Parts, body: Incoming, way: Way) -> Response<Body> {
+    let options = &way.shared.options;
+    let is_native = call::is_native(&head);
+    let granted = match access::check(&head, way.local, &options.http, is_native) {
+        Ok(granted) => granted,
+        Err(failure) => {
+            let mut response = status::respond(&failure.into());
+            access::vary(response.headers_mut());
+            return response;
         }
-    }
-    let response = routes.call(request).await?;
-    let Some(call) = call else {
-        // What answers as gRPC answers nobody else.
-        let is_grpc = response.headers().contains_key(Status::GRPC_STATUS);
-        return Ok(if is_grpc { not_found() } else { response });
     };
+    if let Some(response) = granted.preflight(&head) {
+        return response;
+    }
+    let mut response = match call::admit(&head, options) {
+        Err(refusal) => *refusal,
+        Ok(Kind::Grpc(call)) => grpc(Request::from_parts(head, body), call, way).await,
+        Ok(Kind::Web(call, encoding)) => {
+            let request = Request::from_parts(head, body);
+            web::call(request, encoding, |request| grpc(request, call, way.clone())).await
+        }
+        Ok(Kind::Plain) => plain(Request::from_parts(head, body), way).await,
+    };
+    granted.mark(response.headers_mut());
+    response
+}
+
+/// Answers a call.
+async fn grpc<B>(request: Request<B>, call: Call, mut way: Way) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let path = request.uri().path().to_owned();
+    let version = request.version();
+    let framing =
+        Framing { message_bytes: way.shared.options.message_bytes, one_by: call.message_by };
+    let mut request = request.map(|body| Limited::new(body, Some(framing)));
+    request.extensions_mut().insert(way.peer);
+    request.extensions_mut().insert(call.deadline);
+    let cut = call.deadline.of_client().map(|at| at + CUT_SLACK);
+    streams::cut_at(cut);
+    let Ok(response) = way.routes.call(request).await;
     if is_unknown(response.headers()) {
-        return Ok(status::unknown_method(&path).into_http());
+        return status::unknown_method(&path).into_http();
     }
-    if call.is_builtin {
-        return Ok(response.map(|inner| Body::new(Bounded::new(inner, call.deadline, &shared))));
+    let response = if call.is_builtin {
+        response.map(|inner| Body::new(Bounded::new(inner, call.deadline, &way.shared)))
+    } else {
+        response
+    };
+    if cut.is_some() && version != Version::HTTP_2 {
+        // The connection outlives the answer.
+        return response.map(|inner| Body::new(Spared { inner, _spare: streams::Spare }));
     }
-    Ok(response)
+    response
+}
+
+/// Answers what is no call.
+async fn plain(mut request: Request<Incoming>, mut way: Way) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    request.extensions_mut().insert(way.peer);
+    let Ok(response) = way.routes.call(request).await;
+    // What answers as gRPC answers nobody else.
+    let is_grpc = response.headers().contains_key(Status::GRPC_STATUS);
+    if is_grpc { http::not_found(&path) } else { response }
 }
 
 /// Whether the services answered that they have no such method: their own words say more.
@@ -184,10 +246,30 @@ fn is_unknown(headers: &HeaderMap) -> bool {
         && !headers.contains_key(Status::GRPC_STATUS_DETAILS)
 }
 
-fn not_found() -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NOT_FOUND;
-    response
+/// An answer whose connection is not cut once it is over.
+struct Spared {
+    inner: Body,
+    _spare: streams::Spare,
+}
+
+impl http_body::Body for Spared {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
 }
 
 /// Ends the endless streams of health and reflection at the client's deadline, and when the server

@@ -31,6 +31,12 @@ impl Deadline {
     }
 }
 
+/// So long after now, for a call whose client cannot say.
+pub(super) fn within(time: Duration) -> Deadline {
+    let came = Instant::now();
+    Deadline { came, client: came.checked_add(time) }
+}
+
 /// Reads the head of a request that has just come.
 pub(super) fn read(headers: &HeaderMap) -> Result<Deadline, Failure> {
     let came = Instant::now();

@@ -30,6 +30,7 @@ mod trace;
 mod unary;
 mod upload;
 mod watch;
+mod web;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -46,7 +47,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tonic_reflection::pb::{v1 as reflection_v1, v1alpha as reflection_v1alpha};
 
 pub use gauges::Gauges;
-pub use options::{Http2, Options};
+pub use options::{Http, Http2, Options};
 pub use status::DOMAIN;
 
 use crate::eventlog::EventLog;

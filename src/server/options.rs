@@ -34,6 +34,8 @@ pub struct Options {
     pub chat_heartbeat: Duration,
     /// HTTP/2.
     pub http2: Http2,
+    /// Which pages may ask, and under which names.
+    pub http: Http,
     /// Events among which the log recognises repeats, as `GetLog` tells it. 1,000,000.
     pub dedup_window: usize,
     /// The name of this instance in logs and metrics. `server-01`.
@@ -59,11 +61,23 @@ impl Default for Options {
             retry_delay: Duration::from_secs(1),
             chat_heartbeat: Duration::from_secs(5),
             http2: Http2::default(),
+            http: Http::default(),
             dedup_window: 1_000_000,
             instance: "server-01".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
+}
+
+/// Who may ask over plain HTTP and gRPC-Web. Empty lists: nobody but this server's own pages, and
+/// on a loopback address only under a loopback name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Http {
+    /// Origins of other sites whose pages may, as in `https://app.example`; `*` = all.
+    pub cors_origins: Vec<String>,
+    /// Names beside the loopback's that a request may be for, with a port or for any. Where there
+    /// are some, they are checked on every address.
+    pub allowed_hosts: Vec<String>,
 }
 
 /// HTTP/2 settings.

@@ -1,7 +1,10 @@
-//! Every answer that is not OK: the one place that turns errors into gRPC statuses.
+//! Every answer that is not OK: the one place that turns errors into gRPC statuses, and those into
+//! what plain HTTP answers (`status/http.rs`).
 //!
 //! Invariants: each failure carries an `ErrorInfo` of the domain `tailmark` whose reason and
 //! metadata say it without the text; paths and texts of the operating system stay in our log.
+
+mod http;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,6 +13,10 @@ use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+pub(super) use self::http::{
+    encoded_body, host_refused, is_of_position, malformed_json, method_not_allowed, no_path,
+    not_ready, origin_refused, respond, unknown_parameter, unsupported_media_type, write_json,
+};
 use super::gauges::OverLimit;
 use crate::eventlog::{AppendError, CursorError, ReadError};
 use crate::record::{
@@ -173,6 +180,12 @@ pub(super) fn bad_framing(problem: &str) -> Failure {
 pub(super) fn compressed(encoding: &str) -> Failure {
     let message = format!("compressed requests ({encoding}) are not served; send them as they are");
     Failure::new(Code::Unimplemented, "UNIMPLEMENTED", message).with("grpc-encoding", encoding)
+}
+
+/// A call that gRPC-Web has no way to carry.
+pub(super) fn no_client_streams(path: &str) -> Failure {
+    let message = format!("{path} takes a stream, and gRPC-Web sends one message only: use gRPC");
+    Failure::new(Code::Unimplemented, "UNIMPLEMENTED", message).with("method", path)
 }
 
 /// A service or method that nobody here has.

@@ -92,11 +92,15 @@ pub(super) async fn upload(
 }
 
 /// Takes an upload of other messages.
-pub(super) async fn upload_from<S: Source>(
+pub(super) async fn upload_from<M, S>(
     shared: &Arc<Shared>,
-    request: Request<Streaming<S::Message>>,
+    request: Request<M>,
     source: S,
-) -> Result<pb::UploadResult, Status> {
+) -> Result<pb::UploadResult, Status>
+where
+    M: Stream<Item = Result<S::Message, Status>> + Send + Unpin + 'static,
+    S: Source,
+{
     let (metadata, extensions, messages) = request.into_parts();
     let deadline = deadline::of(&extensions);
     let peer = extensions.get::<Peer>().map(|peer| tracing::field::display(peer.address));

@@ -210,7 +210,8 @@ pub trait Engine: Send + Sync + 'static {
     fn topics(&self) -> Result<BTreeMap<Arc<str>, TopicStats>, StoreError>;
 
     /// Visits the events that their senders named, newest first, until `visit` answers false or
-    /// `from` is reached.
+    /// `from` is reached. Those that are trimmed count too, as far as the engine is told to keep them:
+    /// a repeat of one is still a repeat.
     ///
     /// # Errors
     /// As [`Engine::read`].
@@ -220,8 +221,8 @@ pub trait Engine: Send + Sync + 'static {
         visit: &mut dyn FnMut(Seq, Fingerprint) -> bool,
     ) -> Result<(), StoreError>;
 
-    /// The seq to trim to so that at least `bytes` on disk come free, and no further than `limit`;
-    /// whole units of storage only.
+    /// The seq to trim to so that at least `bytes` on disk come free, if there are that many, and no
+    /// further than `limit`; whole units of storage only.
     fn trim_point_for_bytes(&self, bytes: u64, limit: Seq) -> Seq;
 
     /// Gives back the space below the durable trim mark that no reader holds. Called after a commit
@@ -230,6 +231,16 @@ pub trait Engine: Send + Sync + 'static {
     /// # Errors
     /// I/O; the trim mark stays.
     fn reclaim(&self) -> Result<(), StoreError>;
+
+    /// Gives back up to about `bytes` on disk that hold nothing of the log, beside what
+    /// [`Engine::reclaim`] does; answers how many came free.
+    ///
+    /// # Errors
+    /// I/O.
+    fn release(&self, bytes: u64) -> Result<u64, StoreError> {
+        let _ = bytes;
+        Ok(0)
+    }
 
     /// Figures for operators.
     fn status(&self) -> StoreStatus;

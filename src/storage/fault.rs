@@ -45,6 +45,8 @@ struct Faults {
     reads_held: bool,
     reads_waiting: usize,
     fingerprints_fail: bool,
+    /// Calls that panic: looks at the fingerprints, and giving space back.
+    panics: bool,
 }
 
 impl Faulty {
@@ -78,6 +80,16 @@ impl Faulty {
     /// Fails every look at the fingerprints.
     pub fn fail_fingerprints(&self) {
         self.lock().fingerprints_fail = true;
+    }
+
+    /// Makes every look at the fingerprints, and giving back space, panic; or none any more.
+    pub fn set_panicking(&self, panics: bool) {
+        self.lock().panics = panics;
+    }
+
+    fn panic_if_told(&self) {
+        let panics = self.lock().panics;
+        assert!(!panics, "a fault");
     }
 
     /// Makes every read from now on wait for [`Faulty::release_reads`].
@@ -214,6 +226,7 @@ impl Engine for Faulty {
         visit: &mut dyn FnMut(Seq, Fingerprint) -> bool,
     ) -> Result<(), StoreError> {
         self.wait_while_held();
+        self.panic_if_told();
         if self.lock().fingerprints_fail {
             return Err(damage(Seq::ZERO, Seq::ZERO));
         }
@@ -224,7 +237,12 @@ impl Engine for Faulty {
         self.inner.trim_point_for_bytes(bytes, limit)
     }
 
+    fn release(&self, bytes: u64) -> Result<u64, StoreError> {
+        self.inner.release(bytes)
+    }
+
     fn reclaim(&self) -> Result<(), StoreError> {
+        self.panic_if_told();
         self.inner.reclaim()
     }
 

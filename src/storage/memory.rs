@@ -21,6 +21,9 @@ use crate::record::{
 };
 use crate::topic::Filter;
 
+/// Named events that are still known when they are trimmed.
+const KEPT_FINGERPRINTS: usize = 1_000_000;
+
 /// How the engine behaves.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -65,6 +68,8 @@ struct Log {
     deltas: Vec<(Seq, Seq, Bytes)>,
     bytes_since_state: usize,
     held: VecDeque<(Commit, Completion)>,
+    /// Named events of runs that are gone.
+    trimmed: Vec<(Seq, Fingerprint)>,
     stopped: Option<&'static str>,
 }
 
@@ -73,6 +78,23 @@ struct Run {
     end: Seq,
     at: Timestamp,
     events: Bytes,
+}
+
+impl Run {
+    /// The events that their senders named, in order.
+    fn named(&self, key: &FingerprintKey) -> Result<Vec<(Seq, Fingerprint)>, StoreError> {
+        let mut named = Vec::new();
+        let mut seq = self.first;
+        for event in Events::new(&self.events) {
+            let event = event.map_err(|e| damage(self, &e))?;
+            if Event::parse(event).map_err(|e| damage(self, &e))?.has_client_id {
+                let part = Event::client_part(event).map_err(|e| damage(self, &e))?;
+                named.push((seq, key.fingerprint(part)));
+            }
+            seq = seq.next();
+        }
+        Ok(named)
+    }
 }
 
 impl Memory {
@@ -128,6 +150,7 @@ impl Memory {
             deltas: log.deltas.clone(),
             bytes_since_state: log.bytes_since_state,
             held: VecDeque::new(),
+            trimmed: log.trimmed.clone(),
             stopped: None,
         };
         drop(log);
@@ -326,21 +349,16 @@ impl Engine for Memory {
         from: Seq,
         visit: &mut dyn FnMut(Seq, Fingerprint) -> bool,
     ) -> Result<(), StoreError> {
-        let (runs, oldest) = self.snapshot();
-        let from = from.max(oldest);
-        for run in runs.iter().rev() {
-            let mut named = Vec::new();
-            let mut seq = run.first;
-            for event in Events::new(&run.events) {
-                let event = event.map_err(|e| damage(run, &e))?;
-                if seq >= from && Event::parse(event).map_err(|e| damage(run, &e))?.has_client_id {
-                    let part = Event::client_part(event).map_err(|e| damage(run, &e))?;
-                    named.push((seq, self.key.fingerprint(part)));
-                }
-                seq = seq.next();
-            }
-            let goes_on = named.into_iter().rev().all(|(seq, print)| visit(seq, print));
-            if !goes_on || run.first <= from {
+        let (runs, mut named) = {
+            let log = self.lock();
+            (log.runs.clone(), log.trimmed.clone())
+        };
+        for run in &runs {
+            named.extend(run.named(&self.key)?);
+        }
+        let wanted = named.into_iter().rev().take_while(|(seq, _)| *seq >= from);
+        for (seq, fingerprint) in wanted {
+            if !visit(seq, fingerprint) {
                 break;
             }
         }
@@ -364,7 +382,11 @@ impl Engine for Memory {
     fn reclaim(&self) -> Result<(), StoreError> {
         let mut log = self.lock();
         while log.runs.front().is_some_and(|run| run.end <= log.oldest) {
-            log.runs.pop_front();
+            let Some(run) = log.runs.pop_front() else { break };
+            let named = run.named(&self.key)?;
+            log.trimmed.extend(named);
+            let excess = log.trimmed.len().saturating_sub(KEPT_FINGERPRINTS);
+            log.trimmed.drain(..excess);
         }
         Ok(())
     }

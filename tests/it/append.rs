@@ -1,10 +1,12 @@
 //! `Append` over real sockets: the contract's sections 1, 2 and 6.
 
+mod disk;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tailmark::eventlog;
-use tailmark::record::{Limits, Seq};
+use tailmark::record::Limits;
 use tailmark::server::Options;
 use tailmark::storage::Engine;
 use tailmark::storage::fault::{AppendFault, Faulty};
@@ -14,11 +16,11 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code, Status, Streaming};
 
+use crate::support::raw;
 use crate::support::server::{
     TestServer, bad_field, event, expect, from_oldest, generations, memory, new_log, open, start,
     start_with, until, watch, within,
 };
-use crate::support::{logdir, raw};
 
 use pb::append_request::{Batch, Kind, Open};
 use pb::append_response::{Acked, Kind as Answer, Opened};
@@ -499,48 +501,6 @@ async fn a_deadline_ends_a_stream() {
     expect(&status, Code::DeadlineExceeded, "DEADLINE");
     until("no stream", || server.gauges.uploads() == 0).await;
     server.stop().await;
-}
-
-/// On disk, over rolls, seals and trims, a kill without any goodbye, and a clean stop.
-#[tokio::test]
-async fn what_a_producer_did_outlives_slots_segments_and_processes() {
-    let dir = tempfile::tempdir().unwrap();
-    let body = "x".repeat(1_000);
-    let (mut seq, mut epoch) = (0, 0);
-    for round in 0..6 {
-        let (engine, recovered) = logdir::open(dir.path());
-        let log =
-            eventlog::EventLog::open(engine, recovered, eventlog::Options::default()).unwrap();
-        let server = start_with(log.clone(), Options::default()).await;
-        let (mut stream, opened) =
-            Appending::open(&server, "p", if round % 2 == 0 { 0 } else { epoch }).await;
-        assert_eq!(opened.last_producer_seq, seq);
-        assert!(if round % 2 == 0 { opened.epoch > epoch } else { opened.epoch == epoch });
-        epoch = opened.epoch;
-        if seq > 0 {
-            assert_eq!(opened.last_cursor, server.cursor(10 * seq));
-            // The ack was lost.
-            stream.batch(seq, vec![event("a", "anything")]);
-            let acked = stream.acked().await;
-            assert_eq!((acked.duplicate, acked.last_seq), (true, 10 * seq));
-        }
-        for _ in 0..60 {
-            seq += 1;
-            stream.batch(seq, vec![event("a", &body); 10]);
-            assert_eq!(stream.acked().await.last_seq, 10 * seq);
-        }
-        if round == 3 {
-            log.trim(Seq::new(10 * seq - 5)).await.unwrap();
-        }
-        drop(stream);
-        server.stop().await;
-        if round % 3 != 0 {
-            log.close().await.unwrap();
-        }
-        drop(log);
-    }
-    let (engine, _recovered) = logdir::open(dir.path());
-    assert_eq!(engine.bounds().head, Seq::new(10 * seq));
 }
 
 /// Heads of topics are found wherever their last event lies.

@@ -13,6 +13,7 @@ mod support {
     pub mod proxy;
     pub mod raw;
     pub mod server;
+    pub mod web;
 }
 
 mod append;
@@ -24,6 +25,7 @@ mod errors;
 mod format;
 mod full_journal;
 mod gapless;
+mod http;
 mod inspect;
 mod limits;
 mod metrics;

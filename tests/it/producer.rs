@@ -371,3 +371,20 @@ async fn number_at(client: &Client, seq: Seq) -> u64 {
     })
     .await
 }
+
+#[test]
+fn the_bench_appends_as_a_producer() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path());
+    for batch in ["1", "700"] {
+        let args = ["bench", "append", "--producer", "p", "--events", "1500", "--batch", batch];
+        let report = daemon.output(&[&args[..], &["--publishes", "1", "--json"]].concat(), b"");
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        assert_eq!(report["events"], 1_500);
+        assert_eq!(report["work"], "append as a producer");
+    }
+    let status: serde_json::Value =
+        serde_json::from_str(&daemon.output(&["status", "--json"], b"")).unwrap();
+    assert_eq!(status["head_seq"], "3002");
+    assert_eq!(daemon.stop(), Some(0));
+}

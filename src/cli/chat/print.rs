@@ -9,9 +9,9 @@ use rustix::termios::{OptionalActions, Termios, tcsetattr};
 
 use crate::cli::Failure;
 use crate::cli::output::{print_bytes, print_line, printable};
-use crate::cli::publish::time;
 use crate::record::json::Object;
 use crate::wire::chat as pb;
+use crate::wire::json::time;
 
 type Print = Box<dyn FnMut(String) -> Result<(), Failure> + Send>;
 

@@ -133,6 +133,23 @@ fn an_epoch_is_never_given_twice_even_to_one_forgotten() {
 }
 
 #[test]
+fn a_newer_generation_gives_no_epoch_of_an_older() {
+    let mut old = producers();
+    for n in 1..50 {
+        open(&mut old, n, 0);
+    }
+    let mut restored = producers();
+    restored.raise_epochs(Generation { counter: 1, nonce: 0 });
+    assert_eq!(open(&mut restored, 1, 0).epoch, 1);
+    restored.raise_epochs(Generation { counter: 2, nonce: 0 });
+    assert_eq!(open(&mut restored, 1, 0).epoch, (1 << 32) + 1);
+    restored.raise_epochs(Generation { counter: 2, nonce: 0 });
+    assert_eq!(open(&mut restored, 1, 0).epoch, (1 << 32) + 2);
+    let unknown = restored.open(key(49), 49);
+    assert!(matches!(unknown, Opening::Refused(AppendError::ProducerUnknown)), "{unknown:?}");
+}
+
+#[test]
 fn who_is_idle_is_forgotten_but_not_because_the_clock_jumps() {
     let far = at(100 + 300 * 86_400);
     let mut producers = Producers::new(10, DAY, 1 << 20, at(100));
@@ -276,4 +293,35 @@ fn a_hundred_thousand_producers_fit_a_slot() {
     let mut again = bounded(100_000, bytes);
     again.decode(&state).unwrap();
     assert_eq!(again.len(), 100_000);
+}
+
+/// What is stored is frozen: migrations/0001_initial/FORMAT.md.
+#[test]
+fn the_bytes_are_those_of_version_1() {
+    let mut producers = producers();
+    let one = open(&mut producers, 1, 0);
+    store(&mut producers, &sent(1, &one, 1), 300);
+    assert!(matches!(producers.open(key(2), 0), Opening::Staged(_)));
+    producers.stage(&sent(1, &one, 2), Seq::new(1_000), Seq::new(1_002), 5);
+    producers.stage(&sent(1, &one, 3), Seq::new(1_000), Seq::new(1_008), 200);
+    let hash = key(1).0;
+    let mut delta = Vec::new();
+    producers.encode_staged(at(200), &mut delta);
+    let expected = [&[0xc8, 0x01, 1][..], &key(2).0, &[2, 3], &hash, &[2, 2, 5, 4, 1, 0xc8, 0x01]];
+    assert_eq!(delta, expected.concat());
+    producers.promote(at(200));
+    assert!(matches!(producers.open(key(2), 0), Opening::Staged(_)));
+    assert_eq!(producers.staged_bytes(), [&[2][..], &key(2).0, &[3]].concat());
+    producers.roll_back();
+    let mut state = Vec::new();
+    producers.encode(&mut state);
+    let expected = [
+        &[3][..],
+        &key(2).0,
+        &[2, 0, 0xc8, 0x01, 0, 0],
+        &hash,
+        // Batches at 300, 1,002 to 1,006, 1,008 to 1,207.
+        &[1, 3, 0xc8, 0x01, 0xac, 0x02, 3, 0, 1, 0xbd, 0x05, 5, 1, 0xc8, 0x01],
+    ];
+    assert_eq!(state, expected.concat());
 }

@@ -113,6 +113,8 @@ async fn the_window_survives_a_restart_and_a_trim_may_outlive_it() {
     log.append(named(&log, &[("4", "")]), dedup()).await.unwrap();
     let (reopened, recovered) = memory.crash();
     let log = EventLog::open(Arc::new(reopened), recovered, small()).unwrap();
+    let done = log.append(named(&log, &[("3", "")]), dedup()).await.unwrap();
+    assert_eq!((done.last_event, done.duplicates), (Seq::new(3), 1), "trimmed before the restart");
     let done = log.append(named(&log, &[("4", ""), ("5", "")]), dedup()).await.unwrap();
     assert_eq!((done.stored, done.duplicates), (1, 1));
     // Out of the window: stored again.

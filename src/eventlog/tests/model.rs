@@ -97,9 +97,7 @@ impl World {
             watcher.reader = None;
         }
         self.log = EventLog::open(self.memory.clone(), recovered, self.options.clone()).unwrap();
-        // What was trimmed before the window is read back does not come into it.
         self.log.repeats_ready().await.unwrap();
-        self.names.retain(|(_, seq)| *seq >= self.oldest);
     }
 
     async fn append(&mut self) {

@@ -127,3 +127,112 @@ async fn retention_by_age_works_on_a_log_that_was_just_made() {
     let trimmed = published.wait_for(|now| now.oldest >= Seq::new(3));
     tokio::time::timeout(Duration::from_secs(60), trimmed).await.expect("in time").expect("open");
 }
+
+#[tokio::test]
+async fn a_repeat_of_a_trimmed_event_gets_its_seq_also_after_a_restart() {
+    use crate::storage::local;
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        let slots = local::Options {
+            slot_bytes: 256 << 10,
+            min_free_bytes: 0,
+            ..local::Options::default()
+        };
+        let (engine, recovered) = local::open(dir.path(), slots).unwrap();
+        (EventLog::open(engine.clone(), recovered, options()).unwrap(), engine)
+    };
+    let named = |log: &EventLog, first: u64| {
+        let mut batch = log.batch();
+        for n in first..first + 500 {
+            batch.push(&event(&format!("id {n}"), "a", &"x".repeat(200))).unwrap();
+        }
+        batch
+    };
+    let dedup = || AppendOptions { dedup: true, ..AppendOptions::default() };
+    let (log, engine) = open();
+    for first in (0..3_000).step_by(500) {
+        log.append(named(&log, first), dedup()).await.unwrap();
+    }
+    while engine.status().unsealed_slots > 1 {
+        tokio::task::yield_now().await;
+    }
+    log.trim(Seq::new(3_001)).await.unwrap();
+    while engine.status().segments > 0 {
+        tokio::task::yield_now().await;
+    }
+    log.close().await.unwrap();
+    drop((log, engine));
+    let (log, _engine) = open();
+    for first in (0..3_000).step_by(500) {
+        let done = log.append(named(&log, first), dedup()).await.unwrap();
+        assert_eq!((done.stored, done.duplicates), (0, 500));
+        assert_eq!(done.last_event, Seq::new(first + 500));
+    }
+    log.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn slots_that_a_burst_took_are_given_back_before_events_go() {
+    use crate::storage::local;
+    let dir = tempfile::tempdir().unwrap();
+    let slot_bytes = 256 << 10;
+    let open = |retention| {
+        let slots = local::Options { slot_bytes, min_free_bytes: 0, ..local::Options::default() };
+        let (engine, recovered) = local::open(dir.path(), slots).unwrap();
+        (EventLog::open(engine.clone(), recovered, retaining(retention)).unwrap(), engine)
+    };
+    let (log, engine) = open(Retention::default());
+    // Sealing finds no directory while the burst lasts.
+    let (segments, aside) = (dir.path().join("segments"), dir.path().join("aside"));
+    std::fs::rename(&segments, &aside).unwrap();
+    std::fs::write(&segments, b"").unwrap();
+    while engine.status().unsealed_slots < 4 {
+        append(&log, 20).await;
+    }
+    std::fs::remove_file(&segments).unwrap();
+    std::fs::rename(&aside, &segments).unwrap();
+    while engine.status().unsealed_slots > 1 {
+        tokio::task::yield_now().await;
+    }
+    log.close().await.unwrap();
+    let head = log.bounds().head;
+    let max_bytes = engine.status().disk_bytes - slot_bytes;
+    drop((log, engine));
+    let (log, engine) = open(Retention { max_bytes: Some(max_bytes), ..Retention::default() });
+    while engine.status().disk_bytes > max_bytes {
+        log.enforce_retention_soon();
+        tokio::task::yield_now().await;
+    }
+    log.close().await.unwrap();
+    assert_eq!((log.bounds().oldest, log.bounds().head), (Seq::FIRST, head));
+}
+
+#[tokio::test]
+async fn a_panic_of_a_background_thread_is_seen_and_hangs_nobody() {
+    use crate::storage::fault::Faulty;
+    let faulty = Arc::new(Faulty::new(Arc::new(engine(memory::Options::default()))));
+    faulty.set_panicking(true);
+    let limits = Retention { max_events: Some(3), ..Retention::default() };
+    let log = EventLog::open(faulty.clone(), Recovered::default(), retaining(limits)).unwrap();
+    // Whoever needs the window of repeats hears that it cannot be had.
+    let mut batch = log.batch();
+    batch.push(&event("named", "a", "")).unwrap();
+    let dedup = AppendOptions { dedup: true, ..AppendOptions::default() };
+    assert!(log.append(batch, dedup).await.is_err());
+    assert!(log.status().trouble.unwrap().contains("panicked"));
+    // Retention goes on: it trims, and gives space back once that works again.
+    append(&log, 10).await;
+    oldest_becomes(&log, 8).await;
+    let trouble = |log: &EventLog| log.core().trouble.lock().unwrap().clone();
+    while trouble(&log).is_none() {
+        tokio::task::yield_now().await;
+    }
+    assert!(trouble(&log).unwrap().starts_with("giving back space: "));
+    faulty.set_panicking(false);
+    append(&log, 1).await;
+    oldest_becomes(&log, 9).await;
+    while trouble(&log).is_some() {
+        tokio::task::yield_now().await;
+    }
+    log.close().await.unwrap();
+}

@@ -3,18 +3,64 @@
 //! Must not know how requests reach it. Whether a request may be answered at all (its Host, its
 //! Origin) is decided before it comes here.
 
+pub(super) mod access;
+mod events;
+mod health;
 mod metrics;
+mod page;
+mod query;
+mod reads;
+mod sse;
+mod watch;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
+use http::{HeaderMap, Method, Response, StatusCode, header};
+use tonic::body::Body;
 
-use super::Shared;
+use super::{Shared, status};
 
 /// The paths that are not gRPC.
 pub(super) fn router(shared: &Arc<Shared>) -> Router {
     Router::new()
-        .route("/healthz", get(async || "ok\n"))
-        .route("/metrics", get(metrics::metrics).with_state(Arc::clone(shared)))
+        .route("/healthz", get(health::health))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::metrics))
+        .route("/v1/watch", get(watch::watch))
+        .route("/v1/events", post(events::store))
+        .route("/v1/events/{seq}", get(reads::event))
+        .route("/v1/log", get(reads::log))
+        .route("/v1/topics", get(reads::topics))
+        .merge(page::router())
+        .method_not_allowed_fallback(other_method)
+        .with_state(Arc::clone(shared))
+}
+
+/// A path that is there, and a method that it has not; the router adds the header `allow`.
+async fn other_method(method: Method) -> Response<Body> {
+    if method == Method::OPTIONS {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return response;
+    }
+    status::method_not_allowed(&method)
+}
+
+/// What answers to a path that nobody has.
+pub(super) fn not_found(path: &str) -> Response<Body> {
+    if path == "/v1" || path.starts_with("/v1/") {
+        return status::no_path(path);
+    }
+    let mut response = Response::new(Body::new("not found\n".to_owned()));
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
+}
+
+/// The content type without its parameters, in lower case.
+pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    Some(essence.to_ascii_lowercase()).filter(|essence| !essence.is_empty())
 }

@@ -22,6 +22,7 @@ pub fn all<F: Factory>() -> Vec<Case<F>> {
         ("an event larger than any block", large_event),
         ("state and deltas come back", state_and_deltas),
         ("fingerprints stop when told", fingerprints_stop),
+        ("fingerprints outlive a trim", fingerprints_outlive_a_trim),
         ("a trim point takes whole units", trim_point),
         ("a closed engine takes nothing", closed),
         ("a clean stop loses nothing", |f| reopened(f, Reopen::Clean)),
@@ -214,6 +215,31 @@ fn fingerprints_stop<F: Factory>(factory: &mut F) {
             let above = subject.events.iter().rev().filter(|e| e.seq >= from);
             let named = above.filter_map(|e| Some((e.seq, e.fingerprint?)));
             assert_eq!(found, named.take(stop_after).collect::<Vec<_>>());
+        }
+    }
+}
+
+fn fingerprints_outlive_a_trim<F: Factory>(factory: &mut F) {
+    let mut subject = Subject::new(factory);
+    for n in 0..5 {
+        subject.append(&[named("a.x", &format!("{n}")), sent("b", ""), named("c", "same")]);
+    }
+    for oldest in [1, 5, 9, 16] {
+        subject.trim(Seq::new(oldest));
+        for how in [None, Some(Reopen::Clean), Some(Reopen::Crash)] {
+            if let Some(how) = how {
+                subject.reopen(how);
+            }
+            subject.engine().reclaim().expect("reclaimed");
+            let mut found = Vec::new();
+            let mut visit = |seq: Seq, fingerprint| {
+                found.push((seq, fingerprint));
+                true
+            };
+            subject.engine().fingerprints(Seq::new(2), &mut visit).expect("fingerprints");
+            let above = subject.events.iter().rev().filter(|e| e.seq >= Seq::new(2));
+            let named = above.filter_map(|e| Some((e.seq, e.fingerprint?)));
+            assert_eq!(found, named.collect::<Vec<_>>(), "trimmed to {oldest}, {how:?}");
         }
     }
 }

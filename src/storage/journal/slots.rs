@@ -63,6 +63,26 @@ impl SlotSet {
         self.free.push(slot);
     }
 
+    /// A file that is not needed: one of more than `keep`, while another is free.
+    pub fn take_spare(&mut self, keep: usize) -> Option<FreeSlot> {
+        if self.files <= keep || self.free.len() < 2 {
+            return None;
+        }
+        self.files -= 1;
+        self.free.pop()
+    }
+
+    /// Takes it back: it is not to go after all.
+    pub fn keep_spare(&mut self, slot: FreeSlot) {
+        self.files += 1;
+        self.free.push(slot);
+    }
+
+    /// Whether a slot can be had without taking space.
+    pub fn has_free(&self) -> bool {
+        !self.free.is_empty()
+    }
+
     /// A free slot, allocated if need be.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::Path;
 
+use super::trimmed::TRIMMED_DIR;
 use super::{JOURNAL_DIR, LOCK_FILE, Options, QUARANTINE_DIR, SEGMENTS_DIR};
 use crate::record::{
     FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp,
@@ -17,8 +18,8 @@ use crate::storage::journal::{
 };
 use crate::storage::meta::{META_FILE, Meta};
 
-/// Slot files of a new log.
-const FIRST_SLOTS: usize = 2;
+/// Slot files of a new log, and the fewest that it is left with.
+pub(super) const FIRST_SLOTS: usize = 2;
 
 /// Takes the lock of a data directory; held until the file is dropped.
 pub(in crate::storage) fn take_lock(dir: &Path) -> Result<File, StoreError> {
@@ -146,7 +147,8 @@ fn check_sizes(options: &Options) -> Result<(), StoreError> {
 
 /// A directory that holds something else is left alone.
 pub(super) fn refuse_foreign(dir: &Path) -> Result<(), StoreError> {
-    let known = [JOURNAL_DIR, SEGMENTS_DIR, QUARANTINE_DIR, LOCK_FILE, META_FILE, "lost+found"];
+    let dirs = [JOURNAL_DIR, SEGMENTS_DIR, QUARANTINE_DIR, TRIMMED_DIR];
+    let known = [&dirs[..], &[LOCK_FILE, META_FILE, "lost+found"]].concat();
     let entries = std::fs::read_dir(dir).map_err(StoreError::io("list", dir))?;
     for entry in entries {
         let name = entry.map_err(StoreError::io("list", dir))?.file_name();

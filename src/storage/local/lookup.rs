@@ -1,11 +1,15 @@
 //! Questions other than "what comes next": by time, by topic, by fingerprint, by size.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
+use super::create::FIRST_SLOTS;
+use super::trimmed::{Run, Trimmed};
 use super::{LocalEngine, View, lock};
-use crate::record::{Event, Events, Facts, Fingerprint, Seq, Timestamp};
+use crate::record::{Event, Events, Facts, Fingerprint, FingerprintKey, Seq, Timestamp};
 use crate::storage::journal::Slot;
+use crate::storage::segment::{Lease, Segment};
 use crate::storage::{Damage, StoreError, TopicStats};
 
 type Topics = BTreeMap<Arc<str>, TopicStats>;
@@ -19,6 +23,25 @@ struct Summary {
     /// Counted below this seq.
     upto: Seq,
     topics: Topics,
+}
+
+/// Where named events are known from.
+enum Part<'a> {
+    Segment(&'a Lease),
+    /// From this seq on; what is before is sealed.
+    Slot(&'a Slot, Seq),
+    Run(Run),
+}
+
+impl Part<'_> {
+    /// First seq, and the one after the last.
+    fn range(&self) -> (Seq, Seq) {
+        match self {
+            Part::Segment(lease) => (lease.first(), lease.end()),
+            Part::Slot(slot, first) => (*first, slot.end()),
+            Part::Run(run) => (run.first, run.end),
+        }
+    }
 }
 
 impl LocalEngine {
@@ -110,36 +133,68 @@ impl LocalEngine {
             Ok((view.clone(), leases?))
         })?;
         let sealed = view.sealed_end().unwrap_or(Seq::FIRST);
-        let from = from.max(self.current_bounds().oldest);
-        for slot in view.slots.iter().rev() {
-            let mut found = Vec::new();
-            each_event(slot, from.max(sealed), slot.end(), |facts, event| {
-                if facts.has_client_id {
-                    let part = event.get(..facts.client_len).unwrap_or(event);
-                    found.push((facts.seq, self.key.fingerprint(part)));
+        let mut parts: Vec<Part<'_>> = leases.iter().map(Part::Segment).collect();
+        parts.extend(view.slots.iter().map(|slot| Part::Slot(slot, slot.first().max(sealed))));
+        // After the view: what leaves it is among these by then, perhaps in both.
+        parts.extend(self.trimmed.runs().into_iter().map(Part::Run));
+        parts.sort_by_key(|part| (part.range().1, part.range().0));
+        let mut below = Seq::MAX;
+        for part in parts.iter().rev().take_while(|part| part.range().1 > from) {
+            let mut visit_once = |seq: Seq, fingerprint| seq >= below || visit(seq, fingerprint);
+            let goes_on = match part {
+                Part::Segment(lease) => lease.fingerprints(from, &mut visit_once)?,
+                Part::Slot(slot, first) => {
+                    let named = named_events(slot, from.max(*first), &self.key)?;
+                    named.into_iter().rev().all(|(seq, found)| visit_once(seq, found))
                 }
-            })?;
-            if found.into_iter().rev().any(|(seq, fingerprint)| !visit(seq, fingerprint)) {
+                Part::Run(run) => self.trimmed.visit(run, from, &mut visit_once)?,
+            };
+            if !goes_on {
                 return Ok(());
             }
-        }
-        for lease in leases.iter().rev() {
-            if !lease.fingerprints(from, visit)? || lease.first() <= from {
-                return Ok(());
-            }
+            below = below.min(part.range().0);
         }
         Ok(())
+    }
+
+    /// Keeps what is known of a segment that is trimmed, before it leaves the view.
+    pub(super) fn keep_trimmed_segment(&self, segment: &Segment) {
+        let mut named = Vec::new();
+        let read = segment.fingerprints(Seq::ZERO, &mut |seq, fingerprint| {
+            named.push((seq, fingerprint));
+            true
+        });
+        named.reverse();
+        self.trimmed.keep(segment.first(), segment.end(), read.map(|_| named));
+    }
+
+    /// Keeps what is known of a slot whose events are all trimmed, of those that are not sealed.
+    pub(super) fn keep_trimmed_slot(&self, slot: &Slot) {
+        let sealed = self.view().sealed_end().unwrap_or(Seq::FIRST);
+        keep_slot(&self.trimmed, slot, sealed, &self.key);
     }
 
     pub(super) fn find_trim_point(&self, bytes: u64, limit: Seq) -> Seq {
         let mut freed = 0;
         let mut point = self.current_bounds().oldest;
-        for segment in &self.view().segments {
+        let view = self.view();
+        for segment in &view.segments {
             if freed >= bytes || segment.end() > limit {
                 break;
             }
             freed += segment.disk_bytes();
             point = point.max(segment.end());
+        }
+        // Then slots that wait to be sealed; the active one, and one more, the log always has.
+        let files = self.work.slot_files.load(Ordering::Relaxed);
+        let spare = files.saturating_sub(FIRST_SLOTS as u64) as usize;
+        let full = view.slots.len().saturating_sub(1);
+        for slot in &view.slots[..full.min(spare)] {
+            if freed >= bytes || slot.end() > limit {
+                break;
+            }
+            freed += self.options.slot_bytes;
+            point = point.max(slot.end());
         }
         point
     }
@@ -151,6 +206,28 @@ fn add(all: &mut Topics, topic: &Arc<str>, stats: TopicStats) {
     if stats.last_seq >= sum.last_seq {
         (sum.last_seq, sum.last_at) = (stats.last_seq, stats.last_at);
     }
+}
+
+/// As [`LocalEngine::keep_trimmed_slot`].
+pub(super) fn keep_slot(trimmed: &Trimmed, slot: &Slot, sealed: Seq, key: &FingerprintKey) {
+    let first = slot.first().max(sealed);
+    trimmed.keep(first, slot.end(), named_events(slot, first, key));
+}
+
+/// The events of a slot from `from` on that their senders named, in order.
+fn named_events(
+    slot: &Slot,
+    from: Seq,
+    key: &FingerprintKey,
+) -> Result<Vec<(Seq, Fingerprint)>, StoreError> {
+    let mut found = Vec::new();
+    each_event(slot, from, slot.end(), |facts, event| {
+        if facts.has_client_id {
+            let part = event.get(..facts.client_len).unwrap_or(event);
+            found.push((facts.seq, key.fingerprint(part)));
+        }
+    })?;
+    Ok(found)
 }
 
 /// Goes on counting where the summary ends.

@@ -15,9 +15,11 @@ mod create;
 mod lookup;
 mod open;
 mod read;
+mod release;
 mod seal;
 mod survey;
 mod threads;
+mod trimmed;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,6 +31,7 @@ use std::time::Duration;
 pub use create::create_with;
 pub(in crate::storage) use create::take_lock;
 pub use survey::{Survey, SurveyedSlot, survey};
+pub use trimmed::verify_trimmed;
 
 use super::disk::Disk;
 use super::journal::{Journal, JournalOptions, Slot};
@@ -63,6 +66,9 @@ pub struct Options {
     pub open_bytes: u64,
     /// Sealed databases that may stay open.
     pub open_segments: usize,
+    /// Named events that are still known as such when they are trimmed, over a restart too: the window
+    /// of repeats. 20 bytes on disk each.
+    pub kept_fingerprints: usize,
     /// File operations; real, but in tests.
     pub disk: Disk,
 }
@@ -80,6 +86,7 @@ impl Default for Options {
             seal_timeout: Duration::from_secs(60),
             open_bytes: 64 << 20,
             open_segments: 64,
+            kept_fingerprints: 1_000_000,
             disk: Disk::real(),
         }
     }
@@ -138,6 +145,8 @@ pub struct LocalEngine {
     /// Directories that are moved away and can be deleted.
     trash: Mutex<Vec<PathBuf>>,
     work: Arc<Work>,
+    /// What is known of trimmed events.
+    trimmed: trimmed::Trimmed,
     summaries: lookup::Summaries,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Keeps the lock for as long as the engine lives.
@@ -330,6 +339,10 @@ impl Engine for LocalEngine {
 
     fn reclaim(&self) -> Result<(), StoreError> {
         self.reclaim_space()
+    }
+
+    fn release(&self, bytes: u64) -> Result<u64, StoreError> {
+        self.release_spare_slots(bytes)
     }
 
     fn status(&self) -> StoreStatus {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::create::{create, refuse_foreign, take_lock};
 use super::seal::Sealer;
 use super::survey::{Survey, SurveyedSlot, survey};
+use super::trimmed::Trimmed;
 use super::{
     JOURNAL_DIR, LocalEngine, Options, QUARANTINE_DIR, SEGMENTS_DIR, View, Work, lock, lookup,
 };
@@ -96,6 +97,13 @@ impl Opening {
             max_bytes: self.options.open_bytes,
             ..segment::CacheOptions::default()
         });
+        let keep = self.options.kept_fingerprints;
+        let trimmed = Trimmed::open(&self.dir, &disk, self.meta.log, keep)?;
+        let sealed = segments.last().map_or(Seq::FIRST, |last| last.end());
+        for slot in std::mem::take(&mut self.found.trimmed) {
+            self.found.free.push(slot.path.clone());
+            lookup::keep_slot(&trimmed, &self.as_slot(slot, &disk)?, sealed, &self.meta.key);
+        }
         let mut slots = Vec::new();
         for slot in std::mem::take(&mut self.found.slots) {
             slots.push(Arc::new(self.as_slot(slot, &disk)?));
@@ -117,7 +125,11 @@ impl Opening {
         // also through one without events.
         let is_needed = |slot: &Arc<Slot>| slot.end() > sealed && slot.end() > slot.first();
         let needed = view.slots.iter().position(is_needed).unwrap_or(view.slots.len());
-        let retired = view.slots.drain(..needed).collect();
+        let sealed = view.sealed_end().unwrap_or(Seq::FIRST);
+        let retired: Vec<_> = view.slots.drain(..needed).collect();
+        for slot in &retired {
+            lookup::keep_slot(&trimmed, slot, sealed, &self.meta.key);
+        }
         view.slots.push(Arc::clone(journal.active()));
         let bounds =
             Bounds { oldest, head: next.prev(), generations: self.meta.generations.clone() };
@@ -135,6 +147,7 @@ impl Opening {
             discarded: Mutex::new(superseded),
             trash: Mutex::new(Vec::new()),
             work: Arc::new(Work::default()),
+            trimmed,
             summaries: lookup::Summaries::default(),
             threads: Mutex::new(Vec::new()),
             options: self.options,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{LocalEngine, Options, Trouble, lock};
-use crate::record::{Seq, Timestamp};
+use crate::record::Seq;
 use crate::storage::journal::{Journal, Slot, chain, sealing_bytes};
 use crate::storage::meta::{CleanStop, Meta};
 use crate::storage::segment::{self, BuildSpec, Cache, Lease, Progress, Segment, Source};
@@ -140,7 +140,7 @@ impl LocalEngine {
             }
             let view = self.view();
             if view.slots.len() < 2 {
-                if !self.roll_if_old()? {
+                if !self.roll_if_due()? {
                     return Ok(());
                 }
                 continue;
@@ -150,6 +150,8 @@ impl LocalEngine {
             drop(view);
             if slot.end() > done && slot.end() > slot.first() {
                 self.seal_slot(&slot, slot.end())?;
+            } else {
+                self.keep_trimmed_slot(&slot);
             }
             self.change_view(|view| view.slots.retain(|other| !Arc::ptr_eq(other, &slot)));
             lock(&self.retired).push(slot);
@@ -192,21 +194,6 @@ impl LocalEngine {
         Ok(())
     }
 
-    /// An idle log is sealed too, once its events are old.
-    fn roll_if_old(&self) -> Result<bool, StoreError> {
-        let mut journal = lock(&self.journal);
-        let active = Arc::clone(journal.active());
-        let age_limit = Timestamp::now().before(self.options.seal_after);
-        let is_old = active.end() > active.first() && active.header().created_at <= age_limit;
-        if !is_old || journal.broken().is_some() || !journal.slots().can_take() {
-            return Ok(false);
-        }
-        journal.roll(None).map_err(|failure| failure.into_error())?;
-        let next = Arc::clone(journal.active());
-        self.change_view(|view| view.slots.push(next));
-        Ok(true)
-    }
-
     /// Drops segments below the trim mark from the view; their directories go when nobody reads.
     pub(super) fn reclaim_space(&self) -> Result<(), StoreError> {
         self.drop_trimmed();
@@ -224,29 +211,33 @@ impl LocalEngine {
     /// Slots below the trim mark, oldest first, wait for their last reader.
     fn retire_trimmed(&self) {
         let oldest = self.current_bounds().oldest;
-        self.change_view(|view| {
-            let last = view.slots.len().saturating_sub(1);
-            let full = &view.slots[..last];
-            let trimmed = full.iter().position(|slot| slot.end() > oldest).unwrap_or(last);
-            lock(&self.retired).extend(view.slots.drain(..trimmed));
-        });
+        let mut slots = self.view().slots.clone();
+        slots.pop();
+        slots.truncate(slots.iter().position(|slot| slot.end() > oldest).unwrap_or(slots.len()));
+        for slot in slots {
+            self.keep_trimmed_slot(&slot);
+            self.change_view(|view| view.slots.retain(|other| !Arc::ptr_eq(other, &slot)));
+            lock(&self.retired).push(slot);
+        }
     }
 
-    fn drop_trimmed(&self) {
+    pub(super) fn drop_trimmed(&self) {
         let oldest = self.current_bounds().oldest;
-        if self.view().segments.first().is_none_or(|segment| segment.end() > oldest) {
-            return;
-        }
+        let view = self.view();
+        let count = view.segments.partition_point(|segment| segment.end() <= oldest);
+        let Some(end) = view.segments[..count].last().map(|segment| segment.end()) else { return };
+        view.segments[..count].iter().for_each(|segment| self.keep_trimmed_segment(segment));
+        drop(view);
         let mut gone = Vec::new();
         self.change_view(|view| {
-            let keep = view.segments.partition_point(|segment| segment.end() <= oldest);
+            let keep = view.segments.partition_point(|segment| segment.end() <= end);
             gone = view.segments.drain(..keep).collect();
         });
         lock(&self.discarded).extend(gone);
     }
 
     /// Renames discarded segments that nobody reads, oldest first; deleting comes later.
-    fn move_discarded(&self) -> Result<(), StoreError> {
+    pub(super) fn move_discarded(&self) -> Result<(), StoreError> {
         let mut discarded = lock(&self.discarded);
         let mut failure = None;
         for segment in std::mem::take(&mut *discarded) {

@@ -46,6 +46,9 @@ pub struct Survey {
     pub superseded: Vec<Arc<Segment>>,
     /// Slots that hold events or state that the log needs, in order.
     pub slots: Vec<SurveyedSlot>,
+    /// Slots before these whose events are all trimmed, and never were sealed: nothing of them is
+    /// readable, but repeats of them are told. In order; as many as are still there.
+    pub trimmed: Vec<SurveyedSlot>,
     /// Slot files that hold nothing the log needs.
     pub free: Vec<PathBuf>,
     /// A slot that was begun and whose first write did not survive: its file and what may be kept.
@@ -205,6 +208,7 @@ impl<'a> Pass<'a> {
             segments: Vec::new(),
             superseded: Vec::new(),
             slots: Vec::new(),
+            trimmed: Vec::new(),
             free: Vec::new(),
             unbegun: None,
             last_number: 0,
@@ -255,7 +259,8 @@ impl<'a> Pass<'a> {
     fn whole_slots(self) -> Vec<SurveyedSlot> {
         let has_ended =
             |slot: &SurveyedSlot| slot.known_end.is_some() && slot.scan.damage.is_empty();
-        self.whole.into_iter().chain(self.found.slots).filter(has_ended).collect()
+        let found = self.found.trimmed.into_iter().chain(self.found.slots);
+        self.whole.into_iter().chain(found).filter(has_ended).collect()
     }
 
     /// Something that counts only if nothing moved meanwhile.
@@ -335,8 +340,35 @@ impl<'a> Pass<'a> {
             let Some(slot) = self.scan(path, header, Some(end))? else { return Ok(false) };
             self.take_slot(slot);
         }
+        if !self.follow_trimmed(&mut used, wanted)? {
+            return Ok(false);
+        }
         self.found.slots.reverse();
         self.found.free.extend(used.into_iter().map(|(path, _)| path));
+        Ok(true)
+    }
+
+    /// Goes on to slots that are trimmed. They may be in use again, and no damage of theirs counts.
+    fn follow_trimmed(
+        &mut self,
+        used: &mut Vec<(PathBuf, SlotHeader)>,
+        mut wanted: Previous,
+    ) -> Result<bool, StoreError> {
+        let sealed = self.found.sealed_end();
+        let mut first = self.found.slots.last().map_or(Seq::ZERO, |slot| slot.header.first);
+        while first > sealed {
+            let at = used.iter().position(|(_, header)| is_previous(header, &wanted));
+            let Some(at) = at else { break };
+            let (path, header) = used[at].clone();
+            let end = wanted.end;
+            (wanted, first) = (header.previous, header.first);
+            let Some(slot) = self.scan(path, header, Some(end))? else { return Ok(false) };
+            if !slot.scan.damage.is_empty() {
+                break;
+            }
+            used.swap_remove(at);
+            self.found.trimmed.insert(0, slot);
+        }
         Ok(true)
     }
 

@@ -2,6 +2,8 @@ mod beside;
 mod hanging;
 mod proof;
 mod regressions;
+mod releasing;
+mod trimmed;
 
 use std::path::Path;
 use std::sync::mpsc;

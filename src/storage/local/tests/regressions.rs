@@ -2,12 +2,12 @@
 
 use super::*;
 
-fn block_segments(dir: &Path) {
+pub(super) fn block_segments(dir: &Path) {
     std::fs::rename(dir.join("segments"), dir.join("aside")).unwrap();
     std::fs::write(dir.join("segments"), b"").unwrap();
 }
 
-fn unblock_segments(dir: &Path) {
+pub(super) fn unblock_segments(dir: &Path) {
     std::fs::remove_file(dir.join("segments")).unwrap();
     std::fs::rename(dir.join("aside"), dir.join("segments")).unwrap();
 }

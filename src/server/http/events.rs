@@ -1,0 +1,225 @@
+//! `POST /v1/events`: events in, one JSON object or one a line, stored as `UploadEvents` stores
+//! them: durable as they arrive, what came before a bad one stays.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use bytes::{Buf, Bytes, BytesMut};
+use futures_core::Stream;
+use http::{HeaderMap, Response, header};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::metadata::MetadataMap;
+
+use super::query::Query;
+use super::reads::json_body;
+use crate::eventlog::{AppendOptions, Batch};
+use crate::record::json::EventJson;
+use crate::server::status::{self, Failure};
+use crate::server::upload::{self, Source};
+use crate::server::{Shared, deadline, http::media_type};
+use crate::wire::json;
+
+const TAKEN: &str = "application/json (one event) or application/x-ndjson (one a line)";
+/// Frames without an event that one poll goes through before it lets others run.
+const FRAMES_PER_POLL: u32 = 16;
+/// What is read and thrown away of a body that was refused, so that its sender comes to read why:
+/// a connection that is closed over unread bytes may take the answer with it.
+const DRAIN_BYTES: usize = 16 << 20;
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+/// Stores what the body says.
+pub(super) async fn store(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let is_single = match media_type(&head.headers).as_deref() {
+        Some("application/json") => true,
+        Some("application/x-ndjson") => false,
+        other => return status::unsupported_media_type(other.unwrap_or_default(), TAKEN),
+    };
+    if let Some(encoding) = encoding(&head.headers) {
+        return status::encoded_body(&encoding);
+    }
+    if let Err(failure) = Query::read(head.uri.query(), &[]) {
+        return status::respond(&failure.into());
+    }
+    let options = &shared.options;
+    let mut extensions = head.extensions;
+    if is_single {
+        // One event is a call with one answer; lines may come for ever.
+        extensions.insert(deadline::within(options.unary_deadline));
+    }
+    let lines = Lines::new(Body::new(body), is_single, options.message_bytes);
+    let metadata = MetadataMap::from_headers(head.headers);
+    let request = tonic::Request::from_parts(metadata, extensions, lines);
+    match upload::upload_from(&shared, request, Json { limit: options.message_bytes }).await {
+        Ok(result) => json_body(json::upload_result(&result)),
+        Err(status) => status::respond(&status),
+    }
+}
+
+fn encoding(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_ENCODING)?;
+    (value != "identity").then(|| String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
+/// One line, or a body that is one event.
+struct Line {
+    number: u64,
+    text: Text,
+}
+
+enum Text {
+    Whole(Bytes),
+    /// Over the limit, by so much as came of it.
+    TooLong(usize),
+}
+
+/// Lines as events.
+struct Json {
+    limit: usize,
+}
+
+impl Source for Json {
+    type Message = Line;
+
+    fn options(&self) -> AppendOptions {
+        AppendOptions { dedup: true, expected_head: None, atomic: false }
+    }
+
+    fn take(&mut self, line: Line, batch: &mut Batch) -> Result<(), Failure> {
+        let taken = match &line.text {
+            Text::TooLong(len) => Err(status::over_limit("message_bytes", self.limit, *len)),
+            Text::Whole(text) => {
+                EventJson::parse(text).map_err(|error| status::malformed_json(&error)).and_then(
+                    |json| batch.push(&json.event()).map_err(|error| status::invalid_event(&error)),
+                )
+            }
+        };
+        taken.map_err(|failure| failure.with("line", line.number))
+    }
+}
+
+/// A body as lines.
+struct Lines {
+    body: Option<Body>,
+    /// What came and is not read yet.
+    buffer: BytesMut,
+    /// Of it, what is known to hold no line end.
+    scanned: usize,
+    /// The whole body is one event.
+    is_single: bool,
+    limit: usize,
+    /// The number of the last line.
+    line: u64,
+}
+
+impl Lines {
+    fn new(body: Body, is_single: bool, limit: usize) -> Self {
+        let buffer = BytesMut::new();
+        Lines { body: Some(body), buffer, scanned: 0, is_single, limit, line: 0 }
+    }
+
+    /// The next line that is whole; at the end of the body also one without its end.
+    fn next_line(&mut self) -> Option<Text> {
+        let end = if self.is_single {
+            None
+        } else {
+            self.buffer[self.scanned..].iter().position(|&byte| byte == b'\n')
+        };
+        let len = end.map_or(self.buffer.len(), |end| self.scanned + end);
+        if len > self.limit {
+            self.line += 1;
+            return Some(Text::TooLong(len));
+        }
+        let text = match end {
+            Some(_) => {
+                let text = self.buffer.split_to(len).freeze();
+                self.buffer.advance(1);
+                text
+            }
+            // Nothing at all is no line, but still one body.
+            None if self.body.is_none() && (len > 0 || self.is_single && self.line == 0) => {
+                self.buffer.split().freeze()
+            }
+            None => {
+                self.scanned = len;
+                return None;
+            }
+        };
+        self.scanned = 0;
+        self.line += 1;
+        // The byte order mark that some editors put first.
+        Some(Text::Whole(match text.strip_prefix(b"\xef\xbb\xbf") {
+            Some(rest) if self.line == 1 => text.slice_ref(rest),
+            _ => text,
+        }))
+    }
+
+    fn is_blank(&self, text: &Text) -> bool {
+        match text {
+            Text::Whole(text) => !self.is_single && text.iter().all(u8::is_ascii_whitespace),
+            Text::TooLong(_) => false,
+        }
+    }
+}
+
+impl Stream for Lines {
+    type Item = Result<Line, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let mut frames = 0;
+        loop {
+            while let Some(text) = this.next_line() {
+                if !this.is_blank(&text) {
+                    return Poll::Ready(Some(Ok(Line { number: this.line, text })));
+                }
+            }
+            let Some(body) = &mut this.body else { return Poll::Ready(None) };
+            frames += 1;
+            if frames > FRAMES_PER_POLL {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match std::task::ready!(Pin::new(body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        this.buffer.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(error)) => {
+                    this.body = None;
+                    // Half a line is no event.
+                    this.buffer.clear();
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => this.body = None,
+            }
+        }
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        if let Some(body) = self.body.take()
+            && !body.is_end_stream()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(tokio::time::timeout(DRAIN_TIME, drain(body)));
+        }
+    }
+}
+
+async fn drain(mut body: Body) {
+    let mut drained = 0;
+    while drained < DRAIN_BYTES
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        drained += frame.data_ref().map_or(0, Bytes::len);
+    }
+}

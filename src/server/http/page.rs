@@ -1,0 +1,250 @@
+//! The live page: the files of `web/`, built in.
+//!
+//! Must not know the log: the page asks for all it shows over the same paths as everyone. Files lie
+//! below a path that carries the hash of all of them, so a browser may keep them for ever, and a
+//! module's relative imports stay within one version. The document itself is asked for each time.
+
+use std::sync::LazyLock;
+
+use axum::Router;
+use axum::extract::Path;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::header::{REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use xxhash_rust::xxh3::Xxh3;
+
+/// No source but this server, no inline script or style, in nobody's frame.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+    img-src 'self' data:; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Where the document says that the files lie.
+const PLACEHOLDER: &str = "{{assets}}";
+
+const INDEX: &str = include_str!("../../../web/index.html");
+
+macro_rules! files {
+    ($($path:literal),* $(,)?) => {
+        /// Path below `web/`, content.
+        const FILES: &[(&str, &[u8])] = &[$(($path, include_bytes!(concat!("../../../web/", $path)))),*];
+    };
+}
+
+files![
+    "icon.svg",
+    "js/api.js",
+    "js/app.js",
+    "js/charts.js",
+    "js/chat.js",
+    "js/detail.js",
+    "js/dom.js",
+    "js/hub.js",
+    "js/json.js",
+    "js/link.js",
+    "js/metrics.js",
+    "js/pattern.js",
+    "js/publish.js",
+    "js/sampler.js",
+    "js/sse.js",
+    "js/stream.js",
+    "js/tail.js",
+    "js/tree.js",
+    "js/worker.js",
+    "style.css",
+    "vendor/uplot/LICENSE",
+    "vendor/uplot/uPlot.esm.js",
+    "vendor/uplot/uPlot.min.css",
+];
+
+/// The document, and the hash that its files go by.
+struct Page {
+    version: String,
+    index: Bytes,
+    index_tag: String,
+}
+
+static PAGE: LazyLock<Page> = LazyLock::new(|| {
+    let mut all = Xxh3::new();
+    for (path, content) in FILES {
+        all.update(path.as_bytes());
+        all.update(&content.len().to_le_bytes());
+        all.update(content);
+    }
+    let version = format!("{:016x}", all.digest());
+    let index = INDEX.replace(PLACEHOLDER, &format!("/page/{version}"));
+    let mut hash = Xxh3::new();
+    hash.update(index.as_bytes());
+    let index_tag = format!("\"{:016x}\"", hash.digest());
+    Page { version, index: index.into(), index_tag }
+});
+
+/// `/` and what it needs.
+pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    Router::new().route("/", get(index)).route("/page/{version}/{*path}", get(file))
+}
+
+async fn index(headers: HeaderMap) -> Response {
+    let page = &*PAGE;
+    answer(&headers, "index.html", page.index.clone(), &page.index_tag, "no-cache")
+}
+
+async fn file(Path((version, path)): Path<(String, String)>, headers: HeaderMap) -> Response {
+    let found = FILES.iter().find(|(name, _)| *name == path);
+    // Another version's file under this one's name would be kept for ever.
+    let (true, Some((name, content))) = (version == PAGE.version, found) else {
+        return (StatusCode::NOT_FOUND, [(CACHE_CONTROL, "no-store")]).into_response();
+    };
+    let tag = format!("\"{version}\"");
+    let kept = "public, max-age=31536000, immutable";
+    answer(&headers, name, Bytes::from_static(content), &tag, kept)
+}
+
+fn answer(
+    asked: &HeaderMap,
+    name: &str,
+    content: Bytes,
+    tag: &str,
+    kept: &'static str,
+) -> Response {
+    let mut response = if is_current(asked, tag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        ([(CONTENT_TYPE, content_type(name))], content).into_response()
+    };
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(kept));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    if let Ok(tag) = HeaderValue::from_str(tag) {
+        headers.insert(ETAG, tag);
+    }
+    response
+}
+
+fn is_current(asked: &HeaderMap, tag: &str) -> bool {
+    let known = asked.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or("");
+    known.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)
+}
+
+fn content_type(name: &str) -> &'static str {
+    match name.rsplit_once('.').map(|(_, extension)| extension) {
+        Some("html") => "text/html; charset=utf-8",
+        Some("js") => "text/javascript; charset=utf-8",
+        Some("css") => "text/css; charset=utf-8",
+        Some("svg") => "image/svg+xml",
+        _ => "text/plain; charset=utf-8",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use tower::ServiceExt;
+
+    use super::*;
+
+    fn read(dir: &std::path::Path, below: &str, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = format!("{below}{}", path.file_name().unwrap().to_str().unwrap());
+            if path.is_dir() {
+                read(&path, &format!("{name}/"), found);
+            } else {
+                found.insert(name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_file_of_the_page_is_built_in() {
+        let web = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("web");
+        let mut there = BTreeSet::new();
+        read(&web, "", &mut there);
+        // The document has its own place; the others are for whoever works on it.
+        for name in ["index.html", "vendor/README.md", "vendor/update.sh", "vendor/uplot/VERSION"] {
+            assert!(there.remove(name), "{name}");
+        }
+        let built_in: BTreeSet<String> = FILES.iter().map(|(path, _)| (*path).to_owned()).collect();
+        assert_eq!(built_in, there);
+    }
+
+    #[test]
+    fn the_document_has_nothing_inline_and_asks_only_for_what_is_there() {
+        let index = std::str::from_utf8(&PAGE.index).unwrap();
+        assert!(!index.contains("{{"), "an unfilled placeholder");
+        assert!(!index.contains("style=") && !index.contains("<style"), "inline style");
+        assert!(!index.contains(" on"), "an inline handler: {index}");
+        let base = format!("/page/{}/", PAGE.version);
+        let mut asked = 0;
+        for part in index.split(&base).skip(1) {
+            let path = part.split('"').next().unwrap();
+            assert!(FILES.iter().any(|(name, _)| *name == path), "{path}");
+            asked += 1;
+        }
+        assert!(asked >= 4, "the document asks for {asked} files");
+        for attribute in ["src=\"", "href=\""] {
+            for part in index.split(attribute).skip(1) {
+                assert!(part.starts_with(&base) || part.starts_with('#'), "{}", &part[..40]);
+            }
+        }
+    }
+
+    #[test]
+    fn scripts_never_make_markup_of_text() {
+        for (path, content) in FILES.iter().filter(|(path, _)| path.starts_with("js/")) {
+            let text = std::str::from_utf8(content).unwrap();
+            for word in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("]
+            {
+                assert!(!text.contains(word), "{path}: {word}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_of_another_version_is_not_found_and_not_kept() {
+        let wrong = Path(("0000000000000000".to_owned(), "js/app.js".to_owned()));
+        let response = file(wrong, HeaderMap::new()).await;
+        assert_eq!(response.status(), StatusCode::NOT_FOUND);
+        assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
+    }
+
+    async fn get_status(path: &str) -> StatusCode {
+        let request = http::Request::get(path).body(axum::body::Body::empty()).unwrap();
+        router::<()>().oneshot(request).await.unwrap().status()
+    }
+
+    #[tokio::test]
+    async fn every_file_is_found_at_its_path() {
+        assert_eq!(get_status("/").await, StatusCode::OK);
+        for (name, _) in FILES {
+            let path = format!("/page/{}/{name}", PAGE.version);
+            assert_eq!(get_status(&path).await, StatusCode::OK, "{path}");
+        }
+        for path in ["/page", "/page/../Cargo.toml", "/js/app.js"] {
+            assert_eq!(get_status(path).await, StatusCode::NOT_FOUND, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn files_are_kept_for_ever_and_the_document_is_asked_for() {
+        let path = Path((PAGE.version.clone(), "js/app.js".to_owned()));
+        let response = file(path, HeaderMap::new()).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()[CONTENT_TYPE], "text/javascript; charset=utf-8");
+        assert_eq!(response.headers()[CACHE_CONTROL], "public, max-age=31536000, immutable");
+        assert_eq!(response.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff");
+        assert_eq!(response.headers()[CONTENT_SECURITY_POLICY], POLICY);
+
+        let first = index(HeaderMap::new()).await;
+        assert_eq!(first.headers()[CACHE_CONTROL], "no-cache");
+        let mut known = HeaderMap::new();
+        known.insert(IF_NONE_MATCH, first.headers()[ETAG].clone());
+        assert_eq!(index(known).await.status(), StatusCode::NOT_MODIFIED);
+    }
+}

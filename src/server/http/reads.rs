@@ -1,0 +1,96 @@
+//! `GET /v1/log`, `/v1/topics` and `/v1/events/{seq}`: the unary calls that only read, as JSON.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, RawQuery, State};
+use http::{HeaderValue, Response, header};
+use tokio::time::timeout;
+use tonic::Status;
+use tonic::body::Body;
+
+use super::query::Query;
+use crate::record::Event;
+use crate::record::json::write_event;
+use crate::server::status::{self, Failure};
+use crate::server::{Shared, unary};
+use crate::wire::{feed_v1 as pb, json};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// `GET /v1/log`.
+pub(super) async fn log(
+    State(shared): State<Arc<Shared>>,
+    RawQuery(query): RawQuery,
+) -> Response<Body> {
+    answer(&shared, async {
+        Query::read(query.as_deref(), &[])?;
+        Ok(json::log_status(&unary::get_log(&shared).await?))
+    })
+    .await
+}
+
+/// `GET /v1/topics`.
+pub(super) async fn topics(
+    State(shared): State<Arc<Shared>>,
+    RawQuery(query): RawQuery,
+) -> Response<Body> {
+    answer(&shared, async {
+        let query = Query::read(query.as_deref(), &["prefix", "page_size", "page_token"])?;
+        let request = pb::ListTopicsRequest {
+            prefix: query.one("prefix")?.unwrap_or_default().to_owned(),
+            page_size: query.number("page_size")?.unwrap_or_default(),
+            page_token: query.one("page_token")?.unwrap_or_default().to_owned(),
+        };
+        Ok(json::topics(&unary::list_topics(&shared, request).await?))
+    })
+    .await
+}
+
+/// `GET /v1/events/{seq}`; a cursor in place of the seq is checked.
+pub(super) async fn event(
+    State(shared): State<Arc<Shared>>,
+    Path(which): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Response<Body> {
+    use pb::get_event_request::By;
+    answer(&shared, async {
+        Query::read(query.as_deref(), &[])?;
+        let is_seq = which.bytes().all(|c| c.is_ascii_digit());
+        let by = if is_seq {
+            let seq = which.parse().map_err(|_| status::bad_field("seq", "is too large"))?;
+            By::Seq(seq)
+        } else {
+            By::Cursor(which)
+        };
+        let request = pb::GetEventRequest { by: Some(by) };
+        let encoded = unary::get_event(&shared, request).await?.0;
+        let event = Event::parse(&encoded).map_err(|error| status::defect(error.what()))?;
+        let mut out = Vec::with_capacity(encoded.len() * 2);
+        write_event(&mut out, &event);
+        Ok(out)
+    })
+    .await
+}
+
+/// Bounds the work and makes an answer of what comes of it.
+async fn answer(
+    shared: &Shared,
+    work: impl Future<Output = Result<Vec<u8>, Failure>>,
+) -> Response<Body> {
+    let result = match timeout(shared.options.unary_deadline, work).await {
+        Ok(result) => result,
+        Err(_) => Err(status::deadline()),
+    };
+    match result {
+        Ok(json) => json_body(json),
+        Err(failure) => status::respond(&Status::from(failure)),
+    }
+}
+
+/// One JSON object as an answer.
+pub(super) fn json_body(mut json: Vec<u8>) -> Response<Body> {
+    json.push(b'\n');
+    let mut response = Response::new(Body::new(http_body_util::Full::from(json)));
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response
+}

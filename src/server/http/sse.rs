@@ -1,0 +1,188 @@
+//! A watch written as server-sent events: `id:` is the cursor, `data:` the event as JSON.
+//!
+//! Nothing is queued: the watch is asked for more when the socket has room, so a slow reader holds
+//! back its own watch and nothing else. Invariant: the id that a client has is always one from
+//! which a watch goes on exactly, or one that says that there is nothing to go on with.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_core::Stream;
+use http::{HeaderValue, Response, header};
+use http_body::Frame;
+use tonic::body::Body;
+use tonic::{Code, Status};
+
+use crate::record::json::{Object, write_event, write_marker};
+use crate::record::{Event, EventError, Marker, MarkerKind};
+use crate::server::status;
+use crate::server::watch::{CURSOR, WatchStream};
+
+/// What the id of a stream's last frame begins with when the stream has ended for good: a browser
+/// that comes back with it is told so, and stops.
+pub(super) const END: &str = "end:";
+
+/// What is written before it is handed to the connection, while more is ready.
+const FRAME_BYTES: usize = 32 << 10;
+
+/// A watch as a body.
+pub(super) struct Sse {
+    /// Absent when it is over.
+    stream: Option<WatchStream>,
+    out: Vec<u8>,
+    /// The id that the client has.
+    id: String,
+}
+
+impl Sse {
+    /// Begins with the id of the start, which fires nothing.
+    pub(super) fn new(stream: WatchStream, cursor: &str) -> Self {
+        let mut sse = Sse { stream: Some(stream), out: Vec::new(), id: String::new() };
+        sse.pass(cursor);
+        sse
+    }
+
+    /// A watch that cannot begin, because of the position that was asked for.
+    pub(super) fn lost(status: &Status) -> Self {
+        let mut sse = Sse { stream: None, out: Vec::new(), id: String::new() };
+        sse.fail(status);
+        sse
+    }
+
+    /// Moves the client's id without firing anything.
+    fn pass(&mut self, cursor: &str) {
+        self.write_id(cursor);
+        self.out.push(b'\n');
+    }
+
+    fn write_id(&mut self, id: &str) {
+        self.line("id", id);
+        self.id.clear();
+        self.id.push_str(id);
+    }
+
+    fn line(&mut self, name: &str, value: &str) {
+        for part in [name, ": ", value, "\n"] {
+            self.out.extend_from_slice(part.as_bytes());
+        }
+    }
+
+    /// The data of an event and its end. JSON has no line ends of its own.
+    fn data(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.out.extend_from_slice(b"data: ");
+        write(&mut self.out);
+        self.out.extend_from_slice(b"\n\n");
+    }
+
+    fn take(&mut self, encoded: &[u8]) -> Result<(), EventError> {
+        let event = Event::parse(encoded)?;
+        if event.has_marker {
+            if let Some(marker) = Marker::of_event(encoded)? {
+                self.marker(&marker);
+            }
+            return Ok(());
+        }
+        self.write_id(event.cursor);
+        self.data(|out| write_event(out, &event));
+        Ok(())
+    }
+
+    fn marker(&mut self, marker: &Marker) {
+        match marker.kind {
+            MarkerKind::Heartbeat if marker.cursor == self.id => {
+                self.out.extend_from_slice(b":\n\n");
+                return;
+            }
+            MarkerKind::Heartbeat => return self.pass(&marker.cursor),
+            _ => {}
+        }
+        self.write_id(&marker.cursor);
+        self.line("event", "marker");
+        if let Some(delay) = marker.retry_delay {
+            self.line("retry", &delay.as_millis().to_string());
+        }
+        self.data(|out| write_marker(out, marker));
+    }
+
+    /// The last frame.
+    fn finish(&mut self, last: &Status) {
+        match last.code() {
+            Code::Ok => {
+                let cursor = last.metadata().get(CURSOR).and_then(|value| value.to_str().ok());
+                let cursor = cursor.unwrap_or_default();
+                self.write_id(&format!("{END}{cursor}"));
+                self.line("event", "end");
+                self.data(|out| {
+                    let mut object = Object::open(out);
+                    object.text("cursor", cursor);
+                    object.close();
+                });
+            }
+            // CLOSING has said it, and when to come back.
+            Code::Unavailable => {}
+            _ => self.fail(last),
+        }
+    }
+
+    fn fail(&mut self, status: &Status) {
+        let is_lost = status::is_of_position(status);
+        if is_lost {
+            // Coming back with the same position would meet the same.
+            let id = format!("{END}{}", self.id);
+            self.write_id(&id);
+        }
+        self.line("event", if is_lost { "lost" } else { "failed" });
+        self.data(|out| status::write_json(out, status));
+    }
+}
+
+impl http_body::Body for Sse {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        while this.out.len() < FRAME_BYTES
+            && let Some(stream) = &mut this.stream
+        {
+            match Pin::new(stream).poll_next(cx) {
+                Poll::Ready(Some(Ok(message))) => {
+                    if let Err(error) = this.take(&message.0) {
+                        this.stream = None;
+                        let failure = status::defect(error.what());
+                        this.fail(&failure.into());
+                    }
+                }
+                Poll::Ready(Some(Err(last))) => {
+                    this.stream = None;
+                    this.finish(&last);
+                }
+                Poll::Ready(None) => this.stream = None,
+                Poll::Pending if this.out.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
+            }
+        }
+        if this.out.is_empty() {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.out).into()))))
+    }
+}
+
+/// The answer that such a body belongs to.
+pub(super) fn response(sse: Sse) -> Response<Body> {
+    let mut response = Response::new(Body::new(sse));
+    for (name, value) in [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-store, no-transform"),
+        // nginx holds answers back unless it is told not to.
+        (header::HeaderName::from_static("x-accel-buffering"), "no"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

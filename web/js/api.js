@@ -1,0 +1,83 @@
+// The daemon's paths. Relative to the origin: the page is served by the daemon it shows.
+
+import { frames, refusal } from './sse.js';
+
+async function getJson(path, signal) {
+  const response = await fetch(path, { signal, cache: 'no-store', headers: { accept: 'application/json' } });
+  if (!response.ok) throw await refusal(response);
+  return response.json();
+}
+
+export const getLog = (signal) => getJson('/v1/log', signal);
+export const eventPath = (seqOrCursor) => `/v1/events/${encodeURIComponent(seqOrCursor)}`;
+export const getEvent = (seqOrCursor, signal) => getJson(eventPath(seqOrCursor), signal);
+
+/// Topics, at most `limit`; `complete` says whether these are all.
+export async function listTopics(limit, signal) {
+  const topics = [];
+  let token = '';
+  do {
+    const params = new URLSearchParams({ page_size: '1000' });
+    if (token) params.set('page_token', token);
+    const page = await getJson(`/v1/topics?${params}`, signal);
+    topics.push(...(page.topics ?? []));
+    token = page.next_page_token ?? '';
+  } while (token && topics.length < limit);
+  return { topics, complete: token === '' };
+}
+
+export function watchPath(params) {
+  const query = new URLSearchParams();
+  for (const topic of params.topics ?? []) query.append('topic', topic);
+  for (const name of ['after_cursor', 'from', 'limit', 'until_caught_up']) {
+    if (params[name] !== undefined) query.set(name, String(params[name]));
+  }
+  return `/v1/watch?${query}`;
+}
+
+/// Stores one event; resolves once it is durable.
+export async function publish(event) {
+  const response = await fetch('/v1/events', {
+    method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(event),
+  });
+  if (!response.ok) throw await refusal(response);
+  return response.json();
+}
+
+// What a row keeps of a body; the whole one is fetched for the event's detail.
+const KEPT_CHARS = 4096;
+
+/// An event as the page keeps it. `seq` is a number here: a log does not reach 2^53.
+export function readEvent(frame) {
+  const event = JSON.parse(frame.data);
+  event.seq = Number(event.seq ?? 0);
+  event.cursor ??= frame.id;
+  event.size = (event.body ?? event.data ?? '').length;
+  return event;
+}
+
+/// The same, bounded: what goes to a tab's list.
+export function summary(event) {
+  if (event.size <= KEPT_CHARS) return event;
+  const kept = { ...event, cut: true };
+  if (event.body !== undefined) kept.body = event.body.slice(0, KEPT_CHARS);
+  if (event.data !== undefined) kept.data = event.data.slice(0, KEPT_CHARS);
+  return kept;
+}
+
+/// Of the newest `n` events of `patterns` those that `keep` keeps, oldest first, bounded.
+export async function newest(patterns, n, signal, keep = () => true) {
+  const events = [];
+  const path = watchPath({ topics: patterns, from: `last:${n}`, until_caught_up: true });
+  for await (const batch of frames(path, { signal })) {
+    for (const frame of batch) {
+      if (frame.event === 'message' && frame.data !== null) {
+        const event = readEvent(frame);
+        if (keep(event)) events.push(summary(event));
+      }
+      if (frame.event === 'lost') throw new Error(JSON.parse(frame.data).message ?? 'not readable');
+      if (frame.event === 'end') return events;
+    }
+  }
+  return events;
+}

@@ -1,0 +1,414 @@
+// The page: puts the parts together. Each part knows only its own place in the document.
+
+import { newest } from './api.js';
+import { Charts } from './charts.js';
+import { Chat, store, stored } from './chat.js';
+import { Detail } from './detail.js';
+import { $, bytes, count, plural, setText, short } from './dom.js';
+import { Link } from './link.js';
+import { readPatterns, says } from './pattern.js';
+import { Publisher } from './publish.js';
+import { noteText, Tail } from './tail.js';
+import { Tree } from './tree.js';
+
+const HISTORY = 200;
+const HISTORY_SEARCHED = 1000;
+const SIDES = ['event', 'chat', 'publish'];
+
+class App {
+  constructor() {
+    this.want = { patterns: [], text: '' };
+    this.wantNumber = 0;
+    this.wantTaken = 0;
+    this.position = null;
+    this.ready = false;
+    this.state = null;
+    this.head = 0;
+    this.historyAbort = new AbortController();
+    this.historyDue = false;
+    this.loading = true;
+    this.roomDue = false;
+    this.tail = new Tail({ select: (event, open) => this.select(event, open), changed: () => this.#drawTail() });
+    this.tree = new Tree({ watch: (patterns) => this.watch(patterns) });
+    this.detail = new Detail({ watch: (patterns) => this.watch(patterns) });
+    this.chat = new Chat({ room: () => this.#roomChanged() });
+    this.charts = new Charts();
+    this.publisher = new Publisher();
+    this.#theme();
+    this.#controls();
+    this.#keys();
+    this.#readHash();
+    this.#filter();
+    this.link = new Link((message) => this.#receive(message), () => ({
+      want: this.#wanted(), number: this.wantNumber, visible: !document.hidden, after: this.position,
+    }));
+    document.addEventListener('visibilitychange', () => {
+      this.link.send({ t: 'visible', visible: !document.hidden });
+      this.charts.draw();
+    });
+    // An address that was pasted over this one; our own changes fire nothing.
+    addEventListener('hashchange', () => {
+      this.#readHash();
+      this.#filter();
+    });
+    setInterval(() => this.#drawConnection(), 500);
+  }
+
+  #wanted() { return { ...this.want, room: this.chat.topic }; }
+
+  #receive(message) {
+    switch (message.t) {
+      case 'welcome':
+        this.charts.set(message.samples);
+        this.charts.hasMetrics = message.hasMetrics;
+        if (message.log) this.#drawLog(message.log);
+        if (message.topics.list.length > 0) this.#drawTopics(message.topics);
+        this.#taken(message.number);
+        break;
+      case 'ready':
+        // Once: a new leader goes on where this tab is.
+        this.position ??= message.position;
+        if (this.ready) break;
+        this.ready = true;
+        this.#history();
+        if (this.chat.active) this.chat.history();
+        break;
+      case 'wanted':
+        this.#taken(message.number);
+        break;
+      case 'items':
+        this.#take(message);
+        break;
+      case 'state':
+        this.#setState(message.state);
+        break;
+      case 'sample':
+        this.charts.hasMetrics = message.hasMetrics;
+        this.charts.add(message.sample);
+        this.#drawLog(message.log);
+        break;
+      case 'topics':
+        this.#drawTopics(message.topics);
+        break;
+      default:
+    }
+  }
+
+  /// The hub has taken our want of that number: what comes from here on is chosen by it.
+  #taken(number) {
+    this.wantTaken = number;
+    // Before the stream has begun, what is read of the past might end before it.
+    if (number !== this.wantNumber || !this.ready) return;
+    if (this.historyDue) this.#history();
+    if (this.roomDue) this.chat.history();
+    this.roomDue = false;
+  }
+
+  #take({ items, omitted, position }) {
+    this.position = position;
+    for (const item of items) {
+      if (item.k === 'note') this.#announce(noteText(item).text);
+      if (item.note?.kind === 'log') this.chat.otherLog();
+    }
+    this.chat.take(items.filter(({ k }) => k === 'event').map(({ event }) => event));
+    // Chosen by a filter that is no more; the past of the new one is read anew.
+    if (this.wantTaken === this.wantNumber) this.tail.add(items, omitted);
+    // Only now may the next come, and only as fast as frames are drawn.
+    const taken = () => this.link.send({ t: 'taken' });
+    if (document.hidden) taken(); else requestAnimationFrame(taken);
+  }
+
+  /// What was before this tab looked. The stream runs already, so nothing lies between.
+  async #history() {
+    this.historyDue = false;
+    this.historyAbort.abort();
+    this.historyAbort = new AbortController();
+    const { signal } = this.historyAbort;
+    const { patterns, text } = this.want;
+    this.loading = true;
+    this.#drawTail();
+    try {
+      const n = text ? HISTORY_SEARCHED : HISTORY;
+      const events = await newest(patterns, n, signal, (event) => says(event, text));
+      if (!signal.aborted) this.tail.history(events);
+    } catch {
+      // With the connection back it is tried again.
+      if (!signal.aborted) this.historyDue = true;
+    }
+    if (signal.aborted) return;
+    this.loading = false;
+    this.#drawTail();
+  }
+
+  #sendWant() {
+    this.wantNumber += 1;
+    // Before there is a link, the hello will say it.
+    this.link?.send({ t: 'want', number: this.wantNumber, want: this.#wanted() });
+    this.#writeHash();
+  }
+
+  #filter() {
+    const { patterns, problem } = readPatterns($('pattern').value);
+    const field = $('pattern-problem');
+    field.hidden = problem === null;
+    setText(field, problem ?? '');
+    $('pattern').setAttribute('aria-invalid', String(problem !== null));
+    if (problem !== null) return;
+    const text = $('text').value.trim().toLowerCase();
+    if (JSON.stringify(patterns) === JSON.stringify(this.want.patterns) && text === this.want.text) return;
+    this.want = { patterns, text };
+    this.tree.setWatched(patterns);
+    this.historyAbort.abort();
+    this.historyDue = true;
+    this.loading = true;
+    this.tail.clear();
+    this.#sendWant();
+  }
+
+  #roomChanged() {
+    this.roomDue = true;
+    this.#sendWant();
+  }
+
+  watch(patterns) {
+    $('pattern').value = patterns.join(', ');
+    this.#filter();
+    if (this.#isNarrow()) this.show('tail');
+    this.#announce(patterns.length === 0 ? 'watching every topic' : `watching ${patterns.join(', ')}`);
+  }
+
+  select(event, open) {
+    this.detail.show(event);
+    if (open || !this.#isNarrow()) this.show('event', false);
+  }
+
+  #isNarrow() { return matchMedia('(max-width: 760px)').matches; }
+
+  /// Brings a view forward: on a small screen the only one, else the tab of the side panel.
+  show(view, focus = true) {
+    const { body } = document;
+    body.dataset.view = view;
+    if (SIDES.includes(view)) {
+      body.dataset.side = view;
+      for (const side of SIDES) {
+        const isChosen = side === view;
+        $(`tab-${side}`).setAttribute('aria-selected', String(isChosen));
+        $(`tab-${side}`).tabIndex = isChosen ? 0 : -1;
+      }
+    }
+    for (const button of document.querySelectorAll('.bottom button')) {
+      if (button.dataset.show === view) button.setAttribute('aria-current', 'true');
+      else button.removeAttribute('aria-current');
+    }
+    if (view === 'chat') this.chat.activate();
+    this.#writeHash();
+    if (focus) this.#focus(view);
+    this.charts.draw();
+  }
+
+  #focus(view) {
+    if (view === 'tail') $('tail-list').focus();
+    else if (view === 'topics') this.tree.focus();
+    else if (view === 'event') $('event').focus();
+    else if (view === 'chat') $($('chat-name').value ? 'chat-text' : 'chat-name').focus();
+    else if (view === 'publish') $('pub-topic').focus();
+  }
+
+  #controls() {
+    let timer = 0;
+    for (const id of ['pattern', 'text']) {
+      $(id).addEventListener('input', () => {
+        clearTimeout(timer);
+        timer = setTimeout(() => this.#filter(), 250);
+      });
+      $(id).addEventListener('keydown', (event) => {
+        if (event.key === 'Enter') this.#filter();
+      });
+    }
+    $('pause').addEventListener('click', () => this.#pause());
+    $('follow').addEventListener('click', () => this.tail.toNewest());
+    $('topics-all').addEventListener('click', () => this.watch([]));
+    $('skip-now').addEventListener('click', () => this.link.send({ t: 'skip' }));
+    $('connection').addEventListener('click', () => this.link.send({ t: 'retry' }));
+    $('help-open').addEventListener('click', () => $('help').showModal());
+    $('help-close').addEventListener('click', () => $('help').close());
+    $('theme').addEventListener('click', () => this.#nextTheme());
+    for (const button of document.querySelectorAll('.bottom button')) {
+      button.addEventListener('click', () => this.show(button.dataset.show, false));
+    }
+    SIDES.forEach((side, at) => {
+      $(`tab-${side}`).addEventListener('click', () => this.show(side, false));
+      $(`tab-${side}`).addEventListener('keydown', (event) => {
+        const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+        if (!step) return;
+        event.preventDefault();
+        const next = SIDES[(at + step + SIDES.length) % SIDES.length];
+        this.show(next, false);
+        $(`tab-${next}`).focus();
+      });
+    });
+  }
+
+  #pause() {
+    this.tail.pause(!this.tail.paused);
+    this.#announce(this.tail.paused ? 'paused' : 'going on');
+    this.#drawTail();
+  }
+
+  #keys() {
+    const actions = {
+      '?': () => $('help').showModal(),
+      '/': () => { this.show('tail', false); $('pattern').select(); $('pattern').focus(); },
+      s: () => { this.show('tail', false); $('text').select(); $('text').focus(); },
+      p: () => this.#pause(),
+      j: () => this.tail.move(1),
+      k: () => this.tail.move(-1),
+      f: () => this.tail.toNewest(),
+      t: () => this.show('topics'),
+      e: () => this.show('event'),
+      c: () => this.show('chat'),
+      n: () => this.show('publish'),
+      a: () => this.watch([]),
+      d: () => this.#nextTheme(),
+    };
+    document.addEventListener('keydown', (event) => {
+      if ($('help').open || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+      const isField = event.target.closest?.('input, textarea, select');
+      if (event.key === 'Escape' && isField) {
+        event.target.blur();
+        $('tail-list').focus();
+        return;
+      }
+      if (isField || !Object.hasOwn(actions, event.key)) return;
+      event.preventDefault();
+      actions[event.key]();
+    });
+  }
+
+  #theme() {
+    this.theme = stored('tailmark-theme') ?? 'auto';
+    this.#applyTheme();
+  }
+
+  #nextTheme() {
+    const dark = matchMedia('(prefers-color-scheme: dark)').matches;
+    // From the system's to its opposite, then back over the other.
+    const order = dark ? ['auto', 'light', 'dark'] : ['auto', 'dark', 'light'];
+    this.theme = order[(order.indexOf(this.theme) + 1) % order.length];
+    store('tailmark-theme', this.theme);
+    this.#applyTheme();
+    this.charts.rebuild();
+    this.#announce(`colours: ${this.theme === 'auto' ? 'as the system' : this.theme}`);
+  }
+
+  #applyTheme() {
+    document.documentElement.dataset.theme = this.theme;
+    const names = { auto: ['◐', 'as the system'], light: ['☀', 'light'], dark: ['☾', 'dark'] };
+    setText($('theme'), names[this.theme]?.[0] ?? '◐');
+    $('theme').setAttribute('aria-label', `Colours: ${names[this.theme]?.[1]}`);
+  }
+
+  #readHash() {
+    const params = new URLSearchParams(location.hash.slice(1));
+    $('pattern').value = params.get('topic') ?? '';
+    $('text').value = params.get('text') ?? '';
+    const room = params.get('room');
+    const view = params.get('view');
+    if (room !== null) $('chat-room').value = room;
+    if (SIDES.includes(view)) this.show(view, false);
+  }
+
+  #writeHash() {
+    const params = new URLSearchParams();
+    if (this.want.patterns.length > 0) params.set('topic', this.want.patterns.join(','));
+    if (this.want.text) params.set('text', this.want.text);
+    if (this.chat.active) params.set('room', this.chat.room);
+    if (document.body.dataset.side !== 'event') params.set('view', document.body.dataset.side);
+    const hash = params.toString();
+    history.replaceState(null, '', hash ? `#${hash}` : location.pathname + location.search);
+  }
+
+  #setState(state) {
+    const before = this.state?.phase;
+    this.state = state;
+    this.skew = Date.now() - state.now;
+    if (before !== state.phase) {
+      if (state.phase === 'open' && this.historyDue && this.wantTaken === this.wantNumber) this.#history();
+      if (state.phase === 'waiting' && before === 'open') this.#announce('connection lost; coming back by itself');
+    }
+    this.#drawConnection();
+    this.#drawTail();
+  }
+
+  #drawConnection() {
+    const { state } = this;
+    if (!state) return;
+    const pill = $('connection');
+    let { phase } = state;
+    let text = { connecting: 'connecting', open: 'live', refused: 'refused' }[phase];
+    if (phase === 'open' && (state.lag ?? 0) > 1000) {
+      phase = 'behind';
+      text = `${short(state.lag)} behind`;
+    }
+    if (phase === 'waiting') {
+      const left = Math.max(0, state.retryAt - Date.now() + this.skew) / 1000;
+      text = `away, again in ${left.toFixed(0)} s`;
+    }
+    pill.dataset.phase = phase;
+    setText($('connection-text'), text);
+    const tabs = state.tabs > 1 ? `, shared by ${state.tabs} tabs` : '';
+    const title = state.error ? `${state.error}${tabs}. Click: try now` : `one stream${tabs}`;
+    if (pill.title !== title) pill.title = title;
+    pill.dataset.tabs = String(state.tabs);
+    pill.dataset.mode = this.link.mode;
+    $('skip-now').hidden = phase !== 'behind';
+    const checks = [];
+    if (state.filtered) checks.push('filtered: order checked');
+    else checks.push(`${count(state.checked)} in unbroken order`);
+    checks.push(`${count(state.missed)} missed`);
+    if (state.repeated > 0) checks.push(`${count(state.repeated)} repeated`);
+    const integrity = $('integrity');
+    setText(integrity, checks.join(' · '));
+    integrity.classList.toggle('bad', state.missed > 0 || state.repeated > 0);
+  }
+
+  #drawTail() {
+    const { tail } = this;
+    const shown = tail.rows.filter(({ k }) => k === 'event').length;
+    const isFiltered = this.want.patterns.length > 0 || this.want.text !== '';
+    setText($('tail-status'), tail.paused ? `paused, ${count(tail.waiting)} waiting` : `${plural(shown, 'event')}${tail.follow ? '' : ', not following'}`);
+    const pause = $('pause');
+    setText(pause, tail.paused ? 'Go on' : 'Pause');
+    pause.setAttribute('aria-pressed', String(tail.paused));
+    $('follow').hidden = tail.follow || tail.rows.length === 0;
+    setText($('follow'), tail.fresh > 0 ? `↓ ${count(tail.fresh)} new` : '↓ newest');
+    const empty = $('tail-empty');
+    empty.hidden = tail.rows.length > 0;
+    if (this.loading) setText(empty, 'reading …');
+    else if (isFiltered) setText(empty, 'Nothing in the newest events matches. What comes will show here.');
+    else setText(empty, 'No events yet. Publish one, here or with: tailmark publish hello.world hi');
+  }
+
+  #drawLog(log) {
+    this.head = Number(log.head_seq ?? 0);
+    const oldest = Number(log.oldest_seq ?? 0);
+    setText($('fact-log'), (log.log_id ?? '').slice(0, 8));
+    $('fact-log').title = log.log_id ?? '';
+    setText($('fact-oldest'), oldest > this.head ? 'none' : count(oldest));
+    setText($('fact-head'), count(this.head));
+    setText($('fact-disk'), log.disk_bytes ? bytes(Number(log.disk_bytes)) : '–');
+    setText($('fact-watches'), count(Number(log.watches ?? 0)));
+    setText($('fact-version'), log.version ?? '–');
+  }
+
+  #drawTopics(topics) {
+    this.tree.set(topics);
+    this.chat.suggest(topics.list);
+    this.publisher.suggest(topics.list);
+  }
+
+  #announce(text) { setText($('announce'), text); }
+}
+
+// Reachable for the tests and for the curious.
+globalThis.tailmark = new App();

@@ -1,0 +1,90 @@
+// Server-sent events over fetch.
+//
+// Not EventSource: fetch shows the status and the error's body, lets the page decide when to come
+// back, and stops reading when the page is slow, which the daemon takes calmly.
+
+/// Splits a stream of text into frames: {id?, event, data?}. A frame may come in any pieces.
+export class Frames {
+  #rest = '';
+  #id; #event = ''; #data = null; #any = false;
+
+  /// Frames that are complete after `text`.
+  push(text) {
+    const frames = [];
+    const lines = (this.#rest + text).split('\n');
+    this.#rest = lines.pop();
+    for (const raw of lines) {
+      const line = raw.endsWith('\r') ? raw.slice(0, -1) : raw;
+      if (line === '') {
+        if (this.#any) frames.push({ id: this.#id, event: this.#event || 'message', data: this.#data });
+        this.#id = undefined;
+        this.#event = '';
+        this.#data = null;
+        this.#any = false;
+        continue;
+      }
+      if (line.startsWith(':')) continue;
+      const colon = line.indexOf(':');
+      const field = colon < 0 ? line : line.slice(0, colon);
+      let value = colon < 0 ? '' : line.slice(colon + 1);
+      if (value.startsWith(' ')) value = value.slice(1);
+      this.#any = true;
+      if (field === 'data') this.#data = this.#data === null ? value : `${this.#data}\n${value}`;
+      else if (field === 'id') this.#id = value;
+      else if (field === 'event') this.#event = value;
+    }
+    return frames;
+  }
+}
+
+/// An answer that is not 200.
+export class Refused extends Error {
+  constructor(status, detail) {
+    super(detail.message || `the daemon answered ${status}`);
+    this.status = status;
+    this.reason = detail.reason || '';
+    this.metadata = detail.metadata || {};
+  }
+}
+
+export async function refusal(response) {
+  let detail = {};
+  try { detail = await response.json(); } catch { /* not ours: the status must do */ }
+  return new Refused(response.status, detail ?? {});
+}
+
+/// Yields frames, as arrays, until the stream ends. Silence longer than `silenceMs` is an error:
+/// the daemon says something, if only a comment, every 15 seconds.
+export async function* frames(url, { signal, silenceMs = 60000 }) {
+  const own = new AbortController();
+  const stop = () => own.abort(signal.reason);
+  signal.addEventListener('abort', stop);
+  let timer = 0;
+  const alive = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => own.abort(new Error('nothing heard for a minute')), silenceMs);
+  };
+  try {
+    signal.throwIfAborted();
+    alive();
+    const response = await fetch(url, {
+      signal: own.signal, cache: 'no-store', headers: { accept: 'text/event-stream' },
+    });
+    if (response.status !== 200) throw await refusal(response);
+    yield [];
+    const reader = response.body.getReader();
+    const decoder = new TextDecoder();
+    const parser = new Frames();
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      alive();
+      const found = parser.push(decoder.decode(value, { stream: true }));
+      if (found.length > 0) yield found;
+    }
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', stop);
+    own.abort();
+  }
+}
