@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 use tonic_build::manual;
 
-/// The fields of the first public sketch only, for tests that speak as its clients do.
+/// The fields of the public sketches only, for tests that speak as their clients do.
 const SEED_PROTO: &str = "tests/it/seed";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if has_client && Path::new(SEED_PROTO).is_dir() {
         let seed = out.join("seed");
         std::fs::create_dir_all(&seed)?;
-        let files = protox::compile(["feed/v1/feed.proto"], [SEED_PROTO])?;
+        let files = protox::compile(["feed/v1/feed.proto", "chat/chat.proto"], [SEED_PROTO])?;
         tonic_prost_build::configure().build_server(false).out_dir(seed).compile_fds(files)?;
     }
     Ok(())
@@ -62,24 +62,28 @@ fn feed_service() -> manual::Service {
             method("chat", "Chat", "ChatMessage", "ChatMessage")
                 .client_streaming()
                 .server_streaming()
+                .codec_path("crate::server::codec::Streamed")
                 .build(),
         )
         .method(method("publish", "Publish", "PublishRequest", "PublishResult").build())
         .method(
             method("append", "Append", "AppendRequest", "AppendResponse")
+                .input_type("bytes::Bytes")
                 .client_streaming()
                 .server_streaming()
+                .codec_path("crate::server::codec::Taken")
                 .build(),
         )
         .method(
             method("watch_batches", "WatchBatches", "WatchRequest", "EventBatch")
                 .server_streaming()
+                .codec_path("crate::server::codec::Streamed")
                 .build(),
         )
         .method(
             method("get_event", "GetEvent", "GetEventRequest", "Event")
                 .output_type("crate::server::codec::Encoded")
-                .codec_path("crate::server::codec::Watch")
+                .codec_path("crate::server::codec::Stored")
                 .build(),
         )
         .method(method("get_log", "GetLog", "GetLogRequest", "LogStatus").build())
@@ -106,6 +110,7 @@ fn chat_service() -> manual::Service {
         .method(
             method("subscribe_messages", "SubscribeMessages", "SubscribeRequest", "Message")
                 .server_streaming()
+                .codec_path("crate::server::codec::Streamed")
                 .build(),
         )
         .method(
@@ -117,11 +122,13 @@ fn chat_service() -> manual::Service {
             method("chat", "Chat", "Message", "Message")
                 .client_streaming()
                 .server_streaming()
+                .codec_path("crate::server::codec::Streamed")
                 .build(),
         )
         .method(
             method("stream_metrics", "StreamMetrics", "MetricsRequest", "Metric")
                 .server_streaming()
+                .codec_path("crate::server::codec::Streamed")
                 .build(),
         )
         .build()

@@ -10,6 +10,7 @@ use tailmark::record::{
     CursorMint, Event, FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq,
     Stamp, Timestamp, write_entry,
 };
+use tailmark::storage::disk::Disk;
 use tailmark::storage::segment::{
     BLOCK_BYTES, BuildSpec, Cache, Compression, SLED_CACHE_BYTES, Segment, Source, build, delete,
 };
@@ -86,6 +87,7 @@ fn spec(source: &Memory, compression: Compression) -> BuildSpec {
         block_bytes: BLOCK_BYTES,
         sled_cache_bytes: SLED_CACHE_BYTES,
         progress: Arc::default(),
+        disk: Disk::real(),
     }
 }
 
@@ -111,7 +113,7 @@ fn seal(parent: &Path, source: &Memory, compression: Compression, times: u64) ->
         let start = Instant::now();
         let segment = build(parent, &spec, source).expect("a build on a healthy disk");
         took += start.elapsed();
-        delete(segment.dir()).expect("a healthy disk");
+        delete(segment.dir(), &Disk::real()).expect("a healthy disk");
     }
     took
 }
@@ -144,7 +146,9 @@ fn segments(c: &mut Criterion) {
         });
         let cache = Cache::default();
         group.bench_function(format!("{label}-open"), |b| b.iter(|| scan(&cache, &segment)));
-        group.bench_function(format!("{label}-load"), |b| b.iter(|| Segment::load(segment.dir())));
+        group.bench_function(format!("{label}-load"), |b| {
+            b.iter(|| Segment::load(segment.dir(), &Disk::real()))
+        });
     }
 }
 

@@ -11,6 +11,7 @@ pub mod eventlog;
 #[cfg(feature = "server")]
 pub mod inspect;
 pub mod record;
+pub mod room;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]

@@ -106,6 +106,8 @@ fn log_options(config: &Config) -> eventlog::Options {
             header_bytes: size(limits.header_bytes),
         },
         dedup_window: size(log.dedup_window),
+        producers: size(log.producers),
+        producer_idle: log.producer_idle,
         recent_bytes: size(log.recent_bytes),
         in_flight_bytes: size(log.in_flight_bytes),
         reader_threads: size(log.reader_threads),
@@ -114,6 +116,7 @@ fn log_options(config: &Config) -> eventlog::Options {
             max_bytes: retention.max_bytes,
             max_events: retention.max_events,
         },
+        retention_interval: retention.interval,
         ..eventlog::Options::default()
     }
 }
@@ -134,6 +137,7 @@ fn server_options(config: &Config) -> server::Options {
         preface_timeout: server.preface_timeout,
         http1_header_timeout: server.http1_header_timeout,
         retry_delay: server.retry_delay,
+        chat_heartbeat: config.chat.heartbeat,
         http2: server::Http2 {
             stream_window_bytes: window(http2.stream_window_bytes),
             connection_window_bytes: window(http2.connection_window_bytes),

@@ -145,6 +145,10 @@ impl From<StoreError> for Failure {
             StoreError::Locked { .. } => {
                 (Exit::Unavailable, "stop the other daemon, or use another --data-dir")
             }
+            StoreError::Unsettled { .. } => (
+                Exit::Unavailable,
+                "a daemon is too busy for it just now; nothing is known to be wrong",
+            ),
             StoreError::Damaged(_) => (
                 Exit::Damaged,
                 "nothing was changed; `tailmark log verify --data-dir DIR` names every damaged range",

@@ -211,9 +211,10 @@ async fn silence_is_found_out() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_told_apart() {
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = format!("http://{}", free.local_addr().unwrap());
-    drop(free);
+    // Bound, so that nobody else gets the port, and not listening.
+    let silent = tokio::net::TcpSocket::new_v4().unwrap();
+    silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let addr = format!("http://{}", silent.local_addr().unwrap());
     let client = Client::new(&addr).unwrap();
     let error = client.log().await.unwrap_err();
     assert_eq!(error.kind(), Kind::Connect);

@@ -129,6 +129,11 @@ impl Batch {
         self.parts.len()
     }
 
+    /// Most bytes that it takes in the store.
+    pub fn stored_bytes(&self) -> usize {
+        self.stored_bytes_from(0)
+    }
+
     /// The id of the last event, given by its sender or by us.
     pub fn last_id(&self) -> Option<&str> {
         let bytes = match self.last_id {

@@ -10,40 +10,13 @@ use crate::storage::local::{Survey, survey};
 use crate::storage::segment::Segment;
 use crate::storage::{Damage, StoreError};
 
-/// How often a look is repeated until two in a row agree on what is damaged.
-const ATTEMPTS: usize = 8;
-
-/// Looks at a data directory; damage that a second look does not see was a daemon at work.
+/// Looks at a data directory, also beside a daemon at work.
 pub(super) fn look(dir: &Path) -> Result<Survey, StoreError> {
-    let disk = Disk::real();
-    let mut found = survey_again(dir, &disk)?;
-    for _ in 0..ATTEMPTS {
-        if found.damage.is_empty() {
-            break;
-        }
-        let again = survey_again(dir, &disk)?;
-        let is_settled = again.damage == found.damage;
-        found = again;
-        if is_settled {
-            break;
-        }
-    }
+    let found = survey(dir, &Disk::real())?;
     if found.is_blank() && found.damage.is_empty() {
         return Err(StoreError::Missing { path: dir.to_owned() });
     }
     Ok(found)
-}
-
-/// A file that was there when its directory was listed may be gone when it is opened.
-fn survey_again(dir: &Path, disk: &Disk) -> Result<Survey, StoreError> {
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        match survey(dir, disk) {
-            Err(error) if is_not_found(&error) && attempt < ATTEMPTS => {}
-            result => return result,
-        }
-    }
 }
 
 /// Whether a file was gone when it was opened.

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::Error;
 use super::cover::{Cover, SlotPart, bounds_of, is_not_found, look};
@@ -17,8 +18,8 @@ use crate::storage::meta::{META_FILE, Meta, MetaProblem};
 use crate::storage::segment::{self, Segment};
 use crate::storage::{Damage, StoreError};
 
-/// Rounds after which segments that a daemon replaced meanwhile are not looked for any more.
-const ROUNDS: usize = 8;
+/// Rounds after which what a daemon moved meanwhile is not looked for any more.
+const ROUNDS: usize = 64;
 
 /// How far a verification is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,10 +118,11 @@ impl Check<'_> {
         let sealed: u64 = found.segments.iter().map(|segment| segment.disk_bytes()).sum();
         self.progress.total_bytes = slot_bytes + sealed;
         let cover = Cover::new(found)?;
+        let mut has_moved = false;
         for part in &cover.slots {
-            self.slot(part)?;
+            has_moved |= !self.slot(part)?;
         }
-        self.segments(cover.segments)
+        self.segments(cover.segments, has_moved)
     }
 
     fn damaged(&mut self, damage: Damage) -> Result<(), Error> {
@@ -189,7 +191,8 @@ impl Check<'_> {
         }
     }
 
-    fn slot(&mut self, part: &SlotPart) -> Result<(), Error> {
+    /// Answers whether it still holds what it held.
+    fn slot(&mut self, part: &SlotPart) -> Result<bool, Error> {
         let (slot, header) = (&part.slot, part.slot.header());
         let path = slot.path().to_owned();
         if self.log.is_some_and(|log| log != header.log) {
@@ -214,13 +217,14 @@ impl Check<'_> {
             if let Some(damage) = damage {
                 if self.slot_was_reused(part)? {
                     // Sealed meanwhile: its events are checked where they are now.
-                    return self.advance(u64::from(frame.len));
+                    self.advance(u64::from(frame.len))?;
+                    return Ok(false);
                 }
                 self.damaged(damage)?;
             }
             self.advance(u64::from(frame.len))?;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn slot_was_reused(&self, part: &SlotPart) -> Result<bool, Error> {
@@ -263,22 +267,23 @@ impl Check<'_> {
             && known.is_none_or(|known| known.of(seq).generation == generation)
     }
 
-    /// Segments, and those that a daemon makes of them meanwhile.
-    fn segments(&mut self, mut segments: Vec<std::sync::Arc<Segment>>) -> Result<(), Error> {
+    /// Segments, and those that a daemon makes meanwhile of them, and of slots.
+    fn segments(&mut self, segments: Vec<Arc<Segment>>, slots_moved: bool) -> Result<(), Error> {
         let mut checked: HashSet<PathBuf> = HashSet::new();
+        let mut has_moved = slots_moved;
+        let mut found = segments;
         for _ in 0..ROUNDS {
-            let mut has_moved = false;
-            for segment in segments {
+            for segment in found {
                 if checked.insert(segment.dir().to_owned()) {
                     has_moved |= !self.segment(&segment)?;
                 }
             }
-            if !has_moved {
-                break;
+            if !std::mem::take(&mut has_moved) {
+                return Ok(());
             }
-            segments = look(self.dir)?.segments;
+            found = look(self.dir)?.segments;
         }
-        Ok(())
+        Err(StoreError::Unsettled { path: self.dir.to_owned() }.into())
     }
 
     /// Answers whether it is still there.

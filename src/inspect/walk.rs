@@ -181,6 +181,9 @@ impl Walk {
         if has_moved && self.moves < MOVES {
             return Ok(None);
         }
+        if has_moved {
+            return Err(StoreError::Unsettled { path: self.dir.clone() }.into());
+        }
         self.moves = 0;
         let last = place_end.min(self.end).prev();
         let is_known = damage.from <= self.at && self.at <= damage.to;

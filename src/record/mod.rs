@@ -3,6 +3,7 @@
 //! Everything else speaks in these words; this module knows nothing of storage, network or
 //! configuration.
 
+mod append;
 mod bounds;
 mod cursor;
 mod event;
@@ -15,6 +16,7 @@ mod seq;
 mod time;
 mod wire;
 
+pub use append::{AppendMessage, BatchMessage};
 pub use bounds::{Bounds, Generation, GenerationEntry, GenerationTable, LogId};
 pub use cursor::{Cursor, CursorFormatError, CursorMint, CursorPart};
 pub use event::{Content, Event, EventError, Events, Place, Stamp, write_entry};
@@ -24,7 +26,7 @@ pub use marker::{Gap, GapReason, Marker, MarkerKind};
 pub use scan::Facts;
 pub use seq::Seq;
 pub use time::Timestamp;
-pub use wire::varint_len;
+pub use wire::{put_varint, take_varint, varint_len};
 
 #[cfg(test)]
 mod tests;

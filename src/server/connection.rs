@@ -31,7 +31,7 @@ use super::io::{self, Protocol};
 use super::{Shared, call, status, streams};
 
 /// Time after its deadline that a call has to say so, before its stream is reset.
-const CUT_SLACK: Duration = Duration::from_millis(500);
+const CUT_SLACK: Duration = Duration::from_secs(2);
 /// Streams that a client may cause us to reset by its errors, over the life of a connection; h2's
 /// own default, said here because CVE-2025-8671 rests on there being one.
 const ERROR_RESETS: usize = 1_024;
@@ -127,6 +127,19 @@ fn http1_builder(shared: &Shared) -> http1::Builder {
 }
 
 async fn respond(
+    mut request: Request<Incoming>,
+    peer: Peer,
+    routes: Routes,
+    shared: Arc<Shared>,
+) -> Result<Response<Body>, Infallible> {
+    let path = request.uri().path().to_owned();
+    let expected = shared.figures.calls.expect(&path, request.extensions_mut());
+    let response = answer(request, peer, routes, shared).await?;
+    expected.answered(&response);
+    Ok(response)
+}
+
+async fn answer(
     request: Request<Incoming>,
     peer: Peer,
     mut routes: Routes,

@@ -30,6 +30,8 @@ pub struct Options {
     pub http1_header_timeout: Duration,
     /// Time that a client which is told to come back later should wait. 1 s.
     pub retry_delay: Duration,
+    /// Time between two signs of life on a `chat.ChatService.Chat`. 5 s.
+    pub chat_heartbeat: Duration,
     /// HTTP/2.
     pub http2: Http2,
     /// Events among which the log recognises repeats, as `GetLog` tells it. 1,000,000.
@@ -55,6 +57,7 @@ impl Default for Options {
             preface_timeout: Duration::from_secs(10),
             http1_header_timeout: Duration::from_secs(30),
             retry_delay: Duration::from_secs(1),
+            chat_heartbeat: Duration::from_secs(5),
             http2: Http2::default(),
             dedup_window: 1_000_000,
             instance: "server-01".to_owned(),
@@ -66,9 +69,11 @@ impl Default for Options {
 /// HTTP/2 settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http2 {
-    /// What a client may send on one stream before we have read it. 1 MiB.
+    /// What a client may send on one stream before we have read it. 512 KiB.
     pub stream_window_bytes: u32,
-    /// What a client may send on one connection before we have read it. 4 MiB.
+    /// What a client may send on one connection before we have read it. 64 times as much as on one
+    /// stream, so that an upload that has to wait may consist of the smallest messages there are,
+    /// each in a frame of its own; docs/decisions/0004. 32 MiB.
     pub connection_window_bytes: u32,
     /// Largest frame a client may send. 64 KiB.
     pub max_frame_bytes: u32,
@@ -85,8 +90,8 @@ pub struct Http2 {
 impl Default for Http2 {
     fn default() -> Self {
         Http2 {
-            stream_window_bytes: 1 << 20,
-            connection_window_bytes: 4 << 20,
+            stream_window_bytes: 512 << 10,
+            connection_window_bytes: 32 << 20,
             max_frame_bytes: 64 << 10,
             max_send_buffer_bytes: 256 << 10,
             keepalive_interval: Duration::from_secs(30),

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use tokio_stream::Empty;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
+use super::append::{self, AppendStream};
+use super::chat::{self, FeedDialect, RoomStream};
 use super::codec::Encoded;
 use super::generated::feed_service_server::FeedService;
 use super::watch::{self, WatchStream};
@@ -35,8 +37,8 @@ impl Feed {
 #[async_trait]
 impl FeedService for Feed {
     type WatchStream = WatchStream;
-    type ChatStream = Empty<Result<pb::ChatMessage, Status>>;
-    type AppendStream = Empty<Result<pb::AppendResponse, Status>>;
+    type ChatStream = RoomStream<FeedDialect>;
+    type AppendStream = AppendStream;
     type WatchBatchesStream = Empty<Result<pb::EventBatch, Status>>;
 
     async fn watch(
@@ -90,16 +92,16 @@ impl FeedService for Feed {
 
     async fn chat(
         &self,
-        _: Request<Streaming<pb::ChatMessage>>,
+        request: Request<Streaming<pb::ChatMessage>>,
     ) -> Result<Response<Self::ChatStream>, Status> {
-        Err(status::unimplemented("Chat"))
+        chat::chat_of_feed(&self.0, request).await
     }
 
     async fn append(
         &self,
-        _: Request<Streaming<pb::AppendRequest>>,
-    ) -> Result<Response<Self::AppendStream>, Status> {
-        Err(status::unimplemented("Append"))
+        request: Request<Streaming<Bytes>>,
+    ) -> Result<Response<AppendStream>, Status> {
+        Ok(append::append(&self.0, request))
     }
 
     async fn watch_batches(

@@ -85,9 +85,7 @@ impl Failure {
     /// The status, with metadata that goes out as trailers.
     pub(super) fn with_trailer(self, name: &'static str, value: &str) -> Status {
         let mut status = Status::from(self);
-        if let Ok(value) = AsciiMetadataValue::try_from(value) {
-            status.metadata_mut().insert(name, value);
-        }
+        add_trailer(&mut status, name, value);
         status
     }
 }
@@ -114,11 +112,16 @@ impl From<Failure> for Status {
 /// The end of a stream that went as planned, with the trailer that says how far it went: tonic
 /// writes the metadata of a stream's last status into the trailers, also when its code is OK.
 pub(super) fn end_of_stream(trailer: &'static str, value: &str) -> Status {
-    let mut metadata = MetadataMap::new();
+    let mut status = Status::with_metadata(Code::Ok, "", MetadataMap::new());
+    add_trailer(&mut status, trailer, value);
+    status
+}
+
+/// Adds metadata that goes out as a trailer.
+pub(super) fn add_trailer(status: &mut Status, name: &'static str, value: &str) {
     if let Ok(value) = AsciiMetadataValue::try_from(value) {
-        metadata.insert(trailer, value);
+        status.metadata_mut().insert(name, value);
     }
-    Status::with_metadata(Code::Ok, "", metadata)
 }
 
 // Requests.
@@ -149,6 +152,11 @@ pub(super) fn invalid_event(error: &InvalidEvent) -> Failure {
 /// Bytes that are no event.
 pub(super) fn malformed_event(error: EventError) -> Failure {
     Failure::new(Code::InvalidArgument, "EVENT_MALFORMED", error.to_string())
+}
+
+/// Bytes that are no message of an `Append` stream.
+pub(super) fn malformed_append(error: EventError) -> Failure {
+    Failure::new(Code::InvalidArgument, MESSAGE_MALFORMED, error.to_string())
 }
 
 /// Bytes that are no message of the type that the method takes.
@@ -184,6 +192,12 @@ pub(super) fn over_limit(what: &str, limit: usize, actual: usize) -> Failure {
 /// One thing more than may be open at once.
 pub(super) fn too_many(over: OverLimit) -> Failure {
     over_limit(over.what, over.limit, over.actual)
+}
+
+/// Metrics of an instance that is not this one.
+pub(super) fn other_instance(asked: &str, ours: &str) -> Failure {
+    let message = format!("this is {ours}, not {asked}");
+    Failure::new(Code::NotFound, "INSTANCE_NOT_FOUND", message).with("instance_id", ours)
 }
 
 /// A method that is declared but not served.
@@ -237,6 +251,23 @@ pub(super) fn append(error: &AppendError, retry_delay: Duration) -> Failure {
             format!("the head is at {actual}, not where it was expected"),
         )
         .with("actual", actual),
+        AppendError::Fenced { epoch } => Failure::new(
+            Code::Aborted,
+            "FENCED",
+            "another stream of this producer was opened after this one, or in a newer epoch",
+        )
+        .with("epoch", epoch),
+        AppendError::ProducerHole { expected } => Failure::new(
+            Code::FailedPrecondition,
+            "PRODUCER_HOLE",
+            format!("the producer's next batch is {expected}"),
+        )
+        .with("expected", expected),
+        AppendError::ProducerUnknown => Failure::new(
+            Code::FailedPrecondition,
+            "PRODUCER_UNKNOWN",
+            "the log does not know this epoch of the producer: forgotten, or of another log",
+        ),
         AppendError::DiskFull(store) => disk_full(store),
         AppendError::Busy(detail) => {
             tracing::error!(%detail, "append refused");

@@ -1,4 +1,5 @@
-//! `UploadEvents`: events in, durable as they arrive, one answer at the end.
+//! `UploadEvents`: events in, durable as they arrive, one answer at the end; and the same loop for
+//! all that comes as a stream of messages.
 //!
 //! While one batch becomes durable the next one is gathered, so a batch is as large as the disk is
 //! slow. Never two at once: that keeps a stream's events in their order whatever else is appended.
@@ -11,13 +12,14 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_core::Stream;
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::gauges::{Peer, Permit};
+use super::figures::{self, OpenStream};
+use super::gauges::Peer;
 use super::status::{self, Failure};
-use super::{Shared, deadline};
+use super::{Shared, deadline, trace};
 use crate::eventlog::{AppendError, AppendOptions, Appended, Batch};
 use crate::record::{Event, Seq};
 use crate::wire::feed_v1 as pb;
@@ -27,28 +29,86 @@ const FLUSH_BYTES: usize = 256 << 10;
 
 type Append = Pin<Box<dyn Future<Output = Result<Appended, AppendError>> + Send>>;
 
+/// What a stream of messages is to the log.
+pub(super) trait Source: Send + 'static {
+    /// A message.
+    type Message: Send + 'static;
+
+    /// How its batches are appended.
+    fn options(&self) -> AppendOptions;
+
+    /// Most bytes that a message may take in the store, where batches must be whole; 0 where not.
+    fn stored_bytes(&self, _: &Self::Message) -> usize {
+        0
+    }
+
+    /// Adds a message to a batch.
+    fn take(&mut self, message: Self::Message, batch: &mut Batch) -> Result<(), Failure>;
+
+    /// Whether more may be taken.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    /// Whether nobody waits for what comes of it any more: what is here by then is still taken.
+    fn poll_left(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+
+    /// What was taken since this was called last is about to be appended.
+    fn appending(&mut self) {}
+
+    /// It is durable.
+    fn appended(&mut self, _: &Appended) {}
+}
+
+/// Encoded events, as they come.
+struct Encoded;
+
+impl Source for Encoded {
+    type Message = Bytes;
+
+    fn options(&self) -> AppendOptions {
+        AppendOptions { dedup: true, expected_head: None, atomic: false }
+    }
+
+    fn take(&mut self, bytes: Bytes, batch: &mut Batch) -> Result<(), Failure> {
+        take_event(&bytes, batch)
+    }
+}
+
+/// Adds an event as it came.
+pub(super) fn take_event(bytes: &[u8], batch: &mut Batch) -> Result<(), Failure> {
+    let event = Event::parse(bytes).map_err(status::malformed_event)?;
+    batch.push(&event).map_err(|error| status::invalid_event(&error))
+}
+
 /// Takes an upload.
 pub(super) async fn upload(
     shared: &Arc<Shared>,
     request: Request<Streaming<Bytes>>,
 ) -> Result<Response<pb::UploadResult>, Status> {
-    let (_, extensions, events) = request.into_parts();
+    Ok(Response::new(upload_from(shared, request, Encoded).await?))
+}
+
+/// Takes an upload of other messages.
+pub(super) async fn upload_from<S: Source>(
+    shared: &Arc<Shared>,
+    request: Request<Streaming<S::Message>>,
+    source: S,
+) -> Result<pb::UploadResult, Status> {
+    let (metadata, extensions, messages) = request.into_parts();
     let deadline = deadline::of(&extensions);
     let peer = extensions.get::<Peer>().map(|peer| tracing::field::display(peer.address));
     let span = tracing::info_span!("upload", peer);
-    let upload = Upload {
-        events,
-        batch: shared.log.batch(),
-        batch_bytes: batch_bytes(shared),
-        append: None,
-        taken: 0,
-        totals: Totals::default(),
-        deadline: deadline.map(|at| Box::pin(sleep_until(at))),
-        stop: Box::pin(shared.stop.clone().cancelled_owned()),
-        shared: Arc::clone(shared),
-        _permit: shared.gauges.upload(),
-    };
-    let task = shared.tasks.spawn(upload.run(span));
+    trace::adopt(&span, &metadata);
+    let open = shared.figures.open("upload", None, &span);
+    let upload = Upload::new(shared, messages, source, deadline);
+    let permit = shared.gauges.upload();
+    let task = shared.tasks.spawn(async move {
+        let _permit = permit;
+        upload.run(span, open).await
+    });
     let result = match deadline {
         None => task.await,
         Some(at) => match tokio::time::timeout_at(at + DEADLINE_SLACK, task).await {
@@ -58,13 +118,13 @@ pub(super) async fn upload(
         },
     };
     match result {
-        Ok(result) => Ok(Response::new(result?)),
+        Ok(result) => result,
         Err(_) => Err(status::defect("an upload's task ended early").into()),
     }
 }
 
 /// The time the task gets at its deadline to tell what is durable, before we answer without it.
-const DEADLINE_SLACK: std::time::Duration = std::time::Duration::from_millis(100);
+const DEADLINE_SLACK: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Half of what a stream may have in flight: the other half is the batch under way.
 fn batch_bytes(shared: &Shared) -> usize {
@@ -74,18 +134,23 @@ fn batch_bytes(shared: &Shared) -> usize {
     most.min(shared.options.stream_in_flight_bytes / 2)
 }
 
-struct Upload {
-    events: Streaming<Bytes>,
+/// Messages on their way into the log.
+pub(super) struct Upload<M, S: Source> {
+    messages: M,
+    source: S,
     batch: Batch,
     batch_bytes: usize,
     append: Option<Append>,
-    /// Events taken from the stream and put into a batch.
+    /// A message that has no room in the batch any more.
+    held: Option<S::Message>,
+    /// Nothing more was there when we last looked.
+    starved: bool,
+    /// Messages taken from the stream and put into a batch.
     taken: u64,
     totals: Totals,
     deadline: Option<Pin<Box<Sleep>>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     shared: Arc<Shared>,
-    _permit: Permit,
 }
 
 /// What is durable.
@@ -109,25 +174,56 @@ enum Pause {
     Over(Option<Failure>),
 }
 
-impl Upload {
-    async fn run(mut self, span: tracing::Span) -> Result<pb::UploadResult, Status> {
+impl<M, S> Upload<M, S>
+where
+    M: Stream<Item = Result<S::Message, Status>> + Unpin,
+    S: Source,
+{
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        messages: M,
+        source: S,
+        deadline: Option<Instant>,
+    ) -> Self {
+        Upload {
+            messages,
+            source,
+            batch: shared.log.batch(),
+            batch_bytes: batch_bytes(shared),
+            append: None,
+            held: None,
+            starved: false,
+            taken: 0,
+            totals: Totals::default(),
+            deadline: deadline.map(|at| Box::pin(sleep_until(at))),
+            stop: Box::pin(shared.stop.clone().cancelled_owned()),
+            shared: Arc::clone(shared),
+        }
+    }
+
+    async fn run(
+        mut self,
+        span: tracing::Span,
+        mut open: OpenStream,
+    ) -> Result<pb::UploadResult, Status> {
         let result = self.take_all().await;
-        let reason = match &result {
-            Ok(_) => tonic::Code::Ok,
-            Err(status) => status.code(),
-        };
+        let code = result.as_ref().map_or_else(Status::code, |_| Code::Ok);
+        let reason = figures::ended_with(code);
+        open.ends(reason);
         tracing::info!(
             parent: &span,
             events = self.totals.received,
             stored = self.totals.stored,
             duplicates = self.totals.duplicates,
-            ?reason,
+            seconds = open.age().as_secs_f64(),
+            reason,
             "upload ended"
         );
         result
     }
 
-    async fn take_all(&mut self) -> Result<pb::UploadResult, Status> {
+    /// Takes messages until they end, and waits until all of them are durable.
+    pub(super) async fn take_all(&mut self) -> Result<pb::UploadResult, Status> {
         loop {
             match poll_fn(|cx| self.poll(cx)).await {
                 Pause::Flush => self.flush(),
@@ -152,8 +248,12 @@ impl Upload {
         {
             return Poll::Ready(Pause::Appended(result));
         }
+        let left = self.source.poll_left(cx).is_ready();
         if let Some(pause) = self.gather(cx) {
             return Poll::Ready(pause);
+        }
+        if left && self.starved {
+            return Poll::Ready(Pause::Over(None));
         }
         if self.append.is_none() && !self.batch.is_empty() {
             return Poll::Ready(Pause::Flush);
@@ -173,20 +273,36 @@ impl Upload {
     /// Puts events into the batch while they are ready and there is room.
     fn gather(&mut self, cx: &mut Context<'_>) -> Option<Pause> {
         let full = self.shared.log.limits().batch_events;
+        self.starved = false;
         let idle = self.append.is_none();
         while self.batch.len() < full && self.batch.bytes() < self.batch_bytes {
             if idle && self.batch.bytes() >= FLUSH_BYTES {
                 return Some(Pause::Flush);
             }
-            let bytes = match Pin::new(&mut self.events).poll_next(cx) {
-                Poll::Pending => return None,
+            if self.source.poll_ready(cx).is_pending() {
+                return None;
+            }
+            let next = match self.held.take() {
+                Some(message) => Poll::Ready(Some(Ok(message))),
+                None => Pin::new(&mut self.messages).poll_next(cx),
+            };
+            let message = match next {
+                Poll::Pending => {
+                    self.starved = true;
+                    return None;
+                }
                 Poll::Ready(None) => return Some(Pause::Over(None)),
-                Poll::Ready(Some(Ok(bytes))) => bytes,
+                Poll::Ready(Some(Ok(message))) => message,
                 Poll::Ready(Some(Err(status))) => {
                     return Some(Pause::Over(Some(status::upload_broken(&status))));
                 }
             };
-            if let Err(failure) = take(&mut self.batch, &bytes) {
+            let needed = self.batch.stored_bytes() + self.source.stored_bytes(&message);
+            if needed > self.shared.log.max_commit_bytes() && self.is_whole() {
+                self.held = Some(message);
+                return idle.then_some(Pause::Flush);
+            }
+            if let Err(failure) = self.source.take(message, &mut self.batch) {
                 return Some(Pause::Over(Some(failure)));
             }
             self.taken += 1;
@@ -194,10 +310,16 @@ impl Upload {
         None
     }
 
+    /// Whether the batch must not grow beyond one commit.
+    fn is_whole(&self) -> bool {
+        self.source.options().atomic && !self.batch.is_empty()
+    }
+
     fn flush(&mut self) {
         let log = self.shared.log.clone();
         let batch = std::mem::replace(&mut self.batch, log.batch());
-        let options = AppendOptions { dedup: true, expected_head: None, atomic: false };
+        let options = self.source.options();
+        self.source.appending();
         self.append = Some(Box::pin(async move { log.append(batch, options).await }));
     }
 
@@ -220,6 +342,7 @@ impl Upload {
     fn settle(&mut self, result: Result<Appended, AppendError>) -> Result<(), Status> {
         match result {
             Ok(appended) => {
+                self.source.appended(&appended);
                 self.totals.add(&appended);
                 Ok(())
             }
@@ -272,14 +395,8 @@ impl Totals {
 }
 
 /// `received` on the wire is an int32.
-fn saturate(count: u64) -> i32 {
+pub(super) fn saturate(count: u64) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
-}
-
-/// Adds one event as it came.
-fn take(batch: &mut Batch, bytes: &[u8]) -> Result<(), Failure> {
-    let event = Event::parse(bytes).map_err(status::malformed_event)?;
-    batch.push(&event).map_err(|error| status::invalid_event(&error))
 }
 
 #[cfg(test)]

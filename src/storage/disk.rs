@@ -1,9 +1,11 @@
-//! File operations: the one way the journal and the metadata touch the disk.
+//! File operations: the one way the journal, the metadata and the segments touch the disk, but for
+//! what sled does by itself.
 //!
 //! Owns nothing but the rules: every write is positioned, every sync is explicit, every error names
-//! what was tried on which path. A test can make the n-th operation fail; what fails after a real
-//! write or sync stays as the operating system left it.
+//! what was tried on which path. A test can make the n-th operation fail, or be told of each before
+//! it happens; what fails after a real write or sync stays as the operating system left it.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
@@ -14,9 +16,19 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use super::StoreError;
 
 /// Access to the file system, with an optional planned failure.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Disk {
     faults: Option<Arc<Faults>>,
+    watcher: Option<Watcher>,
+}
+
+/// Is told of every operation before it happens, and may hold it up.
+pub type Watcher = Arc<dyn Fn(&'static str, &Path) + Send + Sync>;
+
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Disk").field("faults", &self.faults).finish_non_exhaustive()
+    }
 }
 
 /// Makes one file operation fail, counted from now.
@@ -69,19 +81,29 @@ impl Disk {
 
     /// The real file system with a planned failure.
     pub fn with_faults(faults: Arc<Faults>) -> Disk {
-        Disk { faults: Some(faults) }
+        Disk { faults: Some(faults), watcher: None }
+    }
+
+    /// The real file system with somebody who is told of every operation: its name, as in errors, and
+    /// on what.
+    pub fn watched(watcher: Watcher) -> Disk {
+        Disk { faults: None, watcher: Some(watcher) }
     }
 
     fn strike(&self) -> io::Result<()> {
         self.faults.as_ref().map_or(Ok(()), |faults| faults.strike())
     }
 
-    fn run<T>(
+    /// Any other operation, as one.
+    pub(in crate::storage) fn run<T>(
         &self,
         action: &'static str,
         path: &Path,
         op: impl FnOnce() -> io::Result<T>,
     ) -> Result<T, StoreError> {
+        if let Some(watcher) = &self.watcher {
+            watcher(action, path);
+        }
         self.strike().and_then(|()| op()).map_err(StoreError::io(action, path))
     }
 
@@ -112,6 +134,20 @@ impl Disk {
     /// Makes names in a directory durable.
     pub fn sync_dir(&self, path: &Path) -> Result<(), StoreError> {
         self.run("sync", path, || File::open(path)?.sync_all())
+    }
+
+    /// Makes a closed file durable.
+    pub fn sync_file(&self, path: &Path) -> Result<(), StoreError> {
+        self.run("sync", path, || File::open(path)?.sync_all())
+    }
+
+    /// What a directory holds, by name.
+    pub fn list(&self, path: &Path) -> Result<Vec<PathBuf>, StoreError> {
+        let mut paths: Vec<PathBuf> = self.run("list", path, || {
+            std::fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path())).collect()
+        })?;
+        paths.sort();
+        Ok(paths)
     }
 
     /// Renames within one file system.

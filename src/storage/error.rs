@@ -54,6 +54,12 @@ pub enum StoreError {
     /// A segment was folded into another or trimmed while it was looked up: look again.
     #[error("the segment has just been replaced")]
     Retired,
+    /// A daemon changes the log faster than it can be looked at; nothing is known to be wrong.
+    #[error("the log in {} changes faster than it can be read; try again", path.display())]
+    Unsettled {
+        /// The data directory.
+        path: PathBuf,
+    },
     /// The range begins below the oldest readable event.
     #[error("trimmed: the oldest readable event is {oldest}")]
     Trimmed {

@@ -1,5 +1,5 @@
-//! Failing system calls, and a disk that is really full. `CRASH_IO_STRIDE=1` fails every call
-//! of the scripted run, one a run.
+//! Failing system calls, and a disk that is really full. Every call of the scripted run fails once,
+//! one a run; `CRASH_IO_STRIDE=10` leaves out nine of ten.
 
 #[path = "../crash/mod.rs"]
 mod crash;
@@ -15,8 +15,8 @@ use crash::strace;
 use crash::workload::{self, Wrong};
 use tailmark::storage::{Engine, StoreError};
 
-/// A child that is not through by then hangs.
-const CHILD_LIMIT: Duration = Duration::from_secs(20);
+/// A child that is not through by then hangs. It takes a fraction of a second.
+const CHILD_LIMIT: Duration = Duration::from_secs(120);
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
@@ -106,6 +106,8 @@ const CASES: &[(&str, &str, bool)] = &[
     ("unlink", "EIO", false),
     ("unlinkat", "EIO", false),
     ("pread64", "EIO", false),
+    ("openat", "EMFILE", false),
+    ("openat", "EIO", false),
     ("flock", "EIO", false),
     ("statfs", "EIO", false),
     ("getdents64", "EIO", false),
@@ -115,20 +117,19 @@ fn failing_calls() {
     if !strace::is_there() {
         return;
     }
-    let stride = crash::env_number("CRASH_IO_STRIDE", 0);
+    let stride = crash::env_number("CRASH_IO_STRIDE", 1).max(1);
     let scratch = crash::scratch();
     let trace = scratch.path().join("trace");
     let dir = scratch.path().join("counted");
     let name = dir.to_str().expect("UTF-8");
-    let steps = strace::record(&["child", name], MORE, &trace, CHILD_LIMIT * 3);
+    let steps = strace::record(&["child", name], MORE, &trace, CHILD_LIMIT);
     std::fs::remove_file(&trace).expect("the trace");
     let mut runs = Vec::new();
     for (call, error, sticky) in CASES {
-        let most = strace::most_calls(&steps, call).max(6);
-        // In CI a few of each, by hand all.
-        let step = if stride > 0 { stride } else { most.div_ceil(6) };
-        let first = if stride > 0 { 1 } else { 1 + rand::random_range(0..step) };
-        runs.extend((first..=most).step_by(step as usize).map(|nth| (*call, nth, *error, *sticky)));
+        // Another run may make a few more, as its threads meet otherwise.
+        let most = strace::most_calls(&steps, call) + 2;
+        let nths = (1..=most).step_by(stride as usize);
+        runs.extend(nths.map(|nth| (*call, nth, *error, *sticky)));
     }
     println!("  {} runs over {} kinds of failure", runs.len(), CASES.len());
     let tally = Mutex::new(BTreeMap::<(&str, &str, bool), [u64; 6]>::new());
@@ -140,7 +141,7 @@ fn failing_calls() {
         let dir = dir.expect("a directory");
         let log = dir.path().join("log");
         let args = ["child", log.to_str().expect("UTF-8")];
-        let (status, told) = strace::inject(&args, run, CHILD_LIMIT * 2);
+        let (status, told) = strace::inject(&args, run, CHILD_LIMIT + CHILD_LIMIT / 2);
         let told = Told::parse(&told);
         let mut tally = tally.lock().expect("tally");
         let counts = tally.entry((run.0, run.2, run.3)).or_default();

@@ -1,7 +1,6 @@
 //! The commands as processes, against a server over a log in memory.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::SocketAddr;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 
@@ -9,18 +8,22 @@ use tailmark::eventlog::{self, EventLog};
 use tailmark::record::{
     Event, FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp,
 };
-use tailmark::server::{Options, Server};
+use tailmark::server::{Options, ServeError, Server};
 use tailmark::storage::Recovered;
 use tailmark::storage::memory::{self, Memory};
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::support::port::Port;
+use crate::support::server::within;
 
 /// A server that can be stopped and started again over the same log.
 struct Daemon {
     runtime: Runtime,
     log: EventLog,
-    address: SocketAddr,
+    port: Port,
+    task: Option<JoinHandle<Result<(), ServeError>>>,
     shutdown: CancellationToken,
 }
 
@@ -40,34 +43,30 @@ impl Daemon {
         let engine = Arc::new(Memory::new(id, key, generations, memory::Options::default()));
         let options = eventlog::Options::default();
         let log = EventLog::open(engine, Recovered::default(), options).unwrap();
-        let address = "127.0.0.1:0".parse().unwrap();
         let shutdown = CancellationToken::new();
-        let mut daemon = Daemon { runtime, log, address, shutdown };
+        let mut daemon = Daemon { runtime, log, port: Port::reserve(), task: None, shutdown };
         daemon.listen();
         daemon
     }
 
-    /// Begins to listen, on the same port as before.
+    /// Begins to listen, on the same port as before, once the server before has ended.
     fn listen(&mut self) {
         let log = self.log.clone();
         let shutdown = CancellationToken::new();
         self.shutdown = shutdown.clone();
-        let address = self.address;
-        self.address = self.runtime.block_on(async {
-            let socket = tokio::net::TcpSocket::new_v4().unwrap();
-            socket.set_reuseaddr(true).unwrap();
-            socket.bind(address).unwrap();
-            let listener: TcpListener = socket.listen(64).unwrap();
-            let address = listener.local_addr().unwrap();
+        let (port, before) = (&self.port, self.task.take());
+        self.task = Some(self.runtime.block_on(async {
+            if let Some(before) = before {
+                within("the end of the server before", before).await.unwrap().unwrap();
+            }
             let server = Server::new(log, Options::default()).unwrap();
-            tokio::spawn(server.run(vec![listener], shutdown));
-            address
-        });
+            tokio::spawn(server.run(vec![port.listen()], shutdown))
+        }));
     }
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = tailmark(args);
-        command.arg("--addr").arg(format!("http://{}", self.address));
+        command.arg("--addr").arg(format!("http://{}", self.port.address));
         command
     }
 

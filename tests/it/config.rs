@@ -164,7 +164,7 @@ fn values_out_of_range_are_refused() {
         "[limits]\ntopic_bytes = 256",
         "[http2]\nmax_concurrent_streams = 1000",
         "[http2]\nmax_frame_bytes = \"8 KiB\"",
-        "[http2]\nconnection_window_bytes = \"512 KiB\"",
+        "[http2]\nconnection_window_bytes = \"256 KiB\"",
         "[server]\ninstance_id = \"\"",
         "[server]\nlisten = \"example.org:80\"",
         "[server]\nlisten = \"127.0.0.1\"",

@@ -51,6 +51,13 @@ struct Covered {
 }
 
 impl Covered {
+    /// Whether each kind of thing has happened.
+    fn is_all(&self) -> bool {
+        let first = [self.unknown_outcomes, self.duplicates, self.cuts, self.restarts, self.gaps];
+        let rest = [self.refused_as_trimmed, self.trimmed, self.segments, self.folded];
+        first.iter().chain(&rest).all(|count| *count > 0)
+    }
+
     fn add(&mut self, history: &History, world: &World, segments: &[String]) {
         self.events += history.head;
         for request in &history.requests {
@@ -303,8 +310,8 @@ fn random_schedules_keep_every_guarantee() {
     let mut covered = Covered::default();
     let mut count = 0;
     for seed in seeds {
-        // At least a few, however busy the machine is.
-        if count >= 6 && begun.elapsed() > longest {
+        // On a busy machine at least a few, and as many as it takes to have seen everything.
+        if count >= 6 && begun.elapsed() > longest && covered.is_all() {
             break;
         }
         for _ in 0..times {
@@ -314,15 +321,7 @@ fn random_schedules_keep_every_guarantee() {
         count += 1;
     }
     eprintln!("{count} seeds in {:?}: {covered:?}", begun.elapsed());
-    if is_default {
-        assert!(covered.cuts > 0 && covered.restarts > 0 && covered.duplicates > 0, "{covered:?}");
-        assert!(covered.trimmed > 0 && covered.segments > 0, "{covered:?}");
-        assert!(covered.unknown_outcomes > 0, "{covered:?}");
-    }
-    if is_default && count >= 40 {
-        assert!(covered.gaps > 0 && covered.refused_as_trimmed > 0, "{covered:?}");
-        assert!(covered.folded > 0, "{covered:?}");
-    }
+    assert!(covered.is_all() || !is_default, "{covered:?}");
 }
 
 /// Says how to run a seed again when it fails.

@@ -6,12 +6,17 @@ mod support {
     pub mod daemon;
     pub mod disk;
     pub mod frames;
+    pub mod inprocess;
     pub mod logdir;
+    pub mod openmetrics;
+    pub mod port;
     pub mod proxy;
     pub mod raw;
     pub mod server;
 }
 
+mod append;
+mod chat;
 mod cli;
 mod config;
 mod daemon;
@@ -21,9 +26,13 @@ mod full_journal;
 mod gapless;
 mod inspect;
 mod limits;
+mod metrics;
+mod producer;
 mod protocol;
+mod seed;
 mod seed_client;
 mod shutdown;
+mod small_frames;
 mod tidy;
 mod upload;
 mod watch;

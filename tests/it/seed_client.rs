@@ -1,10 +1,6 @@
 //! A client that knows only the fields of the first public sketch, and `after_cursor`.
 
-#[allow(missing_docs, clippy::all)]
-mod seed {
-    include!(concat!(env!("OUT_DIR"), "/seed/feed.v1.rs"));
-}
-
+use crate::seed::feed_v1 as seed;
 use seed::feed_service_client::FeedServiceClient;
 
 use crate::support::server::{start, until, within};
@@ -49,16 +45,5 @@ async fn a_seed_client_uploads_watches_is_cut_and_resumes_from_the_header() {
             assert!(event.at.is_some());
         }
     }
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn the_chat_of_a_seed_client_is_refused_in_words() {
-    let server = start().await;
-    let mut client = FeedServiceClient::new(server.channel().await);
-    let message = seed::ChatMessage { from: "me".into(), text: "hello".into() };
-    let status = client.chat(tokio_stream::iter([message])).await.unwrap_err();
-    assert_eq!(status.code(), tonic::Code::Unimplemented);
-    assert!(status.message().contains("Chat"));
     server.stop().await;
 }

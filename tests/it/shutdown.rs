@@ -1,13 +1,14 @@
 //! Stopping, and what is left when clients go away without a word.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tailmark::server::Options;
 use tailmark::wire::feed_v1 as pb;
 use tonic::Code;
 
 use crate::support::server::{
-    Client, TestServer, Watching, event, expect, new_log, start, start_with, until, watch, within,
+    Client, PATIENCE, TestServer, Watching, event, expect, new_log, start, start_with, until,
+    watch, within,
 };
 
 const WATCHES: usize = 1_000;
@@ -28,19 +29,17 @@ async fn crowd(server: &TestServer) -> Vec<Watching> {
 
 #[tokio::test]
 async fn a_thousand_watches_end_long_before_the_grace() {
-    let grace = Duration::from_secs(25);
-    let options = Options { shutdown_grace: grace, ..Default::default() };
+    // Longer than the test waits for anything.
+    let options = Options { shutdown_grace: PATIENCE * 2, ..Default::default() };
     let server = start_with(new_log(), options).await;
     let mut open = crowd(&server).await;
     assert_eq!(server.gauges.watches(), WATCHES);
-    let begin = Instant::now();
     server.shutdown.cancel();
     for watching in &mut open {
         expect(&watching.failure().await, Code::Unavailable, "STOPPING");
     }
     let gauges = server.gauges.clone();
     server.stop().await;
-    assert!(begin.elapsed() < grace / 2, "{:?}", begin.elapsed());
     assert_eq!((gauges.watches(), gauges.connections()), (0, 0));
 }
 
@@ -83,9 +82,9 @@ async fn a_stopped_server_takes_nobody() {
     let server = start().await;
     let mut client = server.client().await;
     client.get_log(pb::GetLogRequest {}).await.unwrap();
-    let address = server.address;
+    let port = server.port.clone();
     server.stop().await;
-    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+    assert!(tokio::net::TcpStream::connect(port.address).await.is_err());
     let request = pb::PublishRequest { event: Some(event("a", "x")), expected_head: None };
     let status = within("publish", client.publish(request)).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);

@@ -1,55 +1,74 @@
-//! `chat.ChatService`: each call in one line.
+//! Rooms on the log: `chat.ChatService`, and the `Chat` of `feed.v1`.
+//!
+//! A message is an event of its room's topic, so both services, and every watch, see the same
+//! messages in the same order. What goes out is read from the log like a watch (`stream`); what
+//! comes in is appended like an upload, by a task of its own (`intake`), so that neither direction
+//! waits for the other. What they must know of each other lies in `link`. Who is there is told
+//! beside the log and forgotten (`presence`).
+
+mod handlers;
+mod intake;
+mod link;
+mod messages;
+mod metrics;
+mod presence;
+mod stream;
 
 use std::sync::Arc;
 
-use tokio_stream::Empty;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
+pub(super) use handlers::chat_of_feed;
+pub use messages::{ChatDialect, FeedDialect};
+pub(super) use presence::Presence;
+pub use stream::RoomStream;
+
+use super::Shared;
 use super::generated::chat_service_server::ChatService;
-use super::{Shared, status};
 use crate::wire::chat as pb;
 
 /// Rooms over one log.
 #[derive(Clone)]
 pub(super) struct Chat(pub(super) Arc<Shared>);
 
-type Messages = Empty<Result<pb::Message, Status>>;
-
 #[async_trait]
 impl ChatService for Chat {
-    type SubscribeMessagesStream = Messages;
-    type ChatStream = Messages;
-    type StreamMetricsStream = Empty<Result<pb::Metric, Status>>;
+    type SubscribeMessagesStream = RoomStream<ChatDialect>;
+    type ChatStream = RoomStream<ChatDialect>;
+    type StreamMetricsStream = metrics::MetricsStream;
 
     async fn send_message(
         &self,
-        _: Request<pb::SendMessageRequest>,
+        request: Request<pb::SendMessageRequest>,
     ) -> Result<Response<pb::SendMessageResponse>, Status> {
-        Err(status::unimplemented("SendMessage"))
+        handlers::send(&self.0, request).await
     }
 
     async fn subscribe_messages(
         &self,
-        _: Request<pb::SubscribeRequest>,
-    ) -> Result<Response<Messages>, Status> {
-        Err(status::unimplemented("SubscribeMessages"))
+        request: Request<pb::SubscribeRequest>,
+    ) -> Result<Response<RoomStream<ChatDialect>>, Status> {
+        handlers::subscribe(&self.0, request).await
     }
 
     async fn upload_messages(
         &self,
-        _: Request<Streaming<pb::Message>>,
+        request: Request<Streaming<pb::Message>>,
     ) -> Result<Response<pb::UploadResponse>, Status> {
-        Err(status::unimplemented("UploadMessages"))
+        handlers::upload(&self.0, request).await
     }
 
-    async fn chat(&self, _: Request<Streaming<pb::Message>>) -> Result<Response<Messages>, Status> {
-        Err(status::unimplemented("Chat"))
+    async fn chat(
+        &self,
+        request: Request<Streaming<pb::Message>>,
+    ) -> Result<Response<RoomStream<ChatDialect>>, Status> {
+        handlers::chat(&self.0, request).await
     }
 
     async fn stream_metrics(
         &self,
-        _: Request<pb::MetricsRequest>,
+        request: Request<pb::MetricsRequest>,
     ) -> Result<Response<Self::StreamMetricsStream>, Status> {
-        Err(status::unimplemented("StreamMetrics"))
+        metrics::stream_metrics(&self.0, request)
     }
 }

@@ -17,19 +17,19 @@ pub(super) const SKIPPED_PER_HEARTBEAT: u64 = 10_000;
 
 /// What a watch wants.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub(in crate::server) struct Plan {
     /// Which events.
-    pub(super) filter: Filter,
+    pub(in crate::server) filter: Filter,
     /// The first seq to look at.
-    pub(super) start: Seq,
+    pub(in crate::server) start: Seq,
     /// Ends after so many delivered events.
-    pub(super) limit: Option<u64>,
+    pub(in crate::server) limit: Option<u64>,
     /// Ends when this seq has been passed.
-    pub(super) until: Option<Seq>,
+    pub(in crate::server) until: Option<Seq>,
     /// Sends markers.
-    pub(super) markers: bool,
+    pub(in crate::server) markers: bool,
     /// What is lost before the start; announced first.
-    pub(super) gaps: Vec<Gap>,
+    pub(in crate::server) gaps: Vec<Gap>,
 }
 
 /// A range of missing events, inclusive; 0 and 0 where unknown.
@@ -70,7 +70,7 @@ pub(in crate::server) struct Marker {
 
 /// The next thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(in crate::server) enum Step {
     /// Send it.
     Event(Bytes),
     /// Send it.
@@ -85,7 +85,7 @@ pub(super) enum Step {
 
 /// Why a watch is finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(in crate::server) enum End {
     /// So many events were wanted.
     Limit,
     /// The head of the beginning was reached.
@@ -94,7 +94,7 @@ pub(super) enum End {
 
 /// The state of one watch.
 #[derive(Debug)]
-pub(super) struct Machine {
+pub(in crate::server) struct Machine {
     filter: Filter,
     next: Seq,
     remaining: Option<u64>,
@@ -120,7 +120,7 @@ struct Run {
 }
 
 impl Machine {
-    pub(super) fn new(plan: Plan) -> Self {
+    pub(in crate::server) fn new(plan: Plan) -> Self {
         let mut machine = Machine {
             filter: plan.filter,
             next: plan.start,
@@ -142,22 +142,22 @@ impl Machine {
     }
 
     /// The first seq not looked at yet.
-    pub(super) fn next(&self) -> Seq {
+    pub(in crate::server) fn next(&self) -> Seq {
         self.next
     }
 
     /// The last seq passed: delivered, skipped or announced as missing.
-    pub(super) fn passed(&self) -> Seq {
+    pub(in crate::server) fn passed(&self) -> Seq {
         self.next.prev()
     }
 
     /// Events delivered.
-    pub(super) fn delivered(&self) -> u64 {
+    pub(in crate::server) fn delivered(&self) -> u64 {
         self.delivered
     }
 
     /// The next thing to do. `head` is asked for only where the answer depends on it.
-    pub(super) fn step(&mut self, head: impl Fn() -> Seq) -> Step {
+    pub(in crate::server) fn step(&mut self, head: impl Fn() -> Seq) -> Step {
         loop {
             if let Some(marker) = self.queue.pop_front() {
                 return Step::Marker(marker);
@@ -191,7 +191,7 @@ impl Machine {
     }
 
     /// Takes what was read from `next` on.
-    pub(super) fn deliver(&mut self, delivery: Delivery) {
+    pub(in crate::server) fn deliver(&mut self, delivery: Delivery) {
         if self.is_live && !delivery.is_recent {
             self.is_live = false;
             self.tell(News::FellBehind);

@@ -10,18 +10,22 @@ mod tests;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Request, Response, Status};
 
-pub(super) use machine::{Gap, GapReason, Marker, News};
+pub(super) use machine::{Gap, GapReason, Machine, Marker, News, Plan, Step};
+pub(super) use request::{after_cursor, two_cursors};
 pub use stream::WatchStream;
+pub(super) use stream::lost;
 
-use super::gauges::Peer;
+use super::gauges::{Peer, Permit};
 use super::status::{self, Failure};
-use super::{Shared, deadline};
+use super::{Shared, deadline, trace};
+use crate::eventlog::Start;
+use crate::record::{Cursor, Seq};
+use crate::topic::Filter;
 use crate::wire::feed_v1 as pb;
-use machine::{Machine, Plan};
 use stream::Settings;
 
 /// Response metadata and trailer: where to go on.
-const CURSOR: &str = "feed-cursor";
+pub(super) const CURSOR: &str = "feed-cursor";
 const OLDEST: &str = "feed-oldest";
 const HEAD: &str = "feed-head";
 const LOG_ID: &str = "feed-log-id";
@@ -40,13 +44,7 @@ pub(super) async fn watch(
     let asked =
         request::Request::read(&message, &metadata, log.limits(), options.patterns_per_watch)?;
     let peer = extensions.get::<Peer>();
-    let permits = [
-        match peer {
-            Some(peer) => peer.watch(options.watches_per_connection).map_err(status::too_many)?,
-            None => shared.gauges.unbound(),
-        },
-        shared.gauges.watch(options.watches).map_err(status::too_many)?,
-    ];
+    let permits = permits(shared, peer)?;
     // Read first: what is stored while the start is looked for comes after it.
     let head = log.bounds().head;
     let resolve = start::resolve(log, &asked, options.retry_delay);
@@ -65,6 +63,8 @@ pub(super) async fn watch(
         patterns = patterns(&message),
         start = resolved.start.get(),
     );
+    trace::adopt(&span, &metadata);
+    let open = shared.figures.open("watch", Some(resolved.start), &span);
     let machine = Machine::new(Plan {
         filter: asked.filter.clone(),
         start: resolved.start,
@@ -82,10 +82,34 @@ pub(super) async fn watch(
         stop: shared.stop.clone(),
     };
     let reader = log.reader(resolved.start, asked.filter);
-    let stream = WatchStream::new(machine, log.clone(), reader, settings, permits, span);
+    let stream = WatchStream::new(machine, log.clone(), reader, settings, permits, (open, span));
     let mut response = Response::new(stream);
     *response.metadata_mut() = response_metadata;
     Ok(response)
+}
+
+/// The right to one more watch.
+pub(super) fn permits(shared: &Shared, peer: Option<&Peer>) -> Result<[Permit; 2], Failure> {
+    let options = &shared.options;
+    Ok([
+        match peer {
+            Some(peer) => peer.watch(options.watches_per_connection).map_err(status::too_many)?,
+            None => shared.gauges.unbound(),
+        },
+        shared.gauges.watch(options.watches).map_err(status::too_many)?,
+    ])
+}
+
+/// The first seq of what follows a cursor, or of what is live where there is none.
+pub(super) async fn start_after(shared: &Shared, text: &str) -> Result<Seq, Failure> {
+    let position = match text {
+        "" => request::Position::At(Start::Latest),
+        text => request::Position::After(
+            Cursor::parse(text).map_err(|error| status::malformed_cursor("after_cursor", error))?,
+        ),
+    };
+    let asked = request::Request::from(Filter::ALL, position);
+    Ok(start::resolve(&shared.log, &asked, shared.options.retry_delay).await?.start)
 }
 
 /// What it watches, for the log: the first few of many.
@@ -105,9 +129,9 @@ fn patterns(message: &pb::WatchRequest) -> String {
 }
 
 /// What a client learns at once, also on an idle topic.
-fn describe(
+pub(super) fn describe(
     shared: &Shared,
-    start: crate::record::Seq,
+    start: Seq,
     metadata: &mut MetadataMap,
 ) -> Result<(), Failure> {
     let bounds = shared.log.bounds();

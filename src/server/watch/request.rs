@@ -47,6 +47,19 @@ pub(super) enum OnLost {
 }
 
 impl Request {
+    /// The plainest request.
+    pub(super) fn from(filter: Filter, position: Position) -> Request {
+        Request {
+            filter,
+            position,
+            limit: None,
+            until_caught_up: false,
+            markers: false,
+            on_lost: OnLost::Fail,
+            heartbeat: DEFAULT_HEARTBEAT,
+        }
+    }
+
     pub(super) fn read(
         request: &pb::WatchRequest,
         metadata: &MetadataMap,
@@ -122,7 +135,10 @@ fn position(request: &pb::WatchRequest, metadata: &MetadataMap) -> Result<Positi
 }
 
 /// The cursor of the field or of the metadata; empty = none.
-fn after_cursor<'a>(field: &'a str, metadata: &'a MetadataMap) -> Result<&'a str, Failure> {
+pub(in crate::server) fn after_cursor<'a>(
+    field: &'a str,
+    metadata: &'a MetadataMap,
+) -> Result<&'a str, Failure> {
     let mut value = "";
     for (at, one) in metadata.get_all(AFTER_CURSOR).iter().enumerate() {
         let Ok(one) = one.to_str() else {
@@ -137,8 +153,13 @@ fn after_cursor<'a>(field: &'a str, metadata: &'a MetadataMap) -> Result<&'a str
         ("", value) => Ok(value),
         (field, "") => Ok(field),
         (field, value) if field == value => Ok(field),
-        _ => Err(status::bad_field("after_cursor", "differs from feed-after-cursor")),
+        _ => Err(two_cursors()),
     }
+}
+
+/// Field and metadata say where to begin, and not the same.
+pub(in crate::server) fn two_cursors() -> Failure {
+    status::bad_field("after_cursor", "differs from feed-after-cursor")
 }
 
 fn start(at: &pb::start::At) -> Result<Start, Failure> {

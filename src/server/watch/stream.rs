@@ -20,6 +20,7 @@ use crate::record::{Seq, Timestamp};
 use crate::server::codec::Encoded;
 use crate::server::convert::{self, MarkerContext};
 use crate::server::facts;
+use crate::server::figures::OpenStream;
 use crate::server::gauges::Permit;
 use crate::server::status::{self, Failure, LogFacts};
 
@@ -40,6 +41,7 @@ pub struct WatchStream {
     phase: Phase,
     /// Why it is over.
     reason: &'static str,
+    open: OpenStream,
     span: tracing::Span,
     _permits: [Permit; 2],
 }
@@ -90,7 +92,7 @@ impl WatchStream {
         reader: Reader,
         settings: Settings,
         permits: [Permit; 2],
-        span: tracing::Span,
+        (open, span): (OpenStream, tracing::Span),
     ) -> Self {
         let timers = Timers {
             silence: Box::pin(sleep_until(Instant::now())),
@@ -107,6 +109,7 @@ impl WatchStream {
             settings,
             phase: Phase::Running,
             reason: "",
+            open,
             span,
             _permits: permits,
         }
@@ -165,6 +168,7 @@ impl WatchStream {
     /// falls silent looks at the clock.
     fn begin_read(&mut self, end: Seq) -> Option<Alarm> {
         self.reader.as_ref()?;
+        self.open.reached(self.machine.delivered(), self.machine.next());
         if self.settings.stop.is_cancelled() {
             return Some(Alarm::Stop);
         }
@@ -199,13 +203,7 @@ impl WatchStream {
         facts: &LogFacts,
     ) -> Option<Poll<Option<Result<Encoded, Status>>>> {
         let next = self.machine.next();
-        let range_end = match error {
-            ReadError::Trimmed { oldest, .. } => Some((oldest.prev(), GapReason::Trimmed)),
-            ReadError::Damaged(damage) => Some((damage.to, GapReason::Damaged)),
-            _ => None,
-        }
-        // A range that does not reach the position would never let us past it.
-        .filter(|(to, _)| *to >= next);
+        let range_end = lost_range(error, next);
         // One that begins behind the position must not take along what can be read before it.
         let begins_here = match error {
             ReadError::Damaged(damage) => damage.from <= next,
@@ -220,10 +218,7 @@ impl WatchStream {
             }
             return None;
         }
-        let mut failure = status::read(error, facts, self.settings.retry_delay);
-        if let Some((to, _)) = range_end {
-            failure = failure.with("resume_cursor", self.log.cursor(to));
-        }
+        let failure = lost(&self.log, error, facts, next, self.settings.retry_delay);
         Some(self.fail("read failed", failure))
     }
 
@@ -293,11 +288,15 @@ impl WatchStream {
 
 impl Drop for WatchStream {
     fn drop(&mut self) {
+        let reason = self.reason();
+        self.open.reached(self.machine.delivered(), self.machine.next());
+        self.open.ends(reason);
         tracing::info!(
             parent: &self.span,
             events = self.machine.delivered(),
             passed = self.machine.passed().get(),
-            reason = self.reason(),
+            seconds = self.open.age().as_secs_f64(),
+            reason,
             "watch ended"
         );
     }
@@ -323,6 +322,32 @@ impl Timers {
             }
         }
         Poll::Pending
+    }
+}
+
+/// The end of the range that cannot be read, `next` and on.
+fn lost_range(error: &ReadError, next: Seq) -> Option<(Seq, GapReason)> {
+    match error {
+        ReadError::Trimmed { oldest, .. } => Some((oldest.prev(), GapReason::Trimmed)),
+        ReadError::Damaged(damage) => Some((damage.to, GapReason::Damaged)),
+        _ => None,
+    }
+    // A range that does not reach the position would never let us past it.
+    .filter(|(to, _)| *to >= next)
+}
+
+/// Why what begins with `next` cannot be read, and where to go on.
+pub(in crate::server) fn lost(
+    log: &EventLog,
+    error: &ReadError,
+    facts: &LogFacts,
+    next: Seq,
+    retry_delay: Duration,
+) -> Failure {
+    let failure = status::read(error, facts, retry_delay);
+    match lost_range(error, next) {
+        Some((to, _)) => failure.with("resume_cursor", log.cursor(to)),
+        None => failure,
     }
 }
 

@@ -96,6 +96,7 @@ impl LocalEngine {
             },
             // Nothing was stored, and a later attempt may succeed.
             super::Trouble::Other(reason) => StoreError::Busy { reason: reason.clone() },
+            hangs @ super::Trouble::Hangs { .. } => StoreError::Busy { reason: hangs.to_string() },
         })
     }
 

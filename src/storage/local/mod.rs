@@ -56,7 +56,8 @@ pub struct Options {
     pub min_free_bytes: u64,
     /// A pause of this length is marked in the journal, which tells later that all was synced.
     pub mark_after: Duration,
-    /// Sealing that makes no progress for so long is reported as stuck.
+    /// Sealing that makes no progress for so long hangs: nothing is sealed any more until the log is
+    /// opened again.
     pub seal_timeout: Duration,
     /// Memory that open sealed databases may take, as far as it can be told.
     pub open_bytes: u64,
@@ -161,9 +162,12 @@ struct Work {
     sealing: Mutex<Option<Arc<segment::Progress>>>,
 }
 
-/// Why sealing does not go on. It is tried again; appends go on while there are slots.
+/// Why sealing does not go on. Appends go on while there are slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Trouble {
+    /// It hangs, after so many steps. Never tried again: sled cannot be told to let go of what it
+    /// holds, and another attempt would hang as well.
+    Hangs { step: u64, timeout: Duration },
     /// No room for another segment.
     DiskFull { available_bytes: u64, needed_bytes: u64 },
     /// Anything else, in words.
@@ -176,6 +180,12 @@ impl std::fmt::Display for Trouble {
             Trouble::DiskFull { available_bytes, needed_bytes } => {
                 write!(f, "sealing needs {needed_bytes} bytes, {available_bytes} are free")
             }
+            Trouble::Hangs { step, timeout } => write!(
+                f,
+                "sealing has stopped until the log is opened again: no progress for {} s after step \
+                 {step}",
+                timeout.as_secs_f32()
+            ),
             Trouble::Other(reason) => write!(f, "sealing: {reason}"),
         }
     }
@@ -198,6 +208,11 @@ impl Work {
     fn stop(&self) {
         self.closing.store(true, Ordering::SeqCst);
         self.signal(|_| {});
+    }
+
+    /// Whether sealing hangs, and so has stopped for good.
+    fn has_given_up_sealing(&self) -> bool {
+        matches!(*lock(&self.trouble), Some(Trouble::Hangs { .. }))
     }
 
     fn is_closing(&self) -> bool {
@@ -322,16 +337,19 @@ impl Engine for LocalEngine {
         let sealed: u64 = view.segments.iter().map(|segment| segment.disk_bytes()).sum();
         // Not from the journal itself: its lock is held during fdatasync, and callers may not wait.
         let files = self.work.slot_files.load(Ordering::Relaxed);
+        let journal_bytes = files * self.options.slot_bytes;
         let trouble = lock(&self.work.broken)
             .clone()
             .or_else(|| lock(&self.work.trouble).as_ref().map(Trouble::to_string))
             .or_else(|| self.cache.damages().first().map(ToString::to_string));
         StoreStatus {
-            disk_bytes: sealed + files * self.options.slot_bytes,
+            disk_bytes: sealed + journal_bytes,
+            journal_bytes,
             segments: view.segments.len() as u64,
             unsealed_slots: view.slots.len() as u64,
             open_segments: self.cache.status().open,
             leases: view.segments.iter().map(|segment| segment.leases()).sum(),
+            is_sealing: lock(&self.work.sealing).is_some(),
             trouble,
         }
     }

@@ -61,7 +61,7 @@ pub(super) fn open(
     // Only a log that never sealed anything may be without it.
     let segments = dir.join(SEGMENTS_DIR);
     options.disk.create_dir(&segments)?;
-    segment::clean(&segments)?;
+    segment::clean(&segments, &options.disk)?;
     Opening { dir: dir.to_owned(), options, meta, found }.run(lock_file)
 }
 

@@ -59,6 +59,7 @@ impl Sealer<'_> {
             block_bytes: BLOCK_BYTES,
             sled_cache_bytes: SLED_CACHE_BYTES,
             progress: Arc::clone(&self.progress),
+            disk: self.options.disk.clone(),
         };
         let built = Arc::new(segment::build(&self.dir, &spec, &source)?);
         if folded.is_some() {
@@ -134,7 +135,7 @@ impl LocalEngine {
             self.drop_trimmed();
             self.delete_discarded();
             self.free_retired(&mut lock(&self.journal));
-            if self.work.is_closing() {
+            if self.work.is_closing() || self.work.has_given_up_sealing() {
                 return Ok(());
             }
             let view = self.view();
@@ -172,6 +173,10 @@ impl LocalEngine {
         let result = sealer.seal(&mut segments, slot, end);
         *lock(&self.work.sealing) = None;
         let folded = result?;
+        if self.work.has_given_up_sealing() {
+            // The slot stays; the next start finds the segment, and frees it then.
+            return Err(StoreError::Busy { reason: "sealing has been given up".to_owned() });
+        }
         let Some(built) = segments.last().cloned() else { return Ok(()) };
         // Trimming may have removed segments meanwhile; only the last one is ours to change.
         self.change_view(|view| {
@@ -206,8 +211,25 @@ impl LocalEngine {
     pub(super) fn reclaim_space(&self) -> Result<(), StoreError> {
         self.drop_trimmed();
         self.move_discarded()?;
+        if self.work.has_given_up_sealing() {
+            // Nobody else does it any more.
+            self.retire_trimmed();
+            self.delete_discarded();
+            self.free_retired(&mut lock(&self.journal));
+        }
         self.work.signal(|signals| signals.seal = true);
         Ok(())
+    }
+
+    /// Slots below the trim mark, oldest first, wait for their last reader.
+    fn retire_trimmed(&self) {
+        let oldest = self.current_bounds().oldest;
+        self.change_view(|view| {
+            let last = view.slots.len().saturating_sub(1);
+            let full = &view.slots[..last];
+            let trimmed = full.iter().position(|slot| slot.end() > oldest).unwrap_or(last);
+            lock(&self.retired).extend(view.slots.drain(..trimmed));
+        });
     }
 
     fn drop_trimmed(&self) {
@@ -247,7 +269,7 @@ impl LocalEngine {
             tracing::warn!(error = %chain(&error), "cannot move a discarded segment away");
         }
         for path in std::mem::take(&mut *lock(&self.trash)) {
-            if let Err(error) = segment::delete(&path) {
+            if let Err(error) = segment::delete(&path, &self.options.disk) {
                 tracing::warn!(error = %chain(&error), "cannot delete a discarded segment");
             }
         }
@@ -264,7 +286,10 @@ impl LocalEngine {
         self.store_clean_stop(&mut journal)?;
         let active = Arc::clone(journal.active());
         drop(journal);
-        if active.event_bytes() >= self.options.slot_bytes / 4 && self.view().slots.len() == 1 {
+        if active.event_bytes() >= self.options.slot_bytes / 4
+            && self.view().slots.len() == 1
+            && !self.work.has_given_up_sealing()
+        {
             // Enough to rest in a segment: the next start finds it sealed.
             if let Err(error) = self.seal_slot(&active, active.end()) {
                 tracing::warn!(error = %chain(&error), "cannot seal at the stop; it waits for the next start");
@@ -311,7 +336,7 @@ impl LocalEngine {
             error => Trouble::Other(chain(error)),
         };
         let mut current = lock(&self.work.trouble);
-        if current.as_ref() != Some(&trouble) {
+        if !matches!(*current, Some(Trouble::Hangs { .. })) && current.as_ref() != Some(&trouble) {
             tracing::error!(%trouble, "sealing has stopped; it is tried again");
             *current = Some(trouble);
         }

@@ -1,22 +1,37 @@
 //! Looking at a data directory without changing a byte of it.
 //!
 //! Recovery begins here, and so do the offline tools. What is damaged is reported, not judged.
+//!
+//! A daemon may be at work beside it: it appends, begins slots anew, seals and trims while we read.
+//! So a look is made of passes, and each pass knows when what it read has moved:
+//! - A slot's head is read again after its frames. A new head is visible before the first byte of
+//!   an old frame is overwritten ([`crate::storage::journal`]), so an unchanged head says that what was
+//!   read is what lay there; a changed one says nothing at all, and the pass begins again.
+//! - What rests on several files at once (a missing slot, a hole between two files) counts only if no
+//!   head and no name in `segments/` changed during the pass.
+//! - Damage counts when two passes in a row have found it.
+//!
+//! If no such moment comes, the answer is [`StoreError::Unsettled`], never damage or a shorter log.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::{JOURNAL_DIR, SEGMENTS_DIR};
 use crate::record::Seq;
 use crate::storage::disk::Disk;
 use crate::storage::journal::{
-    FrameKind, Previous, Scan, ScannedSlot, SlotHeader, Tail, read_header, scan_slot,
+    FrameKind, Known, Previous, Scan, ScannedSlot, SlotHeader, Tail, Tip, read_header, scan_slot,
 };
 use crate::storage::meta::Meta;
 use crate::storage::segment::{self, Segment};
 use crate::storage::{Damage, StoreError, migrate};
 
-/// How often a survey beside a running daemon begins again when slots were reused meanwhile.
-const ATTEMPTS: usize = 5;
+/// How long a look beside a daemon waits for a moment at which what it reads does not move.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two passes.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// What lies in a data directory.
 #[derive(Debug)]
@@ -50,6 +65,8 @@ pub struct SurveyedSlot {
     pub header: SlotHeader,
     /// Its frames.
     pub scan: ScannedSlot,
+    /// Where it ends, as the next slot's head or a clean stop says.
+    known_end: Option<u64>,
 }
 
 impl Survey {
@@ -87,30 +104,38 @@ impl Survey {
 /// Looks at a data directory. Works beside a running daemon and after a crash.
 ///
 /// # Errors
-/// Missing, another format, or I/O.
+/// Missing, another format, or I/O; [`StoreError::Unsettled`] beside a daemon that is too busy.
 pub fn survey(dir: &Path, disk: &Disk) -> Result<Survey, StoreError> {
+    survey_within(dir, disk, PATIENCE)
+}
+
+pub(super) fn survey_within(
+    dir: &Path,
+    disk: &Disk,
+    patience: Duration,
+) -> Result<Survey, StoreError> {
     if !dir.is_dir() {
         migrate::refuse_unfinished(dir)?;
         return Err(StoreError::Missing { path: dir.to_owned() });
     }
-    let (mut found, mut heads) = survey_once(dir, disk)?;
-    for _ in 1..ATTEMPTS {
-        if found.damage.is_empty() {
-            break;
+    let begun = Instant::now();
+    let mut before = Vec::new();
+    let mut whole = Vec::new();
+    loop {
+        let mut pass = Pass::new(dir, disk, std::mem::take(&mut whole))?;
+        if pass.run()? {
+            if pass.found.damage.iter().all(|damage| before.contains(damage)) {
+                return Ok(pass.found);
+            }
+            before = std::mem::take(&mut pass.found.damage);
         }
-        // A daemon may have reused a slot, or sealed or trimmed, while we read: only what is found
-        // twice over the same slots is damage.
-        let (again, heads_now) = survey_once(dir, disk)?;
-        let is_same = again.damage == found.damage && heads_now == heads;
-        (found, heads) = (again, heads_now);
-        if is_same {
-            break;
+        if begun.elapsed() > patience {
+            return Err(StoreError::Unsettled { path: dir.to_owned() });
         }
+        whole = pass.whole_slots();
+        thread::sleep(PAUSE);
     }
-    Ok(found)
 }
-
-type Heads = Vec<(PathBuf, Option<SlotHeader>)>;
 
 fn slot_paths(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let journal = dir.join(JOURNAL_DIR);
@@ -131,196 +156,276 @@ fn slot_paths(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(paths)
 }
 
-fn survey_once(dir: &Path, disk: &Disk) -> Result<(Survey, Heads), StoreError> {
-    let stored = Meta::load(disk, dir)?;
-    let mut found = Survey {
-        meta: stored.clone(),
-        meta_is_stale: stored.is_none(),
-        segments: Vec::new(),
-        superseded: Vec::new(),
-        slots: Vec::new(),
-        free: Vec::new(),
-        unbegun: None,
-        last_number: 0,
-        damage: Vec::new(),
-    };
-    let mut used = Vec::new();
-    let mut heads = Heads::new();
+/// The heads of all slot files. One that was given back since it was listed is left out.
+fn read_heads(dir: &Path, disk: &Disk) -> Result<Vec<(PathBuf, Scan)>, StoreError> {
+    let mut heads = Vec::new();
     for path in slot_paths(dir)? {
-        match read_header(disk, &disk.open_read(&path)?, &path)? {
-            Scan::Used(header) => {
-                used.push((path.clone(), (*header).clone()));
-                heads.push((path, Some(*header)));
-            }
-            Scan::Unused => {
-                heads.push((path.clone(), None));
-                found.free.push(path);
-            }
-            Scan::Headless => {
-                heads.push((path.clone(), None));
-                found.report(Seq::ZERO, Seq::ZERO, &path, "both copies of the slot's head are bad");
-            }
-        }
+        let head = match disk.open_read(&path) {
+            Ok(file) => read_header(disk, &file, &path)?,
+            Err(StoreError::Io { .. }) if !path.exists() => continue,
+            Err(error) => return Err(error),
+        };
+        heads.push((path, head));
     }
-    found.check_files(dir, stored.as_ref(), heads.len());
-    // Segments after the slots' heads: what is sealed meanwhile is then seen as sealed.
-    let segments = dir.join(SEGMENTS_DIR);
-    if segments.is_dir() {
-        found.take_segments(segment::scan(&segments)?);
-    }
-    used.sort_by_key(|(_, header)| header.number);
-    found.last_number = used.last().map_or(0, |(_, header)| header.number);
-    found.follow(disk, used, stored.as_ref())?;
-    found.take_newest_meta();
-    found.check_cover(dir);
-    Ok((found, heads))
+    Ok(heads)
 }
 
-impl Survey {
+fn segment_names(dir: &Path, disk: &Disk) -> Result<Vec<PathBuf>, StoreError> {
+    let segments = dir.join(SEGMENTS_DIR);
+    if segments.is_dir() { segment::names(&segments, disk) } else { Ok(Vec::new()) }
+}
+
+/// One look at everything.
+struct Pass<'a> {
+    dir: &'a Path,
+    disk: &'a Disk,
+    stored: Option<Meta>,
+    /// Older than the heads and all that is read after them.
+    tip: Option<Tip>,
+    heads: Vec<(PathBuf, Scan)>,
+    segments: Vec<PathBuf>,
+    /// Slots that an earlier pass has read; as long as a head stands they need not be read again.
+    whole: Vec<SurveyedSlot>,
+    /// Whether anything was reported that counts only if nothing moved.
+    rests_on_stillness: bool,
+    found: Survey,
+}
+
+impl<'a> Pass<'a> {
+    fn new(
+        dir: &'a Path,
+        disk: &'a Disk,
+        whole: Vec<SurveyedSlot>,
+    ) -> Result<Pass<'a>, StoreError> {
+        let stored = Meta::load(disk, dir)?;
+        let tip = Tip::read(disk, &dir.join(JOURNAL_DIR))?;
+        let found = Survey {
+            meta: stored.clone(),
+            meta_is_stale: stored.is_none(),
+            segments: Vec::new(),
+            superseded: Vec::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            unbegun: None,
+            last_number: 0,
+            damage: Vec::new(),
+        };
+        let heads = read_heads(dir, disk)?;
+        // Segments after the slots' heads: what is sealed meanwhile is then seen as sealed.
+        let segments = segment_names(dir, disk)?;
+        let rests_on_stillness = false;
+        Ok(Pass { dir, disk, stored, tip, heads, segments, whole, rests_on_stillness, found })
+    }
+
+    /// Answers whether what was found holds: nothing that it rests on has moved.
+    fn run(&mut self) -> Result<bool, StoreError> {
+        let mut used = Vec::new();
+        for (path, head) in self.heads.clone() {
+            match head {
+                Scan::Used(header) => used.push((path, *header)),
+                Scan::Unused => self.found.free.push(path),
+                Scan::Headless => {
+                    let what = "both copies of the slot's head are bad";
+                    self.report(Seq::ZERO, Seq::ZERO, &path, what);
+                }
+            }
+        }
+        self.check_files();
+        let segments = self.dir.join(SEGMENTS_DIR);
+        if segments.is_dir() {
+            self.take_segments(segment::scan(&segments, self.disk)?);
+        }
+        used.sort_by_key(|(_, header)| header.number);
+        self.found.last_number = used.last().map_or(0, |(_, header)| header.number);
+        if !self.follow(used)? {
+            return Ok(false);
+        }
+        self.take_newest_meta();
+        self.check_cover();
+        Ok(!self.rests_on_stillness || self.is_still()?)
+    }
+
+    /// Whether heads and segments are what they were when the pass began.
+    fn is_still(&self) -> Result<bool, StoreError> {
+        Ok(read_heads(self.dir, self.disk)? == self.heads
+            && segment_names(self.dir, self.disk)? == self.segments)
+    }
+
+    /// What need not be read again as long as its head stands: slots that have ended.
+    fn whole_slots(self) -> Vec<SurveyedSlot> {
+        let has_ended =
+            |slot: &SurveyedSlot| slot.known_end.is_some() && slot.scan.damage.is_empty();
+        self.whole.into_iter().chain(self.found.slots).filter(has_ended).collect()
+    }
+
+    /// Something that counts only if nothing moved meanwhile.
     fn report(&mut self, from: Seq, to: Seq, file: &Path, detail: &str) {
         let (file, detail) = (file.to_owned(), detail.to_owned());
-        self.damage.push(Damage { from, to, file, detail });
+        self.found.damage.push(Damage { from, to, file, detail });
+        self.rests_on_stillness = true;
     }
 
     fn take_segments(&mut self, sealed: segment::Scan) {
-        self.segments = sealed.segments;
-        self.superseded = sealed.superseded;
-        self.damage.extend(sealed.damaged);
+        self.found.segments = sealed.segments;
+        self.found.superseded = sealed.superseded;
+        // Of a directory that is still there under its name: those never change.
+        self.found.damage.extend(sealed.damaged);
         for odd in sealed.overlapping {
             let what = "the segment overlaps another";
             self.report(odd.first(), odd.end().prev(), odd.dir(), what);
         }
     }
 
-    fn check_files(&mut self, dir: &Path, stored: Option<&Meta>, files: usize) {
-        if let Some(meta) = stored
-            && files < meta.slot_files as usize
+    fn check_files(&mut self) {
+        let files = self.heads.len();
+        if let Some(wanted) = self.stored.as_ref().map(|meta| meta.slot_files as usize)
+            && files < wanted
         {
-            let detail = format!(
-                "{} of {} slot files are missing",
-                meta.slot_files as usize - files,
-                meta.slot_files
-            );
-            self.report(Seq::ZERO, Seq::ZERO, &dir.join(JOURNAL_DIR), &detail);
+            let detail = format!("{} of {wanted} slot files are missing", wanted - files);
+            self.report(Seq::ZERO, Seq::ZERO, &self.dir.join(JOURNAL_DIR), &detail);
         }
     }
 
-    /// Follows the chain of slots from the newest back, as far as the log needs them.
-    fn follow(
-        &mut self,
-        disk: &Disk,
-        mut used: Vec<(PathBuf, SlotHeader)>,
-        stored: Option<&Meta>,
-    ) -> Result<(), StoreError> {
-        let Some((path, header)) = used.pop() else { return Ok(()) };
-        let clean = stored.and_then(|meta| meta.clean_stop);
+    /// Follows the chain of slots from the newest back, as far as the log needs them. Answers
+    /// whether every slot was what its head had said when it was read.
+    fn follow(&mut self, mut used: Vec<(PathBuf, SlotHeader)>) -> Result<bool, StoreError> {
+        let Some((path, header)) = used.pop() else { return Ok(true) };
+        let clean = self.stored.as_ref().and_then(|meta| meta.clean_stop);
         if let Some(clean) = clean.filter(|clean| clean.slot > header.number) {
             let detail = format!("the newest slot, number {}, is missing", clean.slot);
             self.report(header.first, Seq::new(clean.head), &path, &detail);
         }
+        let tip = self.tip.filter(|tip| tip.log == header.log);
+        if let Some(tip) = tip.filter(|tip| tip.number > header.number) {
+            let detail = format!("the newest slot, number {}, is missing", tip.number);
+            self.report(header.first, tip.next.prev(), &path, &detail);
+        }
         let known_end = clean.filter(|clean| clean.slot == header.number).map(|clean| clean.end);
         let mut wanted = header.previous;
-        let scan = self.scan(disk, &path, &header, known_end)?;
-        let mut slots = Vec::new();
+        let Some(slot) = self.scan(path, header, known_end)? else { return Ok(false) };
+        let scan = &slot.scan;
         if scan.state.is_none() && scan.frames.is_empty() && scan.damage.is_empty() {
             // Begun, but its first write did not survive: the slot before it is the newest.
-            self.unbegun = Some((path, scan.tail));
+            self.found.unbegun = Some((slot.path, slot.scan.tail));
         } else {
-            self.damage.extend(scan.damage.iter().cloned());
-            slots.push(SurveyedSlot { path, header, scan });
+            self.take_slot(slot);
         }
         loop {
-            let sealed = self.segments.last().map_or(Seq::FIRST, |last| last.end());
-            let enough = slots.last().is_some_and(|slot| {
-                let oldest = slots.first().map_or(Seq::FIRST, |newest| newest.scan.oldest);
-                slot.header.first <= sealed.max(oldest)
-            });
-            if enough || wanted.number == 0 {
+            let sealed = self.found.sealed_end();
+            // Newest first for now.
+            let slots = &self.found.slots;
+            let oldest = slots.first().map_or(Seq::FIRST, |newest| newest.scan.oldest);
+            let last = slots.last();
+            if last.is_some_and(|slot| slot.header.first <= sealed.max(oldest))
+                || wanted.number == 0
+            {
                 break;
             }
             let at = used.iter().position(|(_, header)| is_previous(header, &wanted));
             let Some(at) = at else {
-                let upto =
-                    slots.last().map_or(Seq::ZERO, |slot: &SurveyedSlot| slot.header.first.prev());
+                let upto = last.map_or(Seq::ZERO, |slot| slot.header.first.prev());
+                let file = last.map_or(PathBuf::new(), |slot| slot.path.clone());
                 let detail = format!("slot number {} is missing", wanted.number);
-                let file = slots.last().map_or(PathBuf::new(), |slot| slot.path.clone());
                 self.report(sealed, upto, &file, &detail);
                 break;
             };
             let (path, header) = used.swap_remove(at);
-            let scan = self.scan(disk, &path, &header, Some(wanted.end))?;
-            self.damage.extend(scan.damage.iter().cloned());
+            let end = wanted.end;
             wanted = header.previous;
-            slots.push(SurveyedSlot { path, header, scan });
+            let Some(slot) = self.scan(path, header, Some(end))? else { return Ok(false) };
+            self.take_slot(slot);
         }
-        slots.reverse();
-        self.slots = slots;
-        self.free.extend(used.into_iter().map(|(path, _)| path));
-        Ok(())
+        self.found.slots.reverse();
+        self.found.free.extend(used.into_iter().map(|(path, _)| path));
+        Ok(true)
     }
 
+    fn take_slot(&mut self, slot: SurveyedSlot) {
+        self.found.damage.extend(slot.scan.damage.iter().cloned());
+        self.found.slots.push(slot);
+    }
+
+    /// Reads a slot; `None` when its head is not that any more.
     fn scan(
         &mut self,
-        disk: &Disk,
-        path: &Path,
-        header: &SlotHeader,
+        path: PathBuf,
+        header: SlotHeader,
         known_end: Option<u64>,
-    ) -> Result<ScannedSlot, StoreError> {
-        let file = disk.open_read(path)?;
-        scan_slot(disk, &file, path, header, known_end)
+    ) -> Result<Option<SurveyedSlot>, StoreError> {
+        let is_this = |slot: &SurveyedSlot| (&slot.header, slot.known_end) == (&header, known_end);
+        if let Some(at) = self.whole.iter().position(is_this) {
+            return Ok(Some(self.whole.swap_remove(at)));
+        }
+        let file = match self.disk.open_read(&path) {
+            Ok(file) => file,
+            // Given back since the heads were read.
+            Err(StoreError::Io { .. }) if !path.exists() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let tip = self.tip.filter(|tip| (tip.number, tip.nonce) == (header.number, header.nonce));
+        let known = Known { end: known_end, synced: tip.map(|tip| (tip.upto, tip.next)) };
+        let scan = scan_slot(self.disk, &file, &path, &header, known);
+        let head = read_header(self.disk, &file, &path)?;
+        if !matches!(head, Scan::Used(now) if *now == header) {
+            return Ok(None);
+        }
+        Ok(Some(SurveyedSlot { path, header, scan: scan?, known_end }))
     }
 
     /// The journal's copy of the identity counts where it knows a newer generation.
     fn take_newest_meta(&mut self) {
-        let Some(slot) = self.slots.last() else { return };
+        let Some(slot) = self.found.slots.last() else { return };
         let state = slot.scan.state.as_ref().and_then(|state| Meta::decode(&state.meta).ok());
         let Some(journal) = state else { return };
         let path = slot.path.clone();
-        match &self.meta {
+        match &self.found.meta {
             Some(meta) if meta.log != journal.log => {
                 self.report(Seq::ZERO, Seq::ZERO, &path, "the slot belongs to another log");
             }
             Some(meta) => {
                 let counter = |meta: &Meta| meta.generations.current().generation.counter;
                 if counter(&journal) > counter(meta) {
-                    self.meta_is_stale = true;
-                    self.meta = Some(Meta { slot_files: meta.slot_files, ..journal });
+                    let slot_files = meta.slot_files;
+                    self.found.meta_is_stale = true;
+                    self.found.meta = Some(Meta { slot_files, ..journal });
                 }
             }
-            None => self.meta = Some(journal),
+            None => self.found.meta = Some(journal),
         }
     }
 
     /// Every readable seq lies in a segment or slot.
-    fn check_cover(&mut self, dir: &Path) {
-        let oldest = self.oldest();
-        let mut upto = oldest;
+    fn check_cover(&mut self) {
+        let found = &self.found;
+        let mut upto = found.oldest();
         let mut holes = Vec::new();
-        let segments = self.segments.iter().map(|s| (s.first(), s.end(), s.dir().to_owned()));
-        let slots = self.slots.iter().map(|s| (s.header.first, s.scan.next, s.path.clone()));
+        let segments = found.segments.iter().map(|s| (s.first(), s.end(), s.dir().to_owned()));
+        let slots = found.slots.iter().map(|s| (s.header.first, s.scan.next, s.path.clone()));
         for (first, end, path) in segments.chain(slots) {
             if first > upto && end > upto {
                 holes.push((upto, first.prev(), path));
             }
             upto = upto.max(end);
         }
+        let has_no_slot =
+            found.slots.is_empty() && (found.meta.is_some() || !found.segments.is_empty());
+        let clean = found.meta.as_ref().and_then(|meta| meta.clean_stop);
+        let newest = found.slots.last().map(|slot| slot.header.number);
+        let next = found.next();
         for (from, to, path) in holes {
             self.report(from, to, &path, "the events before this file are missing");
         }
-        if self.slots.is_empty() && (self.meta.is_some() || !self.segments.is_empty()) {
+        let journal = self.dir.join(JOURNAL_DIR);
+        if has_no_slot {
             // Even an empty log has its state in a slot.
-            let file = dir.join(JOURNAL_DIR);
-            self.report(upto, Seq::ZERO, &file, "no slot of the journal is left");
+            self.report(upto, Seq::ZERO, &journal, "no slot of the journal is left");
         }
-        let head = self.meta.as_ref().and_then(|meta| meta.clean_stop);
-        let newest = self.slots.last().map(|slot| slot.header.number);
-        if let Some(clean) = head
+        if let Some(clean) = clean
             && newest == Some(clean.slot)
-            && self.next() != Seq::new(clean.head).next()
+            && next != Seq::new(clean.head).next()
         {
-            let file = dir.join(JOURNAL_DIR);
-            let (from, to) = (self.next(), Seq::new(clean.head));
-            self.report(from, to, &file, "the journal ends before the clean stop did");
+            let what = "the journal ends before the clean stop did";
+            self.report(next, Seq::new(clean.head), &journal, what);
         }
     }
 }

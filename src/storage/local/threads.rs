@@ -18,6 +18,9 @@ const POLL: Duration = Duration::from_secs(1);
 /// How often a thread that is to end is looked at.
 const JOIN_POLL: Duration = Duration::from_millis(2);
 
+/// Name of the thread that seals.
+const SEALER: &str = "tailmark-seal";
+
 impl LocalEngine {
     /// Starts the threads.
     pub(super) fn start_threads(self: &Arc<Self>) -> Result<(), StoreError> {
@@ -28,8 +31,7 @@ impl LocalEngine {
                 .spawn(move || run(&engine, &work))
                 .map_err(StoreError::io("start a thread for", &self.dir))
         };
-        let threads =
-            vec![spawn("tailmark-mark", run_marker)?, spawn("tailmark-seal", run_sealer)?];
+        let threads = vec![spawn("tailmark-mark", run_marker)?, spawn(SEALER, run_sealer)?];
         *lock(&self.threads) = threads;
         self.work.signal(|signals| signals.seal = true);
         Ok(())
@@ -40,7 +42,12 @@ impl LocalEngine {
         for thread in std::mem::take(&mut *lock(&self.threads)) {
             // A build under way is waited for; one that hangs inside sled must not keep the daemon
             // from ending: what it was building is built again at the next start.
-            while !thread.is_finished() && begun.elapsed() < self.options.seal_timeout {
+            let patience = match self.work.has_given_up_sealing() {
+                // Known to hang; only the other thread is worth waiting for.
+                true if thread.thread().name() == Some(SEALER) => Duration::ZERO,
+                _ => self.options.seal_timeout,
+            };
+            while !thread.is_finished() && begun.elapsed() < patience {
                 thread::sleep(JOIN_POLL);
             }
             if !thread.is_finished() {
@@ -107,6 +114,10 @@ fn run_sealer(engine: &Weak<LocalEngine>, work: &Work) {
         let result = catch_unwind(AssertUnwindSafe(pass)).unwrap_or_else(|_| {
             Err(StoreError::Busy { reason: "the sealing thread panicked".to_owned() })
         });
+        if work.has_given_up_sealing() {
+            tracing::error!("sealing has come to an end after all; it is not begun again");
+            return;
+        }
         match result {
             Ok(()) => *lock(&work.trouble) = None,
             Err(error) => engine.note_trouble(&error),
@@ -144,10 +155,12 @@ impl Watchdog {
             return;
         }
         let mut trouble = lock(&engine.work.trouble);
-        if trouble.is_none() {
-            let reason = format!("no progress for {} s after step {beats}", stuck.as_secs());
-            tracing::error!(%reason, "sealing hangs; appends go on while there are slots");
-            *trouble = Some(Trouble::Other(reason));
+        if !matches!(*trouble, Some(Trouble::Hangs { .. })) {
+            let hangs = Trouble::Hangs { step: beats, timeout: engine.options.seal_timeout };
+            tracing::error!(%hangs, "sealing hangs; appends go on while there are slots");
+            *trouble = Some(hangs);
+            drop(trouble);
+            engine.slot_freed.notify_all();
         }
     }
 }

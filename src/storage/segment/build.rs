@@ -19,6 +19,7 @@ use super::identity::Identity;
 use super::open::fetch;
 use super::{DB, FOOTER, Segment, dir};
 use crate::record::{Events, FingerprintKey, GenerationTable, LogId, Seq};
+use crate::storage::disk::Disk;
 use crate::storage::{Chunk, Damage, StoreError};
 
 /// sled moves a leaf or value over a quarter of this into `blobs/`, which it never syncs. A leaf
@@ -72,6 +73,8 @@ pub struct BuildSpec {
     pub sled_cache_bytes: u64,
     /// Moves on while the build does.
     pub progress: Arc<Progress>,
+    /// File operations, but for those of sled.
+    pub disk: Disk,
 }
 
 /// A sign of life: whoever watches a build and sees no beat for long knows that sled hangs.
@@ -101,22 +104,23 @@ pub fn build(parent: &Path, spec: &BuildSpec, source: &dyn Source) -> Result<Seg
         return Err(StoreError::Invalid("a segment holds between 1 and 2^31 events"));
     }
     let tmp = parent.join(dir::tmp_name(spec.first, spec.revision));
-    dir::remove_if_there(&tmp)?;
-    fs::create_dir_all(&tmp).map_err(StoreError::io("create", &tmp))?;
+    let disk = &spec.disk;
+    disk.remove_tree(&tmp)?;
+    disk.create_dir(&tmp)?;
     let build = Build { spec, source, db_dir: tmp.join(DB) };
     let built = build.run(&tmp).and_then(|()| {
         let target = parent.join(dir::name(spec.first, spec.revision));
         if target.exists() {
             // A build that failed after its rename: nobody was told of it.
-            dir::trash(&target)?;
+            dir::trash(&target, disk)?;
         }
-        fs::rename(&tmp, &target).map_err(StoreError::io("rename", &tmp))?;
-        dir::sync_dir(parent)?;
-        Segment::load(&target)
+        disk.rename(&tmp, &target)?;
+        disk.sync_dir(parent)?;
+        Segment::load(&target, disk)
     });
     if built.is_err() {
         // It would be removed at the next start; the error is what matters.
-        let _ = dir::remove_if_there(&tmp);
+        let _ = disk.remove_tree(&tmp);
     }
     built
 }
@@ -136,9 +140,10 @@ impl Build<'_> {
         // Once more, so that a snapshot of the closed database is there and the next open changes
         // no byte.
         self.open()?.close().map_err(|fault| self.fault(fault))?;
-        db::wait_released(&self.db_dir)
-            .and_then(|()| db::remove_half_snapshots(&self.db_dir))
-            .map_err(StoreError::io("close", &self.db_dir))?;
+        self.spec.disk.run("close", &self.db_dir, || {
+            db::wait_released(&self.db_dir)?;
+            db::remove_half_snapshots(&self.db_dir)
+        })?;
         self.seal(tmp, &described)
     }
 
@@ -277,14 +282,15 @@ impl Build<'_> {
             fingerprints: &described.fingerprints,
         };
         let path = tmp.join(FOOTER);
-        fs::write(&path, footer.encode()).map_err(StoreError::io("write", &path))?;
-        dir::sync_file(&path)?;
+        let disk = &spec.disk;
+        disk.run("write", &path, || fs::write(&path, footer.encode()))?;
+        disk.sync_file(&path)?;
         for file in &files {
-            dir::sync_file(&self.db_dir.join(&file.name))?;
+            disk.sync_file(&self.db_dir.join(&file.name))?;
             spec.progress.beat();
         }
         for directory in [&self.db_dir.join("blobs"), &self.db_dir, tmp] {
-            dir::sync_dir(directory)?;
+            disk.sync_dir(directory)?;
         }
         Ok(())
     }
@@ -292,15 +298,15 @@ impl Build<'_> {
     /// The files of the closed database.
     fn files(&self) -> Result<Vec<FileEntry>, StoreError> {
         let blobs = self.db_dir.join("blobs");
-        let mut blob_entries = fs::read_dir(&blobs).map_err(StoreError::io("list", &blobs))?;
-        if blob_entries.next().is_some() {
+        let disk = &self.spec.disk;
+        if !disk.list(&blobs)?.is_empty() {
             return Err(self.fault(Fault::Corrupt("sled used a blob file".into())));
         }
         let mut files = Vec::new();
         for (name, path) in
-            super::open::list_files(&self.db_dir).map_err(StoreError::io("list", &self.db_dir))?
+            disk.run("list", &self.db_dir, || super::open::list_files(&self.db_dir))?
         {
-            let (len, hash) = hash_file(&path).map_err(StoreError::io("read", &path))?;
+            let (len, hash) = disk.run("read", &path, || hash_file(&path))?;
             files.push(FileEntry { name, len, hash });
             self.spec.progress.beat();
         }

@@ -136,7 +136,7 @@ impl Cache {
         let slot = lock(&self.slots).remove(segment.dir());
         drop(slot);
         lock(&self.damages).remove(segment.dir());
-        dir::trash(segment.dir()).map(Some)
+        dir::trash(segment.dir(), &segment.disk).map(Some)
     }
 
     /// Closes every database that is not in use.

@@ -19,18 +19,19 @@ impl Copy {
         let name = dir::tmp_name(segment.first(), segment.revision());
         let name = format!("{name}.copy-{}-{number}", std::process::id());
         let copy = Copy(scratch.join(name));
-        dir::remove_if_there(&copy.0)?;
-        fs::create_dir_all(&copy.0).map_err(StoreError::io("create", &copy.0))?;
+        segment.disk.remove_tree(&copy.0)?;
+        segment.disk.create_dir(&copy.0)?;
         let source = segment.dir().join(DB);
-        let files = match list_files(&source) {
-            Ok(files) => files,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        let files = match segment.disk.run("list", &source, || list_files(&source)) {
+            Err(StoreError::Io { source: error, .. })
+                if error.kind() == std::io::ErrorKind::NotFound =>
+            {
                 return Err(segment.damage_of_all(&source, "it is missing").into());
             }
-            Err(error) => return Err(StoreError::io("list", &source)(error)),
+            listed => listed?,
         };
         for (name, path) in files {
-            fs::copy(&path, copy.0.join(name)).map_err(StoreError::io("copy", &path))?;
+            segment.disk.run("copy", &path, || fs::copy(&path, copy.0.join(name)))?;
         }
         Ok(copy)
     }

@@ -1,11 +1,11 @@
 //! Directories of segments: names, syncing, moving away, and what is there at start.
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Segment;
 use crate::record::Seq;
+use crate::storage::disk::Disk;
 use crate::storage::{Damage, StoreError};
 
 const TMP: &str = ".tmp-";
@@ -29,33 +29,13 @@ pub(super) fn parse_name(dir: &Path) -> Option<(Seq, u32)> {
     (name(parsed.0, parsed.1) == text).then_some(parsed)
 }
 
-/// Makes what was created, renamed or removed in `dir` survive a power loss.
-pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
-    File::open(dir).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", dir))
-}
-
-/// Makes a file's bytes survive a power loss.
-pub(super) fn sync_file(path: &Path) -> Result<(), StoreError> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", path))
-}
-
-/// Deletes a directory if it is there.
-pub(super) fn remove_if_there(dir: &Path) -> Result<(), StoreError> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(StoreError::io("delete", dir)(error))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Moves a segment's directory away for good: after this it is never read again, not even after a
 /// power loss. Answers where it is now, for [`delete`]. The caller makes sure that nobody reads it
 /// ([`super::Cache::discard`] does).
 ///
 /// # Errors
 /// I/O.
-pub fn trash(dir: &Path) -> Result<PathBuf, StoreError> {
+pub fn trash(dir: &Path, disk: &Disk) -> Result<PathBuf, StoreError> {
     let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
         return Err(StoreError::Invalid("a segment's directory has a parent and a name"));
     };
@@ -67,8 +47,8 @@ pub fn trash(dir: &Path) -> Result<PathBuf, StoreError> {
         }
         attempt += 1;
     };
-    fs::rename(dir, &target).map_err(StoreError::io("move away", dir))?;
-    sync_dir(parent)?;
+    disk.rename(dir, &target)?;
+    disk.sync_dir(parent)?;
     Ok(target)
 }
 
@@ -76,35 +56,36 @@ pub fn trash(dir: &Path) -> Result<PathBuf, StoreError> {
 ///
 /// # Errors
 /// I/O; [`clean`] deletes it at the next start.
-pub fn delete(trashed: &Path) -> Result<(), StoreError> {
-    remove_if_there(trashed)
+pub fn delete(trashed: &Path, disk: &Disk) -> Result<(), StoreError> {
+    disk.remove_tree(trashed)
 }
 
 /// Deletes what was half built or half deleted at a crash; answers how many directories.
 ///
 /// # Errors
 /// I/O.
-pub fn clean(parent: &Path) -> Result<usize, StoreError> {
+pub fn clean(parent: &Path, disk: &Disk) -> Result<usize, StoreError> {
     let mut removed = 0;
-    for path in list(parent)? {
+    for path in disk.list(parent)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.starts_with(TMP) || name.starts_with(TRASH) {
-            remove_if_there(&path)?;
+            disk.remove_tree(&path)?;
             removed += 1;
         }
     }
     if removed > 0 {
-        sync_dir(parent)?;
+        disk.sync_dir(parent)?;
     }
     Ok(removed)
 }
 
-fn list(parent: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    let read = || -> std::io::Result<Vec<PathBuf>> {
-        fs::read_dir(parent)?.map(|entry| entry.map(|entry| entry.path())).collect()
-    };
-    let mut paths = read().map_err(StoreError::io("list", parent))?;
-    paths.sort();
+/// The directories in `parent` that have a segment's name, in order.
+///
+/// # Errors
+/// I/O.
+pub fn names(parent: &Path, disk: &Disk) -> Result<Vec<PathBuf>, StoreError> {
+    let mut paths = disk.list(parent)?;
+    paths.retain(|path| parse_name(path).is_some());
     Ok(paths)
 }
 
@@ -131,10 +112,10 @@ pub struct Scan {
 /// # Errors
 /// I/O, and [`StoreError::Format`] when another version wrote one. A damaged footer is reported in
 /// the answer.
-pub fn scan(parent: &Path) -> Result<Scan, StoreError> {
+pub fn scan(parent: &Path, disk: &Disk) -> Result<Scan, StoreError> {
     let mut scan = Scan::default();
     let mut found = Vec::new();
-    for path in list(parent)? {
+    for path in disk.list(parent)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.starts_with(TMP) || name.starts_with(TRASH) {
             continue;
@@ -143,8 +124,10 @@ pub fn scan(parent: &Path) -> Result<Scan, StoreError> {
             scan.unknown.push(path);
             continue;
         }
-        match Segment::load(&path) {
+        match Segment::load(&path, disk) {
             Ok(segment) => found.push(Arc::new(segment)),
+            // Trimmed or folded into another since it was listed.
+            Err(_) if !path.exists() => {}
             Err(StoreError::Damaged(damage)) => scan.damaged.push(damage),
             Err(other) => return Err(other),
         }

@@ -38,11 +38,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use block::Compression;
 pub use build::{BLOCK_BYTES, BuildSpec, Progress, SLED_CACHE_BYTES, Source, build};
 pub use cache::{Cache, CacheOptions, CacheStatus};
-pub use dir::{Scan, clean, delete, scan, trash};
+pub use dir::{Scan, clean, delete, names, scan, trash};
 use footer::{FileEntry, Header, Problem, SECTION_HEADER_BYTES, Section};
 use identity::Identity;
 pub use verify::{OfflineReader, verify};
 
+use super::disk::Disk;
 use super::{Damage, StoreError, TopicStats};
 use crate::record::{Fingerprint, GenerationTable, LogId, Seq, Timestamp};
 use crate::topic::Filter;
@@ -62,6 +63,7 @@ pub struct Segment {
     sections: Box<[(u64, Section)]>,
     footer_bytes: u64,
     leases: AtomicU64,
+    disk: Disk,
 }
 
 impl Segment {
@@ -70,7 +72,7 @@ impl Segment {
     /// # Errors
     /// [`StoreError::Damaged`] when the footer is missing or altered, [`StoreError::Format`] when
     /// another version wrote it.
-    pub fn load(dir: &Path) -> Result<Segment, StoreError> {
+    pub fn load(dir: &Path, disk: &Disk) -> Result<Segment, StoreError> {
         let path = dir.join(FOOTER);
         // What the name promises; nothing else is known while the footer cannot be read.
         let from = dir::parse_name(dir).map_or(Seq::ZERO, |(first, _)| first);
@@ -80,15 +82,14 @@ impl Segment {
             file: path.clone(),
             detail: detail.to_owned(),
         };
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        let file = match disk.open_read(&path) {
+            Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 return Err(damaged("the footer is missing").into());
             }
-            Err(error) => return Err(StoreError::io("open", &path)(error)),
+            opened => opened?,
         };
-        let mut segment =
-            Self::read_footer(&file, dir).map_err(|error| error.or_damaged(&path, damaged))?;
+        let read = disk.run("read", &path, || Ok(Self::read_footer(&file, dir, disk)))?;
+        let mut segment = read.map_err(|error| error.or_damaged(&path, damaged))?;
         if dir::parse_name(dir)
             .is_some_and(|name| name != (segment.identity.first, segment.identity.revision))
         {
@@ -98,7 +99,7 @@ impl Segment {
         Ok(segment)
     }
 
-    fn read_footer(file: &File, dir: &Path) -> Result<Segment, FooterError> {
+    fn read_footer(file: &File, dir: &Path, disk: &Disk) -> Result<Segment, FooterError> {
         let len = file.metadata()?.len();
         // Nearly always all that stays in memory.
         let mut head = vec![0; len.min(64 << 10) as usize];
@@ -162,6 +163,7 @@ impl Segment {
             sections: sections.into(),
             footer_bytes: len,
             leases: AtomicU64::new(0),
+            disk: disk.clone(),
         })
     }
 
@@ -180,7 +182,8 @@ impl Segment {
             section.check(&payload)?;
             Ok(payload)
         };
-        read().map_err(|error| error.or_damaged(&path, |detail| self.damage_of_all(&path, detail)))
+        let read = self.disk.run("read", &path, || Ok(read()))?;
+        read.map_err(|error| error.or_damaged(&path, |detail| self.damage_of_all(&path, detail)))
     }
 
     /// A damage that may concern every event.

@@ -361,14 +361,21 @@ pub(super) fn list_files(db_dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
 
 /// Compares the files of a database with the footer.
 fn check_files(segment: &Segment, db_dir: &Path) -> Result<(), StoreError> {
-    let gone = |path: &Path, error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+    let gone = |path: &Path, error: StoreError| match &error {
+        StoreError::Io { source, .. }
+            if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
             segment.damage_of_all(path, "it is missing").into()
         }
-        _ => StoreError::io("read", path)(error),
+        _ => error,
     };
-    db::remove_half_snapshots(db_dir).map_err(|error| gone(db_dir, error))?;
-    let there = list_files(db_dir).map_err(|error| gone(db_dir, error))?;
+    let there = segment
+        .disk
+        .run("list", db_dir, || {
+            db::remove_half_snapshots(db_dir)?;
+            list_files(db_dir)
+        })
+        .map_err(|error| gone(db_dir, error))?;
     for (name, path) in &there {
         if !segment.files.iter().any(|file| file.name == *name) {
             let detail = "it was not there when the segment was sealed";
@@ -377,7 +384,8 @@ fn check_files(segment: &Segment, db_dir: &Path) -> Result<(), StoreError> {
     }
     for file in &segment.files {
         let path = db_dir.join(&file.name);
-        let (len, hash) = hash_file(&path).map_err(|error| gone(&path, error))?;
+        let hashed = segment.disk.run("read", &path, || hash_file(&path));
+        let (len, hash) = hashed.map_err(|error| gone(&path, error))?;
         if (len, hash) != (file.len, file.hash) {
             return Err(segment.damage_of_all(&path, "its bytes are not what was sealed").into());
         }

@@ -14,6 +14,7 @@ use super::digest::{Chain, Hash};
 use super::open::Open;
 use super::{DB, FOOTER, Segment, footer};
 use crate::record::{Events, Facts, FingerprintKey, Seq};
+use crate::storage::disk::Disk;
 use crate::storage::{Chunk, Damage, StoreError, TopicStats};
 use crate::topic::Filter;
 
@@ -31,7 +32,7 @@ impl OfflineReader {
     /// # Errors
     /// A damaged footer, a database that sled cannot open at all; I/O, a full disk included.
     pub fn open(dir: &Path, scratch: &Path) -> Result<OfflineReader, StoreError> {
-        let segment = Arc::new(Segment::load(dir)?);
+        let segment = Arc::new(Segment::load(dir, &Disk::real())?);
         let open = Open::copied(Arc::clone(&segment), scratch, SLED_CACHE_BYTES)?;
         Ok(OfflineReader { segment, open })
     }

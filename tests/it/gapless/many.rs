@@ -54,18 +54,23 @@ async fn cut_again_and_again() {
     let proxy = Proxy::to(server.address).await;
     let mut rounds = Rounds { server, proxy, files: None };
     // Small ones first: after large ones there are holes in the heap that would hide a leak.
-    let mut resident = Vec::new();
-    for _ in 0..120 {
-        resident.push(rounds.cut_all(10).await.1);
+    for _ in 0..40 {
+        rounds.cut_all(10).await;
+    }
+    let first = resident_bytes();
+    for _ in 0..80 {
+        rounds.cut_all(10).await;
     }
     // 8,000 watches: what is left of each would be seen from a kilobyte and a half on.
-    assert!(resident[119] <= resident[39] + (12 << 20), "{resident:?}");
+    until("a heap that does not grow", || resident_bytes() <= first + (12 << 20)).await;
+    let base = resident_bytes();
     for _ in 0..4 {
-        let (peak, after) = rounds.cut_all(100).await;
-        let base = resident[119];
-        eprintln!("resident MiB: {} open, {} cut, {} before", peak >> 20, after >> 20, base >> 20);
+        let peak = rounds.cut_all(100).await;
         // The heap has holes afterwards; most comes back all the same.
-        assert!(after <= base + (peak - base) / 5, "{base} bytes before, {peak}, {after}");
+        let most = base + peak.saturating_sub(base) / 5;
+        until("the memory of a thousand watches", || resident_bytes() <= most).await;
+        let after = resident_bytes();
+        eprintln!("resident MiB: {} open, {} cut, {} before", peak >> 20, after >> 20, base >> 20);
     }
     // And it still works.
     assert_eq!(open_all(&rounds.proxy, 10).await.len(), CONNECTIONS * 10);
@@ -82,8 +87,8 @@ struct Rounds {
 
 impl Rounds {
     /// Opens watches, cuts them, and waits until everything that is counted has come back.
-    /// Answers the resident bytes while they were open, and afterwards.
-    async fn cut_all(&mut self, watches_each: usize) -> (u64, u64) {
+    /// Answers the resident bytes while they were open.
+    async fn cut_all(&mut self, watches_each: usize) -> u64 {
         let open = open_all(&self.proxy, watches_each).await;
         assert_eq!(self.server.gauges.watches(), CONNECTIONS * watches_each);
         assert_eq!(self.server.log.status().readers, (CONNECTIONS * watches_each) as u64);
@@ -106,7 +111,7 @@ impl Rounds {
             None => self.files = Some(files()),
             Some(first) => until("files closed", || files() <= first).await,
         }
-        (peak, resident_bytes())
+        peak
     }
 }
 

@@ -5,11 +5,13 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tailmark::record::Cursor;
+
+use crate::support::server::PATIENCE;
 
 const LINES: u64 = 6_000;
 
@@ -124,7 +126,7 @@ fn run_again_and_again(signal: &str, seed: u64) -> Vec<(u64, Vec<u64>)> {
         let enough = rng.random_range(1..900_000);
         let begun = Instant::now();
         while std::fs::metadata(&output).unwrap().len() < enough {
-            assert!(begun.elapsed() < Duration::from_secs(30), "nothing is printed");
+            assert!(begun.elapsed() < PATIENCE, "nothing is printed");
             std::thread::yield_now();
         }
         watch.signal(signal);

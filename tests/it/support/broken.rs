@@ -15,6 +15,8 @@ pub struct Broken {
     from: Seq,
     to: Seq,
     next_append: Mutex<Option<StoreError>>,
+    /// What a slow disk has not done yet; absent while it is fast.
+    held: Mutex<Option<Vec<(Commit, Completion)>>>,
 }
 
 impl Broken {
@@ -28,9 +30,22 @@ impl Broken {
         *self.next_append.lock().unwrap() = Some(error);
     }
 
+    /// Appends come to no end from here on.
+    pub fn hold(&self) {
+        self.held.lock().unwrap().get_or_insert_default();
+    }
+
+    /// Appends do what they should, those included that were held.
+    pub fn release(&self) {
+        for (commit, done) in self.held.lock().unwrap().take().into_iter().flatten() {
+            self.inner.append(commit, done);
+        }
+    }
+
     /// Events `from` to `to`, inclusive, are damaged.
     pub fn new(inner: Memory, from: u64, to: u64) -> Self {
-        Broken { inner, from: Seq::new(from), to: Seq::new(to), next_append: Mutex::default() }
+        let (from, to) = (Seq::new(from), Seq::new(to));
+        Broken { inner, from, to, next_append: Mutex::default(), held: Mutex::default() }
     }
 }
 
@@ -56,6 +71,10 @@ impl Engine for Broken {
     }
 
     fn append(&self, commit: Commit, done: Completion) {
+        if let Some(held) = &mut *self.held.lock().unwrap() {
+            held.push((commit, done));
+            return;
+        }
         match self.next_append.lock().unwrap().take() {
             Some(error) => done(Err(error)),
             None => self.inner.append(commit, done),

@@ -8,10 +8,10 @@ use std::time::Duration;
 use tailmark::eventlog::{self, EventLog};
 use tailmark::server::{Gauges, Options, ServeError, Server};
 use tailmark::storage::{Engine, Recovered, StoreError, local};
-use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::port::Port;
 use super::server::within;
 
 /// How it is opened, each time.
@@ -46,6 +46,7 @@ impl Setup {
 
 pub struct DiskServer {
     pub address: SocketAddr,
+    port: Port,
     pub log: EventLog,
     pub gauges: Gauges,
     dir: PathBuf,
@@ -63,23 +64,18 @@ impl DiskServer {
     }
 
     pub async fn start_wrapped(dir: &Path, setup: Setup, wrap: Wrap<'_>) -> DiskServer {
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        DiskServer::listen(dir, setup, address, wrap).await
+        DiskServer::listen(dir, setup, Port::reserve(), wrap).await
     }
 
-    async fn listen(dir: &Path, setup: Setup, address: SocketAddr, wrap: Wrap<'_>) -> DiskServer {
+    async fn listen(dir: &Path, setup: Setup, port: Port, wrap: Wrap<'_>) -> DiskServer {
         let (engine, recovered) = within("open", open_engine(dir, &setup.storage)).await;
         let log = EventLog::open(wrap(engine), recovered, setup.log.clone()).unwrap();
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_reuseaddr(true).unwrap();
-        socket.bind(address).unwrap();
-        let listener = socket.listen(1_024).unwrap();
-        let address = listener.local_addr().unwrap();
+        let (listener, address) = (port.listen(), port.address);
         let server = Server::new(log.clone(), setup.server.clone()).unwrap();
         let gauges = server.gauges();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(server.run(vec![listener], shutdown.clone()));
-        DiskServer { address, log, gauges, dir: dir.to_owned(), setup, shutdown, task }
+        DiskServer { address, port, log, gauges, dir: dir.to_owned(), setup, shutdown, task }
     }
 
     /// Stops it in order.
@@ -96,9 +92,9 @@ impl DiskServer {
 
     /// Stops it in order, and opens the same directory at the same address.
     pub async fn restart(self) -> DiskServer {
-        let (dir, setup, address) = (self.dir.clone(), self.setup.clone(), self.address);
+        let (dir, setup, port) = (self.dir.clone(), self.setup.clone(), self.port.clone());
         self.stop().await;
-        DiskServer::listen(&dir, setup, address, &|engine| engine).await
+        DiskServer::listen(&dir, setup, port, &|engine| engine).await
     }
 
     pub fn head(&self) -> u64 {

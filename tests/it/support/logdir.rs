@@ -5,12 +5,14 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tailmark::record::{CursorMint, Event, Seq, Stamp, Timestamp, write_entry};
 use tailmark::storage::local::{self, LocalEngine};
 use tailmark::storage::{Commit, Engine, Recovered, StoreError};
+
+use super::server::PATIENCE;
 
 /// Small slots, so that a few thousand events fill several.
 pub const SLOT_BYTES: u64 = 256 << 10;
@@ -24,7 +26,7 @@ pub fn open(dir: &Path) -> (Arc<LocalEngine>, Recovered) {
     let begun = Instant::now();
     loop {
         match local::open(dir, options()) {
-            Err(StoreError::Locked { .. }) if begun.elapsed() < Duration::from_secs(30) => {
+            Err(StoreError::Locked { .. }) if begun.elapsed() < PATIENCE => {
                 std::thread::yield_now();
             }
             result => return result.unwrap(),
@@ -92,7 +94,7 @@ fn commit(
 pub fn wait_for_sealing(engine: &dyn Engine) {
     let begun = Instant::now();
     while engine.status().unsealed_slots > 1 {
-        assert!(begun.elapsed() < Duration::from_secs(30), "not sealed: {:?}", engine.status());
+        assert!(begun.elapsed() < PATIENCE, "not sealed: {:?}", engine.status());
         std::thread::yield_now();
     }
 }
@@ -103,7 +105,7 @@ pub fn kill(dir: &Path, engine: Arc<LocalEngine>) {
     let lock = std::fs::File::open(dir.join("LOCK")).unwrap();
     let begun = Instant::now();
     while lock.try_lock().is_err() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "the engine does not let go");
+        assert!(begun.elapsed() < PATIENCE, "the engine does not let go");
         std::thread::yield_now();
     }
 }

@@ -14,7 +14,6 @@ use tailmark::storage::memory::{Memory, Options as MemoryOptions};
 use tailmark::storage::{Engine, Recovered};
 use tailmark::wire::feed_v1 as pb;
 use tailmark::wire::feed_v1::feed_service_client::FeedServiceClient;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
@@ -22,13 +21,18 @@ use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
-/// No test waits longer for anything.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+use super::port::Port;
+
+/// No test waits longer for anything. Far more than anything takes: machines are slow, and busy with
+/// the other tests.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 pub type Client = FeedServiceClient<Channel>;
 
 pub struct TestServer {
     pub address: SocketAddr,
+    /// Kept by who looks at the address after the stop.
+    pub port: Port,
     pub log: EventLog,
     pub gauges: Gauges,
     pub shutdown: CancellationToken,
@@ -69,13 +73,13 @@ pub async fn start() -> TestServer {
 }
 
 pub async fn start_with(log: EventLog, options: Options) -> TestServer {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let port = Port::reserve();
+    let (listener, address) = (port.listen(), port.address);
     let server = Server::new(log.clone(), options).unwrap();
     let gauges = server.gauges();
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(server.run(vec![listener], shutdown.clone()));
-    TestServer { address, log, gauges, shutdown, task }
+    TestServer { address, port, log, gauges, shutdown, task }
 }
 
 impl TestServer {
@@ -118,6 +122,10 @@ impl TestServer {
         within("stop", self.task).await.unwrap().unwrap();
     }
 }
+
+/// Deadlines as `grpc-timeout` says them, each longer than the one before: a test whose deadline came
+/// too early on a busy machine takes the next.
+pub const DEADLINES: [&str; 5] = ["300m", "1S", "5S", "20S", "60S"];
 
 /// Fails the test rather than hang.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {

@@ -30,7 +30,7 @@ impl Victim {
 
     /// Reads all of a maltreated copy, passing over damage. Answers the damage.
     fn check(&self, dir: &Path, what: &str) -> Vec<Damage> {
-        let segment = match Segment::load(dir) {
+        let segment = match Segment::load(dir, &Disk::real()) {
             Ok(segment) => Arc::new(segment),
             Err(StoreError::Damaged(damage)) => {
                 assert_eq!(damage.from, self.log.first(), "{what}");
@@ -158,7 +158,7 @@ fn missing_cut_added_and_swapped_files_are_errors() {
     let dir = victim.copy("renamed");
     let renamed = dir.parent().unwrap().join("00000000000000000051-1");
     fs::rename(&dir, &renamed).unwrap();
-    assert!(matches!(Segment::load(&renamed), Err(StoreError::Damaged(_))));
+    assert!(matches!(Segment::load(&renamed, &Disk::real()), Err(StoreError::Damaged(_))));
     // What a crash of sled itself leaves behind is no damage.
     let dir = victim.copy("half");
     fs::write(dir.join(DB).join("snap.FFFFFFFFFFFFFFFF.generating"), b"x").unwrap();
@@ -267,18 +267,21 @@ fn later_versions_are_refused_unless_they_say_otherwise() {
     assert_eq!(victim.check(&dir, "a section that may be ignored"), []);
     for (kind, flags) in [(900, 0), (900, 3), (900, 2)] {
         fs::write(&path, with_section(&original, kind, flags)).unwrap();
-        let loaded = Segment::load(&dir);
+        let loaded = Segment::load(&dir, &Disk::real());
         assert!(matches!(loaded, Err(StoreError::Format { .. })), "{kind} {flags}: {loaded:?}");
     }
     fs::write(&path, with_section(&original, footer::kind::BLOCKS, 0)).unwrap();
-    assert!(matches!(Segment::load(&dir), Err(StoreError::Damaged(_))), "a section twice");
+    assert!(
+        matches!(Segment::load(&dir, &Disk::real()), Err(StoreError::Damaged(_))),
+        "a section twice"
+    );
     // Version, kind of file, flags.
     for at in [8, 12, 15] {
         let mut bytes = original.clone();
         bytes[at] ^= 6;
         reseal(&mut bytes);
         fs::write(&path, bytes).unwrap();
-        let loaded = Segment::load(&dir);
+        let loaded = Segment::load(&dir, &Disk::real());
         assert!(matches!(loaded, Err(StoreError::Format { .. })), "at {at}: {loaded:?}");
     }
 }

@@ -162,6 +162,7 @@ impl Log {
             block_bytes: BLOCK_BYTES,
             sled_cache_bytes: SLED_CACHE_BYTES,
             progress: Arc::default(),
+            disk: Disk::real(),
         }
     }
 

@@ -1,0 +1,217 @@
+//! The calls: from a request to an answer or a stream. The order of the checks is a watch's.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::intake::{self, Begin};
+use super::link::{Joined, Link};
+use super::messages::{ChatDialect, Dialect, FeedDialect, Room, Said, check_said, check_user};
+use super::stream::{Parts, Permits, RoomStream};
+use crate::eventlog::{AppendOptions, Batch};
+use crate::record::{Limits, Seq};
+use crate::server::gauges::Peer;
+use crate::server::status::{self, Failure};
+use crate::server::upload::{self, Source};
+use crate::server::{Shared, convert, deadline, trace, watch};
+use crate::wire::{chat as chat_pb, feed_v1 as feed_pb};
+
+/// Stores one message.
+pub(super) async fn send(
+    shared: &Shared,
+    request: Request<chat_pb::SendMessageRequest>,
+) -> Result<Response<chat_pb::SendMessageResponse>, Status> {
+    let (_, extensions, message) = request.into_parts();
+    let work = async {
+        let log = &shared.log;
+        check_said(&message.user, &message.content, log.limits())?;
+        let room = Room::read(&message.room, log.limits())?;
+        let mut batch = log.batch();
+        let said = Said { id: "", from: &message.user, text: &message.content, at: None };
+        said.push(&room, &mut batch, "timestamp")?;
+        let message_id = batch.last_id().unwrap_or_default().to_owned();
+        let appended = log
+            .append(batch, AppendOptions { dedup: false, expected_head: None, atomic: true })
+            .await
+            .map_err(|error| status::append(&error, shared.options.retry_delay))?;
+        let timestamp = Some(convert::timestamp(appended.appended_at));
+        Ok(chat_pb::SendMessageResponse { message_id, timestamp })
+    };
+    let answer = deadline::bound(&extensions, shared.options.unary_deadline, work).await?;
+    Ok(Response::new(answer))
+}
+
+/// Stores messages as they arrive.
+pub(super) async fn upload(
+    shared: &Arc<Shared>,
+    request: Request<Streaming<chat_pb::Message>>,
+) -> Result<Response<chat_pb::UploadResponse>, Status> {
+    let source = Uploaded(shared.log.limits().clone());
+    let result = upload::upload_from(shared, request, source).await?;
+    let answer = chat_pb::UploadResponse { message_count: result.received, success: true };
+    Ok(Response::new(answer))
+}
+
+/// Messages to any room.
+struct Uploaded(Limits);
+
+impl Source for Uploaded {
+    type Message = chat_pb::Message;
+
+    fn options(&self) -> AppendOptions {
+        AppendOptions { dedup: false, expected_head: None, atomic: false }
+    }
+
+    fn take(&mut self, message: chat_pb::Message, batch: &mut Batch) -> Result<(), Failure> {
+        ChatDialect::check(&message, &self.0)?;
+        let room = Room::read(&message.room, &self.0)?;
+        ChatDialect::push(&message, &room, batch)
+    }
+}
+
+/// A room to listen to.
+pub(super) async fn subscribe(
+    shared: &Arc<Shared>,
+    request: Request<chat_pb::SubscribeRequest>,
+) -> Result<Response<RoomStream<ChatDialect>>, Status> {
+    let (metadata, extensions, message) = request.into_parts();
+    let log = &shared.log;
+    not_stopping(shared)?;
+    let room = Room::read(&message.room, log.limits())?;
+    check_user("user", &message.user, log.limits())?;
+    let cursor = watch::after_cursor(&message.after_cursor, &metadata)?;
+    let opening = Opening::new(shared, &extensions)?;
+    let start = opening.start(shared, cursor).await?;
+    let welcome = ChatDialect::welcome(&room.name, &message.user, log.cursor(start.prev()));
+    let stay = shared.presence.enter(log, &room.name, &message.user);
+    let rooms = vec![Joined { room, from: Some(start), stay }];
+    let parts = opening.parts(shared, start, "subscription", &metadata);
+    let parts = Parts { welcome: Some(welcome), rooms, ..parts };
+    respond(shared, start, parts)
+}
+
+/// Rooms to speak in.
+pub(super) async fn chat(
+    shared: &Arc<Shared>,
+    request: Request<Streaming<chat_pb::Message>>,
+) -> Result<Response<RoomStream<ChatDialect>>, Status> {
+    let (metadata, extensions, messages) = request.into_parts();
+    not_stopping(shared)?;
+    let cursor = watch::after_cursor("", &metadata)?;
+    let opening = Opening::new(shared, &extensions)?;
+    let start = opening.start(shared, cursor).await?;
+    let replay = (!cursor.is_empty()).then_some(start);
+    let link = Link::new(&shared.log);
+    let parts = Parts {
+        link: Some(Arc::clone(&link)),
+        heartbeat: Some(shared.options.chat_heartbeat),
+        ..opening.parts(shared, start, "chat", &metadata)
+    };
+    let (permits, deadline) = (Arc::clone(&opening.permits), opening.deadline);
+    let task = intake::run_chat(Arc::clone(shared), link, messages, replay, deadline);
+    shared.tasks.spawn(async move {
+        let _permits = permits;
+        task.await;
+    });
+    respond(shared, start, parts)
+}
+
+/// `feed.v1.FeedService.Chat`.
+pub(in crate::server) async fn chat_of_feed(
+    shared: &Arc<Shared>,
+    request: Request<Streaming<feed_pb::ChatMessage>>,
+) -> Result<Response<RoomStream<FeedDialect>>, Status> {
+    let (metadata, extensions, messages) = request.into_parts();
+    not_stopping(shared)?;
+    let cursor = watch::after_cursor("", &metadata)?;
+    let opening = Opening::new(shared, &extensions)?;
+    let start = opening.start(shared, cursor).await?;
+    let link = Link::new(&shared.log);
+    let parts = opening.parts(shared, start, "feed chat", &metadata);
+    let parts = Parts { link: Some(Arc::clone(&link)), ..parts };
+    let (permits, deadline) = (Arc::clone(&opening.permits), opening.deadline);
+    let begin = Begin { cursor: cursor.to_owned(), start };
+    let task = intake::run_feed(Arc::clone(shared), link, messages, begin, deadline);
+    shared.tasks.spawn(async move {
+        let _permits = permits;
+        task.await;
+    });
+    respond(shared, start, parts)
+}
+
+fn not_stopping(shared: &Shared) -> Result<(), Failure> {
+    if shared.stop.is_cancelled() {
+        return Err(status::stopping(shared.options.retry_delay));
+    }
+    Ok(())
+}
+
+/// What every stream needs before it begins.
+struct Opening {
+    permits: Permits,
+    deadline: Option<Instant>,
+    peer: Option<Peer>,
+}
+
+impl Opening {
+    fn new(shared: &Shared, extensions: &http::Extensions) -> Result<Opening, Failure> {
+        let peer = extensions.get::<Peer>();
+        Ok(Opening {
+            permits: Arc::new(watch::permits(shared, peer)?),
+            deadline: deadline::of(extensions),
+            peer: peer.cloned(),
+        })
+    }
+
+    async fn start(&self, shared: &Shared, cursor: &str) -> Result<Seq, Failure> {
+        let start = watch::start_after(shared, cursor);
+        match self.deadline {
+            None => start.await,
+            Some(at) => match tokio::time::timeout_at(at, start).await {
+                Ok(start) => start,
+                Err(_) => Err(status::deadline()),
+            },
+        }
+    }
+
+    fn parts<D: Dialect>(
+        &self,
+        shared: &Shared,
+        start: Seq,
+        call: &'static str,
+        metadata: &MetadataMap,
+    ) -> Parts<D> {
+        let peer = self.peer.as_ref().map(|peer| tracing::field::display(peer.address));
+        let span = tracing::info_span!("room", call, peer, start = start.get());
+        trace::adopt(&span, metadata);
+        Parts {
+            log: shared.log.clone(),
+            start,
+            welcome: None,
+            link: None,
+            rooms: Vec::new(),
+            heartbeat: None,
+            deadline: self.deadline,
+            stop: shared.stop.clone(),
+            retry_delay: shared.options.retry_delay,
+            permits: Arc::clone(&self.permits),
+            open: shared.figures.open(call, None, &span),
+            span,
+        }
+    }
+}
+
+/// The headers at once, the stream as it comes.
+fn respond<D: Dialect>(
+    shared: &Shared,
+    start: Seq,
+    parts: Parts<D>,
+) -> Result<Response<RoomStream<D>>, Status> {
+    let mut metadata = MetadataMap::new();
+    watch::describe(shared, start, &mut metadata)?;
+    let mut response = Response::new(RoomStream::new(parts)?);
+    *response.metadata_mut() = metadata;
+    Ok(response)
+}

@@ -1,0 +1,317 @@
+//! Between events of a room and the messages of both services; for rooms, what `convert.rs` is for
+//! the feed.
+//!
+//! Must not know of streams. A message that comes in is checked here before it is an event.
+
+use std::sync::Arc;
+
+use crate::eventlog::Batch;
+use crate::record::{Content, Event, InvalidEvent, Limits, Timestamp};
+use crate::room::{self, FROM};
+use crate::server::convert::{from_timestamp, timestamp};
+use crate::server::status::{self, Failure};
+use crate::topic::{Filter, Pattern};
+use crate::wire::{chat as chat_pb, feed_v1 as feed_pb};
+
+/// Most bytes that an event has beside the texts of its message: topic, type, names, times, cursor.
+const ASIDE_BYTES: usize = 1_024;
+
+/// A room, by name and by topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    pub(super) name: Arc<str>,
+    pub(super) topic: Arc<str>,
+}
+
+impl Room {
+    /// The room that a client names.
+    pub(super) fn read(name: &str, limits: &Limits) -> Result<Room, Failure> {
+        let topic = room::topic(name);
+        if topic.len() > limits.topic_bytes {
+            return Err(status::over_limit("room", limits.topic_bytes, topic.len()));
+        }
+        let room = Room { name: room::named(name).into(), topic: topic.into() };
+        room.pattern(limits)?;
+        Ok(room)
+    }
+
+    fn pattern(&self, limits: &Limits) -> Result<Pattern, Failure> {
+        Pattern::parse(&self.topic, limits).map_err(|problem| status::bad_text("room", &problem))
+    }
+
+    /// Selects the messages of these rooms.
+    pub(super) fn filter<'a>(
+        rooms: impl Iterator<Item = &'a Room>,
+        limits: &Limits,
+    ) -> Result<Filter, Failure> {
+        Ok(Filter::new(rooms.map(|room| room.pattern(limits)).collect::<Result<_, _>>()?))
+    }
+}
+
+/// A message on its way in.
+pub(super) struct Said<'a> {
+    pub(super) id: &'a str,
+    pub(super) from: &'a str,
+    pub(super) text: &'a str,
+    pub(super) at: Option<prost_types::Timestamp>,
+}
+
+impl Said<'_> {
+    /// Adds it to a batch. `time_field` is what its dialect calls `at`.
+    pub(super) fn push(
+        &self,
+        room: &Room,
+        batch: &mut Batch,
+        time_field: &'static str,
+    ) -> Result<(), Failure> {
+        let event = Event {
+            id: self.id,
+            topic: &room.topic,
+            body: self.text,
+            at: self.at.map(from_timestamp),
+            kind: room::MESSAGE,
+            headers: if self.from.is_empty() { Vec::new() } else { vec![(FROM, self.from)] },
+            ..Event::default()
+        };
+        batch.push(&event).map_err(|InvalidEvent { field, problem }| {
+            let field = if field == "at" { time_field } else { field };
+            status::invalid_event(&InvalidEvent { field, problem })
+        })
+    }
+}
+
+/// Checks who speaks or listens.
+pub(super) fn check_user(field: &'static str, name: &str, limits: &Limits) -> Result<(), Failure> {
+    if name.len() > limits.name_bytes {
+        return Err(status::over_limit(field, limits.name_bytes, name.len()));
+    }
+    Ok(())
+}
+
+/// Checks what every message of `chat.ChatService` must have.
+pub(super) fn check_said(user: &str, content: &str, limits: &Limits) -> Result<(), Failure> {
+    for (field, value) in [("user", user), ("content", content)] {
+        if value.is_empty() {
+            return Err(status::bad_field(field, "must not be empty"));
+        }
+    }
+    check_user("user", user, limits)
+}
+
+/// Which service's messages a stream speaks.
+pub trait Dialect: Send + Unpin + 'static {
+    /// One of them.
+    type Message: Send + Unpin + 'static;
+
+    /// What somebody said.
+    fn message(room: &str, event: &Event<'_>) -> Self::Message;
+
+    /// To the sender, in its place.
+    fn confirmation(room: &str, event: &Event<'_>) -> Self::Message;
+
+    /// Somebody came or left.
+    fn presence(room: &str, user: &str, came: bool) -> Self::Message;
+
+    /// A sign of life.
+    fn heartbeat() -> Self::Message;
+}
+
+fn presence_text(came: bool) -> String {
+    if came { "joined the room" } else { "left the room" }.to_owned()
+}
+
+fn from_of<'a>(event: &Event<'a>) -> &'a str {
+    event.headers.iter().find(|(name, _)| *name == FROM).map_or("", |(_, value)| *value)
+}
+
+/// Binary content shows where it is text.
+fn text_of(event: &Event<'_>) -> String {
+    match event.content() {
+        Content::Empty => String::new(),
+        Content::Body(text) => text.to_owned(),
+        Content::Data(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+    }
+}
+
+fn now() -> Option<prost_types::Timestamp> {
+    Some(timestamp(Timestamp::now()))
+}
+
+/// `feed.v1.ChatMessage`.
+#[derive(Clone, Copy, Debug)]
+pub struct FeedDialect;
+
+impl FeedDialect {
+    /// Checks a message, but for its room.
+    pub(super) fn check(message: &feed_pb::ChatMessage, limits: &Limits) -> Result<(), Failure> {
+        match feed_pb::chat_message::Kind::try_from(message.kind) {
+            Ok(feed_pb::chat_message::Kind::Message) => {}
+            Ok(_) => return Err(status::bad_field("kind", "clients send MESSAGE only")),
+            Err(_) => {
+                return Err(status::bad_field("kind", "is not a value that this server knows"));
+            }
+        }
+        check_user("from", &message.from, limits)
+    }
+
+    /// Most bytes that it takes in the store.
+    pub(super) fn stored_bytes(message: &feed_pb::ChatMessage) -> usize {
+        ASIDE_BYTES + message.text.len() + message.from.len()
+    }
+}
+
+impl Dialect for FeedDialect {
+    type Message = feed_pb::ChatMessage;
+
+    fn message(room: &str, event: &Event<'_>) -> feed_pb::ChatMessage {
+        feed_pb::ChatMessage {
+            from: from_of(event).to_owned(),
+            text: text_of(event),
+            room: room.to_owned(),
+            at: event.at.map(timestamp),
+            seq: event.seq.get(),
+            cursor: event.cursor.to_owned(),
+            kind: feed_pb::chat_message::Kind::Message.into(),
+            after_cursor: String::new(),
+        }
+    }
+
+    fn confirmation(room: &str, event: &Event<'_>) -> feed_pb::ChatMessage {
+        feed_pb::ChatMessage {
+            from: "server".to_owned(),
+            text: format!("echo: {}", text_of(event)),
+            kind: feed_pb::chat_message::Kind::System.into(),
+            ..FeedDialect::message(room, event)
+        }
+    }
+
+    fn presence(room: &str, user: &str, came: bool) -> feed_pb::ChatMessage {
+        use feed_pb::chat_message::Kind;
+        feed_pb::ChatMessage {
+            from: user.to_owned(),
+            text: presence_text(came),
+            room: room.to_owned(),
+            at: now(),
+            kind: if came { Kind::Join } else { Kind::Leave }.into(),
+            ..Default::default()
+        }
+    }
+
+    fn heartbeat() -> feed_pb::ChatMessage {
+        feed_pb::ChatMessage {
+            from: "server".to_owned(),
+            at: now(),
+            kind: feed_pb::chat_message::Kind::System.into(),
+            ..Default::default()
+        }
+    }
+}
+
+/// `chat.Message`.
+#[derive(Clone, Copy, Debug)]
+pub struct ChatDialect;
+
+impl ChatDialect {
+    /// Checks a message, but for its room.
+    pub(super) fn check(message: &chat_pb::Message, limits: &Limits) -> Result<(), Failure> {
+        match chat_pb::MessageType::try_from(message.r#type) {
+            Ok(chat_pb::MessageType::Chat) => {}
+            Ok(_) => return Err(status::bad_field("type", "clients send CHAT only")),
+            Err(_) => {
+                return Err(status::bad_field("type", "is not a value that this server knows"));
+            }
+        }
+        check_said(&message.user, &message.content, limits)
+    }
+
+    /// Adds a message that was checked.
+    pub(super) fn push(
+        message: &chat_pb::Message,
+        room: &Room,
+        batch: &mut Batch,
+    ) -> Result<(), Failure> {
+        let said = Said {
+            id: &message.id,
+            from: &message.user,
+            text: &message.content,
+            at: message.timestamp,
+        };
+        said.push(room, batch, "timestamp")
+    }
+
+    /// Most bytes that it takes in the store.
+    pub(super) fn stored_bytes(message: &chat_pb::Message) -> usize {
+        ASIDE_BYTES + message.content.len() + message.user.len() + message.id.len()
+    }
+
+    /// The first message of a subscription.
+    pub(super) fn welcome(room: &str, user: &str, cursor: String) -> chat_pb::Message {
+        let content = match user {
+            "" => format!("Welcome to room {room}!"),
+            user => format!("Welcome to room {room}, {user}!"),
+        };
+        chat_pb::Message {
+            id: "system".to_owned(),
+            user: "System".to_owned(),
+            content,
+            room: room.to_owned(),
+            timestamp: now(),
+            r#type: chat_pb::MessageType::System.into(),
+            seq: 0,
+            cursor,
+        }
+    }
+}
+
+impl Dialect for ChatDialect {
+    type Message = chat_pb::Message;
+
+    fn message(room: &str, event: &Event<'_>) -> chat_pb::Message {
+        chat_pb::Message {
+            id: event.id.to_owned(),
+            user: from_of(event).to_owned(),
+            content: text_of(event),
+            room: room.to_owned(),
+            timestamp: event.at.map(timestamp),
+            r#type: chat_pb::MessageType::Chat.into(),
+            seq: event.seq.get(),
+            cursor: event.cursor.to_owned(),
+        }
+    }
+
+    fn confirmation(room: &str, event: &Event<'_>) -> chat_pb::Message {
+        chat_pb::Message {
+            id: format!("echo_{}", event.id),
+            user: "Server".to_owned(),
+            content: format!("Echo: {}", text_of(event)),
+            timestamp: event.appended_at.map(timestamp),
+            r#type: chat_pb::MessageType::System.into(),
+            ..ChatDialect::message(room, event)
+        }
+    }
+
+    fn presence(room: &str, user: &str, came: bool) -> chat_pb::Message {
+        use chat_pb::MessageType::{Join, Leave};
+        chat_pb::Message {
+            id: "presence".to_owned(),
+            user: user.to_owned(),
+            content: presence_text(came),
+            room: room.to_owned(),
+            timestamp: now(),
+            r#type: if came { Join } else { Leave }.into(),
+            ..Default::default()
+        }
+    }
+
+    fn heartbeat() -> chat_pb::Message {
+        let now = Timestamp::now();
+        chat_pb::Message {
+            id: format!("server_{}", now.seconds),
+            user: "Server".to_owned(),
+            content: "Server is alive!".to_owned(),
+            timestamp: Some(timestamp(now)),
+            r#type: chat_pb::MessageType::System.into(),
+            ..Default::default()
+        }
+    }
+}

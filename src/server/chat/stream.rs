@@ -1,0 +1,418 @@
+//! What a client of rooms gets: messages in the order of the log, and in their place the news that
+//! is not stored.
+//!
+//! Reads the log as a watch does: nothing is queued for it, so a slow client holds back its own
+//! stream and nothing else, and finds its messages in the log when it comes to them. Invariants: no
+//! event is judged that may be the stream's own and is not known to be; a message is shown once, in
+//! the order of seqs, and before nothing that precedes it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep_until};
+use tokio_stream::Stream;
+use tokio_util::sync::{CancellationToken, ReusableBoxFuture, WaitForCancellationFutureOwned};
+use tonic::Status;
+
+use super::link::{End, Joined, Link};
+use super::messages::{Dialect, Room};
+use super::presence::Listener;
+use crate::eventlog::{Delivery, EventLog, ReadError, Reader};
+use crate::record::{Event, Seq};
+use crate::server::facts;
+use crate::server::figures::{self, OpenStream};
+use crate::server::gauges::Permit;
+use crate::server::status::{self, Failure, LogFacts};
+use crate::server::watch::{self, Machine, Plan, Step};
+
+/// Chunks without a message that one poll goes through before it lets others run.
+const CHUNKS_PER_POLL: u32 = 4;
+
+/// A right to be one of the watches, shared by both directions of a chat.
+pub(super) type Permits = Arc<[Permit; 2]>;
+
+type ReadResult = (Reader, Result<Delivery, Box<(ReadError, LogFacts)>>);
+
+/// What a stream is made of.
+pub(super) struct Parts<D: Dialect> {
+    pub(super) log: EventLog,
+    /// The first seq that it may show.
+    pub(super) start: Seq,
+    /// Comes before everything else.
+    pub(super) welcome: Option<D::Message>,
+    /// The other direction; absent where there is none.
+    pub(super) link: Option<Arc<Link>>,
+    /// Rooms that it is in from the start.
+    pub(super) rooms: Vec<Joined>,
+    pub(super) heartbeat: Option<Duration>,
+    pub(super) deadline: Option<Instant>,
+    pub(super) stop: CancellationToken,
+    pub(super) retry_delay: Duration,
+    pub(super) permits: Permits,
+    pub(super) open: OpenStream,
+    pub(super) span: tracing::Span,
+}
+
+/// One client's stream of messages.
+pub struct RoomStream<D: Dialect> {
+    log: EventLog,
+    link: Option<Arc<Link>>,
+    rooms: Vec<Joined>,
+    listeners: Vec<Listener>,
+    start: Seq,
+    /// Absent while the stream is in no room.
+    reading: Option<Reading>,
+    /// The next event, until it can be judged.
+    held: Option<(Seq, Bytes)>,
+    /// News of the link that was looked at.
+    seen_news: u64,
+    welcome: Option<D::Message>,
+    heartbeat: Option<Interval>,
+    deadline: Option<(Instant, Pin<Box<Sleep>>)>,
+    stop: CancellationToken,
+    stopping: Pin<Box<WaitForCancellationFutureOwned>>,
+    retry_delay: Duration,
+    /// Messages sent, and own ones confirmed.
+    messages: u64,
+    confirmed: u64,
+    /// Why it is over.
+    over: Option<&'static str>,
+    open: OpenStream,
+    span: tracing::Span,
+    _permits: Permits,
+}
+
+/// A place in the log and what is read there.
+struct Reading {
+    machine: Machine,
+    /// Absent while it reads.
+    reader: Option<Reader>,
+    read: ReusableBoxFuture<'static, ReadResult>,
+}
+
+/// What the events at hand come to.
+enum Walked {
+    /// The next event is held.
+    Event,
+    /// More has to be read first.
+    Nothing,
+}
+
+impl<D: Dialect> RoomStream<D> {
+    pub(super) fn new(parts: Parts<D>) -> Result<Self, Failure> {
+        let heartbeat = parts.heartbeat.map(|period| {
+            let mut heartbeat = interval_at(Instant::now() + period, period);
+            heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            heartbeat
+        });
+        let mut stream = RoomStream {
+            log: parts.log,
+            link: parts.link,
+            rooms: Vec::new(),
+            listeners: Vec::new(),
+            start: parts.start,
+            reading: None,
+            held: None,
+            seen_news: 0,
+            welcome: parts.welcome,
+            heartbeat,
+            deadline: parts.deadline.map(|at| (at, Box::pin(sleep_until(at)))),
+            stopping: Box::pin(parts.stop.clone().cancelled_owned()),
+            stop: parts.stop,
+            retry_delay: parts.retry_delay,
+            messages: 0,
+            confirmed: 0,
+            over: None,
+            open: parts.open,
+            span: parts.span,
+            _permits: parts.permits,
+        };
+        stream.join(parts.rooms)?;
+        Ok(stream)
+    }
+
+    /// The last seq that was shown or passed over.
+    fn passed(&self) -> Seq {
+        match (&self.held, &self.reading) {
+            (Some((seq, _)), _) => seq.prev(),
+            (None, Some(reading)) => reading.machine.passed(),
+            (None, None) => self.start.prev(),
+        }
+    }
+
+    /// Takes in rooms, and reads on with them.
+    fn join(&mut self, rooms: Vec<Joined>) -> Result<(), Failure> {
+        let known = self.rooms.len();
+        if rooms.len() > known {
+            self.listeners.extend(rooms[known..].iter().map(|joined| joined.stay.listen()));
+            let next = self.passed().next();
+            let names = rooms.iter().map(|joined| &joined.room);
+            let filter = Room::filter(names, self.log.limits())?;
+            // What was read without the new rooms is read again.
+            self.held = None;
+            self.reading = Some(Reading {
+                reader: Some(self.log.reader(next, filter.clone())),
+                machine: Machine::new(Plan {
+                    filter,
+                    start: next,
+                    limit: None,
+                    until: None,
+                    markers: false,
+                    gaps: Vec::new(),
+                }),
+                read: ReusableBoxFuture::new(std::future::pending()),
+            });
+        }
+        self.rooms = rooms;
+        Ok(())
+    }
+
+    /// Looks at what the other direction did. The last seq that can be judged, and how it ends.
+    fn sync(&mut self) -> Result<(Seq, Option<End>), Failure> {
+        let Some(link) = &self.link else { return Ok((Seq::MAX, None)) };
+        let view = link.view();
+        if view.news != self.seen_news {
+            self.seen_news = view.news;
+            let rooms = link.rooms();
+            if self.reading.is_none()
+                && let Some(start) = view.start
+            {
+                self.start = start;
+            }
+            // Rooms that came after the view was taken have come with news of their own.
+            self.join(rooms)?;
+        }
+        Ok((view.limit, view.end))
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<D::Message, Status>> {
+        if let Some(welcome) = self.welcome.take() {
+            return Poll::Ready(Ok(welcome));
+        }
+        let mut chunks = 0;
+        loop {
+            if self.deadline.as_ref().is_some_and(|(at, _)| *at <= Instant::now()) {
+                return self.fail("deadline", status::deadline());
+            }
+            if self.link.is_none() && self.stop.is_cancelled() {
+                return self.fail("stopping", status::stopping(self.retry_delay));
+            }
+            if let Some(heartbeat) = &mut self.heartbeat
+                && heartbeat.poll_tick(cx).is_ready()
+            {
+                return Poll::Ready(Ok(D::heartbeat()));
+            }
+            let (limit, end) = match self.sync() {
+                Ok(view) => view,
+                Err(failure) => return self.fail("defect", failure),
+            };
+            let walked = match self.walk() {
+                Ok(walked) => walked,
+                Err(what) => return self.fail("defect", status::defect(what)),
+            };
+            if let Some(end) = end
+                && self.passed() >= end.after
+            {
+                return self.end(end);
+            }
+            if let Some(news) = self.presence() {
+                return Poll::Ready(Ok(news));
+            }
+            match walked {
+                Walked::Event => match self.judge(limit) {
+                    Ok(Some(message)) => return Poll::Ready(Ok(message)),
+                    Ok(None) if self.held.is_none() => continue,
+                    // It may be our own: wait for the answer to the append.
+                    Ok(None) => {}
+                    Err(what) => return self.fail("defect", status::defect(what)),
+                },
+                Walked::Nothing => match self.poll_read(cx) {
+                    Poll::Ready(Ok(())) => {
+                        chunks += 1;
+                        if chunks > CHUNKS_PER_POLL {
+                            cx.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
+                        continue;
+                    }
+                    Poll::Ready(Err(failure)) => return self.fail("read failed", failure),
+                    Poll::Pending => {}
+                },
+            }
+            ready!(self.poll_wake(cx));
+        }
+    }
+
+    /// Finds the next event of a room.
+    fn walk(&mut self) -> Result<Walked, &'static str> {
+        if self.held.is_some() {
+            return Ok(Walked::Event);
+        }
+        let Some(reading) = &mut self.reading else { return Ok(Walked::Nothing) };
+        match reading.machine.step(|| self.log.bounds().head) {
+            Step::Event(bytes) => {
+                let seq = Event::seq_of(&bytes).map_err(|error| error.what())?;
+                self.held = Some((seq, bytes));
+                Ok(Walked::Event)
+            }
+            Step::Read { .. } => Ok(Walked::Nothing),
+            Step::Broken(what) => Err(what),
+            Step::Marker(_) | Step::End(_) => Err("a step that was not asked for"),
+        }
+    }
+
+    /// What the held event is to this client, if it can be told yet.
+    fn judge(&mut self, limit: Seq) -> Result<Option<D::Message>, &'static str> {
+        let Some((seq, bytes)) = self.held.take_if(|(seq, _)| *seq <= limit) else {
+            return Ok(None);
+        };
+        let event = Event::parse(&bytes).map_err(|error| error.what())?;
+        let joined = self.rooms.iter().find(|joined| *joined.room.topic == *event.topic);
+        let Some(joined) = joined.filter(|joined| joined.from.is_some_and(|from| seq >= from))
+        else {
+            return Ok(None);
+        };
+        self.messages += 1;
+        let room = &joined.room.name;
+        if self.link.as_ref().is_some_and(|link| link.is_own(seq)) {
+            self.confirmed += 1;
+            return Ok(Some(D::confirmation(room, &event)));
+        }
+        Ok(Some(D::message(room, &event)))
+    }
+
+    /// Who came or left before what comes next.
+    fn presence(&mut self) -> Option<D::Message> {
+        let passed = self.passed();
+        let mut listeners = self.listeners.iter_mut().zip(&self.rooms);
+        listeners.find_map(|(listener, joined)| {
+            let change = listener.due(passed)?;
+            Some(D::presence(&joined.room.name, &change.user, change.came))
+        })
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        let Some(reading) = &mut self.reading else { return Poll::Pending };
+        if let Some(reader) = reading.reader.take() {
+            self.open.reached(self.messages, reading.machine.next());
+            reading.read.set(read(reader, self.log.clone()));
+        }
+        let (reader, result) = ready!(reading.read.poll(cx));
+        reading.reader = Some(reader);
+        match result {
+            // Rooms that were joined while it was read are not in it.
+            Ok(_)
+                if self.link.as_ref().is_some_and(|link| link.view().rooms > self.rooms.len()) => {}
+            Ok(delivery) => reading.machine.deliver(delivery),
+            Err(lost) => {
+                let (next, retry_delay) = (reading.machine.next(), self.retry_delay);
+                return Poll::Ready(Err(watch::lost(
+                    &self.log,
+                    &lost.0,
+                    &lost.1,
+                    next,
+                    retry_delay,
+                )));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits for whatever can change what comes next, but for events and heartbeats.
+    fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut is_ready = false;
+        match &self.link {
+            Some(link) => is_ready |= link.poll_news(self.seen_news, cx).is_ready(),
+            None => is_ready |= self.stopping.as_mut().poll(cx).is_ready(),
+        }
+        if let Some((_, deadline)) = &mut self.deadline {
+            is_ready |= deadline.as_mut().poll(cx).is_ready();
+        }
+        for listener in &mut self.listeners {
+            is_ready |= listener.poll(cx).is_ready();
+        }
+        if is_ready { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// The end that the other direction came to.
+    fn end(&mut self, end: End) -> Poll<Result<D::Message, Status>> {
+        let cursor = self.log.cursor(self.passed());
+        let status = match end.failure {
+            None => status::end_of_stream(watch::CURSOR, &cursor),
+            Some(mut status) => {
+                status::add_trailer(&mut status, watch::CURSOR, &cursor);
+                status
+            }
+        };
+        self.over = Some(figures::ended_with(status.code()));
+        Poll::Ready(Err(status))
+    }
+
+    fn fail(&mut self, why: &'static str, failure: Failure) -> Poll<Result<D::Message, Status>> {
+        self.over = Some(why);
+        let cursor = self.log.cursor(self.passed());
+        Poll::Ready(Err(failure.with_trailer(watch::CURSOR, &cursor)))
+    }
+
+    /// Why it ended. One that was dropped before its own end was cut by us or left by its client.
+    fn reason(&self) -> &'static str {
+        match self.over {
+            Some(why) => why,
+            None if self.deadline.as_ref().is_some_and(|(at, _)| *at <= Instant::now()) => {
+                "cut after its deadline"
+            }
+            None if self.stop.is_cancelled() => "cut while stopping",
+            None => "client gone",
+        }
+    }
+}
+
+impl<D: Dialect> Stream for RoomStream<D> {
+    type Item = Result<D::Message, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if this.over.is_some() {
+            return Poll::Ready(None);
+        }
+        this.poll(cx).map(Some)
+    }
+}
+
+impl<D: Dialect> Drop for RoomStream<D> {
+    fn drop(&mut self) {
+        if let Some(link) = &self.link {
+            link.leave();
+        }
+        let (reason, passed) = (self.reason(), self.passed());
+        self.open.reached(self.messages, passed.next());
+        self.open.ends(reason);
+        let mut rooms = self.rooms.iter().map(|joined| &*joined.room.name);
+        let room = rooms.next().unwrap_or_default();
+        tracing::info!(
+            parent: &self.span,
+            room,
+            other_rooms = rooms.count(),
+            messages = self.messages,
+            confirmed = self.confirmed,
+            passed = passed.get(),
+            seconds = self.open.age().as_secs_f64(),
+            reason,
+            "chat ended"
+        );
+    }
+}
+
+/// One read, with what a failure has to tell.
+async fn read(mut reader: Reader, log: EventLog) -> ReadResult {
+    match reader.next(Seq::MAX).await {
+        Ok(delivery) => (reader, Ok(delivery)),
+        Err(error) => {
+            let facts = facts(&log).await;
+            (reader, Err(Box::new((error, facts))))
+        }
+    }
+}

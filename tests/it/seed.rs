@@ -1,0 +1,13 @@
+//! The wire types of clients that know only what the two public sketches of this service have.
+
+/// The first sketch, and `after_cursor`.
+#[allow(missing_docs, clippy::all)]
+pub mod feed_v1 {
+    include!(concat!(env!("OUT_DIR"), "/seed/feed.v1.rs"));
+}
+
+/// The second sketch.
+#[allow(missing_docs, clippy::all)]
+pub mod chat {
+    include!(concat!(env!("OUT_DIR"), "/seed/chat.rs"));
+}
