@@ -1,0 +1,12 @@
+// Bundles the two clients for a page.
+import {build} from 'esbuild';
+
+await build({
+  entryPoints: {'grpc-web': 'grpc-web/client.js', connect: 'connect/client.js'},
+  bundle: true,
+  outdir: 'build',
+  format: 'iife',
+  target: 'es2022',
+  absWorkingDir: import.meta.dirname,
+  logLevel: 'warning',
+});

@@ -1,0 +1,209 @@
+// The two clients in a headless Chromium, from a page of another origin, against a daemon of their
+// own: `node test.mjs PROGRAM`. Prints `N passed, N failed`.
+
+import assert from 'node:assert/strict';
+import {spawn} from 'node:child_process';
+import {mkdtemp, readFile, rm} from 'node:fs/promises';
+import {createServer} from 'node:http';
+import {tmpdir} from 'node:os';
+import {join} from 'node:path';
+import {createInterface} from 'node:readline';
+import {chromium} from 'playwright-core';
+
+const PROGRAM = process.argv[2] ?? '../../target/debug/tailmark';
+const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
+// No test waits longer for anything: a slow machine must not fail it.
+const PATIENCE_MS = 60_000;
+
+class Daemon {
+  constructor(data, origin) {
+    this.data = data;
+    this.origin = origin;
+    this.address = '127.0.0.1:0';
+  }
+
+  async start() {
+    const args = ['serve', '--listen', this.address, '--data-dir', this.data];
+    const env = {...process.env, TAILMARK_HTTP_CORS_ORIGINS: this.origin};
+    this.process = spawn(PROGRAM, args, {stdio: ['ignore', 'pipe', 'inherit'], env});
+    const lines = createInterface(this.process.stdout);
+    const [line] = await Promise.race([
+      new Promise((done) => lines.once('line', (line) => done([line]))),
+      new Promise((_, fail) => this.process.once('exit', (code) => fail(new Error(`exit ${code}`)))),
+    ]);
+    this.address = /^ready on ([^,]+)/.exec(line)[1];
+  }
+
+  async kill() {
+    if (this.process.exitCode !== null || this.process.signalCode !== null) return;
+    const gone = new Promise((done) => this.process.once('exit', done));
+    this.process.kill('SIGKILL');
+    await gone;
+  }
+}
+
+/** A site elsewhere: an empty page, and the two bundles. */
+async function site() {
+  const server = createServer(async (request, response) => {
+    const file = {'/grpc-web.js': 'grpc-web.js', '/connect.js': 'connect.js'}[request.url];
+    if (file) {
+      response.setHeader('content-type', 'text/javascript');
+      response.end(await readFile(join(import.meta.dirname, 'build', file)));
+    } else {
+      response.setHeader('content-type', 'text/html');
+      response.end('<!doctype html><title>client</title>');
+    }
+  });
+  await new Promise((done) => server.listen(0, '127.0.0.1', done));
+  return server;
+}
+
+/** A page that says what it logs, with the bundle in it. */
+async function open(context, origin, daemon, bundle) {
+  const page = await context.newPage();
+  page.setDefaultTimeout(PATIENCE_MS);
+  const lines = [];
+  const waiting = new Set();
+  page.on('console', (message) => {
+    lines.push(message.text());
+    for (const check of waiting) check();
+  });
+  /** The first line that matches, said before or still to come. */
+  const said = (pattern) =>
+    new Promise((done, fail) => {
+      const timer = setTimeout(
+        () => fail(new Error(`${pattern} was never said, only:\n${lines.join('\n')}`)),
+        PATIENCE_MS,
+      );
+      const check = () => {
+        const line = lines.find((line) => pattern.test(line));
+        if (line === undefined) return;
+        clearTimeout(timer);
+        waiting.delete(check);
+        done(line);
+      };
+      waiting.add(check);
+      check();
+    });
+  await page.goto(origin);
+  await page.evaluate((address) => (globalThis.DAEMON = `http://${address}`), daemon.address);
+  await page.addScriptTag({url: `/${bundle}.js`});
+  return {page, lines, said};
+}
+
+const TESTS = {
+  async 'the client of the sketch works as it stands'({context, origin, daemon}) {
+    const {page, said} = await open(context, origin, daemon, 'grpc-web');
+    await said(/^\[general\] System: Welcome to room general, WebUser!$/);
+    await said(/^Message sent: \S+$/);
+    await page.close();
+  },
+
+  async 'what a page sends reaches another'({context, origin, daemon}) {
+    const first = await open(context, origin, daemon, 'grpc-web');
+    await first.said(/Welcome/);
+    const second = await open(context, origin, daemon, 'grpc-web');
+    await second.said(/^Message sent/);
+    await first.said(/^\[general\] WebUser: Hello from browser!$/);
+    await first.page.close();
+    await second.page.close();
+  },
+
+  async 'a bad cursor is an error with its code'({context, origin, daemon}) {
+    const {page} = await open(context, origin, daemon, 'connect');
+    const code = await page.evaluate(() =>
+      tailmark.publish('not a topic', 'x').then(
+        () => 'accepted',
+        (error) => error.code,
+      ),
+    );
+    assert.equal(code, 3);
+    await page.close();
+  },
+
+  async 'a room over connect'({context, origin, daemon}) {
+    const {page, said} = await open(context, origin, daemon, 'connect');
+    await page.evaluate(() => {
+      tailmark.visit('lounge', 'ada', (message) => console.log(`${message.user}: ${message.content}`));
+    });
+    await said(/^System: Welcome to room lounge, ada!$/);
+    await page.evaluate(() => tailmark.say('lounge', 'bob', 'hello'));
+    await said(/^bob: hello$/);
+    await page.close();
+  },
+
+  async 'a watch goes on over a kill with no gap and no repeat'({context, origin, daemon}) {
+    const {page, lines, said} = await open(context, origin, daemon, 'connect');
+    await page.evaluate(() => {
+      tailmark.follow('orders.>', (event) => console.log(`event ${event.body}`));
+    });
+    const publish = (body) => page.evaluate((body) => tailmark.publish('orders.eu', body), body);
+    // The first may come before the watch stands; from the first one seen on, none may be missing.
+    await Promise.race([
+      said(/^event warm/),
+      (async () => {
+        for (let n = 0; ; n++) {
+          await publish(`warm${n}`);
+          if (lines.some((line) => line.startsWith('event warm'))) return;
+        }
+      })(),
+    ]);
+    for (let n = 1; n <= 5; n++) await publish(`${n}.`);
+    await said(/^event 5\.$/);
+    await daemon.kill();
+    await said(/^Lost the connection/);
+    const sixth = publish('6.');
+    await daemon.start();
+    await sixth;
+    for (let n = 7; n <= 10; n++) await publish(`${n}.`);
+    await said(/^event 10\.$/);
+    const seen = lines.filter((line) => /^event \d/.test(line)).map((line) => parseInt(line.slice(6)));
+    assert.deepEqual(seen, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    await page.close();
+  },
+
+  async 'an origin that is not listed is kept out'({context, daemon}) {
+    const foreign = await site();
+    const origin = `http://127.0.0.1:${foreign.address().port}`;
+    const {page, lines, said} = await open(context, origin, daemon, 'grpc-web');
+    await said(/^Error:/);
+    assert.ok(!lines.some((line) => line.startsWith('Message sent')), lines.join('\n'));
+    await page.close();
+    foreign.close();
+  },
+};
+
+const server = await site();
+const origin = `http://127.0.0.1:${server.address().port}`;
+const data = await mkdtemp(join(tmpdir(), 'tailmark-clients-'));
+const daemon = new Daemon(data, origin);
+let [passed, failed] = [0, 0];
+let browser;
+try {
+  await daemon.start();
+  browser = await chromium.launch({
+    executablePath: CHROMIUM,
+    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+      '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+    timeout: PATIENCE_MS,
+  });
+  const context = await browser.newContext();
+  for (const [name, test] of Object.entries(TESTS)) {
+    try {
+      await test({context, origin, daemon});
+      passed++;
+      console.log(`ok    ${name}`);
+    } catch (error) {
+      failed++;
+      console.log(`FAIL  ${name}\n${error.stack}`);
+    }
+  }
+} finally {
+  await browser?.close();
+  await daemon.kill();
+  server.close();
+  server.closeAllConnections();
+  await rm(data, {recursive: true});
+}
+console.log(`${passed} passed, ${failed} failed`);
+process.exitCode = failed ? 1 : 0;

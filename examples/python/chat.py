@@ -1,0 +1,43 @@
+"""A room: every line of standard input is a message; what others say is printed. A message is
+confirmed once it is durable."""
+
+import argparse
+import sys
+
+import grpc
+
+from feed.v1 import feed_pb2, feed_pb2_grpc
+
+
+def messages(name, room):
+    # Joins before there is anything to say.
+    yield feed_pb2.ChatMessage(room=room, **{"from": name})
+    for line in sys.stdin:
+        yield feed_pb2.ChatMessage(room=room, text=line.rstrip("\n"), **{"from": name})
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("room", nargs="?", default="general")
+    parser.add_argument("--addr", default="127.0.0.1:50051")
+    parser.add_argument("--as", dest="name", required=True)
+    arguments = parser.parse_args()
+    kinds = feed_pb2.ChatMessage.Kind
+    with grpc.insecure_channel(arguments.addr) as channel:
+        stub = feed_pb2_grpc.FeedServiceStub(channel)
+        # Ends by itself after the end of the input, when all that was said is confirmed.
+        for message in stub.Chat(messages(arguments.name, arguments.room)):
+            sender = getattr(message, "from")
+            if message.kind == kinds.MESSAGE:
+                print(f"{sender}: {message.text}", flush=True)
+            elif message.seq:
+                print(f"stored as {message.seq}", file=sys.stderr)
+            else:
+                print(f"* {sender} {kinds.Name(message.kind).lower()}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        pass

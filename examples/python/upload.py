@@ -1,0 +1,35 @@
+"""Stores each line of a file as an event, and can simply be run again: with an id to each line
+nothing is stored twice."""
+
+import argparse
+import hashlib
+import sys
+
+import grpc
+
+from feed.v1 import feed_pb2, feed_pb2_grpc
+
+
+def events(file, topic):
+    for number, line in enumerate(file, 1):
+        body = line.rstrip("\n")
+        # The same line at the same place is the same event.
+        name = hashlib.sha256(f"{topic}\0{number}\0{body}".encode()).hexdigest()[:32]
+        yield feed_pb2.Event(id=name, topic=topic, body=body)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", nargs="?", default="-")
+    parser.add_argument("--addr", default="127.0.0.1:50051")
+    parser.add_argument("--topic", required=True)
+    arguments = parser.parse_args()
+    file = sys.stdin if arguments.file == "-" else open(arguments.file, encoding="utf-8")
+    with file, grpc.insecure_channel(arguments.addr) as channel:
+        stub = feed_pb2_grpc.FeedServiceStub(channel)
+        result = stub.UploadEvents(events(file, arguments.topic))
+    print(f"{result.received} received, {result.stored} stored, {result.duplicates} duplicates")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Follows a pattern for ever, over lost connections and restarts of either side.
+
+Every event is handled at least once, and exactly once as long as this program is not killed
+between handling an event and saving its cursor. What the server has no longer is said, never
+skipped.
+"""
+
+import argparse
+import os
+import random
+import sys
+import time
+
+import grpc
+from grpc_status import rpc_status
+from google.rpc import error_details_pb2
+
+from feed.v1 import feed_pb2, feed_pb2_grpc
+
+# What passes by itself: the server stops, restarts, or cannot be reached.
+PASSING = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.INTERNAL,
+}
+# A connection that is silent for this long is probed, and given up if nothing answers.
+CHANNEL_OPTIONS = [
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+]
+
+
+def load(path):
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def save(path, cursor):
+    """Whole or not at all: a half-written cursor would be refused at the next start."""
+    beside = path + ".new"
+    with open(beside, "w", encoding="ascii") as file:
+        file.write(cursor)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def reason_of(error):
+    """The stable reason and its metadata, where the server gave them."""
+    status = rpc_status.from_call(error)
+    for detail in status.details if status else []:
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info):
+            return info.reason, dict(info.metadata)
+    return "", {}
+
+
+def follow(stub, pattern, cursor, handle, keep):
+    """One connection's worth of watching; returns the cursor that it came to."""
+    request = feed_pb2.WatchRequest(topic=pattern, after_cursor=cursor)
+    call = stub.Watch(request)
+    # Comes at once, also on an idle topic: from here on nothing can be missed.
+    for name, value in call.initial_metadata():
+        if name == "feed-cursor" and not cursor:
+            cursor = value
+            keep(cursor)
+    try:
+        for event in call:
+            handle(event)
+            cursor = event.cursor
+            keep(cursor)
+    except grpc.RpcError as error:
+        reason, metadata = reason_of(error)
+        if error.code() not in PASSING:
+            raise SystemExit(f"{error.code().name} {reason} {metadata}: {error.details()}")
+        print(f"lost the connection: {error.details()}", file=sys.stderr)
+    return cursor
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pattern", nargs="?", default="")
+    parser.add_argument("--addr", default="127.0.0.1:50051")
+    parser.add_argument("--state", help="file that keeps the cursor from run to run")
+    arguments = parser.parse_args()
+
+    cursor = load(arguments.state) if arguments.state else ""
+
+    def keep(cursor):
+        if arguments.state:
+            save(arguments.state, cursor)
+
+    def handle(event):
+        print(f"{event.seq} {event.topic} {event.body}", flush=True)
+
+    pause = 0.1
+    with grpc.insecure_channel(arguments.addr, options=CHANNEL_OPTIONS) as channel:
+        stub = feed_pb2_grpc.FeedServiceStub(channel)
+        while True:
+            before = cursor
+            cursor = follow(stub, arguments.pattern, cursor, handle, keep)
+            pause = 0.1 if cursor != before else min(pause * 2, 5)
+            time.sleep(pause * random.uniform(0.5, 1))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        pass
