@@ -376,7 +376,7 @@ async fn number_at(client: &Client, seq: Seq) -> u64 {
 fn the_bench_appends_as_a_producer() {
     let dir = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(dir.path());
-    for batch in ["1", "700"] {
+    for batch in ["1", "150"] {
         let args = ["bench", "append", "--producer", "p", "--events", "1500", "--batch", batch];
         let report = daemon.output(&[&args[..], &["--publishes", "1", "--json"]].concat(), b"");
         let report: serde_json::Value = serde_json::from_str(&report).unwrap();
