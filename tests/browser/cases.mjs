@@ -502,6 +502,7 @@ export const cases = [
         same('union', union([{ patterns: ['b'], room: 'chat.x' }, { patterns: ['a', 'b'], room: null }]), ['a', 'b', 'chat.x']);
         same('union with everything', union([{ patterns: ['b'], room: null }, { patterns: [], room: null }]), []);
         same('room', pattern.roomTopic('a.b c%*>'), 'chat.a%2Eb%20c%25%2A%3E');
+        same('room of Unicode', pattern.roomTopic('a\u00a0b\ufeff\u00e9'), 'chat.a%C2%A0b\ufeff\u00e9');
         same('room back', pattern.topicRoom('chat.a%2Eb%20c%25%2A%3E'), 'a.b c%*>');
         same('pretty', prettyJson('{"a":[1,{}],"b":12345678901234567890,"a":"x, y"}'), '{\n  "a": [\n    1,\n    {}\n  ],\n  "b": 12345678901234567890,\n  "a": "x, y"\n}');
         same('fields', topFields('{"a": "x, \\"y\\"", "b": 12345678901234567890, "c": {"d": [1, 2], "e": {}}, "f": [], "a": null}'),
