@@ -49,7 +49,7 @@ await log.stop('SIGKILL');
 await log.start();
 await feed(150, 4);
 await page.locator('#tail-list .row.good').waitFor();
-await feed(3500, 1);
+await feed(2600, 1);
 await until('all of it', () => page.evaluate((last) => globalThis.tailmark.tail.lastSeq === last, at));
 // Something worth reading, in sight.
 await page.locator('#tail-list .row[data-seq]').nth(19).click();
