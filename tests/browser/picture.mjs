@@ -32,9 +32,9 @@ await page.goto(log.url);
 await page.waitForSelector('#connection[data-phase="open"]');
 
 let at = past;
-async function feed(ms) {
+async function feed(ms, most = 9) {
   for (const end = Date.now() + ms; Date.now() < end;) {
-    const n = 1 + Math.floor(Math.random() * 9);
+    const n = 1 + Math.floor(Math.random() * most);
     const response = await fetch(`${log.url}/v1/events`, {
       method: 'POST', headers: { 'content-type': 'application/x-ndjson' }, body: lines.slice(at, at + n).join('\n'),
     });
@@ -47,8 +47,9 @@ await feed(75000);
 // What makes it worth having: killed, and nothing is missed.
 await log.stop('SIGKILL');
 await log.start();
+await feed(150, 4);
 await page.locator('#tail-list .row.good').waitFor();
-await feed(500);
+await feed(2600, 1);
 await until('all of it', () => page.evaluate((last) => globalThis.tailmark.tail.lastSeq === last, at));
 // Something worth reading, in sight.
 await page.locator('#tail-list .row[data-seq]').nth(19).click();

@@ -6,7 +6,7 @@ export function patternProblem(pattern) {
   for (let i = 0; i < segments.length; i += 1) {
     const segment = segments[i];
     if (segment === '') return 'has an empty segment';
-    if (/[\s\p{Cc}]/u.test(segment)) return 'has white space';
+    if (/[\p{White_Space}\p{Cc}]/u.test(segment)) return 'has white space';
     if (segment === '>' && i < segments.length - 1) return '">" must be the last segment';
     if (segment.length > 1 && /[*>]/.test(segment)) return '"*" and ">" must stand alone in a segment';
   }
@@ -61,7 +61,7 @@ const hex = (byte) => `%${byte.toString(16).toUpperCase().padStart(2, '0')}`;
 /// The topic of a room: one segment, percent-encoded where a topic would not allow it.
 export function roomTopic(room) {
   const name = room === '' ? 'general' : room;
-  const segment = name.replace(/[.*>%\s\p{Cc}]/gu, (c) => [...new TextEncoder().encode(c)].map(hex).join(''));
+  const segment = name.replace(/[.*>%\p{White_Space}\p{Cc}]/gu, (c) => [...new TextEncoder().encode(c)].map(hex).join(''));
   return `chat.${segment}`;
 }
 

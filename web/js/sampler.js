@@ -41,7 +41,8 @@ export class Sampler {
     this.stopped = false;
     this.run += 1;
     this.#loop(() => this.#sampleLog(), LOG_EVERY_MS);
-    this.#loop(() => this.#sampleTopics(), TOPICS_EVERY_MS);
+    // A daemon with very many topics is not asked more often than it answers with ease.
+    this.#loop(() => this.#sampleTopics(), TOPICS_EVERY_MS, 5);
     this.#loop(() => this.#sampleMetrics(), METRICS_EVERY_MS);
   }
 
@@ -56,7 +57,7 @@ export class Sampler {
     if (woken) for (const wake of [...this.wakers]) wake();
   }
 
-  async #loop(step, everyMs) {
+  async #loop(step, everyMs, ease = 0) {
     // Stopped and started again, an older loop must not go on beside the new one.
     const { run } = this;
     while (!this.stopped && run === this.run) {
@@ -64,8 +65,7 @@ export class Sampler {
       try {
         await step();
       } catch { this.on.failed?.(); }
-      // A daemon with very many topics is not asked more often than it answers with ease.
-      const wait = this.visible ? Math.max(everyMs, 5 * (performance.now() - began)) : WHEN_HIDDEN_MS;
+      const wait = this.visible ? Math.max(everyMs, ease * (performance.now() - began)) : WHEN_HIDDEN_MS;
       await new Promise((done) => {
         const timer = setTimeout(wake, wait);
         const { wakers } = this;
