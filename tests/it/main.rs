@@ -14,6 +14,7 @@ mod support {
     pub mod server;
 }
 
+mod batches;
 mod chat;
 mod cli;
 mod config;

@@ -22,6 +22,7 @@ use crate::server::convert::{self, MarkerContext};
 use crate::server::facts;
 use crate::server::gauges::Permit;
 use crate::server::status::{self, Failure, LogFacts};
+use crate::wire::feed_v1 as pb;
 
 /// Chunks without a match that one poll goes through before it lets others run.
 const CHUNKS_PER_POLL: u32 = 4;
@@ -44,8 +45,19 @@ pub struct WatchStream {
     _permits: [Permit; 2],
 }
 
+/// What the messages of a watch are; nothing else differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// `Event`.
+    Events,
+    /// `EventBatch`.
+    Batches,
+}
+
 /// What stays as it is for the life of a watch.
 pub(super) struct Settings {
+    /// What its messages are.
+    pub(super) framing: Framing,
     /// Sends markers.
     pub(super) markers: bool,
     /// Trimmed or damaged ranges become gaps.
@@ -225,7 +237,14 @@ impl WatchStream {
             bounds: self.log.bounds(),
             retry_delay: self.settings.retry_delay,
         };
-        Encoded(convert::marker(marker, context).encode_to_vec().into())
+        let event = convert::marker(marker, context);
+        let message = match self.settings.framing {
+            Framing::Events => event.encode_to_vec(),
+            Framing::Batches => {
+                pb::EventBatch { events: Vec::new(), marker: event.marker }.encode_to_vec()
+            }
+        };
+        Encoded(message.into())
     }
 
     fn send(&mut self, message: Encoded) -> Poll<Option<Result<Encoded, Status>>> {
