@@ -3,6 +3,7 @@
 //! Everything else speaks in these words; this module knows nothing of storage, network or
 //! configuration.
 
+mod batch;
 mod bounds;
 mod cursor;
 mod event;
@@ -15,6 +16,7 @@ mod seq;
 mod time;
 mod wire;
 
+pub use batch::{Part, Parts};
 pub use bounds::{Bounds, Generation, GenerationEntry, GenerationTable, LogId};
 pub use cursor::{Cursor, CursorFormatError, CursorMint, CursorPart};
 pub use event::{Content, Event, EventError, Events, Place, Stamp, write_entry};

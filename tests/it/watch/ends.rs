@@ -12,7 +12,7 @@ use super::watch;
 use crate::support::broken::Broken;
 use crate::support::server::{
     DEADLINES, TestServer, event, expect, from_oldest, generations, memory, open, seqs, start,
-    start_with, within,
+    start_with,
 };
 
 fn all() -> pb::WatchRequest {
