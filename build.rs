@@ -68,9 +68,10 @@ fn feed_service() -> manual::Service {
         .method(method("publish", "Publish", "PublishRequest", "PublishResult").build())
         .method(
             method("append", "Append", "AppendRequest", "AppendResponse")
+                .input_type("bytes::Bytes")
                 .client_streaming()
                 .server_streaming()
-                .codec_path("crate::server::codec::Streamed")
+                .codec_path("crate::server::codec::Taken")
                 .build(),
         )
         .method(

@@ -116,6 +116,10 @@ section!(
     Log {
         /// Events that repeats are recognised among.
         dedup_window: u64 = 1_000_000,
+        /// Producers known at once.
+        producers: u64 = 100_000,
+        /// A producer not heard of for so long is forgotten.
+        producer_idle: Duration as "units::duration" = Duration::from_secs(30 * 24 * 3_600),
         /// Recent commits kept for live watchers.
         recent_bytes: u64 as "units::size" = 32 << 20,
         /// Events that may wait for the writer.
@@ -134,6 +138,8 @@ section!(
         max_bytes: Option<u64> as "units::size_or_unlimited" = None,
         /// Events beyond this many.
         max_events: Option<u64> as "units::count_or_unlimited" = None,
+        /// How often that is looked at.
+        interval: Duration as "units::duration" = Duration::from_secs(1),
     }
 );
 
@@ -168,6 +174,8 @@ section!(
         connections: u64 = 4_096,
         /// Bytes of one upload that may wait to become durable.
         stream_in_flight_bytes: u64 as "units::size" = 8 << 20,
+        /// Bytes of chunks kept for watches whose clients do not take more.
+        parked_bytes: u64 as "units::size" = 64 << 20,
         /// For a call that is no stream, when its client set none.
         unary_deadline: Duration as "units::duration" = Duration::from_secs(30),
     }
@@ -214,12 +222,14 @@ pub enum LogFormat {
 }
 
 section!(
-    /// Logs.
+    /// Logs and traces.
     Telemetry {
         /// A level or a filter.
         log_level: String = "info".to_owned(),
         /// How they are written.
         log_format: LogFormat = LogFormat::Text,
+        /// Where traces go, over gRPC; empty = nowhere.
+        otlp_endpoint: String = String::new(),
     }
 );
 
@@ -242,12 +252,30 @@ impl Config {
         self.server.check()?;
         self.storage.check()?;
         self.log.check()?;
+        self.retention.check()?;
         self.limits.check()?;
         time("chat.heartbeat", self.chat.heartbeat, 1, 3_600)?;
         self.http2.check(&self.limits)?;
         crate::telemetry::filter(&self.telemetry.log_level)
             .map_err(|problem| Invalid { key: "telemetry.log_level", problem })?;
-        Ok(())
+        self.telemetry.check()
+    }
+}
+
+impl Telemetry {
+    fn check(&self) -> Result<(), Invalid> {
+        let endpoint = &self.otlp_endpoint;
+        let host = endpoint.strip_prefix("http://").unwrap_or_default();
+        let problem = if endpoint.is_empty() {
+            return Ok(());
+        } else if !crate::telemetry::HAS_OTLP {
+            "this program was built without traces; build it with `--features otlp`".to_owned()
+        } else if host.is_empty() || host.contains(char::is_whitespace) {
+            format!("`{endpoint}` is no address; expected http://HOST:PORT")
+        } else {
+            return Ok(());
+        };
+        Err(Invalid { key: "telemetry.otlp_endpoint", problem })
     }
 }
 
@@ -299,9 +327,19 @@ impl Storage {
 impl Log {
     fn check(&self) -> Result<(), Invalid> {
         count("log.dedup_window", self.dedup_window, 0, 100_000_000)?;
+        count("log.producers", self.producers, 1, 10_000_000)?;
+        let years = 100 * 365 * 24 * 3_600;
+        time("log.producer_idle", self.producer_idle, 1, years)?;
         bytes("log.recent_bytes", self.recent_bytes, MIB, 64 * GIB)?;
         bytes("log.in_flight_bytes", self.in_flight_bytes, MIB, 64 * GIB)?;
         count("log.reader_threads", self.reader_threads, 1, 256)
+    }
+}
+
+impl Retention {
+    fn check(&self) -> Result<(), Invalid> {
+        let (low, high) = (Duration::from_millis(10), Duration::from_secs(3_600));
+        within("retention.interval", self.interval, low, high, units::duration_text)
     }
 }
 
@@ -322,6 +360,7 @@ impl Limits {
         count("limits.watches", self.watches, 1, MANY)?;
         count("limits.connections", self.connections, 1, 1_000_000)?;
         bytes("limits.stream_in_flight_bytes", self.stream_in_flight_bytes, event, GIB)?;
+        bytes("limits.parked_bytes", self.parked_bytes, 0, GIB)?;
         time("limits.unary_deadline", self.unary_deadline, 1, 3_600)
     }
 }

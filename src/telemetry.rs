@@ -1,8 +1,18 @@
-//! Logs on standard error, as text or as JSON.
+//! Logs on standard error, as text or as JSON, and traces to a collector.
+
+mod flood;
+#[cfg(feature = "otlp")]
+mod traces;
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use self::flood::Calm;
 
 use crate::config::{LogFormat, Telemetry};
 
@@ -24,29 +34,130 @@ pub fn filter(text: &str) -> Result<EnvFilter, String> {
     }
 }
 
-/// Begins to log, for the rest of the process. A second call changes nothing.
+/// Whether this program can send traces to a collector.
+pub const HAS_OTLP: bool = cfg!(feature = "otlp");
+
+/// Keeps traces going to their collector. To be finished when the program ends.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Traces {
+    #[cfg(feature = "otlp")]
+    provider: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
+}
+
+impl Traces {
+    /// Delivers what is left. Blocks, a few seconds at most; outside of the runtime.
+    pub fn finish(self) {
+        #[cfg(feature = "otlp")]
+        if let Some(provider) = &self.provider {
+            traces::finish(provider);
+        }
+    }
+}
+
+/// Begins to log, for the rest of the process, and to trace as `instance`. Within a runtime. A
+/// second call changes nothing.
 ///
 /// # Errors
-/// When the filter cannot be read.
-pub fn init(settings: &Telemetry) -> Result<(), String> {
-    let filter = filter(&settings.log_level)?;
+/// When the filter cannot be read, or the collector's address.
+pub fn init(settings: &Telemetry, instance: &str) -> Result<Traces, String> {
     let has_colour = std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(has_colour);
+    let registry =
+        tracing_subscriber::registry().with(logs(settings, std::io::stderr, has_colour)?);
+    #[cfg(feature = "otlp")]
+    if !settings.otlp_endpoint.is_empty() {
+        let provider = traces::export(&settings.otlp_endpoint, instance)?;
+        let _ = registry.with(traces::layer(&provider)).try_init();
+        return Ok(Traces { provider: Some(provider) });
+    }
+    let _ = instance;
     // Refused only when another part of the process has set one up, which then stays.
-    let _ = match settings.log_format {
-        LogFormat::Text => logs.try_init(),
-        LogFormat::Json => logs.json().flatten_event(true).try_init(),
-    };
-    Ok(())
+    let _ = registry.try_init();
+    Ok(Traces::default())
+}
+
+/// Lines as they are configured.
+fn logs<S, W>(
+    settings: &Telemetry,
+    writer: W,
+    has_colour: bool,
+) -> Result<Box<dyn Layer<S> + Send + Sync>, String>
+where
+    S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    let filter = filter(&settings.log_level)?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(has_colour);
+    Ok(match settings.log_format {
+        LogFormat::Text => lines.map_event_format(Calm::new).with_filter(filter).boxed(),
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true);
+            lines.map_event_format(Calm::new).with_filter(filter).boxed()
+        }
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::filter;
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn written(settings: &Telemetry, work: impl FnOnce()) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let logs = logs(settings, move || writer.clone(), false).unwrap();
+        let subscriber = tracing_subscriber::registry().with(logs);
+        tracing::subscriber::with_default(subscriber, work);
+        let bytes = lines.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_line_of_json_has_its_own_fields_and_those_of_its_span() {
+        let settings = Telemetry { log_format: LogFormat::Json, ..Telemetry::default() };
+        let text = written(&settings, || {
+            let span = tracing::info_span!("watch", patterns = "a \"b\" \u{1b}[2J\n", start = 7);
+            tracing::info!(parent: &span, events = 3, reason = "limit", "watch ended");
+            tracing::debug!("not at this level");
+        });
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let [line] = &lines[..] else { panic!("{text}") };
+        assert_eq!((&line["message"], &line["level"]), (&"watch ended".into(), &"INFO".into()));
+        assert_eq!((&line["events"], &line["reason"]), (&3.into(), &"limit".into()));
+        assert_eq!(line["span"]["name"], "watch");
+        assert_eq!(line["span"]["patterns"], "a \"b\" \u{1b}[2J\n");
+        assert_eq!(line["span"]["start"], 7);
+        assert!(line["timestamp"].is_string() && line["target"].is_string());
+    }
+
+    #[test]
+    fn a_hot_error_does_not_fill_the_log_and_news_are_all_there() {
+        let text = written(&Telemetry::default(), || {
+            for n in 0..500 {
+                tracing::error!(n, "cannot write");
+                tracing::info!(n, "all is well");
+            }
+        });
+        assert_eq!(text.matches("cannot write").count() as u64, flood::LINES);
+        assert_eq!(text.matches("all is well").count(), 500);
+    }
 
     #[test]
     fn levels_and_filters_are_told_from_typing_errors() {

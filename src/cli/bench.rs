@@ -10,7 +10,7 @@ use tokio_stream::StreamExt;
 
 use super::output::{print_bytes, print_line};
 use super::{Exit, Failure, Online};
-use crate::client::{Client, Item, Start, WatchOptions};
+use crate::client::{Client, Item, ProducerOptions, Start, WatchOptions};
 use crate::record::{Event, Seq};
 use crate::wire::feed_v1 as pb;
 
@@ -38,6 +38,12 @@ pub(super) struct Append {
     /// Give every event an id, so that repeats are looked for
     #[arg(long)]
     ids: bool,
+    /// Append in batches, as a producer of this name: exactly once
+    #[arg(long, value_name = "ID", conflicts_with = "ids")]
+    producer: Option<String>,
+    /// Events of a batch
+    #[arg(long, default_value_t = 1_000, requires = "producer", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    batch: u32,
     /// Single publishes to time after the upload
     #[arg(long, default_value_t = 1_000)]
     publishes: u32,
@@ -177,21 +183,23 @@ async fn append(args: &Append, client: &Client) -> Result<Report, Failure> {
     let mut template = Vec::new();
     let event = Event { topic: &args.topic, body: &body, ..Event::default() };
     event.write_client_part(&mut template);
-    let events = Uploads {
-        template: template.into(),
-        named: args.ids.then(|| (uuid::Uuid::now_v7(), args.topic.clone(), body.clone())),
-        sent: 0,
-        events: args.events,
+    let (work, took) = match &args.producer {
+        Some(id) => ("append as a producer", produce(args, client, id, &template).await?),
+        None => {
+            let named = args.ids.then(|| (uuid::Uuid::now_v7(), args.topic.clone(), body.clone()));
+            let template = template.into();
+            let events = Uploads { template, named, sent: 0, events: args.events };
+            let begun = Instant::now();
+            let result = client.upload(events).await?;
+            if result.stored != args.events {
+                let what = format!("{} of {} events were stored", result.stored, args.events);
+                return Err(Failure::new(Exit::Failure, what));
+            }
+            ("append", begun.elapsed())
+        }
     };
-    let begun = Instant::now();
-    let result = client.upload(events).await?;
-    let took = begun.elapsed();
-    if result.stored != args.events {
-        let what = format!("{} of {} events were stored", result.stored, args.events);
-        return Err(Failure::new(Exit::Failure, what));
-    }
     let bytes = args.events * u64::from(args.size);
-    let mut report = Report::new("append", args.events, bytes, took);
+    let mut report = Report::new(work, args.events, bytes, took);
     let mut samples = Vec::new();
     for _ in 0..args.publishes {
         let event =
@@ -203,6 +211,29 @@ async fn append(args: &Append, client: &Client) -> Result<Report, Failure> {
     report.latency_of = "publish to durable ack";
     report.latency = Latency::of(samples);
     Ok(report)
+}
+
+/// The same event again and again, in batches; answers how long it took until all were durable.
+async fn produce(
+    args: &Append,
+    client: &Client,
+    id: &str,
+    event: &[u8],
+) -> Result<Duration, Failure> {
+    let mut options = ProducerOptions::default();
+    options.batch_events = usize::try_from(args.batch).unwrap_or(usize::MAX);
+    options.batch_bytes = 4 << 20;
+    options.waits_for_server = false;
+    let producer = client.producer(id, options).await?;
+    let begun = Instant::now();
+    for _ in 0..args.events {
+        // Flushing waits for them all.
+        drop(producer.send_encoded(event).await?);
+    }
+    producer.flush().await?;
+    let took = begun.elapsed();
+    producer.close().await?;
+    Ok(took)
 }
 
 /// The same event again and again, or each with a name of its own.

@@ -106,6 +106,8 @@ fn log_options(config: &Config) -> eventlog::Options {
             header_bytes: size(limits.header_bytes),
         },
         dedup_window: size(log.dedup_window),
+        producers: size(log.producers),
+        producer_idle: log.producer_idle,
         recent_bytes: size(log.recent_bytes),
         in_flight_bytes: size(log.in_flight_bytes),
         reader_threads: size(log.reader_threads),
@@ -114,6 +116,7 @@ fn log_options(config: &Config) -> eventlog::Options {
             max_bytes: retention.max_bytes,
             max_events: retention.max_events,
         },
+        retention_interval: retention.interval,
         ..eventlog::Options::default()
     }
 }
@@ -129,6 +132,7 @@ fn server_options(config: &Config) -> server::Options {
         connections: size(limits.connections),
         max_concurrent_streams: window(http2.max_concurrent_streams),
         stream_in_flight_bytes: size(limits.stream_in_flight_bytes),
+        parked_bytes: size(limits.parked_bytes),
         unary_deadline: limits.unary_deadline,
         shutdown_grace: server.shutdown_grace,
         preface_timeout: server.preface_timeout,

@@ -5,12 +5,14 @@
 //! the log through `daemon`, `log` the data directory through `inspect`.
 
 mod bench;
+mod chat;
 mod completions;
 mod config;
 mod daemon;
 mod failure;
 mod input;
 mod log;
+mod metrics;
 mod moment;
 mod output;
 mod publish;
@@ -75,10 +77,14 @@ enum Command {
     Upload(Online<upload::Args>),
     /// Print events as they come, from any point on; reconnects and resumes by itself
     Watch(Online<watch::Args>),
+    /// Talk in a room: its history, then what others say; reconnects and resumes by itself
+    Chat(Online<chat::Args>),
     /// Show the log's identity, bounds and limits
     Status(Online<status::Args>),
     /// List topics with the number of their events
     Topics(Online<topics::Args>),
+    /// Show what the daemon measures of itself, live
+    Metrics(Online<metrics::Args>),
     /// Remove the oldest events
     Trim(Online<trim::Args>),
     /// Measure uploads and replays of a running daemon
@@ -125,8 +131,10 @@ impl Cli {
             Command::Publish(online) => online.run(publish::run),
             Command::Upload(online) => online.run(upload::run),
             Command::Watch(online) => online.run(watch::run),
+            Command::Chat(online) => online.run(chat::run),
             Command::Status(online) => online.run(status::run),
             Command::Topics(online) => online.run(topics::run),
+            Command::Metrics(online) => online.run(metrics::run),
             Command::Trim(online) => online.run(trim::run),
             Command::Bench(command) => bench::run(command),
             Command::Config(command) => config::run(command),

@@ -48,7 +48,15 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     sources.flag("--log-level", "telemetry.log_level", args.log_level);
     sources.flag("--log-format", "telemetry.log_format", args.log_format);
     let config = sources.load()?.config;
-    telemetry::init(&config.telemetry).map_err(|why| Failure::new(Exit::Usage, why))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failure, "cannot start").because(&error))?;
+    let traces = {
+        let _inside = runtime.enter();
+        telemetry::init(&config.telemetry, &config.server.instance_id)
+            .map_err(|why| Failure::new(Exit::Usage, why))?
+    };
     let listeners = bind(&config)?;
     let addresses =
         listeners
@@ -56,18 +64,16 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
             .map(TcpListener::local_addr)
             .collect::<io::Result<Vec<_>>>()
             .map_err(|error| Failure::new(Exit::Failure, "cannot listen").because(&error))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Exit::Failure, "cannot start").because(&error))?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let mut stop = Stop::listen()?;
         let ready = |ready: Ready| announce(&ready_text(&config, &addresses, ready));
         let stopped = async move {
             let _ = stop.wait().await;
         };
         daemon::run(&config, listeners, stopped, ready).await
-    })
+    });
+    traces.finish();
+    outcome
 }
 
 /// Nobody reading the line is no reason to stop.

@@ -54,7 +54,7 @@ fn text(status: &pb::LogStatus) -> String {
 }
 
 /// Three digits are enough for people.
-fn human_bytes(bytes: u64) -> String {
+pub(super) fn human_bytes(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
 }
 

@@ -142,7 +142,7 @@ fn failed(error: Error, typed: Option<Seq>) -> Failure {
 }
 
 /// Asks whether a server is there at all: the watch itself would try for ever.
-async fn meet(client: &Client) -> Result<(), Failure> {
+pub(super) async fn meet(client: &Client) -> Result<(), Failure> {
     match client.log().await {
         Err(error) if error.is_foreign() => Err(error.into()),
         // A server that gives a reason is one, and the watch deals with what it says.

@@ -142,6 +142,23 @@ impl Error {
         self
     }
 
+    /// The same again, for another who waits for the same thing.
+    pub(super) fn duplicate(&self) -> Error {
+        let Inner { kind, retry_delay, is_retryable, may_have_applied, is_foreign, .. } = *self.0;
+        Error(Box::new(Inner {
+            kind,
+            message: self.0.message.clone(),
+            reason: self.0.reason.clone(),
+            metadata: self.0.metadata.clone(),
+            fields: self.0.fields.clone(),
+            retry_delay,
+            is_retryable,
+            may_have_applied,
+            is_foreign,
+            source: None,
+        }))
+    }
+
     fn foreign(mut self) -> Error {
         self.0.is_foreign = true;
         self
@@ -213,7 +230,10 @@ fn from_server(status: &Status) -> Error {
         fields.map(|v| (v.field.clone(), v.description.clone())).collect()
     });
     let retry_delay = details.retry_info().and_then(|info| info.retry_delay);
-    let kind = kind_of(status.code(), &reason);
+    let kind = match reason.as_str() {
+        "PRODUCER_HOLE" => Kind::InvalidRequest,
+        reason => kind_of(status.code(), reason),
+    };
     let message = match status.message() {
         "" => describe(kind).to_owned(),
         message => message.to_owned(),

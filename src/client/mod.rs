@@ -1,4 +1,4 @@
-//! A client of the feed: calls, uploads, and watches that resume by themselves.
+//! A client of the feed: calls, uploads, producers, and watches that resume by themselves.
 //!
 //! Owns connections, reconnecting and the reading of errors. Must not know of the server, of
 //! storage or of the command line: it is built alone by the feature `client`. Events pass through
@@ -36,7 +36,10 @@ mod connect;
 mod cursors;
 mod error;
 mod kept;
+mod metrics;
+mod producer;
 mod raw;
+mod room;
 mod watch;
 
 pub use backoff::Backoff;
@@ -45,6 +48,9 @@ pub use connect::{Client, Options};
 pub use cursors::{CursorFileError, CursorStore, CursorStoreError, FileStore, MemoryStore};
 pub use error::{Error, Kind};
 pub use kept::KeptWatch;
+pub use metrics::{Metrics, MetricsItem};
+pub use producer::{Ack, Durable, Position, Producer, ProducerOptions};
+pub use room::{Room, RoomItem, Saying};
 pub use watch::{Item, OnLost, Received, Start, Watch, WatchOptions};
 
 #[cfg(all(test, feature = "server"))]

@@ -30,11 +30,12 @@ pub struct Appended {
     pub stored: u64,
     /// Events that were there already.
     pub duplicates: u64,
-    /// First newly stored.
+    /// First newly stored. Of a batch that its producer sent again: where its first lies, if that
+    /// is still known.
     pub first: Option<Seq>,
-    /// Last newly stored.
+    /// Last newly stored; of a batch sent again as `first`.
     pub last: Option<Seq>,
-    /// Where the batch's last event lies, newly stored or not.
+    /// Where the batch's last event lies, newly stored or not; 0 where that is not known.
     pub last_event: Seq,
     /// Whether that one was there already.
     pub last_is_duplicate: bool,
@@ -72,6 +73,21 @@ impl Tally {
         self.duplicates += 1;
         (self.last_event, self.last_is_duplicate) = (seq, true);
         self.highest = self.highest.max(seq);
+    }
+
+    /// A batch of so many events that its producer sent again.
+    pub fn again(events: usize, place: Option<(Seq, Seq)>) -> Tally {
+        let last_event = place.map_or(Seq::ZERO, |(_, last)| last);
+        Tally {
+            events,
+            stored: 0,
+            duplicates: events as u64,
+            first: place.map(|(first, _)| first),
+            last: place.map(|(_, last)| last),
+            last_event,
+            last_is_duplicate: true,
+            highest: last_event,
+        }
     }
 
     pub fn finish(&self, appended_at: Timestamp) -> Appended {

@@ -88,7 +88,6 @@ impl Cold {
     }
 
     /// Requests that wait, those of askers who have gone included.
-    #[cfg(test)]
     pub fn waiting(&self) -> usize {
         self.lock().requests.len()
     }

@@ -16,6 +16,22 @@ pub enum AppendError {
         /// The actual last seq.
         actual: Seq,
     },
+    /// Another stream of the producer was opened after the one that this came by; nothing was
+    /// stored.
+    #[error("the producer has gone on to epoch {epoch}")]
+    Fenced {
+        /// Its epoch now.
+        epoch: u64,
+    },
+    /// A batch of the producer is missing before this one; nothing was stored.
+    #[error("the producer's next batch is {expected}")]
+    ProducerHole {
+        /// The seq of the batch that comes next.
+        expected: u64,
+    },
+    /// The log does not know the producer, or not in this epoch; nothing was stored.
+    #[error("the producer is not known")]
+    ProducerUnknown,
     /// No room on disk; nothing was stored.
     #[error("{0}")]
     DiskFull(Arc<StoreError>),

@@ -9,6 +9,7 @@ pub const LATENCY_BUCKETS: usize = 24;
 #[derive(Default)]
 pub(super) struct Metrics {
     pub readers: AtomicU64,
+    pub producers: AtomicU64,
     pub events: AtomicU64,
     pub bytes: AtomicU64,
     pub duplicates: AtomicU64,

@@ -1,7 +1,7 @@
 //! The log as the service sees it: append, read, watch, trim.
 //!
 //! Owns the writer thread, the head that watchers wait for, the cache of recent commits, the one
-//! reader loop, retention and the window of repeats. Must not know of tonic, generated types or
+//! reader loop, retention, the window of repeats and the producers. Must not know of tonic, generated types or
 //! configuration, nor of how an engine stores bytes.
 //!
 //! ```text
@@ -18,6 +18,8 @@ mod error;
 mod metrics;
 mod open;
 mod options;
+mod produce;
+mod producers;
 mod queue;
 mod reader;
 mod recent;
@@ -43,6 +45,7 @@ pub use batch::Batch;
 pub use error::{AppendError, CursorError, ReadError};
 pub use metrics::{Counters, LATENCY_BUCKETS};
 pub use options::{Clock, Options, Retention};
+pub use produce::{Answer, Producer};
 pub use reader::Reader;
 pub use resolve::resolve;
 pub use start::Start;
@@ -50,6 +53,7 @@ pub use start::Start;
 use self::append::Tally;
 use self::core::Core;
 use self::open::Threads;
+use self::producers::Sent;
 use self::queue::{Pending, TrimRequest, Work};
 use self::repeats::RepeatsReady;
 use crate::record::{Bounds, Cursor, FingerprintKey, Limits, LogId, Seq, Timestamp};
@@ -104,10 +108,23 @@ pub struct Status {
     pub readers: u64,
     /// Bytes waiting for the writer.
     pub in_flight_bytes: u64,
+    /// Producers that the log knows.
+    pub producers: u64,
+    /// Reads waiting for a reader thread.
+    pub reads_waiting: u64,
     /// Counted since the log was opened.
     pub counters: Counters,
+    /// A failed write has stopped appends for good.
+    pub is_stopped: bool,
     /// Why appends, retention or the telling of repeats do not work, if they do not.
     pub trouble: Option<String>,
+}
+
+impl Status {
+    /// Whether the log or its store has something to report.
+    pub fn has_trouble(&self) -> bool {
+        self.trouble.is_some() || self.store.trouble.is_some()
+    }
 }
 
 impl EventLog {
@@ -176,6 +193,17 @@ impl EventLog {
         batch: Batch,
         options: AppendOptions,
     ) -> Result<Appended, AppendError> {
+        self.submit(batch, options, None).await?.await
+    }
+
+    /// Queues a batch, after waiting for room among the bytes in flight: from then on its place
+    /// among the others is settled.
+    async fn submit(
+        &self,
+        batch: Batch,
+        options: AppendOptions,
+        sent: Option<Sent>,
+    ) -> Result<Answer, AppendError> {
         let core = self.core();
         if options.dedup && batch.has_named() {
             self.repeats_ready().await?;
@@ -189,13 +217,14 @@ impl EventLog {
         core.queue.push(Work::Append(Box::new(Pending {
             batch,
             options,
+            sent,
             reply,
             share,
             durable: Tally::default(),
             durable_at: Timestamp::EPOCH,
             tally: Tally::default(),
         })))?;
-        answer.await.unwrap_or_else(|_| Err(lost_answer()))
+        Ok(Answer::new(answer))
     }
 
     async fn repeats_ready(&self) -> Result<(), AppendError> {
@@ -289,7 +318,10 @@ impl EventLog {
             store: core.engine.status(),
             readers: core.metrics.readers.load(Ordering::Relaxed),
             in_flight_bytes: core.in_flight_bytes.saturating_sub(room) as u64,
+            producers: core.metrics.producers.load(Ordering::Relaxed),
+            reads_waiting: core.cold.waiting() as u64,
             counters: core.metrics.counters(),
+            is_stopped: matches!(core.queue.ended(), Some(AppendError::Stopped(_))),
             trouble: core.trouble(),
         }
     }

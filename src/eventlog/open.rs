@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
@@ -12,6 +13,7 @@ use super::cold::Cold;
 use super::core::{Core, Published};
 use super::metrics::Metrics;
 use super::options::Options;
+use super::producers::Producers;
 use super::queue::Queue;
 use super::recent::Recent;
 use super::repeats::{self, Handover, Repeats, RepeatsReady};
@@ -39,11 +41,20 @@ pub(super) fn open(
     recovered: &Recovered,
     options: Options,
 ) -> Result<EventLog, StoreError> {
-    let state = State::recover(recovered)?;
     let bounds = engine.bounds();
+    let mut producers = Producers::new(
+        options.producers,
+        options.producer_idle,
+        // With the largest commit beside it a state fills less than half of what either may take.
+        engine.max_commit_bytes() / 2,
+        recovered.last_at,
+    );
+    let state = State::recover(recovered, &mut producers)?;
+    let known = producers.len() as u64;
     let (cold, readers) =
         Cold::start(&engine, options.reader_threads).map_err(cannot_start_thread)?;
     let core = Arc::new(core(engine, cold, &options));
+    core.metrics.producers.store(known, Ordering::Relaxed);
     let handover = Handover::default();
     let mut others = readers;
     let window = options.dedup_window;
@@ -59,6 +70,7 @@ pub(super) fn open(
         staging: Staging {
             repeats: Repeats::new(window, handover.clone()),
             topic_heads: TopicHeads::default(),
+            producers,
             mint: CursorMint::new(core.id, bounds.generations.current().generation),
             max_commit_bytes: core.engine.max_commit_bytes(),
         },

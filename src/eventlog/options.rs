@@ -15,6 +15,10 @@ pub struct Options {
     pub limits: Limits,
     /// Client-identified events that repeats are recognised among; 0 = none.
     pub dedup_window: usize,
+    /// Producers that are known at once; of more the one idle longest is forgotten.
+    pub producers: usize,
+    /// A producer that was not heard of for so long is forgotten.
+    pub producer_idle: Duration,
     /// Bytes of recent commits kept in memory for live watchers.
     pub recent_bytes: usize,
     /// Bytes of events that may wait for the writer, over all callers.
@@ -34,6 +38,8 @@ impl Default for Options {
         Options {
             limits: Limits::default(),
             dedup_window: 1_000_000,
+            producers: 100_000,
+            producer_idle: Duration::from_secs(30 * 24 * 3_600),
             recent_bytes: 32 << 20,
             in_flight_bytes: 64 << 20,
             reader_threads: 2,

@@ -10,12 +10,14 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::append::{AppendOptions, Appended, Tally};
 use super::batch::Batch;
+use super::producers::{Key, Opened, Sent};
 use super::{AppendError, Trimmed};
 use crate::record::{Seq, Timestamp};
 
 /// One thing for the writer to do.
 pub(super) enum Work {
     Append(Box<Pending>),
+    Open(OpenRequest),
     Trim(TrimRequest),
 }
 
@@ -23,6 +25,8 @@ pub(super) enum Work {
 pub(super) struct Pending {
     pub batch: Batch,
     pub options: AppendOptions,
+    /// Whose it is, and its place.
+    pub sent: Option<Sent>,
     pub reply: oneshot::Sender<Result<Appended, AppendError>>,
     /// Its share of the bytes in flight.
     pub share: OwnedSemaphorePermit,
@@ -32,6 +36,14 @@ pub(super) struct Pending {
     pub durable_at: Timestamp,
     /// With the commit that is being made.
     pub tally: Tally,
+}
+
+/// A producer's wish to append.
+pub(super) struct OpenRequest {
+    pub key: Key,
+    /// 0 = a new one.
+    pub epoch: u64,
+    pub reply: oneshot::Sender<Result<Opened, AppendError>>,
 }
 
 /// A wish to remove events.

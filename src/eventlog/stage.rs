@@ -1,12 +1,13 @@
 //! One commit in the making: which events of which batches, in which order, under which seqs.
 //!
 //! Owns the copy of encoded bytes, and what depends on the commit becoming durable: batches that
-//! wait for it, fingerprints and topic heads. Must not know of threads or engines.
+//! wait for it, fingerprints, topic heads and producers. Must not know of threads or engines.
 
 use super::AppendError;
 use super::append::{Appended, ExpectedHead, Tally};
 use super::batch::{MAX_SERVER_BYTES, Name};
-use super::queue::Pending;
+use super::producers::{MAX_OP_BYTES, Opened, Opening, Producers, Verdict};
+use super::queue::{OpenRequest, Pending};
 use super::repeats::Repeats;
 use super::topic_heads::TopicHeads;
 use crate::record::{CursorMint, Seq, Stamp, Timestamp, write_entry};
@@ -20,6 +21,8 @@ pub(super) struct Staged {
     pub duplicates: u64,
     /// Batches that are answered when it is durable.
     pub answers: Vec<Pending>,
+    /// Producers that hear of their opening when it is durable.
+    pub opened: Vec<(OpenRequest, Opened)>,
     /// A large batch of which this commit has a part.
     pub unfinished: Option<Box<Pending>>,
 }
@@ -28,6 +31,7 @@ pub(super) struct Staged {
 pub(super) struct Staging {
     pub repeats: Repeats,
     pub topic_heads: TopicHeads,
+    pub producers: Producers,
     pub mint: CursorMint,
     pub max_commit_bytes: usize,
 }
@@ -51,6 +55,7 @@ impl Staged {
             events: Vec::with_capacity(capacity),
             duplicates: 0,
             answers: Vec::new(),
+            opened: Vec::new(),
             unfinished: None,
         }
     }
@@ -58,6 +63,11 @@ impl Staged {
     /// Events in it.
     pub fn count(&self) -> u64 {
         self.first.distance_to(self.next)
+    }
+
+    /// Whether nothing in it has to become durable.
+    pub fn is_empty(&self, producers: &Producers) -> bool {
+        self.count() == 0 && producers.staged_bytes().is_empty()
     }
 }
 
@@ -76,9 +86,30 @@ impl Staging {
     ) -> Admission {
         let needed = batch.batch.stored_bytes_from(batch.durable.events);
         let limit = if batch.options.atomic { self.max_commit_bytes } else { self.group_bytes() };
-        let room = limit.saturating_sub(staged.events.len());
-        if needed > room && !staged.events.is_empty() {
+        // What a commit stages of producers takes room beside its events.
+        let taken = staged.events.len() + self.producers.staged_bytes().len();
+        let needed = needed + batch.sent.map_or(0, |_| DELTA_BYTES + MAX_OP_BYTES);
+        let room = limit.saturating_sub(taken);
+        if needed > room && taken > 0 {
             return Admission::Later(batch);
+        }
+        if let Some(sent) = &batch.sent {
+            match self.producers.judge(sent) {
+                Verdict::New => {}
+                Verdict::Later => return Admission::Later(batch),
+                Verdict::Repeat(place) => {
+                    staged.duplicates += batch.batch.len() as u64;
+                    let again = Tally::again(batch.batch.len(), place);
+                    batch.answer(Ok(again.finish(staged.at)));
+                    return Admission::Whole;
+                }
+                Verdict::Refused(error) if staged.is_empty(&self.producers) => {
+                    batch.refuse(error);
+                    return Admission::Whole;
+                }
+                // As for a head that has moved, below.
+                Verdict::Refused(_) => return Admission::Later(batch),
+            }
         }
         if needed > room && batch.options.atomic {
             batch.refuse(AppendError::TooLarge { actual: needed, limit: self.max_commit_bytes });
@@ -88,7 +119,7 @@ impl Staging {
             && batch.durable.events == 0
             && let Err(error) = self.expect(staged, &batch, expected, oldest)
         {
-            if staged.count() > 0 {
+            if !staged.is_empty(&self.producers) {
                 // Judged again when this commit is durable: a refusal must not rest on one that
                 // may still fail.
                 return Admission::Later(batch);
@@ -97,6 +128,10 @@ impl Staging {
             return Admission::Whole;
         }
         batch.tally = batch.durable;
+        if let Some(sent) = &batch.sent {
+            let events = batch.batch.len() as u64;
+            self.producers.stage(sent, staged.first, staged.next, events);
+        }
         let is_whole =
             self.encode(staged, &batch.batch, batch.options.dedup, limit, &mut batch.tally);
         if is_whole {
@@ -105,6 +140,21 @@ impl Staging {
         }
         staged.unfinished = Some(batch);
         Admission::Part
+    }
+
+    /// Opens a producer's stream: at once, with this commit, or after it.
+    pub fn open(&mut self, staged: &mut Staged, request: OpenRequest) -> Option<OpenRequest> {
+        let taken = staged.events.len() + self.producers.staged_bytes().len();
+        if taken + DELTA_BYTES + MAX_OP_BYTES > self.group_bytes() && taken > 0 {
+            return Some(request);
+        }
+        match self.producers.open(request.key, request.epoch) {
+            Opening::Staged(opened) => staged.opened.push((request, opened)),
+            Opening::Resumed(opened) => request.answer(Ok(opened)),
+            Opening::Refused(error) => request.answer(Err(error)),
+            Opening::Later => return Some(request),
+        }
+        None
     }
 
     /// Copies events into the commit; false when it is full before the batch is at its end.
@@ -181,15 +231,27 @@ impl Staging {
     }
 
     /// The commit is durable.
-    pub fn promote(&mut self) {
+    pub fn promote(&mut self, at: Timestamp) {
         self.repeats.promote();
         self.topic_heads.promote();
+        self.producers.promote(at);
     }
 
     /// The commit was not stored.
     pub fn roll_back(&mut self) {
         self.repeats.roll_back();
         self.topic_heads.roll_back();
+        self.producers.roll_back();
+    }
+}
+
+/// What a delta has before its first change: version, clock, time.
+const DELTA_BYTES: usize = 1 + 8 + 10;
+
+impl OpenRequest {
+    pub fn answer(self, answer: Result<Opened, AppendError>) {
+        // The caller may have gone.
+        let _ = self.reply.send(answer);
     }
 }
 

@@ -1,22 +1,23 @@
 //! What the log must know about itself after a restart, beside its events.
 //!
-//! Owns the bytes of `Commit.state` and `Commit.delta`: one version byte, then bincode 1.3.3 with
-//! fixed-size integers (`migrations/0001_initial/FORMAT.md` freezes them). Read from a slice, with a
-//! limit, without trailing bytes.
+//! Owns the bytes of `Commit.state` and `Commit.delta`: one version byte, bincode 1.3.3 of plain
+//! numbers with fixed-size integers, then what producers make of theirs, if there is any
+//! (`migrations/0001_initial/FORMAT.md` freezes them). Read from a slice, with a limit.
 
 use std::path::PathBuf;
 
 use bincode::Options as _;
 use serde::{Deserialize, Serialize};
 
+use super::producers::Producers;
 use crate::record::{Seq, Timestamp};
 use crate::storage::{Damage, Recovered, StoreError};
 
 const VERSION: u8 = 1;
-/// Room for what later versions keep here.
-const MAX_BYTES: usize = 16 << 20;
+/// Plain numbers are far below.
+const MAX_BYTES: u64 = 64 << 10;
 
-/// The whole state.
+/// The plain numbers of the whole state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
     /// No entry of the window of repeats is below.
@@ -35,20 +36,32 @@ pub(super) struct Delta {
 }
 
 impl State {
-    pub fn encode(&self) -> Result<Vec<u8>, StoreError> {
-        encode(self)
+    pub fn encode(&self, producers: &Producers) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = encode(self)?;
+        producers.encode(&mut bytes);
+        Ok(bytes)
     }
 
-    /// The state after recovery.
-    pub fn recover(recovered: &Recovered) -> Result<State, StoreError> {
-        let mut state = match &recovered.state[..] {
-            [] => State::default(),
-            bytes => decode(bytes, Seq::ZERO, Seq::ZERO)?,
-        };
-        for (first, end, bytes) in &recovered.deltas {
-            let delta: Delta = decode(bytes, *first, end.prev())?;
-            state.age_clock = state.age_clock.max(delta.age_clock);
+    /// The state after recovery, its producers into those given.
+    pub fn recover(recovered: &Recovered, producers: &mut Producers) -> Result<State, StoreError> {
+        let mut state = State::default();
+        if !recovered.state.is_empty() {
+            let rest;
+            (state, rest) = decode(&recovered.state, Seq::ZERO, Seq::ZERO)?;
+            if !rest.is_empty() {
+                let read = producers.decode(rest);
+                read.ok_or_else(|| unreadable(Seq::ZERO, Seq::ZERO))?;
+            }
         }
+        for (first, end, bytes) in &recovered.deltas {
+            let (delta, rest): (Delta, _) = decode(bytes, *first, end.prev())?;
+            state.age_clock = state.age_clock.max(delta.age_clock);
+            if !rest.is_empty() {
+                let read = producers.replay(*first, rest);
+                read.ok_or_else(|| unreadable(*first, end.prev()))?;
+            }
+        }
+        producers.shrink();
         Ok(state)
     }
 
@@ -59,8 +72,13 @@ impl State {
 }
 
 impl Delta {
-    pub fn encode(&self) -> Result<Vec<u8>, StoreError> {
-        encode(self)
+    /// What a commit changes, with what it stages of producers.
+    pub fn encode(&self, producers: &Producers, at: Timestamp) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = encode(self)?;
+        if !producers.staged_bytes().is_empty() {
+            producers.encode_staged(at, &mut bytes);
+        }
+        Ok(bytes)
     }
 }
 
@@ -68,8 +86,8 @@ fn format() -> impl bincode::Options {
     bincode::DefaultOptions::new()
         .with_fixint_encoding()
         .with_little_endian()
-        .with_limit(MAX_BYTES as u64)
-        .reject_trailing_bytes()
+        .with_limit(MAX_BYTES)
+        .allow_trailing_bytes()
 }
 
 fn encode(value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
@@ -80,24 +98,39 @@ fn encode(value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
     Ok(bytes)
 }
 
-fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8], from: Seq, to: Seq) -> Result<T, StoreError> {
-    let path = || PathBuf::from("state");
-    let damaged = |detail: String| StoreError::from(Damage { from, to, file: path(), detail });
+/// The numbers, and the bytes after them.
+fn decode<T>(bytes: &[u8], from: Seq, to: Seq) -> Result<(T, &[u8]), StoreError>
+where
+    T: for<'a> Deserialize<'a> + Serialize,
+{
     match bytes {
-        [VERSION, rest @ ..] => format()
-            .deserialize(rest)
-            .map_err(|error| damaged(format!("the log's state cannot be read: {error}"))),
+        [VERSION, rest @ ..] => {
+            // Of fixed size: the same for every value.
+            let value: T = format().deserialize(rest).map_err(|_| unreadable(from, to))?;
+            let len = format().serialized_size(&value).map_err(|_| unreadable(from, to))?;
+            Ok((value, rest.get(len as usize..).unwrap_or_default()))
+        }
         [found, ..] => Err(StoreError::Format {
-            path: path(),
+            path: PathBuf::from(FILE),
             found: u32::from(*found),
             supported: u32::from(VERSION),
         }),
-        [] => Err(damaged("the log's state is empty".into())),
+        [] => Err(unreadable(from, to)),
     }
+}
+
+/// What it is called in errors.
+const FILE: &str = "state";
+
+fn unreadable(from: Seq, to: Seq) -> StoreError {
+    let detail = "the log's state cannot be read".to_owned();
+    Damage { from, to, file: PathBuf::from(FILE), detail }.into()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn recovered(state: Vec<u8>, deltas: &[Vec<u8>]) -> Recovered {
@@ -109,34 +142,49 @@ mod tests {
         }
     }
 
+    fn producers() -> Producers {
+        Producers::new(100, Duration::from_secs(1_000), 1 << 20, Timestamp::EPOCH)
+    }
+
+    fn recover(recovered: &Recovered) -> Result<State, StoreError> {
+        State::recover(recovered, &mut producers())
+    }
+
     #[test]
     fn state_and_deltas_survive_the_round_trip() {
         let state = State { window_start: 7, window_capacity: 100, age_clock: 5 };
-        let bytes = state.encode().unwrap();
-        // Frozen: version, three little-endian numbers of 64 bits.
+        let bytes = state.encode(&producers()).unwrap();
+        // Frozen: version, three little-endian numbers of 64 bits, the next epoch.
         assert_eq!(bytes[..10], [1, 7, 0, 0, 0, 0, 0, 0, 0, 100]);
-        assert_eq!(bytes.len(), 25);
-        assert_eq!(State::recover(&recovered(bytes.clone(), &[])).unwrap(), state);
-        let delta = Delta { age_clock: 9 }.encode().unwrap();
-        let back = State::recover(&recovered(bytes, &[delta])).unwrap();
+        assert_eq!((bytes.len(), bytes[25]), (26, 1));
+        assert_eq!(recover(&recovered(bytes.clone(), &[])).unwrap(), state);
+        // As it was before there were producers.
+        assert_eq!(recover(&recovered(bytes[..25].to_vec(), &[])).unwrap(), state);
+        let delta = Delta { age_clock: 9 }.encode(&producers(), Timestamp::EPOCH).unwrap();
+        assert_eq!(delta.len(), 9);
+        let back = recover(&recovered(bytes, &[delta])).unwrap();
         assert_eq!(back, State { age_clock: 9, ..state });
-        assert_eq!(State::recover(&Recovered::default()).unwrap(), State::default());
+        assert_eq!(recover(&Recovered::default()).unwrap(), State::default());
     }
 
     #[test]
     fn bytes_of_another_version_or_damaged_are_refused() {
-        let good = State::default().encode().unwrap();
+        let good = State::default().encode(&producers()).unwrap();
         let mut newer = good.clone();
         newer[0] = 2;
-        let error = State::recover(&recovered(newer, &[])).unwrap_err();
+        let error = recover(&recovered(newer, &[])).unwrap_err();
         assert!(matches!(error, StoreError::Format { found: 2, supported: 1, .. }), "{error}");
         let mut longer = good.clone();
         longer.push(0);
-        for bad in [good[..1].to_vec(), good[..good.len() - 1].to_vec(), longer] {
-            let error = State::recover(&recovered(bad, &[])).unwrap_err();
+        for bad in [good[..1].to_vec(), good[..24].to_vec(), longer] {
+            let error = recover(&recovered(bad, &[])).unwrap_err();
             assert!(matches!(error, StoreError::Damaged(_)), "{error}");
         }
-        let error = State::recover(&recovered(good, &[vec![]])).unwrap_err();
-        assert!(matches!(&error, StoreError::Damaged(d) if d.from == Seq::new(5)), "{error}");
+        let delta = Delta { age_clock: 0 }.encode(&producers(), Timestamp::EPOCH).unwrap();
+        let longer = [delta, vec![0, 77]].concat();
+        for bad in [vec![], longer] {
+            let error = recover(&recovered(good.clone(), &[bad])).unwrap_err();
+            assert!(matches!(&error, StoreError::Damaged(d) if d.from == Seq::new(5)), "{error}");
+        }
     }
 }

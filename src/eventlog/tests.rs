@@ -9,6 +9,7 @@ use crate::storage::memory::{self, Memory};
 mod appending;
 mod model;
 mod order;
+mod producing;
 mod reading;
 mod retaining;
 

@@ -63,17 +63,26 @@ impl Writer {
             let Some(Work::Trim(request)) = work.pop_front() else { return Ok(()) };
             return self.trim(request);
         }
-        let mut staged = Staged::new(self.next, self.now(), self.capacity_for(work));
+        let now = self.now();
+        self.staging.producers.forget_idle(now);
+        let mut staged = Staged::new(self.next, now, self.capacity_for(work));
         while let Some(item) = work.pop_front() {
             let batch = match item {
                 Work::Append(batch) => batch,
+                Work::Open(request) => match self.staging.open(&mut staged, request) {
+                    None => continue,
+                    Some(later) => {
+                        work.push_front(Work::Open(later));
+                        break;
+                    }
+                },
                 trim @ Work::Trim(_) => {
                     work.push_front(trim);
                     break;
                 }
             };
             if self.needs_topics(&batch) {
-                if staged.count() > 0 {
+                if !staged.is_empty(&self.staging.producers) {
                     // Heads are read between two commits.
                     work.push_front(Work::Append(batch));
                     break;
@@ -112,15 +121,22 @@ impl Writer {
         if let Err(error) = outcome {
             return self.fail(staged, error);
         }
-        self.staging.promote();
+        if !staged.is_empty(&self.staging.producers) {
+            self.last_at = staged.at;
+        }
+        self.staging.promote(staged.at);
+        let producers = self.staging.producers.len() as u64;
+        self.core.metrics.producers.store(producers, Ordering::Relaxed);
         self.next = staged.next;
         if staged.count() > 0 {
-            self.last_at = staged.at;
             let (first, end, at) = (staged.first, staged.next, staged.at);
             self.core.recent.push(recent::Commit { first, end, at, events });
             self.publish();
         }
         self.core.metrics.duplicates.fetch_add(staged.duplicates, Ordering::Relaxed);
+        for (request, opened) in staged.opened {
+            request.answer(Ok(opened));
+        }
         for batch in staged.answers {
             let done = batch.tally.finish(staged.at);
             batch.answer(Ok(done));
@@ -134,15 +150,21 @@ impl Writer {
     }
 
     fn append(&mut self, staged: &Staged, events: Bytes) -> Result<(), StoreError> {
-        if staged.count() == 0 {
+        if staged.is_empty(&self.staging.producers) {
             return Ok(());
         }
         let count = u32::try_from(staged.count())
             .map_err(|_| StoreError::Invalid("too many events in one commit"))?;
         let bytes = events.len() as u64;
         let began = Instant::now();
-        self.commit(count, staged.at, events, Bytes::new(), self.oldest)?;
-        self.core.metrics.committed(staged.count(), bytes, began.elapsed());
+        let delta = match self.staging.producers.staged_bytes() {
+            [] => Bytes::new(),
+            _ => self.delta(staged.at)?,
+        };
+        self.commit(count, staged.at, events, delta, self.oldest)?;
+        if count > 0 {
+            self.core.metrics.committed(staged.count(), bytes, began.elapsed());
+        }
         Ok(())
     }
 
@@ -180,7 +202,12 @@ impl Writer {
             self.state.window_start = start.get();
             self.state.window_capacity = self.window_capacity;
         }
-        Ok(self.state.encode()?.into())
+        Ok(self.state.encode(&self.staging.producers)?.into())
+    }
+
+    fn delta(&self, at: Timestamp) -> Result<Bytes, StoreError> {
+        let delta = Delta { age_clock: self.state.age_clock };
+        Ok(delta.encode(&self.staging.producers, at)?.into())
     }
 
     /// Tells readers. Only forward.
@@ -199,6 +226,9 @@ impl Writer {
         self.staging.roll_back();
         let error = Arc::new(error);
         let verdict = self.judge(&error);
+        for (request, _) in staged.opened {
+            request.answer(Err(verdict.clone()));
+        }
         for batch in staged.answers.into_iter().chain(staged.unfinished.map(|part| *part)) {
             // Nothing but repeats of what is durable: that is no matter of this commit.
             if batch.tally.highest < staged.first && batch.tally.events == batch.batch.len() {
@@ -247,15 +277,19 @@ impl Writer {
     }
 
     fn commit_trim(&mut self, oldest: Seq, age_clock: Option<Timestamp>) -> Result<(), StoreError> {
+        let before = self.state.age_clock;
         let delta = match age_clock {
-            Some(clock) => Delta { age_clock: clock.as_nanos() }.encode()?.into(),
+            Some(clock) => {
+                self.state.age_clock = before.max(clock.as_nanos());
+                self.delta(self.last_at)?
+            }
             None => Bytes::new(),
         };
-        self.commit(0, self.last_at, Bytes::new(), delta, oldest)?;
-        if let Some(clock) = age_clock {
-            self.state.age_clock = self.state.age_clock.max(clock.as_nanos());
+        let outcome = self.commit(0, self.last_at, Bytes::new(), delta, oldest);
+        if outcome.is_err() {
+            self.state.age_clock = before;
         }
-        Ok(())
+        outcome
     }
 
     /// The wall clock, but never before the last commit.
@@ -273,6 +307,7 @@ impl Writer {
                 Work::Append(batch) => {
                     bytes += batch.batch.stored_bytes_from(batch.durable.events);
                 }
+                Work::Open(_) => {}
                 Work::Trim(_) => break,
             }
             if bytes >= max {
@@ -287,6 +322,7 @@ impl Work {
     fn refuse(self, error: AppendError) {
         match self {
             Work::Append(batch) => batch.refuse(error),
+            Work::Open(request) => request.answer(Err(error)),
             Work::Trim(request) => drop(request.reply.send(Err(error))),
         }
     }

@@ -3,6 +3,7 @@
 //! Everything else speaks in these words; this module knows nothing of storage, network or
 //! configuration.
 
+mod append;
 mod batch;
 mod bounds;
 mod cursor;
@@ -16,6 +17,7 @@ mod seq;
 mod time;
 mod wire;
 
+pub use append::{AppendMessage, BatchMessage};
 pub use batch::{Part, Parts};
 pub use bounds::{Bounds, Generation, GenerationEntry, GenerationTable, LogId};
 pub use cursor::{Cursor, CursorFormatError, CursorMint, CursorPart};
@@ -26,7 +28,7 @@ pub use marker::{Gap, GapReason, Marker, MarkerKind};
 pub use scan::Facts;
 pub use seq::Seq;
 pub use time::Timestamp;
-pub use wire::varint_len;
+pub use wire::{put_varint, take_varint, varint_len};
 
 #[cfg(test)]
 mod tests;

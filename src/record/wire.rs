@@ -19,12 +19,21 @@ pub const fn varint_len(value: u64) -> usize {
     ((64 - (value | 1).leading_zeros()) as usize).div_ceil(7)
 }
 
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+/// Appends `value` as a varint.
+pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
     }
     out.push(value as u8);
+}
+
+/// Takes a varint off the front; `None` when there is none.
+pub fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut reader = Reader { rest: bytes };
+    let value = reader.varint().ok()?;
+    *bytes = reader.rest;
+    Some(value)
 }
 
 /// A length-delimited field; nothing for an empty value, as proto3 has it.

@@ -14,9 +14,16 @@ use super::status;
 #[derive(Clone, Debug)]
 pub struct Encoded(pub Bytes);
 
+impl Encoded {
+    /// What it takes on the wire, at least.
+    pub(super) fn wire_bytes(&self) -> usize {
+        PREFIX_BYTES + self.0.len()
+    }
+}
+
 /// A stream waits until this much is ready before it hands a buffer to HTTP/2, unless nothing more
 /// is ready now.
-const YIELD_BYTES: usize = 64 << 10;
+pub(super) const YIELD_BYTES: usize = 64 << 10;
 /// First buffer of a stream; most watches are idle.
 const FIRST_BUFFER_BYTES: usize = 2 << 10;
 
@@ -120,6 +127,31 @@ impl<T: Message + 'static> Codec for Upload<T> {
 
     fn encoder(&mut self) -> ProstEncoder<T> {
         ProstEncoder::default()
+    }
+
+    fn decoder(&mut self) -> TakeDecoder {
+        TakeDecoder
+    }
+}
+
+/// Requests as they are, a stream of answers through prost.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken<T>(std::marker::PhantomData<T>);
+
+impl<T> Default for Taken<T> {
+    fn default() -> Self {
+        Taken(std::marker::PhantomData)
+    }
+}
+
+impl<T: Message + 'static> Codec for Taken<T> {
+    type Encode = T;
+    type Decode = Bytes;
+    type Encoder = Filled<ProstEncoder<T>>;
+    type Decoder = TakeDecoder;
+
+    fn encoder(&mut self) -> Filled<ProstEncoder<T>> {
+        Filled::new(ProstEncoder::default())
     }
 
     fn decoder(&mut self) -> TakeDecoder {

@@ -127,6 +127,19 @@ fn http1_builder(shared: &Shared) -> http1::Builder {
 }
 
 async fn respond(
+    mut request: Request<Incoming>,
+    peer: Peer,
+    routes: Routes,
+    shared: Arc<Shared>,
+) -> Result<Response<Body>, Infallible> {
+    let path = request.uri().path().to_owned();
+    let expected = shared.figures.calls.expect(&path, request.extensions_mut());
+    let response = answer(request, peer, routes, shared).await?;
+    expected.answered(&response);
+    Ok(response)
+}
+
+async fn answer(
     request: Request<Incoming>,
     peer: Peer,
     mut routes: Routes,

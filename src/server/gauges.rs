@@ -15,6 +15,7 @@ struct Counts {
     connections: Arc<AtomicUsize>,
     watches: Arc<AtomicUsize>,
     uploads: Arc<AtomicUsize>,
+    metrics_streams: Arc<AtomicUsize>,
 }
 
 impl Gauges {
@@ -33,12 +34,21 @@ impl Gauges {
         self.0.uploads.load(Ordering::Relaxed)
     }
 
+    /// Streams of metrics.
+    pub fn metrics_streams(&self) -> usize {
+        self.0.metrics_streams.load(Ordering::Relaxed)
+    }
+
     pub(super) fn connection(&self, limit: usize) -> Result<Permit, OverLimit> {
         Permit::take(&self.0.connections, limit, "connections")
     }
 
     pub(super) fn watch(&self, limit: usize) -> Result<Permit, OverLimit> {
         Permit::take(&self.0.watches, limit, "watches")
+    }
+
+    pub(super) fn metrics_stream(&self, limit: usize) -> Result<Permit, OverLimit> {
+        Permit::take(&self.0.metrics_streams, limit, "metrics_streams")
     }
 
     /// A permit that counts nothing, for a request that came by no connection of ours.

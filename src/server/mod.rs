@@ -5,6 +5,7 @@
 //! between the wire types and ours. Arrows: server -> eventlog, record, topic, wire.
 
 mod accept;
+mod append;
 mod body;
 mod call;
 mod chat;
@@ -12,6 +13,7 @@ mod codec;
 mod connection;
 mod convert;
 mod deadline;
+mod figures;
 mod gauges;
 #[allow(missing_docs, clippy::all, rustdoc::all)]
 mod generated {
@@ -24,6 +26,7 @@ mod options;
 mod service;
 mod status;
 mod streams;
+mod trace;
 mod unary;
 mod upload;
 mod watch;
@@ -31,6 +34,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::middleware::from_fn_with_state;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +50,7 @@ pub use options::{Http2, Options};
 pub use status::DOMAIN;
 
 use crate::eventlog::EventLog;
+use figures::Figures;
 use generated::chat_service_server::ChatServiceServer;
 use generated::feed_service_server::FeedServiceServer;
 
@@ -71,8 +76,11 @@ struct Shared {
     log: EventLog,
     options: Options,
     gauges: Gauges,
+    figures: Figures,
     /// Cancelled when the server begins to stop.
     stop: CancellationToken,
+    /// Chunks of watches that wait for their clients.
+    parking: watch::Parking,
     /// Who is in which room.
     presence: chat::Presence,
     /// Connections, uploads and what comes in on chats.
@@ -107,10 +115,13 @@ impl Server {
     /// # Errors
     /// When reflection cannot be built.
     pub fn new(log: EventLog, options: Options) -> Result<Server, ServeError> {
+        let parking = watch::Parking::new(options.parked_bytes);
         let shared = Arc::new(Shared {
             log,
+            parking,
             options,
             gauges: Gauges::default(),
+            figures: Figures::default(),
             stop: CancellationToken::new(),
             presence: chat::Presence::default(),
             tasks: TaskTracker::new(),
@@ -154,6 +165,7 @@ impl Server {
         let _stop_on_drop = shared.stop.clone().drop_guard();
         let routes = routes.prepare();
         let mut loops = JoinSet::new();
+        loops.spawn(figures::look(Arc::clone(&shared)));
         for listener in listeners {
             loops.spawn(accept::run(listener, routes.clone(), Arc::clone(&shared), cut.clone()));
         }
@@ -209,7 +221,8 @@ fn routes(shared: &Arc<Shared>, health: &HealthReporter) -> Result<Routes, Serve
         .add_service(v1)
         .add_service(v1alpha);
     let grpc = std::mem::take(routes.axum_router_mut());
-    *routes.axum_router_mut() = grpc.merge(plain);
+    let counted = from_fn_with_state(Arc::clone(&shared.figures.calls), figures::count);
+    *routes.axum_router_mut() = grpc.merge(plain).layer(counted);
     Ok(routes)
 }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio_stream::Empty;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
+use super::append::{self, AppendStream};
 use super::chat::{self, FeedDialect, RoomStream};
 use super::codec::Encoded;
 use super::generated::feed_service_server::FeedService;
@@ -37,7 +37,7 @@ impl Feed {
 impl FeedService for Feed {
     type WatchStream = WatchStream;
     type ChatStream = RoomStream<FeedDialect>;
-    type AppendStream = Empty<Result<pb::AppendResponse, Status>>;
+    type AppendStream = AppendStream;
     type WatchBatchesStream = WatchStream;
 
     async fn watch(
@@ -98,9 +98,9 @@ impl FeedService for Feed {
 
     async fn append(
         &self,
-        _: Request<Streaming<pb::AppendRequest>>,
-    ) -> Result<Response<Self::AppendStream>, Status> {
-        Err(status::unimplemented("Append"))
+        request: Request<Streaming<Bytes>>,
+    ) -> Result<Response<AppendStream>, Status> {
+        Ok(append::append(&self.0, request))
     }
 
     async fn watch_batches(

@@ -154,6 +154,11 @@ pub(super) fn malformed_event(error: EventError) -> Failure {
     Failure::new(Code::InvalidArgument, "EVENT_MALFORMED", error.to_string())
 }
 
+/// Bytes that are no message of an `Append` stream.
+pub(super) fn malformed_append(error: EventError) -> Failure {
+    Failure::new(Code::InvalidArgument, MESSAGE_MALFORMED, error.to_string())
+}
+
 /// Bytes that are no message of the type that the method takes.
 pub(super) fn malformed_message(error: &prost::DecodeError) -> Failure {
     Failure::new(Code::InvalidArgument, MESSAGE_MALFORMED, error.to_string())
@@ -189,10 +194,10 @@ pub(super) fn too_many(over: OverLimit) -> Failure {
     over_limit(over.what, over.limit, over.actual)
 }
 
-/// A method that is declared but not served.
-pub(super) fn unimplemented(method: &str) -> Status {
-    let message = format!("{method} is not served by this version");
-    Failure::new(Code::Unimplemented, "UNIMPLEMENTED", message).with("method", method).into()
+/// Metrics of an instance that is not this one.
+pub(super) fn other_instance(asked: &str, ours: &str) -> Failure {
+    let message = format!("this is {ours}, not {asked}");
+    Failure::new(Code::NotFound, "INSTANCE_NOT_FOUND", message).with("instance_id", ours)
 }
 
 /// The client's or our own time is over.
@@ -240,6 +245,23 @@ pub(super) fn append(error: &AppendError, retry_delay: Duration) -> Failure {
             format!("the head is at {actual}, not where it was expected"),
         )
         .with("actual", actual),
+        AppendError::Fenced { epoch } => Failure::new(
+            Code::Aborted,
+            "FENCED",
+            "another stream of this producer was opened after this one, or in a newer epoch",
+        )
+        .with("epoch", epoch),
+        AppendError::ProducerHole { expected } => Failure::new(
+            Code::FailedPrecondition,
+            "PRODUCER_HOLE",
+            format!("the producer's next batch is {expected}"),
+        )
+        .with("expected", expected),
+        AppendError::ProducerUnknown => Failure::new(
+            Code::FailedPrecondition,
+            "PRODUCER_UNKNOWN",
+            "the log does not know this epoch of the producer: forgotten, or of another log",
+        ),
         AppendError::DiskFull(store) => disk_full(store),
         AppendError::Busy(detail) => {
             tracing::error!(%detail, "append refused");

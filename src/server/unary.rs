@@ -19,8 +19,8 @@ const DEFAULT_PAGE: usize = 100;
 const MAX_PAGE: usize = 1_000;
 
 /// What this server has beyond the seeds' calls.
-const CAPABILITIES: [&str; 6] =
-    ["dedup", "expected_head", "markers", "on_lost", "trim", "watch_batches"];
+const CAPABILITIES: [&str; 7] =
+    ["append", "dedup", "expected_head", "markers", "on_lost", "trim", "watch_batches"];
 
 /// Stores one event.
 pub(super) async fn publish(
@@ -38,7 +38,7 @@ pub(super) async fn publish(
     let id = batch.last_id().unwrap_or_default().to_owned();
     let expected_head = match request.expected_head {
         None => None,
-        Some(expected) => Some(expected_head(expected, log.limits())?),
+        Some(it) => Some(expected_head(it.topic, Seq::new(it.seq), log.limits())?),
     };
     let appended = log
         .append(batch, AppendOptions { dedup: true, expected_head, atomic: true })
@@ -57,13 +57,17 @@ pub(super) async fn publish(
 }
 
 /// A topic that is none could never have a head, and would pass as one without events.
-fn expected_head(expected: pb::ExpectedHead, limits: &Limits) -> Result<ExpectedHead, Failure> {
-    let topic = Some(expected.topic).filter(|topic| !topic.is_empty());
+pub(super) fn expected_head(
+    topic: String,
+    seq: Seq,
+    limits: &Limits,
+) -> Result<ExpectedHead, Failure> {
+    let topic = Some(topic).filter(|topic| !topic.is_empty());
     if let Some(topic) = &topic {
         Topic::check(topic, limits)
             .map_err(|problem| status::bad_text("expected_head.topic", &problem))?;
     }
-    Ok(ExpectedHead { topic, seq: Seq::new(expected.seq) })
+    Ok(ExpectedHead { topic, seq })
 }
 
 /// One event, as it is stored.

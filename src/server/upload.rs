@@ -14,11 +14,12 @@ use bytes::Bytes;
 use futures_core::Stream;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::figures::{self, OpenStream};
 use super::gauges::Peer;
 use super::status::{self, Failure};
-use super::{Shared, deadline};
+use super::{Shared, deadline, trace};
 use crate::eventlog::{AppendError, AppendOptions, Appended, Batch};
 use crate::record::{Event, Seq};
 use crate::wire::feed_v1 as pb;
@@ -72,9 +73,14 @@ impl Source for Encoded {
     }
 
     fn take(&mut self, bytes: Bytes, batch: &mut Batch) -> Result<(), Failure> {
-        let event = Event::parse(&bytes).map_err(status::malformed_event)?;
-        batch.push(&event).map_err(|error| status::invalid_event(&error))
+        take_event(&bytes, batch)
     }
+}
+
+/// Adds an event as it came.
+pub(super) fn take_event(bytes: &[u8], batch: &mut Batch) -> Result<(), Failure> {
+    let event = Event::parse(bytes).map_err(status::malformed_event)?;
+    batch.push(&event).map_err(|error| status::invalid_event(&error))
 }
 
 /// Takes an upload.
@@ -91,15 +97,17 @@ pub(super) async fn upload_from<S: Source>(
     request: Request<Streaming<S::Message>>,
     source: S,
 ) -> Result<pb::UploadResult, Status> {
-    let (_, extensions, messages) = request.into_parts();
+    let (metadata, extensions, messages) = request.into_parts();
     let deadline = deadline::of(&extensions);
     let peer = extensions.get::<Peer>().map(|peer| tracing::field::display(peer.address));
     let span = tracing::info_span!("upload", peer);
+    trace::adopt(&span, &metadata);
+    let open = shared.figures.open("upload", None, &span);
     let upload = Upload::new(shared, messages, source, deadline);
     let permit = shared.gauges.upload();
     let task = shared.tasks.spawn(async move {
         let _permit = permit;
-        upload.run(span).await
+        upload.run(span, open).await
     });
     let result = match deadline {
         None => task.await,
@@ -193,18 +201,22 @@ where
         }
     }
 
-    async fn run(mut self, span: tracing::Span) -> Result<pb::UploadResult, Status> {
+    async fn run(
+        mut self,
+        span: tracing::Span,
+        mut open: OpenStream,
+    ) -> Result<pb::UploadResult, Status> {
         let result = self.take_all().await;
-        let reason = match &result {
-            Ok(_) => tonic::Code::Ok,
-            Err(status) => status.code(),
-        };
+        let code = result.as_ref().map_or_else(Status::code, |_| Code::Ok);
+        let reason = figures::ended_with(code);
+        open.ends(reason);
         tracing::info!(
             parent: &span,
             events = self.totals.received,
             stored = self.totals.stored,
             duplicates = self.totals.duplicates,
-            ?reason,
+            seconds = open.age().as_secs_f64(),
+            reason,
             "upload ended"
         );
         result

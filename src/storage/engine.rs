@@ -135,6 +135,8 @@ pub struct TopicStats {
 pub struct StoreStatus {
     /// Bytes taken on disk.
     pub disk_bytes: u64,
+    /// Those of them that the journal's slots take, empty ones included.
+    pub journal_bytes: u64,
     /// Sealed segments.
     pub segments: u64,
     /// Journal slots that hold unsealed events.
@@ -143,8 +145,17 @@ pub struct StoreStatus {
     pub open_segments: u64,
     /// Readers holding a slot or segment now.
     pub leases: u64,
+    /// A segment is being built.
+    pub is_sealing: bool,
     /// Why appends or sealing have stopped, if they have.
     pub trouble: Option<String>,
+}
+
+impl StoreStatus {
+    /// Bytes that sealed segments take.
+    pub fn segment_bytes(&self) -> u64 {
+        self.disk_bytes.saturating_sub(self.journal_bytes)
+    }
 }
 
 /// Stores one log. Blocking: callers bring their own threads.

@@ -100,14 +100,23 @@ pub fn read_tree(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut open = vec![root.to_owned()];
     while let Some(dir) = open.pop() {
         let mut is_empty = true;
-        for entry in std::fs::read_dir(&dir).expect("list") {
+        // What an engine at work deletes meanwhile is not there any more.
+        let is_gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+        let entries = match std::fs::read_dir(&dir) {
+            Err(error) if is_gone(&error) => continue,
+            entries => entries.expect("list"),
+        };
+        for entry in entries {
             let path = entry.expect("entry").path();
             is_empty = false;
             if path.is_dir() {
                 open.push(path);
-            } else {
-                let inside = path.strip_prefix(root).expect("inside").to_owned();
-                files.push((inside, std::fs::read(&path).expect("read")));
+                continue;
+            }
+            let inside = path.strip_prefix(root).expect("inside").to_owned();
+            match std::fs::read(&path) {
+                Err(error) if is_gone(&error) => {}
+                bytes => files.push((inside, bytes.expect("read"))),
             }
         }
         if is_empty {

@@ -31,16 +31,13 @@ struct Log {
     files: Vec<(PathBuf, Vec<u8>)>,
     oldest: u64,
     head: u64,
-    /// The head before the last commit, which nothing proves to have been synced; equal to `head`
-    /// where something does.
-    proven_head: u64,
-    /// The page in which the log ends: its slot, where it begins, and the head without the commits
-    /// that lie in it. What proves a commit may lie in the same page.
-    last_page: Option<(PathBuf, usize, u64)>,
+    /// The page in which the log ends: its slot, and where it begins. Frames that prove a commit may
+    /// lie in the same page; the tip lies elsewhere.
+    last_page: (PathBuf, usize),
 }
 
 fn options() -> Options {
-    // Without marks, so that the last commit of a killed log stays unproven.
+    // Without marks, so that nothing but the tip proves the last commit of a killed log.
     Options { mark_after: Duration::from_secs(3600), ..workload::options() }
 }
 
@@ -48,13 +45,11 @@ fn options() -> Options {
 fn build(name: &'static str, is_clean: bool, scratch: &Path) -> Log {
     let dir = scratch.join(name);
     let (engine, _) = workload::open_with(&dir, options()).expect("open");
-    let mut proven_head = 0;
-    let append = |count: u32, proven: &mut u64| {
-        *proven = engine.bounds().head.get();
+    let append = |count: u32| {
         workload::append(&*engine, workload::commit(&*engine, count, 0)).expect("append");
     };
     while engine.bounds().head.get() < 1_900 {
-        append(50, &mut proven_head);
+        append(50);
     }
     let begun = std::time::Instant::now();
     while engine.status().unsealed_slots > 1 {
@@ -64,29 +59,25 @@ fn build(name: &'static str, is_clean: bool, scratch: &Path) -> Log {
     let oldest = engine.bounds().head.get() - 1_000;
     workload::trim(&*engine, oldest.into_seq()).expect("trim");
     for _ in 0..6 {
-        append(4, &mut proven_head);
+        append(4);
     }
     let head = engine.bounds().head.get();
     if is_clean {
         engine.close().expect("close");
-        proven_head = head;
     }
     // As a kill leaves it: the engine is still there.
     let files = read_files(&dir);
-    let last_page = (!is_clean).then(|| last_page(&dir));
+    let last_page = last_page(&dir);
     drop(engine);
-    Log { name, files, oldest, head, proven_head, last_page }
+    Log { name, files, oldest, head, last_page }
 }
 
-fn last_page(dir: &Path) -> (PathBuf, usize, u64) {
+fn last_page(dir: &Path) -> (PathBuf, usize) {
     let found = local::survey(dir, &Disk::real()).expect("a survey");
     let slot = found.slots.last().expect("a slot");
     let start = (slot.scan.end - 1) / PAGE as u64 * PAGE as u64;
-    let before =
-        slot.scan.frames.iter().take_while(|frame| frame.offset + u64::from(frame.len) <= start);
-    let head = before.last().map_or(slot.header.first.prev(), |frame| frame.end().prev());
     let path = slot.path.strip_prefix(dir).expect("inside").to_owned();
-    (path, start as usize, head.get())
+    (path, start as usize)
 }
 
 trait IntoSeq {
@@ -135,7 +126,7 @@ impl Damage {
 
     fn random(log: &Log, rng: &mut StdRng) -> Damage {
         // Each kind of file as often, whatever its size.
-        let kinds = ["slot-", "log.meta", "footer", "db/db", "db/conf", "db/snap"];
+        let kinds = ["slot-", "tip", "log.meta", "footer", "db/db", "db/conf", "db/snap"];
         let of = |kind: &str| -> Vec<usize> {
             let has = |file: &usize| log.files[*file].0.to_string_lossy().contains(kind);
             (0..log.files.len()).filter(has).collect()
@@ -176,17 +167,6 @@ impl Damage {
             }
             94..98 => Damage::SwapPages { file, one: page(rng), other: page(rng) },
             _ => Damage::Remove { file },
-        }
-    }
-
-    /// Whether the whole page in which the log ends is replaced.
-    fn is_of_last_page(&self, log: &Log) -> bool {
-        let Some((path, start, _)) = &log.last_page else { return false };
-        let is = |file: usize, at: usize| log.files[file].0 == *path && at == *start;
-        match self {
-            Damage::Zero { file, at, .. } => is(*file, *at),
-            Damage::SwapPages { file, one, other } => is(*file, *one) || is(*file, *other),
-            _ => false,
         }
     }
 
@@ -236,12 +216,6 @@ enum Outcome {
     Harmless,
     /// The same, and the tail began a new generation.
     HarmlessNewGeneration,
-    /// The last commit, which nothing proved to have been synced, is in quarantine, and a new
-    /// generation began.
-    LastCommitQuarantined,
-    /// The page in which a killed log ends is as it was before its commits were written, and so is
-    /// what proved them: nobody can tell.
-    LastPageNeverWritten,
 }
 
 fn try_damage(log: &Log, damage: &Damage, dir: &Path, goes_on: bool) -> Result<Outcome, String> {
@@ -263,12 +237,6 @@ fn try_damage(log: &Log, damage: &Damage, dir: &Path, goes_on: bool) -> Result<O
     let mut outcome = match head {
         head if head == log.head && is_new => Outcome::HarmlessNewGeneration,
         head if head == log.head => Outcome::Harmless,
-        head if head == log.proven_head && is_new => Outcome::LastCommitQuarantined,
-        head if damage.is_of_last_page(log)
-            && Some(head) == log.last_page.as_ref().map(|p| p.2) =>
-        {
-            Outcome::LastPageNeverWritten
-        }
         head => return Err(format!("the head is {head}, not {}: silently shorter", log.head)),
     };
     let checks = workload::check_recovered(&recovered, &bounds)
@@ -341,7 +309,7 @@ fn damage() {
             .collect(),
         None => every_byte(&logs),
     };
-    // What is known not to be found is tried in every run, so that the figures show it.
+    // The hardest to find is tried in every run.
     let all = all.into_iter().chain(zeroed_last_page(&logs)).collect::<Vec<_>>();
     let only = std::env::var("CRASH_DAMAGE_ONLY").ok().and_then(|n| n.parse::<u64>().ok());
     let tally = Mutex::new(BTreeMap::<(&str, Outcome), u64>::new());
@@ -388,11 +356,13 @@ fn damage() {
     println!("  {} damages, none passed for data", all.len());
 }
 
-fn zeroed_last_page(logs: &[Log]) -> Option<(usize, Damage)> {
-    let (log, (path, at, _)) =
-        logs.iter().enumerate().find_map(|(at, log)| Some((at, log.last_page.as_ref()?)))?;
-    let file = logs[log].files.iter().position(|(name, _)| name == path)?;
-    Some((log, Damage::Zero { file, at: *at, len: PAGE }))
+fn zeroed_last_page(logs: &[Log]) -> Vec<(usize, Damage)> {
+    let damage = |(at, log): (usize, &Log)| {
+        let (path, start) = &log.last_page;
+        let file = log.files.iter().position(|(name, _)| name == path)?;
+        Some((at, Damage::Zero { file, at: *start, len: PAGE }))
+    };
+    logs.iter().enumerate().filter_map(damage).collect()
 }
 
 fn every_byte(logs: &[Log]) -> Vec<(usize, Damage)> {

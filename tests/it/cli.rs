@@ -8,19 +8,22 @@ use tailmark::eventlog::{self, EventLog};
 use tailmark::record::{
     Event, FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp,
 };
-use tailmark::server::{Options, Server};
+use tailmark::server::{Options, ServeError, Server};
 use tailmark::storage::Recovered;
 use tailmark::storage::memory::{self, Memory};
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::port::Port;
+use crate::support::server::within;
 
 /// A server that can be stopped and started again over the same log.
 struct Daemon {
     runtime: Runtime,
     log: EventLog,
     port: Port,
+    task: Option<JoinHandle<Result<(), ServeError>>>,
     shutdown: CancellationToken,
 }
 
@@ -41,21 +44,24 @@ impl Daemon {
         let options = eventlog::Options::default();
         let log = EventLog::open(engine, Recovered::default(), options).unwrap();
         let shutdown = CancellationToken::new();
-        let mut daemon = Daemon { runtime, log, port: Port::reserve(), shutdown };
+        let mut daemon = Daemon { runtime, log, port: Port::reserve(), task: None, shutdown };
         daemon.listen();
         daemon
     }
 
-    /// Begins to listen, on the same port as before.
+    /// Begins to listen, on the same port as before, once the server before has ended.
     fn listen(&mut self) {
         let log = self.log.clone();
         let shutdown = CancellationToken::new();
         self.shutdown = shutdown.clone();
-        let port = &self.port;
-        self.runtime.block_on(async {
+        let (port, before) = (&self.port, self.task.take());
+        self.task = Some(self.runtime.block_on(async {
+            if let Some(before) = before {
+                within("the end of the server before", before).await.unwrap().unwrap();
+            }
             let server = Server::new(log, Options::default()).unwrap();
-            tokio::spawn(server.run(vec![port.listen()], shutdown));
-        });
+            tokio::spawn(server.run(vec![port.listen()], shutdown))
+        }));
     }
 
     fn command(&self, args: &[&str]) -> Command {

@@ -110,21 +110,6 @@ async fn bytes_that_are_no_message_are_the_clients_fault() {
 }
 
 #[tokio::test]
-async fn what_is_not_served_says_so() {
-    let server = start().await;
-    let mut client = server.client().await;
-    let chat = client.chat(tokio_stream::iter([pb::ChatMessage::default()])).await.unwrap_err();
-    let append =
-        client.append(tokio_stream::iter([pb::AppendRequest::default()])).await.unwrap_err();
-    for (status, method) in [(chat, "Chat"), (append, "Append")] {
-        let info = expect(&status, Code::Unimplemented, "UNIMPLEMENTED");
-        assert_eq!(info["method"], method);
-        assert!(status.message().contains(method));
-    }
-    server.stop().await;
-}
-
-#[tokio::test]
 async fn publish_answers_with_the_place_and_knows_repeats() {
     let server = start().await;
     let mut client = server.client().await;

@@ -280,6 +280,8 @@ fn write_the_fixture() {
         let active = info.slots.iter().find(|slot| slot.seqs.is_some()).unwrap();
         dir.path().join("journal").join(&active.name)
     };
+    // As a power loss leaves it.
+    std::fs::remove_file(torn.with_file_name("tip")).unwrap();
     let at = logdir::find(&torn, b"number 91").unwrap();
     logdir::overwrite(&torn, at, &[0; 48]);
     let options = local::Options { seal_after: Duration::from_secs(3600), ..logdir::options() };

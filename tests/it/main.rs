@@ -8,12 +8,14 @@ mod support {
     pub mod frames;
     pub mod inprocess;
     pub mod logdir;
+    pub mod openmetrics;
     pub mod port;
     pub mod proxy;
     pub mod raw;
     pub mod server;
 }
 
+mod append;
 mod batches;
 mod chat;
 mod cli;
@@ -25,11 +27,14 @@ mod full_journal;
 mod gapless;
 mod inspect;
 mod limits;
+mod metrics;
+mod producer;
 mod protocol;
 mod seed;
 mod seed_client;
 mod shutdown;
 mod small_frames;
+mod stalled;
 mod tidy;
 mod upload;
 mod watch;

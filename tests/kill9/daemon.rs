@@ -3,16 +3,20 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tailmark::storage::disk::Disk;
 use tailmark::storage::local;
 
-/// Small slots, so that every few thousand events something is rolled, sealed and thrown away.
+use crate::limits::Limit;
+
+/// Small slots, so that every few hundred events something is rolled, sealed and thrown away.
 const SETTINGS: &str = r#"
 [storage]
-slot_bytes = "1 MiB"
+slot_bytes = "256 KiB"
 min_free_bytes = "1 MiB"
+[retention]
+interval = "10ms"
 "#;
 
 pub struct Daemon {
@@ -20,10 +24,11 @@ pub struct Daemon {
     out: Option<BufReader<ChildStdout>>,
     data: PathBuf,
     address: Option<String>,
+    limit: Option<Limit>,
 }
 
 impl Daemon {
-    pub fn start(scratch: &Path) -> Daemon {
+    pub fn start(scratch: &Path, limit: Option<Limit>) -> Daemon {
         let config = scratch.join("config.toml");
         if !config.exists() {
             std::fs::write(&config, SETTINGS).expect("settings");
@@ -36,13 +41,14 @@ impl Daemon {
             .arg(&config)
             .arg("--data-dir")
             .arg(&data)
+            .envs(limit.map(Limit::setting))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
             .expect("the daemon");
         let out = child.stdout.take().map(BufReader::new);
-        Daemon { child, out, data, address: None }
+        Daemon { child, out, data, address: None, limit }
     }
 
     /// Reads the ready line; a daemon that ends instead fails the test with what it said.
@@ -74,6 +80,29 @@ impl Daemon {
         self.address.clone().expect("a ready daemon")
     }
 
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    fn names(&self, dir: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.data.join(dir)).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    /// Waits until it removes what is beyond its limit: looked for all the time, as it takes less
+    /// than a millisecond.
+    pub async fn wait_until_it_throws_away(&self, limit: Duration) {
+        let segments = self.data.join("segments");
+        let begun = Instant::now();
+        let looking = tokio::task::spawn_blocking(move || {
+            while !has_trash(&segments) {
+                assert!(begun.elapsed() < limit, "nothing is thrown away");
+                std::thread::yield_now();
+            }
+        });
+        looking.await.expect("looking for what is thrown away");
+    }
+
     /// SIGKILL, by id.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
@@ -85,17 +114,13 @@ impl Daemon {
         let id = self.child.id().to_string();
         let told = Command::new("kill").args(["-TERM", &id]).status().expect("kill");
         assert!(told.success());
-        let status = crate::crash::wait_bounded(&mut self.child, Duration::from_secs(30));
+        let status = crate::crash::wait_bounded(&mut self.child, Duration::from_secs(180));
         assert!(status.is_some_and(|status| status.success()), "no clean stop: {status:?}");
     }
 
     /// What was under way when it died, by what it left.
     pub fn where_it_fell(&self) -> String {
-        let names = |dir: &str| -> Vec<String> {
-            let entries = std::fs::read_dir(self.data.join(dir)).into_iter().flatten().flatten();
-            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
-        };
-        let segments = names("segments");
+        let segments = self.names("segments");
         let found = local::survey(&self.data, &Disk::real()).expect("a survey");
         if !found.damage.is_empty() {
             panic!("{:?}; kept in {}", found.damage, self.keep().display());
@@ -105,10 +130,19 @@ impl Daemon {
         if segments.iter().any(|name| name.starts_with(".tmp-")) {
             what.push("seal");
         }
-        if segments.iter().any(|name| name.starts_with("trash-")) {
-            what.push("throw away");
+        // Marked as trimmed and still there, or half thrown away.
+        let oldest = found.oldest();
+        if has_trash(&self.data.join("segments"))
+            || found.segments.iter().any(|segment| segment.end() <= oldest)
+        {
+            what.push(match self.limit {
+                None => "trim",
+                Some(Limit::Age) => "retention by age",
+                Some(Limit::Count) => "retention by count",
+                Some(Limit::Size) => "retention by size",
+            });
         }
-        if names("journal").iter().any(|name| name.ends_with(".new")) {
+        if self.names("journal").iter().any(|name| name.ends_with(".new")) {
             what.push("allocate");
         }
         if found.unbegun.is_some() || newest <= 1 {
@@ -123,6 +157,12 @@ impl Daemon {
         }
         if what.is_empty() { "commit".to_owned() } else { what.join(" and ") }
     }
+}
+
+/// Whether a segment is being thrown away at this moment.
+fn has_trash(segments: &Path) -> bool {
+    let mut entries = std::fs::read_dir(segments).into_iter().flatten().flatten();
+    entries.any(|entry| entry.file_name().to_string_lossy().starts_with("trash-"))
 }
 
 impl Drop for Daemon {

@@ -1,27 +1,69 @@
 //! What the clients were told, and what the log says after each restart.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 use std::time::Duration;
 
 use futures_core::Stream;
-use tailmark::client::{Client, Item, Start, WatchOptions};
+use tailmark::client::{Client, Item, OnLost, WatchOptions};
+use tailmark::record::{Gap, GapReason, Marker, Timestamp};
 
 use crate::crash::workload::body_of;
+use crate::limits::{Limit, Sample};
 
 /// No step takes longer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// An event that a client was told of.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub id: String,
+    /// Not every ack says it.
+    pub appended_at: Option<Timestamp>,
+}
+
+impl Known {
+    fn is(&self, other: &Known) -> bool {
+        let times = self.appended_at.zip(other.appended_at);
+        self.id == other.id && times.is_none_or(|(a, b)| a == b)
+    }
+}
+
+/// What clients were told between two restarts.
+#[derive(Default)]
+pub struct Told {
+    pub acks: Vec<(u64, Known)>,
+    /// Seen by a live watch, in order.
+    pub seen: Vec<(u64, Known)>,
+    /// Gaps in what it saw.
+    pub gaps: Vec<Gap>,
+    /// The highest trim mark that was asked for, and the highest that was confirmed.
+    pub trims: (u64, u64),
+    /// How far the log was trimmed, by and by.
+    pub samples: Vec<Sample>,
+}
 
 /// Everything that clients know.
 #[derive(Default)]
 pub struct History {
-    /// Events of the log as verified so far: ids, by seq from 1.
-    events: Vec<String>,
+    /// Events of the log as verified so far, by seq from 1; `None` where one was removed before.
+    events: Vec<Option<Known>>,
     places: HashMap<String, u64>,
     cursor: Option<String>,
-    /// Acked since the last restart: seq and id.
-    acks: Vec<(u64, String)>,
-    /// Seen by a live watch since the last restart, in order.
-    seen: Vec<(u64, String)>,
+    /// Since the last restart.
+    told: Told,
+    /// Of the present daemon.
+    limit: Option<Limit>,
+    /// Of all daemons since the last look at how far the log is trimmed.
+    limits: BTreeSet<Option<Limit>>,
+    /// How far the log was trimmed when last looked at.
+    oldest: u64,
+    /// Events that limits removed, by the first limit that allows it.
+    removed: BTreeMap<Limit, u64>,
+    /// Last event that was removed before it was verified.
+    last_gone: u64,
+    /// Events removed before they were verified that may be what a stream misses.
+    hidden: u64,
     /// Per stream of an upload: how many of its events are in the log, in order.
     streams: BTreeMap<String, u64>,
     /// The highest trim mark that was asked for, and the highest that was confirmed.
@@ -29,6 +71,7 @@ pub struct History {
     total_acked: u64,
     total_seen: u64,
     unacked_kept: u64,
+    removed_unseen: u64,
     restarts: u64,
 }
 
@@ -36,14 +79,17 @@ impl std::fmt::Display for History {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} events in the log, {} of them acked, {} not (their ack was cut); {} seen live; {} \
-             restarts verified, trimmed up to {}; 0 lost, 0 reordered, 0 repeated",
+            "{} events, {} of them acked, {} not (their ack was cut); {} seen live; {} restarts \
+             verified, the oldest is {}; removed by limits {:?}, {} of them before they were \
+             compared; 0 lost, 0 reordered, 0 repeated",
             self.events.len(),
             self.total_acked,
             self.unacked_kept,
             self.total_seen,
             self.restarts,
-            self.trims.1
+            self.oldest,
+            self.removed,
+            self.removed_unseen
         )
     }
 }
@@ -62,33 +108,37 @@ impl History {
         self.events.len() as u64 + 1
     }
 
-    pub fn ack(&mut self, seq: u64, id: String) {
-        self.acks.push((seq, id));
+    pub fn removed_by(&self, limit: Limit) -> u64 {
+        self.removed.get(&limit).copied().unwrap_or(0)
     }
 
-    pub fn see(&mut self, seq: u64, id: String) {
-        self.seen.push((seq, id));
+    /// A daemon that removes by itself what is beyond this.
+    pub fn is_limited_by(&mut self, limit: Option<Limit>) {
+        self.limit = limit;
+        self.limits.insert(limit);
     }
 
-    pub fn trim(&mut self, (asked, confirmed): (u64, u64)) {
-        self.trims = (self.trims.0.max(asked), self.trims.1.max(confirmed));
+    /// What was told until a kill.
+    pub fn add(&mut self, told: Told) {
+        self.trims = (self.trims.0.max(told.trims.0), self.trims.1.max(told.trims.1));
+        self.told = told;
     }
 
     /// Reads on from the last verified cursor, and compares.
-    pub async fn verify(&mut self, address: &str) {
+    pub async fn verify(&mut self, address: &str, data: &Path) {
         let client = Client::new(address).expect("a client");
-        let log = client.log().await.expect("the log's status");
-        let marks = self.trims.1.max(1)..=self.trims.0.max(1);
-        assert!(marks.contains(&log.oldest_seq), "oldest {}, not {marks:?}", log.oldest_seq);
+        let mut samples = std::mem::take(&mut self.told.samples);
+        samples.push(sample(&client, data).await.expect("the log's status"));
         let options = watch_options(self.cursor(), true);
         let mut watch = client.watch(options);
         let before = self.events.len();
+        self.hidden = 0;
         loop {
             let next = tokio::time::timeout(PATIENCE, next(&mut watch)).await;
             match next.expect("a watch after a restart takes too long") {
                 Some(Ok(Item::Event(received))) => self.take(&received),
-                Some(Ok(Item::Interrupted { cause, .. })) => panic!("interrupted: {cause}"),
-                Some(Ok(_)) => {}
+                Some(Ok(Item::Marker(marker))) => self.pass(&marker),
+                Some(Ok(other)) => panic!("{other:?}"),
                 Some(Err(error)) => panic!(
                     "the watch after {:?} (seq {}) does not go on: {error:?}",
                     self.cursor,
@@ -97,19 +147,67 @@ impl History {
                 None => break,
             }
         }
-        let fresh = self.events.len() - before;
-        let (acks, seen) = (std::mem::take(&mut self.acks), std::mem::take(&mut self.seen));
+        let fresh = self.events[before..].iter().flatten().count() as u64;
+        let Told { acks, seen, gaps, .. } = std::mem::take(&mut self.told);
         for (what, told) in [("acked", &acks), ("seen live", &seen)] {
-            for (seq, id) in told {
-                let found = self.events.get((*seq - 1) as usize);
-                assert_eq!(found, Some(id), "{what} as {seq}, head {}", self.events.len());
+            for (seq, known) in told {
+                let head = self.events.len();
+                let found = self.events.get_mut((*seq - 1) as usize);
+                match found.unwrap_or_else(|| panic!("{what} as {seq}, head {head}")) {
+                    Some(found) => {
+                        assert!(found.is(known), "{what} as {seq}: {known:?}, not {found:?}");
+                    }
+                    // Removed before it could be compared: whether it may be is told below.
+                    removed => *removed = Some(known.clone()),
+                }
             }
         }
+        samples.push(sample(&client, data).await.expect("the log's status"));
+        samples.iter().for_each(|sample| self.check_oldest(sample));
+        let last_gap = gaps.iter().map(|gap| gap.to.get()).max().unwrap_or(0).max(self.last_gone);
+        assert!(last_gap < self.oldest, "a gap up to {last_gap}, oldest {}", self.oldest);
+        // The daemon goes on with its own.
+        self.limits = BTreeSet::from([self.limit]);
         let acked = acks.len() as u64;
         self.total_acked += acked;
         self.total_seen += seen.len() as u64;
-        self.unacked_kept += (fresh as u64).saturating_sub(acked);
+        self.unacked_kept += fresh.saturating_sub(acked);
         self.restarts += 1;
+    }
+
+    /// The oldest never goes back, never stays behind a trim that was confirmed, and is not beyond
+    /// what clients asked for or what a limit allows.
+    fn check_oldest(&mut self, sample: &Sample) {
+        let Sample { oldest, .. } = *sample;
+        let known = self.oldest.max(1);
+        assert!(oldest >= known, "{oldest} is the oldest, {known} was before");
+        let asked = self.trims.0.max(known);
+        if oldest > asked {
+            let gone = &self.events[..(oldest as usize - 1).min(self.events.len())];
+            let newest = gone.iter().rev().flatten().find_map(|known| known.appended_at);
+            let mut limits = self.limits.iter().flatten();
+            let by = limits.find(|limit| limit.allows(sample, newest)).unwrap_or_else(|| {
+                panic!(
+                    "{oldest} is the oldest, up to {asked} was asked for; {:?} do not allow it: \
+                     {sample:?}, the newest known before it is of {newest:?}",
+                    self.limits
+                )
+            });
+            *self.removed.entry(*by).or_default() += oldest - asked;
+        }
+        self.oldest = oldest;
+    }
+
+    /// What is gone before it was verified.
+    fn pass(&mut self, marker: &Marker) {
+        let Some(gap) = marker.gap else { return };
+        assert_eq!((gap.from.get(), gap.reason), (self.next(), GapReason::Trimmed), "{marker:?}");
+        let count = gap.to.get() - gap.from.get() + 1;
+        self.events.extend((0..count).map(|_| None));
+        self.hidden += count;
+        self.removed_unseen += count;
+        self.last_gone = gap.to.get();
+        self.cursor = Some(marker.cursor.clone());
     }
 
     fn take(&mut self, received: &tailmark::client::Received) {
@@ -124,15 +222,30 @@ impl History {
         let is_stream = stream.starts_with('u');
         let had = self.streams.entry(stream.to_owned()).or_default();
         if is_stream {
-            assert_eq!(n, *had, "{stream} is reordered or has a hole");
+            let missing = n.checked_sub(*had);
+            let missing = missing.unwrap_or_else(|| panic!("{stream} is reordered at {n}"));
+            let rest = self.hidden.checked_sub(missing);
+            self.hidden = rest.unwrap_or_else(|| panic!("{stream} has a hole before {n}"));
+            *had = n;
         }
         *had += 1;
         if let Some(place) = self.places.insert(id.clone(), seq) {
             panic!("{id} is there twice: {place} and {seq}");
         }
         self.cursor = Some(received.cursor().to_owned());
-        self.events.push(id);
+        self.events.push(Some(known_of(&event)));
     }
+}
+
+pub fn known_of(event: &tailmark::record::Event<'_>) -> Known {
+    assert!(event.appended_at.is_some(), "no time of the append: {event:?}");
+    Known { id: event.id.to_owned(), appended_at: event.appended_at }
+}
+
+/// How far a log is trimmed now, unless its daemon is gone.
+pub async fn sample(client: &Client, data: &Path) -> Option<Sample> {
+    let log = client.log().await.ok()?;
+    Some(Sample::new((log.oldest_seq, log.head_seq), data))
 }
 
 /// What the body of an event is made from.
@@ -142,8 +255,9 @@ pub fn number_of(id: &str) -> u64 {
 
 pub fn watch_options(after_cursor: Option<String>, until_caught_up: bool) -> WatchOptions {
     let mut options = WatchOptions::default();
-    options.after_cursor = after_cursor;
-    options.start = Start::Oldest;
+    options.after_cursor = Some(after_cursor.unwrap_or_else(|| "0".to_owned()));
+    options.on_lost = OnLost::Oldest;
+    options.markers = true;
     options.until_caught_up = until_caught_up;
     options
 }

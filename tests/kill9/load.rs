@@ -1,35 +1,40 @@
 //! Publishers, uploads and a live watch, until the daemon dies under them.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
 use prost::Message;
 use tailmark::client::{Client, Item, TrimBefore};
-use tailmark::record::Seq;
+use tailmark::record::{Seq, Timestamp};
 use tailmark::wire::feed_v1 as pb;
 
 use crate::crash::workload::body_of;
-use crate::history::{History, next, number_of, watch_options};
+use crate::history::{self, History, Known, Told, known_of, next, number_of, watch_options};
 
 const PUBLISHERS: usize = 3;
 /// Events of one short upload.
 const SHORT: u64 = 25;
 
-#[derive(Default)]
-struct Told {
-    acks: Vec<(u64, String)>,
-    seen: Vec<(u64, String)>,
-    /// The highest trim mark that was asked for, and the highest that was confirmed.
-    trims: (u64, u64),
+/// Where the load goes.
+pub struct Place {
+    pub address: String,
+    pub data: PathBuf,
+    pub cycle: u64,
+    /// Whether a client trims.
+    pub trims: bool,
 }
 
 /// Runs everything until `kill` is through, then collects what was told.
-pub async fn run(address: &str, cycle: u64, history: &mut History, kill: impl Future<Output = ()>) {
+pub async fn run(place: Place, history: &mut History, kill: impl Future<Output = ()>) {
+    let Place { address, data, cycle, trims } = place;
+    let address = address.as_str();
     let told = Arc::new(Mutex::new(Told::default()));
     let over = Arc::new(AtomicBool::new(false));
     let mut tasks = Vec::new();
@@ -38,12 +43,15 @@ pub async fn run(address: &str, cycle: u64, history: &mut History, kill: impl Fu
         tasks.push(tokio::spawn(publish(client, format!("p{cycle}.{worker}"), told, over)));
     }
     // Never beyond what is verified, so that nothing is gone before it was looked at.
-    let (trimmer, told_trims, over_trims) = (client(address), told.clone(), over.clone());
-    tasks.push(tokio::spawn(trim(trimmer, history.next(), told_trims, over_trims)));
+    if trims {
+        let (trimmer, told_trims, over_trims) = (client(address), told.clone(), over.clone());
+        tasks.push(tokio::spawn(trim(trimmer, history.next(), told_trims, over_trims)));
+    }
+    tasks.push(tokio::spawn(look(client(address), data, told.clone(), over.clone())));
     let (short, told_short, over_short) = (client(address), told.clone(), over.clone());
     tasks.push(tokio::spawn(upload_short(short, cycle, told_short, over_short)));
-    // Two thirds of the cycles: it fills slot after slot, so that most kills find a seal under way.
-    if !cycle.is_multiple_of(3) {
+    // In most cycles: it fills slot after slot, so that most kills find a seal under way.
+    if !trims || !cycle.is_multiple_of(3) {
         let (long, over_long) = (client(address), over.clone());
         tasks.push(tokio::spawn(async move {
             let prefix = format!("ul{cycle}");
@@ -58,10 +66,7 @@ pub async fn run(address: &str, cycle: u64, history: &mut History, kill: impl Fu
     for task in tasks {
         task.await.expect("a client");
     }
-    let mut told = told.lock().expect("told");
-    told.acks.drain(..).for_each(|(seq, id)| history.ack(seq, id));
-    told.seen.drain(..).for_each(|(seq, id)| history.see(seq, id));
-    history.trim(told.trims);
+    history.add(std::mem::take(&mut *told.lock().expect("told")));
 }
 
 fn client(address: &str) -> Client {
@@ -81,7 +86,9 @@ async fn publish(client: Client, name: String, told: Arc<Mutex<Told>>, over: Arc
         match client.publish(event(id.clone()), None).await {
             Ok(result) => {
                 assert!(!result.duplicate && result.id == id, "{result:?}");
-                told.lock().expect("told").acks.push((result.seq, id));
+                let at = result.appended_at.expect("the time of the append");
+                let appended_at = Some(Timestamp { seconds: at.seconds, nanos: at.nanos });
+                told.lock().expect("told").acks.push((result.seq, Known { id, appended_at }));
             }
             Err(_) => return,
         }
@@ -101,6 +108,19 @@ async fn trim(client: Client, limit: u64, told: Arc<Mutex<Told>>, over: Arc<Atom
     }
 }
 
+/// Looks how far the log is trimmed, over and over.
+async fn look(client: Client, data: PathBuf, told: Arc<Mutex<Told>>, over: Arc<AtomicBool>) {
+    let mut beat = tokio::time::interval(Duration::from_millis(2));
+    while !over.load(Ordering::SeqCst) {
+        beat.tick().await;
+        let Some(sample) = history::sample(&client, &data).await else { return };
+        let samples = &mut told.lock().expect("told").samples;
+        if samples.last().is_none_or(|last| last.oldest < sample.oldest) {
+            samples.push(sample);
+        }
+    }
+}
+
 /// Uploads of a few events each; where nobody came between, the ack names every seq.
 async fn upload_short(client: Client, cycle: u64, told: Arc<Mutex<Told>>, over: Arc<AtomicBool>) {
     let mut round = 0;
@@ -111,9 +131,10 @@ async fn upload_short(client: Client, cycle: u64, told: Arc<Mutex<Told>>, over: 
         let stream = Endless { prefix: prefix.clone(), n: 0, end: SHORT, over: never };
         let Ok(result) = client.upload(stream).await else { return };
         assert_eq!((result.received as u64, result.stored, result.duplicates), (SHORT, SHORT, 0));
-        let mut told = told.lock().expect("told");
-        told.acks.push((result.first_seq, format!("{prefix}-0")));
-        told.acks.push((result.last_seq, format!("{prefix}-{}", SHORT - 1)));
+        for (seq, n) in [(result.first_seq, 0), (result.last_seq, SHORT - 1)] {
+            let known = Known { id: format!("{prefix}-{n}"), appended_at: None };
+            told.lock().expect("told").acks.push((seq, known));
+        }
     }
 }
 
@@ -125,12 +146,17 @@ async fn watch(client: Client, cursor: Option<String>, first: u64, told: Arc<Mut
         match item {
             Item::Event(received) => {
                 assert_eq!(received.seq().get(), expected, "the live watch is not contiguous");
-                let id = received.event().expect("an event").id.to_owned();
-                told.lock().expect("told").seen.push((expected, id));
+                let known = known_of(&received.event().expect("an event"));
+                told.lock().expect("told").seen.push((expected, known));
                 expected += 1;
             }
-            Item::Interrupted { .. } => return,
-            _ => {}
+            Item::Marker(marker) => {
+                let Some(gap) = marker.gap else { continue };
+                assert_eq!(gap.from.get(), expected, "the live watch is not contiguous");
+                expected = gap.to.get() + 1;
+                told.lock().expect("told").gaps.push(gap);
+            }
+            _ => return,
         }
     }
 }

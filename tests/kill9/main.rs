@@ -5,6 +5,7 @@
 mod crash;
 mod daemon;
 mod history;
+mod limits;
 mod load;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use daemon::Daemon;
 use history::History;
+use limits::Limit;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -26,8 +28,33 @@ enum Moment {
     Start,
     /// Killed while nobody wanted anything.
     Idle,
-    /// Killed under load.
+    /// Killed under load, with a client that trims.
     Load,
+    /// Killed under load while it removes what is beyond a limit.
+    Retention(Limit),
+}
+
+/// A daemon under load is over its limit by then, whatever the machine is busy with.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+impl Moment {
+    fn any(rng: &mut StdRng) -> Moment {
+        match rng.random_range(0..20) {
+            0..3 => Moment::Start,
+            3..5 => Moment::Idle,
+            5..11 => Moment::Load,
+            _ => Moment::Retention(Limit::any(rng)),
+        }
+    }
+
+    /// What its daemon removes by itself.
+    fn limit(self, rng: &mut StdRng) -> Option<Limit> {
+        match self {
+            Moment::Start | Moment::Idle => rng.random_bool(0.5).then(|| Limit::any(rng)),
+            Moment::Load => None,
+            Moment::Retention(limit) => Some(limit),
+        }
+    }
 }
 
 fn kills() {
@@ -44,13 +71,11 @@ fn kills() {
     let mut fell: BTreeMap<String, u64> = BTreeMap::new();
     let mut slowest_start = Duration::ZERO;
     for cycle in 0..cycles {
-        let moment = match rng.random_range(0..10) {
-            0 | 1 => Moment::Start,
-            2 => Moment::Idle,
-            _ => Moment::Load,
-        };
+        let moment = Moment::any(&mut rng);
+        let limit = moment.limit(&mut rng);
         let begun = Instant::now();
-        let mut daemon = Daemon::start(scratch.path());
+        let mut daemon = Daemon::start(scratch.path(), limit);
+        history.is_limited_by(limit);
         if moment == Moment::Start {
             // Anywhere in what a start takes.
             let span = slowest_start.max(Duration::from_millis(40)).as_micros() as u64;
@@ -61,27 +86,47 @@ fn kills() {
         }
         daemon.wait_until_ready();
         slowest_start = slowest_start.max(begun.elapsed());
-        runtime.block_on(history.verify(&daemon.address()));
+        runtime.block_on(history.verify(&daemon.address(), daemon.data()));
         let what = if moment == Moment::Idle {
             crash::pass(Duration::from_micros(rng.random_range(0..60_000)));
             daemon.kill();
             "idle".to_owned()
         } else {
             let delay = Duration::from_micros(rng.random_range(1_000..200_000));
-            let address = daemon.address();
-            runtime.block_on(load::run(&address, cycle, &mut history, async {
-                tokio::time::sleep(delay).await;
+            let (address, data) = (daemon.address(), daemon.data().to_owned());
+            let place = load::Place { address, data, cycle, trims: limit.is_none() };
+            // Most of them at once when something is thrown away.
+            let pause = [0, 0, rng.random_range(0..20_000)][rng.random_range(0..3)];
+            runtime.block_on(load::run(place, &mut history, async {
+                if limit.is_some() {
+                    daemon.wait_until_it_throws_away(PATIENCE).await;
+                    tokio::time::sleep(Duration::from_micros(pause)).await;
+                } else {
+                    tokio::time::sleep(delay).await;
+                }
                 daemon.kill();
             }));
             daemon.where_it_fell()
         };
         *fell.entry(what).or_default() += 1;
     }
-    let mut daemon = Daemon::start(scratch.path());
+    let mut daemon = Daemon::start(scratch.path(), None);
     daemon.wait_until_ready();
-    runtime.block_on(history.verify(&daemon.address()));
+    history.is_limited_by(None);
+    runtime.block_on(history.verify(&daemon.address(), daemon.data()));
     daemon.stop();
     println!("  {cycles} kills fell: {fell:?}");
     println!("  {history}; slowest start {} ms", slowest_start.as_millis());
     assert!(history.acked() > cycles, "hardly anything was acked: the kills prove nothing");
+    if cycles >= 100 {
+        let in_retention: u64 = fell
+            .iter()
+            .filter(|(what, _)| what.contains("retention"))
+            .map(|(_, count)| count)
+            .sum();
+        assert!(in_retention > 0, "no kill fell into retention");
+        for limit in Limit::ALL {
+            assert!(history.removed_by(limit) > 0, "nothing was removed by {limit}");
+        }
+    }
 }

@@ -101,7 +101,9 @@ async fn events_of_an_age_go_and_the_clock_survives_a_restart() {
     log.enforce_retention_soon();
     log.close().await.unwrap();
     let (last, recovered) = again.reopen();
-    let state = super::super::state::State::recover(&recovered).unwrap();
+    let mut producers =
+        super::super::producers::Producers::new(1, Duration::from_secs(1), 1_000, Timestamp::EPOCH);
+    let state = super::super::state::State::recover(&recovered, &mut producers).unwrap();
     assert_eq!(state.age_clock(), Some(at(1_100)));
     assert_eq!(last.bounds().oldest, Seq::new(3));
     let log = open(Arc::new(last), recovered);

@@ -15,7 +15,7 @@ use crate::record::{Limits, Seq};
 use crate::server::gauges::Peer;
 use crate::server::status::{self, Failure};
 use crate::server::upload::{self, Source};
-use crate::server::{Shared, convert, deadline, watch};
+use crate::server::{Shared, convert, deadline, trace, watch};
 use crate::wire::{chat as chat_pb, feed_v1 as feed_pb};
 
 /// Stores one message.
@@ -87,8 +87,8 @@ pub(super) async fn subscribe(
     let welcome = ChatDialect::welcome(&room.name, &message.user, log.cursor(start.prev()));
     let stay = shared.presence.enter(log, &room.name, &message.user);
     let rooms = vec![Joined { room, from: Some(start), stay }];
-    let span = opening.span(start, "subscription");
-    let parts = Parts { welcome: Some(welcome), rooms, ..opening.parts(shared, start, span) };
+    let parts = opening.parts(shared, start, "subscription", &metadata);
+    let parts = Parts { welcome: Some(welcome), rooms, ..parts };
     respond(shared, start, parts)
 }
 
@@ -104,11 +104,10 @@ pub(super) async fn chat(
     let start = opening.start(shared, cursor).await?;
     let replay = (!cursor.is_empty()).then_some(start);
     let link = Link::new(&shared.log);
-    let span = opening.span(start, "chat");
     let parts = Parts {
         link: Some(Arc::clone(&link)),
         heartbeat: Some(shared.options.chat_heartbeat),
-        ..opening.parts(shared, start, span)
+        ..opening.parts(shared, start, "chat", &metadata)
     };
     let (permits, deadline) = (Arc::clone(&opening.permits), opening.deadline);
     let task = intake::run_chat(Arc::clone(shared), link, messages, replay, deadline);
@@ -130,8 +129,8 @@ pub(in crate::server) async fn chat_of_feed(
     let opening = Opening::new(shared, &extensions)?;
     let start = opening.start(shared, cursor).await?;
     let link = Link::new(&shared.log);
-    let span = opening.span(start, "feed chat");
-    let parts = Parts { link: Some(Arc::clone(&link)), ..opening.parts(shared, start, span) };
+    let parts = opening.parts(shared, start, "feed chat", &metadata);
+    let parts = Parts { link: Some(Arc::clone(&link)), ..parts };
     let (permits, deadline) = (Arc::clone(&opening.permits), opening.deadline);
     let begin = Begin { cursor: cursor.to_owned(), start };
     let task = intake::run_feed(Arc::clone(shared), link, messages, begin, deadline);
@@ -177,12 +176,16 @@ impl Opening {
         }
     }
 
-    fn span(&self, start: Seq, call: &'static str) -> tracing::Span {
+    fn parts<D: Dialect>(
+        &self,
+        shared: &Shared,
+        start: Seq,
+        call: &'static str,
+        metadata: &MetadataMap,
+    ) -> Parts<D> {
         let peer = self.peer.as_ref().map(|peer| tracing::field::display(peer.address));
-        tracing::info_span!("room", call, peer, start = start.get())
-    }
-
-    fn parts<D: Dialect>(&self, shared: &Shared, start: Seq, span: tracing::Span) -> Parts<D> {
+        let span = tracing::info_span!("room", call, peer, start = start.get());
+        trace::adopt(&span, metadata);
         Parts {
             log: shared.log.clone(),
             start,
@@ -194,6 +197,7 @@ impl Opening {
             stop: shared.stop.clone(),
             retry_delay: shared.options.retry_delay,
             permits: Arc::clone(&self.permits),
+            open: shared.figures.open(call, None, &span),
             span,
         }
     }

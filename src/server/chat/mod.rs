@@ -10,12 +10,12 @@ mod handlers;
 mod intake;
 mod link;
 mod messages;
+mod metrics;
 mod presence;
 mod stream;
 
 use std::sync::Arc;
 
-use tokio_stream::Empty;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 pub(super) use handlers::chat_of_feed;
@@ -23,8 +23,8 @@ pub use messages::{ChatDialect, FeedDialect};
 pub(super) use presence::Presence;
 pub use stream::RoomStream;
 
+use super::Shared;
 use super::generated::chat_service_server::ChatService;
-use super::{Shared, status};
 use crate::wire::chat as pb;
 
 /// Rooms over one log.
@@ -35,7 +35,7 @@ pub(super) struct Chat(pub(super) Arc<Shared>);
 impl ChatService for Chat {
     type SubscribeMessagesStream = RoomStream<ChatDialect>;
     type ChatStream = RoomStream<ChatDialect>;
-    type StreamMetricsStream = Empty<Result<pb::Metric, Status>>;
+    type StreamMetricsStream = metrics::MetricsStream;
 
     async fn send_message(
         &self,
@@ -67,8 +67,8 @@ impl ChatService for Chat {
 
     async fn stream_metrics(
         &self,
-        _: Request<pb::MetricsRequest>,
+        request: Request<pb::MetricsRequest>,
     ) -> Result<Response<Self::StreamMetricsStream>, Status> {
-        Err(status::unimplemented("StreamMetrics"))
+        metrics::stream_metrics(&self.0, request)
     }
 }

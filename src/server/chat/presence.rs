@@ -185,3 +185,90 @@ impl Listener {
         Pin::new(&mut self.wake).poll_next(cx).map(|_| ())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eventlog::{self, AppendOptions};
+    use crate::record::{
+        Event, FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Timestamp,
+    };
+    use crate::storage::Recovered;
+    use crate::storage::memory::{Memory, Options};
+
+    fn log() -> EventLog {
+        let entry = GenerationEntry {
+            generation: Generation { counter: 1, nonce: 1 },
+            first: Seq::FIRST,
+            since: Timestamp::EPOCH,
+            cause: "created".to_owned(),
+        };
+        let generations = GenerationTable::new(vec![entry]).unwrap();
+        let id = LogId::new(uuid::Uuid::from_u128(1));
+        let key = FingerprintKey::new([7; 16]);
+        let engine = Memory::new(id, key, generations, Options::default());
+        let options = eventlog::Options::default();
+        EventLog::open(Arc::new(engine), Recovered::default(), options).unwrap()
+    }
+
+    fn heard(listener: &mut Listener, passed: Seq) -> Vec<(String, bool)> {
+        std::iter::from_fn(|| listener.due(passed))
+            .map(|change| (change.user.to_string(), change.came))
+            .collect()
+    }
+
+    fn pairs(changes: &[(&str, bool)]) -> Vec<(String, bool)> {
+        changes.iter().map(|(user, came)| ((*user).to_owned(), *came)).collect()
+    }
+
+    #[tokio::test]
+    async fn the_first_stream_comes_and_the_last_leaves() {
+        let (presence, log, room) = (Presence::default(), log(), Arc::from("r"));
+        let eve = presence.enter(&log, &room, "eve");
+        let mut ear = eve.listen();
+        let unseen = presence.enter(&log, &room, "");
+        let elsewhere = presence.enter(&log, &Arc::from("other"), "bob");
+        assert_eq!(heard(&mut ear, Seq::MAX), []);
+        let first = presence.enter(&log, &room, "ann");
+        let second = presence.enter(&log, &room, "ann");
+        // One more of her own.
+        let eve_again = presence.enter(&log, &room, "eve");
+        assert_eq!(heard(&mut ear, Seq::MAX), pairs(&[("ann", true)]));
+        drop((first, unseen, eve_again));
+        assert_eq!(heard(&mut ear, Seq::MAX), []);
+        drop(second);
+        assert_eq!(heard(&mut ear, Seq::MAX), pairs(&[("ann", false)]));
+        assert_eq!(presence.rooms(), 2);
+        drop((eve, elsewhere));
+        assert_eq!(presence.rooms(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_change_stands_after_what_was_durable_before_it() {
+        let (presence, log, room) = (Presence::default(), log(), Arc::from("r"));
+        let stay = presence.enter(&log, &room, "");
+        let mut ear = stay.listen();
+        let ann = presence.enter(&log, &room, "ann");
+        let mut batch = log.batch();
+        batch.push(&Event { topic: "chat.r", ..Event::default() }).unwrap();
+        log.append(batch, AppendOptions::default()).await.unwrap();
+        drop(ann);
+        assert_eq!(heard(&mut ear, Seq::ZERO), pairs(&[("ann", true)]));
+        assert_eq!(heard(&mut ear, Seq::FIRST), pairs(&[("ann", false)]));
+    }
+
+    #[tokio::test]
+    async fn a_room_remembers_so_many_changes_and_the_newest_come_in_order() {
+        let (presence, log, room) = (Presence::default(), log(), Arc::from("r"));
+        let stay = presence.enter(&log, &room, "");
+        let mut ear = stay.listen();
+        for at in 0..KEPT {
+            drop(presence.enter(&log, &room, &at.to_string()));
+        }
+        let heard = heard(&mut ear, Seq::MAX);
+        let expected: Vec<_> = (KEPT / 2..KEPT)
+            .flat_map(|at| [(at.to_string(), true), (at.to_string(), false)])
+            .collect();
+        assert_eq!(heard, expected);
+    }
+}

@@ -23,6 +23,7 @@ use super::presence::Listener;
 use crate::eventlog::{Delivery, EventLog, ReadError, Reader};
 use crate::record::{Event, Seq};
 use crate::server::facts;
+use crate::server::figures::{self, OpenStream};
 use crate::server::gauges::Permit;
 use crate::server::status::{self, Failure, LogFacts};
 use crate::server::watch::{self, Machine, Plan, Step};
@@ -51,6 +52,7 @@ pub(super) struct Parts<D: Dialect> {
     pub(super) stop: CancellationToken,
     pub(super) retry_delay: Duration,
     pub(super) permits: Permits,
+    pub(super) open: OpenStream,
     pub(super) span: tracing::Span,
 }
 
@@ -78,6 +80,7 @@ pub struct RoomStream<D: Dialect> {
     confirmed: u64,
     /// Why it is over.
     over: Option<&'static str>,
+    open: OpenStream,
     span: tracing::Span,
     _permits: Permits,
 }
@@ -123,6 +126,7 @@ impl<D: Dialect> RoomStream<D> {
             messages: 0,
             confirmed: 0,
             over: None,
+            open: parts.open,
             span: parts.span,
             _permits: parts.permits,
         };
@@ -293,6 +297,7 @@ impl<D: Dialect> RoomStream<D> {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let Some(reading) = &mut self.reading else { return Poll::Pending };
         if let Some(reader) = reading.reader.take() {
+            self.open.reached(self.messages, reading.machine.next());
             reading.read.set(read(reader, self.log.clone()));
         }
         let (reader, result) = ready!(reading.read.poll(cx));
@@ -342,7 +347,7 @@ impl<D: Dialect> RoomStream<D> {
                 status
             }
         };
-        self.over = Some(status.code().description());
+        self.over = Some(figures::ended_with(status.code()));
         Poll::Ready(Err(status))
     }
 
@@ -382,6 +387,9 @@ impl<D: Dialect> Drop for RoomStream<D> {
         if let Some(link) = &self.link {
             link.leave();
         }
+        let (reason, passed) = (self.reason(), self.passed());
+        self.open.reached(self.messages, passed.next());
+        self.open.ends(reason);
         let mut rooms = self.rooms.iter().map(|joined| &*joined.room.name);
         let room = rooms.next().unwrap_or_default();
         tracing::info!(
@@ -390,8 +398,9 @@ impl<D: Dialect> Drop for RoomStream<D> {
             other_rooms = rooms.count(),
             messages = self.messages,
             confirmed = self.confirmed,
-            passed = self.passed().get(),
-            reason = self.reason(),
+            passed = passed.get(),
+            seconds = self.open.age().as_secs_f64(),
+            reason,
             "chat ended"
         );
     }

@@ -115,11 +115,23 @@ pub(in crate::server) struct Machine {
 
 /// A chunk and how far it has been walked.
 #[derive(Debug)]
-struct Run {
+pub(super) struct Run {
     events: Bytes,
     walked: usize,
     end: Seq,
     complete: bool,
+}
+
+impl Run {
+    /// Bytes of the chunk, walked or not: that is what it keeps in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.events.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(events: Bytes) -> Run {
+        Run { events, walked: 0, end: Seq::MAX, complete: true }
+    }
 }
 
 /// Where in a chunk an event lies that is wanted.
@@ -252,6 +264,17 @@ impl Machine {
         let chunk = delivery.chunk;
         let (events, complete) = (chunk.events, chunk.complete);
         self.run = Some(Run { events, walked: 0, end: chunk.end, complete });
+    }
+
+    /// Takes out what is left of the chunk. Unless it is put back, what was in it has to be read
+    /// again, from `next` on.
+    pub(super) fn take_run(&mut self) -> Option<Run> {
+        self.run.take()
+    }
+
+    /// Puts back what [`Machine::take_run`] took out.
+    pub(super) fn put_run(&mut self, run: Run) {
+        self.run = Some(run);
     }
 
     /// Moves past events that are gone, and says so.

@@ -1,6 +1,7 @@
 //! `Watch` and `WatchBatches`: from a request to a stream. The order of the checks is that of the contract.
 
 mod machine;
+mod parked;
 mod request;
 mod start;
 mod stream;
@@ -11,13 +12,14 @@ use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Request, Response, Status};
 
 pub(super) use machine::{Gap, GapReason, Machine, Marker, News, Plan, Step};
+pub(super) use parked::Parking;
 pub(super) use request::{after_cursor, two_cursors};
 pub use stream::WatchStream;
 pub(super) use stream::lost;
 
 use super::gauges::{Peer, Permit};
 use super::status::{self, Failure};
-use super::{Shared, deadline};
+use super::{Shared, deadline, trace};
 use crate::eventlog::Start;
 use crate::record::{Cursor, Seq};
 use crate::topic::Filter;
@@ -83,6 +85,8 @@ async fn begin(
         patterns = patterns(&message),
         start = resolved.start.get(),
     );
+    trace::adopt(&span, &metadata);
+    let open = shared.figures.open("watch", Some(resolved.start), &span);
     let machine = Machine::new(Plan {
         filter: asked.filter.clone(),
         start: resolved.start,
@@ -97,6 +101,7 @@ async fn begin(
     };
     let settings = Settings {
         framing,
+        parking: shared.parking.clone(),
         markers: asked.markers,
         skip_lost: asked.on_lost == request::OnLost::Oldest,
         heartbeat: asked.heartbeat,
@@ -105,7 +110,7 @@ async fn begin(
         stop: shared.stop.clone(),
     };
     let reader = log.reader(resolved.start, asked.filter);
-    let stream = WatchStream::new(machine, log.clone(), reader, settings, permits, span);
+    let stream = WatchStream::new(machine, log.clone(), reader, settings, permits, (open, span));
     let mut response = Response::new(stream);
     *response.metadata_mut() = response_metadata;
     Ok(response)

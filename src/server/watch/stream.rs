@@ -15,11 +15,13 @@ use tonic::Status;
 
 use super::CURSOR;
 use super::machine::{End, GapReason, Machine, Marker, Step};
+use super::parked::{Parking, Ticket};
 use crate::eventlog::{Delivery, EventLog, ReadError, Reader};
 use crate::record::{Seq, Timestamp};
-use crate::server::codec::Encoded;
+use crate::server::codec::{Encoded, YIELD_BYTES};
 use crate::server::convert::{self, MarkerContext};
 use crate::server::facts;
+use crate::server::figures::OpenStream;
 use crate::server::gauges::Permit;
 use crate::server::status::{self, Failure, LogFacts};
 use crate::wire::feed_v1 as pb;
@@ -39,8 +41,13 @@ pub struct WatchStream {
     timers: Timers,
     settings: Settings,
     phase: Phase,
+    /// Bytes handed over since the last buffer of them was complete.
+    unflushed: usize,
+    /// The chunk, while it is not at hand.
+    parked: Option<Ticket>,
     /// Why it is over.
     reason: &'static str,
+    open: OpenStream,
     span: tracing::Span,
     _permits: [Permit; 2],
 }
@@ -58,6 +65,8 @@ pub(super) enum Framing {
 pub(super) struct Settings {
     /// What its messages are.
     pub(super) framing: Framing,
+    /// Where it leaves its chunk while its client takes nothing.
+    pub(super) parking: Parking,
     /// Sends markers.
     pub(super) markers: bool,
     /// Trimmed or damaged ranges become gaps.
@@ -102,7 +111,7 @@ impl WatchStream {
         reader: Reader,
         settings: Settings,
         permits: [Permit; 2],
-        span: tracing::Span,
+        (open, span): (OpenStream, tracing::Span),
     ) -> Self {
         let timers = Timers {
             silence: Box::pin(sleep_until(Instant::now())),
@@ -118,13 +127,17 @@ impl WatchStream {
             timers,
             settings,
             phase: Phase::Running,
+            unflushed: 0,
+            parked: None,
             reason: "",
+            open,
             span,
             _permits: permits,
         }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Encoded, Status>>> {
+        self.unpark();
         let mut chunks = 0;
         loop {
             match self.machine.step(|| self.log.bounds().head) {
@@ -139,6 +152,12 @@ impl WatchStream {
                 Step::End(end) => return self.end(end),
                 Step::Broken(what) => return self.fail("defect", status::defect(what)),
                 Step::Read { end } => {
+                    if self.is_to_flush() {
+                        // A chunk must not lie about while the client takes nothing.
+                        self.unflushed = 0;
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                     if let Some(alarm) = self.begin_read(end) {
                         if let Some(last) = self.ring(alarm) {
                             return last;
@@ -151,7 +170,10 @@ impl WatchStream {
                                 Some(last) => return last,
                                 None => continue,
                             },
-                            Poll::Pending => return Poll::Pending,
+                            Poll::Pending => {
+                                self.unflushed = 0;
+                                return Poll::Pending;
+                            }
                         }
                     };
                     self.reader = Some(reader);
@@ -165,6 +187,7 @@ impl WatchStream {
                     }
                     chunks += 1;
                     if chunks > CHUNKS_PER_POLL {
+                        self.park();
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
@@ -177,6 +200,7 @@ impl WatchStream {
     /// falls silent looks at the clock.
     fn begin_read(&mut self, end: Seq) -> Option<Alarm> {
         self.reader.as_ref()?;
+        self.open.reached(self.machine.delivered(), self.machine.next());
         if self.settings.stop.is_cancelled() {
             return Some(Alarm::Stop);
         }
@@ -249,7 +273,33 @@ impl WatchStream {
 
     fn send(&mut self, message: Encoded) -> Poll<Option<Result<Encoded, Status>>> {
         self.timers.silence_is_set = false;
+        self.unflushed += message.wire_bytes();
+        if self.unflushed >= YIELD_BYTES {
+            self.park();
+        }
         Poll::Ready(Some(Ok(message)))
+    }
+
+    /// A buffer is complete. Whether and when more is wanted is the client's affair.
+    fn park(&mut self) {
+        self.unflushed = 0;
+        self.parked = self.machine.take_run().map(|run| self.settings.parking.park(run));
+    }
+
+    /// Whether what is buffered has to go out before more is read from storage.
+    fn is_to_flush(&self) -> bool {
+        self.unflushed > 0 && self.reader.as_ref().is_some_and(|reader| !reader.is_at_hand())
+    }
+
+    /// Goes on with the chunk that was left, or, when there was no room for it, at its place.
+    fn unpark(&mut self) {
+        let Some(ticket) = self.parked.take() else { return };
+        match (ticket.redeem(), &mut self.reader) {
+            (Some(run), _) => self.machine.put_run(run),
+            (None, Some(reader)) => reader.jump(self.machine.next()),
+            // Nothing is read while there is a chunk.
+            (None, None) => {}
+        }
     }
 
     fn end(&mut self, end: End) -> Poll<Option<Result<Encoded, Status>>> {
@@ -303,11 +353,15 @@ impl WatchStream {
 
 impl Drop for WatchStream {
     fn drop(&mut self) {
+        let reason = self.reason();
+        self.open.reached(self.machine.delivered(), self.machine.next());
+        self.open.ends(reason);
         tracing::info!(
             parent: &self.span,
             events = self.machine.delivered(),
             passed = self.machine.passed().get(),
-            reason = self.reason(),
+            seconds = self.open.age().as_secs_f64(),
+            reason,
             "watch ended"
         );
     }

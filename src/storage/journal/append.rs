@@ -12,15 +12,16 @@ use super::format::{
 };
 use super::slot::{FrameRef, Slot};
 use super::slots::{FreeSlot, SlotSet};
+use super::tip::{Tip, TipFile};
 use crate::record::{Generation, LogId, Seq, Timestamp};
 use crate::storage::{Commit, StoreError, disk::Disk};
 
 static ZEROS: [u8; PAGE_BYTES as usize] = [0; PAGE_BYTES as usize];
 
-/// The end of a slot that commits with events leave to trims: a full disk must still take them.
+/// The end of a slot that other commits leave to trims: a full disk must still take them.
 const TRIM_BYTES: u64 = PAGE_BYTES;
 
-/// Deltas beyond this are folded into a whole state.
+/// Deltas beyond this, and beyond the whole state, are folded into a new one.
 const MAX_DELTA_BYTES: usize = 64 << 10;
 
 /// What a journal goes on from.
@@ -85,6 +86,9 @@ pub struct Journal {
     /// Bytes of `origin.deltas`.
     delta_bytes: usize,
     broken: Option<String>,
+    tip: TipFile,
+    /// The head of the slot that is written is not on disk yet: nothing may be said of it.
+    is_headless: bool,
 }
 
 impl Journal {
@@ -94,6 +98,7 @@ impl Journal {
     /// When no slot can be had.
     pub fn begin(disk: Disk, mut slots: SlotSet, origin: Origin) -> Result<Journal, StoreError> {
         let free = slots.take_at_start()?;
+        let tip = TipFile::open(&disk, &slots.dir);
         let mut journal = Journal {
             active: Arc::new(first_slot(&disk, free, &origin, slots.options.slot_bytes)?),
             disk,
@@ -106,6 +111,8 @@ impl Journal {
             last_kind: FrameKind::State,
             delta_bytes: 0,
             broken: None,
+            tip,
+            is_headless: false,
         };
         journal.delta_bytes = journal.origin.deltas.iter().map(|(.., delta)| delta.len()).sum();
         journal.prepare_head();
@@ -160,7 +167,8 @@ impl Journal {
     /// Whether a commit with such a body should bring the caller's whole state: for the head of a
     /// new slot, or so that deltas do not pile up until there is one.
     pub fn wants_state(&self, body: u64) -> bool {
-        self.must_roll(body) || self.delta_bytes > MAX_DELTA_BYTES
+        let most = self.origin.snapshot.len().max(MAX_DELTA_BYTES);
+        self.must_roll(body) || self.delta_bytes > most
     }
 
     fn is_beyond(&self, body: u64, reserve: u64) -> bool {
@@ -176,9 +184,10 @@ impl Journal {
         self.check(commit)?;
         let body = (commit.events.len() + commit.delta.len()) as u64;
         let mut retired = None;
-        let is_full = match commit.count {
-            0 => self.is_beyond(body, 2 * PAGE_BYTES),
-            _ => self.must_roll(body),
+        let is_trim = commit.count == 0 && commit.oldest > self.origin.oldest;
+        let is_full = match is_trim {
+            true => self.is_beyond(body, 2 * PAGE_BYTES),
+            false => self.must_roll(body),
         };
         if is_full {
             let state = commit.state.as_deref();
@@ -228,13 +237,16 @@ impl Journal {
         let zeros = &ZEROS[..padding_after(self.offset) as usize];
         let broken = |error| Failure::Broken(error);
         self.disk.write_at(file, path, &[state, zeros], SLOT_HEADER_BYTES).map_err(broken)?;
+        self.is_headless = true;
         for commit in commits {
             self.append(commit)?;
         }
+        self.is_headless = false;
         self.disk.sync_data(file, path).map_err(broken)?;
         self.disk.write_at(file, path, &[heads], 0).map_err(broken)?;
         self.disk.sync_data(file, path).map_err(broken)?;
         self.durable_upto = self.offset;
+        self.note_tip(self.origin.next);
         Ok(())
     }
 
@@ -443,7 +455,18 @@ impl Journal {
         (self.offset, self.durable_upto) = (frame.end(), frame.end());
         self.previous_crc = frame.crc;
         self.last_kind = frame.kind;
+        self.note_tip(frame.end_seq());
         Ok(())
+    }
+
+    /// Before anybody hears that it is synced: whatever is acknowledged outlives the loss of its page.
+    fn note_tip(&mut self, next: Seq) {
+        if self.is_headless {
+            return;
+        }
+        let header = self.active.header();
+        let (log, number, nonce) = (header.log, header.number, header.nonce);
+        self.tip.note(&self.disk, &Tip { log, number, nonce, upto: self.durable_upto, next });
     }
 }
 

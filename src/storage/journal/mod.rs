@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //! - A frame's `durable_upto` names bytes that were synced before the frame was written, so a bad
-//!   frame below any such mark is rot, never a torn write.
+//!   frame below any such mark is rot, never a torn write. So does the tip, a note beside the slots.
 //! - Every write ends with zeros up to the end of its page (a whole page where it ends on one), so
 //!   the bytes after the last frame are zero, also in a reused slot, and no page is read to write it.
 //! - When a slot is used again its new head is written before any byte of its old frames is, so that
@@ -17,6 +17,7 @@ mod format;
 mod recover;
 mod slot;
 mod slots;
+mod tip;
 
 pub(crate) use append::chain;
 pub use append::{Failure, Journal, Origin, max_body_bytes};
@@ -24,7 +25,8 @@ pub use format::{
     FRAME_HEADER_BYTES, Frame, FrameKind, Previous, SLOT_HEADER_BYTES, SlotHeader, StateFrame,
     body_crc,
 };
-pub use recover::{Scan, ScannedSlot, Tail, read_header, scan_slot};
+pub use recover::{Known, Scan, ScannedSlot, Tail, read_header, scan_slot};
 pub use slot::{FrameRef, Slot};
 pub(crate) use slots::sealing_bytes;
 pub use slots::{FreeSlot, JournalOptions, SlotSet, open_slot, slot_name};
+pub use tip::Tip;

@@ -92,16 +92,26 @@ pub struct ScannedSlot {
     pub damage: Vec<Damage>,
 }
 
-/// Reads every frame of a slot. `known_end` is the end that the next slot's head or a clean stop
-/// names: everything below it was durable.
+/// What is known of a slot from elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Where it ends, as the next slot's head or a clean stop says: everything below was durable,
+    /// and nothing beyond belongs to it.
+    pub end: Option<u64>,
+    /// Below which offset it was synced at least, and the seq after the last event there.
+    pub synced: Option<(u64, Seq)>,
+}
+
+/// Reads every frame of a slot.
 pub fn scan_slot(
     disk: &Disk,
     file: &File,
     path: &Path,
     header: &SlotHeader,
-    known_end: Option<u64>,
+    known: Known,
 ) -> Result<ScannedSlot, StoreError> {
     let len = file.metadata().map_err(StoreError::io("stat", path))?.len();
+    let synced = known.synced.map_or(0, |(upto, _)| upto);
     let mut scanner = Scanner {
         window: Window {
             disk,
@@ -112,14 +122,14 @@ pub fn scan_slot(
             bytes: vec![],
         },
         header,
-        known_end,
+        known,
         slot: ScannedSlot {
             state: None,
             frames: Vec::new(),
             deltas: Vec::new(),
             end: SLOT_HEADER_BYTES,
             frames_begin: SLOT_HEADER_BYTES,
-            proven: known_end.unwrap_or(SLOT_HEADER_BYTES),
+            proven: known.end.unwrap_or(SLOT_HEADER_BYTES).max(synced),
             next: header.first,
             oldest: Seq::ZERO,
             last_at: Timestamp::from_nanos(i64::MIN),
@@ -143,7 +153,7 @@ pub fn scan_slot(
 struct Scanner<'a> {
     window: Window<'a>,
     header: &'a SlotHeader,
-    known_end: Option<u64>,
+    known: Known,
     slot: ScannedSlot,
     previous_crc: u32,
 }
@@ -152,7 +162,7 @@ impl Scanner<'_> {
     fn run(&mut self) -> Result<(), StoreError> {
         loop {
             let at = self.slot.end;
-            if self.known_end.is_some_and(|end| at >= end) {
+            if self.known.end.is_some_and(|end| at >= end) {
                 return Ok(());
             }
             let found = self.frame_at(at)?;
@@ -278,7 +288,9 @@ impl Scanner<'_> {
             None => {
                 let upto = self.slot.proven;
                 let detail = format!("frames that were durable are bad, offsets {at} to {upto}");
-                self.report(from, Seq::ZERO, detail);
+                let to = self.known.synced.map_or(Seq::ZERO, |(_, next)| next.prev());
+                let to = if to < from { Seq::ZERO } else { to };
+                self.report(from, to, detail);
                 Ok(false)
             }
         }

@@ -28,7 +28,7 @@ pub struct FreeSlot {
 /// The slot files of a journal directory: which exist, which are free.
 #[derive(Debug)]
 pub struct SlotSet {
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     disk: Disk,
     pub(super) options: JournalOptions,
     free: Vec<FreeSlot>,

@@ -337,16 +337,19 @@ impl Engine for LocalEngine {
         let sealed: u64 = view.segments.iter().map(|segment| segment.disk_bytes()).sum();
         // Not from the journal itself: its lock is held during fdatasync, and callers may not wait.
         let files = self.work.slot_files.load(Ordering::Relaxed);
+        let journal_bytes = files * self.options.slot_bytes;
         let trouble = lock(&self.work.broken)
             .clone()
             .or_else(|| lock(&self.work.trouble).as_ref().map(Trouble::to_string))
             .or_else(|| self.cache.damages().first().map(ToString::to_string));
         StoreStatus {
-            disk_bytes: sealed + files * self.options.slot_bytes,
+            disk_bytes: sealed + journal_bytes,
+            journal_bytes,
             segments: view.segments.len() as u64,
             unsealed_slots: view.slots.len() as u64,
             open_segments: self.cache.status().open,
             leases: view.segments.iter().map(|segment| segment.leases()).sum(),
+            is_sealing: lock(&self.work.sealing).is_some(),
             trouble,
         }
     }

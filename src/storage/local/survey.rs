@@ -22,7 +22,7 @@ use super::{JOURNAL_DIR, SEGMENTS_DIR};
 use crate::record::Seq;
 use crate::storage::disk::Disk;
 use crate::storage::journal::{
-    FrameKind, Previous, Scan, ScannedSlot, SlotHeader, Tail, read_header, scan_slot,
+    FrameKind, Known, Previous, Scan, ScannedSlot, SlotHeader, Tail, Tip, read_header, scan_slot,
 };
 use crate::storage::meta::Meta;
 use crate::storage::segment::{self, Segment};
@@ -180,6 +180,8 @@ struct Pass<'a> {
     dir: &'a Path,
     disk: &'a Disk,
     stored: Option<Meta>,
+    /// Older than the heads and all that is read after them.
+    tip: Option<Tip>,
     heads: Vec<(PathBuf, Scan)>,
     segments: Vec<PathBuf>,
     /// Slots that an earlier pass has read; as long as a head stands they need not be read again.
@@ -196,6 +198,7 @@ impl<'a> Pass<'a> {
         whole: Vec<SurveyedSlot>,
     ) -> Result<Pass<'a>, StoreError> {
         let stored = Meta::load(disk, dir)?;
+        let tip = Tip::read(disk, &dir.join(JOURNAL_DIR))?;
         let found = Survey {
             meta: stored.clone(),
             meta_is_stale: stored.is_none(),
@@ -210,7 +213,8 @@ impl<'a> Pass<'a> {
         let heads = read_heads(dir, disk)?;
         // Segments after the slots' heads: what is sealed meanwhile is then seen as sealed.
         let segments = segment_names(dir, disk)?;
-        Ok(Pass { dir, disk, stored, heads, segments, whole, rests_on_stillness: false, found })
+        let rests_on_stillness = false;
+        Ok(Pass { dir, disk, stored, tip, heads, segments, whole, rests_on_stillness, found })
     }
 
     /// Answers whether what was found holds: nothing that it rests on has moved.
@@ -291,6 +295,11 @@ impl<'a> Pass<'a> {
             let detail = format!("the newest slot, number {}, is missing", clean.slot);
             self.report(header.first, Seq::new(clean.head), &path, &detail);
         }
+        let tip = self.tip.filter(|tip| tip.log == header.log);
+        if let Some(tip) = tip.filter(|tip| tip.number > header.number) {
+            let detail = format!("the newest slot, number {}, is missing", tip.number);
+            self.report(header.first, tip.next.prev(), &path, &detail);
+        }
         let known_end = clean.filter(|clean| clean.slot == header.number).map(|clean| clean.end);
         let mut wanted = header.previous;
         let Some(slot) = self.scan(path, header, known_end)? else { return Ok(false) };
@@ -353,7 +362,9 @@ impl<'a> Pass<'a> {
             Err(StoreError::Io { .. }) if !path.exists() => return Ok(None),
             Err(error) => return Err(error),
         };
-        let scan = scan_slot(self.disk, &file, &path, &header, known_end);
+        let tip = self.tip.filter(|tip| (tip.number, tip.nonce) == (header.number, header.nonce));
+        let known = Known { end: known_end, synced: tip.map(|tip| (tip.upto, tip.next)) };
+        let scan = scan_slot(self.disk, &file, &path, &header, known);
         let head = read_header(self.disk, &file, &path)?;
         if !matches!(head, Scan::Used(now) if *now == header) {
             return Ok(None);

@@ -24,6 +24,16 @@ impl Daemon {
         Daemon { child, address }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.address.trim_start_matches("http://").parse().unwrap()
+    }
+
+    /// Where it listens, as a URL.
+    pub fn url(&self) -> &str {
+        &self.address
+    }
+
     /// Runs a command against it, with `input` on standard input.
     pub fn run(&self, args: &[&str], input: &[u8]) -> Output {
         let mut command = program(args);

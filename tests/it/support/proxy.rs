@@ -10,6 +10,7 @@ use tokio::task::AbortHandle;
 /// Forwards connections for as long as it lives.
 pub struct Proxy {
     pub address: SocketAddr,
+    server: Arc<Mutex<SocketAddr>>,
     open: Arc<Mutex<Vec<AbortHandle>>>,
     accepting: AbortHandle,
 }
@@ -20,8 +21,11 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let open: Arc<Mutex<Vec<AbortHandle>>> = Arc::default();
         let connections = open.clone();
+        let server = Arc::new(Mutex::new(server));
+        let target = server.clone();
         let accepting = tokio::spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
+                let server = *target.lock().unwrap();
                 let forwarding = tokio::spawn(async move {
                     // A server that is down refuses, and so do we.
                     let Ok(mut far) = TcpStream::connect(server).await else { return };
@@ -33,7 +37,12 @@ impl Proxy {
                 open.push(forwarding.abort_handle());
             }
         });
-        Proxy { address, open, accepting: accepting.abort_handle() }
+        Proxy { address, server, open, accepting: accepting.abort_handle() }
+    }
+
+    /// Leads to another server from now on.
+    pub fn lead_to(&self, server: SocketAddr) {
+        *self.server.lock().unwrap() = server;
     }
 
     pub fn url(&self) -> String {

@@ -105,6 +105,20 @@ pub async fn upload_until(
     Ok(within("upload", call).await?.into_inner())
 }
 
+/// Appends with a deadline that only the server looks at.
+pub async fn append_until(
+    address: SocketAddr,
+    messages: impl Stream<Item = pb::AppendRequest> + Send + 'static,
+    timeout: &'static str,
+) -> Result<tonic::Streaming<pb::AppendResponse>, Status> {
+    let mut grpc = Grpc::with_origin(Plain::connect(address).await, origin(address));
+    let mut request = tonic::Request::new(messages);
+    request.metadata_mut().insert("grpc-timeout", timeout.parse().unwrap());
+    let path = "/feed.v1.FeedService/Append".parse().unwrap();
+    let codec = tonic_prost::ProstCodec::default();
+    Ok(within("append", grpc.streaming(request, path, codec)).await?.into_inner())
+}
+
 /// Publishes with a deadline that only the server looks at.
 pub async fn publish_until(
     address: SocketAddr,

@@ -1,0 +1,146 @@
+//! How a chat looks. Messages go to standard output; news about the chat itself goes to standard
+//! error, except on a terminal, where both share the screen with the line being typed.
+
+use std::io::IsTerminal;
+
+use anstream::ColorChoice;
+use jiff::tz::TimeZone;
+use rustix::termios::{OptionalActions, Termios, tcsetattr};
+
+use crate::cli::Failure;
+use crate::cli::output::{print_bytes, print_line, printable};
+use crate::cli::publish::time;
+use crate::record::json::Object;
+use crate::wire::chat as pb;
+
+type Print = Box<dyn FnMut(String) -> Result<(), Failure> + Send>;
+
+/// Where a chat is shown.
+pub(super) struct Screen {
+    /// Prints above the line being typed; absent where nothing is edited.
+    above: Option<Print>,
+    /// The terminal as it was found.
+    saved: Option<Termios>,
+    json: bool,
+    color: bool,
+}
+
+/// Leaves the terminal as it was, whatever the editing was at.
+impl Drop for Screen {
+    fn drop(&mut self) {
+        if let Some(saved) = &self.saved {
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, saved);
+        }
+    }
+}
+
+impl Screen {
+    pub(super) fn terminal(print: Print, saved: Option<Termios>) -> Screen {
+        Screen { above: Some(print), saved, json: false, color: has_color() }
+    }
+
+    pub(super) fn plain(json: bool) -> Screen {
+        Screen { above: None, saved: None, json, color: has_color() }
+    }
+
+    pub(super) fn has_json(&self) -> bool {
+        self.json
+    }
+
+    /// The first line.
+    pub(super) fn greet(
+        &mut self,
+        room: &str,
+        name: Option<&str>,
+        shown: usize,
+    ) -> Result<(), Failure> {
+        if self.above.is_none() && !std::io::stderr().is_terminal() {
+            return Ok(());
+        }
+        let who = match name {
+            Some(name) => format!("as {name}; Enter sends, Ctrl-D leaves"),
+            None => "listening; Ctrl-C leaves".to_owned(),
+        };
+        let history = match shown {
+            0 => String::new(),
+            1 => "; the last message:".to_owned(),
+            n => format!("; the last {n} messages:"),
+        };
+        self.note(&format!("room {room} {who}{history}"))
+    }
+
+    pub(super) fn message(&mut self, message: &pb::Message) -> Result<(), Failure> {
+        if self.json {
+            return print_bytes(&json(message));
+        }
+        let name = match message.user.as_str() {
+            "" => "?",
+            name => name,
+        };
+        let (at, name, text) = (when(message), printable(name), printable(&message.content));
+        let line = if self.color {
+            format!("\x1b[2m{at}\x1b[0m \x1b[1;{}m{name}\x1b[0m: {text}", color_of(&name))
+        } else {
+            format!("{at} {name}: {text}")
+        };
+        match &mut self.above {
+            Some(print) => print(line + "\n"),
+            None => print_line(&line),
+        }
+    }
+
+    pub(super) fn presence(&mut self, user: &str, came: bool) -> Result<(), Failure> {
+        // Neither a message nor trouble: a program that reads does not want it.
+        if self.json {
+            return Ok(());
+        }
+        self.note(&format!("{user} {}", if came { "came" } else { "left" }))
+    }
+
+    /// News about the chat itself.
+    pub(super) fn note(&mut self, text: &str) -> Result<(), Failure> {
+        let text = printable(text);
+        match &mut self.above {
+            Some(print) if self.color => print(format!("\x1b[2m-- {text}\x1b[0m\n")),
+            Some(print) => print(format!("-- {text}\n")),
+            None => {
+                anstream::eprintln!("\x1b[2m-- {text}\x1b[0m");
+                Ok(())
+            }
+        }
+    }
+}
+
+fn has_color() -> bool {
+    anstream::AutoStream::choice(&std::io::stdout()) != ColorChoice::Never
+}
+
+/// The same color for the same name; none that is hard to read on black or white.
+fn color_of(name: &str) -> u8 {
+    const COLORS: [u8; 5] = [32, 33, 34, 35, 36];
+    let sum = name.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    COLORS[sum as usize % COLORS.len()]
+}
+
+/// The time of day here; before today with the day.
+fn when(message: &pb::Message) -> String {
+    let at = message.timestamp.and_then(|at| jiff::Timestamp::new(at.seconds, at.nanos).ok());
+    let Some(at) = at.map(|at| at.to_zoned(TimeZone::system())) else { return "--:--".to_owned() };
+    let today = jiff::Zoned::now().date();
+    let format = if at.date() == today { "%H:%M" } else { "%Y-%m-%d %H:%M" };
+    at.strftime(format).to_string()
+}
+
+fn json(message: &pb::Message) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut object = Object::open(&mut out);
+    object.text("id", &message.id);
+    object.text("user", &message.user);
+    object.text("content", &message.content);
+    object.text("room", &message.room);
+    object.time("timestamp", message.timestamp.map(time));
+    object.number("seq", message.seq);
+    object.text("cursor", &message.cursor);
+    object.close();
+    out
+}

@@ -1,0 +1,376 @@
+//! Requests: gRPC calls by method and code, plain HTTP by route and status.
+//!
+//! What no service and no route of ours has is one method and one route, `other`, however many
+//! names clients think of.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use http_body::{Frame, SizeHint};
+use tonic::{Code, Status};
+
+use super::histogram::{Buckets, Histogram};
+
+/// Every method, and whether it has one answer. The last stands for all that are not ours.
+pub(super) const METHODS: [(&str, bool); 21] = [
+    ("/feed.v1.FeedService/Watch", false),
+    ("/feed.v1.FeedService/UploadEvents", false),
+    ("/feed.v1.FeedService/Chat", false),
+    ("/feed.v1.FeedService/Publish", true),
+    ("/feed.v1.FeedService/Append", false),
+    ("/feed.v1.FeedService/WatchBatches", false),
+    ("/feed.v1.FeedService/GetEvent", true),
+    ("/feed.v1.FeedService/GetLog", true),
+    ("/feed.v1.FeedService/ListTopics", true),
+    ("/feed.v1.FeedService/Trim", true),
+    ("/chat.ChatService/SendMessage", true),
+    ("/chat.ChatService/SubscribeMessages", false),
+    ("/chat.ChatService/UploadMessages", false),
+    ("/chat.ChatService/Chat", false),
+    ("/chat.ChatService/StreamMetrics", false),
+    ("/grpc.health.v1.Health/Check", true),
+    ("/grpc.health.v1.Health/Watch", false),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", false),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", false),
+    // A service of ours, and no method of it.
+    ("unknown", true),
+    ("other", true),
+];
+const UNKNOWN: usize = METHODS.len() - 2;
+const OTHER: usize = METHODS.len() - 1;
+/// The route of what no route takes.
+const OTHER_ROUTE: &str = "other";
+/// Routes and statuses that are told apart; ours are far fewer.
+const MAX_ROUTES: usize = 1_000;
+
+/// The names of gRPC's codes, by number.
+const CODES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// From a quarter of a millisecond to half a minute, in microseconds.
+const BOUNDS: [u64; 11] =
+    [250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000, 5_000_000, 30_000_000];
+
+/// Counts requests.
+#[derive(Debug)]
+pub(in crate::server) struct Calls {
+    methods: [Method; METHODS.len()],
+    routes: Mutex<BTreeMap<Route, u64>>,
+}
+
+/// A route as it is declared, and a status.
+type Route = (Arc<str>, u16);
+
+#[derive(Debug)]
+struct Method {
+    started: AtomicU64,
+    handled: [AtomicU64; CODES.len()],
+    seconds: Histogram,
+}
+
+/// What has been counted of one method.
+#[derive(Clone, Debug)]
+pub(super) struct MethodCount {
+    pub(super) method: &'static str,
+    pub(super) started: u64,
+    /// By code, without those that never came.
+    pub(super) handled: Vec<(&'static str, u64)>,
+    /// Of methods with one answer.
+    pub(super) seconds: Option<Buckets>,
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        let method = |_| Method {
+            started: AtomicU64::new(0),
+            handled: [const { AtomicU64::new(0) }; CODES.len()],
+            seconds: Histogram::new(&BOUNDS),
+        };
+        Calls { methods: std::array::from_fn(method), routes: Mutex::default() }
+    }
+}
+
+impl Calls {
+    /// Expects a request at the services and routes: one that is answered before it reaches them is
+    /// counted by [`Expected::answered`].
+    pub(in crate::server) fn expect(
+        self: &Arc<Self>,
+        path: &str,
+        extensions: &mut http::Extensions,
+    ) -> Expected {
+        let came = Came::default();
+        extensions.insert(came.clone());
+        Expected { calls: Arc::clone(self), method: method_of(path), came }
+    }
+
+    fn answered(&self, route: Option<&str>, status: u16) {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = routes.len() >= MAX_ROUTES;
+        let route = route.filter(|_| !is_full).unwrap_or(OTHER_ROUTE);
+        *routes.entry((Arc::from(route), status)).or_default() += 1;
+    }
+
+    pub(super) fn methods(&self) -> Vec<MethodCount> {
+        let count = |(method, &(name, is_unary)): (&Method, &(&'static str, bool))| MethodCount {
+            method: name,
+            started: method.started.load(Ordering::Relaxed),
+            handled: CODES
+                .iter()
+                .zip(&method.handled)
+                .map(|(code, count)| (*code, count.load(Ordering::Relaxed)))
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+            seconds: is_unary.then(|| method.seconds.buckets()),
+        };
+        self.methods.iter().zip(&METHODS).map(count).collect()
+    }
+
+    pub(super) fn routes(&self) -> Vec<(Route, u64)> {
+        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        routes
+            .iter()
+            .map(|((route, status), count)| ((Arc::clone(route), *status), *count))
+            .collect()
+    }
+}
+
+/// Whether a request has come to the services and routes; travels as its extension.
+#[derive(Clone, Debug, Default)]
+struct Came(Arc<AtomicBool>);
+
+/// A request that has not been answered yet.
+#[derive(Debug)]
+pub(in crate::server) struct Expected {
+    calls: Arc<Calls>,
+    method: usize,
+    came: Came,
+}
+
+impl Expected {
+    /// Counts the answer, unless the request came where it is counted.
+    pub(in crate::server) fn answered<B>(self, answer: &http::Response<B>) {
+        if self.came.0.load(Ordering::Relaxed) {
+            return;
+        }
+        match code_of(answer.headers()) {
+            Some(code) => UnderWay::begin(&self.calls, self.method).end(code),
+            None => self.calls.answered(None, answer.status().as_u16()),
+        }
+    }
+}
+
+/// Counts what reaches the services and routes; a layer around all of them.
+pub(in crate::server) async fn count(
+    State(calls): State<Arc<Calls>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if let Some(came) = request.extensions().get::<Came>() {
+        came.0.store(true, Ordering::Relaxed);
+    }
+    if !is_grpc(request.headers()) {
+        let route = request.extensions().get::<MatchedPath>().cloned();
+        let response = next.run(request).await;
+        // The gRPC services' answer to what is no gRPC: the client gets a 404.
+        let is_astray = code_of(response.headers()).is_some();
+        let status = if is_astray { 404 } else { response.status().as_u16() };
+        let route = route.as_ref().map(MatchedPath::as_str).filter(|_| !is_astray);
+        calls.answered(route, status);
+        return response;
+    }
+    let call = UnderWay::begin(&calls, method_of(request.uri().path()));
+    let response = next.run(request).await;
+    match code_of(response.headers()) {
+        Some(code) => {
+            call.end(code);
+            response
+        }
+        None => response.map(|inner| Body::new(Counted { inner, call: Some(call) })),
+    }
+}
+
+/// gRPC and gRPC-Web.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+    value.is_some_and(|value| {
+        value.get(..16).is_some_and(|begin| begin.eq_ignore_ascii_case(b"application/grpc"))
+    })
+}
+
+fn method_of(path: &str) -> usize {
+    let known = METHODS[..UNKNOWN].iter().position(|(name, _)| *name == path);
+    known.unwrap_or_else(|| {
+        let service = |path: &'_ str| path.rsplit_once('/').map(|(service, _)| service.len());
+        let asked = service(path).map(|len| &path[..len]);
+        let is_ours = |name: &str| service(name).map(|len| &name[..len]) == asked;
+        if METHODS[..UNKNOWN].iter().any(|(name, _)| is_ours(name)) { UNKNOWN } else { OTHER }
+    })
+}
+
+fn code_of(headers: &HeaderMap) -> Option<Code> {
+    headers.get(Status::GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
+}
+
+/// A call that is being handled. Dropped before it has ended, it was cut or given up.
+#[derive(Debug)]
+struct UnderWay {
+    calls: Arc<Calls>,
+    method: usize,
+    began: Instant,
+    code: Code,
+}
+
+impl UnderWay {
+    fn begin(calls: &Arc<Calls>, method: usize) -> Self {
+        calls.methods[method].started.fetch_add(1, Ordering::Relaxed);
+        let calls = Arc::clone(calls);
+        UnderWay { calls, method, began: Instant::now(), code: Code::Cancelled }
+    }
+
+    fn end(mut self, code: Code) {
+        self.code = code;
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let method = &self.calls.methods[self.method];
+        if let Some(count) = method.handled.get(self.code as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        if METHODS[self.method].1 {
+            method.seconds.observe(self.began.elapsed());
+        }
+    }
+}
+
+/// An answer whose end tells the code.
+struct Counted {
+    inner: Body,
+    /// Absent once it has ended.
+    call: Option<UnderWay>,
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(code) = frame.trailers_ref().and_then(code_of)
+            && let Some(call) = self.call.take()
+        {
+            call.end(code);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prost::Message;
+    use prost_types::FileDescriptorSet;
+
+    use super::*;
+
+    #[test]
+    fn every_method_of_every_service_is_told_apart() {
+        let mut declared = BTreeSet::new();
+        for descriptors in [
+            crate::wire::DESCRIPTORS,
+            tonic_health::pb::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+        ] {
+            for file in FileDescriptorSet::decode(descriptors).unwrap().file {
+                for service in &file.service {
+                    for method in &service.method {
+                        let path =
+                            format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                        let is_unary = !method.client_streaming() && !method.server_streaming();
+                        declared.insert((path, is_unary));
+                    }
+                }
+            }
+        }
+        let known: BTreeSet<_> =
+            METHODS[..UNKNOWN].iter().map(|(name, unary)| (name.to_string(), *unary)).collect();
+        assert_eq!(known, declared);
+    }
+
+    #[test]
+    fn every_code_has_its_name() {
+        for (number, name) in CODES.iter().enumerate() {
+            let code = Code::from(number as i32);
+            assert_eq!(code as usize, number);
+            let plain = name.replace('_', "").to_lowercase();
+            assert_eq!(format!("{code:?}").to_lowercase(), plain);
+        }
+    }
+
+    #[test]
+    fn what_is_not_ours_is_one_method_and_one_route() {
+        let calls = Arc::new(Calls::default());
+        for n in 0..2_000u16 {
+            assert_eq!(method_of(&format!("/a.B{n}/C")), OTHER);
+            assert_eq!(method_of(&format!("/feed.v1.FeedService/No{n}")), UNKNOWN);
+            calls.answered(None, 404);
+            calls.answered(Some(&format!("/declared/{n}")), 200);
+        }
+        assert!(calls.routes().len() <= MAX_ROUTES + 1);
+        assert_eq!(calls.routes().iter().map(|(_, count)| count).sum::<u64>(), 4_000);
+    }
+
+    #[test]
+    fn a_call_that_is_dropped_was_cancelled() {
+        let calls = Arc::new(Calls::default());
+        drop(UnderWay::begin(&calls, 0));
+        UnderWay::begin(&calls, 0).end(Code::NotFound);
+        let watch = &calls.methods()[0];
+        assert_eq!(
+            (watch.started, &watch.handled[..]),
+            (2, &[("CANCELLED", 1), ("NOT_FOUND", 1)][..])
+        );
+    }
+}

@@ -1,0 +1,331 @@
+//! The figures as Prometheus reads them: OpenMetrics text.
+//!
+//! `docs/metrics.md` has every name; a test holds it against what is written here.
+
+use std::fmt;
+use std::time::UNIX_EPOCH;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::histogram::Buckets;
+use super::snapshot::Snapshot;
+use crate::eventlog::Counters;
+
+/// Of what [`text`] answers.
+pub(in crate::server) const CONTENT_TYPE: &str =
+    "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Commits below 2^5 us are one bucket; nothing durable is that fast.
+const FIRST_LATENCY_BUCKET: usize = 5;
+
+/// Everything.
+pub(in crate::server) fn text(snapshot: Snapshot) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(snapshot));
+    let mut text = String::with_capacity(16 << 10);
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+/// A label and its value.
+type Label<'a> = (&'static str, &'a str);
+
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    fn gauge<V: EncodeGaugeValue>(&mut self, name: &str, help: &str, value: V) -> fmt::Result {
+        self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    fn gauge_of(&mut self, name: &str, unit: Unit, help: &str, value: f64) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, Some(&unit), MetricType::Gauge)?;
+        metric.encode_gauge(&value)
+    }
+
+    /// A gauge that one label tells apart.
+    fn gauges<'v>(
+        &mut self,
+        name: &str,
+        unit: Option<Unit>,
+        help: &str,
+        label: &'static str,
+        values: impl IntoIterator<Item = (&'v str, u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+        for (text, value) in values {
+            metric.encode_family(&[(label, text)])?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
+    }
+
+    fn counters<'v, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = ([Label<'v>; N], u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in values {
+            let mut sample = metric.encode_family(&labels)?;
+            sample.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    /// Histograms of seconds that one label tells apart; none without anything counted.
+    fn histograms<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: impl IntoIterator<Item = (&'v str, &'v Buckets)>,
+    ) -> fmt::Result {
+        let seconds = Unit::Seconds;
+        let mut metric =
+            self.0.encode_descriptor(name, help, Some(&seconds), MetricType::Histogram)?;
+        for (text, buckets) in values.into_iter().filter(|(_, buckets)| buckets.count() > 0) {
+            let (sum, count) = (buckets.seconds, buckets.count());
+            let labels = [(label, text)];
+            let mut sample = metric.encode_family(&labels)?;
+            sample.encode_histogram::<NoLabelSet>(sum, count, &buckets.buckets, None)?;
+        }
+        Ok(())
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, buckets: &Buckets) -> fmt::Result {
+        let (sum, count) = (buckets.seconds, buckets.count());
+        let seconds = Unit::Seconds;
+        let mut metric =
+            self.0.encode_descriptor(name, help, Some(&seconds), MetricType::Histogram)?;
+        metric.encode_histogram::<NoLabelSet>(sum, count, &buckets.buckets, None)
+    }
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page(encoder);
+        self.build(&mut page)?;
+        self.log(&mut page)?;
+        self.store(&mut page)?;
+        self.open(&mut page)?;
+        self.calls(&mut page)?;
+        self.process(&mut page)
+    }
+}
+
+impl Snapshot {
+    fn build(&self, page: &mut Page<'_>) -> fmt::Result {
+        let help = "What runs here";
+        let labels = [("version", self.version.as_str()), ("instance_id", self.instance.as_str())];
+        let mut metric =
+            page.0.encode_descriptor("tailmark_build", help, None, MetricType::Info)?;
+        metric.encode_info(&labels)?;
+        let uptime = self.uptime.as_secs_f64();
+        page.gauge_of("tailmark_uptime", Unit::Seconds, "Since the server started", uptime)
+    }
+
+    fn log(&self, page: &mut Page<'_>) -> fmt::Result {
+        let counters = &self.log.counters;
+        page.counter("tailmark_events_appended", "Events stored", counters.events_appended)?;
+        page.counter(
+            "tailmark_appended_bytes",
+            "Bytes of stored events, as encoded",
+            counters.bytes_appended,
+        )?;
+        page.counter(
+            "tailmark_events_duplicate",
+            "Repeats that were answered with their original",
+            counters.duplicates,
+        )?;
+        page.counter("tailmark_commits", "Durable commits of events", counters.commits)?;
+        page.counter(
+            "tailmark_commits_failed",
+            "Commits that the store refused or failed",
+            counters.commits_failed,
+        )?;
+        page.histogram(
+            "tailmark_commit",
+            "Time of a commit in the store, fdatasync included",
+            &commit_buckets(counters),
+        )?;
+        page.counters(
+            "tailmark_reads",
+            "Chunks read, by where they were found",
+            [
+                ([("source", "memory")], counters.reads_recent),
+                ([("source", "disk")], counters.reads_stored),
+            ],
+        )?;
+        let waiting = self.log.reads_waiting;
+        page.gauge("tailmark_reads_waiting", "Reads that wait for a reader thread", waiting)?;
+        page.gauge(
+            "tailmark_readers",
+            "Readers open, those of watches included",
+            self.log.readers,
+        )?;
+        page.gauge_of(
+            "tailmark_in_flight",
+            Unit::Bytes,
+            "Bytes of events that wait for the writer",
+            self.log.in_flight_bytes as f64,
+        )?;
+        page.gauge("tailmark_producers", "Producers that the log knows", self.log.producers)?;
+        page.gauge("tailmark_head_seq", "Last durable event", self.head.get())?;
+        page.gauge("tailmark_oldest_seq", "First readable event", self.oldest.get())?;
+        page.gauge("tailmark_readable_events", "Events that can be read", self.readable())?;
+        page.gauge(
+            "tailmark_appends_stopped",
+            "1 when a failed write has stopped appends for good",
+            u64::from(self.log.is_stopped),
+        )
+    }
+
+    fn store(&self, page: &mut Page<'_>) -> fmt::Result {
+        let store = &self.log.store;
+        let bytes = [("journal", store.journal_bytes), ("segments", store.segment_bytes())];
+        page.gauges("tailmark_disk", Some(Unit::Bytes), "Bytes taken on disk", "part", bytes)?;
+        page.gauge("tailmark_segments", "Sealed segments", store.segments)?;
+        page.gauge(
+            "tailmark_segments_open",
+            "Sealed segments open for reading",
+            store.open_segments,
+        )?;
+        page.gauge("tailmark_segment_leases", "Readers that hold a segment", store.leases)?;
+        page.gauge(
+            "tailmark_unsealed_slots",
+            "Journal slots that hold unsealed events",
+            store.unsealed_slots,
+        )?;
+        page.gauge(
+            "tailmark_sealing",
+            "1 while a segment is being built",
+            u64::from(store.is_sealing),
+        )?;
+        page.gauges(
+            "tailmark_trouble",
+            None,
+            "1 when something does not work; the log says what",
+            "part",
+            [
+                ("store", u64::from(store.trouble.is_some())),
+                ("log", u64::from(self.log.trouble.is_some())),
+            ],
+        )
+    }
+
+    fn open(&self, page: &mut Page<'_>) -> fmt::Result {
+        page.gauge("tailmark_connections", "Connections open", self.connections)?;
+        page.gauge("tailmark_watches", "Watches open", self.watches)?;
+        page.gauge("tailmark_uploads", "Uploads under way", self.uploads)?;
+        page.gauge(
+            "tailmark_watch_lag_events",
+            "Events that the slowest watch has not looked at yet",
+            self.lag,
+        )?;
+        let streams = &self.streams;
+        let open = streams.iter().map(|stream| (stream.kind, stream.open));
+        page.gauges("tailmark_streams", None, "Streams open, by kind", "stream", open)?;
+        let delivered = streams.iter().map(|stream| ([("stream", stream.kind)], stream.delivered));
+        page.counters("tailmark_events_delivered", "Events handed to clients", delivered)?;
+        let ended = streams.iter().flat_map(|stream| {
+            let labels = |reason| [("stream", stream.kind), ("reason", reason)];
+            stream.ended.iter().map(move |(reason, count)| (labels(*reason), *count))
+        });
+        page.counters("tailmark_streams_ended", "Streams that ended, and why", ended)?;
+        let seconds = streams.iter().map(|stream| (stream.kind, &stream.seconds));
+        page.histograms("tailmark_stream", "Life of a stream that has ended", "stream", seconds)
+    }
+
+    fn calls(&self, page: &mut Page<'_>) -> fmt::Result {
+        let methods = &self.methods;
+        let started = methods.iter().map(|count| ([("method", count.method)], count.started));
+        page.counters("tailmark_grpc_started", "gRPC calls begun", started)?;
+        let handled = methods.iter().flat_map(|count| {
+            let labels = |code| [("method", count.method), ("code", code)];
+            count.handled.iter().map(move |(code, count)| (labels(*code), *count))
+        });
+        page.counters("tailmark_grpc_handled", "gRPC calls ended, streams included", handled)?;
+        let seconds =
+            methods.iter().filter_map(|count| Some((count.method, count.seconds.as_ref()?)));
+        page.histograms(
+            "tailmark_grpc_handling",
+            "Time of a gRPC call with one answer",
+            "method",
+            seconds,
+        )?;
+        let statuses: Vec<String> =
+            self.routes.iter().map(|((_, status), _)| status.to_string()).collect();
+        let routes = self.routes.iter().zip(&statuses).map(|(((route, _), count), status)| {
+            ([("route", &**route), ("code", status.as_str())], *count)
+        });
+        page.counters("tailmark_http_requests", "Plain HTTP requests answered", routes)
+    }
+
+    /// Under the names that every Prometheus client gives them.
+    fn process(&self, page: &mut Page<'_>) -> fmt::Result {
+        let own = &self.own;
+        let seconds = Unit::Seconds;
+        let help = "Processor time of this process";
+        let mut cpu =
+            page.0.encode_descriptor("process_cpu", help, Some(&seconds), MetricType::Counter)?;
+        cpu.encode_counter::<NoLabelSet, _, f64>(&own.cpu.as_secs_f64(), None)?;
+        if let Some(bytes) = own.resident_bytes {
+            let help = "Memory of this process in RAM";
+            page.gauge_of("process_resident_memory", Unit::Bytes, help, bytes as f64)?;
+        }
+        if let Some(files) = own.open_files {
+            page.gauge("process_open_fds", "Open files and sockets", files)?;
+        }
+        if let Some(files) = own.max_files {
+            page.gauge("process_max_fds", "Files and sockets that may be open", files)?;
+        }
+        let started = std::time::SystemTime::now().checked_sub(self.uptime);
+        let started = started.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        if let Some(started) = started {
+            let help = "When the server started, since 1970";
+            page.gauge_of("process_start_time", Unit::Seconds, help, started.as_secs_f64())?;
+        }
+        Ok(())
+    }
+}
+
+/// The log counts in powers of two of a microsecond.
+fn commit_buckets(counters: &Counters) -> Buckets {
+    let mut buckets: Vec<(f64, u64)> = Vec::new();
+    let mut fast = 0;
+    let last = counters.commit_latency.len() - 1;
+    for (n, &count) in counters.commit_latency.iter().enumerate() {
+        if n < FIRST_LATENCY_BUCKET {
+            fast += count;
+            continue;
+        }
+        let bound = if n == last { f64::INFINITY } else { (1u64 << n) as f64 / 1e6 };
+        buckets.push((bound, count + std::mem::take(&mut fast)));
+    }
+    Buckets { buckets, seconds: counters.commit_micros as f64 / 1e6 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_commit_is_lost_between_the_buckets() {
+        let commit_latency = std::array::from_fn(|n| n as u64 + 1);
+        let counters = Counters { commit_latency, commit_micros: 2_500_000, ..Counters::default() };
+        let buckets = commit_buckets(&counters);
+        assert_eq!(buckets.count(), commit_latency.iter().sum::<u64>());
+        assert_eq!(buckets.buckets[0], (0.000_032, 1 + 2 + 3 + 4 + 5 + 6));
+        assert_eq!(buckets.buckets.last().map(|(bound, _)| *bound), Some(f64::INFINITY));
+        assert_eq!(buckets.seconds, 2.5);
+    }
+}

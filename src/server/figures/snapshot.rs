@@ -1,0 +1,80 @@
+//! Everything this daemon knows of itself at one moment.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::calls::MethodCount;
+use super::machine::{self, Core, Own};
+use super::streams::KindCount;
+use crate::eventlog::Status;
+use crate::record::{Seq, Timestamp};
+use crate::server::Shared;
+
+/// One look at all figures.
+#[derive(Debug)]
+pub(in crate::server) struct Snapshot {
+    /// By the clock that only goes forward.
+    pub(super) at: Instant,
+    pub(super) wall: Timestamp,
+    pub(super) uptime: std::time::Duration,
+    pub(super) instance: String,
+    pub(super) version: String,
+    pub(super) oldest: Seq,
+    pub(super) head: Seq,
+    pub(super) log: Status,
+    pub(super) connections: u64,
+    pub(super) watches: u64,
+    pub(super) uploads: u64,
+    pub(super) methods: Vec<MethodCount>,
+    /// Plain HTTP: route, status, how many.
+    pub(super) routes: Vec<((Arc<str>, u16), u64)>,
+    pub(super) streams: Vec<KindCount>,
+    /// Events that the slowest stream has not looked at yet.
+    pub(super) lag: u64,
+    pub(super) own: Own,
+    pub(super) cores: Vec<Core>,
+}
+
+impl Snapshot {
+    /// Looks. Off the workers: the operating system is asked through files. `None` when the runtime
+    /// is shutting down.
+    pub(in crate::server) async fn take(shared: &Arc<Shared>) -> Option<Snapshot> {
+        let shared = Arc::clone(shared);
+        tokio::task::spawn_blocking(move || Snapshot::look(&shared)).await.ok()
+    }
+
+    fn look(shared: &Shared) -> Snapshot {
+        // Before the head: who reads on meanwhile is not ahead of it.
+        let slowest = shared.figures.streams.slowest();
+        let bounds = shared.log.bounds();
+        let gauges = &shared.gauges;
+        Snapshot {
+            at: Instant::now(),
+            wall: Timestamp::now(),
+            uptime: shared.started.elapsed(),
+            instance: shared.options.instance.clone(),
+            version: shared.options.version.clone(),
+            oldest: bounds.oldest,
+            head: bounds.head,
+            log: shared.log.status(),
+            connections: gauges.connections() as u64,
+            watches: gauges.watches() as u64,
+            uploads: gauges.uploads() as u64,
+            methods: shared.figures.calls.methods(),
+            routes: shared.figures.calls.routes(),
+            streams: shared.figures.streams.counts(),
+            lag: slowest.map_or(0, |next| next.distance_to(bounds.next())),
+            own: machine::own(),
+            cores: machine::cores(),
+        }
+    }
+
+    /// Events that can be read.
+    pub(super) fn readable(&self) -> u64 {
+        self.oldest.distance_to(self.head.next())
+    }
+
+    pub(super) fn delivered(&self) -> u64 {
+        self.streams.iter().map(|stream| stream.delivered).sum()
+    }
+}

@@ -1,0 +1,219 @@
+//! Streams: what is open, what they deliver, how far behind they are, how they end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tonic::Code;
+
+use super::histogram::{Buckets, Histogram};
+use crate::record::Seq;
+use crate::server::trace;
+
+/// From a tenth of a second to a day, in microseconds.
+const BOUNDS: [u64; 9] = [
+    100_000,
+    1_000_000,
+    10_000_000,
+    60_000_000,
+    300_000_000,
+    1_800_000_000,
+    7_200_000_000,
+    28_800_000_000,
+    86_400_000_000,
+];
+
+/// Why a stream ended, where nothing but its status tells.
+pub(in crate::server) fn ended_with(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "done",
+        Code::Cancelled => "client gone",
+        Code::DeadlineExceeded => "deadline",
+        Code::Unavailable => "stopping",
+        Code::Internal | Code::Unknown | Code::DataLoss => "failed",
+        _ => "refused",
+    }
+}
+
+/// Why a stream ended that did not say why.
+const DROPPED: &str = "client gone";
+
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    kinds: Mutex<BTreeMap<&'static str, Arc<Kind>>>,
+    positions: Mutex<Positions>,
+}
+
+/// The next seq of each stream that reads the log.
+#[derive(Debug, Default)]
+struct Positions {
+    last_id: u64,
+    open: HashMap<u64, Arc<AtomicU64>>,
+}
+
+#[derive(Debug)]
+struct Kind {
+    open: AtomicU64,
+    delivered: AtomicU64,
+    seconds: Histogram,
+    ended: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+/// What one kind of stream has counted.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct KindCount {
+    pub(super) kind: &'static str,
+    pub(super) open: u64,
+    pub(super) delivered: u64,
+    pub(super) seconds: Buckets,
+    pub(super) ended: Vec<(&'static str, u64)>,
+}
+
+/// A stream that is open. Dropped, it has ended.
+#[derive(Debug)]
+pub(in crate::server) struct OpenStream {
+    streams: Arc<Streams>,
+    kind: Arc<Kind>,
+    began: Instant,
+    delivered: u64,
+    position: Option<(u64, Arc<AtomicU64>)>,
+    reason: &'static str,
+    span: tracing::Span,
+}
+
+impl OpenStream {
+    /// How far it is: all events delivered so far, and the next seq that it looks at. Once a chunk,
+    /// not once an event. From the first time on it has a place, and so a lag.
+    pub(in crate::server) fn reached(&mut self, delivered: u64, next: Seq) {
+        let more = delivered.saturating_sub(self.delivered);
+        if more > 0 {
+            self.delivered = delivered;
+            self.kind.delivered.fetch_add(more, Ordering::Relaxed);
+        }
+        match &self.position {
+            Some((_, position)) => position.store(next.get(), Ordering::Relaxed),
+            None => self.position = Some(lock(&self.streams.positions).add(next)),
+        }
+    }
+
+    /// Why it ends, in one of a few words of this program.
+    pub(in crate::server) fn ends(&mut self, reason: &'static str) {
+        self.reason = reason;
+    }
+
+    /// Why it ends, as far as is known.
+    pub(in crate::server) fn reason(&self) -> &'static str {
+        self.reason
+    }
+
+    /// How long it has been open.
+    pub(in crate::server) fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        if let Some((id, _)) = &self.position {
+            lock(&self.streams.positions).open.remove(id);
+        }
+        self.kind.seconds.observe(self.age());
+        *lock(&self.kind.ended).entry(self.reason).or_default() += 1;
+        self.kind.open.fetch_sub(1, Ordering::Relaxed);
+        trace::finish(&self.span, self.delivered, self.reason);
+    }
+}
+
+impl Positions {
+    fn add(&mut self, next: Seq) -> (u64, Arc<AtomicU64>) {
+        let position = Arc::new(AtomicU64::new(next.get()));
+        self.last_id += 1;
+        self.open.insert(self.last_id, Arc::clone(&position));
+        (self.last_id, position)
+    }
+}
+
+impl Streams {
+    pub(super) fn open(
+        streams: &Arc<Streams>,
+        kind: &'static str,
+        next: Option<Seq>,
+        span: tracing::Span,
+    ) -> OpenStream {
+        let kind =
+            Arc::clone(lock(&streams.kinds).entry(kind).or_insert_with(|| Arc::new(Kind::new())));
+        kind.open.fetch_add(1, Ordering::Relaxed);
+        let position = next.map(|next| lock(&streams.positions).add(next));
+        OpenStream {
+            streams: Arc::clone(streams),
+            kind,
+            began: Instant::now(),
+            delivered: 0,
+            position,
+            reason: DROPPED,
+            span,
+        }
+    }
+
+    pub(super) fn counts(&self) -> Vec<KindCount> {
+        let kinds = lock(&self.kinds);
+        let count = |(name, kind): (&&'static str, &Arc<Kind>)| KindCount {
+            kind: name,
+            open: kind.open.load(Ordering::Relaxed),
+            delivered: kind.delivered.load(Ordering::Relaxed),
+            seconds: kind.seconds.buckets(),
+            ended: lock(&kind.ended).iter().map(|(reason, count)| (*reason, *count)).collect(),
+        };
+        kinds.iter().map(count).collect()
+    }
+
+    /// The next seq of the one that is farthest behind.
+    pub(super) fn slowest(&self) -> Option<Seq> {
+        let positions = lock(&self.positions);
+        positions.open.values().map(|position| position.load(Ordering::Relaxed)).min().map(Seq::new)
+    }
+}
+
+impl Kind {
+    fn new() -> Self {
+        Kind {
+            open: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
+            seconds: Histogram::new(&BOUNDS),
+            ended: Mutex::default(),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Counts have no invariant that a panic could break.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_counted_while_it_is_open_and_when_it_ends() {
+        let streams = Arc::new(Streams::default());
+        let span = tracing::Span::none();
+        let mut fast = Streams::open(&streams, "watch", Some(Seq::new(5)), span.clone());
+        let slow = Streams::open(&streams, "watch", Some(Seq::new(3)), span.clone());
+        let unplaced = Streams::open(&streams, "upload", None, span);
+        fast.reached(4, Seq::new(9));
+        fast.reached(6, Seq::new(11));
+        assert_eq!(streams.slowest(), Some(Seq::new(3)));
+        drop(slow);
+        assert_eq!(streams.slowest(), Some(Seq::new(11)));
+        fast.ends("limit");
+        drop((fast, unplaced));
+        assert_eq!(streams.slowest(), None);
+        let counts = streams.counts();
+        assert_eq!((counts[0].kind, counts[0].open, counts[0].delivered), ("upload", 0, 0));
+        assert_eq!((counts[1].kind, counts[1].open, counts[1].delivered), ("watch", 0, 6));
+        assert_eq!(counts[1].ended, [("client gone", 1), ("limit", 1)]);
+        assert_eq!(counts[1].seconds.count(), 2);
+    }
+}

@@ -1,0 +1,53 @@
+//! Spans in the traces of others: the parent that a client names (W3C `traceparent`), and what is
+//! known only at the end. Does nothing without the feature `otlp`.
+
+/// Lets `span` go on the trace that the request belongs to, if it names one.
+#[cfg(not(feature = "otlp"))]
+pub(super) fn adopt(_span: &tracing::Span, _metadata: &tonic::metadata::MetadataMap) {}
+
+/// Tells what became of a stream.
+#[cfg(not(feature = "otlp"))]
+pub(super) fn finish(_span: &tracing::Span, _events: u64, _reason: &'static str) {}
+
+#[cfg(feature = "otlp")]
+pub(super) use with_otlp::{adopt, finish};
+
+#[cfg(feature = "otlp")]
+mod with_otlp {
+    use opentelemetry::propagation::{Extractor, TextMapPropagator};
+    use opentelemetry_sdk::propagation::TraceContextPropagator;
+    use tonic::metadata::{KeyRef, MetadataMap};
+    use tracing::Span;
+    use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+    struct Metadata<'a>(&'a MetadataMap);
+
+    impl Extractor for Metadata<'_> {
+        fn get(&self, key: &str) -> Option<&str> {
+            self.0.get(key).and_then(|value| value.to_str().ok())
+        }
+
+        fn keys(&self) -> Vec<&str> {
+            let name = |key| match key {
+                KeyRef::Ascii(key) => Some(key.as_str()),
+                KeyRef::Binary(_) => None,
+            };
+            self.0.keys().filter_map(name).collect()
+        }
+    }
+
+    /// Lets `span` go on the trace that the request belongs to, if it names one.
+    pub(in crate::server) fn adopt(span: &Span, metadata: &MetadataMap) {
+        if metadata.contains_key("traceparent") {
+            let context = TraceContextPropagator::new().extract(&Metadata(metadata));
+            // Fails where nobody collects traces.
+            let _ = span.set_parent(context);
+        }
+    }
+
+    /// Tells what became of a stream.
+    pub(in crate::server) fn finish(span: &Span, events: u64, reason: &'static str) {
+        span.set_attribute("events", i64::try_from(events).unwrap_or(i64::MAX));
+        span.set_attribute("reason", reason);
+    }
+}
