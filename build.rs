@@ -77,7 +77,8 @@ fn feed_service() -> manual::Service {
         .method(
             method("watch_batches", "WatchBatches", "WatchRequest", "EventBatch")
                 .server_streaming()
-                .codec_path("crate::server::codec::Streamed")
+                .output_type("crate::server::codec::Encoded")
+                .codec_path("crate::server::codec::Watch")
                 .build(),
         )
         .method(

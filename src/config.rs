@@ -176,6 +176,8 @@ section!(
         connections: u64 = 4_096,
         /// Bytes of one upload that may wait to become durable.
         stream_in_flight_bytes: u64 as "units::size" = 8 << 20,
+        /// Bytes of chunks kept for watches whose clients do not take more.
+        parked_bytes: u64 as "units::size" = 64 << 20,
         /// For a call that is no stream, when its client set none.
         unary_deadline: Duration as "units::duration" = Duration::from_secs(30),
     }
@@ -408,6 +410,7 @@ impl Limits {
         let in_flight = self.stream_in_flight_bytes;
         bytes("limits.stream_in_flight_bytes", in_flight, 1, GIB)?;
         at_least("limits.stream_in_flight_bytes", in_flight, event, EVENT_BYTES)?;
+        bytes("limits.parked_bytes", self.parked_bytes, 0, GIB)?;
         time("limits.unary_deadline", self.unary_deadline, 1, 3_600)
     }
 }

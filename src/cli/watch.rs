@@ -11,9 +11,8 @@ use futures_core::Stream;
 use super::moment::{parse_cursor, parse_start};
 use super::output::{Output, printable, write_printable};
 use super::signals::Stop;
-use super::state::StateFile;
-use super::{Exit, Failure};
-use crate::client::{Client, Error, Item, Kind, Received, Start, Watch, WatchOptions};
+use super::{Exit, Failure, state};
+use crate::client::{Client, Error, FileStore, Item, Kind, Received, Start, Watch, WatchOptions};
 use crate::record::{Content, Cursor, Event, Limits, Marker, MarkerKind, Seq, json};
 use crate::topic::Pattern;
 
@@ -77,7 +76,7 @@ fn parse_pattern(text: &str) -> Result<String, String> {
 
 pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
     let mut state = match &args.state {
-        Some(path) => Some(StateFile::open(path, &args.patterns)?),
+        Some(path) => Some(state::open(path, &args.patterns)?),
         None => None,
     };
     let typed = typed(&args, state.as_ref());
@@ -107,8 +106,8 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
 }
 
 /// The first event that was asked for by its number.
-fn typed(args: &Args, state: Option<&StateFile>) -> Option<Seq> {
-    if state.is_some_and(|state| state.saved().is_some()) {
+fn typed(args: &Args, state: Option<&FileStore>) -> Option<Seq> {
+    if state.is_some_and(|state| state.cursor().is_some()) {
         return None;
     }
     match (args.from, args.after.as_deref().map(Cursor::parse)) {
@@ -155,7 +154,7 @@ pub(super) async fn meet(client: &Client) -> Result<(), Failure> {
     }
 }
 
-fn options(args: &Args, state: Option<&StateFile>) -> WatchOptions {
+fn options(args: &Args, state: Option<&FileStore>) -> WatchOptions {
     use crate::client::OnLost as Lost;
     let mut options = WatchOptions {
         patterns: args.patterns.clone(),
@@ -174,8 +173,8 @@ fn options(args: &Args, state: Option<&StateFile>) -> WatchOptions {
         },
         ..WatchOptions::default()
     };
-    if let Some(saved) = state.and_then(StateFile::saved) {
-        options.after_cursor = Some(saved.cursor.clone());
+    if let Some(cursor) = state.and_then(FileStore::cursor) {
+        options.after_cursor = Some(cursor.to_owned());
     }
     options
 }
@@ -191,7 +190,7 @@ enum Turn {
 async fn follow(
     watch: &mut Watch,
     printer: &mut Printer,
-    mut state: Option<&mut StateFile>,
+    mut state: Option<&mut FileStore>,
     stop: &mut Stop,
     typed: Option<Seq>,
 ) -> Result<(), Failure> {
@@ -237,7 +236,7 @@ async fn follow(
 fn settle(
     watch: &Watch,
     printer: &mut Printer,
-    state: Option<&mut StateFile>,
+    state: Option<&mut FileStore>,
 ) -> Result<(), Failure> {
     printer.output.flush()?;
     if let (Some(state), Some(cursor)) = (state, watch.cursor()) {

@@ -38,6 +38,8 @@ pub enum Kind {
     Protocol,
     /// The server failed.
     Internal,
+    /// The place where a watch keeps its cursor failed.
+    CursorStore,
 }
 
 /// Why a call failed. Opaque: ask it.
@@ -121,8 +123,11 @@ impl Error {
         }))
     }
 
-    pub(super) fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Error {
-        self.0.source = Some(Box::new(source));
+    pub(super) fn with_source(
+        mut self,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Error {
+        self.0.source = Some(source.into());
         self
     }
 
@@ -286,6 +291,7 @@ fn describe(kind: Kind) -> &'static str {
         Kind::Denied => "not allowed",
         Kind::Protocol => "the answer breaks the protocol",
         Kind::Internal => "the server failed",
+        Kind::CursorStore => "the cursor store failed",
     }
 }
 

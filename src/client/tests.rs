@@ -83,8 +83,76 @@ impl ServerStreamingService<pb::WatchRequest> for Script {
     }
 }
 
+/// The same script in batches: events that follow each other share a message.
 #[derive(Clone)]
-struct Fake(Script);
+struct Batched(Script);
+
+type Batches = Pin<Box<dyn Stream<Item = Result<pb::EventBatch, Status>> + Send>>;
+
+impl ServerStreamingService<pb::WatchRequest> for Batched {
+    type Response = pb::EventBatch;
+    type ResponseStream = Batches;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Batches>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<pb::WatchRequest>) -> Self::Future {
+        let single = self.0.call(request);
+        Box::pin(async move {
+            Ok(single.await?.map(|mut single| -> Batches {
+                let mut after = None;
+                Box::pin(poll_stream(move |cx| {
+                    if let Some(after) = after.take() {
+                        return Poll::Ready(Some(after));
+                    }
+                    let mut batch = pb::EventBatch::default();
+                    loop {
+                        match single.as_mut().poll_next(cx) {
+                            Poll::Ready(Some(Ok(event))) => match event.marker {
+                                None => batch.events.push(event),
+                                Some(marker) => {
+                                    let marker = Some(marker);
+                                    let marker = pb::EventBatch { events: Vec::new(), marker };
+                                    after = Some(Ok(marker));
+                                }
+                            },
+                            Poll::Ready(Some(Err(status))) => after = Some(Err(status)),
+                            Poll::Ready(None) if batch.events.is_empty() => {
+                                return Poll::Ready(None);
+                            }
+                            Poll::Pending if batch.events.is_empty() => return Poll::Pending,
+                            Poll::Ready(None) | Poll::Pending => {
+                                return Poll::Ready(Some(Ok(batch)));
+                            }
+                        }
+                        if after.is_some() {
+                            return Poll::Ready(match batch.events.is_empty() {
+                                true => after.take(),
+                                false => Some(Ok(batch)),
+                            });
+                        }
+                    }
+                }))
+            }))
+        })
+    }
+}
+
+fn poll_stream<T>(
+    poll: impl FnMut(&mut Context<'_>) -> Poll<Option<T>> + Unpin,
+) -> impl Stream<Item = T> {
+    struct PollStream<F>(F);
+    impl<T, F: FnMut(&mut Context<'_>) -> Poll<Option<T>> + Unpin> Stream for PollStream<F> {
+        type Item = T;
+
+        fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+            (self.0)(cx)
+        }
+    }
+    PollStream(poll)
+}
+
+/// With batches, or as a server of before.
+#[derive(Clone)]
+struct Fake(Script, bool);
 
 impl NamedService for Fake {
     const NAME: &'static str = "feed.v1.FeedService";
@@ -100,20 +168,28 @@ impl tower::Service<HttpRequest<Body>> for Fake {
     }
 
     fn call(&mut self, request: HttpRequest<Body>) -> Self::Future {
-        let script = self.0.clone();
+        let Fake(script, has_batches) = self.clone();
         Box::pin(async move {
+            if request.uri().path().ends_with("/WatchBatches") {
+                if !has_batches {
+                    return Ok(Status::unimplemented("no such method").into_http());
+                }
+                let codec = tonic_prost::ProstCodec::<pb::EventBatch, pb::WatchRequest>::default();
+                return Ok(Grpc::new(codec).server_streaming(Batched(script), request).await);
+            }
+            assert!(!has_batches, "asked for single events in vain");
             let codec = tonic_prost::ProstCodec::<pb::Event, pb::WatchRequest>::default();
             Ok(Grpc::new(codec).server_streaming(script, request).await)
         })
     }
 }
 
-async fn serve(attempts: &[&[Step]]) -> (Client, Script) {
+async fn serve(has_batches: bool, attempts: &[&[Step]]) -> (Client, Script) {
     let script = Script::default();
     *script.attempts.lock().unwrap() = attempts.iter().map(|steps| steps.to_vec()).collect();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = format!("http://{}", listener.local_addr().unwrap());
-    let server = tonic::transport::Server::builder().add_service(Fake(script.clone()));
+    let server = tonic::transport::Server::builder().add_service(Fake(script.clone(), has_batches));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     (Client::new(&addr).unwrap(), script)
 }
@@ -152,61 +228,73 @@ async fn interrupted(watch: &mut Watch) -> Kind {
 
 #[tokio::test]
 async fn a_failure_of_the_server_is_bridged() {
-    let (client, script) = serve(&[
-        &[Step::Event(1), Step::Event(2), Step::Fail(tonic::Code::Unavailable)],
-        &[Step::Marker(MarkerKind::Resumed, 2), Step::Event(3)],
-        &[Step::Event(4), Step::Hang],
-    ])
-    .await;
-    let mut watch = client.watch(WatchOptions { limit: 4, ..options() });
-    assert_eq!(watch.cursor(), None);
-    assert_eq!((seq(&mut watch).await, seq(&mut watch).await), (1, 2));
-    assert_eq!(watch.cursor(), Some("2"));
-    assert_eq!(interrupted(&mut watch).await, Kind::Unavailable);
-    assert_eq!(seq(&mut watch).await, 3);
-    // The second attempt ended in order, though nobody asked it to.
-    assert_eq!(interrupted(&mut watch).await, Kind::Unavailable);
-    assert_eq!(seq(&mut watch).await, 4);
-    let requests = script.requests.lock().unwrap();
-    let asked: Vec<_> = requests.iter().map(|r| (r.after_cursor.as_str(), r.limit)).collect();
-    assert_eq!(asked, [("", 4), ("2", 2), ("3", 1)]);
-    assert!(requests.iter().all(|r| r.markers));
-    assert!(requests[0].start.is_some() && requests[1].start.is_none());
+    for has_batches in [false, true] {
+        let (client, script) = serve(
+            has_batches,
+            &[
+                &[Step::Event(1), Step::Event(2), Step::Fail(tonic::Code::Unavailable)],
+                &[Step::Marker(MarkerKind::Resumed, 2), Step::Event(3)],
+                &[Step::Event(4), Step::Hang],
+            ],
+        )
+        .await;
+        let mut watch = client.watch(WatchOptions { limit: 4, ..options() });
+        assert_eq!(watch.cursor(), None);
+        assert_eq!((seq(&mut watch).await, seq(&mut watch).await), (1, 2));
+        assert_eq!(watch.cursor(), Some("2"));
+        assert_eq!(interrupted(&mut watch).await, Kind::Unavailable);
+        assert_eq!(seq(&mut watch).await, 3);
+        // The second attempt ended in order, though nobody asked it to.
+        assert_eq!(interrupted(&mut watch).await, Kind::Unavailable);
+        assert_eq!(seq(&mut watch).await, 4);
+        let requests = script.requests.lock().unwrap();
+        let asked: Vec<_> = requests.iter().map(|r| (r.after_cursor.as_str(), r.limit)).collect();
+        assert_eq!(asked, [("", 4), ("2", 2), ("3", 1)]);
+        assert!(requests.iter().all(|r| r.markers));
+        assert!(requests[0].start.is_some() && requests[1].start.is_none());
+    }
 }
 
 #[tokio::test]
 async fn a_hole_is_a_final_error() {
-    let (client, _) = serve(&[&[Step::Event(1), Step::Event(3)]]).await;
-    let mut watch = client.watch(options());
-    assert_eq!(seq(&mut watch).await, 1);
-    match next(&mut watch).await {
-        Some(Err(error)) => assert_eq!(error.kind(), Kind::Protocol),
-        other => panic!("{other:?}"),
+    for has_batches in [false, true] {
+        let (client, _) = serve(has_batches, &[&[Step::Event(1), Step::Event(3)]]).await;
+        let mut watch = client.watch(options());
+        assert_eq!(seq(&mut watch).await, 1);
+        match next(&mut watch).await {
+            Some(Err(error)) => assert_eq!(error.kind(), Kind::Protocol),
+            other => panic!("{other:?}"),
+        }
+        assert!(next(&mut watch).await.is_none());
+        assert_eq!(watch.cursor(), Some("1"));
     }
-    assert!(next(&mut watch).await.is_none());
-    assert_eq!(watch.cursor(), Some("1"));
 }
 
 #[tokio::test]
 async fn silence_is_found_out() {
-    let (client, script) = serve(&[
-        &[Step::Event(1), Step::Hang],
-        &[Step::Event(2), Step::Marker(MarkerKind::CaughtUp, 2), Step::Hang],
-    ])
-    .await;
-    let heartbeat = Duration::from_secs(1);
-    let mut watch = client.watch(WatchOptions { markers: true, heartbeat, ..options() });
-    assert_eq!(seq(&mut watch).await, 1);
-    // Only now, so that connecting does not race against a clock that jumps.
-    tokio::time::pause();
-    assert_eq!(interrupted(&mut watch).await, Kind::Timeout);
-    tokio::time::resume();
-    assert_eq!(seq(&mut watch).await, 2);
-    assert!(matches!(
-        next(&mut watch).await,
-        Some(Ok(Item::Marker(marker))) if marker.kind == MarkerKind::CaughtUp
-    ));
-    assert_eq!(script.requests.lock().unwrap().len(), 2);
+    for has_batches in [false, true] {
+        let (client, script) = serve(
+            has_batches,
+            &[
+                &[Step::Event(1), Step::Hang],
+                &[Step::Event(2), Step::Marker(MarkerKind::CaughtUp, 2), Step::Hang],
+            ],
+        )
+        .await;
+        let heartbeat = Duration::from_secs(1);
+        let mut watch = client.watch(WatchOptions { markers: true, heartbeat, ..options() });
+        assert_eq!(seq(&mut watch).await, 1);
+        // Only now, so that connecting does not race against a clock that jumps.
+        tokio::time::pause();
+        assert_eq!(interrupted(&mut watch).await, Kind::Timeout);
+        tokio::time::resume();
+        assert_eq!(seq(&mut watch).await, 2);
+        assert!(matches!(
+            next(&mut watch).await,
+            Some(Ok(Item::Marker(marker))) if marker.kind == MarkerKind::CaughtUp
+        ));
+        assert_eq!(script.requests.lock().unwrap().len(), 2);
+    }
 }
 
 #[tokio::test]

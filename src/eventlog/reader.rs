@@ -64,6 +64,12 @@ impl Reader {
         Ok(Delivery { chunk, is_recent })
     }
 
+    /// Whether the next read has nothing to wait for but events that are not there yet: what is
+    /// at the position is in memory, or beyond the head.
+    pub fn is_at_hand(&self) -> bool {
+        self.published.borrow().head < self.next || self.core.recent.has(self.next)
+    }
+
     /// Moves to another position, as after a gap was reported.
     pub fn jump(&mut self, to: Seq) {
         self.next = to.max(Seq::FIRST);

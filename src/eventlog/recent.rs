@@ -76,6 +76,11 @@ impl Recent {
         Ok(Some(Chunk { first: from, end, events, complete: true }))
     }
 
+    /// Whether an event is here.
+    pub fn has(&self, seq: Seq) -> bool {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner).find(seq).is_some()
+    }
+
     /// When an event was appended, if it is here.
     pub fn time_of(&self, seq: Seq) -> Option<Timestamp> {
         let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);

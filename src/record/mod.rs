@@ -4,6 +4,7 @@
 //! configuration.
 
 mod append;
+mod batch;
 mod bounds;
 mod cursor;
 mod event;
@@ -17,6 +18,7 @@ mod time;
 mod wire;
 
 pub use append::{AppendMessage, BatchMessage};
+pub use batch::{Part, Parts};
 pub use bounds::{Bounds, Generation, GenerationEntry, GenerationTable, LogId};
 pub use cursor::{Cursor, CursorFormatError, CursorMint, CursorPart};
 pub use event::{Content, Event, EventError, Events, Place, Stamp, write_entry};

@@ -14,9 +14,16 @@ use super::status;
 #[derive(Clone, Debug)]
 pub struct Encoded(pub Bytes);
 
+impl Encoded {
+    /// What it takes on the wire, at least.
+    pub(super) fn wire_bytes(&self) -> usize {
+        PREFIX_BYTES + self.0.len()
+    }
+}
+
 /// A stream waits until this much is ready before it hands a buffer to HTTP/2, unless nothing more
 /// is ready now.
-const YIELD_BYTES: usize = 64 << 10;
+pub(super) const YIELD_BYTES: usize = 64 << 10;
 /// First buffer of a stream; most watches are idle.
 const FIRST_BUFFER_BYTES: usize = 2 << 10;
 

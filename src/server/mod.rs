@@ -81,6 +81,8 @@ struct Shared {
     figures: Figures,
     /// Cancelled when the server begins to stop.
     stop: CancellationToken,
+    /// Chunks of watches that wait for their clients.
+    parking: watch::Parking,
     /// Who is in which room.
     presence: chat::Presence,
     /// Connections, uploads and what comes in on chats.
@@ -115,8 +117,10 @@ impl Server {
     /// # Errors
     /// When reflection cannot be built.
     pub fn new(log: EventLog, options: Options) -> Result<Server, ServeError> {
+        let parking = watch::Parking::new(options.parked_bytes);
         let shared = Arc::new(Shared {
             log,
+            parking,
             options,
             gauges: Gauges::default(),
             figures: Figures::default(),

@@ -20,6 +20,9 @@ pub struct Options {
     pub max_concurrent_streams: u32,
     /// Bytes of one upload that may wait to become durable. 8 MiB.
     pub stream_in_flight_bytes: usize,
+    /// Bytes of chunks kept for watches whose clients do not take more; beyond that the one that
+    /// has waited longest reads its chunk again. 64 MiB.
+    pub parked_bytes: usize,
     /// Time for a unary call whose client set none. 30 s.
     pub unary_deadline: Duration,
     /// Time between the order to stop and the cutting of what is still open. 10 s.
@@ -54,6 +57,7 @@ impl Default for Options {
             connections: 4_096,
             max_concurrent_streams: 1_100,
             stream_in_flight_bytes: 8 << 20,
+            parked_bytes: 64 << 20,
             unary_deadline: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(10),
             preface_timeout: Duration::from_secs(10),

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio_stream::Empty;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::append::{self, AppendStream};
@@ -39,7 +38,7 @@ impl FeedService for Feed {
     type WatchStream = WatchStream;
     type ChatStream = RoomStream<FeedDialect>;
     type AppendStream = AppendStream;
-    type WatchBatchesStream = Empty<Result<pb::EventBatch, Status>>;
+    type WatchBatchesStream = WatchStream;
 
     async fn watch(
         &self,
@@ -106,8 +105,8 @@ impl FeedService for Feed {
 
     async fn watch_batches(
         &self,
-        _: Request<pb::WatchRequest>,
-    ) -> Result<Response<Self::WatchBatchesStream>, Status> {
-        Err(status::unimplemented("WatchBatches"))
+        request: Request<pb::WatchRequest>,
+    ) -> Result<Response<WatchStream>, Status> {
+        watch::watch_batches(&self.0, request).await
     }
 }

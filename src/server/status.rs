@@ -213,12 +213,6 @@ pub(super) fn other_instance(asked: &str, ours: &str) -> Failure {
     Failure::new(Code::NotFound, "INSTANCE_NOT_FOUND", message).with("instance_id", ours)
 }
 
-/// A method that is declared but not served.
-pub(super) fn unimplemented(method: &str) -> Status {
-    let message = format!("{method} is not served by this version");
-    Failure::new(Code::Unimplemented, "UNIMPLEMENTED", message).with("method", method).into()
-}
-
 /// The client's or our own time is over.
 pub(super) fn deadline() -> Failure {
     Failure::new(Code::DeadlineExceeded, "DEADLINE", "the deadline has passed")

@@ -19,7 +19,8 @@ const DEFAULT_PAGE: usize = 100;
 const MAX_PAGE: usize = 1_000;
 
 /// What this server has beyond the seeds' calls.
-const CAPABILITIES: [&str; 6] = ["append", "dedup", "expected_head", "markers", "on_lost", "trim"];
+const CAPABILITIES: [&str; 7] =
+    ["append", "dedup", "expected_head", "markers", "on_lost", "trim", "watch_batches"];
 
 /// Stores one event.
 pub(super) async fn publish(

@@ -55,13 +55,14 @@ impl Daemon {
         let shutdown = CancellationToken::new();
         self.shutdown = shutdown.clone();
         let (port, before) = (&self.port, self.task.take());
-        self.task = Some(self.runtime.block_on(async {
+        let listener = self.runtime.block_on(async {
             if let Some(before) = before {
                 within("the end of the server before", before).await.unwrap().unwrap();
             }
-            let server = Server::new(log, Options::default()).unwrap();
-            tokio::spawn(server.run(vec![port.listen()], shutdown))
-        }));
+            port.listen()
+        });
+        let server = Server::new(log, Options::default()).unwrap();
+        self.task = Some(self.runtime.spawn(server.run(vec![listener], shutdown)));
     }
 
     fn command(&self, args: &[&str]) -> Command {

@@ -17,6 +17,7 @@ mod support {
 }
 
 mod append;
+mod batches;
 mod chat;
 mod cli;
 mod config;
@@ -35,6 +36,7 @@ mod seed;
 mod seed_client;
 mod shutdown;
 mod small_frames;
+mod stalled;
 mod tidy;
 mod upload;
 mod watch;

@@ -308,7 +308,9 @@ mod tests {
         let event = pb::Event { topic: "a".into(), ..pb::Event::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let expect = crate::client::Expect { topic: String::new(), seq: crate::record::Seq::FIRST };
-        let _ = runtime.block_on(gather.push_batch(&[event.clone()], Some(&expect))).unwrap();
+        let _ = runtime
+            .block_on(gather.push_batch(std::slice::from_ref(&event), Some(&expect)))
+            .unwrap();
         let mut waiting = VecDeque::new();
         gather.take(&mut waiting);
         let outgoing = Outgoing::batch(300, &waiting[0]);

@@ -4,6 +4,7 @@
 //! alone. Invariants: one attempt at a time; an item that was handed over is never handed over
 //! again; after an `Err` or the end nothing follows.
 
+mod incoming;
 mod request;
 mod step;
 
@@ -15,21 +16,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
-use prost::Message;
 use tokio::time::Sleep;
 use tonic::codec::Streaming;
-use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
 
-use super::raw::Raw;
 use super::{Backoff, Client, Error, Kind};
 use crate::record::{Event, EventError, Marker, Seq};
+use incoming::{Broken, Incoming, News, Opened, open};
 pub use request::{OnLost, Start, WatchOptions};
 use step::{Action, Input, Machine};
 
-/// An event as it came, decoded when looked at.
+/// An event as it came, decoded when looked at. Keeps the message in memory that it came in, which
+/// may hold 64 KiB of other events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
     bytes: Bytes,
@@ -79,14 +78,14 @@ pub enum Item {
     },
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Response<Streaming<Bytes>>, Error>> + Send>>;
+type Opening = Pin<Box<dyn Future<Output = Result<Opened, Error>> + Send>>;
 type Trailers = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 
 enum Phase {
     /// Nothing is under way.
     Idle,
     Opening(Opening),
-    Reading(Box<Streaming<Bytes>>),
+    Reading(Box<Incoming>),
     Ending(Trailers),
     Waiting(Pin<Box<Sleep>>),
     Done,
@@ -195,79 +194,53 @@ impl Watch {
         false
     }
 
-    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
+    fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<News, Broken>>> {
         match &mut self.phase {
-            Phase::Reading(stream) => Pin::new(&mut **stream).poll_next(cx),
+            Phase::Reading(incoming) => incoming.poll_next(cx, &mut self.heard),
             _ => Poll::Ready(None),
         }
     }
 
     fn poll_reading(&mut self, cx: &mut Context<'_>) -> Poll<(Action, Option<Item>)> {
-        let message = match self.poll_message(cx) {
+        let news = match self.poll_news(cx) {
             Poll::Pending => {
                 if self.is_silent(cx) {
                     return Poll::Ready((self.machine.step(Input::Silent), None));
                 }
                 return Poll::Pending;
             }
-            Poll::Ready(message) => message,
+            Poll::Ready(news) => news,
         };
-        self.heard = true;
-        Poll::Ready(match message {
-            Some(Ok(bytes)) => self.take(bytes),
-            Some(Err(status)) => {
+        Poll::Ready(match news {
+            Some(Ok(news)) => self.take(news),
+            Some(Err(Broken::Call(status))) => {
                 (self.machine.step(Input::Failed(Error::from_status(status))), None)
             }
+            Some(Err(Broken::Message(error))) => {
+                let what = "the server sent what is no event";
+                (Action::Fail(Error::new(Kind::Protocol, what).with_source(error)), None)
+            }
             None => {
-                if let Phase::Reading(stream) = std::mem::replace(&mut self.phase, Phase::Idle) {
-                    self.phase = Phase::Ending(Box::pin(trailing_cursor(stream)));
+                if let Phase::Reading(incoming) = std::mem::replace(&mut self.phase, Phase::Idle) {
+                    self.phase = Phase::Ending(Box::pin(trailing_cursor(incoming.stream)));
                 }
                 (Action::Read, None)
             }
         })
     }
 
-    fn take(&mut self, bytes: Bytes) -> (Action, Option<Item>) {
-        match News::read(&bytes) {
-            Ok(News::Event { seq, cursor }) => {
-                let text = std::str::from_utf8(&bytes[cursor.clone()]).unwrap_or_default();
-                let action = self.machine.step(Input::Event { seq, cursor: text });
-                (action, Some(Item::Event(Received { bytes, seq, cursor })))
+    fn take(&mut self, news: News) -> (Action, Option<Item>) {
+        match news {
+            News::Event(received) => {
+                let input = Input::Event { seq: received.seq, cursor: received.cursor() };
+                let action = self.machine.step(input);
+                (action, Some(Item::Event(received)))
             }
-            Ok(News::Marker(marker)) => {
+            News::Marker(marker) => {
                 let action = self.machine.step(Input::Marker(&marker));
                 (action, Some(Item::Marker(marker)))
             }
-            Err(error) => {
-                let what = "the server sent what is no event";
-                (Action::Fail(Error::new(Kind::Protocol, what).with_source(error)), None)
-            }
         }
-    }
-}
-
-/// One message, read as far as the watch needs it.
-enum News {
-    /// `cursor` is where it lies in the message.
-    Event {
-        seq: Seq,
-        cursor: Range<usize>,
-    },
-    Marker(Marker),
-}
-
-impl News {
-    fn read(bytes: &Bytes) -> Result<News, EventError> {
-        let place = Event::place_of(bytes)?;
-        if place.has_marker
-            && let Some(marker) = Marker::of_event(bytes)?
-        {
-            return Ok(News::Marker(marker));
-        }
-        // The text borrows from the message, or is empty and lies anywhere.
-        let start = (place.cursor.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize);
-        let start = if place.cursor.is_empty() { 0 } else { start };
-        Ok(News::Event { seq: place.seq, cursor: start..start + place.cursor.len() })
     }
 }
 
@@ -287,13 +260,13 @@ impl Stream for Watch {
                 Phase::Opening(opening) => match opening.as_mut().poll(cx) {
                     Poll::Pending if this.is_silent(cx) => (this.machine.step(Input::Silent), None),
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(response)) => {
-                        let cursor = ascii(response.metadata(), "feed-cursor");
-                        let head = ascii(response.metadata(), "feed-head")
+                    Poll::Ready(Ok(opened)) => {
+                        let cursor = ascii(&opened.headers, "feed-cursor");
+                        let head = ascii(&opened.headers, "feed-head")
                             .and_then(|text| text.parse().ok().map(Seq::new));
-                        let opened = Input::Opened { cursor: cursor.as_deref(), head };
-                        let action = this.machine.step(opened);
-                        this.phase = Phase::Reading(Box::new(response.into_inner()));
+                        let input = Input::Opened { cursor: cursor.as_deref(), head };
+                        let action = this.machine.step(input);
+                        this.phase = Phase::Reading(Box::new(opened.incoming));
                         this.heard = true;
                         (action, None)
                     }
@@ -312,20 +285,8 @@ impl Stream for Watch {
     }
 }
 
-async fn open(
-    channel: Channel,
-    request: crate::wire::feed_v1::WatchRequest,
-    max_message_bytes: usize,
-) -> Result<Response<Streaming<Bytes>>, Error> {
-    let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(max_message_bytes);
-    super::calls::ready(&mut grpc).await?;
-    let path = PathAndQuery::from_static("/feed.v1.FeedService/Watch");
-    let request = Request::new(Bytes::from(request.encode_to_vec()));
-    grpc.server_streaming(request, path, Raw).await.map_err(Error::from_status)
-}
-
 /// The trailers of a stream that has ended are there already; this does not wait.
-async fn trailing_cursor(mut stream: Box<Streaming<Bytes>>) -> Option<String> {
+async fn trailing_cursor(mut stream: Streaming<Bytes>) -> Option<String> {
     let trailers = stream.trailers().await.ok().flatten()?;
     ascii(&trailers, "feed-cursor")
 }

@@ -5,6 +5,7 @@
 //! a marker stands where its position is, and never before an event that precedes it.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -71,7 +72,7 @@ pub(in crate::server) struct Marker {
 /// The next thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::server) enum Step {
-    /// Send it.
+    /// Send it: one event, or, where the watch is in batches, the entries of some.
     Event(Bytes),
     /// Send it.
     Marker(Marker),
@@ -108,15 +109,69 @@ pub(in crate::server) struct Machine {
     queue: VecDeque<Marker>,
     run: Option<Run>,
     end: Option<End>,
+    /// Sends the entries of some events at once, of so many bytes unless one event has more.
+    batch_bytes: Option<usize>,
 }
 
 /// A chunk and how far it has been walked.
 #[derive(Debug)]
-struct Run {
+pub(super) struct Run {
     events: Bytes,
     walked: usize,
     end: Seq,
     complete: bool,
+}
+
+impl Run {
+    /// Bytes of the chunk, walked or not: that is what it keeps in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.events.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(events: Bytes) -> Run {
+        Run { events, walked: 0, end: Seq::MAX, complete: true }
+    }
+}
+
+/// Where in a chunk an event lies that is wanted.
+#[derive(Debug)]
+struct Found {
+    seq: Seq,
+    /// With the tag and the length before it.
+    entry: Range<usize>,
+    event: Range<usize>,
+}
+
+/// Entries that go out together: a part of the chunk, copied only where others lay between them.
+#[derive(Debug, Default)]
+struct Batch {
+    copied: Vec<u8>,
+    /// What follows `copied`, where it lies in the chunk.
+    rest: Range<usize>,
+}
+
+impl Batch {
+    fn len(&self) -> usize {
+        self.copied.len() + self.rest.len()
+    }
+
+    fn push(&mut self, entry: Range<usize>, chunk: &Bytes) {
+        if self.rest.end == entry.start && !self.rest.is_empty() {
+            self.rest.end = entry.end;
+            return;
+        }
+        self.copied.extend_from_slice(&chunk[self.rest.clone()]);
+        self.rest = entry;
+    }
+
+    fn finish(mut self, chunk: &Bytes) -> Bytes {
+        if self.copied.is_empty() {
+            return chunk.slice(self.rest);
+        }
+        self.copied.extend_from_slice(&chunk[self.rest]);
+        self.copied.into()
+    }
 }
 
 impl Machine {
@@ -133,12 +188,18 @@ impl Machine {
             queue: VecDeque::new(),
             run: None,
             end: None,
+            batch_bytes: None,
         };
         for gap in plan.gaps {
             machine.tell(News::Gap(gap));
         }
         machine.tell(News::Resumed);
         machine
+    }
+
+    /// The same in batches: what is ready together is sent together, as far as it lies in one chunk.
+    pub(super) fn in_batches(self, batch_bytes: usize) -> Self {
+        Machine { batch_bytes: Some(batch_bytes), ..self }
     }
 
     /// The first seq not looked at yet.
@@ -166,10 +227,14 @@ impl Machine {
                 return Step::End(end);
             }
             if let Some(mut run) = self.run.take() {
-                match self.walk(&mut run) {
-                    Ok(Some(event)) => {
+                let found = match self.batch_bytes {
+                    None => self.take_event(&mut run),
+                    Some(batch_bytes) => self.take_batch(&mut run, batch_bytes),
+                };
+                match found {
+                    Ok(Some(events)) => {
                         self.run = Some(run);
-                        return Step::Event(event);
+                        return Step::Event(events);
                     }
                     Ok(None) if self.queue.is_empty() => {}
                     // A heartbeat in the middle of a run.
@@ -201,6 +266,17 @@ impl Machine {
         self.run = Some(Run { events, walked: 0, end: chunk.end, complete });
     }
 
+    /// Takes out what is left of the chunk. Unless it is put back, what was in it has to be read
+    /// again, from `next` on.
+    pub(super) fn take_run(&mut self) -> Option<Run> {
+        self.run.take()
+    }
+
+    /// Puts back what [`Machine::take_run`] took out.
+    pub(super) fn put_run(&mut self, run: Run) {
+        self.run = Some(run);
+    }
+
     /// Moves past events that are gone, and says so.
     pub(super) fn skip_gap(&mut self, to: Seq, reason: GapReason) {
         let gap = Gap { from: self.next, to, reason };
@@ -226,33 +302,63 @@ impl Machine {
     }
 
     /// The next matching event of a run; `None` at its end, or when a marker is due.
-    fn walk(&mut self, run: &mut Run) -> Result<Option<Bytes>, &'static str> {
+    fn take_event(&mut self, run: &mut Run) -> Result<Option<Bytes>, &'static str> {
+        let Some(found) = self.find(run)? else { return Ok(None) };
+        self.pass(run, &found);
+        Ok(Some(run.events.slice(found.event)))
+    }
+
+    /// The entries of the next matching events of a run; `None` at its end, or when a marker is due.
+    fn take_batch(
+        &mut self,
+        run: &mut Run,
+        batch_bytes: usize,
+    ) -> Result<Option<Bytes>, &'static str> {
+        let mut batch = Batch::default();
+        while self.end.is_none() {
+            let Some(found) = self.find(run)? else { break };
+            if batch.len() > 0 && batch.len() + found.entry.len() > batch_bytes {
+                // It is found again as the first of the next batch.
+                break;
+            }
+            self.pass(run, &found);
+            batch.push(found.entry, &run.events);
+        }
+        Ok((batch.len() > 0).then(|| batch.finish(&run.events)))
+    }
+
+    /// The next event that is wanted. Passes those before it; it is not passed itself.
+    fn find(&mut self, run: &mut Run) -> Result<Option<Found>, &'static str> {
         loop {
-            let mut events = Events::new(&run.events[run.walked..]);
+            let start = run.walked;
+            let mut events = Events::new(&run.events[start..]);
             let Some(event) = events.next() else { return self.finish(run) };
             let event = event.map_err(|error| error.what())?;
             let end = run.events.len() - events.remaining();
-            let range = end - event.len()..end;
             let (seq, matches) = self.judge(event, run.complete).map_err(|error| error.what())?;
             if seq < self.next || seq >= run.end {
                 return Err("an event outside its chunk");
             }
             if matches {
-                run.walked = end;
-                self.next = seq.next();
-                self.skipped = 0;
-                self.delivered += 1;
-                if let Some(remaining) = &mut self.remaining {
-                    *remaining -= 1;
-                    if *remaining == 0 {
-                        self.end = Some(End::Limit);
-                    }
-                }
-                return Ok(Some(run.events.slice(range)));
+                return Ok(Some(Found { seq, entry: start..end, event: end - event.len()..end }));
             }
             run.walked = end;
             if self.skip_to(seq.next()) {
                 return Ok(None);
+            }
+        }
+    }
+
+    /// Moves past an event that is sent.
+    fn pass(&mut self, run: &mut Run, found: &Found) {
+        run.walked = found.entry.end;
+        self.next = found.seq.next();
+        self.skipped = 0;
+        self.delivered += 1;
+        if let Some(remaining) = &mut self.remaining {
+            *remaining -= 1;
+            if *remaining == 0 {
+                self.end = Some(End::Limit);
             }
         }
     }
@@ -264,7 +370,7 @@ impl Machine {
     }
 
     /// The end of a run: what it covers beyond its last event did not match.
-    fn finish(&mut self, run: &Run) -> Result<Option<Bytes>, &'static str> {
+    fn finish(&mut self, run: &Run) -> Result<Option<Found>, &'static str> {
         if run.complete && self.next != run.end {
             return Err("a chunk with fewer events than it covers");
         }

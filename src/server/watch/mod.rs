@@ -1,6 +1,7 @@
-//! `Watch`: from a request to a stream. The order of the checks is that of the contract.
+//! `Watch` and `WatchBatches`: from a request to a stream. The order of the checks is that of the contract.
 
 mod machine;
+mod parked;
 mod request;
 mod start;
 mod stream;
@@ -11,6 +12,7 @@ use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Request, Response, Status};
 
 pub(super) use machine::{Gap, GapReason, Machine, Marker, News, Plan, Step};
+pub(super) use parked::Parking;
 pub(super) use request::{after_cursor, two_cursors};
 pub use stream::WatchStream;
 pub(super) use stream::lost;
@@ -22,7 +24,7 @@ use crate::eventlog::Start;
 use crate::record::{Cursor, Seq};
 use crate::topic::Filter;
 use crate::wire::feed_v1 as pb;
-use stream::Settings;
+use stream::{Framing, Settings};
 
 /// Response metadata and trailer: where to go on.
 pub(super) const CURSOR: &str = "feed-cursor";
@@ -30,10 +32,30 @@ const OLDEST: &str = "feed-oldest";
 const HEAD: &str = "feed-head";
 const LOG_ID: &str = "feed-log-id";
 
-/// Begins a watch.
+/// Entries of one batch, unless one event has more. What makes batches fast is gained long before
+/// this, and a watch that is not read holds a few of them.
+const BATCH_BYTES: usize = 64 << 10;
+
+/// Begins a watch that answers with events.
 pub(super) async fn watch(
     shared: &Shared,
     request: Request<pb::WatchRequest>,
+) -> Result<Response<WatchStream>, Status> {
+    begin(shared, request, Framing::Events).await
+}
+
+/// Begins a watch that answers with batches of events.
+pub(super) async fn watch_batches(
+    shared: &Shared,
+    request: Request<pb::WatchRequest>,
+) -> Result<Response<WatchStream>, Status> {
+    begin(shared, request, Framing::Batches).await
+}
+
+async fn begin(
+    shared: &Shared,
+    request: Request<pb::WatchRequest>,
+    framing: Framing,
 ) -> Result<Response<WatchStream>, Status> {
     let (metadata, extensions, message) = request.into_parts();
     let deadline = deadline::of(&extensions);
@@ -73,7 +95,13 @@ pub(super) async fn watch(
         markers: asked.markers,
         gaps: resolved.gaps,
     });
+    let machine = match framing {
+        Framing::Events => machine,
+        Framing::Batches => machine.in_batches(BATCH_BYTES),
+    };
     let settings = Settings {
+        framing,
+        parking: shared.parking.clone(),
         markers: asked.markers,
         skip_lost: asked.on_lost == request::OnLost::Oldest,
         heartbeat: asked.heartbeat,

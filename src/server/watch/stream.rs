@@ -15,14 +15,16 @@ use tonic::Status;
 
 use super::CURSOR;
 use super::machine::{End, GapReason, Machine, Marker, Step};
+use super::parked::{Parking, Ticket};
 use crate::eventlog::{Delivery, EventLog, ReadError, Reader};
 use crate::record::{Seq, Timestamp};
-use crate::server::codec::Encoded;
+use crate::server::codec::{Encoded, YIELD_BYTES};
 use crate::server::convert::{self, MarkerContext};
 use crate::server::facts;
 use crate::server::figures::OpenStream;
 use crate::server::gauges::Permit;
 use crate::server::status::{self, Failure, LogFacts};
+use crate::wire::feed_v1 as pb;
 
 /// Chunks without a match that one poll goes through before it lets others run.
 const CHUNKS_PER_POLL: u32 = 4;
@@ -39,6 +41,10 @@ pub struct WatchStream {
     timers: Timers,
     settings: Settings,
     phase: Phase,
+    /// Bytes handed over since the last buffer of them was complete.
+    unflushed: usize,
+    /// The chunk, while it is not at hand.
+    parked: Option<Ticket>,
     /// Why it is over.
     reason: &'static str,
     open: OpenStream,
@@ -46,8 +52,21 @@ pub struct WatchStream {
     _permits: [Permit; 2],
 }
 
+/// What the messages of a watch are; nothing else differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// `Event`.
+    Events,
+    /// `EventBatch`.
+    Batches,
+}
+
 /// What stays as it is for the life of a watch.
 pub(super) struct Settings {
+    /// What its messages are.
+    pub(super) framing: Framing,
+    /// Where it leaves its chunk while its client takes nothing.
+    pub(super) parking: Parking,
     /// Sends markers.
     pub(super) markers: bool,
     /// Trimmed or damaged ranges become gaps.
@@ -108,6 +127,8 @@ impl WatchStream {
             timers,
             settings,
             phase: Phase::Running,
+            unflushed: 0,
+            parked: None,
             reason: "",
             open,
             span,
@@ -116,6 +137,7 @@ impl WatchStream {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Encoded, Status>>> {
+        self.unpark();
         let mut chunks = 0;
         loop {
             match self.machine.step(|| self.log.bounds().head) {
@@ -130,6 +152,12 @@ impl WatchStream {
                 Step::End(end) => return self.end(end),
                 Step::Broken(what) => return self.fail("defect", status::defect(what)),
                 Step::Read { end } => {
+                    if self.is_to_flush() {
+                        // A chunk must not lie about while the client takes nothing.
+                        self.unflushed = 0;
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                     if let Some(alarm) = self.begin_read(end) {
                         if let Some(last) = self.ring(alarm) {
                             return last;
@@ -142,7 +170,10 @@ impl WatchStream {
                                 Some(last) => return last,
                                 None => continue,
                             },
-                            Poll::Pending => return Poll::Pending,
+                            Poll::Pending => {
+                                self.unflushed = 0;
+                                return Poll::Pending;
+                            }
                         }
                     };
                     self.reader = Some(reader);
@@ -156,6 +187,7 @@ impl WatchStream {
                     }
                     chunks += 1;
                     if chunks > CHUNKS_PER_POLL {
+                        self.park();
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
@@ -229,12 +261,45 @@ impl WatchStream {
             bounds: self.log.bounds(),
             retry_delay: self.settings.retry_delay,
         };
-        Encoded(convert::marker(marker, context).encode_to_vec().into())
+        let event = convert::marker(marker, context);
+        let message = match self.settings.framing {
+            Framing::Events => event.encode_to_vec(),
+            Framing::Batches => {
+                pb::EventBatch { events: Vec::new(), marker: event.marker }.encode_to_vec()
+            }
+        };
+        Encoded(message.into())
     }
 
     fn send(&mut self, message: Encoded) -> Poll<Option<Result<Encoded, Status>>> {
         self.timers.silence_is_set = false;
+        self.unflushed += message.wire_bytes();
+        if self.unflushed >= YIELD_BYTES {
+            self.park();
+        }
         Poll::Ready(Some(Ok(message)))
+    }
+
+    /// A buffer is complete. Whether and when more is wanted is the client's affair.
+    fn park(&mut self) {
+        self.unflushed = 0;
+        self.parked = self.machine.take_run().map(|run| self.settings.parking.park(run));
+    }
+
+    /// Whether what is buffered has to go out before more is read from storage.
+    fn is_to_flush(&self) -> bool {
+        self.unflushed > 0 && self.reader.as_ref().is_some_and(|reader| !reader.is_at_hand())
+    }
+
+    /// Goes on with the chunk that was left, or, when there was no room for it, at its place.
+    fn unpark(&mut self) {
+        let Some(ticket) = self.parked.take() else { return };
+        match (ticket.redeem(), &mut self.reader) {
+            (Some(run), _) => self.machine.put_run(run),
+            (None, Some(reader)) => reader.jump(self.machine.next()),
+            // Nothing is read while there is a chunk.
+            (None, None) => {}
+        }
     }
 
     fn end(&mut self, end: End) -> Poll<Option<Result<Encoded, Status>>> {

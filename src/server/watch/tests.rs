@@ -7,7 +7,7 @@ use super::machine::{
 };
 use crate::eventlog::Delivery;
 use crate::record::write_entry;
-use crate::record::{CursorMint, Event, Generation, Limits, LogId, Seq, Stamp, Timestamp};
+use crate::record::{CursorMint, Event, Events, Generation, Limits, LogId, Seq, Stamp, Timestamp};
 use crate::storage::Chunk;
 use crate::topic::{Filter, Pattern};
 
@@ -249,17 +249,22 @@ proptest::proptest! {
         cuts in proptest::collection::vec((1u64..40, proptest::bool::ANY, proptest::bool::ANY), 1..20),
         filtered in proptest::bool::ANY,
         limit in 0u64..60,
+        batch_bytes in proptest::option::of(0usize..4_000),
     ) {
         let filter = if filtered { only_b() } else { Filter::ALL };
         let limit = (limit > 0).then_some(limit);
         let mut machine = Machine::new(Plan { filter, limit, ..plan() });
+        if let Some(batch_bytes) = batch_bytes {
+            machine = machine.in_batches(batch_bytes);
+        }
         let head: u64 = cuts.iter().map(|(len, ..)| len).sum();
         let mut got = Vec::new();
         let mut passed = 0;
         let mut cuts = cuts.into_iter();
         loop {
             match machine.step(|| s(head)) {
-                Step::Event(event) => got.push(seq_of(&event)),
+                Step::Event(event) if batch_bytes.is_none() => got.push(seq_of(&event)),
+                Step::Event(entries) => got.extend(seqs_of(&entries)),
                 Step::Marker(marker) => {
                     proptest::prop_assert!(marker.passed >= s(got.last().copied().unwrap_or(0)));
                     proptest::prop_assert!(marker.passed.get() >= passed);
@@ -279,4 +284,75 @@ proptest::proptest! {
         let expected: Vec<_> = all.take(limit.map_or(usize::MAX, |n| n as usize)).collect();
         proptest::prop_assert_eq!(got, expected);
     }
+}
+
+fn seqs_of(entries: &Bytes) -> impl Iterator<Item = u64> + '_ {
+    Events::new(entries).map(|event| Event::seq_of(event.unwrap()).unwrap().get())
+}
+
+/// The seqs of each batch, and what is told between them.
+fn run_batches(machine: &mut Machine, head: u64) -> Vec<String> {
+    let mut told = Vec::new();
+    loop {
+        let step = machine.step(|| s(head));
+        told.push(match &step {
+            Step::Event(entries) => {
+                let seqs: Vec<_> = seqs_of(entries).map(|seq| seq.to_string()).collect();
+                seqs.join(" ")
+            }
+            other => tell(other),
+        });
+        if !matches!(step, Step::Event(_) | Step::Marker(_)) {
+            return told;
+        }
+    }
+}
+
+#[test]
+fn batches_hold_what_is_ready_and_markers_stand_between_them() {
+    let mut machine = Machine::new(plan()).in_batches(1 << 20);
+    assert_eq!(run_batches(&mut machine, 6), ["Resumed at 0", "read"]);
+    machine.deliver(recent(chunk(1, 7, true)));
+    assert_eq!(run_batches(&mut machine, 6), ["1 2 3 4 5 6", "CaughtUp at 6", "read"]);
+    machine.deliver(recent(chunk(7, 8, true)));
+    assert_eq!(run_batches(&mut machine, 7), ["7", "read"]);
+    // Filtered, from chunks that have all and from one that has not; one batch a chunk.
+    for complete in [true, false] {
+        let plan = Plan { filter: only_b(), limit: Some(3), markers: false, ..plan() };
+        let mut machine = Machine::new(plan).in_batches(1 << 20);
+        machine.step(|| s(20));
+        machine.deliver(recent(chunk(1, 8, complete)));
+        assert_eq!(run_batches(&mut machine, 20), ["3 6", "read"]);
+        assert_eq!(machine.passed(), s(7));
+        machine.deliver(recent(chunk(8, 20, complete)));
+        assert_eq!(run_batches(&mut machine, 20), ["9", "Limit"]);
+        assert_eq!((machine.passed(), machine.delivered()), (s(9), 3));
+    }
+}
+
+#[test]
+fn a_batch_is_as_large_as_allowed_and_never_empty() {
+    let entries = chunk(1, 10, true);
+    let entry_bytes = entries.events.len() / 9;
+    for (batch_bytes, expected) in [
+        (0, &["1", "2", "3", "4", "5", "6", "7", "8", "9", "read"][..]),
+        (entry_bytes * 2 - 1, &["1", "2", "3", "4", "5", "6", "7", "8", "9", "read"]),
+        (entry_bytes * 2, &["1 2", "3 4", "5 6", "7 8", "9", "read"]),
+        (entry_bytes * 4 + 1, &["1 2 3 4", "5 6 7 8", "9", "read"]),
+    ] {
+        let mut machine = Machine::new(Plan { markers: false, ..plan() }).in_batches(batch_bytes);
+        machine.step(|| s(20));
+        machine.deliver(recent(entries.clone()));
+        assert_eq!(run_batches(&mut machine, 20), expected);
+    }
+}
+
+#[test]
+fn a_heartbeat_comes_after_the_batch_that_it_passes() {
+    let mut machine = Machine::new(Plan { filter: only_b(), ..plan() }).in_batches(1 << 20);
+    machine.step(|| s(0));
+    let far = SKIPPED_PER_HEARTBEAT + 5;
+    machine.deliver(recent(Chunk { end: s(far), ..chunk(1, 4, false) }));
+    let told = run_batches(&mut machine, far + 1);
+    assert_eq!(told, ["3", &format!("Heartbeat at {}", far - 1), "read"]);
 }

@@ -1,8 +1,10 @@
 //! An engine that cannot read some of its events, or take new ones.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use tailmark::record::{Bounds, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
 use tailmark::storage::memory::Memory;
 use tailmark::storage::{
@@ -17,6 +19,23 @@ pub struct Broken {
     next_append: Mutex<Option<StoreError>>,
     /// What a slow disk has not done yet; absent while it is fast.
     held: Mutex<Option<Vec<(Commit, Completion)>>>,
+    /// Bytes of the chunks that were read and are still somewhere.
+    chunk_bytes: Arc<AtomicUsize>,
+}
+
+/// A chunk that is counted while anybody has a part of it.
+struct Counted(Bytes, Arc<AtomicUsize>);
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.1.fetch_sub(self.0.len(), Ordering::Relaxed);
+    }
 }
 
 impl Broken {
@@ -28,6 +47,11 @@ impl Broken {
     /// Fails the next append.
     pub fn fail_next(&self, error: StoreError) {
         *self.next_append.lock().unwrap() = Some(error);
+    }
+
+    /// Bytes of the chunks that were read and that somebody still has.
+    pub fn held_bytes(&self) -> usize {
+        self.chunk_bytes.load(Ordering::Relaxed)
     }
 
     /// Appends come to no end from here on.
@@ -45,7 +69,8 @@ impl Broken {
     /// Events `from` to `to`, inclusive, are damaged.
     pub fn new(inner: Memory, from: u64, to: u64) -> Self {
         let (from, to) = (Seq::new(from), Seq::new(to));
-        Broken { inner, from, to, next_append: Mutex::default(), held: Mutex::default() }
+        let (next_append, held) = (Mutex::default(), Mutex::default());
+        Broken { inner, from, to, next_append, held, chunk_bytes: Arc::default() }
     }
 }
 
@@ -87,7 +112,10 @@ impl Engine for Broken {
             return Err(Damage { from: self.from, to: self.to, file, detail }.into());
         }
         let end = if from < self.from { end.min(self.from) } else { end };
-        self.inner.read(from, end, filter)
+        let mut chunk = self.inner.read(from, end, filter)?;
+        self.chunk_bytes.fetch_add(chunk.events.len(), Ordering::Relaxed);
+        chunk.events = Bytes::from_owner(Counted(chunk.events, self.chunk_bytes.clone()));
+        Ok(chunk)
     }
 
     fn seek_time(&self, time: Timestamp) -> Result<Seq, StoreError> {

@@ -16,7 +16,7 @@ use tonic::body::Body;
 use tonic::client::GrpcService;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
-use tonic::{Status, client::Grpc};
+use tonic::{Status, Streaming, client::Grpc};
 
 use super::server::within;
 
@@ -77,6 +77,19 @@ pub async fn call(channel: Channel, method: &str, message: Bytes) -> Result<Byte
     let path = format!("/feed.v1.FeedService/{method}").parse().unwrap();
     let request = tonic::Request::new(message);
     Ok(within(method, grpc.unary(request, path, Raw)).await?.into_inner())
+}
+
+/// Calls a method that answers with a stream, and takes the answers as they are.
+pub async fn stream(
+    channel: Channel,
+    method: &str,
+    message: Bytes,
+) -> Result<Streaming<Bytes>, Status> {
+    let mut grpc = Grpc::new(channel);
+    grpc.ready().await.unwrap();
+    let path = format!("/feed.v1.FeedService/{method}").parse().unwrap();
+    let request = tonic::Request::new(message);
+    Ok(within(method, grpc.server_streaming(request, path, Raw)).await?.into_inner())
 }
 
 /// Uploads with a deadline that only the server looks at.

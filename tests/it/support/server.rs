@@ -1,10 +1,11 @@
 //! A server on a free port over a log in memory, and what tests ask of it again and again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message as _;
 use tailmark::eventlog::{self, EventLog};
 use tailmark::record::{
     Event, FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp,
@@ -16,8 +17,9 @@ use tailmark::wire::feed_v1 as pb;
 use tailmark::wire::feed_v1::feed_service_client::FeedServiceClient;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, IntoRequest, Status, Streaming};
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
@@ -158,11 +160,17 @@ pub fn start_at(at: pb::start::At) -> Option<pb::Start> {
     Some(pb::Start { at: Some(at) })
 }
 
-/// A watch under way.
+/// A watch under way, by either RPC.
 pub struct Watching {
-    pub stream: Streaming<pb::Event>,
+    stream: Events,
     /// The response headers.
-    pub headers: tonic::metadata::MetadataMap,
+    headers: MetadataMap,
+}
+
+enum Events {
+    Single(Streaming<pb::Event>),
+    /// And what came in the last message and was not asked for yet.
+    Batches(Streaming<pb::EventBatch>, VecDeque<pb::Event>),
 }
 
 impl Watching {
@@ -172,7 +180,31 @@ impl Watching {
 
     /// The next message.
     pub async fn next(&mut self) -> Result<Option<pb::Event>, Status> {
-        within("next event", self.stream.message()).await
+        let (stream, ready) = match &mut self.stream {
+            Events::Single(stream) => return within("next event", stream.message()).await,
+            Events::Batches(stream, ready) => (stream, ready),
+        };
+        if ready.is_empty()
+            && let Some(batch) = within("next batch", stream.message()).await?
+        {
+            assert!(batch.events.is_empty() != batch.marker.is_none(), "events or one marker");
+            assert!(batch.events.len() == 1 || batch.encoded_len() <= 2 << 20);
+            ready.extend(batch.events);
+            ready.extend(batch.marker.map(|marker| pb::Event {
+                cursor: marker.cursor.clone(),
+                marker: Some(marker),
+                ..Default::default()
+            }));
+        }
+        Ok(ready.pop_front())
+    }
+
+    async fn trailers(&mut self) -> MetadataMap {
+        let trailers = match &mut self.stream {
+            Events::Single(stream) => within("trailers", stream.trailers()).await,
+            Events::Batches(stream, _) => within("trailers", stream.trailers()).await,
+        };
+        trailers.unwrap().expect("trailers")
     }
 
     pub async fn event(&mut self) -> pb::Event {
@@ -201,7 +233,7 @@ impl Watching {
         while let Some(event) = self.next().await.unwrap() {
             events.push(event);
         }
-        let trailers = within("trailers", self.stream.trailers()).await.unwrap().unwrap();
+        let trailers = self.trailers().await;
         let cursor = trailers.get("feed-cursor").expect("a trailer feed-cursor");
         (events, cursor.to_str().unwrap().to_owned())
     }
@@ -218,10 +250,22 @@ impl Watching {
     }
 }
 
-pub async fn watch(client: &mut Client, request: pb::WatchRequest) -> Result<Watching, Status> {
+pub async fn watch(
+    client: &mut Client,
+    request: impl IntoRequest<pb::WatchRequest>,
+) -> Result<Watching, Status> {
     let response = within("watch", client.watch(request)).await?;
     let (headers, stream, _) = response.into_parts();
-    Ok(Watching { stream, headers })
+    Ok(Watching { stream: Events::Single(stream), headers })
+}
+
+pub async fn watch_batches(
+    client: &mut Client,
+    request: impl IntoRequest<pb::WatchRequest>,
+) -> Result<Watching, Status> {
+    let response = within("watch", client.watch_batches(request)).await?;
+    let (headers, stream, _) = response.into_parts();
+    Ok(Watching { stream: Events::Batches(stream, VecDeque::new()), headers })
 }
 
 pub fn seqs(events: &[pb::Event]) -> Vec<u64> {

@@ -8,8 +8,9 @@ use tailmark::wire::feed_v1::{self as pb, OnLost, marker::Kind};
 use tonic::Code;
 use uuid::Uuid;
 
+use super::watch;
 use crate::support::server::{
-    TestServer, bad_field, expect, generations, log_id, memory, open, start_with, watch,
+    TestServer, bad_field, expect, generations, log_id, memory, open, start_with,
 };
 
 /// 30 events in the generations 1 (seqs 1 to 9) and 2 (from 10 on); oldest 5.

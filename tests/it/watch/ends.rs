@@ -8,10 +8,11 @@ use tailmark::record::Seq;
 use tailmark::wire::feed_v1::{self as pb, OnLost, marker::Kind};
 use tonic::Code;
 
+use super::watch;
 use crate::support::broken::Broken;
 use crate::support::server::{
     DEADLINES, TestServer, event, expect, from_oldest, generations, memory, open, seqs, start,
-    start_with, watch, within,
+    start_with,
 };
 
 fn all() -> pb::WatchRequest {
@@ -75,11 +76,10 @@ async fn a_deadline_ends_a_stream() {
     for deadline in DEADLINES {
         let mut request = tonic::Request::new(all());
         request.metadata_mut().insert("grpc-timeout", deadline.parse().unwrap());
-        let Ok(response) = within("watch", client.watch(request)).await else { continue };
-        let mut stream = response.into_inner();
+        let Ok(mut watching) = watch(&mut client, request).await else { continue };
         let mut seen = 0;
         let status = loop {
-            match within("an event or the deadline", stream.message()).await {
+            match watching.next().await {
                 Ok(Some(event)) => {
                     seen += 1;
                     assert_eq!(event.seq, seen);

@@ -6,9 +6,8 @@ use tailmark::eventlog;
 use tailmark::storage::memory::Options as MemoryOptions;
 use tailmark::wire::feed_v1::{self as pb, marker::Kind};
 
-use crate::support::server::{
-    event, from_oldest, generations, memory, open, start, start_with, watch,
-};
+use super::watch;
+use crate::support::server::{event, from_oldest, generations, memory, open, start, start_with};
 
 fn marked(request: pb::WatchRequest) -> pb::WatchRequest {
     pb::WatchRequest { markers: true, ..request }

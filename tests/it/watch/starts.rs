@@ -3,9 +3,8 @@
 use tailmark::record::{Cursor, Seq};
 use tailmark::wire::feed_v1::{self as pb, start::At};
 
-use crate::support::server::{
-    event, from_oldest, log_id, seqs, start, start_at, start_with, watch, within,
-};
+use super::watch;
+use crate::support::server::{event, from_oldest, log_id, seqs, start, start_at, start_with};
 
 #[tokio::test]
 async fn headers_come_at_once_also_on_an_idle_topic() {
@@ -65,8 +64,8 @@ async fn the_metadata_does_what_the_field_does() {
         let message = pb::WatchRequest { after_cursor: field, limit: 1, ..Default::default() };
         let mut request = tonic::Request::new(message);
         request.metadata_mut().insert("feed-after-cursor", server.cursor(3).parse().unwrap());
-        let mut stream = within("watch", client.watch(request)).await.unwrap().into_inner();
-        assert_eq!(within("event", stream.message()).await.unwrap().unwrap().seq, 4);
+        let mut watching = watch(&mut client, request).await.unwrap();
+        assert_eq!(watching.event().await.seq, 4);
     }
     server.stop().await;
 }

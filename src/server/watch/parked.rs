@@ -1,0 +1,114 @@
+//! Chunks of watches whose clients do not take more: as many as there is room for.
+//!
+//! A watch hands over what it has buffered and may then not be asked for more for hours. So it
+//! leaves the rest of its chunk here. When there is no more room, what was left longest ago is
+//! dropped: a watch that finds its chunk gone reads it again, exactly where it was. Knows nothing
+//! of events. Invariant: what is parked is never more than the limit.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::machine::Run;
+
+/// The chunks of all watches that wait.
+#[derive(Clone, Debug)]
+pub(in crate::server) struct Parking(Arc<Mutex<Lot>>);
+
+#[derive(Debug)]
+struct Lot {
+    max_bytes: usize,
+    bytes: usize,
+    next_ticket: u64,
+    /// Oldest first.
+    runs: BTreeMap<u64, Run>,
+}
+
+/// The right to what was parked, if it is still there. Dropped, it gives it up.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    parking: Parking,
+    number: u64,
+}
+
+impl Parking {
+    pub(in crate::server) fn new(max_bytes: usize) -> Self {
+        let runs = BTreeMap::new();
+        Parking(Arc::new(Mutex::new(Lot { max_bytes, bytes: 0, next_ticket: 0, runs })))
+    }
+
+    pub(super) fn park(&self, run: Run) -> Ticket {
+        let mut dropped = Vec::new();
+        let mut lot = self.lock();
+        let number = lot.next_ticket;
+        lot.next_ticket += 1;
+        lot.bytes += run.bytes();
+        lot.runs.insert(number, run);
+        while lot.bytes > lot.max_bytes
+            && let Some((_, oldest)) = lot.runs.pop_first()
+        {
+            lot.bytes -= oldest.bytes();
+            dropped.push(oldest);
+        }
+        // Freed without the lock.
+        drop(lot);
+        Ticket { parking: self.clone(), number }
+    }
+
+    fn take(&self, number: u64) -> Option<Run> {
+        let mut lot = self.lock();
+        let run = lot.runs.remove(&number)?;
+        lot.bytes -= run.bytes();
+        Some(run)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lot> {
+        // Nothing in here can panic half way but an allocation that fails.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ticket {
+    /// What was parked; `None` when there was no room for it any more.
+    pub(super) fn redeem(self) -> Option<Run> {
+        self.parking.take(self.number)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.parking.take(self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(bytes: usize) -> Run {
+        Run::of(vec![0; bytes].into())
+    }
+
+    fn bytes(parking: &Parking) -> (usize, usize) {
+        let lot = parking.lock();
+        (lot.bytes, lot.runs.len())
+    }
+
+    #[test]
+    fn what_was_left_longest_ago_makes_room() {
+        let parking = Parking::new(100);
+        let first = parking.park(run(40));
+        let second = parking.park(run(50));
+        assert_eq!(bytes(&parking), (90, 2));
+        let third = parking.park(run(30));
+        assert_eq!(bytes(&parking), (80, 2));
+        assert!(first.redeem().is_none());
+        assert_eq!(second.redeem().unwrap().bytes(), 50);
+        assert_eq!(bytes(&parking), (30, 1));
+        // One that never fits is not kept at all, and takes nothing else along in vain.
+        let large = parking.park(run(101));
+        assert_eq!(bytes(&parking), (0, 0));
+        assert!(large.redeem().is_none() && third.redeem().is_none());
+        drop(parking.park(run(10)));
+        assert_eq!(bytes(&parking), (0, 0));
+    }
+}

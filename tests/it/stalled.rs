@@ -1,0 +1,65 @@
+//! What watches whose clients take nothing keep in the server's memory.
+
+use std::sync::Arc;
+
+use tailmark::eventlog;
+use tailmark::record::Event;
+use tailmark::server::Options;
+use tailmark::storage::memory::Options as MemoryOptions;
+use tailmark::wire::feed_v1 as pb;
+use tailmark::wire::feed_v1::feed_service_client::FeedServiceClient;
+use tonic::transport::Endpoint;
+
+use crate::support::broken::Broken;
+use crate::support::server::{
+    from_oldest, generations, memory, open, start_with, until, watch, watch_batches, within,
+};
+
+const WATCHES: usize = 60;
+const CHUNK_BYTES: usize = 256 << 10;
+const PARKED_BYTES: usize = 1 << 20;
+
+#[tokio::test]
+async fn stalled_watches_hold_no_more_chunks_than_there_is_room_for() {
+    let options = MemoryOptions { chunk_bytes: CHUNK_BYTES, ..Default::default() };
+    let engine = Arc::new(Broken::whole(memory(generations(&[1]), options)));
+    // What is read comes from the engine.
+    let log_options = eventlog::Options { recent_bytes: 1 << 10, ..Default::default() };
+    let log = open(engine.clone(), log_options);
+    let server =
+        start_with(log, Options { parked_bytes: PARKED_BYTES, ..Default::default() }).await;
+    let body = "x".repeat(1_000);
+    for _ in 0..4 {
+        let mut batch = server.log.batch();
+        for _ in 0..1_000 {
+            batch.push(&Event { topic: "a", body: &body, ..Event::default() }).unwrap();
+        }
+        server.log.append(batch, eventlog::AppendOptions::default()).await.unwrap();
+    }
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
+    let endpoint =
+        endpoint.initial_stream_window_size(64 << 10).initial_connection_window_size(8 << 20);
+    let channel = within("connect", endpoint.connect()).await.unwrap();
+    let mut client = FeedServiceClient::new(channel);
+    let request = pb::WatchRequest { start: from_oldest(), ..Default::default() };
+    let mut stalled = Vec::new();
+    for at in 0..WATCHES {
+        stalled.push(match at % 2 {
+            0 => watch(&mut client, request.clone()).await.unwrap(),
+            _ => watch_batches(&mut client, request.clone()).await.unwrap(),
+        });
+    }
+    // Each has read; together they would hold fifteen times as much.
+    let reads = || server.log.status().counters.reads_stored as usize;
+    until("little is held", || reads() >= WATCHES && engine.held_bytes() <= PARKED_BYTES).await;
+    let before = reads();
+    for watching in &mut stalled {
+        for seq in 1..=4_000 {
+            assert_eq!(watching.event().await.seq, seq);
+        }
+    }
+    assert!(reads() > before);
+    drop(stalled);
+    until("nothing is held", || server.gauges.watches() == 0 && engine.held_bytes() == 0).await;
+    server.stop().await;
+}
