@@ -1,4 +1,6 @@
 // Bundles the two clients for a page.
+import {dirname} from 'node:path';
+import {fileURLToPath} from 'node:url';
 import {build} from 'esbuild';
 
 await build({
@@ -7,6 +9,6 @@ await build({
   outdir: 'build',
   format: 'iife',
   target: 'es2022',
-  absWorkingDir: import.meta.dirname,
+  absWorkingDir: dirname(fileURLToPath(import.meta.url)),
   logLevel: 'warning',
 });

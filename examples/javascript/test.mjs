@@ -6,12 +6,14 @@ import {spawn} from 'node:child_process';
 import {mkdtemp, readFile, rm} from 'node:fs/promises';
 import {createServer} from 'node:http';
 import {tmpdir} from 'node:os';
-import {join} from 'node:path';
+import {dirname, join} from 'node:path';
 import {createInterface} from 'node:readline';
+import {fileURLToPath} from 'node:url';
 import {chromium} from 'playwright-core';
 
 const PROGRAM = process.argv[2] ?? '../../target/debug/tailmark';
 const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
+const HERE = dirname(fileURLToPath(import.meta.url));
 // No test waits longer for anything: a slow machine must not fail it.
 const PATIENCE_MS = 60_000;
 
@@ -25,7 +27,7 @@ class Daemon {
   async start() {
     const args = ['serve', '--listen', this.address, '--data-dir', this.data];
     const env = {...process.env, TAILMARK_HTTP_CORS_ORIGINS: this.origin};
-    this.process = spawn(PROGRAM, args, {stdio: ['ignore', 'pipe', 'inherit'], env});
+    this.process = spawn(PROGRAM, args, {stdio: ['ignore', 'pipe', 'ignore'], env});
     const lines = createInterface(this.process.stdout);
     const [line] = await Promise.race([
       new Promise((done) => lines.once('line', (line) => done([line]))),
@@ -48,7 +50,7 @@ async function site() {
     const file = {'/grpc-web.js': 'grpc-web.js', '/connect.js': 'connect.js'}[request.url];
     if (file) {
       response.setHeader('content-type', 'text/javascript');
-      response.end(await readFile(join(import.meta.dirname, 'build', file)));
+      response.end(await readFile(join(HERE, 'build', file)));
     } else {
       response.setHeader('content-type', 'text/html');
       response.end('<!doctype html><title>client</title>');
