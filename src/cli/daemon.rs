@@ -133,6 +133,7 @@ fn server_options(config: &Config) -> server::Options {
         connections: size(limits.connections),
         max_concurrent_streams: window(http2.max_concurrent_streams),
         stream_in_flight_bytes: size(limits.stream_in_flight_bytes),
+        arriving_bytes: size(config.log.in_flight_bytes),
         parked_bytes: size(limits.parked_bytes),
         unary_deadline: limits.unary_deadline,
         shutdown_grace: server.shutdown_grace,

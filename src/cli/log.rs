@@ -168,17 +168,6 @@ impl Interrupt {
     }
 }
 
-/// `events 5 to 9`, or nothing where it is not known.
-fn range_text(damage: &Damage) -> String {
-    match (damage.from, damage.to) {
-        (Seq::ZERO, Seq::ZERO) => "no event for certain".to_owned(),
-        (from, Seq::ZERO) => format!("events from {from} on"),
-        (from, to) if from == to => format!("event {from}"),
-        (from, to) if from > to => format!("before event {from}"),
-        (from, to) => format!("events {from} to {to}"),
-    }
-}
-
 fn write_damage(object: &mut Object<'_>, damage: &Damage) {
     object.text("file", &damage.file.display().to_string());
     object.number("from_seq", damage.from.get());

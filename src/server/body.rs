@@ -1,6 +1,6 @@
 //! Refuses what gRPC's framing forbids or our limits do: a message over the limit by its length
 //! prefix, before a byte of it is kept; none or two where there must be one; one that does not come
-//! in its time, or not whole.
+//! in its time, or not whole. Of a long message no byte is kept before there is room for all of it.
 //!
 //! tonic has some of these checks but answers OUT_OF_RANGE or INTERNAL, in words only. Knows the
 //! framing of gRPC (a flag byte and four bytes of length before each message) and nothing of the
@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
+use super::arrivals::Arrival;
 use super::status::{self, Failure};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -35,8 +36,10 @@ pub(super) struct Framing {
 #[derive(Debug)]
 pub(super) struct Limited<B = Incoming> {
     inner: B,
-    /// Absent where the body is not framed as gRPC.
-    prefixes: Option<Prefixes>,
+    prefixes: Prefixes,
+    arrival: Arrival,
+    /// What came and waits for room.
+    held: Option<Bytes>,
     /// Until when it must be whole.
     by: Option<Instant>,
     /// Set once there was something to wait for.
@@ -65,15 +68,51 @@ impl Refusal {
 }
 
 impl<B> Limited<B> {
-    pub(super) fn new(inner: B, framing: Option<Framing>) -> Self {
-        let prefixes = framing.map(Prefixes::new);
-        let by = framing.and_then(|framing| framing.one_by);
-        Limited { inner, prefixes, by, timer: None, refused: None }
+    pub(super) fn new(inner: B, framing: Framing, arrival: Arrival) -> Self {
+        let prefixes = Prefixes::new(framing);
+        let by = framing.one_by;
+        Limited { inner, prefixes, arrival, held: None, by, timer: None, refused: None }
+    }
+
+    /// Lets data through once there is room for the message that it begins.
+    fn poll_pass(&mut self, cx: &mut Context<'_>, data: Bytes) -> Poll<Result<Bytes, Refusal>> {
+        match self.arrival.poll_room(cx, self.prefixes.unfinished()) {
+            Poll::Ready(room) => Poll::Ready(room.map(|()| data).map_err(|_| Refusal::Late)),
+            Poll::Pending => {
+                self.held = Some(data);
+                self.poll_late(cx).map(|()| Err(Refusal::Late))
+            }
+        }
     }
 
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.prefixes.skip > 0 && self.arrival.poll_late(cx).is_ready() {
+            return Poll::Ready(());
+        }
         let Some(by) = self.by else { return Poll::Pending };
         self.timer.get_or_insert_with(|| Box::pin(sleep_until(by))).as_mut().poll(cx)
+    }
+}
+
+type Answer = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
+
+impl<B> Limited<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    fn answer(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        passed: Result<Bytes, Refusal>,
+    ) -> Answer {
+        match passed {
+            Ok(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            Err(refusal) => {
+                self.refused = Some(refusal);
+                self.poll_frame(cx)
+            }
+        }
     }
 }
 
@@ -85,18 +124,19 @@ where
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Answer {
         if let Some(refusal) = self.refused {
             return Poll::Ready(Some(Err(Status::from(refusal.failure()).into())));
+        }
+        if let Some(held) = self.held.take() {
+            let passed = std::task::ready!(self.poll_pass(cx, held));
+            return self.answer(cx, passed);
         }
         let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => frame,
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
             Poll::Ready(None) => {
-                self.refused = self.prefixes.as_ref().and_then(Prefixes::end);
+                self.refused = self.prefixes.end();
                 return if self.refused.is_some() {
                     self.poll_frame(cx)
                 } else {
@@ -113,21 +153,26 @@ where
             Ok(data) => data,
             Err(other) => return Poll::Ready(Some(Ok(other))),
         };
-        if let Some(prefixes) = &mut self.prefixes
-            && let Err(refused) = prefixes.walk(&data)
-        {
+        self.arrival.moved();
+        let before = self.prefixes.messages;
+        let walked = self.prefixes.walk(&data);
+        if self.prefixes.messages > before || self.prefixes.skip == 0 {
+            self.arrival.whole();
+        }
+        if let Err(refused) = walked {
             self.refused = Some(refused.why);
             data.truncate(refused.at);
             if !data.has_remaining() {
                 return self.poll_frame(cx);
             }
         }
-        Poll::Ready(Some(Ok(Frame::data(data))))
+        let passed = std::task::ready!(self.poll_pass(cx, data));
+        self.answer(cx, passed)
     }
 
     fn is_end_stream(&self) -> bool {
-        let is_good = || self.prefixes.as_ref().is_none_or(|prefixes| prefixes.end().is_none());
-        self.refused.is_none() && self.inner.is_end_stream() && is_good()
+        let is_good = || self.prefixes.end().is_none();
+        self.refused.is_none() && self.held.is_none() && self.inner.is_end_stream() && is_good()
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
@@ -143,7 +188,10 @@ struct Prefixes {
     one: bool,
     /// A message has begun.
     any: bool,
-    /// Bytes of the current message still to come.
+    /// Messages that have begun.
+    messages: u64,
+    /// Bytes of the current message, and of them those still to come.
+    len: usize,
     skip: usize,
     /// The part of a prefix that came so far.
     prefix: [u8; PREFIX_BYTES],
@@ -164,6 +212,8 @@ impl Prefixes {
             limit: framing.message_bytes,
             one: framing.one_by.is_some(),
             any: false,
+            messages: 0,
+            len: 0,
             skip: 0,
             prefix: [0; PREFIX_BYTES],
             filled: 0,
@@ -186,7 +236,9 @@ impl Prefixes {
             at += step;
             if self.filled == PREFIX_BYTES {
                 self.filled = 0;
-                self.skip = self.enter().map_err(|why| Refused { at: begin, why })?;
+                self.len = self.enter().map_err(|why| Refused { at: begin, why })?;
+                self.skip = self.len;
+                self.messages += 1;
             }
         }
         Ok(())
@@ -209,6 +261,11 @@ impl Prefixes {
             return Err(Refusal::TooLong { limit: self.limit, actual });
         }
         Ok(actual)
+    }
+
+    /// Bytes of the message that has begun and is not whole.
+    fn unfinished(&self) -> usize {
+        if self.skip > 0 { self.len } else { 0 }
     }
 
     /// What is wrong if nothing more comes.

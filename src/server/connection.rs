@@ -208,7 +208,8 @@ where
     let version = request.version();
     let framing =
         Framing { message_bytes: way.shared.options.message_bytes, one_by: call.message_by };
-    let mut request = request.map(|body| Limited::new(body, Some(framing)));
+    let mut request =
+        request.map(|body| Limited::new(body, framing, way.shared.arrivals.arrival()));
     request.extensions_mut().insert(way.peer);
     request.extensions_mut().insert(call.deadline);
     let cut = call.deadline.of_client().map(|at| at + CUT_SLACK);

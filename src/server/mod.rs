@@ -6,6 +6,7 @@
 
 mod accept;
 mod append;
+mod arrivals;
 mod body;
 mod call;
 mod chat;
@@ -81,6 +82,8 @@ struct Shared {
     figures: Figures,
     /// Cancelled when the server begins to stop.
     stop: CancellationToken,
+    /// Room for messages that are not whole yet.
+    arrivals: arrivals::Arrivals,
     /// Chunks of watches that wait for their clients.
     parking: watch::Parking,
     /// Who is in which room.
@@ -118,8 +121,10 @@ impl Server {
     /// When reflection cannot be built.
     pub fn new(log: EventLog, options: Options) -> Result<Server, ServeError> {
         let parking = watch::Parking::new(options.parked_bytes);
+        let arrivals = arrivals::Arrivals::new(options.arriving_bytes, options.unary_deadline);
         let shared = Arc::new(Shared {
             log,
+            arrivals,
             parking,
             options,
             gauges: Gauges::default(),

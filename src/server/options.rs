@@ -20,6 +20,9 @@ pub struct Options {
     pub max_concurrent_streams: u32,
     /// Bytes of one upload that may wait to become durable. 8 MiB.
     pub stream_in_flight_bytes: usize,
+    /// Bytes of messages and lines over 16 KiB that have begun and are not whole yet, in all. One
+    /// that finds no room, or does not come on, for `unary_deadline` in all is refused. 64 MiB.
+    pub arriving_bytes: usize,
     /// Bytes of chunks kept for watches whose clients do not take more; beyond that the one that
     /// has waited longest reads its chunk again. 64 MiB.
     pub parked_bytes: usize,
@@ -57,6 +60,7 @@ impl Default for Options {
             connections: 4_096,
             max_concurrent_streams: 1_100,
             stream_in_flight_bytes: 8 << 20,
+            arriving_bytes: 64 << 20,
             parked_bytes: 64 << 20,
             unary_deadline: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(10),

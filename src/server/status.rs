@@ -232,6 +232,10 @@ pub(super) fn upload_broken(status: &Status) -> Failure {
         if info.reason == MESSAGE_MALFORMED {
             return bad_framing(status.message());
         }
+        // The rest of a message did not come in its time.
+        if status.code() == Code::DeadlineExceeded {
+            return deadline();
+        }
         if let Some(limit) = info.metadata.get("limit").and_then(|text| text.parse().ok())
             && let Some(actual) = info.metadata.get("actual").and_then(|text| text.parse().ok())
         {
@@ -346,7 +350,7 @@ pub(super) fn read(error: &ReadError, facts: &LogFacts, retry_delay: Duration) -
 
 fn damaged(damage: &Damage) -> Failure {
     tracing::error!(%damage, "damage found");
-    let message = format!("events {} to {} are damaged", damage.from, damage.to);
+    let message = format!("damaged: {}", damage.range());
     Failure::new(Code::DataLoss, "DAMAGED", message)
         .with("from_seq", damage.from)
         .with("to_seq", damage.to)

@@ -7,7 +7,7 @@ use crate::record::Seq;
 
 /// A range of events that cannot be read, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("damaged: events {from} to {to} in {}: {detail}", file.display())]
+#[error("damaged: {} in {}: {detail}", self.range(), file.display())]
 pub struct Damage {
     /// First seq that may be affected; 0 where unknown.
     pub from: Seq,
@@ -17,6 +17,19 @@ pub struct Damage {
     pub file: PathBuf,
     /// What was found.
     pub detail: String,
+}
+
+impl Damage {
+    /// `events 5 to 9`, as far as it is known.
+    pub fn range(&self) -> String {
+        match (self.from, self.to) {
+            (Seq::ZERO, Seq::ZERO) => "no event for certain".to_owned(),
+            (from, Seq::ZERO) => format!("events from {from} on"),
+            (from, to) if from == to => format!("event {from}"),
+            (from, to) if from > to => format!("before event {from}"),
+            (from, to) => format!("events {from} to {to}"),
+        }
+    }
 }
 
 /// An error of an engine.

@@ -17,6 +17,7 @@ mod support {
 }
 
 mod append;
+mod arriving;
 mod batches;
 mod chat;
 mod cli;

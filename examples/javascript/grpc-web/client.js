@@ -1,8 +1,8 @@
 // npm install grpc-web
 // npm install google-protobuf
 //
-// The browser client of the second public sketch of this service; only the address is ours, and no
-// proxy stands between.
+// The browser client of the second public sketch of this service: what it calls and what it prints.
+// Only the address is ours, and no proxy stands between.
 
 const {ChatServiceClient} = require('./proto/chat_grpc_web_pb');
 const {SubscribeRequest, SendMessageRequest} = require('./proto/chat_pb');
@@ -21,7 +21,7 @@ stream.on('data', (message) => {
 });
 
 stream.on('status', (status) => {
-  console.log('Stream status:', status.code, status.details);
+  console.log('Stream status:', status);
 });
 
 stream.on('end', () => {
@@ -36,7 +36,7 @@ sendReq.setRoom('general');
 
 client.sendMessage(sendReq, {}, (err, response) => {
   if (err) {
-    console.error('Error:', err.code, err.message);
+    console.error('Error:', err);
     return;
   }
   console.log('Message sent:', response.getMessageId());

@@ -4,7 +4,7 @@ use std::io;
 
 use super::super::moment::SeqRange;
 use super::super::output::{Output, printable};
-use super::{Dump, Exit, Failure, Interrupt, range_text};
+use super::{Dump, Exit, Failure, Interrupt};
 use crate::inspect::{Found, Selection, dump};
 use crate::record::Limits;
 use crate::record::json::write_event;
@@ -57,7 +57,7 @@ fn take(output: &mut Output, found: &Found<'_>) -> io::Result<()> {
             let file = damage.file.display().to_string();
             eprintln!(
                 "damaged: {} in {}: {}",
-                range_text(damage),
+                damage.range(),
                 printable(&file),
                 printable(&damage.detail)
             );

@@ -4,7 +4,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use indicatif::HumanBytes;
 
 use super::super::output::{print_bytes, print_line, printable};
-use super::{Exit, Failure, Info as Args, range_text, write_damage};
+use super::{Exit, Failure, Info as Args, write_damage};
 use crate::inspect::{Info, LastStop, SegmentInfo, SlotInfo, info};
 use crate::record::json::Object;
 use crate::record::{GenerationEntry, Timestamp};
@@ -45,7 +45,7 @@ fn text(info: &Info) -> String {
     }
     for damage in &info.damage {
         let file = damage.file.display().to_string();
-        let (range, detail) = (range_text(damage), printable(&damage.detail));
+        let (range, detail) = (damage.range(), printable(&damage.detail));
         parts.push(format!("problem: {range} in {}: {detail}", printable(&file)));
     }
     parts.join("\n\n")

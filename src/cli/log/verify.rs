@@ -6,7 +6,7 @@ use std::time::Instant;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use super::super::output::{Output, print_line, printable};
-use super::{Exit, Failure, Interrupt, Verify, range_text, write_damage};
+use super::{Exit, Failure, Interrupt, Verify, write_damage};
 use crate::inspect::{Progress, Verified, verify};
 use crate::record::json::Object;
 use crate::storage::Damage;
@@ -64,7 +64,7 @@ fn print_damage(damage: &Damage, has_json: bool) -> io::Result<()> {
         let file = damage.file.display().to_string();
         let text = format!(
             "damaged  {}\n         {}\n         {}\n",
-            range_text(damage),
+            damage.range(),
             printable(&file),
             printable(&damage.detail)
         );

@@ -20,6 +20,7 @@ use super::query::Query;
 use super::reads::json_body;
 use crate::eventlog::{AppendOptions, Batch};
 use crate::record::json::EventJson;
+use crate::server::arrivals::{Arrival, Late, SMALL_BYTES};
 use crate::server::status::{self, Failure};
 use crate::server::upload::{self, Source};
 use crate::server::{Shared, deadline, http::media_type};
@@ -53,7 +54,8 @@ pub(super) async fn store(State(shared): State<Arc<Shared>>, request: Request) -
         // One event is a call with one answer; lines may come for ever.
         extensions.insert(deadline::within(options.unary_deadline));
     }
-    let lines = Lines::new(Body::new(body), is_single, options.message_bytes);
+    let arrival = shared.arrivals.arrival();
+    let lines = Lines::new(Body::new(body), is_single, options.message_bytes, arrival);
     let metadata = MetadataMap::from_headers(head.headers);
     let request = tonic::Request::from_parts(metadata, extensions, lines);
     match upload::upload_from(&shared, request, Json { limit: options.message_bytes }).await {
@@ -116,12 +118,14 @@ struct Lines {
     limit: usize,
     /// The number of the last line.
     line: u64,
+    /// A long line takes room for the longest.
+    arrival: Arrival,
 }
 
 impl Lines {
-    fn new(body: Body, is_single: bool, limit: usize) -> Self {
+    fn new(body: Body, is_single: bool, limit: usize, arrival: Arrival) -> Self {
         let buffer = BytesMut::new();
-        Lines { body: Some(body), buffer, scanned: 0, is_single, limit, line: 0 }
+        Lines { body: Some(body), buffer, scanned: 0, is_single, limit, line: 0, arrival }
     }
 
     /// The next line that is whole; at the end of the body also one without its end.
@@ -160,6 +164,14 @@ impl Lines {
         }))
     }
 
+    /// The rest of a line did not come in its time.
+    fn give_up(&mut self) -> Poll<Option<Result<Line, Status>>> {
+        self.buffer.clear();
+        self.scanned = 0;
+        self.arrival.whole();
+        Poll::Ready(Some(Err(status::deadline().into())))
+    }
+
     fn is_blank(&self, text: &Text) -> bool {
         match text {
             Text::Whole(text) => !self.is_single && text.iter().all(u8::is_ascii_whitespace),
@@ -176,6 +188,7 @@ impl Stream for Lines {
         let mut frames = 0;
         loop {
             while let Some(text) = this.next_line() {
+                this.arrival.whole();
                 if !this.is_blank(&text) {
                     return Poll::Ready(Some(Ok(Line { number: this.line, text })));
                 }
@@ -186,8 +199,20 @@ impl Stream for Lines {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            match std::task::ready!(Pin::new(body).poll_frame(cx)) {
+            if this.buffer.len() > SMALL_BYTES
+                && let Err(Late) = std::task::ready!(this.arrival.poll_room(cx, this.limit))
+            {
+                return this.give_up();
+            }
+            let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
+                if this.buffer.is_empty() || this.arrival.poll_late(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                return this.give_up();
+            };
+            match frame {
                 Some(Ok(frame)) => {
+                    this.arrival.moved();
                     if let Ok(data) = frame.into_data() {
                         this.buffer.extend_from_slice(&data);
                     }

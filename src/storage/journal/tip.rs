@@ -18,6 +18,7 @@ use crate::storage::{StoreError, disk::Disk};
 
 const TIP_FILE: &str = "tip";
 const TIP_BYTES: usize = 64;
+const MOST_BYTES: u64 = 4 << 10;
 const MAGIC: &[u8; 8] = b"TMTIP\0\0\x01";
 
 /// What is known to have been synced.
@@ -75,7 +76,13 @@ impl Tip {
     /// # Errors
     /// I/O.
     pub fn read(disk: &Disk, journal: &Path) -> Result<Option<Tip>, StoreError> {
-        Ok(disk.read(&journal.join(TIP_FILE))?.and_then(|bytes| Tip::decode(&bytes)))
+        let path = journal.join(TIP_FILE);
+        // What is no small file is no note of ours.
+        if std::fs::metadata(&path).is_ok_and(|found| !found.is_file() || found.len() > MOST_BYTES)
+        {
+            return Ok(None);
+        }
+        Ok(disk.read(&path)?.and_then(|bytes| Tip::decode(&bytes)))
     }
 }
 

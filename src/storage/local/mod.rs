@@ -130,6 +130,8 @@ pub struct LocalEngine {
     dir: PathBuf,
     options: Options,
     meta: Mutex<Meta>,
+    /// Held while the number of slot files is read and stored.
+    storing_slot_files: Mutex<()>,
     log: LogId,
     key: FingerprintKey,
     journal: Mutex<Journal>,

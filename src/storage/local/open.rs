@@ -139,6 +139,7 @@ impl Opening {
             log: self.meta.log,
             key: self.meta.key,
             meta: Mutex::new(self.meta),
+            storing_slot_files: Mutex::default(),
             journal: Mutex::new(journal),
             slot_freed: Condvar::new(),
             view: RwLock::new(Arc::new(view)),

@@ -303,6 +303,8 @@ impl LocalEngine {
 
     /// A slot file that was added must be missed if it goes missing.
     pub(super) fn store_slot_files(&self) -> Result<(), StoreError> {
+        // Two threads come here: what one counted must not be stored after what the other did.
+        let _one_at_a_time = lock(&self.storing_slot_files);
         let files = lock(&self.journal).slots().files() as u32;
         let mut meta = lock(&self.meta);
         if meta.slot_files == files {

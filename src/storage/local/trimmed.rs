@@ -51,8 +51,12 @@ impl Trimmed {
         let mut runs = Vec::new();
         for path in list(&dir, disk)? {
             let Some((first, end)) = parse_name(&path) else {
-                // Cut while it was written; what it was to stand for is still there.
-                disk.remove_file(&path)?;
+                if path.extension().is_some_and(|extension| extension == "new") && path.is_file() {
+                    // Cut while it was written; what it was to stand for is still there.
+                    disk.remove_file(&path)?;
+                } else {
+                    tracing::warn!(path = %path.display(), "not a file of ours; left alone");
+                }
                 continue;
             };
             let len = disk.run("stat", &path, || std::fs::metadata(&path))?.len();

@@ -1,6 +1,7 @@
 // The classes of proto/chat/chat.proto in the form in which `protoc --js_out` makes them, as far as
-// the client beside uses them. Written by hand: that generator is not to be had from a package
-// registry. With protoc and its plugin at hand, make these two files with
+// the client beside uses them. Written by hand over the same runtimes (google-protobuf, grpc-web): the
+// generators' packages hold no program and fetch it from elsewhere when they are installed, which
+// our builds do not allow. With protoc and its plugins at hand, make these two files with
 //   protoc -I ../../../proto --js_out=import_style=commonjs:. \
 //     --grpc-web_out=import_style=commonjs,mode=grpcwebtext:. chat/chat.proto
 
