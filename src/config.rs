@@ -302,6 +302,15 @@ impl Config {
                 units::size_text(slot / 4)
             ));
         }
+        if let Ok(Some(address)) = self.server.exposed()
+            && self.http.allowed_hosts.is_empty()
+        {
+            warnings.push(format!(
+                "http.allowed_hosts: names no host, so on {address} any name is taken, and a page \
+                 that points a name of its own at this machine (DNS rebinding) may read and write; \
+                 list the names that browsers use"
+            ));
+        }
         warnings
     }
 }
@@ -333,10 +342,14 @@ const STREAM_WINDOW_BYTES: &str = "http2.stream_window_bytes";
 const MANY: u64 = (1 << 31) - 1;
 
 impl Server {
+    /// The first address that other machines reach.
+    fn exposed(&self) -> Result<Option<SocketAddr>, Invalid> {
+        let beyond = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
+        Ok(self.addresses()?.into_iter().find(beyond))
+    }
+
     fn check(&self) -> Result<(), Invalid> {
-        let addresses = self.addresses()?;
-        let exposed = addresses.iter().find(|a| !a.ip().to_canonical().is_loopback());
-        if let Some(address) = exposed
+        if let Some(address) = self.exposed()?
             && !self.insecure
         {
             let problem = format!(

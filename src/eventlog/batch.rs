@@ -143,6 +143,12 @@ impl Batch {
         std::str::from_utf8(bytes).ok()
     }
 
+    /// The topic of the first event.
+    pub fn first_topic(&self) -> Option<&str> {
+        let first = self.entries.first()?;
+        Event::parse(self.parts.get(..first.end)?).ok().map(|event| event.topic)
+    }
+
     /// Whether a sender named any of its events.
     pub(super) fn has_named(&self) -> bool {
         !self.fingerprints.is_empty()

@@ -16,6 +16,7 @@ use futures_core::Stream;
 use tokio::time::{Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Code, Request, Response, Status, Streaming};
+use tracing::field::Empty;
 
 use super::figures::{self, OpenStream};
 use super::gauges::{Peer, Permit};
@@ -34,7 +35,15 @@ pub(super) fn append(
     let (metadata, extensions, messages) = request.into_parts();
     let deadline = deadline::of(&extensions);
     let peer = extensions.get::<Peer>().map(|peer| tracing::field::display(peer.address));
-    let span = tracing::info_span!("append", peer);
+    let span = tracing::info_span!(
+        "append",
+        peer,
+        producer = Empty,
+        topic = Empty,
+        cursor = Empty,
+        events = Empty,
+        reason = Empty,
+    );
     trace::adopt(&span, &metadata);
     Response::new(AppendStream {
         messages,
@@ -49,6 +58,7 @@ pub(super) fn append(
         stop: Box::pin(shared.stop.clone().cancelled_owned()),
         open: shared.figures.open("append", None, &span),
         span,
+        has_topic: false,
         _permit: shared.gauges.upload(),
         shared: Arc::clone(shared),
     })
@@ -90,6 +100,8 @@ pub(super) struct AppendStream {
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     open: OpenStream,
     span: tracing::Span,
+    /// The span has the topic of the first event.
+    has_topic: bool,
     _permit: Permit,
     shared: Arc<Shared>,
 }
@@ -100,6 +112,7 @@ struct Tally {
     batches: u64,
     events: u64,
     duplicates: u64,
+    last: Option<Seq>,
 }
 
 impl AppendStream {
@@ -174,6 +187,7 @@ impl AppendStream {
             (AppendMessage::Open { producer, epoch }, Phase::New) => {
                 let producer = self.check_id(producer)?.to_owned();
                 let log = self.shared.log.clone();
+                self.span.record("producer", producer.as_str());
                 self.phase =
                     Phase::Opening(Box::pin(
                         async move { log.open_producer(&producer, epoch).await },
@@ -210,7 +224,7 @@ impl AppendStream {
 
     /// Reads a batch's events, each once, and queues them.
     fn batch(
-        &self,
+        &mut self,
         message: BatchMessage<'_>,
         producer: Producer,
     ) -> Result<(Sent, Submitting), Failure> {
@@ -240,6 +254,10 @@ impl AppendStream {
         }
         if batch.bytes() > limits.batch_bytes {
             return Err(status::over_limit("batch_bytes", limits.batch_bytes, batch.bytes()));
+        }
+        if !self.has_topic {
+            self.has_topic = true;
+            self.span.record("topic", batch.first_topic());
         }
         let bytes = batch.bytes();
         let submitting = Box::pin(async move { producer.submit(seq, batch, expected).await });
@@ -290,6 +308,7 @@ impl AppendStream {
                 self.acked.batches += 1;
                 self.acked.events += appended.stored;
                 self.acked.duplicates += appended.duplicates;
+                self.acked.last = appended.last.or(self.acked.last);
                 let seq = |seq: Option<Seq>| seq.map_or(0, Seq::get);
                 let acked = Acked {
                     producer_seq: sent.seq,
@@ -339,6 +358,10 @@ impl Stream for AppendStream {
 
 impl Drop for AppendStream {
     fn drop(&mut self) {
+        self.open.took(self.acked.events + self.acked.duplicates);
+        if self.acked.last.is_some() {
+            self.span.record("cursor", self.cursor(self.acked.last));
+        }
         tracing::info!(
             parent: &self.span,
             batches = self.acked.batches,

@@ -43,6 +43,10 @@ const PROBES: u32 = 4;
 /// Streams that a client may cause us to reset by its errors, over the life of a connection; h2's
 /// own default, said here because CVE-2025-8671 rests on there being one.
 const ERROR_RESETS: usize = 1_024;
+/// What a connection of HTTP/1.1 holds of answers that its client does not read, but for the frame
+/// that came last; and the longest head of a request. hyper's own default is six times as much, for
+/// every reader that stalls.
+const HTTP1_BUFFER_BYTES: usize = 64 << 10;
 
 /// Serves a connection to its end. `cut` ends it at once.
 pub(super) async fn serve(
@@ -145,6 +149,7 @@ fn http1_builder(shared: &Shared) -> http1::Builder {
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(shared.options.http1_header_timeout)
+        .max_buf_size(HTTP1_BUFFER_BYTES)
         .max_headers(100);
     builder
 }

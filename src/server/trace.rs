@@ -1,16 +1,19 @@
 //! Spans in the traces of others: the parent that a client names (W3C `traceparent`), and what is
-//! known only at the end. Does nothing without the feature `otlp`.
+//! known only at the end. Without the feature `otlp` there are no traces to go on.
 
 /// Lets `span` go on the trace that the request belongs to, if it names one.
 #[cfg(not(feature = "otlp"))]
 pub(super) fn adopt(_span: &tracing::Span, _metadata: &tonic::metadata::MetadataMap) {}
 
-/// Tells what became of a stream.
-#[cfg(not(feature = "otlp"))]
-pub(super) fn finish(_span: &tracing::Span, _events: u64, _reason: &'static str) {}
+/// Tells what became of a stream, in the fields that its span has for it.
+pub(super) fn finish(span: &tracing::Span, events: u64, reason: &'static str) {
+    // Signed, for traces have no other numbers.
+    span.record("events", i64::try_from(events).unwrap_or(i64::MAX));
+    span.record("reason", reason);
+}
 
 #[cfg(feature = "otlp")]
-pub(super) use with_otlp::{adopt, finish};
+pub(super) use with_otlp::adopt;
 
 #[cfg(feature = "otlp")]
 mod with_otlp {
@@ -43,11 +46,5 @@ mod with_otlp {
             // Fails where nobody collects traces.
             let _ = span.set_parent(context);
         }
-    }
-
-    /// Tells what became of a stream.
-    pub(in crate::server) fn finish(span: &Span, events: u64, reason: &'static str) {
-        span.set_attribute("events", i64::try_from(events).unwrap_or(i64::MAX));
-        span.set_attribute("reason", reason);
     }
 }

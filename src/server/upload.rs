@@ -15,6 +15,7 @@ use futures_core::Stream;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Code, Request, Response, Status, Streaming};
+use tracing::field::Empty;
 
 use super::figures::{self, OpenStream};
 use super::gauges::Peer;
@@ -104,7 +105,14 @@ where
     let (metadata, extensions, messages) = request.into_parts();
     let deadline = deadline::of(&extensions);
     let peer = extensions.get::<Peer>().map(|peer| tracing::field::display(peer.address));
-    let span = tracing::info_span!("upload", peer);
+    let span = tracing::info_span!(
+        "upload",
+        peer,
+        topic = Empty,
+        cursor = Empty,
+        events = Empty,
+        reason = Empty,
+    );
     trace::adopt(&span, &metadata);
     let open = shared.figures.open("upload", None, &span);
     let upload = Upload::new(shared, messages, source, deadline);
@@ -151,6 +159,8 @@ pub(super) struct Upload<M, S: Source> {
     starved: bool,
     /// Messages taken from the stream and put into a batch.
     taken: u64,
+    /// Of the first of them.
+    topic: Option<String>,
     totals: Totals,
     deadline: Option<Pin<Box<Sleep>>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -198,6 +208,7 @@ where
             held: None,
             starved: false,
             taken: 0,
+            topic: None,
             totals: Totals::default(),
             deadline: deadline.map(|at| Box::pin(sleep_until(at))),
             stop: Box::pin(shared.stop.clone().cancelled_owned()),
@@ -214,6 +225,11 @@ where
         let code = result.as_ref().map_or_else(Status::code, |_| Code::Ok);
         let reason = figures::ended_with(code);
         open.ends(reason);
+        open.took(self.totals.received);
+        span.record("topic", self.topic.as_deref());
+        if self.totals.last_event.is_some() {
+            span.record("cursor", self.last_cursor());
+        }
         tracing::info!(
             parent: &span,
             events = self.totals.received,
@@ -323,6 +339,9 @@ where
         let log = self.shared.log.clone();
         let batch = std::mem::replace(&mut self.batch, log.batch());
         let options = self.source.options();
+        if self.topic.is_none() {
+            self.topic = batch.first_topic().map(str::to_owned);
+        }
         self.source.appending();
         self.append = Some(Box::pin(async move { log.append(batch, options).await }));
     }

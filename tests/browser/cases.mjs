@@ -32,6 +32,42 @@ export const cases = [
       await until('the tree', async () => (await tree()).length === 6);
       equal(await tree(), ['jobs', 'jobs.nightly', 'orders', 'orders.eu', 'orders.eu.created', 'orders.eu.paid'], 'tree');
       equal(await page.locator('#tree [role=treeitem] >> nth=2').locator('.num').last().textContent(), '2', 'total of orders');
+      equal(await text(page, '#integrity'), '', 'nothing is said of order before anything came live');
+      await log.publish({ topic: 'jobs.nightly', body: 'live' });
+      await page.locator('#integrity', { hasText: '1 in unbroken order · 0 missed' }).waitFor();
+    },
+  },
+  {
+    name: 'cuts off no figure and no hint on a desk',
+    run: async ({ daemon, visitor }) => {
+      const log = await daemon();
+      for (const width of [1280, 1440]) {
+        const page = await (await visitor({ viewport: { width, height: 800 } })).open(log.url);
+        const cut = await page.evaluate(() => {
+          const bad = [];
+          const pen = document.createElement('canvas').getContext('2d');
+          for (const [view, within] of [['chat', '#chat'], ['publish', '#publish'], ['event', '#topics, #tail']]) {
+            document.querySelector(`#tab-${view}`).click();
+            for (const details of document.querySelectorAll('details')) details.open = true;
+            for (const part of document.querySelectorAll(within)) {
+              for (const input of part.querySelectorAll('input[placeholder]')) {
+                const style = getComputedStyle(input);
+                pen.font = style.font;
+                const room = input.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+                const wanted = pen.measureText(input.placeholder).width;
+                if (wanted > room) bad.push(`${input.placeholder}: ${wanted} of ${room}`);
+              }
+            }
+          }
+          for (const text of ['0.40, 7.8 ms', '99 µs, 0.99 ms', '9.9 ms, 99.9 s']) {
+            const strong = document.querySelector('#chart-latency strong');
+            strong.textContent = text;
+            if (strong.scrollWidth > strong.clientWidth) bad.push(`${text}: ${strong.scrollWidth} of ${strong.clientWidth}`);
+          }
+          return bad;
+        });
+        equal(cut, [], `cut off at ${width}`);
+      }
     },
   },
   {
@@ -71,7 +107,7 @@ export const cases = [
       // Commits took some time, by the daemon's own figures.
       await until('commit latency', async () => {
         await log.publish({ topic: 'more.commits' });
-        return /\d (µs|ms|s), .*\d (µs|ms|s)$/.test(await text(page, '#chart-latency strong'));
+        return /^[\d.]+( µs| ms| s)?, [\d.]+ (µs|ms|s)$/.test(await text(page, '#chart-latency strong'));
       });
     },
   },
@@ -264,6 +300,10 @@ export const cases = [
       await hears(late, 'from elsewhere');
       equal(await said(late), all, 'history');
       await shot(ann, 'chat');
+      // What is not said in text shows where it is text.
+      const data = Buffer.from([...Buffer.from('grüße '), 0xff]).toString('base64');
+      await log.publish({ topic, data, headers: { from: 'Bob' } });
+      await hears(late, 'grüße \ufffd');
     },
   },
   {

@@ -212,6 +212,19 @@ fn events_that_no_slot_takes_are_warned_of() {
 }
 
 #[test]
+fn hosts_that_nobody_checks_are_warned_of() {
+    let warnings = |text: &str| load(text).unwrap().warnings();
+    let exposed = "[server]\ninsecure = true\nlisten = \"0.0.0.0:50051\"\n";
+    let said = warnings(exposed);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].starts_with("http.allowed_hosts: ") && said[0].contains("0.0.0.0:50051"));
+    let named = format!("{exposed}[http]\nallowed_hosts = [\"log.example\"]\n");
+    assert_eq!(warnings(&named), [] as [&str; 0]);
+    // On the loopback hosts are checked, whatever else is allowed.
+    assert_eq!(warnings("[server]\ninsecure = true\n"), [] as [&str; 0]);
+}
+
+#[test]
 fn settings_are_listed_in_the_order_of_the_documented_default() {
     let loaded = Sources::default().load().unwrap();
     let mut at = 0;

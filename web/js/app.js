@@ -363,9 +363,13 @@ class App {
     pill.dataset.mode = this.link.mode;
     $('skip-now').hidden = phase !== 'behind';
     const checks = [];
-    if (state.filtered) checks.push('filtered: order checked');
-    else checks.push(`${count(state.checked)} in unbroken order`);
-    checks.push(`${count(state.missed)} missed`);
+    // History is read in one piece: until something came live there is nothing to boast of.
+    const isSilent = state.arrived === 0 && state.missed === 0 && state.repeated === 0;
+    if (!isSilent) {
+      if (state.filtered) checks.push('filtered: order checked');
+      else checks.push(`${count(state.checked)} in unbroken order`);
+      checks.push(`${count(state.missed)} missed`);
+    }
     if (state.repeated > 0) checks.push(`${count(state.repeated)} repeated`);
     const integrity = $('integrity');
     setText(integrity, checks.join(' · '));

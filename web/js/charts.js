@@ -1,7 +1,7 @@
 // Three small charts over the last minutes: append rate, lag, commit latency.
 
 import uPlot from '../vendor/uplot/uPlot.esm.js';
-import { $, clock, millis, rate, setText, short } from './dom.js';
+import { $, clock, millis, rate, setText, short, twoMillis } from './dom.js';
 
 const WINDOW_S = 300;
 const SHORTEST_S = 60;
@@ -11,7 +11,7 @@ const KINDS = {
   lag: { id: 'chart-lag', series: [{ of: (s) => s.lag, colour: '--c-lag', fill: true }], text: ([v]) => (v === null ? '–' : `${short(v)} events`), axis: (v) => short(v), least: 10 },
   latency: {
     id: 'chart-latency', series: [{ of: (s) => s.p50, colour: '--c-latency', fill: true }, { of: (s) => s.p99, colour: '--c-latency-high' }],
-    text: ([p50, p99]) => (p50 === null ? '–' : `${millis(p50)}, ${millis(p99)}`), axis: (v) => millis(v), least: 0.001,
+    text: ([p50, p99]) => (p50 === null ? '–' : twoMillis(p50, p99)), axis: (v) => millis(v), least: 0.001,
   },
 };
 

@@ -162,12 +162,21 @@ export class Chat {
   }
 }
 
+/// Binary content shows where it is text, as the daemon's own chat has it.
+function textOf(event) {
+  if (event.data === undefined) return event.body ?? '';
+  let raw;
+  try { raw = atob(event.data); } catch { return event.data; }
+  // The end of what was cut off may be half a character.
+  return new TextDecoder('utf-8', { ignoreBOM: true }).decode(Uint8Array.from(raw, (c) => c.charCodeAt(0)), { stream: event.cut === true });
+}
+
 function message(event, from, isOwn) {
   return el('li', { class: isOwn ? 'message own' : 'message', 'data-seq': event.seq },
     el('div', { class: 'meta' }, el('b', { text: from || 'no name' }),
       el('time', { datetime: event.at, text: when(event.at) }),
       el('span', { class: 'state', text: '' })),
-    el('p', { text: event.body ?? '' }));
+    el('p', { text: textOf(event) }));
 }
 
 function stored(name) { try { return localStorage.getItem(name); } catch { return null; } }

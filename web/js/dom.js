@@ -48,6 +48,13 @@ export function millis(seconds) {
   return `${seconds.toFixed(1)} s`;
 }
 
+/// Two of them; a unit that both have is said once.
+export function twoMillis(a, b) {
+  const [first, second] = [millis(a), millis(b)];
+  const unit = (text) => text.slice(text.indexOf(' '));
+  return `${unit(first) === unit(second) ? first.slice(0, first.indexOf(' ')) : first}, ${second}`;
+}
+
 export function bytes(n) {
   if (n < 1024) return `${n} B`;
   const units = ['KiB', 'MiB', 'GiB', 'TiB'];

@@ -17,7 +17,7 @@ export class Stream {
     this.cursor = null;
     this.seq = null;
     this.logId = null;
-    this.state = { phase: 'connecting', since: Date.now(), error: '', retryAt: 0, missed: 0, repeated: 0, checked: 0 };
+    this.state = { phase: 'connecting', since: Date.now(), error: '', retryAt: 0, missed: 0, repeated: 0, checked: 0, arrived: 0 };
     this.restart = new AbortController();
     this.running = false;
     this.downSince = 0;
@@ -200,6 +200,7 @@ export class Stream {
       if (!filtered) this.state.checked += 1;
     }
     this.seq = event.seq;
+    this.state.arrived += 1;
     this.losses = 0;
     this.on.event(event);
   }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::field::Empty;
 
 use super::intake::{self, Begin};
 use super::link::{Joined, Link};
@@ -184,7 +185,16 @@ impl Opening {
         metadata: &MetadataMap,
     ) -> Parts<D> {
         let peer = self.peer.as_ref().map(|peer| tracing::field::display(peer.address));
-        let span = tracing::info_span!("room", call, peer, start = start.get());
+        let span = tracing::info_span!(
+            "room",
+            call,
+            peer,
+            room = Empty,
+            start = Empty,
+            cursor = Empty,
+            events = Empty,
+            reason = Empty,
+        );
         trace::adopt(&span, metadata);
         Parts {
             log: shared.log.clone(),

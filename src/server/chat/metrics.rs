@@ -51,6 +51,7 @@ pub(super) fn stream_metrics(
         "stream_metrics",
         peer = extensions.get::<Peer>().map(|peer| tracing::field::display(peer.address)),
         interval_s = interval.as_secs(),
+        reason = tracing::field::Empty,
     );
     trace::adopt(&span, &metadata);
     // The first look needs no tick.

@@ -391,10 +391,11 @@ impl<D: Dialect> Drop for RoomStream<D> {
         self.open.reached(self.messages, passed.next());
         self.open.ends(reason);
         let mut rooms = self.rooms.iter().map(|joined| &*joined.room.name);
-        let room = rooms.next().unwrap_or_default();
+        self.span.record("room", rooms.next());
+        self.span.record("start", self.start.get());
+        self.span.record("cursor", self.log.cursor(passed));
         tracing::info!(
             parent: &self.span,
-            room,
             other_rooms = rooms.count(),
             messages = self.messages,
             confirmed = self.confirmed,

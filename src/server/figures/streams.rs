@@ -77,6 +77,8 @@ pub(in crate::server) struct OpenStream {
     kind: Arc<Kind>,
     began: Instant,
     delivered: u64,
+    /// Events that it stored.
+    taken: u64,
     position: Option<(u64, Arc<AtomicU64>)>,
     reason: &'static str,
     span: tracing::Span,
@@ -95,6 +97,11 @@ impl OpenStream {
             Some((_, position)) => position.store(next.get(), Ordering::Relaxed),
             None => self.position = Some(lock(&self.streams.positions).add(next)),
         }
+    }
+
+    /// Events that came over it so far, where it is one that brings them.
+    pub(in crate::server) fn took(&mut self, events: u64) {
+        self.taken = events;
     }
 
     /// Why it ends, in one of a few words of this program.
@@ -121,7 +128,7 @@ impl Drop for OpenStream {
         self.kind.seconds.observe(self.age());
         *lock(&self.kind.ended).entry(self.reason).or_default() += 1;
         self.kind.open.fetch_sub(1, Ordering::Relaxed);
-        trace::finish(&self.span, self.delivered, self.reason);
+        trace::finish(&self.span, self.delivered + self.taken, self.reason);
     }
 }
 
@@ -150,6 +157,7 @@ impl Streams {
             kind,
             began: Instant::now(),
             delivered: 0,
+            taken: 0,
             position,
             reason: DROPPED,
             span,

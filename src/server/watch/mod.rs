@@ -10,6 +10,7 @@ mod tests;
 
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Request, Response, Status};
+use tracing::field::Empty;
 
 pub(super) use machine::{Gap, GapReason, Machine, Marker, News, Plan, Step};
 pub(super) use parked::Parking;
@@ -84,6 +85,9 @@ async fn begin(
         peer = peer.map(|peer| tracing::field::display(peer.address)),
         patterns = patterns(&message),
         start = resolved.start.get(),
+        cursor = Empty,
+        events = Empty,
+        reason = Empty,
     );
     trace::adopt(&span, &metadata);
     let open = shared.figures.open("watch", Some(resolved.start), &span);

@@ -356,6 +356,7 @@ impl Drop for WatchStream {
         let reason = self.reason();
         self.open.reached(self.machine.delivered(), self.machine.next());
         self.open.ends(reason);
+        self.span.record("cursor", self.log.cursor(self.machine.passed()));
         tracing::info!(
             parent: &self.span,
             events = self.machine.delivered(),

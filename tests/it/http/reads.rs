@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tailmark::storage::StoreError;
 use tailmark::storage::memory::Options as MemoryOptions;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::broken::Broken;
-use crate::support::server::{generations, memory, open, start, start_with};
+use crate::support::server::{generations, memory, open, start, start_with, within};
 use crate::support::web::{BOTH, ask, get, post, request};
 
 #[tokio::test]
@@ -106,6 +107,29 @@ async fn methods_and_paths_that_are_not_there_are_told() {
         assert_eq!((head.status.as_u16(), head.body.len()), (200, 0));
         let head = go("HEAD", "/v1/watch").await;
         assert_eq!((head.status.as_u16(), head.header("content-type")), (200, "text/event-stream"));
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_head_of_a_request_may_be_large_but_not_huge() {
+    let server = start().await;
+    let host = server.address;
+    let head = |bytes: usize| {
+        let start = format!("GET /healthz HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\nx: ");
+        format!("{start}{}", "x".repeat(bytes - start.len()))
+    };
+    for (text, expected) in [
+        (head(16 << 10) + "\r\n\r\n", "HTTP/1.1 200 "),
+        (head(60 << 10) + "\r\n\r\n", "HTTP/1.1 200 "),
+        // As much as is read at most, and not over yet.
+        (head(64 << 10), "HTTP/1.1 431 "),
+    ] {
+        let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+        within("send", stream.write_all(text.as_bytes())).await.unwrap();
+        let mut answer = String::new();
+        within("answer", stream.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.starts_with(expected), "{} bytes: {answer}", text.len());
     }
     server.stop().await;
 }

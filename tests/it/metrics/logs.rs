@@ -4,6 +4,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
 use serde_json::Value;
+use tailmark::record::Cursor;
+use tailmark::wire::feed_v1 as pb;
+use tailmark::wire::feed_v1::feed_service_client::FeedServiceClient;
+use tokio_stream::StreamExt as _;
 
 use crate::support::daemon::{feed, program};
 
@@ -37,12 +41,36 @@ fn run(address: &str, args: &[&str], input: &[u8]) {
     assert!(output.status.success(), "{args:?}: {output:?}");
 }
 
+/// An append of two events and a chat with one message.
+async fn append_and_chat(address: &str) {
+    use pb::append_request::{Batch, Kind, Open};
+    let mut client = FeedServiceClient::connect(address.to_owned()).await.unwrap();
+    let open = Open { producer_id: "till-7".into(), epoch: 0 };
+    let event = |topic: &str| pb::Event { topic: topic.into(), ..Default::default() };
+    let events = vec![event("jobs.nightly"), event("jobs.hourly")];
+    let batch = Batch { producer_seq: 1, events, ..Default::default() };
+    let said = [Kind::Open(open), Kind::Batch(batch)];
+    let said = said.map(|kind| pb::AppendRequest { kind: Some(kind) });
+    let answers = client.append(tokio_stream::iter(said)).await.unwrap().into_inner();
+    assert_eq!(answers.map(Result::unwrap).collect::<Vec<_>>().await.len(), 2);
+    let message = pb::ChatMessage {
+        from: "ann".into(),
+        room: "the.room".into(),
+        text: "hello".into(),
+        ..Default::default()
+    };
+    let answers = client.chat(tokio_stream::once(message)).await.unwrap().into_inner();
+    assert_eq!(answers.map(Result::unwrap).collect::<Vec<_>>().await.len(), 1);
+}
+
 #[test]
 fn every_stream_ends_with_a_line_that_says_how() {
     let lines = lines(&[], |address| {
         run(address, &["upload", "--topic", "orders.eu", "-"], b"one\ntwo\nthree\n");
         run(address, &["watch", "orders.>", "--from", "oldest", "--limit", "2"], b"");
         run(address, &["metrics", "--once"], b"");
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(append_and_chat(address));
     });
     let ended = |message: &str| {
         let mut found = lines.iter().filter(|line| line["message"] == message);
@@ -54,12 +82,25 @@ fn every_stream_ends_with_a_line_that_says_how() {
     };
     let upload = ended("upload ended");
     assert_eq!((&upload["events"], &upload["reason"]), (&3.into(), &"done".into()));
+    let append = ended("append ended");
+    assert_eq!((&append["events"], &append["reason"]), (&2.into(), &"done".into()));
+    let chat = ended("chat ended");
+    assert_eq!((&chat["messages"], &chat["reason"]), (&1.into(), &"done".into()));
+    assert_eq!(upload["span"]["topic"], "orders.eu");
+    assert_eq!(append["span"]["topic"], "jobs.nightly");
+    assert_eq!(append["span"]["producer"], "till-7");
+    assert_eq!((&chat["span"]["room"], &chat["span"]["start"]), (&"the.room".into(), &6.into()));
     let watch = ended("watch ended");
     assert_eq!((&watch["events"], &watch["reason"]), (&2.into(), &"limit".into()));
     assert_eq!(
         (&watch["span"]["patterns"], &watch["span"]["start"]),
         (&"orders.>".into(), &1.into())
     );
+    // Where each of them was at its end.
+    for (line, seq) in [(&upload, 3), (&watch, 2), (&append, 5), (&chat, 6)] {
+        let cursor = Cursor::parse(line["span"]["cursor"].as_str().unwrap()).unwrap();
+        assert_eq!(cursor.seq().get(), seq, "{line}");
+    }
     let metrics = ended("metrics stream ended");
     assert_eq!((&metrics["samples"], &metrics["reason"]), (&1.into(), &"client gone".into()));
 }
@@ -86,9 +127,9 @@ mod traces {
     };
     use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
     use opentelemetry_proto::tonic::trace::v1::Span;
-    use tailmark::wire::feed_v1 as pb;
-    use tailmark::wire::feed_v1::feed_service_client::FeedServiceClient;
     use tonic::{Request, Response, Status};
+
+    use super::{FeedServiceClient, pb};
 
     #[derive(Clone, Default)]
     struct Collector(Arc<Mutex<Vec<ExportTraceServiceRequest>>>);
@@ -146,7 +187,9 @@ mod traces {
                     events += 1;
                 }
                 assert_eq!(events, 1);
+                super::append_and_chat(address).await;
             });
+            super::run(address, &["upload", "--topic", "orders.us", "-"], b"one\ntwo\n");
         });
         assert!(logged.is_empty(), "{logged:?}");
         // It has ended, and so delivered all that it had.
@@ -155,8 +198,23 @@ mod traces {
         let service = resources[0].resource.as_ref().unwrap().attributes.iter();
         assert!(service.clone().any(|a| a.key == "service.instance.id"), "{resources:?}");
         let spans = resources.iter().flat_map(|r| &r.scope_spans).flat_map(|scope| &scope.spans);
-        let watches: Vec<_> = spans.filter(|span| span.name == "watch").collect();
-        let [span] = &watches[..] else { panic!("{watches:?}") };
+        let of = |name: &str| {
+            let found: Vec<_> = spans.clone().filter(|span| span.name == name).collect();
+            let [span] = found[..] else { panic!("{name}: {found:?}") };
+            span
+        };
+        for (name, events, field, value) in [
+            ("append", 2, "topic", "jobs.nightly"),
+            ("room", 1, "room", "the.room"),
+            ("upload", 2, "topic", "orders.us"),
+        ] {
+            let span = of(name);
+            assert_eq!(attribute(span, field), Any::StringValue(value.into()));
+            assert_eq!(attribute(span, "events"), Any::IntValue(events));
+            assert_eq!(attribute(span, "reason"), Any::StringValue("done".into()));
+            assert!(matches!(attribute(span, "cursor"), Any::StringValue(_)));
+        }
+        let span = of("watch");
         let hex: String = span.trace_id.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, trace);
         assert_eq!(span.parent_span_id, [0xb7, 0xad, 0x6b, 0x71, 0x69, 0x20, 0x33, 0x31]);
