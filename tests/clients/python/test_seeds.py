@@ -293,7 +293,7 @@ class Examples(unittest.TestCase):
         self.assertEqual(self.upload(lines), "3 received, 0 stored, 3 duplicates\n")
 
     def test_watch_goes_on_over_a_kill_of_the_server_and_its_own(self):
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             state = ("--state", f"{folder}/cursor")
             self.upload(["before"])
             with open(state[1], "w", encoding="ascii") as file:
@@ -313,6 +313,9 @@ class Examples(unittest.TestCase):
             if line == "2 sensors.a during\n":
                 line = again.stdout.readline()
             self.assertEqual(line, "3 sensors.a after\n")
+            # Else it writes to the folder while that goes.
+            again.kill()
+            again.wait()
 
     def test_chat_says_and_hears(self):
         first = self.start("chat.py", "lounge", "--as", "ada", stdin=subprocess.PIPE,
