@@ -173,10 +173,14 @@ fn range_text(damage: &Damage) -> String {
     match (damage.from, damage.to) {
         (Seq::ZERO, Seq::ZERO) => "no event for certain".to_owned(),
         (from, Seq::ZERO) => format!("events from {from} on"),
-        (from, to) if from == to => format!("event {from}"),
         (from, to) if from > to => format!("before event {from}"),
-        (from, to) => format!("events {from} to {to}"),
+        (from, to) => span_text(from, to),
     }
+}
+
+/// `event 5`, `events 5 to 9`.
+fn span_text(from: Seq, to: Seq) -> String {
+    if from == to { format!("event {from}") } else { format!("events {from} to {to}") }
 }
 
 fn write_damage(object: &mut Object<'_>, damage: &Damage) {
