@@ -1,5 +1,7 @@
 //! The generated wire types, the only place that includes them, and their JSON.
 
+#[cfg(any(feature = "client", feature = "server"))]
+pub mod code;
 pub mod json;
 
 /// `feed.v1`, as `proto/feed/v1/feed.proto` documents it.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_core::Stream;
 use tokio_stream::StreamExt;
 
-use super::output::{print_bytes, print_line};
+use super::output::{count_text, events_text, print_bytes, print_line};
 use super::{Exit, Failure, Online};
 use crate::client::{Client, Item, ProducerOptions, Start, WatchOptions};
 use crate::record::{Event, Seq};
@@ -148,9 +148,9 @@ impl Report {
 
     fn text(&self) -> String {
         let mut text = format!(
-            "{}  {} events, {:.1} MB in {:.2} s: {:.0} events/s, {:.1} MB/s",
+            "{}  {}, {:.1} MB in {:.2} s: {:.0} events/s, {:.1} MB/s",
             self.work,
-            self.events,
+            events_text(self.events),
             self.bytes as f64 / 1e6,
             self.seconds,
             self.events_per_second,
@@ -158,13 +158,13 @@ impl Report {
         );
         if let Some(latency) = &self.latency {
             text.push_str(&format!(
-                "\n{}  p50 {:.3} ms, p90 {:.3} ms, p99 {:.3} ms, max {:.3} ms ({} samples)",
+                "\n{}  p50 {:.3} ms, p90 {:.3} ms, p99 {:.3} ms, max {:.3} ms ({})",
                 self.latency_of,
                 latency.p50_ms,
                 latency.p90_ms,
                 latency.p99_ms,
                 latency.max_ms,
-                latency.samples
+                count_text(latency.samples as u64, "sample")
             ));
         }
         text
@@ -192,7 +192,7 @@ async fn append(args: &Append, client: &Client) -> Result<Report, Failure> {
             let begun = Instant::now();
             let result = client.upload(events).await?;
             if result.stored != args.events {
-                let what = format!("{} of {} events were stored", result.stored, args.events);
+                let what = format!("{} of {} were stored", result.stored, events_text(args.events));
                 return Err(Failure::new(Exit::Failure, what));
             }
             ("append", begun.elapsed())

@@ -1,7 +1,7 @@
 //! `tailmark config check` and `tailmark config print`.
 
 use super::Failure;
-use super::output::{Output, print_line};
+use super::output::{Output, print_line, say};
 use super::serve::Settings;
 use crate::config::{DEFAULT_TOML, Loaded};
 
@@ -29,7 +29,7 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Check(settings) => {
             let warnings = settings.load()?.config.warnings();
-            warnings.iter().for_each(|warning| anstream::eprintln!("warning: {warning}"));
+            warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
             print_line("the settings are fine")
         }
         Command::Print(print) if print.default => print_line(DEFAULT_TOML.trim_end()),

@@ -168,6 +168,11 @@ impl Interrupt {
     }
 }
 
+/// `event 5`, `events 5 to 9`.
+fn span_text(from: Seq, to: Seq) -> String {
+    if from == to { format!("event {from}") } else { format!("events {from} to {to}") }
+}
+
 fn write_damage(object: &mut Object<'_>, damage: &Damage) {
     object.text("file", &damage.file.display().to_string());
     object.number("from_seq", damage.from.get());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::output::{Output, printable};
+use super::output::{Output, printable, say};
 
 use super::signals::Stop;
 use super::status::human_bytes;
@@ -60,7 +60,7 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
                 let seconds = retry_in.as_secs_f32();
                 let cause = cause.to_string();
                 screen.painted = 0;
-                eprintln!("{}; connecting again in {seconds:.1} s", printable(&cause));
+                say(&format!("{}; connecting again in {seconds:.1} s", printable(&cause)));
             }
         }
     }

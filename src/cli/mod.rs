@@ -32,6 +32,7 @@ use clap::{Parser, Subcommand};
 
 use crate::client::Client;
 pub use failure::{Exit, Failure};
+use output::{flush, of_stdout};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -110,12 +111,21 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version go to standard output, and a reader that left is no failure.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { Exit::Usage.code() } else { 0 });
+            if error.use_stderr() {
+                let _ = error.print();
+                return ExitCode::from(Exit::Usage.code());
+            }
+            // Help and version are data.
+            return exit_code(
+                error.print().map_err(of_stdout).and_then(|()| flush()).map_err(Failure::from),
+            );
         }
     };
-    match cli.dispatch() {
+    exit_code(cli.dispatch())
+}
+
+fn exit_code(result: Result<(), Failure>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.report();

@@ -15,11 +15,19 @@ pub(super) struct Output {
 impl Output {
     /// Hands over everything.
     pub fn flush(&mut self) -> io::Result<()> {
-        let mut stdout = io::stdout().lock();
-        let written = stdout.write_all(&self.buffer).and_then(|()| stdout.flush());
+        let written = io::stdout().write_all(&self.buffer);
         self.buffer.clear();
-        written.map_err(|error| io::Error::new(error.kind(), format!("standard output: {error}")))
+        written.map_err(of_stdout).and_then(|()| flush())
     }
+}
+
+/// Hands over what standard output itself holds back.
+pub(super) fn flush() -> io::Result<()> {
+    io::stdout().flush().map_err(of_stdout)
+}
+
+pub(super) fn of_stdout(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("standard output: {error}"))
 }
 
 /// Prints a text and a line end.
@@ -34,9 +42,19 @@ pub(super) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     Ok(output.flush()?)
 }
 
+/// Says a line on standard error. Where nobody can be told, the work goes on all the same.
+pub(super) fn say(text: &str) {
+    let _ = writeln!(anstream::stderr().lock(), "{text}");
+}
+
 /// `1 event`, `2 events`.
 pub(super) fn events_text(count: u64) -> String {
-    if count == 1 { "1 event".to_owned() } else { format!("{count} events") }
+    count_text(count, "event")
+}
+
+/// `1 thing`, `2 things`.
+pub(super) fn count_text(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// Whether a terminal would do something with `c` other than show it: controls, and the marks that

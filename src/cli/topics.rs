@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::Failure;
-use super::output::{Output, printable};
+use super::output::{Output, printable, say};
 use crate::client::Client;
 use crate::wire::feed_v1 as pb;
 use crate::wire::json::{self, time};
@@ -26,7 +26,7 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
             output.buffer.push(b'\n');
         }
     } else if topics.is_empty() {
-        eprintln!("no topics");
+        say("no topics");
     } else {
         output.buffer.extend_from_slice(table(&topics).as_bytes());
         output.buffer.push(b'\n');

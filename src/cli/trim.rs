@@ -32,11 +32,14 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
     }
     if !args.yes {
         let status = client.log().await?;
-        eprint!(
+        let question = format!(
             "This removes {what} for good; readable now: {} to {}. Go on? [y/N] ",
             status.oldest_seq, status.head_seq
         );
-        std::io::stderr().flush()?;
+        let mut stderr = std::io::stderr();
+        stderr.write_all(question.as_bytes()).and_then(|()| stderr.flush()).map_err(|error| {
+            Failure::new(Exit::Failure, "cannot ask, and so nothing was removed").because(&error)
+        })?;
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer)?;
         if !matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {

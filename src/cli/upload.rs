@@ -15,12 +15,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::{mpsc, oneshot};
 
 use super::input::{Chunk, Encoder, Format, InputError, Summary};
-use super::output::{events_text, print_bytes, printable};
+use super::output::{count_text, events_text, print_bytes, printable, say};
 use super::publish::unreadable;
 use super::signals::Stop;
 use super::{Exit, Failure};
 use crate::client::{Client, Error, Kind};
 use crate::record::Limits;
+use crate::record::json::Object;
 use crate::topic::Topic;
 use crate::wire::feed_v1 as pb;
 use crate::wire::json;
@@ -51,7 +52,10 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, "lines need a topic")
             .hint("add --topic TOPIC, or use --format jsonl with a topic in each object"));
     }
-    let limits = limits(&client).await?;
+    let limits = match limits(&client).await {
+        Ok(limits) => limits,
+        Err(error) => return Err(refused(error, 0, args.json)),
+    };
     if let Some(topic) = &args.topic {
         Topic::check(topic, &limits).map_err(|problem| {
             Failure::new(Exit::Usage, format!("--topic {}: {problem}", printable(topic)))
@@ -102,11 +106,11 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
 }
 
 /// The limits in force there; the defaults where a server does not tell.
-async fn limits(client: &Client) -> Result<Limits, Failure> {
+async fn limits(client: &Client) -> Result<Limits, Error> {
     let status = match client.log().await {
         Ok(status) => status,
         Err(error) if error.kind() == Kind::Unsupported => return Ok(Limits::default()),
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
     };
     let mut limits = Limits::default();
     if let Some(told) = status.limits {
@@ -183,7 +187,7 @@ impl Stream for Events {
                     let sent = self.sent.fetch_add(count, Ordering::Relaxed) + count;
                     self.progress.set_position(chunk.input_bytes);
                     if !self.progress.is_hidden() {
-                        self.progress.set_message(format!("{sent} events"));
+                        self.progress.set_message(events_text(sent));
                     }
                     self.current = chunk.events.into_iter();
                 }
@@ -207,8 +211,8 @@ fn report(
     elapsed: Duration,
     has_json: bool,
 ) -> Result<(), Failure> {
-    let result = outcome.map_err(|error| refused(error, sent))?;
-    eprintln!("{}", summary_text(&result, elapsed));
+    let result = outcome.map_err(|error| refused(error, sent, has_json))?;
+    say(&summary_text(&result, elapsed));
     if has_json {
         print_bytes(&json::upload_result(&result))?;
     }
@@ -222,21 +226,50 @@ fn report(
     }
 }
 
-fn refused(error: Error, sent: u64) -> Failure {
-    let kept = error.metadata("received").map(|received| {
-        let index = error.metadata("index").map(|index| format!(", refused: event {index} from 0"));
-        format!("events stored before it: {received}{}", index.unwrap_or_default())
-    });
+fn refused(error: Error, sent: u64, has_json: bool) -> Failure {
+    if has_json && let Err(unprinted) = print_bytes(&refusal_json(&error)) {
+        unprinted.report();
+    }
     let is_cut = matches!(error.kind(), Kind::Unavailable | Kind::Timeout);
+    let kept = error.metadata("received").map(|received| match received.parse() {
+        Ok(received) => events_text(received),
+        Err(_) => format!("{received} events"),
+    });
+    let index = error.metadata("index").map(|index| format!(", refused: event {index} from 0"));
     let failure = Failure::from(error);
     match kept {
-        Some(kept) => failure.hint(kept),
-        None if is_cut => failure.hint(format!(
-            "events handed to the connection: {sent}; how many of them are stored is not \
-             known; run it again: events with ids are not stored twice"
+        Some(kept) if is_cut => failure.hint(format!(
+            "stored before it: {kept}, and nothing after; run it again: events with ids are not \
+             stored twice"
+        )),
+        Some(kept) => {
+            failure.hint(format!("stored before it: {kept}{}", index.unwrap_or_default()))
+        }
+        None if is_cut && sent > 0 => failure.hint(format!(
+            "handed to the connection: {}; how many of them are stored is not known; run it again: \
+             events with ids are not stored twice",
+            events_text(sent)
         )),
         None => failure,
     }
+}
+
+/// The error as plain HTTP tells it, and of the result what the server said about it.
+fn refusal_json(error: &Error) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut object = Object::open(&mut out);
+    object.object("error", |object| {
+        object.text("code", error.code());
+        object.text("reason", error.reason());
+        object.text("message", &error.to_string());
+        object.named_texts("metadata", error.all_metadata());
+    });
+    if let Some(received) = error.metadata("received").and_then(|text| text.parse::<u64>().ok()) {
+        object.integer("received", i32::try_from(received).unwrap_or(i32::MAX));
+    }
+    object.text("last_cursor", error.metadata("last_cursor").unwrap_or_default());
+    object.close();
+    out
 }
 
 fn summary_text(result: &pb::UploadResult, elapsed: Duration) -> String {
@@ -250,9 +283,9 @@ fn summary_text(result: &pb::UploadResult, elapsed: Duration) -> String {
         first => format!(", seq {first} to {}", result.last_seq),
     };
     format!(
-        "{} received, {} stored, {} duplicates{span}, {seconds:.2} s, {rate:.0} events/s",
+        "{} received, {} stored, {}{span}, {seconds:.2} s, {rate:.0} events/s",
         events_text(taken),
         result.stored,
-        result.duplicates
+        count_text(result.duplicates, "duplicate")
     )
 }

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use futures_core::Stream;
 
 use super::moment::{parse_cursor, parse_start};
-use super::output::{Output, printable, write_printable};
+use super::output::{Output, printable, say, write_printable};
 use super::signals::Stop;
 use super::{Exit, Failure, state};
 use crate::client::{Client, Error, FileStore, Item, Kind, Received, Start, Watch, WatchOptions};
@@ -263,8 +263,8 @@ impl Printer {
             }
             Item::Interrupted { cause, retry_in } => {
                 self.is_interrupted = true;
-                let seconds = retry_in.as_secs_f32();
-                eprintln!("{}; connecting again in {seconds:.1} s", printable(&cause.to_string()));
+                let (cause, seconds) = (cause.to_string(), retry_in.as_secs_f32());
+                say(&format!("{}; connecting again in {seconds:.1} s", printable(&cause)));
                 Ok(())
             }
         }
@@ -302,13 +302,13 @@ impl Printer {
 
     fn marker(&mut self, marker: &Marker) {
         if marker.kind == MarkerKind::Resumed && std::mem::take(&mut self.is_interrupted) {
-            eprintln!("connected again; nothing was missed");
+            say("connected again; nothing was missed");
         }
         if marker.kind == MarkerKind::Gap {
             self.is_interrupted = false;
             // Never lost in silence.
             if !self.has_markers {
-                eprintln!("{}", marker_text(marker));
+                say(&marker_text(marker));
             }
         }
         if !self.has_markers {

@@ -8,6 +8,8 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use crate::wire::code::name;
+
 /// What kind of failure it is: enough to decide what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -47,6 +49,7 @@ pub struct Error(Box<Inner>);
 
 struct Inner {
     kind: Kind,
+    code: Code,
     message: String,
     reason: String,
     metadata: HashMap<String, String>,
@@ -62,6 +65,11 @@ impl Error {
     /// What kind of failure it is.
     pub fn kind(&self) -> Kind {
         self.0.kind
+    }
+
+    /// Its code, as `google.rpc.Code` names it; the nearest one where the server gave none.
+    pub fn code(&self) -> &'static str {
+        name(self.0.code)
     }
 
     /// Whether the same request may succeed later.
@@ -111,6 +119,7 @@ impl Error {
     pub(super) fn new(kind: Kind, message: impl Into<String>) -> Error {
         Error(Box::new(Inner {
             kind,
+            code: nearest_code(kind),
             message: message.into(),
             reason: String::new(),
             metadata: HashMap::new(),
@@ -144,9 +153,11 @@ impl Error {
 
     /// The same again, for another who waits for the same thing.
     pub(super) fn duplicate(&self) -> Error {
-        let Inner { kind, retry_delay, is_retryable, may_have_applied, is_foreign, .. } = *self.0;
+        let Inner { kind, code, retry_delay, is_retryable, may_have_applied, is_foreign, .. } =
+            *self.0;
         Error(Box::new(Inner {
             kind,
+            code,
             message: self.0.message.clone(),
             reason: self.0.reason.clone(),
             metadata: self.0.metadata.clone(),
@@ -240,6 +251,7 @@ fn from_server(status: &Status) -> Error {
     };
     Error(Box::new(Inner {
         kind,
+        code: status.code(),
         message,
         metadata,
         fields,
@@ -273,6 +285,22 @@ fn kind_of(code: Code, reason: &str) -> Kind {
         Code::PermissionDenied | Code::Unauthenticated => Kind::Denied,
         Code::Ok => Kind::Protocol,
         Code::Unknown | Code::Internal => Kind::Internal,
+    }
+}
+
+fn nearest_code(kind: Kind) -> Code {
+    match kind {
+        Kind::Connect | Kind::Unavailable => Code::Unavailable,
+        Kind::Timeout => Code::DeadlineExceeded,
+        Kind::InvalidRequest => Code::InvalidArgument,
+        Kind::NotFound => Code::NotFound,
+        Kind::Gone => Code::OutOfRange,
+        Kind::Damaged => Code::DataLoss,
+        Kind::Conflict => Code::Aborted,
+        Kind::LimitExceeded => Code::ResourceExhausted,
+        Kind::Unsupported => Code::Unimplemented,
+        Kind::Denied => Code::PermissionDenied,
+        Kind::Protocol | Kind::Internal | Kind::CursorStore => Code::Internal,
     }
 }
 
@@ -351,6 +379,7 @@ mod tests {
             assert_eq!(error.is_retryable(), retryable, "{code:?}");
             assert_eq!(error.may_have_applied(), maybe, "{code:?}");
             assert_eq!(error.reason(), reason);
+            assert_eq!(error.code(), name(code));
             assert_eq!(error.metadata("oldest"), Some("5"));
             assert_eq!(error.to_string(), "said so");
         }

@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 use crate::support::port::Port;
 use crate::support::server::within;
 
+mod outputs;
+
 /// A server that can be stopped and started again over the same log.
 struct Daemon {
     runtime: Runtime,

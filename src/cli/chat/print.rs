@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use rustix::termios::{OptionalActions, Termios, tcsetattr};
 
 use crate::cli::Failure;
-use crate::cli::output::{print_bytes, print_line, printable};
+use crate::cli::output::{print_bytes, print_line, printable, say};
 use crate::record::json::Object;
 use crate::wire::chat as pb;
 use crate::wire::json::time;
@@ -55,7 +55,7 @@ impl Screen {
             let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &saved);
         }
         if std::mem::take(&mut self.is_typing) {
-            eprintln!();
+            say("");
         }
     }
 
@@ -128,7 +128,7 @@ impl Screen {
             Some(print) if self.color => print(format!("\x1b[2m-- {text}\x1b[0m\n")),
             Some(print) => print(format!("-- {text}\n")),
             None => {
-                anstream::eprintln!("\x1b[2m-- {text}\x1b[0m");
+                say(&format!("\x1b[2m-- {text}\x1b[0m"));
                 Ok(())
             }
         }

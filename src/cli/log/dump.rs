@@ -3,8 +3,8 @@
 use std::io;
 
 use super::super::moment::SeqRange;
-use super::super::output::{Output, printable};
-use super::{Dump, Exit, Failure, Interrupt};
+use super::super::output::{Output, count_text, events_text, printable, say};
+use super::{Dump, Exit, Failure, Interrupt, span_text};
 use crate::inspect::{Found, Selection, dump};
 use crate::record::Limits;
 use crate::record::json::write_event;
@@ -37,10 +37,10 @@ pub(super) fn run(args: &Dump, range: SeqRange) -> Result<(), Failure> {
     if done.damaged_ranges == 0 {
         return Ok(());
     }
-    let ranges = if done.damaged_ranges == 1 { "range" } else { "ranges" };
+    let ranges = count_text(done.damaged_ranges, "damaged range");
     Err(Failure::new(
         Exit::Damaged,
-        format!("{} damaged {ranges} left out; {} events dumped", done.damaged_ranges, done.events),
+        format!("{ranges} left out; {} dumped", events_text(done.events)),
     )
     .hint("nothing was changed; `tailmark log verify` looks at everything"))
 }
@@ -55,16 +55,12 @@ fn take(output: &mut Output, found: &Found<'_>) -> io::Result<()> {
             // In its place among the events, for whoever looks at both streams.
             output.flush()?;
             let file = damage.file.display().to_string();
-            eprintln!(
-                "damaged: {} in {}: {}",
-                damage.range(),
-                printable(&file),
-                printable(&damage.detail)
-            );
+            let (file, detail) = (printable(&file), printable(&damage.detail));
+            say(&format!("damaged: {} in {file}: {detail}", damage.range()));
         }
         Found::Trimmed { from, to } => {
             output.flush()?;
-            eprintln!("trimmed meanwhile by a running daemon: events {from} to {to}");
+            say(&format!("trimmed meanwhile by a running daemon: {}", span_text(*from, *to)));
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! `tailmark log explain`.
 
-use super::super::output::{print_bytes, print_line, printable};
+use super::super::output::{events_text, print_bytes, print_line, printable};
 use super::{Exit, Explain, Failure};
 use crate::eventlog::CursorError;
 use crate::inspect::{Answer, Explanation, Token, explain};
@@ -92,9 +92,8 @@ fn answer_text(answer: &Answer) -> String {
         Answer::Starts { next, ready: 0 } => {
             format!("OK: waits for {next}, which is not there yet")
         }
-        Answer::Starts { next, ready: 1 } => format!("OK: begins at {next}, 1 event to replay"),
         Answer::Starts { next, ready } => {
-            format!("OK: begins at {next}, {ready} events to replay")
+            format!("OK: begins at {next}, {} to replay", events_text(*ready))
         }
         Answer::Refuses(error) => {
             let (status, reason) = refusal(error);

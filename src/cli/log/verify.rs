@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
-use super::super::output::{Output, print_line, printable};
+use super::super::output::{Output, count_text, print_line, printable};
 use super::{Exit, Failure, Interrupt, Verify, write_damage};
 use crate::inspect::{Progress, Verified, verify};
 use crate::record::json::Object;
@@ -81,16 +81,12 @@ fn summary(report: &Verified, seconds: f64) -> String {
         if report.is_clean() { "clean  " } else { "damaged" },
         report.oldest,
         report.head,
-        count(report.events, "event"),
-        count(report.segments, "segment"),
-        count(report.slots, "slot"),
+        count_text(report.events, "event"),
+        count_text(report.segments, "segment"),
+        count_text(report.slots, "slot"),
         HumanBytes(report.bytes),
     ));
     lines.join("\n")
-}
-
-fn count(number: u64, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 fn write_result(out: &mut Vec<u8>, report: &Verified) {

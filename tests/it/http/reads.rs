@@ -7,7 +7,7 @@ use tailmark::storage::memory::Options as MemoryOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::broken::Broken;
-use crate::support::server::{generations, memory, open, start, start_with, within};
+use crate::support::server::{generations, memory, open, start, start_with, until, within};
 use crate::support::web::{BOTH, ask, get, post, request};
 
 #[tokio::test]
@@ -146,6 +146,7 @@ async fn ready_means_that_events_are_taken() {
     engine.fail_next(StoreError::Stopped { reason: "a write failed".into() });
     let failed = post(&server, "application/json", "{\"topic\":\"a\"}").await;
     assert_eq!(failed.status, 500, "{}", failed.text());
+    until("the stop", || !server.log.takes_events()).await;
     get(&server, "/readyz").await.expect(503, "UNAVAILABLE", "STORE_STOPPED");
     assert_eq!(get(&server, "/healthz").await.status, 200);
     server.stop().await;
