@@ -28,8 +28,10 @@ struct Ending(Arc<Link>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        // Nothing, if it was told before.
-        self.0.end(Some(status::defect("a chat's task ended early").into()));
+        // A defect is logged, so none is made where there is none.
+        if !self.0.is_ended() {
+            self.0.end(Some(status::defect("a chat's task ended early").into()));
+        }
     }
 }
 

@@ -144,6 +144,11 @@ impl Link {
         });
     }
 
+    /// Whether it was told how it ends.
+    pub(super) fn is_ended(&self) -> bool {
+        self.lock().end.is_some()
+    }
+
     /// Whether another batch may be taken.
     pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();

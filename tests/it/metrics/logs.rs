@@ -16,7 +16,9 @@ fn lines(settings: &[(&str, &str)], work: impl FnOnce(&str)) -> Vec<Value> {
     let dir = tempfile::tempdir().unwrap();
     let mut command = program(&["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
     command.arg(dir.path()).env("TAILMARK_STORAGE_SLOT_BYTES", "256 KiB");
-    command.env("TAILMARK_STORAGE_MIN_FREE_BYTES", "0");
+    command
+        .env("TAILMARK_STORAGE_MIN_FREE_BYTES", "0")
+        .env("TAILMARK_LIMITS_EVENT_BYTES", "64 KiB");
     command.env("TAILMARK_TELEMETRY_LOG_FORMAT", "json").envs(settings.iter().copied());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = child.stderr.take().unwrap();
@@ -72,6 +74,7 @@ fn every_stream_ends_with_a_line_that_says_how() {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(append_and_chat(address));
     });
+    assert!(lines.iter().all(|line| line["level"] == "INFO"), "{lines:?}");
     let ended = |message: &str| {
         let mut found = lines.iter().filter(|line| line["message"] == message);
         let line = found.next().unwrap_or_else(|| panic!("no {message}: {lines:?}")).clone();
