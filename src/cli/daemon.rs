@@ -64,11 +64,18 @@ pub(super) async fn run(
     ready(Ready { oldest: bounds.oldest, head: bounds.head });
     let served = server::serve(listeners, log.clone(), server_options(config), shutdown).await;
     stopper.abort();
-    let closed = log.close().await;
+    // A disk that hangs must not keep the program: what was acknowledged is durable without this.
+    let closed = tokio::time::timeout(config.server.shutdown_grace, log.close()).await;
     served.map_err(|error| Failure::new(Exit::Failure, "cannot serve").because(&error))?;
-    closed?;
+    closed.map_err(|_| unclosed(config))??;
     tracing::info!(head = %log.bounds().head, "closed");
     Ok(())
+}
+
+fn unclosed(config: &Config) -> Failure {
+    let grace = config.server.shutdown_grace;
+    Failure::new(Exit::Failure, format!("the log did not close within {grace:?}"))
+        .hint("nothing acknowledged is lost: the next start recovers it as after a kill")
 }
 
 fn size(value: u64) -> usize {

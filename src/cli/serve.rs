@@ -93,6 +93,8 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         daemon::run(&config, listeners, stopped, ready).await
     });
     traces.finish();
+    // Not dropped: that would wait for a log that does not close.
+    runtime.shutdown_background();
     outcome
 }
 
