@@ -61,8 +61,9 @@ async fn cut_again_and_again() {
     for _ in 0..80 {
         rounds.cut_all(10).await;
     }
-    // 8,000 watches: what is left of each would be seen from a kilobyte and a half on.
-    until("a heap that does not grow", || resident_bytes() <= first + (12 << 20)).await;
+    // 8,000 watches: what is left of each would be seen from eight kilobytes on. Holes in the heap of
+    // this test's allocator alone have been seen to take half of that.
+    until("a heap that does not grow", || resident_bytes() <= first + (64 << 20)).await;
     let base = resident_bytes();
     for _ in 0..4 {
         let peak = rounds.cut_all(100).await;
