@@ -25,6 +25,7 @@ mod generated {
 mod http;
 mod io;
 mod options;
+mod outbox;
 mod service;
 mod status;
 mod streams;
