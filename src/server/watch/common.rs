@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::machine::Place;
+use super::machine::{Machine, Place, Step};
 use crate::record::Seq;
 
 /// Bytes of it that are kept. What is older is in HTTP/2's hands, or is framed again.
@@ -39,8 +39,25 @@ struct Piece {
 }
 
 impl Common {
+    /// The machine's next step, taken from what others have sent where it can be, and kept for
+    /// others where they may come to the same place.
+    pub(super) fn step(&self, machine: &mut Machine, head: impl Fn() -> Seq) -> Step {
+        let from = machine.common();
+        if let Some(from) = from.filter(|_| !machine.is_walked())
+            && let Some((frames, to)) = self.find(from)
+            && machine.pass_common(to)
+        {
+            return Step::Event(frames);
+        }
+        let step = machine.step(head);
+        if let (Some(from), Step::Event(frames), Some(to)) = (from, &step, machine.common()) {
+            self.keep(from, to, frames);
+        }
+        step
+    }
+
     /// What others sent from a place on, and where it ends.
-    pub(super) fn find(&self, from: Place) -> Option<(Bytes, Place)> {
+    fn find(&self, from: Place) -> Option<(Bytes, Place)> {
         let pieces = self.lock();
         let piece = pieces.pieces.iter().rev().find(|piece| piece.first == from.next)?;
         let to = Place { next: piece.end, walked: from.walked + piece.entry_bytes };
@@ -48,7 +65,7 @@ impl Common {
     }
 
     /// Keeps what was framed from one place up to another.
-    pub(super) fn keep(&self, from: Place, to: Place, frames: &Bytes) {
+    fn keep(&self, from: Place, to: Place, frames: &Bytes) {
         let (first, end) = (from.next, to.next);
         let entry_bytes = to.walked.saturating_sub(from.walked);
         let piece = Piece { first, end, entry_bytes, frames: frames.clone() };

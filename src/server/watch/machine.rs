@@ -374,7 +374,7 @@ impl Machine {
         frames_bytes: usize,
     ) -> Result<Option<Bytes>, &'static str> {
         let mut frames = Vec::new();
-        while self.end.is_none() && frames.len() < frames_bytes {
+        while self.end.is_none() && (frames.is_empty() || frames.len() < frames_bytes) {
             let Some(found) = self.find(run)? else { break };
             if frames.is_empty() && run.complete && self.filter.is_all() {
                 // All of it goes, and the most that framing adds to an entry is three bytes.

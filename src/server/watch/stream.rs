@@ -17,7 +17,7 @@ use tonic::Status;
 
 use super::CURSOR;
 use super::common::Common;
-use super::machine::{End, GapReason, Machine, Marker, Place, Step};
+use super::machine::{End, GapReason, Machine, Marker, Step};
 use super::parked::{Parking, Ticket};
 use crate::eventlog::{Delivery, EventLog, ReadError, Reader};
 use crate::record::{Seq, Timestamp};
@@ -148,15 +148,11 @@ impl WatchStream {
         self.unpark();
         let mut chunks = 0;
         loop {
-            if let Some(frames) = self.take_common() {
-                return self.send(frames);
-            }
-            let from = self.machine.common();
-            match self.machine.step(|| self.log.head()) {
-                Step::Event(events) => {
-                    let message = self.frame(events, from);
-                    return self.send(message);
+            match self.settings.common.step(&mut self.machine, || self.log.head()) {
+                Step::Event(entries) if self.settings.framing == Framing::Batches => {
+                    return self.send(framed(&entries));
                 }
+                Step::Event(events) => return self.send(events),
                 Step::Marker(marker) => {
                     let message = self.encode(marker);
                     return self.send(message);
@@ -267,27 +263,6 @@ impl WatchStream {
         }
         let failure = lost(&self.log, error, facts, next, self.settings.retry_delay);
         Some(self.fail("read failed", failure))
-    }
-
-    /// What another watch framed that stood here.
-    fn take_common(&mut self) -> Option<Bytes> {
-        let from = self.machine.common().filter(|_| !self.machine.is_walked())?;
-        let (frames, to) = self.settings.common.find(from)?;
-        self.machine.pass_common(to).then_some(frames)
-    }
-
-    /// What the machine took out, as it goes out. `from`: others may come that stand where it stood.
-    fn frame(&self, events: Bytes, from: Option<Place>) -> Bytes {
-        match self.settings.framing {
-            Framing::Bare => events,
-            Framing::Events => {
-                if let (Some(from), Some(to)) = (from, self.machine.common()) {
-                    self.settings.common.keep(from, to, &events);
-                }
-                events
-            }
-            Framing::Batches => framed(&events),
-        }
     }
 
     fn encode(&self, marker: Marker) -> Bytes {
