@@ -77,8 +77,10 @@ async fn an_idle_watch_keeps_no_buffer_whatever_it_has_replayed() {
     const IDLE: u64 = 300;
     const EVENTS: u64 = 300;
     let dir = tempfile::tempdir().unwrap();
-    // All stays in one slot: nothing but the watches is to take memory.
-    let large = "TAILMARK_STORAGE_SLOT_BYTES=4MiB exec \"$0\" \"$@\"";
+    // All stays in one slot, so that nothing but the watches takes memory; and what they give back
+    // goes to the system at once.
+    let large = "TAILMARK_STORAGE_SLOT_BYTES=4MiB \
+                 _RJEM_MALLOC_CONF=dirty_decay_ms:0,muzzy_decay_ms:0 exec \"$0\" \"$@\"";
     let daemon = Daemon::start_with(dir.path(), large);
     let bytes = || anonymous_bytes(daemon.id());
     let connect = async || {
