@@ -117,8 +117,9 @@ impl Client {
     /// faster than the server takes them, and answers once all of them are durable.
     ///
     /// # Errors
-    /// What came before the failure may be stored, and `received` and `last_cursor` in
-    /// [`Error::metadata`] tell where the server said so. Events with ids may simply be sent again.
+    /// An upload is not atomic: what came before the failure may be stored, and then
+    /// [`Error::may_have_applied`] is true; `received` and `last_cursor` in [`Error::metadata`] tell
+    /// how much where the server said so. Events with ids may simply be sent again.
     pub async fn upload<S>(&self, events: S) -> Result<pb::UploadResult, Error>
     where
         S: Stream<Item = Bytes> + Send + 'static,
@@ -128,8 +129,8 @@ impl Client {
         ready(&mut grpc).await?;
         let path = PathAndQuery::from_static("/feed.v1.FeedService/UploadEvents");
         let answer = grpc.client_streaming(Request::new(events), path, Raw).await;
-        let message = answer.map_err(Error::from_status)?.into_inner();
-        pb::UploadResult::decode(message).map_err(|error| {
+        let message = answer.map_err(|status| part_of_upload(Error::from_status(status)))?;
+        pb::UploadResult::decode(message.into_inner()).map_err(|error| {
             let what = "the answer to an upload cannot be read";
             Error::new(Kind::Protocol, what).maybe_applied().with_source(error)
         })
@@ -182,6 +183,12 @@ impl Client {
             }
         }
     }
+}
+
+/// What was received before the failure is stored.
+fn part_of_upload(error: Error) -> Error {
+    let has_part = error.metadata("received").is_some_and(|received| received != "0");
+    if has_part { error.maybe_applied() } else { error }
 }
 
 /// Waits for the connection, so that what follows is known to have been sent.

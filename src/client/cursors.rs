@@ -36,6 +36,17 @@ pub trait CursorStore: Send {
     fn save(&mut self, cursor: &str) -> Result<(), CursorStoreError>;
 }
 
+/// A store chosen while the program runs.
+impl<S: CursorStore + ?Sized> CursorStore for Box<S> {
+    fn load(&mut self) -> Result<Option<String>, CursorStoreError> {
+        (**self).load()
+    }
+
+    fn save(&mut self, cursor: &str) -> Result<(), CursorStoreError> {
+        (**self).save(cursor)
+    }
+}
+
 /// Keeps a cursor for as long as the program runs. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore(Arc<Mutex<Option<String>>>);
@@ -258,10 +269,12 @@ mod tests {
         assert_eq!(store.saved.unwrap().patterns, patterns);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
 
-        let mut store = MemoryStore::new();
+        let shared = MemoryStore::new();
+        let mut store: Box<dyn CursorStore> = Box::new(shared.clone());
         assert_eq!(store.load().unwrap(), None);
-        store.clone().save("7").unwrap();
+        store.save("7").unwrap();
         assert_eq!(store.load().unwrap().as_deref(), Some("7"));
+        assert_eq!(shared.cursor().as_deref(), Some("7"));
     }
 
     #[test]

@@ -210,5 +210,5 @@ fn failed(what: &str, source: CursorStoreError) -> Error {
     Error::new(Kind::CursorStore, format!("{what}: {source}")).with_source(source)
 }
 
-#[cfg(all(test, feature = "server"))]
+#[cfg(all(test, feature = "testing"))]
 mod tests;

@@ -51,7 +51,8 @@ pub struct WatchOptions {
     pub until_caught_up: bool,
     /// What to do when the start is lost.
     pub on_lost: OnLost,
-    /// Yield markers too.
+    /// Yield markers too. Gaps, which only an `on_lost` other than [`OnLost::Fail`] lets happen,
+    /// are yielded in any case.
     pub markers: bool,
     /// How often the server says that it is still there.
     pub heartbeat: Duration,
