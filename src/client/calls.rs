@@ -35,11 +35,40 @@ pub enum TrimBefore {
 }
 
 impl Client {
-    /// Stores one event; answers once it is durable.
+    /// Stores one event, by default of 1 MiB at most; answers once it is durable. With `expect` only
+    /// if the last event, of the log or of a topic, is still the one named:
+    ///
+    /// ```
+    /// use tailmark::client::{Client, Expect, Kind};
+    /// use tailmark::record::Seq;
+    /// use tailmark::wire::feed_v1::Event;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = tailmark::testing::serve().await?;
+    /// # let address = server.url();
+    /// let client = Client::new(&address)?;
+    /// let topic = "accounts.7";
+    /// let event = |body: &str| Event { topic: topic.into(), body: body.into(), ..Event::default() };
+    /// let expect = |seq| Some(Expect { topic: topic.into(), seq: Seq::new(seq) });
+    ///
+    /// // Two have read the account when nothing was in it, and both want to write: one may.
+    /// let first = client.publish(event("deposit 5"), expect(0)).await?;
+    /// let error = client.publish(event("deposit 7"), expect(0)).await.unwrap_err();
+    /// assert_eq!((error.kind(), error.reason()), (Kind::Conflict, "HEAD_MOVED"));
+    ///
+    /// // The other looks at what has come, and tries again on top of that.
+    /// let actual: u64 = error.metadata("actual").unwrap_or_default().parse()?;
+    /// assert_eq!(actual, first.seq);
+    /// client.publish(event("deposit 7"), expect(actual)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`Error::may_have_applied`] says whether it may be stored all the same. With an id it may
-    /// simply be sent again: a repeat is not stored twice.
+    /// [`Kind::Conflict`] when the expectation is lost. [`Error::may_have_applied`] says whether the
+    /// event may be stored all the same. With an id it may simply be sent again: a repeat is not
+    /// stored twice, and answered as [`duplicate`](pb::PublishResult::duplicate).
     pub async fn publish(
         &self,
         event: pb::Event,
