@@ -57,7 +57,8 @@ mod error;
 mod kept;
 mod metrics;
 mod producer;
-mod raw;
+#[doc(hidden)]
+pub mod raw;
 mod room;
 mod watch;
 

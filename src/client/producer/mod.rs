@@ -6,6 +6,8 @@
 //! in the order in which they were made; after a failure nothing is sent.
 
 mod gather;
+#[cfg(test)]
+mod model;
 mod step;
 mod task;
 
