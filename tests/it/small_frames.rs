@@ -141,7 +141,7 @@ async fn unfilled(listener: TcpListener, events: u64) {
 fn stored() -> pb::Event {
     let cursor = "teuvwFAAB-Ev0dQAAAAAAAAABs4mN".to_owned();
     let at = Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 1 });
-    pb::Event { topic: "a".into(), body: "x".into(), cursor, at, ..pb::Event::default() }
+    pb::Event { topic: "a".into(), body: "hello".into(), cursor, at, ..pb::Event::default() }
 }
 
 /// Null control: without what the server does, both clients lose the connection, and every watch on

@@ -297,8 +297,7 @@ proptest! {
 
 #[test]
 fn a_client_or_a_log_that_is_wrong_is_found_out() {
-    let lost_ack =
-        [Happens::Send(3), Happens::Take, Happens::Hear, Happens::Take, Happens::Cut(1)];
+    let lost_ack = [Happens::Send(3), Happens::Take, Happens::Hear, Happens::Take, Happens::Cut(1)];
     assert!(run(Fault::None, &lost_ack).is_ok_and(|world| world.attempts == 2));
     for fault in [Fault::Renumbers, Fault::NoNumbers] {
         assert!(run(fault, &lost_ack).is_err(), "{fault:?}");

@@ -272,8 +272,7 @@ impl Machine {
             return Action::Fail(error);
         }
         let closing = self.attempt.closing;
-        let caught_up = self.plan.until_caught_up && self.attempt.caught_up && closing.is_none();
-        if caught_up || self.is_complete() {
+        if self.plan.until_caught_up && self.attempt.caught_up {
             return Action::Finish;
         }
         let cause = match closing {
