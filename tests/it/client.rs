@@ -1,11 +1,11 @@
 //! The Rust client against a real server over a way that fails: dead connections, waits that the
 //! server asks for, gaps, and what each error says.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use futures_core::Stream;
-use std::future::poll_fn;
-use std::pin::Pin;
 use tailmark::client::{
     self, Client, Error, Expect, Item, Kind, OnLost, ProducerOptions, Start, TrimBefore, Watch,
     WatchOptions,
@@ -88,11 +88,7 @@ async fn a_connection_that_falls_silent_is_left_for_a_new_one_and_nothing_is_mis
 #[tokio::test]
 async fn what_a_stopping_server_asks_for_is_waited() {
     let asked = Duration::from_millis(1_500);
-    let stopping = || {
-        let mut options = Options::default();
-        options.retry_delay = asked;
-        options
-    };
+    let stopping = || Options { retry_delay: asked, ..Options::default() };
     let log = new_log();
     let server = start_with(log.clone(), stopping()).await;
     server.store("a", 1).await;
