@@ -34,8 +34,8 @@ pub struct Batch {
     entries: Vec<Entry>,
     /// Of the events that their senders named.
     fingerprints: Vec<Fingerprint>,
-    /// For the events that they did not name.
-    given_ids: Vec<[u8; ID_LEN]>,
+    /// For the events that they did not name, one after the other.
+    given_ids: String,
     last_given: Option<Uuid>,
     /// The last event's id where its sender gave it: a range of `parts`.
     last_id: Option<(usize, usize)>,
@@ -85,7 +85,7 @@ impl Batch {
             parts: Vec::new(),
             entries: Vec::new(),
             fingerprints: Vec::new(),
-            given_ids: Vec::new(),
+            given_ids: String::new(),
             last_given: None,
             last_id: None,
         }
@@ -113,13 +113,11 @@ impl Batch {
             self.last_id = Some((at, at + event.id.len()));
             self.fingerprints.len() - 1
         } else {
-            let mut id = [0; ID_LEN];
             let given = next_id(self.last_given);
             self.last_given = Some(given);
-            given.hyphenated().encode_lower(&mut id);
-            self.given_ids.push(id);
+            self.given_ids.push_str(given.hyphenated().encode_lower(&mut [0; ID_LEN]));
             self.last_id = None;
-            self.given_ids.len() - 1
+            self.given_ids.len() / ID_LEN - 1
         };
         self.entries.push(Entry {
             end: self.parts.len(),
@@ -152,11 +150,10 @@ impl Batch {
 
     /// The id of the last event, given by its sender or by us.
     pub fn last_id(&self) -> Option<&str> {
-        let bytes = match self.last_id {
-            Some((start, end)) => &self.parts[start..end],
-            None => self.given_ids.last()?,
-        };
-        std::str::from_utf8(bytes).ok()
+        match self.last_id {
+            Some((start, end)) => std::str::from_utf8(&self.parts[start..end]).ok(),
+            None => self.given_ids.get(self.given_ids.len().checked_sub(ID_LEN)?..),
+        }
     }
 
     /// The topic of the first event.
@@ -193,8 +190,7 @@ impl Batch {
             let name = if entry.is_named {
                 Name::Sender(self.fingerprints[aside])
             } else {
-                // Written above: ASCII.
-                Name::Us(std::str::from_utf8(&self.given_ids[aside]).unwrap_or_default())
+                Name::Us(&self.given_ids[aside * ID_LEN..(aside + 1) * ID_LEN])
             };
             Item { client_part, fill_at: entry.fill_at, name }
         })

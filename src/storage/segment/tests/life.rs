@@ -3,7 +3,6 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::Barrier;
-use std::sync::atomic::AtomicUsize;
 
 use super::*;
 
