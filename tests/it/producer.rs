@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tailmark::client::{Client, Error, Expect, Kind, Producer, ProducerOptions};
+use tailmark::client::{Ack, Client, Error, Expect, Kind, Producer, ProducerOptions};
 use tailmark::record::Seq;
 use tailmark::server::Options;
 use tailmark::wire::feed_v1 as pb;
@@ -53,6 +53,9 @@ fn numbered(producer: &str, number: u64) -> pb::Event {
 
 /// What each producer was told: number to seq.
 type Told = BTreeMap<String, BTreeMap<u64, u64>>;
+
+/// Acks that told of an earlier one that was lost.
+static REPEATED: AtomicU64 = AtomicU64::new(0);
 
 /// Each producer's numbers from 1 on, each once, in order, and where its acks said.
 fn check(events: &[pb::Event], told: &Told) -> Result<(), String> {
@@ -118,6 +121,12 @@ async fn events_are_durable_once_their_ack_says_so() {
     server.stop().await;
 }
 
+async fn seq_of(ack: Ack) -> u64 {
+    let durable = within("ack", ack.durable()).await.unwrap();
+    REPEATED.fetch_add(u64::from(durable.duplicate), Ordering::Relaxed);
+    durable.seq.expect("a seq").get()
+}
+
 /// Sends until told to end; answers what it was told.
 async fn send_on(
     producer: Producer,
@@ -132,14 +141,13 @@ async fn send_on(
         acks.push((number, producer.send(&numbered(&id, number)).await.unwrap()));
         if number.is_multiple_of(100) {
             for (number, ack) in acks.drain(..) {
-                let durable = within("ack", ack.durable()).await.unwrap();
-                told.insert(number, durable.seq.expect("a seq").get());
+                told.insert(number, seq_of(ack).await);
             }
         }
         number += 1;
     }
     for (number, ack) in acks {
-        told.insert(number, within("ack", ack.durable()).await.unwrap().seq.unwrap().get());
+        told.insert(number, seq_of(ack).await);
     }
     within("close", producer.close()).await.unwrap();
     told
@@ -170,6 +178,11 @@ async fn cut_connections_and_lost_acks_repeat_nothing_and_lose_nothing() {
                     told.insert(id.to_owned(), one);
                 }
                 () = until("progress", || server.head() > at_head + 150) => {
+                    // What is stored from here on has its acks lost for certain.
+                    let before = proxy.lost();
+                    proxy.lose_answers();
+                    let is_all = || server.head() == 30_000;
+                    until("a lost answer", || proxy.lost() > before || is_all()).await;
                     at_head = server.head();
                     cuts += proxy.cut();
                 }
@@ -178,6 +191,8 @@ async fn cut_connections_and_lost_acks_repeat_nothing_and_lose_nothing() {
     })
     .await;
     assert!(cuts > 20, "{cuts} cuts prove nothing");
+    let repeated = REPEATED.load(Ordering::Relaxed);
+    assert!(repeated > 20, "{repeated} repeats prove nothing");
     let events = stored(server.address).await;
     assert_eq!(events.len(), 30_000);
     assert_eq!(check(&events, &told), Ok(()));
@@ -298,6 +313,10 @@ async fn no_kill_of_the_daemon_or_of_producers_repeats_or_loses_anything() {
         let before = acked.load(Ordering::Relaxed);
         let more = rng.random_range(1..400);
         until("acks", || acked.load(Ordering::Relaxed) > before + more).await;
+        if kill % 2 == 1 {
+            // Killed, or stopped, with acks that nobody has heard.
+            proxy.lose_answers();
+        }
         if kill % 4 == 3 {
             assert_eq!(daemon.stop(), Some(0));
         } else {

@@ -163,15 +163,58 @@ fn a_gap_moves_the_position_and_is_delivered() {
 }
 
 #[test]
+fn a_gap_that_does_not_name_all_that_it_passes_is_a_hole() {
+    let filtered = Plan { is_unfiltered: false, ..plan() };
+    for (from, to, cursor, unfiltered, is_good_filtered) in [
+        (8, 11, 11, true, true),
+        // It reaches back into what was delivered: trimmed meanwhile.
+        (3, 11, 11, true, true),
+        (8, 8, 8, true, true),
+        // 8 is neither delivered nor in the gap.
+        (9, 11, 11, false, true),
+        // 10 and 11 are passed by the cursor and not in the gap.
+        (8, 9, 11, false, false),
+        (8, 11, 9, false, false),
+        // Backwards.
+        (11, 8, 8, false, false),
+        (3, 5, 5, false, false),
+    ] {
+        for (plan, is_good) in [(plan(), unfiltered), (filtered.clone(), is_good_filtered)] {
+            let mut machine = opened(plan, 7, 20);
+            let action = gap(&mut machine, from, to, cursor);
+            if is_good {
+                assert!(matches!(action, Action::Deliver), "{from} {to} {cursor}: {action:?}");
+                assert_eq!(machine.position(), Some(Seq::new(to)));
+                assert_eq!(machine.cursor(), Some(cursor.to_string().as_str()));
+                // Nor does it open a way for what is not in it.
+                assert_violation(marker(&mut machine, MarkerKind::Resumed, to + 1));
+            } else {
+                assert_violation(action);
+                assert_eq!(machine.cursor(), Some("7"));
+            }
+        }
+    }
+}
+
+#[test]
 fn resumed_settles_a_jump_even_backwards() {
-    let jumping = Plan { on_lost: OnLost::LastCommon, ..plan() };
-    let mut machine = Machine::new(jumping, Some("100".to_owned()));
+    let jumping = || Plan { on_lost: OnLost::LastCommon, ..plan() };
+    let mut machine = Machine::new(jumping(), Some("100".to_owned()));
     machine.step(Input::Woke);
     open_at(&mut machine, 40, 60);
     assert!(matches!(gap(&mut machine, 0, 0, 40), Action::Deliver));
     assert!(matches!(marker(&mut machine, MarkerKind::Resumed, 40), Action::Deliver));
     assert!(matches!(event(&mut machine, 41), Action::Deliver));
     assert_eq!(machine.cursor(), Some("41"));
+
+    // The histories part at 35, and what follows is trimmed up to 40.
+    let mut machine = Machine::new(jumping(), Some("100".to_owned()));
+    machine.step(Input::Woke);
+    open_at(&mut machine, 40, 60);
+    assert!(matches!(gap(&mut machine, 0, 0, 40), Action::Deliver));
+    assert!(matches!(gap(&mut machine, 36, 40, 40), Action::Deliver));
+    assert!(matches!(marker(&mut machine, MarkerKind::Resumed, 40), Action::Deliver));
+    assert!(matches!(event(&mut machine, 41), Action::Deliver));
 }
 
 #[test]
