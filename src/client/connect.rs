@@ -6,6 +6,9 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::{Error, Kind};
 
+/// Largest frame that a server may send: a buffer of a busy stream crosses in one.
+const MAX_FRAME_BYTES: u32 = 72 << 10;
+
 /// How a client connects. The defaults suit a feed of small events.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -90,6 +93,7 @@ impl Client {
             .keep_alive_while_idle(true)
             .initial_connection_window_size(options.connection_window_bytes)
             .initial_stream_window_size(options.stream_window_bytes)
+            .max_frame_size(MAX_FRAME_BYTES)
             .user_agent(concat!("tailmark/", env!("CARGO_PKG_VERSION")))
             .map_err(|_| bad(expected))?;
         let channel = endpoint.connect_lazy();

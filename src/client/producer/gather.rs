@@ -4,13 +4,14 @@
 //! that it will be sent in. Must not know of connections, nor of the numbers of batches.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use prost::Message;
-use tokio::sync::{Notify, Semaphore, TryAcquireError, watch};
+use tokio::sync::{Notify, Semaphore, TryAcquireError};
 use tokio::time::Instant;
 
+use super::outcome::{Outcome, Verdict};
 use super::{Ack, ProducerOptions};
 use crate::client::{Error, Expect, Kind, backoff};
 use crate::record::{put_varint, varint_len};
@@ -19,9 +20,6 @@ use crate::wire::feed_v1 as pb;
 /// `AppendRequest.Batch.events`.
 const EVENTS_TAG: u8 = 2 << 3 | 2;
 
-/// How a batch has ended; an error is shared by all who wait for it.
-pub(super) type Outcome = Option<Result<pb::append_response::Acked, Error>>;
-
 /// A batch that takes no more events.
 #[derive(Debug)]
 pub(super) struct Batch {
@@ -29,7 +27,7 @@ pub(super) struct Batch {
     pub body: Bytes,
     /// Bytes in flight that it holds.
     pub held: usize,
-    outcome: watch::Sender<Outcome>,
+    verdict: Verdict,
 }
 
 #[derive(Debug)]
@@ -37,7 +35,7 @@ struct Open {
     body: Vec<u8>,
     events: usize,
     since: Instant,
-    outcome: watch::Sender<Outcome>,
+    verdict: Verdict,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +43,9 @@ struct State {
     open: Option<Open>,
     sealed: VecDeque<Batch>,
     /// Of the batch begun last.
-    last: Option<watch::Receiver<Outcome>>,
+    last: Option<Arc<Outcome>>,
+    /// Bytes of the batch sealed last: the next one begins with room for as many.
+    last_len: usize,
     /// The first batch that was refused since the last flush.
     refused: Option<Error>,
     /// Bytes of batches that take no more events and have no answer yet.
@@ -104,10 +104,11 @@ impl Gather {
             state.seal(None);
         }
         let is_begun = state.open.is_some();
-        let open = state.open.get_or_insert_with(Open::new);
+        let room = state.last_len.max(bytes);
+        let open = state.open.get_or_insert_with(|| Open::new(room));
         put_entry(&mut open.body, len, encode);
         open.events += 1;
-        let ack = Ack { outcome: open.outcome.subscribe(), at: open.events - 1 };
+        let ack = Ack { outcome: Arc::clone(&open.verdict), at: open.events - 1 };
         let is_full =
             open.events >= self.options.batch_events || open.body.len() >= self.options.batch_bytes;
         if is_full {
@@ -132,13 +133,12 @@ impl Gather {
         let mut state = self.lock();
         state.check()?;
         state.seal(None);
-        let mut open = Open::new();
-        open.body.reserve(bytes);
+        let mut open = Open::new(bytes);
         for event in events {
             put_entry(&mut open.body, event.encoded_len(), |out| event.encode_raw(out));
         }
         open.events = events.len();
-        let ack = Ack { outcome: open.outcome.subscribe(), at: open.events.saturating_sub(1) };
+        let ack = Ack { outcome: Arc::clone(&open.verdict), at: open.events.saturating_sub(1) };
         state.open = Some(open);
         state.seal(expect);
         drop(state);
@@ -171,7 +171,7 @@ impl Gather {
     }
 
     /// Sends what was gathered now, and answers what to wait for.
-    pub fn flush(&self) -> Option<watch::Receiver<Outcome>> {
+    pub fn flush(&self) -> Option<Arc<Outcome>> {
         let mut state = self.lock();
         state.seal(None);
         let last = state.last.clone();
@@ -231,7 +231,7 @@ impl Gather {
         if is_sent {
             self.changed.notify_one();
         }
-        batch.outcome.send_replace(Some(outcome));
+        batch.verdict.tell(outcome);
         self.room.add_permits(batch.held.min(self.options.in_flight_bytes));
     }
 
@@ -241,7 +241,7 @@ impl Gather {
         state.seal(None);
         state.failed = Some(error.duplicate());
         for batch in state.sealed.drain(..) {
-            batch.outcome.send_replace(Some(Err(error.duplicate().of_read())));
+            batch.verdict.tell(Err(error.duplicate().of_read()));
         }
         drop(state);
         self.room.close();
@@ -280,9 +280,10 @@ impl State {
             };
             batch.encode_raw(&mut open.body);
         }
-        self.last = Some(open.outcome.subscribe());
+        self.last = Some(Arc::clone(&open.verdict));
+        self.last_len = held;
         self.under_way += held;
-        self.sealed.push_back(Batch { body: open.body.into(), held, outcome: open.outcome });
+        self.sealed.push_back(Batch { body: open.body.into(), held, verdict: open.verdict });
     }
 }
 
@@ -308,9 +309,9 @@ impl Drop for Waiting<'_> {
 }
 
 impl Open {
-    fn new() -> Open {
-        let (outcome, _) = watch::channel(None);
-        Open { body: Vec::new(), events: 0, since: Instant::now(), outcome }
+    fn new(room: usize) -> Open {
+        let body = Vec::with_capacity(room);
+        Open { body, events: 0, since: Instant::now(), verdict: Verdict::default() }
     }
 }
 

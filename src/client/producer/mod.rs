@@ -8,6 +8,7 @@
 mod gather;
 #[cfg(test)]
 mod model;
+mod outcome;
 mod step;
 mod task;
 
@@ -17,13 +18,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::{Client, Error, Expect, Kind};
 use crate::record::{Cursor, Seq};
 use crate::wire::feed_v1 as pb;
-use gather::{Gather, Outcome};
+use gather::Gather;
+use outcome::Outcome;
 
 /// How a producer behaves.
 #[derive(Clone, Debug)]
@@ -97,7 +99,7 @@ pub struct Durable {
 /// Tells when an event is durable. Await it, or drop it: the event is sent all the same.
 #[derive(Clone, Debug)]
 pub struct Ack {
-    outcome: watch::Receiver<Outcome>,
+    outcome: Arc<Outcome>,
     /// Its place in the batch.
     at: usize,
 }
@@ -251,14 +253,12 @@ impl Producer {
     /// everything was durable. With everything durable a failure does not matter here; the next
     /// [`Producer::send`] tells it.
     pub async fn flush(&self) -> Result<(), Error> {
-        if let Some(mut last) = self.gather.flush() {
-            let settled = last.wait_for(Option::is_some).await;
-            let error = match settled.as_deref() {
-                Ok(Some(Err(error))) => Some(error.duplicate()),
-                Ok(_) => None,
-                Err(_) => Some(ended()),
+        if let Some(last) = self.gather.flush() {
+            let error = match last.wait().await {
+                Some(Err(error)) => Some(error.duplicate()),
+                Some(Ok(_)) => None,
+                None => Some(ended()),
             };
-            drop(settled);
             if let Some(error) = self.gather.take_refused().or(error) {
                 return Err(error);
             }
@@ -295,12 +295,11 @@ impl Ack {
     /// # Errors
     /// When it was refused, or the producer failed or was dropped before:
     /// [`Error::may_have_applied`] says whether it may be stored all the same.
-    pub async fn durable(mut self) -> Result<Durable, Error> {
-        let outcome = self.outcome.wait_for(Option::is_some).await;
-        match outcome.as_deref() {
-            Ok(Some(Ok(acked))) => Ok(Durable::of(acked, self.at)),
-            Ok(Some(Err(error))) => Err(error.duplicate()),
-            Ok(None) | Err(_) => Err(ended()),
+    pub async fn durable(self) -> Result<Durable, Error> {
+        match self.outcome.wait().await {
+            Some(Ok(acked)) => Ok(Durable::of(acked, self.at)),
+            Some(Err(error)) => Err(error.duplicate()),
+            None => Err(ended()),
         }
     }
 }

@@ -75,7 +75,7 @@ impl Log {
             let stamp = Stamp {
                 seq: Seq::new(seq),
                 mint: &mint,
-                appended_at: time_of(seq),
+                appended_at: time_of(seq).into(),
                 fill_at: true,
                 fill_id: event.id.is_none().then_some("given"),
             };
