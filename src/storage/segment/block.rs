@@ -208,9 +208,7 @@ pub(super) fn unpack(row: &Row, stored: &[u8], out: &mut [u8]) -> Result<(), &'s
 
 /// Checks a block that is not compressed: its bytes are its events.
 pub(super) fn check_plain(row: &Row, events: &[u8]) -> Result<(), &'static str> {
-    if row.raw_len != row.stored_len
-        || row.raw_len as usize != events.len()
-        || row.dictionary != 0
+    if row.raw_len != row.stored_len || row.raw_len as usize != events.len() || row.dictionary != 0
     {
         return Err("stored and raw length differ");
     }

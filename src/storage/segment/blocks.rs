@@ -5,14 +5,13 @@
 use bytes::Bytes;
 
 use super::index::{Index, Wanted};
-use crate::record::{Event, Events, Facts, Seq};
+use crate::record::{Events, Facts, Seq};
+use crate::storage::sift::{FOUND_BYTES, SIFTED_BYTES, Sifter};
 use crate::storage::{Chunk, StoreError};
 use crate::topic::Filter;
 
 /// Neighbouring blocks are joined up to this.
 const CHUNK_BYTES: usize = 256 << 10;
-/// Bytes of blocks that one read goes through to pick out the few events that match.
-const SIFTED_BYTES: usize = 1 << 20;
 
 /// A way to the blocks of one segment.
 pub(super) trait Blocks {
@@ -69,6 +68,7 @@ pub(super) trait Blocks {
         wanted: &Wanted,
     ) -> Result<Chunk, StoreError> {
         let rows = &self.index().rows;
+        let sifter = Sifter::new(filter);
         let (mut found, mut raw, mut sifted) = (Vec::new(), Vec::new(), 0);
         let mut upto = end;
         for at in (self.index().block_of(from)..rows.len()).filter(|&at| wanted.has(at)) {
@@ -77,14 +77,14 @@ pub(super) trait Blocks {
                 break;
             }
             let is_enough = sifted + row.raw_len as usize > SIFTED_BYTES;
-            if found.len() >= CHUNK_BYTES || is_enough && sifted > 0 {
+            if found.len() >= FOUND_BYTES || is_enough && sifted > 0 {
                 upto = row.first;
                 break;
             }
             raw.resize(row.raw_len as usize, 0);
             let before = found.len();
             let picked = self.block_into(at, &mut raw).and_then(|()| {
-                let picked = pick(&raw, row.first, from..end, filter, &mut found);
+                let picked = sifter.pick(&raw, row.first, from..end, &mut found);
                 match picked {
                     Ok(next) if next == row.end() => Ok(()),
                     Ok(_) => Err(self.index().damage(at, "an event is missing")),
@@ -177,35 +177,6 @@ pub(super) trait Blocks {
         }
         Ok(())
     }
-}
-
-/// Copies the entries of `range` that match; answers the seq after the last of the block.
-fn pick(
-    raw: &[u8],
-    first: Seq,
-    range: std::ops::Range<Seq>,
-    filter: &Filter,
-    found: &mut Vec<u8>,
-) -> Result<Seq, &'static str> {
-    let (mut events, mut seq, mut start) = (Events::new(raw), first, 0);
-    // Neighbours often have the same topic.
-    let (mut last, mut last_matches) = ("", false);
-    while let Some(event) = events.next() {
-        let event = event.map_err(|error| error.what())?;
-        let end = raw.len() - events.remaining();
-        let topic = Event::topic_of(event).map_err(|error| error.what())?;
-        if topic != last {
-            (last, last_matches) = (topic, filter.matches(topic));
-        }
-        if last_matches && range.contains(&seq) {
-            if Event::seq_of(event).map_err(|error| error.what())? != seq {
-                return Err("an event has another seq");
-            }
-            found.extend_from_slice(&raw[start..end]);
-        }
-        (seq, start) = (seq.next(), end);
-    }
-    Ok(seq)
 }
 
 /// Moves over `count` events; walking 64 KB of lengths takes microseconds.

@@ -152,9 +152,8 @@ impl Cache {
         let slot = self.slot(lease);
         let is_begun = from == lease.first() || from.get() == slot.read_to.load(Ordering::Relaxed);
         let reads_on = is_begun && end > from.next();
-        let chunk = self.with(lease, reads_on.then_some(filter), |blocks| {
-            blocks.read(from, end, filter)
-        })?;
+        let chunk =
+            self.with(lease, reads_on.then_some(filter), |blocks| blocks.read(from, end, filter))?;
         slot.read_to.store(chunk.end.get(), Ordering::Relaxed);
         Ok(chunk)
     }
@@ -203,6 +202,22 @@ impl Cache {
         }
         lock(&self.damages).remove(segment.dir());
         dir::trash(segment.dir(), &segment.disk).map(Some)
+    }
+
+    #[cfg(test)]
+    pub(super) fn tables_kept(&self) -> usize {
+        lock(&self.located).len()
+    }
+
+    /// Compares a segment with its footer before anybody reads it, while its bytes are still in memory.
+    /// What is wrong is told to whoever reads it.
+    pub fn prepare(&self, lease: &Lease) {
+        if self.options.max_table_bytes > 0 {
+            let slot = self.slot(lease);
+            let now = self.clock.load(Ordering::Relaxed);
+            slot.used_at.store(now, Ordering::Relaxed);
+            self.tables(&slot, lease);
+        }
     }
 
     /// Closes every database that is not in use.
@@ -268,7 +283,8 @@ impl Cache {
             open += 1;
             bytes += other.full_bytes;
         }
-        let fits = open < self.options.max_open && bytes + slot.full_bytes <= self.options.max_bytes;
+        let fits =
+            open < self.options.max_open && bytes + slot.full_bytes <= self.options.max_bytes;
         open == 0 || fits
     }
 

@@ -95,11 +95,7 @@ impl Open {
         }
     }
 
-    fn start(
-        index: Arc<Index>,
-        db_dir: &Path,
-        sled_cache_bytes: u64,
-    ) -> Result<Open, StoreError> {
+    fn start(index: Arc<Index>, db_dir: &Path, sled_cache_bytes: u64) -> Result<Open, StoreError> {
         let layout = Layout {
             segment_bytes: index.segment.identity.sled_segment_bytes as usize,
             cache_bytes: sled_cache_bytes,
