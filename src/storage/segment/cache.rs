@@ -23,7 +23,7 @@ use crate::record::Seq;
 use crate::storage::{Chunk, Damage, StoreError};
 use crate::topic::Filter;
 
-/// Reads after which a database that took part in none of them is not in the way of another.
+/// A database that took part in none of so many reads is not in the way of another.
 const STALE_READS: u64 = 16;
 
 /// Few blocks are wanted if at most one in so many is.
@@ -91,6 +91,8 @@ struct Slot {
     used_at: AtomicU64,
     /// Where the last read ended: who begins there reads on.
     read_to: AtomicU64,
+    /// Where the segment ends.
+    end: u64,
     /// Bytes that the database would hold, read whole.
     full_bytes: u64,
 }
@@ -119,6 +121,12 @@ impl Slot {
     fn is_open(&self) -> bool {
         // While it is being opened it is not.
         self.state.try_lock().is_ok_and(|state| !matches!(*state, State::Closed))
+    }
+
+    /// Whether somebody has read from it lately, and not to its end.
+    fn is_in_use(&self, now: u64) -> bool {
+        let age = now.saturating_sub(self.used_at.load(Ordering::Relaxed));
+        age <= STALE_READS && self.read_to.load(Ordering::Relaxed) != self.end
     }
 }
 
@@ -274,12 +282,9 @@ impl Cache {
     fn has_room(&self, slot: &Arc<Slot>) -> bool {
         let now = self.clock.load(Ordering::Relaxed);
         let slots = lock(&self.open_slots).clone();
-        let is_used = |other: &&Arc<Slot>| {
-            let age = now.saturating_sub(other.used_at.load(Ordering::Relaxed));
-            age <= STALE_READS && !Arc::ptr_eq(other, slot)
-        };
         let (mut open, mut bytes) = (0, 0);
-        for other in slots.iter().filter(is_used) {
+        for other in slots.iter().filter(|other| !Arc::ptr_eq(other, slot) && other.is_in_use(now))
+        {
             open += 1;
             bytes += other.full_bytes;
         }
@@ -341,7 +346,10 @@ impl Cache {
         }
         self.make_room();
         self.opens.fetch_add(1, Ordering::Relaxed);
-        match Open::in_place(Arc::clone(lease.segment()), self.options.sled_cache_bytes) {
+        let is_located = !matches!(*lock(&slot.tables), Tables::Unknown);
+        let wants_places = self.options.max_table_bytes > 0 && !is_located;
+        let segment = Arc::clone(lease.segment());
+        match Open::in_place(segment, self.options.sled_cache_bytes, wants_places) {
             Ok((open, located)) => {
                 if let Some(damage) = &open.altered {
                     lock(&self.damages).insert(lease.dir().to_owned(), damage.clone());
@@ -366,7 +374,7 @@ impl Cache {
 
     /// Keeps what opening a database has told of where its blocks lie.
     fn learn(&self, slot: &Arc<Slot>, located: Option<Located>) {
-        let Some(located) = located.filter(|_| self.options.max_table_bytes > 0) else { return };
+        let Some(located) = located else { return };
         let bytes = located.bytes();
         {
             let mut tables = lock(&slot.tables);
@@ -384,7 +392,7 @@ impl Cache {
             return Arc::clone(slot);
         }
         let full_bytes = Open::full_bytes(lease.segment());
-        let slot = Arc::new(Slot { full_bytes, ..Slot::default() });
+        let slot = Arc::new(Slot { end: lease.end().get(), full_bytes, ..Slot::default() });
         slots.insert(lease.dir().to_owned(), Arc::clone(&slot));
         slot
     }

@@ -42,19 +42,22 @@ pub(super) struct Open {
 }
 
 impl Open {
-    /// Checks the segment's database against its footer and opens it in place; answers also where its
-    /// blocks lie. Where a file was altered, a copy is opened: what it says of each block is proved
+    /// Checks the segment's database against its footer and opens it in place; answers also, if
+    /// that is wanted, where its blocks lie. Where a file was altered, a copy is opened: what it says of each block is proved
     /// by the block's checksums, so the damage costs no more events than it must.
     pub(super) fn in_place(
         segment: Arc<Segment>,
         sled_cache_bytes: u64,
+        wants_places: bool,
     ) -> Result<(Open, Option<Located>), StoreError> {
         let index = Arc::new(Index::load(Arc::clone(&segment))?);
-        let altered = match locate(&index) {
-            Ok(located) => {
-                let open = Self::start(index, &segment.dir().join(DB), sled_cache_bytes)?;
-                return Ok((open, located));
-            }
+        let db_dir = segment.dir().join(DB);
+        let checked = match wants_places {
+            true => locate(&index),
+            false => check_files(&segment, &db_dir, None).map(|()| None),
+        };
+        let altered = match checked {
+            Ok(located) => return Ok((Self::start(index, &db_dir, sled_cache_bytes)?, located)),
             Err(StoreError::Damaged(damage)) => damage,
             Err(other) => return Err(other),
         };
