@@ -188,6 +188,12 @@ impl Slot {
         Ok(events..bytes.len())
     }
 
+    /// Bytes that have passed their checksum and are not events all the same.
+    pub fn malformed(&self, seq: Seq, what: &str) -> StoreError {
+        let (file, detail) = (self.path.clone(), what.to_owned());
+        StoreError::Damaged(Damage { from: seq, to: seq, file, detail })
+    }
+
     fn damage(&self, frame: &FrameRef, what: &str) -> StoreError {
         StoreError::Damaged(Damage {
             from: frame.first,

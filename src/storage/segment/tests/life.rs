@@ -189,7 +189,7 @@ fn the_highest_revision_wins_and_holes_are_told() {
 fn threads_that_want_one_database_open_it_once() {
     let dir = tempfile::tempdir().unwrap();
     let segment = Log::small(1, 5_000).build(dir.path());
-    let cache = Cache::default();
+    let cache = Cache::new(OPENING);
     let barrier = Barrier::new(8);
     std::thread::scope(|scope| {
         for at in 0..8 {
@@ -217,7 +217,7 @@ fn open_databases_stay_within_their_bounds() {
             read_all(cache, &lease, segment.first(), segment.end(), &Filter::ALL).unwrap();
         }
     };
-    let by_count = Cache::new(CacheOptions { max_open: 2, ..CacheOptions::default() });
+    let by_count = Cache::new(CacheOptions { max_open: 2, ..OPENING });
     for round in 1..=2 {
         scan_all(&by_count);
         let status = by_count.status();
@@ -226,7 +226,7 @@ fn open_databases_stay_within_their_bounds() {
     drop(by_count);
     let held = segments[0].identity.stored_bytes + open::OPEN_BYTES;
     let max_bytes = held * 7 / 2;
-    let by_bytes = Cache::new(CacheOptions { max_bytes, ..CacheOptions::default() });
+    let by_bytes = Cache::new(CacheOptions { max_bytes, ..OPENING });
     scan_all(&by_bytes);
     let status = by_bytes.status();
     assert!(status.open == 3 && status.bytes <= max_bytes, "{status:?}");
@@ -234,7 +234,7 @@ fn open_databases_stay_within_their_bounds() {
     assert_eq!((by_bytes.status().open, by_bytes.status().bytes), (0, 0));
     drop(by_bytes);
     // What stays is used again.
-    let all = Cache::default();
+    let all = Cache::new(OPENING);
     for _ in 0..3 {
         scan_all(&all);
     }
