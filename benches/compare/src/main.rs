@@ -2,6 +2,7 @@
 
 mod calls;
 mod codec;
+mod guard;
 mod limits;
 mod peers;
 mod process;
@@ -32,6 +33,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 enum Command {
     /// Runs works in rounds on each target in turn, and prints one table
     Run(Run),
+    /// Fails when appends or replays have become slow against the limits
+    Guard(guard::Args),
     /// The limit of the wire, as a server
     #[command(hide = true)]
     Passthrough,
@@ -104,6 +107,7 @@ async fn unless_stopped(command: Command) -> Result<()> {
 async fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Run(args) => run(args).await,
+        Command::Guard(args) => guard::run(args).await,
         Command::Passthrough => limits::serve().await,
     }
 }

@@ -6,6 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use rustix::param::clock_ticks_per_second;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -106,6 +107,11 @@ impl Server {
         Ok(last)
     }
 
+    /// Time on a processor so far, over all its threads.
+    pub fn cpu(&self) -> Result<Duration> {
+        cpu_of(&self.pid.to_string())
+    }
+
     fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         kill_process(pid.ok_or_else(|| anyhow!("a bad process id"))?, signal)
@@ -142,6 +148,26 @@ impl Memory {
         };
         Some(Memory { resident: field("VmRSS:")?, peak: field("VmHWM:")? })
     }
+}
+
+/// Time on a processor so far of this process.
+pub fn own_cpu() -> Result<Duration> {
+    cpu_of("self")
+}
+
+fn cpu_of(process: &str) -> Result<Duration> {
+    let path = format!("/proc/{process}/stat");
+    let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+    let ticks = cpu_ticks(&text).with_context(|| format!("{path} has no times in it"))?;
+    Ok(Duration::from_secs(1) * u32::try_from(ticks)? / u32::try_from(clock_ticks_per_second())?)
+}
+
+/// User and system time; the name before them may hold anything but a closing bracket at its end.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let (_, after) = stat.rsplit_once(')')?;
+    let mut fields = after.split_ascii_whitespace().skip(11);
+    let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    Some(user + system)
 }
 
 /// Bytes that the files below a directory take on disk.
@@ -183,6 +209,23 @@ mod tests {
         let text = "Name:\tx\nVmPeak:\t 9 kB\nVmHWM:\t  2048 kB\nVmRSS:\t  1024 kB\n";
         assert_eq!(Memory::parse(text), Some(Memory { resident: 1 << 20, peak: 2 << 20 }));
         assert_eq!(Memory::parse("VmRSS:\t 5 kB\n"), None);
+    }
+
+    #[test]
+    fn times_are_found_behind_any_name() {
+        let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 11 12 13 14 25 17 0 0 20 0 1 0 5 6 7";
+        assert_eq!(cpu_ticks(stat), Some(42));
+        assert_eq!(cpu_ticks("7 (x) S 1"), None);
+    }
+
+    #[test]
+    fn time_on_a_processor_grows_with_work() {
+        let begun = own_cpu().unwrap();
+        let wall = Instant::now();
+        while own_cpu().unwrap() < begun + Duration::from_millis(50) {
+            assert!(wall.elapsed() < Duration::from_secs(60));
+            std::hint::black_box((0..10_000).sum::<u64>());
+        }
     }
 
     #[tokio::test]

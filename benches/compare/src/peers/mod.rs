@@ -1,5 +1,9 @@
 //! What is measured: each does the same work in the way that its own documentation says is fastest.
 
+#[cfg(feature = "peers")]
+mod jetstream;
+#[cfg(feature = "peers")]
+mod redis;
 mod tailmark;
 
 use std::any::Any;
@@ -10,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use async_trait::async_trait;
 
-pub use self::tailmark::{Tailmark, share, start_daemon};
+pub use self::tailmark::{Tailmark, share};
 use crate::limits::{File, Tonic};
 use crate::process::Server;
 use crate::sample::Load;
@@ -50,6 +54,10 @@ impl Target {
                 Some(addr) => Box::new(Tailmark::attach(addr)?),
                 None => Box::new(Tailmark::start(setup).await?),
             },
+            #[cfg(feature = "peers")]
+            Target::Jetstream => Box::new(jetstream::Jetstream::start(setup).await?),
+            #[cfg(feature = "peers")]
+            Target::Redis => Box::new(redis::Redis::start(setup).await?),
             Target::Tonic => Box::new(Tonic::start(setup).await?),
             Target::File => Box::new(File::create(setup)?),
         })

@@ -6,12 +6,14 @@ use super::{Figure, Plan, Unit};
 use crate::peers::{Peer, Target};
 use crate::sample::Load;
 
-pub async fn run(target: Target, peer: &dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
+pub async fn run(target: Target, peer: &mut dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     // As after some use.
     peer.fill(Load::of(1_000)).await?;
     for (watchers, is_for_all) in [(plan.idle, true), (plan.many_idle, false)] {
         let may = is_for_all || matches!(target, Target::Tailmark | Target::Tonic);
+        // What the one before left behind would be taken again.
+        peer.restart().await?;
         let bytes = if may { each(peer, watchers).await? } else { None };
         let name = format!("memory a waiting watcher, of {watchers}");
         figures.push(Figure::of(name, Unit::Bytes, bytes));
