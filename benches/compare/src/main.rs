@@ -3,6 +3,7 @@
 mod calls;
 mod codec;
 mod guard;
+mod large;
 mod limits;
 mod peers;
 mod process;
@@ -35,6 +36,8 @@ enum Command {
     Run(Run),
     /// Fails when appends or replays have become slow against the limits
     Guard(guard::Args),
+    /// Tailmark alone on a large log: memory, opening, growth, stalled watchers, disk
+    Large(large::Args),
     /// The limit of the wire, as a server
     #[command(hide = true)]
     Passthrough,
@@ -108,6 +111,7 @@ async fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Run(args) => run(args).await,
         Command::Guard(args) => guard::run(args).await,
+        Command::Large(args) => large::run(args).await,
         Command::Passthrough => limits::serve().await,
     }
 }

@@ -42,10 +42,6 @@ impl Server {
         Ok(Server { child, pid, name })
     }
 
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
     /// The first line of its standard output that `take` makes something of.
     pub async fn line<T>(&mut self, take: impl Fn(&str) -> Option<T>) -> Result<T> {
         let out = self.child.stdout.take().ok_or_else(|| anyhow!("its output is read already"))?;
@@ -63,14 +59,6 @@ impl Server {
         // Whoever goes on writing must not find a closed or a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok(found)
-    }
-
-    /// Whether it is still there.
-    pub fn check(&mut self) -> Result<()> {
-        match self.child.try_wait()? {
-            None => Ok(()),
-            Some(status) => bail!("{} has ended: {status}", self.name),
-        }
     }
 
     /// Asks it to stop, and waits.
@@ -237,9 +225,8 @@ mod tests {
             Server::start(command.args(["-c", script]), &dir.path().join("log")).unwrap();
         let take = |line: &str| line.strip_prefix("ready on ").map(str::to_owned);
         assert_eq!(server.line(take).await.unwrap(), "7");
-        server.check().unwrap();
         assert!(server.memory().unwrap().peak > 0);
-        let status = Path::new("/proc").join(server.pid().to_string());
+        let status = Path::new("/proc").join(server.pid.to_string());
         assert!(status.exists());
         drop(server);
         assert!(!status.exists());

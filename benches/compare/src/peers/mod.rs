@@ -7,14 +7,14 @@ mod redis;
 mod tailmark;
 
 use std::any::Any;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use async_trait::async_trait;
 
-pub use self::tailmark::{Tailmark, share};
+pub use self::tailmark::{Tailmark, share, start_daemon};
 use crate::limits::{File, Tonic};
 use crate::process::Server;
 use crate::sample::Load;
@@ -101,11 +101,6 @@ pub enum Replay {
 pub trait Peer: Send + Sync {
     /// Its server, when we started one.
     fn server(&self) -> Option<&Server>;
-
-    /// Where its data lies, when we know.
-    fn data_dir(&self) -> Option<&Path> {
-        None
-    }
 
     /// Stops the server and starts it again on the same data, so that nothing is cached but by the
     /// system. One that is not ours goes on as it is.

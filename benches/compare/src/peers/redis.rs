@@ -156,9 +156,9 @@ fn raw(value: &Value) -> Result<(u64, String)> {
     Ok((entries.len() as u64, String::from_redis_value(last)?))
 }
 
-/// Takes what a fan-out brings.
-async fn follow(mut connection: MultiplexedConnection, fan: &Fan) -> Result<()> {
-    let (mut count, mut told, mut last) = (0, 0, "0-0".to_owned());
+/// Takes what a fan-out brings after an entry.
+async fn follow(mut connection: MultiplexedConnection, mut last: String, fan: &Fan) -> Result<()> {
+    let (mut count, mut told) = (0, 0);
     while count < fan.events {
         let value: Value = xread(Some(0), COUNT, &last).query_async(&mut connection).await?;
         let (entries, id) = raw(&value)?;
@@ -217,10 +217,13 @@ impl Peer for Redis {
 
     async fn fan_out(&self, fan: &Arc<Fan>) -> Result<Option<Duration>> {
         let mut watchers = JoinSet::new();
+        // The id of an entry of now: all watch from here, whenever they ask for the first time.
+        let mut connection = self.connection.clone();
+        let head: String = xadd(Load::of(1), 0).query_async(&mut connection).await?;
         for _ in 0..fan.watchers {
             let connection = connect(&self.client).await?;
-            let fan = Arc::clone(fan);
-            watchers.spawn(async move { follow(connection, &fan).await });
+            let (fan, head) = (Arc::clone(fan), head.clone());
+            watchers.spawn(async move { follow(connection, head, &fan).await });
         }
         let begun = Instant::now();
         let load = Load::of(fan.events);

@@ -57,8 +57,8 @@ impl Tailmark {
         Ok(Tailmark { client: Client::new(addr)?, addr: addr.to_owned(), own: None })
     }
 
-    pub fn client(&self) -> &Client {
-        &self.client
+    pub async fn log(&self) -> Result<pb::LogStatus> {
+        Ok(self.client.log().await?)
     }
 
     async fn replay_batches(&self, events: u64) -> Result<()> {
@@ -94,11 +94,15 @@ impl Tailmark {
     }
 }
 
-/// Starts a daemon on a directory; answers its address.
-pub async fn start_daemon(program: &Path, dir: &Path, args: &[&str]) -> Result<(Server, String)> {
+/// Starts a daemon on a directory, with settings of the environment; answers its address.
+pub async fn start_daemon(
+    program: &Path,
+    dir: &Path,
+    settings: &[(&str, &str)],
+) -> Result<(Server, String)> {
     let mut command = Command::new(program);
     command.args(["serve", "--listen", "127.0.0.1:0", "--log-level", "warn", "--data-dir"]);
-    command.arg(dir.join("log")).args(args);
+    command.arg(dir.join("log")).envs(settings.iter().copied());
     let mut server = Server::start(&mut command, &dir.join("daemon.txt"))?;
     let ready = |line: &str| {
         let (addr, _) = line.strip_prefix("ready on ")?.split_once([',', ' '])?;
@@ -159,10 +163,6 @@ async fn take_library(mut watch: tailmark::client::Watch, fan: &Fan) -> Result<(
 impl Peer for Tailmark {
     fn server(&self) -> Option<&Server> {
         self.own.as_ref().map(|own| &own.server)
-    }
-
-    fn data_dir(&self) -> Option<&Path> {
-        self.own.as_ref().map(|own| own.dir.path())
     }
 
     async fn restart(&mut self) -> Result<()> {
