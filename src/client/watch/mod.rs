@@ -16,13 +16,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tonic::codec::Streaming;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 
-use super::{Backoff, Client, Error, Kind};
-use crate::record::{Event, EventError, Marker, Seq};
+use super::{Backoff, Client, Error, Kind, backoff};
+use crate::record::{Event, EventError, Marker, MarkerKind, Seq};
 use incoming::{Broken, Incoming, News, Opened, open};
 pub use request::{OnLost, Start, WatchOptions};
 use step::{Action, Input, Machine};
@@ -67,7 +67,7 @@ impl Received {
 pub enum Item {
     /// An event.
     Event(Received),
-    /// News about the watch, when asked for.
+    /// News about the watch, when [`WatchOptions::markers`] asks for them; a gap in any case.
     Marker(Marker),
     /// The connection was lost; nothing is missed. The watch connects again after `retry_in`.
     Interrupted {
@@ -142,7 +142,12 @@ impl Watch {
         }
         match action {
             Action::Deliver => match came {
-                Some(Item::Marker(_)) if !self.options.markers => None,
+                // What is lost is never lost in silence.
+                Some(Item::Marker(marker))
+                    if !self.options.markers && marker.kind != MarkerKind::Gap =>
+                {
+                    None
+                }
                 Some(item) => Some(Some(Ok(item))),
                 None => None,
             },
@@ -178,7 +183,7 @@ impl Watch {
     }
 
     fn arm(&mut self) {
-        let deadline = tokio::time::Instant::now() + self.options.patience();
+        let deadline = backoff::after(Instant::now(), self.options.patience());
         self.patience.as_mut().reset(deadline);
         self.heard = false;
     }

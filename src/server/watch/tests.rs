@@ -29,7 +29,7 @@ fn entry(seq: u64, out: &mut Vec<u8>) {
     let stamp = Stamp {
         seq: s(seq),
         mint: &mint,
-        appended_at: Timestamp::EPOCH,
+        appended_at: Timestamp::EPOCH.into(),
         fill_at: true,
         fill_id: Some("id"),
     };

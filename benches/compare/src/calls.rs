@@ -1,0 +1,103 @@
+//! Calls over a raw codec, for Tailmark and for the limit alike.
+
+use std::future::Future;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use bytes::Bytes;
+use tailmark::client;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_stream::{Stream, StreamExt};
+use tonic::client::Grpc;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Streaming};
+
+use crate::codec::Raw;
+use crate::works::fanout::{BURST, Fan};
+
+/// A connection with the windows of the client library.
+pub async fn connect(addr: &str) -> Result<Channel> {
+    let options = client::Options::default();
+    let endpoint = Endpoint::from_shared(addr.to_owned())?
+        .tcp_nodelay(true)
+        .initial_connection_window_size(options.connection_window_bytes)
+        .initial_stream_window_size(options.stream_window_bytes);
+    endpoint.connect().await.with_context(|| format!("cannot connect to {addr}"))
+}
+
+/// One message there, many back.
+pub async fn server_streaming(
+    channel: Channel,
+    path: &'static str,
+    request: Bytes,
+) -> Result<Streaming<Bytes>> {
+    streaming(channel, path, tokio_stream::once(request)).await
+}
+
+/// Many messages both ways.
+pub async fn streaming(
+    channel: Channel,
+    path: &'static str,
+    requests: impl Stream<Item = Bytes> + Send + 'static,
+) -> Result<Streaming<Bytes>> {
+    let mut grpc = Grpc::new(channel);
+    grpc.ready().await?;
+    let path = http::uri::PathAndQuery::from_static(path);
+    Ok(grpc.streaming(Request::new(requests), path, Raw).await?.into_inner())
+}
+
+/// Takes so many messages.
+pub async fn receive(
+    stream: &mut Streaming<Bytes>,
+    messages: u64,
+    mut look: impl FnMut(&Bytes),
+) -> Result<()> {
+    let mut count = 0;
+    while let Some(message) = stream.next().await {
+        look(&message?);
+        count += 1;
+    }
+    ensure!(count == messages, "{count} of {messages} messages came");
+    Ok(())
+}
+
+/// Takes what a fan-out brings, one event a message.
+pub async fn follow(stream: &mut Streaming<Bytes>, fan: &Fan) -> Result<()> {
+    for count in 1..=fan.events {
+        let message = stream.next().await.context("a watch ended")??;
+        ensure!(!message.is_empty(), "an empty message came");
+        if count % BURST == 0 {
+            fan.delivered(BURST);
+        }
+    }
+    Ok(())
+}
+
+/// What `work` answers, unless one of the tasks fails before.
+pub async fn unless_one_fails<T>(
+    tasks: &mut JoinSet<Result<()>>,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            Some(ended) = tasks.join_next() => ended??,
+        }
+    }
+}
+
+/// The body of a page over plain HTTP.
+pub async fn http_get(addr: &str, path: &str) -> Result<String> {
+    let host = addr.strip_prefix("http://").ok_or_else(|| anyhow!("no address: {addr}"))?;
+    let mut stream = TcpStream::connect(host).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await?;
+    match text.split_once("\r\n\r\n") {
+        Some((head, body)) if head.starts_with("HTTP/1.1 200") => Ok(body.to_owned()),
+        _ => bail!("{path} answered {:?}", text.lines().next()),
+    }
+}

@@ -1,0 +1,167 @@
+//! What is measured: each does the same work in the way that its own documentation says is fastest.
+
+#[cfg(feature = "peers")]
+mod jetstream;
+#[cfg(feature = "peers")]
+mod redis;
+mod tailmark;
+
+use std::any::Any;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use async_trait::async_trait;
+
+pub use self::tailmark::{Tailmark, share, start_daemon};
+use crate::limits::{File, Tonic};
+use crate::process::Server;
+use crate::sample::Load;
+use crate::works::fanout::Fan;
+
+/// The columns of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
+pub enum Target {
+    Tailmark,
+    #[cfg(feature = "peers")]
+    Jetstream,
+    #[cfg(feature = "peers")]
+    Redis,
+    /// The limit of the wire.
+    Tonic,
+    /// The limit of the disk.
+    File,
+}
+
+impl Target {
+    pub fn name(self) -> &'static str {
+        match self {
+            Target::Tailmark => "tailmark",
+            #[cfg(feature = "peers")]
+            Target::Jetstream => "jetstream",
+            #[cfg(feature = "peers")]
+            Target::Redis => "redis",
+            Target::Tonic => "limit: tonic",
+            Target::File => "limit: file",
+        }
+    }
+
+    /// Starts it on an empty directory of its own.
+    pub async fn start(self, setup: &Setup) -> Result<Box<dyn Peer>> {
+        Ok(match self {
+            Target::Tailmark => match &setup.addr {
+                Some(addr) => Box::new(Tailmark::attach(addr)?),
+                None => Box::new(Tailmark::start(setup).await?),
+            },
+            #[cfg(feature = "peers")]
+            Target::Jetstream => Box::new(jetstream::Jetstream::start(setup).await?),
+            #[cfg(feature = "peers")]
+            Target::Redis => Box::new(redis::Redis::start(setup).await?),
+            Target::Tonic => Box::new(Tonic::start(setup).await?),
+            Target::File => Box::new(File::create(setup)?),
+        })
+    }
+}
+
+/// What all need to start.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The `tailmark` program.
+    pub daemon: PathBuf,
+    /// A running daemon instead of one of our own.
+    pub addr: Option<String>,
+    /// Below it each server gets a directory.
+    pub dir: PathBuf,
+    /// Bytes of one commit of the file limit.
+    pub commit_bytes: usize,
+}
+
+impl Setup {
+    /// A new directory, removed when dropped.
+    pub fn new_dir(&self, name: &str) -> Result<tempfile::TempDir> {
+        let prefix = format!("{name}.");
+        Ok(tempfile::Builder::new().prefix(&prefix).tempdir_in(&self.dir)?)
+    }
+}
+
+/// How a log is replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// One event a message, left as the bytes that came.
+    Received,
+    /// One event a message, decoded.
+    Decoded,
+    /// In batches, every event decoded.
+    Batches,
+}
+
+/// One server and clients of it. What a peer has no way to do answers `None`.
+#[async_trait]
+pub trait Peer: Send + Sync {
+    /// Its server, when we started one.
+    fn server(&self) -> Option<&Server>;
+
+    /// Stops the server and starts it again on the same data, so that nothing is cached but by the
+    /// system. One that is not ours goes on as it is.
+    async fn restart(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// One producer, one event a message, until all are acked.
+    async fn append(&self, _: Load) -> Result<Option<Duration>> {
+        Ok(None)
+    }
+
+    /// As [`Peer::append`], in batches.
+    async fn append_batches(&self, _: Load, _batch: usize) -> Result<Option<Duration>> {
+        Ok(None)
+    }
+
+    /// Puts a load there, in whatever way.
+    async fn fill(&self, load: Load) -> Result<()> {
+        match self.append(load).await? {
+            Some(_) => Ok(()),
+            None => bail!("it stores nothing"),
+        }
+    }
+
+    /// From the oldest event on, so many.
+    async fn replay(&self, _: Replay, _events: u64) -> Result<Option<Duration>> {
+        Ok(None)
+    }
+
+    /// Live: from the first publish until every watcher has everything.
+    async fn fan_out(&self, _: &Arc<Fan>) -> Result<Option<Duration>> {
+        Ok(None)
+    }
+
+    /// One event at a time, each from the call to its ack.
+    async fn publish(&self, _events: usize) -> Result<Option<Vec<Duration>>> {
+        Ok(None)
+    }
+
+    /// From asking for the events from `place` on, from 1, to having the first of them.
+    async fn resume(&self, _place: u64) -> Result<Option<Duration>> {
+        Ok(None)
+    }
+
+    /// All events of the rare topic, of which there are so many.
+    async fn rare(&self, _events: u64) -> Result<Option<Duration>> {
+        Ok(None)
+    }
+
+    /// Opens watchers that wait, on so many connections, until what comes back is dropped.
+    async fn idle(
+        &self,
+        _watchers: usize,
+        _connections: usize,
+    ) -> Result<Option<Box<dyn Any + Send>>> {
+        Ok(None)
+    }
+
+    /// Bytes of the commits that it made so far, on average.
+    async fn commit_bytes(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+}

@@ -1,0 +1,342 @@
+//! Tailmark itself: a daemon with default settings, through its own client library; through a raw
+//! codec or tonic's generated client where one event a message is asked for.
+
+use std::any::Any;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use async_trait::async_trait;
+use bytes::Bytes;
+use prost::Message;
+use tailmark::client::{Client, Item, ProducerOptions, Start, WatchOptions};
+use tailmark::record::Seq;
+use tailmark::wire::feed_v1 as pb;
+use tailmark::wire::feed_v1::feed_service_client::FeedServiceClient;
+use tempfile::TempDir;
+use tokio::process::Command;
+use tokio::task::JoinSet;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+
+use super::{Peer, Replay, Setup};
+use crate::calls;
+use crate::process::Server;
+use crate::sample::{self, Load};
+use crate::works::fanout::{BURST, Fan};
+
+const WATCH: &str = "/feed.v1.FeedService/Watch";
+
+/// A daemon, and a client of it.
+pub struct Tailmark {
+    client: Client,
+    addr: String,
+    own: Option<Own>,
+}
+
+/// A daemon of our own.
+struct Own {
+    program: PathBuf,
+    // Before its directory, which is removed when nothing writes there any more.
+    server: Server,
+    dir: TempDir,
+}
+
+impl Tailmark {
+    pub async fn start(setup: &Setup) -> Result<Tailmark> {
+        let dir = setup.new_dir("tailmark")?;
+        let (server, addr) = start_daemon(&setup.daemon, dir.path(), &[]).await?;
+        let own = Own { program: setup.daemon.clone(), server, dir };
+        Ok(Tailmark { client: Client::new(&addr)?, addr, own: Some(own) })
+    }
+
+    /// A daemon that runs already, with whatever is in its log.
+    pub fn attach(addr: &str) -> Result<Tailmark> {
+        Ok(Tailmark { client: Client::new(addr)?, addr: addr.to_owned(), own: None })
+    }
+
+    pub async fn log(&self) -> Result<pb::LogStatus> {
+        Ok(self.client.log().await?)
+    }
+
+    async fn replay_batches(&self, events: u64) -> Result<()> {
+        let mut options = WatchOptions::default();
+        (options.start, options.limit) = (Start::Oldest, events);
+        let mut watch = self.client.watch(options);
+        let (mut count, mut bytes) = (0, 0);
+        while let Some(item) = watch.next().await {
+            if let Item::Event(received) = item? {
+                let event = received.event()?;
+                bytes += event.topic.len() + event.body.len() + usize::from(event.seq.get() > 0);
+                count += 1;
+            }
+        }
+        ensure!(count == events, "{count} of {events} events came");
+        std::hint::black_box(bytes);
+        Ok(())
+    }
+
+    async fn replay_decoded(&self, events: u64) -> Result<()> {
+        let channel = calls::connect(&self.addr).await?;
+        let mut stream =
+            FeedServiceClient::new(channel).watch(from_oldest(events)).await?.into_inner();
+        let (mut count, mut bytes) = (0, 0);
+        while let Some(event) = stream.next().await {
+            let event = event?;
+            bytes += event.topic.len() + event.body.len() + usize::from(event.seq > 0);
+            count += 1;
+        }
+        ensure!(count == events, "{count} of {events} events came");
+        std::hint::black_box(bytes);
+        Ok(())
+    }
+}
+
+/// Starts a daemon on a directory, with settings of the environment; answers its address.
+pub async fn start_daemon(
+    program: &Path,
+    dir: &Path,
+    settings: &[(&str, &str)],
+) -> Result<(Server, String)> {
+    let mut command = Command::new(program);
+    command.args(["serve", "--listen", "127.0.0.1:0", "--log-level", "warn", "--data-dir"]);
+    command.arg(dir.join("log")).envs(settings.iter().copied());
+    let mut server = Server::start(&mut command, &dir.join("daemon.txt"))?;
+    let ready = |line: &str| {
+        let (addr, _) = line.strip_prefix("ready on ")?.split_once([',', ' '])?;
+        Some(format!("http://{addr}"))
+    };
+    let addr = server.line(ready).await?;
+    Ok((server, addr))
+}
+
+fn from_oldest(events: u64) -> pb::WatchRequest {
+    pb::WatchRequest {
+        start: Some(pb::Start { at: Some(pb::start::At::Oldest(true)) }),
+        limit: i64::try_from(events).unwrap_or(i64::MAX),
+        ..pb::WatchRequest::default()
+    }
+}
+
+/// A watch of new events that is known to have begun.
+async fn live(client: &Client) -> Result<tailmark::client::Watch> {
+    let mut options = WatchOptions::default();
+    options.markers = true;
+    let mut watch = client.watch(options);
+    match watch.next().await {
+        Some(Ok(Item::Marker(_))) => Ok(watch),
+        Some(Err(error)) => Err(error.into()),
+        other => bail!("a watch began with {other:?}"),
+    }
+}
+
+async fn live_single(channel: Channel) -> Result<tonic::Streaming<Bytes>> {
+    let request = pb::WatchRequest {
+        start: Some(pb::Start { at: Some(pb::start::At::Latest(true)) }),
+        ..pb::WatchRequest::default()
+    };
+    // Response headers come once the start is resolved.
+    calls::server_streaming(channel, WATCH, request.encode_to_vec().into()).await
+}
+
+async fn take_library(mut watch: tailmark::client::Watch, fan: &Fan) -> Result<()> {
+    let mut count = 0;
+    while count < fan.events {
+        match watch.next().await.context("a watch ended")?? {
+            Item::Event(received) => {
+                std::hint::black_box(received.seq());
+                count += 1;
+                if count % BURST == 0 {
+                    fan.delivered(BURST);
+                }
+            }
+            Item::Marker(_) => {}
+            other => bail!("a watch was interrupted: {other:?}"),
+        }
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Peer for Tailmark {
+    fn server(&self) -> Option<&Server> {
+        self.own.as_ref().map(|own| &own.server)
+    }
+
+    async fn restart(&mut self) -> Result<()> {
+        let Some(Own { program, server, dir }) = self.own.take() else {
+            return Ok(());
+        };
+        server.stop().await?;
+        let (server, addr) = start_daemon(&program, dir.path(), &[]).await?;
+        self.own = Some(Own { program, server, dir });
+        self.client = Client::new(&addr)?;
+        self.addr = addr;
+        // The connection is no part of what is measured next.
+        self.client.log().await?;
+        Ok(())
+    }
+
+    async fn append(&self, load: Load) -> Result<Option<Duration>> {
+        self.client.log().await?;
+        let events = tokio_stream::iter((0..load.events).map(move |at| sample::event(load, at)));
+        let begun = Instant::now();
+        let result = self.client.upload(events).await?;
+        let took = begun.elapsed();
+        ensure!(result.stored == load.events, "{} were stored", result.stored);
+        Ok(Some(took))
+    }
+
+    async fn append_batches(&self, load: Load, batch: usize) -> Result<Option<Duration>> {
+        let mut options = ProducerOptions::default();
+        options.batch_events = batch;
+        options.batch_bytes = 3 << 20;
+        options.waits_for_server = false;
+        let id = format!("compare-{:016x}", rand::random::<u64>());
+        let producer = self.client.producer(id, options).await?;
+        let begun = Instant::now();
+        for at in 0..load.events {
+            // Flushing waits for them all.
+            drop(producer.send_encoded(&sample::event(load, at)).await?);
+        }
+        producer.flush().await?;
+        let took = begun.elapsed();
+        producer.close().await?;
+        Ok(Some(took))
+    }
+
+    async fn replay(&self, how: Replay, events: u64) -> Result<Option<Duration>> {
+        let begun = Instant::now();
+        match how {
+            Replay::Received => {
+                let channel = calls::connect(&self.addr).await?;
+                let request = from_oldest(events).encode_to_vec().into();
+                let mut stream = calls::server_streaming(channel, WATCH, request).await?;
+                calls::receive(&mut stream, events, |_| {}).await?;
+            }
+            Replay::Decoded => self.replay_decoded(events).await?,
+            Replay::Batches => self.replay_batches(events).await?,
+        }
+        Ok(Some(begun.elapsed()))
+    }
+
+    async fn fan_out(&self, fan: &Arc<Fan>) -> Result<Option<Duration>> {
+        let mut watchers = JoinSet::new();
+        for at in 0..fan.connections {
+            let (client, channel) = (Client::new(&self.addr)?, calls::connect(&self.addr).await?);
+            for _ in 0..share(fan.watchers, fan.connections, at) {
+                let fan = Arc::clone(fan);
+                if fan.is_single {
+                    let mut stream = live_single(channel.clone()).await?;
+                    watchers.spawn(async move { calls::follow(&mut stream, &fan).await });
+                } else {
+                    let watch = live(&client).await?;
+                    watchers.spawn(async move { take_library(watch, &fan).await });
+                }
+            }
+        }
+        let (send, receive) = tokio::sync::mpsc::channel(BURST as usize);
+        let client = self.client.clone();
+        let upload = tokio::spawn(async move { client.upload(ReceiverStream::new(receive)).await });
+        let begun = Instant::now();
+        let publish = async {
+            for at in 0..fan.events {
+                if at % BURST == 0 {
+                    fan.may_publish(at).await;
+                }
+                send.send(sample::event(Load::of(fan.events), at)).await.context("it ended")?;
+            }
+            fan.all_delivered().await;
+            anyhow::Ok(begun.elapsed())
+        };
+        let took = calls::unless_one_fails(&mut watchers, publish).await?;
+        drop(send);
+        upload.await??;
+        Ok(Some(took))
+    }
+
+    async fn publish(&self, events: usize) -> Result<Option<Vec<Duration>>> {
+        self.client.log().await?;
+        let mut samples = Vec::new();
+        for at in 0..events {
+            let (topic, body) =
+                (sample::TOPIC.into(), sample::pick(&sample::POOL, at as u64).clone());
+            let event = pb::Event { topic, body, ..pb::Event::default() };
+            let begun = Instant::now();
+            self.client.publish(event, None).await?;
+            samples.push(begun.elapsed());
+        }
+        Ok(Some(samples))
+    }
+
+    async fn resume(&self, place: u64) -> Result<Option<Duration>> {
+        let mut options = WatchOptions::default();
+        (options.start, options.limit) = (Start::Seq(Seq::new(place)), 1);
+        let begun = Instant::now();
+        let mut watch = self.client.watch(options);
+        let first = watch.next().await.context("nothing came")??;
+        let took = begun.elapsed();
+        ensure!(matches!(&first, Item::Event(event) if event.seq().get() == place), "{first:?}");
+        Ok(Some(took))
+    }
+
+    async fn rare(&self, events: u64) -> Result<Option<Duration>> {
+        let mut options = WatchOptions::default();
+        options.patterns = vec![sample::RARE_TOPIC.to_owned()];
+        (options.start, options.limit) = (Start::Oldest, events);
+        let begun = Instant::now();
+        let mut watch = self.client.watch(options);
+        let mut count = 0;
+        while let Some(item) = watch.next().await {
+            count += u64::from(matches!(item?, Item::Event(_)));
+        }
+        let took = begun.elapsed();
+        ensure!(count == events, "{count} of {events} events came");
+        Ok(Some(took))
+    }
+
+    async fn idle(
+        &self,
+        watchers: usize,
+        connections: usize,
+    ) -> Result<Option<Box<dyn Any + Send>>> {
+        let mut held = Vec::new();
+        for at in 0..connections {
+            let client = Client::new(&self.addr)?;
+            for _ in 0..share(watchers, connections, at) {
+                held.push(live(&client).await?);
+            }
+        }
+        Ok(Some(Box::new(held)))
+    }
+
+    async fn commit_bytes(&self) -> Result<Option<u64>> {
+        let text = calls::http_get(&self.addr, "/metrics").await?;
+        let value = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            line.rsplit(' ').next()?.parse::<f64>().ok()
+        };
+        let bytes =
+            value("tailmark_appended_bytes_total").context("no figure of appended bytes")?;
+        let commits = value("tailmark_commits_total").context("no figure of commits")?;
+        Ok((commits > 0.0).then_some((bytes / commits) as u64))
+    }
+}
+
+/// How many of `all` the share at this place has.
+pub fn share(all: usize, shares: usize, at: usize) -> usize {
+    all / shares + usize::from(at < all % shares)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up() {
+        let shares: Vec<usize> = (0..3).map(|at| share(11, 3, at)).collect();
+        assert_eq!(shares, [4, 4, 3]);
+    }
+}

@@ -1,0 +1,156 @@
+//! What is appended everywhere: events with bodies of 200 bytes, which differ and are text.
+//!
+//! The same for all: peers get topic and body, the limits the bytes that Tailmark would store.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use prost::Message;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tailmark::wire::feed_v1 as pb;
+
+pub const BODY_BYTES: usize = 200;
+pub const TOPIC: &str = "bench.events";
+pub const RARE_TOPIC: &str = "bench.rare";
+
+/// Together more than any compressor's window here looks back.
+const BODIES: usize = 4_096;
+
+const WORDS: [&str; 24] = [
+    "order",
+    "paid",
+    "shipped",
+    "customer",
+    "basket",
+    "returned",
+    "amount",
+    "currency",
+    "street",
+    "city",
+    "parcel",
+    "invoice",
+    "card",
+    "refused",
+    "retry",
+    "north",
+    "warehouse",
+    "pending",
+    "late",
+    "item",
+    "price",
+    "discount",
+    "signed",
+    "by",
+];
+
+/// So many distinct bodies of words and numbers.
+pub static POOL: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let mut rng = StdRng::seed_from_u64(4);
+    (0..BODIES).map(|_| body(&mut rng)).collect()
+});
+
+/// The same as encoded events, as a client sends them.
+pub static EVENTS: LazyLock<Vec<Bytes>> = LazyLock::new(|| encoded(TOPIC));
+/// See [`EVENTS`].
+pub static RARE_EVENTS: LazyLock<Vec<Bytes>> = LazyLock::new(|| encoded(RARE_TOPIC));
+
+/// The same as events with what the server adds: what is stored, and what a watch brings.
+pub static STORED: LazyLock<Vec<Bytes>> = LazyLock::new(|| {
+    let base = 1_700_000_000;
+    let stored = |(at, body): (usize, &String)| {
+        let time = Some(prost_types::Timestamp { seconds: base + at as i64, nanos: 123_456_789 });
+        let event = pb::Event {
+            id: "01933b1e-7a2c-7def-8123-456789abcdef".into(),
+            topic: TOPIC.into(),
+            body: body.clone(),
+            at: time,
+            seq: 1_000_000 + at as u64,
+            cursor: "c1-0123456789abcdef-00000000-0123456789ab".into(),
+            appended_at: time,
+            ..pb::Event::default()
+        };
+        event.encode_to_vec().into()
+    };
+    POOL.iter().enumerate().map(stored).collect()
+});
+
+/// How much is appended, and what lies in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    pub events: u64,
+    /// Of so many events one is of the rare topic; 0 = none.
+    pub rare_every: u64,
+}
+
+impl Load {
+    pub fn of(events: u64) -> Load {
+        Load { events, rare_every: 0 }
+    }
+
+    /// Whether the event at this place, from 0, is of the rare topic.
+    pub fn is_rare(self, at: u64) -> bool {
+        self.rare_every > 0 && at % self.rare_every == self.rare_every / 2
+    }
+
+    /// Events of the rare topic.
+    pub fn rare(self) -> u64 {
+        (0..self.events).filter(|at| self.is_rare(*at)).count() as u64
+    }
+}
+
+/// One of a pool, by its place in the log.
+pub fn pick<T>(pool: &[T], at: u64) -> &T {
+    &pool[usize::try_from(at).unwrap_or_default() % pool.len()]
+}
+
+/// The encoded event at a place of a load.
+pub fn event(load: Load, at: u64) -> Bytes {
+    let pool = if load.is_rare(at) { &*RARE_EVENTS } else { &*EVENTS };
+    pick(pool, at).clone()
+}
+
+fn body(rng: &mut StdRng) -> String {
+    let mut text = String::from(r#"{"text":""#);
+    while text.len() < BODY_BYTES - 2 {
+        let word = WORDS[rng.random_range(0..WORDS.len())];
+        text.push_str(&format!("{word} {} ", rng.random_range(0..100_000)));
+    }
+    text.truncate(BODY_BYTES - 2);
+    text.push_str(r#""}"#);
+    text
+}
+
+fn encoded(topic: &str) -> Vec<Bytes> {
+    let encode = |body: &String| {
+        let (topic, body) = (topic.to_owned(), body.clone());
+        pb::Event { topic, body, ..pb::Event::default() }.encode_to_vec().into()
+    };
+    POOL.iter().map(encode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_are_json_of_one_length_and_differ() {
+        let mut seen = std::collections::HashSet::new();
+        for body in POOL.iter() {
+            assert_eq!(body.len(), BODY_BYTES);
+            assert!(serde_json::from_str::<serde_json::Value>(body).is_ok(), "{body}");
+            assert!(seen.insert(body));
+        }
+    }
+
+    #[test]
+    fn rare_events_are_spread_evenly() {
+        let load = Load { events: 5_000, rare_every: 1_000 };
+        let rare: Vec<u64> = (0..load.events).filter(|at| load.is_rare(*at)).collect();
+        assert_eq!(rare, [500, 1_500, 2_500, 3_500, 4_500]);
+        assert_eq!(load.rare(), 5);
+        assert_eq!(Load::of(5_000).rare(), 0);
+        let topic = |at| pb::Event::decode(event(load, at)).unwrap().topic;
+        assert_eq!((topic(499).as_str(), topic(500).as_str()), (TOPIC, RARE_TOPIC));
+    }
+}
