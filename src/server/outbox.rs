@@ -69,11 +69,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Outbox<T> {
             return Poll::Pending;
         }
         self.is_last = false;
-        if let Poll::Ready(ended) = connection.poll(cx) {
-            return Poll::Ready(ended.map_err(Into::into));
-        }
-        match lock(&self.out).poll_send(cx) {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+        let polled = connection.poll(cx);
+        // Of a connection that failed, too: its last words say why.
+        let sent = lock(&self.out).poll_send(cx);
+        match (polled, sent) {
+            (Poll::Ready(ended), _) => Poll::Ready(ended.map_err(Into::into)),
+            (_, Poll::Ready(Err(error))) => Poll::Ready(Err(error.into())),
             _ => Poll::Pending,
         }
     }
