@@ -74,9 +74,9 @@ impl Guarded {
     /// About two thirds of what is usual: `README.md` says how they were found.
     fn floors(self) -> Floors {
         match self {
-            Guarded::Append => Floors { cpu: 0.14, clock: 0.15 },
-            Guarded::AppendBatches => Floors { cpu: 0.10, clock: 0.15 },
-            Guarded::Replay => Floors { cpu: 0.34, clock: 0.15 },
+            Guarded::Append => Floors { cpu: 0.09, clock: 0.15 },
+            Guarded::AppendBatches => Floors { cpu: 0.057, clock: 0.15 },
+            Guarded::Replay => Floors { cpu: 0.36, clock: 0.15 },
             Guarded::ReplayBatches => Floors { cpu: 0.31, clock: 0.15 },
         }
     }
@@ -160,7 +160,7 @@ impl Costs {
     fn line(&self) -> String {
         let floors = self.of.floors();
         format!(
-            "{}: limit by ours, time on a processor {:.3} (floor {:.2}), on a clock {:.2} (floor {:.2})",
+            "{}: limit by ours, time on a processor {:.3} (floor {:.3}), on a clock {:.2} (floor {:.2})",
             self.of.name(),
             self.cpu_ratio(),
             floors.cpu,

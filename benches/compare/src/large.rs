@@ -88,15 +88,15 @@ async fn large_log(args: &Args, dir: &Path) -> Result<()> {
         print_memory("while replaying", &server)?;
     }
     stalled(&tailmark, &addr, args.publishes).await?;
-    drop(tailmark);
     println!("on disk: {} MB", process::disk_bytes(dir)? / 1_000_000);
-    // What else it has to do, it may finish: a stop in the middle of a seal is not the usual one.
+    append(&tailmark, 1).await?;
+    drop(tailmark);
+    // In the middle of whatever it has to do after that.
+    server.kill().await?;
+    let server = opened("kill -9 right after appends", args, dir).await?;
     server.settled_memory().await?;
     server.stop().await?;
-    let server = opened("a clean stop", args, dir).await?;
-    server.kill().await?;
-    let server = opened("kill -9", args, dir).await?;
-    server.stop().await?;
+    opened("a clean stop", args, dir).await?.stop().await?;
     Ok(())
 }
 

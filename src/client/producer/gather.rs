@@ -457,6 +457,25 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn an_answer_that_makes_too_little_room_sends_what_is_open() {
+        let (one, large) = (event("x"), event("xx"));
+        let in_flight_bytes = 3 * entry_len(one.encoded_len());
+        let linger = Duration::MAX;
+        let gather = gather(ProducerOptions { in_flight_bytes, linger, ..Default::default() });
+        push(&gather, &one).await;
+        gather.flush();
+        push(&gather, &one).await;
+        push(&gather, &one).await;
+        // Needs more than the first batch holds.
+        let mut waits = Box::pin(push(&gather, &large));
+        assert!(futures_poll(waits.as_mut()).is_none());
+        assert_eq!(answer_all(&gather), 1, "an answer is on its way: what is open may wait");
+        assert!(futures_poll(waits.as_mut()).is_none());
+        assert_eq!(answer_all(&gather), 1, "nothing else makes room");
+        waits.await;
+    }
+
     fn futures_poll<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         match future.poll(&mut context) {

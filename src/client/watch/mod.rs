@@ -78,6 +78,9 @@ pub enum Item {
     },
 }
 
+/// Silence is found out at most one part of the patience late.
+const PARTS: u32 = 4;
+
 type Opening = Pin<Box<dyn Future<Output = Result<Opened, Error>> + Send>>;
 type Trailers = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 
@@ -99,10 +102,12 @@ pub struct Watch {
     machine: Machine,
     backoff: Backoff,
     phase: Phase,
-    /// Runs out when an attempt stays silent.
+    /// Runs out after a part of the patience, [`PARTS`] times before an attempt counts as silent.
     patience: Pin<Box<Sleep>>,
     /// Something came since `patience` was set; setting it again for each message costs too much.
     heard: bool,
+    /// Parts of the patience in which nothing came.
+    silent_parts: u32,
 }
 
 impl Client {
@@ -113,8 +118,9 @@ impl Client {
             client: self.clone(),
             channel: self.channel(),
             backoff: Backoff::new(options.shortest_retry, options.longest_retry),
-            patience: Box::pin(tokio::time::sleep(options.patience())),
+            patience: Box::pin(tokio::time::sleep(options.patience() / PARTS)),
             heard: false,
+            silent_parts: 0,
             machine,
             options,
             phase: Phase::Idle,
@@ -160,6 +166,7 @@ impl Watch {
                     self.client.options().max_message_bytes,
                 )));
                 self.arm();
+                self.silent_parts = 0;
                 None
             }
             Action::Wait { cause, at_least, fresh_connection } => {
@@ -183,7 +190,7 @@ impl Watch {
     }
 
     fn arm(&mut self) {
-        let deadline = backoff::after(Instant::now(), self.options.patience());
+        let deadline = backoff::after(Instant::now(), self.options.patience() / PARTS);
         self.patience.as_mut().reset(deadline);
         self.heard = false;
     }
@@ -191,7 +198,8 @@ impl Watch {
     /// Whether the attempt has been silent for too long. Registers for the wake-up if not.
     fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
         while self.patience.as_mut().poll(cx).is_ready() {
-            if !self.heard {
+            self.silent_parts = if self.heard { 0 } else { self.silent_parts + 1 };
+            if self.silent_parts >= PARTS {
                 return true;
             }
             self.arm();

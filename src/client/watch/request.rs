@@ -56,8 +56,8 @@ pub struct WatchOptions {
     /// are yielded in any case.
     pub markers: bool,
     /// How often the server says that it is still there: 15 s if not set, at least 1 ms. Silence
-    /// of twice this and 5 s turns a connection that is dead, whatever holds it open, into a
-    /// reconnect over a new one.
+    /// of twice this and 5 s, or up to a quarter more, turns a connection that is dead, whatever
+    /// holds it open, into a reconnect over a new one.
     pub heartbeat: Duration,
     /// The shortest wait before connecting again: 100 ms if not set. It doubles with each attempt
     /// that gets nowhere, and each wait is lengthened at random by up to itself.

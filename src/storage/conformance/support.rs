@@ -105,7 +105,7 @@ impl<'f, F: Factory> Subject<'f, F> {
         let commit = Commit {
             first: self.next(),
             count: sent.len() as u32,
-            appended_at: self.at.into(),
+            appended_at: self.at,
             events: entries.into(),
             delta: Bytes::new(),
             state,

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Tailmark beside JetStream, Redis and the limits of this machine, one table: benches/compare/README.md.
+# usage: benches/compare/run.sh [--rounds N] [--events N] [--only WORK,...] [--targets TARGET,...] [--quick] [--json]
+#        benches/compare/run.sh large [--millions N] [--jsonl FILE]     Tailmark alone, on a large log
+# Needs about 16 GB on the disk of TMPDIR (/var/tmp where that is not set) and 6 GB of memory; with --quick far less.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+
+# Peers from the system's packages. Their services are not started: servers of our own run on free ports.
+packages=()
+if [ "${1:-}" != large ]; then
+  command -v nats-server >/dev/null || packages+=(nats-server)
+  command -v redis-server >/dev/null || packages+=(redis-server)
+fi
+if [ ${#packages[@]} -gt 0 ]; then
+  sudo=""; [ "$(id -u)" = 0 ] || sudo="sudo"
+  # Keeps a package from starting its service.
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e $policy ]; then
+    printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null
+    $sudo chmod +x $policy
+    trap '$sudo rm -f $policy' EXIT
+  fi
+  $sudo apt-get update -qq
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >&2
+  # Nothing is left to do on exit.
+  if [ -n "$(trap -p EXIT)" ]; then $sudo rm -f $policy; trap - EXIT; fi
+fi
+
+cargo build --manifest-path "$root/Cargo.toml" --release --locked --quiet \
+  --package tailmark --package tailmark-compare --features tailmark-compare/peers
+programs=${CARGO_TARGET_DIR:-$root/target}/release
+export TMPDIR=${TMPDIR:-/var/tmp}
+
+{
+  commit=$(git -C "$root" rev-parse --short HEAD 2>/dev/null || echo none)
+  echo "$(nproc) cores, $(uname -sr), load $(cut -d' ' -f1-3 /proc/loadavg), commit $commit"
+  "$programs/tailmark" --version
+} >&2
+if [ "${1:-}" = large ]; then
+  exec "$programs/tailmark-compare" "$@" --daemon "$programs/tailmark"
+fi
+{ nats-server --version; redis-server --version | cut -d' ' -f1-3; } >&2
+# It starts and ends all servers itself, also on Ctrl-C.
+exec "$programs/tailmark-compare" run "$@" --daemon "$programs/tailmark"
