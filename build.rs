@@ -46,7 +46,7 @@ fn feed_service() -> manual::Service {
         .comment("The feed.")
         .method(
             method("watch", "Watch", "WatchRequest", "Event")
-                .output_type("crate::server::codec::Encoded")
+                .output_type("std::convert::Infallible")
                 .codec_path("crate::server::codec::Watch")
                 .server_streaming()
                 .build(),
@@ -77,7 +77,7 @@ fn feed_service() -> manual::Service {
         .method(
             method("watch_batches", "WatchBatches", "WatchRequest", "EventBatch")
                 .server_streaming()
-                .output_type("crate::server::codec::Encoded")
+                .output_type("std::convert::Infallible")
                 .codec_path("crate::server::codec::Watch")
                 .build(),
         )

@@ -52,7 +52,8 @@ fn events(is_named: bool) -> Memory {
         let stamp = Stamp {
             seq: Seq::new(seq),
             mint: &mint,
-            appended_at: Timestamp { seconds: 1_700_000_000 + (seq / 5_000) as i64, nanos: 1 },
+            appended_at: Timestamp { seconds: 1_700_000_000 + (seq / 5_000) as i64, nanos: 1 }
+                .into(),
             fill_at: true,
             fill_id: (!is_named).then_some("0190b5a0-7c1e-7abc-8def-0123456789ab"),
         };

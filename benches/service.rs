@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use tailmark::client::raw::Raw;
 use tailmark::eventlog::{self, EventLog};
 use tailmark::record::{
     FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp,
@@ -22,9 +23,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
 use tonic::client::Grpc;
-use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint};
 
 /// Events of one measured run.
@@ -72,49 +71,6 @@ fn event() -> pb::Event {
 
 fn encoded() -> Bytes {
     prost::Message::encode_to_vec(&event()).into()
-}
-
-/// Bytes both ways.
-#[derive(Clone, Copy, Default)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Raw;
-    type Decoder = Raw;
-
-    fn encoder(&mut self) -> Raw {
-        Raw
-    }
-
-    fn decoder(&mut self) -> Raw {
-        Raw
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put_slice(&item);
-        Ok(())
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(64 << 10, 64 << 10)
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        let len = buffer.remaining();
-        Ok(Some(buffer.copy_to_bytes(len)))
-    }
 }
 
 async fn upload_raw(channel: Channel, count: u64) {

@@ -201,7 +201,7 @@ section!(
         /// What a client may send on one connection before we have read it.
         connection_window_bytes: u64 as "units::size" = 32 << 20,
         /// Largest frame that a client may send.
-        max_frame_bytes: u64 as "units::size" = 64 << 10,
+        max_frame_bytes: u64 as "units::size" = 72 << 10,
         /// What we buffer for one stream whose client does not read.
         max_send_buffer_bytes: u64 as "units::size" = 256 << 10,
         /// Largest list of headers that a client may send.

@@ -20,6 +20,8 @@ pub mod server;
 pub mod storage;
 #[cfg(feature = "cli")]
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod topic;
 #[cfg(any(feature = "cli", feature = "server"))]
 #[cfg_attr(not(feature = "cli"), allow(dead_code))]

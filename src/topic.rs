@@ -82,6 +82,19 @@ impl Pattern {
         &self.0
     }
 
+    /// The segments before the first wildcard, with the dot behind them; all of it if there is none.
+    fn beginning(&self) -> &str {
+        let text = &*self.0;
+        match text.split('.').position(|segment| matches!(segment, "*" | ">")) {
+            None => text,
+            Some(0) => "",
+            Some(count) => {
+                let dots = text.match_indices('.').nth(count - 1);
+                dots.map_or(text, |(at, _)| &text[..=at])
+            }
+        }
+    }
+
     /// Whether it selects `topic`.
     pub fn matches(&self, topic: &str) -> bool {
         let mut topic = topic.split('.');
@@ -119,6 +132,14 @@ impl Filter {
         self.0.is_empty()
     }
 
+    /// What every topic that it selects begins with, as far as that is plain.
+    pub fn beginning(&self) -> &str {
+        match self.0.as_slice() {
+            [pattern] => pattern.beginning(),
+            _ => "",
+        }
+    }
+
     /// Whether it selects `topic`.
     pub fn matches(&self, topic: &str) -> bool {
         self.0.is_empty() || self.0.iter().any(|pattern| pattern.matches(topic))
@@ -146,6 +167,26 @@ mod tests {
         assert!(Topic::check(&"x".repeat(256), &limits).is_err());
         assert_eq!(Topic::check(&["x"; 32].join("."), &limits), Ok(()));
         assert!(Topic::check(&["x"; 33].join("."), &limits).is_err());
+    }
+
+    #[test]
+    fn what_matches_begins_as_the_filter_says() {
+        for (patterns, beginning) in [
+            (&["a.b"][..], "a.b"),
+            (&["a.*"], "a."),
+            (&["a.b.>"], "a.b."),
+            (&["a.*.b"], "a."),
+            (&["*.b"], ""),
+            (&[">"], ""),
+            (&["a.b", "a.c"], ""),
+            (&[], ""),
+        ] {
+            let filter = Filter::new(patterns.iter().map(|text| pattern(text)).collect());
+            assert_eq!(filter.beginning(), beginning, "{patterns:?}");
+            for topic in ["a.b", "a.b.c", "a.x.b", "a", "ab", "x.b"] {
+                assert!(!filter.matches(topic) || topic.starts_with(beginning), "{topic}");
+            }
+        }
     }
 
     #[test]

@@ -50,36 +50,45 @@ def save(path, cursor):
     os.replace(beside, path)
 
 
-def reason_of(error):
-    """The stable reason and its metadata, where the server gave them."""
+def explain(error):
+    """The stable reason, its metadata, and the pause that the server asks for, in seconds."""
+    reason, metadata, pause = "", {}, 0.0
     status = rpc_status.from_call(error)
     for detail in status.details if status else []:
-        info = error_details_pb2.ErrorInfo()
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
         if detail.Unpack(info):
-            return info.reason, dict(info.metadata)
-    return "", {}
+            reason, metadata = info.reason, dict(info.metadata)
+        elif detail.Unpack(retry):
+            pause = retry.retry_delay.ToTimedelta().total_seconds()
+    return reason, metadata, pause
 
 
 def follow(stub, pattern, cursor, handle, keep):
-    """One connection's worth of watching; returns the cursor that it came to."""
-    request = feed_pb2.WatchRequest(topic=pattern, after_cursor=cursor)
-    call = stub.Watch(request)
-    # Comes at once, also on an idle topic: from here on nothing can be missed.
-    for name, value in call.initial_metadata():
-        if name == "feed-cursor" and not cursor:
-            cursor = value
-            keep(cursor)
+    """One connection's worth of watching; returns the cursor that it came to, and how long the
+    server wants to be left alone."""
+    # Markers tell how far a watch has looked that finds nothing: else its cursor would grow old.
+    request = feed_pb2.WatchRequest(topic=pattern, after_cursor=cursor, markers=True)
+    pause = 0.0
     try:
+        call = stub.Watch(request)
+        # Comes at once, also on an idle topic: from here on nothing can be missed.
+        for name, value in call.initial_metadata():
+            if name == "feed-cursor" and not cursor:
+                cursor = value
+                keep(cursor)
         for event in call:
-            handle(event)
-            cursor = event.cursor
-            keep(cursor)
+            # What has a marker is no event; its cursor counts all the same.
+            if not event.HasField("marker"):
+                handle(event)
+            if event.cursor != cursor:
+                cursor = event.cursor
+                keep(cursor)
     except grpc.RpcError as error:
-        reason, metadata = reason_of(error)
+        reason, metadata, pause = explain(error)
         if error.code() not in PASSING:
             raise SystemExit(f"{error.code().name} {reason} {metadata}: {error.details()}")
-        print(f"lost the connection: {error.details()}", file=sys.stderr)
-    return cursor
+        print(f"lost the connection: {error.details()} {reason}", file=sys.stderr, flush=True)
+    return cursor, pause
 
 
 def main():
@@ -103,9 +112,12 @@ def main():
         stub = feed_pb2_grpc.FeedServiceStub(channel)
         while True:
             before = cursor
-            cursor = follow(stub, arguments.pattern, cursor, handle, keep)
+            cursor, asked = follow(stub, arguments.pattern, cursor, handle, keep)
             pause = 0.1 if cursor != before else min(pause * 2, 5)
-            time.sleep(pause * random.uniform(0.5, 1))
+            # On top of what was asked for, so that not everybody comes back at the same moment.
+            pause_now = asked + pause * random.uniform(0.5, 1)
+            print(f"again in {pause_now:.2f} s", file=sys.stderr, flush=True)
+            time.sleep(pause_now)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use tokio::time::Instant;
+
+/// As good as for ever: thirty years, as in tokio's own timers.
+const LONGEST_WAIT: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 /// Exponential delays with jitter, so that clients cut off together do not come back together.
 #[derive(Debug)]
@@ -42,6 +46,11 @@ impl Backoff {
     }
 }
 
+/// `wait` from `start` on, however long that is: a wait without an end is a legal setting.
+pub(super) fn after(start: Instant, wait: Duration) -> Instant {
+    start.checked_add(wait.min(LONGEST_WAIT)).unwrap_or(start)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,5 +85,13 @@ mod tests {
         let delay = Backoff::default().next(Some(hint));
         assert!(delay > hint && delay <= hint + Duration::from_millis(200), "{delay:?}");
         assert!(Backoff::default().next(Some(Duration::MAX)) == Duration::MAX);
+    }
+
+    #[test]
+    fn a_wait_without_an_end_is_no_overflow() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        assert_eq!(after(now, second), now + second);
+        assert!(after(now, Duration::MAX) > now + second * 1_000_000_000 / 2);
     }
 }

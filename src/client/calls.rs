@@ -35,11 +35,40 @@ pub enum TrimBefore {
 }
 
 impl Client {
-    /// Stores one event; answers once it is durable.
+    /// Stores one event, by default of 1 MiB at most; answers once it is durable. With `expect` only
+    /// if the last event, of the log or of a topic, is still the one named:
+    ///
+    /// ```
+    /// use tailmark::client::{Client, Expect, Kind};
+    /// use tailmark::record::Seq;
+    /// use tailmark::wire::feed_v1::Event;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = tailmark::testing::serve().await?;
+    /// # let address = server.url();
+    /// let client = Client::new(&address)?;
+    /// let topic = "accounts.7";
+    /// let event = |body: &str| Event { topic: topic.into(), body: body.into(), ..Event::default() };
+    /// let expect = |seq| Some(Expect { topic: topic.into(), seq: Seq::new(seq) });
+    ///
+    /// // Two have read the account when nothing was in it, and both want to write: one may.
+    /// let first = client.publish(event("deposit 5"), expect(0)).await?;
+    /// let error = client.publish(event("deposit 7"), expect(0)).await.unwrap_err();
+    /// assert_eq!((error.kind(), error.reason()), (Kind::Conflict, "HEAD_MOVED"));
+    ///
+    /// // The other looks at what has come, and tries again on top of that.
+    /// let actual: u64 = error.metadata("actual").unwrap_or_default().parse()?;
+    /// assert_eq!(actual, first.seq);
+    /// client.publish(event("deposit 7"), expect(actual)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`Error::may_have_applied`] says whether it may be stored all the same. With an id it may
-    /// simply be sent again: a repeat is not stored twice.
+    /// [`Kind::Conflict`] when the expectation is lost. [`Error::may_have_applied`] says whether the
+    /// event may be stored all the same. With an id it may simply be sent again: a repeat is not
+    /// stored twice, and answered as [`duplicate`](pb::PublishResult::duplicate).
     pub async fn publish(
         &self,
         event: pb::Event,
@@ -117,8 +146,9 @@ impl Client {
     /// faster than the server takes them, and answers once all of them are durable.
     ///
     /// # Errors
-    /// What came before the failure may be stored, and `received` and `last_cursor` in
-    /// [`Error::metadata`] tell where the server said so. Events with ids may simply be sent again.
+    /// An upload is not atomic: what came before the failure may be stored, and then
+    /// [`Error::may_have_applied`] is true; `received` and `last_cursor` in [`Error::metadata`] tell
+    /// how much where the server said so. Events with ids may simply be sent again.
     pub async fn upload<S>(&self, events: S) -> Result<pb::UploadResult, Error>
     where
         S: Stream<Item = Bytes> + Send + 'static,
@@ -128,8 +158,8 @@ impl Client {
         ready(&mut grpc).await?;
         let path = PathAndQuery::from_static("/feed.v1.FeedService/UploadEvents");
         let answer = grpc.client_streaming(Request::new(events), path, Raw).await;
-        let message = answer.map_err(Error::from_status)?.into_inner();
-        pb::UploadResult::decode(message).map_err(|error| {
+        let message = answer.map_err(|status| part_of_upload(Error::from_status(status)))?;
+        pb::UploadResult::decode(message.into_inner()).map_err(|error| {
             let what = "the answer to an upload cannot be read";
             Error::new(Kind::Protocol, what).maybe_applied().with_source(error)
         })
@@ -182,6 +212,12 @@ impl Client {
             }
         }
     }
+}
+
+/// What was received before the failure is stored.
+fn part_of_upload(error: Error) -> Error {
+    let has_part = error.metadata("received").is_some_and(|received| received != "0");
+    if has_part { error.maybe_applied() } else { error }
 }
 
 /// Waits for the connection, so that what follows is known to have been sent.

@@ -6,27 +6,32 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::{Error, Kind};
 
+/// Largest frame that a server may send: a buffer of a busy stream crosses in one.
+const MAX_FRAME_BYTES: u32 = 72 << 10;
+
 /// How a client connects. The defaults suit a feed of small events.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
-    /// Until a connection stands.
+    /// Until a connection stands: 5 s if not set.
     pub connect_timeout: Duration,
-    /// Until the answer of a call that is not a stream and stores or removes something.
+    /// Until the answer of a call that is not a stream and stores or removes something: 30 s if not
+    /// set.
     pub request_timeout: Duration,
-    /// Until the answer of a call that is not a stream and changes nothing.
+    /// Until the answer of a call that is not a stream and changes nothing: 10 s if not set.
     pub read_timeout: Duration,
-    /// Silence after which a connection is probed, also while idle.
+    /// Silence after which a connection is probed, also while idle: 30 s if not set.
     pub keepalive_interval: Duration,
-    /// How long a probe may take before the connection counts as dead.
+    /// How long a probe may take before the connection counts as dead: 20 s if not set.
     pub keepalive_timeout: Duration,
     /// HTTP/2 window of the whole connection. h2 ends a connection whose reader stalls on many
     /// frames under 256 bytes; its patience is half of this window.
+    /// 16 MiB if not set.
     pub connection_window_bytes: u32,
     /// HTTP/2 window of each stream. Small against the connection's for the same reason, and large
-    /// enough that replay is not held back.
+    /// enough that replay is not held back. 1 MiB if not set.
     pub stream_window_bytes: u32,
-    /// Largest message taken.
+    /// Largest message taken: 10 MiB if not set.
     pub max_message_bytes: usize,
 }
 
@@ -88,6 +93,7 @@ impl Client {
             .keep_alive_while_idle(true)
             .initial_connection_window_size(options.connection_window_bytes)
             .initial_stream_window_size(options.stream_window_bytes)
+            .max_frame_size(MAX_FRAME_BYTES)
             .user_agent(concat!("tailmark/", env!("CARGO_PKG_VERSION")))
             .map_err(|_| bad(expected))?;
         let channel = endpoint.connect_lazy();

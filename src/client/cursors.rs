@@ -20,7 +20,40 @@ const VERSION: u32 = 1;
 pub type CursorStoreError = Box<dyn StdError + Send + Sync>;
 
 /// Keeps the cursor of one watch. Calls may block; [`KeptWatch`](super::KeptWatch) makes them where
-/// that does no harm, and never two at once.
+/// that does no harm, on tokio's threads for blocking work, and never two at once. So the trait needs
+/// no `async`, and a `Box<dyn CursorStore>` is a store too. Whose database is asynchronous uses
+/// `tokio::runtime::Handle::block_on` in there.
+///
+/// A store beside the data that the events change makes them take effect exactly once: write both in
+/// one transaction, and let `save` do nothing.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::sync::{Arc, Mutex};
+/// use tailmark::client::{CursorStore, CursorStoreError};
+///
+/// /// A row of a table, here in memory.
+/// struct Row { table: Arc<Mutex<HashMap<String, String>>>, name: String }
+///
+/// impl CursorStore for Row {
+///     fn load(&mut self) -> Result<Option<String>, CursorStoreError> {
+///         let table = self.table.lock().map_err(|_| "the table is gone")?;
+///         Ok(table.get(&self.name).cloned())
+///     }
+///
+///     fn save(&mut self, cursor: &str) -> Result<(), CursorStoreError> {
+///         let mut table = self.table.lock().map_err(|_| "the table is gone")?;
+///         table.insert(self.name.clone(), cursor.to_owned());
+///         Ok(())
+///     }
+/// }
+///
+/// let mut store: Box<dyn CursorStore> =
+///     Box::new(Row { table: Arc::default(), name: "billing".into() });
+/// assert_eq!(store.load().unwrap(), None);
+/// store.save("1").unwrap();
+/// assert_eq!(store.load().unwrap().as_deref(), Some("1"));
+/// ```
 pub trait CursorStore: Send {
     /// The cursor saved last; `None` when there is none yet.
     ///
@@ -34,6 +67,17 @@ pub trait CursorStore: Send {
     /// # Errors
     /// When it may not have been saved.
     fn save(&mut self, cursor: &str) -> Result<(), CursorStoreError>;
+}
+
+/// A store chosen while the program runs.
+impl<S: CursorStore + ?Sized> CursorStore for Box<S> {
+    fn load(&mut self) -> Result<Option<String>, CursorStoreError> {
+        (**self).load()
+    }
+
+    fn save(&mut self, cursor: &str) -> Result<(), CursorStoreError> {
+        (**self).save(cursor)
+    }
 }
 
 /// Keeps a cursor for as long as the program runs. Clones share it.
@@ -258,10 +302,12 @@ mod tests {
         assert_eq!(store.saved.unwrap().patterns, patterns);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
 
-        let mut store = MemoryStore::new();
+        let shared = MemoryStore::new();
+        let mut store: Box<dyn CursorStore> = Box::new(shared.clone());
         assert_eq!(store.load().unwrap(), None);
-        store.clone().save("7").unwrap();
+        store.save("7").unwrap();
         assert_eq!(store.load().unwrap().as_deref(), Some("7"));
+        assert_eq!(shared.cursor().as_deref(), Some("7"));
     }
 
     #[test]

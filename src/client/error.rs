@@ -11,40 +11,100 @@ use tonic_types::StatusExt;
 use crate::wire::code::name;
 
 /// What kind of failure it is: enough to decide what to do.
+///
+/// | kind | the same again later | may have been done |
+/// |---|---|---|
+/// | `Connect` | yes | no |
+/// | `Unavailable` | yes | no where the server says why ([`Error::reason`]), else yes |
+/// | `Timeout` | yes | yes |
+/// | `Internal` | no | yes, but for reason `STORE_STOPPED` |
+/// | `LimitExceeded` | only with [`Error::retry_delay`] | no |
+/// | `Protocol` | no | where the answer to a write cannot be read |
+/// | all others | no | no |
+///
+/// That is what [`Error::is_retryable`] and [`Error::may_have_applied`] answer, with two exceptions
+/// to the last column: of a call that changes nothing it is always no, and of an upload it is yes
+/// as soon as a part of it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
     /// The server cannot be reached; nothing was sent.
     Connect,
-    /// The connection broke, or the server is stopping.
+    /// The connection broke, the server is stopping (`STOPPING`) or overtaxed (`STORE_BUSY`), or
+    /// something between says that it cannot reach it.
     Unavailable,
-    /// No answer in time.
+    /// No answer in time: within [`Options`](super::Options)' limit for calls, or longer than a
+    /// stream may be silent.
     Timeout,
-    /// The request is wrong; see [`Error::reason`] and [`Error::metadata`].
+    /// The request is wrong, and stays so: [`Error::fields`], [`Error::reason`] and
+    /// [`Error::metadata`] say what. Also an address that is none, and a producer that is closed.
     InvalidRequest,
-    /// There is no such thing.
+    /// There is no such thing, as an event beyond the head.
     NotFound,
-    /// What was asked for was there and is not any more: trimmed, or another log or history.
+    /// What was asked for was there and is not any more (`CURSOR_TRIMMED`), belongs to another log
+    /// or history (`LOG_CHANGED`, `LOG_DIVERGED`, `CURSOR_AHEAD`), or is a producer that the log
+    /// has forgotten (`PRODUCER_UNKNOWN`).
     Gone,
-    /// What was asked for is damaged on the server's disk.
+    /// What was asked for is damaged on the server's disk; `from` and `to` in the metadata.
     Damaged,
-    /// The expected head had moved, or a newer producer took over.
+    /// The expected head had moved (`HEAD_MOVED`, with `actual`), or a newer life of the producer
+    /// took over (`FENCED`).
     Conflict,
-    /// Over a limit, or the server's disk is full.
+    /// Over a limit (`limit` and `actual` in the metadata), or the server's disk is full
+    /// (`DISK_FULL`).
     LimitExceeded,
     /// This server does not have the call.
     Unsupported,
     /// Not allowed.
     Denied,
-    /// The answer breaks the protocol.
+    /// The answer breaks the protocol: an event out of order, a hole, what is no message. Nothing
+    /// was handed over that is in doubt.
     Protocol,
-    /// The server failed.
+    /// The server failed: its store has stopped (`STORE_STOPPED`), or does not know what became of
+    /// a write (`OUTCOME_UNKNOWN`).
     Internal,
     /// The place where a watch keeps its cursor failed.
     CursorStore,
 }
 
 /// Why a call failed. Opaque: ask it.
+///
+/// ```
+/// use tailmark::client::{Client, Error, Kind};
+/// use tailmark::wire::feed_v1::Event;
+///
+/// /// Stores the event once, however often it takes. It needs an id for that.
+/// async fn publish(client: &Client, event: Event) -> Result<u64, Error> {
+///     loop {
+///         match client.publish(event.clone(), None).await {
+///             Ok(stored) => return Ok(stored.seq),
+///             // It may be stored already: then the next attempt is answered as a duplicate.
+///             Err(error) if error.is_retryable() => {
+///                 let pause = error.retry_delay().unwrap_or_default();
+///                 tokio::time::sleep(pause + std::time::Duration::from_millis(100)).await;
+///             }
+///             Err(error) => return Err(error),
+///         }
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let server = tailmark::testing::serve().await?;
+/// # let address = server.url();
+/// let client = Client::new(&address)?;
+/// let event = Event { id: "order-1".into(), topic: "orders.eu".into(), ..Event::default() };
+/// assert_eq!(publish(&client, event).await?, 1);
+///
+/// let bad = Event { topic: "orders..eu".into(), ..Event::default() };
+/// let error = publish(&client, bad).await.unwrap_err();
+/// assert_eq!((error.kind(), error.reason()), (Kind::InvalidRequest, "INVALID_FIELD"));
+/// assert!(!error.is_retryable() && !error.may_have_applied());
+/// let (field, _why) = error.fields().next().unwrap();
+/// assert_eq!(field, "event.topic");
+/// # Ok(())
+/// # }
+/// ```
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -67,17 +127,20 @@ impl Error {
         self.0.kind
     }
 
-    /// Its code, as `google.rpc.Code` names it; the nearest one where the server gave none.
+    /// Its code, as `google.rpc.Code` names it (`"ABORTED"`); the nearest one where the server gave
+    /// none.
     pub fn code(&self) -> &'static str {
         name(self.0.code)
     }
 
-    /// Whether the same request may succeed later.
+    /// Whether the same request may succeed later, unchanged. Says nothing of whether it is safe to
+    /// repeat: see [`Error::may_have_applied`].
     pub fn is_retryable(&self) -> bool {
         self.0.is_retryable
     }
 
-    /// Whether what was asked for may have happened all the same.
+    /// Whether what was asked for, or a part of it, may have happened all the same. An event with an
+    /// id may be sent again all the same: it is stored once. `false` is certain.
     pub fn may_have_applied(&self) -> bool {
         self.0.may_have_applied
     }
@@ -110,7 +173,7 @@ impl Error {
         self.0.fields.iter().map(|(field, why)| (field.as_str(), why.as_str()))
     }
 
-    /// How long the server asks to wait.
+    /// How long the server asks to wait before the same request is made again (`RetryInfo`).
     pub fn retry_delay(&self) -> Option<Duration> {
         self.0.retry_delay
     }
@@ -257,12 +320,15 @@ fn from_server(status: &Status) -> Error {
         fields,
         retry_delay,
         is_retryable: retry_delay.is_some() || matches!(kind, Kind::Unavailable | Kind::Timeout),
-        // A store that had stopped before says so: it has refused, and stored nothing.
-        may_have_applied: reason != "STORE_STOPPED"
-            && matches!(
-                status.code(),
-                Code::Unknown | Code::Internal | Code::DeadlineExceeded | Code::Cancelled
-            ),
+        may_have_applied: match status.code() {
+            // A store that had stopped before says so: it has refused, and stored nothing.
+            Code::Internal => reason != "STORE_STOPPED",
+            Code::Unknown | Code::DeadlineExceeded | Code::Cancelled => true,
+            // The server says why it refuses. One without a reason is of something between, which
+            // may have passed the request on before it lost the server.
+            Code::Unavailable => reason.is_empty() && retry_delay.is_none(),
+            _ => false,
+        },
         is_foreign: FOREIGN.iter().any(|sign| status.message().starts_with(sign)),
         reason,
         source: None,
@@ -373,6 +439,15 @@ mod tests {
             (Code::NotFound, "", Kind::NotFound, false, false),
             (Code::PermissionDenied, "", Kind::Denied, false, false),
             (Code::OutOfRange, "", Kind::LimitExceeded, false, false),
+            (Code::Unavailable, "", Kind::Unavailable, true, true),
+            (Code::Cancelled, "UPLOAD_CUT", Kind::Unavailable, true, true),
+            (Code::Unknown, "", Kind::Internal, false, true),
+            (Code::AlreadyExists, "", Kind::Conflict, false, false),
+            (Code::Unauthenticated, "", Kind::Denied, false, false),
+            (Code::Aborted, "FENCED", Kind::Conflict, false, false),
+            (Code::FailedPrecondition, "PRODUCER_UNKNOWN", Kind::Gone, false, false),
+            (Code::FailedPrecondition, "PRODUCER_HOLE", Kind::InvalidRequest, false, false),
+            (Code::Ok, "", Kind::Protocol, false, false),
         ] {
             let error = with_reason(code, reason);
             assert_eq!(error.kind(), kind, "{code:?}");
@@ -394,6 +469,57 @@ mod tests {
         assert!(error.is_retryable());
         assert_eq!(error.retry_delay(), Some(Duration::from_secs(2)));
         assert_eq!(error.to_string(), "over a limit");
+        // Who says when to come back has refused, and not lost the request on the way.
+        let mut details = ErrorDetails::new();
+        details.set_retry_info(Some(Duration::from_secs(2)));
+        let status = Status::with_error_details(Code::Unavailable, "", details);
+        assert!(!Error::from_status(status).may_have_applied());
+    }
+
+    #[test]
+    fn each_kind_of_ours_has_its_answers() {
+        for (kind, code, retryable) in [
+            (Kind::Connect, "UNAVAILABLE", true),
+            (Kind::Unavailable, "UNAVAILABLE", true),
+            (Kind::Timeout, "DEADLINE_EXCEEDED", true),
+            (Kind::InvalidRequest, "INVALID_ARGUMENT", false),
+            (Kind::NotFound, "NOT_FOUND", false),
+            (Kind::Gone, "OUT_OF_RANGE", false),
+            (Kind::Damaged, "DATA_LOSS", false),
+            (Kind::Conflict, "ABORTED", false),
+            (Kind::LimitExceeded, "RESOURCE_EXHAUSTED", false),
+            (Kind::Unsupported, "UNIMPLEMENTED", false),
+            (Kind::Denied, "PERMISSION_DENIED", false),
+            (Kind::Protocol, "INTERNAL", false),
+            (Kind::Internal, "INTERNAL", false),
+            (Kind::CursorStore, "INTERNAL", false),
+        ] {
+            let error = Error::new(kind, "so");
+            assert_eq!((error.kind(), error.code(), error.is_retryable()), (kind, code, retryable));
+            assert!(!error.may_have_applied() && error.reason().is_empty());
+            assert!(!describe(kind).is_empty());
+            let again = error.maybe_applied().duplicate();
+            assert!(again.may_have_applied() && again.kind() == kind);
+            assert_eq!(again.is_retryable(), retryable);
+        }
+    }
+
+    /// What tonic reports of a broken connection has a source.
+    fn broken(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+        Error::from_status(Status::from_error(source.into()))
+    }
+
+    #[test]
+    fn trouble_on_the_way_is_told_apart() {
+        let error = broken(std::io::Error::other("reset by peer"));
+        assert_eq!((error.kind(), error.may_have_applied()), (Kind::Unavailable, true));
+        assert!(error.is_retryable() && error.to_string().ends_with("reset by peer"));
+        let error = broken(h2::Error::from(h2::Reason::INTERNAL_ERROR));
+        assert_eq!((error.kind(), error.may_have_applied()), (Kind::Unavailable, true));
+        // The peer promises that it has not looked at it.
+        let error = broken(h2::Error::from(h2::Reason::REFUSED_STREAM));
+        assert_eq!((error.kind(), error.may_have_applied()), (Kind::Unavailable, false));
+        assert!(error.is_retryable() && !error.is_foreign());
     }
 
     #[test]

@@ -47,23 +47,46 @@ impl Client {
     /// Watches the log from the cursor in `store` on, or, when it has none, from where `options`
     /// say. Nothing is sent before the first item is asked for.
     ///
-    /// ```no_run
-    /// # async fn handle(_: tailmark::client::Received) {}
-    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// ```
     /// use tailmark::client::{Client, FileStore, Item, Start, WatchOptions};
+    /// # use tailmark::wire::feed_v1::Event;
     ///
-    /// let client = Client::new("http://127.0.0.1:50051")?;
-    /// let mut options = WatchOptions::default();
-    /// options.patterns = vec!["orders.>".to_owned()];
-    /// options.start = Start::Oldest;
-    /// let store = FileStore::open("orders.cursor", &options.patterns)?;
-    /// let mut watch = client.watch_kept(options, store).await?;
-    /// while let Some(item) = watch.next().await {
-    ///     if let Item::Event(event) = item? {
-    ///         // Whatever happens in here, the event comes again unless this returns.
-    ///         handle(event).await;
+    /// /// One run of the program; answers what it has handled.
+    /// async fn run(address: &str, file: &std::path::Path) -> Result<Vec<u64>, Box<dyn std::error::Error>> {
+    ///     let mut options = WatchOptions::default();
+    ///     options.patterns = vec!["orders.>".to_owned()];
+    ///     // Where the very first run begins; for every other the file decides.
+    ///     options.start = Start::Oldest;
+    ///     // Not for ever, in an example.
+    ///     options.until_caught_up = true;
+    ///     let store = FileStore::open(file, &options.patterns)?;
+    ///     let mut watch = Client::new(address)?.watch_kept(options, store).await?;
+    ///     let mut handled = Vec::new();
+    ///     while let Some(item) = watch.next().await {
+    ///         if let Item::Event(event) = item? {
+    ///             // Stopped in here, be it by a panic or a power failure, the program sees the event
+    ///             // again. Asking for the next one says that this one is done.
+    ///             handled.push(event.seq().get());
+    ///         }
     ///     }
+    ///     // The end was told, so all is saved. Who leaves the loop before says `watch.finish()`.
+    ///     Ok(handled)
     /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = tailmark::testing::serve().await?;
+    /// # let address = server.url();
+    /// # let client = Client::new(&address)?;
+    /// # let event = || Event { topic: "orders.eu".into(), ..Event::default() };
+    /// # let folder = tempfile::tempdir()?;
+    /// # let file = folder.path().join("orders.cursor");
+    /// # client.publish(event(), None).await?;
+    /// # client.publish(event(), None).await?;
+    /// assert_eq!(run(&address, &file).await?, [1, 2]);
+    /// # client.publish(event(), None).await?;
+    /// // One more has come.
+    /// assert_eq!(run(&address, &file).await?, [3]);
     /// # Ok(())
     /// # }
     /// ```
@@ -210,5 +233,5 @@ fn failed(what: &str, source: CursorStoreError) -> Error {
     Error::new(Kind::CursorStore, format!("{what}: {source}")).with_source(source)
 }
 
-#[cfg(all(test, feature = "server"))]
+#[cfg(all(test, feature = "testing"))]
 mod tests;

@@ -6,18 +6,31 @@
 //!
 //! A watch of everything, from the oldest event on and then live:
 //!
-//! ```no_run
-//! # async fn example() -> Result<(), tailmark::client::Error> {
+//! ```
 //! use tailmark::client::{Client, Item, Start, WatchOptions};
 //! use tokio_stream::StreamExt;
+//! # use tailmark::wire::feed_v1::Event;
 //!
-//! let client = Client::new("http://127.0.0.1:50051")?;
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let server = tailmark::testing::serve().await?;
+//! # let address = server.url();
+//! # let event = Event { topic: "orders.eu".into(), body: "hello".into(), ..Event::default() };
+//! # Client::new(&address)?.publish(event, None).await?;
+//! // As in http://127.0.0.1:50051.
+//! let client = Client::new(&address)?;
 //! let mut options = WatchOptions::default();
 //! options.start = Start::Oldest;
 //! let mut watch = client.watch(options);
 //! while let Some(item) = watch.next().await {
 //!     match item? {
-//!         Item::Event(event) => println!("{} {}", event.seq(), event.cursor()),
+//!         Item::Event(received) => {
+//!             let event = received.event()?;
+//!             println!("{} {} {}", event.seq, event.topic, event.body);
+//! #           assert_eq!((event.seq.get(), event.body), (1, "hello"));
+//! #           break;
+//!         }
+//!         // It connects again by itself, and goes on exactly where it was.
 //!         Item::Interrupted { cause, retry_in } => eprintln!("{cause}; again in {retry_in:?}"),
 //!         _ => {}
 //!     }
@@ -26,8 +39,14 @@
 //! # }
 //! ```
 //!
-//! [`Client::watch_kept`] goes on where the last run of the program ended. `examples/watch.rs` is a
-//! whole program.
+//! | to | use |
+//! |---|---|
+//! | go on where the last run of the program ended | [`Client::watch_kept`]; `examples/watch.rs` is a whole program |
+//! | append exactly once, over restarts of either side | [`Client::producer`]; `examples/producer.rs` is a whole program |
+//! | store one event, also only if nobody else was faster | [`Client::publish`] |
+//! | store a stream of events | [`Client::upload`] |
+//! | listen and speak in a chat room | [`Client::room`], [`Client::say`] |
+//! | decide what to do about a failure | [`Error`] |
 #![deny(missing_docs)]
 
 mod backoff;
@@ -38,7 +57,8 @@ mod error;
 mod kept;
 mod metrics;
 mod producer;
-mod raw;
+#[doc(hidden)]
+pub mod raw;
 mod room;
 mod watch;
 

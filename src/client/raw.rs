@@ -10,7 +10,7 @@ const BUFFER_BYTES: usize = 64 << 10;
 
 /// Bytes in, bytes out.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Raw;
+pub struct Raw;
 
 impl Codec for Raw {
     type Encode = Bytes;

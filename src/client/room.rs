@@ -120,7 +120,36 @@ impl Client {
         Ok((messages, cursor))
     }
 
-    /// Listens to a room after `cursor`, as `user` or, with an empty name, unseen.
+    /// Listens to a room after `cursor`, or live where that is empty, as `user` or, with an empty
+    /// name, unseen.
+    ///
+    /// ```
+    /// use tailmark::client::{Client, RoomItem, Saying};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = tailmark::testing::serve().await?;
+    /// # let address = server.url();
+    /// let client = Client::new(&address)?;
+    /// let (last, cursor) = client.room_history("ops", 10).await?;
+    /// assert!(last.is_empty());
+    ///
+    /// let mut room = client.room("ops", "ann", &cursor);
+    /// client.say(&Saying::new("ops", "bob", "deployed 1.4")).await?;
+    /// loop {
+    ///     match room.next().await? {
+    ///         RoomItem::Message(message) => {
+    ///             assert_eq!((&*message.user, &*message.content), ("bob", "deployed 1.4"));
+    ///             break;
+    ///         }
+    ///         RoomItem::Came(who) => println!("{who} is here"),
+    ///         RoomItem::Interrupted { cause, retry_in } => eprintln!("{cause}; {retry_in:?}"),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn room(&self, room: &str, user: &str, cursor: &str) -> Room {
         let options = WatchOptions::default();
         Room {

@@ -298,6 +298,24 @@ async fn silence_is_found_out() {
 }
 
 #[tokio::test]
+async fn a_server_that_takes_a_watch_and_never_answers_is_left() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = format!("http://{}", silent.local_addr().unwrap());
+    let heartbeat = Duration::from_secs(1);
+    let mut watch = Client::new(&addr).unwrap().watch(WatchOptions { heartbeat, ..options() });
+    for _ in 0..2 {
+        let _socket = tokio::select! {
+            item = next(&mut watch) => panic!("{item:?}"),
+            taken = silent.accept() => taken.unwrap(),
+        };
+        // Only now, so that connecting does not race against a clock that jumps.
+        tokio::time::pause();
+        assert_eq!(interrupted(&mut watch).await, Kind::Timeout);
+        tokio::time::resume();
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_is_told_apart() {
     // Bound, so that nobody else gets the port, and not listening.
     let silent = tokio::net::TcpSocket::new_v4().unwrap();

@@ -158,6 +158,11 @@ impl EventLog {
         self.core().bounds()
     }
 
+    /// The last durable seq.
+    pub fn head(&self) -> Seq {
+        self.core().published.borrow().head
+    }
+
     /// What an event may be.
     pub fn limits(&self) -> &Limits {
         &self.core().rules.limits

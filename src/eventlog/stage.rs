@@ -167,6 +167,7 @@ impl Staging {
         tally: &mut Tally,
     ) -> bool {
         let keeps_topics = self.topic_heads.is_kept();
+        let appended_at = staged.at.into();
         for item in batch.items(tally.events) {
             let seq = staged.next;
             let fill_id = match item.name {
@@ -190,13 +191,8 @@ impl Staging {
             if keeps_topics {
                 self.topic_heads.stage(item.client_part, seq);
             }
-            let stamp = Stamp {
-                seq,
-                mint: &self.mint,
-                appended_at: staged.at,
-                fill_at: item.fill_at,
-                fill_id,
-            };
+            let stamp =
+                Stamp { seq, mint: &self.mint, appended_at, fill_at: item.fill_at, fill_id };
             write_entry(&mut staged.events, item.client_part, &stamp);
             staged.next = seq.next();
             tally.store(seq);

@@ -27,6 +27,8 @@ pub struct BatchMessage<'a> {
     pub producer_seq: u64,
     /// The topic, empty for the whole log, and its expected last seq.
     pub expected_head: Option<(&'a str, Seq)>,
+    /// Events in it.
+    pub count: usize,
     body: &'a [u8],
 }
 
@@ -71,12 +73,12 @@ fn parse_open(bytes: &[u8]) -> Result<AppendMessage<'_>, EventError> {
 
 impl<'a> BatchMessage<'a> {
     fn parse(body: &'a [u8]) -> Result<BatchMessage<'a>, EventError> {
-        let mut batch = BatchMessage { producer_seq: 0, expected_head: None, body };
+        let mut batch = BatchMessage { producer_seq: 0, expected_head: None, count: 0, body };
         let mut reader = Reader { rest: body };
         while let Some(field) = reader.field()? {
             match field {
                 (1, Value::Varint(v)) => batch.producer_seq = v,
-                (2, Value::Bytes(_)) => {}
+                (2, Value::Bytes(_)) => batch.count += 1,
                 (3, Value::Bytes(v)) => batch.expected_head = Some(parse_expected(v)?),
                 (1..=3, _) => return Err(EventError::new("a field has another type")),
                 _ => {}
@@ -144,6 +146,7 @@ mod tests {
             panic!("no batch")
         };
         assert_eq!((batch.producer_seq, batch.expected_head), (300, Some(("t", Seq::new(9)))));
+        assert_eq!(batch.count, 3);
         let read: Vec<_> = batch.events().map(|it| pb::Event::decode(it).unwrap()).collect();
         assert_eq!(read, events);
         assert_eq!(AppendMessage::parse(&[]), Ok(AppendMessage::Empty));

@@ -204,12 +204,22 @@ impl CursorMint {
     }
 }
 
+/// Two characters for each 12 bits.
+static PAIRS: [[u8; 2]; 1 << 12] = {
+    let mut pairs = [[0; 2]; 1 << 12];
+    let mut bits = 0;
+    while bits < pairs.len() {
+        pairs[bits] = [ALPHABET[bits >> 6], ALPHABET[bits & 63]];
+        bits += 1;
+    }
+    pairs
+};
+
 fn encode(bytes: &[u8], out: &mut [u8]) {
     for (three, four) in bytes.chunks_exact(3).zip(out.chunks_exact_mut(4)) {
-        let word = u32::from_be_bytes([0, three[0], three[1], three[2]]);
-        for (at, c) in four.iter_mut().enumerate() {
-            *c = ALPHABET[(word >> (18 - 6 * at) & 63) as usize];
-        }
+        let word = usize::from(three[0]) << 16 | usize::from(three[1]) << 8 | usize::from(three[2]);
+        four[..2].copy_from_slice(&PAIRS[word >> 12]);
+        four[2..].copy_from_slice(&PAIRS[word & 0xfff]);
     }
 }
 

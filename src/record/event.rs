@@ -283,6 +283,33 @@ fn put_timestamp(out: &mut Vec<u8>, tag: u8, t: Timestamp) {
     }
 }
 
+/// A time as a field's length and value, for all events of a commit alike.
+#[derive(Clone, Copy, Debug)]
+pub struct EncodedTime {
+    bytes: [u8; 1 + MAX_TIME_BYTES],
+    len: u8,
+}
+
+/// Two numbers, each with its tag.
+const MAX_TIME_BYTES: usize = 2 * (1 + 10);
+
+impl From<Timestamp> for EncodedTime {
+    fn from(time: Timestamp) -> Self {
+        let mut text = Vec::with_capacity(2 + MAX_TIME_BYTES);
+        put_timestamp(&mut text, AT_TAG, time);
+        let mut bytes = [0; 1 + MAX_TIME_BYTES];
+        let len = text.len() - 1;
+        bytes[..len].copy_from_slice(&text[1..]);
+        EncodedTime { bytes, len: len as u8 }
+    }
+}
+
+impl EncodedTime {
+    fn as_slice(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
 /// What the server adds to an event when it appends it.
 #[derive(Clone, Copy, Debug)]
 pub struct Stamp<'a> {
@@ -291,7 +318,7 @@ pub struct Stamp<'a> {
     /// Makes its cursor.
     pub mint: &'a CursorMint,
     /// When.
-    pub appended_at: Timestamp,
+    pub appended_at: EncodedTime,
     /// The sender gave no time.
     pub fill_at: bool,
     /// An id for an event whose sender gave none.
@@ -300,12 +327,12 @@ pub struct Stamp<'a> {
 
 /// Appends one `EventBatch.events` entry: the client part as encoded, then the server part.
 pub fn write_entry(out: &mut Vec<u8>, client_part: &[u8], stamp: &Stamp<'_>) {
-    let time_len = timestamp_len(stamp.appended_at);
+    let time = stamp.appended_at.as_slice();
     let server_len = 1
         + varint_len(stamp.seq.get())
         + 2
         + CursorMint::LEN
-        + (2 + time_len) * if stamp.fill_at { 2 } else { 1 }
+        + (1 + time.len()) * if stamp.fill_at { 2 } else { 1 }
         + stamp.fill_id.map_or(0, |id| 2 + id.len());
     out.push(ENTRY_TAG);
     put_varint(out, (client_part.len() + server_len) as u64);
@@ -314,9 +341,11 @@ pub fn write_entry(out: &mut Vec<u8>, client_part: &[u8], stamp: &Stamp<'_>) {
     put_varint(out, stamp.seq.get());
     out.extend_from_slice(&[CURSOR_TAG, CursorMint::LEN as u8]);
     out.extend_from_slice(&stamp.mint.mint(stamp.seq));
-    put_timestamp(out, APPENDED_AT_TAG, stamp.appended_at);
+    out.push(APPENDED_AT_TAG);
+    out.extend_from_slice(time);
     if stamp.fill_at {
-        put_timestamp(out, AT_TAG, stamp.appended_at);
+        out.push(AT_TAG);
+        out.extend_from_slice(time);
     }
     if let Some(id) = stamp.fill_id {
         out.extend_from_slice(&[ID_TAG, id.len() as u8]);

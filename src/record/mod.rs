@@ -21,7 +21,7 @@ pub use append::{AppendMessage, BatchMessage};
 pub use batch::{Part, Parts};
 pub use bounds::{Bounds, Generation, GenerationEntry, GenerationTable, LogId};
 pub use cursor::{Cursor, CursorFormatError, CursorMint, CursorPart};
-pub use event::{Content, Event, EventError, Events, Place, Stamp, write_entry};
+pub use event::{Content, EncodedTime, Event, EventError, Events, Place, Stamp, write_entry};
 pub use fingerprint::{Fingerprint, FingerprintKey};
 pub use limits::{InvalidEvent, Limits, Problem};
 pub use marker::{Gap, GapReason, Marker, MarkerKind};

@@ -61,7 +61,7 @@ fn a_stored_event_tells_what_its_sender_said() {
         let stamp = event::Stamp {
             seq: Seq::new(seq),
             mint: &mint(),
-            appended_at,
+            appended_at: appended_at.into(),
             fill_at: fill_id.is_some(),
             fill_id,
         };

@@ -60,12 +60,23 @@ pub(super) enum Value<'a> {
 }
 
 impl<'a> Reader<'a> {
+    #[inline]
     pub(super) fn varint(&mut self) -> Result<u64, EventError> {
-        // One byte is by far the most common.
-        if let [first @ 0..=0x7f, rest @ ..] = self.rest {
-            self.rest = rest;
-            return Ok(u64::from(*first));
+        // Tags and short lengths, then the lengths of most bodies.
+        match self.rest {
+            [first @ 0..=0x7f, rest @ ..] => {
+                self.rest = rest;
+                Ok(u64::from(*first))
+            }
+            [first, second @ 0..=0x7f, rest @ ..] => {
+                self.rest = rest;
+                Ok(u64::from(*first & 0x7f) | u64::from(*second) << 7)
+            }
+            _ => self.long_varint(),
         }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, EventError> {
         let mut value = 0u64;
         for (at, &byte) in self.rest.iter().enumerate().take(10) {
             value |= u64::from(byte & 0x7f) << (7 * at);
@@ -80,6 +91,7 @@ impl<'a> Reader<'a> {
         Err(EventError::new("bad varint"))
     }
 
+    #[inline]
     pub(super) fn take(&mut self, len: u64) -> Result<&'a [u8], EventError> {
         match usize::try_from(len) {
             Ok(len) if len <= self.rest.len() => {
@@ -92,6 +104,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next field's number and value; `None` at the end.
+    #[inline]
     pub(super) fn field(&mut self) -> Result<Option<(u64, Value<'a>)>, EventError> {
         if self.rest.is_empty() {
             return Ok(None);

@@ -240,7 +240,7 @@ impl AppendStream {
                     .map_err(|failure| failure.within("batch"))?,
             ),
         };
-        let count = message.events().count();
+        let count = message.count;
         if count == 0 {
             return Err(status::bad_field("batch.events", "is empty"));
         }

@@ -17,11 +17,10 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
 use super::arrivals::Arrival;
+use super::frames::PREFIX_BYTES;
 use super::status::{self, Failure};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-const PREFIX_BYTES: usize = 5;
 
 /// How a body is framed.
 #[derive(Clone, Copy, Debug)]

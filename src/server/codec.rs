@@ -2,32 +2,25 @@
 //! came in, everything else through prost. What a stream answers is filled up so that no DATA frame
 //! is small.
 
+use std::convert::Infallible;
+
 use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic_prost::ProstEncoder;
 
+use super::frames::{self, FRAME_BYTES, PREFIX_BYTES, YIELD_BYTES};
 use super::status;
 
 /// An encoded message.
 #[derive(Clone, Debug)]
 pub struct Encoded(pub Bytes);
 
-impl Encoded {
-    /// What it takes on the wire, at least.
-    pub(super) fn wire_bytes(&self) -> usize {
-        PREFIX_BYTES + self.0.len()
-    }
-}
-
-/// A stream waits until this much is ready before it hands a buffer to HTTP/2, unless nothing more
-/// is ready now.
-pub(super) const YIELD_BYTES: usize = 64 << 10;
-/// First buffer of a stream; most watches are idle.
+/// First buffer of one answer.
 const FIRST_BUFFER_BYTES: usize = 2 << 10;
 
-/// Requests through prost, a stream of answers as they are.
+/// Requests through prost; what is answered is none of its business (`watch/body.rs`).
 #[derive(Clone, Copy, Debug)]
 pub struct Watch<T>(std::marker::PhantomData<T>);
 
@@ -38,13 +31,13 @@ impl<T> Default for Watch<T> {
 }
 
 impl<T: Message + Default + 'static> Codec for Watch<T> {
-    type Encode = Encoded;
+    type Encode = Infallible;
     type Decode = T;
-    type Encoder = Filled<CopyEncoder>;
+    type Encoder = NoEncoder;
     type Decoder = ProstDecoder<T>;
 
-    fn encoder(&mut self) -> Filled<CopyEncoder> {
-        Filled::new(CopyEncoder::default())
+    fn encoder(&mut self) -> NoEncoder {
+        NoEncoder
     }
 
     fn decoder(&mut self) -> ProstDecoder<T> {
@@ -69,7 +62,7 @@ impl<T: Message + Default + 'static> Codec for Stored<T> {
     type Decoder = ProstDecoder<T>;
 
     fn encoder(&mut self) -> CopyEncoder {
-        CopyEncoder::default()
+        CopyEncoder
     }
 
     fn decoder(&mut self) -> ProstDecoder<T> {
@@ -77,29 +70,32 @@ impl<T: Message + Default + 'static> Codec for Stored<T> {
     }
 }
 
-/// Copies encoded messages.
+/// Encodes nothing, and takes no buffer for it.
 #[derive(Debug)]
-pub struct CopyEncoder {
-    grow_bytes: usize,
-}
+pub struct NoEncoder;
 
-impl Default for CopyEncoder {
-    fn default() -> Self {
-        CopyEncoder { grow_bytes: FIRST_BUFFER_BYTES }
+impl Encoder for NoEncoder {
+    type Item = Infallible;
+    type Error = Status;
+
+    fn encode(&mut self, item: Infallible, _: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        match item {}
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(0, YIELD_BYTES)
     }
 }
+
+/// Copies an encoded message.
+#[derive(Debug)]
+pub struct CopyEncoder;
 
 impl Encoder for CopyEncoder {
     type Item = Encoded;
     type Error = Status;
 
     fn encode(&mut self, item: Encoded, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        if buffer.chunk_mut().len() < item.0.len() {
-            // Each buffer is given away when it is full. A busy stream gets larger and larger
-            // ones, an idle one never takes more than its first.
-            buffer.reserve(item.0.len().max(self.grow_bytes));
-            self.grow_bytes = (self.grow_bytes * 2).min(YIELD_BYTES + (YIELD_BYTES >> 3));
-        }
         buffer.put_slice(&item.0);
         Ok(())
     }
@@ -246,15 +242,6 @@ impl<T: Message + Default> Decoder for ProstDecoder<T> {
     }
 }
 
-/// Payload of a DATA frame that costs its receiver nothing but window. h2 (0.4.16 and later) books
-/// the difference of a smaller one, until it is read, on a budget of the connection, and ends the
-/// connection with all its streams when that is used up. docs/decisions/0004.
-const FRAME_BYTES: usize = 256;
-/// What gRPC puts before a message.
-const PREFIX_BYTES: usize = 5;
-/// Tag of the field that every message we stream reserves for filler: number 2047, bytes.
-const FILLER_TAG: [u8; 2] = [0xfa, 0x7f];
-
 /// Makes the first message of each buffer so large that the buffer is no small frame, by bytes in
 /// a field that every receiver passes over. What is ready together goes into one buffer, so only
 /// what comes alone, or leads others, is filled.
@@ -282,7 +269,7 @@ impl<E: Encoder<Error = Status>> Encoder for Filled<E> {
         self.inner.encode(item, buffer)?;
         let held = PREFIX_BYTES + room.saturating_sub(buffer.remaining_mut());
         if held < FRAME_BYTES {
-            fill(FRAME_BYTES - held, buffer);
+            frames::fill(FRAME_BYTES - held, buffer);
         }
         Ok(())
     }
@@ -290,15 +277,6 @@ impl<E: Encoder<Error = Status>> Encoder for Filled<E> {
     fn buffer_settings(&self) -> BufferSettings {
         self.inner.buffer_settings()
     }
-}
-
-/// Adds a field of at least so many bytes in all, at most three more.
-fn fill(bytes: usize, buffer: &mut EncodeBuf<'_>) {
-    // The tag, and a length of one byte or two.
-    let len = bytes.saturating_sub(FILLER_TAG.len() + 1);
-    buffer.put_slice(&FILLER_TAG);
-    prost::encoding::encode_varint(len as u64, buffer);
-    buffer.put_bytes(0, len);
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! One connection: its protocol, its requests, its end.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -32,6 +32,7 @@ use super::deadline::Deadline;
 use super::gauges::{Peer, Permit};
 use super::http::access;
 use super::io::{self, Protocol};
+use super::outbox::Outbox;
 use super::{Http2, Shared, call, http, status, streams, web};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -43,6 +44,8 @@ const PROBES: u32 = 4;
 /// Streams that a client may cause us to reset by its errors, over the life of a connection; h2's
 /// own default, said here because CVE-2025-8671 rests on there being one.
 const ERROR_RESETS: usize = 1_024;
+/// Watches from which on what a connection writes is collected: it is run after all its streams.
+const MANY_WATCHES: usize = 8;
 /// What a connection of HTTP/1.1 holds of answers that its client does not read, but for the frame
 /// that came last; and the longest head of a request. hyper's own default is six times as much, for
 /// every reader that stalls.
@@ -70,17 +73,26 @@ pub(super) async fn serve(
         tracing::debug!(%address, "a connection that did not say what it speaks");
         return;
     };
-    let way = Way { peer: Peer::new(address), local, routes, shared: Arc::clone(&shared) };
+    let peer = Peer::new(address);
+    let way = Way { peer: peer.clone(), local, routes, shared: Arc::clone(&shared) };
     let service = service_fn(move |request| respond(request, way.clone()));
-    let stream = TokioIo::new(stream);
     let ended = match protocol {
         Protocol::Http2 => {
+            let (mut outbox, inlet) = Outbox::new(stream);
+            let stream = TokioIo::new(inlet);
             let connection = http2_builder(&shared).serve_connection(stream, service);
-            drive(connection, &shared.stop, &cut).await
+            let run = |connection: Pin<&mut http2::Connection<_, _, _>>, cx: &mut Context<'_>| {
+                outbox.poll(cx, connection, peer.watches() >= MANY_WATCHES)
+            };
+            drive(connection, run, &shared.stop, &cut).await
         }
         Protocol::Http1 => {
+            let stream = TokioIo::new(stream);
             let connection = http1_builder(&shared).serve_connection(stream, service);
-            let driven = drive(connection, &shared.stop, &cut);
+            let run = |connection: Pin<&mut http1::Connection<_, _>>, cx: &mut Context<'_>| {
+                connection.poll(cx).map_err(Into::into)
+            };
+            let driven = drive(connection, run, &shared.stop, &cut);
             streams::cuttable(driven).await.unwrap_or(Ok(()))
         }
     };
@@ -106,17 +118,18 @@ fn keep_alive(stream: &TcpStream, http2: &Http2) -> std::io::Result<()> {
 /// Runs a connection; when the server stops it takes no new requests and ends with the last one.
 async fn drive<C: GracefulConnection>(
     connection: C,
+    mut run: impl FnMut(Pin<&mut C>, &mut Context<'_>) -> Poll<Result<(), BoxError>>,
     stop: &CancellationToken,
     cut: &CancellationToken,
-) -> Result<(), C::Error> {
+) -> Result<(), BoxError> {
     let mut connection = pin!(connection);
     tokio::select! {
-        ended = connection.as_mut() => return ended,
+        ended = poll_fn(|cx| run(connection.as_mut(), cx)) => return ended,
         () = cut.cancelled() => return Ok(()),
         () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
-        ended = connection => ended,
+        ended = poll_fn(|cx| run(connection.as_mut(), cx)) => ended,
         () = cut.cancelled() => Ok(()),
     }
 }

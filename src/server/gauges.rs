@@ -117,6 +117,11 @@ impl Peer {
         Peer { address, watches: Arc::default() }
     }
 
+    /// Watches open on the connection.
+    pub(super) fn watches(&self) -> usize {
+        self.watches.load(Ordering::Relaxed)
+    }
+
     pub(super) fn watch(&self, limit: usize) -> Result<Permit, OverLimit> {
         Permit::take(&self.watches, limit, "watches_per_connection")
     }

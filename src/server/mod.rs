@@ -15,6 +15,7 @@ mod connection;
 mod convert;
 mod deadline;
 mod figures;
+mod frames;
 mod gauges;
 #[allow(missing_docs, clippy::all, rustdoc::all)]
 mod generated {
@@ -24,6 +25,7 @@ mod generated {
 mod http;
 mod io;
 mod options;
+mod outbox;
 mod service;
 mod status;
 mod streams;
@@ -86,6 +88,8 @@ struct Shared {
     arrivals: arrivals::Arrivals,
     /// Chunks of watches that wait for their clients.
     parking: watch::Parking,
+    /// What watches send alike.
+    common: Arc<watch::Common>,
     /// Who is in which room.
     presence: chat::Presence,
     /// Connections, uploads and what comes in on chats.
@@ -126,6 +130,7 @@ impl Server {
             log,
             arrivals,
             parking,
+            common: Arc::default(),
             options,
             gauges: Gauges::default(),
             figures: Figures::default(),
@@ -222,7 +227,7 @@ fn routes(shared: &Arc<Shared>, health: &HealthReporter) -> Result<Routes, Serve
     let chat = ChatServiceServer::new(chat::Chat(Arc::clone(shared)))
         .max_decoding_message_size(message_bytes);
     let plain = http::router(shared);
-    let mut routes = Routes::new(feed)
+    let mut routes = Routes::new(watch::Bodies(feed))
         .add_service(chat)
         .add_service(HealthServer::new(HealthService::from_health_reporter(health.clone())))
         .add_service(v1)

@@ -97,7 +97,7 @@ pub struct Http2 {
     /// stream, so that an upload that has to wait may consist of the smallest messages there are,
     /// each in a frame of its own; docs/decisions/0004. 32 MiB.
     pub connection_window_bytes: u32,
-    /// Largest frame a client may send. 64 KiB.
+    /// Largest frame a client may send: what a busy one fills its buffer with in one. 72 KiB.
     pub max_frame_bytes: u32,
     /// What we buffer for one stream that its client does not read. 256 KiB.
     pub max_send_buffer_bytes: usize,
@@ -114,7 +114,7 @@ impl Default for Http2 {
         Http2 {
             stream_window_bytes: 512 << 10,
             connection_window_bytes: 32 << 20,
-            max_frame_bytes: 64 << 10,
+            max_frame_bytes: 72 << 10,
             max_send_buffer_bytes: 256 << 10,
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(20),

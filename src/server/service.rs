@@ -9,7 +9,7 @@ use super::append::{self, AppendStream};
 use super::chat::{self, FeedDialect, RoomStream};
 use super::codec::Encoded;
 use super::generated::feed_service_server::FeedService;
-use super::watch::{self, WatchStream};
+use super::watch::{self, NoStream};
 use super::{Shared, deadline, status, unary, upload};
 use crate::wire::feed_v1 as pb;
 
@@ -35,15 +35,15 @@ impl Feed {
 
 #[async_trait]
 impl FeedService for Feed {
-    type WatchStream = WatchStream;
+    type WatchStream = NoStream;
     type ChatStream = RoomStream<FeedDialect>;
     type AppendStream = AppendStream;
-    type WatchBatchesStream = WatchStream;
+    type WatchBatchesStream = NoStream;
 
     async fn watch(
         &self,
         request: Request<pb::WatchRequest>,
-    ) -> Result<Response<WatchStream>, Status> {
+    ) -> Result<Response<NoStream>, Status> {
         watch::watch(&self.0, request).await
     }
 
@@ -106,7 +106,7 @@ impl FeedService for Feed {
     async fn watch_batches(
         &self,
         request: Request<pb::WatchRequest>,
-    ) -> Result<Response<WatchStream>, Status> {
+    ) -> Result<Response<NoStream>, Status> {
         watch::watch_batches(&self.0, request).await
     }
 }

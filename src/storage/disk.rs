@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use rustix::buffer::spare_capacity;
+
 use super::StoreError;
 
 /// Access to the file system, with an optional planned failure.
@@ -256,6 +258,33 @@ impl Disk {
         offset: u64,
     ) -> Result<(), StoreError> {
         self.run("read", path, || file.read_exact_at(buffer, offset))
+    }
+
+    /// Reads `len` bytes into memory of their own, which nobody fills with zeros before.
+    ///
+    /// # Errors
+    /// As the operating system says; the end of the file before `len` bytes.
+    pub fn read_new(
+        &self,
+        file: &File,
+        path: &Path,
+        len: usize,
+        offset: u64,
+    ) -> Result<Vec<u8>, StoreError> {
+        self.run("read", path, || {
+            let mut bytes = Vec::with_capacity(len);
+            while bytes.len() < len {
+                let at = offset + bytes.len() as u64;
+                match rustix::io::pread(file, spare_capacity(&mut bytes), at) {
+                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            // The allocator may have given more room than was asked for.
+            bytes.truncate(len);
+            Ok(bytes)
+        })
     }
 
     /// Bytes that an ordinary user may still take on the file system of `path`.

@@ -17,6 +17,7 @@ pub mod memory;
 pub mod meta;
 pub mod migrate;
 pub mod segment;
+mod sift;
 
 pub use engine::{
     Chunk, Commit, Completion, Engine, Level, Receipt, Recovered, StoreStatus, TopicStats,

@@ -14,6 +14,7 @@ fi
 [ -x "$folder/bin/pip" ] || python3 -m venv "$folder"
 "$folder/bin/pip" install --quiet --disable-pip-version-check -r examples/python/requirements.txt
 timeout --kill-after=20 600 "$folder/bin/python" tests/clients/python/test_seeds.py "$program"
+timeout --kill-after=20 600 "$folder/bin/python" tests/clients/python/test_producer.py "$program" "$PWD/target/debug/examples/producer"
 
 cd examples/javascript
 npm ci --ignore-scripts --no-audit --no-fund --loglevel=error

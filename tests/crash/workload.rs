@@ -77,7 +77,13 @@ pub fn commit(engine: &dyn Engine, count: u32, salt: u64) -> Commit {
         let mut client = Vec::new();
         Event { id: &id, topic: &topic, body: &body, ..Event::default() }
             .write_client_part(&mut client);
-        let stamp = Stamp { seq, mint: &mint, appended_at, fill_at: true, fill_id: None };
+        let stamp = Stamp {
+            seq,
+            mint: &mint,
+            appended_at: appended_at.into(),
+            fill_at: true,
+            fill_id: None,
+        };
         write_entry(&mut events, &client, &stamp);
     }
     let delta =

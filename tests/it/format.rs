@@ -189,7 +189,7 @@ fn event_bytes() -> Vec<u8> {
         let stamp = Stamp {
             seq: Seq::new(seq),
             mint: &mint,
-            appended_at: Timestamp { seconds: 1_700_000_000, nanos: 7 },
+            appended_at: Timestamp { seconds: 1_700_000_000, nanos: 7 }.into(),
             fill_at: !has_client_part,
             fill_id: (!has_client_part).then_some("0197-given"),
         };

@@ -21,6 +21,7 @@ mod arriving;
 mod batches;
 mod chat;
 mod cli;
+mod client;
 mod config;
 mod daemon;
 mod errors;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tailmark::client::{Client, Error, Expect, Kind, Producer, ProducerOptions};
+use tailmark::client::{Ack, Client, Error, Expect, Kind, Producer, ProducerOptions};
 use tailmark::record::Seq;
 use tailmark::server::Options;
 use tailmark::wire::feed_v1 as pb;
@@ -53,6 +53,9 @@ fn numbered(producer: &str, number: u64) -> pb::Event {
 
 /// What each producer was told: number to seq.
 type Told = BTreeMap<String, BTreeMap<u64, u64>>;
+
+/// Events whose ack told of an earlier one that was lost.
+static REPEATED: AtomicU64 = AtomicU64::new(0);
 
 /// Each producer's numbers from 1 on, each once, in order, and where its acks said.
 fn check(events: &[pb::Event], told: &Told) -> Result<(), String> {
@@ -118,6 +121,12 @@ async fn events_are_durable_once_their_ack_says_so() {
     server.stop().await;
 }
 
+async fn seq_of(ack: Ack) -> u64 {
+    let durable = within("ack", ack.durable()).await.unwrap();
+    REPEATED.fetch_add(u64::from(durable.duplicate), Ordering::Relaxed);
+    durable.seq.expect("a seq").get()
+}
+
 /// Sends until told to end; answers what it was told.
 async fn send_on(
     producer: Producer,
@@ -132,14 +141,13 @@ async fn send_on(
         acks.push((number, producer.send(&numbered(&id, number)).await.unwrap()));
         if number.is_multiple_of(100) {
             for (number, ack) in acks.drain(..) {
-                let durable = within("ack", ack.durable()).await.unwrap();
-                told.insert(number, durable.seq.expect("a seq").get());
+                told.insert(number, seq_of(ack).await);
             }
         }
         number += 1;
     }
     for (number, ack) in acks {
-        told.insert(number, within("ack", ack.durable()).await.unwrap().seq.unwrap().get());
+        told.insert(number, seq_of(ack).await);
     }
     within("close", producer.close()).await.unwrap();
     told
@@ -149,7 +157,7 @@ async fn send_on(
 async fn cut_connections_and_lost_acks_repeat_nothing_and_lose_nothing() {
     let server = start().await;
     let proxy = Proxy::to(server.address).await;
-    let end = Arc::new(AtomicU64::new(10_000));
+    let end = Arc::new(AtomicU64::new(u64::MAX));
     let mut sending = tokio::task::JoinSet::new();
     for id in ["a", "b", "c"] {
         let mut options = quick();
@@ -158,28 +166,30 @@ async fn cut_connections_and_lost_acks_repeat_nothing_and_lose_nothing() {
         let end = end.clone();
         sending.spawn(async move { (id, send_on(producer, id.to_owned(), 1, end).await) });
     }
-    let mut cuts = 0;
+    let (mut cuts, mut at_head) = (0, 0);
+    // What counts is how often it is cut, not how much gets through meanwhile.
+    while cuts < 60 || REPEATED.load(Ordering::Relaxed) < 100 {
+        // After every few commits, whatever is under way.
+        until("progress", || server.head() > at_head + 150).await;
+        // What is stored from here on has its acks lost for certain.
+        let before = proxy.lost();
+        until("a lost answer", || {
+            // Again and again: there may be no connection just now.
+            proxy.lose_answers();
+            proxy.lost() > before
+        })
+        .await;
+        at_head = server.head();
+        cuts += proxy.cut();
+    }
+    end.store(0, Ordering::Relaxed);
     let mut told = Told::new();
-    let mut at_head = 0;
-    within("all sent", async {
-        while !sending.is_empty() {
-            // After every few commits, whatever is under way.
-            tokio::select! {
-                Some(done) = sending.join_next() => {
-                    let (id, one) = done.unwrap();
-                    told.insert(id.to_owned(), one);
-                }
-                () = until("progress", || server.head() > at_head + 150) => {
-                    at_head = server.head();
-                    cuts += proxy.cut();
-                }
-            }
-        }
-    })
-    .await;
-    assert!(cuts > 20, "{cuts} cuts prove nothing");
+    while let Some(done) = within("all sent", sending.join_next()).await {
+        let (id, one) = done.unwrap();
+        told.insert(id.to_owned(), one);
+    }
     let events = stored(server.address).await;
-    assert_eq!(events.len(), 30_000);
+    assert_eq!(events.len(), told.values().map(BTreeMap::len).sum::<usize>());
     assert_eq!(check(&events, &told), Ok(()));
     drop(proxy);
     server.stop().await;
@@ -264,6 +274,33 @@ async fn a_server_that_stops_is_waited_for_and_one_that_is_not_there_is_told() {
 }
 
 #[tokio::test]
+async fn a_connection_that_falls_silent_is_left_and_what_was_sent_on_it_is_stored_once() {
+    let server = start().await;
+    let proxy = Proxy::to(server.address).await;
+    let mut options = quick();
+    options.ack_timeout = Duration::from_millis(500);
+    let producer = producer(&proxy.url(), "p", options).await;
+    producer.send(&numbered("p", 1)).await.unwrap().durable().await.unwrap();
+    for (number, is_heard) in [(2, false), (3, true)] {
+        // The server hears it and its answer is lost, or it hears nothing.
+        let taken = proxy.taken();
+        if is_heard {
+            proxy.lose_answers()
+        } else {
+            proxy.freeze()
+        }
+        let ack = producer.send(&numbered("p", number)).await.unwrap();
+        let durable = within("ack", ack.durable()).await.unwrap();
+        assert_eq!((durable.seq, durable.duplicate), (Some(Seq::new(number)), is_heard));
+        assert!(proxy.taken() > taken);
+    }
+    within("close", producer.close()).await.unwrap();
+    assert_eq!(check(&stored(server.address).await, &Told::new()), Ok(()));
+    proxy.cut();
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn who_drops_a_producer_hears_that_the_outcome_is_unknown() {
     let server = start().await;
     let mut options = quick();
@@ -298,6 +335,10 @@ async fn no_kill_of_the_daemon_or_of_producers_repeats_or_loses_anything() {
         let before = acked.load(Ordering::Relaxed);
         let more = rng.random_range(1..400);
         until("acks", || acked.load(Ordering::Relaxed) > before + more).await;
+        if kill % 2 == 1 {
+            // Killed, or stopped, with acks that nobody has heard.
+            proxy.lose_answers();
+        }
         if kill % 4 == 3 {
             assert_eq!(daemon.stop(), Some(0));
         } else {

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 use prost::Message;
+use seed::feed_service_client::FeedServiceClient;
 use tailmark::client;
 use tailmark::eventlog;
 use tailmark::record::Event;
@@ -18,8 +19,9 @@ use tailmark::server::Options;
 use tailmark::storage::memory::Options as MemoryOptions;
 use tailmark::wire::feed_v1 as pb;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
+use crate::seed::feed_v1 as seed;
 use crate::support::broken::Broken;
 use crate::support::frames;
 use crate::support::server::{
@@ -69,6 +71,133 @@ async fn paused_watches_of_tiny_events_keep_their_connection() {
     assert_eq!((server.gauges.connections(), server.gauges.watches()), (1, 3));
     drop(paused);
     server.stop().await;
+}
+
+/// A client made from the first public sketch, with tonic as it comes, and events of 60 bytes.
+#[tokio::test]
+async fn paused_watches_of_a_seed_client_keep_their_connection() {
+    let server = start().await;
+    let mut client = FeedServiceClient::new(server.channel().await);
+    let request = seed::WatchRequest { topic: "a".into(), after_cursor: String::new() };
+    let mut paused = Vec::new();
+    for _ in 0..3 {
+        paused.push(within("watch", client.watch(request.clone())).await.unwrap().into_inner());
+    }
+    let events = 7_000;
+    trickle(&server, 3, events).await;
+    for watching in &mut paused {
+        for at in 0..events {
+            let event = within("event", watching.message()).await.unwrap().unwrap();
+            assert_eq!(event.id, at.to_string());
+        }
+    }
+    // On the connection that there was.
+    let uploaded = client.upload_events(tokio_stream::iter([seed::Event {
+        topic: "a".into(),
+        ..Default::default()
+    }]));
+    assert_eq!(within("upload", uploaded).await.unwrap().into_inner().received, 1);
+    assert_eq!((server.gauges.connections(), server.gauges.watches()), (1, 3));
+    drop(paused);
+    server.stop().await;
+}
+
+/// The same events, each in a frame of its own: what a server does that does not fill its frames.
+async fn unfilled(listener: TcpListener, events: u64) {
+    let (socket, _) = listener.accept().await.unwrap();
+    let mut connection = h2::server::handshake(socket).await.unwrap();
+    let mut watches = tokio::task::JoinSet::new();
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        let is_batch = request.uri().path().ends_with("/WatchBatches");
+        watches.spawn(async move {
+            let head = http::Response::builder().header("content-type", "application/grpc");
+            let mut stream = respond.send_response(head.body(()).unwrap(), false).unwrap();
+            for at in 0..events {
+                let event = pb::Event { id: at.to_string(), seq: at + 1, ..stored() };
+                let message = match is_batch {
+                    true => frames::framed(&pb::EventBatch { events: vec![event], marker: None }),
+                    false => frames::framed(&event),
+                };
+                assert!((60..100).contains(&message.len()), "{} bytes", message.len());
+                stream.reserve_capacity(message.len());
+                while stream.capacity() < message.len() {
+                    if poll_fn(|cx| stream.poll_capacity(cx)).await.is_none_or(|room| room.is_err())
+                    {
+                        return;
+                    }
+                }
+                if stream.send_data(message, false).is_err() {
+                    return;
+                }
+                // Into a frame of its own before the next.
+                tokio::task::yield_now().await;
+            }
+            std::future::pending::<()>().await;
+        });
+    }
+}
+
+/// An event as it is stored, but for its id and seq.
+fn stored() -> pb::Event {
+    let cursor = "teuvwFAAB-Ev0dQAAAAAAAAABs4mN".to_owned();
+    let at = Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 1 });
+    pb::Event { topic: "a".into(), body: "hello".into(), cursor, at, ..pb::Event::default() }
+}
+
+/// Null control: without what the server does, both clients lose the connection, and every watch on
+/// it at once.
+#[tokio::test]
+async fn small_frames_that_are_not_filled_cost_both_clients_their_connection() {
+    let events = 40_000;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(unfilled(listener, events));
+    let endpoint = tonic::transport::Endpoint::from_shared(url).unwrap();
+    let mut client = FeedServiceClient::new(within("connect", endpoint.connect()).await.unwrap());
+    let request = seed::WatchRequest { topic: "a".into(), after_cursor: String::new() };
+    let mut paused = Vec::new();
+    for _ in 0..3 {
+        paused.push(within("watch", client.watch(request.clone())).await.unwrap().into_inner());
+    }
+    // Nobody reads them, until the connection is gone.
+    within("the end of the connection", server).await.unwrap();
+    for watching in &mut paused {
+        let error = within("the end", async {
+            loop {
+                match watching.message().await {
+                    Ok(event) => assert!(event.is_some(), "a regular end"),
+                    Err(status) => break status,
+                }
+            }
+        });
+        assert!(format!("{:?}", error.await).contains("too_many_data_frames"));
+    }
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(unfilled(listener, events));
+    let mut options = client::Options::default();
+    options.connection_window_bytes = 1 << 20;
+    let client = client::Client::with_options(&url, options).unwrap();
+    let mut paused = Vec::new();
+    for _ in 0..4 {
+        let mut watch = client.watch(client::WatchOptions::default());
+        assert!(matches!(item(&mut watch).await, client::Item::Event(_)));
+        paused.push(watch);
+    }
+    within("the end of the connection", server).await.unwrap();
+    for watch in &mut paused {
+        let cause = within("the end", async {
+            loop {
+                match item(watch).await {
+                    client::Item::Event(_) => {}
+                    client::Item::Interrupted { cause, .. } => break cause,
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+        assert!(cause.await.to_string().contains("too_many_data_frames"));
+    }
 }
 
 /// At windows that are worse than its own and sooner full.

@@ -11,8 +11,9 @@ use tailmark::wire::feed_v1::feed_service_client::FeedServiceClient;
 use tonic::transport::Endpoint;
 
 use crate::support::broken::Broken;
+use crate::support::daemon::Daemon;
 use crate::support::server::{
-    from_oldest, generations, memory, open, start_with, until, watch, watch_batches, within,
+    event, from_oldest, generations, memory, open, start_with, until, watch, watch_batches, within,
 };
 
 const WATCHES: usize = 60;
@@ -62,4 +63,59 @@ async fn stalled_watches_hold_no_more_chunks_than_there_is_room_for() {
     drop(stalled);
     until("nothing is held", || server.gauges.watches() == 0 && engine.held_bytes() == 0).await;
     server.stop().await;
+}
+
+/// Bytes of memory that a process has for itself.
+fn anonymous_bytes(id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
+
+#[tokio::test]
+async fn an_idle_watch_keeps_no_buffer_whatever_it_has_replayed() {
+    const IDLE: u64 = 300;
+    const EVENTS: u64 = 300;
+    let dir = tempfile::tempdir().unwrap();
+    // All stays in one slot, so that nothing but the watches takes memory; and what they give back
+    // goes to the system at once.
+    let large = "TAILMARK_STORAGE_SLOT_BYTES=4MiB \
+                 _RJEM_MALLOC_CONF=dirty_decay_ms:0,muzzy_decay_ms:0 exec \"$0\" \"$@\"";
+    let daemon = Daemon::start_with(dir.path(), large);
+    let bytes = || anonymous_bytes(daemon.id());
+    let connect = async || {
+        let endpoint = Endpoint::from_shared(daemon.url().to_owned()).unwrap();
+        let endpoint =
+            endpoint.initial_stream_window_size(64 << 10).initial_connection_window_size(32 << 20);
+        FeedServiceClient::new(within("connect", endpoint.connect()).await.unwrap())
+    };
+    let mut client = connect().await;
+    let body = "x".repeat(1_000);
+    let events = (0..EVENTS).map(move |_| event("a", &body));
+    let stored = client.upload_events(tokio_stream::iter(events)).await.unwrap();
+    assert_eq!(stored.into_inner().stored, EVENTS);
+    let before = bytes();
+    let mut watches = Vec::new();
+    for at in 0..IDLE {
+        // With a filter they share nothing.
+        let topic = if at % 3 == 0 { "" } else { "a" };
+        let request = pb::WatchRequest {
+            start: from_oldest(),
+            topic: topic.to_owned(),
+            ..Default::default()
+        };
+        watches.push(match at % 2 {
+            0 => watch(&mut client, request).await.unwrap(),
+            _ => watch_batches(&mut client, request).await.unwrap(),
+        });
+    }
+    // The control: what is held for those that do not read is seen.
+    until("what stalled watches hold", || bytes() >= before + IDLE * (48 << 10)).await;
+    for watching in &mut watches {
+        for seq in 1..=EVENTS {
+            assert_eq!(watching.event().await.seq, seq);
+        }
+    }
+    until("what idle watches hold", || bytes() <= before + IDLE * (24 << 10)).await;
+    assert_eq!(daemon.stop(), Some(0));
 }

@@ -2,44 +2,24 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-
 use super::*;
 use crate::client::{FileStore, MemoryStore, Start};
-use crate::eventlog::{AppendOptions, EventLog, Options};
-use crate::record::{
-    Event, FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp,
-};
-use crate::storage::Recovered;
-use crate::storage::memory::{Memory, Options as MemoryOptions};
+use crate::eventlog::{AppendOptions, EventLog};
+use crate::record::Event;
+use crate::testing::{self, TestServer};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct World {
     log: EventLog,
     client: Client,
-    _stop: tokio_util::sync::DropGuard,
+    _server: TestServer,
 }
 
 async fn world() -> World {
-    let id = LogId::new(uuid::Uuid::from_u128(7));
-    let generation = GenerationEntry {
-        generation: Generation { counter: 1, nonce: 1 },
-        first: Seq::FIRST,
-        since: Timestamp::EPOCH,
-        cause: "created".to_owned(),
-    };
-    let generations = GenerationTable::new(vec![generation]).unwrap();
-    let key = FingerprintKey::new([7; 16]);
-    let engine = Memory::new(id, key, generations, MemoryOptions::default());
-    let log = EventLog::open(Arc::new(engine), Recovered::default(), Options::default()).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = Client::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
-    let server = crate::server::Server::new(log.clone(), Default::default()).unwrap();
-    let stop = CancellationToken::new();
-    tokio::spawn(server.run(vec![listener], stop.clone()));
-    World { log, client, _stop: stop.drop_guard() }
+    let server = testing::serve().await.unwrap();
+    let client = Client::new(&server.url()).unwrap();
+    World { log: server.log().clone(), client, _server: server }
 }
 
 impl World {
@@ -147,6 +127,38 @@ async fn the_end_is_saved_before_it_is_told() {
         assert_eq!(watch.saved(), watch.watch().cursor());
         assert!(watch.next().await.is_none(), "over is over");
     }
+}
+
+#[tokio::test]
+async fn a_panic_in_the_middle_of_an_event_leaves_it_to_the_next_run() {
+    let world = world().await;
+    world.store(5).await;
+    let store = MemoryStore::new();
+    let client = world.client.clone();
+    let mut kept = client.watch_kept(options(), store.clone()).await.unwrap();
+    kept = kept.saving_every(Duration::ZERO);
+    let handling = tokio::spawn(async move {
+        loop {
+            let seq = next(&mut kept).await.unwrap();
+            assert!(seq < 3, "the third cannot be dealt with");
+        }
+    });
+    assert!(handling.await.unwrap_err().is_panic());
+    assert_eq!(store.cursor(), Some(world.log.cursor(2.into())), "the third is not done");
+    let mut again = client.watch_kept(options(), store).await.unwrap();
+    assert_eq!(next(&mut again).await, Some(3));
+}
+
+#[tokio::test]
+async fn a_store_may_be_chosen_while_the_program_runs() {
+    let world = world().await;
+    world.store(1).await;
+    let shared = MemoryStore::new();
+    let store: Box<dyn CursorStore> = Box::new(shared.clone());
+    let mut watch = world.client.watch_kept(options(), store).await.unwrap();
+    assert_eq!(next(&mut watch).await, Some(1));
+    watch.finish().await.unwrap();
+    assert_eq!(shared.cursor(), Some(world.log.cursor(1.into())));
 }
 
 /// Fails from the second save on.

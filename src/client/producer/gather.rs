@@ -4,24 +4,21 @@
 //! that it will be sent in. Must not know of connections, nor of the numbers of batches.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use prost::Message;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, TryAcquireError};
 use tokio::time::Instant;
 
+use super::outcome::{Outcome, Verdict};
 use super::{Ack, ProducerOptions};
-use crate::client::{Error, Expect, Kind};
+use crate::client::{Error, Expect, Kind, backoff};
 use crate::record::{put_varint, varint_len};
 use crate::wire::feed_v1 as pb;
 
 /// `AppendRequest.Batch.events`.
 const EVENTS_TAG: u8 = 2 << 3 | 2;
-
-/// How a batch has ended; an error is shared by all who wait for it.
-pub(super) type Outcome = Option<Result<pb::append_response::Acked, Error>>;
 
 /// A batch that takes no more events.
 #[derive(Debug)]
@@ -30,7 +27,7 @@ pub(super) struct Batch {
     pub body: Bytes,
     /// Bytes in flight that it holds.
     pub held: usize,
-    outcome: watch::Sender<Outcome>,
+    verdict: Verdict,
 }
 
 #[derive(Debug)]
@@ -38,7 +35,7 @@ struct Open {
     body: Vec<u8>,
     events: usize,
     since: Instant,
-    outcome: watch::Sender<Outcome>,
+    verdict: Verdict,
 }
 
 #[derive(Debug, Default)]
@@ -46,9 +43,15 @@ struct State {
     open: Option<Open>,
     sealed: VecDeque<Batch>,
     /// Of the batch begun last.
-    last: Option<watch::Receiver<Outcome>>,
+    last: Option<Arc<Outcome>>,
+    /// Bytes of the batch sealed last: the next one begins with room for as many.
+    last_len: usize,
     /// The first batch that was refused since the last flush.
     refused: Option<Error>,
+    /// Bytes of batches that take no more events and have no answer yet.
+    under_way: usize,
+    /// Senders that wait for room.
+    waiting: usize,
     is_closing: bool,
     interrupted: Option<Error>,
     failed: Option<Error>,
@@ -101,17 +104,19 @@ impl Gather {
             state.seal(None);
         }
         let is_begun = state.open.is_some();
-        let open = state.open.get_or_insert_with(Open::new);
+        let room = state.last_len.max(bytes);
+        let open = state.open.get_or_insert_with(|| Open::new(room));
         put_entry(&mut open.body, len, encode);
         open.events += 1;
-        let ack = Ack { outcome: open.outcome.subscribe(), at: open.events - 1 };
+        let ack = Ack { outcome: Arc::clone(&open.verdict), at: open.events - 1 };
         let is_full =
             open.events >= self.options.batch_events || open.body.len() >= self.options.batch_bytes;
         if is_full {
             state.seal(None);
         }
+        let is_sent = is_full || state.seal_for_room();
         drop(state);
-        if is_full || !is_begun {
+        if is_sent || !is_begun {
             self.changed.notify_one();
         }
         Ok(ack)
@@ -128,13 +133,12 @@ impl Gather {
         let mut state = self.lock();
         state.check()?;
         state.seal(None);
-        let mut open = Open::new();
-        open.body.reserve(bytes);
+        let mut open = Open::new(bytes);
         for event in events {
             put_entry(&mut open.body, event.encoded_len(), |out| event.encode_raw(out));
         }
         open.events = events.len();
-        let ack = Ack { outcome: open.outcome.subscribe(), at: open.events.saturating_sub(1) };
+        let ack = Ack { outcome: Arc::clone(&open.verdict), at: open.events.saturating_sub(1) };
         state.open = Some(open);
         state.seal(expect);
         drop(state);
@@ -144,18 +148,30 @@ impl Gather {
 
     async fn take_room(&self, bytes: usize) -> Result<(), Error> {
         // What is larger than everything takes everything; `Batch::held` counts alike.
-        let bytes = bytes.min(self.options.in_flight_bytes);
-        match self.room.acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX)).await {
+        let permits = u32::try_from(bytes.min(self.options.in_flight_bytes)).unwrap_or(u32::MAX);
+        let permit = match self.room.try_acquire_many(permits) {
+            Err(TryAcquireError::NoPermits) => {
+                let _waiting = Waiting::of(self);
+                self.room.acquire_many(permits).await
+            }
+            Ok(permit) => Ok(permit),
+            Err(TryAcquireError::Closed) => return Err(self.why_not()),
+        };
+        match permit {
             Ok(permit) => {
                 permit.forget();
                 Ok(())
             }
-            Err(_) => Err(self.lock().check().err().unwrap_or_else(closed)),
+            Err(_) => Err(self.why_not()),
         }
     }
 
+    fn why_not(&self) -> Error {
+        self.lock().check().err().unwrap_or_else(closed)
+    }
+
     /// Sends what was gathered now, and answers what to wait for.
-    pub fn flush(&self) -> Option<watch::Receiver<Outcome>> {
+    pub fn flush(&self) -> Option<Arc<Outcome>> {
         let mut state = self.lock();
         state.seal(None);
         let last = state.last.clone();
@@ -195,25 +211,27 @@ impl Gather {
     /// Moves what is to be sent to the end of `waiting`.
     pub fn take(&self, waiting: &mut VecDeque<Batch>) -> Found {
         let mut state = self.lock();
-        let linger = |open: &Open, linger: Duration| open.since + linger;
-        if let Some(open) = &state.open
-            && linger(open, self.options.linger) <= Instant::now()
-        {
+        let due = |open: &Open| backoff::after(open.since, self.options.linger);
+        if state.open.as_ref().is_some_and(|open| due(open) <= Instant::now()) {
             state.seal(None);
         }
         waiting.append(&mut state.sealed);
-        Found {
-            due: state.open.as_ref().map(|open| linger(open, self.options.linger)),
-            is_closing: state.is_closing,
-        }
+        Found { due: state.open.as_ref().map(due), is_closing: state.is_closing }
     }
 
     /// A batch has its answer.
     pub fn settle(&self, batch: Batch, outcome: Result<pb::append_response::Acked, Error>) {
+        let mut state = self.lock();
         if let Err(error) = &outcome {
-            self.lock().refused.get_or_insert_with(|| error.duplicate());
+            state.refused.get_or_insert_with(|| error.duplicate());
         }
-        batch.outcome.send_replace(Some(outcome));
+        state.under_way -= batch.held;
+        let is_sent = state.seal_for_room();
+        drop(state);
+        if is_sent {
+            self.changed.notify_one();
+        }
+        batch.verdict.tell(outcome);
         self.room.add_permits(batch.held.min(self.options.in_flight_bytes));
     }
 
@@ -223,7 +241,7 @@ impl Gather {
         state.seal(None);
         state.failed = Some(error.duplicate());
         for batch in state.sealed.drain(..) {
-            batch.outcome.send_replace(Some(Err(error.duplicate().of_read())));
+            batch.verdict.tell(Err(error.duplicate().of_read()));
         }
         drop(state);
         self.room.close();
@@ -240,6 +258,16 @@ impl State {
         }
     }
 
+    /// Sends the open batch when somebody waits for the room that it alone holds: no ack would make
+    /// any, and its own linger may be long.
+    fn seal_for_room(&mut self) -> bool {
+        let holds_all = self.waiting > 0 && self.under_way == 0 && self.open.is_some();
+        if holds_all {
+            self.seal(None);
+        }
+        holds_all
+    }
+
     /// The open batch takes no more events.
     fn seal(&mut self, expect: Option<&Expect>) {
         let Some(mut open) = self.open.take() else { return };
@@ -252,15 +280,38 @@ impl State {
             };
             batch.encode_raw(&mut open.body);
         }
-        self.last = Some(open.outcome.subscribe());
-        self.sealed.push_back(Batch { body: open.body.into(), held, outcome: open.outcome });
+        self.last = Some(Arc::clone(&open.verdict));
+        self.last_len = held;
+        self.under_way += held;
+        self.sealed.push_back(Batch { body: open.body.into(), held, verdict: open.verdict });
+    }
+}
+
+/// One that waits for room, for as long as this lives.
+struct Waiting<'a>(&'a Gather);
+
+impl<'a> Waiting<'a> {
+    fn of(gather: &'a Gather) -> Waiting<'a> {
+        let mut state = gather.lock();
+        state.waiting += 1;
+        if state.seal_for_room() {
+            gather.changed.notify_one();
+        }
+        drop(state);
+        Waiting(gather)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().waiting -= 1;
     }
 }
 
 impl Open {
-    fn new() -> Open {
-        let (outcome, _) = watch::channel(None);
-        Open { body: Vec::new(), events: 0, since: Instant::now(), outcome }
+    fn new(room: usize) -> Open {
+        let body = Vec::with_capacity(room);
+        Open { body, events: 0, since: Instant::now(), verdict: Verdict::default() }
     }
 }
 
@@ -280,6 +331,8 @@ fn put_entry(body: &mut Vec<u8>, len: usize, encode: impl FnOnce(&mut Vec<u8>)) 
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::record::Seq;
 
@@ -357,6 +410,70 @@ mod tests {
         let batch = waiting.pop_front().unwrap();
         gather.settle(batch, Ok(pb::append_response::Acked::default()));
         assert_eq!(gather.room.available_permits(), 2 * bytes);
+    }
+
+    /// Takes what is sealed, as the task does, and answers each batch.
+    fn answer_all(gather: &Gather) -> usize {
+        let mut waiting = VecDeque::new();
+        gather.take(&mut waiting);
+        let count = waiting.len();
+        for batch in waiting {
+            gather.settle(batch, Ok(pb::append_response::Acked::default()));
+        }
+        count
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_room_does_not_wait_for_the_linger() {
+        let one = event("x");
+        let bytes = entry_len(one.encoded_len());
+        for room in 1..5 {
+            let in_flight_bytes = room * bytes;
+            let linger = Duration::MAX;
+            let options = ProducerOptions { in_flight_bytes, linger, ..Default::default() };
+            let gather = gather(options);
+            for _ in 0..room {
+                push(&gather, &one).await;
+            }
+            assert_eq!(answer_all(&gather), 0, "there is room, so the linger counts");
+            let send = async || {
+                for _ in 0..20 {
+                    push(&gather, &one).await;
+                }
+            };
+            let answer = async {
+                loop {
+                    gather.changed.notified().await;
+                    answer_all(&gather);
+                }
+            };
+            let all_sent = async { tokio::join!(send(), send(), send()) };
+            tokio::time::timeout(Duration::from_secs(60), async {
+                tokio::select! { _ = all_sent => {} () = answer => {} }
+            })
+            .await
+            .expect("what is open holds all the room");
+            assert_eq!(gather.lock().waiting, 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_makes_too_little_room_sends_what_is_open() {
+        let (one, large) = (event("x"), event("xx"));
+        let in_flight_bytes = 3 * entry_len(one.encoded_len());
+        let linger = Duration::MAX;
+        let gather = gather(ProducerOptions { in_flight_bytes, linger, ..Default::default() });
+        push(&gather, &one).await;
+        gather.flush();
+        push(&gather, &one).await;
+        push(&gather, &one).await;
+        // Needs more than the first batch holds.
+        let mut waits = Box::pin(push(&gather, &large));
+        assert!(futures_poll(waits.as_mut()).is_none());
+        assert_eq!(answer_all(&gather), 1, "an answer is on its way: what is open may wait");
+        assert!(futures_poll(waits.as_mut()).is_none());
+        assert_eq!(answer_all(&gather), 1, "nothing else makes room");
+        waits.await;
     }
 
     fn futures_poll<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {

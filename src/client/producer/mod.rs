@@ -6,6 +6,9 @@
 //! in the order in which they were made; after a failure nothing is sent.
 
 mod gather;
+#[cfg(test)]
+mod model;
+mod outcome;
 mod step;
 mod task;
 
@@ -15,33 +18,39 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::{Client, Error, Expect, Kind};
 use crate::record::{Cursor, Seq};
 use crate::wire::feed_v1 as pb;
-use gather::{Gather, Outcome};
+use gather::Gather;
+use outcome::Outcome;
 
 /// How a producer behaves.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ProducerOptions {
-    /// A batch goes when it has so many events.
+    /// A batch goes when it has so many events: 1,000 if not set. The server takes 10,000 by default.
     pub batch_events: usize,
-    /// A batch goes when its events have so many bytes. The server takes at most 4 MiB.
+    /// A batch goes when its events have so many bytes: 1 MiB if not set. The server takes 4 MiB by
+    /// default.
     pub batch_bytes: usize,
-    /// A batch goes when its first event has waited for so long.
+    /// A batch goes when its first event has waited for so long: 2 ms if not set; or when it alone
+    /// holds the room that somebody waits for.
     pub linger: Duration,
-    /// Bytes of events that are not durable yet; with more, sending waits.
+    /// Bytes of events that are not durable yet; with more, sending waits. 16 MiB if not set. One
+    /// event or batch that is larger goes alone.
     pub in_flight_bytes: usize,
-    /// Until an ack; then the connection counts as dead.
+    /// Silence of the server while an ack is due; then the connection counts as dead. 30 s if not
+    /// set.
     pub ack_timeout: Duration,
-    /// The shortest wait before connecting again.
+    /// The shortest wait before connecting again: 100 ms if not set. It doubles with each attempt
+    /// that gets nowhere, and each wait is lengthened at random by up to itself.
     pub shortest_retry: Duration,
-    /// The longest wait before connecting again, but for what the server asks.
+    /// Where the doubling ends: 10 s if not set. What the server asks for comes on top.
     pub longest_retry: Duration,
-    /// Go on trying when the very first attempt fails, too.
+    /// Go on trying when the very first attempt fails, too; `true` if not set.
     pub waits_for_server: bool,
 }
 
@@ -90,7 +99,7 @@ pub struct Durable {
 /// Tells when an event is durable. Await it, or drop it: the event is sent all the same.
 #[derive(Clone, Debug)]
 pub struct Ack {
-    outcome: watch::Receiver<Outcome>,
+    outcome: Arc<Outcome>,
     /// Its place in the batch.
     at: usize,
 }
@@ -105,33 +114,45 @@ pub struct Ack {
 /// Dropped without [`Producer::close`], it sends no more, and what became of events without an ack
 /// is not known.
 ///
-/// ```no_run
-/// use tailmark::client::{Client, ProducerOptions};
+/// ```
+/// use tailmark::client::{Client, Error, ProducerOptions};
 /// use tailmark::wire::feed_v1::Event;
 ///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), tailmark::client::Error> {
-/// let client = Client::new("http://127.0.0.1:50051")?;
-/// let producer = client.producer("orders-1", ProducerOptions::default()).await?;
-/// // Where was I? The key of the last event that is stored says what to go on with.
-/// let done = match producer.position().seq {
-///     Some(seq) => client.event(seq).await?.key.parse().unwrap_or(0),
-///     None => 0,
-/// };
-/// for number in done + 1..=1_000 {
-///     let event = Event {
-///         topic: "orders.eu".into(),
-///         key: number.to_string(),
-///         body: "...".into(),
-///         ..Event::default()
+/// /// One run of the program: stores the numbers up to `last`, each exactly once however often it
+/// /// runs. Answers how many were stored before.
+/// async fn run(client: &Client, last: u64) -> Result<u64, Error> {
+///     let producer = client.producer("orders-1", ProducerOptions::default()).await?;
+///     // Where was I? The key of the last event that is stored says what to go on with.
+///     let done = match producer.position().seq {
+///         Some(seq) => client.event(seq).await?.key.parse().unwrap_or(0),
+///         None => 0,
 ///     };
-///     // Waits only while too much is in flight.
-///     let ack = producer.send(&event).await?;
-///     if number % 100 == 0 {
-///         println!("{number} is durable at {:?}", ack.await?.seq);
+///     for number in done + 1..=last {
+///         let event =
+///             Event { topic: "orders.eu".into(), key: number.to_string(), ..Event::default() };
+///         // Waits only while too much is in flight.
+///         let ack = producer.send(&event).await?;
+///         if number % 100 == 0 {
+///             // Durable, and so will be all that was sent before it.
+///             let durable = ack.await?;
+///             println!("{number} is durable at {:?}", durable.seq);
+///         }
 ///     }
+///     // Waits for what is on its way. A program that is killed before goes on where it was all the
+///     // same: what it sent may be stored or not, and the next run finds out.
+///     producer.close().await?;
+///     Ok(done)
 /// }
-/// producer.close().await
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let server = tailmark::testing::serve().await?;
+/// # let address = server.url();
+/// let client = Client::new(&address)?;
+/// assert_eq!(run(&client, 250).await?, 0);
+/// assert_eq!(run(&client, 300).await?, 250);
+/// assert_eq!(client.log().await?.head_seq, 300);
+/// # Ok(())
 /// # }
 /// ```
 #[derive(Debug)]
@@ -228,16 +249,16 @@ impl Producer {
     /// Sends what was gathered, and waits until everything sent so far is durable.
     ///
     /// # Errors
-    /// The first batch since the last flush that was refused, or why the producer has failed.
+    /// The first batch since the last flush that was refused, or why the producer has failed before
+    /// everything was durable. With everything durable a failure does not matter here; the next
+    /// [`Producer::send`] tells it.
     pub async fn flush(&self) -> Result<(), Error> {
-        if let Some(mut last) = self.gather.flush() {
-            let settled = last.wait_for(Option::is_some).await;
-            let error = match settled.as_deref() {
-                Ok(Some(Err(error))) => Some(error.duplicate()),
-                Ok(_) => None,
-                Err(_) => Some(ended()),
+        if let Some(last) = self.gather.flush() {
+            let error = match last.wait().await {
+                Some(Err(error)) => Some(error.duplicate()),
+                Some(Ok(_)) => None,
+                None => Some(ended()),
             };
-            drop(settled);
             if let Some(error) = self.gather.take_refused().or(error) {
                 return Err(error);
             }
@@ -274,12 +295,11 @@ impl Ack {
     /// # Errors
     /// When it was refused, or the producer failed or was dropped before:
     /// [`Error::may_have_applied`] says whether it may be stored all the same.
-    pub async fn durable(mut self) -> Result<Durable, Error> {
-        let outcome = self.outcome.wait_for(Option::is_some).await;
-        match outcome.as_deref() {
-            Ok(Some(Ok(acked))) => Ok(Durable::of(acked, self.at)),
-            Ok(Some(Err(error))) => Err(error.duplicate()),
-            Ok(None) | Err(_) => Err(ended()),
+    pub async fn durable(self) -> Result<Durable, Error> {
+        match self.outcome.wait().await {
+            Some(Ok(acked)) => Ok(Durable::of(acked, self.at)),
+            Some(Err(error)) => Err(error.duplicate()),
+            None => Err(ended()),
         }
     }
 }

@@ -238,7 +238,10 @@ mod tests {
     #[test]
     fn batches_are_sent_in_order_and_settled_in_order() {
         let mut machine = opened();
-        assert_eq!(sent(&mut machine, 2), [(0, 5), (1, 6)]);
+        assert!(!machine.is_waiting());
+        assert_eq!(sent(&mut machine, 1), [(0, 5)]);
+        assert!(machine.is_waiting());
+        assert_eq!(sent(&mut machine, 2), [(1, 6)]);
         assert!(matches!(machine.step(Input::Acked { seq: 5 }), Action::Settle));
         assert!(machine.take_progress() && !machine.take_progress());
         assert_eq!(sent(&mut machine, 2), [(1, 7)]);
@@ -253,7 +256,13 @@ mod tests {
         sent(&mut machine, 3);
         let action = machine.step(Input::Failed(unavailable()));
         assert!(matches!(action, Action::Wait { fresh_connection: true, .. }), "{action:?}");
-        assert!(machine.send_next(3).is_none() && machine.may_be_stored(2));
+        assert!(machine.send_next(4).is_none() && machine.may_be_stored(2));
+        assert!(matches!(machine.step(Input::Woke), Action::Open { epoch: 7 }));
+        // Of which fewer than before, until it is cut too.
+        machine.step(Input::Opened { epoch: 7, last_seq: 4 });
+        assert_eq!(machine.send_next(3), Some((0, 5)));
+        machine.step(Input::Failed(unavailable()));
+        assert!(machine.may_be_stored(2), "since the first attempt");
         assert!(matches!(machine.step(Input::Woke), Action::Open { epoch: 7 }));
         // Two of the three were stored.
         assert!(matches!(machine.step(Input::Opened { epoch: 7, last_seq: 6 }), Action::Rest));
@@ -300,6 +309,9 @@ mod tests {
             let action = machine.step(Input::Failed(refusal(code, reason, 6)));
             assert!(matches!(action, Action::Fail(_)), "{action:?}");
         }
+        // Nor of one that was not sent.
+        let action = opened().step(Input::Failed(refusal(Code::Aborted, "HEAD_MOVED", 5)));
+        assert!(matches!(action, Action::Fail(_)), "{action:?}");
         // One that turns out to be stored after all.
         let mut machine = opened();
         sent(&mut machine, 2);

@@ -19,7 +19,7 @@ use tonic_prost::ProstDecoder;
 use super::gather::{Batch, Gather};
 use super::step::{Action, Input, MAX_UNDER_WAY, Machine};
 use super::{Position, ProducerOptions};
-use crate::client::{Backoff, Client, Error, calls};
+use crate::client::{Backoff, Client, Error, backoff, calls};
 use crate::record::{put_varint, varint_len};
 use crate::wire::feed_v1 as pb;
 use pb::append_response::Kind as Answer;
@@ -131,7 +131,7 @@ impl Task {
                 heard = Instant::now();
             }
             let is_due = self.machine.is_waiting() || !is_open;
-            let silence = is_due.then(|| heard + self.options.ack_timeout);
+            let silence = is_due.then(|| backoff::after(heard, self.options.ack_timeout));
             let came = tokio::select! {
                 answer = answers.message() => Came::Answer(answer),
                 () = self.gather.changed.notified() => continue,

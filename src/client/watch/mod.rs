@@ -16,13 +16,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tonic::codec::Streaming;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 
-use super::{Backoff, Client, Error, Kind};
-use crate::record::{Event, EventError, Marker, Seq};
+use super::{Backoff, Client, Error, Kind, backoff};
+use crate::record::{Event, EventError, Marker, MarkerKind, Seq};
 use incoming::{Broken, Incoming, News, Opened, open};
 pub use request::{OnLost, Start, WatchOptions};
 use step::{Action, Input, Machine};
@@ -67,7 +67,7 @@ impl Received {
 pub enum Item {
     /// An event.
     Event(Received),
-    /// News about the watch, when asked for.
+    /// News about the watch, when [`WatchOptions::markers`] asks for them; a gap in any case.
     Marker(Marker),
     /// The connection was lost; nothing is missed. The watch connects again after `retry_in`.
     Interrupted {
@@ -77,6 +77,9 @@ pub enum Item {
         retry_in: Duration,
     },
 }
+
+/// Silence is found out at most one part of the patience late.
+const PARTS: u32 = 4;
 
 type Opening = Pin<Box<dyn Future<Output = Result<Opened, Error>> + Send>>;
 type Trailers = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
@@ -99,10 +102,12 @@ pub struct Watch {
     machine: Machine,
     backoff: Backoff,
     phase: Phase,
-    /// Runs out when an attempt stays silent.
+    /// Runs out after a part of the patience, [`PARTS`] times before an attempt counts as silent.
     patience: Pin<Box<Sleep>>,
     /// Something came since `patience` was set; setting it again for each message costs too much.
     heard: bool,
+    /// Parts of the patience in which nothing came.
+    silent_parts: u32,
 }
 
 impl Client {
@@ -113,8 +118,9 @@ impl Client {
             client: self.clone(),
             channel: self.channel(),
             backoff: Backoff::new(options.shortest_retry, options.longest_retry),
-            patience: Box::pin(tokio::time::sleep(options.patience())),
+            patience: Box::pin(tokio::time::sleep(options.patience() / PARTS)),
             heard: false,
+            silent_parts: 0,
             machine,
             options,
             phase: Phase::Idle,
@@ -142,7 +148,12 @@ impl Watch {
         }
         match action {
             Action::Deliver => match came {
-                Some(Item::Marker(_)) if !self.options.markers => None,
+                // What is lost is never lost in silence.
+                Some(Item::Marker(marker))
+                    if !self.options.markers && marker.kind != MarkerKind::Gap =>
+                {
+                    None
+                }
                 Some(item) => Some(Some(Ok(item))),
                 None => None,
             },
@@ -155,6 +166,7 @@ impl Watch {
                     self.client.options().max_message_bytes,
                 )));
                 self.arm();
+                self.silent_parts = 0;
                 None
             }
             Action::Wait { cause, at_least, fresh_connection } => {
@@ -178,7 +190,7 @@ impl Watch {
     }
 
     fn arm(&mut self) {
-        let deadline = tokio::time::Instant::now() + self.options.patience();
+        let deadline = backoff::after(Instant::now(), self.options.patience() / PARTS);
         self.patience.as_mut().reset(deadline);
         self.heard = false;
     }
@@ -186,7 +198,8 @@ impl Watch {
     /// Whether the attempt has been silent for too long. Registers for the wake-up if not.
     fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
         while self.patience.as_mut().poll(cx).is_ready() {
-            if !self.heard {
+            self.silent_parts = if self.heard { 0 } else { self.silent_parts + 1 };
+            if self.silent_parts >= PARTS {
                 return true;
             }
             self.arm();

@@ -39,27 +39,32 @@ pub enum OnLost {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct WatchOptions {
-    /// Patterns; empty = every topic.
+    /// Patterns, at most 64 by default: `*` is one segment, a final `>` the rest. Empty = every
+    /// topic. An event comes once, however many match.
     pub patterns: Vec<String>,
     /// Begin after this cursor; wins over `start`.
     pub after_cursor: Option<String>,
     /// Where to begin without a cursor.
     pub start: Start,
-    /// End after so many events; 0 = never.
+    /// End after so many events, over all connections; 0 = never.
     pub limit: u64,
     /// End at the head of the moment when the watch began.
     pub until_caught_up: bool,
     /// What to do when the start is lost.
     pub on_lost: OnLost,
-    /// Yield markers too.
+    /// Yield markers too. Gaps, which only an `on_lost` other than [`OnLost::Fail`] lets happen,
+    /// are yielded in any case.
     pub markers: bool,
-    /// How often the server says that it is still there.
+    /// How often the server says that it is still there: 15 s if not set, at least 1 ms. Silence
+    /// of twice this and 5 s, or up to a quarter more, turns a connection that is dead, whatever
+    /// holds it open, into a reconnect over a new one.
     pub heartbeat: Duration,
-    /// The shortest wait before connecting again.
+    /// The shortest wait before connecting again: 100 ms if not set. It doubles with each attempt
+    /// that gets nowhere, and each wait is lengthened at random by up to itself.
     pub shortest_retry: Duration,
-    /// The longest wait before connecting again, but for what the server asks.
+    /// Where the doubling ends: 10 s if not set. What the server asks for comes on top.
     pub longest_retry: Duration,
-    /// Wait for a server that cannot be reached at the very beginning, too.
+    /// Wait for a server that cannot be reached at the very beginning, too; `true` if not set.
     pub waits_for_server: bool,
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::OnLost;
 use crate::client::{Error, Kind};
-use crate::record::{Cursor, Marker, MarkerKind, Seq};
+use crate::record::{Cursor, Gap, Marker, MarkerKind, Seq};
 
 /// What never changes over a watch.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ pub(super) enum Action {
 struct Attempt {
     /// Where it starts is settled.
     resumed: bool,
-    /// A gap moved the position; `RESUMED` may move it again.
+    /// A gap of unknown range moved the position; `RESUMED` may move it again.
     jumped: bool,
     caught_up: bool,
     /// An event was delivered.
@@ -194,13 +194,21 @@ impl Machine {
         let seq = seq_of(&marker.cursor);
         match marker.kind {
             MarkerKind::Other(_) => return Action::Read,
-            MarkerKind::Gap => {
-                let to = marker.gap.map(|gap| gap.to).filter(|&to| to != Seq::ZERO);
-                if let Some(seq) = seq.or(to) {
-                    self.move_to(&marker.cursor, Some(seq));
+            MarkerKind::Gap => match marker.gap.filter(|gap| gap.to != Seq::ZERO) {
+                Some(gap) => {
+                    if let Err(error) = self.check_gap(gap, seq) {
+                        return Action::Fail(error);
+                    }
+                    self.move_to(&marker.cursor, Some(gap.to));
                 }
-                self.attempt.jumped = true;
-            }
+                // Of another history: how much is lost is not known, nor where it goes on.
+                None => {
+                    if seq.is_some() {
+                        self.move_to(&marker.cursor, seq);
+                    }
+                    self.attempt.jumped = true;
+                }
+            },
             MarkerKind::Resumed => {
                 let expected = self.position.filter(|_| !self.attempt.jumped);
                 if let (Some(expected), Some(seq)) = (expected, seq)
@@ -227,6 +235,20 @@ impl Machine {
         Action::Deliver
     }
 
+    /// A gap must name all that it passes.
+    fn check_gap(&self, gap: Gap, passed: Option<Seq>) -> Result<(), Error> {
+        let position = self.position.unwrap_or(gap.to);
+        let leaves_out = self.plan.is_unfiltered && gap.from > position.next();
+        let is_whole = gap.from <= gap.to && passed.is_none_or(|passed| passed == gap.to);
+        if is_whole && !leaves_out && gap.to >= position {
+            return Ok(());
+        }
+        let (Gap { from, to, .. }, cursor) = (gap, passed.unwrap_or(gap.to));
+        let message =
+            format!("a gap from {from} to {to} came after {position}, its cursor {cursor}");
+        Err(Error::new(Kind::Protocol, message))
+    }
+
     /// The server has looked as far as `seq` without finding more for us.
     fn pass(&mut self, seq: Seq, cursor: &str) -> Result<(), Error> {
         match self.position {
@@ -250,8 +272,7 @@ impl Machine {
             return Action::Fail(error);
         }
         let closing = self.attempt.closing;
-        let caught_up = self.plan.until_caught_up && self.attempt.caught_up && closing.is_none();
-        if caught_up || self.is_complete() {
+        if self.plan.until_caught_up && self.attempt.caught_up {
             return Action::Finish;
         }
         let cause = match closing {

@@ -159,19 +159,79 @@ fn a_gap_moves_the_position_and_is_delivered() {
     let reason = GapReason::Damaged;
     blank.gap = Some(Gap { from: Seq::new(13), to: Seq::new(15), reason });
     assert!(matches!(machine.step(Input::Marker(&blank)), Action::Deliver));
+    assert_eq!((machine.cursor(), machine.position()), (Some("12"), Some(Seq::new(15))));
     assert!(matches!(event(&mut machine, 16), Action::Deliver));
 }
 
 #[test]
+fn a_gap_that_does_not_name_all_that_it_passes_is_a_hole() {
+    let filtered = Plan { is_unfiltered: false, ..plan() };
+    for (from, to, cursor, unfiltered, is_good_filtered) in [
+        (8, 11, 11, true, true),
+        // It reaches back into what was delivered: trimmed meanwhile.
+        (3, 11, 11, true, true),
+        (8, 8, 8, true, true),
+        // 8 is neither delivered nor in the gap.
+        (9, 11, 11, false, true),
+        // 10 and 11 are passed by the cursor and not in the gap.
+        (8, 9, 11, false, false),
+        (8, 11, 9, false, false),
+        // Backwards.
+        (11, 8, 8, false, false),
+        (3, 5, 5, false, false),
+    ] {
+        for (plan, is_good) in [(plan(), unfiltered), (filtered.clone(), is_good_filtered)] {
+            let mut machine = opened(plan, 7, 20);
+            let action = gap(&mut machine, from, to, cursor);
+            if is_good {
+                assert!(matches!(action, Action::Deliver), "{from} {to} {cursor}: {action:?}");
+                assert_eq!(machine.position(), Some(Seq::new(to)));
+                assert_eq!(machine.cursor(), Some(cursor.to_string().as_str()));
+                // Nor does it open a way for what is not in it.
+                assert_violation(marker(&mut machine, MarkerKind::Resumed, to + 1));
+            } else {
+                assert_violation(action);
+                assert_eq!(machine.cursor(), Some("7"));
+            }
+        }
+    }
+}
+
+#[test]
 fn resumed_settles_a_jump_even_backwards() {
-    let jumping = Plan { on_lost: OnLost::LastCommon, ..plan() };
-    let mut machine = Machine::new(jumping, Some("100".to_owned()));
+    let jumping = || Plan { on_lost: OnLost::LastCommon, ..plan() };
+    let mut machine = Machine::new(jumping(), Some("100".to_owned()));
     machine.step(Input::Woke);
     open_at(&mut machine, 40, 60);
     assert!(matches!(gap(&mut machine, 0, 0, 40), Action::Deliver));
     assert!(matches!(marker(&mut machine, MarkerKind::Resumed, 40), Action::Deliver));
     assert!(matches!(event(&mut machine, 41), Action::Deliver));
     assert_eq!(machine.cursor(), Some("41"));
+
+    // The histories part at 35, and what follows is trimmed up to 40.
+    let mut machine = Machine::new(jumping(), Some("100".to_owned()));
+    machine.step(Input::Woke);
+    open_at(&mut machine, 40, 60);
+    assert!(matches!(gap(&mut machine, 0, 0, 40), Action::Deliver));
+    assert!(matches!(gap(&mut machine, 36, 40, 40), Action::Deliver));
+    assert!(matches!(marker(&mut machine, MarkerKind::Resumed, 40), Action::Deliver));
+    assert!(matches!(event(&mut machine, 41), Action::Deliver));
+}
+
+#[test]
+fn after_a_gap_of_unknown_range_resumed_says_where_it_goes_on() {
+    let mut machine = opened(Plan { on_lost: OnLost::Oldest, ..plan() }, 100, 120);
+    let mut unknown = Marker::new(MarkerKind::Gap, "");
+    let reason = GapReason::LogChanged;
+    unknown.gap = Some(Gap { from: Seq::ZERO, to: Seq::ZERO, reason });
+    assert!(matches!(machine.step(Input::Marker(&unknown)), Action::Deliver));
+    assert_eq!(machine.cursor(), Some("100"));
+    assert!(matches!(marker(&mut machine, MarkerKind::Resumed, 40), Action::Deliver));
+    assert!(matches!(event(&mut machine, 41), Action::Deliver));
+    // For this attempt alone.
+    machine.step(Input::Failed(unavailable()));
+    machine.step(Input::Woke);
+    assert_violation(marker(&mut machine, MarkerKind::Resumed, 50));
 }
 
 #[test]
@@ -193,6 +253,12 @@ fn a_cut_is_followed_by_one_wait_and_one_attempt() {
         other => panic!("{other:?}"),
     }
     assert!(!machine.take_progress(), "a failure is no progress");
+    // A server that answers and says nothing has not shown that it works.
+    reopen(&mut machine, 9);
+    assert!(!machine.take_progress());
+    marker(&mut machine, MarkerKind::Heartbeat, 8);
+    assert!(machine.take_progress(), "a sign of life is some");
+    machine.step(Input::Failed(unavailable()));
     reopen(&mut machine, 9);
     assert!(matches!(event(&mut machine, 9), Action::Deliver));
 }
@@ -208,6 +274,21 @@ fn retry_info_is_honoured() {
             assert_eq!(at_least, Some(Duration::from_secs(3)));
         }
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_broken_connection_is_not_taken_again() {
+    for (error, is_broken) in [
+        (unavailable(), false),
+        (unavailable().maybe_applied(), true),
+        (Error::new(Kind::Connect, "refused"), true),
+    ] {
+        let mut machine = opened(plan(), 7, 9);
+        match machine.step(Input::Failed(error)) {
+            Action::Wait { fresh_connection, .. } => assert_eq!(fresh_connection, is_broken),
+            other => panic!("{other:?}"),
+        }
     }
 }
 
@@ -269,6 +350,14 @@ fn what_was_lost_under_way_is_jumped_over_when_asked() {
     machine.step(Input::Woke);
     assert!(matches!(machine.step(Input::Failed(gone())), Action::Fail(_)));
 
+    // Who did not ask for it hears of it.
+    for error in [gone(), damaged()] {
+        let mut machine = opened(plan(), 7, 9);
+        marker(&mut machine, MarkerKind::Resumed, 7);
+        event(&mut machine, 8);
+        assert!(matches!(machine.step(Input::Failed(error)), Action::Fail(_)));
+    }
+
     let mut machine = opened(jumping, 7, 9);
     marker(&mut machine, MarkerKind::Resumed, 7);
     event(&mut machine, 8);
@@ -303,7 +392,9 @@ fn a_limit_spans_attempts() {
     assert_eq!(machine.remaining(), 1);
     reopen(&mut machine, 9);
     event(&mut machine, 3);
-    for end in [Input::Ended { cursor: Some("3") }, Input::Failed(unavailable()), Input::Silent] {
+    let denied = Input::Failed(status(Code::PermissionDenied, ""));
+    let cut = Input::Failed(unavailable());
+    for end in [Input::Ended { cursor: Some("3") }, cut, denied, Input::Silent] {
         assert!(matches!(machine.step(end), Action::Finish));
     }
     assert!(matches!(event(&mut machine, 4), Action::Finish), "no more than asked for");
@@ -318,9 +409,18 @@ fn until_caught_up_ends_with_the_marker_only() {
     assert!(matches!(machine.step(Input::Ended { cursor: Some("8") }), Action::Finish));
 
     // An orderly end without it is a cut that something on the way made look orderly.
-    let mut machine = opened(until, 7, 9);
+    let mut machine = opened(until.clone(), 7, 9);
     event(&mut machine, 8);
+    assert!(matches!(marker(&mut machine, MarkerKind::Heartbeat, 8), Action::Deliver));
     assert!(matches!(machine.step(Input::Ended { cursor: None }), Action::Wait { .. }));
+
+    // At first the server alone knows where it stops; it says so.
+    let mut machine = opened(until.clone(), 7, 8);
+    event(&mut machine, 8);
+    assert!(matches!(event(&mut machine, 9), Action::Deliver));
+    let mut machine = opened(until, 7, 8);
+    event(&mut machine, 8);
+    assert!(matches!(machine.step(Input::Failed(unavailable())), Action::Wait { .. }));
 }
 
 #[test]
@@ -332,6 +432,14 @@ fn until_caught_up_means_the_first_head_over_all_attempts() {
     reopen(&mut machine, 50);
     assert!(matches!(event(&mut machine, 9), Action::Deliver));
     assert!(matches!(event(&mut machine, 10), Action::Finish));
+
+    // A cut behind the last one of them is an end.
+    let mut machine = opened(until.clone(), 7, 9);
+    event(&mut machine, 8);
+    machine.step(Input::Failed(unavailable()));
+    reopen(&mut machine, 50);
+    event(&mut machine, 9);
+    assert!(matches!(machine.step(Input::Failed(unavailable())), Action::Finish));
 
     // Filtered: the first event beyond it ends the watch, and so does a failure behind it.
     let filtered = Plan { is_unfiltered: false, ..until };

@@ -65,13 +65,10 @@ fn messages(mut buffer: Bytes) -> Vec<Bytes> {
 #[tokio::test]
 async fn no_buffer_is_small_and_no_message_changes_its_meaning() {
     for body_bytes in 0..300 {
-        let alone = vec![Some(encoded(body_bytes)), None, Some(encoded(body_bytes))];
-        let copied = buffers(Filled::new(CopyEncoder::default()), alone).await;
         let alone = vec![Some(event(body_bytes)), None, Some(event(body_bytes))];
-        let through_prost = buffers(Filled::new(ProstEncoder::default()), alone).await;
-        assert_eq!(copied, through_prost);
-        assert_eq!(copied.len(), 2);
-        for buffer in copied {
+        let buffers = buffers(Filled::new(ProstEncoder::default()), alone).await;
+        assert_eq!(buffers.len(), 2);
+        for buffer in buffers {
             let plain = PREFIX_BYTES + encoded(body_bytes).0.len();
             // A field takes three bytes at least.
             let most = if plain < FRAME_BYTES { FRAME_BYTES + 3 } else { plain };
@@ -85,11 +82,11 @@ async fn no_buffer_is_small_and_no_message_changes_its_meaning() {
 
 #[tokio::test]
 async fn only_the_first_message_of_a_buffer_is_filled() {
-    let several = |count| (0..count).map(|_| Some(encoded(10)));
+    let several = |count| (0..count).map(|_| Some(event(10)));
     let answers = several(3).chain([None]).chain(several(20_000)).chain([None]).chain(several(2));
-    let buffers = buffers(Filled::new(CopyEncoder::default()), answers.collect()).await;
+    let buffers = buffers(Filled::new(ProstEncoder::default()), answers.collect()).await;
     assert!(buffers.len() > 4, "the second group is more than one buffer");
-    assert!(buffers[1].len() >= YIELD_BYTES);
+    assert!(buffers[1].len() >= 32 << 10);
     let mut count = 0;
     for buffer in buffers {
         for (at, message) in messages(buffer).into_iter().enumerate() {
@@ -102,6 +99,6 @@ async fn only_the_first_message_of_a_buffer_is_filled() {
 
 #[tokio::test]
 async fn one_answer_is_left_as_it_is() {
-    let stored = buffers(CopyEncoder::default(), vec![Some(encoded(10))]).await;
+    let stored = buffers(CopyEncoder, vec![Some(encoded(10))]).await;
     assert_eq!(messages(stored[0].clone()), [encoded(10).0]);
 }

@@ -51,7 +51,7 @@ async fn begin(shared: &Shared, head: &Parts) -> Result<Response<Body>, Status> 
     if let Some(peer) = head.extensions.get::<Peer>() {
         request.extensions_mut().insert(peer.clone());
     }
-    let (metadata, stream, _) = watch::watch(shared, request).await?.into_parts();
+    let (metadata, stream) = watch::events(shared, request).await?;
     let headers = metadata.into_headers();
     let cursor = headers.get(watch::CURSOR).and_then(|value| value.to_str().ok());
     let cursor = cursor.unwrap_or_default();

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::eventlog::Delivery;
 use crate::record::{Event, EventError, Events, Seq};
+use crate::server::frames;
 use crate::topic::Filter;
 
 /// Skipped events after which a filtered watch tells how far it has looked.
@@ -72,7 +73,8 @@ pub(in crate::server) struct Marker {
 /// The next thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::server) enum Step {
-    /// Send it: one event, or, where the watch is in batches, the entries of some.
+    /// Send it: one event; where the watch is in frames, some as gRPC messages; where it is in
+    /// batches, the entries of some.
     Event(Bytes),
     /// Send it.
     Marker(Marker),
@@ -109,8 +111,18 @@ pub(in crate::server) struct Machine {
     queue: VecDeque<Marker>,
     run: Option<Run>,
     end: Option<End>,
-    /// Sends the entries of some events at once, of so many bytes unless one event has more.
-    batch_bytes: Option<usize>,
+    together: Together,
+}
+
+/// Which events are sent at once: what is ready, up to so many bytes unless one event has more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Together {
+    /// One.
+    One,
+    /// Some, each as a message.
+    Frames(usize),
+    /// Some, their entries in one message.
+    Batch(usize),
 }
 
 /// A chunk and how far it has been walked.
@@ -120,6 +132,7 @@ pub(super) struct Run {
     walked: usize,
     end: Seq,
     complete: bool,
+    is_recent: bool,
 }
 
 impl Run {
@@ -128,10 +141,22 @@ impl Run {
         self.events.len()
     }
 
+    /// Bytes not walked yet.
+    fn left(&self) -> usize {
+        self.events.len() - self.walked
+    }
+
     #[cfg(test)]
     pub(super) fn of(events: Bytes) -> Run {
-        Run { events, walked: 0, end: Seq::MAX, complete: true }
+        Run { events, walked: 0, end: Seq::MAX, complete: true, is_recent: false }
     }
+}
+
+/// A place between two events: the seq of the second, and what of the chunk lies before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) next: Seq,
+    pub(super) walked: usize,
 }
 
 /// Where in a chunk an event lies that is wanted.
@@ -188,7 +213,7 @@ impl Machine {
             queue: VecDeque::new(),
             run: None,
             end: None,
-            batch_bytes: None,
+            together: Together::One,
         };
         for gap in plan.gaps {
             machine.tell(News::Gap(gap));
@@ -199,7 +224,12 @@ impl Machine {
 
     /// The same in batches: what is ready together is sent together, as far as it lies in one chunk.
     pub(super) fn in_batches(self, batch_bytes: usize) -> Self {
-        Machine { batch_bytes: Some(batch_bytes), ..self }
+        Machine { together: Together::Batch(batch_bytes), ..self }
+    }
+
+    /// The same in frames: what is ready together is sent together, each as a message.
+    pub(super) fn in_frames(self, frames_bytes: usize) -> Self {
+        Machine { together: Together::Frames(frames_bytes), ..self }
     }
 
     /// The first seq not looked at yet.
@@ -227,9 +257,10 @@ impl Machine {
                 return Step::End(end);
             }
             if let Some(mut run) = self.run.take() {
-                let found = match self.batch_bytes {
-                    None => self.take_event(&mut run),
-                    Some(batch_bytes) => self.take_batch(&mut run, batch_bytes),
+                let found = match self.together {
+                    Together::One => self.take_event(&mut run),
+                    Together::Frames(bytes) => self.take_frames(&mut run, bytes),
+                    Together::Batch(bytes) => self.take_batch(&mut run, bytes),
                 };
                 match found {
                     Ok(Some(events)) => {
@@ -263,7 +294,35 @@ impl Machine {
         }
         let chunk = delivery.chunk;
         let (events, complete) = (chunk.events, chunk.complete);
-        self.run = Some(Run { events, walked: 0, end: chunk.end, complete });
+        let is_recent = delivery.is_recent;
+        self.run = Some(Run { events, walked: 0, end: chunk.end, complete, is_recent });
+    }
+
+    /// Where it stands, if every watch without a filter that stands there sends the same next.
+    pub(super) fn common(&self) -> Option<Place> {
+        let run = self.run.as_ref()?;
+        let is_alone = self.remaining.is_some() || self.end.is_some() || !self.queue.is_empty();
+        let is_common = run.is_recent && run.complete && self.filter.is_all() && !is_alone;
+        (is_common && matches!(self.together, Together::Frames(_)))
+            .then_some(Place { next: self.next, walked: run.walked })
+    }
+
+    /// Whether what is at hand has all been walked.
+    pub(super) fn is_walked(&self) -> bool {
+        self.run.as_ref().is_none_or(|run| run.left() == 0)
+    }
+
+    /// Passes what another watch has sent from the same place on, if that is in the chunk.
+    pub(super) fn pass_common(&mut self, to: Place) -> bool {
+        let Some(run) = &mut self.run else { return false };
+        if to.next <= self.next || to.next > run.end || to.walked > run.events.len() {
+            return false;
+        }
+        self.delivered += self.next.distance_to(to.next);
+        self.skipped = 0;
+        self.next = to.next;
+        run.walked = to.walked;
+        true
     }
 
     /// Takes out what is left of the chunk. Unless it is put back, what was in it has to be read
@@ -306,6 +365,28 @@ impl Machine {
         let Some(found) = self.find(run)? else { return Ok(None) };
         self.pass(run, &found);
         Ok(Some(run.events.slice(found.event)))
+    }
+
+    /// The next matching events of a run, framed; `None` at its end, or when a marker is due.
+    fn take_frames(
+        &mut self,
+        run: &mut Run,
+        frames_bytes: usize,
+    ) -> Result<Option<Bytes>, &'static str> {
+        let mut frames = Vec::new();
+        while self.end.is_none() && (frames.is_empty() || frames.len() < frames_bytes) {
+            let Some(found) = self.find(run)? else { break };
+            if frames.is_empty() && run.complete && self.filter.is_all() {
+                // All of it goes, and the most that framing adds to an entry is three bytes.
+                let framed = run.left() + 3 * self.next.distance_to(run.end) as usize;
+                frames.reserve_exact(
+                    framed.min(frames_bytes + found.entry.len() + frames::PREFIX_BYTES),
+                );
+            }
+            self.pass(run, &found);
+            frames::push(&mut frames, &run.events[found.event]);
+        }
+        Ok((!frames.is_empty()).then(|| frames::finished(frames)))
     }
 
     /// The entries of the next matching events of a run; `None` at its end, or when a marker is due.

@@ -1,5 +1,7 @@
 //! `Watch` and `WatchBatches`: from a request to a stream. The order of the checks is that of the contract.
 
+mod body;
+mod common;
 mod machine;
 mod parked;
 mod request;
@@ -8,16 +10,22 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Request, Response, Status};
 use tracing::field::Empty;
 
+pub(super) use body::Bodies;
+pub use body::NoStream;
+pub(super) use common::Common;
 pub(super) use machine::{Gap, GapReason, Machine, Marker, News, Plan, Step};
 pub(super) use parked::Parking;
 pub(super) use request::{after_cursor, two_cursors};
 pub use stream::WatchStream;
 pub(super) use stream::lost;
 
+use super::frames::YIELD_BYTES;
 use super::gauges::{Peer, Permit};
 use super::status::{self, Failure};
 use super::{Shared, deadline, trace};
@@ -41,23 +49,42 @@ const BATCH_BYTES: usize = 64 << 10;
 pub(super) async fn watch(
     shared: &Shared,
     request: Request<pb::WatchRequest>,
-) -> Result<Response<WatchStream>, Status> {
-    begin(shared, request, Framing::Events).await
+) -> Result<Response<NoStream>, Status> {
+    answer(shared, request, Framing::Events).await
+}
+
+/// Begins a watch that yields events one by one, each as it is.
+pub(super) async fn events(
+    shared: &Shared,
+    request: Request<pb::WatchRequest>,
+) -> Result<(MetadataMap, WatchStream), Status> {
+    begin(shared, request, Framing::Bare).await
 }
 
 /// Begins a watch that answers with batches of events.
 pub(super) async fn watch_batches(
     shared: &Shared,
     request: Request<pb::WatchRequest>,
-) -> Result<Response<WatchStream>, Status> {
-    begin(shared, request, Framing::Batches).await
+) -> Result<Response<NoStream>, Status> {
+    answer(shared, request, Framing::Batches).await
+}
+
+async fn answer(
+    shared: &Shared,
+    request: Request<pb::WatchRequest>,
+    framing: Framing,
+) -> Result<Response<NoStream>, Status> {
+    let (metadata, stream) = begin(shared, request, framing).await?;
+    let mut response = body::answer(stream);
+    *response.metadata_mut() = metadata;
+    Ok(response)
 }
 
 async fn begin(
     shared: &Shared,
     request: Request<pb::WatchRequest>,
     framing: Framing,
-) -> Result<Response<WatchStream>, Status> {
+) -> Result<(MetadataMap, WatchStream), Status> {
     let (metadata, extensions, message) = request.into_parts();
     let deadline = deadline::of(&extensions);
     if shared.stop.is_cancelled() {
@@ -100,12 +127,14 @@ async fn begin(
         gaps: resolved.gaps,
     });
     let machine = match framing {
-        Framing::Events => machine,
+        Framing::Bare => machine,
+        Framing::Events => machine.in_frames(YIELD_BYTES),
         Framing::Batches => machine.in_batches(BATCH_BYTES),
     };
     let settings = Settings {
         framing,
         parking: shared.parking.clone(),
+        common: Arc::clone(&shared.common),
         markers: asked.markers,
         skip_lost: asked.on_lost == request::OnLost::Oldest,
         heartbeat: asked.heartbeat,
@@ -115,9 +144,7 @@ async fn begin(
     };
     let reader = log.reader(resolved.start, asked.filter);
     let stream = WatchStream::new(machine, log.clone(), reader, settings, permits, (open, span));
-    let mut response = Response::new(stream);
-    *response.metadata_mut() = response_metadata;
-    Ok(response)
+    Ok((response_metadata, stream))
 }
 
 /// The right to one more watch.

@@ -1,12 +1,14 @@
-//! A watch as a stream of encoded messages: the machine, a reader and the clock.
+//! A watch as a stream of encoded messages, framed or not: the machine, a reader and the clock.
 //!
 //! Nothing is spawned and nothing is queued: the stream reads when HTTP/2 has room for more, so a
 //! slow client holds back its own watch and nothing else.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_core::Stream;
 use prost::Message;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -14,14 +16,16 @@ use tokio_util::sync::{CancellationToken, ReusableBoxFuture, WaitForCancellation
 use tonic::Status;
 
 use super::CURSOR;
+use super::common::Common;
 use super::machine::{End, GapReason, Machine, Marker, Step};
 use super::parked::{Parking, Ticket};
 use crate::eventlog::{Delivery, EventLog, ReadError, Reader};
 use crate::record::{Seq, Timestamp};
-use crate::server::codec::{Encoded, YIELD_BYTES};
+use crate::server::codec::Encoded;
 use crate::server::convert::{self, MarkerContext};
 use crate::server::facts;
 use crate::server::figures::OpenStream;
+use crate::server::frames::{self, YIELD_BYTES};
 use crate::server::gauges::Permit;
 use crate::server::status::{self, Failure, LogFacts};
 use crate::wire::feed_v1 as pb;
@@ -52,12 +56,14 @@ pub struct WatchStream {
     _permits: [Permit; 2],
 }
 
-/// What the messages of a watch are; nothing else differs.
+/// What a watch yields; nothing else differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// `Event`.
+    /// An `Event` at a time, as it is.
+    Bare,
+    /// `Event`s, framed: what is ready together at once.
     Events,
-    /// `EventBatch`.
+    /// An `EventBatch` at a time, framed.
     Batches,
 }
 
@@ -67,6 +73,8 @@ pub(super) struct Settings {
     pub(super) framing: Framing,
     /// Where it leaves its chunk while its client takes nothing.
     pub(super) parking: Parking,
+    /// Where it finds what others have framed.
+    pub(super) common: Arc<Common>,
     /// Sends markers.
     pub(super) markers: bool,
     /// Trimmed or damaged ranges become gaps.
@@ -140,8 +148,11 @@ impl WatchStream {
         self.unpark();
         let mut chunks = 0;
         loop {
-            match self.machine.step(|| self.log.bounds().head) {
-                Step::Event(event) => return self.send(Encoded(event)),
+            match self.settings.common.step(&mut self.machine, || self.log.head()) {
+                Step::Event(entries) if self.settings.framing == Framing::Batches => {
+                    return self.send(framed(&entries));
+                }
+                Step::Event(events) => return self.send(events),
                 Step::Marker(marker) => {
                     let message = self.encode(marker);
                     return self.send(message);
@@ -254,7 +265,7 @@ impl WatchStream {
         Some(self.fail("read failed", failure))
     }
 
-    fn encode(&self, marker: Marker) -> Encoded {
+    fn encode(&self, marker: Marker) -> Bytes {
         let context = MarkerContext {
             cursor: self.log.cursor(marker.passed),
             at: Timestamp::now(),
@@ -262,22 +273,30 @@ impl WatchStream {
             retry_delay: self.settings.retry_delay,
         };
         let event = convert::marker(marker, context);
-        let message = match self.settings.framing {
-            Framing::Events => event.encode_to_vec(),
+        match self.settings.framing {
+            Framing::Bare => event.encode_to_vec().into(),
+            Framing::Events => framed(&event.encode_to_vec()),
             Framing::Batches => {
-                pb::EventBatch { events: Vec::new(), marker: event.marker }.encode_to_vec()
+                let batch = pb::EventBatch { events: Vec::new(), marker: event.marker };
+                framed(&batch.encode_to_vec())
             }
-        };
-        Encoded(message.into())
+        }
     }
 
-    fn send(&mut self, message: Encoded) -> Poll<Option<Result<Encoded, Status>>> {
+    fn send(&mut self, message: Bytes) -> Poll<Option<Result<Encoded, Status>>> {
         self.timers.silence_is_set = false;
-        self.unflushed += message.wire_bytes();
+        self.unflushed += message.len();
         if self.unflushed >= YIELD_BYTES {
             self.park();
         }
-        Poll::Ready(Some(Ok(message)))
+        Poll::Ready(Some(Ok(Encoded(message))))
+    }
+
+    /// What it yielded last has gone out already, and with it all before.
+    pub(super) fn gone(&mut self) {
+        if self.unflushed > 0 {
+            self.park();
+        }
     }
 
     /// A buffer is complete. Whether and when more is wanted is the client's affair.
@@ -415,6 +434,13 @@ pub(in crate::server) fn lost(
         Some((to, _)) => failure.with("resume_cursor", log.cursor(to)),
         None => failure,
     }
+}
+
+/// One message, framed.
+fn framed(message: &[u8]) -> Bytes {
+    let mut frames = Vec::with_capacity(frames::PREFIX_BYTES + message.len());
+    frames::push(&mut frames, message);
+    frames.into()
 }
 
 /// One read, with what a failure has to tell.

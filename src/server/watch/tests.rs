@@ -1,7 +1,8 @@
 //! The machine without a network: positions, markers, limits, against a model.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
+use super::common::Common;
 use super::machine::{
     End, Gap, GapReason, Machine, Marker, News, Plan, SKIPPED_PER_HEARTBEAT, Step,
 };
@@ -28,7 +29,7 @@ fn entry(seq: u64, out: &mut Vec<u8>) {
     let stamp = Stamp {
         seq: s(seq),
         mint: &mint,
-        appended_at: Timestamp::EPOCH,
+        appended_at: Timestamp::EPOCH.into(),
         fill_at: true,
         fill_id: Some("id"),
     };
@@ -249,13 +250,16 @@ proptest::proptest! {
         cuts in proptest::collection::vec((1u64..40, proptest::bool::ANY, proptest::bool::ANY), 1..20),
         filtered in proptest::bool::ANY,
         limit in 0u64..60,
-        batch_bytes in proptest::option::of(0usize..4_000),
+        together in 0..3,
+        most in 0usize..4_000,
     ) {
         let filter = if filtered { only_b() } else { Filter::ALL };
         let limit = (limit > 0).then_some(limit);
         let mut machine = Machine::new(Plan { filter, limit, ..plan() });
-        if let Some(batch_bytes) = batch_bytes {
-            machine = machine.in_batches(batch_bytes);
+        match together {
+            1 => machine = machine.in_batches(most),
+            2 => machine = machine.in_frames(most),
+            _ => {}
         }
         let head: u64 = cuts.iter().map(|(len, ..)| len).sum();
         let mut got = Vec::new();
@@ -263,8 +267,11 @@ proptest::proptest! {
         let mut cuts = cuts.into_iter();
         loop {
             match machine.step(|| s(head)) {
-                Step::Event(event) if batch_bytes.is_none() => got.push(seq_of(&event)),
-                Step::Event(entries) => got.extend(seqs_of(&entries)),
+                Step::Event(events) => match together {
+                    0 => got.push(seq_of(&events)),
+                    1 => got.extend(seqs_of(&events)),
+                    _ => got.extend(seqs_of_frames(&events)),
+                },
                 Step::Marker(marker) => {
                     proptest::prop_assert!(marker.passed >= s(got.last().copied().unwrap_or(0)));
                     proptest::prop_assert!(marker.passed.get() >= passed);
@@ -284,6 +291,94 @@ proptest::proptest! {
         let expected: Vec<_> = all.take(limit.map_or(usize::MAX, |n| n as usize)).collect();
         proptest::prop_assert_eq!(got, expected);
     }
+}
+
+proptest::proptest! {
+    /// However watches that share what they send are cut, interleaved, limited and filtered: each
+    /// sends the events it wants in order, once, as they are stored.
+    #[test]
+    fn what_watches_share_is_what_each_of_them_would_send(
+        cuts in proptest::collection::vec((0usize..4, 1u64..30, proptest::bool::ANY), 1..60),
+        limit in 0u64..60,
+        until in 0u64..60,
+        most in 0usize..2_000,
+    ) {
+        const HEAD: u64 = 100;
+        let common = Common::default();
+        let plans = [
+            plan(),
+            Plan { limit: (limit > 0).then_some(limit), markers: false, ..plan() },
+            Plan { until: (until > 0).then_some(s(until)), start: s(4), ..plan() },
+            Plan { filter: only_b(), ..plan() },
+        ];
+        let mut watches = plans.map(|plan| {
+            let wanted = |seq: &u64| plan.filter.is_all() || topic(*seq) == "b";
+            let last = plan.until.map_or(HEAD, Seq::get);
+            let all = (plan.start.get()..=last).filter(wanted);
+            let expected: Vec<_> = all.take(plan.limit.unwrap_or(HEAD) as usize).collect();
+            (Machine::new(plan).in_frames(most), Vec::new(), expected)
+        });
+        // Each cut lets one watch read, and then all go on as far as they can.
+        for (watch, len, is_recent) in cuts.into_iter().chain((0..4).map(|at| (at, HEAD, true))) {
+            let (machine, got, _) = &mut watches[watch];
+            let mut has_read = false;
+            loop {
+                match common.step(machine, || s(HEAD)) {
+                    Step::Event(frames) => {
+                        let sent: Vec<_> = seqs_of_frames(&frames).collect();
+                        proptest::prop_assert!(machine.passed().get() >= sent[sent.len() - 1]);
+                        got.extend(sent);
+                        proptest::prop_assert_eq!(machine.delivered(), got.len() as u64);
+                    }
+                    Step::Marker(_) => {}
+                    Step::Read { end } if !has_read && machine.next() <= s(HEAD) => {
+                        let first = machine.next().get();
+                        let end = (first + len).min(HEAD + 1).min(end.get());
+                        machine.deliver(Delivery { chunk: chunk(first, end, true), is_recent });
+                        has_read = true;
+                    }
+                    Step::Read { .. } | Step::End(_) => break,
+                    Step::Broken(what) => proptest::prop_assert!(false, "{}", what),
+                }
+            }
+        }
+        for (_, got, expected) in watches {
+            proptest::prop_assert_eq!(got, expected);
+        }
+    }
+}
+
+#[test]
+fn a_second_watch_sends_the_very_bytes_of_the_first() {
+    let common = Common::default();
+    let sent = |plan: Plan, is_recent: bool| {
+        let mut machine = Machine::new(Plan { markers: false, ..plan }).in_frames(1 << 20);
+        common.step(&mut machine, || s(9));
+        machine.deliver(Delivery { chunk: chunk(1, 10, true), is_recent });
+        let Step::Event(frames) = common.step(&mut machine, || s(9)) else { panic!("events") };
+        assert_eq!(machine.next(), s(10));
+        frames
+    };
+    let first = sent(plan(), true);
+    assert_eq!(seqs_of_frames(&first).collect::<Vec<_>>(), (1..10).collect::<Vec<_>>());
+    assert_eq!(sent(plan(), true).as_ptr(), first.as_ptr());
+    // What is read from disk is not what others read now, and who has an end may stop before.
+    for alone in [sent(plan(), false), sent(Plan { limit: Some(100), ..plan() }, true)] {
+        assert_eq!(alone, first);
+        assert_ne!(alone.as_ptr(), first.as_ptr());
+    }
+}
+
+fn seqs_of_frames(frames: &Bytes) -> impl Iterator<Item = u64> {
+    let mut rest = frames.clone();
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        assert_eq!(rest.get_u8(), 0);
+        let len = rest.get_u32() as usize;
+        Some(seq_of(&rest.split_to(len)))
+    })
 }
 
 fn seqs_of(entries: &Bytes) -> impl Iterator<Item = u64> + '_ {

@@ -89,7 +89,7 @@ impl<'f, F: Factory> Subject<'f, F> {
             let stamp = Stamp {
                 seq,
                 mint: &mint,
-                appended_at: self.at,
+                appended_at: self.at.into(),
                 fill_at: true,
                 fill_id: (!is_named).then_some("given"),
             };

@@ -153,8 +153,7 @@ impl Slot {
             return Err(StoreError::Invalid("no commit of this slot holds that seq"));
         };
         let span = last.offset + u64::from(last.len) - head.offset;
-        let mut buffer = vec![0u8; span as usize];
-        self.disk.read_at(&self.file, &self.path, &mut buffer, head.offset)?;
+        let buffer = self.disk.read_new(&self.file, &self.path, span as usize, head.offset)?;
         let mut parts = Vec::with_capacity(run.len());
         for frame in &run {
             let at = (frame.offset - head.offset) as usize;
@@ -164,7 +163,11 @@ impl Slot {
         }
         let events = match parts.as_slice() {
             [part] => Bytes::from(buffer).slice(part.clone()),
-            parts => parts.iter().flat_map(|part| &buffer[part.clone()]).copied().collect(),
+            parts => {
+                let mut joined = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+                parts.iter().for_each(|part| joined.extend_from_slice(&buffer[part.clone()]));
+                joined.into()
+            }
         };
         let chunk = Chunk { first: head.first, end: last.end(), events, complete: true };
         chunk.cut(from, end).map_err(|_| self.damage(head, "a commit does not hold its events"))
@@ -183,6 +186,12 @@ impl Slot {
             return Err(self.damage(frame, "a commit does not match its checksum"));
         }
         Ok(events..bytes.len())
+    }
+
+    /// Bytes that have passed their checksum and are not events all the same.
+    pub fn malformed(&self, seq: Seq, what: &str) -> StoreError {
+        let (file, detail) = (self.path.clone(), what.to_owned());
+        StoreError::Damaged(Damage { from: seq, to: seq, file, detail })
     }
 
     fn damage(&self, frame: &FrameRef, what: &str) -> StoreError {

@@ -261,16 +261,11 @@ fn each_event(
     while at < end {
         let chunk = slot.read(at, end)?;
         for event in Events::new(&chunk.events) {
-            let event = event.map_err(|error| malformed(slot, at, &error))?;
-            let facts = Facts::scan(event).map_err(|error| malformed(slot, at, &error))?;
+            let event = event.map_err(|error| slot.malformed(at, error.what()))?;
+            let facts = Facts::scan(event).map_err(|error| slot.malformed(at, error.what()))?;
             visit(&facts, event);
         }
         at = chunk.end;
     }
     Ok(())
-}
-
-fn malformed(slot: &Slot, seq: Seq, error: &dyn std::error::Error) -> StoreError {
-    let (file, detail) = (slot.path().to_owned(), error.to_string());
-    StoreError::Damaged(Damage { from: seq, to: seq, file, detail })
 }

@@ -2,8 +2,13 @@
 
 use super::{LocalEngine, View};
 use crate::record::Seq;
+use crate::storage::journal::Slot;
+use crate::storage::sift::{FOUND_BYTES, SIFTED_BYTES, Sifter};
 use crate::storage::{Chunk, Damage, StoreError};
 use crate::topic::Filter;
+
+/// A chunk of which more than one byte in so many is wanted is passed on as it is.
+const DENSE: usize = 4;
 
 impl LocalEngine {
     pub(super) fn read_chunk(
@@ -40,7 +45,8 @@ impl LocalEngine {
         }
         let at = view.slots.partition_point(|slot| slot.end() <= from);
         match view.slots.get(at).filter(|slot| slot.first() <= from) {
-            Some(slot) => slot.read(from, end.min(slot.end())),
+            Some(slot) if filter.is_all() => slot.read(from, end.min(slot.end())),
+            Some(slot) => sift(slot, from, end.min(slot.end()), filter),
             None => Err(self.hole(from)),
         }
     }
@@ -59,4 +65,39 @@ impl LocalEngine {
             detail: "no segment or slot holds this event".to_owned(),
         })
     }
+}
+
+/// Picks the events that match out of a slot. It has no index of topics: every event is looked at, but
+/// here, rather than by each watch chunk by chunk.
+fn sift(slot: &Slot, from: Seq, end: Seq, filter: &Filter) -> Result<Chunk, StoreError> {
+    let sifter = Sifter::new(filter);
+    let (mut found, mut sifted, mut next) = (Vec::new(), 0, from);
+    while next < end && sifted < SIFTED_BYTES && found.len() < FOUND_BYTES {
+        let before = found.len();
+        let picked = slot.read(next, end).and_then(|chunk| {
+            let picked = sifter.pick(&chunk.events, chunk.first, next..chunk.end, &mut found);
+            match picked {
+                Ok(upto) if upto == chunk.end => Ok(chunk),
+                Ok(_) => Err(slot.malformed(next, "an event is missing")),
+                Err(what) => Err(slot.malformed(next, what)),
+            }
+        });
+        match picked {
+            // Most of it is wanted: nothing is won by copying.
+            Ok(chunk) if next == from && found.len() * DENSE > chunk.events.len() => {
+                return Ok(chunk);
+            }
+            Ok(chunk) => {
+                sifted += chunk.events.len();
+                next = chunk.end;
+            }
+            // The error belongs to the read that begins there.
+            Err(_) if next > from => {
+                found.truncate(before);
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Chunk { first: from, end: next, events: found.into(), complete: false })
 }

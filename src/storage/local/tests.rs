@@ -42,7 +42,13 @@ fn commit(engine: &dyn Engine, count: u32) -> Commit {
         let mut client = Vec::new();
         Event { id: &id, topic: &topic, body: &body, ..Event::default() }
             .write_client_part(&mut client);
-        let stamp = Stamp { seq, mint: &mint, appended_at, fill_at: true, fill_id: None };
+        let stamp = Stamp {
+            seq,
+            mint: &mint,
+            appended_at: appended_at.into(),
+            fill_at: true,
+            fill_id: None,
+        };
         write_entry(&mut events, &client, &stamp);
     }
     Commit {

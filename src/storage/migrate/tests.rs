@@ -102,8 +102,13 @@ fn append(engine: &LocalEngine, seq: u64, topic: &str, body: &str) -> Result<(),
     let (mut client, mut events) = (Vec::new(), Vec::new());
     Event { id: "i", topic, body, ..Event::default() }.write_client_part(&mut client);
     let mint = CursorMint::new(LOG, GENERATION);
-    let stamp =
-        Stamp { seq: Seq::new(seq), mint: &mint, appended_at, fill_at: true, fill_id: None };
+    let stamp = Stamp {
+        seq: Seq::new(seq),
+        mint: &mint,
+        appended_at: appended_at.into(),
+        fill_at: true,
+        fill_id: None,
+    };
     write_entry(&mut events, &client, &stamp);
     let commit = Commit {
         first: Seq::new(seq),

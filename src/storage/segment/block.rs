@@ -17,6 +17,8 @@ pub(super) const MAX_BLOCK_BYTES: usize = 32 << 20;
 pub(super) const FILLERS: u8 = 7;
 
 const VERSION: u8 = 1;
+/// The first bytes of a header: those that are alike in most blocks of a segment.
+const HEADER_PREFIX_BYTES: usize = 6;
 
 /// How blocks are compressed; each keeps the smaller of the two forms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,6 +94,21 @@ impl Row {
         h[44..].copy_from_slice(&crc.to_le_bytes());
         h
     }
+
+    /// What the header of a part begins with.
+    pub(super) fn header_prefix(&self, part: usize) -> [u8; HEADER_PREFIX_BYTES] {
+        let mut prefix = [0; HEADER_PREFIX_BYTES];
+        prefix.copy_from_slice(&self.header(part)[..HEADER_PREFIX_BYTES]);
+        prefix
+    }
+}
+
+/// The first seq of the block and the part that a header, or what looks like one, speaks of.
+pub(super) fn place_of(header: &[u8; HEADER_BYTES]) -> (Seq, usize) {
+    let mut first = [0; 8];
+    first.copy_from_slice(&header[8..16]);
+    let part = u16::from_le_bytes([header[6], header[7]]);
+    (Seq::new(u64::from_le_bytes(first)), usize::from(part))
 }
 
 /// How many values `stored_len` bytes take.
@@ -176,6 +193,27 @@ pub(super) fn decode(row: &Row, stored: &[u8], out: &mut [u8]) -> Result<(), &'s
         return Err("decompressed to another length");
     }
     if crc32c::crc32c(out) != row.crc_raw {
+        return Err("the checksum of its events does not fit");
+    }
+    Ok(())
+}
+
+/// Checks what was stored of a block and undoes its compression into `out`, of its raw length.
+pub(super) fn unpack(row: &Row, stored: &[u8], out: &mut [u8]) -> Result<(), &'static str> {
+    if stored.len() != row.stored_len as usize || crc32c::crc32c(stored) != row.crc_stored {
+        return Err("the checksum of what was stored does not fit");
+    }
+    decode(row, stored, out)
+}
+
+/// Checks a block that is not compressed: its bytes are its events.
+pub(super) fn check_plain(row: &Row, events: &[u8]) -> Result<(), &'static str> {
+    if row.raw_len != row.stored_len || row.raw_len as usize != events.len() || row.dictionary != 0
+    {
+        return Err("stored and raw length differ");
+    }
+    let crc = crc32c::crc32c(events);
+    if crc != row.crc_stored || crc != row.crc_raw {
         return Err("the checksum of its events does not fit");
     }
     Ok(())

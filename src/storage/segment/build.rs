@@ -1,8 +1,10 @@
-//! Building a segment: re-block, compress, bulk-load, compare, describe, sync, rename.
+//! Building a segment: re-block, compress and describe, bulk-load, compare, sync, rename.
 //!
 //! Nothing that lies under a segment's name is ever unfinished: all is done in a `.tmp-` directory.
-//! Memory is bounded by a block, sled's cache and what the footer says, not by the segment.
+//! Memory is bounded by a window of blocks, sled's cache and what the footer says, not by the
+//! segment.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,10 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 
-use super::block::{self, Compression, Encoder, FILLERS, MAX_BLOCK_BYTES, PART_BYTES, Row};
+use super::block::{self, Compression, Encoder, FILLERS, MAX_BLOCK_BYTES, PART_BYTES};
 use super::db::{self, Database, Fault, Layout};
 use super::describe::{Described, Describer, Plan};
-use super::digest::{Hash, hash_file};
+use super::digest::{Hash, hash, hash_file};
 use super::footer::{FileEntry, Footer};
 use super::identity::Identity;
 use super::open::fetch;
@@ -30,10 +32,12 @@ const SLED_SEGMENT_BYTES: usize = 1 << 20;
 const PADDING_VALUES: usize = 17;
 /// A block is one read; nobody needs larger ones.
 const MAX_TARGET_BYTES: usize = 1 << 20;
+/// Blocks are loaded when so much was read of the source.
+const WINDOW_BYTES: usize = 4 << 20;
 /// Events of a segment have 32-bit places in it.
 const MAX_EVENTS: u64 = 1 << 31;
 
-/// The events that a segment is built from. Walked several times.
+/// The events that a segment is built from.
 pub trait Source {
     /// All events, complete and in order: the first chunk begins at the spec's `first`, the last
     /// ends at its `end`, and none is longer than memory allows.
@@ -133,10 +137,8 @@ struct Build<'a> {
 
 impl Build<'_> {
     fn run(&self, tmp: &Path) -> Result<(), StoreError> {
-        let plans = self.plan()?;
-        let described = self.fill(&plans)?;
-        drop(plans);
-        self.compare(&described.rows)?;
+        let described = self.fill()?;
+        self.compare(&described)?;
         // Once more, so that a snapshot of the closed database is there and the next open changes
         // no byte.
         self.open()?.close().map_err(|fault| self.fault(fault))?;
@@ -147,103 +149,64 @@ impl Build<'_> {
         self.seal(tmp, &described)
     }
 
-    /// Where the blocks begin and end.
-    fn plan(&self) -> Result<Vec<Plan>, StoreError> {
-        let target = self.spec.block_bytes.min(MAX_TARGET_BYTES);
-        let mut plans = Vec::new();
-        let mut open = Plan { first: self.spec.first, count: 0, raw_len: 0 };
-        let mut next = self.spec.first;
+    /// Loads the database, a window of blocks at a time: first their keys, so that sled splits its
+    /// leaves while they are empty, then their values. The source is walked once.
+    fn fill(&self) -> Result<Described, StoreError> {
+        let db = self.open()?;
+        let mut loader = Loader::new(self, &db)?;
+        let mut window = Window::new(self.spec);
         for chunk in self.source.chunks() {
-            let chunk = chunk?;
-            if chunk.first != next || !chunk.complete {
-                return Err(self.source_damage(next, chunk.end, "its events are not contiguous"));
+            self.cut(&mut window, chunk?)?;
+            if window.bytes >= WINDOW_BYTES {
+                loader.load(&mut window)?;
             }
-            let mut events = Events::new(&chunk.events);
-            let mut before = events.remaining();
-            while let Some(event) = events.next() {
-                event.map_err(|error| self.source_damage(next, chunk.end, error.what()))?;
-                let len = before - events.remaining();
-                before = events.remaining();
-                if len > MAX_BLOCK_BYTES {
-                    return Err(self.source_damage(next, next.next(), "an event is too large"));
-                }
-                if open.count > 0 && open.raw_len + len > target {
-                    plans.push(std::mem::replace(
-                        &mut open,
-                        Plan { first: next, count: 0, raw_len: 0 },
-                    ));
-                }
-                open.count += 1;
-                open.raw_len += len;
-                next = next.next();
-            }
-            if next != chunk.end {
-                return Err(self.source_damage(chunk.first, chunk.end, "events are missing"));
-            }
-            self.spec.progress.beat();
         }
-        if next != self.spec.end {
-            return Err(self.source_damage(next, self.spec.end, "events are missing"));
+        if window.next != self.spec.end {
+            return Err(self.source_damage(window.next, self.spec.end, "events are missing"));
         }
-        plans.push(open);
-        Ok(plans)
+        window.close();
+        loader.load(&mut window)?;
+        let described = loader.finish()?;
+        db.close().map_err(|fault| self.fault(fault))?;
+        Ok(described)
     }
 
-    /// Loads the database: first all keys, so that sled splits its leaves while they are empty,
-    /// then the values.
-    fn fill(&self, plans: &[Plan]) -> Result<Described, StoreError> {
-        let db = self.open()?;
-        let fault = |fault| self.fault(fault);
-        let padding = || (0..PADDING_VALUES).map(|at| (Seq::MAX, at));
-        let parts = plans.iter().flat_map(|plan| {
-            let parts = plan.raw_len.div_ceil(PART_BYTES).max(1);
-            (0..parts).map(move |part| (plan.first, part))
-        });
-        for (first, part) in parts.chain(padding()) {
-            for filler in 0..=FILLERS {
-                db.insert(&block::key(first, part, filler), &[]).map_err(fault)?;
+    /// Cuts a chunk into blocks.
+    fn cut(&self, window: &mut Window, chunk: Chunk) -> Result<(), StoreError> {
+        let begin = window.next;
+        if chunk.first != begin || !chunk.complete {
+            return Err(self.source_damage(begin, chunk.end, "its events are not contiguous"));
+        }
+        let mut events = Events::new(&chunk.events);
+        let mut before = events.remaining();
+        while let Some(event) = events.next() {
+            event.map_err(|error| self.source_damage(window.next, chunk.end, error.what()))?;
+            let len = before - events.remaining();
+            before = events.remaining();
+            if len > MAX_BLOCK_BYTES {
+                let next = window.next;
+                return Err(self.source_damage(next, next.next(), "an event is too large"));
             }
+            window.add(len);
         }
+        if window.next != chunk.end {
+            return Err(self.source_damage(begin, chunk.end, "events are missing"));
+        }
+        window.bytes += chunk.events.len();
+        window.chunks.push_back(chunk.events);
         self.spec.progress.beat();
-        let io = StoreError::io("compress", &self.db_dir);
-        let mut encoder = Encoder::new(self.spec.compression).map_err(io)?;
-        let mut describer = Describer::new(self.spec.first, &self.spec.fingerprint_key);
-        let mut stream = Stream::new(self.source);
-        let mut value = Vec::with_capacity(block::VALUE_BYTES);
-        for plan in plans {
-            let raw = stream.take(plan.raw_len)?;
-            let (codec, stored) = encoder.encode(&raw);
-            let row = describer
-                .block(plan, &raw, codec, stored)
-                .map_err(|what| self.source_damage(plan.first, describer.next().next(), what))?;
-            for (part, bytes) in stored.chunks(PART_BYTES).enumerate() {
-                value.clear();
-                value.extend_from_slice(&row.header(part));
-                value.extend_from_slice(bytes);
-                db.insert(&block::key(plan.first, part, 0), &value).map_err(fault)?;
-            }
-            self.spec.progress.beat();
-        }
-        for (at, (first, part)) in padding().enumerate() {
-            db.insert(&block::key(first, part, 0), &[at as u8 | 0x80; PART_BYTES])
-                .map_err(fault)?;
-        }
-        db.flush().map_err(fault)?;
-        self.spec.progress.beat();
-        db.close().map_err(fault)?;
-        Ok(describer.finish())
+        Ok(())
     }
 
-    /// Reads everything back and compares it with the source: sled is not believed.
-    fn compare(&self, rows: &[Row]) -> Result<(), StoreError> {
+    /// Reads everything back and compares it with what was read of the source: sled is not
+    /// believed.
+    fn compare(&self, described: &Described) -> Result<(), StoreError> {
         let db = self.open()?;
-        let mut stream = Stream::new(self.source);
         let mut raw = Vec::new();
-        for row in rows {
-            raw.clear();
+        for (row, expected) in described.rows.iter().zip(&described.hashes) {
             raw.resize(row.raw_len as usize, 0);
             fetch(&db, row, &mut raw).map_err(|fault| self.fault(fault))?;
-            if stream.take(raw.len())? != raw {
+            if hash(&raw) != *expected {
                 return Err(self.fault(Fault::Corrupt("sled gave back other bytes".into())));
             }
             self.spec.progress.beat();
@@ -341,39 +304,149 @@ impl Build<'_> {
     }
 }
 
-/// The source as one run of bytes.
-struct Stream<'a> {
-    chunks: Box<dyn Iterator<Item = Result<Chunk, StoreError>> + 'a>,
-    rest: Bytes,
+/// Blocks on their way into the database: where they are cut, and their bytes.
+struct Window {
+    target: usize,
+    /// The seq after what was cut so far.
+    next: Seq,
+    /// Cut, not loaded.
+    plans: Vec<Plan>,
+    /// The block that still grows.
+    open: Plan,
+    /// What `plans` and `open` are cut from.
+    chunks: VecDeque<Bytes>,
+    /// Of `chunks`.
+    bytes: usize,
 }
 
-impl<'a> Stream<'a> {
-    fn new(source: &'a dyn Source) -> Self {
-        Stream { chunks: source.chunks(), rest: Bytes::new() }
+impl Window {
+    fn new(spec: &BuildSpec) -> Self {
+        Window {
+            target: spec.block_bytes.min(MAX_TARGET_BYTES),
+            next: spec.first,
+            plans: Vec::new(),
+            open: Plan { first: spec.first, count: 0, raw_len: 0 },
+            chunks: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    /// The next event has `len` bytes.
+    fn add(&mut self, len: usize) {
+        if self.open.count > 0 && self.open.raw_len + len > self.target {
+            self.close();
+        }
+        self.open.count += 1;
+        self.open.raw_len += len;
+        self.next = self.next.next();
+    }
+
+    /// The block that grows is at its end.
+    fn close(&mut self) {
+        let next = Plan { first: self.next, count: 0, raw_len: 0 };
+        self.plans.push(std::mem::replace(&mut self.open, next));
     }
 
     /// The next `len` bytes; a slice of the chunk where they lie in one.
-    fn take(&mut self, len: usize) -> Result<Bytes, StoreError> {
-        self.refill()?;
-        if len <= self.rest.len() {
-            return Ok(self.rest.split_to(len));
+    fn take(&mut self, len: usize) -> Bytes {
+        self.bytes = self.bytes.saturating_sub(len);
+        let mut joined = BytesMut::new();
+        while let Some(front) = self.chunks.front_mut() {
+            let wanted = len - joined.len();
+            if wanted < front.len() {
+                let part = front.split_to(wanted);
+                if joined.is_empty() {
+                    return part;
+                }
+                joined.extend_from_slice(&part);
+                break;
+            }
+            let part = self.chunks.pop_front().unwrap_or_default();
+            if joined.is_empty() {
+                if part.len() == len {
+                    return part;
+                }
+                joined.reserve(len);
+            }
+            joined.extend_from_slice(&part);
         }
-        let mut joined = BytesMut::with_capacity(len);
-        while joined.len() < len {
-            self.refill()?;
-            let n = self.rest.len().min(len - joined.len());
-            joined.extend_from_slice(&self.rest.split_to(n));
-        }
-        Ok(joined.freeze())
+        joined.freeze()
+    }
+}
+
+/// Puts blocks into the database.
+struct Loader<'a> {
+    build: &'a Build<'a>,
+    db: &'a Database,
+    encoder: Encoder,
+    describer: Describer<'a>,
+    value: Vec<u8>,
+}
+
+impl<'a> Loader<'a> {
+    fn new(build: &'a Build<'a>, db: &'a Database) -> Result<Self, StoreError> {
+        let spec = build.spec;
+        let io = StoreError::io("compress", &build.db_dir);
+        Ok(Loader {
+            build,
+            db,
+            encoder: Encoder::new(spec.compression).map_err(io)?,
+            describer: Describer::new(spec.first, &spec.fingerprint_key),
+            value: Vec::with_capacity(block::VALUE_BYTES),
+        })
     }
 
-    fn refill(&mut self) -> Result<(), StoreError> {
-        while self.rest.is_empty() {
-            match self.chunks.next() {
-                Some(chunk) => self.rest = chunk?.events,
-                None => return Err(StoreError::Invalid("the source changed while it was read")),
+    fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.db.insert(key, value).map_err(|fault| self.build.fault(fault))
+    }
+
+    /// The keys of parts, without values.
+    fn insert_keys(&self, first: Seq, parts: usize) -> Result<(), StoreError> {
+        for part in 0..parts {
+            for filler in 0..=FILLERS {
+                self.insert(&block::key(first, part, filler), &[])?;
             }
         }
         Ok(())
+    }
+
+    /// The blocks that were cut.
+    fn load(&mut self, window: &mut Window) -> Result<(), StoreError> {
+        let plans = std::mem::take(&mut window.plans);
+        for plan in &plans {
+            self.insert_keys(plan.first, plan.raw_len.div_ceil(PART_BYTES).max(1))?;
+        }
+        self.build.spec.progress.beat();
+        for plan in &plans {
+            self.block(plan, &window.take(plan.raw_len))?;
+            self.build.spec.progress.beat();
+        }
+        Ok(())
+    }
+
+    fn block(&mut self, plan: &Plan, raw: &[u8]) -> Result<(), StoreError> {
+        let (codec, stored) = self.encoder.encode(raw);
+        let row = self.describer.block(plan, raw, codec, stored).map_err(|what| {
+            self.build.source_damage(plan.first, self.describer.next().next(), what)
+        })?;
+        for (part, bytes) in stored.chunks(PART_BYTES).enumerate() {
+            self.value.clear();
+            self.value.extend_from_slice(&row.header(part));
+            self.value.extend_from_slice(bytes);
+            let key = block::key(plan.first, part, 0);
+            self.db.insert(&key, &self.value).map_err(|fault| self.build.fault(fault))?;
+        }
+        Ok(())
+    }
+
+    /// What keeps the last block away from the end, and all of it written.
+    fn finish(self) -> Result<Described, StoreError> {
+        self.insert_keys(Seq::MAX, PADDING_VALUES)?;
+        for part in 0..PADDING_VALUES {
+            self.insert(&block::key(Seq::MAX, part, 0), &[part as u8 | 0x80; PART_BYTES])?;
+        }
+        self.db.flush().map_err(|fault| self.build.fault(fault))?;
+        self.build.spec.progress.beat();
+        Ok(self.describer.finish())
     }
 }

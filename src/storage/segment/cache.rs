@@ -1,34 +1,56 @@
-//! Open databases, shared by all readers.
+//! Readers of sealed segments, and the databases that they share.
 //!
 //! Owns which databases are open: each at most once, opened once for all who wait, bounded by
 //! count and by the bytes that sled holds, the longest unused dropped first. A database in use
 //! is never dropped, so the bounds can be passed by what the callers' threads hold at one time.
+//!
+//! Owns also how a segment is read whose database is not open. Who reads it from end to end opens
+//! it. Who wants a few blocks of it reads them directly from its file, and so does whoever would
+//! have to close what others are reading: else readers of many segments would open them for each
+//! other's every chunk. A direct read that meets anything unexpected is done again on the open database.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::open::Open;
+use super::blocks::Blocks;
+use super::direct::{Direct, Located};
+use super::index::Index;
+use super::open::{Open, locate};
 use super::{Lease, Segment, dir};
 use crate::record::Seq;
 use crate::storage::{Chunk, Damage, StoreError};
 use crate::topic::Filter;
+
+/// A database that took part in none of so many reads is not in the way of another.
+const STALE_READS: u64 = 16;
+
+/// Few blocks are wanted if at most one in so many is.
+const FEW: u64 = 8;
 
 /// Bounds on open databases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheOptions {
     /// Most databases open at one time.
     pub max_open: usize,
-    /// Most bytes held by open databases: what they have read, and 2 MiB each.
+    /// Most bytes held by open databases: twice what they have read, and 6 MiB each.
     pub max_bytes: u64,
     /// sled's page cache, each.
     pub sled_cache_bytes: u64,
+    /// Most bytes of tables by which blocks are read directly, about 80 KB for a segment of 64 MiB.
+    /// With 0 every read opens the database.
+    pub max_table_bytes: u64,
 }
 
 impl Default for CacheOptions {
     fn default() -> Self {
-        CacheOptions { max_open: 64, max_bytes: 128 << 20, sled_cache_bytes: 8 << 20 }
+        CacheOptions {
+            max_open: 64,
+            max_bytes: 128 << 20,
+            sled_cache_bytes: 8 << 20,
+            max_table_bytes: 16 << 20,
+        }
     }
 }
 
@@ -41,6 +63,8 @@ pub struct CacheStatus {
     pub bytes: u64,
     /// Databases opened since the start.
     pub opens: u64,
+    /// Reads that were answered directly since the start.
+    pub direct_reads: u64,
 }
 
 /// Open databases.
@@ -48,16 +72,29 @@ pub struct CacheStatus {
 pub struct Cache {
     options: CacheOptions,
     slots: Mutex<HashMap<PathBuf, Arc<Slot>>>,
+    /// Those of `slots` whose database may be open: a read must not look at all segments.
+    open_slots: Mutex<Vec<Arc<Slot>>>,
+    /// Those of `slots` that can be read directly, and the bytes of their tables.
+    located: Mutex<Vec<(Arc<Slot>, u64)>>,
     damages: Mutex<HashMap<PathBuf, Damage>>,
     clock: AtomicU64,
     opens: AtomicU64,
+    direct_reads: AtomicU64,
 }
 
-/// The place of one database. Its lock is held while it is opened.
+/// The place of one database. The lock of `state` is held while it is opened, that of `tables`
+/// while its files are compared with the footer for a direct read. `tables` comes second.
 #[derive(Default)]
 struct Slot {
     state: Mutex<State>,
+    tables: Mutex<Tables>,
     used_at: AtomicU64,
+    /// Where the last read ended: who begins there reads on.
+    read_to: AtomicU64,
+    /// Where the segment ends.
+    end: u64,
+    /// Bytes that the database would hold, read whole.
+    full_bytes: u64,
 }
 
 #[derive(Default)]
@@ -67,6 +104,30 @@ enum State {
     Open(Arc<Open>),
     /// Found damaged; nothing that would make it better happens while the program runs.
     Damaged(Damage),
+}
+
+/// What direct reads need to know.
+#[derive(Default)]
+enum Tables {
+    /// Nothing yet, or not any more.
+    #[default]
+    Unknown,
+    Located(Arc<Located>),
+    /// Not to be read directly: a file was altered, or its blocks were not found in it.
+    Refused,
+}
+
+impl Slot {
+    fn is_open(&self) -> bool {
+        // While it is being opened it is not.
+        self.state.try_lock().is_ok_and(|state| !matches!(*state, State::Closed))
+    }
+
+    /// Whether somebody has read from it lately, and not to its end.
+    fn is_in_use(&self, now: u64) -> bool {
+        let age = now.saturating_sub(self.used_at.load(Ordering::Relaxed));
+        age <= STALE_READS && self.read_to.load(Ordering::Relaxed) != self.end
+    }
 }
 
 impl Cache {
@@ -96,14 +157,23 @@ impl Cache {
             let events = bytes::Bytes::new();
             return Ok(Chunk { first: from, end, events, complete: false });
         }
-        self.with(lease, |open| open.read(from, end, filter))
+        let slot = self.slot(lease);
+        let is_begun = from == lease.first() || from.get() == slot.read_to.load(Ordering::Relaxed);
+        let reads_on = is_begun && end > from.next();
+        let chunk =
+            self.with(lease, reads_on.then_some(filter), |blocks| blocks.read(from, end, filter))?;
+        slot.read_to.store(chunk.end.get(), Ordering::Relaxed);
+        Ok(chunk)
     }
 
     /// Figures.
     pub fn status(&self) -> CacheStatus {
-        let mut status =
-            CacheStatus { opens: self.opens.load(Ordering::Relaxed), ..CacheStatus::default() };
-        let slots: Vec<_> = lock(&self.slots).values().cloned().collect();
+        let mut status = CacheStatus {
+            opens: self.opens.load(Ordering::Relaxed),
+            direct_reads: self.direct_reads.load(Ordering::Relaxed),
+            ..CacheStatus::default()
+        };
+        let slots = lock(&self.open_slots).clone();
         for slot in slots {
             // Not waiting for one that is being opened.
             if let Ok(state) = slot.state.try_lock()
@@ -134,9 +204,28 @@ impl Cache {
             return Ok(None);
         }
         let slot = lock(&self.slots).remove(segment.dir());
-        drop(slot);
+        if let Some(slot) = slot {
+            lock(&self.open_slots).retain(|other| !Arc::ptr_eq(other, &slot));
+            lock(&self.located).retain(|(other, _)| !Arc::ptr_eq(other, &slot));
+        }
         lock(&self.damages).remove(segment.dir());
         dir::trash(segment.dir(), &segment.disk).map(Some)
+    }
+
+    #[cfg(test)]
+    pub(super) fn tables_kept(&self) -> usize {
+        lock(&self.located).len()
+    }
+
+    /// Compares a segment with its footer before anybody reads it, while its bytes are still in memory.
+    /// What is wrong is told to whoever reads it.
+    pub fn prepare(&self, lease: &Lease) {
+        if self.options.max_table_bytes > 0 {
+            let slot = self.slot(lease);
+            let now = self.clock.load(Ordering::Relaxed);
+            slot.used_at.store(now, Ordering::Relaxed);
+            self.tables(&slot, lease);
+        }
     }
 
     /// Closes every database that is not in use.
@@ -144,22 +233,111 @@ impl Cache {
         self.shrink(CacheOptions { max_open: 0, max_bytes: 0, ..self.options });
     }
 
-    /// Runs `read` on the segment's open database.
+    /// Runs `read` on the segment's blocks, perhaps twice. `whole` is what is wanted of them by one who
+    /// reads on until the end.
     pub(super) fn with<T>(
         &self,
         lease: &Lease,
-        read: impl FnOnce(&Open) -> Result<T, StoreError>,
+        whole: Option<&Filter>,
+        read: impl Fn(&dyn Blocks) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let open = self.open(lease)?;
-        let result = read(&open);
+        let slot = self.slot(lease);
+        let now = self.clock.fetch_add(1, Ordering::Relaxed) + 1;
+        slot.used_at.store(now, Ordering::Relaxed);
+        if let Some(located) = self.to_read_directly(&slot, lease, whole)
+            && let Ok(result) = Direct::open(located).and_then(|direct| read(&direct))
+        {
+            self.direct_reads.fetch_add(1, Ordering::Relaxed);
+            return Ok(result);
+        }
+        let open = self.open(&slot, lease)?;
+        let result = read(&*open);
         drop(open);
         self.shrink(self.options);
         result
     }
 
-    fn open(&self, lease: &Lease) -> Result<Arc<Open>, StoreError> {
-        let slot = self.slot(lease.dir());
-        slot.used_at.store(self.clock.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+    /// What a direct read needs, if the segment is to be read directly.
+    fn to_read_directly(
+        &self,
+        slot: &Arc<Slot>,
+        lease: &Lease,
+        whole: Option<&Filter>,
+    ) -> Option<Arc<Located>> {
+        if self.options.max_table_bytes == 0 || slot.is_open() {
+            return None;
+        }
+        // As far as the footer in memory tells; a topic's events may lie in fewer blocks.
+        let is_few = |filter: &Filter| {
+            let events: u64 = lease.matching(filter).map(|(_, stats)| stats.events).sum();
+            events * FEW <= u64::from(lease.identity.blocks)
+        };
+        if whole.is_some_and(|filter| filter.is_all() || !is_few(filter)) && self.has_room(slot) {
+            return None;
+        }
+        self.tables(slot, lease)
+    }
+
+    /// Whether the database could stay open until all of it is read, beside those that are in use.
+    fn has_room(&self, slot: &Arc<Slot>) -> bool {
+        let now = self.clock.load(Ordering::Relaxed);
+        let slots = lock(&self.open_slots).clone();
+        let (mut open, mut bytes) = (0, 0);
+        for other in slots.iter().filter(|other| !Arc::ptr_eq(other, slot) && other.is_in_use(now))
+        {
+            open += 1;
+            bytes += other.full_bytes;
+        }
+        let fits =
+            open < self.options.max_open && bytes + slot.full_bytes <= self.options.max_bytes;
+        open == 0 || fits
+    }
+
+    /// Compares the segment with its footer unless that was done, and finds its blocks.
+    fn tables(&self, slot: &Arc<Slot>, lease: &Lease) -> Option<Arc<Located>> {
+        let mut tables = lock(&slot.tables);
+        match &*tables {
+            Tables::Located(located) => return Some(Arc::clone(located)),
+            Tables::Refused => return None,
+            Tables::Unknown => {}
+        }
+        let index = Index::load(Arc::clone(lease.segment())).map(Arc::new);
+        match index.and_then(|index| locate(&index)) {
+            Ok(Some(located)) => {
+                let located = Arc::new(located);
+                *tables = Tables::Located(Arc::clone(&located));
+                drop(tables);
+                self.keep_tables(slot, located.bytes());
+                Some(located)
+            }
+            // Opening it tells what is wrong.
+            Ok(None) | Err(StoreError::Damaged(_)) => {
+                *tables = Tables::Refused;
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Counts the tables of a slot; forgets those of the longest unused if they are too many.
+    fn keep_tables(&self, slot: &Arc<Slot>, bytes: u64) {
+        let mut located = lock(&self.located);
+        located.push((Arc::clone(slot), bytes));
+        let mut total: u64 = located.iter().map(|(_, bytes)| bytes).sum();
+        while total > self.options.max_table_bytes {
+            let others = (0..located.len()).filter(|&at| !Arc::ptr_eq(&located[at].0, slot));
+            let used_at = |at: &usize| located[*at].0.used_at.load(Ordering::Relaxed);
+            let Some(oldest) = others.min_by_key(used_at) else { break };
+            {
+                // Whoever holds the lock is about to read directly: it is in use after all.
+                let Ok(mut tables) = located[oldest].0.tables.try_lock() else { break };
+                *tables = Tables::Unknown;
+            }
+            total -= located.swap_remove(oldest).1;
+        }
+    }
+
+    fn open(&self, slot: &Arc<Slot>, lease: &Lease) -> Result<Arc<Open>, StoreError> {
         let mut state = lock(&slot.state);
         match &*state {
             State::Open(open) => return Ok(Arc::clone(open)),
@@ -168,13 +346,21 @@ impl Cache {
         }
         self.make_room();
         self.opens.fetch_add(1, Ordering::Relaxed);
-        match Open::in_place(Arc::clone(lease.segment()), self.options.sled_cache_bytes) {
-            Ok(open) => {
+        let is_located = !matches!(*lock(&slot.tables), Tables::Unknown);
+        let wants_places = self.options.max_table_bytes > 0 && !is_located;
+        let segment = Arc::clone(lease.segment());
+        match Open::in_place(segment, self.options.sled_cache_bytes, wants_places) {
+            Ok((open, located)) => {
                 if let Some(damage) = &open.altered {
                     lock(&self.damages).insert(lease.dir().to_owned(), damage.clone());
+                    *lock(&slot.tables) = Tables::Refused;
+                    lock(&self.located).retain(|(other, _)| !Arc::ptr_eq(other, slot));
                 }
+                self.learn(slot, located);
                 let open = Arc::new(open);
                 *state = State::Open(Arc::clone(&open));
+                drop(state);
+                lock(&self.open_slots).push(Arc::clone(slot));
                 Ok(open)
             }
             Err(StoreError::Damaged(damage)) => {
@@ -186,12 +372,29 @@ impl Cache {
         }
     }
 
-    fn slot(&self, dir: &Path) -> Arc<Slot> {
-        let mut slots = lock(&self.slots);
-        match slots.get(dir) {
-            Some(slot) => Arc::clone(slot),
-            None => Arc::clone(slots.entry(dir.to_owned()).or_default()),
+    /// Keeps what opening a database has told of where its blocks lie.
+    fn learn(&self, slot: &Arc<Slot>, located: Option<Located>) {
+        let Some(located) = located else { return };
+        let bytes = located.bytes();
+        {
+            let mut tables = lock(&slot.tables);
+            if !matches!(*tables, Tables::Unknown) {
+                return;
+            }
+            *tables = Tables::Located(Arc::new(located));
         }
+        self.keep_tables(slot, bytes);
+    }
+
+    fn slot(&self, lease: &Lease) -> Arc<Slot> {
+        let mut slots = lock(&self.slots);
+        if let Some(slot) = slots.get(lease.dir()) {
+            return Arc::clone(slot);
+        }
+        let full_bytes = Open::full_bytes(lease.segment());
+        let slot = Arc::new(Slot { end: lease.end().get(), full_bytes, ..Slot::default() });
+        slots.insert(lease.dir().to_owned(), Arc::clone(&slot));
+        slot
     }
 
     fn make_room(&self) {
@@ -201,7 +404,7 @@ impl Cache {
 
     /// Drops the longest unused until the bounds hold, as far as they are idle.
     fn shrink(&self, bounds: CacheOptions) {
-        let slots: Vec<_> = lock(&self.slots).values().cloned().collect();
+        let slots = lock(&self.open_slots).clone();
         let (mut open, mut bytes) = (0, 0);
         let mut idle = Vec::new();
         for slot in slots {
@@ -227,6 +430,7 @@ impl Cache {
             if matches!(&*state, State::Open(database) if Arc::strong_count(database) == 1) {
                 // Closed under the slot's lock: whoever wants it next waits, then opens it again.
                 *state = State::Closed;
+                lock(&self.open_slots).retain(|other| !Arc::ptr_eq(other, &slot));
                 open -= 1;
                 bytes -= held;
             }

@@ -4,7 +4,7 @@
 //! without a hole, by the events' own seqs and append times.
 
 use super::block::{self, Row};
-use super::digest::{Chain, Hash};
+use super::digest::{Chain, Hash, hash};
 use super::footer::TopicEntry;
 use crate::record::{Events, Facts, Fingerprint, FingerprintKey, Seq, Timestamp};
 use crate::storage::TopicStats;
@@ -22,6 +22,8 @@ pub(super) struct Described {
     pub(super) topics: Vec<TopicEntry>,
     pub(super) fingerprints: Vec<(Seq, Fingerprint)>,
     pub(super) chain_end: Hash,
+    /// Of the raw bytes of each block, to tell whether sled gives them back.
+    pub(super) hashes: Vec<Hash>,
 }
 
 /// Looks at every event once.
@@ -30,6 +32,7 @@ pub(super) struct Describer<'a> {
     next: Seq,
     last_at: Timestamp,
     rows: Vec<Row>,
+    hashes: Vec<Hash>,
     chain: Chain,
     places: hashbrown::HashMap<Box<[u8]>, usize>,
     topics: Vec<TopicEntry>,
@@ -44,6 +47,7 @@ impl<'a> Describer<'a> {
             next: first,
             last_at: Timestamp { seconds: i64::MIN, nanos: 0 },
             rows: Vec::new(),
+            hashes: Vec::new(),
             chain: Chain::new(Hash::default()),
             places: hashbrown::HashMap::new(),
             topics: Vec::new(),
@@ -88,6 +92,7 @@ impl<'a> Describer<'a> {
             return Err("the source changed while it was read");
         }
         self.rows.push(row);
+        self.hashes.push(hash(raw));
         Ok(row)
     }
 
@@ -146,6 +151,7 @@ impl<'a> Describer<'a> {
             topics: self.topics,
             fingerprints: self.fingerprints,
             chain_end: self.chain.end(),
+            hashes: self.hashes,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Directories of segments: names, syncing, moving away, and what is there at start.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -137,20 +138,21 @@ pub fn scan(parent: &Path, disk: &Disk) -> Result<Scan, StoreError> {
     found.sort_by_key(|s| {
         (std::cmp::Reverse((s.revision(), s.first().distance_to(s.end()))), s.first())
     });
+    let mut kept: BTreeMap<Seq, Arc<Segment>> = BTreeMap::new();
     for segment in found {
-        let mut overlaps = scan
-            .segments
-            .iter()
-            .filter(|kept| kept.first() < segment.end() && segment.first() < kept.end());
-        match overlaps.next() {
-            None => scan.segments.push(segment),
-            Some(kept) if kept.first() <= segment.first() && segment.end() <= kept.end() => {
+        // Those kept do not overlap each other: if one covers it, no other overlaps it.
+        let before_its_end = kept.range(..segment.end()).next_back().map(|(_, other)| other);
+        match before_its_end.filter(|other| other.end() > segment.first()) {
+            None => {
+                kept.insert(segment.first(), segment);
+            }
+            Some(other) if other.first() <= segment.first() && segment.end() <= other.end() => {
                 scan.superseded.push(segment);
             }
             Some(_) => scan.overlapping.push(segment),
         }
     }
-    scan.segments.sort_by_key(|segment| segment.first());
+    scan.segments = kept.into_values().collect();
     scan.holes = scan
         .segments
         .windows(2)

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::open::Open;
 use super::{Cache, Lease};
-use crate::record::{Events, Facts, Seq, Timestamp};
+use crate::record::{Seq, Timestamp};
 use crate::storage::{StoreError, TopicStats};
 
 impl Cache {
@@ -20,14 +19,15 @@ impl Cache {
         if time > lease.last_at() {
             return Ok(lease.end());
         }
-        self.with(lease, |open| {
-            let at = open.rows.partition_point(|row| row.last_at < time);
-            let Some(row) = open.rows.get(at) else { return Ok(lease.end()) };
+        self.with(lease, None, |blocks| {
+            let rows = &blocks.index().rows;
+            let at = rows.partition_point(|row| row.last_at < time);
+            let Some(row) = rows.get(at) else { return Ok(lease.end()) };
             if time <= row.first_at {
                 return Ok(row.first);
             }
             let mut found = row.end();
-            open.visit(at, |facts| {
+            blocks.visit(at, &mut |facts| {
                 if facts.appended_at >= time {
                     found = facts.seq;
                 }
@@ -51,16 +51,16 @@ impl Cache {
         if seq.next() == lease.end() {
             return Ok(lease.last_at());
         }
-        self.with(lease, |open| {
-            let at = open.block_of(seq);
+        self.with(lease, None, |blocks| {
+            let at = blocks.index().block_of(seq);
             let mut found = None;
-            open.visit(at, |facts| {
+            blocks.visit(at, &mut |facts| {
                 if facts.seq == seq {
                     found = Some(facts.appended_at);
                 }
                 facts.seq < seq
             })?;
-            found.ok_or_else(|| open.damage(at, "an event is missing"))
+            found.ok_or_else(|| blocks.index().damage(at, "an event is missing"))
         })
     }
 
@@ -74,25 +74,26 @@ impl Cache {
         lease: &Lease,
         from: Seq,
     ) -> Result<BTreeMap<Arc<str>, TopicStats>, StoreError> {
-        let mut topics: BTreeMap<_, _> = lease.topics().iter().cloned().collect();
+        let topics = || -> BTreeMap<_, _> { lease.topics().iter().cloned().collect() };
         if from <= lease.first() {
-            return Ok(topics);
+            return Ok(topics());
         }
         if from >= lease.end() {
             return Ok(BTreeMap::new());
         }
-        self.with(lease, |open| {
-            let at = open.block_of(from);
-            let before_is_less = at * 2 < open.rows.len();
-            let blocks = if before_is_less { 0..at + 1 } else { at..open.rows.len() };
+        self.with(lease, None, |blocks| {
+            let (index, mut topics) = (blocks.index(), topics());
+            let at = index.block_of(from);
+            let before_is_less = at * 2 < index.rows.len();
+            let range = if before_is_less { 0..at + 1 } else { at..index.rows.len() };
             if !before_is_less {
                 for stats in topics.values_mut() {
                     stats.events = 0;
                 }
             }
-            for block in blocks {
+            for block in range {
                 let mut unknown = false;
-                open.visit(block, |facts| {
+                blocks.visit(block, &mut |facts| {
                     if (facts.seq < from) == before_is_less {
                         let topic = std::str::from_utf8(facts.topic).ok();
                         match topic.and_then(|topic| topics.get_mut(topic)) {
@@ -107,38 +108,11 @@ impl Cache {
                     true
                 })?;
                 if unknown {
-                    return Err(open.damage(block, "its topics are not those of the footer"));
+                    return Err(index.damage(block, "its topics are not those of the footer"));
                 }
             }
             topics.retain(|_, stats| stats.events > 0);
-            Ok(std::mem::take(&mut topics))
+            Ok(topics)
         })
-    }
-}
-
-impl Open {
-    /// Shows the events of a block until `visit` answers false.
-    pub(super) fn visit(
-        &self,
-        at: usize,
-        mut visit: impl FnMut(&Facts<'_>) -> bool,
-    ) -> Result<(), StoreError> {
-        let events = self.block(at)?;
-        let mut seq = self.rows[at].first;
-        for event in Events::new(&events) {
-            let facts = event.and_then(Facts::scan);
-            let facts = facts.map_err(|error| self.damage(at, error.what()))?;
-            if facts.seq != seq {
-                return Err(self.damage(at, "an event has another seq"));
-            }
-            seq = seq.next();
-            if !visit(&facts) {
-                return Ok(());
-            }
-        }
-        if seq != self.rows[at].end() {
-            return Err(self.damage(at, "an event is missing"));
-        }
-        Ok(())
     }
 }

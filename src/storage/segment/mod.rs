@@ -15,6 +15,7 @@
 //! moved away only when nobody holds a [`Lease`] on it.
 
 mod block;
+mod blocks;
 mod build;
 mod cache;
 mod copy;
@@ -22,8 +23,10 @@ mod db;
 mod describe;
 mod digest;
 mod dir;
+mod direct;
 mod footer;
 mod identity;
+mod index;
 mod lookup;
 mod open;
 mod verify;
@@ -248,7 +251,22 @@ impl Segment {
 
     /// Whether any event of it matches.
     pub fn may_match(&self, filter: &Filter) -> bool {
-        filter.is_all() || self.topics.iter().any(|(topic, _)| filter.matches(topic))
+        filter.is_all() || self.matching(filter).next().is_some()
+    }
+
+    /// The topics that match, by their place among all.
+    fn matching<'a>(
+        &'a self,
+        filter: &'a Filter,
+    ) -> impl Iterator<Item = (usize, &'a TopicStats)> + 'a {
+        // They are in the order of their names: of many only those with the right beginning are looked at.
+        let beginning = filter.beginning();
+        let start = self.topics.partition_point(|(topic, _)| &**topic < beginning);
+        let topics = self.topics.iter().enumerate().skip(start);
+        topics
+            .take_while(move |(_, (topic, _))| topic.starts_with(beginning))
+            .filter(move |(_, (topic, _))| filter.matches(topic))
+            .map(|(at, (_, stats))| (at, stats))
     }
 
     /// Bytes of its events, not compressed.

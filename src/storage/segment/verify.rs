@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::block::Row;
+use super::blocks::Blocks;
 use super::build::Progress;
 use super::digest::{Chain, Hash};
 use super::open::Open;
@@ -75,7 +76,7 @@ pub fn verify(
         Err(other) => return Err(other),
     };
     let mut check = Check::new(&reader, key);
-    for (at, row) in reader.open.rows.iter().enumerate() {
+    for (at, row) in reader.open.index().rows.iter().enumerate() {
         progress.beat();
         match reader.open.block(at) {
             Ok(events) => {

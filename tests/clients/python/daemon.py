@@ -43,6 +43,12 @@ class Daemon:
             raise RuntimeError(f"not ready: {line!r}")
         self.address = line.removeprefix("ready on ").split(",")[0]
 
+    def stop(self):
+        """Asks it to stop, and waits until it has."""
+        self.process.terminate()
+        self.process.wait()
+        self.process.stdout.close()
+
     def kill(self):
         self.process.kill()
         self.process.wait()

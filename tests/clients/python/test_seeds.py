@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
 
 import daemon
@@ -287,6 +288,19 @@ class Examples(unittest.TestCase):
         text = "".join(f"{line}\n" for line in lines)
         return process.communicate(text, timeout=PATIENCE_S)[0]
 
+    def other_than(self, known, path):
+        """What the file holds when it holds something else."""
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            try:
+                with open(path, encoding="ascii") as file:
+                    if (found := file.read()) not in ("", known):
+                        return found
+            except FileNotFoundError:
+                pass
+            time.sleep(0.02)
+        raise AssertionError(f"{path} stays at {known!r}")
+
     def test_upload_can_be_run_again(self):
         lines = ["one", "two", "two"]
         self.assertEqual(self.upload(lines), "3 received, 3 stored, 0 duplicates\n")
@@ -316,6 +330,31 @@ class Examples(unittest.TestCase):
             # Else it writes to the folder while that goes.
             again.kill()
             again.wait()
+
+    def test_watch_keeps_up_where_nothing_matches_and_waits_as_it_is_asked_to(self):
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            state = f"{folder}/cursor"
+            watch = self.start("watch.py", "sensors.>", "--state", state, stderr=subprocess.PIPE)
+            self.addCleanup(watch.stderr.close)
+            begun = self.other_than("", state)
+            # Enough of others' events for a heartbeat that says how far it has looked.
+            with grpc.insecure_channel(self.daemon.address) as channel:
+                events = (feed_pb2.Event(topic="others", body="x") for _ in range(10_001))
+                feed_pb2_grpc.FeedServiceStub(channel).UploadEvents(events, timeout=PATIENCE_S)
+            self.other_than(begun, state)
+            # A server that stops says for how long it wants to be left alone.
+            self.daemon.stop()
+            lines = [watch.stderr.readline() for _ in range(2)]
+            self.assertRegex(lines[0], "STOPPING$")
+            asked = float(lines[1].removeprefix("again in ").removesuffix(" s\n"))
+            # `server.retry_delay` of this daemon, and at most 0.1 s of its own.
+            self.assertGreaterEqual(asked, 1)
+            self.assertLess(asked, 1.2)
+            self.daemon.start()
+            self.upload(["after"])
+            self.assertEqual(watch.stdout.readline(), "10002 sensors.a after\n")
+            watch.kill()
+            watch.wait()
 
     def test_chat_says_and_hears(self):
         first = self.start("chat.py", "lounge", "--as", "ada", stdin=subprocess.PIPE,

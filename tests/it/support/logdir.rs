@@ -62,7 +62,13 @@ pub fn append(engine: &dyn Engine, count: u64) -> Result<(), StoreError> {
         let mut client = Vec::new();
         Event { id: &id, topic: &topic, body: &body, ..Event::default() }
             .write_client_part(&mut client);
-        let stamp = Stamp { seq, mint: &mint, appended_at, fill_at: true, fill_id: None };
+        let stamp = Stamp {
+            seq,
+            mint: &mint,
+            appended_at: appended_at.into(),
+            fill_at: true,
+            fill_id: None,
+        };
         write_entry(&mut events, &client, &stamp);
     }
     commit(engine, count as u32, appended_at, events.into(), bounds.oldest)

@@ -3,22 +3,19 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::Barrier;
-use std::sync::atomic::AtomicUsize;
 
 use super::*;
 
 /// Gives what a log has, then an error.
 struct Failing<'a> {
     log: &'a Log,
-    walks: AtomicUsize,
-    fails_at: (usize, usize),
+    fails_at: usize,
 }
 
 impl Source for Failing<'_> {
     fn chunks(&self) -> Box<dyn Iterator<Item = Result<Chunk, StoreError>> + '_> {
-        let walk = self.walks.fetch_add(1, Ordering::Relaxed);
         Box::new(self.log.chunks.iter().cloned().enumerate().map(move |(at, chunk)| {
-            if (walk, at) == self.fails_at {
+            if at == self.fails_at {
                 return Err(StoreError::Invalid("failed on purpose"));
             }
             Ok(chunk)
@@ -30,10 +27,10 @@ impl Source for Failing<'_> {
 fn a_failed_build_leaves_no_segment() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::small(1, 5_000);
-    for walk in 0..3 {
-        let source = Failing { log: &log, walks: AtomicUsize::new(0), fails_at: (walk, 2) };
+    for fails_at in [0, log.chunks.len() / 2, log.chunks.len() - 1] {
+        let source = Failing { log: &log, fails_at };
         let result = build(dir.path(), &log.spec(), &source);
-        assert!(matches!(result, Err(StoreError::Invalid("failed on purpose"))), "{walk}");
+        assert!(matches!(result, Err(StoreError::Invalid("failed on purpose"))), "{fails_at}");
         assert!(scan(dir.path(), &Disk::real()).unwrap().segments.is_empty());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
@@ -41,41 +38,56 @@ fn a_failed_build_leaves_no_segment() {
     assert_eq!(scan(dir.path(), &Disk::real()).unwrap().segments.len(), 1);
 }
 
+const HERE: &str = "the build has come this far";
+const CHILD: &str = "TAILMARK_TEST_BUILD_IN";
+
 /// Says that it got there, then waits to be killed.
-struct Stuck<'a> {
-    log: &'a Log,
-    walks: AtomicUsize,
-    stops_at: usize,
+fn wait_for_the_end() {
+    println!("\n{HERE}");
+    // Ends when the other end is closed, should the killer die first.
+    let _ = std::io::stdin().read_line(&mut String::new());
 }
+
+/// Stops at its last chunk: all but the end is in sled.
+struct Stuck<'a>(&'a Log);
 
 impl Source for Stuck<'_> {
     fn chunks(&self) -> Box<dyn Iterator<Item = Result<Chunk, StoreError>> + '_> {
-        let is_here = self.walks.fetch_add(1, Ordering::Relaxed) == self.stops_at;
-        Box::new(self.log.chunks.iter().cloned().enumerate().map(move |(at, chunk)| {
-            if is_here && at == self.log.chunks.len() - 1 {
-                println!("\n{HERE}");
-                // Ends when the other end is closed, should the killer die first.
-                let _ = std::io::stdin().read_line(&mut String::new());
+        Box::new(self.0.chunks.iter().cloned().enumerate().map(move |(at, chunk)| {
+            if at == self.0.chunks.len() - 1 {
+                wait_for_the_end();
             }
             Ok(chunk)
         }))
     }
 }
 
-const HERE: &str = "the build has come this far";
-const CHILD: &str = "TAILMARK_TEST_BUILD_IN";
+/// Builds until the file operation of that name, or until the source's last chunk.
+fn build_until(log: &Log, dir: &Path, stops_at: &str) {
+    let mut spec = log.spec();
+    if stops_at == "source" {
+        let _ = build(dir, &spec, &Stuck(log));
+        return;
+    }
+    let stops_at = stops_at.to_owned();
+    spec.disk = Disk::watched(Arc::new(move |action, _| {
+        if action == stops_at {
+            wait_for_the_end();
+        }
+    }));
+    let _ = build(dir, &spec, log);
+}
 
 #[test]
 fn a_killed_build_leaves_nothing_that_is_read() {
     let log = Log::small(1, 5_000);
     if let Ok(child) = std::env::var(CHILD) {
         let (dir, stops_at) = child.split_once('|').unwrap();
-        let (walks, stops_at) = (AtomicUsize::new(0), stops_at.parse().unwrap());
-        let _ = build(Path::new(dir), &log.spec(), &Stuck { log: &log, walks, stops_at });
-        return;
+        return build_until(&log, Path::new(dir), stops_at);
     }
     let name = "storage::segment::tests::life::a_killed_build_leaves_nothing_that_is_read";
-    for stops_at in 0..3 {
+    // Half filled; compared and closed; before the footer; before its sync; all but its name.
+    for stops_at in ["source", "close", "write", "sync", "rename"] {
         let dir = tempfile::tempdir().unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name, "--nocapture"])
@@ -177,7 +189,7 @@ fn the_highest_revision_wins_and_holes_are_told() {
 fn threads_that_want_one_database_open_it_once() {
     let dir = tempfile::tempdir().unwrap();
     let segment = Log::small(1, 5_000).build(dir.path());
-    let cache = Cache::default();
+    let cache = Cache::new(OPENING);
     let barrier = Barrier::new(8);
     std::thread::scope(|scope| {
         for at in 0..8 {
@@ -205,7 +217,7 @@ fn open_databases_stay_within_their_bounds() {
             read_all(cache, &lease, segment.first(), segment.end(), &Filter::ALL).unwrap();
         }
     };
-    let by_count = Cache::new(CacheOptions { max_open: 2, ..CacheOptions::default() });
+    let by_count = Cache::new(CacheOptions { max_open: 2, ..OPENING });
     for round in 1..=2 {
         scan_all(&by_count);
         let status = by_count.status();
@@ -214,7 +226,7 @@ fn open_databases_stay_within_their_bounds() {
     drop(by_count);
     let held = segments[0].identity.stored_bytes + open::OPEN_BYTES;
     let max_bytes = held * 7 / 2;
-    let by_bytes = Cache::new(CacheOptions { max_bytes, ..CacheOptions::default() });
+    let by_bytes = Cache::new(CacheOptions { max_bytes, ..OPENING });
     scan_all(&by_bytes);
     let status = by_bytes.status();
     assert!(status.open == 3 && status.bytes <= max_bytes, "{status:?}");
@@ -222,7 +234,7 @@ fn open_databases_stay_within_their_bounds() {
     assert_eq!((by_bytes.status().open, by_bytes.status().bytes), (0, 0));
     drop(by_bytes);
     // What stays is used again.
-    let all = Cache::default();
+    let all = Cache::new(OPENING);
     for _ in 0..3 {
         scan_all(&all);
     }

@@ -1,6 +1,7 @@
 //! Tests of sealed segments, and what they share.
 
 mod damage;
+mod direct;
 mod life;
 mod reading;
 
@@ -19,6 +20,13 @@ use crate::record::{
 use crate::storage::{Chunk, TopicStats};
 use crate::topic::Pattern;
 
+/// Every read opens the database.
+const OPENING: CacheOptions = CacheOptions {
+    max_open: 64,
+    max_bytes: 128 << 20,
+    sled_cache_bytes: 8 << 20,
+    max_table_bytes: 0,
+};
 const KEY: FingerprintKey = FingerprintKey::new([7; 16]);
 
 fn log_id() -> LogId {
@@ -75,7 +83,7 @@ impl Log {
             let stamp = Stamp {
                 seq: Seq::new(seq),
                 mint: &mint,
-                appended_at: time_of(seq),
+                appended_at: time_of(seq).into(),
                 fill_at: true,
                 fill_id: event.id.is_none().then_some("given"),
             };

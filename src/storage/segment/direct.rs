@@ -1,0 +1,172 @@
+//! Blocks read straight from the files of a database that is not open.
+//!
+//! A database's file holds each block's bytes in one piece, behind a header that no other bytes can be
+//! taken for. They are looked for when the files are compared with the footer anyway. What is read
+//! there later is compared with the block's header and both its checksums, so that it is right or
+//! refused; whoever is refused opens the database, which says what is wrong. Nothing is written.
+//! Must not know sled's format, nor when reading directly is worth it. docs/decisions/0007.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use memchr::memmem::Finder;
+
+use super::DB;
+use super::block::{self, CODEC_NONE, HEADER_BYTES, PART_BYTES, Row};
+use super::blocks::Blocks;
+use super::index::Index;
+use crate::storage::StoreError;
+
+/// The one file of a database that holds values.
+pub(super) const VALUES_FILE: &str = "db";
+const NOWHERE: u64 = u64::MAX;
+
+/// Where each part of each block lies in its file.
+pub(super) struct Places {
+    /// The first part of each block.
+    first_parts: Vec<u32>,
+    offsets: Vec<u64>,
+}
+
+impl Places {
+    /// Bytes that it takes in memory.
+    pub(super) fn bytes(&self) -> u64 {
+        (self.first_parts.len() * 4 + self.offsets.len() * 8) as u64
+    }
+}
+
+/// Looks for blocks in the bytes of a file that goes by.
+pub(super) struct Locator<'a> {
+    rows: &'a [Row],
+    finders: Vec<Finder<'static>>,
+    places: Places,
+}
+
+impl<'a> Locator<'a> {
+    /// Windows of the file must overlap by so much, that no header is seen twice or not at all.
+    pub(super) const OVERLAP: usize = HEADER_BYTES - 1;
+
+    pub(super) fn new(rows: &'a [Row]) -> Self {
+        let (mut first_parts, mut parts) = (Vec::with_capacity(rows.len()), 0);
+        let mut prefixes = BTreeSet::new();
+        for row in rows {
+            first_parts.push(parts as u32);
+            parts += row.parts();
+            // The second and the last one stand for all between.
+            for part in [0, 1, row.parts() - 1] {
+                if part < row.parts() {
+                    prefixes.insert(row.header_prefix(part));
+                }
+            }
+        }
+        let finders = prefixes.iter().map(|prefix| Finder::new(prefix).into_owned()).collect();
+        Locator { rows, finders, places: Places { first_parts, offsets: vec![NOWHERE; parts] } }
+    }
+
+    /// Looks at the bytes from `offset` on.
+    pub(super) fn see(&mut self, offset: u64, window: &[u8]) {
+        for finder in &self.finders {
+            for at in finder.find_iter(window) {
+                // One that is cut is whole in the next window.
+                let header = window.get(at..).and_then(|rest| rest.first_chunk());
+                let Some(header) = header else { break };
+                let (first, part) = block::place_of(header);
+                let Ok(row) = self.rows.binary_search_by_key(&first, |row| row.first) else {
+                    continue;
+                };
+                if part < self.rows[row].parts() && self.rows[row].header(part) == *header {
+                    let place = self.places.first_parts[row] as usize + part;
+                    self.places.offsets[place] = offset + at as u64;
+                }
+            }
+        }
+    }
+
+    /// Where the blocks are, if each part of each was seen.
+    pub(super) fn finish(self) -> Option<Places> {
+        (!self.places.offsets.contains(&NOWHERE)).then_some(self.places)
+    }
+}
+
+/// A segment that can be read directly.
+pub(super) struct Located {
+    pub(super) index: Arc<Index>,
+    pub(super) places: Places,
+}
+
+impl Located {
+    /// Bytes that it takes in memory.
+    pub(super) fn bytes(&self) -> u64 {
+        self.index.bytes() + self.places.bytes()
+    }
+}
+
+/// One read from a segment's file.
+pub(super) struct Direct {
+    located: Arc<Located>,
+    path: PathBuf,
+    file: File,
+    scratch: RefCell<Vec<u8>>,
+}
+
+impl Direct {
+    pub(super) fn open(located: Arc<Located>) -> Result<Direct, StoreError> {
+        let segment = &located.index.segment;
+        let path = segment.dir().join(DB).join(VALUES_FILE);
+        let file = segment.disk.open_read(&path)?;
+        Ok(Direct { located, path, file, scratch: RefCell::default() })
+    }
+
+    /// Reads what was stored of a block, behind the header of its first part.
+    fn stored(&self, at: usize, out: &mut Vec<u8>) -> Result<(), StoreError> {
+        let Located { index, places } = &*self.located;
+        let row = &index.rows[at];
+        let stored_len = row.stored_len as usize;
+        out.resize(HEADER_BYTES + stored_len, 0);
+        // From the last part on: each header is overwritten by the end of the part before it.
+        for part in (0..row.parts()).rev() {
+            let start = part * PART_BYTES;
+            let end = HEADER_BYTES + stored_len.min(start + PART_BYTES);
+            let bytes = &mut out[start..end];
+            let offset = places.offsets[places.first_parts[at] as usize + part];
+            let read = || self.file.read_exact_at(bytes, offset);
+            index.segment.disk.run("read", &self.path, read)?;
+            if out[start..start + HEADER_BYTES] != row.header(part) {
+                return Err(index.damage(at, "a block has another header"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Blocks for Direct {
+    fn index(&self) -> &Index {
+        &self.located.index
+    }
+
+    fn block_into(&self, at: usize, out: &mut [u8]) -> Result<(), StoreError> {
+        let mut scratch = self.scratch.borrow_mut();
+        self.stored(at, &mut scratch)?;
+        let unpacked = block::unpack(&self.index().rows[at], &scratch[HEADER_BYTES..], out);
+        unpacked.map_err(|what| self.index().damage(at, what))
+    }
+
+    fn block(&self, at: usize) -> Result<Bytes, StoreError> {
+        let row = &self.index().rows[at];
+        if row.codec != CODEC_NONE {
+            let mut raw = vec![0; row.raw_len as usize];
+            self.block_into(at, &mut raw)?;
+            return Ok(raw.into());
+        }
+        let mut stored = Vec::new();
+        self.stored(at, &mut stored)?;
+        let events = Bytes::from(stored).slice(HEADER_BYTES..);
+        block::check_plain(row, &events).map_err(|what| self.index().damage(at, what))?;
+        Ok(events)
+    }
+}

@@ -1,0 +1,230 @@
+//! Reading blocks without opening the database: the same events, the same damage.
+
+use std::fs;
+
+use super::*;
+
+/// Never opens a database that it can read directly: there is no room for a second one, and the first is
+/// always that of `other`.
+struct Crowded {
+    cache: Cache,
+    other: Lease,
+}
+
+impl Crowded {
+    fn new(parent: &Path) -> Crowded {
+        let other = Log::small(1_000_000, 2_000).build(parent);
+        let options = CacheOptions { max_open: 1, ..CacheOptions::default() };
+        Crowded { cache: Cache::new(options), other: other.lease().unwrap() }
+    }
+
+    fn read(&self, lease: &Lease, from: Seq, filter: &Filter) -> Result<Chunk, StoreError> {
+        // It stays in use.
+        let first = self.other.first();
+        self.cache.read(&self.other, first, self.other.end(), &Filter::ALL).unwrap();
+        self.cache.read(lease, from, lease.end(), filter)
+    }
+
+    fn read_all(&self, lease: &Lease, filter: &Filter) -> Vec<Chunk> {
+        let (mut next, mut chunks) = (lease.first(), Vec::new());
+        while next < lease.end() {
+            let chunk = self.read(lease, next, filter).unwrap();
+            assert!(chunk.first == next && chunk.end > next);
+            next = chunk.end;
+            chunks.push(chunk);
+        }
+        chunks
+    }
+}
+
+#[test]
+fn the_same_events_are_read_without_opening() {
+    let dir = tempfile::tempdir().unwrap();
+    let crowded = Crowded::new(&dir.path().join("other"));
+    for (at, compression) in
+        [Compression::None, Compression::Lz4, Compression::Zstd(1)].into_iter().enumerate()
+    {
+        // Events of several parts, too.
+        let log = Log::random(5, 700, at as u64);
+        let spec = BuildSpec { compression, ..log.spec() };
+        let parent = dir.path().join(at.to_string());
+        let segment = Arc::new(build(&parent, &spec, &log).unwrap());
+        let before = snapshot(segment.dir());
+        let lease = segment.lease().unwrap();
+        let all = crowded.read_all(&lease, &Filter::ALL);
+        assert!(all.iter().all(|chunk| chunk.complete));
+        assert_eq!(join(&all), log.bytes());
+        let status = crowded.cache.status();
+        assert_eq!((status.open, status.opens), (1, 1), "the other one's");
+        assert!(status.direct_reads >= all.len() as u64, "{status:?}");
+        for seq in [5, 6, 300, 704] {
+            let time = crowded.cache.time_of(&lease, Seq::new(seq)).unwrap();
+            assert_eq!(time, time_of(seq));
+        }
+        assert_eq!(snapshot(segment.dir()), before, "reading changed a byte");
+    }
+}
+
+#[test]
+fn a_few_events_of_many_are_picked_without_opening() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = (1..=20_000).map(|seq| Made {
+        topic: if seq % 2_500 == 7 { "rare.one" } else { "common" }.into(),
+        id: None,
+        body: format!("event number {seq} rare.one {}", "x".repeat(150)),
+        data: Vec::new(),
+    });
+    let log = Log::new(1, made, 500);
+    let segment = log.build(dir.path());
+    let (cache, lease) = (Cache::default(), segment.lease().unwrap());
+    for patterns in [&["rare.one"][..], &["rare.*"], &["*.one", "other"]] {
+        let chunks = read_all(&cache, &lease, log.first(), log.end(), &filter(patterns)).unwrap();
+        let joined = join(&chunks);
+        let seqs: Vec<_> = Events::new(&joined)
+            .map(|event| Event::seq_of(event.unwrap()).unwrap().get())
+            .collect();
+        assert_eq!(seqs, (0..8).map(|at| at * 2_500 + 7).collect::<Vec<_>>());
+        // Blocks between are not chunks of their own.
+        assert!(chunks.len() <= 2, "{}", chunks.len());
+        let part = read_all(&cache, &lease, Seq::new(5_008), Seq::new(10_007), &filter(patterns));
+        let joined = join(&part.unwrap());
+        let seqs: Vec<_> = Events::new(&joined)
+            .map(|event| Event::seq_of(event.unwrap()).unwrap().get())
+            .collect();
+        assert_eq!(seqs, [7_507]);
+    }
+    let status = cache.status();
+    assert_eq!(status.opens, 0, "{status:?}");
+    assert!(status.direct_reads > 0);
+}
+
+#[test]
+fn readers_of_many_segments_do_not_open_them_for_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let segments: Vec<_> =
+        (0..6).map(|at| Log::small(1 + at * 20_000, 20_000).build(dir.path())).collect();
+    let held = open::Open::full_bytes(&segments[0]);
+    let options = CacheOptions { max_bytes: held * 5 / 2, ..CacheOptions::default() };
+    let cache = Cache::new(options);
+    let leases: Vec<_> = segments.iter().map(|segment| segment.lease().unwrap()).collect();
+    let mut next: Vec<_> = leases.iter().map(|lease| lease.first()).collect();
+    let mut reads = 0;
+    while leases.iter().zip(&next).any(|(lease, next)| *next < lease.end()) {
+        for (lease, next) in leases.iter().zip(&mut next) {
+            if *next < lease.end() {
+                let chunk = cache.read(lease, *next, lease.end(), &Filter::ALL).unwrap();
+                assert!(chunk.first == *next && chunk.complete);
+                *next = chunk.end;
+                reads += 1;
+            }
+        }
+    }
+    let status = cache.status();
+    assert!(reads > 60 && status.opens <= 6, "{reads} {status:?}");
+    assert!(status.direct_reads > reads / 2, "{status:?}");
+}
+
+#[test]
+fn tables_stay_within_their_bound_and_are_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let segments: Vec<_> =
+        (0..5).map(|at| Log::small(1 + at * 2_000, 2_000).build(dir.path())).collect();
+    let options = CacheOptions { max_table_bytes: 1, ..CacheOptions::default() };
+    let cache = Cache::new(options);
+    for _ in 0..3 {
+        for segment in &segments {
+            let lease = segment.lease().unwrap();
+            let from = segment.first().plus(1_000);
+            let chunk = cache.read(&lease, from, from.plus(1), &Filter::ALL).unwrap();
+            assert_eq!((chunk.first, chunk.end), (from, from.plus(1)));
+            assert!(cache.tables_kept() <= 1);
+        }
+    }
+    let status = cache.status();
+    assert_eq!((status.opens, status.direct_reads), (0, 15));
+    let lease = segments[4].lease().unwrap();
+    assert_eq!(cache.discard(&segments[4]).unwrap(), None);
+    drop(lease);
+    cache.discard(&segments[4]).unwrap().unwrap();
+    assert_eq!(cache.tables_kept(), 0);
+}
+
+/// Flips a bit of the events' own bytes, wherever they lie.
+fn rot(segment: &Segment, text: &str) {
+    let path = segment.dir().join(DB).join("db");
+    let mut bytes = fs::read(&path).unwrap();
+    let places: Vec<_> = (0..bytes.len() - text.len())
+        .filter(|&at| bytes[at..].starts_with(text.as_bytes()))
+        .collect();
+    assert!(!places.is_empty());
+    places.iter().for_each(|&at| bytes[at] ^= 4);
+    fs::write(&path, &bytes).unwrap();
+}
+
+#[test]
+fn rot_after_the_files_were_compared_is_found_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::small(50, 10_000);
+    let spec = BuildSpec { compression: Compression::None, ..log.spec() };
+    let segment = Arc::new(build(dir.path(), &spec, &log).unwrap());
+    let (cache, lease) = (Cache::default(), segment.lease().unwrap());
+    let read =
+        |seq: u64, filter: &Filter| cache.read(&lease, Seq::new(seq), Seq::new(seq + 1), filter);
+    read(3_000, &Filter::ALL).unwrap();
+    assert_eq!(cache.status().opens, 0);
+    rot(&segment, "event number 3000 ");
+    // What is intact is still read.
+    assert_eq!(read(9_000, &Filter::ALL).unwrap().first, Seq::new(9_000));
+    assert_eq!(cache.damages(), []);
+    let tenth = filter(&["t.0"]);
+    for filter in [&Filter::ALL, &tenth] {
+        let Err(StoreError::Damaged(damage)) = read(3_000, filter) else { panic!("rot was read") };
+        assert!(damage.from <= Seq::new(3_000) && damage.to >= Seq::new(3_000), "{damage}");
+        assert!(damage.from > Seq::new(2_000) && damage.to < Seq::new(4_000), "{damage}");
+    }
+    assert_eq!(cache.damages().len(), 1, "it is told of the file, too");
+    assert_eq!(read(9_000, &Filter::ALL).unwrap().first, Seq::new(9_000));
+    // Gone altogether.
+    fs::remove_file(segment.dir().join(DB).join("db")).unwrap();
+    cache.close_idle();
+    let read = read(9_000, &Filter::ALL);
+    assert!(matches!(read, Err(StoreError::Damaged(_))), "{read:?}");
+}
+
+#[test]
+fn a_sifted_read_stops_before_damage_and_the_next_one_tells_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::small(50, 10_000);
+    let spec = BuildSpec { compression: Compression::None, ..log.spec() };
+    let segment = Arc::new(build(dir.path(), &spec, &log).unwrap());
+    let (cache, lease, filter) = (Cache::default(), segment.lease().unwrap(), filter(&["t.4"]));
+    let crowded = Crowded::new(&dir.path().join("other"));
+    // Their files are compared while they are whole.
+    for cache in [&cache, &crowded.cache] {
+        cache.read(&lease, Seq::new(60), Seq::new(61), &Filter::ALL).unwrap();
+    }
+    rot(&segment, "event number 3004 ");
+    for cache in [cache, Cache::default(), Cache::new(OPENING), crowded.cache] {
+        let (mut next, mut seqs, mut lost) = (log.first(), Vec::new(), Vec::new());
+        while next < log.end() {
+            match cache.read(&lease, next, log.end(), &filter) {
+                Ok(chunk) => {
+                    let events = Events::new(&chunk.events).map(Result::unwrap);
+                    let events = events.filter(|event| Event::topic_of(event).unwrap() == "t.4");
+                    seqs.extend(events.map(|event| Event::seq_of(event).unwrap().get()));
+                    next = chunk.end;
+                }
+                Err(StoreError::Damaged(damage)) => {
+                    assert!(damage.from <= next && damage.to >= next, "{damage}");
+                    lost.extend(damage.from.get()..=damage.to.get());
+                    next = damage.to.next();
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+        assert!(lost.contains(&3_004) && lost.len() < 2_000, "{lost:?}");
+        let expected: Vec<_> =
+            (50..10_050).filter(|seq| seq % 10 == 4 && !lost.contains(seq)).collect();
+        assert_eq!(seqs, expected);
+    }
+}
