@@ -2,7 +2,7 @@
 # Tailmark beside JetStream, Redis and the limits of this machine, one table: benches/compare/README.md.
 # usage: benches/compare/run.sh [--rounds N] [--events N] [--only WORK,...] [--targets TARGET,...] [--quick] [--json]
 #        benches/compare/run.sh large [--millions N] [--jsonl FILE]     Tailmark alone, on a large log
-# Needs about 16 GB on the disk of TMPDIR (/var/tmp where that is not set) and 6 GB of memory; with --quick far less.
+# Needs about 14 GB on the disk of TMPDIR (/var/tmp where that is not set) and 6 GB of memory; with --quick far less.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 

@@ -127,7 +127,8 @@ async fn run(args: Run) -> Result<()> {
         false => args.only,
     };
     let plan = if args.quick { Plan::quick() } else { Plan::new(args.events) };
-    let (needed, free) = (plan.disk_bytes(targets.len()), process::free_bytes(&args.dir)?);
+    let stores = targets.iter().filter(|target| target.keeps_events()).count();
+    let (needed, free) = (plan.disk_bytes(stores), process::free_bytes(&args.dir)?);
     ensure!(
         free >= needed,
         "{} has {} MB free, up to {} MB are needed; fewer --events or --targets need less",

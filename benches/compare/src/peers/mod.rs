@@ -47,6 +47,11 @@ impl Target {
         }
     }
 
+    /// Whether what is appended stays on disk, or nothing grows with it.
+    pub fn keeps_events(self) -> bool {
+        !matches!(self, Target::Tonic | Target::File)
+    }
+
     /// Starts it on an empty directory of its own.
     pub async fn start(self, setup: &Setup) -> Result<Box<dyn Peer>> {
         Ok(match self {

@@ -35,7 +35,7 @@ pub struct Fan {
 
 impl Fan {
     pub fn new(watchers: usize, deliveries: u64, is_single: bool) -> Fan {
-        let bursts = (deliveries / (watchers as u64).max(1)).div_ceil(BURST).max(1);
+        let bursts = deliveries.div_ceil((watchers as u64).max(1)).div_ceil(BURST).max(1);
         Fan {
             watchers,
             connections: watchers.min(10),

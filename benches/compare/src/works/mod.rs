@@ -96,11 +96,11 @@ impl Plan {
         Plan { publishes: 300, hot: 50, many_idle: 2_000, ..small }
     }
 
-    /// Bytes on disk that the largest works take, generously, with so many servers at once. A
+    /// Bytes on disk that the largest works take, generously, with so many stores at once. A
     /// peer may keep a log twice while it rewrites it.
-    pub fn disk_bytes(&self, servers: usize) -> u64 {
+    pub fn disk_bytes(&self, stores: usize) -> u64 {
         let largest = self.log.max(self.rare.events).max(self.memory).max(self.append);
-        largest * 800 * servers as u64 + (1 << 30)
+        largest * 800 * stores as u64 + (1 << 30)
     }
 }
 
