@@ -186,9 +186,6 @@ impl LocalEngine {
             view.segments.push(Arc::clone(&built));
         });
         lock(&self.discarded).extend(folded);
-        if let Some(lease) = built.lease() {
-            self.cache.prepare(&lease);
-        }
         tracing::debug!(
             first = %built.first(), end = %built.end(), bytes = built.disk_bytes(),
             raw_bytes = built.raw_bytes(), took_ms = begun.elapsed().as_millis() as u64,

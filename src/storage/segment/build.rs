@@ -12,10 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 
-use super::block::{self, Compression, Encoder, FILLERS, MAX_BLOCK_BYTES, PART_BYTES};
+use super::block::{self, Compression, Encoder, FILLERS, MAX_BLOCK_BYTES, PART_BYTES, Row};
 use super::db::{self, Database, Fault, Layout};
 use super::describe::{Described, Describer, Plan};
-use super::digest::{Hash, hash, hash_file};
+use super::digest::{Hash, hash, hash_file, hash_windows};
+use super::direct::{Locator, Places, VALUES_FILE};
 use super::footer::{FileEntry, Footer};
 use super::identity::Identity;
 use super::open::fetch;
@@ -216,7 +217,7 @@ impl Build<'_> {
 
     /// Describes and syncs what was built.
     fn seal(&self, tmp: &Path, described: &Described) -> Result<(), StoreError> {
-        let files = self.files()?;
+        let (files, places) = self.files(&described.rows)?;
         let spec = self.spec;
         let (Some(first_row), Some(last_row)) = (described.rows.first(), described.rows.last())
         else {
@@ -243,6 +244,7 @@ impl Build<'_> {
             topics: &described.topics,
             rows: &described.rows,
             fingerprints: &described.fingerprints,
+            places: places.as_ref().map(Places::offsets),
         };
         let path = tmp.join(FOOTER);
         let disk = &spec.disk;
@@ -258,22 +260,27 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// The files of the closed database.
-    fn files(&self) -> Result<Vec<FileEntry>, StoreError> {
+    /// The files of the closed database, and where in them the blocks lie.
+    fn files(&self, rows: &[Row]) -> Result<(Vec<FileEntry>, Option<Places>), StoreError> {
         let blobs = self.db_dir.join("blobs");
         let disk = &self.spec.disk;
         if !disk.list(&blobs)?.is_empty() {
             return Err(self.fault(Fault::Corrupt("sled used a blob file".into())));
         }
-        let mut files = Vec::new();
+        let (mut files, mut locator) = (Vec::new(), Locator::new(rows));
         for (name, path) in
             disk.run("list", &self.db_dir, || super::open::list_files(&self.db_dir))?
         {
-            let (len, hash) = disk.run("read", &path, || hash_file(&path))?;
+            let (len, hash) = disk.run("read", &path, || match name.as_str() {
+                VALUES_FILE => hash_windows(&path, Locator::OVERLAP, |at, window| {
+                    locator.see(at, window);
+                }),
+                _ => hash_file(&path),
+            })?;
             files.push(FileEntry { name, len, hash });
             self.spec.progress.beat();
         }
-        Ok(files)
+        Ok((files, locator.finish()))
     }
 
     fn open(&self) -> Result<Database, StoreError> {

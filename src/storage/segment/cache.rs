@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::blocks::Blocks;
-use super::direct::{Direct, Located};
+use super::direct::{Direct, Located, Places};
 use super::index::Index;
 use super::open::{Open, locate};
 use super::{Lease, Segment, dir};
@@ -217,17 +217,6 @@ impl Cache {
         lock(&self.located).len()
     }
 
-    /// Compares a segment with its footer before anybody reads it, while its bytes are still in memory.
-    /// What is wrong is told to whoever reads it.
-    pub fn prepare(&self, lease: &Lease) {
-        if self.options.max_table_bytes > 0 {
-            let slot = self.slot(lease);
-            let now = self.clock.load(Ordering::Relaxed);
-            slot.used_at.store(now, Ordering::Relaxed);
-            self.tables(&slot, lease);
-        }
-    }
-
     /// Closes every database that is not in use.
     pub fn close_idle(&self) {
         self.shrink(CacheOptions { max_open: 0, max_bytes: 0, ..self.options });
@@ -302,7 +291,14 @@ impl Cache {
             Tables::Unknown => {}
         }
         let index = Index::load(Arc::clone(lease.segment())).map(Arc::new);
-        match index.and_then(|index| locate(&index)) {
+        let located = index.and_then(|index| {
+            let places = match Places::noted(&index) {
+                Some(places) => Some(places),
+                None => locate(&index)?,
+            };
+            Ok(places.map(|places| Located { index, places }))
+        });
+        match located {
             Ok(Some(located)) => {
                 let located = Arc::new(located);
                 *tables = Tables::Located(Arc::clone(&located));

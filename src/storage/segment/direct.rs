@@ -19,6 +19,7 @@ use memchr::memmem::Finder;
 use super::DB;
 use super::block::{self, CODEC_NONE, HEADER_BYTES, PART_BYTES, Row};
 use super::blocks::Blocks;
+use super::footer;
 use super::index::Index;
 use crate::storage::StoreError;
 
@@ -34,6 +35,33 @@ pub(super) struct Places {
 }
 
 impl Places {
+    /// Of blocks whose parts lie at these offsets, in order.
+    fn of(rows: &[Row], offsets: Vec<u64>) -> Self {
+        let mut parts = 0;
+        let first_part = |row: &Row| {
+            let first = parts;
+            parts += row.parts() as u32;
+            first
+        };
+        Places { first_parts: rows.iter().map(first_part).collect(), offsets }
+    }
+
+    /// Those of the footer; `None` where it has none that can be read.
+    pub(super) fn noted(index: &Index) -> Option<Places> {
+        let segment = &index.segment;
+        if !segment.has_section(footer::kind::PLACES) {
+            return None;
+        }
+        let bytes = segment.section(footer::kind::PLACES).ok()?;
+        let parts = index.rows.iter().map(Row::parts).sum();
+        Some(Places::of(&index.rows, footer::decode_places(&bytes, parts)?))
+    }
+
+    /// The offset of each part of each block, in order.
+    pub(super) fn offsets(&self) -> &[u64] {
+        &self.offsets
+    }
+
     /// Bytes that it takes in memory.
     pub(super) fn bytes(&self) -> u64 {
         (self.first_parts.len() * 4 + self.offsets.len() * 8) as u64
@@ -52,10 +80,9 @@ impl<'a> Locator<'a> {
     pub(super) const OVERLAP: usize = HEADER_BYTES - 1;
 
     pub(super) fn new(rows: &'a [Row]) -> Self {
-        let (mut first_parts, mut parts) = (Vec::with_capacity(rows.len()), 0);
+        let mut parts = 0;
         let mut prefixes = BTreeSet::new();
         for row in rows {
-            first_parts.push(parts as u32);
             parts += row.parts();
             // The second and the last one stand for all between.
             for part in [0, 1, row.parts() - 1] {
@@ -65,7 +92,7 @@ impl<'a> Locator<'a> {
             }
         }
         let finders = prefixes.iter().map(|prefix| Finder::new(prefix).into_owned()).collect();
-        Locator { rows, finders, places: Places { first_parts, offsets: vec![NOWHERE; parts] } }
+        Locator { rows, finders, places: Places::of(rows, vec![NOWHERE; parts]) }
     }
 
     /// Looks at the bytes from `offset` on.

@@ -29,6 +29,8 @@ pub(super) mod kind {
     pub(in super::super) const BLOCKS: u16 = 4;
     pub(in super::super) const TOPIC_BLOCKS: u16 = 5;
     pub(in super::super) const FINGERPRINTS: u16 = 6;
+    /// May be ignored, and is not there when the blocks were not found in the file.
+    pub(in super::super) const PLACES: u16 = 7;
 }
 
 /// Why a footer cannot be read.
@@ -72,12 +74,14 @@ pub(super) struct Footer<'a> {
     pub(super) topics: &'a [TopicEntry],
     pub(super) rows: &'a [Row],
     pub(super) fingerprints: &'a [(Seq, Fingerprint)],
+    /// Where each part of each block lies in its file.
+    pub(super) places: Option<&'a [u64]>,
 }
 
 impl Footer<'_> {
     /// The file's bytes.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let sections = [
+        let mut sections = vec![
             (kind::IDENTITY, self.identity.encode()),
             (kind::FILES, encode_files(self.files)),
             (kind::TOPICS, encode_topics(self.topics)),
@@ -85,10 +89,14 @@ impl Footer<'_> {
             (kind::TOPIC_BLOCKS, encode_topic_blocks(self.topics)),
             (kind::FINGERPRINTS, encode_fingerprints(self.identity.first, self.fingerprints)),
         ];
+        sections.extend(self.places.map(|places| (kind::PLACES, encode_places(places))));
         let mut out = vec![0; HEADER_BYTES];
         for (kind, payload) in &sections {
             let mut h = [0; SECTION_HEADER_BYTES];
             h[..2].copy_from_slice(&kind.to_le_bytes());
+            if *kind == kind::PLACES {
+                h[2..4].copy_from_slice(&MAY_BE_IGNORED.to_le_bytes());
+            }
             h[8..16].copy_from_slice(&(payload.len() as u64).to_le_bytes());
             h[16..20].copy_from_slice(&crc32c::crc32c(payload).to_le_bytes());
             let crc = crc32c::crc32c(&h[..20]);
@@ -160,7 +168,7 @@ impl Section {
         if crc32c::crc32c(&bytes[..20]) != own_crc {
             return Err("the checksum of a section's header does not fit".into());
         }
-        let known = (kind::IDENTITY..=kind::FINGERPRINTS).contains(&kind);
+        let known = (kind::IDENTITY..=kind::PLACES).contains(&kind);
         if !known && flags & MAY_BE_IGNORED == 0 || flags & !MAY_BE_IGNORED != 0 {
             return Err(Problem::Version(FORMAT));
         }
@@ -174,6 +182,17 @@ impl Section {
         }
         Ok(())
     }
+}
+
+fn encode_places(places: &[u64]) -> Vec<u8> {
+    places.iter().flat_map(|place| place.to_le_bytes()).collect()
+}
+
+/// One for each of so many parts; `None` = the bytes are something else.
+pub(super) fn decode_places(bytes: &[u8], parts: usize) -> Option<Vec<u64>> {
+    let (places, rest) = bytes.as_chunks::<8>();
+    (places.len() == parts && rest.is_empty())
+        .then(|| places.iter().map(|place| u64::from_le_bytes(*place)).collect())
 }
 
 fn encode_files(files: &[FileEntry]) -> Vec<u8> {

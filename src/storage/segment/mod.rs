@@ -155,7 +155,8 @@ impl Segment {
         let (Some(identity), Some(files), Some(topics)) = (identity, files, topics) else {
             return Err(Problem::Damaged("a section is missing").into());
         };
-        if at != len || sections.len() != usize::from(footer::kind::FINGERPRINTS) {
+        let required = sections.iter().filter(|(_, it)| it.kind <= footer::kind::FINGERPRINTS);
+        if at != len || required.count() != usize::from(footer::kind::FINGERPRINTS) {
             return Err(Problem::Damaged("a section is missing").into());
         }
         Ok(Segment {
@@ -171,6 +172,10 @@ impl Segment {
     }
 
     /// Reads a section that does not stay in memory.
+    fn has_section(&self, kind: u16) -> bool {
+        self.sections.iter().any(|(_, section)| section.kind == kind)
+    }
+
     fn section(&self, kind: u16) -> Result<Vec<u8>, StoreError> {
         let path = self.dir.join(FOOTER);
         let read = || -> Result<Vec<u8>, FooterError> {

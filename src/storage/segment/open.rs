@@ -16,7 +16,7 @@ use super::blocks::Blocks;
 use super::copy::Copy;
 use super::db::{self, Database, Fault, Layout, Value};
 use super::digest::{hash_file, hash_windows};
-use super::direct::{Located, Locator, VALUES_FILE};
+use super::direct::{Located, Locator, Places, VALUES_FILE};
 use super::footer::FileEntry;
 use super::index::Index;
 use super::{DB, Segment};
@@ -53,11 +53,17 @@ impl Open {
         let index = Arc::new(Index::load(Arc::clone(&segment))?);
         let db_dir = segment.dir().join(DB);
         let checked = match wants_places {
-            true => locate(&index),
+            true => match Places::noted(&index) {
+                Some(places) => check_files(&segment, &db_dir, None).map(|()| Some(places)),
+                None => locate(&index),
+            },
             false => check_files(&segment, &db_dir, None).map(|()| None),
         };
         let altered = match checked {
-            Ok(located) => return Ok((Self::start(index, &db_dir, sled_cache_bytes)?, located)),
+            Ok(places) => {
+                let open = Self::start(Arc::clone(&index), &db_dir, sled_cache_bytes)?;
+                return Ok((open, places.map(|places| Located { index, places })));
+            }
             Err(StoreError::Damaged(damage)) => damage,
             Err(other) => return Err(other),
         };
@@ -210,10 +216,10 @@ pub(super) fn list_files(db_dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
 
 /// Compares the files of a segment's database with its footer, and finds where its blocks lie in them;
 /// `None` where that is not known of every block.
-pub(super) fn locate(index: &Arc<Index>) -> Result<Option<Located>, StoreError> {
+pub(super) fn locate(index: &Index) -> Result<Option<Places>, StoreError> {
     let mut locator = Locator::new(&index.rows);
     check_files(&index.segment, &index.segment.dir().join(DB), Some(&mut locator))?;
-    Ok(locator.finish().map(|places| Located { index: Arc::clone(index), places }))
+    Ok(locator.finish())
 }
 
 /// Compares the files of a database with the footer. Shows the bytes of its values on the way.

@@ -12,7 +12,9 @@ use super::block::Row;
 use super::blocks::Blocks;
 use super::build::Progress;
 use super::digest::{Chain, Hash};
-use super::open::Open;
+use super::direct::Places;
+use super::index::Index;
+use super::open::{Open, locate};
 use super::{DB, FOOTER, Segment, footer};
 use crate::record::{Events, Facts, FingerprintKey, Seq};
 use crate::storage::disk::Disk;
@@ -94,6 +96,9 @@ pub fn verify(
             other => other?,
         }
     }
+    if found.is_empty() && reader.altered().is_none() {
+        found.extend(misplaced(reader.open.index())?);
+    }
     if let Some(altered) = reader.altered()
         && found.is_empty()
     {
@@ -101,6 +106,24 @@ pub fn verify(
         found.push(Damage { detail, ..altered.clone() });
     }
     Ok(found)
+}
+
+/// Compares what the footer says of where blocks lie with where they do.
+fn misplaced(index: &Index) -> Result<Option<Damage>, StoreError> {
+    let segment = &index.segment;
+    if !segment.has_section(footer::kind::PLACES) {
+        return Ok(None);
+    }
+    let located = match locate(index) {
+        Err(StoreError::Damaged(damage)) => return Ok(Some(damage)),
+        located => located?,
+    };
+    let noted = Places::noted(index);
+    if noted.as_ref().map(Places::offsets) == located.as_ref().map(Places::offsets) {
+        return Ok(None);
+    }
+    let detail = "it does not say where its blocks lie; every event can be read all the same";
+    Ok(Some(segment.damage_of_all(&segment.dir().join(FOOTER), detail)))
 }
 
 /// Computes again what the footer says.

@@ -3,6 +3,8 @@
 use std::fs;
 
 use super::*;
+use crate::storage::segment::direct::Places;
+use crate::storage::segment::index::Index;
 
 /// Never opens a database that it can read directly: there is no room for a second one, and the first is
 /// always that of `other`.
@@ -147,6 +149,75 @@ fn tables_stay_within_their_bound_and_are_found_again() {
     drop(lease);
     cache.discard(&segments[4]).unwrap().unwrap();
     assert_eq!(cache.tables_kept(), 0);
+}
+
+/// Where a section's payload lies in the footer.
+pub(super) fn payload_of(segment: &Segment, kind: u16) -> std::ops::Range<usize> {
+    let found = segment.sections.iter().find(|(_, section)| section.kind == kind);
+    let (at, section) = found.unwrap();
+    *at as usize..(*at + section.len) as usize
+}
+
+#[test]
+fn what_the_footer_says_of_places_is_where_the_blocks_lie() {
+    let dir = tempfile::tempdir().unwrap();
+    for (at, compression) in
+        [Compression::None, Compression::Lz4, Compression::Zstd(1)].into_iter().enumerate()
+    {
+        // Events of several parts, too.
+        let log = Log::random(5, 700, at as u64);
+        let spec = BuildSpec { compression, ..log.spec() };
+        let segment = Arc::new(build(&dir.path().join(at.to_string()), &spec, &log).unwrap());
+        let index = Index::load(Arc::clone(&segment)).unwrap();
+        let noted = Places::noted(&index).unwrap();
+        assert_eq!(noted.offsets(), open::locate(&index).unwrap().unwrap().offsets());
+        assert_eq!(noted.offsets().len(), index.rows.iter().map(|row| row.parts()).sum::<usize>());
+        assert!(noted.offsets().len() > index.rows.len(), "no block has several parts");
+        assert_eq!(verify(segment.dir(), dir.path(), None, &Progress::default()).unwrap(), []);
+    }
+}
+
+#[test]
+fn a_footer_that_is_wrong_about_places_costs_nothing_but_time() {
+    let log = Log::small(50, 10_000);
+    // Damaged; whole, but of another place; not there.
+    for wrong in ["damaged", "moved", "missing"] {
+        let dir = tempfile::tempdir().unwrap();
+        let segment = log.build(dir.path());
+        let path = segment.dir().join(FOOTER);
+        let mut footer = fs::read(&path).unwrap();
+        let payload = payload_of(&segment, footer::kind::PLACES);
+        let header = payload.start - footer::SECTION_HEADER_BYTES;
+        match wrong {
+            "damaged" => footer[payload.start] ^= 1,
+            "moved" => {
+                footer[payload.start] ^= 1;
+                let crc = crc32c::crc32c(&footer[payload]);
+                footer[header + 16..header + 20].copy_from_slice(&crc.to_le_bytes());
+                let crc = crc32c::crc32c(&footer[header..header + 20]);
+                footer[header + 20..header + 24].copy_from_slice(&crc.to_le_bytes());
+            }
+            // A kind that this program does not know, as a later one may write it.
+            _ => {
+                footer[header] = 99;
+                let crc = crc32c::crc32c(&footer[header..header + 20]);
+                footer[header + 20..header + 24].copy_from_slice(&crc.to_le_bytes());
+            }
+        }
+        fs::write(&path, &footer).unwrap();
+        let segment = Arc::new(Segment::load(segment.dir(), &Disk::real()).unwrap());
+        let (cache, lease) = (Cache::default(), segment.lease().unwrap());
+        for seq in [50, 51, 5_000, 10_049] {
+            let (from, end) = (Seq::new(seq), Seq::new(seq + 1));
+            let chunk = cache.read(&lease, from, end, &Filter::ALL).unwrap();
+            assert_eq!((chunk.first, chunk.end), (from, end), "{wrong}");
+        }
+        assert_eq!(cache.damages(), [], "{wrong}");
+        let all = read_all(&cache, &lease, log.first(), log.end(), &Filter::ALL).unwrap();
+        assert_eq!(join(&all), log.bytes());
+        let found = verify(segment.dir(), dir.path(), None, &Progress::default()).unwrap();
+        assert_eq!(found.len(), usize::from(wrong != "missing"), "{wrong} {found:?}");
+    }
 }
 
 /// Flips a bit of the events' own bytes, wherever they lie.
