@@ -171,11 +171,12 @@ impl Segment {
         })
     }
 
-    /// Reads a section that does not stay in memory.
+    /// Whether there is such a section. Only that of places may be missing.
     fn has_section(&self, kind: u16) -> bool {
         self.sections.iter().any(|(_, section)| section.kind == kind)
     }
 
+    /// Reads a section that does not stay in memory.
     fn section(&self, kind: u16) -> Result<Vec<u8>, StoreError> {
         let path = self.dir.join(FOOTER);
         let read = || -> Result<Vec<u8>, FooterError> {
