@@ -77,15 +77,19 @@ impl Daemon {
         self.command(args).stdin(Stdio::null()).output().unwrap()
     }
 
-    /// Runs with standard input.
-    fn feed(&self, args: &[&str], input: &[u8]) -> Output {
-        let mut child = self
-            .command(args)
+    /// Starts with its three streams in our hands.
+    fn spawn(&self, args: &[&str]) -> Child {
+        self.command(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap();
+            .unwrap()
+    }
+
+    /// Runs with standard input.
+    fn feed(&self, args: &[&str], input: &[u8]) -> Output {
+        let mut child = self.spawn(args);
         let mut stdin = child.stdin.take().unwrap();
         let input = input.to_vec();
         // A command that stops at a bad line leaves the rest unread.
@@ -557,13 +561,7 @@ fn a_reader_that_leaves_is_no_error() {
 #[test]
 fn an_interrupted_upload_reports_what_is_durable() {
     let daemon = Daemon::start();
-    let mut child = daemon
-        .command(&["upload", "--topic", "a", "--json"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = daemon.spawn(&["upload", "--topic", "a", "--json"]);
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(b"one\ntwo\n").unwrap();
     // A line is sent as it comes, not when the input ends.

@@ -5,6 +5,7 @@ use std::future::Future;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use bytes::Bytes;
 use tailmark::client;
+use tailmark::client::raw::Raw;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -13,7 +14,6 @@ use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Streaming};
 
-use crate::codec::Raw;
 use crate::works::fanout::{BURST, Fan};
 
 /// A connection with the windows of the client library.

@@ -1,7 +1,6 @@
 //! Tailmark measured side by side with its peers and with the limits of the machine; `README.md`.
 
 mod calls;
-mod codec;
 mod guard;
 mod large;
 mod limits;

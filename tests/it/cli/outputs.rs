@@ -133,13 +133,7 @@ fn one_event_is_one_event() {
 #[test]
 fn an_upload_that_a_stopping_server_ends_says_what_is_stored() {
     let daemon = Daemon::start();
-    let mut child = daemon
-        .command(&["upload", "--topic", "a", "--json"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = daemon.spawn(&["upload", "--topic", "a", "--json"]);
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(b"one\ntwo\n").unwrap();
     assert_ok(&daemon.run(&["watch", "--from", "oldest", "--limit", "2"]));

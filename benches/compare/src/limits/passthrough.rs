@@ -15,6 +15,7 @@ use std::task::{Context, Poll, ready};
 
 use anyhow::Result;
 use bytes::{BufMut, Bytes, BytesMut};
+use tailmark::client::raw::Raw;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::{TcpListenerStream, WatchStream};
@@ -23,7 +24,6 @@ use tonic::body::Body;
 use tonic::server::{Grpc, NamedService};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::codec::Raw;
 use crate::sample;
 use crate::works::fanout::BURST;
 

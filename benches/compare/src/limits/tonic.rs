@@ -181,18 +181,7 @@ impl Peer for Tonic {
         let messages = ReceiverStream::new(receive);
         let bursts = calls::streaming(self.channel.clone(), "/limit.Limit/Burst", messages);
         let bursts = tokio::spawn(bursts);
-        let begun = Instant::now();
-        let publish = async {
-            for at in 0..fan.events {
-                if at % BURST == 0 {
-                    fan.may_publish(at).await;
-                }
-                send.send(sample::event(Load::of(fan.events), at)).await.context("it ended")?;
-            }
-            fan.all_delivered().await;
-            anyhow::Ok(begun.elapsed())
-        };
-        let took = calls::unless_one_fails(&mut watchers, publish).await?;
+        let took = calls::unless_one_fails(&mut watchers, fan.publish(&send)).await?;
         drop(send);
         bursts.await??;
         Ok(Some(took))

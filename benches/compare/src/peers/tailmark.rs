@@ -240,18 +240,7 @@ impl Peer for Tailmark {
         let (send, receive) = tokio::sync::mpsc::channel(BURST as usize);
         let client = self.client.clone();
         let upload = tokio::spawn(async move { client.upload(ReceiverStream::new(receive)).await });
-        let begun = Instant::now();
-        let publish = async {
-            for at in 0..fan.events {
-                if at % BURST == 0 {
-                    fan.may_publish(at).await;
-                }
-                send.send(sample::event(Load::of(fan.events), at)).await.context("it ended")?;
-            }
-            fan.all_delivered().await;
-            anyhow::Ok(begun.elapsed())
-        };
-        let took = calls::unless_one_fails(&mut watchers, publish).await?;
+        let took = calls::unless_one_fails(&mut watchers, fan.publish(&send)).await?;
         drop(send);
         upload.await??;
         Ok(Some(took))

@@ -5,12 +5,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use tokio::sync::Notify;
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc};
 
 use super::{Figure, Plan, Unit};
 use crate::peers::Peer;
+use crate::sample::{self, Load};
 use crate::stats;
 
 /// Events of one burst.
@@ -56,6 +59,19 @@ impl Fan {
         }
     }
 
+    /// Sends every event, in bursts, and waits until every watcher has everything; how long it took.
+    pub async fn publish(&self, send: &mpsc::Sender<Bytes>) -> Result<Duration> {
+        let begun = Instant::now();
+        for at in 0..self.events {
+            if at % BURST == 0 {
+                self.may_publish(at).await;
+            }
+            send.send(sample::event(Load::of(self.events), at)).await.context("it ended")?;
+        }
+        self.all_delivered().await;
+        Ok(begun.elapsed())
+    }
+
     /// Waits until the publisher may publish what comes after so many events.
     pub async fn may_publish(&self, published: u64) {
         let ahead = AHEAD * BURST;
@@ -94,8 +110,6 @@ pub async fn run(peer: &dyn Peer, plan: &Plan, watchers: usize) -> Result<Vec<Fi
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
