@@ -13,6 +13,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30 * 365 * 86_400);
 pub struct Backoff {
     builder: ExponentialBuilder,
     delays: ExponentialBackoff,
+    /// A delay was taken since it began.
+    has_begun: bool,
     longest: Duration,
 }
 
@@ -30,19 +32,23 @@ impl Backoff {
             .with_max_delay(longest)
             .with_jitter()
             .without_max_times();
-        Backoff { builder, delays: builder.build(), longest }
+        Backoff { builder, delays: builder.build(), has_begun: false, longest }
     }
 
     /// The next delay; on top of what the server asked for, so that its hint is honoured and yet
     /// not everyone comes back at the same moment.
     pub fn next(&mut self, at_least: Option<Duration>) -> Duration {
+        self.has_begun = true;
         let delay = self.delays.next().unwrap_or(self.longest);
         delay.saturating_add(at_least.unwrap_or_default())
     }
 
     /// Begins again with the shortest: an attempt got somewhere.
     pub fn reset(&mut self) {
-        self.delays = self.builder.build();
+        // It draws a random number, and a watch does this for each event.
+        if std::mem::take(&mut self.has_begun) {
+            self.delays = self.builder.build();
+        }
     }
 }
 

@@ -54,8 +54,8 @@ pub enum Content<'a> {
 pub struct Place<'a> {
     /// Its position; 0 for a marker.
     pub seq: Seq,
-    /// Names it.
-    pub cursor: &'a str,
+    /// Names it: ASCII, as all cursors are.
+    pub cursor: &'a [u8],
     /// It is a marker and no event.
     pub has_marker: bool,
 }
@@ -157,14 +157,15 @@ impl<'a> Event<'a> {
     /// Where a delivered event stands, without reading the rest.
     ///
     /// # Errors
-    /// As [`Event::parse`].
+    /// As [`Event::parse`], and when the cursor is not ASCII.
     pub fn place_of(bytes: &'a [u8]) -> Result<Place<'a>, EventError> {
-        let mut place = Place { seq: Seq::ZERO, cursor: "", has_marker: false };
+        let mut place = Place { seq: Seq::ZERO, cursor: &[], has_marker: false };
         let mut reader = Reader { rest: bytes };
         while let Some((number, value)) = reader.field()? {
             match (number, value) {
                 (5, Value::Varint(v)) => place.seq = Seq::new(v),
-                (6, Value::Bytes(v)) => place.cursor = text(v)?,
+                (6, Value::Bytes(v)) if v.is_ascii() => place.cursor = v,
+                (6, Value::Bytes(_)) => return Err(EventError::new("a cursor is not ASCII")),
                 (15, Value::Bytes(_)) => place.has_marker = true,
                 (5 | 6 | 15, _) => return Err(EventError::new("a field has another type")),
                 _ => {}

@@ -81,6 +81,32 @@ fn a_stored_event_tells_what_its_sender_said() {
 }
 
 #[test]
+fn varints_of_every_length_are_read_as_prost_reads_them() {
+    let ends = (0..64).flat_map(|bit| [1u64 << bit, (1u64 << bit) - 1, !(1u64 << bit)]);
+    for value in ends {
+        let mut bytes = Vec::new();
+        put_varint(&mut bytes, value);
+        for behind in [&[][..], &[0x80; 9], &[0x7f; 3], &[0xff; 20]] {
+            let all = [&bytes[..], behind].concat();
+            let mut rest = &all[..];
+            assert_eq!(take_varint(&mut rest), Some(value), "{all:x?}");
+            assert_eq!(rest, behind);
+        }
+        for len in 0..bytes.len() {
+            assert_eq!(take_varint(&mut &bytes[..len]), None, "{value} cut to {len}");
+        }
+    }
+    // Longer than need be is a varint, too; more than 64 bits are none.
+    for bytes in [&[0x80, 0][..], &[0xff, 0x80, 0x80, 0], &[0xff; 10], &[0x80; 11]] {
+        let expected = prost::encoding::decode_varint(&mut &bytes[..]).ok();
+        assert_eq!(take_varint(&mut &bytes[..]), expected, "{bytes:x?}");
+    }
+    let most = [&[0xff; 9][..], &[1]].concat();
+    assert_eq!(take_varint(&mut &most[..]), Some(u64::MAX));
+    assert_eq!(take_varint(&mut &[&[0xff; 9][..], &[2]].concat()[..]), None);
+}
+
+#[test]
 fn malformed_bytes_are_errors_and_never_panics() {
     let mut client = Vec::new();
     Event { id: "x", topic: "a", body: "b", ..Event::default() }.write_client_part(&mut client);

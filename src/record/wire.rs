@@ -45,6 +45,33 @@ pub(super) fn put_bytes(out: &mut Vec<u8>, field: u8, value: &[u8]) {
     }
 }
 
+/// Takes a varint of any length off the front.
+fn long_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    // Up to eight bytes at once: the last one is the first without its highest bit.
+    if let Some(eight) = bytes.first_chunk() {
+        let eight = u64::from_le_bytes(*eight);
+        let ends = !eight & 0x8080_8080_8080_8080;
+        if ends != 0 {
+            let len = ends.trailing_zeros() as usize / 8 + 1;
+            // Seven bits of each, brought together in pairs, fours and eights.
+            let sevens = eight & (u64::MAX >> (64 - 8 * len)) & 0x7f7f_7f7f_7f7f_7f7f;
+            let pairs = sevens & 0x007f_007f_007f_007f | (sevens & 0x7f00_7f00_7f00_7f00) >> 1;
+            let fours = pairs & 0x0000_3fff_0000_3fff | (pairs & 0x3fff_0000_3fff_0000) >> 2;
+            let value = fours & 0x0fff_ffff | (fours >> 32) << 28;
+            return Some((value, &bytes[len..]));
+        }
+    }
+    let mut value = 0u64;
+    for (at, &byte) in bytes.iter().enumerate().take(10) {
+        value |= u64::from(byte & 0x7f) << (7 * at);
+        if byte < 0x80 {
+            let fits = at < 9 || byte <= 1;
+            return fits.then(|| (value, &bytes[at + 1..]));
+        }
+    }
+    None
+}
+
 /// Reads fields one after the other.
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'a> {
@@ -60,35 +87,19 @@ pub(super) enum Value<'a> {
 }
 
 impl<'a> Reader<'a> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn varint(&mut self) -> Result<u64, EventError> {
-        // Tags and short lengths, then the lengths of most bodies.
-        match self.rest {
-            [first @ 0..=0x7f, rest @ ..] => {
-                self.rest = rest;
-                Ok(u64::from(*first))
-            }
+        // Tags and short lengths, then the lengths of most bodies. What is left is passed by value:
+        // it would have to lie in memory else, and this is what reading events comes down to.
+        let (value, rest) = match self.rest {
+            [first @ 0..=0x7f, rest @ ..] => (u64::from(*first), rest),
             [first, second @ 0..=0x7f, rest @ ..] => {
-                self.rest = rest;
-                Ok(u64::from(*first & 0x7f) | u64::from(*second) << 7)
+                (u64::from(*first & 0x7f) | u64::from(*second) << 7, rest)
             }
-            _ => self.long_varint(),
-        }
-    }
-
-    fn long_varint(&mut self) -> Result<u64, EventError> {
-        let mut value = 0u64;
-        for (at, &byte) in self.rest.iter().enumerate().take(10) {
-            value |= u64::from(byte & 0x7f) << (7 * at);
-            if byte < 0x80 {
-                if at == 9 && byte > 1 {
-                    break;
-                }
-                self.rest = &self.rest[at + 1..];
-                return Ok(value);
-            }
-        }
-        Err(EventError::new("bad varint"))
+            longer => long_varint(longer).ok_or(EventError::new("bad varint"))?,
+        };
+        self.rest = rest;
+        Ok(value)
     }
 
     #[inline]
@@ -104,7 +115,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next field's number and value; `None` at the end.
-    #[inline]
+    #[inline(always)]
     pub(super) fn field(&mut self) -> Result<Option<(u64, Value<'a>)>, EventError> {
         if self.rest.is_empty() {
             return Ok(None);

@@ -44,7 +44,12 @@ impl Received {
 
     /// The cursor to resume after it.
     pub fn cursor(&self) -> &str {
-        std::str::from_utf8(&self.bytes[self.cursor.clone()]).unwrap_or_default()
+        // ASCII, or it would not have been taken.
+        std::str::from_utf8(self.cursor_bytes()).unwrap_or_default()
+    }
+
+    fn cursor_bytes(&self) -> &[u8] {
+        &self.bytes[self.cursor.clone()]
     }
 
     /// The encoded `feed.v1.Event`.
@@ -143,9 +148,7 @@ impl Watch {
 
     /// Does what the machine says; `Some` is for the caller.
     fn act(&mut self, action: Action, came: Option<Item>) -> Option<Option<Result<Item, Error>>> {
-        if self.machine.take_progress() {
-            self.backoff.reset();
-        }
+        self.note_progress();
         match action {
             Action::Deliver => match came {
                 // What is lost is never lost in silence.
@@ -207,52 +210,29 @@ impl Watch {
         false
     }
 
-    fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<News, Broken>>> {
-        match &mut self.phase {
-            Phase::Reading(incoming) => incoming.poll_next(cx, &mut self.heard),
-            _ => Poll::Ready(None),
-        }
-    }
-
-    fn poll_reading(&mut self, cx: &mut Context<'_>) -> Poll<(Action, Option<Item>)> {
-        let news = match self.poll_news(cx) {
-            Poll::Pending => {
-                if self.is_silent(cx) {
-                    return Poll::Ready((self.machine.step(Input::Silent), None));
-                }
-                return Poll::Pending;
+    /// The attempt has come to its end, orderly or not.
+    fn end(&mut self, broken: Option<Broken>) -> (Action, Option<Item>) {
+        let action = match broken {
+            Some(Broken::Call(status)) => {
+                self.machine.step(Input::Failed(Error::from_status(status)))
             }
-            Poll::Ready(news) => news,
-        };
-        Poll::Ready(match news {
-            Some(Ok(news)) => self.take(news),
-            Some(Err(Broken::Call(status))) => {
-                (self.machine.step(Input::Failed(Error::from_status(status))), None)
-            }
-            Some(Err(Broken::Message(error))) => {
+            Some(Broken::Message(error)) => {
                 let what = "the server sent what is no event";
-                (Action::Fail(Error::new(Kind::Protocol, what).with_source(error)), None)
+                Action::Fail(Error::new(Kind::Protocol, what).with_source(error))
             }
             None => {
                 if let Phase::Reading(incoming) = std::mem::replace(&mut self.phase, Phase::Idle) {
                     self.phase = Phase::Ending(Box::pin(trailing_cursor(incoming.stream)));
                 }
-                (Action::Read, None)
+                Action::Read
             }
-        })
+        };
+        (action, None)
     }
 
-    fn take(&mut self, news: News) -> (Action, Option<Item>) {
-        match news {
-            News::Event(received) => {
-                let input = Input::Event { seq: received.seq, cursor: received.cursor() };
-                let action = self.machine.step(input);
-                (action, Some(Item::Event(received)))
-            }
-            News::Marker(marker) => {
-                let action = self.machine.step(Input::Marker(&marker));
-                (action, Some(Item::Marker(marker)))
-            }
+    fn note_progress(&mut self) {
+        if self.machine.take_progress() {
+            self.backoff.reset();
         }
     }
 }
@@ -285,7 +265,27 @@ impl Stream for Watch {
                     }
                     Poll::Ready(Err(error)) => (this.machine.step(Input::Failed(error)), None),
                 },
-                Phase::Reading(_) => ready!(this.poll_reading(cx)),
+                Phase::Reading(incoming) => match incoming.poll_next(cx, &mut this.heard) {
+                    Poll::Ready(Some(Ok(News::Event(received)))) => {
+                        let cursor = received.cursor_bytes();
+                        match this.machine.step(Input::Event { seq: received.seq, cursor }) {
+                            // What nearly always happens, by the shortest way.
+                            Action::Deliver => {
+                                this.note_progress();
+                                return Poll::Ready(Some(Ok(Item::Event(received))));
+                            }
+                            action => (action, None),
+                        }
+                    }
+                    Poll::Ready(Some(Ok(News::Marker(marker)))) => {
+                        let action = this.machine.step(Input::Marker(&marker));
+                        (action, Some(Item::Marker(marker)))
+                    }
+                    Poll::Ready(Some(Err(broken))) => this.end(Some(broken)),
+                    Poll::Ready(None) => this.end(None),
+                    Poll::Pending if this.is_silent(cx) => (this.machine.step(Input::Silent), None),
+                    Poll::Pending => return Poll::Pending,
+                },
                 Phase::Ending(trailers) => {
                     let cursor = ready!(trailers.as_mut().poll(cx));
                     (this.machine.step(Input::Ended { cursor: cursor.as_deref() }), None)

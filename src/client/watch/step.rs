@@ -30,7 +30,7 @@ pub(super) enum Input<'a> {
     /// The response headers came.
     Opened { cursor: Option<&'a str>, head: Option<Seq> },
     /// An event came.
-    Event { seq: Seq, cursor: &'a str },
+    Event { seq: Seq, cursor: &'a [u8] },
     /// A marker came.
     Marker(&'a Marker),
     /// The server ended the stream with OK.
@@ -78,7 +78,7 @@ struct Attempt {
 pub(super) struct Machine {
     plan: Plan,
     /// Where the next attempt resumes; `None` until the server told.
-    cursor: Option<String>,
+    cursor: Option<Vec<u8>>,
     /// The seq of `cursor`: the last one passed.
     position: Option<Seq>,
     /// The head when the watch began.
@@ -96,7 +96,7 @@ impl Machine {
         let position = cursor.as_deref().and_then(seq_of);
         Machine {
             plan,
-            cursor,
+            cursor: cursor.map(String::into_bytes),
             position,
             target: None,
             delivered: 0,
@@ -108,7 +108,7 @@ impl Machine {
 
     /// The cursor to resume after.
     pub(super) fn cursor(&self) -> Option<&str> {
-        self.cursor.as_deref()
+        self.cursor.as_deref().and_then(|cursor| std::str::from_utf8(cursor).ok())
     }
 
     /// The last seq passed.
@@ -155,12 +155,12 @@ impl Machine {
         if self.cursor.is_none()
             && let Some(cursor) = cursor
         {
-            self.move_to(cursor, seq_of(cursor));
+            self.move_to(cursor.as_bytes(), seq_of(cursor));
         }
         Action::Read
     }
 
-    fn event(&mut self, seq: Seq, cursor: &str) -> Action {
+    fn event(&mut self, seq: Seq, cursor: &[u8]) -> Action {
         if self.is_complete() || self.is_beyond_target(seq) {
             return Action::Finish;
         }
@@ -199,12 +199,12 @@ impl Machine {
                     if let Err(error) = self.check_gap(gap, seq) {
                         return Action::Fail(error);
                     }
-                    self.move_to(&marker.cursor, Some(gap.to));
+                    self.move_to(marker.cursor.as_bytes(), Some(gap.to));
                 }
                 // Of another history: how much is lost is not known, nor where it goes on.
                 None => {
                     if seq.is_some() {
-                        self.move_to(&marker.cursor, seq);
+                        self.move_to(marker.cursor.as_bytes(), seq);
                     }
                     self.attempt.jumped = true;
                 }
@@ -218,7 +218,7 @@ impl Machine {
                 }
                 self.attempt.resumed = true;
                 if seq.is_some() {
-                    self.move_to(&marker.cursor, seq);
+                    self.move_to(marker.cursor.as_bytes(), seq);
                 }
             }
             MarkerKind::CaughtUp | MarkerKind::Heartbeat | MarkerKind::FellBehind => {
@@ -258,7 +258,7 @@ impl Machine {
                 format!("the server passed from {position} to {seq} without the events between"),
             )),
             _ => {
-                self.move_to(cursor, Some(seq));
+                self.move_to(cursor.as_bytes(), Some(seq));
                 Ok(())
             }
         }
@@ -326,13 +326,13 @@ impl Machine {
         limit_reached || target_reached
     }
 
-    fn move_to(&mut self, cursor: &str, seq: Option<Seq>) {
+    fn move_to(&mut self, cursor: &[u8], seq: Option<Seq>) {
         self.position = seq;
         if !cursor.is_empty() {
             // In place: this happens for every event.
             let own = self.cursor.get_or_insert_default();
             own.clear();
-            own.push_str(cursor);
+            own.extend_from_slice(cursor);
         }
     }
 }

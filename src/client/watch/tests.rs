@@ -35,7 +35,7 @@ fn open_at(machine: &mut Machine, seq: u64, head: u64) {
 }
 
 fn event(machine: &mut Machine, seq: u64) -> Action {
-    machine.step(Input::Event { seq: Seq::new(seq), cursor: &seq.to_string() })
+    machine.step(Input::Event { seq: Seq::new(seq), cursor: seq.to_string().as_bytes() })
 }
 
 fn marker(machine: &mut Machine, kind: MarkerKind, seq: u64) -> Action {
@@ -121,7 +121,7 @@ fn a_filtered_watch_is_strictly_increasing() {
 #[test]
 fn an_event_without_a_cursor_cannot_be_resumed_after() {
     let mut machine = opened(plan(), 7, 9);
-    assert_violation(machine.step(Input::Event { seq: Seq::new(8), cursor: "" }));
+    assert_violation(machine.step(Input::Event { seq: Seq::new(8), cursor: b"" }));
 }
 
 #[test]
