@@ -4,30 +4,23 @@
 //! count and by the bytes that sled holds, the longest unused dropped first. A database in use
 //! is never dropped, so the bounds can be passed by what the callers' threads hold at one time.
 //!
-//! Owns also how a segment is read whose database is not open. Who reads it from end to end opens
-//! it. Who wants a few blocks of it reads them directly from its file, and so does whoever would
-//! have to close what others are reading: else readers of many segments would open them for each
-//! other's every chunk. A direct read that meets anything unexpected is done again on the open database.
+//! Owns also how a segment is read: directly from its file, unless where its blocks lie is not known. A
+//! direct read that meets anything unexpected is done again on the open database, which says what
+//! is wrong.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::blocks::Blocks;
 use super::direct::{Direct, Located, Places};
 use super::index::Index;
-use super::open::{Open, locate};
+use super::open::{self, Open, locate};
 use super::{Lease, Segment, dir};
 use crate::record::Seq;
 use crate::storage::{Chunk, Damage, StoreError};
 use crate::topic::Filter;
-
-/// A database that took part in none of so many reads is not in the way of another.
-const STALE_READS: u64 = 16;
-
-/// Few blocks are wanted if at most one in so many is.
-const FEW: u64 = 8;
 
 /// Bounds on open databases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,12 +82,8 @@ struct Slot {
     state: Mutex<State>,
     tables: Mutex<Tables>,
     used_at: AtomicU64,
-    /// Where the last read ended: who begins there reads on.
-    read_to: AtomicU64,
-    /// Where the segment ends.
-    end: u64,
-    /// Bytes that the database would hold, read whole.
-    full_bytes: u64,
+    /// Its files are being compared, or were.
+    is_compared: AtomicBool,
 }
 
 #[derive(Default)]
@@ -121,12 +110,6 @@ impl Slot {
     fn is_open(&self) -> bool {
         // While it is being opened it is not.
         self.state.try_lock().is_ok_and(|state| !matches!(*state, State::Closed))
-    }
-
-    /// Whether somebody has read from it lately, and not to its end.
-    fn is_in_use(&self, now: u64) -> bool {
-        let age = now.saturating_sub(self.used_at.load(Ordering::Relaxed));
-        age <= STALE_READS && self.read_to.load(Ordering::Relaxed) != self.end
     }
 }
 
@@ -157,13 +140,7 @@ impl Cache {
             let events = bytes::Bytes::new();
             return Ok(Chunk { first: from, end, events, complete: false });
         }
-        let slot = self.slot(lease);
-        let is_begun = from == lease.first() || from.get() == slot.read_to.load(Ordering::Relaxed);
-        let reads_on = is_begun && end > from.next();
-        let chunk =
-            self.with(lease, reads_on.then_some(filter), |blocks| blocks.read(from, end, filter))?;
-        slot.read_to.store(chunk.end.get(), Ordering::Relaxed);
-        Ok(chunk)
+        self.with(lease, |blocks| blocks.read(from, end, filter))
     }
 
     /// Figures.
@@ -222,21 +199,20 @@ impl Cache {
         self.shrink(CacheOptions { max_open: 0, max_bytes: 0, ..self.options });
     }
 
-    /// Runs `read` on the segment's blocks, perhaps twice. `whole` is what is wanted of them by one who
-    /// reads on until the end.
+    /// Runs `read` on the segment's blocks, perhaps twice.
     pub(super) fn with<T>(
         &self,
         lease: &Lease,
-        whole: Option<&Filter>,
         read: impl Fn(&dyn Blocks) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let slot = self.slot(lease);
         let now = self.clock.fetch_add(1, Ordering::Relaxed) + 1;
         slot.used_at.store(now, Ordering::Relaxed);
-        if let Some(located) = self.to_read_directly(&slot, lease, whole)
-            && let Ok(result) = Direct::open(located).and_then(|direct| read(&direct))
+        if let Some(located) = self.to_read_directly(&slot, lease)
+            && let Ok(result) = Direct::open(Arc::clone(&located)).and_then(|direct| read(&direct))
         {
             self.direct_reads.fetch_add(1, Ordering::Relaxed);
+            self.compare(&slot, &located);
             return Ok(result);
         }
         let open = self.open(&slot, lease)?;
@@ -246,40 +222,33 @@ impl Cache {
         result
     }
 
+    /// Compares a segment's files as a whole when all its blocks have been read, once: else rot in bytes
+    /// that hold no block would not be told before the database has to be opened.
+    fn compare(&self, slot: &Slot, located: &Located) {
+        if !located.is_seen() || slot.is_compared.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        // Opened in between it would be compared, too, and must not be at the same time.
+        let state = lock(&slot.state);
+        if !matches!(*state, State::Closed) {
+            return;
+        }
+        match open::compare(&located.index) {
+            Ok(()) => {}
+            Err(StoreError::Damaged(damage)) => {
+                lock(&self.damages).insert(located.index.segment.dir().to_owned(), damage);
+            }
+            // It says nothing about the segment: another reader tries again.
+            Err(_) => slot.is_compared.store(false, Ordering::Relaxed),
+        }
+    }
+
     /// What a direct read needs, if the segment is to be read directly.
-    fn to_read_directly(
-        &self,
-        slot: &Arc<Slot>,
-        lease: &Lease,
-        whole: Option<&Filter>,
-    ) -> Option<Arc<Located>> {
+    fn to_read_directly(&self, slot: &Arc<Slot>, lease: &Lease) -> Option<Arc<Located>> {
         if self.options.max_table_bytes == 0 || slot.is_open() {
             return None;
         }
-        // As far as the footer in memory tells; a topic's events may lie in fewer blocks.
-        let is_few = |filter: &Filter| {
-            let events: u64 = lease.matching(filter).map(|(_, stats)| stats.events).sum();
-            events * FEW <= u64::from(lease.identity.blocks)
-        };
-        if whole.is_some_and(|filter| filter.is_all() || !is_few(filter)) && self.has_room(slot) {
-            return None;
-        }
         self.tables(slot, lease)
-    }
-
-    /// Whether the database could stay open until all of it is read, beside those that are in use.
-    fn has_room(&self, slot: &Arc<Slot>) -> bool {
-        let now = self.clock.load(Ordering::Relaxed);
-        let slots = lock(&self.open_slots).clone();
-        let (mut open, mut bytes) = (0, 0);
-        for other in slots.iter().filter(|other| !Arc::ptr_eq(other, slot) && other.is_in_use(now))
-        {
-            open += 1;
-            bytes += other.full_bytes;
-        }
-        let fits =
-            open < self.options.max_open && bytes + slot.full_bytes <= self.options.max_bytes;
-        open == 0 || fits
     }
 
     /// Compares the segment with its footer unless that was done, and finds its blocks.
@@ -296,7 +265,7 @@ impl Cache {
                 Some(places) => Some(places),
                 None => locate(&index)?,
             };
-            Ok(places.map(|places| Located { index, places }))
+            Ok(places.map(|places| Located::new(index, places)))
         });
         match located {
             Ok(Some(located)) => {
@@ -387,10 +356,7 @@ impl Cache {
         if let Some(slot) = slots.get(lease.dir()) {
             return Arc::clone(slot);
         }
-        let full_bytes = Open::full_bytes(lease.segment());
-        let slot = Arc::new(Slot { end: lease.end().get(), full_bytes, ..Slot::default() });
-        slots.insert(lease.dir().to_owned(), Arc::clone(&slot));
-        slot
+        Arc::clone(slots.entry(lease.dir().to_owned()).or_default())
     }
 
     fn make_room(&self) {

@@ -4,7 +4,7 @@
 //! taken for. They are looked for when the files are compared with the footer anyway. What is read
 //! there later is compared with the block's header and both its checksums, so that it is right or
 //! refused; whoever is refused opens the database, which says what is wrong. Nothing is written.
-//! Must not know sled's format, nor when reading directly is worth it. docs/decisions/0007.
+//! Must not know sled's format. docs/decisions/0007 and 0010.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -12,6 +12,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use memchr::memmem::Finder;
@@ -123,13 +124,32 @@ impl<'a> Locator<'a> {
 /// A segment that can be read directly.
 pub(super) struct Located {
     pub(super) index: Arc<Index>,
-    pub(super) places: Places,
+    places: Places,
+    /// Blocks that have been read.
+    seen: Box<[AtomicBool]>,
+    unseen: AtomicUsize,
 }
 
 impl Located {
+    pub(super) fn new(index: Arc<Index>, places: Places) -> Self {
+        let seen: Box<[_]> = index.rows.iter().map(|_| AtomicBool::new(false)).collect();
+        Located { unseen: AtomicUsize::new(seen.len()), index, places, seen }
+    }
+
     /// Bytes that it takes in memory.
     pub(super) fn bytes(&self) -> u64 {
-        self.index.bytes() + self.places.bytes()
+        self.index.bytes() + self.places.bytes() + self.seen.len() as u64
+    }
+
+    /// Whether all blocks have been read, by whomever.
+    pub(super) fn is_seen(&self) -> bool {
+        self.unseen.load(Ordering::Relaxed) == 0
+    }
+
+    fn see(&self, at: usize) {
+        if !self.seen[at].swap(true, Ordering::Relaxed) {
+            self.unseen.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -151,7 +171,8 @@ impl Direct {
 
     /// Reads what was stored of a block, behind the header of its first part.
     fn stored(&self, at: usize, out: &mut Vec<u8>) -> Result<(), StoreError> {
-        let Located { index, places } = &*self.located;
+        let Located { index, places, .. } = &*self.located;
+        self.located.see(at);
         let row = &index.rows[at];
         let stored_len = row.stored_len as usize;
         out.resize(HEADER_BYTES + stored_len, 0);

@@ -19,7 +19,7 @@ impl Cache {
         if time > lease.last_at() {
             return Ok(lease.end());
         }
-        self.with(lease, None, |blocks| {
+        self.with(lease, |blocks| {
             let rows = &blocks.index().rows;
             let at = rows.partition_point(|row| row.last_at < time);
             let Some(row) = rows.get(at) else { return Ok(lease.end()) };
@@ -51,7 +51,7 @@ impl Cache {
         if seq.next() == lease.end() {
             return Ok(lease.last_at());
         }
-        self.with(lease, None, |blocks| {
+        self.with(lease, |blocks| {
             let at = blocks.index().block_of(seq);
             let mut found = None;
             blocks.visit(at, &mut |facts| {
@@ -81,7 +81,7 @@ impl Cache {
         if from >= lease.end() {
             return Ok(BTreeMap::new());
         }
-        self.with(lease, None, |blocks| {
+        self.with(lease, |blocks| {
             let (index, mut topics) = (blocks.index(), topics());
             let at = index.block_of(from);
             let before_is_less = at * 2 < index.rows.len();

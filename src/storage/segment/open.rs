@@ -62,7 +62,7 @@ impl Open {
         let altered = match checked {
             Ok(places) => {
                 let open = Self::start(Arc::clone(&index), &db_dir, sled_cache_bytes)?;
-                return Ok((open, places.map(|places| Located { index, places })));
+                return Ok((open, places.map(|places| Located::new(index, places))));
             }
             Err(StoreError::Damaged(damage)) => damage,
             Err(other) => return Err(other),
@@ -121,11 +121,6 @@ impl Open {
     /// `cache_capacity` does not bound it.
     pub(super) fn held_bytes(&self) -> u64 {
         OPEN_BYTES + COPIES * self.pulled_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Bytes that one will be taken to hold when all of the segment has been read.
-    pub(super) fn full_bytes(segment: &Segment) -> u64 {
-        OPEN_BYTES + COPIES * segment.identity.stored_bytes
     }
 
     fn pull(&self, at: usize) {
@@ -220,6 +215,11 @@ pub(super) fn locate(index: &Index) -> Result<Option<Places>, StoreError> {
     let mut locator = Locator::new(&index.rows);
     check_files(&index.segment, &index.segment.dir().join(DB), Some(&mut locator))?;
     Ok(locator.finish())
+}
+
+/// Compares the files of a segment's database with its footer.
+pub(super) fn compare(index: &Index) -> Result<(), StoreError> {
+    check_files(&index.segment, &index.segment.dir().join(DB), None)
 }
 
 /// Compares the files of a database with the footer. Shows the bytes of its values on the way.

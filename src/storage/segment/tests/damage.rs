@@ -226,11 +226,10 @@ fn damage_is_remembered_and_does_not_reach_other_segments() {
     let dir = tempfile::tempdir().unwrap();
     let (one, two) = (Log::small(1, 800), Log::small(801, 800));
     let (bad, good) = (one.build(dir.path()), two.build(dir.path()));
-    fs::remove_file(bad.dir().join(DB).join("conf")).unwrap();
+    fs::remove_file(bad.dir().join(DB).join("db")).unwrap();
     let cache = Cache::default();
     let lease = bad.lease().unwrap();
     for _ in 0..3 {
-        // As one does who reads on to the end.
         let read = cache.read(&lease, Seq::new(1), Seq::new(20), &Filter::ALL);
         let Err(StoreError::Damaged(damage)) = read else { panic!("{read:?}") };
         assert_eq!((damage.from, damage.to), (Seq::new(1), Seq::new(800)));

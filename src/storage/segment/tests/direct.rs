@@ -6,43 +6,9 @@ use super::*;
 use crate::storage::segment::direct::Places;
 use crate::storage::segment::index::Index;
 
-/// Never opens a database that it can read directly: there is no room for a second one, and the first is
-/// always that of `other`.
-struct Crowded {
-    cache: Cache,
-    other: Lease,
-}
-
-impl Crowded {
-    fn new(parent: &Path) -> Crowded {
-        let other = Log::small(1_000_000, 2_000).build(parent);
-        let options = CacheOptions { max_open: 1, ..CacheOptions::default() };
-        Crowded { cache: Cache::new(options), other: other.lease().unwrap() }
-    }
-
-    fn read(&self, lease: &Lease, from: Seq, filter: &Filter) -> Result<Chunk, StoreError> {
-        // It stays in use.
-        let first = self.other.first();
-        self.cache.read(&self.other, first, self.other.end(), &Filter::ALL).unwrap();
-        self.cache.read(lease, from, lease.end(), filter)
-    }
-
-    fn read_all(&self, lease: &Lease, filter: &Filter) -> Vec<Chunk> {
-        let (mut next, mut chunks) = (lease.first(), Vec::new());
-        while next < lease.end() {
-            let chunk = self.read(lease, next, filter).unwrap();
-            assert!(chunk.first == next && chunk.end > next);
-            next = chunk.end;
-            chunks.push(chunk);
-        }
-        chunks
-    }
-}
-
 #[test]
 fn the_same_events_are_read_without_opening() {
     let dir = tempfile::tempdir().unwrap();
-    let crowded = Crowded::new(&dir.path().join("other"));
     for (at, compression) in
         [Compression::None, Compression::Lz4, Compression::Zstd(1)].into_iter().enumerate()
     {
@@ -53,14 +19,18 @@ fn the_same_events_are_read_without_opening() {
         let segment = Arc::new(build(&parent, &spec, &log).unwrap());
         let before = snapshot(segment.dir());
         let lease = segment.lease().unwrap();
-        let all = crowded.read_all(&lease, &Filter::ALL);
+        let cache = Cache::default();
+        let all = read_all(&cache, &lease, log.first(), log.end(), &Filter::ALL).unwrap();
         assert!(all.iter().all(|chunk| chunk.complete));
         assert_eq!(join(&all), log.bytes());
-        let status = crowded.cache.status();
-        assert_eq!((status.open, status.opens), (1, 1), "the other one's");
-        assert!(status.direct_reads >= all.len() as u64, "{status:?}");
+        let status = cache.status();
+        assert_eq!((status.opens, status.direct_reads), (0, all.len() as u64));
+        // Opened, it gives the same.
+        let opening = Cache::new(OPENING);
+        let opened = read_all(&opening, &lease, log.first(), log.end(), &Filter::ALL).unwrap();
+        assert_eq!((join(&opened), opening.status().opens), (log.bytes(), 1));
         for seq in [5, 6, 300, 704] {
-            let time = crowded.cache.time_of(&lease, Seq::new(seq)).unwrap();
+            let time = cache.time_of(&lease, Seq::new(seq)).unwrap();
             assert_eq!(time, time_of(seq));
         }
         assert_eq!(snapshot(segment.dir()), before, "reading changed a byte");
@@ -98,32 +68,6 @@ fn a_few_events_of_many_are_picked_without_opening() {
     let status = cache.status();
     assert_eq!(status.opens, 0, "{status:?}");
     assert!(status.direct_reads > 0);
-}
-
-#[test]
-fn readers_of_many_segments_do_not_open_them_for_each_other() {
-    let dir = tempfile::tempdir().unwrap();
-    let segments: Vec<_> =
-        (0..6).map(|at| Log::small(1 + at * 20_000, 20_000).build(dir.path())).collect();
-    let held = open::Open::full_bytes(&segments[0]);
-    let options = CacheOptions { max_bytes: held * 5 / 2, ..CacheOptions::default() };
-    let cache = Cache::new(options);
-    let leases: Vec<_> = segments.iter().map(|segment| segment.lease().unwrap()).collect();
-    let mut next: Vec<_> = leases.iter().map(|lease| lease.first()).collect();
-    let mut reads = 0;
-    while leases.iter().zip(&next).any(|(lease, next)| *next < lease.end()) {
-        for (lease, next) in leases.iter().zip(&mut next) {
-            if *next < lease.end() {
-                let chunk = cache.read(lease, *next, lease.end(), &Filter::ALL).unwrap();
-                assert!(chunk.first == *next && chunk.complete);
-                *next = chunk.end;
-                reads += 1;
-            }
-        }
-    }
-    let status = cache.status();
-    assert!(reads > 60 && status.opens <= 6, "{reads} {status:?}");
-    assert!(status.direct_reads > reads / 2, "{status:?}");
 }
 
 #[test]
@@ -269,13 +213,10 @@ fn a_sifted_read_stops_before_damage_and_the_next_one_tells_it() {
     let spec = BuildSpec { compression: Compression::None, ..log.spec() };
     let segment = Arc::new(build(dir.path(), &spec, &log).unwrap());
     let (cache, lease, filter) = (Cache::default(), segment.lease().unwrap(), filter(&["t.4"]));
-    let crowded = Crowded::new(&dir.path().join("other"));
-    // Their files are compared while they are whole.
-    for cache in [&cache, &crowded.cache] {
-        cache.read(&lease, Seq::new(60), Seq::new(61), &Filter::ALL).unwrap();
-    }
+    // One knows from before where the blocks lie.
+    cache.read(&lease, Seq::new(60), Seq::new(61), &Filter::ALL).unwrap();
     rot(&segment, "event number 3004 ");
-    for cache in [cache, Cache::default(), Cache::new(OPENING), crowded.cache] {
+    for cache in [cache, Cache::default(), Cache::new(OPENING)] {
         let (mut next, mut seqs, mut lost) = (log.first(), Vec::new(), Vec::new());
         while next < log.end() {
             match cache.read(&lease, next, log.end(), &filter) {
