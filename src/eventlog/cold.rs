@@ -1,7 +1,7 @@
 //! Threads for what blocks: reading from the engine.
 //!
-//! Owns a few threads and one queue in order of arrival. A reader has at most one request in it,
-//! and one request reads at most one chunk, so the queue is bounded by the readers and fair to
+//! Owns a few threads and one queue in order of arrival. A reader waits for at most one request in
+//! it, and one request reads at most one chunk, so the queue is bounded by the readers and fair to
 //! them. A request whose asker has gone is passed over.
 
 use std::collections::VecDeque;
@@ -53,6 +53,16 @@ impl Cold {
         from: Seq,
         question: impl FnOnce(&dyn Engine) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, ReadError> {
+        let answer = self.post(question).ok_or(ReadError::Closing)?;
+        let result = answer.await.map_err(|_| ReadError::Closing)?;
+        result.map_err(|error| ReadError::new(from, error))
+    }
+
+    /// Asks the engine, and leaves the answer where it can be fetched; `None` when the log is closing.
+    pub fn post<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn Engine) -> Result<T, StoreError> + Send + 'static,
+    ) -> Option<oneshot::Receiver<Result<T, StoreError>>> {
         let (reply, answer) = oneshot::channel();
         let request = Box::new(move |engine: &dyn Engine| {
             if reply.is_closed() {
@@ -67,13 +77,12 @@ impl Cold {
         {
             let mut queue = self.lock();
             if queue.closed {
-                return Err(ReadError::Closing);
+                return None;
             }
             queue.requests.push_back(request);
         }
         self.filled.notify_one();
-        let result = answer.await.map_err(|_| ReadError::Closing)?;
-        result.map_err(|error| ReadError::new(from, error))
+        Some(answer)
     }
 
     /// Drops what waits, and ends the threads.

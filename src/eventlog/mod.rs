@@ -46,7 +46,7 @@ pub use error::{AppendError, CursorError, ReadError};
 pub use metrics::{Counters, LATENCY_BUCKETS};
 pub use options::{Clock, Options, Retention};
 pub use produce::{Answer, Producer};
-pub use reader::Reader;
+pub use reader::{Ahead, Reader};
 pub use resolve::resolve;
 pub use start::Start;
 

@@ -6,18 +6,21 @@
 //!    is an error; this is checked after the read, so that a trim meanwhile is seen.
 //! 4. One line moves `next`, the last: a future dropped before has moved nothing.
 //!
+//! 5. What is read ahead is a guess that moves nothing. It counts when it is asked for, if it begins
+//!    at `next` then; else, or if it came to nothing, it is read as if there had been no guess.
+//!
 //! So a reader from `s` yields s, s + 1, s + 2, ... or says loudly why not. Nothing is sent to a
 //! reader, so there is nothing to overflow; a slow one finds its events in the engine.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::core::{Core, Published};
 use super::{Delivery, ReadError};
 use crate::record::{Event, Events, Seq};
-use crate::storage::{Chunk, Damage, StoreError};
+use crate::storage::{Chunk, Damage, Engine, StoreError};
 use crate::topic::Filter;
 
 /// Reads forward from a position, waiting at the head. The only way events leave the log.
@@ -64,6 +67,39 @@ impl Reader {
         Ok(Delivery { chunk, is_recent })
     }
 
+    /// Begins to read what lies at the position, on a reader thread, and does not wait for it. What
+    /// came is left with `keep`, there. `None` where nothing would be won: the next read has to
+    /// wait for events, or finds them in memory.
+    pub fn read_ahead<T: Send + 'static>(
+        &self,
+        end: Seq,
+        keep: impl FnOnce(Delivery) -> T + Send + 'static,
+    ) -> Option<Ahead<T>> {
+        let (from, end) = (self.next, end.min(self.published.borrow().head.next()));
+        if end <= from || self.core.recent.has(from) {
+            return None;
+        }
+        let read = question(from, end, &self.filter);
+        let answer = self.core.cold.post(move |engine| {
+            let chunk = read(engine)?;
+            Ok(keep(Delivery { chunk, is_recent: false }))
+        })?;
+        Some(Ahead { from, answer })
+    }
+
+    /// Moves past what was read ahead, and answers it; `None`, and nothing has moved, if it is not
+    /// what the next read would be about, or must not be shown any more.
+    pub fn accept(&mut self, delivery: Delivery, end: Seq) -> Option<Delivery> {
+        let chunk = &delivery.chunk;
+        check(chunk, self.next, end).ok()?;
+        if chunk.first < self.published.borrow().oldest {
+            return None;
+        }
+        self.core.metrics.reads_stored.fetch_add(1, Ordering::Relaxed);
+        self.next = chunk.end;
+        Some(delivery)
+    }
+
     /// Whether the next read has nothing to wait for but events that are not there yet: what is
     /// at the position is in memory, or beyond the head.
     pub fn is_at_hand(&self) -> bool {
@@ -73,6 +109,30 @@ impl Reader {
     /// Moves to another position, as after a gap was reported.
     pub fn jump(&mut self, to: Seq) {
         self.next = to.max(Seq::FIRST);
+    }
+}
+
+/// What a reader has begun to read before it is wanted. Dropped, it is given up.
+#[derive(Debug)]
+pub struct Ahead<T> {
+    from: Seq,
+    answer: oneshot::Receiver<Result<T, StoreError>>,
+}
+
+impl<T> Ahead<T> {
+    /// Where it begins.
+    pub fn from(&self) -> Seq {
+        self.from
+    }
+
+    /// Whether there is nothing to wait for any more.
+    pub fn is_there(&self) -> bool {
+        !self.answer.is_empty() || self.answer.is_terminated()
+    }
+
+    /// What was kept of it; `None` if it failed, which who reads it then will hear.
+    pub async fn kept(self) -> Option<T> {
+        self.answer.await.ok()?.ok()
     }
 }
 
@@ -100,18 +160,24 @@ impl Core {
             self.metrics.reads_recent.fetch_add(1, Ordering::Relaxed);
             return Ok((chunk, true));
         }
-        let filter = filter.clone();
-        let chunk = self
-            .cold
-            .ask(from, move |engine| {
-                let chunk = engine.read(from, end, &filter)?;
-                check_events(&chunk)
-                    .map_err(|what| StoreError::from(damage(chunk.first, chunk.end, what)))?;
-                Ok(chunk)
-            })
-            .await?;
+        let chunk = self.cold.ask(from, question(from, end, filter)).await?;
         self.metrics.reads_stored.fetch_add(1, Ordering::Relaxed);
         Ok((chunk, false))
+    }
+}
+
+/// What is asked of the engine for a chunk.
+fn question(
+    from: Seq,
+    end: Seq,
+    filter: &Arc<Filter>,
+) -> impl FnOnce(&dyn Engine) -> Result<Chunk, StoreError> + Send + use<> {
+    let filter = filter.clone();
+    move |engine| {
+        let chunk = engine.read(from, end, &filter)?;
+        check_events(&chunk)
+            .map_err(|what| StoreError::from(damage(chunk.first, chunk.end, what)))?;
+        Ok(chunk)
     }
 }
 

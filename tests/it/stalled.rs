@@ -65,6 +65,47 @@ async fn stalled_watches_hold_no_more_chunks_than_there_is_room_for() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn a_watch_reads_one_chunk_ahead_of_its_client_and_no_more() {
+    let options = MemoryOptions { chunk_bytes: CHUNK_BYTES, ..Default::default() };
+    let engine = Arc::new(Broken::whole(memory(generations(&[1]), options)));
+    let log_options = eventlog::Options { recent_bytes: 1 << 10, ..Default::default() };
+    let log = open(engine.clone(), log_options);
+    let options = Options { parked_bytes: 8 * CHUNK_BYTES, ..Default::default() };
+    let server = start_with(log, options).await;
+    let body = "x".repeat(1_000);
+    for _ in 0..2 {
+        let mut batch = server.log.batch();
+        for _ in 0..1_000 {
+            batch.push(&Event { topic: "a", body: &body, ..Event::default() }).unwrap();
+        }
+        server.log.append(batch, eventlog::AppendOptions::default()).await.unwrap();
+    }
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
+    let endpoint = endpoint.initial_stream_window_size(64 << 10);
+    let channel = within("connect", endpoint.connect()).await.unwrap();
+    let mut client = FeedServiceClient::new(channel);
+    let request = pb::WatchRequest { start: from_oldest(), ..Default::default() };
+    let held = || engine.held_bytes();
+    // A chunk ends with the event that fills it.
+    let chunk_bytes = CHUNK_BYTES + (2 << 10);
+    let mut watching = watch(&mut client, request.clone()).await.unwrap();
+    until("two chunks are held", || held() > chunk_bytes).await;
+    for seq in 1..=2_000 {
+        assert!(held() <= 2 * chunk_bytes, "{}", held());
+        assert_eq!(watching.event().await.seq, seq);
+    }
+    drop(watching);
+    // One that ends in its first chunk wants none.
+    let mut short = watch(&mut client, pb::WatchRequest { limit: 100, ..request }).await.unwrap();
+    until("its only chunk is held", || held() > 0 && held() <= chunk_bytes).await;
+    for seq in 1..=100 {
+        assert!(held() <= chunk_bytes, "{}", held());
+        assert_eq!(short.event().await.seq, seq);
+    }
+    server.stop().await;
+}
+
 /// Bytes of memory that a process has for itself.
 fn anonymous_bytes(id: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();

@@ -131,6 +131,52 @@ async fn damage_is_told_with_its_range_and_everything_else_is_read() {
 }
 
 #[tokio::test]
+async fn what_is_read_ahead_counts_only_where_the_reader_comes_to() {
+    let faulty = Arc::new(Faulty::new(Arc::new(engine(memory::Options::default()))));
+    let no_cache = Options { recent_bytes: 0, ..options() };
+    let log = EventLog::open(faulty.clone(), Recovered::default(), no_cache).unwrap();
+    fill(&log, 1, 12).await;
+    let (s, all) = (Seq::new, Seq::MAX);
+    let mut reader = log.reader(s(1), Filter::ALL);
+    let ahead = reader.read_ahead(s(4), |delivery| delivery).unwrap();
+    assert_eq!((ahead.from(), reader.position()), (s(1), s(1)));
+    let delivery = ahead.kept().await.unwrap();
+    assert!(!delivery.is_recent);
+    // It is not what the next read is about: it ends too late, or begins elsewhere.
+    assert!(reader.accept(delivery.clone(), s(3)).is_none());
+    reader.jump(s(2));
+    assert!(reader.accept(delivery.clone(), all).is_none());
+    assert_eq!((reader.position(), log.status().counters.reads_stored), (s(2), 0));
+    reader.jump(s(1));
+    assert_eq!(reader.accept(delivery.clone(), all).unwrap().chunk.end, s(4));
+    assert_eq!((reader.position(), log.status().counters.reads_stored), (s(4), 1));
+    assert!(reader.accept(delivery, all).is_none(), "twice");
+    // What was trimmed meanwhile is gone, whatever was read before.
+    let ahead = reader.read_ahead(all, |delivery| delivery).unwrap();
+    let delivery = ahead.kept().await.unwrap();
+    log.trim(s(6)).await.unwrap();
+    assert!(reader.accept(delivery, all).is_none());
+    assert!(matches!(reader.next(all).await, Err(ReadError::Trimmed { .. })));
+    // Damage is told to who reads it.
+    reader.jump(s(8));
+    faulty.damage(s(8), s(8));
+    let ahead = reader.read_ahead(all, |_| panic!("kept damage")).unwrap();
+    assert!(ahead.kept().await.is_none());
+    assert!(matches!(reader.next(all).await, Err(ReadError::Damaged(_))));
+    // Nothing to win: at the head, or nowhere.
+    reader.jump(s(13));
+    assert!(reader.read_ahead(all, |delivery| delivery).is_none());
+    reader.jump(s(9));
+    assert!(reader.read_ahead(s(9), |delivery| delivery).is_none());
+    log.close().await.unwrap();
+    assert!(reader.read_ahead(all, |delivery| delivery).is_none());
+
+    let (log, _) = open(options());
+    fill(&log, 1, 3).await;
+    assert!(log.reader(s(1), Filter::ALL).read_ahead(all, |delivery| delivery).is_none());
+}
+
+#[tokio::test]
 async fn a_slow_read_delays_nobody_who_reads_from_memory_and_a_cancelled_one_is_passed_over() {
     let faulty = Arc::new(Faulty::new(Arc::new(engine(memory::Options::default()))));
     // Room for the second commit only.

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::eventlog::Delivery;
 use crate::record::{Event, EventError, Events, Seq};
 use crate::server::frames;
+use crate::storage::Chunk;
 use crate::topic::Filter;
 
 /// Skipped events after which a filtered watch tells how far it has looked.
@@ -128,27 +129,31 @@ enum Together {
 /// A chunk and how far it has been walked.
 #[derive(Debug)]
 pub(super) struct Run {
-    events: Bytes,
+    chunk: Chunk,
     walked: usize,
-    end: Seq,
-    complete: bool,
     is_recent: bool,
 }
 
 impl Run {
+    /// All of what was read.
+    pub(super) fn of(delivery: Delivery) -> Run {
+        Run { chunk: delivery.chunk, walked: 0, is_recent: delivery.is_recent }
+    }
+
+    /// What was read, if nothing of it has been walked.
+    pub(super) fn into_delivery(self) -> Option<Delivery> {
+        let Run { chunk, is_recent, .. } = self;
+        (self.walked == 0).then_some(Delivery { chunk, is_recent })
+    }
+
     /// Bytes of the chunk, walked or not: that is what it keeps in memory.
     pub(super) fn bytes(&self) -> usize {
-        self.events.len()
+        self.chunk.events.len()
     }
 
     /// Bytes not walked yet.
     fn left(&self) -> usize {
-        self.events.len() - self.walked
-    }
-
-    #[cfg(test)]
-    pub(super) fn of(events: Bytes) -> Run {
-        Run { events, walked: 0, end: Seq::MAX, complete: true, is_recent: false }
+        self.chunk.events.len() - self.walked
     }
 }
 
@@ -292,17 +297,24 @@ impl Machine {
             self.is_live = false;
             self.tell(News::FellBehind);
         }
-        let chunk = delivery.chunk;
-        let (events, complete) = (chunk.events, chunk.complete);
-        let is_recent = delivery.is_recent;
-        self.run = Some(Run { events, walked: 0, end: chunk.end, complete, is_recent });
+        self.run = Some(Run::of(delivery));
+    }
+
+    /// The end (exclusive) of what is wanted behind the chunk at hand, if it is known that something
+    /// of that will be.
+    pub(super) fn reads_on(&self) -> Option<Seq> {
+        let run_end = self.run.as_ref()?.chunk.end;
+        let covered = self.next.distance_to(run_end);
+        let end = self.until.map_or(Seq::MAX, Seq::next);
+        (self.end.is_none() && self.remaining.is_none_or(|left| left > covered) && run_end < end)
+            .then_some(end)
     }
 
     /// Where it stands, if every watch without a filter that stands there sends the same next.
     pub(super) fn common(&self) -> Option<Place> {
         let run = self.run.as_ref()?;
         let is_alone = self.remaining.is_some() || self.end.is_some() || !self.queue.is_empty();
-        let is_common = run.is_recent && run.complete && self.filter.is_all() && !is_alone;
+        let is_common = run.is_recent && run.chunk.complete && self.filter.is_all() && !is_alone;
         (is_common && matches!(self.together, Together::Frames(_)))
             .then_some(Place { next: self.next, walked: run.walked })
     }
@@ -315,7 +327,7 @@ impl Machine {
     /// Passes what another watch has sent from the same place on, if that is in the chunk.
     pub(super) fn pass_common(&mut self, to: Place) -> bool {
         let Some(run) = &mut self.run else { return false };
-        if to.next <= self.next || to.next > run.end || to.walked > run.events.len() {
+        if to.next <= self.next || to.next > run.chunk.end || to.walked > run.chunk.events.len() {
             return false;
         }
         self.delivered += self.next.distance_to(to.next);
@@ -364,7 +376,7 @@ impl Machine {
     fn take_event(&mut self, run: &mut Run) -> Result<Option<Bytes>, &'static str> {
         let Some(found) = self.find(run)? else { return Ok(None) };
         self.pass(run, &found);
-        Ok(Some(run.events.slice(found.event)))
+        Ok(Some(run.chunk.events.slice(found.event)))
     }
 
     /// The next matching events of a run, framed; `None` at its end, or when a marker is due.
@@ -376,15 +388,15 @@ impl Machine {
         let mut frames = Vec::new();
         while self.end.is_none() && (frames.is_empty() || frames.len() < frames_bytes) {
             let Some(found) = self.find(run)? else { break };
-            if frames.is_empty() && run.complete && self.filter.is_all() {
+            if frames.is_empty() && run.chunk.complete && self.filter.is_all() {
                 // All of it goes, and the most that framing adds to an entry is three bytes.
-                let framed = run.left() + 3 * self.next.distance_to(run.end) as usize;
+                let framed = run.left() + 3 * self.next.distance_to(run.chunk.end) as usize;
                 frames.reserve_exact(
                     framed.min(frames_bytes + found.entry.len() + frames::PREFIX_BYTES),
                 );
             }
             self.pass(run, &found);
-            frames::push(&mut frames, &run.events[found.event]);
+            frames::push(&mut frames, &run.chunk.events[found.event]);
         }
         Ok((!frames.is_empty()).then(|| frames::finished(frames)))
     }
@@ -403,21 +415,22 @@ impl Machine {
                 break;
             }
             self.pass(run, &found);
-            batch.push(found.entry, &run.events);
+            batch.push(found.entry, &run.chunk.events);
         }
-        Ok((batch.len() > 0).then(|| batch.finish(&run.events)))
+        Ok((batch.len() > 0).then(|| batch.finish(&run.chunk.events)))
     }
 
     /// The next event that is wanted. Passes those before it; it is not passed itself.
     fn find(&mut self, run: &mut Run) -> Result<Option<Found>, &'static str> {
         loop {
             let start = run.walked;
-            let mut events = Events::new(&run.events[start..]);
+            let mut events = Events::new(&run.chunk.events[start..]);
             let Some(event) = events.next() else { return self.finish(run) };
             let event = event.map_err(|error| error.what())?;
-            let end = run.events.len() - events.remaining();
-            let (seq, matches) = self.judge(event, run.complete).map_err(|error| error.what())?;
-            if seq < self.next || seq >= run.end {
+            let end = run.chunk.events.len() - events.remaining();
+            let (seq, matches) =
+                self.judge(event, run.chunk.complete).map_err(|error| error.what())?;
+            if seq < self.next || seq >= run.chunk.end {
                 return Err("an event outside its chunk");
             }
             if matches {
@@ -452,10 +465,10 @@ impl Machine {
 
     /// The end of a run: what it covers beyond its last event did not match.
     fn finish(&mut self, run: &Run) -> Result<Option<Found>, &'static str> {
-        if run.complete && self.next != run.end {
+        if run.chunk.complete && self.next != run.chunk.end {
             return Err("a chunk with fewer events than it covers");
         }
-        self.skip_to(run.end);
+        self.skip_to(run.chunk.end);
         Ok(None)
     }
 

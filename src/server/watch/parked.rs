@@ -1,9 +1,9 @@
 //! Chunks of watches whose clients do not take more: as many as there is room for.
 //!
 //! A watch hands over what it has buffered and may then not be asked for more for hours. So it
-//! leaves the rest of its chunk here. When there is no more room, what was left longest ago is
-//! dropped: a watch that finds its chunk gone reads it again, exactly where it was. Knows nothing
-//! of events. Invariant: what is parked is never more than the limit.
+//! leaves the rest of its chunk here, and what it has read ahead is kept here from the first. When
+//! there is no more room, what was left longest ago is dropped: a watch that finds its chunk
+//! gone reads it again, exactly where it was. Knows nothing of events. Invariant: what is parked is never more than the limit.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,6 +54,12 @@ impl Parking {
         Ticket { parking: self.clone(), number }
     }
 
+    /// Whether half of it is free: then what is read ahead takes no place from what is needed.
+    pub(super) fn has_room(&self) -> bool {
+        let lot = self.lock();
+        lot.bytes <= lot.max_bytes / 2
+    }
+
     fn take(&self, number: u64) -> Option<Run> {
         let mut lot = self.lock();
         let run = lot.runs.remove(&number)?;
@@ -83,9 +89,14 @@ impl Drop for Ticket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eventlog::Delivery;
+    use crate::record::Seq;
+    use crate::storage::Chunk;
 
     fn run(bytes: usize) -> Run {
-        Run::of(vec![0; bytes].into())
+        let (first, end) = (Seq::FIRST, Seq::new(2));
+        let chunk = Chunk { first, end, events: vec![0; bytes].into(), complete: true };
+        Run::of(Delivery { chunk, is_recent: false })
     }
 
     fn bytes(parking: &Parking) -> (usize, usize) {
@@ -97,8 +108,10 @@ mod tests {
     fn what_was_left_longest_ago_makes_room() {
         let parking = Parking::new(100);
         let first = parking.park(run(40));
+        assert!(parking.has_room());
         let second = parking.park(run(50));
         assert_eq!(bytes(&parking), (90, 2));
+        assert!(!parking.has_room());
         let third = parking.park(run(30));
         assert_eq!(bytes(&parking), (80, 2));
         assert!(first.redeem().is_none());

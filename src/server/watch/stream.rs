@@ -17,9 +17,9 @@ use tonic::Status;
 
 use super::CURSOR;
 use super::common::Common;
-use super::machine::{End, GapReason, Machine, Marker, Step};
+use super::machine::{End, GapReason, Machine, Marker, Run, Step};
 use super::parked::{Parking, Ticket};
-use crate::eventlog::{Delivery, EventLog, ReadError, Reader};
+use crate::eventlog::{Ahead, Delivery, EventLog, ReadError, Reader};
 use crate::record::{Seq, Timestamp};
 use crate::server::codec::Encoded;
 use crate::server::convert::{self, MarkerContext};
@@ -49,6 +49,8 @@ pub struct WatchStream {
     unflushed: usize,
     /// The chunk, while it is not at hand.
     parked: Option<Ticket>,
+    /// The chunk after it, which waits in the lot from the first.
+    ahead: Option<Ahead<Ticket>>,
     /// Why it is over.
     reason: &'static str,
     open: OpenStream,
@@ -137,6 +139,7 @@ impl WatchStream {
             phase: Phase::Running,
             unflushed: 0,
             parked: None,
+            ahead: None,
             reason: "",
             open,
             span,
@@ -189,7 +192,13 @@ impl WatchStream {
                     };
                     self.reader = Some(reader);
                     match result {
-                        Ok(delivery) => self.machine.deliver(delivery),
+                        Ok(delivery) => {
+                            let is_stored = !delivery.is_recent;
+                            self.machine.deliver(delivery);
+                            if is_stored {
+                                self.read_ahead();
+                            }
+                        }
                         Err(lost) => {
                             if let Some(last) = self.lost(&lost.0, &lost.1) {
                                 return last;
@@ -219,8 +228,21 @@ impl WatchStream {
             return Some(Alarm::Deadline);
         }
         let reader = self.reader.take()?;
-        self.read.set(read(reader, end, self.log.clone()));
+        let ahead = self.ahead.take().filter(|ahead| ahead.from() == reader.position());
+        self.read.set(read(reader, end, self.log.clone(), ahead));
         None
+    }
+
+    /// Has the next chunk read while this one is sent.
+    fn read_ahead(&mut self) {
+        let parking = &self.settings.parking;
+        self.ahead = match (&self.reader, self.machine.reads_on()) {
+            (Some(reader), Some(end)) if parking.has_room() => {
+                let parking = parking.clone();
+                reader.read_ahead(end, move |delivery| parking.park(Run::of(delivery)))
+            }
+            _ => None,
+        };
     }
 
     fn ring(&mut self, alarm: Alarm) -> Option<Poll<Option<Result<Encoded, Status>>>> {
@@ -307,7 +329,11 @@ impl WatchStream {
 
     /// Whether what is buffered has to go out before more is read from storage.
     fn is_to_flush(&self) -> bool {
-        self.unflushed > 0 && self.reader.as_ref().is_some_and(|reader| !reader.is_at_hand())
+        let is_there = |reader: &Reader| {
+            let ahead = self.ahead.as_ref().filter(|ahead| ahead.from() == reader.position());
+            ahead.map_or_else(|| reader.is_at_hand(), Ahead::is_there)
+        };
+        self.unflushed > 0 && self.reader.as_ref().is_some_and(|reader| !is_there(reader))
     }
 
     /// Goes on with the chunk that was left, or, when there was no room for it, at its place.
@@ -444,7 +470,19 @@ fn framed(message: &[u8]) -> Bytes {
 }
 
 /// One read, with what a failure has to tell.
-async fn read(mut reader: Reader, end: Seq, log: EventLog) -> ReadResult {
+async fn read(
+    mut reader: Reader,
+    end: Seq,
+    log: EventLog,
+    ahead: Option<Ahead<Ticket>>,
+) -> ReadResult {
+    if let Some(ahead) = ahead
+        && let Some(ticket) = ahead.kept().await
+        && let Some(delivery) = ticket.redeem().and_then(Run::into_delivery)
+        && let Some(delivery) = reader.accept(delivery, end)
+    {
+        return (reader, Ok(delivery));
+    }
     match reader.next(end).await {
         Ok(delivery) => (reader, Ok(delivery)),
         Err(error) => {

@@ -153,6 +153,27 @@ fn a_limit_counts_what_is_delivered() {
 }
 
 #[test]
+fn what_comes_after_a_chunk_is_wanted_unless_the_end_lies_in_it() {
+    for (limit, until, expected) in [
+        (None, None, Some(Seq::MAX)),
+        (Some(9), None, None),
+        (Some(10), None, Some(Seq::MAX)),
+        (None, Some(s(9)), None),
+        (None, Some(s(20)), Some(s(21))),
+        (Some(4), Some(s(20)), None),
+    ] {
+        let mut machine = Machine::new(Plan { limit, until, markers: false, ..plan() });
+        assert_eq!(machine.reads_on(), None, "nothing is at hand");
+        machine.step(|| s(99));
+        machine.deliver(recent(chunk(1, 10, true)));
+        assert_eq!(machine.reads_on(), expected, "{limit:?} {until:?}");
+        // What has been sent of it changes nothing.
+        machine.step(|| s(99));
+        assert_eq!(machine.reads_on(), expected, "{limit:?} {until:?}");
+    }
+}
+
+#[test]
 fn until_stops_at_the_head_of_the_beginning_whatever_comes_later() {
     let mut machine = Machine::new(Plan { until: Some(s(4)), ..plan() });
     assert_eq!(run(&mut machine, 4), ["Resumed at 0", "read below 5"]);
