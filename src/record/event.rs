@@ -101,6 +101,8 @@ impl<'a> Event<'a> {
     /// When the bytes are not protobuf, a known field has another type, or text is not UTF-8.
     pub fn parse(bytes: &'a [u8]) -> Result<Event<'a>, EventError> {
         let mut event = Event::default();
+        // Two equal times, as where the sender gave none, are read once.
+        let mut appended_at: &[u8] = &[];
         let mut reader = Reader { rest: bytes };
         while let Some((number, value)) = reader.field()? {
             match (number, value) {
@@ -111,7 +113,11 @@ impl<'a> Event<'a> {
                 (2, Value::Bytes(v)) => event.topic = text(v)?,
                 (3, Value::Bytes(v)) => event.body = text(v)?,
                 (4, Value::Bytes(v)) => {
-                    event.at = Some(timestamp(v, event.at)?);
+                    let is_known = event.at.is_none() && !v.is_empty() && v == appended_at;
+                    event.at = match event.appended_at {
+                        Some(time) if is_known => Some(time),
+                        _ => Some(timestamp(v, event.at)?),
+                    };
                     event.has_client_at = event.seq == Seq::ZERO;
                 }
                 (5, Value::Varint(v)) => event.seq = Seq::new(v),
@@ -121,6 +127,7 @@ impl<'a> Event<'a> {
                 (9, Value::Bytes(v)) => event.key = text(v)?,
                 (10, Value::Bytes(v)) => event.headers.push(header(v)?),
                 (11, Value::Bytes(v)) => {
+                    appended_at = if event.appended_at.is_none() { v } else { &[] };
                     event.appended_at = Some(timestamp(v, event.appended_at)?);
                 }
                 (15, Value::Bytes(_)) => event.has_marker = true,

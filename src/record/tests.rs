@@ -1,3 +1,5 @@
+use prost::Message;
+
 use super::*;
 use uuid::Uuid;
 
@@ -78,6 +80,31 @@ fn a_stored_event_tells_what_its_sender_said() {
     assert_eq!((second.seq, second.id, second.at), (Seq::new(300), "", None));
     assert_eq!(second.cursor, mint().mint_string(Seq::new(300)));
     assert_eq!(Event::topic_of(stored[1]), Ok("a.b"));
+}
+
+#[test]
+fn times_are_merged_as_protobuf_has_it_in_whatever_order_they_come() {
+    let time = |parts: &[u8]| [&[parts.len() as u8], parts].concat();
+    let (one, two, seconds, nanos) =
+        (time(&[8, 7, 16, 9]), time(&[8, 6]), time(&[8, 7]), time(&[16, 9]));
+    let none = time(&[]);
+    let fields: Vec<_> = [&one, &two, &seconds, &nanos, &none]
+        .iter()
+        .flat_map(|time| [[&[4 << 3 | 2][..], time].concat(), [&[11 << 3 | 2][..], time].concat()])
+        .collect();
+    let value = |t: Option<prost_types::Timestamp>| t.map(|t| (t.seconds, t.nanos));
+    let own = |t: Option<Timestamp>| t.map(|t| (t.seconds, t.nanos));
+    for a in &fields {
+        for b in &fields {
+            for c in &fields {
+                let bytes = [&a[..], b, c].concat();
+                let event = Event::parse(&bytes).unwrap();
+                let expected = crate::wire::feed_v1::Event::decode(&bytes[..]).unwrap();
+                let found = (own(event.at), own(event.appended_at));
+                assert_eq!(found, (value(expected.at), value(expected.appended_at)), "{bytes:?}");
+            }
+        }
+    }
 }
 
 #[test]

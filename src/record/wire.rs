@@ -46,6 +46,7 @@ pub(super) fn put_bytes(out: &mut Vec<u8>, field: u8, value: &[u8]) {
 }
 
 /// Takes a varint of any length off the front.
+#[inline]
 fn long_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     // Up to eight bytes at once: the last one is the first without its highest bit.
     if let Some(eight) = bytes.first_chunk() {
