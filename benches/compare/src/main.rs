@@ -96,14 +96,20 @@ fn main() -> ExitCode {
     }
 }
 
-/// Ends the work, and so its servers and directories, when asked to.
+/// Ends the work, and so its servers and directories, when asked to. The work is a task, as it is in
+/// most programs: on a thread beside the runtime's it would be woken across threads for each buffer.
 async fn unless_stopped(command: Command) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        done = dispatch(command) => done,
-        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
-        _ = terminate.recv() => bail!("terminated"),
-    }
+    let mut work = tokio::spawn(dispatch(command));
+    let stopped = tokio::select! {
+        done = &mut work => return done?,
+        _ = tokio::signal::ctrl_c() => "interrupted",
+        _ = terminate.recv() => "terminated",
+    };
+    work.abort();
+    // What it has started is ended when it is dropped.
+    let _ = work.await;
+    bail!(stopped)
 }
 
 async fn dispatch(command: Command) -> Result<()> {
