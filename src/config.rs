@@ -124,6 +124,8 @@ section!(
         producer_idle: Duration as "units::duration" = Duration::from_secs(30 * 24 * 3_600),
         /// Recent commits kept for live watchers.
         recent_bytes: u64 as "units::size" = 32 << 20,
+        /// What filters have found lately, kept for those who ask again.
+        found_bytes: u64 as "units::size" = 8 << 20,
         /// Events that may wait for the writer.
         in_flight_bytes: u64 as "units::size" = 64 << 20,
         /// Threads that read from disk.
@@ -390,6 +392,7 @@ impl Log {
         let years = 100 * 365 * 24 * 3_600;
         time("log.producer_idle", self.producer_idle, 1, years)?;
         bytes("log.recent_bytes", self.recent_bytes, MIB, 64 * GIB)?;
+        bytes("log.found_bytes", self.found_bytes, 0, 64 * GIB)?;
         bytes("log.in_flight_bytes", self.in_flight_bytes, MIB, 64 * GIB)?;
         count("log.reader_threads", self.reader_threads, 1, 256)
     }

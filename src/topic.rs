@@ -55,7 +55,7 @@ fn check_shape(text: &str, limits: &Limits) -> Result<(), Problem> {
 }
 
 /// Selects topics.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pattern(Box<str>);
 
 impl Pattern {
@@ -112,7 +112,7 @@ impl Pattern {
 }
 
 /// A union of patterns; empty selects everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Filter(Vec<Pattern>);
 
 impl Filter {
@@ -130,6 +130,11 @@ impl Filter {
     /// Whether it selects every topic.
     pub fn is_all(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Bytes of its patterns.
+    pub fn text_bytes(&self) -> usize {
+        self.0.iter().map(|pattern| pattern.as_str().len()).sum()
     }
 
     /// What every topic that it selects begins with, as far as that is plain.

@@ -117,6 +117,7 @@ fn log_options(config: &Config) -> eventlog::Options {
         producers: size(log.producers),
         producer_idle: log.producer_idle,
         recent_bytes: size(log.recent_bytes),
+        found_bytes: size(log.found_bytes),
         in_flight_bytes: size(log.in_flight_bytes),
         reader_threads: size(log.reader_threads),
         retention: eventlog::Retention {

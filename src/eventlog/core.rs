@@ -7,6 +7,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::batch::Rules;
 use super::cold::Cold;
+use super::found::Found;
 use super::metrics::Metrics;
 use super::queue::Queue;
 use super::recent::Recent;
@@ -38,6 +39,7 @@ pub(super) struct Core {
     /// Only the writer moves head and oldest, only closing sets `is_closed`.
     pub published: watch::Sender<Published>,
     pub recent: Recent,
+    pub found: Found,
     pub cold: Arc<Cold>,
     pub queue: Queue,
     /// Room among the bytes in flight.

@@ -34,7 +34,7 @@ pub struct Counters {
     pub commits: u64,
     /// Commits that the engine refused or failed.
     pub commits_failed: u64,
-    /// Chunks that readers found in memory.
+    /// Chunks that readers found in memory: of recent commits, or found by a filter lately.
     pub reads_recent: u64,
     /// Chunks that came from the engine.
     pub reads_stored: u64,

@@ -15,6 +15,7 @@ mod batch;
 mod cold;
 mod core;
 mod error;
+mod found;
 mod metrics;
 mod open;
 mod options;

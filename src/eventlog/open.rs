@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, watch};
 use super::batch::{MAX_SERVER_BYTES, Rules};
 use super::cold::Cold;
 use super::core::{Core, Published};
+use super::found::Found;
 use super::metrics::Metrics;
 use super::options::Options;
 use super::producers::Producers;
@@ -126,6 +127,7 @@ fn core(engine: Arc<dyn Engine>, cold: Arc<Cold>, options: &Options) -> Core {
         rules,
         published: watch::Sender::new(published),
         recent: Recent::new(options.recent_bytes),
+        found: Found::new(options.found_bytes),
         cold,
         queue: Queue::default(),
         room: Arc::new(Semaphore::new(in_flight_bytes)),

@@ -21,6 +21,8 @@ pub struct Options {
     pub producer_idle: Duration,
     /// Bytes of recent commits kept in memory for live watchers.
     pub recent_bytes: usize,
+    /// Bytes of what filters have found in the log lately, kept in memory.
+    pub found_bytes: usize,
     /// Bytes of events that may wait for the writer, over all callers.
     pub in_flight_bytes: usize,
     /// Threads for blocking reads.
@@ -41,6 +43,7 @@ impl Default for Options {
             producers: 100_000,
             producer_idle: Duration::from_secs(30 * 24 * 3_600),
             recent_bytes: 32 << 20,
+            found_bytes: 8 << 20,
             in_flight_bytes: 64 << 20,
             reader_threads: 2,
             retention: Retention::default(),

@@ -76,7 +76,8 @@ impl Reader {
         keep: impl FnOnce(Delivery) -> T + Send + 'static,
     ) -> Option<Ahead<T>> {
         let (from, end) = (self.next, end.min(self.published.borrow().head.next()));
-        if end <= from || self.core.recent.has(from) {
+        let is_at_hand = self.core.recent.has(from) || self.core.found.has(&self.filter, from);
+        if end <= from || is_at_hand {
             return None;
         }
         let read = question(from, end, &self.filter);
@@ -96,6 +97,7 @@ impl Reader {
             return None;
         }
         self.core.metrics.reads_stored.fetch_add(1, Ordering::Relaxed);
+        self.core.found.keep(&self.filter, chunk);
         self.next = chunk.end;
         Some(delivery)
     }
@@ -103,7 +105,9 @@ impl Reader {
     /// Whether the next read has nothing to wait for but events that are not there yet: what is
     /// at the position is in memory, or beyond the head.
     pub fn is_at_hand(&self) -> bool {
-        self.published.borrow().head < self.next || self.core.recent.has(self.next)
+        self.published.borrow().head < self.next
+            || self.core.recent.has(self.next)
+            || self.core.found.has(&self.filter, self.next)
     }
 
     /// Moves to another position, as after a gap was reported.
@@ -151,6 +155,7 @@ impl Core {
         filter: &Arc<Filter>,
     ) -> Result<(Chunk, bool), ReadError> {
         let recent = self.recent.read(from, end);
+        let found = self.found.read(filter, from, end);
         // What is trimmed is gone, wherever a copy may be left.
         let oldest = self.published.borrow().oldest;
         if from < oldest {
@@ -160,8 +165,13 @@ impl Core {
             self.metrics.reads_recent.fetch_add(1, Ordering::Relaxed);
             return Ok((chunk, true));
         }
+        if let Some(chunk) = found {
+            self.metrics.reads_recent.fetch_add(1, Ordering::Relaxed);
+            return Ok((chunk, false));
+        }
         let chunk = self.cold.ask(from, question(from, end, filter)).await?;
         self.metrics.reads_stored.fetch_add(1, Ordering::Relaxed);
+        self.found.keep(filter, &chunk);
         Ok((chunk, false))
     }
 }

@@ -177,6 +177,48 @@ async fn what_is_read_ahead_counts_only_where_the_reader_comes_to() {
 }
 
 #[tokio::test]
+async fn what_a_filter_has_found_is_not_searched_again_and_is_never_stale() {
+    for found_bytes in [0, 1 << 20] {
+        let (log, _) = open(Options { recent_bytes: 0, found_bytes, ..options() });
+        let rare = filter(&["rare"]);
+        let store = async |count: u64| {
+            let topics =
+                (0..count).map(|n| if n % 500 == 7 { ("rare", "") } else { ("often", "") });
+            let topics: Vec<_> = topics.collect();
+            log.append(batch(&log, &topics), AppendOptions::default()).await.unwrap();
+        };
+        let read = async |from| {
+            let mut seqs = Vec::new();
+            let mut reader = log.reader(Seq::new(from), rare.clone());
+            let head = log.bounds().head;
+            while reader.position() <= head {
+                for event in Events::new(&reader.next(Seq::MAX).await.unwrap().chunk.events) {
+                    let event = Event::parse(event.unwrap()).unwrap();
+                    if event.topic == "rare" {
+                        seqs.push(event.seq.get());
+                    }
+                }
+            }
+            seqs
+        };
+        let stored = || log.status().counters.reads_stored;
+        store(2_000).await;
+        assert_eq!(read(1).await, [8, 508, 1_008, 1_508]);
+        let before = stored();
+        assert_eq!(read(1).await, [8, 508, 1_008, 1_508]);
+        assert_eq!(read(509).await, [1_008, 1_508]);
+        assert_eq!(stored() == before, found_bytes > 0, "{} {before}", stored());
+        // What comes later is found beside it, and what is trimmed is gone.
+        store(1_000).await;
+        assert_eq!(read(508).await, [508, 1_008, 1_508, 2_008, 2_508]);
+        log.trim(Seq::new(1_008)).await.unwrap();
+        let mut reader = log.reader(Seq::new(508), rare.clone());
+        assert!(matches!(reader.next(Seq::MAX).await, Err(ReadError::Trimmed { .. })));
+        assert_eq!(read(1_008).await, [1_008, 1_508, 2_008, 2_508]);
+    }
+}
+
+#[tokio::test]
 async fn a_slow_read_delays_nobody_who_reads_from_memory_and_a_cancelled_one_is_passed_over() {
     let faulty = Arc::new(Faulty::new(Arc::new(engine(memory::Options::default()))));
     // Room for the second commit only.
