@@ -132,9 +132,9 @@ impl Filter {
         self.0.is_empty()
     }
 
-    /// Bytes of its patterns.
-    pub fn text_bytes(&self) -> usize {
-        self.0.iter().map(|pattern| pattern.as_str().len()).sum()
+    /// Its patterns; none for everything.
+    pub fn patterns(&self) -> &[Pattern] {
+        &self.0
     }
 
     /// What every topic that it selects begins with, as far as that is plain.

@@ -75,7 +75,7 @@ impl Core {
             return Ok(None);
         }
         let all = Arc::new(Filter::ALL);
-        let (chunk, _) = self.read(seq, seq.next(), &all).await?;
+        let (chunk, _) = self.read(seq, seq.next(), &all, None).await?;
         let mut events = Events::new(&chunk.events);
         match (chunk.first == seq, events.next()) {
             (true, Some(Ok(event))) => Ok(Some(chunk.events.slice_ref(event))),

@@ -2,7 +2,8 @@
 //!
 //! Owns chunks from which everything that does not match was left out. Events never change, so neither do
 //! they; what was trimmed is refused by whoever asks. A cache and nothing more: what is not in it is
-//! read. Invariant: it holds at most so many bytes; what was not asked for longest goes first.
+//! read. Invariant: it takes about as many bytes as it is given; what was not asked for longest goes
+//! first, and no filter has more than a quarter.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,8 +18,12 @@ use crate::topic::Filter;
 const MAX_CHUNK_BYTES: usize = 64 << 10;
 /// A chunk that passes over fewer events is found again as fast as it is kept.
 const MIN_EVENTS: u64 = 256;
-/// What a chunk costs beside its events.
+/// What a chunk costs beside its events, a filter beside its chunks, and a pattern beside its text, about.
 const CHUNK_BYTES: usize = 160;
+const FILTER_BYTES: usize = 800;
+const PATTERN_BYTES: usize = 32;
+/// A filter of more patterns takes too long to look up.
+const MAX_PATTERNS: usize = 16;
 
 pub(super) struct Found {
     max_bytes: usize,
@@ -28,6 +33,8 @@ pub(super) struct Found {
 #[derive(Default)]
 struct State {
     filters: HashMap<Arc<Filter>, OfFilter>,
+    /// By when they were asked for last.
+    order: BTreeMap<u64, Arc<Filter>>,
     bytes: usize,
     clock: u64,
 }
@@ -53,17 +60,14 @@ impl Found {
     /// The events from `from` on that match, as far as is known and below `end`; `None` where nothing
     /// is. `end` is above `from`.
     pub fn read(&self, filter: &Arc<Filter>, from: Seq, end: Seq) -> Option<Chunk> {
-        if filter.is_all() {
+        if !is_looked_up(filter) {
             return None;
         }
         let (end, events) = {
             let mut state = self.lock();
-            state.clock += 1;
-            let now = state.clock;
-            let of_filter = state.filters.get_mut(filter)?;
-            let kept = of_filter.at(from)?;
+            let kept = state.filters.get(filter)?.at(from)?;
             let found = (kept.end.min(end), kept.events.clone());
-            of_filter.used_at = now;
+            state.touch(filter);
             found
         };
         // The walk is done without the lock.
@@ -73,46 +77,49 @@ impl Found {
 
     /// Whether a read from `from` on would find something.
     pub fn has(&self, filter: &Arc<Filter>, from: Seq) -> bool {
-        !filter.is_all() && self.lock().filters.get(filter).is_some_and(|it| it.at(from).is_some())
+        is_looked_up(filter)
+            && self.lock().filters.get(filter).is_some_and(|it| it.at(from).is_some())
     }
 
     /// Keeps what was read, if it is worth it.
     pub fn keep(&self, filter: &Arc<Filter>, chunk: &Chunk) {
         let bytes = chunk.events.len() + CHUNK_BYTES;
-        let filter_bytes = filter.text_bytes() + CHUNK_BYTES;
         let is_worth_it = !chunk.complete
-            && !filter.is_all()
+            && is_looked_up(filter)
             && chunk.events.len() <= MAX_CHUNK_BYTES
-            && chunk.first.distance_to(chunk.end) >= MIN_EVENTS
-            && bytes + filter_bytes <= self.max_bytes;
+            && chunk.first.distance_to(chunk.end) >= MIN_EVENTS;
         if !is_worth_it {
             return;
         }
+        let patterns = filter.patterns().iter();
+        let filter_bytes: usize = patterns.map(|it| PATTERN_BYTES + it.as_str().len()).sum();
         // Of its own: a slice would keep all that it is cut from.
         let kept = Kept { end: chunk.end, events: Bytes::copy_from_slice(&chunk.events) };
         let mut dropped = Vec::new();
         let mut state = self.lock();
-        state.clock += 1;
-        let now = state.clock;
-        let of_filter = state.filters.entry(filter.clone()).or_default();
-        of_filter.used_at = now;
-        let next = of_filter.chunks.range(chunk.first..).next();
-        if of_filter.at(chunk.first).is_some() || next.is_some_and(|(&at, _)| at < chunk.end) {
-            // Another reader was here first.
+        let bytes = match state.filters.contains_key(filter) {
+            true => bytes,
+            false => bytes + FILTER_BYTES + filter_bytes,
+        };
+        if bytes > self.max_bytes / 4 {
             return;
         }
-        let bytes = match of_filter.bytes {
-            0 => bytes + filter_bytes,
-            _ => bytes,
-        };
+        let of_filter = state.filters.entry(filter.clone()).or_default();
+        let next = of_filter.chunks.range(chunk.first..).next();
+        let is_there = of_filter.at(chunk.first).is_some();
+        // Another reader was here first, or one that reads a lot wants it all.
+        let overlaps = is_there || next.is_some_and(|(&at, _)| at < chunk.end);
+        if overlaps || of_filter.bytes + bytes > self.max_bytes / 4 {
+            return;
+        }
         of_filter.chunks.insert(chunk.first, kept);
         of_filter.bytes += bytes;
         state.bytes += bytes;
+        state.touch(filter);
         while state.bytes > self.max_bytes
-            && let Some(oldest) = state.filters.iter().min_by_key(|(_, it)| it.used_at)
+            && let Some((_, oldest)) = state.order.pop_first()
+            && let Some(gone) = state.filters.remove(&oldest)
         {
-            let oldest = oldest.0.clone();
-            let Some(gone) = state.filters.remove(&oldest) else { break };
             state.bytes -= gone.bytes;
             dropped.push(gone);
         }
@@ -123,6 +130,21 @@ impl Found {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic inside leaves a cache that may have forgotten something, and no wrong events.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether anything is kept of what it finds.
+fn is_looked_up(filter: &Filter) -> bool {
+    !filter.is_all() && filter.patterns().len() <= MAX_PATTERNS
+}
+
+impl State {
+    /// A filter was asked for just now.
+    fn touch(&mut self, filter: &Arc<Filter>) {
+        let Some(of_filter) = self.filters.get_mut(filter) else { return };
+        self.clock += 1;
+        self.order.remove(&std::mem::replace(&mut of_filter.used_at, self.clock));
+        self.order.insert(self.clock, filter.clone());
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::core::{Core, Published};
 use super::{Delivery, ReadError};
-use crate::record::{Event, Events, Seq};
+use crate::record::{Event, EventError, Events, Seq};
 use crate::storage::{Chunk, Damage, Engine, StoreError};
 use crate::topic::Filter;
 
@@ -29,13 +29,23 @@ pub struct Reader {
     published: watch::Receiver<Published>,
     next: Seq,
     filter: Arc<Filter>,
+    /// Bytes of events that match, to be delivered at most at a time.
+    at_most: Option<usize>,
 }
 
 impl Reader {
     pub(super) fn new(core: Arc<Core>, next: Seq, filter: Filter) -> Reader {
         core.metrics.readers.fetch_add(1, Ordering::Relaxed);
         let published = core.published.subscribe();
-        Reader { core, published, next: next.max(Seq::FIRST), filter: Arc::new(filter) }
+        let (next, filter) = (next.max(Seq::FIRST), Arc::new(filter));
+        Reader { core, published, next, filter, at_most: None }
+    }
+
+    /// The same, but each delivery has at most so many bytes, or one event, of events that match and of
+    /// nothing else, in memory of its own: for one who keeps them long.
+    pub fn at_most(mut self, bytes: usize) -> Reader {
+        self.at_most = Some(bytes);
+        self
     }
 
     /// The seq it delivers next.
@@ -61,7 +71,7 @@ impl Reader {
             return Err(ReadError::Closing);
         }
         let end = end.min(now.head.next());
-        let (chunk, is_recent) = self.core.read(next, end, &self.filter).await?;
+        let (chunk, is_recent) = self.core.read(next, end, &self.filter, self.at_most).await?;
         check(&chunk, next, end)?;
         self.next = chunk.end;
         Ok(Delivery { chunk, is_recent })
@@ -80,7 +90,7 @@ impl Reader {
         if end <= from || is_at_hand {
             return None;
         }
-        let read = question(from, end, &self.filter);
+        let read = question(from, end, &self.filter, self.at_most);
         let answer = self.core.cold.post(move |engine| {
             let chunk = read(engine)?;
             Ok(keep(Delivery { chunk, is_recent: false }))
@@ -92,8 +102,9 @@ impl Reader {
     /// what the next read would be about, or must not be shown any more.
     pub fn accept(&mut self, delivery: Delivery, end: Seq) -> Option<Delivery> {
         let chunk = &delivery.chunk;
-        check(chunk, self.next, end).ok()?;
-        if chunk.first < self.published.borrow().oldest {
+        let now = *self.published.borrow();
+        check(chunk, self.next, end.min(now.head.next())).ok()?;
+        if chunk.first < now.oldest {
             return None;
         }
         self.core.metrics.reads_stored.fetch_add(1, Ordering::Relaxed);
@@ -129,12 +140,17 @@ impl<T> Ahead<T> {
         self.from
     }
 
-    /// Whether there is nothing to wait for any more.
-    pub fn is_there(&self) -> bool {
-        !self.answer.is_empty() || self.answer.is_terminated()
+    /// What was kept of it, if there is nothing to wait for any more; not asked again then. Inside, `None`
+    /// if it failed, which who reads it then will hear.
+    pub fn take_if_there(&mut self) -> Option<Option<T>> {
+        match self.answer.try_recv() {
+            Ok(kept) => Some(kept.ok()),
+            Err(oneshot::error::TryRecvError::Empty) => None,
+            Err(oneshot::error::TryRecvError::Closed) => Some(None),
+        }
     }
 
-    /// What was kept of it; `None` if it failed, which who reads it then will hear.
+    /// Waits for what was kept of it; `None` if it failed.
     pub async fn kept(self) -> Option<T> {
         self.answer.await.ok()?.ok()
     }
@@ -153,24 +169,30 @@ impl Core {
         from: Seq,
         end: Seq,
         filter: &Arc<Filter>,
+        at_most: Option<usize>,
     ) -> Result<(Chunk, bool), ReadError> {
         let recent = self.recent.read(from, end);
-        let found = self.found.read(filter, from, end);
+        let found = match recent {
+            Ok(None) => self.found.read(filter, from, end),
+            _ => None,
+        };
         // What is trimmed is gone, wherever a copy may be left.
         let oldest = self.published.borrow().oldest;
         if from < oldest {
             return Err(ReadError::Trimmed { from, oldest });
         }
-        if let Some(chunk) = recent.map_err(|error| damaged(from, end, error.what()))? {
+        let malformed = |error: EventError| damaged(from, end, error.what());
+        if let Some(chunk) = recent.map_err(malformed)? {
             self.metrics.reads_recent.fetch_add(1, Ordering::Relaxed);
-            return Ok((chunk, true));
+            return Ok((thinned(chunk, filter, at_most).map_err(malformed)?, true));
         }
         if let Some(chunk) = found {
             self.metrics.reads_recent.fetch_add(1, Ordering::Relaxed);
-            return Ok((chunk, false));
+            return Ok((thinned(chunk, filter, at_most).map_err(malformed)?, false));
         }
-        let chunk = self.cold.ask(from, question(from, end, filter)).await?;
+        let chunk = self.cold.ask(from, question(from, end, filter, at_most)).await?;
         self.metrics.reads_stored.fetch_add(1, Ordering::Relaxed);
+        check(&chunk, from, end)?;
         self.found.keep(filter, &chunk);
         Ok((chunk, false))
     }
@@ -181,13 +203,22 @@ fn question(
     from: Seq,
     end: Seq,
     filter: &Arc<Filter>,
+    at_most: Option<usize>,
 ) -> impl FnOnce(&dyn Engine) -> Result<Chunk, StoreError> + Send + use<> {
     let filter = filter.clone();
     move |engine| {
         let chunk = engine.read(from, end, &filter)?;
-        check_events(&chunk)
-            .map_err(|what| StoreError::from(damage(chunk.first, chunk.end, what)))?;
-        Ok(chunk)
+        let (first, end) = (chunk.first, chunk.end);
+        let malformed = |what| StoreError::from(damage(first, end, what));
+        check_events(&chunk).map_err(malformed)?;
+        thinned(chunk, &filter, at_most).map_err(|error| malformed(error.what()))
+    }
+}
+
+fn thinned(chunk: Chunk, filter: &Filter, at_most: Option<usize>) -> Result<Chunk, EventError> {
+    match at_most {
+        Some(bytes) => chunk.thinned(filter, bytes),
+        None => Ok(chunk),
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{PoisonError, RwLock};
 use bytes::Bytes;
 
 use crate::record::{EventError, Events, Seq, Timestamp};
-use crate::storage::Chunk;
+use crate::storage::{Chunk, part_of};
 
 /// What one commit costs beside its events.
 const COMMIT_BYTES: usize = 160;
@@ -106,5 +106,5 @@ pub(super) fn slice(entries: &Bytes, skip: u64, count: u64) -> Result<Bytes, Eve
     };
     let start = pass(skip, entries)?;
     let end = pass(count, entries)?;
-    Ok(entries.slice(start..end))
+    Ok(part_of(entries, start..end))
 }

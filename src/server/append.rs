@@ -259,7 +259,8 @@ impl AppendStream {
             self.has_topic = true;
             self.span.record("topic", batch.first_topic());
         }
-        let bytes = batch.bytes();
+        // As the log counts them, so that a stream has no more of its room than it may.
+        let bytes = batch.stored_bytes();
         let submitting = Box::pin(async move { producer.submit(seq, batch, expected).await });
         Ok((Sent { seq, bytes }, submitting))
     }

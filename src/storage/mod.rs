@@ -20,7 +20,7 @@ pub mod segment;
 mod sift;
 
 pub use engine::{
-    Chunk, Commit, Completion, Engine, Level, Receipt, Recovered, StoreStatus, TopicStats,
+    Chunk, Commit, Completion, Engine, Level, Receipt, Recovered, StoreStatus, TopicStats, part_of,
 };
 pub use error::{Damage, StoreError};
 

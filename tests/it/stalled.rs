@@ -2,46 +2,62 @@
 
 use std::sync::Arc;
 
+use http::Version;
 use tailmark::eventlog;
-use tailmark::record::Event;
+use tailmark::record::{Event, Seq};
 use tailmark::server::Options;
 use tailmark::storage::memory::Options as MemoryOptions;
+use tailmark::wire::chat;
+use tailmark::wire::chat::chat_service_client::ChatServiceClient;
 use tailmark::wire::feed_v1 as pb;
 use tailmark::wire::feed_v1::feed_service_client::FeedServiceClient;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::support::broken::Broken;
 use crate::support::daemon::Daemon;
 use crate::support::server::{
-    event, from_oldest, generations, memory, open, start_with, until, watch, watch_batches, within,
+    TestServer, event, from_oldest, generations, memory, open, start_with, until, watch,
+    watch_batches, within,
 };
+use crate::support::web::{self, Events};
 
+const TOPIC: &str = "chat.general";
 const WATCHES: usize = 60;
 const CHUNK_BYTES: usize = 256 << 10;
 const PARKED_BYTES: usize = 1 << 20;
 
-#[tokio::test]
-async fn stalled_watches_hold_no_more_chunks_than_there_is_room_for() {
+/// A server whose log is read from the engine, with chats of a kilobyte each.
+async fn filled(parked_bytes: usize, commits: usize) -> (TestServer, Arc<Broken>) {
     let options = MemoryOptions { chunk_bytes: CHUNK_BYTES, ..Default::default() };
     let engine = Arc::new(Broken::whole(memory(generations(&[1]), options)));
-    // What is read comes from the engine.
     let log_options = eventlog::Options { recent_bytes: 1 << 10, ..Default::default() };
     let log = open(engine.clone(), log_options);
-    let server =
-        start_with(log, Options { parked_bytes: PARKED_BYTES, ..Default::default() }).await;
+    let server = start_with(log, Options { parked_bytes, ..Default::default() }).await;
     let body = "x".repeat(1_000);
-    for _ in 0..4 {
+    for _ in 0..commits {
         let mut batch = server.log.batch();
         for _ in 0..1_000 {
-            batch.push(&Event { topic: "a", body: &body, ..Event::default() }).unwrap();
+            let event =
+                Event { topic: TOPIC, kind: "chat.message", body: &body, ..Event::default() };
+            batch.push(&event).unwrap();
         }
         server.log.append(batch, eventlog::AppendOptions::default()).await.unwrap();
     }
+    (server, engine)
+}
+
+/// A client that takes little before it stalls.
+async fn narrow(server: &TestServer) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
     let endpoint =
         endpoint.initial_stream_window_size(64 << 10).initial_connection_window_size(8 << 20);
-    let channel = within("connect", endpoint.connect()).await.unwrap();
-    let mut client = FeedServiceClient::new(channel);
+    within("connect", endpoint.connect()).await.unwrap()
+}
+
+#[tokio::test]
+async fn stalled_watches_hold_no_more_chunks_than_there_is_room_for() {
+    let (server, engine) = filled(PARKED_BYTES, 4).await;
+    let mut client = FeedServiceClient::new(narrow(&server).await);
     let request = pb::WatchRequest { start: from_oldest(), ..Default::default() };
     let mut stalled = Vec::new();
     for at in 0..WATCHES {
@@ -67,24 +83,8 @@ async fn stalled_watches_hold_no_more_chunks_than_there_is_room_for() {
 
 #[tokio::test]
 async fn a_watch_reads_one_chunk_ahead_of_its_client_and_no_more() {
-    let options = MemoryOptions { chunk_bytes: CHUNK_BYTES, ..Default::default() };
-    let engine = Arc::new(Broken::whole(memory(generations(&[1]), options)));
-    let log_options = eventlog::Options { recent_bytes: 1 << 10, ..Default::default() };
-    let log = open(engine.clone(), log_options);
-    let options = Options { parked_bytes: 8 * CHUNK_BYTES, ..Default::default() };
-    let server = start_with(log, options).await;
-    let body = "x".repeat(1_000);
-    for _ in 0..2 {
-        let mut batch = server.log.batch();
-        for _ in 0..1_000 {
-            batch.push(&Event { topic: "a", body: &body, ..Event::default() }).unwrap();
-        }
-        server.log.append(batch, eventlog::AppendOptions::default()).await.unwrap();
-    }
-    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
-    let endpoint = endpoint.initial_stream_window_size(64 << 10);
-    let channel = within("connect", endpoint.connect()).await.unwrap();
-    let mut client = FeedServiceClient::new(channel);
+    let (server, engine) = filled(8 * CHUNK_BYTES, 2).await;
+    let mut client = FeedServiceClient::new(narrow(&server).await);
     let request = pb::WatchRequest { start: from_oldest(), ..Default::default() };
     let held = || engine.held_bytes();
     // A chunk ends with the event that fills it.
@@ -103,6 +103,49 @@ async fn a_watch_reads_one_chunk_ahead_of_its_client_and_no_more() {
         assert!(held() <= chunk_bytes, "{}", held());
         assert_eq!(short.event().await.seq, seq);
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn stalled_streams_of_other_kinds_hold_no_more_either() {
+    let (server, engine) = filled(PARKED_BYTES, 4).await;
+    let held = || engine.held_bytes();
+    let reads = || server.log.status().counters.reads_stored as usize;
+    // By plain HTTP.
+    let mut events = Vec::new();
+    for _ in 0..WATCHES / 2 {
+        let request = web::request(&server, "GET", "/v1/watch?from=oldest");
+        events.push(Events::send(&server, Version::HTTP_2, request).await);
+    }
+    until("little is held", || reads() >= WATCHES / 2 && held() <= PARKED_BYTES).await;
+    let mut seqs = 0;
+    while seqs < 4_000 {
+        seqs += 1;
+        assert_eq!(events[0].event().await.id(), server.log.cursor(Seq::new(seqs)));
+    }
+    drop(events);
+    until("nothing is held", || held() == 0).await;
+    // Rooms keep copies of their own, and few of them.
+    let mut rooms = ChatServiceClient::new(narrow(&server).await);
+    let mut streams = Vec::new();
+    let before = reads();
+    for at in 0..WATCHES {
+        let after_cursor = server.log.cursor(Seq::ZERO);
+        let user = format!("user {at}");
+        let request = chat::SubscribeRequest { user, after_cursor, ..Default::default() };
+        streams.push(within("subscribe", rooms.subscribe_messages(request)).await.unwrap());
+    }
+    until("nothing is held", || reads() >= before + WATCHES && held() == 0).await;
+    let mut stream = streams.swap_remove(0).into_inner();
+    let mut seq = 0;
+    while seq < 4_000 {
+        let message = within("message", stream.message()).await.unwrap().unwrap();
+        if message.r#type() == chat::MessageType::Chat {
+            seq += 1;
+            assert_eq!(message.seq, seq);
+        }
+    }
+    drop((stream, streams));
     server.stop().await;
 }
 

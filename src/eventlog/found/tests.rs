@@ -84,24 +84,40 @@ fn only_what_is_worth_it_is_kept_and_nothing_twice() {
 
 #[test]
 fn what_was_not_asked_for_longest_makes_room() {
-    let found = Found::new(3_000);
-    let filters: Vec<_> = ["a", "b", "c", "d"].map(filter).into();
+    const BYTES: usize = 64 << 10;
+    let found = Found::new(BYTES);
+    let filters: Vec<_> = (0..200).map(|n| filter(&format!("t{n}"))).collect();
     for t in &filters {
         for n in 0..4 {
             found.keep(t, &chunk(1 + n * 500, 501 + n * 500, &[n * 500 + 7]));
-            assert!(found.lock().bytes <= 3_000);
+            assert!(found.lock().bytes <= BYTES);
         }
         // The first one is asked for again and again.
         assert!(found.read(&filters[0], s(1), s(9)).is_some());
     }
     let kept: Vec<_> = filters.iter().map(|t| found.has(t, s(1))).collect();
-    assert!(kept[0] && !kept[1] && kept[3], "{kept:?}");
+    let last = kept.iter().rposition(|kept| !kept).unwrap();
+    assert!(kept[0] && last > 100 && last < 195, "{last}");
+    assert!(kept[1..=last].iter().all(|kept| !kept));
     let state = found.lock();
     assert_eq!(state.bytes, state.filters.values().map(|it| it.bytes).sum::<usize>());
+    assert_eq!(state.order.len(), state.filters.len());
+    assert!(state.bytes > BYTES / 2);
     drop(state);
+    // One that finds much keeps a part, and drives nobody out.
+    let many = filter("many");
+    let all: Vec<_> = (1..=100).collect();
+    for n in 0..50 {
+        found.keep(
+            &many,
+            &Chunk { first: s(1 + n * 500), end: s(501 + n * 500), ..chunk(1, 501, &all) },
+        );
+    }
+    assert!(found.has(&many, s(1)) && !found.has(&many, s(20_000)));
+    assert!(found.has(&filters[199], s(1)));
     // One that never fits is not kept, and takes nothing else along.
     let tiny = Found::new(100);
     tiny.keep(&filters[0], &chunk(1, 1_000, &[]));
     let state = tiny.lock();
-    assert_eq!((state.bytes, state.filters.len()), (0, 0));
+    assert_eq!((state.bytes, state.filters.len(), state.order.len()), (0, 0, 0));
 }

@@ -30,6 +30,8 @@ use crate::server::watch::{self, Machine, Plan, Step};
 
 /// Chunks without a message that one poll goes through before it lets others run.
 const CHUNKS_PER_POLL: u32 = 4;
+/// Bytes of events that are at hand for a client, which may take none of them for hours.
+const KEPT_BYTES: usize = 64 << 10;
 
 /// A right to be one of the watches, shared by both directions of a chat.
 pub(super) type Permits = Arc<[Permit; 2]>;
@@ -154,7 +156,7 @@ impl<D: Dialect> RoomStream<D> {
             // What was read without the new rooms is read again.
             self.held = None;
             self.reading = Some(Reading {
-                reader: Some(self.log.reader(next, filter.clone())),
+                reader: Some(self.log.reader(next, filter.clone()).at_most(KEPT_BYTES)),
                 machine: Machine::new(Plan {
                     filter,
                     start: next,

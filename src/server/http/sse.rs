@@ -169,6 +169,9 @@ impl http_body::Body for Sse {
         if this.out.is_empty() {
             return Poll::Ready(None);
         }
+        if let Some(stream) = &mut this.stream {
+            stream.gone();
+        }
         Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.out).into()))))
     }
 }

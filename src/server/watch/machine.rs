@@ -146,7 +146,7 @@ impl Run {
         (self.walked == 0).then_some(Delivery { chunk, is_recent })
     }
 
-    /// Bytes of the chunk, walked or not: that is what it keeps in memory.
+    /// Bytes of the chunk, walked or not: at least half of what it keeps in memory (`storage::part_of`).
     pub(super) fn bytes(&self) -> usize {
         self.chunk.events.len()
     }

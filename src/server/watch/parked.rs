@@ -37,8 +37,11 @@ impl Parking {
     }
 
     pub(super) fn park(&self, run: Run) -> Ticket {
+        self.put(self.lock(), run)
+    }
+
+    fn put(&self, mut lot: MutexGuard<'_, Lot>, run: Run) -> Ticket {
         let mut dropped = Vec::new();
-        let mut lot = self.lock();
         let number = lot.next_ticket;
         lot.next_ticket += 1;
         lot.bytes += run.bytes();
@@ -54,10 +57,18 @@ impl Parking {
         Ticket { parking: self.clone(), number }
     }
 
-    /// Whether half of it is free: then what is read ahead takes no place from what is needed.
-    pub(super) fn has_room(&self) -> bool {
+    /// Parks what nobody has asked for yet, if half of the lot stays free: it must not take the place of
+    /// what is needed.
+    pub(super) fn park_spare(&self, run: Run) -> Option<Ticket> {
         let lot = self.lock();
-        lot.bytes <= lot.max_bytes / 2
+        let has_room = lot.bytes + run.bytes() <= lot.max_bytes / 2;
+        has_room.then(|| self.put(lot, run))
+    }
+
+    /// Whether it is worth while to read ahead.
+    pub(super) fn has_spare_room(&self) -> bool {
+        let lot = self.lock();
+        lot.bytes < lot.max_bytes / 2
     }
 
     fn take(&self, number: u64) -> Option<Run> {
@@ -108,10 +119,11 @@ mod tests {
     fn what_was_left_longest_ago_makes_room() {
         let parking = Parking::new(100);
         let first = parking.park(run(40));
-        assert!(parking.has_room());
+        assert!(parking.has_spare_room() && parking.park_spare(run(11)).is_none());
+        drop(parking.park_spare(run(10)).unwrap());
         let second = parking.park(run(50));
         assert_eq!(bytes(&parking), (90, 2));
-        assert!(!parking.has_room());
+        assert!(!parking.has_spare_room() && parking.park_spare(run(0)).is_none());
         let third = parking.park(run(30));
         assert_eq!(bytes(&parking), (80, 2));
         assert!(first.redeem().is_none());

@@ -50,7 +50,7 @@ pub struct WatchStream {
     /// The chunk, while it is not at hand.
     parked: Option<Ticket>,
     /// The chunk after it, which waits in the lot from the first.
-    ahead: Option<Ahead<Ticket>>,
+    ahead: Option<Ahead<Option<Ticket>>>,
     /// Why it is over.
     reason: &'static str,
     open: OpenStream,
@@ -166,31 +166,38 @@ impl WatchStream {
                 Step::End(end) => return self.end(end),
                 Step::Broken(what) => return self.fail("defect", status::defect(what)),
                 Step::Read { end } => {
-                    if self.is_to_flush() {
-                        // A chunk must not lie about while the client takes nothing.
-                        self.unflushed = 0;
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
-                    }
-                    if let Some(alarm) = self.begin_read(end) {
+                    if let Some(alarm) = self.look_at_clock() {
                         if let Some(last) = self.ring(alarm) {
                             return last;
                         }
                         continue;
                     }
-                    let Poll::Ready((reader, result)) = self.read.poll(cx) else {
-                        match self.timers.poll(cx, &self.settings) {
-                            Poll::Ready(alarm) => match self.ring(alarm) {
-                                Some(last) => return last,
-                                None => continue,
-                            },
-                            Poll::Pending => {
-                                self.unflushed = 0;
-                                return Poll::Pending;
-                            }
+                    let result = match self.take_ahead(end) {
+                        Some(delivery) => Ok(delivery),
+                        None if self.is_to_flush() => {
+                            // A chunk must not lie about while the client takes nothing.
+                            self.unflushed = 0;
+                            cx.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
+                        None => {
+                            self.begin_read(end);
+                            let Poll::Ready((reader, result)) = self.read.poll(cx) else {
+                                match self.timers.poll(cx, &self.settings) {
+                                    Poll::Ready(alarm) => match self.ring(alarm) {
+                                        Some(last) => return last,
+                                        None => continue,
+                                    },
+                                    Poll::Pending => {
+                                        self.unflushed = 0;
+                                        return Poll::Pending;
+                                    }
+                                }
+                            };
+                            self.reader = Some(reader);
+                            result
                         }
                     };
-                    self.reader = Some(reader);
                     match result {
                         Ok(delivery) => {
                             let is_stored = !delivery.is_recent;
@@ -216,9 +223,8 @@ impl WatchStream {
         }
     }
 
-    /// Starts a read unless one is on its way. Between two reads is also where a watch that never
-    /// falls silent looks at the clock.
-    fn begin_read(&mut self, end: Seq) -> Option<Alarm> {
+    /// Between two reads is where a watch that never falls silent looks at the clock.
+    fn look_at_clock(&mut self) -> Option<Alarm> {
         self.reader.as_ref()?;
         self.open.reached(self.machine.delivered(), self.machine.next());
         if self.settings.stop.is_cancelled() {
@@ -227,22 +233,33 @@ impl WatchStream {
         if self.settings.deadline.is_some_and(|at| at <= Instant::now()) {
             return Some(Alarm::Deadline);
         }
-        let reader = self.reader.take()?;
-        let ahead = self.ahead.take().filter(|ahead| ahead.from() == reader.position());
-        self.read.set(read(reader, end, self.log.clone(), ahead));
         None
+    }
+
+    /// Starts a read unless one is on its way.
+    fn begin_read(&mut self, end: Seq) {
+        let Some(reader) = self.reader.take() else { return };
+        self.read.set(read(reader, end, self.log.clone(), self.ahead.take()));
     }
 
     /// Has the next chunk read while this one is sent.
     fn read_ahead(&mut self) {
         let parking = &self.settings.parking;
         self.ahead = match (&self.reader, self.machine.reads_on()) {
-            (Some(reader), Some(end)) if parking.has_room() => {
+            (Some(reader), Some(end)) if parking.has_spare_room() => {
                 let parking = parking.clone();
-                reader.read_ahead(end, move |delivery| parking.park(Run::of(delivery)))
+                reader.read_ahead(end, move |delivery| parking.park_spare(Run::of(delivery)))
             }
             _ => None,
         };
+    }
+
+    /// What was read ahead, if it is there and there was room for it all the time.
+    fn take_ahead(&mut self, end: Seq) -> Option<Delivery> {
+        let reader = self.reader.as_mut()?;
+        let kept = self.ahead.as_mut()?.take_if_there()?;
+        self.ahead = None;
+        accept(reader, kept, end)
     }
 
     fn ring(&mut self, alarm: Alarm) -> Option<Poll<Option<Result<Encoded, Status>>>> {
@@ -315,7 +332,7 @@ impl WatchStream {
     }
 
     /// What it yielded last has gone out already, and with it all before.
-    pub(super) fn gone(&mut self) {
+    pub(in crate::server) fn gone(&mut self) {
         if self.unflushed > 0 {
             self.park();
         }
@@ -329,11 +346,7 @@ impl WatchStream {
 
     /// Whether what is buffered has to go out before more is read from storage.
     fn is_to_flush(&self) -> bool {
-        let is_there = |reader: &Reader| {
-            let ahead = self.ahead.as_ref().filter(|ahead| ahead.from() == reader.position());
-            ahead.map_or_else(|| reader.is_at_hand(), Ahead::is_there)
-        };
-        self.unflushed > 0 && self.reader.as_ref().is_some_and(|reader| !is_there(reader))
+        self.unflushed > 0 && self.reader.as_ref().is_some_and(|reader| !reader.is_at_hand())
     }
 
     /// Goes on with the chunk that was left, or, when there was no room for it, at its place.
@@ -469,17 +482,21 @@ fn framed(message: &[u8]) -> Bytes {
     frames.into()
 }
 
+/// What was read ahead, if it was kept and is what comes next.
+fn accept(reader: &mut Reader, kept: Option<Option<Ticket>>, end: Seq) -> Option<Delivery> {
+    let run = kept??.redeem()?;
+    reader.accept(run.into_delivery()?, end)
+}
+
 /// One read, with what a failure has to tell.
 async fn read(
     mut reader: Reader,
     end: Seq,
     log: EventLog,
-    ahead: Option<Ahead<Ticket>>,
+    ahead: Option<Ahead<Option<Ticket>>>,
 ) -> ReadResult {
-    if let Some(ahead) = ahead
-        && let Some(ticket) = ahead.kept().await
-        && let Some(delivery) = ticket.redeem().and_then(Run::into_delivery)
-        && let Some(delivery) = reader.accept(delivery, end)
+    if let Some(ahead) = ahead.filter(|ahead| ahead.from() == reader.position())
+        && let Some(delivery) = accept(&mut reader, ahead.kept().await, end)
     {
         return (reader, Ok(delivery));
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::index::{Index, Wanted};
 use crate::record::{Events, Facts, Seq};
 use crate::storage::sift::{FOUND_BYTES, SIFTED_BYTES, Sifter};
-use crate::storage::{Chunk, StoreError};
+use crate::storage::{Chunk, StoreError, part_of};
 use crate::topic::Filter;
 
 /// Neighbouring blocks are joined up to this.
@@ -149,7 +149,7 @@ pub(super) trait Blocks {
             walk = skip(walk, from.distance_to(end)).ok_or_else(malformed)?;
             bytes.end = events.len() - walk.remaining();
         }
-        Ok(Chunk { first: from, end, events: events.slice(bytes), complete: true })
+        Ok(Chunk { first: from, end, events: part_of(events, bytes), complete: true })
     }
 
     /// Shows the events of a block until `visit` answers false.

@@ -11,10 +11,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::blocks::Blocks;
-use super::direct::{Direct, Located, Places};
+use super::direct::{Direct, Located, Places, Seen};
 use super::index::Index;
 use super::open::{self, Open, locate};
 use super::{Lease, Segment, dir};
@@ -82,6 +82,7 @@ struct Slot {
     state: Mutex<State>,
     tables: Mutex<Tables>,
     used_at: AtomicU64,
+    seen: OnceLock<Arc<Seen>>,
     /// Its files are being compared, or were.
     is_compared: AtomicBool,
 }
@@ -107,9 +108,9 @@ enum Tables {
 }
 
 impl Slot {
-    fn is_open(&self) -> bool {
-        // While it is being opened it is not.
-        self.state.try_lock().is_ok_and(|state| !matches!(*state, State::Closed))
+    /// Which of its blocks have been read.
+    fn seen(&self, lease: &Lease) -> &Arc<Seen> {
+        self.seen.get_or_init(|| Arc::new(Seen::new(lease.identity.blocks as usize)))
     }
 }
 
@@ -208,12 +209,16 @@ impl Cache {
         let slot = self.slot(lease);
         let now = self.clock.fetch_add(1, Ordering::Relaxed) + 1;
         slot.used_at.store(now, Ordering::Relaxed);
-        if let Some(located) = self.to_read_directly(&slot, lease)
-            && let Ok(result) = Direct::open(Arc::clone(&located)).and_then(|direct| read(&direct))
-        {
-            self.direct_reads.fetch_add(1, Ordering::Relaxed);
-            self.compare(&slot, &located);
-            return Ok(result);
+        if let Some(located) = self.tables(&slot, lease) {
+            let seen = slot.seen(lease);
+            let direct = Direct::open(Arc::clone(&located), Arc::clone(seen));
+            if let Ok(result) = direct.and_then(|direct| read(&direct)) {
+                self.direct_reads.fetch_add(1, Ordering::Relaxed);
+                if seen.is_whole() {
+                    self.compare(&slot, &located.index);
+                }
+                return Ok(result);
+            }
         }
         let open = self.open(&slot, lease)?;
         let result = read(&*open);
@@ -224,8 +229,8 @@ impl Cache {
 
     /// Compares a segment's files as a whole when all its blocks have been read, once: else rot in bytes
     /// that hold no block would not be told before the database has to be opened.
-    fn compare(&self, slot: &Slot, located: &Located) {
-        if !located.is_seen() || slot.is_compared.swap(true, Ordering::Relaxed) {
+    fn compare(&self, slot: &Slot, index: &Index) {
+        if slot.is_compared.swap(true, Ordering::Relaxed) {
             return;
         }
         // Opened in between it would be compared, too, and must not be at the same time.
@@ -233,26 +238,25 @@ impl Cache {
         if !matches!(*state, State::Closed) {
             return;
         }
-        match open::compare(&located.index) {
-            Ok(()) => {}
-            Err(StoreError::Damaged(damage)) => {
-                lock(&self.damages).insert(located.index.segment.dir().to_owned(), damage);
+        let damage = match open::compare(index) {
+            Ok(()) => return,
+            Err(StoreError::Damaged(damage)) => damage,
+            // Told, and not tried at each read again: every block of it could be read.
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                let cause = cause.unwrap_or_default();
+                let what = format!("its files cannot be compared: {error}: {cause}");
+                index.segment.damage_of_all(index.segment.dir(), &what)
             }
-            // It says nothing about the segment: another reader tries again.
-            Err(_) => slot.is_compared.store(false, Ordering::Relaxed),
-        }
-    }
-
-    /// What a direct read needs, if the segment is to be read directly.
-    fn to_read_directly(&self, slot: &Arc<Slot>, lease: &Lease) -> Option<Arc<Located>> {
-        if self.options.max_table_bytes == 0 || slot.is_open() {
-            return None;
-        }
-        self.tables(slot, lease)
+        };
+        lock(&self.damages).insert(index.segment.dir().to_owned(), damage);
     }
 
     /// Compares the segment with its footer unless that was done, and finds its blocks.
     fn tables(&self, slot: &Arc<Slot>, lease: &Lease) -> Option<Arc<Located>> {
+        if self.options.max_table_bytes == 0 {
+            return None;
+        }
         let mut tables = lock(&slot.tables);
         match &*tables {
             Tables::Located(located) => return Some(Arc::clone(located)),
@@ -265,7 +269,7 @@ impl Cache {
                 Some(places) => Some(places),
                 None => locate(&index)?,
             };
-            Ok(places.map(|places| Located::new(index, places)))
+            Ok(places.map(|places| Located { index, places }))
         });
         match located {
             Ok(Some(located)) => {
@@ -311,17 +315,13 @@ impl Cache {
         }
         self.make_room();
         self.opens.fetch_add(1, Ordering::Relaxed);
-        let is_located = !matches!(*lock(&slot.tables), Tables::Unknown);
-        let wants_places = self.options.max_table_bytes > 0 && !is_located;
-        let segment = Arc::clone(lease.segment());
-        match Open::in_place(segment, self.options.sled_cache_bytes, wants_places) {
-            Ok((open, located)) => {
+        match Open::in_place(Arc::clone(lease.segment()), self.options.sled_cache_bytes) {
+            Ok(open) => {
                 if let Some(damage) = &open.altered {
                     lock(&self.damages).insert(lease.dir().to_owned(), damage.clone());
                     *lock(&slot.tables) = Tables::Refused;
                     lock(&self.located).retain(|(other, _)| !Arc::ptr_eq(other, slot));
                 }
-                self.learn(slot, located);
                 let open = Arc::new(open);
                 *state = State::Open(Arc::clone(&open));
                 drop(state);
@@ -335,20 +335,6 @@ impl Cache {
             }
             Err(other) => Err(other),
         }
-    }
-
-    /// Keeps what opening a database has told of where its blocks lie.
-    fn learn(&self, slot: &Arc<Slot>, located: Option<Located>) {
-        let Some(located) = located else { return };
-        let bytes = located.bytes();
-        {
-            let mut tables = lock(&slot.tables);
-            if !matches!(*tables, Tables::Unknown) {
-                return;
-            }
-            *tables = Tables::Located(Arc::new(located));
-        }
-        self.keep_tables(slot, bytes);
     }
 
     fn slot(&self, lease: &Lease) -> Arc<Slot> {

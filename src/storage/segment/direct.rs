@@ -12,7 +12,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use memchr::memmem::Finder;
@@ -124,31 +124,38 @@ impl<'a> Locator<'a> {
 /// A segment that can be read directly.
 pub(super) struct Located {
     pub(super) index: Arc<Index>,
-    places: Places,
-    /// Blocks that have been read.
-    seen: Box<[AtomicBool]>,
-    unseen: AtomicUsize,
+    pub(super) places: Places,
 }
 
 impl Located {
-    pub(super) fn new(index: Arc<Index>, places: Places) -> Self {
-        let seen: Box<[_]> = index.rows.iter().map(|_| AtomicBool::new(false)).collect();
-        Located { unseen: AtomicUsize::new(seen.len()), index, places, seen }
-    }
-
     /// Bytes that it takes in memory.
     pub(super) fn bytes(&self) -> u64 {
-        self.index.bytes() + self.places.bytes() + self.seen.len() as u64
+        self.index.bytes() + self.places.bytes()
+    }
+}
+
+/// Which blocks of a segment have been read, by whomever.
+pub(super) struct Seen {
+    /// A bit each.
+    blocks: Box<[AtomicU64]>,
+    left: AtomicUsize,
+}
+
+impl Seen {
+    pub(super) fn new(blocks: usize) -> Self {
+        let words = (0..blocks.div_ceil(64)).map(|_| AtomicU64::new(0));
+        Seen { blocks: words.collect(), left: AtomicUsize::new(blocks) }
     }
 
-    /// Whether all blocks have been read, by whomever.
-    pub(super) fn is_seen(&self) -> bool {
-        self.unseen.load(Ordering::Relaxed) == 0
+    /// Whether all have been.
+    pub(super) fn is_whole(&self) -> bool {
+        self.left.load(Ordering::Relaxed) == 0
     }
 
-    fn see(&self, at: usize) {
-        if !self.seen[at].swap(true, Ordering::Relaxed) {
-            self.unseen.fetch_sub(1, Ordering::Relaxed);
+    fn note(&self, at: usize) {
+        let bit = 1 << (at % 64);
+        if self.blocks[at / 64].fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+            self.left.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -156,23 +163,24 @@ impl Located {
 /// One read from a segment's file.
 pub(super) struct Direct {
     located: Arc<Located>,
+    seen: Arc<Seen>,
     path: PathBuf,
     file: File,
     scratch: RefCell<Vec<u8>>,
 }
 
 impl Direct {
-    pub(super) fn open(located: Arc<Located>) -> Result<Direct, StoreError> {
+    pub(super) fn open(located: Arc<Located>, seen: Arc<Seen>) -> Result<Direct, StoreError> {
         let segment = &located.index.segment;
         let path = segment.dir().join(DB).join(VALUES_FILE);
         let file = segment.disk.open_read(&path)?;
-        Ok(Direct { located, path, file, scratch: RefCell::default() })
+        Ok(Direct { located, seen, path, file, scratch: RefCell::default() })
     }
 
     /// Reads what was stored of a block, behind the header of its first part.
     fn stored(&self, at: usize, out: &mut Vec<u8>) -> Result<(), StoreError> {
-        let Located { index, places, .. } = &*self.located;
-        self.located.see(at);
+        let Located { index, places } = &*self.located;
+        self.seen.note(at);
         let row = &index.rows[at];
         let stored_len = row.stored_len as usize;
         out.resize(HEADER_BYTES + stored_len, 0);

@@ -16,7 +16,7 @@ use super::blocks::Blocks;
 use super::copy::Copy;
 use super::db::{self, Database, Fault, Layout, Value};
 use super::digest::{hash_file, hash_windows};
-use super::direct::{Located, Locator, Places, VALUES_FILE};
+use super::direct::{Locator, Places, VALUES_FILE};
 use super::footer::FileEntry;
 use super::index::Index;
 use super::{DB, Segment};
@@ -42,35 +42,25 @@ pub(super) struct Open {
 }
 
 impl Open {
-    /// Checks the segment's database against its footer and opens it in place; answers also, if
-    /// that is wanted, where its blocks lie. Where a file was altered, a copy is opened: what it says of each block is proved
-    /// by the block's checksums, so the damage costs no more events than it must.
+    /// Checks the segment's database against its footer and opens it in place. Where a file was
+    /// altered, a copy is opened: what it says of each block is proved by the block's checksums, so
+    /// the damage costs no more events than it must.
     pub(super) fn in_place(
         segment: Arc<Segment>,
         sled_cache_bytes: u64,
-        wants_places: bool,
-    ) -> Result<(Open, Option<Located>), StoreError> {
+    ) -> Result<Open, StoreError> {
         let index = Arc::new(Index::load(Arc::clone(&segment))?);
         let db_dir = segment.dir().join(DB);
-        let checked = match wants_places {
-            true => match Places::noted(&index) {
-                Some(places) => check_files(&segment, &db_dir, None).map(|()| Some(places)),
-                None => locate(&index),
-            },
-            false => check_files(&segment, &db_dir, None).map(|()| None),
-        };
+        let checked = check_files(&segment, &db_dir, None);
         let altered = match checked {
-            Ok(places) => {
-                let open = Self::start(Arc::clone(&index), &db_dir, sled_cache_bytes)?;
-                return Ok((open, places.map(|places| Located::new(index, places))));
-            }
+            Ok(()) => return Self::start(index, &db_dir, sled_cache_bytes),
             Err(StoreError::Damaged(damage)) => damage,
             Err(other) => return Err(other),
         };
         let scratch = segment.dir().parent().map(Path::to_owned).unwrap_or_default();
         // Whatever keeps the copy from being read, a full disk too: the damage is what counts.
         match Self::copied(segment, &scratch, sled_cache_bytes) {
-            Ok(open) => Ok((open, None)),
+            Ok(open) => Ok(open),
             Err(_) => Err(altered.into()),
         }
     }
