@@ -71,14 +71,14 @@ impl Guarded {
         }
     }
 
-    /// About two thirds of what is usual: 0.173, 0.124, 0.706 and 0.524 where nothing else runs, and 0.092, 0.055,
-    /// 0.391 and 0.295 with our work done twice.
+    /// About six tenths of what is usual: 0.178, 0.116, 0.864 and 0.792 where nothing else runs, and 0.090, 0.064,
+    /// 0.360 and 0.375 with our work done twice.
     fn floors(self) -> Floors {
         match self {
             Guarded::Append => Floors { cpu: 0.105, clock: 0.15 },
             Guarded::AppendBatches => Floors { cpu: 0.07, clock: 0.15 },
-            Guarded::Replay => Floors { cpu: 0.42, clock: 0.15 },
-            Guarded::ReplayBatches => Floors { cpu: 0.33, clock: 0.15 },
+            Guarded::Replay => Floors { cpu: 0.52, clock: 0.15 },
+            Guarded::ReplayBatches => Floors { cpu: 0.48, clock: 0.15 },
         }
     }
 

@@ -109,18 +109,18 @@ async fn append(tailmark: &Tailmark, chunks: u64) -> Result<Vec<f64>> {
     Ok(rates)
 }
 
-/// The rates of the first million and those around it, and of the last.
-fn ends(rates: &[f64]) -> Option<(f64, f64)> {
+/// Of how many, and the medians of the rates of so many at the beginning and at the end.
+fn ends(rates: &[f64]) -> Option<(usize, f64, f64)> {
     let count = ENDS.min(rates.len().div_ceil(2));
     let first = stats::median(rates.get(..count)?)?;
     let last = stats::median(rates.get(rates.len() - count..)?)?;
-    Some((first, last))
+    Some((count, first, last))
 }
 
 fn print_rates(rates: &[f64]) {
-    if let Some((first, last)) = ends(rates) {
+    if let Some((count, first, last)) = ends(rates) {
         println!(
-            "append: {:.2} M events/s at the first million, {:.2} at {} million: {:.2} of it",
+            "append: {:.2} M events/s in the first {count} million, {:.2} in the last {count} of {}: {:.2} of it",
             first / 1e6,
             last / 1e6,
             rates.len(),
@@ -235,9 +235,9 @@ mod tests {
     #[test]
     fn the_ends_are_medians_of_their_own() {
         assert_eq!(ends(&[]), None);
-        assert_eq!(ends(&[3.0]), Some((3.0, 3.0)));
-        assert_eq!(ends(&[4.0, 2.0]), Some((4.0, 2.0)));
+        assert_eq!(ends(&[3.0]), Some((1, 3.0, 3.0)));
+        assert_eq!(ends(&[4.0, 2.0]), Some((1, 4.0, 2.0)));
         let rates: Vec<f64> = (1..=50).map(f64::from).collect();
-        assert_eq!(ends(&rates), Some((3.0, 48.0)));
+        assert_eq!(ends(&rates), Some((5, 3.0, 48.0)));
     }
 }

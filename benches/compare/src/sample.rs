@@ -14,6 +14,9 @@ pub const BODY_BYTES: usize = 200;
 pub const TOPIC: &str = "bench.events";
 pub const RARE_TOPIC: &str = "bench.rare";
 
+/// As long as one of ours.
+const CURSOR: &str = "c1-0123456789abcdef-012345678";
+
 /// Together more than any compressor's window here looks back.
 const BODIES: usize = 4_096;
 
@@ -66,7 +69,7 @@ pub static STORED: LazyLock<Vec<Bytes>> = LazyLock::new(|| {
             body: body.clone(),
             at: time,
             seq: 1_000_000 + at as u64,
-            cursor: "c1-0123456789abcdef-00000000-0123456789ab".into(),
+            cursor: CURSOR.into(),
             appended_at: time,
             ..pb::Event::default()
         };
@@ -132,6 +135,11 @@ fn encoded(topic: &str) -> Vec<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stored_event_is_as_long_as_ours() {
+        assert_eq!(CURSOR.len(), tailmark::record::CursorMint::LEN);
+    }
 
     #[test]
     fn bodies_are_json_of_one_length_and_differ() {
