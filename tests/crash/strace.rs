@@ -154,6 +154,13 @@ pub fn parse(text: &[u8]) -> Vec<Step> {
         if rest.starts_with(b"+++") || rest.starts_with(b"---") {
             continue;
         }
+        if rest.ends_with(b"<detached ...>") {
+            // The process is at its end: a call that never returned, or, as `???(`, none at all.
+            if !rest.starts_with(b"???") && !rest.starts_with(b"<...") {
+                steps.push(Step::Enter { call: usize::MAX });
+            }
+            continue;
+        }
         if let Some(head) = rest.strip_suffix(b"<unfinished ...>") {
             unfinished.insert(pid, (head.to_vec(), steps.len()));
             steps.push(Step::Enter { call: usize::MAX });
@@ -254,7 +261,11 @@ pub fn self_test() {
     let text = b"12 openat(AT_FDCWD, \"\\x2f\\x61\", O_RDWR|O_CREAT|O_CLOEXEC, 0666) = 3\n\
         12 pwritev(3, [{iov_base=\"\\x41\\x42\", iov_len=2}, {iov_base=\"\\x43\", iov_len=1}], 2, 8192 <unfinished ...>\n\
         13 fsync(4) = -1 EIO (Input/output error)\n\
-        12 <... pwritev resumed>) = 3\n";
+        12 <... pwritev resumed>) = 3\n\
+        13 fsync(4 <unfinished ...>\n\
+        14 ???( <detached ...>\n\
+        13 <... fsync resumed> <detached ...>\n\
+        12 close(3 <detached ...>\n";
     let steps = parse(text);
     let calls: Vec<_> = steps
         .iter()
@@ -281,4 +292,6 @@ pub fn self_test() {
     };
     assert_eq!((one.as_slice(), two.as_slice()), (&b"AB"[..], &b"C"[..]));
     assert!(matches!(steps[3], Step::Enter { call: 2 }), "{steps:?}");
+    let never = steps.iter().filter(|step| matches!(step, Step::Enter { call: usize::MAX }));
+    assert_eq!(never.count(), 2, "{steps:?}");
 }
