@@ -44,7 +44,7 @@ pub struct Verified {
     pub segments: u64,
     /// Live slots checked.
     pub slots: u64,
-    /// Events read in segments and slots; one that lies in both counts twice.
+    /// Readable events that are whole, each once, also where slot and segment both have it.
     pub events: u64,
     /// Bytes checked.
     pub bytes: u64,
@@ -87,12 +87,14 @@ pub fn verify(
             damage: Vec::new(),
             notes: Vec::new(),
         },
+        whole: Runs::default(),
         progress: Progress::default(),
         scratch: Scratch::new(),
         watch: &mut watch,
     };
     check.run(found)?;
-    let mut report = check.report;
+    let (mut report, whole) = (check.report, check.whole);
+    report.events = whole.count(report.oldest, report.head.next());
     report.damage.sort_by_key(|damage| (damage.from, damage.to));
     Ok(report)
 }
@@ -103,6 +105,8 @@ struct Check<'a> {
     log: Option<LogId>,
     key: Option<FingerprintKey>,
     report: Verified,
+    /// Events that are whole, wherever they lie.
+    whole: Runs,
     progress: Progress,
     scratch: Scratch,
     watch: &'a mut dyn FnMut(Progress, Option<&Damage>) -> io::Result<()>,
@@ -257,7 +261,7 @@ impl Check<'_> {
             if !self.cursor_fits(&event) {
                 return Some(format!("event {next} has the cursor of another event"));
             }
-            self.report.events += 1;
+            self.whole.push(next, next.next());
             next = next.next();
         }
         (next != end).then(|| format!("event {next} is missing"))
@@ -296,21 +300,23 @@ impl Check<'_> {
     fn segment(&mut self, segment: &Segment) -> Result<bool, Error> {
         let scratch = self.scratch.for_copy_of(segment)?.to_owned();
         let beats = segment::Progress::default();
-        let result = segment::verify(segment.dir(), &scratch, self.key.as_ref(), &beats);
+        let result = segment::examine(segment.dir(), &scratch, self.key.as_ref(), &beats);
         let found = match result {
             Ok(found) => found,
             Err(error) if is_not_found(&error) && !segment.dir().exists() => return Ok(false),
             Err(error) => return Err(error.into()),
         };
-        if !found.is_empty() && !segment.dir().exists() {
+        if !found.damage.is_empty() && !segment.dir().exists() {
             return Ok(false);
         }
-        for damage in found {
+        for (from, end) in found.whole {
+            self.whole.push(from, end);
+        }
+        for damage in found.damage {
             self.damaged(damage)?;
         }
         self.belongs_here(segment)?;
         self.report.segments += 1;
-        self.report.events += segment.first().distance_to(segment.end());
         self.advance(segment.disk_bytes())?;
         Ok(true)
     }
@@ -334,5 +340,32 @@ impl Check<'_> {
             }
             None => Ok(()),
         }
+    }
+}
+
+/// Runs of seqs, which may overlap.
+#[derive(Debug, Default)]
+struct Runs(Vec<(Seq, Seq)>);
+
+impl Runs {
+    fn push(&mut self, from: Seq, end: Seq) {
+        match self.0.last_mut() {
+            Some(last) if last.1 == from => last.1 = end,
+            _ => self.0.push((from, end)),
+        }
+    }
+
+    /// How many seqs of `from..end` are in any of them.
+    fn count(mut self, from: Seq, end: Seq) -> u64 {
+        self.0.sort_unstable();
+        let (mut count, mut upto) = (0, from);
+        for (first, last) in self.0 {
+            let (first, last) = (first.max(upto), last.min(end));
+            if first < last {
+                count += first.distance_to(last);
+                upto = last;
+            }
+        }
+        count
     }
 }

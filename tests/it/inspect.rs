@@ -1,5 +1,7 @@
 //! The reports over a data directory: right, harmless, and right about damage.
 
+mod leftovers;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -72,7 +74,7 @@ fn a_whole_log_is_clean_and_dumped_in_order() {
     let report = verify(dir.path());
     assert!(report.is_clean() && report.notes.is_empty(), "{report:?}");
     assert_eq!((report.oldest, report.head), (Seq::FIRST, Seq::new(5_000)));
-    assert!(report.segments >= 1 && report.events >= 5_000, "{report:?}");
+    assert!(report.segments >= 1 && report.events == 5_000, "{report:?}");
     let info = inspect::info(dir.path()).unwrap();
     assert_eq!((info.oldest.get(), info.head.get(), info.events()), (1, 5_000, 5_000));
     assert_eq!(info.last_stop, LastStop::Clean);
@@ -190,6 +192,7 @@ fn a_damaged_commit_is_named_and_the_rest_is_dumped() {
     let report = verify(dir.path());
     assert_eq!(ranges(&report.damage), lost, "{report:?}");
     assert!(report.damage.iter().all(|damage| damage.file == slot), "{report:?}");
+    assert_eq!(report.events, 80, "what is damaged is not counted as whole");
     let (seqs, told) = dump_all(dir.path());
     assert_eq!((seqs, ranges(&told)), (all_but(100, &lost), lost.to_vec()));
     // A range without damage is clean.
@@ -351,11 +354,32 @@ fn a_trimmed_log_begins_at_its_mark() {
     trim(&*engine, 4_321);
     close(dir.path(), engine);
     assert_eq!(dump_all(dir.path()), ((4_321..=5_000).collect(), vec![]));
-    assert!(verify(dir.path()).is_clean());
+    let report = verify(dir.path());
+    assert!(report.is_clean() && report.events == 680, "trimmed events do not count: {report:?}");
     assert_eq!(inspect::info(dir.path()).unwrap().events(), 680);
     let trimmed = inspect::explain(dir.path(), "100").unwrap().unwrap();
     let expected = CursorError::Trimmed { oldest: Seq::new(4_321), missed: 4_220 };
     assert_eq!((trimmed.answer, trimmed.event), (Answer::Refuses(expected), None));
+}
+
+#[test]
+fn an_event_that_slot_and_segment_both_hold_counts_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, _) = open(dir.path());
+    fill(&*engine, 1_000, 50);
+    close(dir.path(), engine);
+    let info = inspect::info(dir.path()).unwrap();
+    let sealed = info.segments.last().unwrap().last;
+    let in_slot = info.slots.iter().filter_map(|slot| slot.seqs).next_back().unwrap();
+    assert!(sealed >= in_slot.1, "nothing is in both: {info:?}");
+    let report = verify(dir.path());
+    assert!(report.is_clean() && report.slots == 1, "{report:?}");
+    assert_eq!(report.events, 1_000);
+    // Damaged in one of them, it is still whole in the other.
+    let slot = active_slot(dir.path());
+    flip(&slot, find(&slot, b"event 991 ").unwrap());
+    let report = verify(dir.path());
+    assert!(!report.is_clean() && report.events == 1_000, "{report:?}");
 }
 
 #[test]

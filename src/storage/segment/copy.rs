@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::open::list_files;
-use super::{DB, Segment, dir};
+use super::{DB, Segment, db, dir};
 use crate::storage::StoreError;
 
 /// A copied database directory, deleted with this, or by [`super::clean`] after a crash.
@@ -30,7 +30,8 @@ impl Copy {
             }
             listed => listed?,
         };
-        for (name, path) in files {
+        // sled would trip over a half-written snapshot.
+        for (name, path) in files.into_iter().filter(|(name, _)| !db::is_half_snapshot(name)) {
             segment.disk.run("copy", &path, || fs::copy(&path, copy.0.join(name)))?;
         }
         Ok(copy)

@@ -147,14 +147,18 @@ pub(super) fn wait_released(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Deletes the half-written snapshots that a crash during an open leaves; sled would take one for
-/// the newest and refuse to open for ever.
+/// Whether a file is a half-written snapshot, which a crash during an open leaves. It is no part of
+/// the database.
+pub(super) fn is_half_snapshot(name: &str) -> bool {
+    name.starts_with("snap.") && name.ends_with(".generating")
+}
+
+/// Deletes half-written snapshots; sled would take one for the newest and refuse to open for ever.
+/// Only for whoever is about to hand the directory to sled, which writes to it: checks pass over them.
 pub(super) fn remove_half_snapshots(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("snap.") && name.ends_with(".generating") {
+        if is_half_snapshot(&entry.file_name().to_string_lossy()) {
             fs::remove_file(entry.path())?;
         }
     }

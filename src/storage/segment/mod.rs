@@ -44,7 +44,7 @@ pub use cache::{Cache, CacheOptions, CacheStatus};
 pub use dir::{Scan, clean, delete, names, scan, trash};
 use footer::{FileEntry, Header, Problem, SECTION_HEADER_BYTES, Section};
 use identity::Identity;
-pub use verify::{OfflineReader, verify};
+pub use verify::{Examined, OfflineReader, examine, verify};
 
 use super::disk::Disk;
 use super::{Damage, StoreError, TopicStats};

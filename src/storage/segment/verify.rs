@@ -60,50 +60,84 @@ impl OfflineReader {
     }
 }
 
-/// Checks all of one segment and names everything that is wrong with it; changes no byte of it.
-/// With the log's `key` it checks the fingerprints too.
+/// What [`examine`] found.
+#[derive(Debug, Default)]
+pub struct Examined {
+    /// Everything that is wrong.
+    pub damage: Vec<Damage>,
+    /// Runs `from..end` of events that are whole, in order.
+    pub whole: Vec<(Seq, Seq)>,
+}
+
+impl Examined {
+    fn push_whole(&mut self, row: &Row) {
+        match self.whole.last_mut() {
+            Some((_, end)) if *end == row.first => *end = row.end(),
+            _ => self.whole.push((row.first, row.end())),
+        }
+    }
+}
+
+/// As [`examine`], of which only the damage is wanted.
 ///
 /// # Errors
-/// I/O, or a segment of another format: what says nothing about damage.
+/// As there.
 pub fn verify(
     dir: &Path,
     scratch: &Path,
     key: Option<&FingerprintKey>,
     progress: &Progress,
 ) -> Result<Vec<Damage>, StoreError> {
-    let mut found = Vec::new();
+    Ok(examine(dir, scratch, key, progress)?.damage)
+}
+
+/// Checks all of one segment, names everything that is wrong with it and what is whole all the same;
+/// changes no byte of it. With the log's `key` it checks the fingerprints too.
+///
+/// # Errors
+/// I/O, or a segment of another format: what says nothing about damage.
+pub fn examine(
+    dir: &Path,
+    scratch: &Path,
+    key: Option<&FingerprintKey>,
+    progress: &Progress,
+) -> Result<Examined, StoreError> {
+    let mut found = Examined::default();
     let reader = match OfflineReader::open(dir, scratch) {
         Ok(reader) => reader,
-        Err(StoreError::Damaged(damage)) => return Ok(vec![damage]),
+        Err(StoreError::Damaged(damage)) => {
+            found.damage.push(damage);
+            return Ok(found);
+        }
         Err(other) => return Err(other),
     };
     let mut check = Check::new(&reader, key);
     for (at, row) in reader.open.index().rows.iter().enumerate() {
         progress.beat();
-        match reader.open.block(at) {
-            Ok(events) => {
-                if let Err(what) = check.block(at, row, &events) {
-                    found.push(check.damage(row.first, row.end(), DB, what));
-                }
+        match reader.open.block(at).map(|events| check.block(at, row, &events)) {
+            Ok(Ok(())) => found.push_whole(row),
+            Ok(Err(what)) => {
+                found.damage.push(check.damage(row.first, row.end(), DB, what));
             }
-            Err(StoreError::Damaged(damage)) => found.push(damage),
+            Err(StoreError::Damaged(damage)) => found.damage.push(damage),
             Err(other) => return Err(other),
         }
     }
-    if found.is_empty() {
-        match check.finish(&mut found) {
-            Err(StoreError::Damaged(damage)) => found.push(damage),
+    let damage = &mut found.damage;
+    if damage.is_empty() {
+        match check.finish(damage) {
+            Err(StoreError::Damaged(one)) => damage.push(one),
             other => other?,
         }
     }
-    if found.is_empty() && reader.altered().is_none() {
-        found.extend(misplaced(reader.open.index())?);
+    if damage.is_empty() && reader.altered().is_none() {
+        damage.extend(misplaced(reader.open.index())?);
     }
     if let Some(altered) = reader.altered()
-        && found.is_empty()
+        && damage.is_empty()
     {
         let detail = format!("{}; every event can be read all the same", altered.detail);
-        found.push(Damage { detail, ..altered.clone() });
+        damage.push(Damage { detail, ..altered.clone() });
     }
     Ok(found)
 }

@@ -144,6 +144,8 @@ pub fn snapshot(dir: &Path) -> BTreeMap<PathBuf, (u64, i64, i64, i64, Vec<u8>)> 
         let bytes = if meta.is_dir() {
             pending.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
             Vec::new()
+        } else if meta.is_symlink() {
+            std::fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
         } else {
             std::fs::read(&path).unwrap()
         };

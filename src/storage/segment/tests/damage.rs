@@ -294,3 +294,21 @@ fn later_versions_are_refused_unless_they_say_otherwise() {
         assert!(matches!(loaded, Err(StoreError::Format { .. })), "at {at}: {loaded:?}");
     }
 }
+
+#[test]
+fn half_a_snapshot_goes_when_its_database_is_opened_and_stays_while_it_is_only_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let log = Log::small(1, 100);
+    let segment = log.build(dir.path());
+    let half = segment.dir().join(DB).join("snap.00000000001FFFFF.generating");
+    fs::write(&half, b"half").unwrap();
+    let lease = segment.lease().unwrap();
+    assert_eq!(verify(segment.dir(), scratch.path(), None, &Progress::default()).unwrap(), []);
+    OfflineReader::open(segment.dir(), scratch.path()).unwrap();
+    read_all(&Cache::default(), &lease, log.first(), log.end(), &Filter::ALL).unwrap();
+    assert!(half.exists(), "a check deletes");
+    let opens = CacheOptions { max_table_bytes: 0, ..CacheOptions::default() };
+    read_all(&Cache::new(opens), &lease, log.first(), log.end(), &Filter::ALL).unwrap();
+    assert!(!half.exists(), "sled would take it for the newest");
+}
