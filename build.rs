@@ -1,37 +1,10 @@
-//! Generates the wire types from `proto/` without an installed protoc, and the service traits.
+//! Builds the service traits of the server, with a codec a method.
 
-use std::path::{Path, PathBuf};
-
-use prost::Message;
 use tonic_build::manual;
 
-/// The fields of the public sketches only, for tests that speak as their clients do.
-const SEED_PROTO: &str = "tests/it/seed";
-
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo:rerun-if-changed=proto");
-    println!("cargo:rerun-if-changed={SEED_PROTO}");
-    let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    let files = protox::compile(["feed/v1/feed.proto", "chat/chat.proto"], ["proto"])?;
-    // What reflection answers with.
-    std::fs::write(out.join("descriptors.bin"), files.encode_to_vec())?;
-
-    let has_client = std::env::var_os("CARGO_FEATURE_CLIENT").is_some();
-    tonic_prost_build::configure()
-        .build_client(has_client)
-        .build_server(false)
-        .bytes(".feed.v1")
-        .compile_fds(files)?;
-    if std::env::var_os("CARGO_FEATURE_SERVER").is_some() {
-        manual::Builder::new().build_client(false).compile(&[feed_service(), chat_service()]);
-    }
-    if has_client && Path::new(SEED_PROTO).is_dir() {
-        let seed = out.join("seed");
-        std::fs::create_dir_all(&seed)?;
-        let files = protox::compile(["feed/v1/feed.proto", "chat/chat.proto"], [SEED_PROTO])?;
-        tonic_prost_build::configure().build_server(false).out_dir(seed).compile_fds(files)?;
-    }
-    Ok(())
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    manual::Builder::new().build_client(false).compile(&[feed_service(), chat_service()]);
 }
 
 /// The server side of `feed.v1.FeedService`, with a codec a method: events leave as the bytes that
@@ -145,7 +118,7 @@ fn method(
     manual::Method::builder()
         .name(name)
         .route_name(route)
-        .input_type(format!("crate::wire::{package}::{input}"))
-        .output_type(format!("crate::wire::{package}::{output}"))
+        .input_type(format!("tailmark_wire::{package}::{input}"))
+        .output_type(format!("tailmark_wire::{package}::{output}"))
         .codec_path("crate::server::codec::Prost")
 }

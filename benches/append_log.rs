@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use tailmark::eventlog::{AppendOptions, Batch, EventLog, Options};
-use tailmark::record::{
+use tailmark_log::eventlog::{AppendOptions, Batch, EventLog, Options};
+use tailmark_log::storage::Recovered;
+use tailmark_log::storage::memory::{self, Memory};
+use tailmark_record::{
     Event, FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp,
 };
-use tailmark::storage::Recovered;
-use tailmark::storage::memory::{self, Memory};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 

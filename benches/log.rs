@@ -4,10 +4,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tailmark::eventlog::{AppendOptions, EventLog};
-use tailmark::record::{Event, Seq};
-use tailmark::storage::{Engine, local};
-use tailmark::topic::Filter;
+use tailmark_log::eventlog::{AppendOptions, EventLog};
+use tailmark_log::storage::{Engine, local};
+use tailmark_record::topic::Filter;
+use tailmark_record::{Event, Seq};
 
 const BATCH: u64 = 1_000;
 const EVENTS: u64 = 1_000_000;

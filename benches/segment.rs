@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tailmark::record::{
+use tailmark_log::storage::disk::Disk;
+use tailmark_log::storage::segment::{
+    BLOCK_BYTES, BuildSpec, Cache, Compression, SLED_CACHE_BYTES, Segment, Source, build, delete,
+};
+use tailmark_log::storage::{Chunk, StoreError};
+use tailmark_record::topic::Filter;
+use tailmark_record::{
     CursorMint, Event, FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq,
     Stamp, Timestamp, write_entry,
 };
-use tailmark::storage::disk::Disk;
-use tailmark::storage::segment::{
-    BLOCK_BYTES, BuildSpec, Cache, Compression, SLED_CACHE_BYTES, Segment, Source, build, delete,
-};
-use tailmark::storage::{Chunk, StoreError};
-use tailmark::topic::Filter;
 
 const SEGMENT_BYTES: usize = 64 << 20;
 

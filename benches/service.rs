@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tailmark::client::raw::Raw;
-use tailmark::eventlog::{self, EventLog};
-use tailmark::record::{
+use tailmark::server::{Options, serve};
+use tailmark_client::raw::Raw;
+use tailmark_log::eventlog::{self, EventLog};
+use tailmark_log::storage::Recovered;
+use tailmark_log::storage::memory::{Memory, Options as MemoryOptions};
+use tailmark_record::{
     FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp,
 };
-use tailmark::server::{Options, serve};
-use tailmark::storage::Recovered;
-use tailmark::storage::memory::{Memory, Options as MemoryOptions};
-use tailmark::wire::feed_v1 as pb;
-use tailmark::wire::feed_v1::feed_service_client::FeedServiceClient;
+use tailmark_wire::feed_v1 as pb;
+use tailmark_wire::feed_v1::feed_service_client::FeedServiceClient;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_stream::StreamExt;

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::units;
 pub use load::{ConfigError, Loaded, Origin, Sources};
+use tailmark_record::units;
 
 /// The commented default.
 pub const DEFAULT_TOML: &str = include_str!("../config.toml");

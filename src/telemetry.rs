@@ -161,10 +161,10 @@ mod tests {
 
     #[test]
     fn levels_and_filters_are_told_from_typing_errors() {
-        for good in ["info", "WARN", "off", "info,tailmark::storage=debug", "tailmark=trace"] {
+        for good in ["info", "WARN", "off", "info,tailmark_log::storage=debug", "tailmark=trace"] {
             assert!(filter(good).is_ok(), "{good}");
         }
-        for bad in ["", "loud", "info,tailmark::storage", "tailmark=loud"] {
+        for bad in ["", "loud", "info,tailmark_log::storage", "tailmark=loud"] {
             assert!(filter(bad).is_err(), "{bad}");
         }
     }

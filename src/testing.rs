@@ -10,13 +10,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
-use crate::eventlog::{self, EventLog};
-use crate::record::{
+use crate::server::{Options, Server};
+use tailmark_log::eventlog::{self, EventLog};
+use tailmark_log::storage::Recovered;
+use tailmark_log::storage::memory::{self, Memory};
+use tailmark_record::{
     FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp,
 };
-use crate::server::{Options, Server};
-use crate::storage::Recovered;
-use crate::storage::memory::{self, Memory};
 
 /// A server that runs until this is dropped; its events go with it.
 ///
@@ -24,7 +24,7 @@ use crate::storage::memory::{self, Memory};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let server = tailmark::testing::serve().await?;
-/// let client = tailmark::client::Client::new(&server.url())?;
+/// let client = tailmark_client::Client::new(&server.url())?;
 /// assert_eq!(client.log().await?.head_seq, 0);
 /// # Ok(())
 /// # }

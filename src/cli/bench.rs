@@ -10,9 +10,9 @@ use tokio_stream::StreamExt;
 
 use super::output::{count_text, events_text, print_bytes, print_line};
 use super::{Exit, Failure, Online};
-use crate::client::{Client, Item, ProducerOptions, Start, WatchOptions};
-use crate::record::{Event, Seq};
-use crate::wire::feed_v1 as pb;
+use tailmark_client::{Client, Item, ProducerOptions, Start, WatchOptions};
+use tailmark_record::{Event, Seq};
+use tailmark_wire::feed_v1 as pb;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -220,12 +220,10 @@ async fn produce(
     id: &str,
     event: &[u8],
 ) -> Result<Duration, Failure> {
-    let options = ProducerOptions {
-        batch_events: usize::try_from(args.batch).unwrap_or(usize::MAX),
-        batch_bytes: 3 << 20,
-        waits_for_server: false,
-        ..ProducerOptions::default()
-    };
+    let mut options = ProducerOptions::default();
+    options.batch_events = usize::try_from(args.batch).unwrap_or(usize::MAX);
+    options.batch_bytes = 3 << 20;
+    options.waits_for_server = false;
     let producer = client.producer(id, options).await?;
     let begun = Instant::now();
     for _ in 0..args.events {
@@ -266,13 +264,11 @@ impl Stream for Uploads {
 
 async fn replay(args: &Replay, client: &Client) -> Result<Report, Failure> {
     let status = client.log().await?;
-    let mut options = WatchOptions {
-        patterns: args.pattern.iter().cloned().collect(),
-        start: Start::Oldest,
-        limit: args.events,
-        until_caught_up: true,
-        ..WatchOptions::default()
-    };
+    let mut options = WatchOptions::default();
+    options.patterns = args.pattern.iter().cloned().collect();
+    options.start = Start::Oldest;
+    options.limit = args.events;
+    options.until_caught_up = true;
     let begun = Instant::now();
     let (mut events, mut bytes) = (0u64, 0u64);
     let mut watch = client.watch(options.clone());

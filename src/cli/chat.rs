@@ -17,9 +17,9 @@ use tokio::sync::mpsc;
 use super::output::printable;
 use super::signals::Stop;
 use super::{Exit, Failure};
-use crate::client::{Client, Error, RoomItem};
 use print::Screen;
 use saying::Told;
+use tailmark_client::{Client, Error, RoomItem};
 
 /// Items that may wait to be printed; the rest waits in the log.
 const WAITING: usize = 64;
@@ -27,7 +27,7 @@ const WAITING: usize = 64;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The room; it need not exist
-    #[arg(default_value = crate::room::DEFAULT)]
+    #[arg(default_value = tailmark_record::room::DEFAULT)]
     room: String,
     /// Your name; without one you only listen, unseen
     #[arg(long = "as", value_name = "NAME", value_parser = parse_name)]
@@ -90,7 +90,7 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
         seen: 0,
         wanted: None,
     };
-    let room = crate::room::named(&args.room);
+    let room = tailmark_record::room::named(&args.room);
     chat.screen.greet(room, args.name.as_deref(), history.len())?;
     for message in &history {
         chat.seen = message.seq;
@@ -214,6 +214,7 @@ impl Chat {
                 self.is_interrupted = false;
                 self.screen.note("connected again; no message was missed")
             }
+            _ => Ok(()),
         }
     }
 

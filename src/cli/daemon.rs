@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Exit, Failure};
 use crate::config::{Compression, Config};
-use crate::eventlog::{self, EventLog};
-use crate::record::{self, Seq};
 use crate::server;
-use crate::storage::{local, segment};
+use tailmark_log::eventlog::{self, EventLog};
+use tailmark_log::storage::{local, segment};
+use tailmark_record::{self as record, Seq};
 
 /// zstd's level 1 keeps up with uploads; higher ones gain little on blocks of 48 KiB.
 const ZSTD_LEVEL: i32 = 1;

@@ -4,9 +4,9 @@ use std::error::Error as StdError;
 use std::io::{self, Write as _};
 
 use super::output::printable;
-use crate::client::{Error, Kind};
 use crate::config::ConfigError;
-use crate::storage::StoreError;
+use tailmark_client::{Error, Kind};
+use tailmark_log::storage::StoreError;
 
 /// What the program says to its caller. Documented in `--help` and `docs/cli.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

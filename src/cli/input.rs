@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::record::json::EventJson;
-use crate::record::{Event, Limits};
+use tailmark_record::json::EventJson;
+use tailmark_record::{Event, Limits};
 
 /// Events handed over at once, and their bytes: few wake-ups, little memory.
 const CHUNK_EVENTS: usize = 1_000;

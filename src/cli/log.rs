@@ -6,9 +6,9 @@ use super::moment::{SeqRange, parse_range, parse_time};
 use super::signals::Stop;
 use super::{Exit, Failure};
 use crate::inspect;
-use crate::record::json::Object;
-use crate::record::{Seq, Timestamp};
-use crate::storage::Damage;
+use tailmark_log::storage::Damage;
+use tailmark_record::json::Object;
+use tailmark_record::{Seq, Timestamp};
 
 mod dump;
 mod explain;

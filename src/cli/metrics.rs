@@ -10,10 +10,10 @@ use super::output::{Output, printable, say};
 use super::signals::Stop;
 use super::status::human_bytes;
 use super::{Exit, Failure};
-use crate::client::{Client, MetricsItem};
-use crate::units;
-use crate::wire::chat as pb;
-use crate::wire::json::time;
+use tailmark_client::{Client, MetricsItem};
+use tailmark_record::units;
+use tailmark_wire::chat as pb;
+use tailmark_wire::json::time;
 
 /// Endpoints shown at most.
 const ENDPOINTS: usize = 8;

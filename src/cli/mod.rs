@@ -30,9 +30,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::client::Client;
 pub use failure::{Exit, Failure};
 use output::{flush, of_stdout};
+use tailmark_client::Client;
 
 const EXIT_CODES: &str = "\
 Exit codes:

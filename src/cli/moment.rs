@@ -1,10 +1,10 @@
 //! Points in the log and in time, as people write them.
 
-use crate::client::Start;
-use crate::moment::{self, Position, whole};
-use crate::record::{Cursor, Seq, Timestamp};
+use tailmark_client::Start;
+use tailmark_record::moment::{self, Position, whole};
+use tailmark_record::{Cursor, Seq, Timestamp};
 
-pub(super) use crate::moment::Moment;
+pub(super) use tailmark_record::moment::Moment;
 
 /// Reads a seq, a time, a date (UTC) or an age before now.
 pub(super) fn parse_moment(text: &str) -> Result<Moment, String> {

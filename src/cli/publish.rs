@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use super::output::{print_bytes, print_line, printable};
 use super::{Exit, Failure};
-use crate::client::{Client, Expect};
-use crate::record::{Seq, Timestamp};
-use crate::wire::feed_v1 as pb;
-use crate::wire::json;
+use tailmark_client::{Client, Expect};
+use tailmark_record::{Seq, Timestamp};
+use tailmark_wire::feed_v1 as pb;
+use tailmark_wire::json;
 
 /// More than any server takes; a larger input is refused before it fills the memory.
 const MAX_BODY_BYTES: u64 = 64 << 20;

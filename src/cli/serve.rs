@@ -210,7 +210,7 @@ fn bind_failure(address: SocketAddr, error: &io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Seq;
+    use tailmark_record::Seq;
 
     fn config(listen: &str) -> Config {
         let mut config = Config::default();

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::{Exit, Failure};
-use crate::client::{CursorFileError, FileStore};
+use tailmark_client::{CursorFileError, FileStore};
 
 /// Reads the file, if it is there.
 pub(super) fn open(path: &Path, patterns: &[String]) -> Result<FileStore, Failure> {
@@ -23,6 +23,7 @@ impl From<CursorFileError> for Failure {
             CursorFileError::Read { source, .. } | CursorFileError::Write { source, .. } => {
                 Failure::new(Exit::Failure, what).because(source)
             }
+            _ => Failure::new(Exit::Failure, what),
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use super::Failure;
 use super::output::{events_text, print_bytes, print_line, printable};
-use crate::client::Client;
-use crate::units;
-use crate::wire::feed_v1 as pb;
-use crate::wire::json::{self, time, uptime};
+use tailmark_client::Client;
+use tailmark_record::units;
+use tailmark_wire::feed_v1 as pb;
+use tailmark_wire::json::{self, time, uptime};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -4,9 +4,9 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use super::Failure;
 use super::output::{Output, printable, say};
-use crate::client::Client;
-use crate::wire::feed_v1 as pb;
-use crate::wire::json::{self, time};
+use tailmark_client::Client;
+use tailmark_wire::feed_v1 as pb;
+use tailmark_wire::json::{self, time};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

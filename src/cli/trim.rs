@@ -5,8 +5,8 @@ use std::io::{BufRead, IsTerminal, Write};
 use super::moment::{Moment, parse_moment};
 use super::output::{events_text, print_bytes, print_line};
 use super::{Exit, Failure};
-use crate::client::{Client, TrimBefore};
-use crate::wire::json;
+use tailmark_client::{Client, TrimBefore};
+use tailmark_wire::json;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -19,12 +19,12 @@ use super::output::{count_text, events_text, print_bytes, printable, say};
 use super::publish::unreadable;
 use super::signals::Stop;
 use super::{Exit, Failure};
-use crate::client::{Client, Error, Kind};
-use crate::record::Limits;
-use crate::record::json::Object;
-use crate::topic::Topic;
-use crate::wire::feed_v1 as pb;
-use crate::wire::json;
+use tailmark_client::{Client, Error, Kind};
+use tailmark_record::Limits;
+use tailmark_record::json::Object;
+use tailmark_record::topic::Topic;
+use tailmark_wire::feed_v1 as pb;
+use tailmark_wire::json;
 
 /// Chunks read ahead of the network.
 const CHUNKS_AHEAD: usize = 8;

@@ -12,9 +12,9 @@ use super::moment::{parse_cursor, parse_start};
 use super::output::{Output, printable, say, write_printable};
 use super::signals::Stop;
 use super::{Exit, Failure, state};
-use crate::client::{Client, Error, FileStore, Item, Kind, Received, Start, Watch, WatchOptions};
-use crate::record::{Content, Cursor, Event, Limits, Marker, MarkerKind, Seq, json};
-use crate::topic::Pattern;
+use tailmark_client::{Client, Error, FileStore, Item, Kind, Received, Start, Watch, WatchOptions};
+use tailmark_record::topic::Pattern;
+use tailmark_record::{Content, Cursor, Event, Limits, Marker, MarkerKind, Seq, json};
 
 /// What is printed at once, and with `--state` before each save.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -155,23 +155,21 @@ pub(super) async fn meet(client: &Client) -> Result<(), Failure> {
 }
 
 fn options(args: &Args, state: Option<&FileStore>) -> WatchOptions {
-    use crate::client::OnLost as Lost;
-    let mut options = WatchOptions {
-        patterns: args.patterns.clone(),
-        after_cursor: args.after.clone(),
-        start: args.from.unwrap_or(Start::Latest),
-        limit: args.limit.unwrap_or(0),
-        until_caught_up: args.until_caught_up,
-        // For gaps and reconnects; what is printed is another matter.
-        markers: true,
-        waits_for_server: args.wait,
-        on_lost: match args.on_lost {
-            OnLost::Fail => Lost::Fail,
-            OnLost::Oldest => Lost::Oldest,
-            OnLost::Latest => Lost::Latest,
-            OnLost::LastCommon => Lost::LastCommon,
-        },
-        ..WatchOptions::default()
+    use tailmark_client::OnLost as Lost;
+    let mut options = WatchOptions::default();
+    options.patterns = args.patterns.clone();
+    options.after_cursor = args.after.clone();
+    options.start = args.from.unwrap_or(Start::Latest);
+    options.limit = args.limit.unwrap_or(0);
+    options.until_caught_up = args.until_caught_up;
+    // For gaps and reconnects; what is printed is another matter.
+    options.markers = true;
+    options.waits_for_server = args.wait;
+    options.on_lost = match args.on_lost {
+        OnLost::Fail => Lost::Fail,
+        OnLost::Oldest => Lost::Oldest,
+        OnLost::Latest => Lost::Latest,
+        OnLost::LastCommon => Lost::LastCommon,
     };
     if let Some(cursor) = state.and_then(FileStore::cursor) {
         options.after_cursor = Some(cursor.to_owned());
@@ -267,6 +265,7 @@ impl Printer {
                 say(&format!("{}; connecting again in {seconds:.1} s", printable(&cause)));
                 Ok(())
             }
+            _ => Ok(()),
         }
     }
 
@@ -357,7 +356,7 @@ fn marker_text(marker: &Marker) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Gap, GapReason};
+    use tailmark_record::{Gap, GapReason};
 
     #[test]
     fn markers_read_well() {

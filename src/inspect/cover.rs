@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::record::{Bounds, Seq};
-use crate::storage::disk::Disk;
-use crate::storage::journal::{FrameRef, Slot};
-use crate::storage::local::{Survey, survey};
-use crate::storage::segment::Segment;
-use crate::storage::{Damage, StoreError};
+use tailmark_log::storage::disk::Disk;
+use tailmark_log::storage::journal::{FrameRef, Slot};
+use tailmark_log::storage::local::{Survey, survey};
+use tailmark_log::storage::segment::Segment;
+use tailmark_log::storage::{Damage, StoreError};
+use tailmark_record::{Bounds, Seq};
 
 /// Looks at a data directory, also beside a daemon at work.
 pub(super) fn look(dir: &Path) -> Result<Survey, StoreError> {

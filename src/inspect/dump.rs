@@ -5,9 +5,9 @@ use std::path::Path;
 
 use super::Error;
 use super::walk::{Item, Walk};
-use crate::record::{Event, Events, Seq, Timestamp};
-use crate::storage::{Chunk, Damage};
-use crate::topic::Filter;
+use tailmark_log::storage::{Chunk, Damage};
+use tailmark_record::topic::Filter;
+use tailmark_record::{Event, Events, Seq, Timestamp};
 
 /// Which events to dump.
 #[derive(Clone, Debug, Default)]

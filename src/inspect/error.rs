@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::storage::StoreError;
+use tailmark_log::storage::StoreError;
 
 /// Why a report could not be made.
 #[derive(Debug, thiserror::Error)]

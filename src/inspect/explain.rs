@@ -5,12 +5,12 @@ use std::path::Path;
 use super::Error;
 use super::cover::{bounds_of, look};
 use super::dump::{Found, Selection, dump};
-use crate::eventlog::{CursorError, resolve};
-use crate::record::json::write_event;
-use crate::record::{
+use tailmark_log::eventlog::{CursorError, resolve};
+use tailmark_log::storage::StoreError;
+use tailmark_record::json::write_event;
+use tailmark_record::{
     Bounds, Cursor, CursorFormatError, Generation, GenerationEntry, LogId, Seq, Timestamp,
 };
-use crate::storage::StoreError;
 
 /// What a token says, beside its seq.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use super::cover::look;
 use super::owner::owner;
-use crate::record::{GenerationEntry, LogId, Seq, Timestamp};
-use crate::storage::journal::{FrameRef, Tail};
-use crate::storage::local::{Survey, SurveyedSlot};
-use crate::storage::meta::Meta;
-use crate::storage::segment::Segment;
-use crate::storage::{Damage, FORMAT_VERSION, StoreError};
+use tailmark_log::storage::journal::{FrameRef, Tail};
+use tailmark_log::storage::local::{Survey, SurveyedSlot};
+use tailmark_log::storage::meta::Meta;
+use tailmark_log::storage::segment::Segment;
+use tailmark_log::storage::{Damage, FORMAT_VERSION, StoreError};
+use tailmark_record::{GenerationEntry, LogId, Seq, Timestamp};
 
 /// A sealed segment, as its footer has it.
 #[derive(Clone, Debug)]

@@ -5,9 +5,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use crate::storage::StoreError;
-use crate::storage::disk::Disk;
-use crate::storage::segment::{OfflineReader, Segment};
+use tailmark_log::storage::StoreError;
+use tailmark_log::storage::disk::Disk;
+use tailmark_log::storage::segment::{OfflineReader, Segment};
 
 /// Left to others in the scratch directory, beside what sled itself writes when it opens a copy.
 const MARGIN_BYTES: u64 = 16 << 20;

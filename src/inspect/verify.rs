@@ -12,12 +12,12 @@ use std::sync::Arc;
 use super::Error;
 use super::cover::{Cover, SlotPart, bounds_of, is_not_found, look};
 use super::scratch::Scratch;
-use crate::record::{Bounds, Cursor, Event, Events, FingerprintKey, LogId, Seq, Timestamp};
-use crate::storage::disk::Disk;
-use crate::storage::local::{Survey, verify_trimmed};
-use crate::storage::meta::{META_FILE, Meta, MetaProblem};
-use crate::storage::segment::{self, Segment};
-use crate::storage::{Damage, StoreError};
+use tailmark_log::storage::disk::Disk;
+use tailmark_log::storage::local::{Survey, verify_trimmed};
+use tailmark_log::storage::meta::{META_FILE, Meta, MetaProblem};
+use tailmark_log::storage::segment::{self, Segment};
+use tailmark_log::storage::{Damage, StoreError};
+use tailmark_record::{Bounds, Cursor, Event, Events, FingerprintKey, LogId, Seq, Timestamp};
 
 /// Rounds after which what a daemon moved meanwhile is not looked for any more.
 const ROUNDS: usize = 64;
@@ -181,7 +181,7 @@ impl Check<'_> {
     }
 
     fn notes(&mut self, found: &Survey) {
-        use crate::storage::journal::Tail;
+        use tailmark_log::storage::journal::Tail;
         let newest = found.slots.last().map(|slot| (&slot.path, slot.scan.tail));
         let unbegun = found.unbegun.as_ref().map(|(path, tail)| (path, *tail));
         for (path, tail) in newest.into_iter().chain(unbegun) {
@@ -238,8 +238,8 @@ impl Check<'_> {
     }
 
     fn slot_was_reused(&self, part: &SlotPart) -> Result<bool, Error> {
-        use crate::storage::journal::{Scan, read_header};
-        let disk = crate::storage::disk::Disk::real();
+        use tailmark_log::storage::journal::{Scan, read_header};
+        let disk = tailmark_log::storage::disk::Disk::real();
         let now = read_header(&disk, part.slot.file(), part.slot.path())?;
         Ok(!matches!(now, Scan::Used(header) if header.nonce == part.slot.header().nonce))
     }

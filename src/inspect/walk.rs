@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use super::cover::{Cover, Place, PlaceKey, is_not_found, look};
 use super::scratch::Scratch;
-use crate::record::{Seq, Timestamp};
-use crate::storage::segment::OfflineReader;
-use crate::storage::{Chunk, Damage, StoreError};
-use crate::topic::Filter;
+use tailmark_log::storage::segment::OfflineReader;
+use tailmark_log::storage::{Chunk, Damage, StoreError};
+use tailmark_record::topic::Filter;
+use tailmark_record::{Seq, Timestamp};
 
 /// Beside a daemon a place may move again and again; this often for one event is not that.
 const MOVES: usize = 64;

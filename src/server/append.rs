@@ -22,10 +22,10 @@ use super::figures::{self, OpenStream};
 use super::gauges::{Peer, Permit};
 use super::status::{self, Failure};
 use super::{Shared, deadline, trace, unary, upload};
-use crate::eventlog::{Answer, AppendError, Appended, Producer};
-use crate::record::{AppendMessage, BatchMessage, Seq};
-use crate::wire::feed_v1 as pb;
 use pb::append_response::{Acked, Kind, Opened};
+use tailmark_log::eventlog::{Answer, AppendError, Appended, Producer};
+use tailmark_record::{AppendMessage, BatchMessage, Seq};
+use tailmark_wire::feed_v1 as pb;
 
 /// Takes a producer's stream.
 pub(super) fn append(

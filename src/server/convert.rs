@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::record::{self, Bounds, GenerationEntry, Limits, Seq, Timestamp};
-use crate::storage::TopicStats;
-use crate::wire::feed_v1 as pb;
+use tailmark_log::storage::TopicStats;
+use tailmark_record::{self as record, Bounds, GenerationEntry, Limits, Seq, Timestamp};
+use tailmark_wire::feed_v1 as pb;
 
 use super::Options;
 use super::watch::{Gap, GapReason, Marker, News};

@@ -73,7 +73,7 @@ mod tests {
     use prost::Message;
 
     use super::*;
-    use crate::wire::feed_v1 as pb;
+    use tailmark_wire::feed_v1 as pb;
 
     fn event(body_bytes: usize) -> pb::Event {
         pb::Event { body: "x".repeat(body_bytes), seq: 7, ..Default::default() }

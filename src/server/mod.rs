@@ -54,10 +54,10 @@ pub use gauges::Gauges;
 pub use options::{Http, Http2, Options};
 pub use status::DOMAIN;
 
-use crate::eventlog::EventLog;
 use figures::Figures;
 use generated::chat_service_server::ChatServiceServer;
 use generated::feed_service_server::FeedServiceServer;
+use tailmark_log::eventlog::EventLog;
 
 /// The name under which health is told, beside the empty one for the whole server.
 pub const SERVICE: &str = "feed.v1.FeedService";
@@ -211,7 +211,7 @@ impl Server {
 fn routes(shared: &Arc<Shared>, health: &HealthReporter) -> Result<Routes, ServeError> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(crate::wire::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tailmark_wire::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(reflection_v1::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(reflection_v1alpha::FILE_DESCRIPTOR_SET)

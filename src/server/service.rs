@@ -11,7 +11,7 @@ use super::codec::Encoded;
 use super::generated::feed_service_server::FeedService;
 use super::watch::{self, NoStream};
 use super::{Shared, deadline, status, unary, upload};
-use crate::wire::feed_v1 as pb;
+use tailmark_wire::feed_v1 as pb;
 
 /// The feed over one log.
 #[derive(Clone)]

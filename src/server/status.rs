@@ -18,11 +18,11 @@ pub(super) use self::http::{
     not_ready, origin_refused, respond, unknown_parameter, unsupported_media_type, write_json,
 };
 use super::gauges::OverLimit;
-use crate::eventlog::{AppendError, CursorError, ReadError};
-use crate::record::{
+use tailmark_log::eventlog::{AppendError, CursorError, ReadError};
+use tailmark_log::storage::{Damage, StoreError};
+use tailmark_record::{
     Bounds, CursorFormatError, EventError, InvalidEvent, LogId, Problem, Seq, Timestamp,
 };
-use crate::storage::{Damage, StoreError};
 
 /// The domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "tailmark";

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use super::codec::Encoded;
 use super::status::{self, Failure};
 use super::{Shared, convert, facts};
-use crate::eventlog::{AppendOptions, CursorError, ExpectedHead, ReadError};
-use crate::record::{Cursor, Limits, Seq, Timestamp};
-use crate::storage::TopicStats;
-use crate::topic::Topic;
-use crate::wire::feed_v1 as pb;
+use tailmark_log::eventlog::{AppendOptions, CursorError, ExpectedHead, ReadError};
+use tailmark_log::storage::TopicStats;
+use tailmark_record::topic::Topic;
+use tailmark_record::{Cursor, Limits, Seq, Timestamp};
+use tailmark_wire::feed_v1 as pb;
 
 const DEFAULT_PAGE: usize = 100;
 const MAX_PAGE: usize = 1_000;

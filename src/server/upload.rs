@@ -21,9 +21,9 @@ use super::figures::{self, OpenStream};
 use super::gauges::Peer;
 use super::status::{self, Failure};
 use super::{Shared, deadline, trace};
-use crate::eventlog::{AppendError, AppendOptions, Appended, Batch};
-use crate::record::{Event, Seq};
-use crate::wire::feed_v1 as pb;
+use tailmark_log::eventlog::{AppendError, AppendOptions, Appended, Batch};
+use tailmark_record::{Event, Seq};
+use tailmark_wire::feed_v1 as pb;
 
 /// A batch of this size goes out even while more is ready, when none is under way.
 const FLUSH_BYTES: usize = 256 << 10;
@@ -425,7 +425,7 @@ pub(super) fn saturate(count: u64) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Timestamp;
+    use tailmark_record::Timestamp;
 
     #[test]
     fn received_saturates() {

@@ -6,10 +6,10 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tailmark::record::{Bounds, CursorMint, Event, Events, Seq, Stamp, Timestamp, write_entry};
-use tailmark::storage::local::{self, LocalEngine, Options};
-use tailmark::storage::{Commit, Engine, Receipt, Recovered, StoreError};
-use tailmark::topic::Filter;
+use tailmark_log::storage::local::{self, LocalEngine, Options};
+use tailmark_log::storage::{Commit, Engine, Receipt, Recovered, StoreError};
+use tailmark_record::topic::Filter;
+use tailmark_record::{Bounds, CursorMint, Event, Events, Seq, Stamp, Timestamp, write_entry};
 
 /// The smallest slot there is.
 pub const SLOT_BYTES: u64 = 256 << 10;

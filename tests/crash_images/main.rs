@@ -14,10 +14,10 @@ use crash::strace::{self, Step};
 use crash::workload::{self, Wrong};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tailmark::storage::Engine;
-use tailmark::storage::disk::Disk;
-use tailmark::storage::journal::Tail;
-use tailmark::storage::local;
+use tailmark_log::storage::Engine;
+use tailmark_log::storage::disk::Disk;
+use tailmark_log::storage::journal::Tail;
+use tailmark_log::storage::local;
 
 /// History of what is appended to an image, told apart from the recorded one.
 const AFTER: u64 = 77;

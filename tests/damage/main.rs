@@ -14,9 +14,9 @@ use std::time::Duration;
 use crash::workload::{self, Wrong};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tailmark::storage::Engine;
-use tailmark::storage::disk::Disk;
-use tailmark::storage::local::{self, Options};
+use tailmark_log::storage::Engine;
+use tailmark_log::storage::disk::Disk;
+use tailmark_log::storage::local::{self, Options};
 
 const PAGE: usize = 4096;
 const AFTER: u64 = 88;
@@ -81,12 +81,12 @@ fn last_page(dir: &Path) -> (PathBuf, usize) {
 }
 
 trait IntoSeq {
-    fn into_seq(self) -> tailmark::record::Seq;
+    fn into_seq(self) -> tailmark_record::Seq;
 }
 
 impl IntoSeq for u64 {
-    fn into_seq(self) -> tailmark::record::Seq {
-        tailmark::record::Seq::new(self)
+    fn into_seq(self) -> tailmark_record::Seq {
+        tailmark_record::Seq::new(self)
     }
 }
 

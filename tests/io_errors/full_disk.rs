@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tailmark::record::Seq;
-use tailmark::storage::local::Options;
-use tailmark::storage::{Engine, StoreError};
+use tailmark_log::storage::local::Options;
+use tailmark_log::storage::{Engine, StoreError};
+use tailmark_record::Seq;
 
 use crate::crash::workload;
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crash::strace;
 use crash::workload::{self, Wrong};
-use tailmark::storage::{Engine, StoreError};
+use tailmark_log::storage::{Engine, StoreError};
 
 /// A child that is not through by then hangs. It takes a fraction of a second.
 const CHILD_LIMIT: Duration = Duration::from_secs(120);
@@ -190,7 +190,7 @@ fn failing_calls() {
 /// are read and compared whole directly before, so that this needs an error that begins in between;
 /// it is then reported with its range. docs/testing.md, "What is not proved".
 fn is_known(call: &str, wrong: &Wrong) -> bool {
-    let in_sled = |damage: &tailmark::storage::Damage| {
+    let in_sled = |damage: &tailmark_log::storage::Damage| {
         damage.from < damage.to && damage.file.to_string_lossy().contains("/segments/")
     };
     match wrong {

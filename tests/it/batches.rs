@@ -16,9 +16,9 @@ mod starts;
 
 use bytes::Bytes;
 use prost::Message;
-use tailmark::eventlog;
-use tailmark::record::{Event, Events};
-use tailmark::wire::feed_v1 as pb;
+use tailmark_log::eventlog;
+use tailmark_record::{Event, Events};
+use tailmark_wire::feed_v1 as pb;
 
 use crate::support::raw;
 use crate::support::server::{

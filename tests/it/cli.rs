@@ -4,13 +4,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 
-use tailmark::eventlog::{self, EventLog};
-use tailmark::record::{
+use tailmark::server::{Options, ServeError, Server};
+use tailmark_log::eventlog::{self, EventLog};
+use tailmark_log::storage::Recovered;
+use tailmark_log::storage::memory::{self, Memory};
+use tailmark_record::{
     Event, FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp,
 };
-use tailmark::server::{Options, ServeError, Server};
-use tailmark::storage::Recovered;
-use tailmark::storage::memory::{self, Memory};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

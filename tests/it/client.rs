@@ -6,13 +6,13 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use futures_core::Stream;
-use tailmark::client::{
+use tailmark::server::Options;
+use tailmark_client::{
     self, Client, Error, Expect, Item, Kind, OnLost, ProducerOptions, Start, TrimBefore, Watch,
     WatchOptions,
 };
-use tailmark::record::{GapReason, MarkerKind, Seq};
-use tailmark::server::Options;
-use tailmark::wire::feed_v1 as pb;
+use tailmark_record::{GapReason, MarkerKind, Seq};
+use tailmark_wire::feed_v1 as pb;
 
 use crate::support::proxy::Proxy;
 use crate::support::server::{TestServer, event, new_log, start, start_with, until, within};
@@ -236,7 +236,7 @@ fn named(id: &str) -> pb::Event {
 async fn a_lost_answer_may_have_been_a_yes() {
     let server = start().await;
     let proxy = Proxy::to(server.address).await;
-    let mut short = client::Options::default();
+    let mut short = tailmark_client::Options::default();
     short.request_timeout = Duration::from_secs(2);
     short.read_timeout = Duration::from_millis(500);
     for (at, kind) in [Kind::Unavailable, Kind::Timeout].into_iter().enumerate() {

@@ -17,7 +17,7 @@ fn sent() -> Vec<BTreeMap<String, String>> {
 fn said(event: &Value) -> BTreeMap<String, String> {
     let fields = ["id", "topic", "body", "at"].into_iter().map(|name| {
         let text = event[name].as_str().unwrap();
-        let at = (name == "at").then(|| tailmark::record::Timestamp::parse(text).unwrap());
+        let at = (name == "at").then(|| tailmark_record::Timestamp::parse(text).unwrap());
         (name.to_owned(), at.map_or(text.to_owned(), |at| at.to_string()))
     });
     fields.collect()

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tailmark::storage::StoreError;
-use tailmark::wire::feed_v1::{self as pb, get_event_request::By, start::At, trim_request::Before};
+use tailmark_log::storage::StoreError;
+use tailmark_wire::feed_v1::{self as pb, get_event_request::By, start::At, trim_request::Before};
 use tokio_stream::StreamExt;
 use tonic::Code;
 use tonic_health::pb::health_client::HealthClient;
@@ -234,7 +234,7 @@ async fn an_event_is_got_by_seq_or_cursor() {
 }
 
 fn other_log() -> By {
-    use tailmark::record::{CursorMint, Generation, LogId, Seq};
+    use tailmark_record::{CursorMint, Generation, LogId, Seq};
     let mint =
         CursorMint::new(LogId::new(uuid::Uuid::from_u128(9)), Generation { counter: 1, nonce: 1 });
     By::Cursor(mint.mint_string(Seq::new(5)))

@@ -6,17 +6,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tailmark::eventlog::{self, AppendOptions, EventLog, Retention};
 use tailmark::inspect::{self, Found, LastStop, Selection};
-use tailmark::record::{
+use tailmark_log::eventlog::{self, AppendOptions, EventLog, Retention};
+use tailmark_log::storage::journal::{
+    Frame, FrameKind, Previous, SlotHeader, StateFrame, body_crc,
+};
+use tailmark_log::storage::meta::{CleanStop, Meta};
+use tailmark_log::storage::segment::Compression;
+use tailmark_log::storage::{Engine, FORMAT_VERSION, Recovered, local};
+use tailmark_record::topic::Filter;
+use tailmark_record::{
     CursorMint, Event, FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq,
     Stamp, Timestamp, json, write_entry,
 };
-use tailmark::storage::journal::{Frame, FrameKind, Previous, SlotHeader, StateFrame, body_crc};
-use tailmark::storage::meta::{CleanStop, Meta};
-use tailmark::storage::segment::Compression;
-use tailmark::storage::{Engine, FORMAT_VERSION, Recovered, local};
-use tailmark::topic::Filter;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::support::logdir;
@@ -383,7 +385,7 @@ impl Run {
 
     fn wait_for_segments(&self, count: u64) {
         let begun = Instant::now();
-        let is_done = |status: tailmark::storage::StoreStatus| {
+        let is_done = |status: tailmark_log::storage::StoreStatus| {
             let all = self.engine.bounds().next();
             // It may be sealing just now.
             let Ok(info) = inspect::info(self.engine.dir()) else { return false };

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use tailmark::eventlog::{AppendError, AppendOptions, EventLog};
-use tailmark::record::Event;
-use tailmark::storage::local;
+use tailmark_log::eventlog::{AppendError, AppendOptions, EventLog};
+use tailmark_log::storage::local;
+use tailmark_record::Event;
 
 use crate::support::server::PATIENCE;
 

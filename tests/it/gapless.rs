@@ -18,12 +18,12 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tailmark::client::{Client, OnLost, Start, TrimBefore, WatchOptions};
-use tailmark::eventlog::Retention;
-use tailmark::record::Seq;
-use tailmark::storage::segment::Compression;
-use tailmark::topic::Filter;
-use tailmark::wire::feed_v1 as pb;
+use tailmark_client::{Client, OnLost, Start, TrimBefore, WatchOptions};
+use tailmark_log::eventlog::Retention;
+use tailmark_log::storage::segment::Compression;
+use tailmark_record::Seq;
+use tailmark_record::topic::Filter;
+use tailmark_wire::feed_v1 as pb;
 
 use self::watcher::{Begin, Pace, Plan, Watcher};
 use self::world::{END, Uploader, World};
@@ -257,7 +257,7 @@ async fn finish(
 }
 
 async fn read_all(server: &DiskServer) -> (Vec<pb::Event>, Vec<Note>) {
-    use tailmark::client::Item;
+    use tailmark_client::Item;
     let mut options = WatchOptions::default();
     options.start = Start::Oldest;
     options.until_caught_up = true;
@@ -276,7 +276,7 @@ async fn read_all(server: &DiskServer) -> (Vec<pb::Event>, Vec<Note>) {
             Item::Marker(marker) => {
                 if let Some(gap) = marker.gap {
                     let reason = pb::gap::Reason::Trimmed;
-                    assert_eq!(gap.reason, tailmark::record::GapReason::Trimmed);
+                    assert_eq!(gap.reason, tailmark_record::GapReason::Trimmed);
                     notes.push(Note::Gap { from: gap.from.get(), to: gap.to.get(), reason });
                 }
             }

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tailmark::eventlog::CursorError;
 use tailmark::inspect::{self, Answer, Dumped, Found, LastStop, Selection, SlotState, Verified};
-use tailmark::record::{CursorMint, Generation, Limits, LogId, Seq};
-use tailmark::storage::{Damage, Engine, StoreError};
-use tailmark::topic::{Filter, Pattern};
+use tailmark_log::eventlog::CursorError;
+use tailmark_log::storage::{Damage, Engine, StoreError};
+use tailmark_record::topic::{Filter, Pattern};
+use tailmark_record::{CursorMint, Generation, Limits, LogId, Seq};
 
 use crate::support::logdir::*;
 

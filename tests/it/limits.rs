@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tailmark::server::Options;
-use tailmark::wire::feed_v1 as pb;
+use tailmark_wire::feed_v1 as pb;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::{Code, Status};
@@ -232,7 +232,7 @@ async fn streams_of_a_connection_are_announced() {
 #[tokio::test]
 async fn a_unary_call_without_a_deadline_has_ours() {
     use std::sync::Arc;
-    use tailmark::storage::memory::Options as MemoryOptions;
+    use tailmark_log::storage::memory::Options as MemoryOptions;
     let hold = MemoryOptions { hold: true, ..Default::default() };
     let engine = crate::support::server::memory(crate::support::server::generations(&[1]), hold);
     let log = crate::support::server::open(Arc::new(engine), Default::default());
@@ -247,8 +247,8 @@ async fn a_unary_call_without_a_deadline_has_ours() {
 #[tokio::test]
 async fn a_batch_of_the_wire_is_split_at_its_limits_not_refused() {
     use std::sync::Arc;
-    use tailmark::eventlog;
-    use tailmark::record::Limits;
+    use tailmark_log::eventlog;
+    use tailmark_record::Limits;
     let limits = Limits { batch_events: 3, ..Default::default() };
     let engine = crate::support::server::memory(
         crate::support::server::generations(&[1]),
@@ -269,7 +269,7 @@ async fn a_batch_of_the_wire_is_split_at_its_limits_not_refused() {
 #[tokio::test]
 async fn bytes_in_flight_hold_a_stream_back() {
     use std::sync::Arc;
-    use tailmark::storage::memory::Options as MemoryOptions;
+    use tailmark_log::storage::memory::Options as MemoryOptions;
     let hold = MemoryOptions { hold: true, ..Default::default() };
     let engine =
         Arc::new(crate::support::server::memory(crate::support::server::generations(&[1]), hold));

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tailmark::client::{Ack, Client, Error, Expect, Kind, Producer, ProducerOptions};
-use tailmark::record::Seq;
 use tailmark::server::Options;
-use tailmark::wire::feed_v1 as pb;
+use tailmark_client::{Ack, Client, Error, Expect, Kind, Producer, ProducerOptions};
+use tailmark_record::Seq;
+use tailmark_wire::feed_v1 as pb;
 
 use crate::support::daemon::Daemon;
 use crate::support::proxy::Proxy;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use tailmark::server::Options;
-use tailmark::wire::feed_v1::{self as pb, trim_request::Before};
+use tailmark_wire::feed_v1::{self as pb, trim_request::Before};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
 

@@ -3,11 +3,11 @@
 /// The first sketch, and `after_cursor`.
 #[allow(missing_docs, clippy::all)]
 pub mod feed_v1 {
-    include!(concat!(env!("OUT_DIR"), "/seed/feed.v1.rs"));
+    include!("seed/generated/feed.v1.rs");
 }
 
 /// The second sketch.
 #[allow(missing_docs, clippy::all)]
 pub mod chat {
-    include!(concat!(env!("OUT_DIR"), "/seed/chat.rs"));
+    include!("seed/generated/chat.rs");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tailmark::server::Options;
-use tailmark::wire::feed_v1 as pb;
+use tailmark_wire::feed_v1 as pb;
 use tonic::Code;
 
 use crate::support::server::{

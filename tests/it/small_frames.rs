@@ -12,12 +12,12 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 use prost::Message;
 use seed::feed_service_client::FeedServiceClient;
-use tailmark::client;
-use tailmark::eventlog;
-use tailmark::record::Event;
 use tailmark::server::Options;
-use tailmark::storage::memory::Options as MemoryOptions;
-use tailmark::wire::feed_v1 as pb;
+use tailmark_client as client;
+use tailmark_log::eventlog;
+use tailmark_log::storage::memory::Options as MemoryOptions;
+use tailmark_record::Event;
+use tailmark_wire::feed_v1 as pb;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use http::Version;
-use tailmark::eventlog;
-use tailmark::record::{Event, Seq};
 use tailmark::server::Options;
-use tailmark::storage::memory::Options as MemoryOptions;
-use tailmark::wire::chat;
-use tailmark::wire::chat::chat_service_client::ChatServiceClient;
-use tailmark::wire::feed_v1 as pb;
-use tailmark::wire::feed_v1::feed_service_client::FeedServiceClient;
+use tailmark_log::eventlog;
+use tailmark_log::storage::memory::Options as MemoryOptions;
+use tailmark_record::{Event, Seq};
+use tailmark_wire::chat;
+use tailmark_wire::chat::chat_service_client::ChatServiceClient;
+use tailmark_wire::feed_v1 as pb;
+use tailmark_wire::feed_v1::feed_service_client::FeedServiceClient;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::support::broken::Broken;

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tailmark::record::Seq;
 use tailmark::server::Options;
-use tailmark::storage::memory::{Memory, Options as MemoryOptions};
-use tailmark::wire::feed_v1 as pb;
+use tailmark_log::storage::memory::{Memory, Options as MemoryOptions};
+use tailmark_record::Seq;
+use tailmark_wire::feed_v1 as pb;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code, Status};
@@ -221,7 +221,7 @@ async fn what_arrived_whole_before_a_cut_is_kept() {
     assert!(head > 0);
     for seq in 1..=head {
         let bytes = server.log.event(Seq::new(seq)).await.unwrap().unwrap();
-        let event = tailmark::record::Event::parse(&bytes).unwrap();
+        let event = tailmark_record::Event::parse(&bytes).unwrap();
         assert_eq!(event.body, (seq - 1).to_string());
     }
     server.stop().await;

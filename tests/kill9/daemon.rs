@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tailmark::storage::disk::Disk;
-use tailmark::storage::local;
+use tailmark_log::storage::disk::Disk;
+use tailmark_log::storage::local;
 
 use crate::limits::Limit;
 
@@ -150,7 +150,7 @@ impl Daemon {
         }
         let torn = matches!(
             found.slots.last().map(|slot| slot.scan.tail),
-            Some(tailmark::storage::journal::Tail::Torn { .. })
+            Some(tailmark_log::storage::journal::Tail::Torn { .. })
         );
         if torn {
             what.push("torn commit");

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures_core::Stream;
-use tailmark::client::{Client, Item, OnLost, WatchOptions};
-use tailmark::record::{Gap, GapReason, Marker, Timestamp};
+use tailmark_client::{Client, Item, OnLost, WatchOptions};
+use tailmark_record::{Gap, GapReason, Marker, Timestamp};
 
 use crate::crash::workload::body_of;
 use crate::limits::{Limit, Sample};
@@ -210,7 +210,7 @@ impl History {
         self.cursor = Some(marker.cursor.clone());
     }
 
-    fn take(&mut self, received: &tailmark::client::Received) {
+    fn take(&mut self, received: &tailmark_client::Received) {
         let seq = received.seq().get();
         assert_eq!(seq, self.next(), "the watch does not go on where it was");
         let event = received.event().expect("an event");
@@ -237,7 +237,7 @@ impl History {
     }
 }
 
-pub fn known_of(event: &tailmark::record::Event<'_>) -> Known {
+pub fn known_of(event: &tailmark_record::Event<'_>) -> Known {
     assert!(event.appended_at.is_some(), "no time of the append: {event:?}");
     Known { id: event.id.to_owned(), appended_at: event.appended_at }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
-use tailmark::record::Timestamp;
+use tailmark_record::Timestamp;
 
 /// Long enough that what was acked a moment ago is mostly still there to be compared.
 const MAX_AGE: Duration = Duration::from_secs(2);

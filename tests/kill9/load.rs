@@ -11,9 +11,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_core::Stream;
 use prost::Message;
-use tailmark::client::{Client, Item, TrimBefore};
-use tailmark::record::{Seq, Timestamp};
-use tailmark::wire::feed_v1 as pb;
+use tailmark_client::{Client, Item, TrimBefore};
+use tailmark_record::{Seq, Timestamp};
+use tailmark_wire::feed_v1 as pb;
 
 use crate::crash::workload::body_of;
 use crate::history::{self, History, Known, Told, known_of, next, number_of, watch_options};

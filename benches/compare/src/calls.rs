@@ -4,8 +4,8 @@ use std::future::Future;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use bytes::Bytes;
-use tailmark::client;
-use tailmark::client::raw::Raw;
+use tailmark_client as client;
+use tailmark_client::raw::Raw;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;

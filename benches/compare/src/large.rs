@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use prost::Message;
-use tailmark::wire::feed_v1 as pb;
+use tailmark_wire::feed_v1 as pb;
 use tokio::process::Command;
 
 use crate::calls;

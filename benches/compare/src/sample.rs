@@ -8,7 +8,7 @@ use bytes::Bytes;
 use prost::Message;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tailmark::wire::feed_v1 as pb;
+use tailmark_wire::feed_v1 as pb;
 
 pub const BODY_BYTES: usize = 200;
 pub const TOPIC: &str = "bench.events";
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_stored_event_is_as_long_as_ours() {
-        assert_eq!(CURSOR.len(), tailmark::record::CursorMint::LEN);
+        assert_eq!(CURSOR.len(), tailmark_record::CursorMint::LEN);
     }
 
     #[test]

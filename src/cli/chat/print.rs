@@ -9,9 +9,9 @@ use rustix::termios::{OptionalActions, Termios, tcsetattr};
 
 use crate::cli::Failure;
 use crate::cli::output::{print_bytes, print_line, printable, say};
-use crate::record::json::Object;
-use crate::wire::chat as pb;
-use crate::wire::json::time;
+use tailmark_record::json::Object;
+use tailmark_wire::chat as pb;
+use tailmark_wire::json::time;
 
 type Print = Box<dyn FnMut(String) -> Result<(), Failure> + Send>;
 

@@ -4,7 +4,7 @@ use tokio::sync::mpsc;
 
 use super::Own;
 use super::typing::Typed;
-use crate::client::{Backoff, Client, Error, Saying};
+use tailmark_client::{Backoff, Client, Error, Saying};
 
 /// News about what is said.
 #[derive(Debug)]

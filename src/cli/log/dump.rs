@@ -6,9 +6,9 @@ use super::super::moment::SeqRange;
 use super::super::output::{Output, count_text, events_text, printable, say};
 use super::{Dump, Exit, Failure, Interrupt, span_text};
 use crate::inspect::{Found, Selection, dump};
-use crate::record::Limits;
-use crate::record::json::write_event;
-use crate::topic::{Filter, Pattern};
+use tailmark_record::Limits;
+use tailmark_record::json::write_event;
+use tailmark_record::topic::{Filter, Pattern};
 
 /// Lines are handed over in pieces of this size.
 const FLUSH_BYTES: usize = 128 << 10;

@@ -2,10 +2,10 @@
 
 use super::super::output::{events_text, print_bytes, print_line, printable};
 use super::{Exit, Explain, Failure};
-use crate::eventlog::CursorError;
 use crate::inspect::{Answer, Explanation, Token, explain};
-use crate::record::json::Object;
-use crate::record::{CursorPart, Seq};
+use tailmark_log::eventlog::CursorError;
+use tailmark_record::json::Object;
+use tailmark_record::{CursorPart, Seq};
 
 pub(super) fn run(args: &Explain) -> Result<(), Failure> {
     let explanation = explain(&args.data_dir.path, &args.cursor)?.map_err(|error| {

@@ -6,8 +6,8 @@ use indicatif::HumanBytes;
 use super::super::output::{print_bytes, print_line, printable};
 use super::{Exit, Failure, Info as Args, write_damage};
 use crate::inspect::{Info, LastStop, SegmentInfo, SlotInfo, info};
-use crate::record::json::Object;
-use crate::record::{GenerationEntry, Timestamp};
+use tailmark_record::json::Object;
+use tailmark_record::{GenerationEntry, Timestamp};
 
 /// People look at the ends of a long list; `--json` has all of it.
 const SHOWN_SEGMENTS: usize = 20;

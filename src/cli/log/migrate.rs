@@ -4,9 +4,9 @@ use indicatif::{HumanBytes, ProgressBar};
 
 use super::super::output::print_line;
 use super::{Exit, Failure, Migrate};
-use crate::storage::FORMAT_VERSION;
-use crate::storage::disk::Disk;
-use crate::storage::migrate::{Error, Outcome, STEPS, Stage, migrate, plan};
+use tailmark_log::storage::FORMAT_VERSION;
+use tailmark_log::storage::disk::Disk;
+use tailmark_log::storage::migrate::{Error, Outcome, STEPS, Stage, migrate, plan};
 
 pub(super) fn run(args: &Migrate) -> Result<(), Failure> {
     let dir = &args.data_dir.path;

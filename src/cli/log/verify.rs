@@ -8,8 +8,8 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use super::super::output::{Output, count_text, print_line, printable};
 use super::{Exit, Failure, Interrupt, Verify, write_damage};
 use crate::inspect::{Progress, Verified, verify};
-use crate::record::json::Object;
-use crate::storage::Damage;
+use tailmark_log::storage::Damage;
+use tailmark_record::json::Object;
 
 pub(super) fn run(args: &Verify) -> Result<(), Failure> {
     let begun = Instant::now();

@@ -11,13 +11,13 @@ use super::intake::{self, Begin};
 use super::link::{Joined, Link};
 use super::messages::{ChatDialect, Dialect, FeedDialect, Room, Said, check_said, check_user};
 use super::stream::{Parts, Permits, RoomStream};
-use crate::eventlog::{AppendOptions, Batch};
-use crate::record::{Limits, Seq};
 use crate::server::gauges::Peer;
 use crate::server::status::{self, Failure};
 use crate::server::upload::{self, Source};
 use crate::server::{Shared, convert, deadline, trace, watch};
-use crate::wire::{chat as chat_pb, feed_v1 as feed_pb};
+use tailmark_log::eventlog::{AppendOptions, Batch};
+use tailmark_record::{Limits, Seq};
+use tailmark_wire::{chat as chat_pb, feed_v1 as feed_pb};
 
 /// Stores one message.
 pub(super) async fn send(

@@ -13,12 +13,12 @@ use tonic::{Status, Streaming};
 
 use super::link::{Joined, Link};
 use super::messages::{ChatDialect, FeedDialect, Room, Said, check_user};
-use crate::eventlog::{AppendOptions, Appended, Batch};
-use crate::record::{Limits, Seq};
 use crate::server::status::{self, Failure};
 use crate::server::upload::{Source, Upload};
 use crate::server::{Shared, watch};
-use crate::wire::{chat as chat_pb, feed_v1 as feed_pb};
+use tailmark_log::eventlog::{AppendOptions, Appended, Batch};
+use tailmark_record::{Limits, Seq};
+use tailmark_wire::{chat as chat_pb, feed_v1 as feed_pb};
 
 /// Whole batches, so that their seqs are known; no two messages are ever the same one.
 const OPTIONS: AppendOptions = AppendOptions { dedup: false, expected_head: None, atomic: true };

@@ -14,8 +14,8 @@ use tonic::Status;
 
 use super::messages::Room;
 use super::presence::Stay;
-use crate::eventlog::EventLog;
-use crate::record::Seq;
+use tailmark_log::eventlog::EventLog;
+use tailmark_record::Seq;
 
 /// Own batches on their way from the log to the client: 256 KiB of numbers.
 const MAX_BATCHES: usize = 16_384;

@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-use crate::eventlog::Batch;
-use crate::record::{Content, Event, InvalidEvent, Limits, Timestamp};
-use crate::room::{self, FROM};
 use crate::server::convert::{from_timestamp, timestamp};
 use crate::server::status::{self, Failure};
-use crate::topic::{Filter, Pattern};
-use crate::wire::{chat as chat_pb, feed_v1 as feed_pb};
+use tailmark_log::eventlog::Batch;
+use tailmark_record::room::{self, FROM};
+use tailmark_record::topic::{Filter, Pattern};
+use tailmark_record::{Content, Event, InvalidEvent, Limits, Timestamp};
+use tailmark_wire::{chat as chat_pb, feed_v1 as feed_pb};
 
 /// Most bytes that an event has beside the texts of its message: topic, type, names, times, cursor.
 const ASIDE_BYTES: usize = 1_024;

@@ -18,7 +18,7 @@ use crate::server::figures::{OpenStream, Rates, Snapshot};
 use crate::server::gauges::{Peer, Permit};
 use crate::server::status::{self, Failure};
 use crate::server::{Shared, convert, deadline, trace};
-use crate::wire::chat as pb;
+use tailmark_wire::chat as pb;
 
 /// Between two samples, when the client does not say.
 const DEFAULT_INTERVAL_S: u64 = 1;

@@ -25,7 +25,7 @@ pub use stream::RoomStream;
 
 use super::Shared;
 use super::generated::chat_service_server::ChatService;
-use crate::wire::chat as pb;
+use tailmark_wire::chat as pb;
 
 /// Rooms over one log.
 #[derive(Clone)]

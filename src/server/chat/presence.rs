@@ -16,8 +16,8 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 
-use crate::eventlog::EventLog;
-use crate::record::Seq;
+use tailmark_log::eventlog::EventLog;
+use tailmark_record::Seq;
 
 /// Changes that a room remembers.
 const KEPT: usize = 256;
@@ -189,12 +189,12 @@ impl Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eventlog::{self, AppendOptions};
-    use crate::record::{
+    use tailmark_log::eventlog::{self, AppendOptions};
+    use tailmark_log::storage::Recovered;
+    use tailmark_log::storage::memory::{Memory, Options};
+    use tailmark_record::{
         Event, FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Timestamp,
     };
-    use crate::storage::Recovered;
-    use crate::storage::memory::{Memory, Options};
 
     fn log() -> EventLog {
         let entry = GenerationEntry {

@@ -20,13 +20,13 @@ use tonic::Status;
 use super::link::{End, Joined, Link};
 use super::messages::{Dialect, Room};
 use super::presence::Listener;
-use crate::eventlog::{Delivery, EventLog, ReadError, Reader};
-use crate::record::{Event, Seq};
 use crate::server::facts;
 use crate::server::figures::{self, OpenStream};
 use crate::server::gauges::Permit;
 use crate::server::status::{self, Failure, LogFacts};
 use crate::server::watch::{self, Machine, Plan, Step};
+use tailmark_log::eventlog::{Delivery, EventLog, ReadError, Reader};
+use tailmark_record::{Event, Seq};
 
 /// Chunks without a message that one poll goes through before it lets others run.
 const CHUNKS_PER_POLL: u32 = 4;

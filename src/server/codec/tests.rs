@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use tonic::codec::EncodeBody;
 
 use super::*;
-use crate::wire::feed_v1 as pb;
+use tailmark_wire::feed_v1 as pb;
 
 /// What a stream answers; `None`: nothing more is ready.
 struct Answers<T>(VecDeque<Option<T>>);
@@ -75,7 +75,7 @@ async fn no_buffer_is_small_and_no_message_changes_its_meaning() {
             assert!((FRAME_BYTES..=most).contains(&buffer.len()), "{body_bytes}: {}", buffer.len());
             let [message] = &messages(buffer)[..] else { panic!("one message") };
             assert_eq!(pb::Event::decode(message.clone()).unwrap(), event(body_bytes));
-            assert_eq!(crate::record::Event::parse(message).unwrap().body.len(), body_bytes);
+            assert_eq!(tailmark_record::Event::parse(message).unwrap().body.len(), body_bytes);
         }
     }
 }

@@ -318,7 +318,7 @@ mod tests {
     fn every_method_of_every_service_is_told_apart() {
         let mut declared = BTreeSet::new();
         for descriptors in [
-            crate::wire::DESCRIPTORS,
+            tailmark_wire::DESCRIPTORS,
             tonic_health::pb::FILE_DESCRIPTOR_SET,
             tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
             tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,

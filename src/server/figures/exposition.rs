@@ -13,7 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::histogram::Buckets;
 use super::snapshot::Snapshot;
-use crate::eventlog::Counters;
+use tailmark_log::eventlog::Counters;
 
 /// Of what [`text`] answers.
 pub(in crate::server) const CONTENT_TYPE: &str =

@@ -24,7 +24,7 @@ use streams::Streams;
 pub(super) use streams::{OpenStream, ended_with};
 
 use super::Shared;
-use crate::record::Seq;
+use tailmark_record::Seq;
 
 /// How often the daemon looks at itself, so that whoever asks first gets rates at once.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::snapshot::Snapshot;
-use crate::eventlog::LATENCY_BUCKETS;
-use crate::record::Timestamp;
+use tailmark_log::eventlog::LATENCY_BUCKETS;
+use tailmark_record::Timestamp;
 
 /// One figure as `StreamMetrics` tells it.
 #[derive(Clone, Debug, PartialEq)]

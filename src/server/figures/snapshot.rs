@@ -6,9 +6,9 @@ use std::time::Instant;
 use super::calls::MethodCount;
 use super::machine::{self, Core, Own};
 use super::streams::KindCount;
-use crate::eventlog::Status;
-use crate::record::{Seq, Timestamp};
 use crate::server::Shared;
+use tailmark_log::eventlog::Status;
+use tailmark_record::{Seq, Timestamp};
 
 /// One look at all figures.
 #[derive(Debug)]

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tonic::Code;
 
 use super::histogram::{Buckets, Histogram};
-use crate::record::Seq;
 use crate::server::trace;
+use tailmark_record::Seq;
 
 /// From a tenth of a second to a day, in microseconds.
 const BOUNDS: [u64; 9] = [

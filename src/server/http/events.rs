@@ -18,13 +18,13 @@ use tonic::metadata::MetadataMap;
 
 use super::query::Query;
 use super::reads::json_body;
-use crate::eventlog::{AppendOptions, Batch};
-use crate::record::json::EventJson;
 use crate::server::arrivals::{Arrival, Late, SMALL_BYTES};
 use crate::server::status::{self, Failure};
 use crate::server::upload::{self, Source};
 use crate::server::{Shared, deadline, http::media_type};
-use crate::wire::json;
+use tailmark_log::eventlog::{AppendOptions, Batch};
+use tailmark_record::json::EventJson;
+use tailmark_wire::json;
 
 const TAKEN: &str = "application/json (one event) or application/x-ndjson (one a line)";
 /// Frames without an event that one poll goes through before it lets others run.

@@ -9,11 +9,11 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::query::Query;
-use crate::record::Event;
-use crate::record::json::write_event;
 use crate::server::status::{self, Failure};
 use crate::server::{Shared, unary};
-use crate::wire::{feed_v1 as pb, json};
+use tailmark_record::Event;
+use tailmark_record::json::write_event;
+use tailmark_wire::{feed_v1 as pb, json};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 

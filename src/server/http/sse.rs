@@ -14,10 +14,10 @@ use http_body::Frame;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use crate::record::json::{Object, write_event, write_marker};
-use crate::record::{Event, EventError, Marker, MarkerKind};
 use crate::server::status;
 use crate::server::watch::{CURSOR, WatchStream};
+use tailmark_record::json::{Object, write_event, write_marker};
+use tailmark_record::{Event, EventError, Marker, MarkerKind};
 
 /// What the id of a stream's last frame begins with when the stream has ended for good: a browser
 /// that comes back with it is told so, and stops.

@@ -11,12 +11,12 @@ use tonic::body::Body;
 
 use super::query::Query;
 use super::sse::{self, Sse};
-use crate::moment::{self, Moment, Position};
-use crate::record::Timestamp;
 use crate::server::gauges::Peer;
 use crate::server::status::{self, Failure};
 use crate::server::{Shared, convert, watch};
-use crate::wire::feed_v1 as pb;
+use tailmark_record::Timestamp;
+use tailmark_record::moment::{self, Moment, Position};
+use tailmark_wire::feed_v1 as pb;
 
 const PARAMETERS: [&str; 7] =
     ["topic", "after_cursor", "from", "limit", "until_caught_up", "on_lost", "heartbeat_ms"];

@@ -9,8 +9,8 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::Failure;
-use crate::record::json::{JsonError, Object};
-use crate::wire::code::name;
+use tailmark_record::json::{JsonError, Object};
+use tailmark_wire::code::name;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::machine::{Machine, Place, Step};
-use crate::record::Seq;
+use tailmark_record::Seq;
 
 /// Bytes of it that are kept. What is older is in HTTP/2's hands, or is framed again.
 const MAX_BYTES: usize = 2 << 20;

@@ -9,11 +9,11 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::eventlog::Delivery;
-use crate::record::{Event, EventError, Events, Seq};
 use crate::server::frames;
-use crate::storage::Chunk;
-use crate::topic::Filter;
+use tailmark_log::eventlog::Delivery;
+use tailmark_log::storage::Chunk;
+use tailmark_record::topic::Filter;
+use tailmark_record::{Event, EventError, Events, Seq};
 
 /// Skipped events after which a filtered watch tells how far it has looked.
 pub(super) const SKIPPED_PER_HEARTBEAT: u64 = 10_000;

@@ -29,11 +29,11 @@ use super::frames::YIELD_BYTES;
 use super::gauges::{Peer, Permit};
 use super::status::{self, Failure};
 use super::{Shared, deadline, trace};
-use crate::eventlog::Start;
-use crate::record::{Cursor, Seq};
-use crate::topic::Filter;
-use crate::wire::feed_v1 as pb;
 use stream::{Framing, Settings};
+use tailmark_log::eventlog::Start;
+use tailmark_record::topic::Filter;
+use tailmark_record::{Cursor, Seq};
+use tailmark_wire::feed_v1 as pb;
 
 /// Response metadata and trailer: where to go on.
 pub(super) const CURSOR: &str = "feed-cursor";

@@ -100,9 +100,9 @@ impl Drop for Ticket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eventlog::Delivery;
-    use crate::record::Seq;
-    use crate::storage::Chunk;
+    use tailmark_log::eventlog::Delivery;
+    use tailmark_log::storage::Chunk;
+    use tailmark_record::Seq;
 
     fn run(bytes: usize) -> Run {
         let (first, end) = (Seq::FIRST, Seq::new(2));

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tonic::metadata::MetadataMap;
 
-use crate::eventlog::Start;
-use crate::record::{Cursor, Limits, Seq};
 use crate::server::convert;
 use crate::server::status::{self, Failure};
-use crate::topic::{Filter, Pattern};
-use crate::wire::feed_v1 as pb;
+use tailmark_log::eventlog::Start;
+use tailmark_record::topic::{Filter, Pattern};
+use tailmark_record::{Cursor, Limits, Seq};
+use tailmark_wire::feed_v1 as pb;
 
 /// Request metadata that does what the field `after_cursor` does, for clients without the field.
 pub(super) const AFTER_CURSOR: &str = "feed-after-cursor";

@@ -3,10 +3,10 @@
 
 use super::machine::{Gap, GapReason};
 use super::request::{OnLost, Position, Request};
-use crate::eventlog::{CursorError, EventLog, ReadError, Start};
-use crate::record::{Bounds, Seq};
 use crate::server::facts;
 use crate::server::status::{self, Failure};
+use tailmark_log::eventlog::{CursorError, EventLog, ReadError, Start};
+use tailmark_record::{Bounds, Seq};
 
 /// Where a watch begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +92,7 @@ fn jump(error: &CursorError, wanted: Seq, on_lost: OnLost, bounds: &Bounds) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Generation, GenerationEntry, GenerationTable, Timestamp};
+    use tailmark_record::{Generation, GenerationEntry, GenerationTable, Timestamp};
 
     fn bounds(oldest: u64, head: u64) -> Bounds {
         let entry = GenerationEntry {

@@ -19,8 +19,6 @@ use super::CURSOR;
 use super::common::Common;
 use super::machine::{End, GapReason, Machine, Marker, Run, Step};
 use super::parked::{Parking, Ticket};
-use crate::eventlog::{Ahead, Delivery, EventLog, ReadError, Reader};
-use crate::record::{Seq, Timestamp};
 use crate::server::codec::Encoded;
 use crate::server::convert::{self, MarkerContext};
 use crate::server::facts;
@@ -28,7 +26,9 @@ use crate::server::figures::OpenStream;
 use crate::server::frames::{self, YIELD_BYTES};
 use crate::server::gauges::Permit;
 use crate::server::status::{self, Failure, LogFacts};
-use crate::wire::feed_v1 as pb;
+use tailmark_log::eventlog::{Ahead, Delivery, EventLog, ReadError, Reader};
+use tailmark_record::{Seq, Timestamp};
+use tailmark_wire::feed_v1 as pb;
 
 /// Chunks without a match that one poll goes through before it lets others run.
 const CHUNKS_PER_POLL: u32 = 4;

@@ -6,11 +6,13 @@ use super::common::Common;
 use super::machine::{
     End, Gap, GapReason, Machine, Marker, News, Plan, SKIPPED_PER_HEARTBEAT, Step,
 };
-use crate::eventlog::Delivery;
-use crate::record::write_entry;
-use crate::record::{CursorMint, Event, Events, Generation, Limits, LogId, Seq, Stamp, Timestamp};
-use crate::storage::Chunk;
-use crate::topic::{Filter, Pattern};
+use tailmark_log::eventlog::Delivery;
+use tailmark_log::storage::Chunk;
+use tailmark_record::topic::{Filter, Pattern};
+use tailmark_record::write_entry;
+use tailmark_record::{
+    CursorMint, Event, Events, Generation, Limits, LogId, Seq, Stamp, Timestamp,
+};
 
 fn s(seq: u64) -> Seq {
     Seq::new(seq)

@@ -1,9 +1,9 @@
 //! Producers over the engine on disk, with small slots.
 
-use tailmark::eventlog::{self, EventLog};
-use tailmark::record::{Event, Seq};
 use tailmark::server::Options;
-use tailmark::storage::Engine;
+use tailmark_log::eventlog::{self, EventLog};
+use tailmark_log::storage::Engine;
+use tailmark_record::{Event, Seq};
 
 use super::Appending;
 use crate::support::logdir;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tailmark::server::Options;
-use tailmark::storage::memory::{Memory, Options as MemoryOptions};
-use tailmark::storage::{Engine, StoreError};
+use tailmark_log::storage::memory::{Memory, Options as MemoryOptions};
+use tailmark_log::storage::{Engine, StoreError};
 use tonic::Code;
 
 use super::talk::{ChatTalk, chat_chat, feed_chat, said, say, send, subscribe};

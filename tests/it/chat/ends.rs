@@ -12,7 +12,7 @@ use crate::seed::feed_v1::feed_service_client::FeedServiceClient;
 use crate::seed::{chat, feed_v1 as feed};
 use crate::support::proxy::Proxy;
 use crate::support::server::{TestServer, event, expect, start, until, within};
-use tailmark::wire::feed_v1 as pb;
+use tailmark_wire::feed_v1 as pb;
 
 /// Nothing is left of any stream: neither what reads nor what takes messages.
 async fn nothing_left(server: &TestServer) {

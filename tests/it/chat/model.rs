@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, HashSet};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use tailmark::record::{Event, Seq};
-use tailmark::wire::chat::chat_service_client::ChatServiceClient;
-use tailmark::wire::feed_v1::feed_service_client::FeedServiceClient;
-use tailmark::wire::{chat, feed_v1 as feed};
+use tailmark_record::{Event, Seq};
+use tailmark_wire::chat::chat_service_client::ChatServiceClient;
+use tailmark_wire::feed_v1::feed_service_client::FeedServiceClient;
+use tailmark_wire::{chat, feed_v1 as feed};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Streaming};
@@ -152,7 +152,7 @@ impl World {
             }
         };
         let cursor = headers.get("feed-cursor").unwrap().to_str().unwrap().to_owned();
-        let parsed = tailmark::record::Cursor::parse(&cursor).unwrap();
+        let parsed = tailmark_record::Cursor::parse(&cursor).unwrap();
         let start = parsed.seq().get();
         if let Some((_, seq)) = resume {
             assert_eq!(start, seq, "resumed elsewhere");
@@ -252,7 +252,7 @@ impl World {
         for seq in 1..=self.server.head() {
             let bytes = self.server.log.event(Seq::new(seq)).await.unwrap().unwrap();
             let event = Event::parse(&bytes).unwrap();
-            let room = ROOMS.iter().find(|room| tailmark::room::topic(room) == event.topic);
+            let room = ROOMS.iter().find(|room| tailmark_record::room::topic(room) == event.topic);
             log.push((seq, (*room.unwrap()).to_owned(), event.body.to_owned()));
         }
         log

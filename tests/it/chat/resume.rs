@@ -1,6 +1,6 @@
 //! Going on after a cursor, on both services, while others write.
 
-use tailmark::wire::{chat as full_chat, feed_v1 as full_feed};
+use tailmark_wire::{chat as full_chat, feed_v1 as full_feed};
 use tokio::task::JoinSet;
 use tonic::Request;
 
@@ -12,11 +12,11 @@ use crate::support::server::within;
 
 /// The texts of a room, in the order of the log.
 async fn texts(server: &InProcess, room: &str) -> Vec<String> {
-    let topic = tailmark::room::topic(room);
+    let topic = tailmark_record::room::topic(room);
     let mut texts = Vec::new();
     for seq in 1..=server.head() {
-        let bytes = server.log.event(tailmark::record::Seq::new(seq)).await.unwrap().unwrap();
-        let event = tailmark::record::Event::parse(&bytes).unwrap();
+        let bytes = server.log.event(tailmark_record::Seq::new(seq)).await.unwrap().unwrap();
+        let event = tailmark_record::Event::parse(&bytes).unwrap();
         if event.topic == topic {
             texts.push(event.body.to_owned());
         }
@@ -57,7 +57,7 @@ async fn a_subscription_that_is_cut_again_and_again_gets_each_message_once() {
     const EACH: usize = 200;
     let server = InProcess::start();
     let mut heard = Vec::new();
-    let mut cursor = server.log.cursor(tailmark::record::Seq::ZERO);
+    let mut cursor = server.log.cursor(tailmark_record::Seq::ZERO);
     let mut tasks = crowd(&server, EACH).await;
     for round in 0.. {
         let channel = server.channel().await;
@@ -148,7 +148,7 @@ async fn a_chat_of_the_first_service_that_is_cut_gets_each_message_once() {
 async fn both_services_hear_one_order() {
     const EACH: usize = 150;
     let server = InProcess::start();
-    let zero = server.log.cursor(tailmark::record::Seq::ZERO);
+    let zero = server.log.cursor(tailmark_record::Seq::ZERO);
     let mut second = subscribe(server.channel().await, "", "", &zero).await.unwrap();
     let mut first = feed_chat(server.channel().await, &zero).await.unwrap();
     first.send(say("", ""));

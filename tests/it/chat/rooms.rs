@@ -6,7 +6,7 @@ use crate::seed::chat::chat_service_client::ChatServiceClient;
 use crate::seed::{chat, feed_v1 as feed};
 use crate::support::inprocess::InProcess;
 use crate::support::server::{from_oldest, until, within};
-use tailmark::wire::feed_v1 as pb;
+use tailmark_wire::feed_v1 as pb;
 
 fn pair(from: &str, text: &str) -> feed::ChatMessage {
     say(from, text)

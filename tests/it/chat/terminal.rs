@@ -234,8 +234,8 @@ async fn on_a_terminal_nothing_that_was_typed_is_lost() {
     terminal.type_keys("ine\r");
     until("the whole line", || server.head() == 6).await;
     for (seq, text) in [(2, "one"), (3, "two"), (4, "three"), (6, "half a line")] {
-        let bytes = server.log.event(tailmark::record::Seq::new(seq)).await.unwrap().unwrap();
-        assert_eq!(tailmark::record::Event::parse(&bytes).unwrap().body, text);
+        let bytes = server.log.event(tailmark_record::Seq::new(seq)).await.unwrap().unwrap();
+        assert_eq!(tailmark_record::Event::parse(&bytes).unwrap().body, text);
     }
     // Its own words stand there once, as they were typed.
     assert!(!terminal.screen().contains("bob\u{1b}[0m: one"));

@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use rand::SeedableRng as _;
-use tailmark::client::Client;
-use tailmark::record::{Bounds, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
-use tailmark::storage::{
+use tailmark_client::Client;
+use tailmark_log::storage::{
     Chunk, Commit, Completion, Engine, Level, Receipt, StoreError, StoreStatus, TopicStats,
 };
-use tailmark::topic::Filter;
-use tailmark::wire::feed_v1 as pb;
+use tailmark_record::topic::Filter;
+use tailmark_record::{Bounds, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
+use tailmark_wire::feed_v1 as pb;
 
 use super::watcher::{Begin, Pace, Plan, Watcher};
 use super::world::World;

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use prost::Message;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tailmark::client::{Client, Item, Start, WatchOptions};
-use tailmark::record::{Event, Seq};
-use tailmark::wire::feed_v1 as pb;
+use tailmark_client::{Client, Item, Start, WatchOptions};
+use tailmark_record::{Event, Seq};
+use tailmark_wire::feed_v1 as pb;
 use tonic::transport::Endpoint;
 
 use super::watcher::next;
@@ -75,7 +75,7 @@ async fn by_raw_bytes(url: String, start: u64, head: u64) -> Got {
     let request = tonic::Request::new(Bytes::from(request.encode_to_vec()));
     let response = within("watch", grpc.server_streaming(request, path, Raw)).await.unwrap();
     let start_header = response.metadata().get("feed-cursor").unwrap().to_str().unwrap();
-    let first = tailmark::record::Cursor::parse(start_header).unwrap().seq().get() + 1;
+    let first = tailmark_record::Cursor::parse(start_header).unwrap().seq().get() + 1;
     assert!(start == 0 || start == first);
     let mut got = Got::new(first, head);
     let mut stream = response.into_inner();

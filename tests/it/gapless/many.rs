@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use tailmark::record::Event;
-use tailmark::wire::feed_v1 as pb;
+use tailmark_record::Event;
+use tailmark_wire::feed_v1 as pb;
 
 use crate::support::disk::{DiskServer, Setup};
 use crate::support::proxy::Proxy;

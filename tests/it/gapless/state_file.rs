@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tailmark::record::Cursor;
+use tailmark_record::Cursor;
 
 use crate::support::server::PATIENCE;
 

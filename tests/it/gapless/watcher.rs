@@ -7,11 +7,11 @@ use std::time::Duration;
 use prost::Message;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
-use tailmark::client::{Client, Item, OnLost, Start, Watch, WatchOptions};
-use tailmark::record::{Cursor, Limits, MarkerKind};
-use tailmark::topic::{Filter, Pattern};
-use tailmark::wire::feed_v1 as pb;
-use tailmark::wire::feed_v1::feed_service_client::FeedServiceClient;
+use tailmark_client::{Client, Item, OnLost, Start, Watch, WatchOptions};
+use tailmark_record::topic::{Filter, Pattern};
+use tailmark_record::{Cursor, Limits, MarkerKind};
+use tailmark_wire::feed_v1 as pb;
+use tailmark_wire::feed_v1::feed_service_client::FeedServiceClient;
 use tonic::Status;
 use tonic::transport::Endpoint;
 use tonic_types::StatusExt as _;
@@ -181,7 +181,7 @@ impl Watcher {
                         (MarkerKind::Resumed, _) => self.resumed(&marker.cursor),
                         (MarkerKind::Gap, Some(gap)) => {
                             let reason = match gap.reason {
-                                tailmark::record::GapReason::Trimmed => pb::gap::Reason::Trimmed,
+                                tailmark_record::GapReason::Trimmed => pb::gap::Reason::Trimmed,
                                 _ => pb::gap::Reason::Unspecified,
                             };
                             let (from, to) = (gap.from.get(), gap.to.get());
@@ -290,6 +290,6 @@ impl Watcher {
     }
 }
 
-pub async fn next(watch: &mut Watch) -> Option<Result<Item, tailmark::client::Error>> {
+pub async fn next(watch: &mut Watch) -> Option<Result<Item, tailmark_client::Error>> {
     tokio_stream::StreamExt::next(watch).await
 }

@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use prost::Message;
 use tailmark::server::Options;
-use tailmark::wire::feed_v1 as pb;
+use tailmark_wire::feed_v1 as pb;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_health::pb::health_check_response::ServingStatus;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use tailmark::storage::StoreError;
-use tailmark::storage::memory::Options as MemoryOptions;
+use tailmark_log::storage::StoreError;
+use tailmark_log::storage::memory::Options as MemoryOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::broken::Broken;

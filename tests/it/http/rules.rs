@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use http::{Request, Version};
 use tailmark::server::{Http, Options};
-use tailmark::wire::feed_v1 as pb;
+use tailmark_wire::feed_v1 as pb;
 use tonic::body::Body;
 
 use crate::support::frames;

@@ -275,7 +275,7 @@ async fn a_reader_that_stops_costs_only_itself() {
     for _ in 0..8 {
         let mut batch = server.log.batch();
         for _ in 0..12 {
-            let event = tailmark::record::Event { topic: "a", body: &body, ..Default::default() };
+            let event = tailmark_record::Event { topic: "a", body: &body, ..Default::default() };
             batch.push(&event).unwrap();
         }
         server.log.append(batch, Default::default()).await.unwrap();
@@ -318,7 +318,7 @@ async fn a_client_that_dies_leaves_nothing() {
 async fn data_is_the_event_as_json_whatever_is_in_it() {
     let server = start().await;
     let mut batch = server.log.batch();
-    let event = tailmark::record::Event {
+    let event = tailmark_record::Event {
         id: "e-1",
         topic: "a.ü",
         body: "two\nlines \u{7} \"quoted\" \r\n\n",

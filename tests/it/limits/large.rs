@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tailmark::eventlog;
-use tailmark::record::Limits;
 use tailmark::server::{Http2, Options};
-use tailmark::storage::memory::Options as MemoryOptions;
-use tailmark::wire::feed_v1 as pb;
+use tailmark_log::eventlog;
+use tailmark_log::storage::memory::Options as MemoryOptions;
+use tailmark_record::Limits;
+use tailmark_wire::feed_v1 as pb;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

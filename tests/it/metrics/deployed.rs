@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tailmark::wire::chat as chat_pb;
-use tailmark::wire::chat::chat_service_client::ChatServiceClient;
-use tailmark::wire::feed_v1 as pb;
+use tailmark_wire::chat as chat_pb;
+use tailmark_wire::chat::chat_service_client::ChatServiceClient;
+use tailmark_wire::feed_v1 as pb;
 
 use super::scrape;
 use crate::support::openmetrics::{Page, family_of};

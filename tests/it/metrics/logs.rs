@@ -4,9 +4,9 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
 use serde_json::Value;
-use tailmark::record::Cursor;
-use tailmark::wire::feed_v1 as pb;
-use tailmark::wire::feed_v1::feed_service_client::FeedServiceClient;
+use tailmark_record::Cursor;
+use tailmark_wire::feed_v1 as pb;
+use tailmark_wire::feed_v1::feed_service_client::FeedServiceClient;
 use tokio_stream::StreamExt as _;
 
 use crate::support::daemon::{feed, program};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use tailmark::server::Options;
-use tailmark::storage::memory::{self, Memory};
-use tailmark::wire::feed_v1 as pb;
+use tailmark_log::storage::memory::{self, Memory};
+use tailmark_wire::feed_v1 as pb;
 use tonic::Code;
 
 use super::{get, scrape};
@@ -239,7 +239,7 @@ async fn what_is_refused_at_the_door_is_counted_too() {
 async fn a_scrape_waits_for_no_commit() {
     let options = memory::Options { hold: true, ..memory::Options::default() };
     let engine: Arc<Memory> = Arc::new(memory(generations(&[1]), options));
-    let log = open(engine.clone(), tailmark::eventlog::Options::default());
+    let log = open(engine.clone(), tailmark_log::eventlog::Options::default());
     let server = start_with(log, Options::default()).await;
     let mut client = server.client().await;
     let publishing = tokio::spawn(async move {

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tailmark::client::{Client, MetricsItem};
 use tailmark::server::Options;
-use tailmark::wire::feed_v1 as pb;
+use tailmark_client::{Client, MetricsItem};
+use tailmark_wire::feed_v1 as pb;
 use tokio::io::AsyncReadExt;
 use tonic::{Code, Request, Streaming};
 

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use tailmark::record::{Bounds, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
-use tailmark::storage::memory::Memory;
-use tailmark::storage::{
+use tailmark_log::storage::memory::Memory;
+use tailmark_log::storage::{
     Chunk, Commit, Completion, Damage, Engine, StoreError, StoreStatus, TopicStats,
 };
-use tailmark::topic::Filter;
+use tailmark_record::topic::Filter;
+use tailmark_record::{Bounds, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
 
 pub struct Broken {
     inner: Memory,

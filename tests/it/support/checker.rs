@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
-use tailmark::topic::Filter;
-use tailmark::wire::feed_v1 as pb;
+use tailmark_record::topic::Filter;
+use tailmark_wire::feed_v1 as pb;
 
 /// One event as an uploader sent it. Its body begins with `label|`, which no other event has.
 #[derive(Clone, Debug)]

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tailmark::eventlog::{self, EventLog};
 use tailmark::server::{Gauges, Options, ServeError, Server};
-use tailmark::storage::{Engine, Recovered, StoreError, local};
+use tailmark_log::eventlog::{self, EventLog};
+use tailmark_log::storage::{Engine, Recovered, StoreError, local};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 

@@ -4,8 +4,8 @@
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
-use tailmark::eventlog::EventLog;
 use tailmark::server::{Gauges, Options, Server};
+use tailmark_log::eventlog::EventLog;
 use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;

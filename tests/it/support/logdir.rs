@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tailmark::record::{CursorMint, Event, Seq, Stamp, Timestamp, write_entry};
-use tailmark::storage::local::{self, LocalEngine};
-use tailmark::storage::{Commit, Engine, Recovered, StoreError};
+use tailmark_log::storage::local::{self, LocalEngine};
+use tailmark_log::storage::{Commit, Engine, Recovered, StoreError};
+use tailmark_record::{CursorMint, Event, Seq, Stamp, Timestamp, write_entry};
 
 use super::server::PATIENCE;
 

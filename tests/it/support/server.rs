@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
-use tailmark::eventlog::{self, EventLog};
-use tailmark::record::{
+use tailmark::server::{Gauges, Options, ServeError, Server};
+use tailmark_log::eventlog::{self, EventLog};
+use tailmark_log::storage::memory::{Memory, Options as MemoryOptions};
+use tailmark_log::storage::{Engine, Recovered};
+use tailmark_record::{
     Event, FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp,
 };
-use tailmark::server::{Gauges, Options, ServeError, Server};
-use tailmark::storage::memory::{Memory, Options as MemoryOptions};
-use tailmark::storage::{Engine, Recovered};
-use tailmark::wire::feed_v1 as pb;
-use tailmark::wire::feed_v1::feed_service_client::FeedServiceClient;
+use tailmark_wire::feed_v1 as pb;
+use tailmark_wire::feed_v1::feed_service_client::FeedServiceClient;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;

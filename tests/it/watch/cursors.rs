@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use tailmark::record::{CursorMint, Generation, LogId, Seq};
-use tailmark::storage::memory::Options as MemoryOptions;
-use tailmark::wire::feed_v1::{self as pb, OnLost, marker::Kind};
+use tailmark_log::storage::memory::Options as MemoryOptions;
+use tailmark_record::{CursorMint, Generation, LogId, Seq};
+use tailmark_wire::feed_v1::{self as pb, OnLost, marker::Kind};
 use tonic::Code;
 use uuid::Uuid;
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tailmark::eventlog;
-use tailmark::record::Seq;
-use tailmark::wire::feed_v1::{self as pb, OnLost, marker::Kind};
+use tailmark_log::eventlog;
+use tailmark_record::Seq;
+use tailmark_wire::feed_v1::{self as pb, OnLost, marker::Kind};
 use tonic::Code;
 
 use super::watch;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use tailmark::eventlog;
-use tailmark::storage::memory::Options as MemoryOptions;
-use tailmark::wire::feed_v1::{self as pb, marker::Kind};
+use tailmark_log::eventlog;
+use tailmark_log::storage::memory::Options as MemoryOptions;
+use tailmark_wire::feed_v1::{self as pb, marker::Kind};
 
 use super::watch;
 use crate::support::server::{event, from_oldest, generations, memory, open, start, start_with};

@@ -1,7 +1,7 @@
 //! Where a watch begins, and what of the log it shows.
 
-use tailmark::record::{Cursor, Seq};
-use tailmark::wire::feed_v1::{self as pb, start::At};
+use tailmark_record::{Cursor, Seq};
+use tailmark_wire::feed_v1::{self as pb, start::At};
 
 use super::watch;
 use crate::support::server::{event, from_oldest, log_id, seqs, start, start_at, start_with};

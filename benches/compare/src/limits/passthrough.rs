@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 
 use anyhow::Result;
 use bytes::{BufMut, Bytes, BytesMut};
-use tailmark::client::raw::Raw;
+use tailmark_client::raw::Raw;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::{TcpListenerStream, WatchStream};
@@ -241,7 +241,7 @@ impl Stream for Follow {
 #[cfg(test)]
 mod tests {
     use prost::Message;
-    use tailmark::wire::feed_v1::EventBatch;
+    use tailmark_wire::feed_v1::EventBatch;
 
     use super::*;
 

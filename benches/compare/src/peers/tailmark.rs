@@ -10,10 +10,10 @@ use anyhow::{Context, Result, bail, ensure};
 use async_trait::async_trait;
 use bytes::Bytes;
 use prost::Message;
-use tailmark::client::{Client, Item, ProducerOptions, Start, WatchOptions};
-use tailmark::record::Seq;
-use tailmark::wire::feed_v1 as pb;
-use tailmark::wire::feed_v1::feed_service_client::FeedServiceClient;
+use tailmark_client::{Client, Item, ProducerOptions, Start, WatchOptions};
+use tailmark_record::Seq;
+use tailmark_wire::feed_v1 as pb;
+use tailmark_wire::feed_v1::feed_service_client::FeedServiceClient;
 use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::task::JoinSet;
@@ -121,7 +121,7 @@ fn from_oldest(events: u64) -> pb::WatchRequest {
 }
 
 /// A watch of new events that is known to have begun.
-async fn live(client: &Client) -> Result<tailmark::client::Watch> {
+async fn live(client: &Client) -> Result<tailmark_client::Watch> {
     let mut options = WatchOptions::default();
     options.markers = true;
     let mut watch = client.watch(options);
@@ -141,7 +141,7 @@ async fn live_single(channel: Channel) -> Result<tonic::Streaming<Bytes>> {
     calls::server_streaming(channel, WATCH, request.encode_to_vec().into()).await
 }
 
-async fn take_library(mut watch: tailmark::client::Watch, fan: &Fan) -> Result<()> {
+async fn take_library(mut watch: tailmark_client::Watch, fan: &Fan) -> Result<()> {
     let mut count = 0;
     while count < fan.events {
         match watch.next().await.context("a watch ended")?? {

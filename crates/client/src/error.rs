@@ -1,0 +1,550 @@
+//! The one error of the client.
+
+use std::collections::HashMap;
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use tailmark_wire::code::name;
+
+/// What kind of failure it is: enough to decide what to do.
+///
+/// | kind | the same again later | may have been done |
+/// |---|---|---|
+/// | `Connect` | yes | no |
+/// | `Unavailable` | yes | no where the server says why ([`Error::reason`]), else yes |
+/// | `Timeout` | yes | yes |
+/// | `Internal` | no | yes, but for reason `STORE_STOPPED` |
+/// | `LimitExceeded` | only with [`Error::retry_delay`] | no |
+/// | `Protocol` | no | where the answer to a write cannot be read |
+/// | all others | no | no |
+///
+/// That is what [`Error::is_retryable`] and [`Error::may_have_applied`] answer, with two exceptions
+/// to the last column: of a call that changes nothing it is always no, and of an upload it is yes
+/// as soon as a part of it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The server cannot be reached; nothing was sent.
+    Connect,
+    /// The connection broke, the server is stopping (`STOPPING`) or overtaxed (`STORE_BUSY`), or
+    /// something between says that it cannot reach it.
+    Unavailable,
+    /// No answer in time: within [`Options`](super::Options)' limit for calls, or longer than a
+    /// stream may be silent.
+    Timeout,
+    /// The request is wrong, and stays so: [`Error::fields`], [`Error::reason`] and
+    /// [`Error::metadata`] say what. Also an address that is none, and a producer that is closed.
+    InvalidRequest,
+    /// There is no such thing, as an event beyond the head.
+    NotFound,
+    /// What was asked for was there and is not any more (`CURSOR_TRIMMED`), belongs to another log
+    /// or history (`LOG_CHANGED`, `LOG_DIVERGED`, `CURSOR_AHEAD`), or is a producer that the log
+    /// has forgotten (`PRODUCER_UNKNOWN`).
+    Gone,
+    /// What was asked for is damaged on the server's disk; `from` and `to` in the metadata.
+    Damaged,
+    /// The expected head had moved (`HEAD_MOVED`, with `actual`), or a newer life of the producer
+    /// took over (`FENCED`).
+    Conflict,
+    /// Over a limit (`limit` and `actual` in the metadata), or the server's disk is full
+    /// (`DISK_FULL`).
+    LimitExceeded,
+    /// This server does not have the call.
+    Unsupported,
+    /// Not allowed.
+    Denied,
+    /// The answer breaks the protocol: an event out of order, a hole, what is no message. Nothing
+    /// was handed over that is in doubt.
+    Protocol,
+    /// The server failed: its store has stopped (`STORE_STOPPED`), or does not know what became of
+    /// a write (`OUTCOME_UNKNOWN`).
+    Internal,
+    /// The place where a watch keeps its cursor failed.
+    CursorStore,
+}
+
+/// Why a call failed. Opaque: ask it.
+///
+/// ```
+/// use tailmark_client::{Client, Error, Kind};
+/// use tailmark_wire::feed_v1::Event;
+///
+/// /// Stores the event once, however often it takes. It needs an id for that.
+/// async fn publish(client: &Client, event: Event) -> Result<u64, Error> {
+///     loop {
+///         match client.publish(event.clone(), None).await {
+///             Ok(stored) => return Ok(stored.seq),
+///             // It may be stored already: then the next attempt is answered as a duplicate.
+///             Err(error) if error.is_retryable() => {
+///                 let pause = error.retry_delay().unwrap_or_default();
+///                 tokio::time::sleep(pause + std::time::Duration::from_millis(100)).await;
+///             }
+///             Err(error) => return Err(error),
+///         }
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let server = tailmark::testing::serve().await?;
+/// # let address = server.url();
+/// let client = Client::new(&address)?;
+/// let event = Event { id: "order-1".into(), topic: "orders.eu".into(), ..Event::default() };
+/// assert_eq!(publish(&client, event).await?, 1);
+///
+/// let bad = Event { topic: "orders..eu".into(), ..Event::default() };
+/// let error = publish(&client, bad).await.unwrap_err();
+/// assert_eq!((error.kind(), error.reason()), (Kind::InvalidRequest, "INVALID_FIELD"));
+/// assert!(!error.is_retryable() && !error.may_have_applied());
+/// let (field, _why) = error.fields().next().unwrap();
+/// assert_eq!(field, "event.topic");
+/// # Ok(())
+/// # }
+/// ```
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: Kind,
+    code: Code,
+    message: String,
+    reason: String,
+    metadata: HashMap<String, String>,
+    fields: Vec<(String, String)>,
+    retry_delay: Option<Duration>,
+    is_retryable: bool,
+    may_have_applied: bool,
+    is_foreign: bool,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// What kind of failure it is.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// Its code, as `google.rpc.Code` names it (`"ABORTED"`); the nearest one where the server gave
+    /// none.
+    pub fn code(&self) -> &'static str {
+        name(self.0.code)
+    }
+
+    /// Whether the same request may succeed later, unchanged. Says nothing of whether it is safe to
+    /// repeat: see [`Error::may_have_applied`].
+    pub fn is_retryable(&self) -> bool {
+        self.0.is_retryable
+    }
+
+    /// Whether what was asked for, or a part of it, may have happened all the same. An event with an
+    /// id may be sent again all the same: it is stored once. `false` is certain.
+    pub fn may_have_applied(&self) -> bool {
+        self.0.may_have_applied
+    }
+
+    /// Whether what answered does not speak gRPC at all, as a web server or a proxy.
+    pub fn is_foreign(&self) -> bool {
+        self.0.is_foreign
+    }
+
+    /// The server's stable name for the reason, as in `CURSOR_TRIMMED`; empty where it gave none.
+    pub fn reason(&self) -> &str {
+        &self.0.reason
+    }
+
+    /// Facts that belong to the reason, by name.
+    pub fn metadata(&self, name: &str) -> Option<&str> {
+        self.0.metadata.get(name).map(String::as_str)
+    }
+
+    /// All facts, in the order of their names.
+    pub fn all_metadata(&self) -> Vec<(&str, &str)> {
+        let mut all: Vec<_> =
+            self.0.metadata.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Fields of the request that are wrong, each with what is wrong.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.fields.iter().map(|(field, why)| (field.as_str(), why.as_str()))
+    }
+
+    /// How long the server asks to wait before the same request is made again (`RetryInfo`).
+    pub fn retry_delay(&self) -> Option<Duration> {
+        self.0.retry_delay
+    }
+
+    /// An error of ours.
+    pub(super) fn new(kind: Kind, message: impl Into<String>) -> Error {
+        Error(Box::new(Inner {
+            kind,
+            code: nearest_code(kind),
+            message: message.into(),
+            reason: String::new(),
+            metadata: HashMap::new(),
+            fields: Vec::new(),
+            retry_delay: None,
+            is_retryable: matches!(kind, Kind::Connect | Kind::Unavailable | Kind::Timeout),
+            may_have_applied: false,
+            is_foreign: false,
+            source: None,
+        }))
+    }
+
+    pub(super) fn with_source(
+        mut self,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Error {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    pub(super) fn maybe_applied(mut self) -> Error {
+        self.0.may_have_applied = true;
+        self
+    }
+
+    /// Of a call that changes nothing.
+    pub(super) fn of_read(mut self) -> Error {
+        self.0.may_have_applied = false;
+        self
+    }
+
+    /// The same again, for another who waits for the same thing.
+    pub(super) fn duplicate(&self) -> Error {
+        let Inner { kind, code, retry_delay, is_retryable, may_have_applied, is_foreign, .. } =
+            *self.0;
+        Error(Box::new(Inner {
+            kind,
+            code,
+            message: self.0.message.clone(),
+            reason: self.0.reason.clone(),
+            metadata: self.0.metadata.clone(),
+            fields: self.0.fields.clone(),
+            retry_delay,
+            is_retryable,
+            may_have_applied,
+            is_foreign,
+            source: None,
+        }))
+    }
+
+    fn foreign(mut self) -> Error {
+        self.0.is_foreign = true;
+        self
+    }
+
+    /// Reads what tonic reports, be it the server's answer or trouble on the way.
+    pub(super) fn from_status(status: Status) -> Error {
+        // A status that came from the server has no source; one that tonic made of a broken
+        // connection has, whatever code it was given.
+        if status.source().is_some() { from_transport(status) } else { from_server(&status) }
+    }
+}
+
+/// How the messages begin that tonic makes of an HTTP answer without gRPC in it.
+const FOREIGN: [&str; 2] = [
+    "grpc-status header missing",
+    "protocol error: received message with invalid compression flag",
+];
+
+fn from_transport(status: Status) -> Error {
+    let mut connect = None;
+    let mut refused = false;
+    let mut not_http2 = false;
+    let mut cause: Option<&(dyn StdError + 'static)> = status.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<tonic::ConnectError>() {
+            connect = Some(root(error));
+        }
+        if error.is::<tonic::TimeoutExpired>() {
+            return Error::new(Kind::Timeout, "no answer in time").maybe_applied();
+        }
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            // The peer promises that it did nothing with the stream.
+            refused |= error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            // What came is no HTTP/2: found here, not told by the peer.
+            not_http2 |= error.is_go_away() && error.is_library();
+        }
+        cause = error.source();
+    }
+    match connect {
+        Some(why) => Error::new(Kind::Connect, format!("cannot connect: {why}")),
+        None => {
+            let why = status.source().map(root).unwrap_or_default();
+            let error = Error::new(Kind::Unavailable, format!("the connection broke: {why}"));
+            let error = if refused { error } else { error.maybe_applied() };
+            let error = if not_http2 { error.foreign() } else { error };
+            error.with_source(status)
+        }
+    }
+}
+
+/// The innermost cause, which is the one that says something.
+fn root(error: &(dyn StdError + 'static)) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+fn from_server(status: &Status) -> Error {
+    let details = status.get_error_details();
+    let (reason, metadata) = match details.error_info() {
+        Some(info) => (info.reason.clone(), info.metadata.clone()),
+        None => (String::new(), HashMap::new()),
+    };
+    let fields = details.bad_request().map_or_else(Vec::new, |bad| {
+        let fields = bad.field_violations.iter();
+        fields.map(|v| (v.field.clone(), v.description.clone())).collect()
+    });
+    let retry_delay = details.retry_info().and_then(|info| info.retry_delay);
+    let kind = match reason.as_str() {
+        "PRODUCER_HOLE" => Kind::InvalidRequest,
+        reason => kind_of(status.code(), reason),
+    };
+    let message = match status.message() {
+        "" => describe(kind).to_owned(),
+        message => message.to_owned(),
+    };
+    Error(Box::new(Inner {
+        kind,
+        code: status.code(),
+        message,
+        metadata,
+        fields,
+        retry_delay,
+        is_retryable: retry_delay.is_some() || matches!(kind, Kind::Unavailable | Kind::Timeout),
+        may_have_applied: match status.code() {
+            // A store that had stopped before says so: it has refused, and stored nothing.
+            Code::Internal => reason != "STORE_STOPPED",
+            Code::Unknown | Code::DeadlineExceeded | Code::Cancelled => true,
+            // The server says why it refuses. One without a reason is of something between, which
+            // may have passed the request on before it lost the server.
+            Code::Unavailable => reason.is_empty() && retry_delay.is_none(),
+            _ => false,
+        },
+        is_foreign: FOREIGN.iter().any(|sign| status.message().starts_with(sign)),
+        reason,
+        source: None,
+    }))
+}
+
+fn kind_of(code: Code, reason: &str) -> Kind {
+    match code {
+        Code::InvalidArgument => Kind::InvalidRequest,
+        Code::NotFound => Kind::NotFound,
+        Code::OutOfRange if reason.is_empty() => Kind::LimitExceeded,
+        Code::OutOfRange | Code::FailedPrecondition => Kind::Gone,
+        Code::DataLoss => Kind::Damaged,
+        Code::Aborted | Code::AlreadyExists => Kind::Conflict,
+        Code::ResourceExhausted => Kind::LimitExceeded,
+        // Nobody but the server can have cancelled here: dropping a call yields no status.
+        Code::Unavailable | Code::Cancelled => Kind::Unavailable,
+        Code::DeadlineExceeded => Kind::Timeout,
+        Code::Unimplemented => Kind::Unsupported,
+        Code::PermissionDenied | Code::Unauthenticated => Kind::Denied,
+        Code::Ok => Kind::Protocol,
+        Code::Unknown | Code::Internal => Kind::Internal,
+    }
+}
+
+fn nearest_code(kind: Kind) -> Code {
+    match kind {
+        Kind::Connect | Kind::Unavailable => Code::Unavailable,
+        Kind::Timeout => Code::DeadlineExceeded,
+        Kind::InvalidRequest => Code::InvalidArgument,
+        Kind::NotFound => Code::NotFound,
+        Kind::Gone => Code::OutOfRange,
+        Kind::Damaged => Code::DataLoss,
+        Kind::Conflict => Code::Aborted,
+        Kind::LimitExceeded => Code::ResourceExhausted,
+        Kind::Unsupported => Code::Unimplemented,
+        Kind::Denied => Code::PermissionDenied,
+        Kind::Protocol | Kind::Internal | Kind::CursorStore => Code::Internal,
+    }
+}
+
+fn describe(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Connect => "cannot connect",
+        Kind::Unavailable => "the server is not available",
+        Kind::Timeout => "no answer in time",
+        Kind::InvalidRequest => "the request is wrong",
+        Kind::NotFound => "not found",
+        Kind::Gone => "not there any more",
+        Kind::Damaged => "damaged on the server's disk",
+        Kind::Conflict => "somebody else was faster",
+        Kind::LimitExceeded => "over a limit",
+        Kind::Unsupported => "this server does not have the call",
+        Kind::Denied => "not allowed",
+        Kind::Protocol => "the answer breaks the protocol",
+        Kind::Internal => "the server failed",
+        Kind::CursorStore => "the cursor store failed",
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("message", &self.0.message)
+            .field("reason", &self.0.reason)
+            .field("metadata", &self.0.metadata)
+            .field("retry_delay", &self.0.retry_delay)
+            .field("may_have_applied", &self.0.may_have_applied)
+            .finish_non_exhaustive()
+    }
+}
+
+impl StdError for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic_types::ErrorDetails;
+
+    fn with_reason(code: Code, reason: &str) -> Error {
+        let mut details = ErrorDetails::new();
+        let metadata = [("oldest".to_owned(), "5".to_owned())];
+        details.set_error_info(reason, "tailmark", metadata);
+        Error::from_status(Status::with_error_details(code, "said so", details))
+    }
+
+    #[test]
+    fn each_code_has_its_kind() {
+        for (code, reason, kind, retryable, maybe) in [
+            (Code::InvalidArgument, "CURSOR_MALFORMED", Kind::InvalidRequest, false, false),
+            (Code::OutOfRange, "CURSOR_TRIMMED", Kind::Gone, false, false),
+            (Code::FailedPrecondition, "LOG_CHANGED", Kind::Gone, false, false),
+            (Code::DataLoss, "DAMAGED", Kind::Damaged, false, false),
+            (Code::Aborted, "HEAD_MOVED", Kind::Conflict, false, false),
+            (Code::ResourceExhausted, "DISK_FULL", Kind::LimitExceeded, false, false),
+            (Code::Unavailable, "STOPPING", Kind::Unavailable, true, false),
+            (Code::DeadlineExceeded, "", Kind::Timeout, true, true),
+            (Code::Internal, "STORE_STOPPED", Kind::Internal, false, false),
+            (Code::Internal, "OUTCOME_UNKNOWN", Kind::Internal, false, true),
+            (Code::Unimplemented, "", Kind::Unsupported, false, false),
+            (Code::NotFound, "", Kind::NotFound, false, false),
+            (Code::PermissionDenied, "", Kind::Denied, false, false),
+            (Code::OutOfRange, "", Kind::LimitExceeded, false, false),
+            (Code::Unavailable, "", Kind::Unavailable, true, true),
+            (Code::Cancelled, "UPLOAD_CUT", Kind::Unavailable, true, true),
+            (Code::Unknown, "", Kind::Internal, false, true),
+            (Code::AlreadyExists, "", Kind::Conflict, false, false),
+            (Code::Unauthenticated, "", Kind::Denied, false, false),
+            (Code::Aborted, "FENCED", Kind::Conflict, false, false),
+            (Code::FailedPrecondition, "PRODUCER_UNKNOWN", Kind::Gone, false, false),
+            (Code::FailedPrecondition, "PRODUCER_HOLE", Kind::InvalidRequest, false, false),
+            (Code::Ok, "", Kind::Protocol, false, false),
+        ] {
+            let error = with_reason(code, reason);
+            assert_eq!(error.kind(), kind, "{code:?}");
+            assert_eq!(error.is_retryable(), retryable, "{code:?}");
+            assert_eq!(error.may_have_applied(), maybe, "{code:?}");
+            assert_eq!(error.reason(), reason);
+            assert_eq!(error.code(), name(code));
+            assert_eq!(error.metadata("oldest"), Some("5"));
+            assert_eq!(error.to_string(), "said so");
+        }
+    }
+
+    #[test]
+    fn retry_info_makes_an_error_retryable() {
+        let mut details = ErrorDetails::new();
+        details.set_retry_info(Some(Duration::from_secs(2)));
+        let status = Status::with_error_details(Code::ResourceExhausted, "", details);
+        let error = Error::from_status(status);
+        assert!(error.is_retryable());
+        assert_eq!(error.retry_delay(), Some(Duration::from_secs(2)));
+        assert_eq!(error.to_string(), "over a limit");
+        // Who says when to come back has refused, and not lost the request on the way.
+        let mut details = ErrorDetails::new();
+        details.set_retry_info(Some(Duration::from_secs(2)));
+        let status = Status::with_error_details(Code::Unavailable, "", details);
+        assert!(!Error::from_status(status).may_have_applied());
+    }
+
+    #[test]
+    fn each_kind_of_ours_has_its_answers() {
+        for (kind, code, retryable) in [
+            (Kind::Connect, "UNAVAILABLE", true),
+            (Kind::Unavailable, "UNAVAILABLE", true),
+            (Kind::Timeout, "DEADLINE_EXCEEDED", true),
+            (Kind::InvalidRequest, "INVALID_ARGUMENT", false),
+            (Kind::NotFound, "NOT_FOUND", false),
+            (Kind::Gone, "OUT_OF_RANGE", false),
+            (Kind::Damaged, "DATA_LOSS", false),
+            (Kind::Conflict, "ABORTED", false),
+            (Kind::LimitExceeded, "RESOURCE_EXHAUSTED", false),
+            (Kind::Unsupported, "UNIMPLEMENTED", false),
+            (Kind::Denied, "PERMISSION_DENIED", false),
+            (Kind::Protocol, "INTERNAL", false),
+            (Kind::Internal, "INTERNAL", false),
+            (Kind::CursorStore, "INTERNAL", false),
+        ] {
+            let error = Error::new(kind, "so");
+            assert_eq!((error.kind(), error.code(), error.is_retryable()), (kind, code, retryable));
+            assert!(!error.may_have_applied() && error.reason().is_empty());
+            assert!(!describe(kind).is_empty());
+            let again = error.maybe_applied().duplicate();
+            assert!(again.may_have_applied() && again.kind() == kind);
+            assert_eq!(again.is_retryable(), retryable);
+        }
+    }
+
+    /// What tonic reports of a broken connection has a source.
+    fn broken(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+        Error::from_status(Status::from_error(source.into()))
+    }
+
+    #[test]
+    fn trouble_on_the_way_is_told_apart() {
+        let error = broken(std::io::Error::other("reset by peer"));
+        assert_eq!((error.kind(), error.may_have_applied()), (Kind::Unavailable, true));
+        assert!(error.is_retryable() && error.to_string().ends_with("reset by peer"));
+        let error = broken(h2::Error::from(h2::Reason::INTERNAL_ERROR));
+        assert_eq!((error.kind(), error.may_have_applied()), (Kind::Unavailable, true));
+        // The peer promises that it has not looked at it.
+        let error = broken(h2::Error::from(h2::Reason::REFUSED_STREAM));
+        assert_eq!((error.kind(), error.may_have_applied()), (Kind::Unavailable, false));
+        assert!(error.is_retryable() && !error.is_foreign());
+    }
+
+    #[test]
+    fn field_violations_are_told() {
+        let mut details = ErrorDetails::new();
+        details.add_bad_request_violation("topic", "has an empty segment");
+        let error =
+            Error::from_status(Status::with_error_details(Code::InvalidArgument, "", details));
+        assert_eq!(error.fields().collect::<Vec<_>>(), [("topic", "has an empty segment")]);
+    }
+
+    #[test]
+    fn an_answer_without_grpc_is_foreign() {
+        let message = "grpc-status header missing, mapped from HTTP status code 404";
+        let error = Error::from_status(Status::new(Code::Unimplemented, message));
+        assert!(error.is_foreign());
+        assert!(!with_reason(Code::Unimplemented, "").is_foreign());
+        let read = Error::new(Kind::Timeout, "").maybe_applied().of_read();
+        assert!(!read.may_have_applied());
+    }
+
+    #[test]
+    fn garbage_in_the_details_is_no_panic() {
+        let status =
+            Status::with_details(Code::DataLoss, "x", bytes::Bytes::from_static(&[0xff; 9]));
+        assert_eq!(Error::from_status(status).kind(), Kind::Damaged);
+    }
+}

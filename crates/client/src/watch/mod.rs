@@ -1,0 +1,312 @@
+//! A watch that connects again by itself and goes on exactly where it was.
+//!
+//! Owns the streams, timers and connections of one watch; what to do next is decided in `step`
+//! alone. Invariants: one attempt at a time; an item that was handed over is never handed over
+//! again; after an `Err` or the end nothing follows.
+
+mod incoming;
+mod request;
+mod step;
+
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_core::Stream;
+use tokio::time::{Instant, Sleep};
+use tonic::codec::Streaming;
+use tonic::metadata::MetadataMap;
+use tonic::transport::Channel;
+
+use super::{Backoff, Client, Error, Kind, backoff};
+use incoming::{Broken, Incoming, News, Opened, open};
+pub use request::{OnLost, Start, WatchOptions};
+use step::{Action, Input, Machine};
+use tailmark_record::{Event, EventError, Marker, MarkerKind, Seq};
+
+/// An event as it came, decoded when looked at. Keeps the message in memory that it came in, which
+/// may hold 64 KiB of other events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    bytes: Bytes,
+    seq: Seq,
+    cursor: Range<usize>,
+}
+
+impl Received {
+    /// Its position in the log.
+    pub fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// The cursor to resume after it.
+    pub fn cursor(&self) -> &str {
+        // ASCII, or it would not have been taken.
+        std::str::from_utf8(self.cursor_bytes()).unwrap_or_default()
+    }
+
+    fn cursor_bytes(&self) -> &[u8] {
+        &self.bytes[self.cursor.clone()]
+    }
+
+    /// The encoded `feed.v1.Event`.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Reads it without copying.
+    ///
+    /// # Errors
+    /// When the server sent what is no event.
+    pub fn event(&self) -> Result<Event<'_>, EventError> {
+        Event::parse(&self.bytes)
+    }
+}
+
+/// What a watch yields.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Item {
+    /// An event.
+    Event(Received),
+    /// News about the watch, when [`WatchOptions::markers`] asks for them; a gap in any case.
+    Marker(Marker),
+    /// The connection was lost; nothing is missed. The watch connects again after `retry_in`.
+    Interrupted {
+        /// Why.
+        cause: Error,
+        /// When.
+        retry_in: Duration,
+    },
+}
+
+/// Silence is found out at most one part of the patience late.
+const PARTS: u32 = 4;
+
+type Opening = Pin<Box<dyn Future<Output = Result<Opened, Error>> + Send>>;
+type Trailers = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
+
+enum Phase {
+    /// Nothing is under way.
+    Idle,
+    Opening(Opening),
+    Reading(Box<Incoming>),
+    Ending(Trailers),
+    Waiting(Pin<Box<Sleep>>),
+    Done,
+}
+
+/// A stream of [`Item`]s. An `Err` is final: what passes by itself never shows as one.
+pub struct Watch {
+    client: Client,
+    channel: Channel,
+    options: WatchOptions,
+    machine: Machine,
+    backoff: Backoff,
+    phase: Phase,
+    /// Runs out after a part of the patience, [`PARTS`] times before an attempt counts as silent.
+    patience: Pin<Box<Sleep>>,
+    /// Something came since `patience` was set; setting it again for each message costs too much.
+    heard: bool,
+    /// Parts of the patience in which nothing came.
+    silent_parts: u32,
+}
+
+impl Client {
+    /// Watches the log. Nothing is sent before the stream is polled.
+    pub fn watch(&self, options: WatchOptions) -> Watch {
+        let machine = Machine::new(options.plan(), options.after_cursor.clone());
+        Watch {
+            client: self.clone(),
+            channel: self.channel(),
+            backoff: Backoff::new(options.shortest_retry, options.longest_retry),
+            patience: Box::pin(tokio::time::sleep(options.patience() / PARTS)),
+            heard: false,
+            silent_parts: 0,
+            machine,
+            options,
+            phase: Phase::Idle,
+        }
+    }
+}
+
+impl Watch {
+    /// The cursor to resume after: of the last item handed over, or of the resolved start before
+    /// the first. On a filtered watch it moves on while nothing matches. `None` before the server
+    /// has answered for the first time.
+    pub fn cursor(&self) -> Option<&str> {
+        self.machine.cursor()
+    }
+
+    /// The seq that [`Watch::cursor`] names.
+    pub fn position(&self) -> Option<Seq> {
+        self.machine.position()
+    }
+
+    /// Does what the machine says; `Some` is for the caller.
+    fn act(&mut self, action: Action, came: Option<Item>) -> Option<Option<Result<Item, Error>>> {
+        self.note_progress();
+        match action {
+            Action::Deliver => match came {
+                // What is lost is never lost in silence.
+                Some(Item::Marker(marker))
+                    if !self.options.markers && marker.kind != MarkerKind::Gap =>
+                {
+                    None
+                }
+                Some(item) => Some(Some(Ok(item))),
+                None => None,
+            },
+            Action::Read => None,
+            Action::Open => {
+                let request = self.options.request(&self.machine);
+                self.phase = Phase::Opening(Box::pin(open(
+                    self.channel.clone(),
+                    request,
+                    self.client.options().max_message_bytes,
+                )));
+                self.arm();
+                self.silent_parts = 0;
+                None
+            }
+            Action::Wait { cause, at_least, fresh_connection } => {
+                let retry_in = self.backoff.next(at_least);
+                // The attempt is dropped here, before the next one can begin.
+                self.phase = Phase::Waiting(Box::pin(tokio::time::sleep(retry_in)));
+                if fresh_connection {
+                    self.channel = self.client.fresh_channel();
+                }
+                Some(Some(Ok(Item::Interrupted { cause: cause.of_read(), retry_in })))
+            }
+            Action::Finish => {
+                self.phase = Phase::Done;
+                Some(None)
+            }
+            Action::Fail(error) => {
+                self.phase = Phase::Done;
+                Some(Some(Err(error.of_read())))
+            }
+        }
+    }
+
+    fn arm(&mut self) {
+        let deadline = backoff::after(Instant::now(), self.options.patience() / PARTS);
+        self.patience.as_mut().reset(deadline);
+        self.heard = false;
+    }
+
+    /// Whether the attempt has been silent for too long. Registers for the wake-up if not.
+    fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
+        while self.patience.as_mut().poll(cx).is_ready() {
+            self.silent_parts = if self.heard { 0 } else { self.silent_parts + 1 };
+            if self.silent_parts >= PARTS {
+                return true;
+            }
+            self.arm();
+        }
+        false
+    }
+
+    /// The attempt has come to its end, orderly or not.
+    fn end(&mut self, broken: Option<Broken>) -> (Action, Option<Item>) {
+        let action = match broken {
+            Some(Broken::Call(status)) => {
+                self.machine.step(Input::Failed(Error::from_status(status)))
+            }
+            Some(Broken::Message(error)) => {
+                let what = "the server sent what is no event";
+                Action::Fail(Error::new(Kind::Protocol, what).with_source(error))
+            }
+            None => {
+                if let Phase::Reading(incoming) = std::mem::replace(&mut self.phase, Phase::Idle) {
+                    self.phase = Phase::Ending(Box::pin(trailing_cursor(incoming.stream)));
+                }
+                Action::Read
+            }
+        };
+        (action, None)
+    }
+
+    fn note_progress(&mut self) {
+        if self.machine.take_progress() {
+            self.backoff.reset();
+        }
+    }
+}
+
+impl Stream for Watch {
+    type Item = Result<Item, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        loop {
+            let (action, came) = match &mut this.phase {
+                Phase::Done => return Poll::Ready(None),
+                Phase::Idle => (this.machine.step(Input::Woke), None),
+                Phase::Waiting(sleep) => {
+                    ready!(sleep.as_mut().poll(cx));
+                    (this.machine.step(Input::Woke), None)
+                }
+                Phase::Opening(opening) => match opening.as_mut().poll(cx) {
+                    Poll::Pending if this.is_silent(cx) => (this.machine.step(Input::Silent), None),
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(opened)) => {
+                        let cursor = ascii(&opened.headers, "feed-cursor");
+                        let head = ascii(&opened.headers, "feed-head")
+                            .and_then(|text| text.parse().ok().map(Seq::new));
+                        let input = Input::Opened { cursor: cursor.as_deref(), head };
+                        let action = this.machine.step(input);
+                        this.phase = Phase::Reading(Box::new(opened.incoming));
+                        this.heard = true;
+                        (action, None)
+                    }
+                    Poll::Ready(Err(error)) => (this.machine.step(Input::Failed(error)), None),
+                },
+                Phase::Reading(incoming) => match incoming.poll_next(cx, &mut this.heard) {
+                    Poll::Ready(Some(Ok(News::Event(received)))) => {
+                        let cursor = received.cursor_bytes();
+                        match this.machine.step(Input::Event { seq: received.seq, cursor }) {
+                            // What nearly always happens, by the shortest way.
+                            Action::Deliver => {
+                                this.note_progress();
+                                return Poll::Ready(Some(Ok(Item::Event(received))));
+                            }
+                            action => (action, None),
+                        }
+                    }
+                    Poll::Ready(Some(Ok(News::Marker(marker)))) => {
+                        let action = this.machine.step(Input::Marker(&marker));
+                        (action, Some(Item::Marker(marker)))
+                    }
+                    Poll::Ready(Some(Err(broken))) => this.end(Some(broken)),
+                    Poll::Ready(None) => this.end(None),
+                    Poll::Pending if this.is_silent(cx) => (this.machine.step(Input::Silent), None),
+                    Poll::Pending => return Poll::Pending,
+                },
+                Phase::Ending(trailers) => {
+                    let cursor = ready!(trailers.as_mut().poll(cx));
+                    (this.machine.step(Input::Ended { cursor: cursor.as_deref() }), None)
+                }
+            };
+            if let Some(answer) = this.act(action, came) {
+                return Poll::Ready(answer);
+            }
+        }
+    }
+}
+
+/// The trailers of a stream that has ended are there already; this does not wait.
+async fn trailing_cursor(mut stream: Streaming<Bytes>) -> Option<String> {
+    let trailers = stream.trailers().await.ok().flatten()?;
+    ascii(&trailers, "feed-cursor")
+}
+
+fn ascii(metadata: &MetadataMap, name: &str) -> Option<String> {
+    metadata.get(name)?.to_str().ok().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests;

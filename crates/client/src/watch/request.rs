@@ -1,0 +1,143 @@
+//! What a watch asks for.
+
+use std::time::Duration;
+
+use super::step::{Machine, Plan};
+use tailmark_record::{Seq, Timestamp};
+use tailmark_wire::feed_v1 as pb;
+
+/// Where a watch begins when it has no cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The first readable event.
+    Oldest,
+    /// Live: after the head.
+    Latest,
+    /// This event, inclusive.
+    Seq(Seq),
+    /// The first event appended at or after this time.
+    Time(Timestamp),
+    /// The newest N matching events.
+    Last(u64),
+}
+
+/// What a watch does when its start was trimmed, is damaged, or belongs to another history.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnLost {
+    /// Fail, and say what is lost.
+    #[default]
+    Fail,
+    /// Go on at the oldest readable event, after a gap marker.
+    Oldest,
+    /// Go on live, after a gap marker.
+    Latest,
+    /// Go on after the last event that both histories share, after a gap marker.
+    LastCommon,
+}
+
+/// What a watch asks for, and how it behaves.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct WatchOptions {
+    /// Patterns, at most 64 by default: `*` is one segment, a final `>` the rest. Empty = every
+    /// topic. An event comes once, however many match.
+    pub patterns: Vec<String>,
+    /// Begin after this cursor; wins over `start`.
+    pub after_cursor: Option<String>,
+    /// Where to begin without a cursor.
+    pub start: Start,
+    /// End after so many events, over all connections; 0 = never.
+    pub limit: u64,
+    /// End at the head of the moment when the watch began.
+    pub until_caught_up: bool,
+    /// What to do when the start is lost.
+    pub on_lost: OnLost,
+    /// Yield markers too. Gaps, which only an `on_lost` other than [`OnLost::Fail`] lets happen,
+    /// are yielded in any case.
+    pub markers: bool,
+    /// How often the server says that it is still there: 15 s if not set, at least 1 ms. Silence
+    /// of twice this and 5 s, or up to a quarter more, turns a connection that is dead, whatever
+    /// holds it open, into a reconnect over a new one.
+    pub heartbeat: Duration,
+    /// The shortest wait before connecting again: 100 ms if not set. It doubles with each attempt
+    /// that gets nowhere, and each wait is lengthened at random by up to itself.
+    pub shortest_retry: Duration,
+    /// Where the doubling ends: 10 s if not set. What the server asks for comes on top.
+    pub longest_retry: Duration,
+    /// Wait for a server that cannot be reached at the very beginning, too; `true` if not set.
+    pub waits_for_server: bool,
+}
+
+impl Default for WatchOptions {
+    fn default() -> Self {
+        WatchOptions {
+            patterns: Vec::new(),
+            after_cursor: None,
+            start: Start::Latest,
+            limit: 0,
+            until_caught_up: false,
+            on_lost: OnLost::Fail,
+            markers: false,
+            heartbeat: Duration::from_secs(15),
+            shortest_retry: Duration::from_millis(100),
+            longest_retry: Duration::from_secs(10),
+            waits_for_server: true,
+        }
+    }
+}
+
+impl WatchOptions {
+    pub(super) fn plan(&self) -> Plan {
+        Plan {
+            is_unfiltered: self.patterns.is_empty() || self.patterns.iter().any(|p| p == ">"),
+            limit: self.limit,
+            until_caught_up: self.until_caught_up,
+            on_lost: self.on_lost,
+            waits_for_server: self.waits_for_server,
+        }
+    }
+
+    /// Silence beyond which a connection counts as dead: two heartbeats missed, and some grace.
+    pub(super) fn patience(&self) -> Duration {
+        self.heartbeat.saturating_mul(2).saturating_add(Duration::from_secs(5))
+    }
+
+    /// The request of the next attempt. Markers are always asked for: heartbeats tell a quiet
+    /// connection from a dead one, and where a filtered watch may resume.
+    pub(super) fn request(&self, machine: &Machine) -> pb::WatchRequest {
+        let after_cursor = machine.cursor().unwrap_or_default().to_owned();
+        let start = after_cursor.is_empty().then(|| pb::Start { at: Some(self.start.to_wire()) });
+        pb::WatchRequest {
+            topic: String::new(),
+            after_cursor,
+            topics: self.patterns.clone(),
+            start,
+            limit: i64::try_from(machine.remaining()).unwrap_or(i64::MAX),
+            until_caught_up: self.until_caught_up,
+            markers: true,
+            on_lost: match self.on_lost {
+                OnLost::Fail => pb::OnLost::Fail,
+                OnLost::Oldest => pb::OnLost::Oldest,
+                OnLost::Latest => pb::OnLost::Latest,
+                OnLost::LastCommon => pb::OnLost::LastCommon,
+            }
+            .into(),
+            heartbeat_ms: u32::try_from(self.heartbeat.as_millis()).unwrap_or(u32::MAX).max(1),
+        }
+    }
+}
+
+impl Start {
+    fn to_wire(self) -> pb::start::At {
+        use pb::start::At;
+        match self {
+            Start::Oldest => At::Oldest(true),
+            Start::Latest => At::Latest(true),
+            Start::Seq(seq) => At::Seq(seq.get()),
+            Start::Time(t) => {
+                At::Time(prost_types::Timestamp { seconds: t.seconds, nanos: t.nanos })
+            }
+            Start::Last(count) => At::Last(count),
+        }
+    }
+}

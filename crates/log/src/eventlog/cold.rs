@@ -1,0 +1,126 @@
+//! Threads for what blocks: reading from the engine.
+//!
+//! Owns a few threads and one queue in order of arrival. A reader waits for at most one request in
+//! it, and one request reads at most one chunk, so the queue is bounded by the readers and fair to
+//! them. A request whose asker has gone is passed over.
+
+use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::oneshot;
+
+use super::ReadError;
+use crate::storage::{Engine, StoreError};
+use tailmark_record::Seq;
+
+type Request = Box<dyn FnOnce(&dyn Engine) + Send>;
+
+pub(super) struct Cold {
+    queue: Mutex<Queue>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    requests: VecDeque<Request>,
+    closed: bool,
+}
+
+impl Cold {
+    pub fn start(
+        engine: &Arc<dyn Engine>,
+        threads: usize,
+    ) -> io::Result<(Arc<Cold>, Vec<JoinHandle<()>>)> {
+        let cold = Arc::new(Cold { queue: Mutex::default(), filled: Condvar::new() });
+        let start = |number: usize| {
+            let (cold, engine) = (cold.clone(), engine.clone());
+            let name = format!("log-read-{number}");
+            thread::Builder::new().name(name).spawn(move || cold.work(&*engine))
+        };
+        let threads = (0..threads.max(1)).map(start).collect::<io::Result<Vec<_>>>();
+        if threads.is_err() {
+            cold.close();
+        }
+        Ok((cold, threads?))
+    }
+
+    /// Asks the engine, on one of the threads. `from` is what the asker wanted to read.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        from: Seq,
+        question: impl FnOnce(&dyn Engine) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let answer = self.post(question).ok_or(ReadError::Closing)?;
+        let result = answer.await.map_err(|_| ReadError::Closing)?;
+        result.map_err(|error| ReadError::new(from, error))
+    }
+
+    /// Asks the engine, and leaves the answer where it can be fetched; `None` when the log is closing.
+    pub fn post<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn Engine) -> Result<T, StoreError> + Send + 'static,
+    ) -> Option<oneshot::Receiver<Result<T, StoreError>>> {
+        let (reply, answer) = oneshot::channel();
+        let request = Box::new(move |engine: &dyn Engine| {
+            if reply.is_closed() {
+                return;
+            }
+            // A reader thread outlives any one request; the asker learns of the panic.
+            let result = catch_unwind(AssertUnwindSafe(|| question(engine)))
+                .unwrap_or(Err(StoreError::Invalid("a read panicked")));
+            // Nobody may be waiting any more.
+            let _ = reply.send(result);
+        });
+        {
+            let mut queue = self.lock();
+            if queue.closed {
+                return None;
+            }
+            queue.requests.push_back(request);
+        }
+        self.filled.notify_one();
+        Some(answer)
+    }
+
+    /// Drops what waits, and ends the threads.
+    pub fn close(&self) {
+        let waiting = {
+            let mut queue = self.lock();
+            queue.closed = true;
+            std::mem::take(&mut queue.requests)
+        };
+        self.filled.notify_all();
+        drop(waiting);
+    }
+
+    /// Requests that wait, those of askers who have gone included.
+    pub fn waiting(&self) -> usize {
+        self.lock().requests.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // A queue has no invariant that a panic could break.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self, engine: &dyn Engine) {
+        loop {
+            let request = {
+                let mut queue = self.lock();
+                loop {
+                    if let Some(request) = queue.requests.pop_front() {
+                        break request;
+                    }
+                    if queue.closed {
+                        return;
+                    }
+                    queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                }
+            };
+            request(engine);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What filters have found in the log lately, so that asking again costs no second search.
+//!
+//! Owns chunks from which everything that does not match was left out. Events never change, so neither do
+//! they; what was trimmed is refused by whoever asks. A cache and nothing more: what is not in it is
+//! read. Invariant: it takes about as many bytes as it is given; what was not asked for longest goes
+//! first, and no filter has more than a quarter.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use crate::storage::Chunk;
+use tailmark_record::topic::Filter;
+use tailmark_record::{Event, Events, Seq};
+
+/// A chunk with more is not worth keeping: reading it again costs little more than sending it.
+const MAX_CHUNK_BYTES: usize = 64 << 10;
+/// A chunk that passes over fewer events is found again as fast as it is kept.
+const MIN_EVENTS: u64 = 256;
+/// What a chunk costs beside its events, a filter beside its chunks, and a pattern beside its text, about.
+const CHUNK_BYTES: usize = 160;
+const FILTER_BYTES: usize = 800;
+const PATTERN_BYTES: usize = 32;
+/// A filter of more patterns takes too long to look up.
+const MAX_PATTERNS: usize = 16;
+
+pub(super) struct Found {
+    max_bytes: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    filters: HashMap<Arc<Filter>, OfFilter>,
+    /// By when they were asked for last.
+    order: BTreeMap<u64, Arc<Filter>>,
+    bytes: usize,
+    clock: u64,
+}
+
+#[derive(Default)]
+struct OfFilter {
+    /// By the first seq that they cover; they do not overlap.
+    chunks: BTreeMap<Seq, Kept>,
+    bytes: usize,
+    used_at: u64,
+}
+
+struct Kept {
+    end: Seq,
+    events: Bytes,
+}
+
+impl Found {
+    pub fn new(max_bytes: usize) -> Found {
+        Found { max_bytes, state: Mutex::default() }
+    }
+
+    /// The events from `from` on that match, as far as is known and below `end`; `None` where nothing
+    /// is. `end` is above `from`.
+    pub fn read(&self, filter: &Arc<Filter>, from: Seq, end: Seq) -> Option<Chunk> {
+        if !is_looked_up(filter) {
+            return None;
+        }
+        let (end, events) = {
+            let mut state = self.lock();
+            let kept = state.filters.get(filter)?.at(from)?;
+            let found = (kept.end.min(end), kept.events.clone());
+            state.touch(filter);
+            found
+        };
+        // The walk is done without the lock.
+        let events = within(&events, from, end)?;
+        Some(Chunk { first: from, end, events, complete: false })
+    }
+
+    /// Whether a read from `from` on would find something.
+    pub fn has(&self, filter: &Arc<Filter>, from: Seq) -> bool {
+        is_looked_up(filter)
+            && self.lock().filters.get(filter).is_some_and(|it| it.at(from).is_some())
+    }
+
+    /// Keeps what was read, if it is worth it.
+    pub fn keep(&self, filter: &Arc<Filter>, chunk: &Chunk) {
+        let bytes = chunk.events.len() + CHUNK_BYTES;
+        let is_worth_it = !chunk.complete
+            && is_looked_up(filter)
+            && chunk.events.len() <= MAX_CHUNK_BYTES
+            && chunk.first.distance_to(chunk.end) >= MIN_EVENTS;
+        if !is_worth_it {
+            return;
+        }
+        let patterns = filter.patterns().iter();
+        let filter_bytes: usize = patterns.map(|it| PATTERN_BYTES + it.as_str().len()).sum();
+        // Of its own: a slice would keep all that it is cut from.
+        let kept = Kept { end: chunk.end, events: Bytes::copy_from_slice(&chunk.events) };
+        let mut dropped = Vec::new();
+        let mut state = self.lock();
+        let bytes = match state.filters.contains_key(filter) {
+            true => bytes,
+            false => bytes + FILTER_BYTES + filter_bytes,
+        };
+        if bytes > self.max_bytes / 4 {
+            return;
+        }
+        let of_filter = state.filters.entry(filter.clone()).or_default();
+        let next = of_filter.chunks.range(chunk.first..).next();
+        let is_there = of_filter.at(chunk.first).is_some();
+        // Another reader was here first, or one that reads a lot wants it all.
+        let overlaps = is_there || next.is_some_and(|(&at, _)| at < chunk.end);
+        if overlaps || of_filter.bytes + bytes > self.max_bytes / 4 {
+            return;
+        }
+        of_filter.chunks.insert(chunk.first, kept);
+        of_filter.bytes += bytes;
+        state.bytes += bytes;
+        state.touch(filter);
+        while state.bytes > self.max_bytes
+            && let Some((_, oldest)) = state.order.pop_first()
+            && let Some(gone) = state.filters.remove(&oldest)
+        {
+            state.bytes -= gone.bytes;
+            dropped.push(gone);
+        }
+        // Freed without the lock.
+        drop(state);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic inside leaves a cache that may have forgotten something, and no wrong events.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether anything is kept of what it finds.
+fn is_looked_up(filter: &Filter) -> bool {
+    !filter.is_all() && filter.patterns().len() <= MAX_PATTERNS
+}
+
+impl State {
+    /// A filter was asked for just now.
+    fn touch(&mut self, filter: &Arc<Filter>) {
+        let Some(of_filter) = self.filters.get_mut(filter) else { return };
+        self.clock += 1;
+        self.order.remove(&std::mem::replace(&mut of_filter.used_at, self.clock));
+        self.order.insert(self.clock, filter.clone());
+    }
+}
+
+impl OfFilter {
+    /// The chunk that covers `from`.
+    fn at(&self, from: Seq) -> Option<&Kept> {
+        let (_, kept) = self.chunks.range(..=from).next_back()?;
+        (kept.end > from).then_some(kept)
+    }
+}
+
+/// The entries from `from` on and below `end`.
+fn within(events: &Bytes, from: Seq, end: Seq) -> Option<Bytes> {
+    let mut walk = Events::new(events);
+    let (mut start, mut stop) = (None, events.len());
+    let mut at = 0;
+    while let Some(event) = walk.next() {
+        let seq = Event::seq_of(event.ok()?).ok()?;
+        if seq >= end {
+            stop = at;
+            break;
+        }
+        if seq >= from {
+            start.get_or_insert(at);
+        }
+        at = events.len() - walk.remaining();
+    }
+    Some(events.slice(start.unwrap_or(stop)..stop))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+//! Starting and stopping a log's threads.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::{Semaphore, watch};
+
+use super::batch::{MAX_SERVER_BYTES, Rules};
+use super::cold::Cold;
+use super::core::{Core, Published};
+use super::found::Found;
+use super::metrics::Metrics;
+use super::options::Options;
+use super::producers::Producers;
+use super::queue::Queue;
+use super::recent::Recent;
+use super::repeats::{self, Handover, Repeats, RepeatsReady};
+use super::retention::{AgeClock, Keeper, Upkeep};
+use super::stage::Staging;
+use super::state::State;
+use super::topic_heads::TopicHeads;
+use super::writer::Writer;
+use super::{AppendError, EventLog};
+use crate::storage::{Engine, Recovered, StoreError};
+use tailmark_record::{CursorMint, Seq};
+
+/// Most permits of one request to tokio's semaphore.
+const MAX_IN_FLIGHT_BYTES: usize = u32::MAX as usize;
+
+pub(super) struct Threads {
+    /// Ends when the queue has.
+    writer: JoinHandle<()>,
+    /// End when they are told.
+    others: Vec<JoinHandle<()>>,
+}
+
+pub(super) fn open(
+    engine: Arc<dyn Engine>,
+    recovered: &Recovered,
+    options: Options,
+) -> Result<EventLog, StoreError> {
+    let bounds = engine.bounds();
+    let mut producers = Producers::new(
+        options.producers,
+        options.producer_idle,
+        // With the largest commit beside it a state fills less than half of what either may take.
+        engine.max_commit_bytes() / 2,
+        recovered.last_at,
+    );
+    let state = State::recover(recovered, &mut producers)?;
+    producers.raise_epochs(bounds.generations.current().generation);
+    let known = producers.len() as u64;
+    let (cold, readers) =
+        Cold::start(&engine, options.reader_threads).map_err(cannot_start_thread)?;
+    let core = Arc::new(core(engine, cold, &options));
+    core.metrics.producers.store(known, Ordering::Relaxed);
+    let handover = Handover::default();
+    let mut others = readers;
+    let window = options.dedup_window;
+    // A window that has grown since may need older events than the last run of the log kept.
+    let grown = window as u64 > state.window_capacity;
+    let from = if grown { Seq::FIRST } else { Seq::new(state.window_start).max(Seq::FIRST) };
+    // A log that never had an event has no time of its own yet.
+    let is_new = bounds.head == Seq::ZERO;
+    let age_begins = if is_new { (options.clock)() } else { recovered.last_at };
+    let writer = Writer {
+        core: core.clone(),
+        clock: options.clock.clone(),
+        staging: Staging {
+            repeats: Repeats::new(window, handover.clone()),
+            topic_heads: TopicHeads::default(),
+            producers,
+            mint: CursorMint::new(core.id, bounds.generations.current().generation),
+            max_commit_bytes: core.engine.max_commit_bytes(),
+        },
+        next: bounds.next(),
+        oldest: bounds.oldest,
+        last_at: recovered.last_at,
+        state,
+        window_capacity: window as u64,
+    };
+    let keeper = Keeper {
+        core: core.clone(),
+        retention: options.retention,
+        interval: options.retention_interval,
+        clock: options.clock,
+        age_clock: AgeClock::new(state.age_clock().unwrap_or(age_begins)),
+    };
+    let rebuild = {
+        let core = core.clone();
+        move || repeats::rebuild(&core, from, bounds.head, window, &handover)
+    };
+    let started = spawn("log-repeats", rebuild)
+        .and_then(|thread| {
+            others.push(thread);
+            spawn("log-keep", move || keeper.run())
+        })
+        .and_then(|thread| {
+            others.push(thread);
+            spawn("log-write", move || writer.run())
+        });
+    match started {
+        Ok(writer) => Ok(EventLog::new(core, Threads { writer, others })),
+        Err(error) => {
+            signal_end(&core);
+            Err(cannot_start_thread(error))
+        }
+    }
+}
+
+fn core(engine: Arc<dyn Engine>, cold: Arc<Cold>, options: &Options) -> Core {
+    let (id, bounds) = (engine.id(), engine.bounds());
+    let mut limits = options.limits.clone();
+    let largest = engine.max_commit_bytes().saturating_sub(MAX_SERVER_BYTES);
+    limits.event_bytes = limits.event_bytes.min(largest);
+    let rules = Arc::new(Rules { limits, key: engine.fingerprint_key() });
+    let in_flight_bytes = options.in_flight_bytes.clamp(1, MAX_IN_FLIGHT_BYTES);
+    let published = Published { head: bounds.head, oldest: bounds.oldest, is_closed: false };
+    let generations = bounds.generations;
+    Core {
+        id,
+        mints: generations.entries().iter().map(|e| CursorMint::new(id, e.generation)).collect(),
+        generations,
+        rules,
+        published: watch::Sender::new(published),
+        recent: Recent::new(options.recent_bytes),
+        found: Found::new(options.found_bytes),
+        cold,
+        queue: Queue::default(),
+        room: Arc::new(Semaphore::new(in_flight_bytes)),
+        in_flight_bytes,
+        repeats_ready: watch::Sender::new(RepeatsReady::NotYet),
+        upkeep: Upkeep::default(),
+        metrics: Metrics::default(),
+        trouble: Mutex::default(),
+        engine,
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name.to_owned()).spawn(body)
+}
+
+fn cannot_start_thread(error: io::Error) -> StoreError {
+    StoreError::io("start a thread of", Path::new("the log"))(error)
+}
+
+/// Ends everything, without waiting: what is queued is still written.
+pub(super) fn signal_end(core: &Core) {
+    core.queue.end(AppendError::Closing);
+    core.upkeep.end();
+    core.cold.close();
+    core.published.send_modify(|now| now.is_closed = true);
+}
+
+/// Ends everything in order, and waits. Blocks.
+pub(super) fn close(core: &Core, threads: Threads) -> Result<(), StoreError> {
+    core.queue.end(AppendError::Closing);
+    let mut failed = threads.writer.join().is_err();
+    // Readers have seen the last commit before they hear that there is none after it.
+    signal_end(core);
+    for thread in threads.others {
+        failed |= thread.join().is_err();
+    }
+    core.engine.close()?;
+    if failed {
+        return Err(StoreError::Stopped { reason: "a thread of the log panicked".into() });
+    }
+    Ok(())
+}

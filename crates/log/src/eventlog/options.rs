@@ -1,0 +1,65 @@
+//! How a log behaves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tailmark_record::{Limits, Timestamp};
+
+/// Tells the time; comes in from outside so that tests can set it.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// How a log behaves.
+#[derive(Clone)]
+pub struct Options {
+    /// What an event may be. The size of one is cut to what fits a commit of the engine.
+    pub limits: Limits,
+    /// Client-identified events that repeats are recognised among; 0 = none.
+    pub dedup_window: usize,
+    /// Producers that are known at once; of more the one idle longest is forgotten.
+    pub producers: usize,
+    /// A producer that was not heard of for so long is forgotten.
+    pub producer_idle: Duration,
+    /// Bytes of recent commits kept in memory for live watchers.
+    pub recent_bytes: usize,
+    /// Bytes of what filters have found in the log lately, kept in memory.
+    pub found_bytes: usize,
+    /// Bytes of events that may wait for the writer, over all callers.
+    pub in_flight_bytes: usize,
+    /// Threads for blocking reads.
+    pub reader_threads: usize,
+    /// What is removed by itself.
+    pub retention: Retention,
+    /// How often [`Options::retention`] is looked at.
+    pub retention_interval: Duration,
+    /// The wall clock.
+    pub clock: Clock,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            limits: Limits::default(),
+            dedup_window: 1_000_000,
+            producers: 100_000,
+            producer_idle: Duration::from_secs(30 * 24 * 3_600),
+            recent_bytes: 32 << 20,
+            found_bytes: 8 << 20,
+            in_flight_bytes: 64 << 20,
+            reader_threads: 2,
+            retention: Retention::default(),
+            retention_interval: Duration::from_secs(1),
+            clock: Arc::new(Timestamp::now),
+        }
+    }
+}
+
+/// What is removed by itself, oldest first. Nothing by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Events appended longer ago than this, by the log's own clock (see `retention.rs`).
+    pub max_age: Option<Duration>,
+    /// Bytes on disk beyond this, in whole units of storage.
+    pub max_bytes: Option<u64>,
+    /// Events beyond this many.
+    pub max_events: Option<u64>,
+}

@@ -1,0 +1,89 @@
+//! Appending as a producer: each batch whole, once, in the order of its numbers.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::sync::oneshot;
+
+use super::producers::{Key, Opened, Producers, Sent};
+use super::queue::{OpenRequest, Work};
+use super::{AppendError, AppendOptions, Appended, Batch, EventLog, ExpectedHead, lost_answer};
+use tailmark_record::Seq;
+
+/// A producer's stream. Of all that were opened for a producer only the last may append.
+#[derive(Clone)]
+pub struct Producer {
+    log: EventLog,
+    key: Key,
+    opened: Opened,
+}
+
+/// What will become of a batch that is queued. Dropping it does not take the batch back.
+#[derive(Debug)]
+pub struct Answer(oneshot::Receiver<Result<Appended, AppendError>>);
+
+impl EventLog {
+    /// Opens a stream of the producer `id`, and answers when that is durable. Epoch 0 begins a new
+    /// epoch, which ends all older ones; another must be the producer's current one.
+    ///
+    /// # Errors
+    /// `Fenced` for an older epoch, `ProducerUnknown` for one that this log never gave or has
+    /// forgotten, else as an append's.
+    pub async fn open_producer(&self, id: &str, epoch: u64) -> Result<Producer, AppendError> {
+        let key = Producers::key(self.fingerprint_key(), id);
+        let (reply, answer) = oneshot::channel();
+        self.core().queue.push(Work::Open(OpenRequest { key, epoch, reply }))?;
+        let opened = answer.await.unwrap_or_else(|_| Err(lost_answer()))?;
+        Ok(Producer { log: self.clone(), key, opened })
+    }
+}
+
+impl Producer {
+    /// The epoch that it appends in.
+    pub fn epoch(&self) -> u64 {
+        self.opened.epoch
+    }
+
+    /// The producer's last batch when the stream was opened, in whatever epoch; 0 = none.
+    pub fn last_seq(&self) -> u64 {
+        self.opened.last_seq
+    }
+
+    /// The last event of that batch.
+    pub fn last_event(&self) -> Option<Seq> {
+        self.opened.last_event
+    }
+
+    /// Queues a batch, whole or not at all, after waiting for room among the bytes in flight.
+    /// `seq` counts the producer's batches from 1. One that was stored before is answered as such
+    /// ([`Appended::last_is_duplicate`]), whatever head it expects and whatever is in it now.
+    ///
+    /// # Errors
+    /// When it could not be queued.
+    pub async fn submit(
+        &self,
+        seq: u64,
+        batch: Batch,
+        expected_head: Option<ExpectedHead>,
+    ) -> Result<Answer, AppendError> {
+        let options = AppendOptions { dedup: false, expected_head, atomic: true };
+        let sent = Sent { key: self.key, session: self.opened.session, seq };
+        self.log.submit(batch, options, Some(sent)).await
+    }
+}
+
+impl Answer {
+    pub(super) fn new(answer: oneshot::Receiver<Result<Appended, AppendError>>) -> Answer {
+        Answer(answer)
+    }
+}
+
+impl Future for Answer {
+    type Output = Result<Appended, AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = Pin::new(&mut self.0).poll(cx);
+        answer.map(|answer| answer.unwrap_or_else(|_| Err(lost_answer())))
+    }
+}

@@ -1,0 +1,260 @@
+//! The one loop by which events leave the log: replay and live are the same.
+//!
+//! 1. The writer publishes a head only after it is durable, and only forward.
+//! 2. `wait_for` looks at the present head before it sleeps: no wake-up is lost.
+//! 3. What is read begins exactly at `next`, is contiguous, and ends at or below the head, or it
+//!    is an error; this is checked after the read, so that a trim meanwhile is seen.
+//! 4. One line moves `next`, the last: a future dropped before has moved nothing.
+//!
+//! 5. What is read ahead is a guess that moves nothing. It counts when it is asked for, if it begins
+//!    at `next` then; else, or if it came to nothing, it is read as if there had been no guess.
+//!
+//! So a reader from `s` yields s, s + 1, s + 2, ... or says loudly why not. Nothing is sent to a
+//! reader, so there is nothing to overflow; a slow one finds its events in the engine.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::{oneshot, watch};
+
+use super::core::{Core, Published};
+use super::{Delivery, ReadError};
+use crate::storage::{Chunk, Damage, Engine, StoreError};
+use tailmark_record::topic::Filter;
+use tailmark_record::{Event, EventError, Events, Seq};
+
+/// Reads forward from a position, waiting at the head. The only way events leave the log.
+pub struct Reader {
+    core: Arc<Core>,
+    published: watch::Receiver<Published>,
+    next: Seq,
+    filter: Arc<Filter>,
+    /// Bytes of events that match, to be delivered at most at a time.
+    at_most: Option<usize>,
+}
+
+impl Reader {
+    pub(super) fn new(core: Arc<Core>, next: Seq, filter: Filter) -> Reader {
+        core.metrics.readers.fetch_add(1, Ordering::Relaxed);
+        let published = core.published.subscribe();
+        let (next, filter) = (next.max(Seq::FIRST), Arc::new(filter));
+        Reader { core, published, next, filter, at_most: None }
+    }
+
+    /// The same, but each delivery has at most so many bytes, or one event, of events that match and of
+    /// nothing else, in memory of its own: for one who keeps them long.
+    pub fn at_most(mut self, bytes: usize) -> Reader {
+        self.at_most = Some(bytes);
+        self
+    }
+
+    /// The seq it delivers next.
+    pub fn position(&self) -> Seq {
+        self.next
+    }
+
+    /// Waits until the head has reached the position, then delivers a chunk that begins exactly
+    /// there and ends at or below `end` (exclusive, above the position), and moves past it.
+    /// Cancel-safe: a dropped future has moved nothing.
+    ///
+    /// # Errors
+    /// `Trimmed`, `Damaged` and I/O leave the position where it was.
+    pub async fn next(&mut self, end: Seq) -> Result<Delivery, ReadError> {
+        let next = self.next;
+        if end <= next {
+            let error = StoreError::Invalid("a read must end above its position");
+            return Err(ReadError::Store(Arc::new(error)));
+        }
+        let wait = self.published.wait_for(|now| now.head >= next || now.is_closed);
+        let now = *wait.await.map_err(|_| ReadError::Closing)?;
+        if now.head < next {
+            return Err(ReadError::Closing);
+        }
+        let end = end.min(now.head.next());
+        let (chunk, is_recent) = self.core.read(next, end, &self.filter, self.at_most).await?;
+        check(&chunk, next, end)?;
+        self.next = chunk.end;
+        Ok(Delivery { chunk, is_recent })
+    }
+
+    /// Begins to read what lies at the position, on a reader thread, and does not wait for it. What
+    /// came is left with `keep`, there. `None` where nothing would be won: the next read has to
+    /// wait for events, or finds them in memory.
+    pub fn read_ahead<T: Send + 'static>(
+        &self,
+        end: Seq,
+        keep: impl FnOnce(Delivery) -> T + Send + 'static,
+    ) -> Option<Ahead<T>> {
+        let (from, end) = (self.next, end.min(self.published.borrow().head.next()));
+        let is_at_hand = self.core.recent.has(from) || self.core.found.has(&self.filter, from);
+        if end <= from || is_at_hand {
+            return None;
+        }
+        let read = question(from, end, &self.filter, self.at_most);
+        let answer = self.core.cold.post(move |engine| {
+            let chunk = read(engine)?;
+            Ok(keep(Delivery { chunk, is_recent: false }))
+        })?;
+        Some(Ahead { from, answer })
+    }
+
+    /// Moves past what was read ahead, and answers it; `None`, and nothing has moved, if it is not
+    /// what the next read would be about, or must not be shown any more.
+    pub fn accept(&mut self, delivery: Delivery, end: Seq) -> Option<Delivery> {
+        let chunk = &delivery.chunk;
+        let now = *self.published.borrow();
+        check(chunk, self.next, end.min(now.head.next())).ok()?;
+        if chunk.first < now.oldest {
+            return None;
+        }
+        self.core.metrics.reads_stored.fetch_add(1, Ordering::Relaxed);
+        self.core.found.keep(&self.filter, chunk);
+        self.next = chunk.end;
+        Some(delivery)
+    }
+
+    /// Whether the next read has nothing to wait for but events that are not there yet: what is
+    /// at the position is in memory, or beyond the head.
+    pub fn is_at_hand(&self) -> bool {
+        self.published.borrow().head < self.next
+            || self.core.recent.has(self.next)
+            || self.core.found.has(&self.filter, self.next)
+    }
+
+    /// Moves to another position, as after a gap was reported.
+    pub fn jump(&mut self, to: Seq) {
+        self.next = to.max(Seq::FIRST);
+    }
+}
+
+/// What a reader has begun to read before it is wanted. Dropped, it is given up.
+#[derive(Debug)]
+pub struct Ahead<T> {
+    from: Seq,
+    answer: oneshot::Receiver<Result<T, StoreError>>,
+}
+
+impl<T> Ahead<T> {
+    /// Where it begins.
+    pub fn from(&self) -> Seq {
+        self.from
+    }
+
+    /// What was kept of it, if there is nothing to wait for any more; not asked again then. Inside, `None`
+    /// if it failed, which who reads it then will hear.
+    pub fn take_if_there(&mut self) -> Option<Option<T>> {
+        match self.answer.try_recv() {
+            Ok(kept) => Some(kept.ok()),
+            Err(oneshot::error::TryRecvError::Empty) => None,
+            Err(oneshot::error::TryRecvError::Closed) => Some(None),
+        }
+    }
+
+    /// Waits for what was kept of it; `None` if it failed.
+    pub async fn kept(self) -> Option<T> {
+        self.answer.await.ok()?.ok()
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.core.metrics.readers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Core {
+    /// A chunk from exactly `from`, `from <= head`, and whether it was in memory.
+    pub async fn read(
+        &self,
+        from: Seq,
+        end: Seq,
+        filter: &Arc<Filter>,
+        at_most: Option<usize>,
+    ) -> Result<(Chunk, bool), ReadError> {
+        let recent = self.recent.read(from, end);
+        let found = match recent {
+            Ok(None) => self.found.read(filter, from, end),
+            _ => None,
+        };
+        // What is trimmed is gone, wherever a copy may be left.
+        let oldest = self.published.borrow().oldest;
+        if from < oldest {
+            return Err(ReadError::Trimmed { from, oldest });
+        }
+        let malformed = |error: EventError| damaged(from, end, error.what());
+        if let Some(chunk) = recent.map_err(malformed)? {
+            self.metrics.reads_recent.fetch_add(1, Ordering::Relaxed);
+            return Ok((thinned(chunk, filter, at_most).map_err(malformed)?, true));
+        }
+        if let Some(chunk) = found {
+            self.metrics.reads_recent.fetch_add(1, Ordering::Relaxed);
+            return Ok((thinned(chunk, filter, at_most).map_err(malformed)?, false));
+        }
+        let chunk = self.cold.ask(from, question(from, end, filter, at_most)).await?;
+        self.metrics.reads_stored.fetch_add(1, Ordering::Relaxed);
+        check(&chunk, from, end)?;
+        self.found.keep(filter, &chunk);
+        Ok((chunk, false))
+    }
+}
+
+/// What is asked of the engine for a chunk.
+fn question(
+    from: Seq,
+    end: Seq,
+    filter: &Arc<Filter>,
+    at_most: Option<usize>,
+) -> impl FnOnce(&dyn Engine) -> Result<Chunk, StoreError> + Send + use<> {
+    let filter = filter.clone();
+    move |engine| {
+        let chunk = engine.read(from, end, &filter)?;
+        let (first, end) = (chunk.first, chunk.end);
+        let malformed = |what| StoreError::from(damage(first, end, what));
+        check_events(&chunk).map_err(malformed)?;
+        thinned(chunk, &filter, at_most).map_err(|error| malformed(error.what()))
+    }
+}
+
+fn thinned(chunk: Chunk, filter: &Filter, at_most: Option<usize>) -> Result<Chunk, EventError> {
+    match at_most {
+        Some(bytes) => chunk.thinned(filter, bytes),
+        None => Ok(chunk),
+    }
+}
+
+/// In release builds too; never skip, never warn.
+fn check(chunk: &Chunk, next: Seq, end: Seq) -> Result<(), ReadError> {
+    if chunk.first != next || chunk.end <= next || chunk.end > end {
+        return Err(damaged(next, end, "a read that is not contiguous"));
+    }
+    Ok(())
+}
+
+/// Whether a complete chunk has exactly the events that it says. On a reader thread: it walks.
+fn check_events(chunk: &Chunk) -> Result<(), &'static str> {
+    if !chunk.complete {
+        return Ok(());
+    }
+    let seq_of = |event| Event::seq_of(event).map_err(|error| error.what());
+    let (mut count, mut last) = (0, None);
+    for event in Events::new(&chunk.events) {
+        let event = event.map_err(|error| error.what())?;
+        if count == 0 && seq_of(event)? != chunk.first {
+            return Err("the first event is not the one that was asked for");
+        }
+        (count, last) = (count + 1, Some(event));
+    }
+    let last = last.map(seq_of).transpose()?;
+    if chunk.first.plus(count) != chunk.end || last != Some(chunk.end.prev()) {
+        return Err("events are missing or out of order");
+    }
+    Ok(())
+}
+
+pub(super) fn damage(from: Seq, end: Seq, detail: &str) -> Damage {
+    Damage { from, to: end.prev(), file: "log".into(), detail: detail.to_owned() }
+}
+
+fn damaged(from: Seq, end: Seq, detail: &str) -> ReadError {
+    ReadError::Damaged(damage(from, end, detail))
+}

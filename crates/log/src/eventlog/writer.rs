@@ -1,0 +1,345 @@
+//! The one writer.
+//!
+//! Owns the order of the log: a single thread takes what is queued, makes one commit of it, waits
+//! until the engine says that it is durable, then publishes, then answers. Nothing that depends on
+//! a commit is seen by anyone before that. A commit of which nothing was stored is refused to its
+//! callers; any other failure stops the writer for good, and its callers hear that the outcome is
+//! unknown.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::core::Core;
+use super::options::Clock;
+use super::queue::{Pending, TrimRequest, Work};
+use super::recent;
+use super::stage::{Admission, Staged, Staging};
+use super::state::{Delta, State};
+use super::{AppendError, Trimmed};
+use crate::storage::{Commit, Receipt, StoreError};
+use tailmark_record::{Seq, Timestamp};
+
+pub(super) struct Writer {
+    pub core: Arc<Core>,
+    pub clock: Clock,
+    pub staging: Staging,
+    pub next: Seq,
+    pub oldest: Seq,
+    pub last_at: Timestamp,
+    pub state: State,
+    pub window_capacity: u64,
+}
+
+/// The writer is to end: the store has stopped.
+struct Stop(Arc<StoreError>);
+
+impl Writer {
+    /// Works until the queue has ended or the store has stopped.
+    pub fn run(mut self) {
+        let core = self.core.clone();
+        // Also when this thread panics: whoever waits gets an answer.
+        let _guard = EndQueue(&core);
+        let mut work = VecDeque::new();
+        while core.queue.take(&mut work) {
+            if let Err(Stop(error)) = self.step(&mut work) {
+                core.queue.end(AppendError::Stopped(error.to_string()));
+                while core.queue.take(&mut work) {
+                    for item in work.drain(..) {
+                        item.refuse(AppendError::Stopped(error.to_string()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// One commit, of as much as fits from the front of the queue.
+    fn step(&mut self, work: &mut VecDeque<Work>) -> Result<(), Stop> {
+        self.staging.repeats.settle();
+        if let Some(Work::Trim(_)) = work.front() {
+            let Some(Work::Trim(request)) = work.pop_front() else { return Ok(()) };
+            return self.trim(request);
+        }
+        let now = self.now();
+        self.staging.producers.forget_idle(now);
+        let mut staged = Staged::new(self.next, now, self.capacity_for(work));
+        while let Some(item) = work.pop_front() {
+            let batch = match item {
+                Work::Append(batch) => batch,
+                Work::Open(request) => match self.staging.open(&mut staged, request) {
+                    None => continue,
+                    Some(later) => {
+                        work.push_front(Work::Open(later));
+                        break;
+                    }
+                },
+                trim @ Work::Trim(_) => {
+                    work.push_front(trim);
+                    break;
+                }
+            };
+            if self.needs_topics(&batch) {
+                if !staged.is_empty(&self.staging.producers) {
+                    // Heads are read between two commits.
+                    work.push_front(Work::Append(batch));
+                    break;
+                }
+                if let Err(error) = self.staging.topic_heads.load(&*self.core.engine) {
+                    batch.refuse(AppendError::Refused(Arc::new(error)));
+                    continue;
+                }
+            }
+            match self.staging.admit(&mut staged, batch, self.oldest) {
+                Admission::Whole => {}
+                Admission::Part => break,
+                Admission::Later(batch) => {
+                    work.push_front(Work::Append(batch));
+                    break;
+                }
+            }
+        }
+        self.finish(staged, work)
+    }
+
+    fn needs_topics(&self, batch: &Pending) -> bool {
+        !self.staging.topic_heads.is_kept()
+            && batch.options.expected_head.as_ref().is_some_and(|head| head.topic.is_some())
+    }
+
+    /// Makes the commit durable, then publishes it, then answers.
+    fn finish(&mut self, mut staged: Staged, work: &mut VecDeque<Work>) -> Result<(), Stop> {
+        let mut events = std::mem::take(&mut staged.events);
+        if events.capacity() > events.len() + events.len() / 4 {
+            // Room was made for events that turned out to be repeats; the ring would keep it.
+            events.shrink_to_fit();
+        }
+        let events = Bytes::from(events);
+        let outcome = self.append(&staged, events.clone());
+        if let Err(error) = outcome {
+            return self.fail(staged, error);
+        }
+        if !staged.is_empty(&self.staging.producers) {
+            self.last_at = staged.at;
+        }
+        self.staging.promote(staged.at);
+        let producers = self.staging.producers.len() as u64;
+        self.core.metrics.producers.store(producers, Ordering::Relaxed);
+        self.next = staged.next;
+        if staged.count() > 0 {
+            let (first, end, at) = (staged.first, staged.next, staged.at);
+            self.core.recent.push(recent::Commit { first, end, at, events });
+            self.publish();
+        }
+        self.core.metrics.duplicates.fetch_add(staged.duplicates, Ordering::Relaxed);
+        for (request, opened) in staged.opened {
+            request.answer(Ok(opened));
+        }
+        for batch in staged.answers {
+            let done = batch.tally.finish(staged.at);
+            batch.answer(Ok(done));
+        }
+        if let Some(mut batch) = staged.unfinished {
+            batch.durable = batch.tally;
+            batch.durable_at = staged.at;
+            work.push_front(Work::Append(batch));
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, staged: &Staged, events: Bytes) -> Result<(), StoreError> {
+        if staged.is_empty(&self.staging.producers) {
+            return Ok(());
+        }
+        let count = u32::try_from(staged.count())
+            .map_err(|_| StoreError::Invalid("too many events in one commit"))?;
+        let bytes = events.len() as u64;
+        let began = Instant::now();
+        let delta = match self.staging.producers.staged_bytes() {
+            [] => Bytes::new(),
+            _ => self.delta(staged.at)?,
+        };
+        self.commit(count, staged.at, events, delta, self.oldest)?;
+        if count > 0 {
+            self.core.metrics.committed(staged.count(), bytes, began.elapsed());
+        }
+        Ok(())
+    }
+
+    /// Hands a commit to the engine and waits for it.
+    fn commit(
+        &mut self,
+        count: u32,
+        appended_at: Timestamp,
+        events: Bytes,
+        delta: Bytes,
+        oldest: Seq,
+    ) -> Result<(), StoreError> {
+        let engine = self.core.engine.clone();
+        let state = if engine.wants_state(events.len() + delta.len()) {
+            Some(self.whole_state()?)
+        } else {
+            None
+        };
+        let first = self.next;
+        let commit = Commit { first, count, appended_at, events, delta, state, oldest };
+        let (done, outcome) = mpsc::sync_channel(1);
+        engine.append(commit, Box::new(move |result| drop(done.send(result))));
+        let dropped = || StoreError::Stopped { reason: "the commit got no answer".into() };
+        let receipt = outcome.recv().map_err(|_| dropped())??;
+        let expected = Receipt { first, last: first.plus(count.into()).prev(), ..receipt };
+        if receipt != expected {
+            let reason = "the engine stored another range than it was given".to_owned();
+            return Err(StoreError::Stopped { reason });
+        }
+        Ok(())
+    }
+
+    fn whole_state(&mut self) -> Result<Bytes, StoreError> {
+        if let Some(start) = self.staging.repeats.start(self.next) {
+            self.state.window_start = start.get();
+            self.state.window_capacity = self.window_capacity;
+        }
+        Ok(self.state.encode(&self.staging.producers)?.into())
+    }
+
+    fn delta(&self, at: Timestamp) -> Result<Bytes, StoreError> {
+        let delta = Delta { age_clock: self.state.age_clock };
+        Ok(delta.encode(&self.staging.producers, at)?.into())
+    }
+
+    /// Tells readers. Only forward.
+    fn publish(&self) {
+        let (head, oldest) = (self.next.prev(), self.oldest);
+        self.core.published.send_if_modified(|now| {
+            let moved = head > now.head || oldest > now.oldest;
+            now.head = now.head.max(head);
+            now.oldest = now.oldest.max(oldest);
+            moved
+        });
+    }
+
+    fn fail(&mut self, staged: Staged, error: StoreError) -> Result<(), Stop> {
+        self.core.metrics.commits_failed.fetch_add(1, Ordering::Relaxed);
+        self.staging.roll_back();
+        let error = Arc::new(error);
+        let verdict = self.judge(&error);
+        for (request, _) in staged.opened {
+            request.answer(Err(verdict.clone()));
+        }
+        for batch in staged.answers.into_iter().chain(staged.unfinished.map(|part| *part)) {
+            // Nothing but repeats of what is durable: that is no matter of this commit.
+            if batch.tally.highest < staged.first && batch.tally.events == batch.batch.len() {
+                let done = batch.tally.finish(staged.at);
+                batch.answer(Ok(done));
+            } else {
+                batch.refuse(verdict.clone());
+            }
+        }
+        if matches!(verdict, AppendError::Unknown(_)) { Err(Stop(error)) } else { Ok(()) }
+    }
+
+    /// What a failed commit means for its callers.
+    fn judge(&mut self, error: &Arc<StoreError>) -> AppendError {
+        match **error {
+            StoreError::DiskFull { .. } => AppendError::DiskFull(error.clone()),
+            StoreError::Busy { .. } => AppendError::Busy(error.clone()),
+            StoreError::Invalid(_) => AppendError::Refused(error.clone()),
+            StoreError::Conflict { .. } => AppendError::Refused(error.clone()),
+            _ => AppendError::Unknown(error.clone()),
+        }
+    }
+
+    /// Moves the trim mark, by a commit of its own.
+    fn trim(&mut self, request: TrimRequest) -> Result<(), Stop> {
+        let oldest = request.before.min(self.next);
+        let removed = self.oldest.distance_to(oldest);
+        if removed == 0 {
+            let done = Trimmed { oldest: self.oldest, head: self.next.prev(), removed };
+            let _ = request.reply.send(Ok(done));
+            return Ok(());
+        }
+        let outcome = self.commit_trim(oldest, request.age_clock);
+        if let Err(error) = outcome {
+            let error = Arc::new(error);
+            let verdict = self.judge(&error);
+            let stops = matches!(verdict, AppendError::Unknown(_));
+            let _ = request.reply.send(Err(verdict));
+            return if stops { Err(Stop(error)) } else { Ok(()) };
+        }
+        self.oldest = oldest;
+        self.publish();
+        self.core.upkeep.reclaim_soon();
+        let _ = request.reply.send(Ok(Trimmed { oldest, head: self.next.prev(), removed }));
+        Ok(())
+    }
+
+    fn commit_trim(&mut self, oldest: Seq, age_clock: Option<Timestamp>) -> Result<(), StoreError> {
+        let before = self.state.age_clock;
+        let delta = match age_clock {
+            Some(clock) => {
+                self.state.age_clock = before.max(clock.as_nanos());
+                self.delta(self.last_at)?
+            }
+            None => Bytes::new(),
+        };
+        let outcome = self.commit(0, self.last_at, Bytes::new(), delta, oldest);
+        if outcome.is_err() {
+            self.state.age_clock = before;
+        }
+        outcome
+    }
+
+    /// The wall clock, but never before the last commit.
+    fn now(&self) -> Timestamp {
+        let now = (self.clock)();
+        if now.is_valid() { now.max(self.last_at) } else { self.last_at }
+    }
+
+    /// Bytes that the next commit may take.
+    fn capacity_for(&self, work: &VecDeque<Work>) -> usize {
+        let max = self.staging.max_commit_bytes;
+        let mut bytes = 0;
+        for item in work {
+            match item {
+                Work::Append(batch) => {
+                    bytes += batch.batch.stored_bytes_from(batch.durable.events);
+                }
+                Work::Open(_) => {}
+                Work::Trim(_) => break,
+            }
+            if bytes >= max {
+                return max;
+            }
+        }
+        bytes
+    }
+}
+
+impl Work {
+    fn refuse(self, error: AppendError) {
+        match self {
+            Work::Append(batch) => batch.refuse(error),
+            Work::Open(request) => request.answer(Err(error)),
+            Work::Trim(request) => drop(request.reply.send(Err(error))),
+        }
+    }
+}
+
+/// Lets nobody wait for a writer that is gone.
+struct EndQueue<'a>(&'a Core);
+
+impl Drop for EndQueue<'_> {
+    fn drop(&mut self) {
+        // Counts only if nothing else ended the queue before.
+        self.0.queue.end(AppendError::Stopped("the writer is gone".into()));
+        let mut left = VecDeque::new();
+        while self.0.queue.take(&mut left) {
+            left.drain(..).for_each(|item| {
+                item.refuse(AppendError::Stopped("the writer is gone".into()));
+            });
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! A durable event log: appends with one order, reads that replay and go on live.
+
+pub mod eventlog;
+pub mod storage;

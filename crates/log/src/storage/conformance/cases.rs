@@ -1,0 +1,351 @@
+//! The cases.
+
+use bytes::Bytes;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::super::{Commit, StoreError};
+use super::support::{Sent, Subject, append, filter, named, sent};
+use super::{Factory, Reopen};
+use tailmark_record::topic::Filter;
+use tailmark_record::{Seq, Timestamp};
+
+type Case<F> = (&'static str, fn(&mut F));
+
+pub fn all<F: Factory>() -> Vec<Case<F>> {
+    vec![
+        ("an empty log", empty_log),
+        ("append and read", append_and_read),
+        ("any range can be read", any_range),
+        ("commits that break the contract are refused whole", refusals),
+        ("trim moves the oldest exactly", trim),
+        ("everything can be trimmed", trim_all),
+        ("an event larger than any block", large_event),
+        ("state and deltas come back", state_and_deltas),
+        ("fingerprints stop when told", fingerprints_stop),
+        ("fingerprints outlive a trim", fingerprints_outlive_a_trim),
+        ("a trim point takes whole units", trim_point),
+        ("a closed engine takes nothing", closed),
+        ("a clean stop loses nothing", |f| reopened(f, Reopen::Clean)),
+        ("a crash loses nothing durable", |f| reopened(f, Reopen::Crash)),
+        ("reads while appending", read_while_appending),
+        ("anything at random", random),
+    ]
+}
+
+fn empty_log<F: Factory>(factory: &mut F) {
+    let mut subject = Subject::new(factory);
+    assert!(subject.recovered.state.is_empty() && subject.recovered.deltas.is_empty());
+    subject.check();
+    for how in [Reopen::Clean, Reopen::Crash] {
+        let (id, key) = (subject.engine().id(), subject.engine().fingerprint_key());
+        let generations = subject.engine().bounds().generations;
+        subject.reopen(how);
+        assert_eq!((subject.engine().id(), subject.engine().fingerprint_key()), (id, key));
+        assert_eq!(subject.engine().bounds().generations, generations);
+        subject.check();
+    }
+}
+
+fn append_and_read<F: Factory>(factory: &mut F) {
+    let mut subject = Subject::new(factory);
+    subject.append(&[sent("a.x", "1"), named("b", "two"), sent("a.y", "3")]);
+    subject.check();
+    // A commit may have the time of the one before.
+    subject.append(&[named("c", "four")]);
+    subject.at.seconds += 1;
+    subject.append(&[named("c", "four"), sent("a.x", "")]);
+    subject.check();
+}
+
+fn any_range<F: Factory>(factory: &mut F) {
+    let mut subject = Subject::new(factory);
+    for n in 0..6 {
+        let of = |m: usize| sent(["a.x", "b", "c"][m % 3], &format!("{n} {m}"));
+        subject.append(&(0..n).map(of).collect::<Vec<_>>());
+    }
+    for from in 1..subject.next().get() {
+        for end in from + 1..=subject.next().get() {
+            for filter in [Filter::ALL, filter(&["a.>"])] {
+                let in_range = &subject.events[from as usize - 1..end as usize - 1];
+                let matching = in_range.iter().filter(|e| filter.matches(&e.sent.topic));
+                let expected: Vec<_> = matching.map(|e| e.event.clone()).collect();
+                let found = subject.read_all(Seq::new(from), Seq::new(end), &filter);
+                assert_eq!(found, expected, "{from}..{end}");
+            }
+        }
+    }
+}
+
+/// Something done to a good commit that makes it a bad one.
+type Break = fn(&mut Commit);
+
+fn refusals<F: Factory>(factory: &mut F) {
+    let mut subject = Subject::new(factory);
+    subject.append(&[sent("a.x", "1"), sent("a.x", "2")]);
+    subject.trim(Seq::new(2));
+    let conflicts: [Break; 2] =
+        [|commit| commit.first = commit.first.next(), |commit| commit.first = Seq::FIRST];
+    for breaks in conflicts {
+        let (mut commit, _) = subject.commit(&[sent("a.x", "3")]);
+        breaks(&mut commit);
+        let result = append(&**subject.engine(), commit);
+        assert!(matches!(result, Err(StoreError::Conflict { next, .. }) if next == subject.next()));
+        subject.check();
+    }
+    let breaches: [Break; 3] = [
+        |commit| commit.oldest = Seq::FIRST,
+        |commit| commit.oldest = commit.first.plus(2),
+        |commit| commit.appended_at = Timestamp::EPOCH,
+    ];
+    for breaks in breaches {
+        let (mut commit, _) = subject.commit(&[sent("a.x", "3")]);
+        breaks(&mut commit);
+        let result = append(&**subject.engine(), commit);
+        assert!(matches!(result, Err(StoreError::Invalid(_))), "{result:?}");
+        subject.check();
+    }
+    let too_large = "x".repeat(subject.engine().max_commit_bytes());
+    let (commit, _) = subject.commit(&[sent("a.x", &too_large)]);
+    let result = append(&**subject.engine(), commit);
+    assert!(matches!(result, Err(StoreError::Invalid(_))), "{result:?}");
+    // It goes on as if nothing had been tried.
+    subject.append(&[sent("b", "3")]);
+    subject.check();
+    subject.reopen(Reopen::Crash);
+    subject.check();
+}
+
+fn trim<F: Factory>(factory: &mut F) {
+    let mut subject = Subject::new(factory);
+    for n in 0..4 {
+        subject.append(&[named("a.x", &format!("{n} one")), sent("b", &n.to_string())]);
+        subject.at.seconds += 1;
+    }
+    for oldest in [1, 2, 5, 6] {
+        subject.trim(Seq::new(oldest));
+        subject.check();
+        for below in 1..oldest {
+            let from = Seq::new(below);
+            let read = subject.engine().read(from, subject.next(), &Filter::ALL);
+            assert!(matches!(read, Err(StoreError::Trimmed { oldest: o }) if o == subject.oldest));
+            let time = subject.engine().time_of(from);
+            assert!(matches!(time, Err(StoreError::Trimmed { .. })));
+        }
+        subject.reopen(Reopen::Crash);
+        subject.check();
+    }
+    // A commit with events may move the mark as well.
+    subject.oldest = Seq::new(8);
+    subject.append(&[sent("c", "last")]);
+    subject.check();
+}
+
+fn trim_all<F: Factory>(factory: &mut F) {
+    let mut subject = Subject::new(factory);
+    subject.append(&[sent("a.x", "1"), sent("b", "2")]);
+    subject.trim(subject.next());
+    assert!(subject.engine().bounds().is_empty());
+    subject.check();
+    for how in [Reopen::Crash, Reopen::Clean] {
+        subject.reopen(how);
+        subject.check();
+    }
+    // Seqs go on: none is used twice.
+    subject.append(&[sent("a.x", "3")]);
+    assert_eq!(subject.engine().bounds().head, Seq::new(3));
+    subject.check();
+}
+
+fn large_event<F: Factory>(factory: &mut F) {
+    let mut subject = Subject::new(factory);
+    let body = "x".repeat(subject.engine().max_commit_bytes() - 1_000);
+    subject.append(&[sent("a.x", "before")]);
+    let half = body.len() / 2 - 1_000;
+    subject.append(&[named("b", &body[..200]), sent("a.x", &body[..half])]);
+    subject.append(&[sent("c", &body)]);
+    subject.append(&[sent("a.x", "after")]);
+    subject.check();
+    subject.reopen(Reopen::Crash);
+    subject.check();
+}
+
+fn state_and_deltas<F: Factory>(factory: &mut F) {
+    let mut subject = Subject::new(factory);
+    // What a caller keeps: here, a list of all deltas ever.
+    let mut whole: Vec<u8> = Vec::new();
+    for n in 0..40u8 {
+        let events = if n % 3 == 0 { vec![] } else { vec![sent("a.x", "body")] };
+        let (mut commit, stored) = subject.commit(&events);
+        commit.delta = Bytes::from(vec![n + 1]);
+        let wants = subject.engine().wants_state(commit.events.len() + commit.delta.len());
+        // It may also be given unasked.
+        commit.state = (wants || n == 20).then(|| whole.clone().into());
+        append(&**subject.engine(), commit).expect("a durable commit");
+        subject.events.extend(stored);
+        whole.push(n + 1);
+        if n % 7 == 0 {
+            subject.reopen(if n % 2 == 0 { Reopen::Clean } else { Reopen::Crash });
+            let mut back = subject.recovered.state.to_vec();
+            for (first, end, delta) in &subject.recovered.deltas {
+                assert!(first <= end && *end <= subject.next());
+                back.extend_from_slice(delta);
+            }
+            assert_eq!(back, whole);
+            assert_eq!(subject.recovered.last_at, subject.at);
+        }
+        subject.at.seconds += 1;
+    }
+    subject.check();
+}
+
+fn fingerprints_stop<F: Factory>(factory: &mut F) {
+    let mut subject = Subject::new(factory);
+    for n in 0..5 {
+        subject.append(&[named("a.x", &format!("{n}")), sent("b", ""), named("c", "same")]);
+    }
+    for from in [1, 4, 9, 15] {
+        for stop_after in 1..8 {
+            let mut found = Vec::new();
+            let mut visit = |seq: Seq, fingerprint| {
+                found.push((seq, fingerprint));
+                found.len() < stop_after
+            };
+            let from = Seq::new(from);
+            subject.engine().fingerprints(from, &mut visit).expect("fingerprints");
+            let above = subject.events.iter().rev().filter(|e| e.seq >= from);
+            let named = above.filter_map(|e| Some((e.seq, e.fingerprint?)));
+            assert_eq!(found, named.take(stop_after).collect::<Vec<_>>());
+        }
+    }
+}
+
+fn fingerprints_outlive_a_trim<F: Factory>(factory: &mut F) {
+    let mut subject = Subject::new(factory);
+    for n in 0..5 {
+        subject.append(&[named("a.x", &format!("{n}")), sent("b", ""), named("c", "same")]);
+    }
+    for oldest in [1, 5, 9, 16] {
+        subject.trim(Seq::new(oldest));
+        for how in [None, Some(Reopen::Clean), Some(Reopen::Crash)] {
+            if let Some(how) = how {
+                subject.reopen(how);
+            }
+            subject.engine().reclaim().expect("reclaimed");
+            let mut found = Vec::new();
+            let mut visit = |seq: Seq, fingerprint| {
+                found.push((seq, fingerprint));
+                true
+            };
+            subject.engine().fingerprints(Seq::new(2), &mut visit).expect("fingerprints");
+            let above = subject.events.iter().rev().filter(|e| e.seq >= Seq::new(2));
+            let named = above.filter_map(|e| Some((e.seq, e.fingerprint?)));
+            assert_eq!(found, named.collect::<Vec<_>>(), "trimmed to {oldest}, {how:?}");
+        }
+    }
+}
+
+fn trim_point<F: Factory>(factory: &mut F) {
+    let mut subject = Subject::new(factory);
+    for _ in 0..5 {
+        subject.append(&[sent("a.x", &"x".repeat(1_000)), sent("b", "")]);
+    }
+    let (oldest, next) = (subject.oldest, subject.next());
+    assert_eq!(subject.engine().trim_point_for_bytes(0, next), oldest);
+    for limit in 1..=next.get() {
+        for bytes in [1, 1_500, u64::MAX] {
+            let point = subject.engine().trim_point_for_bytes(bytes, Seq::new(limit));
+            assert!(oldest <= point && point <= Seq::new(limit), "{point} of {limit}");
+        }
+    }
+    let point = subject.engine().trim_point_for_bytes(u64::MAX, next);
+    subject.trim(point);
+    subject.check();
+}
+
+fn closed<F: Factory>(factory: &mut F) {
+    let mut subject = Subject::new(factory);
+    subject.append(&[sent("a.x", "1")]);
+    let (commit, _) = subject.commit(&[sent("a.x", "2")]);
+    subject.engine().close().expect("a clean close");
+    assert!(append(&**subject.engine(), commit).is_err());
+    subject.reopen(Reopen::Clean);
+    subject.check();
+}
+
+fn reopened<F: Factory>(factory: &mut F, how: Reopen) {
+    let mut subject = Subject::new(factory);
+    for n in 0..12 {
+        subject.append(&[named("a.x", &format!("{n}")), sent("b", &"y".repeat(n * 500))]);
+        subject.at.seconds += 1;
+        if n % 4 == 3 {
+            subject.reopen(how);
+            subject.check();
+        }
+        if n == 6 {
+            subject.trim(Seq::new(5));
+        }
+    }
+}
+
+fn read_while_appending<F: Factory>(factory: &mut F) {
+    let mut subject = Subject::new(factory);
+    let engine = subject.engine().clone();
+    let last = Seq::new(600);
+    let reader = std::thread::spawn(move || {
+        let mut next = Seq::FIRST;
+        while next <= last {
+            let end = engine.bounds().next();
+            if end == next {
+                std::thread::yield_now();
+                continue;
+            }
+            let chunk = engine.read(next, end, &Filter::ALL).expect("a chunk");
+            assert!(chunk.first == next && chunk.end > next && chunk.end <= end);
+            let mut seq = next;
+            for event in tailmark_record::Events::new(&chunk.events) {
+                let event = event.expect("well formed");
+                assert_eq!(tailmark_record::Event::seq_of(event), Ok(seq));
+                seq = seq.next();
+            }
+            assert_eq!(seq, chunk.end);
+            next = chunk.end;
+        }
+    });
+    for n in 0..200 {
+        subject.append(&[sent("a.x", &n.to_string()), sent("b", ""), sent("c", "z")]);
+    }
+    reader.join().expect("the reader saw every event");
+    subject.check();
+}
+
+fn random<F: Factory>(factory: &mut F) {
+    let mut rng = rand::rngs::StdRng::seed_from_u64(7);
+    let mut subject = Subject::new(factory);
+    for _ in 0..60 {
+        match rng.random_range(0..10) {
+            0 => subject.reopen(Reopen::Crash),
+            1 => subject.reopen(Reopen::Clean),
+            2 => {
+                let span = subject.next().get() - subject.oldest.get();
+                subject.trim(subject.oldest.plus(rng.random_range(0..=span)));
+            }
+            3 => subject.at.seconds += rng.random_range(0..100),
+            _ => {
+                let one = |n: u64| -> Sent {
+                    let topic = ["a.x", "a.y.z", "b", "c"][n as usize % 4];
+                    let body = "b".repeat((n * n) as usize % 3_000);
+                    let id =
+                        if n.is_multiple_of(3) { format!("{}", n % 50) } else { String::new() };
+                    Sent { topic: topic.into(), body, id }
+                };
+                let count = rng.random_range(1..40);
+                let events: Vec<_> = (0..count).map(|_| one(rng.random_range(0..200))).collect();
+                subject.append(&events);
+            }
+        }
+        subject.check_bounds();
+    }
+    subject.check();
+    subject.reopen(Reopen::Crash);
+    subject.check();
+}

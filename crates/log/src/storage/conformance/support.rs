@@ -1,0 +1,250 @@
+//! Commits for the cases, and a plain list to compare an engine with.
+
+use std::sync::{Arc, mpsc};
+
+use bytes::Bytes;
+
+use super::super::{Chunk, Commit, Engine, Level, Receipt, StoreError};
+use super::{Factory, Opened, Recovered, Reopen};
+use tailmark_record::topic::{Filter, Pattern};
+use tailmark_record::{
+    CursorMint, Event, Events, Fingerprint, Limits, Seq, Stamp, Timestamp, write_entry,
+};
+
+/// One event as it was appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    pub topic: String,
+    pub body: String,
+    /// Empty = named by us.
+    pub id: String,
+}
+
+/// A stored event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    pub seq: Seq,
+    pub at: Timestamp,
+    pub fingerprint: Option<Fingerprint>,
+    pub sent: Sent,
+    /// The entry's bytes.
+    pub event: Vec<u8>,
+}
+
+/// An engine beside the list of what it must hold.
+pub struct Subject<'f, F> {
+    factory: &'f mut F,
+    engine: Option<Arc<dyn Engine>>,
+    /// As the last open returned it.
+    pub recovered: Recovered,
+    /// Every event ever stored: `events[n]` has seq n + 1.
+    pub events: Vec<Stored>,
+    pub oldest: Seq,
+    pub at: Timestamp,
+}
+
+impl<'f, F: Factory> Subject<'f, F> {
+    pub fn new(factory: &'f mut F) -> Self {
+        let Opened { engine, recovered } = factory.create();
+        Subject {
+            factory,
+            engine: Some(engine),
+            recovered,
+            events: Vec::new(),
+            oldest: Seq::FIRST,
+            at: Timestamp { seconds: 1_000, nanos: 0 },
+        }
+    }
+
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        self.engine.as_ref().expect("an open engine")
+    }
+
+    pub fn next(&self) -> Seq {
+        Seq::new(self.events.len() as u64 + 1)
+    }
+
+    pub fn reopen(&mut self, how: Reopen) {
+        let engine = self.engine.take().expect("an open engine");
+        if how == Reopen::Clean {
+            engine.close().expect("a clean close");
+        }
+        let Opened { engine, recovered } = self.factory.reopen(engine, how);
+        (self.engine, self.recovered) = (Some(engine), recovered);
+    }
+
+    /// A commit that the engine must take.
+    pub fn commit(&self, sent: &[Sent]) -> (Commit, Vec<Stored>) {
+        let engine = self.engine();
+        let mint = CursorMint::new(engine.id(), engine.bounds().generations.current().generation);
+        let mut entries = Vec::new();
+        let mut stored = Vec::new();
+        let mut seq = self.next();
+        for one in sent {
+            let mut part = Vec::new();
+            let event =
+                Event { id: &one.id, topic: &one.topic, body: &one.body, ..Event::default() };
+            event.write_client_part(&mut part);
+            let is_named = !one.id.is_empty();
+            let stamp = Stamp {
+                seq,
+                mint: &mint,
+                appended_at: self.at.into(),
+                fill_at: true,
+                fill_id: (!is_named).then_some("given"),
+            };
+            let start = entries.len();
+            write_entry(&mut entries, &part, &stamp);
+            let mut one_entry = Events::new(&entries[start..]);
+            let event = one_entry.next().expect("one entry").expect("well formed").to_vec();
+            let fingerprint = is_named.then(|| engine.fingerprint_key().fingerprint(&part));
+            stored.push(Stored { seq, at: self.at, fingerprint, sent: one.clone(), event });
+            seq = seq.next();
+        }
+        let state = engine.wants_state(entries.len()).then(|| Bytes::from_static(b"state"));
+        let commit = Commit {
+            first: self.next(),
+            count: sent.len() as u32,
+            appended_at: self.at,
+            events: entries.into(),
+            delta: Bytes::new(),
+            state,
+            oldest: self.oldest,
+        };
+        (commit, stored)
+    }
+
+    /// Appends, and expects it to be durable.
+    pub fn append(&mut self, sent: &[Sent]) {
+        let (commit, stored) = self.commit(sent);
+        let expected = Receipt {
+            first: commit.first,
+            last: commit.first.plus(sent.len() as u64).prev(),
+            level: Level::Fsync,
+            term: 0,
+        };
+        let receipt = append(&**self.engine(), commit).expect("a durable commit");
+        assert_eq!(receipt, Receipt { term: receipt.term, ..expected });
+        self.events.extend(stored);
+    }
+
+    /// Moves the trim mark.
+    pub fn trim(&mut self, oldest: Seq) {
+        self.oldest = oldest;
+        self.append(&[]);
+        self.engine().reclaim().expect("reclaimed");
+    }
+
+    /// Compares everything that can be asked with the list.
+    pub fn check(&self) {
+        self.check_bounds();
+        let readable = self.readable();
+        for filter in [Filter::ALL, filter(&["a.>"]), filter(&["a.x", "c"]), filter(&["none"])] {
+            let matching = readable.iter().filter(|e| filter.matches(&e.sent.topic));
+            let expected: Vec<_> = matching.map(|e| e.event.clone()).collect();
+            assert_eq!(self.read_all(self.oldest, self.next(), &filter), expected, "{filter:?}");
+        }
+        self.check_topics(readable);
+        self.check_times(readable);
+        self.check_fingerprints(readable);
+    }
+
+    pub fn readable(&self) -> &[Stored] {
+        &self.events[self.oldest.get() as usize - 1..]
+    }
+
+    pub fn check_bounds(&self) {
+        let bounds = self.engine().bounds();
+        assert_eq!((bounds.oldest, bounds.head), (self.oldest, self.next().prev()));
+    }
+
+    fn check_topics(&self, readable: &[Stored]) {
+        let topics = self.engine().topics().expect("topics");
+        let mut expected = std::collections::BTreeMap::new();
+        for event in readable {
+            let entry = expected.entry(event.sent.topic.clone()).or_insert((0, Seq::ZERO, self.at));
+            *entry = (entry.0 + 1, event.seq, event.at);
+        }
+        let found: std::collections::BTreeMap<_, _> = topics
+            .into_iter()
+            .map(|(topic, s)| (topic.to_string(), (s.events, s.last_seq, s.last_at)))
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    fn check_times(&self, readable: &[Stored]) {
+        let engine = self.engine();
+        for event in readable {
+            assert_eq!(engine.time_of(event.seq).expect("a time"), event.at);
+            for nanos in [-1, 0, 1] {
+                let time = Timestamp::from_nanos(event.at.as_nanos() + nanos);
+                let expected = readable.iter().find(|e| e.at >= time).map(|e| e.seq);
+                let expected = expected.unwrap_or(self.next());
+                assert_eq!(engine.seek_time(time).expect("a seq"), expected);
+            }
+        }
+    }
+
+    fn check_fingerprints(&self, readable: &[Stored]) {
+        let mut found = Vec::new();
+        let mut visit = |seq: Seq, fingerprint| {
+            found.push((seq, fingerprint));
+            true
+        };
+        self.engine().fingerprints(self.oldest, &mut visit).expect("fingerprints");
+        let named = readable.iter().rev().filter_map(|e| Some((e.seq, e.fingerprint?)));
+        assert_eq!(found, named.collect::<Vec<_>>());
+    }
+
+    /// The matching events in `from..end`, read chunk after chunk, each chunk checked.
+    pub fn read_all(&self, from: Seq, end: Seq, filter: &Filter) -> Vec<Vec<u8>> {
+        let mut next = from;
+        let mut found = Vec::new();
+        while next < end {
+            let chunk = self.engine().read(next, end, filter).expect("a chunk");
+            self.check_chunk(&chunk, next, end, filter);
+            for event in Events::new(&chunk.events) {
+                let event = event.expect("well formed");
+                if filter.matches(Event::topic_of(event).expect("a topic")) {
+                    found.push(event.to_vec());
+                }
+            }
+            next = chunk.end;
+        }
+        found
+    }
+
+    fn check_chunk(&self, chunk: &Chunk, from: Seq, end: Seq, filter: &Filter) {
+        assert_eq!(chunk.first, from, "a chunk begins where it was asked to");
+        assert!(chunk.end > from && chunk.end <= end, "{chunk:?} of {from}..{end}");
+        let mut last = from.prev();
+        for event in Events::new(&chunk.events) {
+            let seq = Event::seq_of(event.expect("well formed")).expect("a seq");
+            assert!(seq > last && seq < chunk.end, "in order and in range");
+            assert!(!chunk.complete || seq == last.next(), "complete means all");
+            last = seq;
+        }
+        assert!(!chunk.complete || last.next() == chunk.end, "complete means all");
+        assert!(chunk.complete || !filter.is_all(), "without a filter, chunks are complete");
+    }
+}
+
+/// Appends, and waits for the outcome.
+pub fn append(engine: &dyn Engine, commit: Commit) -> Result<Receipt, StoreError> {
+    let (done, outcome) = mpsc::sync_channel(1);
+    engine.append(commit, Box::new(move |result| drop(done.send(result))));
+    outcome.recv().expect("an answer")
+}
+
+pub fn filter(patterns: &[&str]) -> Filter {
+    let parse = |text: &&str| Pattern::parse(text, &Limits::default()).expect("a pattern");
+    Filter::new(patterns.iter().map(parse).collect())
+}
+
+pub fn sent(topic: &str, body: &str) -> Sent {
+    Sent { topic: topic.into(), body: body.into(), id: String::new() }
+}
+
+pub fn named(topic: &str, id: &str) -> Sent {
+    Sent { topic: topic.into(), body: format!("body of {id}"), id: id.into() }
+}

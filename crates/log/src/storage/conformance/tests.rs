@@ -1,0 +1,73 @@
+use std::sync::Mutex;
+
+use uuid::Uuid;
+
+use super::super::fault::Faulty;
+use super::super::memory::{self, Memory};
+use super::*;
+use tailmark_record::{
+    FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp,
+};
+
+/// Memory behind what is tested: an engine of its own for each opening.
+struct InMemory {
+    options: memory::Options,
+    is_wrapped: bool,
+    last: Mutex<Option<Arc<Memory>>>,
+}
+
+impl InMemory {
+    fn new(options: memory::Options, is_wrapped: bool) -> InMemory {
+        InMemory { options, is_wrapped, last: Mutex::default() }
+    }
+
+    fn hand_out(&self, memory: Memory, recovered: Recovered) -> Opened {
+        let memory = Arc::new(memory);
+        *self.last.lock().unwrap() = Some(memory.clone());
+        let engine: Arc<dyn Engine> =
+            if self.is_wrapped { Arc::new(Faulty::new(memory)) } else { memory };
+        Opened { engine, recovered }
+    }
+}
+
+impl Factory for InMemory {
+    fn create(&mut self) -> Opened {
+        let first = GenerationEntry {
+            generation: Generation { counter: 1, nonce: 7 },
+            first: Seq::FIRST,
+            since: Timestamp::EPOCH,
+            cause: "created".into(),
+        };
+        let memory = Memory::new(
+            LogId::new(Uuid::from_u128(1)),
+            FingerprintKey::new([3; 16]),
+            GenerationTable::new(vec![first]).unwrap(),
+            self.options.clone(),
+        );
+        self.hand_out(memory, Recovered::default())
+    }
+
+    fn reopen(&mut self, _: Arc<dyn Engine>, how: Reopen) -> Opened {
+        let last = self.last.lock().unwrap().take().unwrap();
+        let (memory, recovered) = match how {
+            Reopen::Clean => last.reopen(),
+            Reopen::Crash => last.crash(),
+        };
+        self.hand_out(memory, recovered)
+    }
+}
+
+fn small() -> memory::Options {
+    memory::Options { chunk_bytes: 300, state_every_bytes: 2_000, ..memory::Options::default() }
+}
+
+#[test]
+fn memory_conforms() {
+    run(|| InMemory::new(memory::Options::default(), false));
+    run(|| InMemory::new(small(), false));
+}
+
+#[test]
+fn a_faulty_engine_without_faults_conforms() {
+    run(|| InMemory::new(small(), true));
+}

@@ -1,0 +1,147 @@
+//! What can go wrong below the log.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tailmark_record::Seq;
+
+/// A range of events that cannot be read, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("damaged: {} in {}: {detail}", self.range(), file.display())]
+pub struct Damage {
+    /// First seq that may be affected; 0 where unknown.
+    pub from: Seq,
+    /// Last seq that may be affected, inclusive; 0 where unknown.
+    pub to: Seq,
+    /// The file it was found in.
+    pub file: PathBuf,
+    /// What was found.
+    pub detail: String,
+}
+
+impl Damage {
+    /// `events 5 to 9`, as far as it is known.
+    pub fn range(&self) -> String {
+        match (self.from, self.to) {
+            (Seq::ZERO, Seq::ZERO) => "no event for certain".to_owned(),
+            (from, Seq::ZERO) => format!("events from {from} on"),
+            (from, to) if from == to => format!("event {from}"),
+            (from, to) if from > to => format!("before event {from}"),
+            (from, to) => format!("events {from} to {to}"),
+        }
+    }
+}
+
+/// An error of an engine.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The operating system refused.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// In the imperative: "write", "open".
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Bytes on disk are not what was written. Never repaired in silence.
+    #[error(transparent)]
+    Damaged(#[from] Damage),
+    /// No room for another slot or commit; recovers by itself when there is. Nothing was stored.
+    #[error("disk full: {available_bytes} bytes free, {needed_bytes} needed")]
+    DiskFull {
+        /// Free for us.
+        available_bytes: u64,
+        /// What the next step needs, the reserve included.
+        needed_bytes: u64,
+    },
+    /// No slot can be had, because sealing does not go on or the file system refuses one; may pass.
+    /// Nothing was stored.
+    #[error("no room in the journal: {reason}")]
+    Busy {
+        /// Why sealing does not go on.
+        reason: String,
+    },
+    /// A segment was folded into another or trimmed while it was looked up: look again.
+    #[error("the segment has just been replaced")]
+    Retired,
+    /// A daemon changes the log faster than it can be looked at; nothing is known to be wrong.
+    #[error("the log in {} changes faster than it can be read; try again", path.display())]
+    Unsettled {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// The range begins below the oldest readable event.
+    #[error("trimmed: the oldest readable event is {oldest}")]
+    Trimmed {
+        /// First readable seq.
+        oldest: Seq,
+    },
+    /// The caller expected another head; nothing was stored.
+    #[error("expected to append {expected}, but the next is {next}")]
+    Conflict {
+        /// The first seq of the refused commit.
+        expected: Seq,
+        /// What it should have been.
+        next: Seq,
+    },
+    /// A write or sync failed before; reads go on, appends do not. The fate of the commit that
+    /// failed is unknown until the log is opened again.
+    #[error("the store has stopped accepting appends: {reason}")]
+    Stopped {
+        /// The failure that stopped it.
+        reason: String,
+    },
+    /// Another process has the data directory open.
+    #[error("{} is in use by another process{}", path.display(), owner.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    Locked {
+        /// The data directory.
+        path: PathBuf,
+        /// Who, if the lock file says.
+        owner: Option<u32>,
+    },
+    /// Written by another version of this program.
+    #[error("{} has format {found}, this program reads {supported}", path.display())]
+    Format {
+        /// The data directory or file.
+        path: PathBuf,
+        /// What it has.
+        found: u32,
+        /// What this program writes.
+        supported: u32,
+    },
+    /// The directory is away because its migration was cut while it was put in place.
+    #[error("the migration of {} was cut; the log is in {}", path.display(), workspace.display())]
+    Unfinished {
+        /// The data directory.
+        path: PathBuf,
+        /// Where the log is, old and new.
+        workspace: PathBuf,
+    },
+    /// The directory holds something else.
+    #[error("{} holds no log, but has {entry:?} in it", path.display())]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// One of the things in it.
+        entry: String,
+    },
+    /// There is no log at that path.
+    #[error("no log at {}", path.display())]
+    Missing {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// A caller broke the engine's contract.
+    #[error("invalid request: {0}")]
+    Invalid(&'static str),
+}
+
+impl StoreError {
+    /// Wraps an I/O error, for `map_err`.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+        let path = path.to_owned();
+        move |source| StoreError::Io { action, path, source }
+    }
+}

@@ -1,0 +1,205 @@
+//! One slot in use: its file and where its commits lie.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use std::sync::{PoisonError, RwLock};
+
+use super::format::{FRAME_HEADER_BYTES, Frame, SlotHeader, body_crc};
+use super::slots::FreeSlot;
+use crate::storage::{Chunk, Damage, StoreError, disk::Disk};
+use tailmark_record::{Seq, Timestamp};
+
+/// Commits of one read are joined up to about this many bytes.
+const READ_BYTES: u64 = 256 << 10;
+
+/// Where one commit with events lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameRef {
+    /// Offset of the frame.
+    pub offset: u64,
+    /// Bytes of the frame without padding.
+    pub len: u32,
+    /// Events in it.
+    pub count: u32,
+    /// Seq of the first.
+    pub first: Seq,
+    /// Time of the commit.
+    pub appended_at: Timestamp,
+}
+
+impl FrameRef {
+    /// Of a frame with events.
+    pub fn of(frame: &Frame) -> FrameRef {
+        FrameRef {
+            offset: frame.offset,
+            len: frame.bytes() as u32,
+            count: frame.count,
+            first: frame.first,
+            appended_at: frame.appended_at,
+        }
+    }
+
+    /// Seq after its last event.
+    pub fn end(&self) -> Seq {
+        self.first.plus(u64::from(self.count))
+    }
+}
+
+/// A slot that holds events. Shared with readers; the file is not reused while any of them has it.
+#[derive(Debug)]
+pub struct Slot {
+    path: PathBuf,
+    file: File,
+    disk: Disk,
+    header: SlotHeader,
+    frames: RwLock<Vec<FrameRef>>,
+}
+
+impl Slot {
+    /// A slot whose durable commits are `frames`.
+    pub fn new(
+        path: PathBuf,
+        file: File,
+        disk: Disk,
+        header: SlotHeader,
+        frames: Vec<FrameRef>,
+    ) -> Slot {
+        Slot { path, file, disk, header, frames: RwLock::new(frames) }
+    }
+
+    /// Its file, when nobody reads it any more.
+    pub fn into_free(self) -> FreeSlot {
+        FreeSlot { path: self.path, file: self.file }
+    }
+
+    /// Its file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// What its head says.
+    pub fn header(&self) -> &SlotHeader {
+        &self.header
+    }
+
+    /// First seq that may be in it.
+    pub fn first(&self) -> Seq {
+        self.header.first
+    }
+
+    /// Seq after its last durable event.
+    pub fn end(&self) -> Seq {
+        self.read_frames(|frames| frames.last().map_or(self.header.first, FrameRef::end))
+    }
+
+    /// Bytes of its frames with events.
+    pub fn event_bytes(&self) -> u64 {
+        self.read_frames(|frames| frames.iter().map(|frame| u64::from(frame.len)).sum())
+    }
+
+    /// Makes a durable commit visible to readers.
+    pub fn push(&self, frame: FrameRef) {
+        self.frames.write().unwrap_or_else(PoisonError::into_inner).push(frame);
+    }
+
+    fn read_frames<T>(&self, read: impl FnOnce(&[FrameRef]) -> T) -> T {
+        read(&self.frames.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The first commit at or after `time`, if any.
+    pub fn seek_time(&self, time: Timestamp) -> Option<FrameRef> {
+        self.read_frames(|frames| {
+            frames.get(frames.partition_point(|frame| frame.appended_at < time)).copied()
+        })
+    }
+
+    /// The commit that holds `seq`.
+    pub fn frame_of(&self, seq: Seq) -> Option<FrameRef> {
+        self.read_frames(|frames| {
+            let at = frames.partition_point(|frame| frame.end() <= seq);
+            frames.get(at).filter(|frame| frame.first <= seq).copied()
+        })
+    }
+
+    /// The commit that holds `from` and those after it, as far as one read goes.
+    fn run_at(&self, from: Seq, end: Seq) -> Vec<FrameRef> {
+        self.read_frames(|frames| {
+            let at = frames.partition_point(|frame| frame.end() <= from);
+            let mut run = Vec::new();
+            for frame in &frames[at..] {
+                let bytes = run.first().map_or(0, |first: &FrameRef| {
+                    frame.offset + u64::from(frame.len) - first.offset
+                });
+                if frame.first >= end || bytes > READ_BYTES {
+                    break;
+                }
+                run.push(*frame);
+            }
+            run
+        })
+    }
+
+    /// Reads events from `from`, below `end`, both within the slot. Every byte is checked.
+    pub fn read(&self, from: Seq, end: Seq) -> Result<Chunk, StoreError> {
+        let run = self.run_at(from, end);
+        let (Some(head), Some(last)) = (run.first(), run.last()) else {
+            return Err(StoreError::Invalid("no commit of this slot holds that seq"));
+        };
+        let span = last.offset + u64::from(last.len) - head.offset;
+        let buffer = self.disk.read_new(&self.file, &self.path, span as usize, head.offset)?;
+        let mut parts = Vec::with_capacity(run.len());
+        for frame in &run {
+            let at = (frame.offset - head.offset) as usize;
+            let bytes = &buffer[at..at + frame.len as usize];
+            let events = self.check(frame, bytes)?;
+            parts.push(at + events.start..at + events.end);
+        }
+        let events = match parts.as_slice() {
+            [part] => Bytes::from(buffer).slice(part.clone()),
+            parts => {
+                let mut joined = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+                parts.iter().for_each(|part| joined.extend_from_slice(&buffer[part.clone()]));
+                joined.into()
+            }
+        };
+        let chunk = Chunk { first: head.first, end: last.end(), events, complete: true };
+        chunk.cut(from, end).map_err(|_| self.damage(head, "a commit does not hold its events"))
+    }
+
+    /// Checks a frame as read; answers where its events lie.
+    fn check(&self, frame: &FrameRef, bytes: &[u8]) -> Result<std::ops::Range<usize>, StoreError> {
+        let nonce = self.header.nonce;
+        let head = Frame::decode(bytes, nonce, frame.offset)
+            .ok()
+            .filter(|head| FrameRef::of(head) == *frame)
+            .ok_or_else(|| self.damage(frame, "the head of a commit is damaged"))?;
+        let events = FRAME_HEADER_BYTES + head.delta_len as usize;
+        let (delta, rest) = (&bytes[FRAME_HEADER_BYTES..events], &bytes[events..]);
+        if body_crc(nonce, delta, rest) != head.body_crc {
+            return Err(self.damage(frame, "a commit does not match its checksum"));
+        }
+        Ok(events..bytes.len())
+    }
+
+    /// Bytes that have passed their checksum and are not events all the same.
+    pub fn malformed(&self, seq: Seq, what: &str) -> StoreError {
+        let (file, detail) = (self.path.clone(), what.to_owned());
+        StoreError::Damaged(Damage { from: seq, to: seq, file, detail })
+    }
+
+    fn damage(&self, frame: &FrameRef, what: &str) -> StoreError {
+        StoreError::Damaged(Damage {
+            from: frame.first,
+            to: frame.end().prev(),
+            file: self.path.clone(),
+            detail: format!("{what} at offset {}", frame.offset),
+        })
+    }
+}

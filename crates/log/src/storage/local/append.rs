@@ -1,0 +1,125 @@
+//! Taking commits: journal, fdatasync, then the head.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::{LocalEngine, lock};
+use crate::storage::journal::{Failure, Journal, Slot};
+use crate::storage::{Commit, Level, Receipt, StoreError};
+use tailmark_record::Seq;
+
+/// How often a commit that waits for a slot looks whether sealing has failed meanwhile.
+const SLOT_POLL: Duration = Duration::from_millis(200);
+
+impl LocalEngine {
+    pub(super) fn append_now(&self, commit: &Commit) -> Result<Receipt, StoreError> {
+        let mut journal = lock(&self.journal);
+        if self.work.is_closing() {
+            return Err(StoreError::Stopped { reason: "closed".to_owned() });
+        }
+        loop {
+            let before = Arc::clone(journal.active());
+            match journal.append(commit) {
+                Ok(retired) => {
+                    self.publish(&mut journal, retired.map(|_| before), commit);
+                    let end = commit.first.plus(u64::from(commit.count));
+                    return Ok(Receipt {
+                        first: commit.first,
+                        last: end.prev(),
+                        level: Level::Fsync,
+                        term: 0,
+                    });
+                }
+                Err(Failure::Refused(error)) => return Err(error),
+                Err(Failure::Broken(error)) => {
+                    self.note_broken(&journal);
+                    return Err(error);
+                }
+                Err(Failure::NoSlot) => {
+                    self.free_retired(&mut journal);
+                    if journal.slots().can_take() {
+                        continue;
+                    }
+                    if let Some(error) = self.sealing_trouble() {
+                        return Err(error);
+                    }
+                    self.work.signal(|signals| signals.seal = true);
+                    let waited = self.slot_freed.wait_timeout(journal, SLOT_POLL);
+                    journal = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
+            }
+        }
+    }
+
+    /// Sync, then publish: the commit is durable when this is called.
+    fn publish(&self, journal: &mut Journal, filled: Option<Arc<Slot>>, commit: &Commit) {
+        if filled.is_some() {
+            self.note_files(journal);
+            let active = Arc::clone(journal.active());
+            self.change_view(|view| view.slots.push(active));
+        }
+        let mut bounds = self.bounds.write().unwrap_or_else(PoisonError::into_inner);
+        bounds.head = journal.next().prev();
+        bounds.oldest = commit.oldest.max(bounds.oldest).max(Seq::FIRST);
+        drop(bounds);
+        let appends = self.work.appends.fetch_add(1, Ordering::SeqCst);
+        // The marker sleeps until the first append after a mark; the sealer until a slot is full.
+        if filled.is_some() || appends == 0 || !lock(&self.work.signals).mark {
+            self.work.signal(|signals| {
+                signals.mark = true;
+                signals.seal |= filled.is_some();
+            });
+        }
+    }
+
+    pub(super) fn note_files(&self, journal: &mut Journal) {
+        self.work.slot_files.store(journal.slots().files() as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_broken(&self, journal: &Journal) {
+        let reason = journal.broken().map(str::to_owned);
+        if let Some(reason) = &reason {
+            tracing::error!(%reason, "the journal has stopped; reads go on, appends do not");
+        }
+        *lock(&self.work.broken) = reason;
+    }
+
+    /// Why a slot can't be waited for: sealing has no room, or does not go on.
+    fn sealing_trouble(&self) -> Option<StoreError> {
+        let trouble = lock(&self.work.trouble);
+        let trouble = trouble.as_ref()?;
+        Some(match trouble {
+            super::Trouble::DiskFull { available_bytes, needed_bytes } => StoreError::DiskFull {
+                available_bytes: *available_bytes,
+                needed_bytes: *needed_bytes,
+            },
+            // Nothing was stored, and a later attempt may succeed.
+            super::Trouble::Other(reason) => StoreError::Busy { reason: reason.clone() },
+            hangs @ super::Trouble::Hangs { .. } => StoreError::Busy { reason: hangs.to_string() },
+        })
+    }
+
+    /// Gives slots back that hold nothing the log needs and that nobody reads.
+    pub(super) fn free_retired(&self, journal: &mut Journal) -> bool {
+        if !journal.is_begun() {
+            // The newest state on disk may still be in a retired slot.
+            return false;
+        }
+        let mut retired = lock(&self.retired);
+        let mut freed = false;
+        for slot in std::mem::take(&mut *retired) {
+            match Arc::try_unwrap(slot) {
+                Ok(slot) => {
+                    journal.slots().give_back(slot.into_free());
+                    freed = true;
+                }
+                Err(slot) => retired.push(slot),
+            }
+        }
+        if freed {
+            self.slot_freed.notify_all();
+        }
+        freed
+    }
+}

@@ -1,0 +1,161 @@
+//! Creating a data directory, and locking it.
+//!
+//! Order: directories, slots of zeros, the first slot's head, then `log.meta`. A creation that was cut
+//! leaves either nothing but zeros, which the next one uses, or a whole log but for `log.meta`.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::Path;
+
+use super::trimmed::TRIMMED_DIR;
+use super::{JOURNAL_DIR, LOCK_FILE, Options, QUARANTINE_DIR, SEGMENTS_DIR};
+use crate::storage::StoreError;
+use crate::storage::journal::{
+    Failure, Journal, Origin, Previous, SlotSet, max_body_bytes, open_slot, slot_name,
+};
+use crate::storage::meta::{META_FILE, Meta};
+use tailmark_record::{
+    FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp,
+};
+
+/// Slot files of a new log, and the fewest that it is left with.
+pub(super) const FIRST_SLOTS: usize = 2;
+
+/// Takes the lock of a data directory; held until the file is dropped.
+pub(in crate::storage) fn take_lock(dir: &Path) -> Result<File, StoreError> {
+    let path = dir.join(LOCK_FILE);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(StoreError::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut owner = String::new();
+            let _ = file.read_to_string(&mut owner);
+            return Err(StoreError::Locked {
+                path: dir.to_owned(),
+                owner: owner.trim().parse().ok(),
+            });
+        }
+        Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", &path)(error)),
+    }
+    // Only a hint for people; the lock is the operating system's.
+    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    Ok(file)
+}
+
+/// Creates a log in a directory that has none.
+pub(super) fn create(dir: &Path, options: &Options) -> Result<(), StoreError> {
+    let now = Timestamp::now();
+    let first = GenerationEntry {
+        generation: Generation { counter: 1, nonce: rand::random() },
+        first: Seq::FIRST,
+        since: now,
+        cause: "created".to_owned(),
+    };
+    let generations = GenerationTable::new(vec![first])
+        .ok_or(StoreError::Invalid("a history needs a generation"))?;
+    let meta = Meta {
+        log: LogId::new(uuid::Uuid::new_v4()),
+        key: FingerprintKey::new(rand::random()),
+        generations,
+        created_at: now,
+        slot_bytes: options.slot_bytes,
+        slot_files: FIRST_SLOTS as u32,
+        clean_stop: None,
+    };
+    create_with(dir, options, meta)
+}
+
+/// Creates an empty log of a known identity and history, as a migration needs it. Of `meta` the
+/// sizes and the last stop do not count.
+///
+/// # Errors
+/// The directory holds something else; a full disk, I/O.
+pub fn create_with(dir: &Path, options: &Options, meta: Meta) -> Result<(), StoreError> {
+    check_sizes(options)?;
+    refuse_foreign(dir)?;
+    let disk = &options.disk;
+    let meta = Meta {
+        slot_bytes: options.slot_bytes,
+        slot_files: FIRST_SLOTS as u32,
+        clean_stop: None,
+        ..meta
+    };
+    for name in [JOURNAL_DIR, SEGMENTS_DIR, QUARANTINE_DIR] {
+        disk.create_dir(&dir.join(name))?;
+    }
+    let needed_bytes = options.slot_bytes * FIRST_SLOTS as u64 + options.min_free_bytes;
+    let available_bytes = disk.available(dir)?;
+    if available_bytes < needed_bytes {
+        return Err(StoreError::DiskFull { available_bytes, needed_bytes });
+    }
+    let journal = dir.join(JOURNAL_DIR);
+    for n in 1..=FIRST_SLOTS {
+        disk.allocate(&journal.join(slot_name(n)), options.slot_bytes)?;
+    }
+    disk.sync_dir(dir)?;
+    // The names of the directory itself and of those that were made with it.
+    let whole = std::path::absolute(dir).map_err(StoreError::io("find", dir))?;
+    for parent in whole.ancestors().skip(1).take(2) {
+        disk.sync_dir(parent)?;
+    }
+    begin_first_slot(&journal, &meta, options)?;
+    meta.store(disk, dir)
+}
+
+/// From here on a log without any slot is damaged, never new.
+fn begin_first_slot(journal: &Path, meta: &Meta, options: &Options) -> Result<(), StoreError> {
+    let disk = &options.disk;
+    let free = (1..=FIRST_SLOTS)
+        .rev()
+        .map(|n| open_slot(disk, &journal.join(slot_name(n))))
+        .collect::<Result<Vec<_>, _>>()?;
+    let sizes = options.journal(options.slot_bytes);
+    let slots = SlotSet::new(journal.to_owned(), disk.clone(), sizes, free, FIRST_SLOTS);
+    let origin = Origin {
+        log: meta.log,
+        meta: meta.encode()?,
+        generation: meta.generations.current().generation,
+        previous: Previous::default(),
+        number: 1,
+        next: Seq::FIRST,
+        oldest: Seq::FIRST,
+        last_at: Timestamp::EPOCH,
+        snapshot: Vec::new(),
+        deltas: Vec::new(),
+    };
+    let mut journal = Journal::begin(disk.clone(), slots, origin)?;
+    journal.rewrite(&[]).map_err(Failure::into_error)
+}
+
+fn check_sizes(options: &Options) -> Result<(), StoreError> {
+    if !(256 << 10..=1 << 30).contains(&options.slot_bytes)
+        || !options.slot_bytes.is_multiple_of(4096)
+    {
+        return Err(StoreError::Invalid("slot_bytes must be 256 KiB to 1 GiB, a multiple of 4096"));
+    }
+    if options.max_slots < 3 || max_body_bytes(options.slot_bytes) == 0 {
+        return Err(StoreError::Invalid("max_slots must be at least 3"));
+    }
+    Ok(())
+}
+
+/// A directory that holds something else is left alone.
+pub(super) fn refuse_foreign(dir: &Path) -> Result<(), StoreError> {
+    let dirs = [JOURNAL_DIR, SEGMENTS_DIR, QUARANTINE_DIR, TRIMMED_DIR];
+    let known = [&dirs[..], &[LOCK_FILE, META_FILE, "lost+found"]].concat();
+    let entries = std::fs::read_dir(dir).map_err(StoreError::io("list", dir))?;
+    for entry in entries {
+        let name = entry.map_err(StoreError::io("list", dir))?.file_name();
+        let name = name.to_string_lossy();
+        if !known.contains(&name.trim_end_matches(".new")) {
+            return Err(StoreError::Foreign { path: dir.to_owned(), entry: name.into_owned() });
+        }
+    }
+    Ok(())
+}

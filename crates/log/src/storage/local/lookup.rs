@@ -1,0 +1,271 @@
+//! Questions other than "what comes next": by time, by topic, by fingerprint, by size.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+use super::create::FIRST_SLOTS;
+use super::trimmed::{Run, Trimmed};
+use super::{LocalEngine, View, lock};
+use crate::storage::journal::Slot;
+use crate::storage::segment::{Lease, Segment};
+use crate::storage::{Damage, StoreError, TopicStats};
+use tailmark_record::{Event, Events, Facts, Fingerprint, FingerprintKey, Seq, Timestamp};
+
+type Topics = BTreeMap<Arc<str>, TopicStats>;
+
+/// Topics of unsealed slots, counted as far as somebody has asked; appends pay nothing for it.
+#[derive(Default)]
+pub(super) struct Summaries(Mutex<BTreeMap<u64, Summary>>);
+
+#[derive(Default)]
+struct Summary {
+    /// Counted below this seq.
+    upto: Seq,
+    topics: Topics,
+}
+
+/// Where named events are known from.
+enum Part<'a> {
+    Segment(&'a Lease),
+    /// From this seq on; what is before is sealed.
+    Slot(&'a Slot, Seq),
+    Run(Run),
+}
+
+impl Part<'_> {
+    /// First seq, and the one after the last.
+    fn range(&self) -> (Seq, Seq) {
+        match self {
+            Part::Segment(lease) => (lease.first(), lease.end()),
+            Part::Slot(slot, first) => (*first, slot.end()),
+            Part::Run(run) => (run.first, run.end),
+        }
+    }
+}
+
+impl LocalEngine {
+    pub(super) fn find_time(&self, time: Timestamp) -> Result<Seq, StoreError> {
+        self.on_view(|view| self.find_time_in(view, time))
+    }
+
+    fn find_time_in(&self, view: &View, time: Timestamp) -> Result<Seq, StoreError> {
+        let bounds = self.current_bounds();
+        let at = view.segments.partition_point(|segment| segment.last_at() < time);
+        if let Some(segment) = view.segments.get(at) {
+            let found = self.cache.seek_time(&self.lease(segment)?, time)?;
+            return Ok(found.max(bounds.oldest).min(bounds.next()));
+        }
+        let sealed = view.sealed_end().unwrap_or(Seq::FIRST);
+        let frame = view.slots.iter().find_map(|slot| slot.seek_time(time));
+        let found = frame.map_or(bounds.next(), |frame| frame.first.max(sealed));
+        Ok(found.max(bounds.oldest).min(bounds.next()))
+    }
+
+    pub(super) fn find_time_of(&self, seq: Seq) -> Result<Timestamp, StoreError> {
+        self.on_view(|view| self.find_time_of_in(view, seq))
+    }
+
+    fn find_time_of_in(&self, view: &View, seq: Seq) -> Result<Timestamp, StoreError> {
+        let bounds = self.current_bounds();
+        if seq < bounds.oldest {
+            return Err(StoreError::Trimmed { oldest: bounds.oldest });
+        }
+        if seq > bounds.head {
+            return Err(StoreError::Invalid("the seq is beyond the head"));
+        }
+        if let Some(segment) = view.segments.iter().find(|segment| segment.contains(seq)) {
+            return self.cache.time_of(&self.lease(segment)?, seq);
+        }
+        let frame = view.slots.iter().find_map(|slot| slot.frame_of(seq));
+        frame.map(|frame| frame.appended_at).ok_or(StoreError::Damaged(Damage {
+            from: seq,
+            to: seq,
+            file: self.dir.clone(),
+            detail: "no segment or slot holds this event".to_owned(),
+        }))
+    }
+
+    pub(super) fn count_topics(&self) -> Result<Topics, StoreError> {
+        self.on_view(|view| self.count_topics_in(view))
+    }
+
+    fn count_topics_in(&self, view: &View) -> Result<Topics, StoreError> {
+        let bounds = self.current_bounds();
+        let mut all = Topics::new();
+        for segment in view.segments.iter().filter(|segment| segment.end() > bounds.oldest) {
+            if segment.first() >= bounds.oldest {
+                segment.topics().iter().for_each(|(topic, stats)| add(&mut all, topic, *stats));
+            } else {
+                let lease = self.lease(segment)?;
+                let part = self.cache.topics_from(&lease, bounds.oldest)?;
+                part.iter().for_each(|(topic, stats)| add(&mut all, topic, *stats));
+            }
+        }
+        let from = view.sealed_end().unwrap_or(Seq::FIRST).max(bounds.oldest);
+        let mut summaries = lock(&self.summaries.0);
+        summaries.retain(|number, _| view.slots.iter().any(|s| s.header().number == *number));
+        for slot in &view.slots {
+            if from > slot.first() {
+                // Partly sealed or trimmed: count what is left.
+                let mut rest = Summary { upto: from, topics: Topics::new() };
+                count(slot, &mut rest)?;
+                rest.topics.iter().for_each(|(topic, stats)| add(&mut all, topic, *stats));
+                continue;
+            }
+            let summary = summaries
+                .entry(slot.header().number)
+                .or_insert_with(|| Summary { upto: slot.first(), topics: Topics::new() });
+            count(slot, summary)?;
+            summary.topics.iter().for_each(|(topic, stats)| add(&mut all, topic, *stats));
+        }
+        Ok(all)
+    }
+
+    pub(super) fn visit_fingerprints(
+        &self,
+        from: Seq,
+        visit: &mut dyn FnMut(Seq, Fingerprint) -> bool,
+    ) -> Result<(), StoreError> {
+        // All leases first: a visit can't be taken back.
+        let (view, leases) = self.on_view(|view| {
+            let leases: Result<Vec<_>, _> = view.segments.iter().map(|s| self.lease(s)).collect();
+            Ok((view.clone(), leases?))
+        })?;
+        let sealed = view.sealed_end().unwrap_or(Seq::FIRST);
+        let mut parts: Vec<Part<'_>> = leases.iter().map(Part::Segment).collect();
+        parts.extend(view.slots.iter().map(|slot| Part::Slot(slot, slot.first().max(sealed))));
+        // After the view: what leaves it is among these by then, perhaps in both.
+        parts.extend(self.trimmed.runs().into_iter().map(Part::Run));
+        parts.sort_by_key(|part| (part.range().1, part.range().0));
+        let mut below = Seq::MAX;
+        for part in parts.iter().rev().take_while(|part| part.range().1 > from) {
+            let mut visit_once = |seq: Seq, fingerprint| seq >= below || visit(seq, fingerprint);
+            let goes_on = match part {
+                Part::Segment(lease) => lease.fingerprints(from, &mut visit_once)?,
+                Part::Slot(slot, first) => {
+                    let named = named_events(slot, from.max(*first), &self.key)?;
+                    named.into_iter().rev().all(|(seq, found)| visit_once(seq, found))
+                }
+                Part::Run(run) => self.trimmed.visit(run, from, &mut visit_once)?,
+            };
+            if !goes_on {
+                return Ok(());
+            }
+            below = below.min(part.range().0);
+        }
+        Ok(())
+    }
+
+    /// Keeps what is known of a segment that is trimmed, before it leaves the view.
+    pub(super) fn keep_trimmed_segment(&self, segment: &Segment) {
+        let mut named = Vec::new();
+        let read = segment.fingerprints(Seq::ZERO, &mut |seq, fingerprint| {
+            named.push((seq, fingerprint));
+            true
+        });
+        named.reverse();
+        self.trimmed.keep(segment.first(), segment.end(), read.map(|_| named));
+    }
+
+    /// Keeps what is known of a slot whose events are all trimmed, of those that are not sealed.
+    pub(super) fn keep_trimmed_slot(&self, slot: &Slot) {
+        let sealed = self.view().sealed_end().unwrap_or(Seq::FIRST);
+        keep_slot(&self.trimmed, slot, sealed, &self.key);
+    }
+
+    pub(super) fn find_trim_point(&self, bytes: u64, limit: Seq) -> Seq {
+        let mut freed = 0;
+        let mut point = self.current_bounds().oldest;
+        let view = self.view();
+        for segment in &view.segments {
+            if freed >= bytes || segment.end() > limit {
+                break;
+            }
+            freed += segment.disk_bytes();
+            point = point.max(segment.end());
+        }
+        // Then slots that wait to be sealed; the active one, and one more, the log always has.
+        let files = self.work.slot_files.load(Ordering::Relaxed);
+        let spare = files.saturating_sub(FIRST_SLOTS as u64) as usize;
+        let full = view.slots.len().saturating_sub(1);
+        for slot in &view.slots[..full.min(spare)] {
+            if freed >= bytes || slot.end() > limit {
+                break;
+            }
+            freed += self.options.slot_bytes;
+            point = point.max(slot.end());
+        }
+        point
+    }
+}
+
+fn add(all: &mut Topics, topic: &Arc<str>, stats: TopicStats) {
+    let sum = all.entry(Arc::clone(topic)).or_default();
+    sum.events += stats.events;
+    if stats.last_seq >= sum.last_seq {
+        (sum.last_seq, sum.last_at) = (stats.last_seq, stats.last_at);
+    }
+}
+
+/// As [`LocalEngine::keep_trimmed_slot`].
+pub(super) fn keep_slot(trimmed: &Trimmed, slot: &Slot, sealed: Seq, key: &FingerprintKey) {
+    let first = slot.first().max(sealed);
+    trimmed.keep(first, slot.end(), named_events(slot, first, key));
+}
+
+/// The events of a slot from `from` on that their senders named, in order.
+fn named_events(
+    slot: &Slot,
+    from: Seq,
+    key: &FingerprintKey,
+) -> Result<Vec<(Seq, Fingerprint)>, StoreError> {
+    let mut found = Vec::new();
+    each_event(slot, from, slot.end(), |facts, event| {
+        if facts.has_client_id {
+            let part = event.get(..facts.client_len).unwrap_or(event);
+            found.push((facts.seq, key.fingerprint(part)));
+        }
+    })?;
+    Ok(found)
+}
+
+/// Goes on counting where the summary ends.
+fn count(slot: &Slot, summary: &mut Summary) -> Result<(), StoreError> {
+    // Events may come in meanwhile: they count next time.
+    let end = slot.end();
+    let Summary { upto, topics } = summary;
+    each_event(slot, *upto, end, |facts, event| {
+        *upto = facts.seq.next();
+        let topic = Event::topic_of(event).unwrap_or_default();
+        let one = TopicStats { events: 1, last_seq: facts.seq, last_at: facts.appended_at };
+        match topics.get_mut(topic) {
+            Some(sum) => {
+                sum.events += 1;
+                (sum.last_seq, sum.last_at) = (one.last_seq, one.last_at);
+            }
+            None => {
+                topics.insert(Arc::from(topic), one);
+            }
+        }
+    })
+}
+
+fn each_event(
+    slot: &Slot,
+    from: Seq,
+    end: Seq,
+    mut visit: impl FnMut(&Facts<'_>, &[u8]),
+) -> Result<(), StoreError> {
+    let mut at = from.max(slot.first());
+    while at < end {
+        let chunk = slot.read(at, end)?;
+        for event in Events::new(&chunk.events) {
+            let event = event.map_err(|error| slot.malformed(at, error.what()))?;
+            let facts = Facts::scan(event).map_err(|error| slot.malformed(at, error.what()))?;
+            visit(&facts, event);
+        }
+        at = chunk.end;
+    }
+    Ok(())
+}

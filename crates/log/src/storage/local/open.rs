@@ -1,0 +1,355 @@
+//! Opening a log: survey, judge, recover.
+//!
+//! Anything that was durable and cannot be read stops the opening; only the very last write, which
+//! was never known to be synced, is ambiguous. What of it is valid is copied to a new slot and
+//! synced before any reader sees it; what is not is kept in `quarantine/`, and begins a new
+//! generation, because it may have been acknowledged and seen.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, RwLock};
+
+use bytes::Bytes;
+
+use super::create::{create, refuse_foreign, take_lock};
+use super::seal::Sealer;
+use super::survey::{Survey, SurveyedSlot, survey};
+use super::trimmed::Trimmed;
+use super::{
+    JOURNAL_DIR, LocalEngine, Options, QUARANTINE_DIR, SEGMENTS_DIR, View, Work, lock, lookup,
+};
+use crate::storage::disk::Disk;
+use crate::storage::journal::{
+    FRAME_HEADER_BYTES, Failure, Frame, Journal, Origin, Previous, Slot, SlotSet, Tail, chain,
+    open_slot,
+};
+use crate::storage::meta::{META_FILE, Meta};
+use crate::storage::segment::{self, Segment};
+use crate::storage::{Commit, Recovered, StoreError, migrate};
+use tailmark_record::{Bounds, Seq, Timestamp};
+
+/// Most bytes of a torn write that are kept.
+const QUARANTINE_BYTES: u64 = 32 << 20;
+
+pub(super) fn open(
+    dir: &Path,
+    mut options: Options,
+) -> Result<(Arc<LocalEngine>, Recovered), StoreError> {
+    if !dir.exists() {
+        migrate::refuse_unfinished(dir)?;
+        if !options.create {
+            return Err(StoreError::Missing { path: dir.to_owned() });
+        }
+        options.disk.create_dir(dir)?;
+    }
+    if !dir.join(META_FILE).exists() && !dir.join(JOURNAL_DIR).exists() {
+        // Before the lock file is made: what is not ours is left as it is.
+        refuse_foreign(dir)?;
+    }
+    let lock_file = take_lock(dir)?;
+    let mut found = survey(dir, &options.disk)?;
+    if found.is_blank() && found.damage.is_empty() {
+        if !options.create {
+            return Err(StoreError::Missing { path: dir.to_owned() });
+        }
+        create(dir, &options)?;
+        found = survey(dir, &options.disk)?;
+    }
+    if let Some(damage) = found.damage.first() {
+        return Err(StoreError::Damaged(damage.clone()));
+    }
+    let meta = found.meta.take().ok_or(StoreError::Invalid("the log has no identity"))?;
+    options.slot_bytes = meta.slot_bytes;
+    // Only a log that never sealed anything may be without it.
+    let segments = dir.join(SEGMENTS_DIR);
+    options.disk.create_dir(&segments)?;
+    segment::clean(&segments, &options.disk)?;
+    Opening { dir: dir.to_owned(), options, meta, found }.run(lock_file)
+}
+
+struct Opening {
+    dir: PathBuf,
+    options: Options,
+    meta: Meta,
+    found: Survey,
+}
+
+impl Opening {
+    fn run(
+        mut self,
+        lock_file: std::fs::File,
+    ) -> Result<(Arc<LocalEngine>, Recovered), StoreError> {
+        let disk = self.options.disk.clone();
+        let oldest = self.found.oldest();
+        let next = self.found.next();
+        let torn = self.quarantine()?;
+        // What a segment holds was durable: a torn end of its slot has lost nothing.
+        let is_proven = self.found.sealed_end() > self.found.journal_next();
+        let torn = torn && !is_proven;
+        if torn {
+            self.begin_generation(next)?;
+        }
+        let recovered = self.recovered();
+        let (origin, suffix) = self.origin(&disk)?;
+        let mut segments = std::mem::take(&mut self.found.segments);
+        let mut superseded = std::mem::take(&mut self.found.superseded);
+        let cache = segment::Cache::new(segment::CacheOptions {
+            max_open: self.options.open_segments,
+            max_bytes: self.options.open_bytes,
+            ..segment::CacheOptions::default()
+        });
+        let keep = self.options.kept_fingerprints;
+        let trimmed = Trimmed::open(&self.dir, &disk, self.meta.log, keep)?;
+        let sealed = segments.last().map_or(Seq::FIRST, |last| last.end());
+        for slot in std::mem::take(&mut self.found.trimmed) {
+            self.found.free.push(slot.path.clone());
+            lookup::keep_slot(&trimmed, &self.as_slot(slot, &disk)?, sealed, &self.meta.key);
+        }
+        let mut slots = Vec::new();
+        for slot in std::mem::take(&mut self.found.slots) {
+            slots.push(Arc::new(self.as_slot(slot, &disk)?));
+        }
+        let (set, folded) = self.slot_set(&disk, &mut slots, &mut segments, &cache)?;
+        superseded.extend(folded);
+        let mut journal = Journal::begin(disk.clone(), set, origin)?;
+        if torn || !suffix.is_empty() {
+            journal.rewrite(&suffix).map_err(Failure::into_error)?;
+        }
+        self.meta.slot_files = journal.slots().files() as u32;
+        if torn || self.found.meta_is_stale {
+            tracing::warn!(dir = %self.dir.display(), "writing log.meta from the journal's copy");
+            self.meta.store(&disk, &self.dir)?;
+        }
+        let mut view = View { segments, slots };
+        let sealed = view.sealed_end().unwrap_or(Seq::FIRST).max(oldest);
+        // Oldest first, as the sealer does: the chain to a needed slot leads through all newer ones,
+        // also through one without events.
+        let is_needed = |slot: &Arc<Slot>| slot.end() > sealed && slot.end() > slot.first();
+        let needed = view.slots.iter().position(is_needed).unwrap_or(view.slots.len());
+        let sealed = view.sealed_end().unwrap_or(Seq::FIRST);
+        let retired: Vec<_> = view.slots.drain(..needed).collect();
+        for slot in &retired {
+            lookup::keep_slot(&trimmed, slot, sealed, &self.meta.key);
+        }
+        view.slots.push(Arc::clone(journal.active()));
+        let bounds =
+            Bounds { oldest, head: next.prev(), generations: self.meta.generations.clone() };
+        let engine = Arc::new(LocalEngine {
+            cache,
+            dir: self.dir,
+            log: self.meta.log,
+            key: self.meta.key,
+            meta: Mutex::new(self.meta),
+            storing_slot_files: Mutex::default(),
+            journal: Mutex::new(journal),
+            slot_freed: Condvar::new(),
+            view: RwLock::new(Arc::new(view)),
+            bounds: RwLock::new(bounds),
+            retired: Mutex::new(retired),
+            discarded: Mutex::new(superseded),
+            trash: Mutex::new(Vec::new()),
+            work: Arc::new(Work::default()),
+            trimmed,
+            summaries: lookup::Summaries::default(),
+            threads: Mutex::new(Vec::new()),
+            options: self.options,
+            _lock: lock_file,
+        });
+        engine.note_files(&mut lock(&engine.journal));
+        engine.start_threads()?;
+        Ok((engine, recovered))
+    }
+
+    /// Keeps the bytes of torn writes. Answers whether there were any.
+    fn quarantine(&self) -> Result<bool, StoreError> {
+        let newest = self.found.slots.last().map(|slot| (&slot.path, slot.scan.tail));
+        let unbegun = self.found.unbegun.as_ref().map(|(path, tail)| (path, *tail));
+        // A head without a state behind it: something was being written, and is gone.
+        let mut torn = self.found.unbegun.is_some();
+        for (path, tail) in newest.into_iter().chain(unbegun) {
+            let Tail::Torn { from, to } = tail else { continue };
+            torn = true;
+            let disk = &self.options.disk;
+            let mut bytes = vec![0u8; (to - from).min(QUARANTINE_BYTES) as usize];
+            disk.read_at(&disk.open_read(path)?, path, &mut bytes, from)?;
+            let dir = self.dir.join(QUARANTINE_DIR);
+            disk.create_dir(&dir)?;
+            let slot = path.file_name().unwrap_or_default().to_string_lossy();
+            let kept = dir.join(format!("{}-{slot}-{from}.bin", Timestamp::now().seconds));
+            disk.replace(&kept, &bytes)?;
+            tracing::warn!(
+                slot = %path.display(), from, to, kept = %kept.display(),
+                "the last write did not survive; its bytes are kept and a new generation begins"
+            );
+        }
+        Ok(torn)
+    }
+
+    fn begin_generation(&mut self, next: Seq) -> Result<(), StoreError> {
+        self.meta.generations = self
+            .meta
+            .generations
+            .with_next(rand::random(), next, Timestamp::now(), "quarantined")
+            .ok_or(StoreError::Invalid("the log has used up its generations"))?;
+        Ok(())
+    }
+
+    /// What the caller's state was, the newest commits included.
+    fn recovered(&self) -> Recovered {
+        let Some(newest) = self.found.slots.last() else { return Recovered::default() };
+        let state = newest.scan.state.clone().unwrap_or_default();
+        let deltas = state.deltas.into_iter().chain(newest.scan.deltas.iter().cloned());
+        Recovered {
+            state: Bytes::from(state.snapshot),
+            deltas: deltas.map(|(first, end, delta)| (first, end, Bytes::from(delta))).collect(),
+            last_at: newest.scan.last_at.max(Timestamp::EPOCH),
+        }
+    }
+
+    /// Where the journal goes on, and the commits that must be copied first.
+    fn origin(&self, disk: &Disk) -> Result<(Origin, Vec<Commit>), StoreError> {
+        let Some(newest) = self.found.slots.last() else {
+            return Err(StoreError::Invalid("no slot"));
+        };
+        let scan = &newest.scan;
+        let state = scan.state.clone().unwrap_or_default();
+        let sealed = self.found.sealed_end();
+        if sealed > scan.next {
+            return Ok((self.origin_after_segments(newest, sealed)?, Vec::new()));
+        }
+        let suffix = read_commits(disk, newest)?;
+        let first = scan.unproven.first();
+        let copied = suffix.iter().filter(|commit| !commit.delta.is_empty()).count();
+        let kept = scan.deltas.len() - copied.min(scan.deltas.len());
+        let mut deltas = state.deltas;
+        deltas.extend_from_slice(&scan.deltas[..kept]);
+        let origin = Origin {
+            log: self.meta.log,
+            meta: self.meta.encode()?,
+            generation: self.meta.generations.current().generation,
+            previous: match first {
+                // Not even its head is known to be synced, and all of it is copied: after another
+                // crash it may be gone, and nothing may ask for it.
+                Some(first) if scan.frames_begin == first.offset => newest.header.previous,
+                first => Previous {
+                    number: newest.header.number,
+                    nonce: newest.header.nonce,
+                    end: first.map_or(scan.end, |frame| frame.offset),
+                },
+            },
+            number: self.found.last_number + 1,
+            next: first.map_or(scan.next, |frame| frame.first),
+            oldest: first.map_or(scan.oldest, |frame| frame.oldest),
+            last_at: first.map_or(scan.last_at, |frame| frame.appended_at).max(Timestamp::EPOCH),
+            snapshot: state.snapshot,
+            deltas,
+        };
+        Ok((origin, suffix))
+    }
+
+    /// The journal lost the end of a slot whose events are sealed: the segments go on.
+    fn origin_after_segments(
+        &self,
+        newest: &SurveyedSlot,
+        sealed: Seq,
+    ) -> Result<Origin, StoreError> {
+        let scan = &newest.scan;
+        let state = scan.state.clone().unwrap_or_default();
+        let sealed_at = self.found.segments.last().map(|segment| segment.last_at());
+        Ok(Origin {
+            log: self.meta.log,
+            meta: self.meta.encode()?,
+            generation: self.meta.generations.current().generation,
+            previous: Previous {
+                number: newest.header.number,
+                nonce: newest.header.nonce,
+                end: scan.end,
+            },
+            number: self.found.last_number + 1,
+            next: sealed,
+            oldest: scan.oldest,
+            last_at: sealed_at.unwrap_or_default().max(scan.last_at).max(Timestamp::EPOCH),
+            snapshot: state.snapshot,
+            deltas: state.deltas.into_iter().chain(scan.deltas.iter().cloned()).collect(),
+        })
+    }
+
+    fn as_slot(&self, slot: SurveyedSlot, disk: &Disk) -> Result<Slot, StoreError> {
+        let file = disk.open(&slot.path)?;
+        let copied = slot.scan.unproven.first().map_or(u64::MAX, |frame| frame.offset);
+        let frames = slot.scan.frames.into_iter().filter(|frame| frame.offset < copied).collect();
+        Ok(Slot::new(slot.path, file, disk.clone(), slot.header, frames))
+    }
+
+    /// The slot files, with at least one to go on in: sealing makes room if there is none.
+    fn slot_set(
+        &self,
+        disk: &Disk,
+        slots: &mut Vec<Arc<Slot>>,
+        segments: &mut Vec<Arc<Segment>>,
+        cache: &segment::Cache,
+    ) -> Result<(SlotSet, Vec<Arc<Segment>>), StoreError> {
+        let mut folded = Vec::new();
+        let mut paths = self.found.free.clone();
+        paths.extend(self.found.unbegun.as_ref().map(|(path, _)| path.clone()));
+        let files = paths.len() + slots.len();
+        let mut free = Vec::new();
+        for path in paths {
+            let slot = open_slot(disk, &path)?;
+            let len = slot.file.metadata().map_err(StoreError::io("stat", &path))?.len();
+            if len == self.options.slot_bytes {
+                free.push(slot);
+                continue;
+            }
+            // A file of another size that holds nothing the log needs. It stays one of the files
+            // that must be there, and is of no use until there is room to allocate it again.
+            match disk.allocate(&path, self.options.slot_bytes) {
+                Ok(()) => free.push(open_slot(disk, &path)?),
+                Err(error) => tracing::warn!(
+                    slot = %path.display(), error = %chain(&error), "cannot allocate a slot again"
+                ),
+            }
+        }
+        let needed = self.options.slot_bytes + (1 << 20);
+        let has_room = disk.available(&self.dir)? >= needed;
+        while free.is_empty() && slots.len() > 1 && (files > self.options.max_slots || !has_room) {
+            let sealer = Sealer {
+                dir: self.dir.join(SEGMENTS_DIR),
+                options: &self.options,
+                meta: &self.meta,
+                cache,
+                progress: Arc::default(),
+                // A log that cannot be opened could not be trimmed either.
+                reserve_bytes: 0,
+            };
+            let slot = slots.remove(0);
+            folded.extend(sealer.seal(segments, &slot, slot.end())?);
+            if let Ok(slot) = Arc::try_unwrap(slot) {
+                free.push(slot.into_free());
+            }
+        }
+        let sizes = self.options.journal(self.options.slot_bytes);
+        let dir = self.dir.join(JOURNAL_DIR);
+        Ok((SlotSet::new(dir, disk.clone(), sizes, free, files), folded))
+    }
+}
+
+/// The commits of a slot that are valid but not known to be synced.
+fn read_commits(disk: &Disk, slot: &SurveyedSlot) -> Result<Vec<Commit>, StoreError> {
+    let file = disk.open_read(&slot.path)?;
+    let read = |frame: &Frame| {
+        let mut bytes = vec![0u8; frame.bytes() as usize];
+        disk.read_at(&file, &slot.path, &mut bytes, frame.offset)?;
+        let bytes = Bytes::from(bytes);
+        let events = FRAME_HEADER_BYTES + frame.delta_len as usize;
+        Ok(Commit {
+            first: frame.first,
+            count: frame.count,
+            appended_at: frame.appended_at,
+            events: bytes.slice(events..),
+            delta: bytes.slice(FRAME_HEADER_BYTES..events),
+            state: None,
+            oldest: frame.oldest,
+        })
+    };
+    slot.scan.unproven.iter().map(read).collect()
+}

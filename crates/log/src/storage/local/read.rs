@@ -1,0 +1,103 @@
+//! Reading: find the segment or slot that holds a seq, and read from it.
+
+use super::{LocalEngine, View};
+use crate::storage::journal::Slot;
+use crate::storage::sift::{FOUND_BYTES, SIFTED_BYTES, Sifter};
+use crate::storage::{Chunk, Damage, StoreError};
+use tailmark_record::Seq;
+use tailmark_record::topic::Filter;
+
+/// A chunk of which more than one byte in so many is wanted is passed on as it is.
+const DENSE: usize = 4;
+
+impl LocalEngine {
+    pub(super) fn read_chunk(
+        &self,
+        from: Seq,
+        end: Seq,
+        filter: &Filter,
+    ) -> Result<Chunk, StoreError> {
+        let bounds = self.current_bounds();
+        if from < bounds.oldest {
+            return Err(StoreError::Trimmed { oldest: bounds.oldest });
+        }
+        let end = end.min(bounds.next());
+        if from >= end {
+            return Err(StoreError::Invalid("the range is empty or beyond the head"));
+        }
+        self.on_view(|view| self.read_in(view, from, end, filter))
+            .map_err(|error| self.trimmed_meanwhile(from, error))
+    }
+
+    fn read_in(
+        &self,
+        view: &View,
+        from: Seq,
+        end: Seq,
+        filter: &Filter,
+    ) -> Result<Chunk, StoreError> {
+        if view.sealed_end().is_some_and(|sealed| from < sealed) {
+            let at = view.segments.partition_point(|segment| segment.end() <= from);
+            if let Some(segment) = view.segments.get(at).filter(|s| s.first() <= from) {
+                let lease = self.lease(segment)?;
+                return self.cache.read(&lease, from, end.min(segment.end()), filter);
+            }
+        }
+        let at = view.slots.partition_point(|slot| slot.end() <= from);
+        match view.slots.get(at).filter(|slot| slot.first() <= from) {
+            Some(slot) if filter.is_all() => slot.read(from, end.min(slot.end())),
+            Some(slot) => sift(slot, from, end.min(slot.end()), filter),
+            None => Err(self.hole(from)),
+        }
+    }
+
+    /// A segment that was trimmed away between two steps of a read is not damaged.
+    fn trimmed_meanwhile(&self, from: Seq, error: StoreError) -> StoreError {
+        let oldest = self.current_bounds().oldest;
+        if from < oldest { StoreError::Trimmed { oldest } } else { error }
+    }
+
+    fn hole(&self, seq: Seq) -> StoreError {
+        StoreError::Damaged(Damage {
+            from: seq,
+            to: seq,
+            file: self.dir.clone(),
+            detail: "no segment or slot holds this event".to_owned(),
+        })
+    }
+}
+
+/// Picks the events that match out of a slot. It has no index of topics: every event is looked at, but
+/// here, rather than by each watch chunk by chunk.
+fn sift(slot: &Slot, from: Seq, end: Seq, filter: &Filter) -> Result<Chunk, StoreError> {
+    let sifter = Sifter::new(filter);
+    let (mut found, mut sifted, mut next) = (Vec::new(), 0, from);
+    while next < end && sifted < SIFTED_BYTES && found.len() < FOUND_BYTES {
+        let before = found.len();
+        let picked = slot.read(next, end).and_then(|chunk| {
+            let picked = sifter.pick(&chunk.events, chunk.first, next..chunk.end, &mut found);
+            match picked {
+                Ok(upto) if upto == chunk.end => Ok(chunk),
+                Ok(_) => Err(slot.malformed(next, "an event is missing")),
+                Err(what) => Err(slot.malformed(next, what)),
+            }
+        });
+        match picked {
+            // Most of it is wanted: nothing is won by copying.
+            Ok(chunk) if next == from && found.len() * DENSE > chunk.events.len() => {
+                return Ok(chunk);
+            }
+            Ok(chunk) => {
+                sifted += chunk.events.len();
+                next = chunk.end;
+            }
+            // The error belongs to the read that begins there.
+            Err(_) if next > from => {
+                found.truncate(before);
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Chunk { first: from, end: next, events: found.into(), complete: false })
+}

@@ -1,0 +1,337 @@
+//! Moving events from slots into segments, and giving space back.
+
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{LocalEngine, Options, Trouble, lock};
+use crate::storage::journal::{Journal, Slot, chain, sealing_bytes};
+use crate::storage::meta::{CleanStop, Meta};
+use crate::storage::segment::{self, BuildSpec, Cache, Lease, Progress, Segment, Source};
+use crate::storage::{Chunk, StoreError};
+use tailmark_record::Seq;
+use tailmark_record::topic::Filter;
+
+/// Raw bytes at which a block ends: one sled value, and the unit of a filtered read.
+const BLOCK_BYTES: usize = 48 << 10;
+/// sled's page cache while it is filled.
+const SLED_CACHE_BYTES: u64 = 16 << 20;
+
+/// Builds segments.
+pub(super) struct Sealer<'a> {
+    pub(super) dir: PathBuf,
+    pub(super) options: &'a Options,
+    pub(super) meta: &'a Meta,
+    pub(super) cache: &'a Cache,
+    pub(super) progress: Arc<Progress>,
+    /// Bytes of the file system that are left to others.
+    pub(super) reserve_bytes: u64,
+}
+
+impl Sealer<'_> {
+    /// Seals the events of `slot` below `end` that are not sealed yet. A small last segment is
+    /// folded into the new one and answered, to be discarded.
+    pub(super) fn seal(
+        &self,
+        segments: &mut Vec<Arc<Segment>>,
+        slot: &Slot,
+        end: Seq,
+    ) -> Result<Option<Arc<Segment>>, StoreError> {
+        let sealed = segments.last().map_or(Seq::ZERO, |segment| segment.end());
+        let from = slot.first().max(sealed);
+        if from >= end {
+            return Ok(None);
+        }
+        let folded = segments.last().filter(|last| self.is_small(last, slot)).cloned();
+        let lease = folded.as_ref().and_then(|segment| segment.lease());
+        let folded = folded.filter(|_| lease.is_some());
+        let source = Run { folded: lease.map(|lease| (lease, self.cache)), slot, from, end };
+        self.check_space(source.bytes())?;
+        let spec = BuildSpec {
+            log_id: self.meta.log,
+            generations: self.meta.generations.clone(),
+            fingerprint_key: self.meta.key,
+            first: folded.as_ref().map_or(from, |segment| segment.first()),
+            end,
+            revision: folded.as_ref().map_or(1, |segment| segment.revision() + 1),
+            compression: self.options.compression,
+            block_bytes: BLOCK_BYTES,
+            sled_cache_bytes: SLED_CACHE_BYTES,
+            progress: Arc::clone(&self.progress),
+            disk: self.options.disk.clone(),
+        };
+        let built = Arc::new(segment::build(&self.dir, &spec, &source)?);
+        if folded.is_some() {
+            segments.pop();
+        }
+        segments.push(built);
+        Ok(folded)
+    }
+
+    /// Many small stops must not leave many small segments.
+    fn is_small(&self, last: &Segment, slot: &Slot) -> bool {
+        last.end() == slot.first().max(last.end())
+            && last.raw_bytes() < self.options.slot_bytes / 2
+            && last.raw_bytes() + slot.event_bytes() <= self.options.slot_bytes
+    }
+
+    /// sled never returns from a flush that found no room, so it must not get there.
+    fn check_space(&self, raw_bytes: u64) -> Result<(), StoreError> {
+        let available_bytes = self.options.disk.available(&self.dir)?;
+        let needed_bytes = sealing_bytes(raw_bytes) + self.reserve_bytes;
+        if available_bytes < needed_bytes {
+            return Err(StoreError::DiskFull { available_bytes, needed_bytes });
+        }
+        Ok(())
+    }
+}
+
+/// The events of a small segment and of a slot after it.
+struct Run<'a> {
+    folded: Option<(Lease, &'a Cache)>,
+    slot: &'a Slot,
+    from: Seq,
+    end: Seq,
+}
+
+impl Run<'_> {
+    fn bytes(&self) -> u64 {
+        self.folded.as_ref().map_or(0, |(lease, _)| lease.raw_bytes()) + self.slot.event_bytes()
+    }
+
+    fn read(&self, at: Seq) -> Result<Chunk, StoreError> {
+        match &self.folded {
+            Some((lease, cache)) if at < self.from => {
+                cache.read(lease, at, self.from, &Filter::ALL)
+            }
+            _ => self.slot.read(at, self.end),
+        }
+    }
+}
+
+impl Source for Run<'_> {
+    fn chunks(&self) -> Box<dyn Iterator<Item = Result<Chunk, StoreError>> + '_> {
+        let mut at = self.folded.as_ref().map_or(self.from, |(lease, _)| lease.first());
+        Box::new(std::iter::from_fn(move || {
+            if at >= self.end {
+                return None;
+            }
+            let chunk = self.read(at);
+            at = chunk.as_ref().map_or(Seq::MAX, |chunk| chunk.end);
+            Some(chunk)
+        }))
+    }
+
+    fn origin(&self) -> PathBuf {
+        self.slot.path().to_owned()
+    }
+}
+
+impl LocalEngine {
+    /// Seals and frees whatever can be.
+    pub(super) fn seal_pass(&self) -> Result<(), StoreError> {
+        loop {
+            self.drop_trimmed();
+            self.delete_discarded();
+            self.free_retired(&mut lock(&self.journal));
+            if self.work.is_closing() || self.work.has_given_up_sealing() {
+                return Ok(());
+            }
+            let view = self.view();
+            if view.slots.len() < 2 {
+                if !self.roll_if_due()? {
+                    return Ok(());
+                }
+                continue;
+            }
+            let Some(slot) = view.slots.first().cloned() else { return Ok(()) };
+            let done = view.sealed_end().unwrap_or(Seq::FIRST).max(self.current_bounds().oldest);
+            drop(view);
+            if slot.end() > done && slot.end() > slot.first() {
+                self.seal_slot(&slot, slot.end())?;
+            } else {
+                self.keep_trimmed_slot(&slot);
+            }
+            self.change_view(|view| view.slots.retain(|other| !Arc::ptr_eq(other, &slot)));
+            lock(&self.retired).push(slot);
+        }
+    }
+
+    fn seal_slot(&self, slot: &Arc<Slot>, end: Seq) -> Result<(), StoreError> {
+        let begun = Instant::now();
+        let meta = lock(&self.meta).clone();
+        let progress = Arc::new(Progress::default());
+        *lock(&self.work.sealing) = Some(Arc::clone(&progress));
+        let sealer = Sealer {
+            dir: self.segments_dir(),
+            options: &self.options,
+            meta: &meta,
+            cache: &self.cache,
+            progress,
+            reserve_bytes: self.options.min_free_bytes,
+        };
+        let mut segments = self.view().segments.clone();
+        let result = sealer.seal(&mut segments, slot, end);
+        *lock(&self.work.sealing) = None;
+        let folded = result?;
+        if self.work.has_given_up_sealing() {
+            // The slot stays; the next start finds the segment, and frees it then.
+            return Err(StoreError::Busy { reason: "sealing has been given up".to_owned() });
+        }
+        let Some(built) = segments.last().cloned() else { return Ok(()) };
+        // Trimming may have removed segments meanwhile; only the last one is ours to change.
+        self.change_view(|view| {
+            view.segments.retain(|segment| segment.first() < built.first());
+            view.segments.push(Arc::clone(&built));
+        });
+        lock(&self.discarded).extend(folded);
+        tracing::debug!(
+            first = %built.first(), end = %built.end(), bytes = built.disk_bytes(),
+            raw_bytes = built.raw_bytes(), took_ms = begun.elapsed().as_millis() as u64,
+            "sealed a segment"
+        );
+        Ok(())
+    }
+
+    /// Drops segments below the trim mark from the view; their directories go when nobody reads.
+    pub(super) fn reclaim_space(&self) -> Result<(), StoreError> {
+        self.drop_trimmed();
+        self.move_discarded()?;
+        if self.work.has_given_up_sealing() {
+            // Nobody else does it any more.
+            self.retire_trimmed();
+            self.delete_discarded();
+            self.free_retired(&mut lock(&self.journal));
+        }
+        self.work.signal(|signals| signals.seal = true);
+        Ok(())
+    }
+
+    /// Slots below the trim mark, oldest first, wait for their last reader.
+    fn retire_trimmed(&self) {
+        let oldest = self.current_bounds().oldest;
+        let mut slots = self.view().slots.clone();
+        slots.pop();
+        slots.truncate(slots.iter().position(|slot| slot.end() > oldest).unwrap_or(slots.len()));
+        for slot in slots {
+            self.keep_trimmed_slot(&slot);
+            self.change_view(|view| view.slots.retain(|other| !Arc::ptr_eq(other, &slot)));
+            lock(&self.retired).push(slot);
+        }
+    }
+
+    pub(super) fn drop_trimmed(&self) {
+        let oldest = self.current_bounds().oldest;
+        let view = self.view();
+        let count = view.segments.partition_point(|segment| segment.end() <= oldest);
+        let Some(end) = view.segments[..count].last().map(|segment| segment.end()) else { return };
+        view.segments[..count].iter().for_each(|segment| self.keep_trimmed_segment(segment));
+        drop(view);
+        let mut gone = Vec::new();
+        self.change_view(|view| {
+            let keep = view.segments.partition_point(|segment| segment.end() <= end);
+            gone = view.segments.drain(..keep).collect();
+        });
+        lock(&self.discarded).extend(gone);
+    }
+
+    /// Renames discarded segments that nobody reads, oldest first; deleting comes later.
+    pub(super) fn move_discarded(&self) -> Result<(), StoreError> {
+        let mut discarded = lock(&self.discarded);
+        let mut failure = None;
+        for segment in std::mem::take(&mut *discarded) {
+            match self.cache.discard(&segment) {
+                Ok(Some(trash)) => lock(&self.trash).push(trash),
+                Ok(None) => discarded.push(segment),
+                // Trimmed while it was folded: it was discarded twice.
+                Err(_) if !segment.dir().exists() => {}
+                Err(error) => {
+                    discarded.push(segment);
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn delete_discarded(&self) {
+        if let Err(error) = self.move_discarded() {
+            tracing::warn!(error = %chain(&error), "cannot move a discarded segment away");
+        }
+        for path in std::mem::take(&mut *lock(&self.trash)) {
+            if let Err(error) = segment::delete(&path, &self.options.disk) {
+                tracing::warn!(error = %chain(&error), "cannot delete a discarded segment");
+            }
+        }
+    }
+
+    pub(super) fn close_now(&self) -> Result<(), StoreError> {
+        self.work.stop();
+        self.join_threads();
+        let mut journal = lock(&self.journal);
+        if journal.broken().is_some() || !journal.is_begun() {
+            return Ok(());
+        }
+        journal.close()?;
+        self.store_clean_stop(&mut journal)?;
+        let active = Arc::clone(journal.active());
+        drop(journal);
+        if active.event_bytes() >= self.options.slot_bytes / 4
+            && self.view().slots.len() == 1
+            && !self.work.has_given_up_sealing()
+        {
+            // Enough to rest in a segment: the next start finds it sealed.
+            if let Err(error) = self.seal_slot(&active, active.end()) {
+                tracing::warn!(error = %chain(&error), "cannot seal at the stop; it waits for the next start");
+            }
+        }
+        self.delete_discarded();
+        Ok(())
+    }
+
+    fn store_clean_stop(&self, journal: &mut Journal) -> Result<(), StoreError> {
+        let mut meta = lock(&self.meta);
+        meta.slot_files = journal.slots().files() as u32;
+        meta.clean_stop = Some(CleanStop {
+            slot: journal.active().header().number,
+            end: journal.end(),
+            head: journal.next().prev().get(),
+        });
+        meta.store(&self.options.disk, &self.dir)
+    }
+
+    /// A slot file that was added must be missed if it goes missing.
+    pub(super) fn store_slot_files(&self) -> Result<(), StoreError> {
+        // Two threads come here: what one counted must not be stored after what the other did.
+        let _one_at_a_time = lock(&self.storing_slot_files);
+        let files = lock(&self.journal).slots().files() as u32;
+        let mut meta = lock(&self.meta);
+        if meta.slot_files == files {
+            return Ok(());
+        }
+        meta.slot_files = files;
+        meta.store(&self.options.disk, &self.dir)
+    }
+
+    pub(super) fn note_trouble(&self, error: &StoreError) {
+        let trouble = match error {
+            StoreError::DiskFull { available_bytes, needed_bytes } => {
+                Trouble::DiskFull { available_bytes: *available_bytes, needed_bytes: *needed_bytes }
+            }
+            StoreError::Io { source, .. }
+                if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
+            {
+                let available_bytes = self.options.disk.available(&self.dir).unwrap_or(0);
+                let needed_bytes = sealing_bytes(self.options.slot_bytes);
+                Trouble::DiskFull { available_bytes, needed_bytes }
+            }
+            error => Trouble::Other(chain(error)),
+        };
+        let mut current = lock(&self.work.trouble);
+        if !matches!(*current, Some(Trouble::Hangs { .. })) && current.as_ref() != Some(&trouble) {
+            tracing::error!(%trouble, "sealing has stopped; it is tried again");
+            *current = Some(trouble);
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Fingerprints of events that are trimmed away: a repeat of them is still a repeat.
+//!
+//! Owns the files in `trimmed/`, one for each segment or slot that was dropped with named events in
+//! it. A file is written and synced before what it stands for leaves the view, so a crash in between
+//! leaves both, and nobody is told twice. Files beyond the newest `keep` events are deleted. Must not
+//! know how large the window of repeats is now: whoever reads stops when it has enough.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use super::lock;
+use crate::storage::crc::crc32c;
+use crate::storage::journal::chain;
+use crate::storage::{Damage, StoreError, disk::Disk};
+use tailmark_record::{Fingerprint, LogId, Seq};
+
+pub(super) const TRIMMED_DIR: &str = "trimmed";
+const MAGIC: &[u8; 8] = b"TMTRIM\0\x01";
+const HEADER_BYTES: usize = 64;
+const ENTRY_BYTES: usize = 20;
+
+/// Named events, in order.
+type Named = Vec<(Seq, Fingerprint)>;
+
+/// The files, and what is in them.
+pub(super) struct Trimmed {
+    dir: PathBuf,
+    disk: Disk,
+    log: LogId,
+    /// Events beyond so many newer ones are forgotten.
+    keep: usize,
+    /// In order of their ends.
+    runs: Mutex<Vec<Run>>,
+}
+
+/// One file: the named events of `first..end`.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    path: PathBuf,
+    /// First seq that it stands for.
+    pub first: Seq,
+    /// Seq after the last.
+    pub end: Seq,
+    events: u64,
+}
+
+impl Trimmed {
+    /// What is there.
+    pub fn open(root: &Path, disk: &Disk, log: LogId, keep: usize) -> Result<Trimmed, StoreError> {
+        let dir = root.join(TRIMMED_DIR);
+        let mut runs = Vec::new();
+        for path in list(&dir, disk)? {
+            let Some((first, end)) = parse_name(&path) else {
+                if path.extension().is_some_and(|extension| extension == "new") && path.is_file() {
+                    // Cut while it was written; what it was to stand for is still there.
+                    disk.remove_file(&path)?;
+                } else {
+                    tracing::warn!(path = %path.display(), "not a file of ours; left alone");
+                }
+                continue;
+            };
+            let len = disk.run("stat", &path, || std::fs::metadata(&path))?.len();
+            let events = len.saturating_sub(HEADER_BYTES as u64) / ENTRY_BYTES as u64;
+            runs.push(Run { path, first, end, events });
+        }
+        runs.sort_by_key(|run| (run.end, run.first));
+        Ok(Trimmed { dir, disk: disk.clone(), log, keep, runs: Mutex::new(runs) })
+    }
+
+    /// Keeps the named events of `first..end`. Space must come free whatever happens to them, so what
+    /// cannot be kept is said aloud and forgotten at the next start.
+    pub fn keep(&self, first: Seq, end: Seq, named: Result<Named, StoreError>) {
+        let mut runs = lock(&self.runs);
+        let is_there = runs.iter().any(|run| run.first <= first && end <= run.end);
+        if self.keep == 0 || first >= end || is_there {
+            return;
+        }
+        let written = named.and_then(|named| self.write(first, end, &named));
+        match written {
+            Ok(Some(run)) => {
+                let at = runs.partition_point(|other| (other.end, other.first) < (end, first));
+                runs.insert(at, run);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(
+                %first, last = %end.prev(), error = %chain(&error),
+                "cannot keep what tells repeats of trimmed events; the next start will not know them"
+            ),
+        }
+        self.forget(&mut runs);
+    }
+
+    fn write(&self, first: Seq, end: Seq, named: &Named) -> Result<Option<Run>, StoreError> {
+        if named.is_empty() {
+            return Ok(None);
+        }
+        if !self.dir.is_dir() {
+            self.disk.create_dir(&self.dir)?;
+            self.disk.sync_dir(self.dir.parent().unwrap_or(Path::new(".")))?;
+        }
+        let path = self.dir.join(name(first, end));
+        self.disk.replace(&path, &encode(self.log, first, end, named))?;
+        Ok(Some(Run { path, first, end, events: named.len() as u64 }))
+    }
+
+    /// Deletes what is beyond the newest events. Not synced: what comes back is deleted again.
+    fn forget(&self, runs: &mut Vec<Run>) {
+        let mut newer = 0;
+        let mut kept = runs.len();
+        while kept > 0 && newer < self.keep as u64 {
+            kept -= 1;
+            newer += runs[kept].events;
+        }
+        for run in runs.drain(..kept) {
+            if let Err(error) = self.disk.remove_file(&run.path) {
+                tracing::warn!(error = %chain(&error), "cannot delete what is forgotten");
+            }
+        }
+    }
+
+    /// The files now.
+    pub fn runs(&self) -> Vec<Run> {
+        lock(&self.runs).clone()
+    }
+
+    /// Visits the events of one file from `from` on, newest first, until `visit` answers false; and
+    /// then answers false.
+    pub fn visit(
+        &self,
+        run: &Run,
+        from: Seq,
+        visit: &mut dyn FnMut(Seq, Fingerprint) -> bool,
+    ) -> Result<bool, StoreError> {
+        let named = match read(&run.path, &self.disk, self.log) {
+            // Forgotten since, and all that is older too.
+            Err(StoreError::Io { .. }) if !run.path.exists() => return Ok(false),
+            named => named?,
+        };
+        let mut wanted = named.into_iter().rev().take_while(|(seq, _)| *seq >= from);
+        Ok(wanted.all(|(seq, fingerprint)| visit(seq, fingerprint)))
+    }
+}
+
+/// What is wrong with the files in `trimmed/` of the log in `root`.
+///
+/// # Errors
+/// I/O.
+pub fn verify_trimmed(root: &Path, disk: &Disk, log: LogId) -> Result<Vec<Damage>, StoreError> {
+    let mut damage = Vec::new();
+    for path in list(&root.join(TRIMMED_DIR), disk)? {
+        if parse_name(&path).is_none() {
+            continue;
+        }
+        match read(&path, disk, log) {
+            Err(StoreError::Damaged(found)) => damage.push(found),
+            Err(error) if path.exists() => return Err(error),
+            // A daemon has just forgotten it.
+            _ => {}
+        }
+    }
+    Ok(damage)
+}
+
+fn list(dir: &Path, disk: &Disk) -> Result<Vec<PathBuf>, StoreError> {
+    if dir.is_dir() { disk.list(dir) } else { Ok(Vec::new()) }
+}
+
+fn name(first: Seq, end: Seq) -> String {
+    format!("{:020}-{:020}", first.get(), end.get())
+}
+
+fn parse_name(path: &Path) -> Option<(Seq, Seq)> {
+    let text = path.file_name()?.to_str()?;
+    let (first, end) = text.split_once('-')?;
+    let parsed = (Seq::new(first.parse().ok()?), Seq::new(end.parse().ok()?));
+    (name(parsed.0, parsed.1) == text && parsed.0 < parsed.1).then_some(parsed)
+}
+
+fn encode(log: LogId, first: Seq, end: Seq, named: &Named) -> Vec<u8> {
+    let mut out = vec![0; HEADER_BYTES];
+    for (seq, fingerprint) in named {
+        out.extend_from_slice(&(first.distance_to(*seq) as u32).to_le_bytes());
+        out.extend_from_slice(&fingerprint.0);
+    }
+    out[..8].copy_from_slice(MAGIC);
+    out[8..24].copy_from_slice(&log.uuid().into_bytes());
+    for (at, number) in (24..).step_by(8).zip([first.get(), end.get(), named.len() as u64]) {
+        out[at..at + 8].copy_from_slice(&number.to_le_bytes());
+    }
+    let crc = crc32c(0, &out[HEADER_BYTES..]);
+    out[48..52].copy_from_slice(&crc.to_le_bytes());
+    let crc = crc32c(0, &out[..60]);
+    out[60..64].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
+fn read(path: &Path, disk: &Disk, log: LogId) -> Result<Named, StoreError> {
+    let range = parse_name(path).unwrap_or_default();
+    let bytes = disk.run("read", path, || std::fs::read(path))?;
+    decode(&bytes, log, range).ok_or_else(|| {
+        let detail =
+            "what tells repeats of these trimmed events is damaged; without this file they \
+                      are not told"
+                .to_owned();
+        Damage { from: range.0, to: range.1.prev(), file: path.to_owned(), detail }.into()
+    })
+}
+
+fn decode(bytes: &[u8], log: LogId, (first, end): (Seq, Seq)) -> Option<Named> {
+    let (header, entries) = bytes.split_at_checked(HEADER_BYTES)?;
+    let expected: Vec<u8> = [first.get(), end.get(), (entries.len() / ENTRY_BYTES) as u64]
+        .iter()
+        .flat_map(|number| number.to_le_bytes())
+        .collect();
+    let is_whole = header[..8] == *MAGIC
+        && header[8..24] == log.uuid().into_bytes()
+        && header[24..48] == expected
+        && header[48..52] == crc32c(0, entries).to_le_bytes()
+        && header[60..] == crc32c(0, &header[..60]).to_le_bytes()
+        && entries.len().is_multiple_of(ENTRY_BYTES);
+    let entry = |entry: &[u8]| {
+        let (at, fingerprint) = entry.split_first_chunk::<4>()?;
+        let seq = first.plus(u64::from(u32::from_le_bytes(*at)));
+        Some((seq, Fingerprint(fingerprint.try_into().ok()?)))
+    };
+    if is_whole { entries.chunks_exact(ENTRY_BYTES).map(entry).collect() } else { None }
+}

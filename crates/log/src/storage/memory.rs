@@ -1,0 +1,442 @@
+//! An engine that keeps a log in memory: the reference for what an engine does, and a store for
+//! tests and for logs that need not outlive their process.
+//!
+//! Owns the commits as they came. Nothing is indexed: every answer is read off the events
+//! themselves, so that it is easy to see that it is right. "Durable" means completed: a commit that
+//! was held back ([`Options::hold`]) is lost by [`Memory::crash`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use super::{
+    Chunk, Commit, Completion, Damage, Engine, Level, Receipt, Recovered, StoreError, StoreStatus,
+    TopicStats,
+};
+use tailmark_record::topic::Filter;
+use tailmark_record::{
+    Bounds, Event, EventError, Events, Fingerprint, FingerprintKey, GenerationTable, LogId, Seq,
+    Timestamp,
+};
+
+/// Named events that are still known when they are trimmed.
+const KEPT_FINGERPRINTS: usize = 1_000_000;
+
+/// How the engine behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Most bytes of events in one commit.
+    pub max_commit_bytes: usize,
+    /// Bytes that one read looks at, but for an event that is larger.
+    pub chunk_bytes: usize,
+    /// A whole state is wanted after so many bytes of commits.
+    pub state_every_bytes: usize,
+    /// Commits wait for [`Memory::release`].
+    pub hold: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            max_commit_bytes: 4 << 20,
+            chunk_bytes: 64 << 10,
+            state_every_bytes: 64 << 20,
+            hold: false,
+        }
+    }
+}
+
+/// A log in memory.
+pub struct Memory {
+    id: LogId,
+    key: FingerprintKey,
+    generations: GenerationTable,
+    options: Options,
+    log: Mutex<Log>,
+}
+
+#[derive(Default)]
+struct Log {
+    /// Commits with events, in order; those wholly below the oldest go when space is reclaimed.
+    runs: VecDeque<Arc<Run>>,
+    oldest: Seq,
+    head: Seq,
+    last_at: Timestamp,
+    state: Option<Bytes>,
+    deltas: Vec<(Seq, Seq, Bytes)>,
+    bytes_since_state: usize,
+    held: VecDeque<(Commit, Completion)>,
+    /// Named events of runs that are gone.
+    trimmed: Vec<(Seq, Fingerprint)>,
+    stopped: Option<&'static str>,
+}
+
+struct Run {
+    first: Seq,
+    end: Seq,
+    at: Timestamp,
+    events: Bytes,
+}
+
+impl Run {
+    /// The events that their senders named, in order.
+    fn named(&self, key: &FingerprintKey) -> Result<Vec<(Seq, Fingerprint)>, StoreError> {
+        let mut named = Vec::new();
+        let mut seq = self.first;
+        for event in Events::new(&self.events) {
+            let event = event.map_err(|e| damage(self, &e))?;
+            if Event::parse(event).map_err(|e| damage(self, &e))?.has_client_id {
+                let part = Event::client_part(event).map_err(|e| damage(self, &e))?;
+                named.push((seq, key.fingerprint(part)));
+            }
+            seq = seq.next();
+        }
+        Ok(named)
+    }
+}
+
+impl Memory {
+    /// An empty log.
+    pub fn new(
+        id: LogId,
+        key: FingerprintKey,
+        generations: GenerationTable,
+        options: Options,
+    ) -> Memory {
+        let log = Mutex::new(Log { oldest: Seq::FIRST, ..Log::default() });
+        Memory { id, key, generations, options, log }
+    }
+
+    /// Completes the commit that was held back longest; false when there is none.
+    pub fn release(&self) -> bool {
+        let held = self.lock().held.pop_front();
+        held.map(|(commit, done)| self.store(commit, done)).is_some()
+    }
+
+    /// Commits held back now.
+    pub fn held(&self) -> usize {
+        self.lock().held.len()
+    }
+
+    /// The log as it is found after the process died: commits that did not complete are gone, and
+    /// this engine takes no more of them.
+    pub fn crash(&self) -> (Memory, Recovered) {
+        let dropped = {
+            let mut log = self.lock();
+            log.stopped = Some("crashed");
+            std::mem::take(&mut log.held)
+        };
+        // Completions may call back into this engine.
+        drop(dropped);
+        self.reopen()
+    }
+
+    /// A second engine over what is durable in this one.
+    pub fn reopen(&self) -> (Memory, Recovered) {
+        let log = self.lock();
+        let recovered = Recovered {
+            state: log.state.clone().unwrap_or_default(),
+            deltas: log.deltas.clone(),
+            last_at: log.last_at,
+        };
+        let copy = Log {
+            runs: log.runs.clone(),
+            oldest: log.oldest,
+            head: log.head,
+            last_at: log.last_at,
+            state: log.state.clone(),
+            deltas: log.deltas.clone(),
+            bytes_since_state: log.bytes_since_state,
+            held: VecDeque::new(),
+            trimmed: log.trimmed.clone(),
+            stopped: None,
+        };
+        drop(log);
+        let engine = Memory {
+            id: self.id,
+            key: self.key,
+            generations: self.generations.clone(),
+            options: self.options.clone(),
+            log: Mutex::new(copy),
+        };
+        (engine, recovered)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Log> {
+        // Every change below is whole before anything can panic.
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn store(&self, commit: Commit, done: Completion) {
+        let wants_state = self.wants_state(commit.events.len() + commit.delta.len());
+        let outcome = {
+            let mut log = self.lock();
+            log.check(&commit, self.options.max_commit_bytes, wants_state)
+                .map(|()| log.apply(commit))
+        };
+        done(outcome);
+    }
+
+    fn readable(&self, seq: Seq) -> Result<Arc<Run>, StoreError> {
+        let log = self.lock();
+        if seq < log.oldest {
+            return Err(StoreError::Trimmed { oldest: log.oldest });
+        }
+        log.run_of(seq).ok_or(StoreError::Invalid("beyond the head"))
+    }
+
+    /// Readable runs, oldest first, and the oldest readable seq.
+    fn snapshot(&self) -> (Vec<Arc<Run>>, Seq) {
+        let log = self.lock();
+        let at = log.runs.partition_point(|run| run.end <= log.oldest);
+        (log.runs.range(at..).cloned().collect(), log.oldest)
+    }
+}
+
+impl Log {
+    fn check(
+        &self,
+        commit: &Commit,
+        max_commit_bytes: usize,
+        wants_state: bool,
+    ) -> Result<(), StoreError> {
+        if let Some(reason) = self.stopped {
+            return Err(StoreError::Stopped { reason: reason.into() });
+        }
+        if commit.first != self.head.next() {
+            let (expected, next) = (commit.first, self.head.next());
+            return Err(StoreError::Conflict { expected, next });
+        }
+        let invalid = |what| Err(StoreError::Invalid(what));
+        if commit.events.len() > max_commit_bytes {
+            return invalid("the commit is too large");
+        }
+        if commit.oldest < self.oldest || commit.oldest > commit.first.plus(commit.count.into()) {
+            return invalid("the trim mark goes back or beyond the end");
+        }
+        if commit.appended_at < self.last_at {
+            return invalid("the time goes back");
+        }
+        if wants_state && commit.state.is_none() {
+            return invalid("the state is missing");
+        }
+        let mut seq = commit.first;
+        for event in Events::new(&commit.events) {
+            if event.and_then(Event::seq_of) != Ok(seq) {
+                return invalid("an event is malformed or out of order");
+            }
+            seq = seq.next();
+        }
+        if seq != commit.first.plus(commit.count.into()) {
+            return invalid("the count is wrong");
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, commit: Commit) -> Receipt {
+        let (first, end) = (commit.first, commit.first.plus(commit.count.into()));
+        self.bytes_since_state += commit.events.len() + commit.delta.len();
+        if let Some(state) = commit.state {
+            self.state = Some(state);
+            self.deltas.clear();
+            self.bytes_since_state = commit.events.len() + commit.delta.len();
+        }
+        if !commit.delta.is_empty() {
+            self.deltas.push((first, end, commit.delta));
+        }
+        if commit.count > 0 {
+            let at = commit.appended_at;
+            self.runs.push_back(Arc::new(Run { first, end, at, events: commit.events }));
+        }
+        self.head = end.prev();
+        self.oldest = commit.oldest;
+        self.last_at = commit.appended_at;
+        Receipt { first, last: end.prev(), level: Level::Fsync, term: 0 }
+    }
+
+    fn run_of(&self, seq: Seq) -> Option<Arc<Run>> {
+        let at = self.runs.partition_point(|run| run.end <= seq);
+        self.runs.get(at).filter(|run| run.first <= seq).cloned()
+    }
+}
+
+impl Engine for Memory {
+    fn id(&self) -> LogId {
+        self.id
+    }
+
+    fn fingerprint_key(&self) -> FingerprintKey {
+        self.key
+    }
+
+    fn bounds(&self) -> Bounds {
+        let log = self.lock();
+        Bounds { oldest: log.oldest, head: log.head, generations: self.generations.clone() }
+    }
+
+    fn max_commit_bytes(&self) -> usize {
+        self.options.max_commit_bytes
+    }
+
+    fn wants_state(&self, bytes: usize) -> bool {
+        let log = self.lock();
+        log.state.is_none() || log.bytes_since_state + bytes > self.options.state_every_bytes
+    }
+
+    fn append(&self, commit: Commit, done: Completion) {
+        if self.options.hold {
+            let mut log = self.lock();
+            if log.stopped.is_none() {
+                log.held.push_back((commit, done));
+                return;
+            }
+        }
+        self.store(commit, done);
+    }
+
+    fn read(&self, from: Seq, end: Seq, filter: &Filter) -> Result<Chunk, StoreError> {
+        let run = {
+            let log = self.lock();
+            if from < log.oldest {
+                return Err(StoreError::Trimmed { oldest: log.oldest });
+            }
+            if from >= end || end > log.head.next() {
+                return Err(StoreError::Invalid("an empty range, or one beyond the head"));
+            }
+            log.run_of(from).ok_or(StoreError::Invalid("beyond the head"))?
+        };
+        read_run(&run, from, end.min(run.end), self.options.chunk_bytes, filter)
+            .map_err(|error| damage(&run, &error))
+    }
+
+    fn seek_time(&self, time: Timestamp) -> Result<Seq, StoreError> {
+        let log = self.lock();
+        let at = log.runs.partition_point(|run| run.at < time);
+        let first = log.runs.get(at).map_or(log.head.next(), |run| run.first);
+        Ok(first.max(log.oldest))
+    }
+
+    fn time_of(&self, seq: Seq) -> Result<Timestamp, StoreError> {
+        self.readable(seq).map(|run| run.at)
+    }
+
+    fn topics(&self) -> Result<BTreeMap<Arc<str>, TopicStats>, StoreError> {
+        let (runs, oldest) = self.snapshot();
+        let mut topics = BTreeMap::<Arc<str>, TopicStats>::new();
+        for run in runs {
+            let mut seq = run.first;
+            for event in Events::new(&run.events) {
+                let topic = event.and_then(Event::topic_of).map_err(|e| damage(&run, &e))?;
+                if seq >= oldest {
+                    if !topics.contains_key(topic) {
+                        topics.insert(topic.into(), TopicStats::default());
+                    }
+                    if let Some(stats) = topics.get_mut(topic) {
+                        stats.events += 1;
+                        (stats.last_seq, stats.last_at) = (seq, run.at);
+                    }
+                }
+                seq = seq.next();
+            }
+        }
+        Ok(topics)
+    }
+
+    fn fingerprints(
+        &self,
+        from: Seq,
+        visit: &mut dyn FnMut(Seq, Fingerprint) -> bool,
+    ) -> Result<(), StoreError> {
+        let (runs, mut named) = {
+            let log = self.lock();
+            (log.runs.clone(), log.trimmed.clone())
+        };
+        for run in &runs {
+            named.extend(run.named(&self.key)?);
+        }
+        let wanted = named.into_iter().rev().take_while(|(seq, _)| *seq >= from);
+        for (seq, fingerprint) in wanted {
+            if !visit(seq, fingerprint) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn trim_point_for_bytes(&self, bytes: u64, limit: Seq) -> Seq {
+        let log = self.lock();
+        let mut freed = 0;
+        let mut point = log.oldest;
+        for run in &log.runs {
+            if freed >= bytes || run.end > limit {
+                break;
+            }
+            freed += run.events.len() as u64;
+            point = run.end.max(point);
+        }
+        point
+    }
+
+    fn reclaim(&self) -> Result<(), StoreError> {
+        let mut log = self.lock();
+        while log.runs.front().is_some_and(|run| run.end <= log.oldest) {
+            let Some(run) = log.runs.pop_front() else { break };
+            let named = run.named(&self.key)?;
+            log.trimmed.extend(named);
+            let excess = log.trimmed.len().saturating_sub(KEPT_FINGERPRINTS);
+            log.trimmed.drain(..excess);
+        }
+        Ok(())
+    }
+
+    fn status(&self) -> StoreStatus {
+        let log = self.lock();
+        StoreStatus {
+            disk_bytes: log.runs.iter().map(|run| run.events.len() as u64).sum(),
+            trouble: log.stopped.map(str::to_owned),
+            ..StoreStatus::default()
+        }
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        self.lock().stopped.get_or_insert("closed");
+        Ok(())
+    }
+}
+
+/// One chunk of a run: `from..end`, cut after `chunk_bytes`.
+fn read_run(
+    run: &Run,
+    from: Seq,
+    end: Seq,
+    chunk_bytes: usize,
+    filter: &Filter,
+) -> Result<Chunk, EventError> {
+    let mut events = Events::new(&run.events);
+    for _ in 0..run.first.distance_to(from) {
+        events.next().transpose()?;
+    }
+    let start = run.events.len() - events.remaining();
+    let mut stop = start;
+    let mut seq = from;
+    let mut matching = Vec::new();
+    while seq < end && (stop == start || stop - start < chunk_bytes) {
+        let Some(event) = events.next().transpose()? else { break };
+        let after = run.events.len() - events.remaining();
+        if !filter.is_all() && filter.matches(Event::topic_of(event)?) {
+            matching.extend_from_slice(&run.events[stop..after]);
+        }
+        stop = after;
+        seq = seq.next();
+    }
+    let complete = filter.is_all() || matching.len() == stop - start;
+    let events = if complete { run.events.slice(start..stop) } else { Bytes::from(matching) };
+    Ok(Chunk { first: from, end: seq, events, complete })
+}
+
+fn damage(run: &Run, error: &EventError) -> StoreError {
+    let detail = error.what().to_owned();
+    Damage { from: run.first, to: run.end.prev(), file: PathBuf::from("memory"), detail }.into()
+}

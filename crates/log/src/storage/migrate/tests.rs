@@ -1,0 +1,363 @@
+//! The runner, put to a format 0 that never was: a line of identity and events as JSON lines.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::*;
+use crate::storage::disk::Faults;
+use crate::storage::local::{LocalEngine, Options, create_with, open};
+use crate::storage::meta::Meta;
+use crate::storage::{Commit, Engine};
+use tailmark_record::topic::Filter;
+use tailmark_record::{
+    CursorMint, Event, Events, FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId,
+    Stamp, Timestamp, write_entry,
+};
+
+const LOG: LogId = LogId::new(Uuid::from_u128(0x5a5a_0000_1111_4222_8333_4444_5555_6666));
+const GENERATION: Generation = Generation { counter: 1, nonce: 77 };
+const EVENTS: u64 = 300;
+
+/// Format 0: `identity` (the log id) and `events` (topic, a tab, body).
+struct FromLines;
+
+impl Step for FromLines {
+    fn from(&self) -> u32 {
+        0
+    }
+
+    fn recognises(&self, dir: &Path) -> bool {
+        dir.join("identity").is_file()
+    }
+
+    fn copy(
+        &self,
+        from: &Path,
+        to: &Path,
+        disk: &Disk,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), StoreError> {
+        let options = Options {
+            slot_bytes: 256 << 10,
+            min_free_bytes: 0,
+            disk: disk.clone(),
+            ..Options::default()
+        };
+        create_with(to, &options, identity(from))?;
+        let (engine, _) = open(to, options)?;
+        let mut bytes = 0;
+        for (at, (topic, body)) in lines(from).into_iter().enumerate() {
+            bytes += (topic.len() + body.len() + 2) as u64;
+            append(&engine, at as u64 + 1, &topic, &body)?;
+            progress(bytes);
+        }
+        engine.close()
+    }
+
+    fn verify(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
+        if read(to)? == lines(from) {
+            return Ok(());
+        }
+        let (file, detail) = (to.to_owned(), "the copy has other events".to_owned());
+        Err(Damage { from: Seq::FIRST, to: Seq::ZERO, file, detail }.into())
+    }
+}
+
+fn identity(dir: &Path) -> Meta {
+    let text = std::fs::read_to_string(dir.join("identity")).unwrap();
+    let first = GenerationEntry {
+        generation: GENERATION,
+        first: Seq::FIRST,
+        since: Timestamp::EPOCH,
+        cause: "created".to_owned(),
+    };
+    Meta {
+        log: LogId::new(text.trim().parse().unwrap()),
+        key: FingerprintKey::new([9; 16]),
+        generations: GenerationTable::new(vec![first]).unwrap(),
+        created_at: Timestamp::EPOCH,
+        slot_bytes: 0,
+        slot_files: 0,
+        clean_stop: None,
+    }
+}
+
+fn lines(dir: &Path) -> Vec<(String, String)> {
+    let file = File::open(dir.join("events")).unwrap();
+    let line = |line: std::io::Result<String>| {
+        let line = line.unwrap();
+        let (topic, body) = line.split_once('\t').unwrap();
+        (topic.to_owned(), body.to_owned())
+    };
+    BufReader::new(file).lines().map(line).collect()
+}
+
+fn append(engine: &LocalEngine, seq: u64, topic: &str, body: &str) -> Result<(), StoreError> {
+    let appended_at = Timestamp { seconds: seq as i64, nanos: 0 };
+    let (mut client, mut events) = (Vec::new(), Vec::new());
+    Event { id: "i", topic, body, ..Event::default() }.write_client_part(&mut client);
+    let mint = CursorMint::new(LOG, GENERATION);
+    let stamp = Stamp {
+        seq: Seq::new(seq),
+        mint: &mint,
+        appended_at: appended_at.into(),
+        fill_at: true,
+        fill_id: None,
+    };
+    write_entry(&mut events, &client, &stamp);
+    let commit = Commit {
+        first: Seq::new(seq),
+        count: 1,
+        appended_at,
+        delta: Bytes::new(),
+        state: engine.wants_state(events.len()).then(Bytes::new),
+        events: events.into(),
+        oldest: Seq::FIRST,
+    };
+    let (send, receive) = mpsc::channel();
+    engine.append(commit, Box::new(move |result| drop(send.send(result.map(drop)))));
+    receive.recv().unwrap_or(Err(StoreError::Invalid("no answer")))
+}
+
+/// What a log of format 1 has.
+fn read(dir: &Path) -> Result<Vec<(String, String)>, StoreError> {
+    let options = Options { create: false, min_free_bytes: 0, ..Options::default() };
+    let begun = Instant::now();
+    let (engine, _) = loop {
+        match open(dir, options.clone()) {
+            // An engine that was just dropped may hold the lock for a moment.
+            Err(StoreError::Locked { .. }) if begun.elapsed() < Duration::from_secs(30) => {
+                std::thread::yield_now();
+            }
+            result => break result?,
+        }
+    };
+    assert_eq!((engine.id(), engine.bounds().generations.current().generation), (LOG, GENERATION));
+    let (mut found, mut at) = (Vec::new(), engine.bounds().oldest);
+    while at <= engine.bounds().head {
+        let chunk = engine.read(at, engine.bounds().next(), &Filter::ALL)?;
+        for event in Events::new(&chunk.events) {
+            let event = Event::parse(event.unwrap()).unwrap();
+            found.push((event.topic.to_owned(), event.body.to_owned()));
+        }
+        at = chunk.end;
+    }
+    engine.close()?;
+    Ok(found)
+}
+
+/// A log of format 0 in a directory that has nothing else.
+fn old_log() -> (tempfile::TempDir, PathBuf) {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("data");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("identity"), format!("{LOG}\n")).unwrap();
+    let mut events = File::create(dir.join("events")).unwrap();
+    for (topic, body) in expected() {
+        writeln!(events, "{topic}\t{body}").unwrap();
+    }
+    (parent, dir)
+}
+
+fn expected() -> Vec<(String, String)> {
+    (1..=EVENTS).map(|n| (format!("t.{}", n % 7), format!("body {n} größe"))).collect()
+}
+
+fn run(dir: &Path, disk: &Disk) -> Result<Outcome, Error> {
+    migrate(dir, &[&FromLines], 1, disk, |_| {})
+}
+
+/// Names and bytes of the files of format 0.
+fn old_files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let names = ["identity", "events"];
+    names.iter().map(|n| ((*n).to_owned(), std::fs::read(dir.join(n)).unwrap())).collect()
+}
+
+fn entries(parent: &Path) -> Vec<String> {
+    let mut names: Vec<_> = list(parent)
+        .unwrap()
+        .iter()
+        .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn an_old_log_is_copied_verified_and_swapped() {
+    let (parent, dir) = old_log();
+    let before = old_files(&dir);
+    let mut stages = Vec::new();
+    let outcome = migrate(&dir, &[&FromLines], 1, &Disk::real(), |stage| stages.push(stage));
+    let kept = parent.path().join("data.format-0");
+    assert_eq!(outcome.unwrap(), Outcome::Migrated { from: 0, to: 1, kept: kept.clone() });
+    assert_eq!(stages[stages.len() - 2..], [Stage::Verifying { to: 1 }, Stage::Swapping]);
+    assert!(matches!(stages[0], Stage::Copying { to: 1, bytes } if bytes > 0));
+    assert_eq!(read(&dir).unwrap(), expected());
+    assert_eq!(old_files(&kept), before);
+    assert_eq!(entries(parent.path()), ["data", "data.format-0"]);
+    // Again: nothing to do.
+    assert_eq!(run(&dir, &Disk::real()).unwrap(), Outcome::UpToDate { version: 1 });
+}
+
+#[test]
+fn a_migration_cut_at_any_file_operation_leaves_one_whole_log_and_can_be_run_again() {
+    let counter = Faults::none();
+    let (_parent, dir) = old_log();
+    run(&dir, &Disk::with_faults(counter.clone())).unwrap();
+    let operations = counter.seen();
+    assert!(operations > EVENTS as i64, "{operations}");
+    // Appends are all alike: every operation at both ends, some in the middle.
+    let is_looked_at = |nth: &i64| *nth < 40 || *nth > operations - 40 || nth % 37 == 0;
+    let (mut old, mut new, mut away) = (0, 0, 0);
+    for nth in (1..=operations).filter(is_looked_at) {
+        let (parent, dir) = old_log();
+        let before = old_files(&dir);
+        let faults = Faults::nth(nth, std::io::ErrorKind::Other, true);
+        let cut = run(&dir, &Disk::with_faults(faults));
+        match detect(&dir, &[&FromLines]) {
+            Ok(0) => {
+                assert!(cut.is_err(), "operation {nth}: nothing done, no error");
+                assert_eq!(old_files(&dir), before, "operation {nth}");
+                old += 1;
+            }
+            Ok(1) => {
+                assert_eq!(read(&dir).unwrap(), expected(), "operation {nth}");
+                new += 1;
+            }
+            other => {
+                away += 1;
+                assert!(matches!(other, Err(StoreError::Missing { .. })), "{other:?}");
+            }
+        }
+        run(&dir, &Disk::real()).unwrap_or_else(|error| panic!("operation {nth}: {error}"));
+        assert_eq!(read(&dir).unwrap(), expected(), "operation {nth}");
+        assert_eq!(old_files(&parent.path().join("data.format-0")), before, "operation {nth}");
+        assert_eq!(entries(parent.path()), ["data", "data.format-0"], "operation {nth}");
+    }
+    assert!(old > 40 && new >= 4, "cut before the swap {old}, after {new} times");
+    assert_eq!(away, 0, "this file system exchanges names at once");
+}
+
+#[test]
+fn a_swap_in_two_renames_is_finished_and_no_daemon_begins_a_new_log_meanwhile() {
+    for is_back in [false, true] {
+        let (parent, dir) = old_log();
+        let before = old_files(&dir);
+        let workspace = parent.path().join("data.migrating");
+        let disk = Disk::real();
+        let swap = Swap { dir: &dir, workspace: workspace.clone(), disk: &disk };
+        swap.copy(&plan(&dir, &[&FromLines], 1).unwrap(), &mut |_| {}).unwrap();
+        std::fs::rename(&dir, workspace.join(OLD)).unwrap();
+        if is_back {
+            std::fs::rename(workspace.join("step-1"), &dir).unwrap();
+        } else {
+            match open(&dir, Options { min_free_bytes: 0, ..Options::default() }) {
+                Err(StoreError::Unfinished { path, .. }) => assert_eq!(path, dir),
+                other => panic!("{:?}", other.map(|_| ())),
+            }
+            assert!(matches!(survey(&dir, &disk), Err(StoreError::Unfinished { .. })));
+            assert!(!dir.exists());
+        }
+        let kept = parent.path().join("data.format-0");
+        let outcome = run(&dir, &disk).unwrap();
+        assert_eq!(outcome, Outcome::Migrated { from: 0, to: 1, kept: kept.clone() });
+        assert_eq!((read(&dir).unwrap(), old_files(&kept)), (expected(), before));
+        assert_eq!(entries(parent.path()), ["data", "data.format-0"]);
+    }
+}
+
+#[test]
+fn what_was_appended_after_a_cut_is_not_lost() {
+    let (parent, dir) = old_log();
+    let disk = Disk::real();
+    let swap = Swap { dir: &dir, workspace: parent.path().join("data.migrating"), disk: &disk };
+    swap.copy(&plan(&dir, &[&FromLines], 1).unwrap(), &mut |_| {}).unwrap();
+    // The copy is ready, the power fails, and an older program goes on with the log.
+    let mut events = std::fs::OpenOptions::new().append(true).open(dir.join("events")).unwrap();
+    writeln!(events, "late\tone more").unwrap();
+    run(&dir, &disk).unwrap();
+    assert_eq!(read(&dir).unwrap().last().unwrap().1, "one more");
+}
+
+/// A step whose copy is wrong.
+struct Forgetful;
+
+impl Step for Forgetful {
+    fn from(&self) -> u32 {
+        0
+    }
+
+    fn recognises(&self, dir: &Path) -> bool {
+        FromLines.recognises(dir)
+    }
+
+    fn copy(
+        &self,
+        from: &Path,
+        to: &Path,
+        disk: &Disk,
+        _progress: &mut dyn FnMut(u64),
+    ) -> Result<(), StoreError> {
+        let mut events = 0;
+        let half = tempfile::tempdir().unwrap();
+        for name in ["identity", "events"] {
+            std::fs::copy(from.join(name), half.path().join(name)).unwrap();
+        }
+        let text: String = lines(from)
+            .into_iter()
+            .take(299)
+            .map(|(topic, body)| format!("{topic}\t{body}\n"))
+            .collect();
+        std::fs::write(half.path().join("events"), text).unwrap();
+        FromLines.copy(half.path(), to, disk, &mut |_| events += 1)
+    }
+
+    fn verify(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
+        FromLines.verify(from, to)
+    }
+}
+
+#[test]
+fn a_wrong_copy_is_never_swapped_in() {
+    let (parent, dir) = old_log();
+    let before = old_files(&dir);
+    let error = migrate(&dir, &[&Forgetful], 1, &Disk::real(), |_| {}).unwrap_err();
+    assert!(error.to_string().contains("other events"), "{error}");
+    assert_eq!(old_files(&dir), before);
+    assert_eq!(entries(parent.path()), ["data"]);
+}
+
+#[test]
+fn other_formats_and_logs_in_use_are_refused() {
+    let (_parent, dir) = old_log();
+    let no_way = plan(&dir, &[&FromLines], 2).map(|_| ()).unwrap_err();
+    assert!(matches!(no_way, Error::NoWay { found: 0, wanted: 2, .. }), "{no_way}");
+    let lock = take_lock(&dir).unwrap();
+    let used = run(&dir, &Disk::real()).unwrap_err();
+    assert!(matches!(used, Error::Store(StoreError::Locked { .. })), "{used}");
+    drop(lock);
+
+    run(&dir, &Disk::real()).unwrap();
+    let meta = dir.join("log.meta");
+    let mut bytes = std::fs::read(&meta).unwrap();
+    bytes[8] = 9;
+    std::fs::write(&meta, bytes).unwrap();
+    let newer = run(&dir, &Disk::real()).unwrap_err();
+    assert!(
+        matches!(newer, Error::Store(StoreError::Format { found: 9, supported: 1, .. })),
+        "{newer}"
+    );
+    // A daemon refuses it too.
+    let refused = open(&dir, Options::default()).map(|_| ());
+    assert!(matches!(refused, Err(StoreError::Format { found: 9, supported: 1, .. })));
+
+    let empty = tempfile::tempdir().unwrap();
+    let missing = run(empty.path(), &Disk::real()).unwrap_err();
+    assert!(matches!(missing, Error::Store(StoreError::Missing { .. })), "{missing}");
+}

@@ -1,0 +1,188 @@
+//! Reading events out of blocks, however the blocks are fetched.
+//!
+//! Must not know where blocks come from. A block that was fetched has passed its checksums.
+
+use bytes::Bytes;
+
+use super::index::{Index, Wanted};
+use crate::storage::sift::{FOUND_BYTES, SIFTED_BYTES, Sifter};
+use crate::storage::{Chunk, StoreError, part_of};
+use tailmark_record::topic::Filter;
+use tailmark_record::{Events, Facts, Seq};
+
+/// Neighbouring blocks are joined up to this.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// A way to the blocks of one segment.
+pub(super) trait Blocks {
+    /// Their table.
+    fn index(&self) -> &Index;
+
+    /// The events of one block, into a buffer of its raw length.
+    fn block_into(&self, at: usize, out: &mut [u8]) -> Result<(), StoreError>;
+
+    /// The events of one block.
+    fn block(&self, at: usize) -> Result<Bytes, StoreError> {
+        let mut raw = vec![0; self.index().rows[at].raw_len as usize];
+        self.block_into(at, &mut raw)?;
+        Ok(raw.into())
+    }
+
+    /// As `Engine::read`, within `first..end` of the segment.
+    fn read(&self, from: Seq, end: Seq, filter: &Filter) -> Result<Chunk, StoreError> {
+        let index = self.index();
+        let end = end.min(index.segment.end());
+        if from < index.segment.first() || from >= end {
+            return Err(StoreError::Invalid("the range is not in the segment"));
+        }
+        let wanted = index.wanted(filter)?;
+        if wanted.is_sparse {
+            return self.sift(from, end, filter, &wanted);
+        }
+        let rows = &index.rows;
+        let begin = index.block_of(from);
+        if !wanted.has(begin) {
+            let next = (begin..rows.len()).find(|&at| wanted.has(at));
+            let end = next.map_or(end, |at| rows[at].first.min(end));
+            return Ok(Chunk { first: from, end, events: Bytes::new(), complete: false });
+        }
+        let mut bytes = rows[begin].raw_len as usize;
+        let mut stop = begin + 1;
+        while let Some(row) = rows.get(stop) {
+            bytes += row.raw_len as usize;
+            if row.first >= end || bytes > CHUNK_BYTES || !wanted.has(stop) {
+                break;
+            }
+            stop += 1;
+        }
+        let (events, stop) = self.join(begin, stop)?;
+        self.slice(&events, begin..stop, from..end)
+    }
+
+    /// Picks the events that match out of the blocks that hold any.
+    fn sift(
+        &self,
+        from: Seq,
+        end: Seq,
+        filter: &Filter,
+        wanted: &Wanted,
+    ) -> Result<Chunk, StoreError> {
+        let rows = &self.index().rows;
+        let sifter = Sifter::new(filter);
+        let (mut found, mut raw, mut sifted) = (Vec::new(), Vec::new(), 0);
+        let mut upto = end;
+        for at in (self.index().block_of(from)..rows.len()).filter(|&at| wanted.has(at)) {
+            let row = &rows[at];
+            if row.first >= end {
+                break;
+            }
+            let is_enough = sifted + row.raw_len as usize > SIFTED_BYTES;
+            if found.len() >= FOUND_BYTES || is_enough && sifted > 0 {
+                upto = row.first;
+                break;
+            }
+            raw.resize(row.raw_len as usize, 0);
+            let before = found.len();
+            let picked = self.block_into(at, &mut raw).and_then(|()| {
+                let picked = sifter.pick(&raw, row.first, from..end, &mut found);
+                match picked {
+                    Ok(next) if next == row.end() => Ok(()),
+                    Ok(_) => Err(self.index().damage(at, "an event is missing")),
+                    Err(what) => Err(self.index().damage(at, what)),
+                }
+            });
+            match picked {
+                Ok(()) => sifted += row.raw_len as usize,
+                // The error belongs to the read that begins with this block.
+                Err(_) if row.first > from => {
+                    found.truncate(before);
+                    upto = row.first;
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Chunk { first: from, end: upto, events: found.into(), complete: false })
+    }
+
+    /// The events of the blocks from `begin` to before `stop`, or to before the first damaged one
+    /// after `begin`: its error belongs to the next read.
+    fn join(&self, begin: usize, stop: usize) -> Result<(Bytes, usize), StoreError> {
+        if stop == begin + 1 {
+            return Ok((self.block(begin)?, stop));
+        }
+        let rows = &self.index().rows[begin..stop];
+        let mut joined = vec![0; rows.iter().map(|row| row.raw_len as usize).sum()];
+        let mut done = 0;
+        for (at, row) in (begin..stop).zip(rows) {
+            let out = &mut joined[done..done + row.raw_len as usize];
+            match self.block_into(at, out) {
+                Ok(()) => done += row.raw_len as usize,
+                Err(error) if at == begin => return Err(error),
+                Err(_) => {
+                    joined.truncate(done);
+                    return Ok((joined.into(), at));
+                }
+            }
+        }
+        Ok((joined.into(), stop))
+    }
+
+    /// Cuts the events of whole blocks down to a range.
+    fn slice(
+        &self,
+        events: &Bytes,
+        blocks: std::ops::Range<usize>,
+        range: std::ops::Range<Seq>,
+    ) -> Result<Chunk, StoreError> {
+        let rows = &self.index().rows;
+        let (first, last_end) = (rows[blocks.start].first, rows[blocks.end - 1].end());
+        let (from, end) = (range.start, range.end.min(last_end));
+        let malformed = || self.index().damage(blocks.start, "its events are malformed");
+        let mut bytes = 0..events.len();
+        let mut walk = Events::new(events);
+        if from > first {
+            walk = skip(walk, first.distance_to(from)).ok_or_else(malformed)?;
+            bytes.start = events.len() - walk.remaining();
+        }
+        if end < last_end {
+            walk = skip(walk, from.distance_to(end)).ok_or_else(malformed)?;
+            bytes.end = events.len() - walk.remaining();
+        }
+        Ok(Chunk { first: from, end, events: part_of(events, bytes), complete: true })
+    }
+
+    /// Shows the events of a block until `visit` answers false.
+    fn visit(
+        &self,
+        at: usize,
+        visit: &mut dyn FnMut(&Facts<'_>) -> bool,
+    ) -> Result<(), StoreError> {
+        let events = self.block(at)?;
+        let index = self.index();
+        let mut seq = index.rows[at].first;
+        for event in Events::new(&events) {
+            let facts = event.and_then(Facts::scan);
+            let facts = facts.map_err(|error| index.damage(at, error.what()))?;
+            if facts.seq != seq {
+                return Err(index.damage(at, "an event has another seq"));
+            }
+            seq = seq.next();
+            if !visit(&facts) {
+                return Ok(());
+            }
+        }
+        if seq != index.rows[at].end() {
+            return Err(index.damage(at, "an event is missing"));
+        }
+        Ok(())
+    }
+}
+
+/// Moves over `count` events; walking 64 KB of lengths takes microseconds.
+fn skip(mut events: Events<'_>, count: u64) -> Option<Events<'_>> {
+    for _ in 0..count {
+        events.next()?.ok()?;
+    }
+    Some(events)
+}

@@ -1,0 +1,459 @@
+//! Building a segment: re-block, compress and describe, bulk-load, compare, sync, rename.
+//!
+//! Nothing that lies under a segment's name is ever unfinished: all is done in a `.tmp-` directory.
+//! Memory is bounded by a window of blocks, sled's cache and what the footer says, not by the
+//! segment.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Bytes, BytesMut};
+
+use super::block::{self, Compression, Encoder, FILLERS, MAX_BLOCK_BYTES, PART_BYTES, Row};
+use super::db::{self, Database, Fault, Layout};
+use super::describe::{Described, Describer, Plan};
+use super::digest::{Hash, hash, hash_file, hash_windows};
+use super::direct::{Locator, Places, VALUES_FILE};
+use super::footer::{FileEntry, Footer};
+use super::identity::Identity;
+use super::open::fetch;
+use super::{DB, FOOTER, Segment, dir};
+use crate::storage::disk::Disk;
+use crate::storage::{Chunk, Damage, StoreError};
+use tailmark_record::{Events, FingerprintKey, GenerationTable, LogId, Seq};
+
+/// sled moves a leaf or value over a quarter of this into `blobs/`, which it never syncs. A leaf
+/// holds at most 17 keys, hence 3 parts of 64 KB beside their fillers: 192 KB.
+const SLED_SEGMENT_BYTES: usize = 1 << 20;
+/// Written last, more than a segment of sled's: of damage in its last one sled says that it was
+/// torn off, or does not open at all.
+const PADDING_VALUES: usize = 17;
+/// A block is one read; nobody needs larger ones.
+const MAX_TARGET_BYTES: usize = 1 << 20;
+/// Blocks are loaded when so much was read of the source.
+const WINDOW_BYTES: usize = 4 << 20;
+/// Events of a segment have 32-bit places in it.
+const MAX_EVENTS: u64 = 1 << 31;
+
+/// The events that a segment is built from.
+pub trait Source {
+    /// All events, complete and in order: the first chunk begins at the spec's `first`, the last
+    /// ends at its `end`, and none is longer than memory allows.
+    fn chunks(&self) -> Box<dyn Iterator<Item = Result<Chunk, StoreError>> + '_>;
+
+    /// The file to name when the events make no sense.
+    fn origin(&self) -> PathBuf {
+        PathBuf::new()
+    }
+}
+
+/// A good [`BuildSpec::block_bytes`].
+pub const BLOCK_BYTES: usize = 48 << 10;
+/// A good [`BuildSpec::sled_cache_bytes`].
+pub const SLED_CACHE_BYTES: u64 = 16 << 20;
+
+/// What to build.
+#[derive(Clone, Debug)]
+pub struct BuildSpec {
+    /// The log.
+    pub log_id: LogId,
+    /// Its history as of now.
+    pub generations: GenerationTable,
+    /// Secret for telling repeats.
+    pub fingerprint_key: FingerprintKey,
+    /// First seq.
+    pub first: Seq,
+    /// Seq after the last.
+    pub end: Seq,
+    /// 1, or more than that of every segment which this one replaces.
+    pub revision: u32,
+    /// How blocks are compressed.
+    pub compression: Compression,
+    /// Raw bytes at which a block ends; 32 to 64 KB.
+    pub block_bytes: usize,
+    /// sled's page cache while building.
+    pub sled_cache_bytes: u64,
+    /// Moves on while the build does.
+    pub progress: Arc<Progress>,
+    /// File operations, but for those of sled.
+    pub disk: Disk,
+}
+
+/// A sign of life: whoever watches a build and sees no beat for long knows that sled hangs.
+#[derive(Debug, Default)]
+pub struct Progress(AtomicU64);
+
+impl Progress {
+    /// How often it has moved on.
+    pub fn beats(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn beat(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Builds a segment in `parent`. It survives a power loss when this returns. After an error there
+/// is at most a `.tmp-` directory left, which [`super::clean`] removes.
+///
+/// # Errors
+/// What the source says; [`StoreError::Damaged`] when its events make no sense or sled gives back
+/// other bytes than it got; I/O.
+pub fn build(parent: &Path, spec: &BuildSpec, source: &dyn Source) -> Result<Segment, StoreError> {
+    let events = spec.first.distance_to(spec.end);
+    if spec.first == Seq::ZERO || events == 0 || events > MAX_EVENTS {
+        return Err(StoreError::Invalid("a segment holds between 1 and 2^31 events"));
+    }
+    let tmp = parent.join(dir::tmp_name(spec.first, spec.revision));
+    let disk = &spec.disk;
+    disk.remove_tree(&tmp)?;
+    disk.create_dir(&tmp)?;
+    let build = Build { spec, source, db_dir: tmp.join(DB) };
+    let built = build.run(&tmp).and_then(|()| {
+        let target = parent.join(dir::name(spec.first, spec.revision));
+        if target.exists() {
+            // A build that failed after its rename: nobody was told of it.
+            dir::trash(&target, disk)?;
+        }
+        disk.rename(&tmp, &target)?;
+        disk.sync_dir(parent)?;
+        Segment::load(&target, disk)
+    });
+    if built.is_err() {
+        // It would be removed at the next start; the error is what matters.
+        let _ = disk.remove_tree(&tmp);
+    }
+    built
+}
+
+struct Build<'a> {
+    spec: &'a BuildSpec,
+    source: &'a dyn Source,
+    db_dir: PathBuf,
+}
+
+impl Build<'_> {
+    fn run(&self, tmp: &Path) -> Result<(), StoreError> {
+        let described = self.fill()?;
+        self.compare(&described)?;
+        // Once more, so that a snapshot of the closed database is there and the next open changes
+        // no byte.
+        self.open()?.close().map_err(|fault| self.fault(fault))?;
+        self.spec.disk.run("close", &self.db_dir, || {
+            db::wait_released(&self.db_dir)?;
+            db::remove_half_snapshots(&self.db_dir)
+        })?;
+        self.seal(tmp, &described)
+    }
+
+    /// Loads the database, a window of blocks at a time: first their keys, so that sled splits its
+    /// leaves while they are empty, then their values. The source is walked once.
+    fn fill(&self) -> Result<Described, StoreError> {
+        let db = self.open()?;
+        let mut loader = Loader::new(self, &db)?;
+        let mut window = Window::new(self.spec);
+        for chunk in self.source.chunks() {
+            self.cut(&mut window, chunk?)?;
+            if window.bytes >= WINDOW_BYTES {
+                loader.load(&mut window)?;
+            }
+        }
+        if window.next != self.spec.end {
+            return Err(self.source_damage(window.next, self.spec.end, "events are missing"));
+        }
+        window.close();
+        loader.load(&mut window)?;
+        let described = loader.finish()?;
+        db.close().map_err(|fault| self.fault(fault))?;
+        Ok(described)
+    }
+
+    /// Cuts a chunk into blocks.
+    fn cut(&self, window: &mut Window, chunk: Chunk) -> Result<(), StoreError> {
+        let begin = window.next;
+        if chunk.first != begin || !chunk.complete {
+            return Err(self.source_damage(begin, chunk.end, "its events are not contiguous"));
+        }
+        let mut events = Events::new(&chunk.events);
+        let mut before = events.remaining();
+        while let Some(event) = events.next() {
+            event.map_err(|error| self.source_damage(window.next, chunk.end, error.what()))?;
+            let len = before - events.remaining();
+            before = events.remaining();
+            if len > MAX_BLOCK_BYTES {
+                let next = window.next;
+                return Err(self.source_damage(next, next.next(), "an event is too large"));
+            }
+            window.add(len);
+        }
+        if window.next != chunk.end {
+            return Err(self.source_damage(begin, chunk.end, "events are missing"));
+        }
+        window.bytes += chunk.events.len();
+        window.chunks.push_back(chunk.events);
+        self.spec.progress.beat();
+        Ok(())
+    }
+
+    /// Reads everything back and compares it with what was read of the source: sled is not
+    /// believed.
+    fn compare(&self, described: &Described) -> Result<(), StoreError> {
+        let db = self.open()?;
+        let mut raw = Vec::new();
+        for (row, expected) in described.rows.iter().zip(&described.hashes) {
+            raw.resize(row.raw_len as usize, 0);
+            fetch(&db, row, &mut raw).map_err(|fault| self.fault(fault))?;
+            if hash(&raw) != *expected {
+                return Err(self.fault(Fault::Corrupt("sled gave back other bytes".into())));
+            }
+            self.spec.progress.beat();
+        }
+        db.close().map_err(|fault| self.fault(fault))
+    }
+
+    /// Describes and syncs what was built.
+    fn seal(&self, tmp: &Path, described: &Described) -> Result<(), StoreError> {
+        let (files, places) = self.files(&described.rows)?;
+        let spec = self.spec;
+        let (Some(first_row), Some(last_row)) = (described.rows.first(), described.rows.last())
+        else {
+            return Err(StoreError::Invalid("a segment without blocks"));
+        };
+        let identity = Identity {
+            log_id: spec.log_id,
+            first: spec.first,
+            end: spec.end,
+            revision: spec.revision,
+            first_at: first_row.first_at,
+            last_at: last_row.last_at,
+            raw_bytes: described.rows.iter().map(|row| u64::from(row.raw_len)).sum(),
+            stored_bytes: described.rows.iter().map(|row| u64::from(row.stored_len)).sum(),
+            blocks: described.rows.len() as u32,
+            sled_segment_bytes: SLED_SEGMENT_BYTES as u32,
+            chain_start: Hash::default(),
+            chain_end: described.chain_end,
+            generations: spec.generations.clone(),
+        };
+        let footer = Footer {
+            identity: &identity,
+            files: &files,
+            topics: &described.topics,
+            rows: &described.rows,
+            fingerprints: &described.fingerprints,
+            places: places.as_ref().map(Places::offsets),
+        };
+        let path = tmp.join(FOOTER);
+        let disk = &spec.disk;
+        disk.run("write", &path, || fs::write(&path, footer.encode()))?;
+        disk.sync_file(&path)?;
+        for file in &files {
+            disk.sync_file(&self.db_dir.join(&file.name))?;
+            spec.progress.beat();
+        }
+        for directory in [&self.db_dir.join("blobs"), &self.db_dir, tmp] {
+            disk.sync_dir(directory)?;
+        }
+        Ok(())
+    }
+
+    /// The files of the closed database, and where in them the blocks lie.
+    fn files(&self, rows: &[Row]) -> Result<(Vec<FileEntry>, Option<Places>), StoreError> {
+        let blobs = self.db_dir.join("blobs");
+        let disk = &self.spec.disk;
+        if !disk.list(&blobs)?.is_empty() {
+            return Err(self.fault(Fault::Corrupt("sled used a blob file".into())));
+        }
+        let (mut files, mut locator) = (Vec::new(), Locator::new(rows));
+        for (name, path) in
+            disk.run("list", &self.db_dir, || super::open::list_files(&self.db_dir))?
+        {
+            let (len, hash) = disk.run("read", &path, || match name.as_str() {
+                VALUES_FILE => hash_windows(&path, Locator::OVERLAP, |at, window| {
+                    locator.see(at, window);
+                }),
+                _ => hash_file(&path),
+            })?;
+            files.push(FileEntry { name, len, hash });
+            self.spec.progress.beat();
+        }
+        Ok((files, locator.finish()))
+    }
+
+    fn open(&self) -> Result<Database, StoreError> {
+        let layout =
+            Layout { segment_bytes: SLED_SEGMENT_BYTES, cache_bytes: self.spec.sled_cache_bytes };
+        let db = Database::open(&self.db_dir, layout).map_err(|fault| self.fault(fault))?;
+        self.spec.progress.beat();
+        Ok(db)
+    }
+
+    fn fault(&self, fault: Fault) -> StoreError {
+        match fault {
+            Fault::Io(source) => {
+                StoreError::Io { action: "build", path: self.db_dir.clone(), source }
+            }
+            Fault::Corrupt(detail) => StoreError::Damaged(Damage {
+                from: self.spec.first,
+                to: self.spec.end.prev(),
+                file: self.db_dir.clone(),
+                detail,
+            }),
+        }
+    }
+
+    fn source_damage(&self, from: Seq, end: Seq, what: &str) -> StoreError {
+        let (file, detail) = (self.source.origin(), what.to_owned());
+        StoreError::Damaged(Damage { from, to: end.prev(), file, detail })
+    }
+}
+
+/// Blocks on their way into the database: where they are cut, and their bytes.
+struct Window {
+    target: usize,
+    /// The seq after what was cut so far.
+    next: Seq,
+    /// Cut, not loaded.
+    plans: Vec<Plan>,
+    /// The block that still grows.
+    open: Plan,
+    /// What `plans` and `open` are cut from.
+    chunks: VecDeque<Bytes>,
+    /// Of `chunks`.
+    bytes: usize,
+}
+
+impl Window {
+    fn new(spec: &BuildSpec) -> Self {
+        Window {
+            target: spec.block_bytes.min(MAX_TARGET_BYTES),
+            next: spec.first,
+            plans: Vec::new(),
+            open: Plan { first: spec.first, count: 0, raw_len: 0 },
+            chunks: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    /// The next event has `len` bytes.
+    fn add(&mut self, len: usize) {
+        if self.open.count > 0 && self.open.raw_len + len > self.target {
+            self.close();
+        }
+        self.open.count += 1;
+        self.open.raw_len += len;
+        self.next = self.next.next();
+    }
+
+    /// The block that grows is at its end.
+    fn close(&mut self) {
+        let next = Plan { first: self.next, count: 0, raw_len: 0 };
+        self.plans.push(std::mem::replace(&mut self.open, next));
+    }
+
+    /// The next `len` bytes; a slice of the chunk where they lie in one.
+    fn take(&mut self, len: usize) -> Bytes {
+        self.bytes = self.bytes.saturating_sub(len);
+        let mut joined = BytesMut::new();
+        while let Some(front) = self.chunks.front_mut() {
+            let wanted = len - joined.len();
+            if wanted < front.len() {
+                let part = front.split_to(wanted);
+                if joined.is_empty() {
+                    return part;
+                }
+                joined.extend_from_slice(&part);
+                break;
+            }
+            let part = self.chunks.pop_front().unwrap_or_default();
+            if joined.is_empty() {
+                if part.len() == len {
+                    return part;
+                }
+                joined.reserve(len);
+            }
+            joined.extend_from_slice(&part);
+        }
+        joined.freeze()
+    }
+}
+
+/// Puts blocks into the database.
+struct Loader<'a> {
+    build: &'a Build<'a>,
+    db: &'a Database,
+    encoder: Encoder,
+    describer: Describer<'a>,
+    value: Vec<u8>,
+}
+
+impl<'a> Loader<'a> {
+    fn new(build: &'a Build<'a>, db: &'a Database) -> Result<Self, StoreError> {
+        let spec = build.spec;
+        let io = StoreError::io("compress", &build.db_dir);
+        Ok(Loader {
+            build,
+            db,
+            encoder: Encoder::new(spec.compression).map_err(io)?,
+            describer: Describer::new(spec.first, &spec.fingerprint_key),
+            value: Vec::with_capacity(block::VALUE_BYTES),
+        })
+    }
+
+    fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.db.insert(key, value).map_err(|fault| self.build.fault(fault))
+    }
+
+    /// The keys of parts, without values.
+    fn insert_keys(&self, first: Seq, parts: usize) -> Result<(), StoreError> {
+        for part in 0..parts {
+            for filler in 0..=FILLERS {
+                self.insert(&block::key(first, part, filler), &[])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The blocks that were cut.
+    fn load(&mut self, window: &mut Window) -> Result<(), StoreError> {
+        let plans = std::mem::take(&mut window.plans);
+        for plan in &plans {
+            self.insert_keys(plan.first, plan.raw_len.div_ceil(PART_BYTES).max(1))?;
+        }
+        self.build.spec.progress.beat();
+        for plan in &plans {
+            self.block(plan, &window.take(plan.raw_len))?;
+            self.build.spec.progress.beat();
+        }
+        Ok(())
+    }
+
+    fn block(&mut self, plan: &Plan, raw: &[u8]) -> Result<(), StoreError> {
+        let (codec, stored) = self.encoder.encode(raw);
+        let row = self.describer.block(plan, raw, codec, stored).map_err(|what| {
+            self.build.source_damage(plan.first, self.describer.next().next(), what)
+        })?;
+        for (part, bytes) in stored.chunks(PART_BYTES).enumerate() {
+            self.value.clear();
+            self.value.extend_from_slice(&row.header(part));
+            self.value.extend_from_slice(bytes);
+            let key = block::key(plan.first, part, 0);
+            self.db.insert(&key, &self.value).map_err(|fault| self.build.fault(fault))?;
+        }
+        Ok(())
+    }
+
+    /// What keeps the last block away from the end, and all of it written.
+    fn finish(self) -> Result<Described, StoreError> {
+        self.insert_keys(Seq::MAX, PADDING_VALUES)?;
+        for part in 0..PADDING_VALUES {
+            self.insert(&block::key(Seq::MAX, part, 0), &[part as u8 | 0x80; PART_BYTES])?;
+        }
+        self.db.flush().map_err(|fault| self.build.fault(fault))?;
+        self.build.spec.progress.beat();
+        Ok(self.describer.finish())
+    }
+}

@@ -1,0 +1,447 @@
+//! The footer file: what is known of a segment without opening its database.
+//!
+//! Owns the bytes of that file, frozen in `migrations/0001_initial/FORMAT.md`: a header, then
+//! sections, each with a length and two CRCs. Must not know sled. Numbers are little-endian, hashes
+//! in their canonical order. A section of an unknown kind refuses the file, unless bit 0 of its
+//! flags says that it may be ignored.
+
+use super::block::{MAX_BLOCK_BYTES, Row};
+use super::digest::{Hash, XXH3_128};
+use super::identity::Identity;
+use crate::storage::TopicStats;
+use tailmark_record::{Fingerprint, Seq, Timestamp};
+
+/// Version of this file and of the blocks.
+pub(super) const FORMAT: u16 = 1;
+pub(super) const HEADER_BYTES: usize = 64;
+pub(super) const SECTION_HEADER_BYTES: usize = 24;
+const MAGIC: &[u8; 8] = b"TMSEGFTR";
+const KIND_EVENTS: u16 = 1;
+const MAY_BE_IGNORED: u16 = 1;
+const ROW_BYTES: usize = 64;
+const FINGERPRINT_BYTES: usize = 20;
+
+/// Kinds of sections, in the order in which they are written.
+pub(super) mod kind {
+    pub(in super::super) const IDENTITY: u16 = 1;
+    pub(in super::super) const FILES: u16 = 2;
+    pub(in super::super) const TOPICS: u16 = 3;
+    pub(in super::super) const BLOCKS: u16 = 4;
+    pub(in super::super) const TOPIC_BLOCKS: u16 = 5;
+    pub(in super::super) const FINGERPRINTS: u16 = 6;
+    /// May be ignored, and is not there when the blocks were not found in the file.
+    pub(in super::super) const PLACES: u16 = 7;
+}
+
+/// Why a footer cannot be read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Problem {
+    /// Its bytes are not what was written.
+    Damaged(&'static str),
+    /// Another version wrote it.
+    Version(u16),
+}
+
+impl From<&'static str> for Problem {
+    fn from(what: &'static str) -> Self {
+        Problem::Damaged(what)
+    }
+}
+
+pub(super) type Result<T, E = Problem> = std::result::Result<T, E>;
+
+/// A file of the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FileEntry {
+    pub(super) name: String,
+    pub(super) len: u64,
+    pub(super) hash: Hash,
+}
+
+/// A topic and the blocks that hold events of it, by their place in the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TopicEntry {
+    pub(super) name: String,
+    pub(super) stats: TopicStats,
+    pub(super) blocks: Vec<u32>,
+}
+
+/// All that is written.
+pub(super) struct Footer<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) files: &'a [FileEntry],
+    /// In the order of their names.
+    pub(super) topics: &'a [TopicEntry],
+    pub(super) rows: &'a [Row],
+    pub(super) fingerprints: &'a [(Seq, Fingerprint)],
+    /// Where each part of each block lies in its file.
+    pub(super) places: Option<&'a [u64]>,
+}
+
+impl Footer<'_> {
+    /// The file's bytes.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut sections = vec![
+            (kind::IDENTITY, self.identity.encode()),
+            (kind::FILES, encode_files(self.files)),
+            (kind::TOPICS, encode_topics(self.topics)),
+            (kind::BLOCKS, encode_rows(self.rows)),
+            (kind::TOPIC_BLOCKS, encode_topic_blocks(self.topics)),
+            (kind::FINGERPRINTS, encode_fingerprints(self.identity.first, self.fingerprints)),
+        ];
+        sections.extend(self.places.map(|places| (kind::PLACES, encode_places(places))));
+        let mut out = vec![0; HEADER_BYTES];
+        for (kind, payload) in &sections {
+            let mut h = [0; SECTION_HEADER_BYTES];
+            h[..2].copy_from_slice(&kind.to_le_bytes());
+            if *kind == kind::PLACES {
+                h[2..4].copy_from_slice(&MAY_BE_IGNORED.to_le_bytes());
+            }
+            h[8..16].copy_from_slice(&(payload.len() as u64).to_le_bytes());
+            h[16..20].copy_from_slice(&crc32c::crc32c(payload).to_le_bytes());
+            let crc = crc32c::crc32c(&h[..20]);
+            h[20..].copy_from_slice(&crc.to_le_bytes());
+            out.extend_from_slice(&h);
+            out.extend_from_slice(payload);
+        }
+        let len = out.len() as u64;
+        out[..8].copy_from_slice(MAGIC);
+        out[8..10].copy_from_slice(&FORMAT.to_le_bytes());
+        out[10..12].copy_from_slice(&(HEADER_BYTES as u16).to_le_bytes());
+        out[12..14].copy_from_slice(&KIND_EVENTS.to_le_bytes());
+        out[16..24].copy_from_slice(&len.to_le_bytes());
+        out[24..28].copy_from_slice(&(sections.len() as u32).to_le_bytes());
+        let crc = crc32c::crc32c(&out[..60]);
+        out[60..64].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+}
+
+/// The header: what it says of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) file_len: u64,
+    pub(super) header_len: u16,
+    pub(super) sections: u32,
+}
+
+impl Header {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Header> {
+        let mut r = Reader(bytes);
+        if r.take(8)? != MAGIC {
+            return Err("not a segment footer".into());
+        }
+        let (version, header_len, file_kind, flags) = (r.u16()?, r.u16()?, r.u16()?, r.u16()?);
+        // The first 64 bytes are the same in every version.
+        let Some(head) = bytes.get(..HEADER_BYTES) else { return Err("truncated header".into()) };
+        let crc = u32::from_le_bytes([head[60], head[61], head[62], head[63]]);
+        if crc32c::crc32c(&head[..60]) != crc {
+            return Err("the checksum of its header does not fit".into());
+        }
+        if version != FORMAT {
+            return Err(Problem::Version(version));
+        }
+        if file_kind != KIND_EVENTS || flags & !MAY_BE_IGNORED != 0 {
+            return Err(Problem::Version(version));
+        }
+        if usize::from(header_len) < HEADER_BYTES {
+            return Err("its header is too short".into());
+        }
+        Ok(Header { file_len: r.u64()?, header_len, sections: r.u32()? })
+    }
+}
+
+/// The header of a section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Section {
+    pub(super) kind: u16,
+    pub(super) len: u64,
+    crc: u32,
+}
+
+impl Section {
+    /// Reads it; `None` = of an unknown kind that may be ignored.
+    pub(super) fn decode(bytes: &[u8]) -> Result<(Section, bool)> {
+        let mut r = Reader(bytes);
+        let (kind, flags, _) = (r.u16()?, r.u16()?, r.u32()?);
+        let (len, crc, own_crc) = (r.u64()?, r.u32()?, r.u32()?);
+        if crc32c::crc32c(&bytes[..20]) != own_crc {
+            return Err("the checksum of a section's header does not fit".into());
+        }
+        let known = (kind::IDENTITY..=kind::PLACES).contains(&kind);
+        if !known && flags & MAY_BE_IGNORED == 0 || flags & !MAY_BE_IGNORED != 0 {
+            return Err(Problem::Version(FORMAT));
+        }
+        Ok((Section { kind, len, crc }, known))
+    }
+
+    /// Checks its payload.
+    pub(super) fn check(&self, payload: &[u8]) -> Result<()> {
+        if payload.len() as u64 != self.len || crc32c::crc32c(payload) != self.crc {
+            return Err("the checksum of a section does not fit".into());
+        }
+        Ok(())
+    }
+}
+
+fn encode_places(places: &[u64]) -> Vec<u8> {
+    places.iter().flat_map(|place| place.to_le_bytes()).collect()
+}
+
+/// One for each of so many parts; `None` = the bytes are something else.
+pub(super) fn decode_places(bytes: &[u8], parts: usize) -> Option<Vec<u64>> {
+    let (places, rest) = bytes.as_chunks::<8>();
+    (places.len() == parts && rest.is_empty())
+        .then(|| places.iter().map(|place| u64::from_le_bytes(*place)).collect())
+}
+
+fn encode_files(files: &[FileEntry]) -> Vec<u8> {
+    let mut out = (files.len() as u32).to_le_bytes().to_vec();
+    for file in files {
+        out.extend_from_slice(&(file.name.len() as u16).to_le_bytes());
+        out.extend_from_slice(file.name.as_bytes());
+        out.extend_from_slice(&file.len.to_le_bytes());
+        out.push(XXH3_128);
+        out.extend_from_slice(&file.hash);
+    }
+    out
+}
+
+pub(super) fn decode_files(bytes: &[u8]) -> Result<Vec<FileEntry>> {
+    let mut r = Reader(bytes);
+    let mut files = Vec::new();
+    for _ in 0..r.u32()? {
+        let name_len = r.u16()?;
+        let name = r.text(usize::from(name_len))?.to_owned();
+        // A name leads nowhere but into the directory of the database.
+        if name.is_empty() || name.contains('/') || name.contains('\\') || name.starts_with('.') {
+            return Err("a file has an illegal name".into());
+        }
+        let len = r.u64()?;
+        if r.u8()? != XXH3_128 {
+            return Err(Problem::Version(FORMAT));
+        }
+        files.push(FileEntry { name, len, hash: r.hash()? });
+    }
+    r.end()?;
+    Ok(files)
+}
+
+fn encode_topics(topics: &[TopicEntry]) -> Vec<u8> {
+    let mut out = (topics.len() as u32).to_le_bytes().to_vec();
+    for topic in topics {
+        out.extend_from_slice(&(topic.name.len() as u32).to_le_bytes());
+        out.extend_from_slice(topic.name.as_bytes());
+        out.extend_from_slice(&topic.stats.events.to_le_bytes());
+        out.extend_from_slice(&topic.stats.last_seq.get().to_le_bytes());
+        put_time(&mut out, topic.stats.last_at);
+    }
+    out
+}
+
+pub(super) fn decode_topics(bytes: &[u8]) -> Result<Vec<(std::sync::Arc<str>, TopicStats)>> {
+    let mut r = Reader(bytes);
+    let mut topics: Vec<(std::sync::Arc<str>, TopicStats)> = Vec::new();
+    for _ in 0..r.u32()? {
+        let name_len = r.u32()?;
+        let name = r.text(name_len as usize)?;
+        if topics.last().is_some_and(|(before, _)| before.as_ref() >= name) {
+            return Err("its topics are out of order".into());
+        }
+        let stats =
+            TopicStats { events: r.u64()?, last_seq: Seq::new(r.u64()?), last_at: r.time()? };
+        topics.push((name.into(), stats));
+    }
+    r.end()?;
+    Ok(topics)
+}
+
+fn encode_rows(rows: &[Row]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(rows.len() * ROW_BYTES);
+    for row in rows {
+        out.extend_from_slice(&row.first.get().to_le_bytes());
+        for word in
+            [row.count, row.raw_len, row.stored_len, row.crc_stored, row.crc_raw, row.dictionary]
+        {
+            out.extend_from_slice(&word.to_le_bytes());
+        }
+        put_time(&mut out, row.first_at);
+        put_time(&mut out, row.last_at);
+        out.push(row.codec);
+        // Flags, then room for what a later version has to say of a block.
+        out.extend_from_slice(&[0; 7]);
+    }
+    out
+}
+
+/// Reads the block table and checks that it covers `first..end` without a hole.
+pub(super) fn decode_rows(bytes: &[u8], identity: &Identity) -> Result<Vec<Row>> {
+    let mut r = Reader(bytes);
+    let mut rows = Vec::with_capacity(bytes.len() / ROW_BYTES);
+    let mut next = identity.first;
+    while !r.0.is_empty() {
+        let mut row = Row { first: Seq::new(r.u64()?), ..Row::default() };
+        row.count = r.u32()?;
+        row.raw_len = r.u32()?;
+        row.stored_len = r.u32()?;
+        row.crc_stored = r.u32()?;
+        row.crc_raw = r.u32()?;
+        row.dictionary = r.u32()?;
+        row.first_at = r.time()?;
+        row.last_at = r.time()?;
+        row.codec = r.u8()?;
+        if r.u8()? & !(MAY_BE_IGNORED as u8) != 0 {
+            return Err(Problem::Version(FORMAT));
+        }
+        r.take(6)?;
+        let fits = |len: u32| len > 0 && len as usize <= MAX_BLOCK_BYTES;
+        if row.first != next || row.count == 0 || !fits(row.raw_len) || !fits(row.stored_len) {
+            return Err("its block table makes no sense".into());
+        }
+        next = row.end();
+        rows.push(row);
+    }
+    if next != identity.end || rows.len() != identity.blocks as usize {
+        return Err("its block table does not cover its events".into());
+    }
+    Ok(rows)
+}
+
+fn encode_topic_blocks(topics: &[TopicEntry]) -> Vec<u8> {
+    let mut out = (topics.len() as u32).to_le_bytes().to_vec();
+    let mut lists = Vec::new();
+    for topic in topics {
+        out.extend_from_slice(&(lists.len() as u32).to_le_bytes());
+        let mut next = 0;
+        for &block in &topic.blocks {
+            put_varint(&mut lists, block - next);
+            next = block + 1;
+        }
+    }
+    out.extend_from_slice(&(lists.len() as u32).to_le_bytes());
+    out.extend_from_slice(&lists);
+    out
+}
+
+/// Visits the blocks of the topic at place `topic`, from an intact section.
+pub(super) fn topic_blocks(bytes: &[u8], topic: usize, mut visit: impl FnMut(u32)) -> Result<()> {
+    let mut r = Reader(bytes);
+    let topics = r.u32()? as usize;
+    if topic >= topics {
+        return Err("a topic is not in the index".into());
+    }
+    let offsets = r.take((topics + 1) * 4)?;
+    let offset = |at: usize| {
+        let mut r = Reader(offsets.get(at * 4..).unwrap_or_default());
+        r.u32().map(|offset| offset as usize)
+    };
+    let list = r.0.get(offset(topic)?..offset(topic + 1)?);
+    let mut list = Reader(list.ok_or(Problem::Damaged("the index of topics makes no sense"))?);
+    let mut next = 0u32;
+    while !list.0.is_empty() {
+        let block = list.varint()?.checked_add(u64::from(next));
+        let block = block.and_then(|block| u32::try_from(block).ok());
+        let block = block.ok_or(Problem::Damaged("the index of topics makes no sense"))?;
+        visit(block);
+        next = block.saturating_add(1);
+    }
+    Ok(())
+}
+
+fn encode_fingerprints(first: Seq, fingerprints: &[(Seq, Fingerprint)]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(fingerprints.len() * FINGERPRINT_BYTES);
+    for (seq, fingerprint) in fingerprints {
+        out.extend_from_slice(&(first.distance_to(*seq) as u32).to_le_bytes());
+        out.extend_from_slice(&fingerprint.0);
+    }
+    out
+}
+
+/// Walks the fingerprints of an intact section, newest first.
+pub(super) fn fingerprints(
+    bytes: &[u8],
+    first: Seq,
+) -> impl Iterator<Item = (Seq, Fingerprint)> + '_ {
+    bytes.rchunks_exact(FINGERPRINT_BYTES).map(move |row| {
+        let (delta, hash) = row.split_at(4);
+        let delta = u32::from_le_bytes([delta[0], delta[1], delta[2], delta[3]]);
+        let mut fingerprint = [0; 16];
+        fingerprint.copy_from_slice(hash);
+        (first.plus(u64::from(delta)), Fingerprint(fingerprint))
+    })
+}
+
+fn put_time(out: &mut Vec<u8>, t: Timestamp) {
+    out.extend_from_slice(&t.seconds.to_le_bytes());
+    out.extend_from_slice(&t.nanos.to_le_bytes());
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u32) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Takes numbers off the front of a slice.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(Problem::Damaged("truncated"))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N)?);
+        Ok(array)
+    }
+
+    fn u8(&mut self) -> Result<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn u16(&mut self) -> Result<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn hash(&mut self) -> Result<Hash> {
+        self.array()
+    }
+
+    fn time(&mut self) -> Result<Timestamp> {
+        let seconds = self.array().map(i64::from_le_bytes)?;
+        Ok(Timestamp { seconds, nanos: self.array().map(i32::from_le_bytes)? })
+    }
+
+    fn text(&mut self, len: usize) -> Result<&'a str> {
+        std::str::from_utf8(self.take(len)?).map_err(|_| "a name is not text".into())
+    }
+
+    fn varint(&mut self) -> Result<u64> {
+        let mut value = 0u64;
+        for shift in (0..35).step_by(7) {
+            let byte = self.u8()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err("bad varint".into())
+    }
+
+    fn end(&self) -> Result<()> {
+        if self.0.is_empty() { Ok(()) } else { Err("trailing bytes".into()) }
+    }
+}

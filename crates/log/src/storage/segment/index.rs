@@ -1,0 +1,119 @@
+//! What a segment's footer says of its blocks, and where their bytes lie in its files.
+//!
+//! Must not know how a block is fetched. Its bytes are bounded by the segment: [`Index::bytes`].
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::block::Row;
+use super::footer::{self, Problem};
+use super::{DB, FOOTER, Segment};
+use crate::storage::{Damage, StoreError};
+use tailmark_record::Seq;
+use tailmark_record::topic::Filter;
+
+/// Filters whose blocks are remembered, per segment.
+const REMEMBERED_FILTERS: usize = 8;
+/// A filter is sparse if at most one event in so many matches: then those that do are picked out.
+const SPARSE: u64 = 4;
+
+/// The blocks of one segment.
+pub(super) struct Index {
+    pub(super) segment: Arc<Segment>,
+    pub(super) rows: Vec<Row>,
+    topic_blocks: Vec<u8>,
+    filters: Mutex<Vec<(Filter, Wanted)>>,
+}
+
+/// What a filter asks of a segment.
+#[derive(Clone)]
+pub(super) struct Wanted {
+    /// Which blocks hold events that match; `None` = all.
+    blocks: Option<Arc<[bool]>>,
+    /// Most events of the segment do not match.
+    pub(super) is_sparse: bool,
+}
+
+impl Wanted {
+    /// Whether any event of the block matches.
+    pub(super) fn has(&self, at: usize) -> bool {
+        self.blocks.as_ref().is_none_or(|blocks| blocks[at])
+    }
+}
+
+impl Index {
+    /// Reads the tables of the footer that do not stay in memory.
+    pub(super) fn load(segment: Arc<Segment>) -> Result<Index, StoreError> {
+        let rows = footer::decode_rows(&segment.section(footer::kind::BLOCKS)?, &segment.identity)
+            .map_err(|problem| footer_damage(&segment, &problem))?;
+        let topic_blocks = segment.section(footer::kind::TOPIC_BLOCKS)?;
+        Ok(Index { segment, rows, topic_blocks, filters: Mutex::default() })
+    }
+
+    /// Bytes that it takes in memory, filters included.
+    pub(super) fn bytes(&self) -> u64 {
+        let rows = self.rows.len() * (size_of::<Row>() + REMEMBERED_FILTERS);
+        (rows + self.topic_blocks.len() + size_of::<Index>()) as u64
+    }
+
+    /// The place of the block that holds `seq`, which is in the segment.
+    pub(super) fn block_of(&self, seq: Seq) -> usize {
+        self.rows.partition_point(|row| row.end() <= seq).min(self.rows.len() - 1)
+    }
+
+    /// Which blocks hold events that match.
+    pub(super) fn wanted(&self, filter: &Filter) -> Result<Wanted, StoreError> {
+        if filter.is_all() {
+            return Ok(Wanted { blocks: None, is_sparse: false });
+        }
+        // The lists stay valid whatever a panicking holder did.
+        let mut filters = self.filters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = filters.iter().position(|(known, _)| known == filter) {
+            filters[..=at].rotate_right(1);
+            return Ok(filters[0].1.clone());
+        }
+        let mut blocks = vec![false; self.rows.len()];
+        let mut events = 0;
+        for (at, stats) in self.segment.matching(filter) {
+            events += stats.events;
+            let mut beyond = false;
+            footer::topic_blocks(&self.topic_blocks, at, |block| {
+                match blocks.get_mut(block as usize) {
+                    Some(wanted) => *wanted = true,
+                    None => beyond = true,
+                }
+            })
+            .map_err(|problem| footer_damage(&self.segment, &problem))?;
+            if beyond {
+                let problem = Problem::Damaged("the index of topics makes no sense");
+                return Err(footer_damage(&self.segment, &problem));
+            }
+        }
+        let total = self.segment.first().distance_to(self.segment.end());
+        let wanted = Wanted {
+            is_sparse: events.saturating_mul(SPARSE) <= total,
+            blocks: Some(blocks.into()),
+        };
+        filters.truncate(REMEMBERED_FILTERS - 1);
+        filters.insert(0, (filter.clone(), wanted.clone()));
+        Ok(wanted)
+    }
+
+    /// Damage of one block.
+    pub(super) fn damage(&self, at: usize, detail: &str) -> StoreError {
+        let row = &self.rows[at];
+        StoreError::Damaged(Damage {
+            from: row.first,
+            to: row.end().prev(),
+            file: self.segment.dir().join(DB),
+            detail: detail.to_owned(),
+        })
+    }
+}
+
+fn footer_damage(segment: &Segment, problem: &Problem) -> StoreError {
+    let detail = match problem {
+        Problem::Damaged(what) => what,
+        Problem::Version(_) => "it has a section of another version",
+    };
+    segment.damage_of_all(&segment.dir().join(FOOTER), detail).into()
+}

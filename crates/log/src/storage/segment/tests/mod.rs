@@ -1,0 +1,269 @@
+//! Tests of sealed segments, and what they share.
+
+mod damage;
+mod direct;
+mod life;
+mod reading;
+
+use std::path::Path;
+
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use uuid::Uuid;
+
+use super::*;
+use crate::storage::{Chunk, TopicStats};
+use tailmark_record::topic::Pattern;
+use tailmark_record::{
+    CursorMint, Event, Events, FingerprintKey, Generation, GenerationEntry, Limits, Stamp,
+    write_entry,
+};
+
+/// Every read opens the database.
+const OPENING: CacheOptions = CacheOptions {
+    max_open: 64,
+    max_bytes: 128 << 20,
+    sled_cache_bytes: 8 << 20,
+    max_table_bytes: 0,
+};
+const KEY: FingerprintKey = FingerprintKey::new([7; 16]);
+
+fn log_id() -> LogId {
+    LogId::new(Uuid::from_u128(0x1234_5678_9abc_4def_8123_4567_89ab_cdef))
+}
+
+fn generations() -> GenerationTable {
+    GenerationTable::new(vec![GenerationEntry {
+        generation: Generation { counter: 1, nonce: 99 },
+        first: Seq::FIRST,
+        since: Timestamp::EPOCH,
+        cause: "created".into(),
+    }])
+    .unwrap()
+}
+
+/// Events in memory, as chunks of some events each.
+#[derive(Clone)]
+struct Log {
+    chunks: Vec<Chunk>,
+}
+
+impl Source for Log {
+    fn chunks(&self) -> Box<dyn Iterator<Item = Result<Chunk, StoreError>> + '_> {
+        Box::new(self.chunks.iter().cloned().map(Ok))
+    }
+}
+
+/// What one made-up event is like.
+struct Made {
+    topic: String,
+    id: Option<String>,
+    body: String,
+    data: Vec<u8>,
+}
+
+impl Log {
+    /// Events from `first` on; 7 of them have the same append time, then it moves on by a second.
+    fn new(first: u64, made: impl IntoIterator<Item = Made>, per_chunk: usize) -> Log {
+        let mint = CursorMint::new(log_id(), Generation { counter: 1, nonce: 99 });
+        let mut chunks = Vec::new();
+        let (mut entries, mut begin, mut seq) = (Vec::new(), first, first);
+        for event in made {
+            let mut client = Vec::new();
+            Event {
+                id: event.id.as_deref().unwrap_or_default(),
+                topic: &event.topic,
+                body: &event.body,
+                data: &event.data,
+                headers: vec![("a", "b")],
+                ..Event::default()
+            }
+            .write_client_part(&mut client);
+            let stamp = Stamp {
+                seq: Seq::new(seq),
+                mint: &mint,
+                appended_at: time_of(seq).into(),
+                fill_at: true,
+                fill_id: event.id.is_none().then_some("given"),
+            };
+            write_entry(&mut entries, &client, &stamp);
+            seq += 1;
+            if (seq - begin) as usize == per_chunk {
+                chunks.push(chunk(begin, seq, std::mem::take(&mut entries)));
+                begin = seq;
+            }
+        }
+        if begin < seq {
+            chunks.push(chunk(begin, seq, entries));
+        }
+        Log { chunks }
+    }
+
+    /// `count` small events over ten topics, every third of them named by its sender.
+    fn small(first: u64, count: u64) -> Log {
+        let made = (first..first + count).map(|seq| Made {
+            topic: format!("t.{}", seq % 10),
+            id: (seq % 3 == 0).then(|| format!("id-{seq}")),
+            body: format!("event number {seq} {}", "x".repeat(150)),
+            data: Vec::new(),
+        });
+        Log::new(first, made, 1_000)
+    }
+
+    /// Events of all sizes up to some MiB, over many topics, some in runs.
+    fn random(first: u64, count: usize, seed: u64) -> Log {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut topic = 0;
+        let made = (0..count).map(|at| {
+            if rng.random_range(0..30) == 0 {
+                topic = rng.random_range(0..200);
+            }
+            let len = match rng.random_range(0..400) {
+                _ if at == 123 => 8 << 20,
+                0 => rng.random_range(1 << 20..8 << 20),
+                1..10 => rng.random_range(30_000..200_000),
+                10..100 => 0,
+                _ => rng.random_range(0..600),
+            };
+            let mut data = vec![0; len];
+            if rng.random_range(0..2) == 0 {
+                rng.fill(&mut data[..]);
+            }
+            Made {
+                topic: format!("r.{topic}.{}", at % 3),
+                id: rng.random_range(0..2).eq(&0).then(|| format!("id{at}")),
+                body: if len == 0 { "text".into() } else { String::new() },
+                data,
+            }
+        });
+        Log::new(first, made, 37)
+    }
+
+    fn first(&self) -> Seq {
+        self.chunks[0].first
+    }
+
+    fn end(&self) -> Seq {
+        self.chunks.last().unwrap().end
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        self.chunks.iter().flat_map(|chunk| chunk.events.to_vec()).collect()
+    }
+
+    /// Every event, encoded, by its place.
+    fn events(&self) -> Vec<Vec<u8>> {
+        let bytes = self.bytes();
+        Events::new(&bytes).map(|event| event.unwrap().to_vec()).collect()
+    }
+
+    fn spec(&self) -> BuildSpec {
+        BuildSpec {
+            log_id: log_id(),
+            generations: generations(),
+            fingerprint_key: KEY,
+            first: self.first(),
+            end: self.end(),
+            revision: 1,
+            compression: Compression::Lz4,
+            block_bytes: BLOCK_BYTES,
+            sled_cache_bytes: SLED_CACHE_BYTES,
+            progress: Arc::default(),
+            disk: Disk::real(),
+        }
+    }
+
+    fn build(&self, parent: &Path) -> Arc<Segment> {
+        Arc::new(build(parent, &self.spec(), self).unwrap())
+    }
+}
+
+fn time_of(seq: u64) -> Timestamp {
+    Timestamp { seconds: 1_700_000_000 + (seq / 7) as i64, nanos: 5 }
+}
+
+fn chunk(first: u64, end: u64, entries: Vec<u8>) -> Chunk {
+    Chunk { first: Seq::new(first), end: Seq::new(end), events: entries.into(), complete: true }
+}
+
+fn filter(patterns: &[&str]) -> Filter {
+    let limits = Limits::default();
+    Filter::new(patterns.iter().map(|text| Pattern::parse(text, &limits).unwrap()).collect())
+}
+
+/// Reads `from..end` chunk by chunk; checks what the contract says of each.
+fn read_all(
+    cache: &Cache,
+    lease: &Lease,
+    from: Seq,
+    end: Seq,
+    filter: &Filter,
+) -> Result<Vec<Chunk>, StoreError> {
+    let mut chunks = Vec::new();
+    let mut next = from;
+    while next < end {
+        let chunk = cache.read(lease, next, end, filter)?;
+        assert_eq!(chunk.first, next);
+        assert!(chunk.end > next && chunk.end <= end);
+        if chunk.complete {
+            let count = Events::new(&chunk.events).map(Result::unwrap).count() as u64;
+            assert_eq!(count, chunk.first.distance_to(chunk.end));
+        }
+        next = chunk.end;
+        chunks.push(chunk);
+    }
+    Ok(chunks)
+}
+
+fn join(chunks: &[Chunk]) -> Vec<u8> {
+    chunks.iter().flat_map(|chunk| chunk.events.to_vec()).collect()
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Every file below `dir` with its bytes' hash.
+fn snapshot(dir: &Path) -> Vec<(PathBuf, u64, digest::Hash)> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            files.extend(snapshot(&entry.path()));
+        } else {
+            let (len, hash) = digest::hash_file(&entry.path()).unwrap();
+            files.push((entry.path(), len, hash));
+        }
+    }
+    files.sort();
+    files
+}
+
+fn bytes_of(range: std::ops::Range<usize>, events: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for event in &events[range] {
+        out.push(0x0a);
+        let mut len = event.len();
+        while len >= 0x80 {
+            out.push(len as u8 | 0x80);
+            len >>= 7;
+        }
+        out.push(len as u8);
+        out.extend_from_slice(event);
+    }
+    out
+}
+
+fn empty() -> Bytes {
+    Bytes::new()
+}

@@ -1,0 +1,267 @@
+//! Reading a sealed segment without changing a byte of it, and checking all of it.
+//!
+//! Opening a sled database writes to it, so its directory is copied and the copy is opened. Where a
+//! file was altered the copy is opened all the same: each block is proved by its own checksums, and
+//! so the damage is told to the block.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::block::Row;
+use super::blocks::Blocks;
+use super::build::Progress;
+use super::digest::{Chain, Hash};
+use super::direct::Places;
+use super::index::Index;
+use super::open::{Open, locate};
+use super::{DB, FOOTER, Segment, footer};
+use crate::storage::disk::Disk;
+use crate::storage::{Chunk, Damage, StoreError, TopicStats};
+use tailmark_record::topic::Filter;
+use tailmark_record::{Events, Facts, FingerprintKey, Seq};
+
+const SLED_CACHE_BYTES: u64 = 8 << 20;
+
+/// One segment, read from a copy that is deleted with this.
+pub struct OfflineReader {
+    segment: Arc<Segment>,
+    open: Open,
+}
+
+impl OfflineReader {
+    /// Copies the database of the segment in `dir` below `scratch` and opens the copy.
+    ///
+    /// # Errors
+    /// A damaged footer, a database that sled cannot open at all; I/O, a full disk included.
+    pub fn open(dir: &Path, scratch: &Path) -> Result<OfflineReader, StoreError> {
+        let segment = Arc::new(Segment::load(dir, &Disk::real())?);
+        let open = Open::copied(Arc::clone(&segment), scratch, SLED_CACHE_BYTES)?;
+        Ok(OfflineReader { segment, open })
+    }
+
+    /// What the footer says.
+    pub fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    /// Set when a file of the database is not what was sealed. Its blocks are still checked one by
+    /// one, so what [`OfflineReader::read`] answers is right.
+    pub fn altered(&self) -> Option<&Damage> {
+        self.open.altered.as_ref()
+    }
+
+    /// As [`super::Cache::read`].
+    ///
+    /// # Errors
+    /// As there; a damaged block is told by its range, and reading goes on after it.
+    pub fn read(&self, from: Seq, end: Seq, filter: &Filter) -> Result<Chunk, StoreError> {
+        self.open.read(from, end, filter)
+    }
+}
+
+/// What [`examine`] found.
+#[derive(Debug, Default)]
+pub struct Examined {
+    /// Everything that is wrong.
+    pub damage: Vec<Damage>,
+    /// Runs `from..end` of events that are whole, in order.
+    pub whole: Vec<(Seq, Seq)>,
+}
+
+impl Examined {
+    fn push_whole(&mut self, row: &Row) {
+        match self.whole.last_mut() {
+            Some((_, end)) if *end == row.first => *end = row.end(),
+            _ => self.whole.push((row.first, row.end())),
+        }
+    }
+}
+
+/// As [`examine`], of which only the damage is wanted.
+///
+/// # Errors
+/// As there.
+pub fn verify(
+    dir: &Path,
+    scratch: &Path,
+    key: Option<&FingerprintKey>,
+    progress: &Progress,
+) -> Result<Vec<Damage>, StoreError> {
+    Ok(examine(dir, scratch, key, progress)?.damage)
+}
+
+/// Checks all of one segment, names everything that is wrong with it and what is whole all the same;
+/// changes no byte of it. With the log's `key` it checks the fingerprints too.
+///
+/// # Errors
+/// I/O, or a segment of another format: what says nothing about damage.
+pub fn examine(
+    dir: &Path,
+    scratch: &Path,
+    key: Option<&FingerprintKey>,
+    progress: &Progress,
+) -> Result<Examined, StoreError> {
+    let mut found = Examined::default();
+    let reader = match OfflineReader::open(dir, scratch) {
+        Ok(reader) => reader,
+        Err(StoreError::Damaged(damage)) => {
+            found.damage.push(damage);
+            return Ok(found);
+        }
+        Err(other) => return Err(other),
+    };
+    let mut check = Check::new(&reader, key);
+    for (at, row) in reader.open.index().rows.iter().enumerate() {
+        progress.beat();
+        match reader.open.block(at).map(|events| check.block(at, row, &events)) {
+            Ok(Ok(())) => found.push_whole(row),
+            Ok(Err(what)) => {
+                found.damage.push(check.damage(row.first, row.end(), DB, what));
+            }
+            Err(StoreError::Damaged(damage)) => found.damage.push(damage),
+            Err(other) => return Err(other),
+        }
+    }
+    let damage = &mut found.damage;
+    if damage.is_empty() {
+        match check.finish(damage) {
+            Err(StoreError::Damaged(one)) => damage.push(one),
+            other => other?,
+        }
+    }
+    if damage.is_empty() && reader.altered().is_none() {
+        damage.extend(misplaced(reader.open.index())?);
+    }
+    if let Some(altered) = reader.altered()
+        && damage.is_empty()
+    {
+        let detail = format!("{}; every event can be read all the same", altered.detail);
+        damage.push(Damage { detail, ..altered.clone() });
+    }
+    Ok(found)
+}
+
+/// Compares what the footer says of where blocks lie with where they do.
+fn misplaced(index: &Index) -> Result<Option<Damage>, StoreError> {
+    let segment = &index.segment;
+    if !segment.has_section(footer::kind::PLACES) {
+        return Ok(None);
+    }
+    let located = match locate(index) {
+        Err(StoreError::Damaged(damage)) => return Ok(Some(damage)),
+        located => located?,
+    };
+    let noted = Places::noted(index);
+    if noted.as_ref().map(Places::offsets) == located.as_ref().map(Places::offsets) {
+        return Ok(None);
+    }
+    let detail = "it does not say where its blocks lie; every event can be read all the same";
+    Ok(Some(segment.damage_of_all(&segment.dir().join(FOOTER), detail)))
+}
+
+/// Computes again what the footer says.
+struct Check<'a> {
+    segment: &'a Segment,
+    key: Option<&'a FingerprintKey>,
+    chain: Chain,
+    topics: HashMap<String, (TopicStats, Vec<u32>)>,
+    fingerprints: Vec<(Seq, tailmark_record::Fingerprint)>,
+}
+
+impl<'a> Check<'a> {
+    fn new(reader: &'a OfflineReader, key: Option<&'a FingerprintKey>) -> Self {
+        Check {
+            segment: &reader.segment,
+            key,
+            chain: Chain::new(Hash::default()),
+            topics: HashMap::new(),
+            fingerprints: Vec::new(),
+        }
+    }
+
+    fn damage(&self, from: Seq, end: Seq, file: &str, detail: &str) -> Damage {
+        let (file, detail) = (self.segment.dir().join(file), detail.to_owned());
+        Damage { from, to: end.prev(), file, detail }
+    }
+
+    fn block(&mut self, at: usize, row: &Row, events: &[u8]) -> Result<(), &'static str> {
+        let mut seq = row.first;
+        let mut last_at = row.first_at;
+        for event in Events::new(events) {
+            let event = event.map_err(|error| error.what())?;
+            let facts = Facts::scan(event).map_err(|error| error.what())?;
+            if facts.seq != seq {
+                return Err("an event has another seq");
+            }
+            if facts.appended_at < last_at {
+                return Err("the append time goes back");
+            }
+            if seq == row.first && facts.appended_at != row.first_at {
+                return Err("the time of its first event is another");
+            }
+            last_at = facts.appended_at;
+            seq = seq.next();
+            self.chain.push(event, &facts);
+            if facts.has_client_id
+                && let (Some(key), Some(client)) = (self.key, event.get(..facts.client_len))
+            {
+                self.fingerprints.push((facts.seq, key.fingerprint(client)));
+            }
+            let topic = std::str::from_utf8(facts.topic).map_err(|_| "a topic is not UTF-8")?;
+            if !self.topics.contains_key(topic) {
+                self.topics.insert(topic.to_owned(), Default::default());
+            }
+            if let Some((stats, blocks)) = self.topics.get_mut(topic) {
+                stats.events += 1;
+                stats.last_seq = facts.seq;
+                stats.last_at = facts.appended_at;
+                if blocks.last() != Some(&(at as u32)) {
+                    blocks.push(at as u32);
+                }
+            }
+        }
+        if seq != row.end() {
+            return Err("an event is missing");
+        }
+        if last_at != row.last_at {
+            return Err("the time of its last event is another");
+        }
+        Ok(())
+    }
+
+    fn finish(self, found: &mut Vec<Damage>) -> Result<(), StoreError> {
+        let segment = self.segment;
+        let mut wrong = |what: &str| {
+            found.push(segment.damage_of_all(&segment.dir().join(FOOTER), what));
+        };
+        if self.chain.end() != segment.identity.chain_end {
+            wrong("the hash of its events is another");
+        }
+        let mut topics_fit = self.topics.len() == segment.topics.len();
+        let lists = segment.section(footer::kind::TOPIC_BLOCKS)?;
+        for (at, (topic, stats)) in segment.topics.iter().enumerate() {
+            let mut blocks = Vec::new();
+            let is_read = footer::topic_blocks(&lists, at, |block| blocks.push(block)).is_ok();
+            topics_fit &= is_read
+                && self.topics.get(topic.as_ref()).is_some_and(|(counted, counted_blocks)| {
+                    counted == stats && *counted_blocks == blocks
+                });
+        }
+        if !topics_fit {
+            wrong("its topics are not those of its events");
+        }
+        match segment.section(footer::kind::FINGERPRINTS) {
+            Ok(section) if self.key.is_some() => {
+                let stored = footer::fingerprints(&section, segment.first());
+                if !stored.eq(self.fingerprints.iter().rev().copied()) {
+                    wrong("its fingerprints are not those of its events");
+                }
+            }
+            Ok(_) => {}
+            Err(StoreError::Damaged(damage)) => found.push(damage),
+            Err(other) => return Err(other),
+        }
+        Ok(())
+    }
+}

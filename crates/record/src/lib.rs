@@ -1,0 +1,38 @@
+//! Plain values: what an event, a position and a cursor are. No I/O, no clock, no randomness.
+//!
+//! Everything else speaks in these words; this crate knows nothing of storage, network or
+//! configuration.
+
+mod append;
+mod batch;
+mod bounds;
+mod cursor;
+mod event;
+mod fingerprint;
+pub mod json;
+mod limits;
+mod marker;
+pub mod moment;
+pub mod room;
+mod scan;
+mod seq;
+mod time;
+pub mod topic;
+pub mod units;
+mod wire;
+
+pub use append::{AppendMessage, BatchMessage};
+pub use batch::{Part, Parts};
+pub use bounds::{Bounds, Generation, GenerationEntry, GenerationTable, LogId};
+pub use cursor::{Cursor, CursorFormatError, CursorMint, CursorPart};
+pub use event::{Content, EncodedTime, Event, EventError, Events, Place, Stamp, write_entry};
+pub use fingerprint::{Fingerprint, FingerprintKey};
+pub use limits::{InvalidEvent, Limits, Problem};
+pub use marker::{Gap, GapReason, Marker, MarkerKind};
+pub use scan::Facts;
+pub use seq::Seq;
+pub use time::Timestamp;
+pub use wire::{put_varint, take_varint, varint_len};
+
+#[cfg(test)]
+mod tests;

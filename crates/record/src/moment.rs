@@ -1,0 +1,65 @@
+//! Points in the log and in time, as people write them; the same on the command line and in a URL.
+
+use crate::units::parse_duration;
+use crate::{Seq, Timestamp};
+
+/// A seq or a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// A seq.
+    Seq(Seq),
+    /// A time of appending.
+    Time(Timestamp),
+}
+
+/// Where a watch begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// With the oldest event.
+    Oldest,
+    /// With what comes.
+    Latest,
+    /// With the newest so many that match.
+    Last(u64),
+    /// With this seq, or the first event appended at this time.
+    At(Moment),
+}
+
+macro_rules! moment {
+    () => {
+        "a sequence number, a time (2026-01-31T09:30:00Z or 2026-01-31) or an age (15m)"
+    };
+}
+
+/// What a moment looks like.
+pub const MOMENT: &str = concat!("expected ", moment!());
+/// What a position looks like.
+pub const POSITION: &str = concat!("expected oldest, latest, last:N, ", moment!());
+
+/// Reads where a watch begins; an age counts back from `now`.
+pub fn position(text: &str, now: Timestamp) -> Option<Position> {
+    Some(match text {
+        "oldest" => Position::Oldest,
+        "latest" => Position::Latest,
+        _ => match text.strip_prefix("last:") {
+            Some(count) => Position::Last(whole(count).filter(|&count| count > 0)?),
+            None => Position::At(moment(text, now)?),
+        },
+    })
+}
+
+/// Reads a seq, a time, a date (UTC) or an age before `now`.
+pub fn moment(text: &str, now: Timestamp) -> Option<Moment> {
+    if let Some(seq) = whole(text) {
+        return Some(Moment::Seq(Seq::new(seq)));
+    }
+    let time = Timestamp::parse(text)
+        .or_else(|| Timestamp::parse(&format!("{text}T00:00:00Z")))
+        .or_else(|| parse_duration(text).ok().map(|age| now.before(age)))?;
+    Some(Moment::Time(time))
+}
+
+/// Digits and nothing else: `str::parse` would take a sign.
+pub fn whole(text: &str) -> Option<u64> {
+    if text.bytes().all(|c| c.is_ascii_digit()) { text.parse().ok() } else { None }
+}

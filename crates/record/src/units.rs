@@ -1,0 +1,243 @@
+//! Durations and sizes as people write them: `15m`, `1h30m`, `64 MiB`.
+//!
+//! Exact: what is written by `*_text` reads back as the same value.
+
+use std::time::Duration;
+
+const SECOND: u64 = 1_000;
+/// Milliseconds a unit, largest first, so that `duration_text` prefers large ones.
+const DURATION_UNITS: [(&str, u64); 6] = [
+    ("w", 7 * 86_400 * SECOND),
+    ("d", 86_400 * SECOND),
+    ("h", 3_600 * SECOND),
+    ("m", 60 * SECOND),
+    ("s", SECOND),
+    ("ms", 1),
+];
+const SIZE_UNITS: [(&str, u64); 5] =
+    [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+/// A text that is no duration or no size.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected {expected}")]
+pub struct UnitError {
+    expected: &'static str,
+}
+
+const DURATION: UnitError = UnitError { expected: "a duration as in 500ms, 15m, 1h30m or 7d" };
+const SIZE: UnitError = UnitError { expected: "a size as in 64 MiB, 4KiB, 1 GiB or plain bytes" };
+
+/// Reads one or more numbers with units, as in `1h30m`; spaces between are fine.
+pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
+    let mut rest = text.trim();
+    let mut millis = 0u64;
+    if rest == "0" {
+        return Ok(Duration::ZERO);
+    }
+    if rest.is_empty() {
+        return Err(DURATION);
+    }
+    while !rest.is_empty() {
+        let (number, after) = split_number(rest).ok_or(DURATION)?;
+        let after = after.trim_start();
+        let len = after.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let (unit, after) = after.split_at(len);
+        let (_, factor) = DURATION_UNITS.iter().find(|(name, _)| *name == unit).ok_or(DURATION)?;
+        let part = number.checked_mul(*factor).ok_or(DURATION)?;
+        millis = millis.checked_add(part).ok_or(DURATION)?;
+        rest = after.trim_start();
+    }
+    Ok(Duration::from_millis(millis))
+}
+
+/// The shortest text that [`parse_duration`] reads back, to the millisecond.
+pub fn duration_text(duration: Duration) -> String {
+    let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    if rest == 0 {
+        return "0s".to_owned();
+    }
+    let mut text = String::new();
+    for (name, factor) in DURATION_UNITS {
+        // Weeks only where nothing is left over: a month is 30d, not 4w2d.
+        if rest >= factor && (name != "w" || rest.is_multiple_of(factor)) {
+            text.push_str(&format!("{}{name}", rest / factor));
+            rest %= factor;
+        }
+    }
+    text
+}
+
+/// Reads a size in powers of 1,024, or plain bytes.
+pub fn parse_size(text: &str) -> Result<u64, UnitError> {
+    let (number, unit) = split_number(text.trim()).ok_or(SIZE)?;
+    let factor = match unit.trim() {
+        "" => 1,
+        unit => SIZE_UNITS.iter().find(|(name, _)| *name == unit).ok_or(SIZE)?.1,
+    };
+    number.checked_mul(factor).ok_or(SIZE)
+}
+
+/// The text in the largest unit that divides `bytes`.
+pub fn size_text(bytes: u64) -> String {
+    let unit =
+        SIZE_UNITS.iter().find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor));
+    match unit {
+        Some((name, factor)) => format!("{} {name}", bytes / factor),
+        None => "0 B".to_owned(),
+    }
+}
+
+fn split_number(text: &str) -> Option<(u64, &str)> {
+    let len = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (digits, rest) = text.split_at(len);
+    Some((digits.parse().ok()?, rest))
+}
+
+/// Gives a serde module that reads text (or a plain number) and writes text.
+macro_rules! as_text {
+    ($(#[$doc:meta])* $module:ident, $type:ty, $parse:expr, $number:expr, $text:expr) => {
+        $(#[$doc])*
+        pub mod $module {
+            use serde::de::{Deserializer, Error, Visitor};
+            use serde::ser::Serializer;
+
+            #[allow(unused_imports)]
+            use super::*;
+
+            /// Writes it as text.
+            pub fn serialize<S: Serializer>(value: &$type, s: S) -> Result<S::Ok, S::Error> {
+                let text: String = $text(*value);
+                s.serialize_str(&text)
+            }
+
+            /// Reads text, or a plain number where that has one meaning.
+            pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<$type, D::Error> {
+                struct Text;
+                impl Visitor<'_> for Text {
+                    type Value = $type;
+
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str(stringify!($module))
+                    }
+
+                    fn visit_str<E: Error>(self, text: &str) -> Result<$type, E> {
+                        $parse(text).map_err(|error: UnitError| E::custom(format_args!("`{text}`: {error}")))
+                    }
+
+                    fn visit_i64<E: Error>(self, number: i64) -> Result<$type, E> {
+                        let number = u64::try_from(number).map_err(|_| E::custom("must not be negative"))?;
+                        $number(number).map_err(|error: UnitError| E::custom(format_args!("{number}: {error}")))
+                    }
+                }
+                d.deserialize_any(Text)
+            }
+        }
+    };
+}
+
+const UNLIMITED: &str = "unlimited";
+
+fn or_unlimited<T>(
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, UnitError>,
+) -> Result<Option<T>, UnitError> {
+    if text.trim() == UNLIMITED { Ok(None) } else { parse(text).map(Some) }
+}
+
+fn parse_count(text: &str) -> Result<u64, UnitError> {
+    text.trim().parse().map_err(|_| UnitError { expected: "a whole number" })
+}
+
+fn text_or_unlimited<T>(value: Option<T>, text: impl FnOnce(T) -> String) -> String {
+    value.map_or_else(|| UNLIMITED.to_owned(), text)
+}
+
+as_text!(
+    /// For `#[serde(with)]` on a `Duration`.
+    duration, Duration, parse_duration, |_| Err(DURATION), duration_text
+);
+as_text!(
+    /// For `#[serde(with)]` on a number of bytes.
+    size, u64, parse_size, Ok, size_text
+);
+as_text!(
+    /// For `#[serde(with)]` on a duration that may be `unlimited`.
+    duration_or_unlimited, Option<Duration>,
+    |text: &str| or_unlimited(text, parse_duration), |_| Err(DURATION),
+    |value: Option<Duration>| text_or_unlimited(value, duration_text)
+);
+as_text!(
+    /// For `#[serde(with)]` on a number of bytes that may be `unlimited`.
+    size_or_unlimited, Option<u64>,
+    |text: &str| or_unlimited(text, parse_size), |number| Ok(Some(number)),
+    |value: Option<u64>| text_or_unlimited(value, size_text)
+);
+as_text!(
+    /// For `#[serde(with)]` on a count that may be `unlimited`.
+    count_or_unlimited, Option<u64>,
+    |text: &str| or_unlimited(text, parse_count), |number| Ok(Some(number)),
+    |value: Option<u64>| text_or_unlimited(value, |n| n.to_string())
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_and_write() {
+        let ms = |n| Ok(Duration::from_millis(n));
+        for (text, expected) in [
+            ("15m", ms(900_000)),
+            ("1h30m", ms(5_400_000)),
+            (" 1h 30m ", ms(5_400_000)),
+            ("500 ms", ms(500)),
+            ("7d", ms(604_800_000)),
+            ("2w", ms(1_209_600_000)),
+            ("0", ms(0)),
+            ("0s", ms(0)),
+            ("", Err(DURATION)),
+            ("15", Err(DURATION)),
+            ("m", Err(DURATION)),
+            ("1.5h", Err(DURATION)),
+            ("-1h", Err(DURATION)),
+            ("1h30", Err(DURATION)),
+            ("1y", Err(DURATION)),
+            ("99999999999999999999s", Err(DURATION)),
+            ("18446744073709551615w", Err(DURATION)),
+            ("1\u{b5}s", Err(DURATION)),
+        ] {
+            assert_eq!(parse_duration(text), expected, "{text:?}");
+        }
+        for millis in [0, 1, 999, 1_000, 61_001, 5_400_000, 604_800_000, u64::MAX] {
+            let duration = Duration::from_millis(millis);
+            assert_eq!(parse_duration(&duration_text(duration)), Ok(duration));
+        }
+        assert_eq!(duration_text(Duration::from_secs(5_400)), "1h30m");
+    }
+
+    #[test]
+    fn sizes_read_and_write() {
+        for (text, expected) in [
+            ("64 MiB", Ok(64 << 20)),
+            ("64MiB", Ok(64 << 20)),
+            ("4 KiB", Ok(4096)),
+            ("1 GiB", Ok(1 << 30)),
+            ("2 TiB", Ok(2 << 40)),
+            ("17", Ok(17)),
+            ("17 B", Ok(17)),
+            ("", Err(SIZE)),
+            ("MiB", Err(SIZE)),
+            ("64 MB", Err(SIZE)),
+            ("64 mib", Err(SIZE)),
+            ("-1", Err(SIZE)),
+            ("1.5 GiB", Err(SIZE)),
+            ("18446744073709551615 KiB", Err(SIZE)),
+        ] {
+            assert_eq!(parse_size(text), expected, "{text:?}");
+        }
+        for bytes in [0, 1, 1023, 1024, 1025, 64 << 20, u64::MAX] {
+            assert_eq!(parse_size(&size_text(bytes)), Ok(bytes));
+        }
+        assert_eq!(size_text(64 << 20), "64 MiB");
+    }
+}

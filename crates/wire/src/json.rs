@@ -1,0 +1,143 @@
+//! Answers as proto3 JSON with the proto's names: one line an object, the same from the terminal
+//! and over HTTP. Events are written by `record::json`.
+
+use crate::feed_v1 as pb;
+use tailmark_record::Timestamp;
+use tailmark_record::json::{Object, duration_text};
+
+/// A time from the wire.
+pub fn time(t: prost_types::Timestamp) -> Timestamp {
+    Timestamp { seconds: t.seconds, nanos: t.nanos }
+}
+
+/// The name of a durability; empty for the default.
+pub fn durability(number: i32) -> &'static str {
+    match pb::Durability::try_from(number) {
+        Ok(pb::Durability::Fsync) => "FSYNC",
+        Ok(pb::Durability::Replicated) => "REPLICATED",
+        _ => "",
+    }
+}
+
+/// How long the daemon has been up, where it says so.
+pub fn uptime(status: &pb::LogStatus) -> Option<std::time::Duration> {
+    status.uptime.and_then(|uptime| uptime.try_into().ok())
+}
+
+/// What `Publish` answers.
+pub fn publish_result(result: &pb::PublishResult) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut object = Object::open(&mut out);
+    object.text("id", &result.id);
+    object.number("seq", result.seq);
+    object.text("cursor", &result.cursor);
+    object.flag("duplicate", result.duplicate);
+    object.time("appended_at", result.appended_at.map(time));
+    object.text("durability", durability(result.durability));
+    object.close();
+    out
+}
+
+/// What `UploadEvents` answers.
+pub fn upload_result(result: &pb::UploadResult) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut object = Object::open(&mut out);
+    object.integer("received", result.received);
+    object.number("first_seq", result.first_seq);
+    object.number("last_seq", result.last_seq);
+    object.text("last_cursor", &result.last_cursor);
+    object.number("duplicates", result.duplicates);
+    object.text("durability", durability(result.durability));
+    object.number("stored", result.stored);
+    object.close();
+    out
+}
+
+/// What `Trim` answers.
+pub fn trim_result(result: &pb::TrimResult) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut object = Object::open(&mut out);
+    object.number("oldest_seq", result.oldest_seq);
+    object.number("head_seq", result.head_seq);
+    object.number("removed", result.removed);
+    object.close();
+    out
+}
+
+/// A page of topics.
+pub fn topics(page: &pb::ListTopicsResponse) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut object = Object::open(&mut out);
+    object.objects("topics", &page.topics, write_topic);
+    object.text("next_page_token", &page.next_page_token);
+    object.close();
+    out
+}
+
+/// One topic.
+pub fn topic(topic: &pb::TopicStatus) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut object = Object::open(&mut out);
+    write_topic(&mut object, topic);
+    object.close();
+    out
+}
+
+fn write_topic(object: &mut Object<'_>, topic: &pb::TopicStatus) {
+    object.text("topic", &topic.topic);
+    object.number("events", topic.events);
+    object.number("last_seq", topic.last_seq);
+    object.time("last_at", topic.last_at.map(time));
+}
+
+/// What `GetLog` answers.
+pub fn log_status(status: &pb::LogStatus) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut object = Object::open(&mut out);
+    object.text("log_id", &status.log_id);
+    if let Some(generation) = &status.generation {
+        object.object("generation", |object| {
+            object.unsigned("counter", generation.counter);
+            object.unsigned("nonce", generation.nonce);
+            object.number("first_seq", generation.first_seq);
+            object.time("since", generation.since.map(time));
+            object.text("cause", &generation.cause);
+        });
+    }
+    object.number("oldest_seq", status.oldest_seq);
+    object.number("head_seq", status.head_seq);
+    object.time("oldest_time", status.oldest_time.map(time));
+    object.text("head_cursor", &status.head_cursor);
+    if let Some(limits) = &status.limits {
+        object.object("limits", |object| write_limits(object, limits));
+    }
+    object.text("version", &status.version);
+    object.texts("capabilities", &status.capabilities);
+    object.text("durability", durability(status.durability));
+    object.time("head_time", status.head_time.map(time));
+    object.number("disk_bytes", status.disk_bytes);
+    object.number("segments", status.segments);
+    object.number("watches", status.watches);
+    if let Some(uptime) = uptime(status) {
+        object.text("uptime", &duration_text(uptime));
+    }
+    object.close();
+    out
+}
+
+fn write_limits(object: &mut Object<'_>, limits: &pb::Limits) {
+    object.number("message_bytes", limits.message_bytes);
+    object.number("event_bytes", limits.event_bytes);
+    object.number("batch_events", limits.batch_events);
+    object.number("batch_bytes", limits.batch_bytes);
+    object.number("topic_bytes", limits.topic_bytes);
+    object.number("topic_segments", limits.topic_segments);
+    object.number("name_bytes", limits.name_bytes);
+    object.number("headers", limits.headers);
+    object.number("header_bytes", limits.header_bytes);
+    object.number("patterns_per_watch", limits.patterns_per_watch);
+    object.number("watches_per_connection", limits.watches_per_connection);
+    object.number("watches", limits.watches);
+    object.number("connections", limits.connections);
+    object.number("dedup_window", limits.dedup_window);
+}
