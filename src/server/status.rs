@@ -394,6 +394,7 @@ impl LogFacts {
 /// A text that is no cursor.
 pub(super) fn malformed_cursor(field: &str, error: CursorFormatError) -> Failure {
     Failure::new(Code::InvalidArgument, "CURSOR_MALFORMED", error.to_string())
+        .with("field", field)
         .with("part", error.part.as_str())
         .field(field, error.to_string())
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Clients in other languages against the program that cargo built: Python from the sketches' own protos, and the
-# browser clients in a Chromium (which tests/browser/ci.sh installs). Half a minute on a quiet machine.
+# Clients in other languages against the program that cargo built: Python from the sketches' own protos, libraries for
+# server-sent events in node, and the browser clients in a Chromium (which tests/browser/ci.sh installs). A minute on a
+# quiet machine.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 program="$PWD/target/debug/tailmark"
@@ -15,6 +16,12 @@ fi
 "$folder/bin/pip" install --quiet --disable-pip-version-check -r examples/python/requirements.txt
 timeout --kill-after=20 600 "$folder/bin/python" tests/clients/python/test_seeds.py "$program"
 timeout --kill-after=20 600 "$folder/bin/python" tests/clients/python/test_producer.py "$program" "$PWD/target/debug/examples/producer"
+
+(
+  cd tests/clients/eventsource
+  npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+  timeout --kill-after=20 600 node test.mjs "$program"
+)
 
 cd examples/javascript
 npm ci --ignore-scripts --no-audit --no-fund --loglevel=error

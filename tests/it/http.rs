@@ -3,5 +3,6 @@
 mod events;
 mod grpc_web;
 mod reads;
+mod resume;
 mod rules;
 mod watch;

@@ -1,11 +1,15 @@
 //! The parameters of a URL, read strictly: one that is unknown, given twice or not as it should be
-//! is an error that names it.
+//! is an error that names it. Only what libraries add by themselves is passed over.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
 use crate::server::status::{self, Failure};
+
+/// What jQuery, Ext JS and htmx add to a URL so that no cache answers it. Who uses them cannot always
+/// leave it out, and it asks for nothing.
+const CACHE_BUSTERS: [&str; 3] = ["_", "_dc", "org.htmx.cache-buster"];
 
 /// What stands after the `?`.
 #[derive(Debug, Default)]
@@ -16,13 +20,25 @@ pub(super) struct Query {
 impl Query {
     /// Takes a query apart and refuses names that are not `known`.
     pub(super) fn read(text: Option<&str>, known: &[&str]) -> Result<Query, Failure> {
+        Query::read_with(text, known, |_| false)
+    }
+
+    /// The same, where names may also be such that `is_known` tells.
+    pub(super) fn read_with(
+        text: Option<&str>,
+        known: &[&str],
+        is_known: impl Fn(&str) -> bool,
+    ) -> Result<Query, Failure> {
         let mut pairs = Vec::new();
         for pair in text.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let Some(name) = decode(name) else {
                 return Err(status::bad_field("query", "a name is not UTF-8"));
             };
-            if !known.contains(&&*name) {
+            if CACHE_BUSTERS.contains(&&*name) {
+                continue;
+            }
+            if !known.contains(&&*name) && !is_known(&name) {
                 return Err(status::unknown_parameter(&name, known));
             }
             let value = decode(value).ok_or_else(|| status::bad_field(&name, "is not UTF-8"))?;
@@ -34,6 +50,13 @@ impl Query {
     /// All values of a name, in their order.
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.pairs.iter().filter(move |pair| pair.0 == name).map(|pair| pair.1.as_str())
+    }
+
+    /// The last value that is not empty, of all names that `is_meant` tells, and its name.
+    pub(super) fn last(&self, is_meant: impl Fn(&str) -> bool) -> Option<(&str, &str)> {
+        let meant =
+            self.pairs.iter().rev().find(|(name, value)| !value.is_empty() && is_meant(name));
+        meant.map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// The only value of a name; empty counts as absent.

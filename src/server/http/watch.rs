@@ -1,6 +1,7 @@
 //! `GET /v1/watch`: a watch as server-sent events. The stream is the one that gRPC sends; here is
 //! only how it is asked for and how it is written.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -14,13 +15,15 @@ use super::sse::{self, Sse};
 use crate::server::gauges::Peer;
 use crate::server::status::{self, Failure};
 use crate::server::{Shared, convert, watch};
-use tailmark_record::Timestamp;
 use tailmark_record::moment::{self, Moment, Position};
+use tailmark_record::{Cursor, Timestamp};
 use tailmark_wire::feed_v1 as pb;
 
 const PARAMETERS: [&str; 7] =
     ["topic", "after_cursor", "from", "limit", "until_caught_up", "on_lost", "heartbeat_ms"];
 const LAST_EVENT_ID: &str = "last-event-id";
+/// What amvtek's eventsource-polyfill adds where it cannot set headers.
+const POLYFILL: [&str; 2] = ["evs_buffer_size_limit", "evs_preamble"];
 
 /// Begins a watch.
 pub(super) async fn watch(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
@@ -68,8 +71,8 @@ struct Asked {
 }
 
 fn read(head: &Parts) -> Result<Asked, Failure> {
-    let query = Query::read(head.uri.query(), &PARAMETERS)?;
-    let last = last_event_id(&head.headers)?;
+    let is_known = |name: &str| is_last_event_id(name) || POLYFILL.contains(&name);
+    let query = Query::read_with(head.uri.query(), &PARAMETERS, is_known)?;
     let mut request = pb::WatchRequest {
         topics: query.all("topic").filter(|topic| !topic.is_empty()).map(str::to_owned).collect(),
         limit: query.number("limit")?.unwrap_or_default(),
@@ -85,23 +88,46 @@ fn read(head: &Parts) -> Result<Asked, Failure> {
     };
     let start = query.parsed("from", moment::POSITION, |text| start(text, Timestamp::now()))?;
     let after = query.one("after_cursor")?;
-    // A browser that comes back sends the URL that it began with, and where it is by now.
-    match last {
-        Some(last) => request.after_cursor = last.to_owned(),
-        None => {
-            request.after_cursor = after.unwrap_or_default().to_owned();
-            request.start = start.map(|at| pb::Start { at: Some(at) });
-        }
+    let last = last_event_id(&head.headers, &query)?;
+    // A client that comes back sends the URL that it began with, and where it is by now.
+    if last.is_none() {
+        request.start = start.map(|at| pb::Start { at: Some(at) });
     }
-    Ok(Asked { request, is_over: last.is_some_and(|last| last.starts_with(sse::END)) })
+    let position = last.or_else(|| after.map(|after| ("after_cursor", after.into())));
+    let mut is_over = false;
+    if let Some((name, text)) = position {
+        is_over = text.starts_with(sse::END);
+        if !is_over && let Err(error) = Cursor::parse(&text) {
+            return Err(status::malformed_cursor(name, error));
+        }
+        request.after_cursor = text.into_owned();
+    }
+    Ok(Asked { request, is_over })
 }
 
-fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, Failure> {
-    let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
-    match value.to_str() {
-        Ok(text) => Ok(Some(text).filter(|text| !text.is_empty())),
-        Err(_) => Err(status::bad_field(LAST_EVENT_ID, "must be printable ASCII")),
+/// Where the client is, and by which name it says so: the header, which moves on as the stream does,
+/// or the parameter of a library that cannot or will not set it.
+fn last_event_id<'a>(
+    headers: &'a HeaderMap,
+    query: &'a Query,
+) -> Result<Option<(&'a str, Cow<'a, str>)>, Failure> {
+    let mut values = headers.get_all(LAST_EVENT_ID).iter();
+    let first = values.next();
+    if values.any(|value| Some(value) != first) {
+        return Err(status::bad_field(LAST_EVENT_ID, "is given twice, with two values"));
     }
+    // Browsers send the id as UTF-8. One that is not ours may be any; ours are ASCII.
+    let header = first.map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let header = header.filter(|text| !text.is_empty()).map(|text| (LAST_EVENT_ID, text));
+    let parameter = || query.last(is_last_event_id).map(|(name, text)| (name, text.into()));
+    Ok(header.or_else(parameter))
+}
+
+/// `lastEventId` and the like: nobody has agreed on how it is written.
+fn is_last_event_id(name: &str) -> bool {
+    let name = name.strip_prefix("evs_").unwrap_or(name);
+    let letters = name.bytes().filter(|c| !matches!(c, b'-' | b'_'));
+    letters.map(|c| c.to_ascii_lowercase()).eq(*b"lasteventid")
 }
 
 fn on_lost(text: &str) -> Option<pb::OnLost> {
