@@ -20,14 +20,14 @@ fn feed_service() -> manual::Service {
         .method(
             method("watch", "Watch", "WatchRequest", "Event")
                 .output_type("std::convert::Infallible")
-                .codec_path("crate::server::codec::Watch")
+                .codec_path("crate::server::rpc::codec::Watch")
                 .server_streaming()
                 .build(),
         )
         .method(
             method("upload_events", "UploadEvents", "Event", "UploadResult")
                 .input_type("bytes::Bytes")
-                .codec_path("crate::server::codec::Upload")
+                .codec_path("crate::server::rpc::codec::Upload")
                 .client_streaming()
                 .build(),
         )
@@ -35,7 +35,7 @@ fn feed_service() -> manual::Service {
             method("chat", "Chat", "ChatMessage", "ChatMessage")
                 .client_streaming()
                 .server_streaming()
-                .codec_path("crate::server::codec::Streamed")
+                .codec_path("crate::server::rpc::codec::Streamed")
                 .build(),
         )
         .method(method("publish", "Publish", "PublishRequest", "PublishResult").build())
@@ -44,20 +44,20 @@ fn feed_service() -> manual::Service {
                 .input_type("bytes::Bytes")
                 .client_streaming()
                 .server_streaming()
-                .codec_path("crate::server::codec::Taken")
+                .codec_path("crate::server::rpc::codec::Taken")
                 .build(),
         )
         .method(
             method("watch_batches", "WatchBatches", "WatchRequest", "EventBatch")
                 .server_streaming()
                 .output_type("std::convert::Infallible")
-                .codec_path("crate::server::codec::Watch")
+                .codec_path("crate::server::rpc::codec::Watch")
                 .build(),
         )
         .method(
             method("get_event", "GetEvent", "GetEventRequest", "Event")
-                .output_type("crate::server::codec::Encoded")
-                .codec_path("crate::server::codec::Stored")
+                .output_type("crate::server::rpc::codec::Encoded")
+                .codec_path("crate::server::rpc::codec::Stored")
                 .build(),
         )
         .method(method("get_log", "GetLog", "GetLogRequest", "LogStatus").build())
@@ -84,7 +84,7 @@ fn chat_service() -> manual::Service {
         .method(
             method("subscribe_messages", "SubscribeMessages", "SubscribeRequest", "Message")
                 .server_streaming()
-                .codec_path("crate::server::codec::Streamed")
+                .codec_path("crate::server::rpc::codec::Streamed")
                 .build(),
         )
         .method(
@@ -96,13 +96,13 @@ fn chat_service() -> manual::Service {
             method("chat", "Chat", "Message", "Message")
                 .client_streaming()
                 .server_streaming()
-                .codec_path("crate::server::codec::Streamed")
+                .codec_path("crate::server::rpc::codec::Streamed")
                 .build(),
         )
         .method(
             method("stream_metrics", "StreamMetrics", "MetricsRequest", "Metric")
                 .server_streaming()
-                .codec_path("crate::server::codec::Streamed")
+                .codec_path("crate::server::rpc::codec::Streamed")
                 .build(),
         )
         .build()
@@ -120,5 +120,5 @@ fn method(
         .route_name(route)
         .input_type(format!("tailmark_wire::{package}::{input}"))
         .output_type(format!("tailmark_wire::{package}::{output}"))
-        .codec_path("crate::server::codec::Prost")
+        .codec_path("crate::server::rpc::codec::Prost")
 }

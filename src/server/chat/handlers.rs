@@ -11,10 +11,12 @@ use super::intake::{self, Begin};
 use super::link::{Joined, Link};
 use super::messages::{ChatDialect, Dialect, FeedDialect, Room, Said, check_said, check_user};
 use super::stream::{Parts, Permits, RoomStream};
-use crate::server::gauges::Peer;
-use crate::server::status::{self, Failure};
-use crate::server::upload::{self, Source};
-use crate::server::{Shared, convert, deadline, trace, watch};
+use crate::server::ingest::upload::{self, Source};
+use crate::server::permits::Peer;
+use crate::server::rpc::status::{self, Failure};
+use crate::server::rpc::{convert, trace};
+use crate::server::transport::deadline;
+use crate::server::{Shared, watch};
 use tailmark_log::eventlog::{AppendOptions, Batch};
 use tailmark_record::{Limits, Seq};
 use tailmark_wire::{chat as chat_pb, feed_v1 as feed_pb};
@@ -120,7 +122,7 @@ pub(super) async fn chat(
 }
 
 /// `feed.v1.FeedService.Chat`.
-pub(in crate::server) async fn chat_of_feed(
+pub(crate) async fn chat_of_feed(
     shared: &Arc<Shared>,
     request: Request<Streaming<feed_pb::ChatMessage>>,
 ) -> Result<Response<RoomStream<FeedDialect>>, Status> {

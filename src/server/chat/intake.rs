@@ -13,8 +13,8 @@ use tonic::{Status, Streaming};
 
 use super::link::{Joined, Link};
 use super::messages::{ChatDialect, FeedDialect, Room, Said, check_user};
-use crate::server::status::{self, Failure};
-use crate::server::upload::{Source, Upload};
+use crate::server::ingest::upload::{Source, Upload};
+use crate::server::rpc::status::{self, Failure};
 use crate::server::{Shared, watch};
 use tailmark_log::eventlog::{AppendOptions, Appended, Batch};
 use tailmark_record::{Limits, Seq};

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use crate::server::convert::{from_timestamp, timestamp};
-use crate::server::status::{self, Failure};
+use crate::server::rpc::convert::{from_timestamp, timestamp};
+use crate::server::rpc::status::{self, Failure};
 use tailmark_log::eventlog::Batch;
 use tailmark_record::room::{self, FROM};
 use tailmark_record::topic::{Filter, Pattern};

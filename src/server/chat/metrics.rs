@@ -14,10 +14,12 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sle
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Request, Response, Status};
 
+use crate::server::Shared;
 use crate::server::figures::{OpenStream, Rates, Snapshot};
-use crate::server::gauges::{Peer, Permit};
-use crate::server::status::{self, Failure};
-use crate::server::{Shared, convert, deadline, trace};
+use crate::server::permits::{Peer, Permit};
+use crate::server::rpc::status::{self, Failure};
+use crate::server::rpc::{convert, trace};
+use crate::server::transport::deadline;
 use tailmark_wire::chat as pb;
 
 /// Between two samples, when the client does not say.

@@ -23,8 +23,8 @@ pub use messages::{ChatDialect, FeedDialect};
 pub(super) use presence::Presence;
 pub use stream::RoomStream;
 
-use super::Shared;
-use super::generated::chat_service_server::ChatService;
+use crate::server::Shared;
+use crate::server::rpc::generated::chat_service_server::ChatService;
 use tailmark_wire::chat as pb;
 
 /// Rooms over one log.

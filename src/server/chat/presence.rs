@@ -24,7 +24,7 @@ const KEPT: usize = 256;
 
 /// Who is in which room; cheap to clone.
 #[derive(Clone, Default)]
-pub(in crate::server) struct Presence(Arc<Mutex<HashMap<Arc<str>, Room>>>);
+pub(crate) struct Presence(Arc<Mutex<HashMap<Arc<str>, Room>>>);
 
 struct Room {
     /// Streams of each user.

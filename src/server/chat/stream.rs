@@ -20,11 +20,11 @@ use tonic::Status;
 use super::link::{End, Joined, Link};
 use super::messages::{Dialect, Room};
 use super::presence::Listener;
-use crate::server::facts;
+use crate::server::feed::machine::{Machine, Plan, Step};
 use crate::server::figures::{self, OpenStream};
-use crate::server::gauges::Permit;
-use crate::server::status::{self, Failure, LogFacts};
-use crate::server::watch::{self, Machine, Plan, Step};
+use crate::server::permits::Permit;
+use crate::server::rpc::status::{self, Failure, LogFacts};
+use crate::server::{facts, watch};
 use tailmark_log::eventlog::{Delivery, EventLog, ReadError, Reader};
 use tailmark_record::{Event, Seq};
 

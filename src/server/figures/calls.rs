@@ -80,7 +80,7 @@ const BOUNDS: [u64; 11] =
 
 /// Counts requests.
 #[derive(Debug)]
-pub(in crate::server) struct Calls {
+pub(crate) struct Calls {
     methods: [Method; METHODS.len()],
     routes: Mutex<BTreeMap<Route, u64>>,
 }
@@ -120,7 +120,7 @@ impl Default for Calls {
 impl Calls {
     /// Expects a request at the services and routes: one that is answered before it reaches them is
     /// counted by [`Expected::answered`].
-    pub(in crate::server) fn expect(
+    pub(crate) fn expect(
         self: &Arc<Self>,
         path: &str,
         extensions: &mut http::Extensions,
@@ -167,7 +167,7 @@ struct Came(Arc<AtomicBool>);
 
 /// A request that has not been answered yet.
 #[derive(Debug)]
-pub(in crate::server) struct Expected {
+pub(crate) struct Expected {
     calls: Arc<Calls>,
     method: usize,
     came: Came,
@@ -175,7 +175,7 @@ pub(in crate::server) struct Expected {
 
 impl Expected {
     /// Counts the answer, unless the request came where it is counted.
-    pub(in crate::server) fn answered<B>(self, answer: &http::Response<B>) {
+    pub(crate) fn answered<B>(self, answer: &http::Response<B>) {
         if self.came.0.load(Ordering::Relaxed) {
             return;
         }
@@ -187,7 +187,7 @@ impl Expected {
 }
 
 /// Counts what reaches the services and routes; a layer around all of them.
-pub(in crate::server) async fn count(
+pub(crate) async fn count(
     State(calls): State<Arc<Calls>>,
     request: Request,
     next: Next,

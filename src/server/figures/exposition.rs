@@ -16,14 +16,13 @@ use super::snapshot::Snapshot;
 use tailmark_log::eventlog::Counters;
 
 /// Of what [`text`] answers.
-pub(in crate::server) const CONTENT_TYPE: &str =
-    "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Commits below 2^5 us are one bucket; nothing durable is that fast.
 const FIRST_LATENCY_BUCKET: usize = 5;
 
 /// Everything.
-pub(in crate::server) fn text(snapshot: Snapshot) -> Result<String, fmt::Error> {
+pub(crate) fn text(snapshot: Snapshot) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(snapshot));
     let mut text = String::with_capacity(16 << 10);

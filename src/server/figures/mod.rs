@@ -23,7 +23,7 @@ pub(super) use snapshot::Snapshot;
 use streams::Streams;
 pub(super) use streams::{OpenStream, ended_with};
 
-use super::Shared;
+use crate::server::Shared;
 use tailmark_record::Seq;
 
 /// How often the daemon looks at itself, so that whoever asks first gets rates at once.

@@ -9,31 +9,31 @@ use tailmark_record::Timestamp;
 
 /// One figure as `StreamMetrics` tells it.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::server) struct Figure {
-    pub(in crate::server) name: &'static str,
-    pub(in crate::server) value: f64,
-    pub(in crate::server) labels: Vec<(&'static str, String)>,
+pub(crate) struct Figure {
+    pub(crate) name: &'static str,
+    pub(crate) value: f64,
+    pub(crate) labels: Vec<(&'static str, String)>,
 }
 
 /// Two looks, and what lies between them.
-pub(in crate::server) struct Rates<'a> {
+pub(crate) struct Rates<'a> {
     now: &'a Snapshot,
     before: &'a Snapshot,
     elapsed: Duration,
 }
 
 impl<'a> Rates<'a> {
-    pub(in crate::server) fn new(now: &'a Snapshot, before: &'a Snapshot) -> Self {
+    pub(crate) fn new(now: &'a Snapshot, before: &'a Snapshot) -> Self {
         Rates { now, before, elapsed: now.at.saturating_duration_since(before.at) }
     }
 
     /// When the later one was taken.
-    pub(in crate::server) fn at(&self) -> Timestamp {
+    pub(crate) fn at(&self) -> Timestamp {
         self.now.wall
     }
 
     /// One sample: every figure in a fixed order, `uptime_seconds` last.
-    pub(in crate::server) fn figures(&self) -> Vec<Figure> {
+    pub(crate) fn figures(&self) -> Vec<Figure> {
         let mut sample = Sample { instance: &self.now.instance, figures: Vec::new() };
         self.machine(&mut sample);
         self.requests(&mut sample);

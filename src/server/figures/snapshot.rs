@@ -12,7 +12,7 @@ use tailmark_record::{Seq, Timestamp};
 
 /// One look at all figures.
 #[derive(Debug)]
-pub(in crate::server) struct Snapshot {
+pub(crate) struct Snapshot {
     /// By the clock that only goes forward.
     pub(super) at: Instant,
     pub(super) wall: Timestamp,
@@ -38,7 +38,7 @@ pub(in crate::server) struct Snapshot {
 impl Snapshot {
     /// Looks. Off the workers: the operating system is asked through files. `None` when the runtime
     /// is shutting down.
-    pub(in crate::server) async fn take(shared: &Arc<Shared>) -> Option<Snapshot> {
+    pub(crate) async fn take(shared: &Arc<Shared>) -> Option<Snapshot> {
         let shared = Arc::clone(shared);
         tokio::task::spawn_blocking(move || Snapshot::look(&shared)).await.ok()
     }

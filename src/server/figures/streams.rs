@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tonic::Code;
 
 use super::histogram::{Buckets, Histogram};
-use crate::server::trace;
+use crate::server::rpc::trace;
 use tailmark_record::Seq;
 
 /// From a tenth of a second to a day, in microseconds.
@@ -25,7 +25,7 @@ const BOUNDS: [u64; 9] = [
 ];
 
 /// Why a stream ended, where nothing but its status tells.
-pub(in crate::server) fn ended_with(code: Code) -> &'static str {
+pub(crate) fn ended_with(code: Code) -> &'static str {
     match code {
         Code::Ok => "done",
         Code::Cancelled => "client gone",
@@ -72,7 +72,7 @@ pub(super) struct KindCount {
 
 /// A stream that is open. Dropped, it has ended.
 #[derive(Debug)]
-pub(in crate::server) struct OpenStream {
+pub(crate) struct OpenStream {
     streams: Arc<Streams>,
     kind: Arc<Kind>,
     began: Instant,
@@ -87,7 +87,7 @@ pub(in crate::server) struct OpenStream {
 impl OpenStream {
     /// How far it is: all events delivered so far, and the next seq that it looks at. Once a chunk,
     /// not once an event. From the first time on it has a place, and so a lag.
-    pub(in crate::server) fn reached(&mut self, delivered: u64, next: Seq) {
+    pub(crate) fn reached(&mut self, delivered: u64, next: Seq) {
         let more = delivered.saturating_sub(self.delivered);
         if more > 0 {
             self.delivered = delivered;
@@ -100,22 +100,22 @@ impl OpenStream {
     }
 
     /// Events that came over it so far, where it is one that brings them.
-    pub(in crate::server) fn took(&mut self, events: u64) {
+    pub(crate) fn took(&mut self, events: u64) {
         self.taken = events;
     }
 
     /// Why it ends, in one of a few words of this program.
-    pub(in crate::server) fn ends(&mut self, reason: &'static str) {
+    pub(crate) fn ends(&mut self, reason: &'static str) {
         self.reason = reason;
     }
 
     /// Why it ends, as far as is known.
-    pub(in crate::server) fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         self.reason
     }
 
     /// How long it has been open.
-    pub(in crate::server) fn age(&self) -> Duration {
+    pub(crate) fn age(&self) -> Duration {
         self.began.elapsed()
     }
 }

@@ -12,7 +12,7 @@ use ::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, head
 use tonic::body::Body;
 
 use crate::server::Http;
-use crate::server::status::{self, Failure};
+use crate::server::rpc::status::{self, Failure};
 
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 const SEC_FETCH_MODE: &str = "sec-fetch-mode";
@@ -26,7 +26,7 @@ const MAX_AGE: &str = "7200";
 
 /// What a request that may be answered is told in return.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::server) struct Granted {
+pub(crate) struct Granted {
     /// The origin of another site that may read the answer.
     origin: Option<HeaderValue>,
     /// No browser is involved, as far as we can tell.
@@ -38,7 +38,7 @@ pub(in crate::server) struct Granted {
 ///
 /// # Errors
 /// Why it may not.
-pub(in crate::server) fn check(
+pub(crate) fn check(
     head: &Parts,
     local: SocketAddr,
     rules: &Http,
@@ -180,7 +180,7 @@ fn check_site(head: &Parts) -> Result<(), Failure> {
 
 impl Granted {
     /// The answer to a browser that asks before it sends, if this is such a question.
-    pub(in crate::server) fn preflight(&self, head: &Parts) -> Option<Response<Body>> {
+    pub(crate) fn preflight(&self, head: &Parts) -> Option<Response<Body>> {
         let asks = head.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
         if self.origin.is_none() || head.method != Method::OPTIONS || !asks {
             return None;
@@ -202,7 +202,7 @@ impl Granted {
     }
 
     /// Says to the browser what its page may read.
-    pub(in crate::server) fn mark(&self, headers: &mut HeaderMap) {
+    pub(crate) fn mark(&self, headers: &mut HeaderMap) {
         if self.is_native {
             return;
         }
@@ -217,7 +217,7 @@ impl Granted {
 }
 
 /// Tells caches that another origin gets another answer.
-pub(in crate::server) fn vary(headers: &mut HeaderMap) {
+pub(crate) fn vary(headers: &mut HeaderMap) {
     headers.append(header::VARY, HeaderValue::from_static("origin"));
 }
 

@@ -18,10 +18,12 @@ use tonic::metadata::MetadataMap;
 
 use super::query::Query;
 use super::reads::json_body;
-use crate::server::arrivals::{Arrival, Late, SMALL_BYTES};
-use crate::server::status::{self, Failure};
-use crate::server::upload::{self, Source};
-use crate::server::{Shared, deadline, http::media_type};
+use crate::server::Shared;
+use crate::server::http::media_type;
+use crate::server::ingest::upload::{self, Source};
+use crate::server::rpc::status::{self, Failure};
+use crate::server::transport::arrivals::{Arrival, Late, SMALL_BYTES};
+use crate::server::transport::deadline;
 use tailmark_log::eventlog::{AppendOptions, Batch};
 use tailmark_record::json::EventJson;
 use tailmark_wire::json;

@@ -7,7 +7,8 @@ use http::Response;
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::server::{Shared, status};
+use crate::server::Shared;
+use crate::server::rpc::status;
 
 /// Alive.
 pub(super) async fn health() -> &'static str {

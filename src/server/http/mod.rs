@@ -20,7 +20,8 @@ use axum::routing::{get, post};
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use tonic::body::Body;
 
-use super::{Shared, status};
+use crate::server::Shared;
+use crate::server::rpc::status;
 
 /// The paths that are not gRPC.
 pub(super) fn router(shared: &Arc<Shared>) -> Router {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-use crate::server::status::{self, Failure};
+use crate::server::rpc::status::{self, Failure};
 
 /// What jQuery, Ext JS and htmx add to a URL so that no cache answers it. Who uses them cannot always
 /// leave it out, and it asks for nothing.

@@ -9,8 +9,8 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::query::Query;
-use crate::server::status::{self, Failure};
-use crate::server::{Shared, unary};
+use crate::server::rpc::status::{self, Failure};
+use crate::server::{Shared, read};
 use tailmark_record::Event;
 use tailmark_record::json::write_event;
 use tailmark_wire::{feed_v1 as pb, json};
@@ -24,7 +24,7 @@ pub(super) async fn log(
 ) -> Response<Body> {
     answer(&shared, async {
         Query::read(query.as_deref(), &[])?;
-        Ok(json::log_status(&unary::get_log(&shared).await?))
+        Ok(json::log_status(&read::get_log(&shared).await?))
     })
     .await
 }
@@ -41,7 +41,7 @@ pub(super) async fn topics(
             page_size: query.number("page_size")?.unwrap_or_default(),
             page_token: query.one("page_token")?.unwrap_or_default().to_owned(),
         };
-        Ok(json::topics(&unary::list_topics(&shared, request).await?))
+        Ok(json::topics(&read::list_topics(&shared, request).await?))
     })
     .await
 }
@@ -63,7 +63,7 @@ pub(super) async fn event(
             By::Cursor(which)
         };
         let request = pb::GetEventRequest { by: Some(by) };
-        let encoded = unary::get_event(&shared, request).await?.0;
+        let encoded = read::get_event(&shared, request).await?.0;
         let event = Event::parse(&encoded).map_err(|error| status::defect(error.what()))?;
         let mut out = Vec::with_capacity(encoded.len() * 2);
         write_event(&mut out, &event);

@@ -14,7 +14,7 @@ use http_body::Frame;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use crate::server::status;
+use crate::server::rpc::status;
 use crate::server::watch::{CURSOR, WatchStream};
 use tailmark_record::json::{Object, write_event, write_marker};
 use tailmark_record::{Event, EventError, Marker, MarkerKind};

@@ -12,9 +12,10 @@ use tonic::body::Body;
 
 use super::query::Query;
 use super::sse::{self, Sse};
-use crate::server::gauges::Peer;
-use crate::server::status::{self, Failure};
-use crate::server::{Shared, convert, watch};
+use crate::server::permits::Peer;
+use crate::server::rpc::convert;
+use crate::server::rpc::status::{self, Failure};
+use crate::server::{Shared, watch};
 use tailmark_record::moment::{self, Moment, Position};
 use tailmark_record::{Cursor, Timestamp};
 use tailmark_wire::feed_v1 as pb;

@@ -22,7 +22,7 @@ use tonic::server::NamedService;
 use tower::Service;
 
 use super::stream::WatchStream;
-use crate::server::frames::{self, YIELD_BYTES};
+use crate::server::transport::frames::{self, YIELD_BYTES};
 
 /// What is so long goes out as it is, where nothing waits before it; what is shorter is worth a copy
 /// if it can share a frame with more.
@@ -45,7 +45,7 @@ struct Handed(Arc<Mutex<Option<WatchBody>>>);
 
 /// Gives answers the bodies that belong to them.
 #[derive(Clone, Debug)]
-pub(in crate::server) struct Bodies<S>(pub(in crate::server) S);
+pub(crate) struct Bodies<S>(pub(crate) S);
 
 impl<S: NamedService> NamedService for Bodies<S> {
     const NAME: &'static str = S::NAME;

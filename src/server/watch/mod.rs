@@ -1,9 +1,6 @@
 //! `Watch` and `WatchBatches`: from a request to a stream. The order of the checks is that of the contract.
 
 mod body;
-mod common;
-mod machine;
-mod parked;
 mod request;
 mod start;
 mod stream;
@@ -18,17 +15,17 @@ use tracing::field::Empty;
 
 pub(super) use body::Bodies;
 pub use body::NoStream;
-pub(super) use common::Common;
-pub(super) use machine::{Gap, GapReason, Machine, Marker, News, Plan, Step};
-pub(super) use parked::Parking;
 pub(super) use request::{after_cursor, two_cursors};
 pub use stream::WatchStream;
 pub(super) use stream::lost;
 
-use super::frames::YIELD_BYTES;
-use super::gauges::{Peer, Permit};
-use super::status::{self, Failure};
-use super::{Shared, deadline, trace};
+use crate::server::Shared;
+use crate::server::feed::machine::{Machine, Plan};
+use crate::server::permits::{Peer, Permit};
+use crate::server::rpc::status::{self, Failure};
+use crate::server::rpc::trace;
+use crate::server::transport::deadline;
+use crate::server::transport::frames::YIELD_BYTES;
 use stream::{Framing, Settings};
 use tailmark_log::eventlog::Start;
 use tailmark_record::topic::Filter;
@@ -134,7 +131,7 @@ async fn begin(
     let settings = Settings {
         framing,
         parking: shared.parking.clone(),
-        common: Arc::clone(&shared.common),
+        shared_frames: Arc::clone(&shared.shared_frames),
         markers: asked.markers,
         skip_lost: asked.on_lost == request::OnLost::Oldest,
         heartbeat: asked.heartbeat,

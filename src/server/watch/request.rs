@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tonic::metadata::MetadataMap;
 
-use crate::server::convert;
-use crate::server::status::{self, Failure};
+use crate::server::rpc::convert;
+use crate::server::rpc::status::{self, Failure};
 use tailmark_log::eventlog::Start;
 use tailmark_record::topic::{Filter, Pattern};
 use tailmark_record::{Cursor, Limits, Seq};
@@ -135,7 +135,7 @@ fn position(request: &pb::WatchRequest, metadata: &MetadataMap) -> Result<Positi
 }
 
 /// The cursor of the field or of the metadata; empty = none.
-pub(in crate::server) fn after_cursor<'a>(
+pub(crate) fn after_cursor<'a>(
     field: &'a str,
     metadata: &'a MetadataMap,
 ) -> Result<&'a str, Failure> {
@@ -158,7 +158,7 @@ pub(in crate::server) fn after_cursor<'a>(
 }
 
 /// Field and metadata say where to begin, and not the same.
-pub(in crate::server) fn two_cursors() -> Failure {
+pub(crate) fn two_cursors() -> Failure {
     status::bad_field("after_cursor", "differs from feed-after-cursor")
 }
 

@@ -1,10 +1,10 @@
 //! From what was asked for to the seq that a watch begins with: the rows of the cursor table, and
 //! the jumps that `on_lost` makes of them.
 
-use super::machine::{Gap, GapReason};
 use super::request::{OnLost, Position, Request};
 use crate::server::facts;
-use crate::server::status::{self, Failure};
+use crate::server::feed::machine::{Gap, GapReason};
+use crate::server::rpc::status::{self, Failure};
 use tailmark_log::eventlog::{CursorError, EventLog, ReadError, Start};
 use tailmark_record::{Bounds, Seq};
 

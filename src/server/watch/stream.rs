@@ -16,16 +16,16 @@ use tokio_util::sync::{CancellationToken, ReusableBoxFuture, WaitForCancellation
 use tonic::Status;
 
 use super::CURSOR;
-use super::common::Common;
-use super::machine::{End, GapReason, Machine, Marker, Run, Step};
-use super::parked::{Parking, Ticket};
-use crate::server::codec::Encoded;
-use crate::server::convert::{self, MarkerContext};
 use crate::server::facts;
+use crate::server::feed::machine::{End, GapReason, Machine, Marker, Run, Step};
+use crate::server::feed::parked::{Parking, Ticket};
+use crate::server::feed::shared_frames::SharedFrames;
 use crate::server::figures::OpenStream;
-use crate::server::frames::{self, YIELD_BYTES};
-use crate::server::gauges::Permit;
-use crate::server::status::{self, Failure, LogFacts};
+use crate::server::permits::Permit;
+use crate::server::rpc::codec::Encoded;
+use crate::server::rpc::convert::{self, MarkerContext};
+use crate::server::rpc::status::{self, Failure, LogFacts};
+use crate::server::transport::frames::{self, YIELD_BYTES};
 use tailmark_log::eventlog::{Ahead, Delivery, EventLog, ReadError, Reader};
 use tailmark_record::{Seq, Timestamp};
 use tailmark_wire::feed_v1 as pb;
@@ -76,7 +76,7 @@ pub(super) struct Settings {
     /// Where it leaves its chunk while its client takes nothing.
     pub(super) parking: Parking,
     /// Where it finds what others have framed.
-    pub(super) common: Arc<Common>,
+    pub(super) shared_frames: Arc<SharedFrames>,
     /// Sends markers.
     pub(super) markers: bool,
     /// Trimmed or damaged ranges become gaps.
@@ -151,7 +151,7 @@ impl WatchStream {
         self.unpark();
         let mut chunks = 0;
         loop {
-            match self.settings.common.step(&mut self.machine, || self.log.head()) {
+            match self.settings.shared_frames.step(&mut self.machine, || self.log.head()) {
                 Step::Event(entries) if self.settings.framing == Framing::Batches => {
                     return self.send(framed(&entries));
                 }
@@ -332,7 +332,7 @@ impl WatchStream {
     }
 
     /// What it yielded last has gone out already, and with it all before.
-    pub(in crate::server) fn gone(&mut self) {
+    pub(crate) fn gone(&mut self) {
         if self.unflushed > 0 {
             self.park();
         }
@@ -461,7 +461,7 @@ fn lost_range(error: &ReadError, next: Seq) -> Option<(Seq, GapReason)> {
 }
 
 /// Why what begins with `next` cannot be read, and where to go on.
-pub(in crate::server) fn lost(
+pub(crate) fn lost(
     log: &EventLog,
     error: &ReadError,
     facts: &LogFacts,

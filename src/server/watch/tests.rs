@@ -2,10 +2,10 @@
 
 use bytes::{Buf, Bytes};
 
-use super::common::Common;
-use super::machine::{
+use crate::server::feed::machine::{
     End, Gap, GapReason, Machine, Marker, News, Plan, SKIPPED_PER_HEARTBEAT, Step,
 };
+use crate::server::feed::shared_frames::SharedFrames;
 use tailmark_log::eventlog::Delivery;
 use tailmark_log::storage::Chunk;
 use tailmark_record::topic::{Filter, Pattern};
@@ -327,7 +327,7 @@ proptest::proptest! {
         most in 0usize..2_000,
     ) {
         const HEAD: u64 = 100;
-        let common = Common::default();
+        let common = SharedFrames::default();
         let plans = [
             plan(),
             Plan { limit: (limit > 0).then_some(limit), markers: false, ..plan() },
@@ -373,7 +373,7 @@ proptest::proptest! {
 
 #[test]
 fn a_second_watch_sends_the_very_bytes_of_the_first() {
-    let common = Common::default();
+    let common = SharedFrames::default();
     let sent = |plan: Plan, is_recent: bool| {
         let mut machine = Machine::new(Plan { markers: false, ..plan }).in_frames(1 << 20);
         common.step(&mut machine, || s(9));

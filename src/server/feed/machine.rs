@@ -1,0 +1,485 @@
+//! What a watch sends next: events, markers, the end. No I/O, no clock, no wire types.
+//!
+//! The stream around it feeds in what was read and asks for the next step. Invariants: `next` only
+//! goes up; every seq below it was delivered, did not match, or lies in a gap that was announced;
+//! a marker stands where its position is, and never before an event that precedes it.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::server::transport::frames;
+use tailmark_log::eventlog::Delivery;
+use tailmark_log::storage::Chunk;
+use tailmark_record::topic::Filter;
+use tailmark_record::{Event, EventError, Events, Seq};
+
+/// Skipped events after which a filtered watch tells how far it has looked.
+pub(crate) const SKIPPED_PER_HEARTBEAT: u64 = 10_000;
+
+/// What a watch wants.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// Which events.
+    pub(crate) filter: Filter,
+    /// The first seq to look at.
+    pub(crate) start: Seq,
+    /// Ends after so many delivered events.
+    pub(crate) limit: Option<u64>,
+    /// Ends when this seq has been passed.
+    pub(crate) until: Option<Seq>,
+    /// Sends markers.
+    pub(crate) markers: bool,
+    /// What is lost before the start; announced first.
+    pub(crate) gaps: Vec<Gap>,
+}
+
+/// A range of missing events, inclusive; 0 and 0 where unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gap {
+    pub(crate) from: Seq,
+    pub(crate) to: Seq,
+    pub(crate) reason: GapReason,
+}
+
+/// Why events are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GapReason {
+    Trimmed,
+    Damaged,
+    LogChanged,
+    LogDiverged,
+    Ahead,
+}
+
+/// News about the watch itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    Resumed,
+    CaughtUp,
+    FellBehind,
+    Heartbeat,
+    Gap(Gap),
+    Closing,
+}
+
+/// News and the last seq passed when it came up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Marker {
+    pub(crate) news: News,
+    pub(crate) passed: Seq,
+}
+
+/// The next thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Send it: one event; where the watch is in frames, some as gRPC messages; where it is in
+    /// batches, the entries of some.
+    Event(Bytes),
+    /// Send it.
+    Marker(Marker),
+    /// Read from `next` on, up to `end` (exclusive), and hand over what came.
+    Read { end: Seq },
+    /// Finish: all that was wanted has been sent.
+    End(End),
+    /// A chunk is not what it should be.
+    Broken(&'static str),
+}
+
+/// Why a watch is finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// So many events were wanted.
+    Limit,
+    /// The head of the beginning was reached.
+    CaughtUp,
+}
+
+/// The state of one watch.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    filter: Filter,
+    next: Seq,
+    remaining: Option<u64>,
+    until: Option<Seq>,
+    markers: bool,
+    /// CAUGHT_UP was reached and the watch has not fallen behind since.
+    is_live: bool,
+    /// Events passed over since the client last got a cursor.
+    skipped: u64,
+    delivered: u64,
+    queue: VecDeque<Marker>,
+    run: Option<Run>,
+    end: Option<End>,
+    together: Together,
+}
+
+/// Which events are sent at once: what is ready, up to so many bytes unless one event has more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Together {
+    /// One.
+    One,
+    /// Some, each as a message.
+    Frames(usize),
+    /// Some, their entries in one message.
+    Batch(usize),
+}
+
+/// A chunk and how far it has been walked.
+#[derive(Debug)]
+pub(crate) struct Run {
+    chunk: Chunk,
+    walked: usize,
+    is_recent: bool,
+}
+
+impl Run {
+    /// All of what was read.
+    pub(crate) fn of(delivery: Delivery) -> Run {
+        Run { chunk: delivery.chunk, walked: 0, is_recent: delivery.is_recent }
+    }
+
+    /// What was read, if nothing of it has been walked.
+    pub(crate) fn into_delivery(self) -> Option<Delivery> {
+        let Run { chunk, is_recent, .. } = self;
+        (self.walked == 0).then_some(Delivery { chunk, is_recent })
+    }
+
+    /// Bytes of the chunk, walked or not: at least half of what it keeps in memory (`storage::part_of`).
+    pub(crate) fn bytes(&self) -> usize {
+        self.chunk.events.len()
+    }
+
+    /// Bytes not walked yet.
+    fn left(&self) -> usize {
+        self.chunk.events.len() - self.walked
+    }
+}
+
+/// A place between two events: the seq of the second, and what of the chunk lies before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) next: Seq,
+    pub(crate) walked: usize,
+}
+
+/// Where in a chunk an event lies that is wanted.
+#[derive(Debug)]
+struct Found {
+    seq: Seq,
+    /// With the tag and the length before it.
+    entry: Range<usize>,
+    event: Range<usize>,
+}
+
+/// Entries that go out together: a part of the chunk, copied only where others lay between them.
+#[derive(Debug, Default)]
+struct Batch {
+    copied: Vec<u8>,
+    /// What follows `copied`, where it lies in the chunk.
+    rest: Range<usize>,
+}
+
+impl Batch {
+    fn len(&self) -> usize {
+        self.copied.len() + self.rest.len()
+    }
+
+    fn push(&mut self, entry: Range<usize>, chunk: &Bytes) {
+        if self.rest.end == entry.start && !self.rest.is_empty() {
+            self.rest.end = entry.end;
+            return;
+        }
+        self.copied.extend_from_slice(&chunk[self.rest.clone()]);
+        self.rest = entry;
+    }
+
+    fn finish(mut self, chunk: &Bytes) -> Bytes {
+        if self.copied.is_empty() {
+            return chunk.slice(self.rest);
+        }
+        self.copied.extend_from_slice(&chunk[self.rest]);
+        self.copied.into()
+    }
+}
+
+impl Machine {
+    pub(crate) fn new(plan: Plan) -> Self {
+        let mut machine = Machine {
+            filter: plan.filter,
+            next: plan.start,
+            remaining: plan.limit,
+            until: plan.until,
+            markers: plan.markers,
+            is_live: false,
+            skipped: 0,
+            delivered: 0,
+            queue: VecDeque::new(),
+            run: None,
+            end: None,
+            together: Together::One,
+        };
+        for gap in plan.gaps {
+            machine.tell(News::Gap(gap));
+        }
+        machine.tell(News::Resumed);
+        machine
+    }
+
+    /// The same in batches: what is ready together is sent together, as far as it lies in one chunk.
+    pub(crate) fn in_batches(self, batch_bytes: usize) -> Self {
+        Machine { together: Together::Batch(batch_bytes), ..self }
+    }
+
+    /// The same in frames: what is ready together is sent together, each as a message.
+    pub(crate) fn in_frames(self, frames_bytes: usize) -> Self {
+        Machine { together: Together::Frames(frames_bytes), ..self }
+    }
+
+    /// The first seq not looked at yet.
+    pub(crate) fn next(&self) -> Seq {
+        self.next
+    }
+
+    /// The last seq passed: delivered, skipped or announced as missing.
+    pub(crate) fn passed(&self) -> Seq {
+        self.next.prev()
+    }
+
+    /// Events delivered.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// The next thing to do. `head` is asked for only where the answer depends on it.
+    pub(crate) fn step(&mut self, head: impl Fn() -> Seq) -> Step {
+        loop {
+            if let Some(marker) = self.queue.pop_front() {
+                return Step::Marker(marker);
+            }
+            if let Some(end) = self.end {
+                return Step::End(end);
+            }
+            if let Some(mut run) = self.run.take() {
+                let found = match self.together {
+                    Together::One => self.take_event(&mut run),
+                    Together::Frames(bytes) => self.take_frames(&mut run, bytes),
+                    Together::Batch(bytes) => self.take_batch(&mut run, bytes),
+                };
+                match found {
+                    Ok(Some(events)) => {
+                        self.run = Some(run);
+                        return Step::Event(events);
+                    }
+                    Ok(None) if self.queue.is_empty() => {}
+                    // A heartbeat in the middle of a run.
+                    Ok(None) => self.run = Some(run),
+                    Err(what) => return Step::Broken(what),
+                }
+                continue;
+            }
+            if self.until.is_some_and(|until| self.next > until) {
+                self.tell(News::CaughtUp);
+                self.end = Some(End::CaughtUp);
+            } else if !self.is_live && self.next > head() {
+                self.is_live = true;
+                self.tell(News::CaughtUp);
+            } else {
+                return Step::Read { end: self.until.map_or(Seq::MAX, Seq::next) };
+            }
+        }
+    }
+
+    /// Takes what was read from `next` on.
+    pub(crate) fn deliver(&mut self, delivery: Delivery) {
+        if self.is_live && !delivery.is_recent {
+            self.is_live = false;
+            self.tell(News::FellBehind);
+        }
+        self.run = Some(Run::of(delivery));
+    }
+
+    /// The end (exclusive) of what is wanted behind the chunk at hand, if it is known that something
+    /// of that will be.
+    pub(crate) fn reads_on(&self) -> Option<Seq> {
+        let run_end = self.run.as_ref()?.chunk.end;
+        let covered = self.next.distance_to(run_end);
+        let end = self.until.map_or(Seq::MAX, Seq::next);
+        (self.end.is_none() && self.remaining.is_none_or(|left| left > covered) && run_end < end)
+            .then_some(end)
+    }
+
+    /// Where it stands, if every watch without a filter that stands there sends the same next.
+    pub(crate) fn shared_place(&self) -> Option<Place> {
+        let run = self.run.as_ref()?;
+        let is_alone = self.remaining.is_some() || self.end.is_some() || !self.queue.is_empty();
+        let is_common = run.is_recent && run.chunk.complete && self.filter.is_all() && !is_alone;
+        (is_common && matches!(self.together, Together::Frames(_)))
+            .then_some(Place { next: self.next, walked: run.walked })
+    }
+
+    /// Whether what is at hand has all been walked.
+    pub(crate) fn is_walked(&self) -> bool {
+        self.run.as_ref().is_none_or(|run| run.left() == 0)
+    }
+
+    /// Passes what another watch has sent from the same place on, if that is in the chunk.
+    pub(crate) fn pass_shared(&mut self, to: Place) -> bool {
+        let Some(run) = &mut self.run else { return false };
+        if to.next <= self.next || to.next > run.chunk.end || to.walked > run.chunk.events.len() {
+            return false;
+        }
+        self.delivered += self.next.distance_to(to.next);
+        self.skipped = 0;
+        self.next = to.next;
+        run.walked = to.walked;
+        true
+    }
+
+    /// Takes out what is left of the chunk. Unless it is put back, what was in it has to be read
+    /// again, from `next` on.
+    pub(crate) fn take_run(&mut self) -> Option<Run> {
+        self.run.take()
+    }
+
+    /// Puts back what [`Machine::take_run`] took out.
+    pub(crate) fn put_run(&mut self, run: Run) {
+        self.run = Some(run);
+    }
+
+    /// Moves past events that are gone, and says so.
+    pub(crate) fn skip_gap(&mut self, to: Seq, reason: GapReason) {
+        let gap = Gap { from: self.next, to, reason };
+        self.next = to.next().max(self.next);
+        self.tell(News::Gap(gap));
+    }
+
+    /// Breaks a silence.
+    pub(crate) fn heartbeat(&mut self) {
+        self.tell(News::Heartbeat);
+    }
+
+    /// Announces the planned end.
+    pub(crate) fn close(&mut self) {
+        self.tell(News::Closing);
+    }
+
+    fn tell(&mut self, news: News) {
+        if self.markers {
+            self.skipped = 0;
+            self.queue.push_back(Marker { news, passed: self.passed() });
+        }
+    }
+
+    /// The next matching event of a run; `None` at its end, or when a marker is due.
+    fn take_event(&mut self, run: &mut Run) -> Result<Option<Bytes>, &'static str> {
+        let Some(found) = self.find(run)? else { return Ok(None) };
+        self.pass(run, &found);
+        Ok(Some(run.chunk.events.slice(found.event)))
+    }
+
+    /// The next matching events of a run, framed; `None` at its end, or when a marker is due.
+    fn take_frames(
+        &mut self,
+        run: &mut Run,
+        frames_bytes: usize,
+    ) -> Result<Option<Bytes>, &'static str> {
+        let mut frames = Vec::new();
+        while self.end.is_none() && (frames.is_empty() || frames.len() < frames_bytes) {
+            let Some(found) = self.find(run)? else { break };
+            if frames.is_empty() && run.chunk.complete && self.filter.is_all() {
+                // All of it goes, and the most that framing adds to an entry is three bytes.
+                let framed = run.left() + 3 * self.next.distance_to(run.chunk.end) as usize;
+                frames.reserve_exact(
+                    framed.min(frames_bytes + found.entry.len() + frames::PREFIX_BYTES),
+                );
+            }
+            self.pass(run, &found);
+            frames::push(&mut frames, &run.chunk.events[found.event]);
+        }
+        Ok((!frames.is_empty()).then(|| frames::finished(frames)))
+    }
+
+    /// The entries of the next matching events of a run; `None` at its end, or when a marker is due.
+    fn take_batch(
+        &mut self,
+        run: &mut Run,
+        batch_bytes: usize,
+    ) -> Result<Option<Bytes>, &'static str> {
+        let mut batch = Batch::default();
+        while self.end.is_none() {
+            let Some(found) = self.find(run)? else { break };
+            if batch.len() > 0 && batch.len() + found.entry.len() > batch_bytes {
+                // It is found again as the first of the next batch.
+                break;
+            }
+            self.pass(run, &found);
+            batch.push(found.entry, &run.chunk.events);
+        }
+        Ok((batch.len() > 0).then(|| batch.finish(&run.chunk.events)))
+    }
+
+    /// The next event that is wanted. Passes those before it; it is not passed itself.
+    fn find(&mut self, run: &mut Run) -> Result<Option<Found>, &'static str> {
+        loop {
+            let start = run.walked;
+            let mut events = Events::new(&run.chunk.events[start..]);
+            let Some(event) = events.next() else { return self.finish(run) };
+            let event = event.map_err(|error| error.what())?;
+            let end = run.chunk.events.len() - events.remaining();
+            let (seq, matches) =
+                self.judge(event, run.chunk.complete).map_err(|error| error.what())?;
+            if seq < self.next || seq >= run.chunk.end {
+                return Err("an event outside its chunk");
+            }
+            if matches {
+                return Ok(Some(Found { seq, entry: start..end, event: end - event.len()..end }));
+            }
+            run.walked = end;
+            if self.skip_to(seq.next()) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Moves past an event that is sent.
+    fn pass(&mut self, run: &mut Run, found: &Found) {
+        run.walked = found.entry.end;
+        self.next = found.seq.next();
+        self.skipped = 0;
+        self.delivered += 1;
+        if let Some(remaining) = &mut self.remaining {
+            *remaining -= 1;
+            if *remaining == 0 {
+                self.end = Some(End::Limit);
+            }
+        }
+    }
+
+    /// The seq of the event at the position, and whether it is wanted.
+    fn judge(&self, event: &[u8], complete: bool) -> Result<(Seq, bool), EventError> {
+        let seq = if complete { self.next } else { Event::seq_of(event)? };
+        Ok((seq, self.filter.is_all() || self.filter.matches(Event::topic_of(event)?)))
+    }
+
+    /// The end of a run: what it covers beyond its last event did not match.
+    fn finish(&mut self, run: &Run) -> Result<Option<Found>, &'static str> {
+        if run.chunk.complete && self.next != run.chunk.end {
+            return Err("a chunk with fewer events than it covers");
+        }
+        self.skip_to(run.chunk.end);
+        Ok(None)
+    }
+
+    /// Passes events that do not match; true when the client is due to hear how far.
+    fn skip_to(&mut self, next: Seq) -> bool {
+        self.skipped += self.next.distance_to(next);
+        self.next = next.max(self.next);
+        let due = self.markers && self.skipped >= SKIPPED_PER_HEARTBEAT;
+        if due {
+            self.heartbeat();
+        }
+        due
+    }
+}

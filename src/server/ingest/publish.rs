@@ -1,0 +1,57 @@
+//! `Publish`: one event, one answer.
+
+use crate::server::Shared;
+use crate::server::rpc::convert;
+use crate::server::rpc::status::{self, Failure};
+use tailmark_log::eventlog::{AppendOptions, ExpectedHead};
+use tailmark_record::topic::Topic;
+use tailmark_record::{Limits, Seq};
+use tailmark_wire::feed_v1 as pb;
+
+/// Stores one event.
+pub(crate) async fn publish(
+    shared: &Shared,
+    request: pb::PublishRequest,
+) -> Result<pb::PublishResult, Failure> {
+    let log = &shared.log;
+    let Some(event) = &request.event else {
+        return Err(status::bad_field("event", "is required"));
+    };
+    let mut batch = log.batch();
+    batch
+        .push(&convert::event(event))
+        .map_err(|error| status::invalid_event(&error).within("event"))?;
+    let id = batch.last_id().unwrap_or_default().to_owned();
+    let expected_head = match request.expected_head {
+        None => None,
+        Some(it) => Some(expected_head(it.topic, Seq::new(it.seq), log.limits())?),
+    };
+    let appended = log
+        .append(batch, AppendOptions { dedup: true, expected_head, atomic: true })
+        .await
+        .map_err(|error| status::append(&error, shared.options.retry_delay))?;
+    Ok(pb::PublishResult {
+        id,
+        seq: appended.last_event.get(),
+        cursor: log.cursor(appended.last_event),
+        duplicate: appended.last_is_duplicate,
+        // A repeat was appended when its original was: this commit's time is not its own.
+        appended_at: (!appended.last_is_duplicate)
+            .then(|| convert::timestamp(appended.appended_at)),
+        durability: pb::Durability::Fsync.into(),
+    })
+}
+
+/// A topic that is none could never have a head, and would pass as one without events.
+pub(crate) fn expected_head(
+    topic: String,
+    seq: Seq,
+    limits: &Limits,
+) -> Result<ExpectedHead, Failure> {
+    let topic = Some(topic).filter(|topic| !topic.is_empty());
+    if let Some(topic) = &topic {
+        Topic::check(topic, limits)
+            .map_err(|problem| status::bad_text("expected_head.topic", &problem))?;
+    }
+    Ok(ExpectedHead { topic, seq })
+}

@@ -1,0 +1,52 @@
+//! `GetLog`: what the log is, and what this server can.
+
+use super::failure;
+use crate::server::Shared;
+use crate::server::rpc::convert;
+use crate::server::rpc::status::Failure;
+use tailmark_log::eventlog::ReadError;
+use tailmark_record::{Seq, Timestamp};
+use tailmark_wire::feed_v1 as pb;
+
+/// What this server has beyond the seeds' calls.
+const CAPABILITIES: [&str; 7] =
+    ["append", "dedup", "expected_head", "markers", "on_lost", "trim", "watch_batches"];
+
+/// What the log is.
+pub(crate) async fn get_log(shared: &Shared) -> Result<pb::LogStatus, Failure> {
+    let (log, options) = (&shared.log, &shared.options);
+    let bounds = log.bounds();
+    let (oldest_time, head_time) = if bounds.is_empty() {
+        (None, None)
+    } else {
+        (time_of(shared, bounds.oldest).await?, time_of(shared, bounds.head).await?)
+    };
+    let status = log.status();
+    let dedup_window = options.dedup_window as u64;
+    Ok(pb::LogStatus {
+        log_id: log.id().to_string(),
+        generation: Some(convert::generation(bounds.generations.current())),
+        oldest_seq: bounds.oldest.get(),
+        head_seq: bounds.head.get(),
+        oldest_time: oldest_time.map(convert::timestamp),
+        head_cursor: log.cursor(bounds.head),
+        limits: Some(convert::limits(options, log.limits(), dedup_window)),
+        version: options.version.clone(),
+        capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
+        durability: pb::Durability::Fsync.into(),
+        head_time: head_time.map(convert::timestamp),
+        disk_bytes: status.store.disk_bytes,
+        segments: status.store.segments,
+        watches: shared.gauges.watches() as u64,
+        uptime: Some(convert::duration(shared.started.elapsed())),
+    })
+}
+
+/// `None` when it was trimmed meanwhile.
+async fn time_of(shared: &Shared, seq: Seq) -> Result<Option<Timestamp>, Failure> {
+    match shared.log.time_of(seq).await {
+        Ok(time) => Ok(Some(time)),
+        Err(ReadError::Trimmed { .. }) => Ok(None),
+        Err(error) => Err(failure(shared, &error).await),
+    }
+}

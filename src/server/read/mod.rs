@@ -1,0 +1,19 @@
+//! Questions with one answer: one event, the log, its topics.
+
+mod get_event;
+mod get_log;
+mod list_topics;
+
+use tailmark_log::eventlog::ReadError;
+
+pub(crate) use get_event::get_event;
+pub(crate) use get_log::get_log;
+pub(crate) use list_topics::list_topics;
+
+use crate::server::rpc::status::{self, Failure};
+use crate::server::{Shared, facts};
+
+/// What a read that failed answers.
+pub(crate) async fn failure(shared: &Shared, error: &ReadError) -> Failure {
+    status::read(error, &facts(&shared.log).await, shared.options.retry_delay)
+}

@@ -1,0 +1,218 @@
+//! What a request is, decided before any of it is handled: a gRPC call of which kind, or nothing
+//! that a gRPC service may see.
+//!
+//! Invariant: a request for a gRPC service reaches it only as gRPC (HTTP/2, POST, and the content
+//! type `application/grpc`) or as gRPC-Web (POST and a content type of its own). A page in a browser
+//! can send none of these to another origin without asking first, whereas it can send a POST of
+//! plain text to any address its user reaches. Whether it may is decided before (`http/access.rs`).
+
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
+use tokio::time::Instant;
+use tonic::Status;
+use tonic::body::Body;
+
+use crate::server::http::media_type;
+use crate::server::rpc::status;
+use crate::server::rpc::web::{self, Encoding};
+use crate::server::transport::deadline::{self, Deadline};
+use crate::server::{CHAT_SERVICE, Options, SERVICE};
+
+/// Names of the services that answer to gRPC alone.
+const SERVICES: [&str; 5] = [
+    SERVICE,
+    CHAT_SERVICE,
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+];
+/// Methods to which a client sends as many messages as it likes; to all others exactly one.
+const CLIENT_STREAMS: [&str; 7] = [
+    "/feed.v1.FeedService/UploadEvents",
+    "/feed.v1.FeedService/Chat",
+    "/feed.v1.FeedService/Append",
+    "/chat.ChatService/UploadMessages",
+    "/chat.ChatService/Chat",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+
+/// A gRPC call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    /// The client's time, counted from when the head of the request was here.
+    pub(crate) deadline: Deadline,
+    /// When the one message must be here; absent where there may be many.
+    pub(crate) message_by: Option<Instant>,
+    /// Health or reflection.
+    pub(crate) is_builtin: bool,
+}
+
+/// What a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Grpc(Call),
+    Web(Call, Encoding),
+    /// No gRPC, and not for a gRPC service.
+    Plain,
+}
+
+/// Whether it is gRPC as no browser can send it.
+pub(crate) fn is_native(head: &Parts) -> bool {
+    let is_grpc = |essence: &str| matches!(essence, "application/grpc" | "application/grpc+proto");
+    head.version == Version::HTTP_2 && media_type(&head.headers).as_deref().is_some_and(is_grpc)
+}
+
+/// Takes a request for what it is.
+///
+/// # Errors
+/// The answer to a request that is to be refused.
+pub(crate) fn admit(head: &Parts, options: &Options) -> Result<Kind, Box<Response<Body>>> {
+    let path = head.uri.path();
+    let web = Encoding::of_request(&head.headers);
+    let is_service = is_of_service(path);
+    if web.is_none() && !is_native(head) {
+        return match (is_service, head.version == Version::HTTP_2) {
+            (false, _) => Ok(Kind::Plain),
+            (true, false) => Err(bare(StatusCode::NOT_FOUND)),
+            (true, true) => Err(bare(StatusCode::UNSUPPORTED_MEDIA_TYPE)),
+        };
+    }
+    if head.method != Method::POST {
+        return Err(bare(StatusCode::METHOD_NOT_ALLOWED));
+    }
+    let refuse = |failure: status::Failure| {
+        let status = Status::from(failure);
+        Box::new(match web {
+            Some(encoding) => web::refuse(status, encoding, &head.headers),
+            None => status.into_http(),
+        })
+    };
+    if let Some(encoding) = compression(&head.headers) {
+        let mut response = refuse(status::compressed(&encoding));
+        let identity = HeaderValue::from_static("identity");
+        response.headers_mut().insert("grpc-accept-encoding", identity);
+        return Err(response);
+    }
+    let deadline = deadline::read(&head.headers).map_err(refuse)?;
+    let is_client_stream = CLIENT_STREAMS.contains(&path);
+    if web.is_some() && is_client_stream {
+        return Err(refuse(status::no_client_streams(path)));
+    }
+    let sends_one = is_service && !is_client_stream;
+    let call = Call {
+        deadline,
+        message_by: sends_one.then(|| deadline.or(options.unary_deadline)),
+        is_builtin: is_service
+            && ![SERVICE, CHAT_SERVICE].iter().any(|name| path[1..].starts_with(name)),
+    };
+    Ok(web.map_or(Kind::Grpc(call), |encoding| Kind::Web(call, encoding)))
+}
+
+fn is_of_service(path: &str) -> bool {
+    let Some(path) = path.strip_prefix('/') else { return false };
+    SERVICES.iter().any(|name| path.strip_prefix(name).is_some_and(|rest| rest.starts_with('/')))
+}
+
+/// The encoding of the messages, where it is one.
+fn compression(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get("grpc-encoding")?;
+    (value != "identity").then(|| String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
+fn bare(code: StatusCode) -> Box<Response<Body>> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = code;
+    Box::new(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{Request, header};
+
+    fn ask(version: Version, method: Method, path: &str, content_type: &str) -> Parts {
+        let mut request = Request::builder().version(version).method(method).uri(path);
+        if !content_type.is_empty() {
+            request = request.header(header::CONTENT_TYPE, content_type);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    /// 200 = it is let in as gRPC, 201 = as gRPC-Web, 0 = as something else.
+    fn code(head: &Parts) -> u16 {
+        match admit(head, &Options::default()) {
+            Ok(Kind::Grpc(_)) => 200,
+            Ok(Kind::Web(..)) => 201,
+            Ok(Kind::Plain) => 0,
+            Err(response) => response.status().as_u16(),
+        }
+    }
+
+    #[test]
+    fn a_service_is_reached_by_grpc_alone() {
+        let publish = "/feed.v1.FeedService/Publish";
+        let (v1, v2) = (Version::HTTP_11, Version::HTTP_2);
+        for (version, path, content_type, expected) in [
+            (v2, publish, "application/grpc", 200),
+            (v2, publish, "application/grpc+proto", 200),
+            (v2, publish, "Application/gRPC; charset=utf-8", 200),
+            (v2, publish, "application/grpc-web+proto", 201),
+            (v2, publish, "application/grpc-web-text; charset=utf-8", 201),
+            (v2, publish, "application/grpc-web+json", 415),
+            (v2, publish, "application/grpc-websocket", 415),
+            (v2, publish, "application/grpc+json", 415),
+            (v2, publish, "application/json", 415),
+            (v2, publish, "text/plain", 415),
+            (v2, publish, "", 415),
+            (v1, publish, "application/grpc", 404),
+            (v1, publish, "application/grpc-web+proto", 201),
+            (v1, publish, "Application/gRPC-Web-Text+Proto", 201),
+            (v1, publish, "application/grpc-web+json", 404),
+            (v1, publish, "text/plain", 404),
+            (v1, publish, "", 404),
+            (v1, "/grpc.health.v1.Health/Check", "text/plain", 404),
+            (v2, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "", 415),
+            (v1, "/", "text/plain", 0),
+            (v1, "/other.Service/Call", "application/grpc", 0),
+            (v2, "/other.Service/Call", "application/grpc", 200),
+        ] {
+            let request = ask(version, Method::POST, path, content_type);
+            assert_eq!(code(&request), expected, "{version:?} {path} {content_type:?}");
+        }
+        assert_eq!(code(&ask(v2, Method::GET, publish, "application/grpc")), 405);
+    }
+
+    #[test]
+    fn a_call_with_one_message_has_a_time_for_it() {
+        let call = |path| {
+            let request = ask(Version::HTTP_2, Method::POST, path, "application/grpc");
+            match admit(&request, &Options::default()) {
+                Ok(Kind::Grpc(call)) => call,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(call("/feed.v1.FeedService/Watch").message_by.is_some());
+        assert!(call("/grpc.health.v1.Health/Check").message_by.is_some());
+        for path in CLIENT_STREAMS {
+            assert_eq!(call(path).message_by, None, "{path}");
+        }
+        assert!(call("/grpc.health.v1.Health/Check").is_builtin);
+        assert!(!call("/feed.v1.FeedService/Watch").is_builtin);
+    }
+
+    #[test]
+    fn streams_to_the_server_do_not_come_over_grpc_web() {
+        for (path, encoding) in CLIENT_STREAMS
+            .iter()
+            .flat_map(|path| [(path, "application/grpc-web"), (path, "application/grpc-web-text")])
+        {
+            let head = ask(Version::HTTP_11, Method::POST, path, encoding);
+            let response = admit(&head, &Options::default()).unwrap_err();
+            assert_eq!(response.status(), StatusCode::OK);
+            assert_eq!(response.headers()["grpc-status"], "12");
+            let answered = response.headers()["content-type"].to_str().unwrap();
+            assert_eq!(answered, format!("{encoding}+proto"));
+        }
+    }
+}

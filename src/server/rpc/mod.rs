@@ -1,0 +1,15 @@
+//! gRPC and gRPC-Web: what a request is, codecs, and the two places that map, errors in `status`
+//! and values in `convert`.
+
+pub(crate) mod classify;
+pub(crate) mod codec;
+pub(crate) mod convert;
+#[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)]
+pub(crate) mod generated {
+    include!(concat!(env!("OUT_DIR"), "/feed.v1.FeedService.rs"));
+    include!(concat!(env!("OUT_DIR"), "/chat.ChatService.rs"));
+}
+pub(crate) mod service;
+pub(crate) mod status;
+pub(crate) mod trace;
+pub(crate) mod web;

@@ -1,0 +1,485 @@
+//! Every answer that is not OK: the one place that turns errors into gRPC statuses, and those into
+//! what plain HTTP answers (`status/http.rs`).
+//!
+//! Invariants: each failure carries an `ErrorInfo` of the domain `tailmark` whose reason and
+//! metadata say it without the text; paths and texts of the operating system stay in our log.
+
+mod http;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+pub(crate) use self::http::{
+    encoded_body, host_refused, is_of_position, malformed_json, method_not_allowed, no_path,
+    not_ready, origin_refused, respond, unknown_parameter, unsupported_media_type, write_json,
+};
+use crate::server::permits::OverLimit;
+use tailmark_log::eventlog::{AppendError, CursorError, ReadError};
+use tailmark_log::storage::{Damage, StoreError};
+use tailmark_record::{
+    Bounds, CursorFormatError, EventError, InvalidEvent, LogId, Problem, Seq, Timestamp,
+};
+
+/// The domain of every `ErrorInfo`.
+pub const DOMAIN: &str = "tailmark";
+
+const MESSAGE_MALFORMED: &str = "MESSAGE_MALFORMED";
+
+/// An answer on its way to becoming a status.
+#[derive(Debug)]
+pub(crate) struct Failure(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    code: Code,
+    reason: &'static str,
+    message: String,
+    metadata: HashMap<String, String>,
+    field: Option<(String, String)>,
+    retry: Option<Duration>,
+    quota: bool,
+}
+
+impl Failure {
+    fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
+        Failure(Box::new(Parts {
+            code,
+            reason,
+            message: message.into(),
+            metadata: HashMap::new(),
+            field: None,
+            retry: None,
+            quota: false,
+        }))
+    }
+
+    /// Adds an entry to the `ErrorInfo`.
+    pub(crate) fn with(mut self, name: &str, value: impl ToString) -> Self {
+        self.0.metadata.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// Puts the field at fault under the name of the message that holds it.
+    pub(crate) fn within(mut self, message: &str) -> Self {
+        if let Some((field, _)) = &mut self.0.field {
+            *field = format!("{message}.{field}");
+        }
+        if let Some(field) = self.0.metadata.get_mut("field") {
+            *field = format!("{message}.{field}");
+        }
+        self
+    }
+
+    fn field(mut self, field: impl Into<String>, problem: impl Into<String>) -> Self {
+        self.0.field = Some((field.into(), problem.into()));
+        self
+    }
+
+    fn retry(mut self, delay: Duration) -> Self {
+        self.0.retry = Some(delay);
+        self
+    }
+
+    fn over(mut self, limit: usize, actual: usize) -> Self {
+        self.0.quota = true;
+        self.with("limit", limit).with("actual", actual)
+    }
+
+    /// The status, with metadata that goes out as trailers.
+    pub(crate) fn with_trailer(self, name: &'static str, value: &str) -> Status {
+        let mut status = Status::from(self);
+        add_trailer(&mut status, name, value);
+        status
+    }
+}
+
+impl From<Failure> for Status {
+    fn from(failure: Failure) -> Status {
+        let parts = *failure.0;
+        let mut details = ErrorDetails::new();
+        if let Some((field, problem)) = parts.field {
+            details.add_bad_request_violation(field, problem);
+        }
+        if parts.quota {
+            let subject = parts.metadata.get("what").map_or(parts.reason, |what| what.as_str());
+            details.add_quota_failure_violation(subject, parts.message.as_str());
+        }
+        if let Some(delay) = parts.retry {
+            details.set_retry_info(Some(delay));
+        }
+        details.set_error_info(parts.reason, DOMAIN, parts.metadata);
+        Status::with_error_details(parts.code, parts.message, details)
+    }
+}
+
+/// The end of a stream that went as planned, with the trailer that says how far it went: tonic
+/// writes the metadata of a stream's last status into the trailers, also when its code is OK.
+pub(crate) fn end_of_stream(trailer: &'static str, value: &str) -> Status {
+    let mut status = Status::with_metadata(Code::Ok, "", MetadataMap::new());
+    add_trailer(&mut status, trailer, value);
+    status
+}
+
+/// Adds metadata that goes out as a trailer.
+pub(crate) fn add_trailer(status: &mut Status, name: &'static str, value: &str) {
+    if let Ok(value) = AsciiMetadataValue::try_from(value) {
+        status.metadata_mut().insert(name, value);
+    }
+}
+
+// Requests.
+
+/// A field that makes no sense.
+pub(crate) fn bad_field(field: &str, problem: &str) -> Failure {
+    Failure::new(Code::InvalidArgument, "INVALID_FIELD", format!("{field}: {problem}"))
+        .with("field", field)
+        .field(field, problem)
+}
+
+/// A pattern or topic that breaks a rule.
+pub(crate) fn bad_text(field: &str, problem: &Problem) -> Failure {
+    match problem {
+        Problem::Illegal(why) => bad_field(field, why),
+        Problem::OverLimit { limit, actual } => over_limit(field, *limit, *actual),
+        Problem::TooManySegments { limit, actual } => {
+            over_limit("topic_segments", *limit, *actual).with("field", field)
+        }
+    }
+}
+
+/// An event that breaks a rule.
+pub(crate) fn invalid_event(error: &InvalidEvent) -> Failure {
+    bad_text(error.field, &error.problem)
+}
+
+/// Bytes that are no event.
+pub(crate) fn malformed_event(error: EventError) -> Failure {
+    Failure::new(Code::InvalidArgument, "EVENT_MALFORMED", error.to_string())
+}
+
+/// Bytes that are no message of an `Append` stream.
+pub(crate) fn malformed_append(error: EventError) -> Failure {
+    Failure::new(Code::InvalidArgument, MESSAGE_MALFORMED, error.to_string())
+}
+
+/// Bytes that are no message of the type that the method takes.
+pub(crate) fn malformed_message(error: &prost::DecodeError) -> Failure {
+    Failure::new(Code::InvalidArgument, MESSAGE_MALFORMED, error.to_string())
+}
+
+/// Messages that are not framed as gRPC has it.
+pub(crate) fn bad_framing(problem: &str) -> Failure {
+    Failure::new(Code::InvalidArgument, MESSAGE_MALFORMED, problem)
+}
+
+/// Messages that are compressed: this server takes none.
+pub(crate) fn compressed(encoding: &str) -> Failure {
+    let message = format!("compressed requests ({encoding}) are not served; send them as they are");
+    Failure::new(Code::Unimplemented, "UNIMPLEMENTED", message).with("grpc-encoding", encoding)
+}
+
+/// A call that gRPC-Web has no way to carry.
+pub(crate) fn no_client_streams(path: &str) -> Failure {
+    let message = format!("{path} takes a stream, and gRPC-Web sends one message only: use gRPC");
+    Failure::new(Code::Unimplemented, "UNIMPLEMENTED", message).with("method", path)
+}
+
+/// A service or method that nobody here has.
+pub(crate) fn unknown_method(path: &str) -> Status {
+    let message = format!("this server has no method {path}");
+    Failure::new(Code::Unimplemented, "UNIMPLEMENTED", message).with("method", path).into()
+}
+
+/// Something larger than allowed.
+pub(crate) fn over_limit(what: &str, limit: usize, actual: usize) -> Failure {
+    let message = format!("{what}: {actual} is over the limit of {limit}");
+    Failure::new(Code::ResourceExhausted, "LIMIT_EXCEEDED", message)
+        .with("what", what)
+        .over(limit, actual)
+}
+
+/// One thing more than may be open at once.
+pub(crate) fn too_many(over: OverLimit) -> Failure {
+    over_limit(over.what, over.limit, over.actual)
+}
+
+/// Metrics of an instance that is not this one.
+pub(crate) fn other_instance(asked: &str, ours: &str) -> Failure {
+    let message = format!("this is {ours}, not {asked}");
+    Failure::new(Code::NotFound, "INSTANCE_NOT_FOUND", message).with("instance_id", ours)
+}
+
+/// The client's or our own time is over.
+pub(crate) fn deadline() -> Failure {
+    Failure::new(Code::DeadlineExceeded, "DEADLINE", "the deadline has passed")
+}
+
+/// The server is about to stop.
+pub(crate) fn stopping(retry_delay: Duration) -> Failure {
+    Failure::new(Code::Unavailable, "STOPPING", "the server is stopping").retry(retry_delay)
+}
+
+/// An upload that broke off. Our own refusal of its framing passes as it is.
+pub(crate) fn upload_broken(status: &Status) -> Failure {
+    let details = status.get_error_details();
+    if let Some(info) = details.error_info()
+        && info.domain == DOMAIN
+    {
+        if info.reason == MESSAGE_MALFORMED {
+            return bad_framing(status.message());
+        }
+        // The rest of a message did not come in its time.
+        if status.code() == Code::DeadlineExceeded {
+            return deadline();
+        }
+        if let Some(limit) = info.metadata.get("limit").and_then(|text| text.parse().ok())
+            && let Some(actual) = info.metadata.get("actual").and_then(|text| text.parse().ok())
+        {
+            return over_limit("message_bytes", limit, actual);
+        }
+    }
+    Failure::new(Code::Cancelled, "UPLOAD_CUT", "the upload broke off")
+}
+
+/// A defect of ours.
+pub(crate) fn defect(detail: &str) -> Failure {
+    tracing::error!(detail, "internal error");
+    Failure::new(Code::Internal, "INTERNAL", "internal error")
+}
+
+// The log.
+
+/// Why a batch was not stored.
+pub(crate) fn append(error: &AppendError, retry_delay: Duration) -> Failure {
+    match error {
+        AppendError::HeadMoved { actual } => Failure::new(
+            Code::Aborted,
+            "HEAD_MOVED",
+            format!("the head is at {actual}, not where it was expected"),
+        )
+        .with("actual", actual),
+        AppendError::Fenced { epoch } => Failure::new(
+            Code::Aborted,
+            "FENCED",
+            "another stream of this producer was opened after this one, or in a newer epoch",
+        )
+        .with("epoch", epoch),
+        AppendError::ProducerHole { expected } => Failure::new(
+            Code::FailedPrecondition,
+            "PRODUCER_HOLE",
+            format!("the producer's next batch is {expected}"),
+        )
+        .with("expected", expected),
+        AppendError::ProducerUnknown => Failure::new(
+            Code::FailedPrecondition,
+            "PRODUCER_UNKNOWN",
+            "the log does not know this epoch of the producer: forgotten, or of another log",
+        ),
+        AppendError::DiskFull(store) => disk_full(store),
+        AppendError::Busy(detail) => {
+            tracing::error!(%detail, "append refused");
+            let message = "the store cannot take events now; nothing was stored, try again";
+            Failure::new(Code::Unavailable, "STORE_BUSY", message).retry(retry_delay)
+        }
+        AppendError::Closing => stopping(retry_delay),
+        AppendError::Stopped(detail) => {
+            tracing::error!(detail, "append refused");
+            Failure::new(
+                Code::Internal,
+                "STORE_STOPPED",
+                "the store stopped accepting events after a failed write; nothing was stored",
+            )
+        }
+        AppendError::Unknown(detail) => {
+            tracing::error!(%detail, "append failed");
+            Failure::new(
+                Code::Internal,
+                "OUTCOME_UNKNOWN",
+                "the write failed: the events may be there after a restart, or not",
+            )
+        }
+        AppendError::TooLarge { actual, limit } => over_limit("batch_bytes", *limit, *actual),
+        AppendError::RepeatsUnknown(detail) => match &**detail {
+            StoreError::Damaged(damage) => damaged(damage),
+            detail => {
+                tracing::error!(%detail, "repeats cannot be told");
+                let message = "repeats cannot be told from new events; nothing was stored";
+                Failure::new(Code::Internal, "REPEATS_UNKNOWN", message)
+            }
+        },
+        AppendError::Refused(detail) => defect(&detail.to_string()),
+        // What is durable of it is told beside the failure.
+        AppendError::Partial { error, .. } => append(error, retry_delay),
+    }
+}
+
+fn disk_full(store: &StoreError) -> Failure {
+    let failure = Failure::new(
+        Code::ResourceExhausted,
+        "DISK_FULL",
+        "no room on disk; nothing was stored, reading goes on",
+    );
+    match store {
+        StoreError::DiskFull { available_bytes, needed_bytes } => {
+            failure.with("available_bytes", available_bytes).with("needed_bytes", needed_bytes)
+        }
+        _ => failure,
+    }
+}
+
+/// Why events could not be read; `resume_cursor` lies after what is lost.
+pub(crate) fn read(error: &ReadError, facts: &LogFacts, retry_delay: Duration) -> Failure {
+    match error {
+        ReadError::Trimmed { from, oldest } => {
+            let missed = from.distance_to(*oldest);
+            let message = format!("events from {from} on were trimmed: {missed}");
+            trimmed(message, *oldest, missed, facts)
+        }
+        ReadError::Damaged(damage) => damaged(damage),
+        ReadError::Closing => stopping(retry_delay),
+        ReadError::Store(detail) => {
+            tracing::error!(%detail, "read failed");
+            Failure::new(Code::Internal, "READ_FAILED", "the log could not be read")
+        }
+    }
+}
+
+fn damaged(damage: &Damage) -> Failure {
+    tracing::error!(%damage, "damage found");
+    let message = format!("damaged: {}", damage.range());
+    Failure::new(Code::DataLoss, "DAMAGED", message)
+        .with("from_seq", damage.from)
+        .with("to_seq", damage.to)
+}
+
+/// The event that was asked for is gone.
+pub(crate) fn trimmed_event(seq: Seq, oldest: Seq, missed: u64, facts: &LogFacts) -> Failure {
+    let message = format!("event {seq} was trimmed; the oldest is {oldest}");
+    trimmed(message, oldest, missed, facts)
+}
+
+fn trimmed(message: String, oldest: Seq, missed: u64, facts: &LogFacts) -> Failure {
+    let failure = Failure::new(Code::OutOfRange, "CURSOR_TRIMMED", message)
+        .with("oldest", oldest)
+        .with("head", facts.head)
+        .with("missed", missed);
+    match facts.oldest_time {
+        Some(time) => failure.with("oldest_time", time),
+        None => failure,
+    }
+}
+
+// Cursors, in the order of the contract's table.
+
+/// What failures about positions tell of the log.
+#[derive(Clone, Debug)]
+pub(crate) struct LogFacts {
+    pub(crate) id: LogId,
+    pub(crate) oldest: Seq,
+    pub(crate) head: Seq,
+    /// When the oldest event was appended, where it could be read.
+    pub(crate) oldest_time: Option<Timestamp>,
+}
+
+impl LogFacts {
+    pub(crate) fn new(id: LogId, bounds: &Bounds, oldest_time: Option<Timestamp>) -> Self {
+        LogFacts { id, oldest: bounds.oldest, head: bounds.head, oldest_time }
+    }
+}
+
+/// A text that is no cursor.
+pub(crate) fn malformed_cursor(field: &str, error: CursorFormatError) -> Failure {
+    Failure::new(Code::InvalidArgument, "CURSOR_MALFORMED", error.to_string())
+        .with("field", field)
+        .with("part", error.part.as_str())
+        .field(field, error.to_string())
+}
+
+/// A cursor that a watch can't go on from.
+pub(crate) fn cursor(error: &CursorError, facts: &LogFacts) -> Failure {
+    match error {
+        CursorError::LogChanged => {
+            Failure::new(Code::FailedPrecondition, "LOG_CHANGED", error.to_string())
+                .with("log_id", facts.id)
+                .with("oldest", facts.oldest)
+                .with("head", facts.head)
+        }
+        CursorError::LogDiverged { last_common } => {
+            Failure::new(Code::FailedPrecondition, "LOG_DIVERGED", error.to_string())
+                .with("last_common_seq", last_common)
+        }
+        CursorError::Ahead { head } => {
+            Failure::new(Code::OutOfRange, "CURSOR_AHEAD", error.to_string()).with("head", head)
+        }
+        CursorError::Trimmed { oldest, missed } => {
+            trimmed(error.to_string(), *oldest, *missed, facts)
+        }
+    }
+}
+
+/// A first seq that a watch can't begin with.
+pub(crate) fn start(seq: Seq, error: &CursorError, facts: &LogFacts) -> Failure {
+    match error {
+        CursorError::Ahead { head } => {
+            let message = format!("start.seq {seq} is ahead of the head {head}");
+            Failure::new(Code::OutOfRange, "CURSOR_AHEAD", message).with("head", head)
+        }
+        CursorError::Trimmed { oldest, missed } => {
+            let message = format!("events from start.seq {seq} on were trimmed: {missed}");
+            trimmed(message, *oldest, *missed, facts)
+        }
+        // A seq names neither a log nor a history.
+        CursorError::LogChanged | CursorError::LogDiverged { .. } => cursor(error, facts),
+    }
+}
+
+/// No event has this seq yet.
+pub(crate) fn not_found(seq: Seq, head: Seq) -> Failure {
+    Failure::new(Code::NotFound, "EVENT_NOT_FOUND", format!("no event {seq}; the head is {head}"))
+        .with("seq", seq)
+        .with("head", head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_everything_in_its_details() {
+        let status = Status::from(over_limit("patterns", 64, 65));
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!((info.domain.as_str(), info.reason.as_str()), (DOMAIN, "LIMIT_EXCEEDED"));
+        assert_eq!(info.metadata["limit"], "64");
+        assert_eq!(info.metadata["actual"], "65");
+        assert_eq!(details.quota_failure().unwrap().violations[0].subject, "patterns");
+    }
+
+    #[test]
+    fn paths_stay_in_our_log() {
+        let damage = Damage {
+            from: Seq::new(3),
+            to: Seq::new(9),
+            file: "/var/secret/place".into(),
+            detail: "checksum".into(),
+        };
+        let status = Status::from(damaged(&damage));
+        assert_eq!(status.code(), Code::DataLoss);
+        assert!(!status.message().contains("secret"));
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!((&*info.metadata["from_seq"], &*info.metadata["to_seq"]), ("3", "9"));
+    }
+
+    #[test]
+    fn a_field_is_named_where_it_lies() {
+        let error = InvalidEvent { field: "topic", problem: Problem::Illegal("no") };
+        let status = Status::from(invalid_event(&error).within("event"));
+        let details = status.get_error_details();
+        assert_eq!(details.bad_request().unwrap().field_violations[0].field, "event.topic");
+    }
+}

@@ -1,0 +1,204 @@
+//! Failures as plain HTTP tells them: one table of codes, one JSON object, and the few answers
+//! that only HTTP knows.
+
+use std::collections::BTreeMap;
+
+use http::{HeaderValue, Response, StatusCode, header};
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::Failure;
+use tailmark_record::json::{JsonError, Object};
+use tailmark_wire::code::name;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The table, as `google.rpc.Code` has it.
+fn code(code: Code) -> StatusCode {
+    match code {
+        Code::Ok => StatusCode::OK,
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
+            StatusCode::BAD_REQUEST
+        }
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists | Code::Aborted => StatusCode::CONFLICT,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        // "Client closed request": known from proxies, registered nowhere.
+        Code::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+        Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+    }
+}
+
+/// Appends `{code, reason, message, metadata}`.
+pub(crate) fn write_json(out: &mut Vec<u8>, status: &Status) {
+    let info = status.get_details_error_info();
+    let mut object = Object::open(out);
+    object.text("code", name(status.code()));
+    object.text("reason", info.as_ref().map_or("", |info| &info.reason));
+    object.text("message", status.message());
+    if let Some(info) = &info {
+        let sorted: BTreeMap<_, _> = info.metadata.iter().map(|(n, v)| (&**n, &**v)).collect();
+        object.named_texts("metadata", sorted);
+    }
+    object.close();
+}
+
+/// Whether it is the position of a watch that is wrong, or gone: what a client cannot mend by
+/// trying again.
+pub(crate) fn is_of_position(status: &Status) -> bool {
+    let info = status.get_details_error_info();
+    let reason = info.as_ref().map_or("", |info| &info.reason);
+    matches!(
+        reason,
+        "CURSOR_MALFORMED"
+            | "LOG_CHANGED"
+            | "LOG_DIVERGED"
+            | "CURSOR_AHEAD"
+            | "CURSOR_TRIMMED"
+            | "DAMAGED"
+    )
+}
+
+/// A failure as an answer to a plain request.
+pub(crate) fn respond(status: &Status) -> Response<Body> {
+    respond_as(code(status.code()), status)
+}
+
+fn respond_as(code: StatusCode, status: &Status) -> Response<Body> {
+    let mut json = Vec::new();
+    write_json(&mut json, status);
+    json.push(b'\n');
+    let mut response = Response::new(Body::new(http_body_util::Full::from(json)));
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    let retry = status.get_details_retry_info().and_then(|retry| retry.retry_delay);
+    if let Some(delay) = retry {
+        // Whole seconds, and never at once.
+        let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
+    response
+}
+
+/// No such path.
+pub(crate) fn no_path(path: &str) -> Response<Body> {
+    let message = format!("nothing is at {path}");
+    let failure = Failure::new(Code::NotFound, "PATH_NOT_FOUND", message).with("path", path);
+    respond_as(StatusCode::NOT_FOUND, &failure.into())
+}
+
+/// A path that is there, but not for this method; the header `allow` is set by the router.
+pub(crate) fn method_not_allowed(method: &http::Method) -> Response<Body> {
+    let message = format!("this path has no {method}");
+    let failure = Failure::new(Code::Unimplemented, "METHOD_NOT_ALLOWED", message);
+    respond_as(StatusCode::METHOD_NOT_ALLOWED, &failure.with("method", method).into())
+}
+
+/// A body of a type that is not taken here.
+pub(crate) fn unsupported_media_type(found: &str, taken: &str) -> Response<Body> {
+    let message = match found {
+        "" => format!("a content type is required: {taken}"),
+        found => format!("the content type {found} is not taken here: {taken}"),
+    };
+    let failure = Failure::new(Code::InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", message)
+        .with("content-type", found);
+    respond_as(StatusCode::UNSUPPORTED_MEDIA_TYPE, &failure.into())
+}
+
+/// A body that is compressed or otherwise encoded.
+pub(crate) fn encoded_body(encoding: &str) -> Response<Body> {
+    let message = format!("encoded bodies ({encoding}) are not served; send them as they are");
+    let failure = Failure::new(Code::InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", message)
+        .with("content-encoding", encoding);
+    respond_as(StatusCode::UNSUPPORTED_MEDIA_TYPE, &failure.into())
+}
+
+/// A parameter of a URL that this path does not have.
+pub(crate) fn unknown_parameter(name: &str, known: &[&str]) -> Failure {
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    super::bad_field(name, &format!("is not a parameter of this path; known: {known}"))
+}
+
+/// A text that is no event.
+pub(crate) fn malformed_json(error: &JsonError) -> Failure {
+    let failure = Failure::new(Code::InvalidArgument, "EVENT_MALFORMED", error.to_string());
+    match error.column() {
+        Some(column) => failure.with("column", column),
+        None => failure,
+    }
+}
+
+/// A host that is none of ours: the name may have been pointed here by somebody else.
+pub(crate) fn host_refused(host: &str) -> Failure {
+    let message = format!("this server does not answer to the host `{host}`");
+    Failure::new(Code::PermissionDenied, "HOST_REFUSED", message).with("host", host)
+}
+
+/// A page of another origin.
+pub(crate) fn origin_refused(origin: &str) -> Failure {
+    let message = format!("pages of another origin may not ask here: {origin}");
+    Failure::new(Code::PermissionDenied, "ORIGIN_REFUSED", message).with("origin", origin)
+}
+
+/// The store has stopped taking events: nobody should be sent here.
+pub(crate) fn not_ready() -> Failure {
+    Failure::new(Code::Unavailable, "STORE_STOPPED", "the store takes no events; reading goes on")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_its_place() {
+        for (from, to) in [
+            (Code::InvalidArgument, 400),
+            (Code::OutOfRange, 400),
+            (Code::FailedPrecondition, 400),
+            (Code::PermissionDenied, 403),
+            (Code::NotFound, 404),
+            (Code::Aborted, 409),
+            (Code::ResourceExhausted, 429),
+            (Code::Cancelled, 499),
+            (Code::Internal, 500),
+            (Code::DataLoss, 500),
+            (Code::Unimplemented, 501),
+            (Code::Unavailable, 503),
+            (Code::DeadlineExceeded, 504),
+        ] {
+            assert_eq!(code(from).as_u16(), to, "{from:?}");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_one_object() {
+        let status = Status::from(super::super::over_limit("patterns", 64, 65));
+        let mut json = Vec::new();
+        write_json(&mut json, &status);
+        assert_eq!(
+            String::from_utf8(json).unwrap(),
+            concat!(
+                r#"{"code":"RESOURCE_EXHAUSTED","reason":"LIMIT_EXCEEDED","#,
+                r#""message":"patterns: 65 is over the limit of 64","#,
+                r#""metadata":{"actual":"65","limit":"64","what":"patterns"}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn who_is_told_to_come_back_is_told_when() {
+        let after = |millis| {
+            let delay = std::time::Duration::from_millis(millis);
+            let response = respond(&super::super::stopping(delay).into());
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            response.headers()[header::RETRY_AFTER].to_str().unwrap().to_owned()
+        };
+        assert_eq!([after(0), after(1), after(1_000), after(1_001)], ["1", "1", "1", "2"]);
+    }
+}

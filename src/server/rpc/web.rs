@@ -1,0 +1,94 @@
+//! gRPC-Web: the same calls in bodies that a browser can send and read, over HTTP/1.1 too.
+//!
+//! tonic-web translates; here is what it leaves open. Invariant: what is behind it sees a gRPC call
+//! whose messages were looked at after they were decoded, so that limits and deadlines are those of
+//! gRPC.
+
+use std::convert::Infallible;
+
+use ::http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tonic::Status;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+use crate::server::http::media_type;
+use crate::server::rpc::status;
+
+/// How the bytes are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Binary,
+    /// Base64.
+    Text,
+}
+
+impl Encoding {
+    /// That of a request, if it is gRPC-Web.
+    pub(crate) fn of_request(headers: &HeaderMap) -> Option<Encoding> {
+        match media_type(headers).as_deref() {
+            Some("application/grpc-web" | "application/grpc-web+proto") => Some(Encoding::Binary),
+            Some("application/grpc-web-text" | "application/grpc-web-text+proto") => {
+                Some(Encoding::Text)
+            }
+            _ => None,
+        }
+    }
+
+    fn content_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Encoding::Binary => "application/grpc-web+proto",
+            Encoding::Text => "application/grpc-web-text+proto",
+        })
+    }
+
+    /// What is accepted, if it is said; else what was sent.
+    fn of_answer(self, headers: &HeaderMap) -> Encoding {
+        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+        match accept.map(str::to_ascii_lowercase) {
+            Some(accept) if accept.contains("application/grpc-web-text") => Encoding::Text,
+            Some(accept) if accept.contains("application/grpc-web") => Encoding::Binary,
+            _ => self,
+        }
+    }
+}
+
+/// Translates a call for `inner`, and its answer.
+pub(crate) async fn call<F>(
+    mut request: Request<Incoming>,
+    encoding: Encoding,
+    mut inner: impl FnMut(Request<Body>) -> F,
+) -> Response<Body>
+where
+    F: Future<Output = Response<Body>>,
+{
+    // tonic-web knows four exact texts only.
+    let answer = encoding.of_answer(request.headers());
+    request.headers_mut().insert(header::CONTENT_TYPE, encoding.content_type());
+    request.headers_mut().insert(header::ACCEPT, answer.content_type());
+    let inner = tower::service_fn(move |request: Request<Body>| {
+        let answer = inner(request.map(|body| Body::new(body.map_err(broken))));
+        async { Ok::<_, Infallible>(answer.await) }
+    });
+    let answered = tonic_web::GrpcWebLayer::new().layer(inner).call(request).await;
+    match answered {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+/// A body that broke off, or is not what its content type says: our answer reaches nobody, or the
+/// one whose mistake it is.
+fn broken(error: impl std::fmt::Display) -> Status {
+    tracing::debug!(%error, "a gRPC-Web body that cannot be read");
+    status::bad_framing("the body broke off, or is not base64 as its content type says").into()
+}
+
+/// A call refused before it is handled.
+pub(crate) fn refuse(status: Status, encoding: Encoding, headers: &HeaderMap) -> Response<Body> {
+    let mut response = status.into_http();
+    let content_type = encoding.of_answer(headers).content_type();
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
+}

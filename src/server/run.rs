@@ -1,0 +1,178 @@
+//! The server from its first listener to its last connection.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::middleware::from_fn_with_state;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+use tonic_reflection::pb::{v1 as reflection_v1, v1alpha as reflection_v1alpha};
+
+use super::feed::parked::Parking;
+use super::figures::{self, Figures};
+use super::rpc::generated::chat_service_server::ChatServiceServer;
+use super::rpc::generated::feed_service_server::FeedServiceServer;
+use super::rpc::service;
+use super::transport::accept;
+use super::transport::arrivals::Arrivals;
+use super::{CHAT_SERVICE, Gauges, Options, SERVICE, Shared, chat, http, watch};
+use tailmark_log::eventlog::EventLog;
+
+/// Why a server cannot run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// There is nothing to listen on.
+    #[error("no listener")]
+    NoListener,
+    /// The built-in descriptors do not fit together.
+    #[error("cannot build the reflection service: {0}")]
+    Reflection(String),
+}
+
+/// A server that is ready to run.
+pub struct Server {
+    shared: Arc<Shared>,
+    routes: Routes,
+    health: HealthReporter,
+}
+
+/// Serves `log` until `shutdown` is cancelled and everything under way has come to its end, or the
+/// grace is over. The log stays open.
+///
+/// # Errors
+/// Only before the first connection.
+pub async fn serve(
+    listeners: Vec<TcpListener>,
+    log: EventLog,
+    options: Options,
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
+    Server::new(log, options)?.run(listeners, shutdown).await
+}
+
+impl Server {
+    /// Builds the services.
+    ///
+    /// # Errors
+    /// When reflection cannot be built.
+    pub fn new(log: EventLog, options: Options) -> Result<Server, ServeError> {
+        let parking = Parking::new(options.parked_bytes);
+        let arrivals = Arrivals::new(options.arriving_bytes, options.unary_deadline);
+        let shared = Arc::new(Shared {
+            log,
+            arrivals,
+            parking,
+            shared_frames: Arc::default(),
+            options,
+            gauges: Gauges::default(),
+            figures: Figures::default(),
+            stop: CancellationToken::new(),
+            presence: chat::Presence::default(),
+            tasks: TaskTracker::new(),
+            started: Instant::now(),
+        });
+        let health = HealthReporter::new();
+        let routes = routes(&shared, &health)?;
+        Ok(Server { shared, routes, health })
+    }
+
+    /// What is open now.
+    pub fn gauges(&self) -> Gauges {
+        self.shared.gauges.clone()
+    }
+
+    /// The routes, so that others can be served on the same port. The router inside answers to
+    /// gRPC and to plain HTTP.
+    pub fn routes_mut(&mut self) -> &mut Routes {
+        &mut self.routes
+    }
+
+    /// Runs as [`serve`] does.
+    ///
+    /// # Errors
+    /// When there is no listener.
+    pub async fn run(
+        self,
+        listeners: Vec<TcpListener>,
+        shutdown: CancellationToken,
+    ) -> Result<(), ServeError> {
+        if listeners.is_empty() {
+            return Err(ServeError::NoListener);
+        }
+        let Server { shared, routes, health } = self;
+        for name in [SERVICE, CHAT_SERVICE] {
+            health.set_service_status(name, ServingStatus::Serving).await;
+        }
+        let cut = CancellationToken::new();
+        // Whoever drops this future has cut the server off.
+        let _cut_on_drop = cut.clone().drop_guard();
+        let _stop_on_drop = shared.stop.clone().drop_guard();
+        let routes = routes.prepare();
+        let mut loops = JoinSet::new();
+        loops.spawn(figures::look(Arc::clone(&shared)));
+        for listener in listeners {
+            loops.spawn(accept::run(listener, routes.clone(), Arc::clone(&shared), cut.clone()));
+        }
+        shutdown.cancelled().await;
+        tracing::info!(
+            instance = shared.options.instance,
+            connections = shared.gauges.connections(),
+            watches = shared.gauges.watches(),
+            uploads = shared.gauges.uploads(),
+            "stopping"
+        );
+        // Health first: its watchers hear of it before their streams end.
+        for name in ["", SERVICE, CHAT_SERVICE] {
+            health.set_service_status(name, ServingStatus::NotServing).await;
+        }
+        shared.stop.cancel();
+        while loops.join_next().await.is_some() {}
+        shared.tasks.close();
+        if tokio::time::timeout(shared.options.shutdown_grace, shared.tasks.wait()).await.is_err() {
+            tracing::warn!(
+                connections = shared.gauges.connections(),
+                watches = shared.gauges.watches(),
+                uploads = shared.gauges.uploads(),
+                "the grace is over; cutting what is left"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn routes(shared: &Arc<Shared>, health: &HealthReporter) -> Result<Routes, ServeError> {
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(tailmark_wire::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(reflection_v1::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(reflection_v1alpha::FILE_DESCRIPTOR_SET)
+            .include_reflection_service(false)
+    };
+    let v1 = reflection().build_v1().map_err(|error| ServeError::Reflection(error.to_string()))?;
+    let v1alpha =
+        reflection().build_v1alpha().map_err(|error| ServeError::Reflection(error.to_string()))?;
+    let message_bytes = shared.options.message_bytes;
+    let feed = FeedServiceServer::new(service::Feed(Arc::clone(shared)))
+        // `Limited` has refused them before; this only keeps tonic's own default out of the way.
+        .max_decoding_message_size(message_bytes);
+    let chat = ChatServiceServer::new(chat::Chat(Arc::clone(shared)))
+        .max_decoding_message_size(message_bytes);
+    let plain = http::router(shared);
+    let mut routes = Routes::new(watch::Bodies(feed))
+        .add_service(chat)
+        .add_service(HealthServer::new(HealthService::from_health_reporter(health.clone())))
+        .add_service(v1)
+        .add_service(v1alpha);
+    let grpc = std::mem::take(routes.axum_router_mut());
+    let counted = from_fn_with_state(Arc::clone(&shared.figures.calls), figures::count);
+    *routes.axum_router_mut() = grpc.merge(plain).layer(counted);
+    Ok(routes)
+}

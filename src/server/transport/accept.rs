@@ -1,0 +1,122 @@
+//! Takes connections, however many there are and whatever the operating system says.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use crate::server::Shared;
+use crate::server::permits::OverLimit;
+use crate::server::transport::{connection, over_limit};
+
+/// Wait after an error that another try would meet again at once, such as "too many open files".
+const PAUSE: Duration = Duration::from_millis(50);
+/// At most one line of log for each kind of trouble in this time.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Accepts until the server stops.
+pub(crate) async fn run(
+    listener: TcpListener,
+    routes: Routes,
+    shared: Arc<Shared>,
+    cut: CancellationToken,
+) {
+    let mut refused = Rarely::default();
+    let mut failed = Rarely::default();
+    loop {
+        let accepted = tokio::select! {
+            () = shared.stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                if let Err(over) = begin(stream, address, &routes, &shared, &cut) {
+                    refused.log(|count| {
+                        let limit = over.limit;
+                        tracing::warn!(limit, count, "connections over the limit were refused");
+                    });
+                }
+            }
+            Err(error) => {
+                let pause = !is_about_one_connection(&error);
+                failed.log(|count| tracing::warn!(%error, count, "accept failed"));
+                if pause {
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Begins to serve a connection; one that is too many is told so, as long as few are being told.
+fn begin(
+    stream: TcpStream,
+    address: SocketAddr,
+    routes: &Routes,
+    shared: &Arc<Shared>,
+    cut: &CancellationToken,
+) -> Result<(), OverLimit> {
+    let permit = shared.gauges.connection(shared.options.connections);
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
+    let cut = cut.clone();
+    match permit {
+        Ok(permit) => {
+            let (routes, shared_too) = (routes.clone(), Arc::clone(shared));
+            let serving = connection::serve(stream, address, routes, shared_too, cut, permit);
+            shared.tasks.spawn(serving);
+            Ok(())
+        }
+        Err(over) => {
+            if let Some(permit) = shared.gauges.turned_away() {
+                shared.tasks.spawn(over_limit::tell(stream, over, shared.stop.clone(), permit));
+            }
+            Err(over)
+        }
+    }
+}
+
+/// Errors of a connection that was gone before it was accepted.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// Keeps a log readable under a flood.
+#[derive(Debug, Default)]
+struct Rarely {
+    count: u64,
+    last: Option<Instant>,
+}
+
+impl Rarely {
+    fn log(&mut self, log: impl FnOnce(u64)) {
+        self.count += 1;
+        if self.last.is_none_or(|last| last.elapsed() >= LOG_INTERVAL) {
+            log(self.count);
+            self.count = 0;
+            self.last = Some(Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_one_line() {
+        let mut rarely = Rarely::default();
+        let mut lines = Vec::new();
+        for _ in 0..1_000 {
+            rarely.log(|count| lines.push(count));
+        }
+        assert_eq!(lines, [1]);
+        assert_eq!(rarely.count, 999);
+    }
+}

@@ -1,0 +1,350 @@
+//! One connection: its protocol, its requests, its end.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ::http::request::Parts;
+use ::http::{HeaderMap, HeaderValue, Request, Response, Version};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use rustix::net::sockopt;
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::body::Body;
+use tonic::service::Routes;
+use tonic::{Code, Status};
+use tower::Service;
+
+use crate::server::http::{self, access};
+use crate::server::permits::{Peer, Permit};
+use crate::server::rpc::classify::{self, Call, Kind};
+use crate::server::rpc::{status, web};
+use crate::server::transport::body::{Framing, Limited};
+use crate::server::transport::deadline::Deadline;
+use crate::server::transport::outbox::Outbox;
+use crate::server::transport::preface::{self, Protocol};
+use crate::server::transport::streams;
+use crate::server::{Http2, Shared};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Time after its deadline that a call has to say so, before its stream is reset.
+const CUT_SLACK: Duration = Duration::from_secs(2);
+/// Unanswered probes after which the system gives a connection up.
+const PROBES: u32 = 4;
+/// Streams that a client may cause us to reset by its errors, over the life of a connection; h2's
+/// own default, said here because CVE-2025-8671 rests on there being one.
+const ERROR_RESETS: usize = 1_024;
+/// Watches from which on what a connection writes is collected: it is run after all its streams.
+const MANY_WATCHES: usize = 8;
+/// What a connection of HTTP/1.1 holds of answers that its client does not read, but for the frame
+/// that came last; and the longest head of a request. hyper's own default is six times as much, for
+/// every reader that stalls.
+const HTTP1_BUFFER_BYTES: usize = 64 << 10;
+
+/// Serves a connection to its end. `cut` ends it at once.
+pub(crate) async fn serve(
+    stream: TcpStream,
+    address: SocketAddr,
+    routes: Routes,
+    shared: Arc<Shared>,
+    cut: CancellationToken,
+    _permit: Permit,
+) {
+    let Ok(local) = stream.local_addr() else { return };
+    if let Err(error) = keep_alive(&stream, &shared.options.http2) {
+        tracing::debug!(%error, "cannot set SO_KEEPALIVE");
+    }
+    let timeout = shared.options.preface_timeout;
+    let begun = tokio::select! {
+        begun = tokio::time::timeout(timeout, preface::begin(stream)) => begun,
+        () = shared.stop.cancelled() => return,
+    };
+    let Ok(Ok((stream, protocol))) = begun else {
+        tracing::debug!(%address, "a connection that did not say what it speaks");
+        return;
+    };
+    let peer = Peer::new(address);
+    let way = Way { peer: peer.clone(), local, routes, shared: Arc::clone(&shared) };
+    let service = service_fn(move |request| respond(request, way.clone()));
+    let ended = match protocol {
+        Protocol::Http2 => {
+            let (mut outbox, inlet) = Outbox::new(stream);
+            let stream = TokioIo::new(inlet);
+            let connection = http2_builder(&shared).serve_connection(stream, service);
+            let run = |connection: Pin<&mut http2::Connection<_, _, _>>, cx: &mut Context<'_>| {
+                outbox.poll(cx, connection, peer.watches() >= MANY_WATCHES)
+            };
+            drive(connection, run, &shared.stop, &cut).await
+        }
+        Protocol::Http1 => {
+            let stream = TokioIo::new(stream);
+            let connection = http1_builder(&shared).serve_connection(stream, service);
+            let run = |connection: Pin<&mut http1::Connection<_, _>>, cx: &mut Context<'_>| {
+                connection.poll(cx).map_err(Into::into)
+            };
+            let driven = drive(connection, run, &shared.stop, &cut);
+            streams::cuttable(driven).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        // Clients go away as they like.
+        tracing::debug!(%address, %error, "connection ended");
+    }
+}
+
+/// Lets the system probe a silent peer: HTTP/1.1 has no probe of its own, and one that only waits
+/// for the next line of a dead client would wait for ever.
+fn keep_alive(stream: &TcpStream, http2: &Http2) -> std::io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, http2.keepalive_interval)?;
+    sockopt::set_tcp_keepintvl(
+        stream,
+        (http2.keepalive_timeout / PROBES).max(Duration::from_secs(1)),
+    )?;
+    sockopt::set_tcp_keepcnt(stream, PROBES)?;
+    Ok(())
+}
+
+/// Runs a connection; when the server stops it takes no new requests and ends with the last one.
+async fn drive<C: GracefulConnection>(
+    connection: C,
+    mut run: impl FnMut(Pin<&mut C>, &mut Context<'_>) -> Poll<Result<(), BoxError>>,
+    stop: &CancellationToken,
+    cut: &CancellationToken,
+) -> Result<(), BoxError> {
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = poll_fn(|cx| run(connection.as_mut(), cx)) => return ended,
+        () = cut.cancelled() => return Ok(()),
+        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        ended = poll_fn(|cx| run(connection.as_mut(), cx)) => ended,
+        () = cut.cancelled() => Ok(()),
+    }
+}
+
+fn http2_builder(shared: &Shared) -> http2::Builder<streams::Executor> {
+    let (options, http2) = (&shared.options, &shared.options.http2);
+    let mut builder = http2::Builder::new(streams::Executor);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(options.max_concurrent_streams)
+        // Streams that were reset before we came to look at them. Too many is an attack ("rapid
+        // reset", CVE-2023-44487) and ends the connection with all its streams; h2 takes 20 for
+        // too many, which a client reaches that gives up a few dozen watches at once. Whoever may
+        // have so many streams open may also give all of them up. What they cost meanwhile is
+        // their headers: no handler has run.
+        .max_pending_accept_reset_streams(options.max_concurrent_streams as usize)
+        .max_local_error_reset_streams(ERROR_RESETS)
+        .initial_stream_window_size(http2.stream_window_bytes)
+        .initial_connection_window_size(http2.connection_window_bytes)
+        .max_frame_size(http2.max_frame_bytes)
+        .max_send_buf_size(http2.max_send_buffer_bytes)
+        .max_header_list_size(http2.max_header_list_bytes)
+        .keep_alive_interval(http2.keepalive_interval)
+        .keep_alive_timeout(http2.keepalive_timeout);
+    builder
+}
+
+fn http1_builder(shared: &Shared) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(shared.options.http1_header_timeout)
+        .max_buf_size(HTTP1_BUFFER_BYTES)
+        .max_headers(100);
+    builder
+}
+
+/// What a request meets on its way.
+#[derive(Clone)]
+struct Way {
+    peer: Peer,
+    /// Our end of the connection.
+    local: SocketAddr,
+    routes: Routes,
+    shared: Arc<Shared>,
+}
+
+async fn respond(request: Request<Incoming>, way: Way) -> Result<Response<Body>, Infallible> {
+    let (mut head, body) = request.into_parts();
+    let (peer, method, uri) = (way.peer.address, head.method.clone(), head.uri.clone());
+    let version = head.version;
+    let expected = way.shared.figures.calls.expect(uri.path(), &mut head.extensions);
+    let response = answer(head, body, way).await;
+    expected.answered(&response);
+    let status = response.status().as_u16();
+    tracing::debug!(%peer, %method, path = uri.path(), ?version, status, "request");
+    Ok(response)
+}
+
+async fn answer(head: Parts, body: Incoming, way: Way) -> Response<Body> {
+    let options = &way.shared.options;
+    let is_native = classify::is_native(&head);
+    let granted = match access::check(&head, way.local, &options.http, is_native) {
+        Ok(granted) => granted,
+        Err(failure) => {
+            let mut response = status::respond(&failure.into());
+            access::vary(response.headers_mut());
+            return response;
+        }
+    };
+    if let Some(response) = granted.preflight(&head) {
+        return response;
+    }
+    let mut response = match classify::admit(&head, options) {
+        Err(refusal) => *refusal,
+        Ok(Kind::Grpc(call)) => grpc(Request::from_parts(head, body), call, way).await,
+        Ok(Kind::Web(call, encoding)) => {
+            let request = Request::from_parts(head, body);
+            web::call(request, encoding, |request| grpc(request, call, way.clone())).await
+        }
+        Ok(Kind::Plain) => plain(Request::from_parts(head, body), way).await,
+    };
+    granted.mark(response.headers_mut());
+    response
+}
+
+/// Answers a call.
+async fn grpc<B>(request: Request<B>, call: Call, mut way: Way) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let path = request.uri().path().to_owned();
+    let version = request.version();
+    let framing =
+        Framing { message_bytes: way.shared.options.message_bytes, one_by: call.message_by };
+    let mut request =
+        request.map(|body| Limited::new(body, framing, way.shared.arrivals.arrival()));
+    request.extensions_mut().insert(way.peer);
+    request.extensions_mut().insert(call.deadline);
+    let cut = call.deadline.of_client().map(|at| at + CUT_SLACK);
+    streams::cut_at(cut);
+    let Ok(response) = way.routes.call(request).await;
+    if is_unknown(response.headers()) {
+        return status::unknown_method(&path).into_http();
+    }
+    let response = if call.is_builtin {
+        response.map(|inner| Body::new(Bounded::new(inner, call.deadline, &way.shared)))
+    } else {
+        response
+    };
+    if cut.is_some() && version != Version::HTTP_2 {
+        // The connection outlives the answer.
+        return response.map(|inner| Body::new(Spared { inner, _spare: streams::Spare }));
+    }
+    response
+}
+
+/// Answers what is no call.
+async fn plain(mut request: Request<Incoming>, mut way: Way) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    request.extensions_mut().insert(way.peer);
+    let Ok(response) = way.routes.call(request).await;
+    // What answers as gRPC answers nobody else.
+    let is_grpc = response.headers().contains_key(Status::GRPC_STATUS);
+    if is_grpc { http::not_found(&path) } else { response }
+}
+
+/// Whether the services answered that they have no such method: their own words say more.
+fn is_unknown(headers: &HeaderMap) -> bool {
+    let unimplemented = HeaderValue::from(i32::from(Code::Unimplemented));
+    headers.get(Status::GRPC_STATUS) == Some(&unimplemented)
+        && !headers.contains_key(Status::GRPC_STATUS_DETAILS)
+}
+
+/// An answer whose connection is not cut once it is over.
+struct Spared {
+    inner: Body,
+    _spare: streams::Spare,
+}
+
+impl http_body::Body for Spared {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Ends the endless streams of health and reflection at the client's deadline, and when the server
+/// stops, once they have said what they had to say.
+struct Bounded {
+    inner: Body,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    deadline: Option<Pin<Box<Sleep>>>,
+    retry_delay: Duration,
+}
+
+impl Bounded {
+    fn new(inner: Body, deadline: Deadline, shared: &Shared) -> Self {
+        Bounded {
+            inner,
+            stop: Box::pin(shared.stop.clone().cancelled_owned()),
+            deadline: deadline.of_client().map(|at| Box::pin(sleep_until(at))),
+            retry_delay: shared.options.retry_delay,
+        }
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<status::Failure> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(status::deadline());
+        }
+        self.stop.as_mut().poll(cx).map(|()| status::stopping(self.retry_delay))
+    }
+}
+
+impl http_body::Body for Bounded {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
+            return Poll::Ready(frame);
+        }
+        let failure = std::task::ready!(self.poll_end(cx));
+        self.inner = Body::empty();
+        let mut trailers = HeaderMap::new();
+        Status::from(failure).add_header(&mut trailers)?;
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

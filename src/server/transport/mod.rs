@@ -1,0 +1,13 @@
+//! Connections and bytes: accepting, the protocol's preface, limits and deadlines on bodies, and
+//! how answers leave. Knows no call of the service and no event.
+
+pub(crate) mod accept;
+pub(crate) mod arrivals;
+pub(crate) mod body;
+pub(crate) mod connection;
+pub(crate) mod deadline;
+pub(crate) mod frames;
+pub(crate) mod outbox;
+pub(crate) mod over_limit;
+pub(crate) mod preface;
+pub(crate) mod streams;

@@ -1,0 +1,94 @@
+//! Connections over the limit: each request on one is answered that there are too many, and it is
+//! closed.
+//!
+//! Bounded, so that a flood costs no more than the limit allows: few at a time (`gauges`), a few
+//! seconds each, a few requests, next to no buffers, and no service is reached.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::body::Body;
+
+use crate::server::permits::{OverLimit, Permit};
+use crate::server::rpc::{classify, status};
+use crate::server::transport::preface::{self, Protocol};
+use crate::server::transport::streams;
+
+/// A connection is closed after this long, whatever it has said.
+const LIFE: Duration = Duration::from_secs(5);
+/// From the first answer on a connection of HTTP/2 to its end: a client that opened it for several
+/// calls gets an answer to each.
+const LINGER: Duration = Duration::from_millis(200);
+/// Requests on one connection at a time.
+const STREAMS: u32 = 16;
+/// Bytes of a request that are taken in, on one connection.
+const WINDOW: u32 = 64 << 10;
+
+/// Answers what comes until the connection, its time or the server ends.
+pub(crate) async fn tell(
+    stream: TcpStream,
+    over: OverLimit,
+    stop: CancellationToken,
+    _permit: Permit,
+) {
+    tokio::select! {
+        () = answer(stream, over) => {}
+        () = tokio::time::sleep(LIFE) => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn answer(stream: TcpStream, over: OverLimit) {
+    let Ok((stream, protocol)) = preface::begin(stream).await else { return };
+    let answered = CancellationToken::new();
+    let service = service_fn(|request| {
+        answered.cancel();
+        std::future::ready(Ok::<_, Infallible>(refusal(request, over)))
+    });
+    let stream = TokioIo::new(stream);
+    match protocol {
+        Protocol::Http2 => {
+            let mut builder = http2::Builder::new(streams::Executor);
+            builder
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(STREAMS)
+                .initial_stream_window_size(WINDOW)
+                .initial_connection_window_size(WINDOW);
+            close_after(builder.serve_connection(stream, service), &answered, LINGER).await;
+        }
+        Protocol::Http1 => {
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).keep_alive(false);
+            close_after(builder.serve_connection(stream, service), &answered, LIFE).await;
+        }
+    }
+}
+
+/// Drives a connection, and closes it in order once something has been answered.
+async fn close_after<C: GracefulConnection>(
+    connection: C,
+    answered: &CancellationToken,
+    linger: Duration,
+) {
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = async { answered.cancelled().await; tokio::time::sleep(linger).await } => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = connection.await;
+}
+
+fn refusal<B>(request: Request<B>, over: OverLimit) -> Response<Body> {
+    let status = Status::from(status::too_many(over));
+    let (head, _) = request.into_parts();
+    if classify::is_native(&head) { status.into_http() } else { status::respond(&status) }
+}
