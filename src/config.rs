@@ -4,7 +4,9 @@
 //! here reads anything by itself or knows what the settings do. `config.toml` in the root is the
 //! commented default and part of the program; a test holds the two together.
 
+mod foreign;
 mod load;
+mod read;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;

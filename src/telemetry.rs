@@ -4,8 +4,7 @@ mod flood;
 #[cfg(feature = "otlp")]
 mod traces;
 
-use std::io::IsTerminal;
-
+use anstream::{AutoStream, ColorChoice};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
@@ -61,8 +60,7 @@ impl Traces {
 /// # Errors
 /// When the filter cannot be read, or the collector's address.
 pub fn init(settings: &Telemetry, instance: &str) -> Result<Traces, String> {
-    let has_colour = std::io::stderr().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let has_colour = AutoStream::choice(&std::io::stderr()) != ColorChoice::Never;
     let registry =
         tracing_subscriber::registry().with(logs(settings, std::io::stderr, has_colour)?);
     #[cfg(feature = "otlp")]

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::output::printable;
 use super::signals::Stop;
+use super::terminal::is_capable;
 use super::{Exit, Failure};
 use print::Screen;
 use saying::Told;
@@ -73,7 +74,9 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
             Ok::<_, Failure>(client.room_history(&args.room, last).await?)
         } => history?,
     };
-    let is_edited = is_terminal && !args.json && args.name.is_some();
+    // Without editing a terminal shows what is typed by itself.
+    let is_edited =
+        is_terminal && is_capable(&std::io::stdout()) && !args.json && args.name.is_some();
     let name = args.name.clone().unwrap_or_default();
     let (typed, screen) = match (&args.name, is_edited) {
         (Some(name), true) => typing::terminal(name)?,

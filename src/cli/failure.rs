@@ -131,6 +131,18 @@ impl From<ConfigError> for Failure {
             ConfigError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Exit::NotFound
             }
+            // What can be no file of settings, whatever happens.
+            ConfigError::Read { source, .. }
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::IsADirectory
+                        | io::ErrorKind::InvalidInput
+                        | io::ErrorKind::InvalidData
+                        | io::ErrorKind::FileTooLarge
+                ) =>
+            {
+                Exit::Usage
+            }
             ConfigError::Read { .. } => Exit::Failure,
             _ => Exit::Usage,
         };

@@ -9,6 +9,7 @@ use super::output::{Output, printable, say};
 
 use super::signals::Stop;
 use super::status::human_bytes;
+use super::terminal::is_capable;
 use super::{Exit, Failure};
 use tailmark_client::{Client, MetricsItem};
 use tailmark_record::units;
@@ -42,7 +43,7 @@ fn parse_interval(text: &str) -> Result<u32, String> {
 pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
     let mut stop = Stop::listen()?;
     let mut metrics = client.metrics(args.interval);
-    let mut screen = Screen { painted: 0, is_live: io::stdout().is_terminal() && !args.once };
+    let mut screen = Screen { painted: 0, is_live: is_capable(&io::stdout()) && !args.once };
     loop {
         let item = tokio::select! {
             biased;

@@ -20,6 +20,7 @@ mod serve;
 mod signals;
 mod state;
 mod status;
+mod terminal;
 mod topics;
 mod trim;
 mod upload;
@@ -108,6 +109,7 @@ pub fn main() -> ExitCode {
 
 /// Runs the program with these arguments, the first being its name.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    terminal::settle_colors();
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {

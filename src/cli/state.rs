@@ -21,7 +21,14 @@ impl From<CursorFileError> for Failure {
                 Failure::new(Exit::Usage, what).hint("give each set of patterns a file of its own")
             }
             CursorFileError::Read { source, .. } | CursorFileError::Write { source, .. } => {
-                Failure::new(Exit::Failure, what).because(source)
+                let exit = match source.kind() {
+                    // What can be no state file, whatever happens.
+                    std::io::ErrorKind::IsADirectory | std::io::ErrorKind::InvalidInput => {
+                        Exit::Usage
+                    }
+                    _ => Exit::Failure,
+                };
+                Failure::new(exit, what).because(source)
             }
             _ => Failure::new(Exit::Failure, what),
         }

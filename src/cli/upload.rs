@@ -18,6 +18,7 @@ use super::input::{Chunk, Encoder, Format, InputError, Summary};
 use super::output::{count_text, events_text, print_bytes, printable, say};
 use super::publish::unreadable;
 use super::signals::Stop;
+use super::terminal::progress_target;
 use super::{Exit, Failure};
 use tailmark_client::{Client, Error, Kind};
 use tailmark_record::Limits;
@@ -145,14 +146,12 @@ fn open(path: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>), Fail
     }
 }
 
-/// Silent when standard error is no terminal.
 fn progress(size: Option<u64>) -> ProgressBar {
-    let (bar, template) = match size {
-        Some(size) => {
-            (ProgressBar::new(size), "{bar:30} {percent}% {msg} {bytes_per_sec}, {eta} left")
-        }
-        None => (ProgressBar::new_spinner(), "{spinner} {msg} {bytes_per_sec}"),
+    let (len, template) = match size {
+        Some(_) => (size, "{bar:30} {percent}% {msg} {bytes_per_sec}, {eta} left"),
+        None => (None, "{spinner} {msg} {bytes_per_sec}"),
     };
+    let bar = ProgressBar::with_draw_target(len, progress_target());
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }

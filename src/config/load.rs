@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-use super::{Config, DEFAULT_TOML, Invalid};
+use super::{Config, DEFAULT_TOML, Invalid, foreign, read};
 
 /// Variables that begin with `TAILMARK_` and are no settings of the daemon.
 const OTHER_VARIABLES: [&str; 2] = ["TAILMARK_ADDR", "TAILMARK_CONFIG"];
@@ -213,7 +213,7 @@ struct Merged {
 
 impl Merged {
     fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
-        let text = std::fs::read_to_string(path)
+        let text = read::read(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let failed = |error: toml::de::Error| ConfigError::File {
             path: path.to_owned(),
@@ -242,6 +242,9 @@ impl Merged {
                 continue;
             }
             let Some(key) = keys.get(name) else {
+                if foreign::is_service_link(name, value) {
+                    continue;
+                }
                 let nearest = nearest(name, keys.keys());
                 return Err(ConfigError::UnknownVariable { name: name.clone(), nearest });
             };

@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 use crate::support::port::Port;
 use crate::support::server::within;
 
+mod files;
 mod outputs;
+mod terminals;
 
 /// A server that can be stopped and started again over the same log.
 struct Daemon {

@@ -256,3 +256,115 @@ fn only_the_loopback_is_open_by_default() {
         config.server.addresses().unwrap().iter().map(ToString::to_string).collect();
     assert_eq!(addresses, ["127.0.0.1:7", "[::1]:7"]);
 }
+
+/// What Kubernetes and Docker tell of a Service or a container named like this program.
+const SERVICE_LINKS: [(&str, &str); 29] = [
+    ("TAILMARK_SERVICE_HOST", "10.96.0.12"),
+    ("TAILMARK_SERVICE_HOST", "fd00::7"),
+    ("TAILMARK_SERVICE_PORT", "50051"),
+    ("TAILMARK_SERVICE_PORT_GRPC", "50051"),
+    ("TAILMARK_SERVICE_PORT_HTTP_METRICS", "80"),
+    ("TAILMARK_PORT", "tcp://10.96.0.12:50051"),
+    ("TAILMARK_PORT", "udp://[fd00::7]:50051"),
+    ("TAILMARK_PORT_50051_TCP", "tcp://10.96.0.12:50051"),
+    ("TAILMARK_PORT_50051_TCP_ADDR", "10.96.0.12"),
+    ("TAILMARK_PORT_50051_TCP_PORT", "50051"),
+    ("TAILMARK_PORT_50051_TCP_PROTO", "tcp"),
+    ("TAILMARK_PORT_53_UDP_PROTO", "udp"),
+    ("TAILMARK_PORT_7_SCTP", "sctp://10.96.0.12:7"),
+    ("TAILMARK_FEED_SERVICE_HOST", "10.96.0.13"),
+    ("TAILMARK_FEED_SERVICE_PORT_GRPC", "50051"),
+    ("TAILMARK_FEED_PORT", "tcp://10.96.0.13:50051"),
+    ("TAILMARK_FEED_PORT_50051_TCP_ADDR", "10.96.0.13"),
+    // Services named like sections.
+    ("TAILMARK_SERVER_SERVICE_HOST", "10.96.0.14"),
+    ("TAILMARK_SERVER_PORT", "tcp://10.96.0.14:50051"),
+    ("TAILMARK_LOG_PORT_80_TCP", "tcp://10.96.0.14:80"),
+    ("TAILMARK_PORT_PORT_80_TCP_PORT", "80"),
+    // Docker's links.
+    ("TAILMARK_NAME", "/web/tailmark"),
+    ("TAILMARK_FEED_NAME", "/web/tailmark-feed"),
+    ("TAILMARK_ENV_TAILMARK_SERVER_LISTEN", "0.0.0.0:50051"),
+    ("TAILMARK_ENV_lower", "anything"),
+    ("TAILMARK_PORT_50051_TCP_START", "tcp://172.17.0.2:50051"),
+    ("TAILMARK_PORT_50051_TCP_END", "tcp://172.17.0.2:50053"),
+    ("TAILMARK_PORT_50051_TCP_PORT_START", "50051"),
+    ("TAILMARK_PORT_50051_TCP_PORT_END", "50053"),
+];
+
+#[test]
+fn what_kubernetes_says_of_a_service_of_that_name_is_passed_over() {
+    for (name, value) in SERVICE_LINKS {
+        let sources = Sources { environment: env(&[(name, value)]), ..Sources::default() };
+        let loaded = sources.load().unwrap_or_else(|error| panic!("{name}={value}: {error}"));
+        assert_eq!(loaded.config, Config::default(), "{name}");
+    }
+}
+
+#[test]
+fn what_only_looks_like_a_service_is_a_typing_error_still() {
+    for (name, value) in [
+        // The shape of Kubernetes, the value of a person.
+        ("TAILMARK_SERVER_PORT", "50051"),
+        ("TAILMARK_PORT", "50051"),
+        ("TAILMARK_PORT", "http://10.0.0.1:80"),
+        ("TAILMARK_SERVICE_HOST", "feed.example"),
+        ("TAILMARK_SERVICE_PORT", "tcp://10.0.0.1:80"),
+        ("TAILMARK_SERVICE_PORT_GRPC", "many"),
+        ("TAILMARK_PORT_50051_TCP", "50051"),
+        ("TAILMARK_PORT_50051_TCP_PROTO", "udp"),
+        ("TAILMARK_PORT_99999_TCP", "tcp://10.0.0.1:99999"),
+        ("TAILMARK_PORT_50051_QUIC", "quic://10.0.0.1:50051"),
+        ("TAILMARK_NAME", "feed-1"),
+        ("TAILMARK_INSTANCE_NAME", "feed-1"),
+        // Nearly.
+        ("TAILMARK_SERVICE", "10.0.0.1"),
+        ("TAILMARK_SERVICE_HOSTS", "10.0.0.1"),
+        ("TAILMARK_PORT_50051", "tcp://10.0.0.1:50051"),
+        ("TAILMARK_PORT_50051_TCP_ADDRESS", "10.0.0.1"),
+        ("TAILMARK_service_host", "10.0.0.1"),
+    ] {
+        let sources = Sources { environment: env(&[(name, value)]), ..Sources::default() };
+        let error = sources.load().expect_err(name);
+        assert!(matches!(&error, ConfigError::UnknownVariable { name: told, .. } if told == name));
+    }
+}
+
+#[test]
+fn settings_work_beside_a_service_of_that_name() {
+    let mut pairs = SERVICE_LINKS.to_vec();
+    pairs.push(("TAILMARK_SERVER_LISTEN", "127.0.0.1:7"));
+    let sources = Sources { environment: env(&pairs), ..Sources::default() };
+    assert_eq!(sources.load().unwrap().config.server.listen, "127.0.0.1:7");
+}
+
+#[test]
+fn a_file_of_settings_that_is_none_is_told_and_never_read_for_ever() {
+    let (dir, _) = file("");
+    let huge = dir.path().join("huge.toml");
+    std::fs::File::create(&huge).unwrap().set_len(1 << 30).unwrap();
+    let binary = dir.path().join("binary.toml");
+    std::fs::write(&binary, b"[log]\n\xff").unwrap();
+    for (path, part) in [
+        (PathBuf::from("/dev/zero"), "more than 1 MiB"),
+        (dir.path().to_owned(), "it is a directory"),
+        (huge, "more than 1 MiB"),
+        (binary, "byte 6 is no UTF-8"),
+    ] {
+        let error = Sources { file: Some(path.clone()), ..Sources::default() }.load().unwrap_err();
+        let ConfigError::Read { source, .. } = &error else { panic!("{error:?}") };
+        assert!(source.to_string().contains(part), "{}: {source}", path.display());
+    }
+    // What looks odd and is none of that.
+    let empty = Sources { file: Some("/dev/null".into()), ..Sources::default() };
+    assert_eq!(empty.load().unwrap().config, Config::default());
+}
+
+#[test]
+fn settings_come_through_a_pipe_too() {
+    let mut command =
+        crate::support::daemon::program(&["config", "print", "--config", "/dev/stdin"]);
+    let output = crate::support::daemon::feed(&mut command, b"[log]\nreader_threads = 7\n");
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && said.contains("reader_threads = 7"), "{said}");
+}

@@ -13,6 +13,7 @@ mod support {
     pub mod proxy;
     pub mod raw;
     pub mod server;
+    pub mod terminal;
     pub mod web;
 }
 

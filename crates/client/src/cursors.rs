@@ -5,14 +5,16 @@
 
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use place::Place;
 use tailmark_record::Cursor;
+
+mod place;
 
 const VERSION: u32 = 1;
 
@@ -171,12 +173,16 @@ struct Saved {
 /// and the directory synced (fsync). After a crash, of the program or of the machine, the file holds
 /// the old cursor or the new one.
 ///
+/// A symbolic link is followed when the store is opened, and stays: what it leads to is replaced, or made
+/// if it is not there. A new file has the mode of the old one, and its owner where we may give that. Of a
+/// file with several names (hard links) the others keep the older cursor. The directory must be writable.
+/// A directory, a device or a pipe is an error.
+///
 /// One file is for one watch at a time; nothing keeps two programs from using the same.
 #[derive(Debug)]
 pub struct FileStore {
     path: PathBuf,
-    temporary: PathBuf,
-    directory: PathBuf,
+    place: Place,
     saved: Option<Saved>,
     patterns: Vec<String>,
 }
@@ -189,13 +195,14 @@ impl FileStore {
     /// start: that would miss or repeat events in silence.
     pub fn open(path: impl AsRef<Path>, patterns: &[String]) -> Result<FileStore, CursorFileError> {
         let path = path.as_ref();
-        let saved = match fs::read(path) {
-            Ok(bytes) => Some(
+        let unreadable = |source| CursorFileError::Read { path: path.to_owned(), source };
+        let place = Place::of(path).map_err(unreadable)?;
+        let saved = match place.read().map_err(unreadable)? {
+            Some(bytes) => Some(
                 parse(&bytes)
                     .map_err(|why| CursorFileError::Malformed { path: path.to_owned(), why })?,
             ),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(source) => return Err(CursorFileError::Read { path: path.to_owned(), source }),
+            None => None,
         };
         if let Some(saved) = &saved
             && !same_set(&saved.patterns, patterns)
@@ -206,16 +213,7 @@ impl FileStore {
                 ours: topics_text(patterns),
             });
         }
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(".tmp");
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        Ok(FileStore {
-            path: path.to_owned(),
-            temporary: PathBuf::from(temporary),
-            directory: parent.unwrap_or(Path::new(".")).to_owned(),
-            saved,
-            patterns: patterns.to_vec(),
-        })
+        Ok(FileStore { path: path.to_owned(), place, saved, patterns: patterns.to_vec() })
     }
 
     /// The cursor saved last.
@@ -246,12 +244,7 @@ impl FileStore {
     fn replace(&self, saved: &Saved) -> io::Result<()> {
         let mut bytes = serde_json::to_vec(saved)?;
         bytes.push(b'\n');
-        let mut file = File::create(&self.temporary)?;
-        file.write_all(&bytes)?;
-        file.sync_data()?;
-        drop(file);
-        fs::rename(&self.temporary, &self.path)?;
-        File::open(&self.directory)?.sync_all()
+        self.place.replace(&bytes)
     }
 }
 
@@ -286,6 +279,8 @@ fn parse(bytes: &[u8]) -> Result<Saved, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -1,8 +1,9 @@
 //! `tailmark log migrate`.
 
-use indicatif::{HumanBytes, ProgressBar};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use super::super::output::print_line;
+use super::super::terminal::progress_target;
 use super::{Exit, Failure, Migrate};
 use tailmark_log::storage::FORMAT_VERSION;
 use tailmark_log::storage::disk::Disk;
@@ -23,7 +24,8 @@ pub(super) fn run(args: &Migrate) -> Result<(), Failure> {
             HumanBytes(plan.needed_bytes),
         ));
     }
-    let bar = ProgressBar::new_spinner();
+    let bar = ProgressBar::with_draw_target(None, progress_target());
+    bar.set_style(ProgressStyle::default_spinner());
     let outcome = migrate(dir, STEPS, FORMAT_VERSION, &Disk::real(), |stage| {
         bar.set_message(stage_text(stage));
         bar.tick();

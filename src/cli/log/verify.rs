@@ -6,6 +6,7 @@ use std::time::Instant;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use super::super::output::{Output, count_text, print_line, printable};
+use super::super::terminal::progress_target;
 use super::{Exit, Failure, Interrupt, Verify, write_damage};
 use crate::inspect::{Progress, Verified, verify};
 use tailmark_log::storage::Damage;
@@ -38,9 +39,8 @@ pub(super) fn run(args: &Verify) -> Result<(), Failure> {
         .hint("nothing was changed; `tailmark log dump` prints all that can be read"))
 }
 
-/// Silent when standard error is no terminal.
 fn progress_bar() -> ProgressBar {
-    let bar = ProgressBar::new(0);
+    let bar = ProgressBar::with_draw_target(Some(0), progress_target());
     let template = "{bar:30} {bytes} of {total_bytes} checked, {bytes_per_sec}, {eta} left";
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);

@@ -1,9 +1,7 @@
 //! `tailmark chat` as a process, with pipes and on a terminal.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, Stdio};
-use std::sync::{Arc, Mutex};
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
 
 use serde_json::Value;
 
@@ -12,6 +10,7 @@ use crate::seed::chat::MessageType::Chat;
 use crate::support::daemon::{feed, program};
 use crate::support::proxy::Proxy;
 use crate::support::server::{TestServer, start, until, within};
+use crate::support::terminal::Terminal;
 
 async fn run(addr: String, args: &'static [&'static str], input: &str) -> (i32, String, String) {
     let input = input.to_owned();
@@ -158,69 +157,17 @@ async fn one_without_a_name_listens_until_it_is_asked_to_stop() {
     server.stop().await;
 }
 
-/// The program on a terminal, and what it wrote there.
-struct Terminal {
-    child: Child,
-    keys: File,
-    screen: Arc<Mutex<Vec<u8>>>,
-}
-
-impl Terminal {
-    fn start(server: &TestServer, args: &[&str]) -> Terminal {
-        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-        let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&near).unwrap();
-        unlockpt(&near).unwrap();
-        let name = ptsname(&near, Vec::new()).unwrap().into_string().unwrap();
-        let far = File::options().read(true).write(true).open(name).unwrap();
-        let mut command = program(&["chat"]);
-        command.args(args).arg("--addr").arg(url(server)).env("TERM", "xterm").env("TZ", "UTC");
-        command.stdin(far.try_clone().unwrap()).stdout(far.try_clone().unwrap()).stderr(far);
-        let child = command.spawn().unwrap();
-        let keys = File::from(near);
-        let (mut shown, screen) = (keys.try_clone().unwrap(), Arc::new(Mutex::new(Vec::new())));
-        let written = Arc::clone(&screen);
-        std::thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            // Fails when the other side is closed.
-            while let Ok(count @ 1..) = shown.read(&mut bytes) {
-                written.lock().unwrap().extend_from_slice(&bytes[..count]);
-            }
-        });
-        Terminal { child, keys, screen }
-    }
-
-    fn screen(&self) -> String {
-        String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned()
-    }
-
-    async fn shows(&self, text: &str) {
-        until(text, || self.screen().contains(text)).await;
-    }
-
-    fn type_keys(&mut self, keys: &str) {
-        self.keys.write_all(keys.as_bytes()).unwrap();
-    }
-
-    async fn ends(&mut self) -> Option<i32> {
-        let mut code = None;
-        let mut look = tokio::time::interval(std::time::Duration::from_millis(5));
-        within("the end", async {
-            while code.is_none() {
-                look.tick().await;
-                code = self.child.try_wait().unwrap();
-            }
-        })
-        .await;
-        code.unwrap().code()
-    }
+fn on_terminal(server: &TestServer, args: &[&str]) -> Terminal {
+    let mut command = program(&["chat"]);
+    command.args(args).arg("--addr").arg(url(server)).env("TERM", "xterm").env("TZ", "UTC");
+    Terminal::start(command)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_terminal_nothing_that_was_typed_is_lost() {
     let server = start().await;
     send(server.channel().await, "ops", "Ann", "before").await;
-    let mut terminal = Terminal::start(&server, &["ops", "--as", "bob"]);
+    let mut terminal = on_terminal(&server, &["ops", "--as", "bob"]);
     terminal.shows("the last message:").await;
     terminal.shows("before").await;
     terminal.shows("bob> ").await;
@@ -247,7 +194,7 @@ async fn on_a_terminal_nothing_that_was_typed_is_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_leaves_and_says_what_is_open() {
     let server = start().await;
-    let mut terminal = Terminal::start(&server, &["--as", "bob", "--last", "0"]);
+    let mut terminal = on_terminal(&server, &["--as", "bob", "--last", "0"]);
     terminal.shows("bob> ").await;
     until("it listens", || server.gauges.watches() == 1).await;
     server.stop().await;

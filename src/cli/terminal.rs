@@ -1,0 +1,37 @@
+//! What the terminal behind a stream can do.
+//!
+//! Colour is what `anstream` decides, for which `NO_COLOR`, `CLICOLOR` and `CLICOLOR_FORCE` count too.
+//! Moving the cursor is another matter: it needs a terminal that says it can.
+
+use std::io::IsTerminal;
+
+use anstream::ColorChoice;
+use indicatif::ProgressDrawTarget;
+
+/// Whether this is a terminal that does more than print one line below the other: an editor's shell
+/// window, a serial line or a log of a build has `TERM=dumb`, or none, and shows escape sequences as
+/// they are.
+pub(super) fn is_capable(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && !is_dumb()
+}
+
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_none_or(|name| name.is_empty() || name == "dumb")
+}
+
+/// Settles for the whole program that a dumb terminal gets no colour. `anstream` alone would send it
+/// some where `CI` or `CLICOLOR` is set.
+pub(super) fn settle_colors() {
+    let is_forced = std::env::var_os("CLICOLOR_FORCE").is_some_and(|value| value != "0");
+    if is_dumb() && !is_forced {
+        ColorChoice::Never.write_global();
+    }
+}
+
+/// Where progress is drawn: on standard error, if anywhere.
+pub(super) fn progress_target() -> ProgressDrawTarget {
+    match is_capable(&std::io::stderr()) {
+        true => ProgressDrawTarget::stderr(),
+        false => ProgressDrawTarget::hidden(),
+    }
+}
