@@ -7,6 +7,8 @@
 pub mod cli;
 #[cfg(feature = "cli")]
 pub mod config;
+#[cfg(feature = "cli")]
+mod escape;
 pub mod inspect;
 pub mod server;
 #[cfg(feature = "cli")]

@@ -1,5 +1,6 @@
 //! Logs on standard error, as text or as JSON, and traces to a collector.
 
+mod fields;
 mod flood;
 #[cfg(feature = "otlp")]
 mod traces;
@@ -11,6 +12,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use self::fields::{Shown, ShownJson};
 use self::flood::Calm;
 
 use crate::config::{LogFormat, Telemetry};
@@ -88,10 +90,14 @@ where
     let filter = filter(&settings.log_level)?;
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(has_colour);
     Ok(match settings.log_format {
-        LogFormat::Text => lines.map_event_format(Calm::new).with_filter(filter).boxed(),
+        LogFormat::Text => {
+            let lines = lines.fmt_fields(Shown);
+            lines.map_event_format(Calm::new).with_filter(filter).boxed()
+        }
         LogFormat::Json => {
             let lines = lines.json().flatten_event(true);
-            lines.map_event_format(Calm::new).with_filter(filter).boxed()
+            let lines = lines.map_event_format(|json| Calm::new(ShownJson(json)));
+            lines.with_filter(filter).boxed()
         }
     })
 }
@@ -143,6 +149,38 @@ mod tests {
         assert_eq!(line["span"]["patterns"], "a \"b\" \u{1b}[2J\n");
         assert_eq!(line["span"]["start"], 7);
         assert!(line["timestamp"].is_string() && line["target"].is_string());
+    }
+
+    #[test]
+    fn what_a_client_chose_neither_ends_a_line_nor_hides_in_it() {
+        let odd = ['\n', '\r', '\u{1b}', '\u{9b}', '\u{202e}', '\u{200b}', '\u{3164}', '\u{2028}'];
+        for odd in odd {
+            let value = format!("a{odd}b\u{fe0f}");
+            let work = || {
+                let span = tracing::info_span!("watch", patterns = value, peer = %value);
+                tracing::info!(parent: &span, key = %value, topic = value, "ended for {value}");
+            };
+            let text = written(&Telemetry::default(), work);
+            assert_eq!(text.matches('\n').count(), 1, "{text:?}");
+            assert!(!text.trim_end().contains([odd, '\u{fe0f}']), "{text:?}");
+            assert_eq!(text.matches("\\u{fe0f}").count(), 5, "{text:?}");
+            let settings = Telemetry { log_format: LogFormat::Json, ..Telemetry::default() };
+            let json = written(&settings, work);
+            assert!(!json.trim_end().contains([odd, '\u{fe0f}']), "{json:?}");
+            let line: serde_json::Value = serde_json::from_str(&json).unwrap();
+            assert_eq!([&line["topic"], &line["span"]["peer"]], [&value, &value]);
+        }
+    }
+
+    #[test]
+    fn a_field_reads_as_before() {
+        let text = written(&Telemetry::default(), || {
+            let span = tracing::info_span!("room", start = 7, cursor = tracing::field::Empty);
+            span.record("cursor", "t1");
+            tracing::info!(parent: &span, events = 3, r#type = "x y", "room ended");
+        });
+        assert!(text.ends_with("room ended events=3 type=\"x y\"\n"), "{text}");
+        assert!(text.contains(" room{start=7 cursor=\"t1\"}: "), "{text}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_core::Stream;
 use tokio_stream::StreamExt;
 
-use super::output::{count_text, events_text, print_bytes, print_line};
+use super::output::{count_text, events_text, print_json, print_line};
 use super::{Exit, Failure, Online};
 use tailmark_client::{Client, Item, ProducerOptions, Start, WatchOptions};
 use tailmark_record::{Event, Seq};
@@ -71,11 +71,13 @@ pub(super) struct Replay {
 pub(super) fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Append(online) => online.run(async |args, client| {
-            let report = append(&args, &client).await?;
+            let typed = [("topic", "--topic"), ("open.producer_id", "--producer")];
+            let report = append(&args, &client).await.map_err(|failure| failure.naming(&typed))?;
             print(&report, args.json)
         }),
         Command::Replay(online) => online.run(async |args, client| {
-            let report = replay(&args, &client).await?;
+            let typed = [("topics", "--pattern")];
+            let report = replay(&args, &client).await.map_err(|failure| failure.naming(&typed))?;
             print(&report, args.json)
         }),
     }
@@ -85,7 +87,7 @@ fn print(report: &Report, json: bool) -> Result<(), Failure> {
     if json {
         let text = serde_json::to_vec(report)
             .map_err(|error| Failure::new(Exit::Failure, "cannot print").because(&error))?;
-        return print_bytes(&text);
+        return print_json(&text);
     }
     print_line(&report.text())
 }

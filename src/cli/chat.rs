@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
-use super::output::printable;
+use super::output::excerpt;
 use super::signals::Stop;
 use super::terminal::is_capable;
 use super::{Exit, Failure};
@@ -49,6 +49,12 @@ fn parse_name(text: &str) -> Result<String, String> {
     }
 }
 
+/// Why it failed; what the server calls the arguments is named as it was typed.
+fn failed(error: Error) -> Failure {
+    let typed = [("room", "ROOM"), ("topic", "ROOM"), ("topics", "ROOM"), ("user", "--as")];
+    Failure::from(error).naming(&typed)
+}
+
 /// Ids of what was said here and has not come back yet.
 #[derive(Clone, Debug, Default)]
 struct Own(Arc<Mutex<HashSet<String>>>);
@@ -71,7 +77,7 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
         exit = stop.wait() => return Err(Failure::silent(exit)),
         history = async {
             super::watch::meet(&client).await?;
-            Ok::<_, Failure>(client.room_history(&args.room, last).await?)
+            client.room_history(&args.room, last).await.map_err(failed)
         } => history?,
     };
     // Without editing a terminal shows what is typed by itself.
@@ -151,7 +157,7 @@ impl Chat {
                 exit = stop.wait() => return Err(self.leave(exit)),
                 item = room.recv() => match item {
                     Some(Ok(item)) => self.heard(item)?,
-                    Some(Err(error)) => return Err(error.into()),
+                    Some(Err(error)) => return Err(failed(error)),
                     None => return Err(Failure::new(Exit::Failure, "the room was lost")),
                 },
                 news = told.recv(), if self.wanted.is_none() => match news {
@@ -225,27 +231,21 @@ impl Chat {
     fn refused(&mut self, text: &str, error: Error) -> Result<(), Failure> {
         let outcome = if error.may_have_applied() { "may be stored or not" } else { "not stored" };
         if !self.is_edited {
-            let hint = format!("\"{}\" is {outcome}", shorten(text));
-            return Err(Failure::from(error).hint(hint));
+            let hint = format!("\"{}\" is {outcome}", excerpt(text));
+            return Err(failed(error).hint(hint));
         }
-        self.screen.note(&format!("\"{}\" is {outcome}: {error}", shorten(text)))
+        let why = failed(error);
+        self.screen.note(&format!("\"{}\" is {outcome}: {}", excerpt(text), why.message()))
     }
 
     /// Leaves before all is said.
     fn leave(&mut self, exit: Exit) -> Failure {
         self.screen.stop_editing();
         for text in std::mem::take(&mut self.open) {
-            let note = format!("may be stored or not: \"{}\"", shorten(&text));
+            let note = format!("may be stored or not: \"{}\"", excerpt(&text));
             // There is nobody left to tell when this fails.
             let _ = self.screen.note(&note);
         }
         Failure::silent(exit)
     }
-}
-
-fn shorten(text: &str) -> String {
-    const SHOWN: usize = 60;
-    let shown: String = text.chars().take(SHOWN).collect();
-    let more = if text.chars().nth(SHOWN).is_some() { "..." } else { "" };
-    format!("{}{more}", printable(&shown))
 }

@@ -1,7 +1,7 @@
 //! `tailmark config check` and `tailmark config print`.
 
 use super::Failure;
-use super::output::{Output, print_line, say};
+use super::output::{Output, padded, print_line, say, width};
 use super::serve::Settings;
 use crate::config::{DEFAULT_TOML, Loaded};
 
@@ -35,13 +35,12 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
         Command::Print(print) if print.default => print_line(DEFAULT_TOML.trim_end()),
         Command::Print(print) => {
             let loaded = print.settings.load()?;
-            let mut output = Output::default();
             if print.json {
+                let mut output = Output::json();
                 write_json(&loaded, &mut output.buffer);
-            } else {
-                write_toml(&loaded, &mut output.buffer);
+                return Ok(output.flush()?);
             }
-            Ok(output.flush()?)
+            print_line(&toml(&loaded))
         }
     }
 }
@@ -55,7 +54,7 @@ fn write_json(loaded: &Loaded, out: &mut Vec<u8>) {
 }
 
 /// TOML that `--config` reads back, with the origins as comments.
-fn write_toml(loaded: &Loaded, out: &mut Vec<u8>) {
+fn toml(loaded: &Loaded) -> String {
     let entries = loaded.entries();
     let lines: Vec<_> = entries
         .iter()
@@ -64,14 +63,17 @@ fn write_toml(loaded: &Loaded, out: &mut Vec<u8>) {
             (section, format!("{name} = {value}"), loaded.origin(key))
         })
         .collect();
-    let width = lines.iter().map(|(_, line, _)| line.chars().count()).max().unwrap_or(0);
+    let columns = lines.iter().map(|(_, line, _)| width(line)).max().unwrap_or(0);
+    let mut out = String::new();
     let mut current = "";
     for (section, line, origin) in &lines {
         if *section != current {
             let gap = if current.is_empty() { "" } else { "\n" };
-            out.extend_from_slice(format!("{gap}[{section}]\n").as_bytes());
+            out.push_str(&format!("{gap}[{section}]\n"));
             current = section;
         }
-        out.extend_from_slice(format!("{line:width$}  # {origin}\n").as_bytes());
+        out.push_str(&format!("{}  # {origin}\n", padded(line, columns)));
     }
+    out.truncate(out.trim_end().len());
+    out
 }

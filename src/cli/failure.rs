@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::io::{self, Write as _};
 
-use super::output::printable;
+use super::output::message;
 use crate::config::ConfigError;
 use tailmark_client::{Error, Kind};
 use tailmark_log::storage::StoreError;
@@ -83,6 +83,26 @@ impl Failure {
         self
     }
 
+    /// Names a parameter that the server refuses as the user typed it. `names` has what it is on the
+    /// wire, and the argument or flag.
+    #[must_use]
+    pub fn naming(mut self, names: &[(&str, &str)]) -> Self {
+        if let Some((field, problem)) = self.message.split_once(": ") {
+            let field = field.strip_prefix("event.").unwrap_or(field);
+            // One of several, from 0.
+            let (field, at) = match field.strip_suffix(']').and_then(|field| field.split_once('['))
+            {
+                Some((field, at)) => (field, at.parse::<usize>().ok()),
+                None => (field, None),
+            };
+            if let Some((_, typed)) = names.iter().find(|(wire, _)| *wire == field) {
+                let which = at.filter(|at| *at > 0).map(|at| format!(" {}", at + 1));
+                self.message = format!("{typed}{}: {problem}", which.unwrap_or_default());
+            }
+        }
+        self
+    }
+
     /// What the program says to its caller.
     pub fn exit(&self) -> Exit {
         self.exit
@@ -101,16 +121,16 @@ impl Failure {
         // anstream drops the colour unless standard error is a terminal that wants it. Where nobody
         // can be told, the exit code still tells.
         let mut out = anstream::stderr().lock();
-        let _ = writeln!(out, "\x1b[1;31merror:\x1b[0m {}", printable(&self.message));
+        let _ = writeln!(out, "\x1b[1;31merror:\x1b[0m {}", message(&self.message));
         let mut last = self.message.as_str();
         for cause in self.causes.iter().filter(|cause| !self.message.contains(cause.as_str())) {
             if cause != last {
-                let _ = writeln!(out, "  caused by: {}", printable(cause));
+                let _ = writeln!(out, "  caused by: {}", message(cause));
             }
             last = cause;
         }
         if let Some(hint) = &self.hint {
-            let _ = writeln!(out, "  \x1b[1mhint:\x1b[0m {}", printable(hint));
+            let _ = writeln!(out, "  \x1b[1mhint:\x1b[0m {}", message(hint));
         }
     }
 }
@@ -206,6 +226,14 @@ impl From<Error> for Failure {
             _ => Exit::Failure,
         };
         let mut message = error.to_string();
+        // A limit on something within a field goes by the limit's name.
+        if let Some(field) = error.metadata("field") {
+            let name = field.rsplit('.').next().unwrap_or(field);
+            let says = |name: &str| message.strip_prefix(name).is_some_and(|s| s.starts_with(": "));
+            if !says(field) && !says(name) {
+                message = format!("{field}: {message}");
+            }
+        }
         for (field, why) in error.fields() {
             if !message.contains(why) {
                 message.push_str(&format!("; {field}: {why}"));

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::output::{Output, printable, say};
-
+use super::output::{Output, say};
 use super::signals::Stop;
 use super::status::human_bytes;
 use super::terminal::is_capable;
 use super::{Exit, Failure};
+use crate::escape;
 use tailmark_client::{Client, MetricsItem};
 use tailmark_record::units;
 use tailmark_wire::chat as pb;
@@ -61,7 +61,7 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
                 let seconds = retry_in.as_secs_f32();
                 let cause = cause.to_string();
                 screen.painted = 0;
-                say(&format!("{}; connecting again in {seconds:.1} s", printable(&cause)));
+                say(&format!("{cause}; connecting again in {seconds:.1} s"));
             }
         }
     }
@@ -76,7 +76,7 @@ fn end(exit: Exit, has_json: bool) -> Result<(), Failure> {
 }
 
 fn print(args: &Args, screen: &mut Screen, sample: &[pb::Metric]) -> Result<(), Failure> {
-    let mut output = Output::default();
+    let mut output = if args.json { Output::json() } else { Output::text() };
     let view = View(sample);
     if args.json {
         for metric in sample {
@@ -141,8 +141,7 @@ impl Screen {
             write!(out, "\x1b[{}A\r", self.painted.min(rows.saturating_sub(1)))?;
         }
         for line in shown {
-            let line: String = line.chars().take(columns).collect();
-            writeln!(out, "{line}\x1b[K")?;
+            writeln!(out, "{}\x1b[K", escape::fit(line, columns))?;
         }
         out.extend_from_slice(b"\x1b[J");
         self.painted = shown.len();
@@ -212,7 +211,7 @@ impl<'a> View<'a> {
         let mut lines = vec![
             format!(
                 "{}  up {up}  {}",
-                printable(instance.map_or("", String::as_str)),
+                escape::name(instance.map_or("", String::as_str)),
                 at.unwrap_or_default()
             ),
             String::new(),
@@ -322,7 +321,7 @@ impl<'a> View<'a> {
         all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(b.0)));
         let lines = all.into_iter().take(ENDPOINTS);
         let mut lines: Vec<_> = lines
-            .map(|(name, rate)| format!("{:>10}/s  {}", short(rate), printable(name)))
+            .map(|(name, rate)| format!("{:>10}/s  {}", short(rate), escape::name(name)))
             .collect();
         if !lines.is_empty() {
             lines.splice(0..0, [String::new(), "requests".to_owned()]);

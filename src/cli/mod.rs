@@ -24,6 +24,7 @@ mod terminal;
 mod topics;
 mod trim;
 mod upload;
+mod usage;
 mod watch;
 
 use std::ffi::OsString;
@@ -112,7 +113,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     terminal::settle_colors();
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(mut error) => {
+            usage::tame(&mut error);
             if error.use_stderr() {
                 let _ = error.print();
                 return ExitCode::from(Exit::Usage.code());
@@ -168,7 +170,10 @@ impl<A: clap::Args> Online<A> {
             .build()
             .map_err(|error| Failure::new(Exit::Failure, "cannot start").because(&error))?;
         let outcome = runtime.block_on(async {
-            let client = Client::new(&self.addr)?;
+            let client = Client::new(&self.addr).map_err(|error| {
+                // Made here: nothing was asked of a server yet.
+                Failure::new(Exit::Usage, format!("--addr (TAILMARK_ADDR): {error}"))
+            })?;
             command(self.args, client).await
         });
         // A thread that waits for standard input must not keep the program.

@@ -1,24 +1,84 @@
-//! Standard output: fast, and safe on a terminal.
+//! Standard output: fast, and safe on a terminal. Whatever is printed for people passes here.
 
 use std::borrow::Cow;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+
+use anstream::ColorChoice;
 
 use super::Failure;
+pub(super) use crate::escape::width;
+use crate::escape::{self, cut, line, mark, name, text};
+
+/// Bytes at the beginning and at the end of a message: what was sent is never repeated at length,
+/// and what is wrong with it stands at the end.
+const MESSAGE_BYTES: (usize, usize) = (700, 300);
+/// Bytes of a name or text that a message is about.
+const QUOTED_BYTES: usize = 100;
 
 /// A buffer in front of standard output. Writing is explicit, so that the caller knows what the
 /// reader has got.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     pub buffer: Vec<u8>,
+    /// What is escaped stands out.
+    has_marks: bool,
+    /// It is JSON for a terminal, which must not act on it.
+    is_seen: bool,
 }
 
 impl Output {
+    /// For people.
+    pub fn text() -> Output {
+        Output { has_marks: has_color(), ..Output::default() }
+    }
+
+    /// For programs; on a terminal with everything escaped that is not seen.
+    pub fn json() -> Output {
+        Output { is_seen: io::stdout().is_terminal(), ..Output::default() }
+    }
+
+    /// What is safe on a terminal already, colors included.
+    pub fn escaped(buffer: Vec<u8>) -> Output {
+        Output { buffer, ..Output::default() }
+    }
+
     /// Hands over everything.
     pub fn flush(&mut self) -> io::Result<()> {
-        let written = io::stdout().write_all(&self.buffer);
+        let written = match std::str::from_utf8(&self.buffer) {
+            Ok(json) if self.is_seen => io::stdout().write_all(escape::json(json).as_bytes()),
+            _ => io::stdout().write_all(&self.buffer),
+        };
         self.buffer.clear();
         written.map_err(of_stdout).and_then(|()| flush())
     }
+
+    /// Appends a name.
+    pub fn name(&mut self, text: &str) {
+        self.shown(&name(text));
+    }
+
+    /// Appends a text, on the same line.
+    pub fn body(&mut self, body: &str) {
+        self.shown(&text(body));
+    }
+
+    /// Appends lines of our own and a line end.
+    pub fn lines(&mut self, lines: &str) {
+        for text in lines.split('\n') {
+            self.shown(&line(text));
+            self.buffer.push(b'\n');
+        }
+    }
+
+    fn shown(&mut self, shown: &str) {
+        let shown = if self.has_marks { mark(shown) } else { Cow::Borrowed(shown) };
+        self.buffer.extend_from_slice(shown.as_bytes());
+    }
+}
+
+/// Whether standard output shows colors.
+pub(super) fn has_color() -> bool {
+    anstream::AutoStream::choice(&io::stdout()) != ColorChoice::Never
 }
 
 /// Hands over what standard output itself holds back.
@@ -30,21 +90,57 @@ pub(super) fn of_stdout(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("standard output: {error}"))
 }
 
-/// Prints a text and a line end.
+/// Prints lines, and a line end.
 pub(super) fn print_line(text: &str) -> Result<(), Failure> {
-    print_bytes(text.as_bytes())
+    let mut output = Output::text();
+    output.lines(text);
+    Ok(output.flush()?)
 }
 
-/// Prints bytes and a line end.
-pub(super) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
-    let mut output = Output { buffer: bytes.to_vec() };
+/// Prints JSON and a line end.
+pub(super) fn print_json(json: &[u8]) -> Result<(), Failure> {
+    let mut output = Output { buffer: json.to_vec(), ..Output::json() };
     output.buffer.push(b'\n');
     Ok(output.flush()?)
 }
 
 /// Says a line on standard error. Where nobody can be told, the work goes on all the same.
 pub(super) fn say(text: &str) {
-    let _ = writeln!(anstream::stderr().lock(), "{text}");
+    let _ = writeln!(anstream::stderr().lock(), "{}", message(text));
+}
+
+/// The same, less prominent.
+pub(super) fn say_dimmed(text: &str) {
+    let _ = writeln!(anstream::stderr().lock(), "\x1b[2m{}\x1b[0m", message(text));
+}
+
+/// A message for standard error: on one line, bounded, and what is escaped stands out where
+/// `anstream` finds a terminal that shows it.
+pub(super) fn message(text: &str) -> String {
+    let (head, tail) = MESSAGE_BYTES;
+    if text.len() <= head + tail + 100 {
+        return mark(&line(text)).into_owned();
+    }
+    let head = cut(text, head);
+    let tail = cut(text, text.len() - tail);
+    let left_out = format!(" ... ({} bytes) ... ", tail - head);
+    mark(&line(&[&text[..head], &left_out, &text[tail..]].concat())).into_owned()
+}
+
+/// A name as a message quotes it.
+pub(super) fn quoted(text: &str) -> String {
+    beginning(text, name)
+}
+
+/// A text as a message quotes it.
+pub(super) fn excerpt(text: &str) -> String {
+    beginning(text, escape::text)
+}
+
+fn beginning(text: &str, shown: impl Fn(&str) -> Cow<'_, str>) -> String {
+    let end = cut(text, QUOTED_BYTES);
+    let more = if end < text.len() { format!("... ({} bytes)", text.len()) } else { String::new() };
+    format!("{}{more}", shown(&text[..end]))
 }
 
 /// `1 event`, `2 events`.
@@ -57,54 +153,7 @@ pub(super) fn count_text(count: u64, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
-/// Whether a terminal would do something with `c` other than show it: controls, and the marks that
-/// reverse the order of what follows.
-fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// Appends `text` with everything escaped that a terminal would act on. The result is one line.
-pub(super) fn write_printable(out: &mut Vec<u8>, text: &str) {
-    // Plain ASCII, which is nearly everything, needs no look at characters.
-    if text.bytes().all(|c| (0x20..0x7f).contains(&c)) {
-        out.extend_from_slice(text.as_bytes());
-        return;
-    }
-    for c in text.chars() {
-        if is_unsafe(c) {
-            out.extend(c.escape_default().map(|c| c as u8));
-        } else {
-            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-        }
-    }
-}
-
-/// `text` with everything escaped that a terminal would act on.
-pub(super) fn printable(text: &str) -> Cow<'_, str> {
-    if text.chars().any(is_unsafe) {
-        let mut out = Vec::new();
-        write_printable(&mut out, text);
-        Cow::Owned(String::from_utf8_lossy(&out).into_owned())
-    } else {
-        Cow::Borrowed(text)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::printable;
-
-    #[test]
-    fn what_a_terminal_acts_on_is_escaped() {
-        for (text, expected) in [
-            ("plain größe 日本 😀", "plain größe 日本 😀"),
-            ("a\nb\tc\r", "a\\nb\\tc\\r"),
-            ("\u{1b}[31mred", "\\u{1b}[31mred"),
-            ("\u{9b}31m\u{7f}\0", "\\u{9b}31m\\u{7f}\\u{0}"),
-            ("a\u{202e}b\u{2066}", "a\\u{202e}b\\u{2066}"),
-        ] {
-            assert_eq!(printable(text), expected);
-        }
-    }
+/// A text with spaces behind it, up to so many columns.
+pub(super) fn padded(text: &str, columns: usize) -> String {
+    format!("{text}{}", " ".repeat(columns.saturating_sub(width(text))))
 }

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::PathBuf;
 
-use super::output::{print_bytes, print_line, printable};
+use super::output::{print_json, print_line, quoted};
 use super::{Exit, Failure};
 use tailmark_client::{Client, Expect};
 use tailmark_record::{Seq, Timestamp};
@@ -12,6 +12,18 @@ use tailmark_wire::json;
 
 /// More than any server takes; a larger input is refused before it fills the memory.
 const MAX_BODY_BYTES: u64 = 64 << 20;
+
+/// What the server calls the arguments.
+const TYPED: &[(&str, &str)] = &[
+    ("topic", "TOPIC"),
+    ("id", "--id"),
+    ("type", "--type"),
+    ("key", "--key"),
+    ("at", "--at"),
+    ("headers", "--header"),
+    ("header_bytes", "--header"),
+    ("expected_head", "--expect-head"),
+];
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -56,7 +68,7 @@ pub(super) fn parse_header(text: &str) -> Result<(String, String), String> {
 pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
     for (at, (name, _)) in args.headers.iter().enumerate() {
         if args.headers[..at].iter().any(|(before, _)| before == name) {
-            let what = format!("--header {}: given twice", printable(name));
+            let what = format!("--header {}: given twice", quoted(name));
             return Err(Failure::new(Exit::Usage, what));
         }
     }
@@ -81,7 +93,7 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
     let result = client.publish(event, expect).await.map_err(|error| {
         // What speaks no gRPC stores no event.
         let may_have_applied = error.may_have_applied() && !error.is_foreign();
-        let failure = Failure::from(error);
+        let failure = Failure::from(error).naming(TYPED);
         match (may_have_applied, has_id) {
             (true, true) => {
                 failure.hint("it may be stored; run it again: with --id it is not stored twice")
@@ -93,10 +105,10 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
         }
     })?;
     if args.json {
-        return print_bytes(&json::publish_result(&result));
+        return print_json(&json::publish_result(&result));
     }
     let duplicate = if result.duplicate { "  (was there already)" } else { "" };
-    print_line(&format!("{}  {}{duplicate}", result.seq, printable(&result.cursor)))
+    print_line(&format!("{}  {}{duplicate}", result.seq, result.cursor))
 }
 
 fn content(args: &Args) -> Result<Vec<u8>, Failure> {

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::daemon::{self, Ready};
-use super::output::{print_line, printable};
+use super::output::print_line;
 use super::signals::Stop;
 use super::{Exit, Failure};
 use crate::config::{Config, ConfigError, Loaded, Sources};
+use crate::escape;
 use crate::telemetry;
 
 /// What `serve` can be told; `config` commands take the same.
@@ -147,7 +148,7 @@ fn ready_text(config: &Config, addresses: &[SocketAddr], ready: Ready) -> String
     format!(
         "ready on {}, data in {}, oldest {}, head {}; try: {next}",
         on.join(" and "),
-        printable(&config.storage.data_dir.display().to_string()),
+        escape::name(&config.storage.data_dir.display().to_string()),
         ready.oldest,
         ready.head
     )

@@ -1,7 +1,8 @@
 //! `tailmark status`.
 
 use super::Failure;
-use super::output::{events_text, print_bytes, print_line, printable};
+use super::output::{events_text, print_json, print_line};
+use crate::escape;
 use tailmark_client::Client;
 use tailmark_record::units;
 use tailmark_wire::feed_v1 as pb;
@@ -16,7 +17,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
     let status = client.log().await?;
-    if args.json { print_bytes(&json::log_status(&status)) } else { print_line(&text(&status)) }
+    if args.json { print_json(&json::log_status(&status)) } else { print_line(&text(&status)) }
 }
 
 fn text(status: &pb::LogStatus) -> String {
@@ -44,7 +45,7 @@ fn text(status: &pb::LogStatus) -> String {
     }
     lines.push(("version", status.version.clone()));
     let lines: Vec<_> =
-        lines.iter().map(|(name, value)| format!("{name:12} {}", printable(value))).collect();
+        lines.iter().map(|(name, value)| format!("{name:12} {}", escape::line(value))).collect();
     lines.join("\n")
 }
 

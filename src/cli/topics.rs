@@ -3,7 +3,8 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::Failure;
-use super::output::{Output, printable, say};
+use super::output::{Output, print_line, say};
+use crate::escape;
 use tailmark_client::Client;
 use tailmark_wire::feed_v1 as pb;
 use tailmark_wire::json::{self, time};
@@ -19,19 +20,19 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
     let topics = client.topics(args.prefix.as_deref().unwrap_or_default()).await?;
-    let mut output = Output::default();
     if args.json {
+        let mut output = Output::json();
         for topic in &topics {
             output.buffer.extend_from_slice(&json::topic(topic));
             output.buffer.push(b'\n');
         }
-    } else if topics.is_empty() {
-        say("no topics");
-    } else {
-        output.buffer.extend_from_slice(table(&topics).as_bytes());
-        output.buffer.push(b'\n');
+        return Ok(output.flush()?);
     }
-    Ok(output.flush()?)
+    if topics.is_empty() {
+        say("no topics");
+        return Ok(());
+    }
+    print_line(&table(&topics))
 }
 
 fn table(topics: &[pb::TopicStatus]) -> String {
@@ -40,7 +41,7 @@ fn table(topics: &[pb::TopicStatus]) -> String {
     table.set_header(["TOPIC", "EVENTS", "LAST SEQ", "LAST AT"]);
     for topic in topics {
         table.add_row([
-            printable(&topic.topic).into_owned(),
+            escape::name(&topic.topic).into_owned(),
             topic.events.to_string(),
             topic.last_seq.to_string(),
             topic.last_at.map(|t| time(t).to_string()).unwrap_or_default(),

@@ -3,7 +3,7 @@
 use std::io::{BufRead, IsTerminal, Write};
 
 use super::moment::{Moment, parse_moment};
-use super::output::{events_text, print_bytes, print_line};
+use super::output::{events_text, print_json, print_line};
 use super::{Exit, Failure};
 use tailmark_client::{Client, TrimBefore};
 use tailmark_wire::json;
@@ -46,9 +46,11 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
             return Err(Failure::new(Exit::Failure, "nothing was removed"));
         }
     }
-    let result = client.trim(before).await?;
+    let result = client.trim(before).await.map_err(|error| {
+        Failure::from(error).naming(&[("seq", "--before"), ("time", "--before")])
+    })?;
     if args.json {
-        return print_bytes(&json::trim_result(&result));
+        return print_json(&json::trim_result(&result));
     }
     print_line(&format!(
         "{} removed, oldest is now {}, head {}",

@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::{mpsc, oneshot};
 
 use super::input::{Chunk, Encoder, Format, InputError, Summary};
-use super::output::{count_text, events_text, print_bytes, printable, say};
+use super::output::{count_text, events_text, print_json, quoted, say};
 use super::publish::unreadable;
 use super::signals::Stop;
 use super::terminal::progress_target;
@@ -59,7 +59,7 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
     };
     if let Some(topic) = &args.topic {
         Topic::check(topic, &limits).map_err(|problem| {
-            Failure::new(Exit::Usage, format!("--topic {}: {problem}", printable(topic)))
+            Failure::new(Exit::Usage, format!("--topic {}: {problem}", quoted(topic)))
         })?;
     }
     let (input, size) = open(args.file.as_deref())?;
@@ -213,7 +213,7 @@ fn report(
     let result = outcome.map_err(|error| refused(error, sent, has_json))?;
     say(&summary_text(&result, elapsed));
     if has_json {
-        print_bytes(&json::upload_result(&result))?;
+        print_json(&json::upload_result(&result))?;
     }
     match read.error {
         Some(InputError::Line { line, message }) => {
@@ -226,7 +226,7 @@ fn report(
 }
 
 fn refused(error: Error, sent: u64, has_json: bool) -> Failure {
-    if has_json && let Err(unprinted) = print_bytes(&refusal_json(&error)) {
+    if has_json && let Err(unprinted) = print_json(&refusal_json(&error)) {
         unprinted.report();
     }
     let is_cut = matches!(error.kind(), Kind::Unavailable | Kind::Timeout);

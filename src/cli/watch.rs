@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use futures_core::Stream;
 
 use super::moment::{parse_cursor, parse_start};
-use super::output::{Output, printable, say, write_printable};
+use super::output::{Output, say};
 use super::signals::Stop;
 use super::{Exit, Failure, state};
 use tailmark_client::{Client, Error, FileStore, Item, Kind, Received, Start, Watch, WatchOptions};
@@ -18,6 +18,18 @@ use tailmark_record::{Content, Cursor, Event, Limits, Marker, MarkerKind, Seq, j
 
 /// What is printed at once, and with `--state` before each save.
 const BUFFER_BYTES: usize = 256 << 10;
+
+/// What the server calls the arguments.
+const TYPED: &[(&str, &str)] = &[
+    ("topic", "PATTERN"),
+    ("topics", "PATTERN"),
+    ("after_cursor", "--after"),
+    ("start", "--from"),
+    ("start.seq", "--from"),
+    ("start.time", "--from"),
+    ("start.last", "--from"),
+    ("limit", "--limit"),
+];
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -90,7 +102,7 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
     }
     let mut watch = client.watch(options);
     let mut printer = Printer {
-        output: Output::default(),
+        output: if args.json { Output::json() } else { Output::text() },
         has_json: args.json,
         is_verbose: args.verbose,
         has_markers: args.markers,
@@ -137,7 +149,7 @@ fn failed(error: Error, typed: Option<Seq>) -> Failure {
     };
     match said {
         Some((message, hint)) => Failure::new(Exit::NotFound, message).hint(hint),
-        None => error.into(),
+        None => Failure::from(error).naming(TYPED),
     }
 }
 
@@ -262,7 +274,7 @@ impl Printer {
             Item::Interrupted { cause, retry_in } => {
                 self.is_interrupted = true;
                 let (cause, seconds) = (cause.to_string(), retry_in.as_secs_f32());
-                say(&format!("{}; connecting again in {seconds:.1} s", printable(&cause)));
+                say(&format!("{cause}; connecting again in {seconds:.1} s"));
                 Ok(())
             }
             _ => Ok(()),
@@ -283,19 +295,20 @@ impl Printer {
             at.write_to(out);
         }
         out.extend_from_slice(b"  ");
-        write_printable(out, event.topic);
-        out.extend_from_slice(format!("  {}  ", event.seq).as_bytes());
+        self.output.name(event.topic);
+        self.output.buffer.extend_from_slice(format!("  {}  ", event.seq).as_bytes());
         if self.is_verbose {
-            write_labels(out, &event);
+            write_labels(&mut self.output, &event);
         }
+        let out = &mut self.output.buffer;
         match event.content() {
             Content::Empty => {}
-            Content::Body(body) => write_printable(out, body),
+            Content::Body(body) => self.output.body(body),
             Content::Data(data) => {
                 out.extend_from_slice(format!("({} bytes of data)", data.len()).as_bytes());
             }
         }
-        out.push(b'\n');
+        self.output.buffer.push(b'\n');
         Ok(())
     }
 
@@ -324,14 +337,14 @@ impl Printer {
 }
 
 /// `id=i-1 type=created key=k a=b`, as far as there are any.
-fn write_labels(out: &mut Vec<u8>, event: &Event<'_>) {
+fn write_labels(output: &mut Output, event: &Event<'_>) {
     let named = [("id", event.id), ("type", event.kind), ("key", event.key)];
     let named = named.into_iter().filter(|(_, value)| !value.is_empty());
     for (name, value) in named.chain(event.headers.iter().copied()) {
-        write_printable(out, name);
-        out.push(b'=');
-        write_printable(out, value);
-        out.extend_from_slice(b"  ");
+        output.name(name);
+        output.buffer.push(b'=');
+        output.name(value);
+        output.buffer.extend_from_slice(b"  ");
     }
 }
 

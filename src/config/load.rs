@@ -76,7 +76,7 @@ pub enum ConfigError {
         message: String,
     },
     /// A value is out of range.
-    #[error("{invalid} (from {origin})")]
+    #[error("{origin}: {invalid}")]
     Invalid {
         /// Which, and what is wrong.
         invalid: Invalid,

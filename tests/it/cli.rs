@@ -20,6 +20,8 @@ use crate::support::server::within;
 
 mod files;
 mod outputs;
+mod refused;
+mod shown;
 mod terminals;
 
 /// A server that can be stopped and started again over the same log.

@@ -3,12 +3,12 @@
 
 use std::io::IsTerminal;
 
-use anstream::ColorChoice;
 use jiff::tz::TimeZone;
 use rustix::termios::{OptionalActions, Termios, tcsetattr};
 
 use crate::cli::Failure;
-use crate::cli::output::{print_bytes, print_line, printable, say};
+use crate::cli::output::{self, Output, has_color, print_json, say, say_dimmed};
+use crate::escape::{self, mark};
 use tailmark_record::json::Object;
 use tailmark_wire::chat as pb;
 use tailmark_wire::json::time;
@@ -74,7 +74,7 @@ impl Screen {
             return Ok(());
         }
         let who = match name {
-            Some(name) => format!("as {name}; Enter sends, Ctrl-D leaves"),
+            Some(name) => format!("as {}; Enter sends, Ctrl-D leaves", escape::name(name)),
             None => "listening; Ctrl-C leaves".to_owned(),
         };
         let history = match shown {
@@ -82,34 +82,35 @@ impl Screen {
             1 => "; the last message:".to_owned(),
             n => format!("; the last {n} messages:"),
         };
-        self.note(&format!("room {room} {who}{history}"))
+        self.note(&format!("room {} {who}{history}", escape::name(room)))
     }
 
     pub(super) fn message(&mut self, message: &pb::Message) -> Result<(), Failure> {
         if self.json {
-            return print_bytes(&json(message));
+            return print_json(&json(message));
         }
         let name = match message.user.as_str() {
             "" => "?",
             name => name,
         };
-        let (at, name) = (when(message), printable(name));
+        let (at, name) = (when(message), escape::name(name));
         // A person sees the lines of a text; a program gets one line a message.
         let text = match self.above {
             Some(_) => {
-                let lines: Vec<_> = message.content.lines().map(printable).collect();
+                let lines: Vec<_> = message.content.lines().map(escape::text).collect();
                 lines.join("\n      ")
             }
-            None => printable(&message.content).into_owned(),
+            None => escape::text(&message.content).into_owned(),
         };
         let line = if self.color {
-            format!("\x1b[2m{at}\x1b[0m \x1b[1;{}m{name}\x1b[0m: {text}", color_of(&name))
+            let (name, text) = (mark(&name), mark(&text));
+            format!("\x1b[2m{at}\x1b[0m \x1b[1;{}m{name}\x1b[0m: {text}\n", color_of(&name))
         } else {
-            format!("{at} {name}: {text}")
+            format!("{at} {name}: {text}\n")
         };
         match &mut self.above {
-            Some(print) => print(line + "\n"),
-            None => print_line(&line),
+            Some(print) => print(line),
+            None => Ok(Output::escaped(line.into_bytes()).flush()?),
         }
     }
 
@@ -118,25 +119,22 @@ impl Screen {
         if self.json {
             return Ok(());
         }
-        self.note(&format!("{user} {}", if came { "came" } else { "left" }))
+        self.note(&format!("{} {}", escape::name(user), if came { "came" } else { "left" }))
     }
 
     /// News about the chat itself.
     pub(super) fn note(&mut self, text: &str) -> Result<(), Failure> {
-        let text = printable(text);
         match &mut self.above {
-            Some(print) if self.color => print(format!("\x1b[2m-- {text}\x1b[0m\n")),
-            Some(print) => print(format!("-- {text}\n")),
+            Some(print) if self.color => {
+                print(format!("\x1b[2m-- {}\x1b[0m\n", output::message(text)))
+            }
+            Some(print) => print(format!("-- {}\n", escape::line(text))),
             None => {
-                say(&format!("\x1b[2m-- {text}\x1b[0m"));
+                say_dimmed(&format!("-- {text}"));
                 Ok(())
             }
         }
     }
-}
-
-fn has_color() -> bool {
-    anstream::AutoStream::choice(&std::io::stdout()) != ColorChoice::Never
 }
 
 /// The same color for the same name; none that is hard to read on black or white.

@@ -35,7 +35,7 @@ pub(super) fn terminal(name: &str) -> Result<(mpsc::Receiver<Typed>, Screen), Fa
         })
     });
     let (sender, receiver) = mpsc::channel(1);
-    let prompt = format!("{}> ", crate::cli::output::printable(name));
+    let prompt = format!("{}> ", crate::escape::name(name));
     std::thread::spawn(move || {
         loop {
             let typed = match editor.readline(&prompt) {

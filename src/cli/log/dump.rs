@@ -3,8 +3,9 @@
 use std::io;
 
 use super::super::moment::SeqRange;
-use super::super::output::{Output, count_text, events_text, printable, say};
+use super::super::output::{Output, count_text, events_text, quoted, say};
 use super::{Dump, Exit, Failure, Interrupt, span_text};
+use crate::escape;
 use crate::inspect::{Found, Selection, dump};
 use tailmark_record::Limits;
 use tailmark_record::json::write_event;
@@ -22,7 +23,7 @@ pub(super) fn run(args: &Dump, range: SeqRange) -> Result<(), Failure> {
         filter: Filter::new(patterns(&args.patterns)?),
     };
     let interrupt = Interrupt::listen()?;
-    let mut output = Output::default();
+    let mut output = Output::json();
     let result = dump(&args.data_dir.path, &selection, |found| {
         take(&mut output, &found)?;
         if output.buffer.len() >= FLUSH_BYTES {
@@ -55,7 +56,8 @@ fn take(output: &mut Output, found: &Found<'_>) -> io::Result<()> {
             // In its place among the events, for whoever looks at both streams.
             output.flush()?;
             let file = damage.file.display().to_string();
-            let (file, detail) = (printable(&file), printable(&damage.detail));
+            let file = escape::name(&file);
+            let detail = &damage.detail;
             say(&format!("damaged: {} in {file}: {detail}", damage.range()));
         }
         Found::Trimmed { from, to } => {
@@ -69,7 +71,7 @@ fn take(output: &mut Output, found: &Found<'_>) -> io::Result<()> {
 fn patterns(texts: &[String]) -> Result<Vec<Pattern>, Failure> {
     let parse = |text: &String| {
         Pattern::parse(text, &Limits::default()).map_err(|problem| {
-            Failure::new(Exit::Usage, format!("pattern `{}`: {problem}", printable(text)))
+            Failure::new(Exit::Usage, format!("pattern `{}`: {problem}", quoted(text)))
         })
     };
     texts.iter().map(parse).collect()

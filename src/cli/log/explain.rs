@@ -1,7 +1,8 @@
 //! `tailmark log explain`.
 
-use super::super::output::{events_text, print_bytes, print_line, printable};
+use super::super::output::{Output, events_text, print_json};
 use super::{Exit, Explain, Failure};
+use crate::escape;
 use crate::inspect::{Answer, Explanation, Token, explain};
 use tailmark_log::eventlog::CursorError;
 use tailmark_record::json::Object;
@@ -22,10 +23,10 @@ pub(super) fn run(args: &Explain) -> Result<(), Failure> {
         )
         .hint(hint)
     })?;
-    if args.json { print_bytes(&json(&explanation)) } else { print_line(&text(&explanation)) }
+    if args.json { print_json(&json(&explanation)) } else { print_text(&explanation) }
 }
 
-fn text(what: &Explanation) -> String {
+fn print_text(what: &Explanation) -> Result<(), Failure> {
     let mut lines = vec![("cursor", cursor_text(what))];
     if let Some(token) = &what.token {
         lines.push(("log", log_text(what, token)));
@@ -37,12 +38,17 @@ fn text(what: &Explanation) -> String {
     if let Some(why) = &what.unreadable {
         lines.push(("event", format!("cannot be read: {why}")));
     }
-    if let Some(event) = &what.event {
-        lines.push(("event", event.clone()));
+    let mut output = Output::text();
+    for (name, value) in &lines {
+        output.lines(&format!("{name:12} {}", escape::line(value)));
     }
-    let lines: Vec<_> =
-        lines.iter().map(|(name, value)| format!("{name:12} {}", printable(value))).collect();
-    lines.join("\n")
+    if let Some(event) = &what.event {
+        // JSON stays JSON, with its own escapes.
+        output.buffer.extend_from_slice(b"event        ");
+        output.buffer.extend_from_slice(escape::json(event).as_bytes());
+        output.buffer.push(b'\n');
+    }
+    Ok(output.flush()?)
 }
 
 fn cursor_text(what: &Explanation) -> String {

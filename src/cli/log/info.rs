@@ -3,8 +3,9 @@
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::HumanBytes;
 
-use super::super::output::{print_bytes, print_line, printable};
+use super::super::output::{print_json, print_line};
 use super::{Exit, Failure, Info as Args, write_damage};
+use crate::escape;
 use crate::inspect::{Info, LastStop, SegmentInfo, SlotInfo, info};
 use tailmark_record::json::Object;
 use tailmark_record::{GenerationEntry, Timestamp};
@@ -15,7 +16,7 @@ const SHOWN_SEGMENTS: usize = 20;
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let info = info(&args.data_dir.path)?;
     if args.json {
-        print_bytes(&json(&info))?;
+        print_json(&json(&info))?;
     } else {
         print_line(&text(&info))?;
     }
@@ -37,7 +38,8 @@ fn text(info: &Info) -> String {
     }
     if !info.quarantine.is_empty() {
         let files = info.quarantine.iter();
-        let lines = files.map(|file| format!("  {}  {}", printable(&file.name), size(file.bytes)));
+        let lines =
+            files.map(|file| format!("  {}  {}", escape::name(&file.name), size(file.bytes)));
         parts.push(format!("quarantine\n{}", lines.collect::<Vec<_>>().join("\n")));
     }
     if info.meta_is_stale {
@@ -45,8 +47,8 @@ fn text(info: &Info) -> String {
     }
     for damage in &info.damage {
         let file = damage.file.display().to_string();
-        let (range, detail) = (damage.range(), printable(&damage.detail));
-        parts.push(format!("problem: {range} in {}: {detail}", printable(&file)));
+        let (range, detail) = (damage.range(), escape::line(&damage.detail));
+        parts.push(format!("problem: {range} in {}: {detail}", escape::name(&file)));
     }
     parts.join("\n\n")
 }
@@ -56,7 +58,7 @@ fn heading(info: &Info) -> String {
     let unknown = || "unknown: neither log.meta nor the journal has it".to_owned();
     let mut lines = vec![
         ("log", info.log.map_or_else(unknown, |log| log.to_string())),
-        ("directory", info.dir.display().to_string()),
+        ("directory", escape::name(&info.dir.display().to_string()).into_owned()),
         ("format", info.format.to_string()),
     ];
     if let Some(created) = info.created_at {
@@ -75,7 +77,7 @@ fn heading(info: &Info) -> String {
         lines.push(("sealed", format!("{ratio:.2} bytes of events for each byte on disk")));
     }
     let lines: Vec<_> =
-        lines.iter().map(|(name, value)| format!("{name:12} {}", printable(value))).collect();
+        lines.iter().map(|(name, value)| format!("{name:12} {}", escape::line(value))).collect();
     lines.join("\n")
 }
 
@@ -101,7 +103,7 @@ fn generations(entries: &[GenerationEntry]) -> String {
             format!("{:08x}", entry.generation.nonce),
             entry.first.to_string(),
             entry.since.to_string(),
-            printable(&entry.cause).into_owned(),
+            escape::name(&entry.cause).into_owned(),
         ]);
     }
     lines_of(&mut table, &[0, 2])

@@ -5,6 +5,7 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use super::super::output::print_line;
 use super::super::terminal::progress_target;
 use super::{Exit, Failure, Migrate};
+use crate::escape;
 use tailmark_log::storage::FORMAT_VERSION;
 use tailmark_log::storage::disk::Disk;
 use tailmark_log::storage::migrate::{Error, Outcome, STEPS, Stage, migrate, plan};
@@ -36,7 +37,7 @@ pub(super) fn run(args: &Migrate) -> Result<(), Failure> {
         Outcome::Migrated { from, to, kept } => print_line(&format!(
             "format {from} was brought to {to} and verified; the log as it was is in {}, yours to \
              delete",
-            kept.display()
+            escape::name(&kept.display().to_string())
         )),
     }
 }

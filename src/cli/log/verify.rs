@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
-use super::super::output::{Output, count_text, print_line, printable};
+use super::super::output::{Output, count_text, print_line};
 use super::super::terminal::progress_target;
 use super::{Exit, Failure, Interrupt, Verify, write_damage};
+use crate::escape;
 use crate::inspect::{Progress, Verified, verify};
 use tailmark_log::storage::Damage;
 use tailmark_record::json::Object;
@@ -24,7 +25,7 @@ pub(super) fn run(args: &Verify) -> Result<(), Failure> {
     bar.finish_and_clear();
     let report = result.map_err(|error| interrupt.failure(error))?;
     if args.json {
-        let mut output = Output::default();
+        let mut output = Output::json();
         write_result(&mut output.buffer, &report);
         output.flush()?;
     } else {
@@ -54,28 +55,30 @@ fn show(bar: &ProgressBar, progress: Progress) {
 }
 
 fn print_damage(damage: &Damage, has_json: bool) -> io::Result<()> {
-    let mut output = Output::default();
     if has_json {
+        let mut output = Output::json();
         let mut object = Object::open(&mut output.buffer);
         object.object("damage", |object| write_damage(object, damage));
         object.close();
         output.buffer.push(b'\n');
+        output.flush()
     } else {
+        let mut output = Output::text();
         let file = damage.file.display().to_string();
         let text = format!(
-            "damaged  {}\n         {}\n         {}\n",
+            "damaged  {}\n         {}\n         {}",
             damage.range(),
-            printable(&file),
-            printable(&damage.detail)
+            escape::name(&file),
+            escape::line(&damage.detail)
         );
-        output.buffer.extend_from_slice(text.as_bytes());
+        output.lines(&text);
+        output.flush()
     }
-    output.flush()
 }
 
 fn summary(report: &Verified, seconds: f64) -> String {
     let mut lines: Vec<String> =
-        report.notes.iter().map(|note| format!("note     {}", printable(note))).collect();
+        report.notes.iter().map(|note| format!("note     {}", escape::line(note))).collect();
     lines.push(format!(
         "{}  {} to {}: {} in {} and {}, {} read in {seconds:.1} s",
         if report.is_clean() { "clean  " } else { "damaged" },

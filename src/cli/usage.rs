@@ -1,0 +1,30 @@
+//! What clap says of arguments, with what was typed made short and safe.
+
+use clap::Error;
+use clap::error::{ContextKind, ContextValue};
+
+use super::output::quoted;
+
+/// Makes the texts of an error fit to be printed.
+pub(super) fn tame(error: &mut Error) {
+    let found: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();
+    let mut is_changed = false;
+    for (kind, value) in found {
+        let tamed = match &value {
+            ContextValue::String(text) => ContextValue::String(quoted(text)),
+            ContextValue::Strings(texts) => {
+                ContextValue::Strings(texts.iter().map(|text| quoted(text)).collect())
+            }
+            // Numbers, and words of our own: usage and what may be meant.
+            _ => continue,
+        };
+        if tamed != value {
+            is_changed = true;
+            error.insert(kind, tamed);
+        }
+    }
+    // Says again what was typed, as it was typed.
+    if is_changed {
+        error.remove(ContextKind::Suggested);
+    }
+}
