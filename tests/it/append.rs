@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tailmark::server::Options;
 use tailmark_log::eventlog;
 use tailmark_log::storage::Engine;
-use tailmark_log::storage::fault::{AppendFault, Faulty};
+use tailmark_log::storage::faulty::{AppendFault, Faulty};
 use tailmark_log::storage::memory::Options as MemoryOptions;
 use tailmark_record::Limits;
 use tailmark_wire::feed_v1 as pb;

@@ -1,7 +1,7 @@
 //! One message of an `Append` stream, as the bytes of an encoded `feed.v1.AppendRequest`: a view, so
 //! that a batch's events are read where they lie, once.
 
-use super::wire::{Reader, Value};
+use super::varint::{Reader, Value};
 use super::{EventError, Seq};
 
 /// What a client says on an `Append` stream.

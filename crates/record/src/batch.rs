@@ -1,7 +1,7 @@
 //! What lies in an encoded `feed.v1.EventBatch`, one after the other.
 
 use super::EventError;
-use super::wire::{Reader, Value};
+use super::varint::{Reader, Value};
 
 /// A part of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

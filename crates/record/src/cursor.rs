@@ -146,7 +146,7 @@ fn decode_char(c: u8) -> Option<u8> {
 }
 
 fn checksum(body: &[u8]) -> [u8; 3] {
-    let crc = super::wire::crc32c(super::wire::crc32c(0, &[VERSION_1]), body);
+    let crc = super::varint::crc32c(super::varint::crc32c(0, &[VERSION_1]), body);
     let b = crc.to_be_bytes();
     [b[1], b[2], b[3]]
 }
@@ -176,7 +176,7 @@ impl CursorMint {
         head[6..].copy_from_slice(&generation.nonce.to_be_bytes());
         let mut prefix = [VERSION_1; 13];
         encode(&head[..9], &mut prefix[1..]);
-        let crc = super::wire::crc32c(super::wire::crc32c(0, &[VERSION_1]), &head);
+        let crc = super::varint::crc32c(super::varint::crc32c(0, &[VERSION_1]), &head);
         CursorMint { log: id.short(), generation, prefix, nonce_low: head[9], crc }
     }
 
@@ -190,7 +190,7 @@ impl CursorMint {
         let mut tail = [0u8; 12];
         tail[0] = self.nonce_low;
         tail[1..9].copy_from_slice(&seq.get().to_be_bytes());
-        let crc = super::wire::crc32c(self.crc, &tail[1..9]).to_be_bytes();
+        let crc = super::varint::crc32c(self.crc, &tail[1..9]).to_be_bytes();
         tail[9..].copy_from_slice(&crc[1..]);
         let mut text = [0u8; TEXT_LEN];
         text[..13].copy_from_slice(&self.prefix);

@@ -6,7 +6,7 @@
 //! stored event tells what its sender really said: the client part is the prefix before field 5.
 //! `migrations/0001_initial/FORMAT.md` freezes this.
 
-use super::wire::{LEN, Reader, VARINT, Value, put_bytes, put_varint, varint_len};
+use super::varint::{LEN, Reader, VARINT, Value, put_bytes, put_varint, varint_len};
 use super::{CursorMint, Seq, Timestamp};
 
 const SEQ_TAG: u8 = 5 << 3 | VARINT;

@@ -19,7 +19,7 @@ mod seq;
 mod time;
 pub mod topic;
 pub mod units;
-mod wire;
+mod varint;
 
 pub use append::{AppendMessage, BatchMessage};
 pub use batch::{Part, Parts};
@@ -32,7 +32,7 @@ pub use marker::{Gap, GapReason, Marker, MarkerKind};
 pub use scan::Facts;
 pub use seq::Seq;
 pub use time::Timestamp;
-pub use wire::{put_varint, take_varint, varint_len};
+pub use varint::{put_varint, take_varint, varint_len};
 
 #[cfg(test)]
 mod tests;

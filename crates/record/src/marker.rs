@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::wire::{Reader, Value};
+use super::varint::{Reader, Value};
 use super::{EventError, Seq, Timestamp};
 
 /// What a marker says.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::event::timestamp;
-use super::wire::{Reader, Value};
+use super::varint::{Reader, Value};
 use super::{EventError, Seq, Timestamp};
 
 /// What storage needs to know of a stored event.

@@ -2,21 +2,19 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 
+use super::AppendError;
 use super::batch::Rules;
-use super::cold::Cold;
-use super::found::Found;
+use super::filter_cache::Found;
 use super::metrics::Metrics;
 use super::queue::Queue;
+use super::reader_pool::Cold;
 use super::recent::Recent;
 use super::repeats::RepeatsReady;
-use super::retention::Upkeep;
-use super::{AppendError, ReadError, reader};
+use super::upkeep::Upkeep;
 use crate::storage::Engine;
-use tailmark_record::topic::Filter;
-use tailmark_record::{Bounds, CursorMint, Events, GenerationTable, LogId, Seq, Timestamp};
+use tailmark_record::{Bounds, CursorMint, GenerationTable, LogId, Seq};
 
 /// What readers may see. Head and oldest only go up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,32 +63,6 @@ impl Core {
         match mint {
             Some(mint) => mint.mint_string(seq),
             None => CursorMint::new(self.id, generation).mint_string(seq),
-        }
-    }
-
-    /// One event, encoded; `None` beyond the head.
-    pub async fn event(&self, seq: Seq) -> Result<Option<Bytes>, ReadError> {
-        let head = self.published.borrow().head;
-        if seq == Seq::ZERO || seq > head {
-            return Ok(None);
-        }
-        let all = Arc::new(Filter::ALL);
-        let (chunk, _) = self.read(seq, seq.next(), &all, None).await?;
-        let mut events = Events::new(&chunk.events);
-        match (chunk.first == seq, events.next()) {
-            (true, Some(Ok(event))) => Ok(Some(chunk.events.slice_ref(event))),
-            _ => Err(reader::damage(seq, seq.next(), "the event is missing").into()),
-        }
-    }
-
-    /// When a readable event was appended.
-    pub async fn time_of(&self, seq: Seq) -> Result<Timestamp, ReadError> {
-        let recent = self.recent.time_of(seq);
-        let oldest = self.published.borrow().oldest;
-        match recent {
-            _ if seq < oldest => Err(ReadError::Trimmed { from: seq, oldest }),
-            Some(time) => Ok(time),
-            None => self.cold.ask(seq, move |engine| engine.time_of(seq)).await,
         }
     }
 

@@ -105,6 +105,15 @@ impl ReadError {
     }
 }
 
+/// A damage that the log itself found in what an engine gave it.
+pub(super) fn damage(from: Seq, end: Seq, detail: &str) -> Damage {
+    Damage { from, to: end.prev(), file: "log".into(), detail: detail.to_owned() }
+}
+
+pub(super) fn damaged(from: Seq, end: Seq, detail: &str) -> ReadError {
+    ReadError::Damaged(damage(from, end, detail))
+}
+
 /// Why a watch can't begin after a cursor; the rows of the contract's cursor table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CursorError {

@@ -8,20 +8,22 @@ use std::thread::{self, JoinHandle};
 
 use tokio::sync::{Semaphore, watch};
 
+use super::age_clock::AgeClock;
 use super::batch::{MAX_SERVER_BYTES, Rules};
-use super::cold::Cold;
 use super::core::{Core, Published};
-use super::found::Found;
+use super::filter_cache::Found;
+use super::group_commit::Staging;
 use super::metrics::Metrics;
 use super::options::Options;
 use super::producers::Producers;
 use super::queue::Queue;
+use super::reader_pool::Cold;
 use super::recent::Recent;
 use super::repeats::{self, Handover, Repeats, RepeatsReady};
-use super::retention::{AgeClock, Keeper, Upkeep};
-use super::stage::Staging;
+use super::retention::Keeper;
 use super::state::State;
 use super::topic_heads::TopicHeads;
+use super::upkeep::Upkeep;
 use super::writer::Writer;
 use super::{AppendError, EventLog};
 use crate::storage::{Engine, Recovered, StoreError};

@@ -8,6 +8,7 @@
 //! A producer has one stream that may append, the one opened last. So when an opening is answered,
 //! nothing of an older stream can be stored behind its back.
 
+pub(super) mod handle;
 mod history;
 mod table;
 
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use self::table::{Bounds, Producer, Table};
 use super::AppendError;
-use super::retention::AgeClock;
+use super::age_clock::AgeClock;
 use tailmark_record::{
     Fingerprint, FingerprintKey, Generation, Seq, Timestamp, put_varint, take_varint,
 };

@@ -8,11 +8,22 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::AppendError;
 use super::append::{AppendOptions, Appended, Tally};
 use super::batch::Batch;
 use super::producers::{Key, Opened, Sent};
-use super::{AppendError, Trimmed};
 use tailmark_record::{Seq, Timestamp};
+
+/// Result of a trim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trimmed {
+    /// First readable seq now.
+    pub oldest: Seq,
+    /// The head now.
+    pub head: Seq,
+    /// Events that this call removed.
+    pub removed: u64,
+}
 
 /// One thing for the writer to do.
 pub(super) enum Work {

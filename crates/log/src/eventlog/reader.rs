@@ -17,11 +17,12 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::{oneshot, watch};
 
+use super::ReadError;
 use super::core::{Core, Published};
-use super::{Delivery, ReadError};
-use crate::storage::{Chunk, Damage, Engine, StoreError};
+use super::read::{check, question};
+use crate::storage::{Chunk, StoreError};
+use tailmark_record::Seq;
 use tailmark_record::topic::Filter;
-use tailmark_record::{Event, EventError, Events, Seq};
 
 /// Reads forward from a position, waiting at the head. The only way events leave the log.
 pub struct Reader {
@@ -127,6 +128,15 @@ impl Reader {
     }
 }
 
+/// What a reader got.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Events from exactly the reader's position on; those that do not match may still be in it.
+    pub chunk: Chunk,
+    /// It came from the cache of recent commits.
+    pub is_recent: bool,
+}
+
 /// What a reader has begun to read before it is wanted. Dropped, it is given up.
 #[derive(Debug)]
 pub struct Ahead<T> {
@@ -160,101 +170,4 @@ impl Drop for Reader {
     fn drop(&mut self) {
         self.core.metrics.readers.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-impl Core {
-    /// A chunk from exactly `from`, `from <= head`, and whether it was in memory.
-    pub async fn read(
-        &self,
-        from: Seq,
-        end: Seq,
-        filter: &Arc<Filter>,
-        at_most: Option<usize>,
-    ) -> Result<(Chunk, bool), ReadError> {
-        let recent = self.recent.read(from, end);
-        let found = match recent {
-            Ok(None) => self.found.read(filter, from, end),
-            _ => None,
-        };
-        // What is trimmed is gone, wherever a copy may be left.
-        let oldest = self.published.borrow().oldest;
-        if from < oldest {
-            return Err(ReadError::Trimmed { from, oldest });
-        }
-        let malformed = |error: EventError| damaged(from, end, error.what());
-        if let Some(chunk) = recent.map_err(malformed)? {
-            self.metrics.reads_recent.fetch_add(1, Ordering::Relaxed);
-            return Ok((thinned(chunk, filter, at_most).map_err(malformed)?, true));
-        }
-        if let Some(chunk) = found {
-            self.metrics.reads_recent.fetch_add(1, Ordering::Relaxed);
-            return Ok((thinned(chunk, filter, at_most).map_err(malformed)?, false));
-        }
-        let chunk = self.cold.ask(from, question(from, end, filter, at_most)).await?;
-        self.metrics.reads_stored.fetch_add(1, Ordering::Relaxed);
-        check(&chunk, from, end)?;
-        self.found.keep(filter, &chunk);
-        Ok((chunk, false))
-    }
-}
-
-/// What is asked of the engine for a chunk.
-fn question(
-    from: Seq,
-    end: Seq,
-    filter: &Arc<Filter>,
-    at_most: Option<usize>,
-) -> impl FnOnce(&dyn Engine) -> Result<Chunk, StoreError> + Send + use<> {
-    let filter = filter.clone();
-    move |engine| {
-        let chunk = engine.read(from, end, &filter)?;
-        let (first, end) = (chunk.first, chunk.end);
-        let malformed = |what| StoreError::from(damage(first, end, what));
-        check_events(&chunk).map_err(malformed)?;
-        thinned(chunk, &filter, at_most).map_err(|error| malformed(error.what()))
-    }
-}
-
-fn thinned(chunk: Chunk, filter: &Filter, at_most: Option<usize>) -> Result<Chunk, EventError> {
-    match at_most {
-        Some(bytes) => chunk.thinned(filter, bytes),
-        None => Ok(chunk),
-    }
-}
-
-/// In release builds too; never skip, never warn.
-fn check(chunk: &Chunk, next: Seq, end: Seq) -> Result<(), ReadError> {
-    if chunk.first != next || chunk.end <= next || chunk.end > end {
-        return Err(damaged(next, end, "a read that is not contiguous"));
-    }
-    Ok(())
-}
-
-/// Whether a complete chunk has exactly the events that it says. On a reader thread: it walks.
-fn check_events(chunk: &Chunk) -> Result<(), &'static str> {
-    if !chunk.complete {
-        return Ok(());
-    }
-    let seq_of = |event| Event::seq_of(event).map_err(|error| error.what());
-    let (mut count, mut last) = (0, None);
-    for event in Events::new(&chunk.events) {
-        let event = event.map_err(|error| error.what())?;
-        if count == 0 && seq_of(event)? != chunk.first {
-            return Err("the first event is not the one that was asked for");
-        }
-        (count, last) = (count + 1, Some(event));
-    }
-    let last = last.map(seq_of).transpose()?;
-    if chunk.first.plus(count) != chunk.end || last != Some(chunk.end.prev()) {
-        return Err("events are missing or out of order");
-    }
-    Ok(())
-}
-
-pub(super) fn damage(from: Seq, end: Seq, detail: &str) -> Damage {
-    Damage { from, to: end.prev(), file: "log".into(), detail: detail.to_owned() }
-}
-
-fn damaged(from: Seq, end: Seq, detail: &str) -> ReadError {
-    ReadError::Damaged(damage(from, end, detail))
 }

@@ -4,11 +4,13 @@
 //! Until it is there, events that are appended are put by, and appends that need the window wait
 //! (in `EventLog::append`, before they are queued); reads and other appends do not.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+mod rebuild;
+mod window;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::core::Core;
-use super::window::Window;
+pub(super) use self::rebuild::rebuild;
+use self::window::Window;
 use crate::storage::StoreError;
 use tailmark_record::{Fingerprint, Seq};
 
@@ -23,57 +25,6 @@ pub(super) enum RepeatsReady {
 
 /// Where the window is handed over to the writer.
 pub(super) type Handover = Arc<Mutex<Option<Window>>>;
-
-/// Reads the newest `capacity` events back that their senders named, from `from` to `head`. Whatever
-/// happens, who waits for the window hears of it.
-pub(super) fn rebuild(core: &Core, from: Seq, head: Seq, capacity: usize, handover: &Handover) {
-    let read = || read_back(core, from, head, capacity, handover);
-    let ready = catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
-        let reason = "the thread that reads them back panicked".to_owned();
-        RepeatsReady::Failed(Arc::new(StoreError::Stopped { reason }))
-    });
-    if let RepeatsReady::Failed(error) = &ready {
-        tracing::error!(%error, "repeats cannot be told");
-    }
-    core.repeats_ready.send_replace(ready);
-}
-
-fn read_back(
-    core: &Core,
-    from: Seq,
-    head: Seq,
-    capacity: usize,
-    handover: &Handover,
-) -> RepeatsReady {
-    let mut newest_first = Vec::new();
-    let read = match capacity {
-        0 => Ok(()),
-        _ => core.engine.fingerprints(from, &mut |seq, fingerprint| {
-            // The writer puts by what is newer.
-            if seq <= head {
-                newest_first.push((seq, fingerprint));
-            }
-            newest_first.len() < capacity && core.queue.ended().is_none()
-        }),
-    };
-    if core.queue.ended().is_some() {
-        // Cut short: half a window would forget, and be kept as if it were whole. Who waits for it
-        // goes on to a queue that has ended.
-        return RepeatsReady::Ready;
-    }
-    match read {
-        Ok(()) => {
-            let mut window = Window::new(capacity);
-            for (seq, fingerprint) in newest_first.into_iter().rev() {
-                window.stage(fingerprint, seq);
-            }
-            window.promote();
-            *handover.lock().unwrap_or_else(PoisonError::into_inner) = Some(window);
-            RepeatsReady::Ready
-        }
-        Err(error) => RepeatsReady::Failed(Arc::new(error)),
-    }
-}
 
 /// The writer's side.
 pub(super) struct Repeats {

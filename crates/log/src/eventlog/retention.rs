@@ -4,94 +4,17 @@
 //! is durable before any space is given back. Age goes by a clock of its own, [`AgeClock`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::age_clock::AgeClock;
 use super::core::Core;
 use super::options::{Clock, Retention};
 use super::queue::{TrimRequest, Work};
 use crate::storage::StoreError;
 use tailmark_record::{Seq, Timestamp};
-
-/// How much faster than time itself the age clock catches up.
-const CATCH_UP: u32 = 60;
-
-/// The clock that events age by: the wall clock, but when that jumps forward this one goes after
-/// it at most sixty times as fast as time passes. So a wrong clock never empties a log at one
-/// stroke: a jump of a year takes six days to act, a week of being switched off under three hours.
-/// It starts where it stood at the last trim, else at the log's last commit, and never goes beyond
-/// the wall clock, but for that it never goes back.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct AgeClock(Timestamp);
-
-impl AgeClock {
-    pub fn new(start: Timestamp) -> AgeClock {
-        AgeClock(start)
-    }
-
-    /// Moves it after `elapsed`, and tells it: at most the wall clock.
-    pub fn advance(&mut self, wall: Timestamp, elapsed: Duration) -> Timestamp {
-        let step = i64::try_from(elapsed.saturating_mul(CATCH_UP).as_nanos()).unwrap_or(i64::MAX);
-        let reach = Timestamp::from_nanos(self.0.as_nanos().saturating_add(step));
-        self.0 = wall.min(reach).max(self.0);
-        self.0.min(wall)
-    }
-}
-
-/// Wakes the thread.
-#[derive(Default)]
-pub(super) struct Upkeep {
-    due: Mutex<Due>,
-    changed: Condvar,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Due {
-    reclaim: bool,
-    look: bool,
-    end: bool,
-}
-
-impl Upkeep {
-    /// Space below the trim mark can be given back.
-    pub fn reclaim_soon(&self) {
-        self.set(|due| due.reclaim = true);
-    }
-
-    /// The limits are to be looked at now.
-    pub fn look_soon(&self) {
-        self.set(|due| due.look = true);
-    }
-
-    /// The thread is to end.
-    pub fn end(&self) {
-        self.set(|due| due.end = true);
-    }
-
-    fn set(&self, change: impl FnOnce(&mut Due)) {
-        change(&mut self.due.lock().unwrap_or_else(PoisonError::into_inner));
-        self.changed.notify_all();
-    }
-
-    /// Waits until something is due, or for the interval.
-    fn wait(&self, interval: Option<Duration>) -> Due {
-        let idle = |due: &mut Due| !(due.reclaim || due.look || due.end);
-        let due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut due = match interval {
-            Some(interval) => {
-                let waited = self.changed.wait_timeout_while(due, interval, idle);
-                let (mut due, result) = waited.unwrap_or_else(PoisonError::into_inner);
-                due.look |= result.timed_out();
-                due
-            }
-            None => self.changed.wait_while(due, idle).unwrap_or_else(PoisonError::into_inner),
-        };
-        let end = due.end;
-        std::mem::replace(&mut due, Due { end, ..Due::default() })
-    }
-}
 
 /// Whatever happens, the thread goes on: retention that ended would fill the disk without a word.
 fn guarded(work: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {

@@ -1,10 +1,18 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use bytes::Bytes;
 use uuid::Uuid;
 
 use super::*;
 use crate::storage::memory::{self, Memory};
-use tailmark_record::{Event, Events, Generation, GenerationEntry, GenerationTable};
+use crate::storage::{Chunk, Engine, Recovered, StoreError, StoreStatus, TopicStats};
+use tailmark_record::topic::Filter;
+use tailmark_record::{
+    Bounds, Cursor, Event, Events, FingerprintKey, Generation, GenerationEntry, GenerationTable,
+    Limits, LogId, Seq, Timestamp,
+};
 
 mod appending;
 mod model;

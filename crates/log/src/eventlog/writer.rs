@@ -14,10 +14,10 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::core::Core;
+use super::group_commit::{Admission, Staged, Staging};
 use super::options::Clock;
 use super::queue::{Pending, TrimRequest, Work};
 use super::recent;
-use super::stage::{Admission, Staged, Staging};
 use super::state::{Delta, State};
 use super::{AppendError, Trimmed};
 use crate::storage::{Commit, Receipt, StoreError};

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use super::disk::Disk;
 use super::local::{survey, take_lock};
+use super::unfinished::{OLD, READY, beside, refuse_unfinished, workspace_of};
 use super::{Damage, FORMAT_VERSION, StoreError};
 use tailmark_record::Seq;
 
@@ -189,32 +190,6 @@ pub fn plan<'s>(dir: &Path, steps: &'s [&dyn Step], wanted: u32) -> Result<Plan<
     let steps = way.ok_or(Error::NoWay { path, found, wanted })?;
     let needed_bytes = if steps.is_empty() { 0 } else { tree_bytes(dir)? + MARGIN_BYTES };
     Ok(Plan { found, wanted, needed_bytes, steps })
-}
-
-/// Refuses a directory that is away because a migration was cut while it was swapped: what is
-/// missing there is not gone.
-///
-/// # Errors
-/// [`StoreError::Unfinished`].
-pub fn refuse_unfinished(dir: &Path) -> Result<(), StoreError> {
-    let workspace = workspace_of(dir);
-    if !dir.exists() && workspace.join(READY).exists() {
-        return Err(StoreError::Unfinished { path: dir.to_owned(), workspace });
-    }
-    Ok(())
-}
-
-const READY: &str = "ready";
-const OLD: &str = "old";
-
-fn workspace_of(dir: &Path) -> PathBuf {
-    beside(dir, ".migrating")
-}
-
-fn beside(dir: &Path, suffix: &str) -> PathBuf {
-    let mut name = dir.file_name().unwrap_or_default().to_owned();
-    name.push(suffix);
-    dir.with_file_name(name)
 }
 
 /// Brings the log in `dir` to the format `wanted`.

@@ -3,25 +3,24 @@
 //! Owns bytes on disk and nothing else: it must not know of tonic, generated types, configuration,
 //! or clients. Nothing above this module may know sled or fsync.
 
-#[cfg(any(test, feature = "testing"))]
-pub mod conformance;
 mod crc;
 pub mod disk;
 mod engine;
+pub mod engines;
 mod error;
-#[cfg(any(test, feature = "testing"))]
-pub mod fault;
 pub mod journal;
-pub mod local;
-pub mod memory;
 pub mod meta;
 pub mod migrate;
 pub mod segment;
 mod sift;
+mod unfinished;
 
 pub use engine::{
     Chunk, Commit, Completion, Engine, Level, Receipt, Recovered, StoreStatus, TopicStats, part_of,
 };
+#[cfg(any(test, feature = "testing"))]
+pub use engines::{conformance, faulty};
+pub use engines::{local, memory};
 pub use error::{Damage, StoreError};
 
 /// Version of everything on disk. `migrations/` has a folder for each.

@@ -1,7 +1,7 @@
 //! What an append answers, and what it leaves behind.
 
 use super::*;
-use crate::storage::fault::{AppendFault, Faulty};
+use crate::storage::faulty::{AppendFault, Faulty};
 
 fn dedup() -> AppendOptions {
     AppendOptions { dedup: true, ..AppendOptions::default() }

@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
-use crate::storage::fault::{AppendFault, Faulty};
+use crate::storage::faulty::{AppendFault, Faulty};
 
 /// Batches of events that name their place.
 fn numbered(log: &EventLog, bodies: &[String]) -> Batch {

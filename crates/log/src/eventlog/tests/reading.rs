@@ -1,7 +1,8 @@
 //! What readers get, from memory and from the engine.
 
 use super::*;
-use crate::storage::fault::Faulty;
+use crate::eventlog::repeats::RepeatsReady;
+use crate::storage::faulty::Faulty;
 use tailmark_record::Limits;
 use tailmark_record::topic::Pattern;
 

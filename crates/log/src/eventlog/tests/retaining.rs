@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::retention::AgeClock;
+use super::super::age_clock::AgeClock;
 use super::*;
 
 fn at(seconds: i64) -> Timestamp {
@@ -209,7 +209,7 @@ async fn slots_that_a_burst_took_are_given_back_before_events_go() {
 
 #[tokio::test]
 async fn a_panic_of_a_background_thread_is_seen_and_hangs_nobody() {
-    use crate::storage::fault::Faulty;
+    use crate::storage::faulty::Faulty;
     let faulty = Arc::new(Faulty::new(Arc::new(engine(memory::Options::default()))));
     faulty.set_panicking(true);
     let limits = Retention { max_events: Some(3), ..Retention::default() };

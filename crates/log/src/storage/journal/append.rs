@@ -13,6 +13,7 @@ use super::format::{
 use super::slot::{FrameRef, Slot};
 use super::slots::{FreeSlot, SlotSet};
 use super::tip::{Tip, TipFile};
+use crate::storage::error::chain;
 use crate::storage::{Commit, StoreError, disk::Disk};
 use tailmark_record::{Generation, LogId, Seq, Timestamp};
 
@@ -493,15 +494,4 @@ fn first_slot(
         previous: origin.previous,
     };
     Ok(Slot::new(free.path, free.file, disk.clone(), header, Vec::new()))
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

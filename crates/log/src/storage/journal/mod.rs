@@ -19,7 +19,6 @@ mod slot;
 mod slots;
 mod tip;
 
-pub(crate) use append::chain;
 pub use append::{Failure, Journal, Origin, max_body_bytes};
 pub use format::{
     FRAME_HEADER_BYTES, Frame, FrameKind, Previous, SLOT_HEADER_BYTES, SlotHeader, StateFrame,

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::append::chain;
 use crate::storage::crc::crc32c;
+use crate::storage::error::chain;
 use crate::storage::{StoreError, disk::Disk};
 use tailmark_record::{LogId, Seq};
 

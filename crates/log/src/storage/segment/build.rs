@@ -13,13 +13,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::{Bytes, BytesMut};
 
 use super::block::{self, Compression, Encoder, FILLERS, MAX_BLOCK_BYTES, PART_BYTES, Row};
-use super::db::{self, Database, Fault, Layout};
 use super::describe::{Described, Describer, Plan};
 use super::digest::{Hash, hash, hash_file, hash_windows};
 use super::direct::{Locator, Places, VALUES_FILE};
 use super::footer::{FileEntry, Footer};
 use super::identity::Identity;
-use super::open::fetch;
+use super::sled::db::{self, Database, Fault, Layout};
+use super::sled::open::fetch;
 use super::{DB, FOOTER, Segment, dir};
 use crate::storage::disk::Disk;
 use crate::storage::{Chunk, Damage, StoreError};
@@ -268,9 +268,7 @@ impl Build<'_> {
             return Err(self.fault(Fault::Corrupt("sled used a blob file".into())));
         }
         let (mut files, mut locator) = (Vec::new(), Locator::new(rows));
-        for (name, path) in
-            disk.run("list", &self.db_dir, || super::open::list_files(&self.db_dir))?
-        {
+        for (name, path) in disk.run("list", &self.db_dir, || dir::list_files(&self.db_dir))? {
             let (len, hash) = disk.run("read", &path, || match name.as_str() {
                 VALUES_FILE => hash_windows(&path, Locator::OVERLAP, |at, window| {
                     locator.see(at, window);

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use super::blocks::Blocks;
 use super::direct::{Direct, Located, Places, Seen};
 use super::index::Index;
-use super::open::{self, Open, locate};
+use super::sled::open::{self, Open, locate};
 use super::{Lease, Segment, dir};
 use crate::storage::{Chunk, Damage, StoreError};
 use tailmark_record::Seq;

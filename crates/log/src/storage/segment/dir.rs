@@ -1,6 +1,7 @@
 //! Directories of segments: names, syncing, moving away, and what is there at start.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -160,4 +161,17 @@ pub fn scan(parent: &Path, disk: &Disk) -> Result<Scan, StoreError> {
         .map(|pair| (pair[0].end(), pair[1].first()))
         .collect();
     Ok(scan)
+}
+
+/// The files of a database by name, in order. Directories, sled's `blobs`, are left out.
+pub(super) fn list_files(db_dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(db_dir)? {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() {
+            files.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
+        }
+    }
+    files.sort();
+    Ok(files)
 }

@@ -8,11 +8,10 @@
 use super::block::{MAX_BLOCK_BYTES, Row};
 use super::digest::{Hash, XXH3_128};
 use super::identity::Identity;
+use super::problem::{FORMAT, Problem, Result};
 use crate::storage::TopicStats;
 use tailmark_record::{Fingerprint, Seq, Timestamp};
 
-/// Version of this file and of the blocks.
-pub(super) const FORMAT: u16 = 1;
 pub(super) const HEADER_BYTES: usize = 64;
 pub(super) const SECTION_HEADER_BYTES: usize = 24;
 const MAGIC: &[u8; 8] = b"TMSEGFTR";
@@ -32,23 +31,6 @@ pub(super) mod kind {
     /// May be ignored, and is not there when the blocks were not found in the file.
     pub(in super::super) const PLACES: u16 = 7;
 }
-
-/// Why a footer cannot be read.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Problem {
-    /// Its bytes are not what was written.
-    Damaged(&'static str),
-    /// Another version wrote it.
-    Version(u16),
-}
-
-impl From<&'static str> for Problem {
-    fn from(what: &'static str) -> Self {
-        Problem::Damaged(what)
-    }
-}
-
-pub(super) type Result<T, E = Problem> = std::result::Result<T, E>;
 
 /// A file of the database.
 #[derive(Clone, Debug, PartialEq, Eq)]

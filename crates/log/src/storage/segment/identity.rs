@@ -7,7 +7,7 @@ use bincode::Options;
 use serde::{Deserialize, Serialize};
 
 use super::digest::{Hash, XXH3_128};
-use super::footer::{FORMAT, Problem, Result};
+use super::problem::{FORMAT, Problem, Result};
 use tailmark_record::{Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp};
 
 /// Identities are some hundred bytes; each generation adds less than 300.

@@ -5,7 +5,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::block::Row;
-use super::footer::{self, Problem};
+use super::footer;
+use super::problem::Problem;
 use super::{DB, FOOTER, Segment};
 use crate::storage::{Damage, StoreError};
 use tailmark_record::Seq;

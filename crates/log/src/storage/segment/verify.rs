@@ -14,7 +14,7 @@ use super::build::Progress;
 use super::digest::{Chain, Hash};
 use super::direct::Places;
 use super::index::Index;
-use super::open::{Open, locate};
+use super::sled::open::{Open, locate};
 use super::{DB, FOOTER, Segment, footer};
 use crate::storage::disk::Disk;
 use crate::storage::{Chunk, Damage, StoreError, TopicStats};

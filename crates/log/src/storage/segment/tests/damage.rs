@@ -78,7 +78,7 @@ fn a_flipped_bit_in_the_database_is_an_error() {
     let victim = Victim::new(Log::small(50, 3_000));
     let mut rng = StdRng::seed_from_u64(1);
     let dir = victim.copy("db");
-    let files = super::super::open::list_files(&dir.join(DB)).unwrap();
+    let files = super::super::dir::list_files(&dir.join(DB)).unwrap();
     for (name, path) in &files {
         let original = fs::read(path).unwrap();
         for _ in 0..40 {
@@ -135,7 +135,7 @@ fn a_flipped_bit_in_the_footer_is_an_error() {
 fn missing_cut_added_and_swapped_files_are_errors() {
     let victim = Victim::new(Log::small(50, 1_500));
     let other = Victim::new(Log::small(50, 1_400));
-    let files = super::super::open::list_files(&victim.pristine.join(DB)).unwrap();
+    let files = super::super::dir::list_files(&victim.pristine.join(DB)).unwrap();
     assert_eq!(files.len(), 3, "{files:?}");
     for (name, _) in &files {
         let dir = victim.copy(&format!("missing-{name}"));

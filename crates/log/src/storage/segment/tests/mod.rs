@@ -5,7 +5,8 @@ mod direct;
 mod life;
 mod reading;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
@@ -13,11 +14,14 @@ use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
 
 use super::*;
-use crate::storage::{Chunk, TopicStats};
-use tailmark_record::topic::Pattern;
+use crate::storage::disk::Disk;
+use crate::storage::segment::footer::{self, SECTION_HEADER_BYTES};
+use crate::storage::segment::sled::open;
+use crate::storage::{Chunk, Damage, StoreError, TopicStats};
+use tailmark_record::topic::{Filter, Pattern};
 use tailmark_record::{
-    CursorMint, Event, Events, FingerprintKey, Generation, GenerationEntry, Limits, Stamp,
-    write_entry,
+    CursorMint, Event, Events, FingerprintKey, Generation, GenerationEntry, GenerationTable,
+    Limits, LogId, Seq, Stamp, Timestamp, write_entry,
 };
 
 /// Every read opens the database.

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::super::{Commit, StoreError};
 use super::support::{Sent, Subject, append, filter, named, sent};
 use super::{Factory, Reopen};
+use crate::storage::{Commit, StoreError};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Seq, Timestamp};
 

@@ -5,38 +5,39 @@
 //! CRC of its events before anybody gets them.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use super::block::{self, CODEC_NONE, HEADER_BYTES, Row};
-use super::blocks::Blocks;
+use super::super::block::{self, CODEC_NONE, HEADER_BYTES, Row};
+use super::super::blocks::Blocks;
+use super::super::digest::{hash_file, hash_windows};
+use super::super::dir::list_files;
+use super::super::direct::{Locator, Places, VALUES_FILE};
+use super::super::footer::FileEntry;
+use super::super::index::Index;
+use super::super::{DB, Segment};
 use super::copy::Copy;
 use super::db::{self, Database, Fault, Layout, Value};
-use super::digest::{hash_file, hash_windows};
-use super::direct::{Locator, Places, VALUES_FILE};
-use super::footer::FileEntry;
-use super::index::Index;
-use super::{DB, Segment};
 use crate::storage::{Damage, StoreError};
 
 /// What an open database takes before anything was read: sled's log buffers and tables. Measured
 /// as resident memory over many open ones; docs/performance.md.
-pub(super) const OPEN_BYTES: u64 = 6 << 20;
+pub(in crate::storage::segment) const OPEN_BYTES: u64 = 6 << 20;
 /// sled keeps what it has read twice: as the page that it pulled and as the leaf made of it.
 const COPIES: u64 = 2;
 
 /// An open database.
-pub(super) struct Open {
+pub(in crate::storage::segment) struct Open {
     index: Arc<Index>,
     db: Database,
     /// Blocks that sled has read, which is memory that it may hold.
     pulled: Box<[AtomicBool]>,
     pulled_bytes: AtomicU64,
     /// What is wrong with the segment's files, where this is a copy of altered ones.
-    pub(super) altered: Option<Damage>,
+    pub(in crate::storage::segment) altered: Option<Damage>,
     // After the database, so that it is closed before the copy is deleted.
     _copy: Option<Copy>,
 }
@@ -45,7 +46,7 @@ impl Open {
     /// Checks the segment's database against its footer and opens it in place. Where a file was
     /// altered, a copy is opened: what it says of each block is proved by the block's checksums, so
     /// the damage costs no more events than it must.
-    pub(super) fn in_place(
+    pub(in crate::storage::segment) fn in_place(
         segment: Arc<Segment>,
         sled_cache_bytes: u64,
     ) -> Result<Open, StoreError> {
@@ -70,7 +71,7 @@ impl Open {
     }
 
     /// Opens a copy made below `scratch`; not a byte of the segment changes.
-    pub(super) fn copied(
+    pub(in crate::storage::segment) fn copied(
         segment: Arc<Segment>,
         scratch: &Path,
         sled_cache_bytes: u64,
@@ -113,7 +114,7 @@ impl Open {
 
     /// Bytes that it is taken to hold: what sled has read since it was opened, because
     /// `cache_capacity` does not bound it.
-    pub(super) fn held_bytes(&self) -> u64 {
+    pub(in crate::storage::segment) fn held_bytes(&self) -> u64 {
         OPEN_BYTES + COPIES * self.pulled_bytes.load(Ordering::Relaxed)
     }
 
@@ -162,7 +163,11 @@ impl Blocks for Open {
 }
 
 /// Reads one block into `out`, which has its raw length.
-pub(super) fn fetch(db: &Database, row: &Row, out: &mut [u8]) -> Result<(), Fault> {
+pub(in crate::storage::segment) fn fetch(
+    db: &Database,
+    row: &Row,
+    out: &mut [u8],
+) -> Result<(), Fault> {
     let first = fetch_part(db, row, 0)?;
     let joined;
     let stored = if row.parts() == 1 {
@@ -190,29 +195,16 @@ fn fetch_part(db: &Database, row: &Row, part: usize) -> Result<Value, Fault> {
     Ok(value)
 }
 
-/// The files of a database by name, in order. Directories, sled's `blobs`, are left out.
-pub(super) fn list_files(db_dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(db_dir)? {
-        let entry = entry?;
-        if !entry.file_type()?.is_dir() {
-            files.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
 /// Compares the files of a segment's database with its footer, and finds where its blocks lie in them;
 /// `None` where that is not known of every block.
-pub(super) fn locate(index: &Index) -> Result<Option<Places>, StoreError> {
+pub(in crate::storage::segment) fn locate(index: &Index) -> Result<Option<Places>, StoreError> {
     let mut locator = Locator::new(&index.rows);
     check_files(&index.segment, &index.segment.dir().join(DB), Some(&mut locator))?;
     Ok(locator.finish())
 }
 
 /// Compares the files of a segment's database with its footer.
-pub(super) fn compare(index: &Index) -> Result<(), StoreError> {
+pub(in crate::storage::segment) fn compare(index: &Index) -> Result<(), StoreError> {
     check_files(&index.segment, &index.segment.dir().join(DB), None)
 }
 

@@ -8,7 +8,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::{Chunk, Commit, Completion, Damage, Engine, StoreError, StoreStatus, TopicStats};
+use crate::storage::{
+    Chunk, Commit, Completion, Damage, Engine, StoreError, StoreStatus, TopicStats,
+};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Bounds, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::create::FIRST_SLOTS;
 use super::{LocalEngine, lock};
 use crate::storage::StoreError;
-use crate::storage::journal::chain;
+use crate::storage::error::chain;
 use tailmark_record::Timestamp;
 
 /// A trimmed slot is left for another only if it has so much of its bytes in use.

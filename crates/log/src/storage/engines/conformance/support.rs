@@ -4,8 +4,8 @@ use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
 
-use super::super::{Chunk, Commit, Engine, Level, Receipt, StoreError};
 use super::{Factory, Opened, Recovered, Reopen};
+use crate::storage::{Chunk, Commit, Engine, Level, Receipt, StoreError};
 use tailmark_record::topic::{Filter, Pattern};
 use tailmark_record::{
     CursorMint, Event, Events, Fingerprint, Limits, Seq, Stamp, Timestamp, write_entry,

@@ -18,13 +18,13 @@ use super::{
     JOURNAL_DIR, LocalEngine, Options, QUARANTINE_DIR, SEGMENTS_DIR, View, Work, lock, lookup,
 };
 use crate::storage::disk::Disk;
+use crate::storage::error::chain;
 use crate::storage::journal::{
-    FRAME_HEADER_BYTES, Failure, Frame, Journal, Origin, Previous, Slot, SlotSet, Tail, chain,
-    open_slot,
+    FRAME_HEADER_BYTES, Failure, Frame, Journal, Origin, Previous, Slot, SlotSet, Tail, open_slot,
 };
 use crate::storage::meta::{META_FILE, Meta};
 use crate::storage::segment::{self, Segment};
-use crate::storage::{Commit, Recovered, StoreError, migrate};
+use crate::storage::{Commit, Recovered, StoreError, unfinished};
 use tailmark_record::{Bounds, Seq, Timestamp};
 
 /// Most bytes of a torn write that are kept.
@@ -35,7 +35,7 @@ pub(super) fn open(
     mut options: Options,
 ) -> Result<(Arc<LocalEngine>, Recovered), StoreError> {
     if !dir.exists() {
-        migrate::refuse_unfinished(dir)?;
+        unfinished::refuse_unfinished(dir)?;
         if !options.create {
             return Err(StoreError::Missing { path: dir.to_owned() });
         }

@@ -25,7 +25,7 @@ use crate::storage::journal::{
 };
 use crate::storage::meta::Meta;
 use crate::storage::segment::{self, Segment};
-use crate::storage::{Damage, StoreError, migrate};
+use crate::storage::{Damage, StoreError, unfinished};
 use tailmark_record::Seq;
 
 /// How long a look beside a daemon waits for a moment at which what it reads does not move.
@@ -118,7 +118,7 @@ pub(super) fn survey_within(
     patience: Duration,
 ) -> Result<Survey, StoreError> {
     if !dir.is_dir() {
-        migrate::refuse_unfinished(dir)?;
+        unfinished::refuse_unfinished(dir)?;
         return Err(StoreError::Missing { path: dir.to_owned() });
     }
     let begun = Instant::now();

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{LocalEngine, Options, Trouble, lock};
-use crate::storage::journal::{Journal, Slot, chain, sealing_bytes};
+use crate::storage::error::chain;
+use crate::storage::journal::{Journal, Slot, sealing_bytes};
 use crate::storage::meta::{CleanStop, Meta};
 use crate::storage::segment::{self, BuildSpec, Cache, Lease, Progress, Segment, Source};
 use crate::storage::{Chunk, StoreError};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{LocalEngine, Signals, Trouble, Work, lock};
 use crate::storage::StoreError;
-use crate::storage::journal::chain;
+use crate::storage::error::chain;
 
 /// How often the sealer looks for slots that have grown old and tries again after trouble, and the
 /// marker looks after the sealer.

@@ -9,7 +9,7 @@ mod support;
 
 use std::sync::Arc;
 
-use super::{Engine, Recovered};
+use crate::storage::{Engine, Recovered};
 
 /// An engine and what it recovered.
 pub struct Opened {

@@ -17,7 +17,7 @@ use tailmark_record::{Fingerprint, Seq};
 const MAX_CAPACITY: usize = 1 << 30;
 
 #[derive(Debug, Default)]
-pub(super) struct Window {
+pub(in crate::eventlog) struct Window {
     capacity: usize,
     slots: VecDeque<Slot>,
     /// Ordinal of the first slot; ordinals wrap.

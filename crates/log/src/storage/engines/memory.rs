@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{
+use crate::storage::{
     Chunk, Commit, Completion, Damage, Engine, Level, Receipt, Recovered, StoreError, StoreStatus,
     TopicStats,
 };

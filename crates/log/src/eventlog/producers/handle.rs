@@ -6,9 +6,10 @@ use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
 
-use super::producers::{Key, Opened, Producers, Sent};
-use super::queue::{OpenRequest, Work};
-use super::{AppendError, AppendOptions, Appended, Batch, EventLog, ExpectedHead, lost_answer};
+use super::{Key, Opened, Producers, Sent};
+use crate::eventlog::log::lost_answer;
+use crate::eventlog::queue::{OpenRequest, Work};
+use crate::eventlog::{AppendError, AppendOptions, Appended, Batch, EventLog, ExpectedHead};
 use tailmark_record::Seq;
 
 /// A producer's stream. Of all that were opened for a producer only the last may append.
@@ -74,7 +75,9 @@ impl Producer {
 }
 
 impl Answer {
-    pub(super) fn new(answer: oneshot::Receiver<Result<Appended, AppendError>>) -> Answer {
+    pub(in crate::eventlog) fn new(
+        answer: oneshot::Receiver<Result<Appended, AppendError>>,
+    ) -> Answer {
         Answer(answer)
     }
 }

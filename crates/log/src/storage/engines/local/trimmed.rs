@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use super::lock;
 use crate::storage::crc::crc32c;
-use crate::storage::journal::chain;
+use crate::storage::error::chain;
 use crate::storage::{Damage, StoreError, disk::Disk};
 use tailmark_record::{Fingerprint, LogId, Seq};
 

@@ -2,7 +2,7 @@ use std::sync::Mutex;
 
 use uuid::Uuid;
 
-use super::super::fault::Faulty;
+use super::super::faulty::Faulty;
 use super::super::memory::{self, Memory};
 use super::*;
 use tailmark_record::{

@@ -33,11 +33,13 @@ pub(in crate::storage) use create::take_lock;
 pub use survey::{Survey, SurveyedSlot, survey};
 pub use trimmed::verify_trimmed;
 
-use super::disk::Disk;
-use super::journal::{Journal, JournalOptions, Slot};
-use super::meta::Meta;
-use super::segment::{self, Segment};
-use super::{Chunk, Commit, Completion, Engine, Recovered, StoreError, StoreStatus, TopicStats};
+use crate::storage::disk::Disk;
+use crate::storage::journal::{Journal, JournalOptions, Slot};
+use crate::storage::meta::Meta;
+use crate::storage::segment::{self, Segment};
+use crate::storage::{
+    Chunk, Commit, Completion, Engine, Recovered, StoreError, StoreStatus, TopicStats,
+};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Bounds, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
 
@@ -300,7 +302,7 @@ impl Engine for LocalEngine {
     }
 
     fn max_commit_bytes(&self) -> usize {
-        super::journal::max_body_bytes(self.options.slot_bytes) as usize
+        crate::storage::journal::max_body_bytes(self.options.slot_bytes) as usize
     }
 
     fn wants_state(&self, bytes: usize) -> bool {

@@ -17,45 +17,45 @@ const LOCK_POLL: Duration = Duration::from_millis(1);
 
 /// How a database is laid out and how much of it sled may cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Layout {
+pub(in crate::storage::segment) struct Layout {
     /// sled's unit of log space, a power of two, at most 16 MiB. Fixed when a database is created.
-    pub(super) segment_bytes: usize,
+    pub(in crate::storage::segment) segment_bytes: usize,
     /// sled's page cache; a hint, RSS is not bounded by it.
-    pub(super) cache_bytes: u64,
+    pub(in crate::storage::segment) cache_bytes: u64,
 }
 
 /// What a call into sled came to.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(in crate::storage::segment) enum Fault {
     /// The operating system refused.
     Io(io::Error),
     /// sled says that the database is damaged, or panicked over it.
     Corrupt(String),
 }
 
-impl From<sled::Error> for Fault {
-    fn from(error: sled::Error) -> Self {
+impl From<::sled::Error> for Fault {
+    fn from(error: ::sled::Error) -> Self {
         match error {
-            sled::Error::Io(error) => Fault::Io(error),
+            ::sled::Error::Io(error) => Fault::Io(error),
             other => Fault::Corrupt(other.to_string()),
         }
     }
 }
 
 /// A value as sled's cache holds it; cheap to clone.
-pub(super) type Value = sled::IVec;
+pub(in crate::storage::segment) type Value = ::sled::IVec;
 
 /// An open database. Dropping it closes it.
-pub(super) struct Database {
+pub(in crate::storage::segment) struct Database {
     // An option so that drop can put the destructor behind `catch_unwind`.
-    db: Option<sled::Db>,
+    db: Option<::sled::Db>,
 }
 
 impl Database {
     /// Opens the database in `dir`, which sled creates if nothing is there.
-    pub(super) fn open(dir: &Path, layout: Layout) -> Result<Database, Fault> {
+    pub(in crate::storage::segment) fn open(dir: &Path, layout: Layout) -> Result<Database, Fault> {
         let config = || {
-            sled::Config::new()
+            ::sled::Config::new()
                 .path(dir)
                 .segment_size(layout.segment_bytes)
                 .cache_capacity(layout.cache_bytes)
@@ -73,23 +73,27 @@ impl Database {
         }
     }
 
-    pub(super) fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), Fault> {
+    pub(in crate::storage::segment) fn insert(
+        &self,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), Fault> {
         let db = self.handle()?;
         guarded(|| db.insert(key, value).map(drop))
     }
 
-    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Value>, Fault> {
+    pub(in crate::storage::segment) fn get(&self, key: &[u8]) -> Result<Option<Value>, Fault> {
         let db = self.handle()?;
         guarded(|| db.get(key))
     }
 
-    pub(super) fn flush(&self) -> Result<(), Fault> {
+    pub(in crate::storage::segment) fn flush(&self) -> Result<(), Fault> {
         let db = self.handle()?;
         guarded(|| db.flush().map(drop))
     }
 
     /// Drops the database and tells whether sled panicked over it.
-    pub(super) fn close(mut self) -> Result<(), Fault> {
+    pub(in crate::storage::segment) fn close(mut self) -> Result<(), Fault> {
         let db = self.db.take();
         guarded(move || {
             drop(db);
@@ -97,7 +101,7 @@ impl Database {
         })
     }
 
-    fn handle(&self) -> Result<&sled::Db, Fault> {
+    fn handle(&self) -> Result<&::sled::Db, Fault> {
         self.db.as_ref().ok_or_else(|| Fault::Corrupt("the database is closed".into()))
     }
 }
@@ -114,7 +118,7 @@ impl Drop for Database {
     }
 }
 
-fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, Fault> {
+fn guarded<T>(call: impl FnOnce() -> ::sled::Result<T>) -> Result<T, Fault> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(result) => Ok(result?),
         Err(panic) => {
@@ -133,7 +137,7 @@ fn is_locked(error: &io::Error) -> bool {
 }
 
 /// Waits until sled has let go of a closed database: only then is no task left that could write.
-pub(super) fn wait_released(dir: &Path) -> io::Result<()> {
+pub(in crate::storage::segment) fn wait_released(dir: &Path) -> io::Result<()> {
     let file = fs::File::open(dir.join("db"))?;
     let patience_ends = Instant::now() + LOCK_PATIENCE;
     loop {
@@ -149,13 +153,13 @@ pub(super) fn wait_released(dir: &Path) -> io::Result<()> {
 
 /// Whether a file is a half-written snapshot, which a crash during an open leaves. It is no part of
 /// the database.
-pub(super) fn is_half_snapshot(name: &str) -> bool {
+pub(in crate::storage::segment) fn is_half_snapshot(name: &str) -> bool {
     name.starts_with("snap.") && name.ends_with(".generating")
 }
 
 /// Deletes half-written snapshots; sled would take one for the newest and refuse to open for ever.
 /// Only for whoever is about to hand the directory to sled, which writes to it: checks pass over them.
-pub(super) fn remove_half_snapshots(dir: &Path) -> io::Result<()> {
+pub(in crate::storage::segment) fn remove_half_snapshots(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if is_half_snapshot(&entry.file_name().to_string_lossy()) {

@@ -1,0 +1,272 @@
+//! The handle to an open log.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::append::Tally;
+use super::core::Core;
+use super::open::{self, Threads};
+use super::producers::Sent;
+use super::queue::{Pending, TrimRequest, Trimmed, Work};
+use super::repeats::RepeatsReady;
+use super::{
+    Answer, AppendError, AppendOptions, Appended, Batch, CursorError, Options, ReadError, Reader,
+    Start, Status, resolve,
+};
+use crate::storage::{Engine, Recovered, StoreError, TopicStats};
+use tailmark_record::topic::Filter;
+use tailmark_record::{Bounds, Cursor, FingerprintKey, Limits, LogId, Seq, Timestamp};
+
+/// A handle to an open log; cheap to clone. When the last one is dropped without
+/// [`EventLog::close`], the log ends by itself: what is queued is written, readers hear `Closing`,
+/// and the engine is dropped when the threads are through.
+#[derive(Clone)]
+pub struct EventLog {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    core: Arc<Core>,
+    threads: Mutex<Option<Threads>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        open::signal_end(&self.core);
+    }
+}
+
+impl EventLog {
+    /// Starts the writer and reader threads over an open engine.
+    ///
+    /// # Errors
+    /// When the recovered state cannot be read.
+    pub fn open(
+        engine: Arc<dyn Engine>,
+        recovered: Recovered,
+        options: Options,
+    ) -> Result<EventLog, StoreError> {
+        open::open(engine, &recovered, options)
+    }
+
+    pub(super) fn new(core: Arc<Core>, threads: Threads) -> EventLog {
+        EventLog { shared: Arc::new(Shared { core, threads: Mutex::new(Some(threads)) }) }
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.shared.core
+    }
+
+    /// Identity.
+    pub fn id(&self) -> LogId {
+        self.core().id
+    }
+
+    /// Durable bounds now.
+    pub fn bounds(&self) -> Bounds {
+        self.core().bounds()
+    }
+
+    /// The last durable seq.
+    pub fn head(&self) -> Seq {
+        self.core().published.borrow().head
+    }
+
+    /// What an event may be.
+    pub fn limits(&self) -> &Limits {
+        &self.core().rules.limits
+    }
+
+    /// Most bytes that a batch which must be whole may take in the store.
+    pub fn max_commit_bytes(&self) -> usize {
+        self.core().engine.max_commit_bytes()
+    }
+
+    /// Secret for telling repeats.
+    pub fn fingerprint_key(&self) -> FingerprintKey {
+        self.core().rules.key
+    }
+
+    /// Makes the cursor of `seq`, in the generation that it belongs to (0: in the first).
+    pub fn cursor(&self, seq: Seq) -> String {
+        self.core().cursor(seq)
+    }
+
+    /// An empty batch.
+    pub fn batch(&self) -> Batch {
+        Batch::new(self.core().rules.clone())
+    }
+
+    /// Appends a batch and waits until it is durable. Waits first for room among the bytes in
+    /// flight. Dropping the future does not take the batch back once it was queued.
+    ///
+    /// # Errors
+    /// [`AppendError`] says whether anything may have been stored.
+    pub async fn append(
+        &self,
+        batch: Batch,
+        options: AppendOptions,
+    ) -> Result<Appended, AppendError> {
+        self.submit(batch, options, None).await?.await
+    }
+
+    /// Queues a batch, after waiting for room among the bytes in flight: from then on its place
+    /// among the others is settled.
+    pub(super) async fn submit(
+        &self,
+        batch: Batch,
+        options: AppendOptions,
+        sent: Option<Sent>,
+    ) -> Result<Answer, AppendError> {
+        let core = self.core();
+        if options.dedup && batch.has_named() {
+            self.repeats_ready().await?;
+        }
+        // A batch that is larger than everything takes everything.
+        let bytes = batch.stored_bytes_from(0).clamp(1, core.in_flight_bytes);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let share = core.room.clone().acquire_many_owned(bytes).await;
+        let share = share.map_err(|_| AppendError::Closing)?;
+        let (reply, answer) = oneshot::channel();
+        core.queue.push(Work::Append(Box::new(Pending {
+            batch,
+            options,
+            sent,
+            reply,
+            share,
+            durable: Tally::default(),
+            durable_at: Timestamp::EPOCH,
+            tally: Tally::default(),
+        })))?;
+        Ok(Answer::new(answer))
+    }
+
+    pub(super) async fn repeats_ready(&self) -> Result<(), AppendError> {
+        let core = self.core();
+        if let Some(why) = core.queue.ended() {
+            return Err(why);
+        }
+        let mut ready = core.repeats_ready.subscribe();
+        let ready = ready.wait_for(|ready| !matches!(ready, RepeatsReady::NotYet)).await;
+        match ready.as_deref() {
+            Ok(RepeatsReady::Failed(error)) => Err(AppendError::RepeatsUnknown(error.clone())),
+            Ok(_) => Ok(()),
+            Err(_) => Err(AppendError::Closing),
+        }
+    }
+
+    /// The seq a watch after `cursor` begins with.
+    ///
+    /// # Errors
+    /// The row of the cursor table that applies.
+    pub fn resolve(&self, cursor: Cursor) -> Result<Seq, CursorError> {
+        resolve(cursor, self.id(), &self.bounds())
+    }
+
+    /// The seq a reader from `start` begins with.
+    ///
+    /// # Errors
+    /// `Trimmed` or a damaged log; a seq beyond `head + 1` is clamped by no one: the caller checks.
+    pub async fn start(&self, start: Start, filter: &Filter) -> Result<Seq, ReadError> {
+        self.core().start(start, filter).await
+    }
+
+    /// A reader whose first event is `next`, `next <= head + 1`.
+    pub fn reader(&self, next: Seq, filter: Filter) -> Reader {
+        Reader::new(self.core().clone(), next, filter)
+    }
+
+    /// One event, encoded.
+    ///
+    /// # Errors
+    /// As a reader's; `Ok(None)` beyond the head.
+    pub async fn event(&self, seq: Seq) -> Result<Option<Bytes>, ReadError> {
+        self.core().event(seq).await
+    }
+
+    /// When a readable event was appended.
+    ///
+    /// # Errors
+    /// As a reader's.
+    pub async fn time_of(&self, seq: Seq) -> Result<Timestamp, ReadError> {
+        self.core().time_of(seq).await
+    }
+
+    /// Readable events by topic.
+    ///
+    /// # Errors
+    /// As a reader's.
+    pub async fn topics(&self) -> Result<BTreeMap<Arc<str>, TopicStats>, ReadError> {
+        self.core().cold.ask(Seq::ZERO, Engine::topics).await
+    }
+
+    /// Removes every event below `before` (clamped to `head + 1`).
+    ///
+    /// # Errors
+    /// As an append's.
+    pub async fn trim(&self, before: Seq) -> Result<Trimmed, AppendError> {
+        let (reply, answer) = oneshot::channel();
+        let request = TrimRequest { before, age_clock: None, reply };
+        self.core().queue.push(Work::Trim(request))?;
+        answer.await.unwrap_or_else(|_| Err(lost_answer()))
+    }
+
+    /// Looks at the limits of retention now rather than at the next interval. Does not wait.
+    pub fn enforce_retention_soon(&self) {
+        self.core().upkeep.look_soon();
+    }
+
+    /// The first seq appended at or after `time`; `head + 1` if there is none.
+    ///
+    /// # Errors
+    /// As a reader's.
+    pub async fn seek_time(&self, time: Timestamp) -> Result<Seq, ReadError> {
+        self.core().seek_time(time).await
+    }
+
+    /// Whether appends are taken: false once a write has failed or the log closes. Cheap.
+    pub fn takes_events(&self) -> bool {
+        self.core().takes_events()
+    }
+
+    /// Figures for operators.
+    pub fn status(&self) -> Status {
+        let core = self.core();
+        let room = core.room.available_permits();
+        Status {
+            store: core.engine.status(),
+            readers: core.metrics.readers.load(Ordering::Relaxed),
+            in_flight_bytes: core.in_flight_bytes.saturating_sub(room) as u64,
+            producers: core.metrics.producers.load(Ordering::Relaxed),
+            reads_waiting: core.cold.waiting() as u64,
+            counters: core.metrics.counters(),
+            is_stopped: matches!(core.queue.ended(), Some(AppendError::Stopped(_))),
+            trouble: core.trouble(),
+        }
+    }
+
+    /// Refuses further appends, finishes those queued, stops the threads, closes the engine. The
+    /// work goes on when the future is dropped. A second call waits for the first.
+    ///
+    /// # Errors
+    /// I/O while closing; what was acked is durable all the same.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        let shared = self.shared.clone();
+        let closing = tokio::task::spawn_blocking(move || {
+            let mut threads = shared.threads.lock().unwrap_or_else(PoisonError::into_inner);
+            threads.take().map_or(Ok(()), |threads| open::close(&shared.core, threads))
+        });
+        let panicked = || StoreError::Stopped { reason: "closing panicked".into() };
+        closing.await.unwrap_or_else(|_| Err(panicked()))
+    }
+}
+
+/// The writer died with the request in its hands.
+pub(super) fn lost_answer() -> AppendError {
+    let reason = "the writer is gone".to_owned();
+    AppendError::Unknown(Arc::new(StoreError::Stopped { reason }))
+}

@@ -1,0 +1,239 @@
+//! Reading: from memory if it is there, else from the engine on a reader thread.
+//!
+//! Owns what is asked of the engine, and the check of what it answers.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::core::Core;
+use super::error::{damage, damaged};
+use super::{ReadError, Start};
+use crate::storage::{Chunk, Engine, StoreError};
+use tailmark_record::topic::Filter;
+use tailmark_record::{Event, EventError, Events, Seq, Timestamp};
+
+/// Seqs that one step of a backward search looks at: at first, and at most.
+const FIRST_STEP: u64 = 1 << 10;
+const LARGEST_STEP: u64 = 1 << 16;
+
+impl Core {
+    /// A chunk from exactly `from`, `from <= head`, and whether it was in memory.
+    pub async fn read(
+        &self,
+        from: Seq,
+        end: Seq,
+        filter: &Arc<Filter>,
+        at_most: Option<usize>,
+    ) -> Result<(Chunk, bool), ReadError> {
+        let recent = self.recent.read(from, end);
+        let found = match recent {
+            Ok(None) => self.found.read(filter, from, end),
+            _ => None,
+        };
+        // What is trimmed is gone, wherever a copy may be left.
+        let oldest = self.published.borrow().oldest;
+        if from < oldest {
+            return Err(ReadError::Trimmed { from, oldest });
+        }
+        let malformed = |error: EventError| damaged(from, end, error.what());
+        if let Some(chunk) = recent.map_err(malformed)? {
+            self.metrics.reads_recent.fetch_add(1, Ordering::Relaxed);
+            return Ok((thinned(chunk, filter, at_most).map_err(malformed)?, true));
+        }
+        if let Some(chunk) = found {
+            self.metrics.reads_recent.fetch_add(1, Ordering::Relaxed);
+            return Ok((thinned(chunk, filter, at_most).map_err(malformed)?, false));
+        }
+        let chunk = self.cold.ask(from, question(from, end, filter, at_most)).await?;
+        self.metrics.reads_stored.fetch_add(1, Ordering::Relaxed);
+        check(&chunk, from, end)?;
+        self.found.keep(filter, &chunk);
+        Ok((chunk, false))
+    }
+
+    /// One event, encoded; `None` beyond the head.
+    pub async fn event(&self, seq: Seq) -> Result<Option<Bytes>, ReadError> {
+        let head = self.published.borrow().head;
+        if seq == Seq::ZERO || seq > head {
+            return Ok(None);
+        }
+        let all = Arc::new(Filter::ALL);
+        let (chunk, _) = self.read(seq, seq.next(), &all, None).await?;
+        let mut events = Events::new(&chunk.events);
+        match (chunk.first == seq, events.next()) {
+            (true, Some(Ok(event))) => Ok(Some(chunk.events.slice_ref(event))),
+            _ => Err(damage(seq, seq.next(), "the event is missing").into()),
+        }
+    }
+
+    /// When a readable event was appended.
+    pub async fn time_of(&self, seq: Seq) -> Result<Timestamp, ReadError> {
+        let recent = self.recent.time_of(seq);
+        let oldest = self.published.borrow().oldest;
+        match recent {
+            _ if seq < oldest => Err(ReadError::Trimmed { from: seq, oldest }),
+            Some(time) => Ok(time),
+            None => self.cold.ask(seq, move |engine| engine.time_of(seq)).await,
+        }
+    }
+
+    /// The seq a reader from `start` begins with.
+    pub async fn start(&self, start: Start, filter: &Filter) -> Result<Seq, ReadError> {
+        let now = *self.published.borrow();
+        match start {
+            Start::Oldest => Ok(now.oldest),
+            Start::Latest => Ok(now.head.next()),
+            Start::Seq(seq) => {
+                let from = seq.max(Seq::FIRST);
+                if from < now.oldest {
+                    return Err(ReadError::Trimmed { from, oldest: now.oldest });
+                }
+                Ok(from)
+            }
+            Start::Time(time) => self.seek_time(time).await,
+            Start::Last(0) => Ok(now.head.next()),
+            Start::Last(count) if filter.is_all() => {
+                let end = now.head.next().get();
+                Ok(Seq::new(end.saturating_sub(count)).max(now.oldest))
+            }
+            Start::Last(count) => {
+                self.last_matching(count, now.oldest, now.head, Arc::new(filter.clone())).await
+            }
+        }
+    }
+
+    /// The first seq appended at or after `time`, as published.
+    pub async fn seek_time(&self, time: Timestamp) -> Result<Seq, ReadError> {
+        let seq = self.cold.ask(Seq::ZERO, move |engine| engine.seek_time(time)).await?;
+        // The engine's head is published a moment after it is durable.
+        let mut published = self.published.subscribe();
+        let wait = published.wait_for(|now| now.head.next() >= seq || now.is_closed);
+        wait.await.map_err(|_| ReadError::Closing)?;
+        Ok(seq)
+    }
+
+    /// Searches backward in steps that grow, each a request of its own to the reader threads.
+    async fn last_matching(
+        &self,
+        count: u64,
+        oldest: Seq,
+        head: Seq,
+        filter: Arc<Filter>,
+    ) -> Result<Seq, ReadError> {
+        let topics = self.cold.ask(oldest, Engine::topics).await?;
+        let matching = topics.iter().filter(|(topic, _)| filter.matches(topic));
+        let (total, last) = matching.fold((0, Seq::ZERO), |(total, last), (_, stats)| {
+            (total + stats.events, last.max(stats.last_seq))
+        });
+        if total == 0 {
+            return Ok(head.next());
+        }
+        let mut missing = count;
+        let mut end = last.min(head).next();
+        let mut step = FIRST_STEP;
+        while end > oldest {
+            let from = Seq::new(end.get().saturating_sub(step)).max(oldest);
+            let filter = filter.clone();
+            let found =
+                self.cold.ask(from, move |engine| matches(engine, from, end, &filter)).await;
+            let found = match found {
+                Ok(found) => found,
+                // Trimmed meanwhile: fewer are left than were wanted, so all of them.
+                Err(ReadError::Trimmed { oldest, .. }) => return Ok(oldest),
+                Err(error) => return Err(error),
+            };
+            match (found.len() as u64).checked_sub(missing) {
+                Some(before) => {
+                    let at = usize::try_from(before).unwrap_or(usize::MAX);
+                    return Ok(found.get(at).copied().unwrap_or(end));
+                }
+                None => missing -= found.len() as u64,
+            }
+            end = from;
+            step = (step * 2).min(LARGEST_STEP);
+        }
+        Ok(oldest)
+    }
+}
+
+/// What is asked of the engine for a chunk.
+pub(super) fn question(
+    from: Seq,
+    end: Seq,
+    filter: &Arc<Filter>,
+    at_most: Option<usize>,
+) -> impl FnOnce(&dyn Engine) -> Result<Chunk, StoreError> + Send + use<> {
+    let filter = filter.clone();
+    move |engine| {
+        let chunk = engine.read(from, end, &filter)?;
+        let (first, end) = (chunk.first, chunk.end);
+        let malformed = |what| StoreError::from(damage(first, end, what));
+        check_events(&chunk).map_err(malformed)?;
+        thinned(chunk, &filter, at_most).map_err(|error| malformed(error.what()))
+    }
+}
+
+fn thinned(chunk: Chunk, filter: &Filter, at_most: Option<usize>) -> Result<Chunk, EventError> {
+    match at_most {
+        Some(bytes) => chunk.thinned(filter, bytes),
+        None => Ok(chunk),
+    }
+}
+
+/// In release builds too; never skip, never warn.
+pub(super) fn check(chunk: &Chunk, next: Seq, end: Seq) -> Result<(), ReadError> {
+    if chunk.first != next || chunk.end <= next || chunk.end > end {
+        return Err(damaged(next, end, "a read that is not contiguous"));
+    }
+    Ok(())
+}
+
+/// Whether a complete chunk has exactly the events that it says. On a reader thread: it walks.
+fn check_events(chunk: &Chunk) -> Result<(), &'static str> {
+    if !chunk.complete {
+        return Ok(());
+    }
+    let seq_of = |event| Event::seq_of(event).map_err(|error| error.what());
+    let (mut count, mut last) = (0, None);
+    for event in Events::new(&chunk.events) {
+        let event = event.map_err(|error| error.what())?;
+        if count == 0 && seq_of(event)? != chunk.first {
+            return Err("the first event is not the one that was asked for");
+        }
+        (count, last) = (count + 1, Some(event));
+    }
+    let last = last.map(seq_of).transpose()?;
+    if chunk.first.plus(count) != chunk.end || last != Some(chunk.end.prev()) {
+        return Err("events are missing or out of order");
+    }
+    Ok(())
+}
+
+/// The seqs in `from..end` that match.
+fn matches(
+    engine: &dyn Engine,
+    from: Seq,
+    end: Seq,
+    filter: &Filter,
+) -> Result<Vec<Seq>, StoreError> {
+    let mut found = Vec::new();
+    let mut next = from;
+    while next < end {
+        let chunk = engine.read(next, end, filter)?;
+        if chunk.first != next || chunk.end <= next {
+            return Err(damage(next, end, "a read that is not contiguous").into());
+        }
+        for event in Events::new(&chunk.events) {
+            let seq = event.and_then(|event| {
+                let is_match = filter.matches(Event::topic_of(event)?);
+                Ok(if is_match { Some(Event::seq_of(event)?) } else { None })
+            });
+            let seq = seq.map_err(|error| damage(next, chunk.end, error.what()))?;
+            found.extend(seq);
+        }
+        next = chunk.end;
+    }
+    Ok(found)
+}

@@ -1,0 +1,32 @@
+//! Figures for operators.
+
+use super::Counters;
+use crate::storage::StoreStatus;
+
+/// Figures for operators.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The engine's.
+    pub store: StoreStatus,
+    /// Readers open now.
+    pub readers: u64,
+    /// Bytes waiting for the writer.
+    pub in_flight_bytes: u64,
+    /// Producers that the log knows.
+    pub producers: u64,
+    /// Reads waiting for a reader thread.
+    pub reads_waiting: u64,
+    /// Counted since the log was opened.
+    pub counters: Counters,
+    /// A failed write has stopped appends for good.
+    pub is_stopped: bool,
+    /// Why appends, retention or the telling of repeats do not work, if they do not.
+    pub trouble: Option<String>,
+}
+
+impl Status {
+    /// Whether the log or its store has something to report.
+    pub fn has_trouble(&self) -> bool {
+        self.trouble.is_some() || self.store.trouble.is_some()
+    }
+}
