@@ -1,5 +1,6 @@
 // The daemon's paths. Relative to the origin: the page is served by the daemon it shows.
 
+import { cut } from './shown.js';
 import { frames, refusal } from './sse.js';
 
 async function getJson(path, signal) {
@@ -60,7 +61,7 @@ export function readEvent(frame) {
 export function summary(event) {
   if (event.size <= KEPT_CHARS) return event;
   const kept = { ...event, cut: true };
-  if (event.body !== undefined) kept.body = event.body.slice(0, KEPT_CHARS);
+  if (event.body !== undefined) kept.body = cut(event.body, KEPT_CHARS);
   if (event.data !== undefined) kept.data = event.data.slice(0, KEPT_CHARS);
   return kept;
 }

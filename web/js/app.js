@@ -8,12 +8,15 @@ import { $, bytes, count, plural, setText, short } from './dom.js';
 import { Link } from './link.js';
 import { readPatterns, says } from './pattern.js';
 import { Publisher } from './publish.js';
+import { copyTopics, sayUnseen, shownLine } from './shown.js';
 import { noteText, Tail } from './tail.js';
 import { Tree } from './tree.js';
 
 const HISTORY = 200;
 const HISTORY_SEARCHED = 1000;
 const SIDES = ['event', 'chat', 'publish'];
+// Inputs of names.
+const NAMES = ['pattern', 'chat-room', 'chat-name', 'pub-topic', 'pub-type', 'pub-key', 'pub-id'];
 
 class App {
   constructor() {
@@ -151,7 +154,8 @@ class App {
     const { patterns, problem } = readPatterns($('pattern').value);
     const field = $('pattern-problem');
     field.hidden = problem === null;
-    setText(field, problem ?? '');
+    setText(field, shownLine(problem ?? ''));
+    sayUnseen($('pattern'));
     $('pattern').setAttribute('aria-invalid', String(problem !== null));
     if (problem !== null) return;
     const text = $('text').value.trim().toLowerCase();
@@ -215,6 +219,8 @@ class App {
   }
 
   #controls() {
+    copyTopics();
+    for (const id of NAMES) $(id).addEventListener('input', ({ target }) => sayUnseen(target));
     let timer = 0;
     for (const id of ['pattern', 'text']) {
       $(id).addEventListener('input', () => {
@@ -315,6 +321,7 @@ class App {
     const room = params.get('room');
     const view = params.get('view');
     if (room !== null) $('chat-room').value = room;
+    for (const id of NAMES) sayUnseen($(id));
     if (SIDES.includes(view)) this.show(view, false);
   }
 
@@ -357,7 +364,7 @@ class App {
     pill.dataset.phase = phase;
     setText($('connection-text'), text);
     const tabs = state.tabs > 1 ? `, shared by ${state.tabs} tabs` : '';
-    const title = state.error ? `${state.error}${tabs}. Click: try now` : `one stream${tabs}`;
+    const title = state.error ? `${shownLine(state.error)}${tabs}. Click: try now` : `one stream${tabs}`;
     if (pill.title !== title) pill.title = title;
     pill.dataset.tabs = String(state.tabs);
     pill.dataset.mode = this.link.mode;
@@ -411,7 +418,7 @@ class App {
     this.publisher.suggest(topics.list);
   }
 
-  #announce(text) { setText($('announce'), text); }
+  #announce(text) { setText($('announce'), shownLine(text)); }
 }
 
 // Reachable for the tests and for the curious.

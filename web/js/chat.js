@@ -3,6 +3,7 @@
 import { $, el, setText, uniqueId, when } from './dom.js';
 import { newest, publish } from './api.js';
 import { roomTopic, topicRoom } from './pattern.js';
+import { label, named, sayUnseen, shownLine, textNodes } from './shown.js';
 
 const KEPT = 300;
 const HISTORY = 100;
@@ -37,6 +38,7 @@ export class Chat {
 
   activate(room) {
     if (room) $('chat-room').value = room;
+    sayUnseen($('chat-room'));
     if (this.active && this.entered === this.room) return;
     this.enter();
   }
@@ -70,13 +72,13 @@ export class Chat {
     try {
       const events = await newest([this.topic], HISTORY, signal);
       this.#add(events);
-      if (this.messages.length === 0 && this.pending.size === 0) this.#empty(`Nobody has said anything in ${this.room} yet.`);
+      if (this.messages.length === 0 && this.pending.size === 0) this.#empty('Nobody has said anything in ', named(this.room), ' yet.');
     } catch (error) {
-      if (!signal.aborted && this.messages.length === 0) this.#empty(`What was said before cannot be read: ${error.message}`);
+      if (!signal.aborted && this.messages.length === 0) this.#empty(`What was said before cannot be read: ${shownLine(error.message)}`);
     }
   }
 
-  #empty(text) { this.log.replaceChildren(el('li', { class: 'empty', text })); }
+  #empty(...said) { this.log.replaceChildren(el('li', { class: 'empty' }, ...said)); }
 
   /// Events of the stream; others than the room's are passed over.
   take(events) {
@@ -88,7 +90,7 @@ export class Chat {
     const rooms = topics.map(({ topic }) => topicRoom(topic)).filter((room) => room !== null).slice(0, 100);
     const list = $('chat-rooms');
     if ([...list.children].map((option) => option.value).join('\n') === rooms.join('\n')) return;
-    list.replaceChildren(...rooms.map((value) => el('option', { value })));
+    list.replaceChildren(...rooms.map((value) => el('option', { value, label: label(value) })));
   }
 
   #add(events) {
@@ -152,7 +154,7 @@ export class Chat {
       if (this.pending.has(event.id)) setText(state, 'durable, waiting to see it');
     } catch (error) {
       if (!this.pending.has(event.id)) return;
-      setText(state, `not confirmed: ${error.message} `);
+      setText(state, `not confirmed: ${shownLine(error.message)} `);
       node.classList.add('failed');
       state.append(el('button', {
         type: 'button', class: 'link', text: 'send again',
@@ -173,10 +175,10 @@ function textOf(event) {
 
 function message(event, from, isOwn) {
   return el('li', { class: isOwn ? 'message own' : 'message', 'data-seq': event.seq },
-    el('div', { class: 'meta' }, el('b', { text: from || 'no name' }),
+    el('div', { class: 'meta' }, el('b', {}, from ? named(from) : 'no name'),
       el('time', { datetime: event.at, text: when(event.at) }),
       el('span', { class: 'state', text: '' })),
-    el('p', { text: textOf(event) }));
+    el('p', { dir: 'auto' }, ...textNodes(textOf(event))));
 }
 
 function stored(name) { try { return localStorage.getItem(name); } catch { return null; } }

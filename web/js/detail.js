@@ -3,6 +3,7 @@
 import { $, bytes, copy, count, el, setText, span } from './dom.js';
 import { eventPath, getEvent } from './api.js';
 import { prettyJson } from './json.js';
+import { named, shownLine, textNodes } from './shown.js';
 import { topicChip } from './tail.js';
 
 export class Detail {
@@ -23,7 +24,7 @@ export class Detail {
       if (this.event !== event) return;
       this.#draw({ ...whole, seq: Number(whole.seq), size: (whole.body ?? whole.data ?? '').length });
     } catch (error) {
-      if (this.event === event) setText($('detail-cut'), `only its beginning is shown: ${error.message}`);
+      if (this.event === event) setText($('detail-cut'), `only its beginning is shown: ${shownLine(error.message)}`);
     }
   }
 
@@ -33,9 +34,9 @@ export class Detail {
     at.hidden = false;
     const fields = el('dl', { class: 'fields' });
     const field = (name, ...value) => fields.append(el('dt', { text: name }), el('dd', {}, ...value));
-    field('id', el('span', { class: 'mono', text: event.id ?? '' }));
-    if (event.type) field('type', event.type);
-    if (event.key) field('key', event.key);
+    field('id', named(event.id ?? '', { class: 'mono' }));
+    if (event.type) field('type', named(event.type));
+    if (event.key) field('key', named(event.key));
     field('appended', el('time', { datetime: event.appended_at, text: event.appended_at ?? '' }));
     if (event.at && event.at !== event.appended_at) {
       field('at', el('time', { datetime: event.at, text: event.at }), ...apart(event));
@@ -54,7 +55,7 @@ export class Detail {
     ];
     if (headers.length > 0) {
       const table = el('dl', { class: 'fields headers' });
-      for (const [name, value] of headers) table.append(el('dt', { text: name }), el('dd', { text: value }));
+      for (const [name, value] of headers) table.append(el('dt', {}, named(name)), el('dd', {}, named(value)));
       parts.push(el('h4', { text: 'Headers' }), table);
     }
     parts.push(...this.#body(event));
@@ -79,9 +80,10 @@ export class Detail {
         onclick: () => { this.raw = !this.raw; this.#draw(event); },
       }));
     }
-    const pre = el('pre', { class: 'json', tabindex: '0', 'aria-label': 'Body' });
-    if (pretty !== null && !this.raw) colour(pre, pretty);
-    else pre.textContent = body;
+    const isPlain = pretty === null || this.raw;
+    const pre = el('pre', { class: isPlain ? 'json plain' : 'json', tabindex: '0', 'aria-label': 'Body' });
+    if (!isPlain) colour(pre, pretty);
+    else pre.append(...textNodes(body));
     out.push(pre);
     return out;
   }
@@ -117,17 +119,17 @@ function colour(pre, text) {
   let at = 0;
   // Very long ones stay plain: a node a token is too much.
   if (text.length > 200000) {
-    pre.textContent = text;
+    pre.append(...textNodes(text));
     return;
   }
   for (const match of text.matchAll(/("(?:[^"\\]|\\.)*")(\s*:)?|\b(?:true|false|null)\b|-?\d[\d.eE+-]*/g)) {
-    pre.append(text.slice(at, match.index));
+    pre.append(...textNodes(text.slice(at, match.index)));
     const kind = match[1] === undefined ? 'lit' : match[2] === undefined ? 'str' : 'name';
     const token = match[1] ?? match[0];
-    pre.append(el('span', { class: kind, text: token }));
+    pre.append(el('span', { class: kind }, ...textNodes(token)));
     at = match.index + token.length;
   }
-  pre.append(text.slice(at));
+  pre.append(...textNodes(text.slice(at)));
 }
 
 function hexDump(base64) {

@@ -3,6 +3,7 @@
 import { $, count, el, millis, setText } from './dom.js';
 import { publish } from './api.js';
 import { topicProblem } from './pattern.js';
+import { label, shownLine, shownName } from './shown.js';
 
 export class Publisher {
   constructor() {
@@ -26,7 +27,7 @@ export class Publisher {
     const names = topics.slice(0, 200).map(({ topic }) => topic);
     const list = $('pub-topics');
     if (list.childElementCount === names.length) return;
-    list.replaceChildren(...names.map((value) => el('option', { value })));
+    list.replaceChildren(...names.map((value) => el('option', { value, label: label(value) })));
   }
 
   #hint() {
@@ -35,7 +36,7 @@ export class Publisher {
     try {
       JSON.parse(body);
       setText($('pub-json'), 'valid JSON');
-    } catch (error) { setText($('pub-json'), `not JSON (it may be sent as text): ${error.message}`); }
+    } catch (error) { setText($('pub-json'), `not JSON (it may be sent as text): ${shownLine(error.message)}`); }
     return undefined;
   }
 
@@ -56,7 +57,7 @@ export class Publisher {
     for (const line of $('pub-headers').value.split('\n')) {
       const colon = line.indexOf(':');
       if (colon > 0) headers[line.slice(0, colon).trim()] = line.slice(colon + 1).trim();
-      else if (line.trim()) return this.#say(false, `header without a colon: ${line.trim()}`);
+      else if (line.trim()) return this.#say(false, `header without a colon: ${shownName(line.trim())}`);
     }
     if (Object.keys(headers).length > 0) event.headers = headers;
     const began = performance.now();
@@ -73,7 +74,7 @@ export class Publisher {
 
   #say(good, text) {
     const result = $('pub-result');
-    result.prepend(el('p', { class: good ? 'good' : 'bad', text }));
+    result.prepend(el('p', { class: good ? 'good' : 'bad', text: shownLine(text) }));
     while (result.childElementCount > 5) result.lastChild.remove();
   }
 }

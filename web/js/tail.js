@@ -2,6 +2,7 @@
 
 import { $, count, el, hue, plural, span, when } from './dom.js';
 import { topFields } from './json.js';
+import { cut, named, shownLine, shownName, textNodes, topicNodes } from './shown.js';
 
 const KEPT = 2000;
 const HELD = 2000;
@@ -222,7 +223,8 @@ function drawRow(item) {
   rowNumber += 1;
   const id = `row-${rowNumber}`;
   if (item.k !== 'event') {
-    const { text, tone } = noteText(item);
+    const { text: said, tone } = noteText(item);
+    const text = shownLine(said);
     return el('div', { class: `row note ${tone}`, id, role: 'option', 'aria-disabled': 'true', title: text }, el('span', { text }));
   }
   const { event } = item;
@@ -231,18 +233,18 @@ function drawRow(item) {
     el('time', { text: when(event.appended_at ?? event.at), datetime: event.appended_at ?? event.at }),
     topicChip(event.topic),
     el('span', { class: 'what' },
-      ...(event.type ? [el('span', { class: 'type', text: event.type })] : []),
-      ...(event.key ? [el('span', { class: 'key', text: event.key })] : []),
+      ...(event.type ? [named(event.type, { class: 'type' })] : []),
+      ...(event.key ? [named(event.key, { class: 'key' })] : []),
       preview(event)));
 }
 
 export function topicChip(topic) {
   const segments = topic.split('.');
-  const node = el('span', { class: 'topic', title: topic });
+  const node = el('span', { class: 'topic', title: shownName(topic) });
   node.style.setProperty('--hue', String(hue(segments.slice(0, 2).join('.'))));
   node.append(el('i', { 'aria-hidden': 'true' }));
-  if (segments.length > 1) node.append(el('span', { class: 'stem', text: `${segments.slice(0, -1).join('.')}.` }));
-  node.append(el('span', { class: 'leaf', text: segments[segments.length - 1] }));
+  if (segments.length > 1) node.append(el('span', { class: 'stem' }, ...topicNodes(segments.slice(0, -1).join('.')), '.'));
+  node.append(el('span', { class: 'leaf' }, ...topicNodes(segments[segments.length - 1])));
   return node;
 }
 
@@ -250,13 +252,13 @@ const PREVIEW_CHARS = 300;
 
 function preview(event) {
   if (event.data !== undefined) return el('span', { class: 'body dim', text: `${event.size * 3 / 4 | 0} bytes, binary` });
-  const body = (event.body ?? '').slice(0, PREVIEW_CHARS).replace(/\s+/g, ' ');
+  const body = cut(event.body ?? '', PREVIEW_CHARS).replace(/\s+/g, ' ');
   if (body === '') return el('span', { class: 'body dim', text: 'empty' });
   const fields = event.cut ? null : jsonFields(event.body);
   if (fields) return fields;
   const from = event.headers?.from;
-  const text = from && event.topic.startsWith('chat.') ? `${from}: ${body}` : body;
-  return el('span', { class: 'body', text });
+  const who = from && event.topic.startsWith('chat.') ? [named(from), ': '] : [];
+  return el('span', { class: 'body' }, ...who, el('bdi', {}, ...textNodes(body)));
 }
 
 const FIELDS = 8;
@@ -267,7 +269,8 @@ function jsonFields(body) {
   if (!fields || fields.length === 0) return null;
   const node = el('span', { class: 'body' });
   for (const [name, value] of fields.slice(0, FIELDS)) {
-    node.append(el('span', { class: 'name', text: name }), ` ${value.slice(0, PREVIEW_CHARS).replace(/\s+/g, ' ')}  `);
+    const said = cut(value, PREVIEW_CHARS).replace(/\s+/g, ' ');
+    node.append(named(name, { class: 'name' }), ' ', el('bdi', {}, ...textNodes(said)), '  ');
   }
   if (fields.length > FIELDS) node.append('…');
   return node;

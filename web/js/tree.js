@@ -1,6 +1,7 @@
 // Topics as a tree of their segments, with totals and rates.
 
 import { $, count, el, hue, rate, setText, short } from './dom.js';
+import { named, shownName } from './shown.js';
 
 const MAX_ROWS = 600;
 const OPEN_BELOW = 120;
@@ -81,7 +82,7 @@ export class Tree {
   draw() {
     const rows = [];
     const visit = (node, level) => {
-      for (const child of [...node.children.values()].sort((a, b) => a.segment.localeCompare(b.segment))) {
+      for (const child of [...node.children.values()].sort(bySegment)) {
         if (rows.length >= MAX_ROWS) return;
         const isOpen = child.children.size > 0 && this.#isOpen(child, level);
         rows.push({ node: child, level, isOpen });
@@ -138,7 +139,7 @@ export class Tree {
     const watched = this.watched.length > 0 && patternsOf(node).every((pattern) => this.watched.includes(pattern));
     row.classList.toggle('watched', watched);
     row.setAttribute('aria-selected', String(watched));
-    row.title = `${node.path}: ${count(node.events)} events, ${rate(node.rate)}/s`;
+    row.title = `${shownName(node.path)}: ${count(node.events)} events, ${rate(node.rate)}/s`;
   }
 
   #toggle(row) {
@@ -183,8 +184,13 @@ export class Tree {
   }
 }
 
+/// As a reader has them; two that differ in what is not seen keep their places.
+function bySegment(a, b) {
+  return a.segment.localeCompare(b.segment) || (a.segment < b.segment ? -1 : 1);
+}
+
 function makeRow(node) {
-  const name = el('span', { class: 'name' }, el('i', { 'aria-hidden': 'true' }), el('span', { text: node.segment }));
+  const name = el('span', { class: 'name' }, el('i', { 'aria-hidden': 'true' }), named(node.segment));
   name.firstChild.style.setProperty('--hue', String(hue(node.path.split('.').slice(0, 2).join('.'))));
   return el('li', { role: 'treeitem', tabindex: '-1' },
     el('span', { class: 'twist', 'aria-hidden': 'true', text: '›' }), name,

@@ -47,6 +47,7 @@ files![
     "js/pattern.js",
     "js/publish.js",
     "js/sampler.js",
+    "js/shown.js",
     "js/sse.js",
     "js/stream.js",
     "js/tail.js",
