@@ -9,19 +9,20 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
-use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
-use tonic_health::server::{HealthReporter, HealthService};
 use tonic_reflection::pb::{v1 as reflection_v1, v1alpha as reflection_v1alpha};
+use tonic_reflection::server::v1::ServerReflectionServer;
+use tonic_reflection::server::v1alpha::ServerReflectionServer as ServerReflectionServerAlpha;
 
 use super::feed::parked::Parking;
 use super::figures::{self, Figures};
 use super::rpc::generated::chat_service_server::ChatServiceServer;
 use super::rpc::generated::feed_service_server::FeedServiceServer;
-use super::rpc::service;
+use super::rpc::reflection::{Index, Reflection};
+use super::rpc::{health, service};
 use super::transport::accept;
 use super::transport::arrivals::Arrivals;
-use super::{CHAT_SERVICE, Gauges, Options, SERVICE, Shared, chat, http, watch};
+use super::{Gauges, Options, Shared, chat, http, watch};
 use tailmark_log::eventlog::EventLog;
 
 /// Why a server cannot run.
@@ -40,7 +41,7 @@ pub enum ServeError {
 pub struct Server {
     shared: Arc<Shared>,
     routes: Routes,
-    health: HealthReporter,
+    health: health::Reporter,
 }
 
 /// Serves `log` until `shutdown` is cancelled and everything under way has come to its end, or the
@@ -78,7 +79,7 @@ impl Server {
             tasks: TaskTracker::new(),
             started: Instant::now(),
         });
-        let health = HealthReporter::new();
+        let health = health::Reporter::default();
         let routes = routes(&shared, &health)?;
         Ok(Server { shared, routes, health })
     }
@@ -107,9 +108,6 @@ impl Server {
             return Err(ServeError::NoListener);
         }
         let Server { shared, routes, health } = self;
-        for name in [SERVICE, CHAT_SERVICE] {
-            health.set_service_status(name, ServingStatus::Serving).await;
-        }
         let cut = CancellationToken::new();
         // Whoever drops this future has cut the server off.
         let _cut_on_drop = cut.clone().drop_guard();
@@ -129,9 +127,7 @@ impl Server {
             "stopping"
         );
         // Health first: its watchers hear of it before their streams end.
-        for name in ["", SERVICE, CHAT_SERVICE] {
-            health.set_service_status(name, ServingStatus::NotServing).await;
-        }
+        health.not_serving();
         shared.stop.cancel();
         while loops.join_next().await.is_some() {}
         shared.tasks.close();
@@ -147,18 +143,15 @@ impl Server {
     }
 }
 
-fn routes(shared: &Arc<Shared>, health: &HealthReporter) -> Result<Routes, ServeError> {
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(tailmark_wire::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(reflection_v1::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(reflection_v1alpha::FILE_DESCRIPTOR_SET)
-            .include_reflection_service(false)
-    };
-    let v1 = reflection().build_v1().map_err(|error| ServeError::Reflection(error.to_string()))?;
-    let v1alpha =
-        reflection().build_v1alpha().map_err(|error| ServeError::Reflection(error.to_string()))?;
+fn routes(shared: &Arc<Shared>, health: &health::Reporter) -> Result<Routes, ServeError> {
+    let index = Index::new(&[
+        tailmark_wire::DESCRIPTORS,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        reflection_v1::FILE_DESCRIPTOR_SET,
+        reflection_v1alpha::FILE_DESCRIPTOR_SET,
+    ]);
+    let index = index.map_err(|error| ServeError::Reflection(error.to_string()))?;
+    let reflection = Reflection(Arc::new(index));
     let message_bytes = shared.options.message_bytes;
     let feed = FeedServiceServer::new(service::Feed(Arc::clone(shared)))
         // `Limited` has refused them before; this only keeps tonic's own default out of the way.
@@ -168,9 +161,9 @@ fn routes(shared: &Arc<Shared>, health: &HealthReporter) -> Result<Routes, Serve
     let plain = http::router(shared);
     let mut routes = Routes::new(watch::Bodies(feed))
         .add_service(chat)
-        .add_service(HealthServer::new(HealthService::from_health_reporter(health.clone())))
-        .add_service(v1)
-        .add_service(v1alpha);
+        .add_service(HealthServer::new(health.clone()))
+        .add_service(ServerReflectionServer::new(reflection.clone()))
+        .add_service(ServerReflectionServerAlpha::new(reflection));
     let grpc = std::mem::take(routes.axum_router_mut());
     let counted = from_fn_with_state(Arc::clone(&shared.figures.calls), figures::count);
     *routes.axum_router_mut() = grpc.merge(plain).layer(counted);

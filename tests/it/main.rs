@@ -40,6 +40,7 @@ mod seed_client;
 mod shutdown;
 mod small_frames;
 mod stalled;
+mod standards;
 mod tidy;
 mod upload;
 mod watch;

@@ -1,4 +1,4 @@
-//! The figures as Prometheus reads them: OpenMetrics text.
+//! The figures as Prometheus reads them: its own text format and OpenMetrics.
 //!
 //! `docs/metrics.md` has every name; a test holds it against what is written here.
 
@@ -6,8 +6,8 @@ use std::fmt;
 use std::time::UNIX_EPOCH;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSet};
+use prometheus_client::encoding::{prometheus_text, text as openmetrics_text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -15,18 +15,27 @@ use super::histogram::Buckets;
 use super::snapshot::Snapshot;
 use tailmark_log::eventlog::Counters;
 
-/// Of what [`text`] answers.
-pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// How it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// 0.0.4, as all scrapers read it.
+    Prometheus,
+    /// 1.0.0.
+    OpenMetrics,
+}
 
 /// Commits below 2^5 us are one bucket; nothing durable is that fast.
 const FIRST_LATENCY_BUCKET: usize = 5;
 
 /// Everything.
-pub(crate) fn text(snapshot: Snapshot) -> Result<String, fmt::Error> {
+pub(crate) fn text(snapshot: Snapshot, format: Format) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(snapshot));
     let mut text = String::with_capacity(16 << 10);
-    encode(&mut text, &registry)?;
+    match format {
+        Format::Prometheus => prometheus_text::encode(&mut text, &registry)?,
+        Format::OpenMetrics => openmetrics_text::encode(&mut text, &registry)?,
+    }
     Ok(text)
 }
 

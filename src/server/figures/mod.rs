@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub(super) use calls::{Calls, count};
-pub(super) use exposition::{CONTENT_TYPE, text};
+pub(crate) use exposition::{Format, text};
 pub(super) use rates::{Figure, Rates};
 pub(super) use snapshot::Snapshot;
 use streams::Streams;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_core::Stream;
-use http::{HeaderMap, Response, header};
+use http::{HeaderValue, Response, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use tonic::Status;
@@ -19,7 +19,7 @@ use tonic::metadata::MetadataMap;
 use super::query::Query;
 use super::reads::json_body;
 use crate::server::Shared;
-use crate::server::http::media_type;
+use crate::server::http::{codings, media_type};
 use crate::server::ingest::upload::{self, Source};
 use crate::server::rpc::status::{self, Failure};
 use crate::server::transport::arrivals::{Arrival, Late, SMALL_BYTES};
@@ -28,6 +28,7 @@ use tailmark_log::eventlog::{AppendOptions, Batch};
 use tailmark_record::json::EventJson;
 use tailmark_wire::json;
 
+const ACCEPTED: HeaderValue = HeaderValue::from_static("application/json, application/x-ndjson");
 const TAKEN: &str = "application/json (one event) or application/x-ndjson (one a line)";
 /// Frames without an event that one poll goes through before it lets others run.
 const FRAMES_PER_POLL: u32 = 16;
@@ -42,9 +43,13 @@ pub(super) async fn store(State(shared): State<Arc<Shared>>, request: Request) -
     let is_single = match media_type(&head.headers).as_deref() {
         Some("application/json") => true,
         Some("application/x-ndjson") => false,
-        other => return status::unsupported_media_type(other.unwrap_or_default(), TAKEN),
+        other => {
+            let mut response = status::unsupported_media_type(other.unwrap_or_default(), TAKEN);
+            response.headers_mut().insert(header::ACCEPT, ACCEPTED);
+            return response;
+        }
     };
-    if let Some(encoding) = encoding(&head.headers) {
+    if let Some(encoding) = codings(&head.headers, header::CONTENT_ENCODING) {
         return status::encoded_body(&encoding);
     }
     if let Err(failure) = Query::read(head.uri.query(), &[]) {
@@ -64,11 +69,6 @@ pub(super) async fn store(State(shared): State<Arc<Shared>>, request: Request) -
         Ok(result) => json_body(json::upload_result(&result)),
         Err(status) => status::respond(&status),
     }
-}
-
-fn encoding(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get(header::CONTENT_ENCODING)?;
-    (value != "identity").then(|| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
 /// One line, or a body that is one event.

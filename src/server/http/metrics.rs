@@ -1,21 +1,53 @@
-//! `GET /metrics`: all figures, as Prometheus reads them.
+//! `GET /metrics`: all figures, in the text format that the scraper asks for.
 
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use http::{StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, header};
+use tonic::body::Body;
 
+use super::accept::{self, Offer};
 use crate::server::Shared;
-use crate::server::figures::{self, Snapshot};
+use crate::server::figures::{self, Format, Snapshot};
+use crate::server::rpc::status;
 
-pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+/// The format that is answered where nothing else is asked for comes first: everybody reads it.
+const FORMATS: [(Offer, Format, HeaderValue); 3] = [
+    (
+        Offer { essence: "text/plain", version: "0.0.4" },
+        Format::Prometheus,
+        HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
+    ),
+    (
+        Offer { essence: "application/openmetrics-text", version: "1.0.0" },
+        Format::OpenMetrics,
+        HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"),
+    ),
+    // The same text: what 1.0.0 forbids beyond it is not written here.
+    (
+        Offer { essence: "application/openmetrics-text", version: "0.0.1" },
+        Format::OpenMetrics,
+        HeaderValue::from_static("application/openmetrics-text; version=0.0.1; charset=utf-8"),
+    ),
+];
+
+pub(super) async fn metrics(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+) -> Response<Body> {
+    let formats = FORMATS;
+    let offers = formats.each_ref().map(|(offer, ..)| Offer { ..*offer });
+    // Refusing a scraper for its header would lose its figures, and 406 helps nobody.
+    let (_, format, content_type) = &formats[accept::choose(&headers, &offers).unwrap_or(0)];
     let text = match Snapshot::take(&shared).await {
-        Some(snapshot) => figures::text(snapshot).ok(),
-        None => None,
+        Some(snapshot) => figures::text(snapshot, *format),
+        None => return status::respond(&status::stopping(shared.options.retry_delay).into()),
     };
-    match text {
-        Some(text) => ([(header::CONTENT_TYPE, figures::CONTENT_TYPE)], text).into_response(),
-        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-    }
+    let Ok(text) = text else {
+        return status::respond(&status::defect("figures cannot be written").into());
+    };
+    let mut response = Response::new(Body::new(text));
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
+    response
 }

@@ -127,9 +127,26 @@ fn answer(
     response
 }
 
+/// Whether the client has it already, RFC 9110, section 13.1.2. Tags are compared weakly.
 fn is_current(asked: &HeaderMap, tag: &str) -> bool {
-    let known = asked.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or("");
-    known.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)
+    asked.get_all(IF_NONE_MATCH).iter().any(|value| {
+        let list = String::from_utf8_lossy(value.as_bytes());
+        list.trim() == "*" || tags(&list).any(|one| one == tag)
+    })
+}
+
+/// The entity tags of a list, with their quotes. A tag may hold commas; it has no escapes.
+fn tags(list: &str) -> impl Iterator<Item = &str> {
+    let mut rest = list;
+    std::iter::from_fn(move || {
+        rest = rest.trim_start_matches([' ', '\t', ',']);
+        let begin = rest.strip_prefix("W/").unwrap_or(rest);
+        let inside = begin.strip_prefix('"')?;
+        let end = inside.find('"')? + 2;
+        let (tag, after) = begin.split_at(end);
+        rest = after;
+        Some(tag)
+    })
 }
 
 fn content_type(name: &str) -> &'static str {

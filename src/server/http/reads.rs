@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use http::{HeaderValue, Response, header};
 use tokio::time::timeout;
@@ -49,11 +50,12 @@ pub(super) async fn topics(
 /// `GET /v1/events/{seq}`; a cursor in place of the seq is checked.
 pub(super) async fn event(
     State(shared): State<Arc<Shared>>,
-    Path(which): Path<String>,
+    which: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
 ) -> Response<Body> {
     use pb::get_event_request::By;
     answer(&shared, async {
+        let Path(which) = which.map_err(|_| status::bad_field("seq", "is not UTF-8"))?;
         Query::read(query.as_deref(), &[])?;
         let is_seq = which.bytes().all(|c| c.is_ascii_digit());
         let by = if is_seq {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::server::http::media_type;
+use crate::server::http::{codings, media_type};
 use crate::server::rpc::status;
 use crate::server::rpc::web::{self, Encoding};
 use crate::server::transport::deadline::{self, Deadline};
@@ -116,8 +116,7 @@ fn is_of_service(path: &str) -> bool {
 
 /// The encoding of the messages, where it is one.
 fn compression(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get("grpc-encoding")?;
-    (value != "identity").then(|| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    codings(headers, "grpc-encoding")
 }
 
 fn bare(code: StatusCode) -> Box<Response<Body>> {

@@ -9,6 +9,8 @@ pub(crate) mod generated {
     include!(concat!(env!("OUT_DIR"), "/feed.v1.FeedService.rs"));
     include!(concat!(env!("OUT_DIR"), "/chat.ChatService.rs"));
 }
+pub(crate) mod health;
+pub(crate) mod reflection;
 pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod trace;

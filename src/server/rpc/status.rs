@@ -15,7 +15,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 pub(crate) use self::http::{
     encoded_body, host_refused, is_of_position, malformed_json, method_not_allowed, no_path,
-    not_ready, origin_refused, respond, unknown_parameter, unsupported_media_type, write_json,
+    not_ready, origin_refused, respond, transfer_coding, unknown_parameter, unsupported_media_type,
+    write_json,
 };
 use crate::server::permits::OverLimit;
 use tailmark_log::eventlog::{AppendError, CursorError, ReadError};
@@ -176,6 +177,13 @@ pub(crate) fn bad_framing(problem: &str) -> Failure {
     Failure::new(Code::InvalidArgument, MESSAGE_MALFORMED, problem)
 }
 
+/// A message that says of itself that it is compressed where the call says that none is. gRPC's
+/// compression.md wants INTERNAL.
+pub(crate) fn compressed_message() -> Failure {
+    let message = "a message is marked as compressed, and grpc-encoding names no encoding";
+    Failure::new(Code::Internal, MESSAGE_MALFORMED, message)
+}
+
 /// Messages that are compressed: this server takes none.
 pub(crate) fn compressed(encoding: &str) -> Failure {
     let message = format!("compressed requests ({encoding}) are not served; send them as they are");
@@ -186,6 +194,13 @@ pub(crate) fn compressed(encoding: &str) -> Failure {
 pub(crate) fn no_client_streams(path: &str) -> Failure {
     let message = format!("{path} takes a stream, and gRPC-Web sends one message only: use gRPC");
     Failure::new(Code::Unimplemented, "UNIMPLEMENTED", message).with("method", path)
+}
+
+/// A service whose health nobody here knows.
+pub(crate) fn unknown_service(name: &str) -> Failure {
+    let shown: String = name.chars().take(100).collect();
+    let message = format!("this server has no service {shown:?}");
+    Failure::new(Code::NotFound, "SERVICE_NOT_FOUND", message).with("service", shown)
 }
 
 /// A service or method that nobody here has.
@@ -229,6 +244,9 @@ pub(crate) fn upload_broken(status: &Status) -> Failure {
     if let Some(info) = details.error_info()
         && info.domain == DOMAIN
     {
+        if info.reason == MESSAGE_MALFORMED && status.code() == Code::Internal {
+            return compressed_message();
+        }
         if info.reason == MESSAGE_MALFORMED {
             return bad_framing(status.message());
         }

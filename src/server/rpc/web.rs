@@ -13,6 +13,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+use crate::server::http::accept::{self, Offer};
 use crate::server::http::media_type;
 use crate::server::rpc::status;
 
@@ -43,13 +44,20 @@ impl Encoding {
         })
     }
 
-    /// What is accepted, if it is said; else what was sent.
+    /// What is accepted most, if it is said; else what was sent.
     fn of_answer(self, headers: &HeaderMap) -> Encoding {
-        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-        match accept.map(str::to_ascii_lowercase) {
-            Some(accept) if accept.contains("application/grpc-web-text") => Encoding::Text,
-            Some(accept) if accept.contains("application/grpc-web") => Encoding::Binary,
-            _ => self,
+        let other = if self == Encoding::Text { Encoding::Binary } else { Encoding::Text };
+        let offers = [self, self, other, other];
+        let essences = [self.essences(), other.essences()].concat();
+        let essences: Vec<_> =
+            essences.into_iter().map(|essence| Offer { essence, version: "" }).collect();
+        accept::choose(headers, &essences).map_or(self, |at| offers[at])
+    }
+
+    fn essences(self) -> [&'static str; 2] {
+        match self {
+            Encoding::Binary => ["application/grpc-web", "application/grpc-web+proto"],
+            Encoding::Text => ["application/grpc-web-text", "application/grpc-web-text+proto"],
         }
     }
 }

@@ -51,6 +51,7 @@ pub(crate) struct Limited<B = Incoming> {
 enum Refusal {
     TooLong { limit: usize, actual: usize },
     Framing(&'static str),
+    Compressed,
     Late,
 }
 
@@ -61,6 +62,7 @@ impl Refusal {
                 status::over_limit("message_bytes", limit, actual)
             }
             Refusal::Framing(problem) => status::bad_framing(problem),
+            Refusal::Compressed => status::compressed_message(),
             Refusal::Late => status::deadline(),
         }
     }
@@ -252,7 +254,7 @@ impl Prefixes {
         self.any = true;
         match flag {
             0 => {}
-            1 => return Err(Refusal::Framing("a compressed message without grpc-encoding")),
+            1 => return Err(Refusal::Compressed),
             _ => return Err(Refusal::Framing("a message begins with a flag that is not 0 or 1")),
         }
         let actual = u32::from_be_bytes([a, b, c, d]) as usize;
@@ -300,10 +302,12 @@ mod tests {
         assert_eq!(many.walk(&message(3)), Ok(()));
         assert_eq!(many.walk(&message(3)[..2]), Ok(()));
         assert!(is_framing(many.end()));
-        for flag in [1, 2, 255] {
+        for flag in [2, 255] {
             let refused = prefixes(None).walk(&[flag, 0, 0, 0, 0]);
             assert!(is_framing(refused.err().map(|refused| refused.why)), "{flag}");
         }
+        let refused = prefixes(None).walk(&[1, 0, 0, 0, 0]).map_err(|refused| refused.why);
+        assert_eq!(refused, Err(Refusal::Compressed));
     }
 
     fn message(len: usize) -> Vec<u8> {

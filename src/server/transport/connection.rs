@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ::http::request::Parts;
-use ::http::{HeaderMap, HeaderValue, Request, Response, Version};
+use ::http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -34,7 +34,7 @@ use crate::server::transport::body::{Framing, Limited};
 use crate::server::transport::deadline::Deadline;
 use crate::server::transport::outbox::Outbox;
 use crate::server::transport::preface::{self, Protocol};
-use crate::server::transport::streams;
+use crate::server::transport::{framing, streams};
 use crate::server::{Http2, Shared};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -185,14 +185,28 @@ async fn respond(request: Request<Incoming>, way: Way) -> Result<Response<Body>,
     let version = head.version;
     let expected = way.shared.figures.calls.expect(uri.path(), &mut head.extensions);
     let response = answer(head, body, way).await;
+    let response = if method == Method::HEAD { without_body(response) } else { response };
     expected.answered(&response);
     let status = response.status().as_u16();
     tracing::debug!(%peer, %method, path = uri.path(), ?version, status, "request");
     Ok(response)
 }
 
+/// What a HEAD is answered, RFC 9110, section 9.3.2. Only over HTTP/1.1 hyper leaves bodies out, and the
+/// router only those that it answers itself.
+fn without_body(mut response: Response<Body>) -> Response<Body> {
+    if let Some(len) = http_body::Body::size_hint(response.body()).exact() {
+        let len = HeaderValue::from(len);
+        response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(len);
+    }
+    response.map(|_| Body::empty())
+}
+
 async fn answer(head: Parts, body: Incoming, way: Way) -> Response<Body> {
     let options = &way.shared.options;
+    if let Some(refusal) = framing::refused(&head) {
+        return refusal;
+    }
     let is_native = classify::is_native(&head);
     let granted = match access::check(&head, way.local, &options.http, is_native) {
         Ok(granted) => granted,
@@ -232,6 +246,8 @@ where
         request.map(|body| Limited::new(body, framing, way.shared.arrivals.arrival()));
     request.extensions_mut().insert(way.peer);
     request.extensions_mut().insert(call.deadline);
+    // Identity in any case, as was seen; tonic knows it in lower case only.
+    request.headers_mut().remove("grpc-encoding");
     let cut = call.deadline.of_client().map(|at| at + CUT_SLACK);
     streams::cut_at(cut);
     let Ok(response) = way.routes.call(request).await;

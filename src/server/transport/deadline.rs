@@ -40,7 +40,11 @@ pub(crate) fn within(time: Duration) -> Deadline {
 /// Reads the head of a request that has just come.
 pub(crate) fn read(headers: &HeaderMap) -> Result<Deadline, Failure> {
     let came = Instant::now();
-    let Some(value) = headers.get(HEADER) else { return Ok(Deadline { came, client: None }) };
+    let mut values = headers.get_all(HEADER).iter();
+    let Some(value) = values.next() else { return Ok(Deadline { came, client: None }) };
+    if values.any(|other| other != value) {
+        return Err(status::bad_field(HEADER, "is given twice, with two values"));
+    }
     match value.to_str().ok().and_then(parse) {
         Some(timeout) => Ok(Deadline { came, client: came.checked_add(timeout) }),
         None => Err(status::bad_field(HEADER, "must be up to 8 digits and one of H M S m u n")),

@@ -7,6 +7,7 @@ pub(crate) mod body;
 pub(crate) mod connection;
 pub(crate) mod deadline;
 pub(crate) mod frames;
+pub(crate) mod framing;
 pub(crate) mod outbox;
 pub(crate) mod over_limit;
 pub(crate) mod preface;

@@ -140,14 +140,17 @@ pub(crate) fn after_cursor<'a>(
     metadata: &'a MetadataMap,
 ) -> Result<&'a str, Failure> {
     let mut value = "";
-    for (at, one) in metadata.get_all(AFTER_CURSOR).iter().enumerate() {
-        let Ok(one) = one.to_str() else {
+    for list in metadata.get_all(AFTER_CURSOR).iter() {
+        let Ok(list) = list.to_str() else {
             return Err(status::bad_field(AFTER_CURSOR, "must be printable ASCII"));
         };
-        if at > 0 && one != value {
-            return Err(status::bad_field(AFTER_CURSOR, "is given twice, with two values"));
+        // What is given twice may come joined: a cursor has no comma.
+        for one in list.split(',').map(str::trim).filter(|one| !one.is_empty()) {
+            if !value.is_empty() && one != value {
+                return Err(status::bad_field(AFTER_CURSOR, "is given twice, with two values"));
+            }
+            value = one;
         }
-        value = one;
     }
     match (field, value) {
         ("", value) => Ok(value),

@@ -281,7 +281,7 @@ async fn limits_and_framing_hold() {
 
         let framed = frames::framed(&publish(10));
         let two = [&framed[..], &framed[..]].concat();
-        for bad in [&framed[..framed.len() - 1], &framed[..3], &[], &two, &[1, 0, 0, 0, 0]] {
+        for bad in [&framed[..framed.len() - 1], &framed[..3], &[], &two, &[9, 0, 0, 0, 0]] {
             let mut request = head(&server, "Publish", encoding);
             *request.body_mut() = full(body(encoding, bad));
             let response = send(server.address, version, request).await;

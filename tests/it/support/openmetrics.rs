@@ -1,4 +1,5 @@
-//! A strict reader of OpenMetrics text: what it does not know is an error.
+//! Strict readers of OpenMetrics text, and of the Prometheus text before it: what they do not know
+//! is an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -78,6 +79,44 @@ pub fn parse(text: &str) -> Page {
     page
 }
 
+/// Reads a page of the format 0.0.4: types before samples, families by the names of their samples,
+/// nothing of what only OpenMetrics has.
+#[track_caller]
+pub fn parse_classic(text: &str) -> Page {
+    let mut page = Page::default();
+    let mut current = String::new();
+    assert!(text.ends_with('\n'), "no line end at the end");
+    for line in text.lines() {
+        if let Some(comment) = line.strip_prefix("# ") {
+            let (what, rest) = comment.split_once(' ').unwrap_or_else(|| panic!("{line}"));
+            let (name, value) = rest.split_once(' ').expect(line);
+            match what {
+                "HELP" => {
+                    assert!(!page.families.contains_key(name), "twice: {line}");
+                    current = name.to_owned();
+                }
+                "TYPE" => {
+                    assert_eq!(name, current, "{line}");
+                    assert!(["counter", "gauge", "histogram"].contains(&value), "{line}");
+                    page.families.insert(name.to_owned(), value.to_owned());
+                }
+                _ => panic!("{line}"),
+            }
+            continue;
+        }
+        let (name, labels, value) = sample(line);
+        let suffix = name.strip_prefix(&current).unwrap_or_else(|| panic!("{line}"));
+        match page.families[&current].as_str() {
+            "histogram" => assert!(["_bucket", "_sum", "_count"].contains(&suffix), "{line}"),
+            _ => assert_eq!(suffix, "", "{line}"),
+        }
+        assert_eq!(suffix == "_bucket", labels.contains_key("le"), "{line}");
+        assert!(page.samples.insert((name, labels), value).is_none(), "twice: {line}");
+    }
+    check_buckets(&page);
+    page
+}
+
 fn check_buckets(page: &Page) {
     let mut series: BTreeMap<(String, Labels), Vec<(f64, f64)>> = BTreeMap::new();
     for ((name, labels), value) in &page.samples {
@@ -116,6 +155,11 @@ fn sample(line: &str) -> (String, Labels, f64) {
             let label = label.trim_start_matches(',');
             assert!(is_name(label), "{line}");
             let (value, after) = quoted(after).unwrap_or_else(|| panic!("{line}"));
+            // A bound is a number, however it is written.
+            let value = match value.parse::<f64>() {
+                Ok(bound) if label == "le" && bound.is_finite() => bound.to_string(),
+                _ => value,
+            };
             assert!(labels.insert(label.to_owned(), value).is_none(), "{line}");
             rest = after;
         }

@@ -116,7 +116,19 @@ pub(crate) fn encoded_body(encoding: &str) -> Response<Body> {
     let message = format!("encoded bodies ({encoding}) are not served; send them as they are");
     let failure = Failure::new(Code::InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", message)
         .with("content-encoding", encoding);
-    respond_as(StatusCode::UNSUPPORTED_MEDIA_TYPE, &failure.into())
+    let mut response = respond_as(StatusCode::UNSUPPORTED_MEDIA_TYPE, &failure.into());
+    let identity = HeaderValue::from_static("identity");
+    response.headers_mut().insert(header::ACCEPT_ENCODING, identity);
+    response
+}
+
+/// A body under a transfer coding that is not served.
+pub(crate) fn transfer_coding() -> Response<Body> {
+    let message = "of the transfer codings only chunked is served";
+    let failure = Failure::new(Code::Unimplemented, "UNIMPLEMENTED", message);
+    let mut response = respond_as(StatusCode::NOT_IMPLEMENTED, &failure.into());
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// A parameter of a URL that this path does not have.
