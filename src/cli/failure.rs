@@ -179,6 +179,10 @@ impl From<StoreError> for Failure {
             StoreError::Locked { .. } => {
                 (Exit::Unavailable, "stop the other daemon, or use another --data-dir")
             }
+            StoreError::Unlockable { .. } => (
+                Exit::Failure,
+                "use a local disk, or mount the file system with locks (NFS: without `nolock`)",
+            ),
             StoreError::Unsettled { .. } => (
                 Exit::Unavailable,
                 "a daemon is too busy for it just now; nothing is known to be wrong",

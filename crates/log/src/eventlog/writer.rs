@@ -245,7 +245,9 @@ impl Writer {
     fn judge(&mut self, error: &Arc<StoreError>) -> AppendError {
         match **error {
             StoreError::DiskFull { .. } => AppendError::DiskFull(error.clone()),
-            StoreError::Busy { .. } => AppendError::Busy(error.clone()),
+            StoreError::Busy { .. } | StoreError::Displaced { .. } => {
+                AppendError::Busy(error.clone())
+            }
             StoreError::Invalid(_) => AppendError::Refused(error.clone()),
             StoreError::Conflict { .. } => AppendError::Refused(error.clone()),
             _ => AppendError::Unknown(error.clone()),

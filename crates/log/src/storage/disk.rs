@@ -2,20 +2,30 @@
 //! what sled does by itself.
 //!
 //! Owns nothing but the rules: every write is positioned, every sync is explicit, every error names
-//! what was tried on which path. A test can make the n-th operation fail, or be told of each before
-//! it happens; what fails after a real write or sync stays as the operating system left it.
+//! what was tried on which path. Files and directories are made for their owner alone, whatever the
+//! umask. What some file systems, containers and seccomp profiles refuse is done another way where there
+//! is one that promises as much, and said. A link to a file is followed, never replaced. A test can make
+//! the n-th operation fail, or be told of each before it happens; what fails after a real write or sync
+//! stays as the operating system left it.
+
+mod platform;
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
 
 use super::StoreError;
+use platform::{
+    DIR_MODE, FILE_MODE, allocate_blocks, create, has_no_locks, is_not_for_dirs, room, say_once,
+};
+pub(in crate::storage) use platform::{followed, is_at, make_private};
 
 /// Access to the file system, with an optional planned failure.
 #[derive(Clone, Default)]
@@ -128,14 +138,69 @@ impl Disk {
         })
     }
 
-    /// Creates a directory and its missing parents.
+    /// Creates a directory that only its owner can enter, and its missing parents, which are as the
+    /// umask has them. One that is there stays as it is.
     pub fn create_dir(&self, path: &Path) -> Result<(), StoreError> {
-        self.run("create", path, || std::fs::create_dir_all(path))
+        self.run("create", path, || {
+            if path.is_dir() {
+                return Ok(());
+            }
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            match DirBuilder::new().mode(DIR_MODE).create(path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {
+                    Ok(())
+                }
+                created => created,
+            }
+        })
+    }
+
+    /// Opens a small file for writing, made if it is missing; what it holds stays.
+    pub fn open_or_create(&self, path: &Path) -> Result<File, StoreError> {
+        self.run("open", path, || {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)
+        })
+    }
+
+    /// Writes a new file, not synced.
+    pub fn write_new(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        self.run("write", path, || create(path)?.write_all_at(bytes, 0))
+    }
+
+    /// Takes the lock of an open file, which is held until it is closed; `false` when somebody else has
+    /// it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unlockable`] where the file system has no locks.
+    pub fn lock(&self, file: &File, path: &Path) -> Result<bool, StoreError> {
+        let locked = self.run("lock", path, || match file.try_lock() {
+            Ok(()) => Ok(Ok(true)),
+            Err(TryLockError::WouldBlock) => Ok(Ok(false)),
+            Err(TryLockError::Error(error)) if has_no_locks(&error) => Ok(Err(error)),
+            Err(TryLockError::Error(error)) => Err(error),
+        })?;
+        locked.map_err(|source| StoreError::Unlockable { path: path.to_owned(), source })
     }
 
     /// Makes names in a directory durable.
     pub fn sync_dir(&self, path: &Path) -> Result<(), StoreError> {
-        self.run("sync", path, || File::open(path)?.sync_all())
+        self.run("sync", path, || match File::open(path)?.sync_all() {
+            // There is nothing to call: such a file system keeps names by itself, or not at all.
+            Err(error) if is_not_for_dirs(&error) => {
+                static SAID: AtomicBool = AtomicBool::new(false);
+                say_once(
+                    &SAID,
+                    path,
+                    "the file system cannot sync directories: names of new files \
+                     are durable when it makes them so by itself",
+                );
+                Ok(())
+            }
+            synced => synced,
+        })
     }
 
     /// Makes a closed file durable.
@@ -160,10 +225,10 @@ impl Disk {
     /// Swaps two names at once; `false` where the file system cannot.
     pub fn exchange(&self, one: &Path, other: &Path) -> Result<bool, StoreError> {
         use rustix::fs::{CWD, RenameFlags, renameat_with};
-        use rustix::io::Errno;
         self.run("swap", one, || match renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE) {
             Ok(()) => Ok(true),
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(false),
+            // What is really forbidden is told by the renames that take its place.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => Ok(false),
             Err(errno) => Err(errno.into()),
         })
     }
@@ -184,11 +249,13 @@ impl Disk {
         })
     }
 
-    /// Replaces a small file: written beside it, synced, renamed over it, the name synced.
+    /// Replaces a small file: written beside it, synced, renamed over it, the name synced. Of a link
+    /// it replaces what the link names.
     pub fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let path = &self.followed(path)?;
         let beside = with_suffix(path, ".new");
         self.run("write", &beside, || {
-            let file = File::create(&beside)?;
+            let file = create(&beside)?;
             file.write_all_at(bytes, 0)?;
             file.sync_all()
         })?;
@@ -196,17 +263,14 @@ impl Disk {
         self.sync_dir(path.parent().unwrap_or(Path::new(".")))
     }
 
-    /// Creates a file of `len` bytes whose blocks are taken from the disk at once.
+    /// Creates a file of `len` bytes whose blocks are taken from the disk at once. Of a link it
+    /// replaces what the link names.
     pub fn allocate(&self, path: &Path, len: u64) -> Result<(), StoreError> {
+        let path = &self.followed(path)?;
         let beside = with_suffix(path, ".new");
         let result = self.run("allocate", &beside, || {
-            let file = File::create(&beside)?;
-            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len) {
-                Ok(()) => {}
-                // A file system without fallocate: take the blocks by writing them.
-                Err(rustix::io::Errno::OPNOTSUPP) => write_zeros(&file, len)?,
-                Err(errno) => return Err(errno.into()),
-            }
+            let file = create(&beside)?;
+            allocate_blocks(&file, &beside, len)?;
             file.sync_all()
         });
         if let Err(error) = result {
@@ -234,7 +298,12 @@ impl Disk {
                 let written = match rustix::io::pwritev(file, rest, offset) {
                     Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                     Ok(written) => written,
-                    Err(rustix::io::Errno::INTR) => continue,
+                    Err(Errno::INTR) => continue,
+                    // Never carried out, so that nothing was written: one part at a time.
+                    Err(Errno::NOSYS) => match rest.iter().find(|part| !part.is_empty()) {
+                        Some(part) => file.write_at(part, offset)?,
+                        None => return Ok(()),
+                    },
                     Err(errno) => return Err(errno.into()),
                 };
                 offset += written as u64;
@@ -277,7 +346,7 @@ impl Disk {
                 let at = offset + bytes.len() as u64;
                 match rustix::io::pread(file, spare_capacity(&mut bytes), at) {
                     Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                    Ok(_) | Err(Errno::INTR) => {}
                     Err(error) => return Err(error.into()),
                 }
             }
@@ -287,24 +356,32 @@ impl Disk {
         })
     }
 
-    /// Bytes that an ordinary user may still take on the file system of `path`.
+    /// Bytes that an ordinary user may still take on the file system of `path`. What does not tell is
+    /// taken to have room: a write that finds none says so.
     pub fn available(&self, path: &Path) -> Result<u64, StoreError> {
+        static SAID: AtomicBool = AtomicBool::new(false);
         self.run("stat", path, || {
-            let stat = rustix::fs::statvfs(path)?;
-            Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+            let stat = match rustix::fs::statvfs(path) {
+                Ok(stat) => stat,
+                Err(Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP) => {
+                    say_once(&SAID, path, "the file system does not tell how much room it has");
+                    return Ok(u64::MAX);
+                }
+                Err(errno) => return Err(errno.into()),
+            };
+            Ok(room(stat.f_blocks, stat.f_bavail, stat.f_frsize, stat.f_bsize).unwrap_or_else(
+                || {
+                    say_once(&SAID, path, "the file system does not tell how much room it has");
+                    u64::MAX
+                },
+            ))
         })
     }
-}
 
-fn write_zeros(file: &File, len: u64) -> io::Result<()> {
-    let zeros = vec![0u8; 1 << 20];
-    let mut offset = 0;
-    while offset < len {
-        let part = (len - offset).min(zeros.len() as u64) as usize;
-        file.write_all_at(&zeros[..part], offset)?;
-        offset += part as u64;
+    /// What `path` names if it is a link, however long the chain; else itself.
+    fn followed(&self, path: &Path) -> Result<PathBuf, StoreError> {
+        followed(path).map_err(StoreError::io("follow", path))
     }
-    Ok(())
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

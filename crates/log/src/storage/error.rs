@@ -101,6 +101,22 @@ pub enum StoreError {
         /// Who, if the lock file says.
         owner: Option<u32>,
     },
+    /// The file system has no locks, so that nothing could keep a second process away.
+    #[error("cannot lock {}: the file system has no locks, and a log needs one owner", path.display())]
+    Unlockable {
+        /// What was to be locked.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// What lies at the log's path is not what was opened there; may pass. Nothing was stored.
+    #[error("the log that was opened is no longer at {}: {detail}", path.display())]
+    Displaced {
+        /// The data directory.
+        path: PathBuf,
+        /// What is there now.
+        detail: String,
+    },
     /// Written by another version of this program.
     #[error("{} has format {found}, this program reads {supported}", path.display())]
     Format {

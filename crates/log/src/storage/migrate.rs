@@ -18,7 +18,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::disk::Disk;
-use super::local::{survey, take_lock};
+use super::local::{Claim, survey};
 use super::unfinished::{OLD, READY, beside, refuse_unfinished, workspace_of};
 use super::{Damage, FORMAT_VERSION, StoreError};
 use tailmark_record::Seq;
@@ -217,7 +217,7 @@ pub fn migrate(
         swap.discard()?;
         return Ok(Outcome::UpToDate { version: plan.found });
     }
-    let _lock = take_lock(&dir)?;
+    let _claim = Claim::take(&dir, disk)?;
     let parent = parent_of(&dir);
     let available_bytes = disk.available(parent)?;
     if available_bytes < plan.needed_bytes {

@@ -109,9 +109,9 @@ impl SlotSet {
             }
             Err(error) => return Err(error),
         }
-        let file = self.disk.open(&path)?;
+        let slot = open_slot(&self.disk, &path)?;
         self.files += 1;
-        Ok(FreeSlot { path, file })
+        Ok(slot)
     }
 
     /// A free slot to begin in. The reserve and the bound on slots are for a log that runs: one that
@@ -159,10 +159,21 @@ pub fn slot_name(n: usize) -> String {
     format!("slot-{n:04}")
 }
 
-/// Opens a slot file.
+/// Whether a file of the journal's directory is a slot.
+pub fn is_slot_name(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.starts_with("slot-") && !name.ends_with(".new")
+}
+
+/// Opens a slot file and locks it: whatever becomes of the log's lock file, no two processes write to
+/// one slot. The lock is held until the file is closed.
 ///
 /// # Errors
-/// I/O.
+/// [`StoreError::Locked`] when another process has it; I/O.
 pub fn open_slot(disk: &Disk, path: &Path) -> Result<FreeSlot, StoreError> {
-    Ok(FreeSlot { path: path.to_owned(), file: disk.open(path)? })
+    let file = disk.open(path)?;
+    match disk.lock(&file, path)? {
+        true => Ok(FreeSlot { path: path.to_owned(), file }),
+        false => Err(StoreError::Locked { path: path.to_owned(), owner: None }),
+    }
 }

@@ -6,7 +6,7 @@
 //! power loss the note may be old or missing, and then it proves less, or nothing. It never proves too
 //! much: what it names was synced before it was written.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
@@ -97,10 +97,7 @@ pub(super) struct TipFile {
 impl TipFile {
     pub fn open(disk: &Disk, journal: &Path) -> TipFile {
         let path = journal.join(TIP_FILE);
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false);
-        let file = disk.run("open", &path, || options.open(&path));
-        let file = file.map_err(|error| warn(&error)).ok();
+        let file = disk.open_or_create(&path).map_err(|error| warn(&error)).ok();
         TipFile { path, file }
     }
 

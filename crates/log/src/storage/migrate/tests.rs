@@ -338,7 +338,7 @@ fn other_formats_and_logs_in_use_are_refused() {
     let (_parent, dir) = old_log();
     let no_way = plan(&dir, &[&FromLines], 2).map(|_| ()).unwrap_err();
     assert!(matches!(no_way, Error::NoWay { found: 0, wanted: 2, .. }), "{no_way}");
-    let lock = take_lock(&dir).unwrap();
+    let lock = Claim::take(&dir, &Disk::real()).unwrap();
     let used = run(&dir, &Disk::real()).unwrap_err();
     assert!(matches!(used, Error::Store(StoreError::Locked { .. })), "{used}");
     drop(lock);

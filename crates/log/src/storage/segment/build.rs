@@ -5,7 +5,6 @@
 //! segment.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +20,7 @@ use super::identity::Identity;
 use super::sled::db::{self, Database, Fault, Layout};
 use super::sled::open::fetch;
 use super::{DB, FOOTER, Segment, dir};
-use crate::storage::disk::Disk;
+use crate::storage::disk::{Disk, make_private};
 use crate::storage::{Chunk, Damage, StoreError};
 use tailmark_record::{Events, FingerprintKey, GenerationTable, LogId, Seq};
 
@@ -145,7 +144,13 @@ impl Build<'_> {
         self.open()?.close().map_err(|fault| self.fault(fault))?;
         self.spec.disk.run("close", &self.db_dir, || {
             db::wait_released(&self.db_dir)?;
-            db::remove_half_snapshots(&self.db_dir)
+            db::remove_half_snapshots(&self.db_dir)?;
+            // sled makes them as the umask has it.
+            make_private(&self.db_dir)?;
+            make_private(&self.db_dir.join("blobs"))?;
+            super::open::list_files(&self.db_dir)?
+                .iter()
+                .try_for_each(|(_, path)| make_private(path))
         })?;
         self.seal(tmp, &described)
     }
@@ -248,7 +253,7 @@ impl Build<'_> {
         };
         let path = tmp.join(FOOTER);
         let disk = &spec.disk;
-        disk.run("write", &path, || fs::write(&path, footer.encode()))?;
+        disk.write_new(&path, &footer.encode())?;
         disk.sync_file(&path)?;
         for file in &files {
             disk.sync_file(&self.db_dir.join(&file.name))?;

@@ -1,10 +1,8 @@
-//! Creating a data directory, and locking it.
+//! Creating a data directory.
 //!
 //! Order: directories, slots of zeros, the first slot's head, then `log.meta`. A creation that was cut
 //! leaves either nothing but zeros, which the next one uses, or a whole log but for `log.meta`.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
 use std::path::Path;
 
 use super::trimmed::TRIMMED_DIR;
@@ -20,33 +18,6 @@ use tailmark_record::{
 
 /// Slot files of a new log, and the fewest that it is left with.
 pub(super) const FIRST_SLOTS: usize = 2;
-
-/// Takes the lock of a data directory; held until the file is dropped.
-pub(in crate::storage) fn take_lock(dir: &Path) -> Result<File, StoreError> {
-    let path = dir.join(LOCK_FILE);
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(StoreError::io("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut owner = String::new();
-            let _ = file.read_to_string(&mut owner);
-            return Err(StoreError::Locked {
-                path: dir.to_owned(),
-                owner: owner.trim().parse().ok(),
-            });
-        }
-        Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", &path)(error)),
-    }
-    // Only a hint for people; the lock is the operating system's.
-    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-    Ok(file)
-}
 
 /// Creates a log in a directory that has none.
 pub(super) fn create(dir: &Path, options: &Options) -> Result<(), StoreError> {
@@ -90,19 +61,25 @@ pub fn create_with(dir: &Path, options: &Options, meta: Meta) -> Result<(), Stor
         disk.create_dir(&dir.join(name))?;
     }
     let needed_bytes = options.slot_bytes * FIRST_SLOTS as u64 + options.min_free_bytes;
-    let available_bytes = disk.available(dir)?;
+    let journal = dir.join(JOURNAL_DIR);
+    // It may be a link to another disk.
+    let available_bytes = disk.available(&journal)?;
     if available_bytes < needed_bytes {
         return Err(StoreError::DiskFull { available_bytes, needed_bytes });
     }
-    let journal = dir.join(JOURNAL_DIR);
     for n in 1..=FIRST_SLOTS {
         disk.allocate(&journal.join(slot_name(n)), options.slot_bytes)?;
     }
     disk.sync_dir(dir)?;
     // The names of the directory itself and of those that were made with it.
-    let whole = std::path::absolute(dir).map_err(StoreError::io("find", dir))?;
+    let whole = dir.canonicalize().map_err(StoreError::io("find", dir))?;
     for parent in whole.ancestors().skip(1).take(2) {
-        disk.sync_dir(parent)?;
+        match disk.sync_dir(parent) {
+            // Not to be read by us (`/var/lib/private` is not), so that what we have made is not in it.
+            Err(StoreError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::PermissionDenied => {}
+            synced => synced?,
+        }
     }
     begin_first_slot(&journal, &meta, options)?;
     meta.store(disk, dir)

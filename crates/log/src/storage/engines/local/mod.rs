@@ -11,6 +11,7 @@
 //!   and nobody reads it.
 
 mod append;
+mod claim;
 mod create;
 mod lookup;
 mod open;
@@ -28,8 +29,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+pub(in crate::storage) use claim::Claim;
 pub use create::create_with;
-pub(in crate::storage) use create::take_lock;
 pub use survey::{Survey, SurveyedSlot, survey};
 pub use trimmed::verify_trimmed;
 
@@ -153,8 +154,8 @@ pub struct LocalEngine {
     trimmed: trimmed::Trimmed,
     summaries: lookup::Summaries,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Keeps the lock for as long as the engine lives.
-    _lock: std::fs::File,
+    /// Keeps the log ours for as long as the engine lives.
+    claim: claim::Claim,
 }
 
 /// What the background threads are told.
@@ -171,6 +172,8 @@ struct Work {
     slot_files: AtomicU64,
     /// Why appends have stopped for good.
     broken: Mutex<Option<String>>,
+    /// What the last look found in the log's place, if that is not the log.
+    displaced: Mutex<Option<String>>,
     /// The build under way.
     sealing: Mutex<Option<Arc<segment::Progress>>>,
 }
@@ -357,6 +360,7 @@ impl Engine for LocalEngine {
         let journal_bytes = files * self.options.slot_bytes;
         let trouble = lock(&self.work.broken)
             .clone()
+            .or_else(|| lock(&self.work.displaced).clone())
             .or_else(|| lock(&self.work.trouble).as_ref().map(Trouble::to_string))
             .or_else(|| self.cache.damages().first().map(ToString::to_string));
         StoreStatus {

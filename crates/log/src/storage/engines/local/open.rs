@@ -10,7 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, RwLock};
 
 use bytes::Bytes;
 
-use super::create::{create, refuse_foreign, take_lock};
+use super::claim::Claim;
+use super::create::{create, refuse_foreign};
 use super::seal::Sealer;
 use super::survey::{Survey, SurveyedSlot, survey};
 use super::trimmed::Trimmed;
@@ -36,6 +37,11 @@ pub(super) fn open(
 ) -> Result<(Arc<LocalEngine>, Recovered), StoreError> {
     if !dir.exists() {
         unfinished::refuse_unfinished(dir)?;
+        if dir.is_symlink() {
+            // A disk that is not mounted, perhaps: nothing is to be made in its place.
+            let source = std::io::ErrorKind::NotFound.into();
+            return Err(StoreError::Io { action: "follow", path: dir.to_owned(), source });
+        }
         if !options.create {
             return Err(StoreError::Missing { path: dir.to_owned() });
         }
@@ -45,13 +51,18 @@ pub(super) fn open(
         // Before the lock file is made: what is not ours is left as it is.
         refuse_foreign(dir)?;
     }
-    let lock_file = take_lock(dir)?;
+    let mut claim = Claim::take(dir, &options.disk)?;
     let mut found = survey(dir, &options.disk)?;
     if found.is_blank() && found.damage.is_empty() {
         if !options.create {
             return Err(StoreError::Missing { path: dir.to_owned() });
         }
         create(dir, &options)?;
+        claim.lock_slots(&options.disk)?;
+        if !claim.has_lock_file() {
+            // Deleted before there was a slot to lock: another process may be at it as well.
+            return Err(StoreError::Locked { path: dir.to_owned(), owner: None });
+        }
         found = survey(dir, &options.disk)?;
     }
     if let Some(damage) = found.damage.first() {
@@ -63,7 +74,7 @@ pub(super) fn open(
     let segments = dir.join(SEGMENTS_DIR);
     options.disk.create_dir(&segments)?;
     segment::clean(&segments, &options.disk)?;
-    Opening { dir: dir.to_owned(), options, meta, found }.run(lock_file)
+    Opening { dir: dir.to_owned(), options, meta, found, claim }.run()
 }
 
 struct Opening {
@@ -71,13 +82,11 @@ struct Opening {
     options: Options,
     meta: Meta,
     found: Survey,
+    claim: Claim,
 }
 
 impl Opening {
-    fn run(
-        mut self,
-        lock_file: std::fs::File,
-    ) -> Result<(Arc<LocalEngine>, Recovered), StoreError> {
+    fn run(mut self) -> Result<(Arc<LocalEngine>, Recovered), StoreError> {
         let disk = self.options.disk.clone();
         let oldest = self.found.oldest();
         let next = self.found.next();
@@ -152,7 +161,7 @@ impl Opening {
             summaries: lookup::Summaries::default(),
             threads: Mutex::new(Vec::new()),
             options: self.options,
-            _lock: lock_file,
+            claim: self.claim,
         });
         engine.note_files(&mut lock(&engine.journal));
         engine.start_threads()?;
@@ -273,8 +282,8 @@ impl Opening {
         })
     }
 
-    fn as_slot(&self, slot: SurveyedSlot, disk: &Disk) -> Result<Slot, StoreError> {
-        let file = disk.open(&slot.path)?;
+    fn as_slot(&mut self, slot: SurveyedSlot, disk: &Disk) -> Result<Slot, StoreError> {
+        let file = self.claim.open_slot(&slot.path, disk)?.file;
         let copied = slot.scan.unproven.first().map_or(u64::MAX, |frame| frame.offset);
         let frames = slot.scan.frames.into_iter().filter(|frame| frame.offset < copied).collect();
         Ok(Slot::new(slot.path, file, disk.clone(), slot.header, frames))
@@ -282,7 +291,7 @@ impl Opening {
 
     /// The slot files, with at least one to go on in: sealing makes room if there is none.
     fn slot_set(
-        &self,
+        &mut self,
         disk: &Disk,
         slots: &mut Vec<Arc<Slot>>,
         segments: &mut Vec<Arc<Segment>>,
@@ -294,7 +303,7 @@ impl Opening {
         let files = paths.len() + slots.len();
         let mut free = Vec::new();
         for path in paths {
-            let slot = open_slot(disk, &path)?;
+            let slot = self.claim.open_slot(&path, disk)?;
             let len = slot.file.metadata().map_err(StoreError::io("stat", &path))?.len();
             if len == self.options.slot_bytes {
                 free.push(slot);
@@ -310,7 +319,8 @@ impl Opening {
             }
         }
         let needed = self.options.slot_bytes + (1 << 20);
-        let has_room = disk.available(&self.dir)? >= needed;
+        // Which may lie on another disk.
+        let has_room = disk.available(&self.dir.join(JOURNAL_DIR))? >= needed;
         while free.is_empty() && slots.len() > 1 && (files > self.options.max_slots || !has_room) {
             let sealer = Sealer {
                 dir: self.dir.join(SEGMENTS_DIR),

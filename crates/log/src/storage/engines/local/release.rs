@@ -51,6 +51,7 @@ impl LocalEngine {
 
     /// Deletes slot files that hold nothing, beyond those that a log begins with.
     pub(super) fn release_spare_slots(&self, bytes: u64) -> Result<u64, StoreError> {
+        self.check_claim()?;
         let mut released = 0;
         while released < bytes {
             let spare = {

@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 use super::{JOURNAL_DIR, SEGMENTS_DIR};
 use crate::storage::disk::Disk;
 use crate::storage::journal::{
-    FrameKind, Known, Previous, Scan, ScannedSlot, SlotHeader, Tail, Tip, read_header, scan_slot,
+    FrameKind, Known, Previous, Scan, ScannedSlot, SlotHeader, Tail, Tip, is_slot_name,
+    read_header, scan_slot,
 };
 use crate::storage::meta::Meta;
 use crate::storage::segment::{self, Segment};
@@ -150,8 +151,7 @@ fn slot_paths(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
     };
     for entry in entries {
         let path = entry.map_err(StoreError::io("list", &journal))?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.starts_with("slot-") && !name.ends_with(".new") {
+        if is_slot_name(&path) {
             paths.push(path);
         }
     }

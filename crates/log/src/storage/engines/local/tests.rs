@@ -1,5 +1,7 @@
 mod beside;
 mod hanging;
+mod owning;
+mod private;
 mod proof;
 mod regressions;
 mod releasing;
@@ -395,7 +397,8 @@ fn a_slot_too_full_for_events_still_takes_a_trim() {
     // On a full disk there would be no other slot to take it.
     assert!(Arc::ptr_eq(&slot, engine.view().slots.last().unwrap()));
     assert_eq!(engine.bounds().oldest, oldest);
-    drop(engine);
+    // Its file is locked for as long as somebody has it.
+    drop((engine, slot));
     assert_eq!(check_all(&*reopen(dir.path()).0), 1);
 }
 

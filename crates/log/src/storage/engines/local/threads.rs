@@ -12,7 +12,7 @@ use crate::storage::StoreError;
 use crate::storage::error::chain;
 
 /// How often the sealer looks for slots that have grown old and tries again after trouble, and the
-/// marker looks after the sealer.
+/// marker looks after the sealer, and whether the log is still where it was opened.
 const POLL: Duration = Duration::from_secs(1);
 
 /// How often a thread that is to end is looked at.
@@ -86,9 +86,15 @@ fn wait(work: &Work, timeout: Duration, wanted: impl Fn(&Signals) -> bool) -> bo
 
 fn run_marker(engine: &Weak<LocalEngine>, work: &Work) {
     let mut watchdog = Watchdog::default();
+    let mut checked = Instant::now();
     while wait(work, POLL, |signals| signals.mark) {
         let Some(pause) = engine.upgrade().map(|engine| {
             watchdog.look(&engine);
+            if checked.elapsed() >= POLL {
+                checked = Instant::now();
+                // Noted, and said by itself; appends and sealing go by it.
+                let _ = engine.check_claim();
+            }
             engine.options.mark_after
         }) else {
             return;
