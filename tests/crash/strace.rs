@@ -120,11 +120,26 @@ pub fn inject(
     limit: Duration,
 ) -> (Option<std::process::ExitStatus>, String) {
     let when = if sticky { format!("{nth}+") } else { nth.to_string() };
+    let what = format!("{name}:error={error}:when={when}");
+    inject_where(args, &what, &[], Path::new("/dev/null"), limit)
+}
+
+/// The same, with what is injected as strace has it, and only of calls on `paths`, if there are any. What
+/// was injected is in `trace`.
+pub fn inject_where(
+    args: &[&str],
+    what: &str,
+    paths: &[&Path],
+    trace: &Path,
+    limit: Duration,
+) -> (Option<std::process::ExitStatus>, String) {
+    let name = what.split(':').next().unwrap_or_default();
     let mut child = Command::new("strace")
         // Only this call is stopped at: it makes a run take a third less.
-        .args(["--seccomp-bpf", "-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={name}")])
-        .args(["-e", &format!("inject={name}:error={error}:when={when}")])
-        .args(["-e", "signal=none"])
+        .args(["--seccomp-bpf", "-f", "-qq", "-e", &format!("trace={name}"), "-o"])
+        .arg(trace)
+        .args(["-e", &format!("inject={what}"), "-e", "signal=none"])
+        .args(paths.iter().flat_map(|path| ["-P".as_ref(), path.as_os_str()]))
         .arg(std::env::current_exe().expect("this binary"))
         .args(args)
         .stdin(Stdio::null())

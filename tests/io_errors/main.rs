@@ -4,6 +4,7 @@
 #[path = "../crash/mod.rs"]
 mod crash;
 mod full_disk;
+mod refused;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,29 +16,33 @@ use crash::strace;
 use crash::workload::{self, Wrong};
 use tailmark_log::storage::{Engine, StoreError};
 
+/// Of events, in the first of three lives: a bit more than a slot.
+const BYTES: u64 = 330_000;
+
 /// A child that is not through by then hangs. It takes a fraction of a second.
 const CHILD_LIMIT: Duration = Duration::from_secs(120);
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     if args.get(1).is_some_and(|arg| arg == "child") {
-        child(Path::new(&args[2]));
+        child(Path::new(&args[2]), args.get(3).map_or(BYTES, |arg| arg.parse().expect("bytes")));
         return;
     }
     crash::run(&[
         ("no_failing_call_loses_what_was_acked", failing_calls),
         ("a_full_disk_refuses_and_recovers", full_disk::test),
+        ("what_a_system_refuses_is_done_another_way_or_said", refused::test),
     ]);
 }
 
 /// The script until something fails; then everything must still be readable.
-fn child(dir: &Path) {
+fn child(dir: &Path, bytes: u64) {
     std::thread::spawn(|| {
         std::thread::park_timeout(CHILD_LIMIT);
         workload::tell("H\n");
         std::process::exit(9);
     });
-    match workload::script(dir, 3, 330_000, 0) {
+    match workload::script(dir, 3, bytes, 0) {
         Ok(()) => workload::tell("D\n"),
         Err(error) => workload::tell(&format!("E {error:?}\n")),
     }

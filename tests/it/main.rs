@@ -33,6 +33,7 @@ mod http;
 mod inspect;
 mod limits;
 mod metrics;
+mod one_owner;
 mod producer;
 mod protocol;
 mod seed;

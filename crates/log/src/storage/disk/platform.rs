@@ -51,9 +51,22 @@ pub(super) fn create(path: &Path) -> io::Result<File> {
 }
 
 /// Makes a file one that only its owner can read, or a directory one that only its owner can enter.
+/// A file system without permissions keeps what it has.
 pub(in crate::storage) fn make_private(path: &Path) -> io::Result<()> {
+    static SAID: AtomicBool = AtomicBool::new(false);
     let mode = if path.is_dir() { DIR_MODE } else { FILE_MODE };
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+    match std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)) {
+        Err(error)
+            if matches!(
+                Errno::from_io_error(&error),
+                Some(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL)
+            ) =>
+        {
+            say_once(&SAID, path, "the file system keeps no permissions of ours");
+            Ok(())
+        }
+        set => set,
+    }
 }
 
 pub(super) fn allocate_blocks(file: &File, path: &Path, len: u64) -> io::Result<()> {
