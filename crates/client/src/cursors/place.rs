@@ -6,11 +6,14 @@
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Far more than a cursor and the patterns of one watch.
 const MAX_BYTES: u64 = 1 << 20;
+/// What such a sync is answered with.
+const EBADF: i32 = 9;
+const EINVAL: i32 = 22;
 /// As many as Linux itself follows.
 const MAX_LINKS: usize = 40;
 
@@ -78,7 +81,11 @@ impl Place {
             let _ = fs::remove_file(&self.temporary);
         }
         written?;
-        File::open(&self.directory)?.sync_all()
+        match File::open(&self.directory)?.sync_all() {
+            // Some file systems sync no directories: they keep names by themselves, or not at all.
+            Err(error) if matches!(error.raw_os_error(), Some(EBADF | EINVAL)) => Ok(()),
+            synced => synced,
+        }
     }
 
     fn write_beside(&self, bytes: &[u8]) -> io::Result<()> {
@@ -89,7 +96,10 @@ impl Place {
             }
             _ => {}
         }
-        let created = OpenOptions::new().write(true).create_new(true).open(&self.temporary);
+        // Topics and positions are their owner's business, whatever the umask.
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let created = options.open(&self.temporary);
         let mut file = created.map_err(|error| self.explain(error))?;
         file.write_all(bytes)?;
         if let Ok(old) = fs::metadata(&self.target) {

@@ -101,6 +101,14 @@ fn a_new_file_has_the_mode_of_the_old_one() {
 }
 
 #[test]
+fn a_file_that_was_not_there_can_be_read_by_its_owner_alone() {
+    let dir = dir();
+    let path = dir.path().join("state");
+    replace(&path, "one").unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+}
+
+#[test]
 fn another_name_of_the_file_keeps_what_it_had() {
     // As copies by hard links need it: an older cursor brings events again, and none is lost.
     let dir = dir();
