@@ -17,7 +17,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::disk::Disk;
+use super::disk::{Disk, followed};
 use super::local::{Claim, survey};
 use super::unfinished::{OLD, READY, beside, refuse_unfinished, workspace_of};
 use super::{Damage, FORMAT_VERSION, StoreError};
@@ -203,10 +203,12 @@ pub fn migrate(
     disk: &Disk,
     mut progress: impl FnMut(Stage),
 ) -> Result<Outcome, Error> {
+    // Beside what a link names, and on its disk: the link stays as it is.
+    let dir = followed(dir).map_err(StoreError::io("follow", dir))?;
     // A name that can be put another beside.
     let dir = match dir.file_name() {
-        Some(_) => dir.to_owned(),
-        None => dir.canonicalize().map_err(StoreError::io("examine", dir))?,
+        Some(_) => dir,
+        None => dir.canonicalize().map_err(StoreError::io("examine", &dir))?,
     };
     let swap = Swap { workspace: workspace_of(&dir), dir: &dir, disk };
     if let Some(outcome) = swap.finish_cut(steps)? {

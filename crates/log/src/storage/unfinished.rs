@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
+use super::disk::followed;
 
 /// Refuses a directory that is away because a migration was cut while it was swapped: what is
 /// missing there is not gone.
@@ -12,7 +13,8 @@ use super::StoreError;
 /// # Errors
 /// [`StoreError::Unfinished`].
 pub fn refuse_unfinished(dir: &Path) -> Result<(), StoreError> {
-    let workspace = workspace_of(dir);
+    // A link stays when what it names is away.
+    let workspace = workspace_of(&followed(dir).unwrap_or_else(|_| dir.to_owned()));
     if !dir.exists() && workspace.join(READY).exists() {
         return Err(StoreError::Unfinished { path: dir.to_owned(), workspace });
     }

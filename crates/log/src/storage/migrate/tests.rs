@@ -324,6 +324,25 @@ impl Step for Forgetful {
 }
 
 #[test]
+fn a_link_to_the_log_stays_and_what_it_names_is_migrated_where_it_lies() {
+    let (parent, dir) = old_log();
+    let links = tempfile::tempdir().unwrap();
+    let link = links.path().join("link");
+    std::os::unix::fs::symlink(&dir, &link).unwrap();
+    let outcome = run(&link, &Disk::real()).unwrap();
+    assert!(matches!(outcome, Outcome::Migrated { from: 0, to: 1, .. }), "{outcome:?}");
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(entries(links.path()), ["link"]);
+    assert_eq!(entries(parent.path()), ["data", "data.format-0"]);
+    // What is away because a swap was cut is told through the link, too.
+    std::fs::rename(&dir, parent.path().join("elsewhere")).unwrap();
+    std::fs::create_dir(parent.path().join("data.migrating")).unwrap();
+    std::fs::write(parent.path().join("data.migrating/ready"), "0 1\n").unwrap();
+    let refused = open(&link, Options::default()).map(|_| ());
+    assert!(matches!(refused, Err(StoreError::Unfinished { .. })), "{refused:?}");
+}
+
+#[test]
 fn a_wrong_copy_is_never_swapped_in() {
     let (parent, dir) = old_log();
     let before = old_files(&dir);

@@ -148,9 +148,7 @@ impl Build<'_> {
             // sled makes them as the umask has it.
             make_private(&self.db_dir)?;
             make_private(&self.db_dir.join("blobs"))?;
-            super::open::list_files(&self.db_dir)?
-                .iter()
-                .try_for_each(|(_, path)| make_private(path))
+            dir::list_files(&self.db_dir)?.iter().try_for_each(|(_, path)| make_private(path))
         })?;
         self.seal(tmp, &described)
     }
