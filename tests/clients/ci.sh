@@ -20,6 +20,7 @@ timeout --kill-after=20 600 "$folder/bin/python" tests/clients/python/test_produ
 (
   cd tests/clients/eventsource
   npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+  node parser.mjs
   timeout --kill-after=20 600 node test.mjs "$program"
 )
 

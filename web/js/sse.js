@@ -3,37 +3,52 @@
 // Not EventSource: fetch shows the status and the error's body, lets the page decide when to come
 // back, and stops reading when the page is slow, which the daemon takes calmly.
 
-/// Splits a stream of text into frames: {id?, event, data?}. A frame may come in any pieces.
+/// Splits a stream of text into frames: {id?, event, data?}, as WHATWG HTML has it in section 9.2.6. A
+/// frame may come in any pieces. One without data is told too: its id moves the position.
 export class Frames {
   #rest = '';
+  #begun = false; #cut = false;
   #id; #event = ''; #data = null; #any = false;
 
   /// Frames that are complete after `text`.
   push(text) {
     const frames = [];
-    const lines = (this.#rest + text).split('\n');
+    if (text === '') return frames;
+    let fresh = text;
+    if (!this.#begun && fresh.startsWith('\ufeff')) fresh = fresh.slice(1);
+    this.#begun = true;
+    // The line feed of a line end that came in two pieces ends nothing more.
+    if (this.#cut && fresh.startsWith('\n')) fresh = fresh.slice(1);
+    this.#cut = text.endsWith('\r');
+    const all = this.#rest + fresh;
+    // The daemon sends line feeds; a carriage return ends a line as well.
+    const lines = all.includes('\r') ? all.split(/\r\n|\r|\n/) : all.split('\n');
     this.#rest = lines.pop();
-    for (const raw of lines) {
-      const line = raw.endsWith('\r') ? raw.slice(0, -1) : raw;
+    for (const line of lines) {
       if (line === '') {
         if (this.#any) frames.push({ id: this.#id, event: this.#event || 'message', data: this.#data });
         this.#id = undefined;
         this.#event = '';
         this.#data = null;
         this.#any = false;
-        continue;
+      } else {
+        this.#field(line);
       }
-      if (line.startsWith(':')) continue;
-      const colon = line.indexOf(':');
-      const field = colon < 0 ? line : line.slice(0, colon);
-      let value = colon < 0 ? '' : line.slice(colon + 1);
-      if (value.startsWith(' ')) value = value.slice(1);
-      this.#any = true;
-      if (field === 'data') this.#data = this.#data === null ? value : `${this.#data}\n${value}`;
-      else if (field === 'id') this.#id = value;
-      else if (field === 'event') this.#event = value;
     }
     return frames;
+  }
+
+  #field(line) {
+    const colon = line.indexOf(':');
+    const field = colon < 0 ? line : line.slice(0, colon);
+    let value = colon < 0 ? '' : line.slice(colon + 1);
+    if (value.startsWith(' ')) value = value.slice(1);
+    if (field === 'data') this.#data = this.#data === null ? value : `${this.#data}\n${value}`;
+    else if (field === 'id' && !value.includes('\0')) this.#id = value;
+    else if (field === 'event') this.#event = value;
+    // A comment, whose name is empty, and what nobody knows.
+    else return;
+    this.#any = true;
   }
 }
 
@@ -73,7 +88,8 @@ export async function* frames(url, { signal, silenceMs = 60000 }) {
     if (response.status !== 200) throw await refusal(response);
     yield [];
     const reader = response.body.getReader();
-    const decoder = new TextDecoder();
+    // The parser knows what to make of a byte order mark.
+    const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
     const parser = new Frames();
     for (;;) {
       const { done, value } = await reader.read();
