@@ -13,8 +13,9 @@ if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
   $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3 python3-venv
 fi
 [ -x "$folder/bin/pip" ] || python3 -m venv "$folder"
-"$folder/bin/pip" install --quiet --disable-pip-version-check -r examples/python/requirements.txt
+"$folder/bin/pip" install --quiet --disable-pip-version-check -r examples/python/requirements.txt -r tests/clients/python/requirements.txt
 timeout --kill-after=20 600 "$folder/bin/python" tests/clients/python/test_seeds.py "$program"
+timeout --kill-after=20 600 "$folder/bin/python" tests/clients/python/test_standards.py "$program"
 timeout --kill-after=20 600 "$folder/bin/python" tests/clients/python/test_producer.py "$program" "$PWD/target/debug/examples/producer"
 
 (

@@ -511,9 +511,18 @@ impl<'de: 'a, 'a> Deserialize<'de> for Headers<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Headers<'de>, A::Error> {
-                let mut headers = Vec::new();
+                let mut headers: Vec<(Text<'de>, Text<'de>)> = Vec::new();
                 while let Some(entry) = map.next_entry()? {
                     headers.push(entry);
+                }
+                // Of two values one would be lost, and nobody could say which.
+                let mut names: Vec<&str> = headers.iter().map(|(name, _)| &*name.0).collect();
+                names.sort_unstable();
+                if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+                    let name: String = twice[0].chars().take(100).collect();
+                    return Err(de::Error::custom(format_args!(
+                        "headers: `{name}` is given twice"
+                    )));
                 }
                 Ok(Headers(headers))
             }

@@ -113,6 +113,9 @@ fn what_is_wrong_is_named() {
         (r#"{"data":"a*b"}"#, "not base64"),
         (r#"{"headers":["a"]}"#, "expected an object of strings"),
         (r#"{"headers":{"a":1}}"#, "expected a string"),
+        (r#"{"headers":{"a":"1","b":"2","a":"1"}}"#, "headers: `a` is given twice"),
+        (r#"{"headers":{"\u0061":"1","a":"2"}}"#, "headers: `a` is given twice"),
+        (r#"{"headers":{"a":"1"},"headers":{"b":"2"}}"#, "duplicate field `headers`"),
         ("{\"body\":\"\u{1}\"}", "control character"),
         (r#"{"body":"\ud83d"}"#, "hex escape"),
     ] {
