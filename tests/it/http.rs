@@ -2,7 +2,9 @@
 
 mod events;
 mod grpc_web;
+mod half_closed;
 mod reads;
+mod refusals;
 mod resume;
 mod rules;
 mod watch;

@@ -9,6 +9,7 @@ mod support {
     pub mod inprocess;
     pub mod logdir;
     pub mod openmetrics;
+    pub mod plain;
     pub mod port;
     pub mod proxy;
     pub mod raw;

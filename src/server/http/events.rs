@@ -4,14 +4,12 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use axum::extract::{Request, State};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_core::Stream;
 use http::{HeaderValue, Response, header};
 use http_body::Body as _;
-use http_body_util::BodyExt;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
@@ -32,10 +30,6 @@ const ACCEPTED: HeaderValue = HeaderValue::from_static("application/json, applic
 const TAKEN: &str = "application/json (one event) or application/x-ndjson (one a line)";
 /// Frames without an event that one poll goes through before it lets others run.
 const FRAMES_PER_POLL: u32 = 16;
-/// What is read and thrown away of a body that was refused, so that its sender comes to read why:
-/// a connection that is closed over unread bytes may take the answer with it.
-const DRAIN_BYTES: usize = 16 << 20;
-const DRAIN_TIME: Duration = Duration::from_secs(2);
 
 /// Stores what the body says.
 pub(super) async fn store(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
@@ -228,25 +222,5 @@ impl Stream for Lines {
                 None => this.body = None,
             }
         }
-    }
-}
-
-impl Drop for Lines {
-    fn drop(&mut self) {
-        if let Some(body) = self.body.take()
-            && !body.is_end_stream()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(tokio::time::timeout(DRAIN_TIME, drain(body)));
-        }
-    }
-}
-
-async fn drain(mut body: Body) {
-    let mut drained = 0;
-    while drained < DRAIN_BYTES
-        && let Some(Ok(frame)) = body.frame().await
-    {
-        drained += frame.data_ref().map_or(0, Bytes::len);
     }
 }

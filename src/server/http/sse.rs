@@ -4,17 +4,22 @@
 //! back its own watch and nothing else. Invariant: the id that a client has is always one from
 //! which a watch goes on exactly, or one that says that there is nothing to go on with.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
 use http::{HeaderValue, Response, header};
 use http_body::Frame;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
 use crate::server::rpc::status;
+use crate::server::transport::http1::HalfClosed;
 use crate::server::watch::{CURSOR, WatchStream};
 use tailmark_record::json::{Object, write_event, write_marker};
 use tailmark_record::{Event, EventError, Marker, MarkerKind};
@@ -22,6 +27,9 @@ use tailmark_record::{Event, EventError, Marker, MarkerKind};
 /// What the id of a stream's last frame begins with when the stream has ended for good: a browser
 /// that comes back with it is told so, and stops.
 pub(super) const END: &str = "end:";
+
+/// Says nothing, and is there.
+const COMMENT: &[u8] = b":\n\n";
 
 /// What is written before it is handed to the connection, while more is ready.
 const FRAME_BYTES: usize = 32 << 10;
@@ -33,19 +41,21 @@ pub(super) struct Sse {
     out: Vec<u8>,
     /// The id that the client has.
     id: String,
+    /// Where the connection can be half closed.
+    probe: Option<Probe>,
 }
 
 impl Sse {
     /// Begins with the id of the start, which fires nothing.
-    pub(super) fn new(stream: WatchStream, cursor: &str) -> Self {
-        let mut sse = Sse { stream: Some(stream), out: Vec::new(), id: String::new() };
+    pub(super) fn new(stream: WatchStream, cursor: &str, probe: Option<Probe>) -> Self {
+        let mut sse = Sse { stream: Some(stream), out: Vec::new(), id: String::new(), probe };
         sse.pass(cursor);
         sse
     }
 
     /// A watch that cannot begin, because of the position that was asked for.
     pub(super) fn lost(status: &Status) -> Self {
-        let mut sse = Sse { stream: None, out: Vec::new(), id: String::new() };
+        let mut sse = Sse { stream: None, out: Vec::new(), id: String::new(), probe: None };
         sse.fail(status);
         sse
     }
@@ -91,7 +101,7 @@ impl Sse {
     fn marker(&mut self, marker: &Marker) {
         match marker.kind {
             MarkerKind::Heartbeat if marker.cursor == self.id => {
-                self.out.extend_from_slice(b":\n\n");
+                self.out.extend_from_slice(COMMENT);
                 return;
             }
             MarkerKind::Heartbeat => return self.pass(&marker.cursor),
@@ -137,6 +147,34 @@ impl Sse {
     }
 }
 
+/// When to write something for no reason but to see whether the client is still there: it has closed
+/// its side, as one does that is gone, and one that only waits. The first answers with a reset.
+pub(super) struct Probe {
+    half_closed: Pin<Box<WaitForCancellationFutureOwned>>,
+    every: Duration,
+    /// Set once it has closed its side.
+    timer: Option<Interval>,
+}
+
+impl Probe {
+    pub(super) fn new(half_closed: HalfClosed, every: Duration) -> Self {
+        let half_closed = Box::pin(half_closed.0.cancelled_owned());
+        Probe { half_closed, every: every.max(Duration::from_millis(1)), timer: None }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.timer.is_none() {
+            std::task::ready!(self.half_closed.as_mut().poll(cx));
+        }
+        let timer = self.timer.get_or_insert_with(|| {
+            let mut timer = interval(self.every);
+            timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            timer
+        });
+        timer.poll_tick(cx).map(|_| ())
+    }
+}
+
 impl http_body::Body for Sse {
     type Data = Bytes;
     type Error = Status;
@@ -162,7 +200,11 @@ impl http_body::Body for Sse {
                     this.finish(&last);
                 }
                 Poll::Ready(None) => this.stream = None,
-                Poll::Pending if this.out.is_empty() => return Poll::Pending,
+                Poll::Pending if this.out.is_empty() => {
+                    let Some(probe) = &mut this.probe else { return Poll::Pending };
+                    std::task::ready!(probe.poll(cx));
+                    this.out.extend_from_slice(COMMENT);
+                }
                 Poll::Pending => break,
             }
         }

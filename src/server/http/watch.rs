@@ -11,10 +11,11 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::query::Query;
-use super::sse::{self, Sse};
+use super::sse::{self, Probe, Sse};
 use crate::server::permits::Peer;
 use crate::server::rpc::convert;
 use crate::server::rpc::status::{self, Failure};
+use crate::server::transport::http1::HalfClosed;
 use crate::server::{Shared, watch};
 use tailmark_record::moment::{self, Moment, Position};
 use tailmark_record::{Cursor, Timestamp};
@@ -59,7 +60,11 @@ async fn begin(shared: &Shared, head: &Parts) -> Result<Response<Body>, Status> 
     let headers = metadata.into_headers();
     let cursor = headers.get(watch::CURSOR).and_then(|value| value.to_str().ok());
     let cursor = cursor.unwrap_or_default();
-    let mut response = sse::response(Sse::new(stream, cursor));
+    let probe = head.extensions.get::<HalfClosed>().cloned().map(|half_closed| {
+        // More often than a silent connection is given up.
+        Probe::new(half_closed, shared.options.unary_deadline / 3)
+    });
+    let mut response = sse::response(Sse::new(stream, cursor, probe));
     response.headers_mut().extend(headers);
     Ok(response)
 }

@@ -15,8 +15,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 pub(crate) use self::http::{
     encoded_body, host_refused, is_of_position, malformed_json, method_not_allowed, no_path,
-    not_ready, origin_refused, respond, transfer_coding, unknown_parameter, unsupported_media_type,
-    write_json,
+    not_ready, origin_refused, respond, transfer_coding, unknown_parameter, unreadable,
+    unsupported_media_type, write_json,
 };
 use crate::server::permits::OverLimit;
 use tailmark_log::eventlog::{AppendError, CursorError, ReadError};

@@ -8,7 +8,6 @@ use std::convert::Infallible;
 
 use ::http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
@@ -16,6 +15,7 @@ use tower::{Layer, Service};
 use crate::server::http::accept::{self, Offer};
 use crate::server::http::media_type;
 use crate::server::rpc::status;
+use crate::server::transport::drain::Drained;
 
 /// How the bytes are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Encoding {
 
 /// Translates a call for `inner`, and its answer.
 pub(crate) async fn call<F>(
-    mut request: Request<Incoming>,
+    mut request: Request<Drained>,
     encoding: Encoding,
     mut inner: impl FnMut(Request<Body>) -> F,
 ) -> Response<Body>

@@ -32,6 +32,8 @@ use crate::server::rpc::classify::{self, Call, Kind};
 use crate::server::rpc::{status, web};
 use crate::server::transport::body::{Framing, Limited};
 use crate::server::transport::deadline::Deadline;
+use crate::server::transport::drain::Drained;
+use crate::server::transport::http1::{HalfClosed, Socket};
 use crate::server::transport::outbox::Outbox;
 use crate::server::transport::preface::{self, Protocol};
 use crate::server::transport::{framing, streams};
@@ -76,7 +78,14 @@ pub(crate) async fn serve(
         return;
     };
     let peer = Peer::new(address);
-    let way = Way { peer: peer.clone(), local, routes, shared: Arc::clone(&shared) };
+    let half_closed = (protocol == Protocol::Http1).then(HalfClosed::default);
+    let way = Way {
+        peer: peer.clone(),
+        local,
+        routes,
+        shared: Arc::clone(&shared),
+        half_closed: half_closed.clone(),
+    };
     let service = service_fn(move |request| respond(request, way.clone()));
     let ended = match protocol {
         Protocol::Http2 => {
@@ -89,13 +98,23 @@ pub(crate) async fn serve(
             drive(connection, run, &shared.stop, &cut).await
         }
         Protocol::Http1 => {
-            let stream = TokioIo::new(stream);
+            let patience = shared.options.unary_deadline;
+            let (socket, back) =
+                Socket::new(stream, half_closed.unwrap_or_default(), patience);
+            let stream = TokioIo::new(socket);
             let connection = http1_builder(&shared).serve_connection(stream, service);
             let run = |connection: Pin<&mut http1::Connection<_, _>>, cx: &mut Context<'_>| {
                 connection.poll(cx).map_err(Into::into)
             };
             let driven = drive(connection, run, &shared.stop, &cut);
-            streams::cuttable(driven).await.unwrap_or(Ok(()))
+            // One that was cut at its deadline does not take what there is to say.
+            let Some(ended) = streams::cuttable(driven).await else { return };
+            let error = ended.as_ref().err().and_then(|error| error.downcast_ref());
+            tokio::select! {
+                () = back.close(error, &shared.stop) => {}
+                () = cut.cancelled() => {}
+            }
+            ended
         }
     };
     if let Err(error) = ended {
@@ -165,6 +184,9 @@ fn http1_builder(shared: &Shared) -> http1::Builder {
         .timer(TokioTimer::new())
         .header_read_timeout(shared.options.http1_header_timeout)
         .max_buf_size(HTTP1_BUFFER_BYTES)
+        // Whoever has said all that there is to say may wait for the answer. `http1.rs` looks
+        // whether somebody does.
+        .half_close(true)
         .max_headers(100);
     builder
 }
@@ -177,6 +199,8 @@ struct Way {
     local: SocketAddr,
     routes: Routes,
     shared: Arc<Shared>,
+    /// Of a connection of HTTP/1.1.
+    half_closed: Option<HalfClosed>,
 }
 
 async fn respond(request: Request<Incoming>, way: Way) -> Result<Response<Body>, Infallible> {
@@ -184,6 +208,9 @@ async fn respond(request: Request<Incoming>, way: Way) -> Result<Response<Body>,
     let (peer, method, uri) = (way.peer.address, head.method.clone(), head.uri.clone());
     let version = head.version;
     let expected = way.shared.figures.calls.expect(uri.path(), &mut head.extensions);
+    if let Some(half_closed) = &way.half_closed {
+        head.extensions.insert(half_closed.clone());
+    }
     let response = answer(head, body, way).await;
     let response = if method == Method::HEAD { without_body(response) } else { response };
     expected.answered(&response);
@@ -208,6 +235,7 @@ async fn answer(head: Parts, body: Incoming, way: Way) -> Response<Body> {
         return refusal;
     }
     let is_native = classify::is_native(&head);
+    let body = Drained::new(body, &head.headers);
     let granted = match access::check(&head, way.local, &options.http, is_native) {
         Ok(granted) => granted,
         Err(failure) => {
@@ -221,7 +249,11 @@ async fn answer(head: Parts, body: Incoming, way: Way) -> Response<Body> {
     }
     let mut response = match classify::admit(&head, options) {
         Err(refusal) => *refusal,
-        Ok(Kind::Grpc(call)) => grpc(Request::from_parts(head, body), call, way).await,
+        // Clients of gRPC take an answer at any time.
+        Ok(Kind::Grpc(call)) => match body.into_inner() {
+            Some(body) => grpc(Request::from_parts(head, body), call, way).await,
+            None => grpc(Request::from_parts(head, Body::empty()), call, way).await,
+        },
         Ok(Kind::Web(call, encoding)) => {
             let request = Request::from_parts(head, body);
             web::call(request, encoding, |request| grpc(request, call, way.clone())).await
@@ -267,7 +299,7 @@ where
 }
 
 /// Answers what is no call.
-async fn plain(mut request: Request<Incoming>, mut way: Way) -> Response<Body> {
+async fn plain(mut request: Request<Drained>, mut way: Way) -> Response<Body> {
     let path = request.uri().path().to_owned();
     request.extensions_mut().insert(way.peer);
     let Ok(response) = way.routes.call(request).await;

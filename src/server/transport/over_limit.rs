@@ -19,6 +19,7 @@ use tonic::body::Body;
 
 use crate::server::permits::{OverLimit, Permit};
 use crate::server::rpc::{classify, status};
+use crate::server::transport::http1::{HalfClosed, Socket};
 use crate::server::transport::preface::{self, Protocol};
 use crate::server::transport::streams;
 
@@ -40,22 +41,22 @@ pub(crate) async fn tell(
     _permit: Permit,
 ) {
     tokio::select! {
-        () = answer(stream, over) => {}
+        () = answer(stream, over, &stop) => {}
         () = tokio::time::sleep(LIFE) => {}
         () = stop.cancelled() => {}
     }
 }
 
-async fn answer(stream: TcpStream, over: OverLimit) {
+async fn answer(stream: TcpStream, over: OverLimit, stop: &CancellationToken) {
     let Ok((stream, protocol)) = preface::begin(stream).await else { return };
     let answered = CancellationToken::new();
     let service = service_fn(|request| {
         answered.cancel();
         std::future::ready(Ok::<_, Infallible>(refusal(request, over)))
     });
-    let stream = TokioIo::new(stream);
     match protocol {
         Protocol::Http2 => {
+            let stream = TokioIo::new(stream);
             let mut builder = http2::Builder::new(streams::Executor);
             builder
                 .timer(TokioTimer::new())
@@ -65,9 +66,13 @@ async fn answer(stream: TcpStream, over: OverLimit) {
             close_after(builder.serve_connection(stream, service), &answered, LINGER).await;
         }
         Protocol::Http1 => {
+            let (socket, back) = Socket::new(stream, HalfClosed::default(), LIFE);
+            let stream = TokioIo::new(socket);
             let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).keep_alive(false);
-            close_after(builder.serve_connection(stream, service), &answered, LIFE).await;
+            builder.timer(TokioTimer::new()).keep_alive(false).half_close(true);
+            let connection = builder.serve_connection(stream, service);
+            let error = close_after(connection, &answered, LIFE).await;
+            back.close(error.as_ref(), stop).await;
         }
     }
 }
@@ -77,14 +82,14 @@ async fn close_after<C: GracefulConnection>(
     connection: C,
     answered: &CancellationToken,
     linger: Duration,
-) {
+) -> Option<C::Error> {
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
-        _ = connection.as_mut() => return,
+        ended = connection.as_mut() => return ended.err(),
         () = async { answered.cancelled().await; tokio::time::sleep(linger).await } => {}
     }
     connection.as_mut().graceful_shutdown();
-    let _ = connection.await;
+    connection.await.err()
 }
 
 fn refusal<B>(request: Request<B>, over: OverLimit) -> Response<Body> {

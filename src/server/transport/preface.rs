@@ -41,6 +41,18 @@ pub(crate) async fn begin<T: AsyncRead + Unpin>(mut inner: T) -> io::Result<(Beg
     Ok((Begun { inner, first, read, given: 0 }, protocol))
 }
 
+impl<T> Begun<T> {
+    /// What lies below.
+    pub(crate) fn socket(&self) -> &T {
+        &self.inner
+    }
+
+    /// Gives up what was read and not given out.
+    pub(crate) fn into_inner(self) -> T {
+        self.inner
+    }
+}
+
 impl<T: AsyncRead + Unpin> AsyncRead for Begun<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,

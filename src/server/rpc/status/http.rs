@@ -86,6 +86,58 @@ fn respond_as(code: StatusCode, status: &Status) -> Response<Body> {
     response
 }
 
+/// The whole answer to what hyper could not read as a request, head included, after which the
+/// connection is closed. `error` is what hyper said of it.
+pub(in crate::server) fn unreadable(error: &hyper::Error) -> Vec<u8> {
+    let (code, reason, hint) = if error.is_timeout() {
+        let hint = "the head of the request did not come in its time";
+        (StatusCode::REQUEST_TIMEOUT, "HEAD_TIMEOUT", hint)
+    } else if error.is_parse_too_large() {
+        let hint = "send fewer and shorter headers: at most 100, and 64 KiB with the request line";
+        (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "HEAD_TOO_LARGE", hint)
+    } else {
+        let (code, hint) = malformed_part(&error.to_string());
+        (code, "REQUEST_MALFORMED", hint)
+    };
+    let grpc_code = match code {
+        StatusCode::REQUEST_TIMEOUT => Code::DeadlineExceeded,
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Code::ResourceExhausted,
+        _ => Code::InvalidArgument,
+    };
+    let failure = Failure::new(grpc_code, reason, format!("{error}: {hint}"));
+    let mut json = Vec::new();
+    write_json(&mut json, &failure.into());
+    json.push(b'\n');
+    let date = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT");
+    let head = format!(
+        "HTTP/1.1 {code}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+         connection: close\r\nx-content-type-options: nosniff\r\ndate: {date}\r\n\r\n",
+        json.len(),
+    );
+    [head.into_bytes(), json].concat()
+}
+
+/// What hyper's words mean for whoever wrote the request.
+fn malformed_part(error: &str) -> (StatusCode, &'static str) {
+    let bad = StatusCode::BAD_REQUEST;
+    match error {
+        "invalid URI" => (
+            bad,
+            "a URL holds no space, no control characters and none of \" < > { } ` as they are: \
+             percent-encode them, > as %3E",
+        ),
+        "URI too long" => (StatusCode::URI_TOO_LONG, "send less in the URL"),
+        "invalid HTTP method parsed" => {
+            (bad, "this port speaks HTTP without TLS; is that what was meant?")
+        }
+        "invalid HTTP version parsed" => (bad, "HTTP/1.0, HTTP/1.1 and HTTP/2 are spoken here"),
+        "invalid content-length parsed" => {
+            (bad, "content-length is one whole number, the same wherever it is given")
+        }
+        _ => (bad, "each header is `name: value` on a line of its own, as RFC 9112 has it"),
+    }
+}
+
 /// No such path.
 pub(crate) fn no_path(path: &str) -> Response<Body> {
     let message = format!("nothing is at {path}");
