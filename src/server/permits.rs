@@ -71,6 +71,11 @@ impl Gauges {
     }
 }
 
+/// What is limited in how much of it is open at once: less of it may be open a moment later. What
+/// exceeds any other limit exceeds it for ever.
+pub(crate) const AT_ONCE: [&str; 5] =
+    ["connections", "watches", "watches_per_connection", "metrics_streams", "rooms_per_chat"];
+
 /// A limit that one more would exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OverLimit {

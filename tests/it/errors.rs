@@ -222,7 +222,7 @@ async fn an_event_is_got_by_seq_or_cursor() {
         }
     }
     for (seq, code, reason, words) in [
-        (1, OutOfRange, "CURSOR_TRIMMED", "events from start.seq 1 on were trimmed: 3"),
+        (1, OutOfRange, "CURSOR_TRIMMED", "start.seq 1: 3 events from there on were trimmed"),
         (11, OutOfRange, "CURSOR_AHEAD", "start.seq 11 is ahead of the head 9"),
     ] {
         let request = pb::WatchRequest { start: start_at(At::Seq(seq)), ..Default::default() };
@@ -411,7 +411,7 @@ async fn reflection_answers_in_both_versions() {
 async fn paths_that_are_not_there_are_not_found() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let server = start().await;
-    for path in ["/none", "/v1/none", "/feed.v1.FeedService/GetLog"] {
+    for path in ["/none", "/v1/none", "/feed.v1.Nothing/GetLog"] {
         let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
         let host = server.address;
         let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");

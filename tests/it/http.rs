@@ -8,3 +8,4 @@ mod refusals;
 mod resume;
 mod rules;
 mod watch;
+mod words;

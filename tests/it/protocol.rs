@@ -61,7 +61,9 @@ async fn nothing_but_grpc_reaches_a_service() {
             stream.write_all(&[request.as_bytes(), &body].concat()).await.unwrap();
             let mut answer = [0; 12];
             within("answer", stream.read_exact(&mut answer)).await.unwrap();
-            assert_eq!(&answer, b"HTTP/1.1 404", "{method} {content_type:?}");
+            let code = if content_type == "application/grpc" { "505" } else { "415" };
+            let expected = format!("HTTP/1.1 {code}");
+            assert_eq!(&answer, expected.as_bytes(), "{method} {content_type:?}");
             unchanged(&server, content_type);
         }
         for content_type in NOT_GRPC {

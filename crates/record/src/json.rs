@@ -354,6 +354,8 @@ impl From<serde_json::Error> for JsonError {
         if let Some(at) = message.rfind(" at line ") {
             message.truncate(at);
         }
+        // It may hold a name or a value as it was sent.
+        super::shorten(&mut message);
         JsonError { message, column: Some(error.column()).filter(|&column| column > 0) }
     }
 }

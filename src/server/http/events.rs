@@ -73,8 +73,8 @@ struct Line {
 
 enum Text {
     Whole(Bytes),
-    /// Over the limit, by so much as came of it.
-    TooLong(usize),
+    /// Over the limit. No more of it was read than shows that.
+    TooLong,
 }
 
 /// Lines as events.
@@ -91,7 +91,9 @@ impl Source for Json {
 
     fn take(&mut self, line: Line, batch: &mut Batch) -> Result<(), Failure> {
         let taken = match &line.text {
-            Text::TooLong(len) => Err(status::over_limit("message_bytes", self.limit, *len)),
+            Text::TooLong => {
+                Err(status::over_limit("message_bytes", self.limit, self.limit.saturating_add(1)))
+            }
             Text::Whole(text) => {
                 EventJson::parse(text).map_err(|error| status::malformed_json(&error)).and_then(
                     |json| batch.push(&json.event()).map_err(|error| status::invalid_event(&error)),
@@ -134,7 +136,7 @@ impl Lines {
         let len = end.map_or(self.buffer.len(), |end| self.scanned + end);
         if len > self.limit {
             self.line += 1;
-            return Some(Text::TooLong(len));
+            return Some(Text::TooLong);
         }
         let text = match end {
             Some(_) => {
@@ -171,7 +173,7 @@ impl Lines {
     fn is_blank(&self, text: &Text) -> bool {
         match text {
             Text::Whole(text) => !self.is_single && text.iter().all(u8::is_ascii_whitespace),
-            Text::TooLong(_) => false,
+            Text::TooLong => false,
         }
     }
 }
@@ -222,5 +224,74 @@ impl Stream for Lines {
                 None => this.body = None,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+
+    use super::*;
+    use crate::server::transport::arrivals::Arrivals;
+
+    const LIMIT: usize = 64;
+
+    /// What a body of these pieces is taken for.
+    async fn lines(pieces: Vec<&[u8]>, is_single: bool) -> Vec<(u64, Option<String>)> {
+        let frames: Vec<Result<_, Infallible>> =
+            pieces.iter().map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece)))).collect();
+        let body = Body::new(StreamBody::new(tokio_stream::iter(frames)));
+        let arrival = Arrivals::new(1 << 20, Duration::from_secs(1)).arrival();
+        let mut lines = Lines::new(body, is_single, LIMIT, arrival);
+        let mut all = Vec::new();
+        while let Some(line) = std::future::poll_fn(|cx| Pin::new(&mut lines).poll_next(cx)).await {
+            let Line { number, text } = line.unwrap();
+            match text {
+                Text::Whole(text) => {
+                    all.push((number, Some(String::from_utf8(text.to_vec()).unwrap())));
+                }
+                // It ends the upload.
+                Text::TooLong => {
+                    all.push((number, None));
+                    break;
+                }
+            }
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn a_line_is_the_same_however_it_is_cut() {
+        let long = format!("{{\"topic\":\"a\"}}\n{}\nmore", "x".repeat(LIMIT + 1));
+        let at_limit = format!("{}\r\n{}\n{}", "y".repeat(LIMIT - 1), "z".repeat(LIMIT), "1");
+        for text in [
+            "",
+            "\n",
+            "\r\n \t\r\n\n",
+            "{\"topic\":\"a\"}",
+            "{\"topic\":\"a\"}\r\n\r\n{\"topic\":\"b\"}\r\n",
+            "\u{feff}{\"topic\":\"a\"}\n\u{feff}{\"topic\":\"b\"}\n",
+            "{\"body\":\"é€🦀\"}\n{\"body\":\"\u{2028}\"}",
+            &long,
+            &at_limit,
+        ] {
+            for is_single in [false, true] {
+                let whole = lines(vec![text.as_bytes()], is_single).await;
+                for at in 0..=text.len() {
+                    let (begin, end) = text.as_bytes().split_at(at);
+                    assert_eq!(lines(vec![begin, end], is_single).await, whole, "{text:?} at {at}");
+                }
+                for size in 1..5 {
+                    let pieces = text.as_bytes().chunks(size).collect();
+                    assert_eq!(lines(pieces, is_single).await, whole, "{text:?} by {size}");
+                }
+            }
+        }
+        let all = lines(vec![b"\xef\xbb", b"\xbfa\r", b"\n\nb"], false).await;
+        assert_eq!(all, [(1, Some("a\r".to_owned())), (3, Some("b".to_owned()))]);
     }
 }

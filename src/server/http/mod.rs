@@ -58,12 +58,7 @@ pub(super) fn not_found(path: &str) -> Response<Body> {
         *response.status_mut() = StatusCode::NO_CONTENT;
         return response;
     }
-    if path == "/v1" || path.starts_with("/v1/") {
-        return status::no_path(path);
-    }
-    let mut response = Response::new(Body::new("not found\n".to_owned()));
-    *response.status_mut() = StatusCode::NOT_FOUND;
-    response
+    status::no_path(path)
 }
 
 /// The content type without its parameters, in lower case; of several that differ all, which is none

@@ -33,7 +33,7 @@ impl Query {
         for pair in text.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let Some(name) = decode(name) else {
-                return Err(status::bad_field("query", "a name is not UTF-8"));
+                return Err(status::bad_field("query", "the name of a parameter is not UTF-8"));
             };
             if CACHE_BUSTERS.contains(&&*name) {
                 continue;

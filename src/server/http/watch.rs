@@ -38,6 +38,10 @@ pub(super) async fn watch(State(shared): State<Arc<Shared>>, request: Request) -
     }
 }
 
+/// Names of the call as they are in a URL.
+const NAMES: [(&str, &str); 4] =
+    [("topics", "topic"), ("start", "from"), ("start.seq", "from"), ("start.time", "from")];
+
 async fn begin(shared: &Shared, head: &Parts) -> Result<Response<Body>, Status> {
     let asked = read(head)?;
     if asked.is_over {
@@ -56,7 +60,8 @@ async fn begin(shared: &Shared, head: &Parts) -> Result<Response<Body>, Status> 
     if let Some(peer) = head.extensions.get::<Peer>() {
         request.extensions_mut().insert(peer.clone());
     }
-    let (metadata, stream) = watch::events(shared, request).await?;
+    let begun = watch::events(shared, request).await;
+    let (metadata, stream) = begun.map_err(called)?;
     let headers = metadata.into_headers();
     let cursor = headers.get(watch::CURSOR).and_then(|value| value.to_str().ok());
     let cursor = cursor.unwrap_or_default();
@@ -74,6 +79,11 @@ struct Asked {
     request: pb::WatchRequest,
     /// It was told that this watch has ended for good.
     is_over: bool,
+}
+
+/// A failure in the words of the request.
+fn called(failure: Failure) -> Failure {
+    NAMES.iter().fold(failure, |failure, (ours, theirs)| failure.called(ours, theirs))
 }
 
 fn read(head: &Parts) -> Result<Asked, Failure> {

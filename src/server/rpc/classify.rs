@@ -7,7 +7,7 @@
 //! plain text to any address its user reaches. Whether it may is decided before (`http/access.rs`).
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
@@ -37,6 +37,9 @@ const CLIENT_STREAMS: [&str; 7] = [
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
 
+/// What a header counts beyond its name and its value.
+const HEADER_OVERHEAD: usize = 32;
+
 /// A gRPC call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
@@ -59,8 +62,11 @@ pub(crate) enum Kind {
 
 /// Whether it is gRPC as no browser can send it.
 pub(crate) fn is_native(head: &Parts) -> bool {
-    let is_grpc = |essence: &str| matches!(essence, "application/grpc" | "application/grpc+proto");
     head.version == Version::HTTP_2 && media_type(&head.headers).as_deref().is_some_and(is_grpc)
+}
+
+fn is_grpc(media_type: &str) -> bool {
+    matches!(media_type, "application/grpc" | "application/grpc+proto")
 }
 
 /// Takes a request for what it is.
@@ -71,16 +77,7 @@ pub(crate) fn admit(head: &Parts, options: &Options) -> Result<Kind, Box<Respons
     let path = head.uri.path();
     let web = Encoding::of_request(&head.headers);
     let is_service = is_of_service(path);
-    if web.is_none() && !is_native(head) {
-        return match (is_service, head.version == Version::HTTP_2) {
-            (false, _) => Ok(Kind::Plain),
-            (true, false) => Err(bare(StatusCode::NOT_FOUND)),
-            (true, true) => Err(bare(StatusCode::UNSUPPORTED_MEDIA_TYPE)),
-        };
-    }
-    if head.method != Method::POST {
-        return Err(bare(StatusCode::METHOD_NOT_ALLOWED));
-    }
+    let is_native = is_native(head);
     let refuse = |failure: status::Failure| {
         let status = Status::from(failure);
         Box::new(match web {
@@ -88,6 +85,18 @@ pub(crate) fn admit(head: &Parts, options: &Options) -> Result<Kind, Box<Respons
             None => status.into_http(),
         })
     };
+    if let Some(failure) = over_size(head, options) {
+        return Err(match web.is_some() || is_native {
+            true => refuse(failure),
+            false => Box::new(status::respond_head_too_large(failure)),
+        });
+    }
+    if web.is_none() && !is_native {
+        return if is_service { Err(Box::new(not_a_call(head))) } else { Ok(Kind::Plain) };
+    }
+    if head.method != Method::POST {
+        return Err(Box::new(status::grpc_method_not_allowed(&head.method)));
+    }
     if let Some(encoding) = compression(&head.headers) {
         let mut response = refuse(status::compressed(&encoding));
         let identity = HeaderValue::from_static("identity");
@@ -109,6 +118,43 @@ pub(crate) fn admit(head: &Parts, options: &Options) -> Result<Kind, Box<Respons
     Ok(web.map_or(Kind::Grpc(call), |encoding| Kind::Web(call, encoding)))
 }
 
+/// The head of a request over HTTP/2 that is larger than allowed. What is far larger h2 refuses by
+/// itself, without a word; over HTTP/1.1 the buffer of the connection is the limit.
+fn over_size(head: &Parts, options: &Options) -> Option<status::Failure> {
+    if head.version != Version::HTTP_2 {
+        return None;
+    }
+    // As RFC 9113 section 6.5.2 counts.
+    let own = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let actual = head
+        .headers
+        .iter()
+        .fold(own, |sum, (name, value)| sum + name.as_str().len() + value.len() + HEADER_OVERHEAD);
+    let limit = options.http2.max_header_list_bytes as usize;
+    (actual > limit).then(|| status::head_too_large(limit, actual))
+}
+
+/// Why a request for a path of gRPC is none.
+fn not_a_call(head: &Parts) -> Response<Body> {
+    if head.method == Method::OPTIONS {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        return response;
+    }
+    if head.method != Method::POST {
+        return status::grpc_method_not_allowed(&head.method);
+    }
+    let media_type = media_type(&head.headers).unwrap_or_default();
+    if is_grpc(&media_type) {
+        return status::grpc_needs_http2(head.version);
+    }
+    let is_connect = head.headers.contains_key("connect-protocol-version")
+        || media_type == "application/proto"
+        || media_type.starts_with("application/connect+");
+    status::not_grpc(&media_type, is_connect)
+}
+
 fn is_of_service(path: &str) -> bool {
     let Some(path) = path.strip_prefix('/') else { return false };
     SERVICES.iter().any(|name| path.strip_prefix(name).is_some_and(|rest| rest.starts_with('/')))
@@ -119,16 +165,10 @@ fn compression(headers: &HeaderMap) -> Option<String> {
     codings(headers, "grpc-encoding")
 }
 
-fn bare(code: StatusCode) -> Box<Response<Body>> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = code;
-    Box::new(response)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{Request, header};
+    use http::Request;
 
     fn ask(version: Version, method: Method, path: &str, content_type: &str) -> Parts {
         let mut request = Request::builder().version(version).method(method).uri(path);
@@ -164,13 +204,13 @@ mod tests {
             (v2, publish, "application/json", 415),
             (v2, publish, "text/plain", 415),
             (v2, publish, "", 415),
-            (v1, publish, "application/grpc", 404),
+            (v1, publish, "application/grpc", 505),
             (v1, publish, "application/grpc-web+proto", 201),
             (v1, publish, "Application/gRPC-Web-Text+Proto", 201),
-            (v1, publish, "application/grpc-web+json", 404),
-            (v1, publish, "text/plain", 404),
-            (v1, publish, "", 404),
-            (v1, "/grpc.health.v1.Health/Check", "text/plain", 404),
+            (v1, publish, "application/grpc-web+json", 415),
+            (v1, publish, "text/plain", 415),
+            (v1, publish, "", 415),
+            (v1, "/grpc.health.v1.Health/Check", "text/plain", 415),
             (v2, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "", 415),
             (v1, "/", "text/plain", 0),
             (v1, "/other.Service/Call", "application/grpc", 0),

@@ -6,6 +6,7 @@
 
 mod http;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -14,15 +15,17 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 pub(crate) use self::http::{
-    encoded_body, host_refused, is_of_position, malformed_json, method_not_allowed, no_path,
-    not_ready, origin_refused, respond, transfer_coding, unknown_parameter, unreadable,
-    unsupported_media_type, write_json,
+    encoded_body, grpc_method_not_allowed, grpc_needs_http2, head_too_large, host_refused,
+    is_of_position, malformed_json, method_not_allowed, no_path, not_grpc, not_ready,
+    origin_refused, respond, respond_head_too_large, transfer_coding, unknown_parameter,
+    unreadable, unsupported_media_type, write_json,
 };
 use crate::server::permits::OverLimit;
 use tailmark_log::eventlog::{AppendError, CursorError, ReadError};
 use tailmark_log::storage::{Damage, StoreError};
 use tailmark_record::{
-    Bounds, CursorFormatError, EventError, InvalidEvent, LogId, Problem, Seq, Timestamp,
+    Bounds, CursorFormatError, EventError, InvalidEvent, LogId, Problem, Seq, Timestamp, excerpt,
+    shorten,
 };
 
 /// The domain of every `ErrorInfo`.
@@ -56,6 +59,34 @@ impl Failure {
             retry: None,
             quota: false,
         }))
+    }
+
+    /// Calls a field by the name under which the client sent it; which one of several it was is
+    /// told beside it.
+    pub(crate) fn called(mut self, ours: &str, theirs: &str) -> Self {
+        let mut index = None;
+        let mut rename = |text: &mut String| {
+            let Some(rest) = text.strip_prefix(ours) else { return };
+            let rest = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+                Some((at, rest)) => {
+                    index = Some(at.to_owned());
+                    rest
+                }
+                None => rest,
+            };
+            if rest.is_empty() || rest.starts_with([':', ' ']) {
+                *text = format!("{theirs}{rest}");
+            }
+        };
+        rename(&mut self.0.message);
+        for name in ["field", "what"] {
+            self.0.metadata.get_mut(name).map(&mut rename);
+        }
+        self.0.field.as_mut().map(|(field, _)| rename(field));
+        match index {
+            Some(index) => self.with("index", index),
+            None => self,
+        }
     }
 
     /// Adds an entry to the `ErrorInfo`.
@@ -100,10 +131,17 @@ impl Failure {
 
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Status {
-        let parts = *failure.0;
+        let mut parts = *failure.0;
+        // Whatever a client sent, it does not come back in full.
+        shorten(&mut parts.message);
+        for value in parts.metadata.values_mut() {
+            if let Cow::Owned(shown) = excerpt(value) {
+                *value = shown;
+            }
+        }
         let mut details = ErrorDetails::new();
         if let Some((field, problem)) = parts.field {
-            details.add_bad_request_violation(field, problem);
+            details.add_bad_request_violation(excerpt(&field), excerpt(&problem));
         }
         if parts.quota {
             let subject = parts.metadata.get("what").map_or(parts.reason, |what| what.as_str());
@@ -136,7 +174,8 @@ pub(crate) fn add_trailer(status: &mut Status, name: &'static str, value: &str) 
 
 /// A field that makes no sense.
 pub(crate) fn bad_field(field: &str, problem: &str) -> Failure {
-    Failure::new(Code::InvalidArgument, "INVALID_FIELD", format!("{field}: {problem}"))
+    let message = format!("{}: {problem}", excerpt(field));
+    Failure::new(Code::InvalidArgument, "INVALID_FIELD", message)
         .with("field", field)
         .field(field, problem)
 }
@@ -186,25 +225,28 @@ pub(crate) fn compressed_message() -> Failure {
 
 /// Messages that are compressed: this server takes none.
 pub(crate) fn compressed(encoding: &str) -> Failure {
+    let encoding = &excerpt(encoding);
     let message = format!("compressed requests ({encoding}) are not served; send them as they are");
     Failure::new(Code::Unimplemented, "UNIMPLEMENTED", message).with("grpc-encoding", encoding)
 }
 
 /// A call that gRPC-Web has no way to carry.
 pub(crate) fn no_client_streams(path: &str) -> Failure {
+    let path = &excerpt(path);
     let message = format!("{path} takes a stream, and gRPC-Web sends one message only: use gRPC");
     Failure::new(Code::Unimplemented, "UNIMPLEMENTED", message).with("method", path)
 }
 
 /// A service whose health nobody here knows.
 pub(crate) fn unknown_service(name: &str) -> Failure {
-    let shown: String = name.chars().take(100).collect();
+    let shown = excerpt(name);
     let message = format!("this server has no service {shown:?}");
     Failure::new(Code::NotFound, "SERVICE_NOT_FOUND", message).with("service", shown)
 }
 
 /// A service or method that nobody here has.
 pub(crate) fn unknown_method(path: &str) -> Status {
+    let path = &excerpt(path);
     let message = format!("this server has no method {path}");
     Failure::new(Code::Unimplemented, "UNIMPLEMENTED", message).with("method", path).into()
 }
@@ -224,7 +266,7 @@ pub(crate) fn too_many(over: OverLimit) -> Failure {
 
 /// Metrics of an instance that is not this one.
 pub(crate) fn other_instance(asked: &str, ours: &str) -> Failure {
-    let message = format!("this is {ours}, not {asked}");
+    let message = format!("this is {ours}, not {}", excerpt(asked));
     Failure::new(Code::NotFound, "INSTANCE_NOT_FOUND", message).with("instance_id", ours)
 }
 
@@ -411,7 +453,7 @@ impl LogFacts {
 
 /// A text that is no cursor.
 pub(crate) fn malformed_cursor(field: &str, error: CursorFormatError) -> Failure {
-    Failure::new(Code::InvalidArgument, "CURSOR_MALFORMED", error.to_string())
+    Failure::new(Code::InvalidArgument, "CURSOR_MALFORMED", format!("{field}: {error}"))
         .with("field", field)
         .with("part", error.part.as_str())
         .field(field, error.to_string())
@@ -447,7 +489,7 @@ pub(crate) fn start(seq: Seq, error: &CursorError, facts: &LogFacts) -> Failure 
             Failure::new(Code::OutOfRange, "CURSOR_AHEAD", message).with("head", head)
         }
         CursorError::Trimmed { oldest, missed } => {
-            let message = format!("events from start.seq {seq} on were trimmed: {missed}");
+            let message = format!("start.seq {seq}: {missed} events from there on were trimmed");
             trimmed(message, *oldest, *missed, facts)
         }
         // A seq names neither a log nor a history.

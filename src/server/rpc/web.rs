@@ -4,6 +4,8 @@
 //! whose messages were looked at after they were decoded, so that limits and deadlines are those of
 //! gRPC.
 
+mod text;
+
 use std::convert::Infallible;
 
 use ::http::{HeaderMap, HeaderValue, Request, Response, header};
@@ -71,10 +73,14 @@ pub(crate) async fn call<F>(
 where
     F: Future<Output = Response<Body>>,
 {
-    // tonic-web knows four exact texts only.
+    // tonic-web knows four exact texts only, and what is text is decoded before it comes there.
     let answer = encoding.of_answer(request.headers());
-    request.headers_mut().insert(header::CONTENT_TYPE, encoding.content_type());
+    request.headers_mut().insert(header::CONTENT_TYPE, Encoding::Binary.content_type());
     request.headers_mut().insert(header::ACCEPT, answer.content_type());
+    let request = request.map(|body| match encoding {
+        Encoding::Binary => Body::new(body),
+        Encoding::Text => Body::new(text::Decoded::new(body)),
+    });
     let inner = tower::service_fn(move |request: Request<Body>| {
         let answer = inner(request.map(|body| Body::new(body.map_err(broken))));
         async { Ok::<_, Infallible>(answer.await) }

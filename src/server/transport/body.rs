@@ -344,6 +344,48 @@ mod tests {
         }
     }
 
+    /// What a body of these pieces lets through, and how it ends.
+    async fn pass(pieces: Vec<&[u8]>, is_one: bool) -> (Vec<u8>, Option<Refusal>) {
+        let frames: Vec<Result<_, std::convert::Infallible>> =
+            pieces.iter().map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece)))).collect();
+        let inner = http_body_util::StreamBody::new(tokio_stream::iter(frames));
+        let wait = std::time::Duration::from_secs(1);
+        let one_by = is_one.then(|| Instant::now() + wait);
+        let arrival = crate::server::transport::arrivals::Arrivals::new(1 << 20, wait).arrival();
+        let mut body = Limited::new(inner, Framing { message_bytes: 16, one_by }, arrival);
+        let mut passed = Vec::new();
+        while let Some(Ok(frame)) = http_body_util::BodyExt::frame(&mut body).await {
+            passed.extend_from_slice(&frame.into_data().unwrap());
+        }
+        (passed, body.refused)
+    }
+
+    #[tokio::test]
+    async fn messages_are_the_same_however_they_are_cut() {
+        let good = [message(3), message(0), message(16)].concat();
+        let long = [message(3), message(17)].concat();
+        let flag = [message(3), vec![2, 0, 0, 0, 0]].concat();
+        for (stream, is_one) in [
+            (&good, false),
+            (&good[..good.len() - 1].to_vec(), false),
+            (&good, true),
+            (&message(5), true),
+            (&long, false),
+            (&flag, false),
+            (&Vec::new(), true),
+        ] {
+            let whole = pass(vec![stream], is_one).await;
+            for at in 0..=stream.len() {
+                let (begin, end) = stream.split_at(at);
+                let cut = pass(vec![begin, end], is_one).await;
+                assert_eq!(cut.1, whole.1, "{stream:?} at {at}");
+                // What of a bad message's prefix passed nobody takes for a message.
+                assert!(cut.0.starts_with(&whole.0), "{stream:?} at {at}");
+                assert!(cut.0.len() < whole.0.len() + PREFIX_BYTES, "{stream:?} at {at}");
+            }
+        }
+    }
+
     #[test]
     fn messages_at_the_limit_pass() {
         let mut prefixes = prefixes(None);

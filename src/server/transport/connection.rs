@@ -5,6 +5,7 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ const PROBES: u32 = 4;
 /// Streams that a client may cause us to reset by its errors, over the life of a connection; h2's
 /// own default, said here because CVE-2025-8671 rests on there being one.
 const ERROR_RESETS: usize = 1_024;
+/// Of the limit on the head of a request over HTTP/2: what is read of one that exceeds it.
+const HEAD_SLACK: u32 = 4;
 /// Watches from which on what a connection writes is collected: it is run after all its streams.
 const MANY_WATCHES: usize = 8;
 /// What a connection of HTTP/1.1 holds of answers that its client does not read, but for the frame
@@ -99,8 +102,7 @@ pub(crate) async fn serve(
         }
         Protocol::Http1 => {
             let patience = shared.options.unary_deadline;
-            let (socket, back) =
-                Socket::new(stream, half_closed.unwrap_or_default(), patience);
+            let (socket, back) = Socket::new(stream, half_closed.unwrap_or_default(), patience);
             let stream = TokioIo::new(socket);
             let connection = http1_builder(&shared).serve_connection(stream, service);
             let run = |connection: Pin<&mut http1::Connection<_, _>>, cx: &mut Context<'_>| {
@@ -172,7 +174,8 @@ fn http2_builder(shared: &Shared) -> http2::Builder<streams::Executor> {
         .initial_connection_window_size(http2.connection_window_bytes)
         .max_frame_size(http2.max_frame_bytes)
         .max_send_buf_size(http2.max_send_buffer_bytes)
-        .max_header_list_size(http2.max_header_list_bytes)
+        // What exceeds the limit is told so (`call.rs`); h2 itself only has a bare status for it.
+        .max_header_list_size(http2.max_header_list_bytes.saturating_mul(HEAD_SLACK))
         .keep_alive_interval(http2.keepalive_interval)
         .keep_alive_timeout(http2.keepalive_timeout);
     builder
@@ -235,12 +238,14 @@ async fn answer(head: Parts, body: Incoming, way: Way) -> Response<Body> {
         return refusal;
     }
     let is_native = classify::is_native(&head);
-    let body = Drained::new(body, &head.headers);
+    let body = Drained::new(body, &head);
+    let asked = body.asked();
     let granted = match access::check(&head, way.local, &options.http, is_native) {
         Ok(granted) => granted,
         Err(failure) => {
             let mut response = status::respond(&failure.into());
             access::vary(response.headers_mut());
+            close_unless(asked.as_deref(), &mut response);
             return response;
         }
     };
@@ -261,7 +266,15 @@ async fn answer(head: Parts, body: Incoming, way: Way) -> Response<Body> {
         Ok(Kind::Plain) => plain(Request::from_parts(head, body), way).await,
     };
     granted.mark(response.headers_mut());
+    close_unless(asked.as_deref(), &mut response);
     response
+}
+
+/// Ends a connection whose client waits to be asked for the body: now it may send it or not.
+fn close_unless(asked: Option<&AtomicBool>, response: &mut Response<Body>) {
+    if asked.is_some_and(|asked| !asked.load(Ordering::Relaxed)) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 /// Answers a call.

@@ -5,11 +5,14 @@
 //! What exceeds the bounds is left to the end of the connection (`linger.rs`).
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, header};
+use http::request::Parts;
+use http::{Version, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -22,14 +25,21 @@ const TIME: Duration = Duration::from_secs(2);
 pub(crate) struct Drained {
     /// Absent once it is over, or broken off.
     inner: Option<Incoming>,
-    /// Nobody has asked for it: its sender waits to be asked.
-    is_held_back: bool,
+    /// Whether somebody has asked for it, where its sender waits for that.
+    asked: Option<Arc<AtomicBool>>,
 }
 
 impl Drained {
-    pub(crate) fn new(inner: Incoming, headers: &HeaderMap) -> Self {
-        let is_held_back = headers.contains_key(header::EXPECT);
-        Drained { inner: Some(inner), is_held_back }
+    pub(crate) fn new(inner: Incoming, head: &Parts) -> Self {
+        let waits = head.version == Version::HTTP_11
+            && !inner.is_end_stream()
+            && head.headers.contains_key(header::EXPECT);
+        Drained { inner: Some(inner), asked: waits.then(Arc::default) }
+    }
+
+    /// To be looked at when the request was answered; absent where its sender does not wait.
+    pub(crate) fn asked(&self) -> Option<Arc<AtomicBool>> {
+        self.asked.clone()
     }
 
     /// The body itself, to be left where it is when it is dropped.
@@ -46,7 +56,9 @@ impl Body for Drained {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        self.is_held_back = false;
+        if let Some(asked) = self.asked.take() {
+            asked.store(true, Ordering::Relaxed);
+        }
         let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
         let frame = std::task::ready!(Pin::new(inner).poll_frame(cx));
         if !matches!(frame, Some(Ok(_))) {
@@ -67,7 +79,7 @@ impl Body for Drained {
 impl Drop for Drained {
     fn drop(&mut self) {
         if let Some(body) = self.inner.take()
-            && !self.is_held_back
+            && self.asked.is_none()
             && !body.is_end_stream()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {

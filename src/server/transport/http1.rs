@@ -27,6 +27,7 @@ use crate::server::rpc::status;
 const LOOK: Duration = Duration::from_millis(500);
 /// Time to write what was held back.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+const KEPT_FLUSHES: u8 = 4;
 /// The longest head of hyper's own answers; they have 120 bytes.
 const BARE_BYTES: usize = 256;
 
@@ -42,8 +43,9 @@ pub(crate) struct Socket {
     back: Option<oneshot::Sender<Rest>>,
     /// hyper's own answer, not sent.
     bare: Vec<u8>,
-    /// It was taken just now: what comes next shows whether it is the last that hyper says.
-    is_bare_new: bool,
+    /// How often it is still kept when hyper flushes. If it is the last that hyper says, this comes
+    /// twice before the end.
+    kept_flushes: u8,
     /// Bytes have come since something was written.
     has_heard: bool,
     half_closed: HalfClosed,
@@ -81,7 +83,7 @@ impl Socket {
             stream: Some(stream),
             back: Some(sender),
             bare: Vec::new(),
-            is_bare_new: false,
+            kept_flushes: 0,
             // What was read to see which protocol it is.
             has_heard: true,
             half_closed,
@@ -113,8 +115,8 @@ impl Socket {
             return false;
         }
         self.bare = bytes.to_vec();
-        self.is_bare_new = true;
-        // Should hyper go on after all, it is asked at once.
+        self.kept_flushes = KEPT_FLUSHES;
+        // Should hyper go on after all, it comes back at once.
         cx.waker().wake_by_ref();
         true
     }
@@ -216,7 +218,10 @@ impl AsyncWrite for Socket {
 
     /// hyper comes here each time it runs, also while it only waits for its service.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !std::mem::take(&mut self.is_bare_new) {
+        if self.kept_flushes > 0 && !self.bare.is_empty() {
+            self.kept_flushes -= 1;
+            cx.waker().wake_by_ref();
+        } else {
             ready!(self.poll_held(cx))?;
         }
         ready!(Pin::new(self.stream()?).poll_flush(cx))?;

@@ -126,6 +126,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_protocol_is_the_same_however_its_first_bytes_are_cut() {
+        let mut http2 = PREFACE.to_vec();
+        http2.extend_from_slice(b"and more");
+        for (bytes, expected) in [
+            (&http2[..], Protocol::Http2),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\x20", Protocol::Http1),
+            (b"GET / HTTP/1.1\r\n\r\n", Protocol::Http1),
+        ] {
+            for at in 1..bytes.len() {
+                let (mut client, server) = tokio::io::duplex(256);
+                let begun = tokio::spawn(begin(server));
+                client.write_all(&bytes[..at]).await.unwrap();
+                // The other task reads what there is before the rest comes.
+                tokio::task::yield_now().await;
+                client.write_all(&bytes[at..]).await.unwrap();
+                drop(client);
+                let (mut stream, protocol) = begun.await.unwrap().unwrap();
+                let mut all = Vec::new();
+                stream.read_to_end(&mut all).await.unwrap();
+                assert_eq!((protocol, &all[..]), (expected, bytes), "at {at}");
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn a_connection_that_says_nothing_is_an_error() {
         for cut in [0, 1, 3, 23] {
             let error = begun(&PREFACE[..cut]).await.unwrap_err();

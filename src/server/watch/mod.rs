@@ -54,7 +54,7 @@ pub(super) async fn watch(
 pub(super) async fn events(
     shared: &Shared,
     request: Request<pb::WatchRequest>,
-) -> Result<(MetadataMap, WatchStream), Status> {
+) -> Result<(MetadataMap, WatchStream), Failure> {
     begin(shared, request, Framing::Bare).await
 }
 
@@ -81,11 +81,11 @@ async fn begin(
     shared: &Shared,
     request: Request<pb::WatchRequest>,
     framing: Framing,
-) -> Result<(MetadataMap, WatchStream), Status> {
+) -> Result<(MetadataMap, WatchStream), Failure> {
     let (metadata, extensions, message) = request.into_parts();
     let deadline = deadline::of(&extensions);
     if shared.stop.is_cancelled() {
-        return Err(status::stopping(shared.options.retry_delay).into());
+        return Err(status::stopping(shared.options.retry_delay));
     }
     let (log, options) = (&shared.log, &shared.options);
     let asked =
@@ -99,7 +99,7 @@ async fn begin(
         None => resolve.await?,
         Some(at) => match tokio::time::timeout_at(at, resolve).await {
             Ok(resolved) => resolved?,
-            Err(_) => return Err(status::deadline().into()),
+            Err(_) => return Err(status::deadline()),
         },
     };
     let mut response_metadata = MetadataMap::new();

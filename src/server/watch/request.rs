@@ -123,13 +123,14 @@ fn filter(
 
 fn position(request: &pb::WatchRequest, metadata: &MetadataMap) -> Result<Position, Failure> {
     let text = after_cursor(&request.after_cursor, metadata)?;
+    let named = if request.after_cursor.is_empty() { AFTER_CURSOR } else { "after_cursor" };
     match (text, &request.start) {
         ("", None | Some(pb::Start { at: None })) => Ok(Position::At(Start::Latest)),
         ("", Some(pb::Start { at: Some(at) })) => Ok(Position::At(start(at)?)),
-        (_, Some(_)) => Err(status::bad_field("start", "cannot stand beside after_cursor")),
+        (_, Some(_)) => Err(status::bad_field("start", &format!("cannot stand beside {named}"))),
         (text, None) => match Cursor::parse(text) {
             Ok(cursor) => Ok(Position::After(cursor)),
-            Err(error) => Err(status::malformed_cursor("after_cursor", error)),
+            Err(error) => Err(status::malformed_cursor(named, error)),
         },
     }
 }

@@ -185,7 +185,7 @@ async fn a_line_and_a_body_have_limits() {
         (JSON, "x".repeat(1 << 20)),
     ] {
         let answer = post(&server, content_type, body).await;
-        let metadata = answer.expect(429, "RESOURCE_EXHAUSTED", "LIMIT_EXCEEDED");
+        let metadata = answer.expect(413, "RESOURCE_EXHAUSTED", "LIMIT_EXCEEDED");
         assert_eq!(
             (&metadata["what"], &metadata["limit"]),
             (&"message_bytes".into(), &"2000".into())

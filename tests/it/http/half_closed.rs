@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prost::Message;
 use tailmark::server::Options;
-use tailmark::wire::feed_v1 as pb;
+use tailmark_wire::feed_v1 as pb;
 
 use crate::support::frames;
 use crate::support::plain::{Plain, head};

@@ -94,14 +94,18 @@ async fn methods_and_paths_that_are_not_there_are_told() {
             let options = go("OPTIONS", path).await;
             assert_eq!((options.status.as_u16(), options.header("allow")), (204, allow));
         }
-        for path in ["/v1", "/v1/", "/v1/nothing", "/v1/events/1/2", "/v1/watch/"] {
+        for path in [
+            "/v1",
+            "/v1/",
+            "/v1/nothing",
+            "/v1/events/1/2",
+            "/v1/watch/",
+            "/nothing",
+            "/v2/log",
+            "/v1x",
+        ] {
             let metadata = go("GET", path).await.expect(404, "NOT_FOUND", "PATH_NOT_FOUND");
             assert_eq!(metadata["path"], path);
-        }
-        for path in ["/nothing", "/v2/log", "/v1x", "/feed.v1.FeedService/Watch"] {
-            let answer = go("GET", path).await;
-            assert!([404, 415].contains(&answer.status.as_u16()), "{path}: {}", answer.status);
-            assert!(!answer.header("content-type").contains("json"), "{path}");
         }
         let head = go("HEAD", "/v1/log").await;
         assert_eq!((head.status.as_u16(), head.body.len()), (200, 0));

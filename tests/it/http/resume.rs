@@ -88,7 +88,7 @@ async fn the_newest_word_on_the_position_counts() {
     // Without any of them, two words of the page itself are still a mistake of its own.
     let path = format!("/v1/watch?after_cursor={two}&from=oldest");
     let metadata = get(&server, &path).await.expect(400, "INVALID_ARGUMENT", "INVALID_FIELD");
-    assert_eq!(metadata["field"], "start");
+    assert_eq!(metadata["field"], "from");
     server.stop().await;
 }
 

@@ -16,69 +16,86 @@ pub fn head(server: &TestServer, line: &str, headers: &[&str]) -> String {
 }
 
 /// One connection.
-pub struct Plain(pub TcpStream);
+pub struct Plain {
+    pub stream: TcpStream,
+    /// What came and was not asked for yet.
+    ahead: Vec<u8>,
+}
 
 impl Plain {
     pub async fn connect(server: &TestServer) -> Plain {
         let stream = within("connect", TcpStream::connect(server.address)).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Plain(stream)
+        Plain { stream, ahead: Vec::new() }
     }
 
     /// Writes everything; an error is one that a plain client would stop at.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        within("send", self.0.write_all(bytes.as_ref())).await.unwrap();
+        within("send", self.stream.write_all(bytes.as_ref())).await.unwrap();
     }
 
     /// Says that nothing more comes.
     pub async fn shut(&mut self) {
-        within("shut", self.0.shutdown()).await.unwrap();
+        within("shut", self.stream.shutdown()).await.unwrap();
     }
 
     /// Leaves so that the other side is told of it at once.
     pub fn reset(self) {
-        let stream = self.0.into_std().unwrap();
+        let stream = self.stream.into_std().unwrap();
         rustix::net::sockopt::set_socket_linger(&stream, Some(std::time::Duration::ZERO)).unwrap();
     }
 
-    /// Reads until this text has come.
+    /// Everything up to this text, and it.
     pub async fn until(&mut self, text: &str) -> String {
-        let mut all = Vec::new();
-        while !String::from_utf8_lossy(&all).contains(text) {
-            let mut buffer = [0; 4_096];
-            let read = within(text, self.0.read(&mut buffer)).await.unwrap();
-            assert!(read > 0, "the end before {text:?}: {}", String::from_utf8_lossy(&all));
-            all.extend_from_slice(&buffer[..read]);
+        let mut from = 0;
+        loop {
+            if let Some(at) = find(&self.ahead[from..], text.as_bytes()) {
+                return self.take(from + at + text.len());
+            }
+            from = (self.ahead.len() + 1).saturating_sub(text.len());
+            let seen = String::from_utf8_lossy(&self.ahead[self.ahead.len().saturating_sub(200)..]);
+            let seen = seen.into_owned();
+            assert!(self.more(text).await, "the end before {text:?}: {seen}");
         }
-        String::from_utf8_lossy(&all).into_owned()
     }
 
     /// Everything up to the end of the connection.
     pub async fn rest(&mut self) -> String {
-        let mut all = Vec::new();
-        within("the end", self.0.read_to_end(&mut all)).await.unwrap();
-        String::from_utf8_lossy(&all).into_owned()
+        while self.more("the end").await {}
+        self.take(self.ahead.len())
     }
 
-    /// One whole answer, by its length or its last chunk, or without a body; the connection may go on.
+    /// One whole answer, by its length or its last chunk, or without a body.
     pub async fn answer(&mut self) -> String {
         let mut all = self.until("\r\n\r\n").await;
         let lower = all.to_ascii_lowercase();
-        let end = lower.find("\r\n\r\n").unwrap() + 4;
-        if lower[..end].contains("transfer-encoding: chunked") {
-            while !all.ends_with("0\r\n\r\n") {
+        if lower.contains("transfer-encoding: chunked") {
+            while !all.ends_with("\r\n0\r\n\r\n") {
                 all.push_str(&self.until("\r\n").await);
             }
             return all;
         }
-        let length = lower[..end].split("content-length: ").nth(1).unwrap_or("0\r\n");
+        let length = lower.split("content-length: ").nth(1).unwrap_or("0\r\n");
         let length: usize = length.split("\r\n").next().unwrap().parse().unwrap();
-        while all.len() < end + length {
-            let mut buffer = vec![0; end + length - all.len()];
-            let read = within("body", self.0.read(&mut buffer)).await.unwrap();
-            assert!(read > 0, "half an answer: {all}");
-            all.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        while self.ahead.len() < length {
+            assert!(self.more("body").await, "half an answer: {all}");
         }
-        all
+        all + &self.take(length)
     }
+
+    /// Reads once; whether there was anything.
+    async fn more(&mut self, what: &str) -> bool {
+        let before = self.ahead.len();
+        within(what, self.stream.read_buf(&mut self.ahead)).await.unwrap();
+        self.ahead.len() > before
+    }
+
+    fn take(&mut self, len: usize) -> String {
+        let rest = self.ahead.split_off(len);
+        String::from_utf8_lossy(&std::mem::replace(&mut self.ahead, rest)).into_owned()
+    }
+}
+
+fn find(bytes: &[u8], text: &[u8]) -> Option<usize> {
+    bytes.windows(text.len()).position(|part| part == text)
 }

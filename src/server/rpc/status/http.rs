@@ -2,17 +2,22 @@
 //! that only HTTP knows.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::Failure;
+use crate::server::permits::AT_ONCE;
+use tailmark_record::excerpt;
 use tailmark_record::json::{JsonError, Object};
 use tailmark_wire::code::name;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// When to come back where nothing better is known.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The table, as `google.rpc.Code` has it.
 fn code(code: Code) -> StatusCode {
@@ -32,6 +37,30 @@ fn code(code: Code) -> StatusCode {
         Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+    }
+}
+
+/// Limits of the content of a request as a whole.
+const OF_CONTENT: [&str; 4] = ["message_bytes", "event", "batch_bytes", "batch_events"];
+
+/// What HTTP says of a status. One place of gRPC's table is two of HTTP's: what is too much now may
+/// be tried again, what is too much by itself may not.
+fn status_code(status: &Status) -> StatusCode {
+    let by_table = code(status.code());
+    if by_table != StatusCode::TOO_MANY_REQUESTS {
+        return by_table;
+    }
+    let info = status.get_details_error_info();
+    let what = info
+        .as_ref()
+        .filter(|info| info.reason == "LIMIT_EXCEEDED")
+        .and_then(|info| info.metadata.get("what"))
+        .map(String::as_str);
+    match what {
+        None => by_table,
+        Some(what) if AT_ONCE.contains(&what) => by_table,
+        Some(what) if OF_CONTENT.contains(&what) => StatusCode::PAYLOAD_TOO_LARGE,
+        Some(_) => StatusCode::BAD_REQUEST,
     }
 }
 
@@ -67,7 +96,7 @@ pub(crate) fn is_of_position(status: &Status) -> bool {
 
 /// A failure as an answer to a plain request.
 pub(crate) fn respond(status: &Status) -> Response<Body> {
-    respond_as(code(status.code()), status)
+    respond_as(status_code(status), status)
 }
 
 fn respond_as(code: StatusCode, status: &Status) -> Response<Body> {
@@ -78,7 +107,9 @@ fn respond_as(code: StatusCode, status: &Status) -> Response<Body> {
     *response.status_mut() = code;
     response.headers_mut().insert(header::CONTENT_TYPE, JSON);
     let retry = status.get_details_retry_info().and_then(|retry| retry.retry_delay);
-    if let Some(delay) = retry {
+    let is_for_now =
+        matches!(code, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    if let Some(delay) = retry.or(is_for_now.then_some(RETRY_AFTER)) {
         // Whole seconds, and never at once.
         let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
@@ -88,7 +119,7 @@ fn respond_as(code: StatusCode, status: &Status) -> Response<Body> {
 
 /// The whole answer to what hyper could not read as a request, head included, after which the
 /// connection is closed. `error` is what hyper said of it.
-pub(in crate::server) fn unreadable(error: &hyper::Error) -> Vec<u8> {
+pub(crate) fn unreadable(error: &hyper::Error) -> Vec<u8> {
     let (code, reason, hint) = if error.is_timeout() {
         let hint = "the head of the request did not come in its time";
         (StatusCode::REQUEST_TIMEOUT, "HEAD_TIMEOUT", hint)
@@ -140,6 +171,7 @@ fn malformed_part(error: &str) -> (StatusCode, &'static str) {
 
 /// No such path.
 pub(crate) fn no_path(path: &str) -> Response<Body> {
+    let path = &excerpt(path);
     let message = format!("nothing is at {path}");
     let failure = Failure::new(Code::NotFound, "PATH_NOT_FOUND", message).with("path", path);
     respond_as(StatusCode::NOT_FOUND, &failure.into())
@@ -147,16 +179,71 @@ pub(crate) fn no_path(path: &str) -> Response<Body> {
 
 /// A path that is there, but not for this method; the header `allow` is set by the router.
 pub(crate) fn method_not_allowed(method: &http::Method) -> Response<Body> {
-    let message = format!("this path has no {method}");
+    let method = &excerpt(method.as_str());
+    let message = format!("this path has no {method}; the header `allow` says what it has");
     let failure = Failure::new(Code::Unimplemented, "METHOD_NOT_ALLOWED", message);
     respond_as(StatusCode::METHOD_NOT_ALLOWED, &failure.with("method", method).into())
+}
+
+/// A method of gRPC that was asked for in another way.
+pub(crate) fn grpc_method_not_allowed(method: &http::Method) -> Response<Body> {
+    let mut response = method_not_allowed(method);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+    response
+}
+
+/// gRPC over a version of HTTP that cannot carry it.
+pub(crate) fn grpc_needs_http2(version: http::Version) -> Response<Body> {
+    let message = format!(
+        "gRPC needs HTTP/2, and this came over {version:?}; a proxy in between has to speak HTTP/2 \
+         to this server too, and over HTTP/1.1 gRPC-Web is served"
+    );
+    let failure = Failure::new(Code::Unimplemented, "HTTP_VERSION", message);
+    respond_as(StatusCode::HTTP_VERSION_NOT_SUPPORTED, &failure.into())
+}
+
+/// A path of gRPC that was asked for in another protocol, such as Connect or JSON.
+pub(crate) fn not_grpc(found: &str, is_connect: bool) -> Response<Body> {
+    const TAKEN: &str = "application/grpc, application/grpc-web, application/grpc-web-text";
+    let taken = format!("{TAKEN}; JSON is taken at /v1/events and answered at /v1/");
+    let mut response = if is_connect {
+        let message = format!("the Connect protocol is not spoken here; this path takes {taken}");
+        let failure = Failure::new(Code::InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", message);
+        respond_as(StatusCode::UNSUPPORTED_MEDIA_TYPE, &failure.with("content-type", found).into())
+    } else {
+        unsupported_media_type(found, &format!("this path is of gRPC and takes {taken}"))
+    };
+    // RFC 9110 section 15.5.16 knows only `accept-encoding` and `accept`; clients of Connect look for
+    // this one.
+    response
+        .headers_mut()
+        .insert(HeaderName::from_static("accept-post"), HeaderValue::from_static(TAKEN));
+    response
+}
+
+/// Metadata or other headers over the limit.
+pub(crate) fn head_too_large(limit: usize, actual: usize) -> Failure {
+    let message = format!(
+        "the headers of the request take {actual} bytes, over the limit of {limit} \
+         (http2.max_header_list_bytes)"
+    );
+    Failure::new(Code::ResourceExhausted, "HEAD_TOO_LARGE", message)
+        .with("what", "header_list_bytes")
+        .over(limit, actual)
+}
+
+/// A head over the limit, as an answer to a plain request.
+pub(crate) fn respond_head_too_large(failure: Failure) -> Response<Body> {
+    respond_as(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &failure.into())
 }
 
 /// A body of a type that is not taken here.
 pub(crate) fn unsupported_media_type(found: &str, taken: &str) -> Response<Body> {
     let message = match found {
         "" => format!("a content type is required: {taken}"),
-        found => format!("the content type {found} is not taken here: {taken}"),
+        found => {
+            format!("the content type {} is not taken here: {taken}", excerpt(found))
+        }
     };
     let failure = Failure::new(Code::InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", message)
         .with("content-type", found);
@@ -165,6 +252,7 @@ pub(crate) fn unsupported_media_type(found: &str, taken: &str) -> Response<Body>
 
 /// A body that is compressed or otherwise encoded.
 pub(crate) fn encoded_body(encoding: &str) -> Response<Body> {
+    let encoding = &excerpt(encoding);
     let message = format!("encoded bodies ({encoding}) are not served; send them as they are");
     let failure = Failure::new(Code::InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", message)
         .with("content-encoding", encoding);
@@ -200,12 +288,14 @@ pub(crate) fn malformed_json(error: &JsonError) -> Failure {
 
 /// A host that is none of ours: the name may have been pointed here by somebody else.
 pub(crate) fn host_refused(host: &str) -> Failure {
+    let host = &excerpt(host);
     let message = format!("this server does not answer to the host `{host}`");
     Failure::new(Code::PermissionDenied, "HOST_REFUSED", message).with("host", host)
 }
 
 /// A page of another origin.
 pub(crate) fn origin_refused(origin: &str) -> Failure {
+    let origin = &excerpt(origin);
     let message = format!("pages of another origin may not ask here: {origin}");
     Failure::new(Code::PermissionDenied, "ORIGIN_REFUSED", message).with("origin", origin)
 }
@@ -238,6 +328,28 @@ mod tests {
         ] {
             assert_eq!(code(from).as_u16(), to, "{from:?}");
         }
+    }
+
+    #[test]
+    fn what_is_too_much_for_ever_is_not_to_be_tried_again() {
+        use super::super::over_limit;
+        for what in OF_CONTENT {
+            assert_eq!(respond(&over_limit(what, 1, 2).into()).status(), 413, "{what}");
+        }
+        for what in
+            ["topic", "topic_segments", "id", "headers", "header_bytes", "patterns_per_watch"]
+        {
+            let response = respond(&over_limit(what, 1, 2).into());
+            assert_eq!(response.status(), 400, "{what}");
+            assert_eq!(response.headers().get(header::RETRY_AFTER), None, "{what}");
+        }
+        let full = Failure::new(Code::ResourceExhausted, "DISK_FULL", "");
+        for status in AT_ONCE.map(|what| over_limit(what, 1, 2)).into_iter().chain([full]) {
+            let response = respond(&status.into());
+            assert_eq!(response.status(), 429);
+            assert_eq!(response.headers()[header::RETRY_AFTER], "5");
+        }
+        assert_eq!(respond(&not_ready().into()).headers()[header::RETRY_AFTER], "5");
     }
 
     #[test]
