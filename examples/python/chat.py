@@ -9,6 +9,11 @@ import grpc
 from feed.v1 import feed_pb2, feed_pb2_grpc
 
 
+def plain(text):
+    """What others wrote, without what a terminal would act on or not show."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def messages(name, room):
     # Joins before there is anything to say.
     yield feed_pb2.ChatMessage(room=room, **{"from": name})
@@ -27,9 +32,9 @@ def main():
         stub = feed_pb2_grpc.FeedServiceStub(channel)
         # Ends by itself after the end of the input, when all that was said is confirmed.
         for message in stub.Chat(messages(arguments.name, arguments.room)):
-            sender = getattr(message, "from")
+            sender = plain(getattr(message, "from"))
             if message.kind == kinds.MESSAGE:
-                print(f"{sender}: {message.text}", flush=True)
+                print(f"{sender}: {plain(message.text)}", flush=True)
             elif message.seq:
                 print(f"stored as {message.seq}", file=sys.stderr)
             else:

@@ -32,6 +32,11 @@ CHANNEL_OPTIONS = [
 ]
 
 
+def plain(text):
+    """What others wrote, without what a terminal would act on or not show."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def load(path):
     try:
         with open(path, encoding="ascii") as file:
@@ -105,7 +110,7 @@ def main():
             save(arguments.state, cursor)
 
     def handle(event):
-        print(f"{event.seq} {event.topic} {event.body}", flush=True)
+        print(f"{event.seq} {plain(event.topic)} {plain(event.body)}", flush=True)
 
     pause = 0.1
     with grpc.insecure_channel(arguments.addr, options=CHANNEL_OPTIONS) as channel:

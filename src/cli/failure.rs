@@ -98,6 +98,10 @@ impl Failure {
             if let Some((_, typed)) = names.iter().find(|(wire, _)| *wire == field) {
                 let which = at.filter(|at| *at > 0).map(|at| format!(" {}", at + 1));
                 self.message = format!("{typed}{}: {problem}", which.unwrap_or_default());
+                // Too long an id can never be stored: it is bad input like a topic with a space.
+                if self.exit == Exit::Failure {
+                    self.exit = Exit::Usage;
+                }
             }
         }
         self

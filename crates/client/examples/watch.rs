@@ -35,7 +35,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             Some(item) => match item? {
                 Item::Event(received) => {
                     let event = received.event()?;
-                    println!("{} {} {}", event.seq, event.topic, event.body);
+                    // Escaped: what others wrote could drive a terminal.
+                    println!("{} {:?} {:?}", event.seq, event.topic, event.body);
                 }
                 Item::Interrupted { cause, retry_in } => {
                     eprintln!("{cause}; connecting again in {:.1} s", retry_in.as_secs_f32());

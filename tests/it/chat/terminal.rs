@@ -76,6 +76,32 @@ async fn json_has_every_message_with_its_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_comes_and_goes_is_told_apart_from_who_reads_alike() {
+    let server = start().await;
+    let mut command = program(&["chat", "ops", "--addr"]);
+    command.arg(url(&server)).env("NO_COLOR", "1");
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut notes = BufReader::new(child.stderr.take().unwrap()).lines();
+    until("it listens", || server.gauges.watches() == 1).await;
+    for (user, shown) in
+        [("ann", "ann"), ("ann\u{200b}", "ann\\u{200b}"), ("\u{202e}nna", "\\u{202e}nna")]
+    {
+        let mut coming = Some(subscribe(server.channel().await, "ops", user, "").await.unwrap());
+        for what in ["came", "left"] {
+            let note = tokio::task::spawn_blocking(move || (notes.next().unwrap().unwrap(), notes));
+            let (note, rest) = within("a note", note).await.unwrap();
+            notes = rest;
+            assert_eq!(note, format!("-- {shown} {what}"));
+            drop(coming.take());
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_server_refuses_is_said() {
     let server = start().await;
     let long = "x".repeat(2 << 20);

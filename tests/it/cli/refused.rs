@@ -31,7 +31,7 @@ fn an_error_names_the_parameter_as_it_was_typed() {
         (&["metrics", "--interval", "2h"], "'--interval <TIME>'"),
     ] {
         let output = daemon.run(args);
-        assert_ne!(code(&output), 0, "{args:?}");
+        assert_eq!(code(&output), 2, "{args:?}: {}", stderr(&output));
         let said = stderr(&output).lines().next().unwrap();
         assert!(said.starts_with("error: ") && said.contains(expected), "{args:?}: {said}");
     }
