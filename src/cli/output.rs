@@ -157,3 +157,35 @@ pub(super) fn count_text(count: u64, what: &str) -> String {
 pub(super) fn padded(text: &str, columns: usize) -> String {
     format!("{text}{}", " ".repeat(columns.saturating_sub(width(text))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_safe_line_that_keeps_its_end() {
+        assert_eq!(message("all is well"), "all is well");
+        let said = message("server says \u{1b}]0;x\u{7}\nerror: a\u{200b}");
+        let plain = said.replace("\x1b[7m", "").replace("\x1b[27m", "");
+        assert_eq!(plain, "server says \\u{1b}]0;x\\u{7}\\u{a}error: a\\u{200b}");
+        let long = format!("no topic `{}`: too long", "é".repeat(1_000_000));
+        let said = message(&long);
+        assert!(said.len() < 1_100 && said.starts_with("no topic `éé"), "{said}");
+        assert!(said.ends_with("éé`: too long") && said.contains(" bytes) ... "), "{said}");
+    }
+
+    #[test]
+    fn what_is_quoted_is_short_and_whole() {
+        assert_eq!(quoted("a\u{200b}"), "a\\u{200b}");
+        assert_eq!(quoted(&"x".repeat(300)), format!("{}... (300 bytes)", "x".repeat(100)));
+        assert_eq!(excerpt("two\nlines"), "two\\nlines");
+    }
+
+    #[test]
+    fn columns_are_counted_as_a_terminal_shows_them() {
+        assert_eq!(
+            [padded("ab", 4), padded("日本", 5), padded("abc", 2)],
+            ["ab  ", "日本 ", "abc"]
+        );
+    }
+}

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::server::{until, within};
@@ -44,6 +45,8 @@ pub struct Terminal {
     child: Child,
     keys: File,
     screen: Arc<Mutex<Vec<u8>>>,
+    /// Ends once the program's side is closed and all of it was read.
+    reading: JoinHandle<()>,
 }
 
 impl Terminal {
@@ -53,14 +56,14 @@ impl Terminal {
         let child = command.spawn().unwrap();
         let (mut shown, screen) = (keys.try_clone().unwrap(), Arc::new(Mutex::new(Vec::new())));
         let written = Arc::clone(&screen);
-        std::thread::spawn(move || {
+        let reading = std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             // Fails when the other side is closed.
             while let Ok(count @ 1..) = shown.read(&mut bytes) {
                 written.lock().unwrap().extend_from_slice(&bytes[..count]);
             }
         });
-        Terminal { child, keys, screen }
+        Terminal { child, keys, screen, reading }
     }
 
     pub fn screen(&self) -> String {
@@ -90,6 +93,7 @@ impl Terminal {
             }
         })
         .await;
+        until("all of the screen", || self.reading.is_finished()).await;
         code.unwrap().code()
     }
 }
