@@ -162,7 +162,7 @@ fn is_of_service(path: &str) -> bool {
 
 /// The encoding of the messages, where it is one.
 fn compression(headers: &HeaderMap) -> Option<String> {
-    codings(headers, "grpc-encoding")
+    codings(headers, "grpc-encoding").or_else(|| codings(headers, header::CONTENT_ENCODING))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ::http::request::Parts;
-use ::http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
+use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -215,19 +215,26 @@ async fn respond(request: Request<Incoming>, way: Way) -> Result<Response<Body>,
         head.extensions.insert(half_closed.clone());
     }
     let response = answer(head, body, way).await;
-    let response = if method == Method::HEAD { without_body(response) } else { response };
+    let response = without_wrong_length(response, &method);
     expected.answered(&response);
     let status = response.status().as_u16();
     tracing::debug!(%peer, %method, path = uri.path(), ?version, status, "request");
     Ok(response)
 }
 
-/// What a HEAD is answered, RFC 9110, section 9.3.2. Only over HTTP/1.1 hyper leaves bodies out, and the
-/// router only those that it answers itself.
-fn without_body(mut response: Response<Body>) -> Response<Body> {
-    if let Some(len) = http_body::Body::size_hint(response.body()).exact() {
-        let len = HeaderValue::from(len);
-        response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(len);
+/// RFC 9110, sections 8.6 and 9.3.2: HEAD and 304 have no body, and no length but that of the answer
+/// with one. The router takes out the bodies that it answers itself, hyper all of HTTP/1.1.
+fn without_wrong_length(mut response: Response<Body>, method: &Method) -> Response<Body> {
+    if response.status() == StatusCode::NOT_MODIFIED {
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
+    if method != Method::HEAD {
+        return response;
+    }
+    // One that is empty may have been left out before.
+    let len = http_body::Body::size_hint(response.body()).exact().filter(|len| *len > 0);
+    if let Some(len) = len {
+        response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from(len));
     }
     response.map(|_| Body::empty())
 }

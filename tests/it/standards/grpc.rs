@@ -86,6 +86,10 @@ async fn an_encoding_that_is_not_ours_is_unimplemented_and_ours_are_told() {
         assert_eq!(trailers["grpc-status"], "12", "{encodings:?}");
         assert_eq!(trailers["grpc-accept-encoding"], "identity");
     }
+    // The body as a whole no more than its messages.
+    let headers = [GRPC, ("content-encoding", b"gzip".as_slice())];
+    let whole = trailers(&server, call("Publish", &headers), publish()).await;
+    assert_eq!(whole["grpc-status"], "12");
     for identity in ["identity", "Identity"] {
         let headers = [GRPC, ("grpc-encoding", identity.as_bytes())];
         let trailers = trailers(&server, call("Publish", &headers), publish()).await;
