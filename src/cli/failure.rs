@@ -226,6 +226,7 @@ impl From<StoreError> for Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let exit = match error.kind() {
+            // No server was met, whatever the answer was.
             _ if error.is_foreign() => Exit::Unavailable,
             Kind::InvalidRequest => Exit::Usage,
             Kind::NotFound | Kind::Gone => Exit::NotFound,
@@ -268,8 +269,30 @@ impl From<Error> for Failure {
 
 /// What answers is not what was expected.
 const NOT_OURS: &str = "is this a tailmark server? --addr names another";
+/// What was on the way was ended there.
+const CUT: &str = "try again; if it stays so: is this a tailmark server? --addr names another";
+
+/// What to do about an answer of a proxy.
+fn hint_for_http(status: u16) -> &'static str {
+    match status {
+        401 | 403 | 407 | 511 => "the proxy decides who it lets through; --addr names another way",
+        429 => "the proxy takes no more for now: too many requests; try again later",
+        413 | 414 | 431 => {
+            "raise the proxy's limits (nginx: client_max_body_size 0); docs/http.md has whole \
+             configurations"
+        }
+        200..=399 | 404 | 410 => NOT_OURS,
+        408 | 421 | 425 | 500 | 502..=504 | 507 | 509 | 512.. => {
+            "the proxy cannot reach the server: is the daemon running behind it?"
+        }
+        _ => "the proxy must pass on gRPC over HTTP/2; docs/http.md has whole configurations",
+    }
+}
 
 fn hint_for(error: &Error) -> Option<&'static str> {
+    if let Some(status) = error.http_status() {
+        return Some(hint_for_http(status));
+    }
     Some(match (error.kind(), error.reason()) {
         _ if error.is_foreign() => NOT_OURS,
         (Kind::Connect, _) => {
@@ -293,7 +316,7 @@ fn hint_for(error: &Error) -> Option<&'static str> {
         (Kind::Unavailable | Kind::Timeout, _) if error.may_have_applied() => {
             "it may have been done all the same"
         }
-        (Kind::Unavailable | Kind::Timeout, "") => NOT_OURS,
+        (Kind::Unavailable | Kind::Timeout, "") => CUT,
         _ => return None,
     })
 }

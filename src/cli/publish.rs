@@ -91,8 +91,9 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
     };
     let expect = args.expect_head.map(|seq| Expect { topic: String::new(), seq: Seq::new(seq) });
     let result = client.publish(event, expect).await.map_err(|error| {
-        // What speaks no gRPC stores no event.
-        let may_have_applied = error.may_have_applied() && !error.is_foreign();
+        // What speaks no HTTP/2 stores no event. A proxy may have passed it on before it answered.
+        let is_elsewhere = error.is_foreign() && error.http_status().is_none();
+        let may_have_applied = error.may_have_applied() && !is_elsewhere;
         let failure = Failure::from(error).naming(TYPED);
         match (may_have_applied, has_id) {
             (true, true) => {

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use futures_core::Stream;
 use prost::Message;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use super::channel::Channel;
 use super::raw::Raw;
 use super::{Client, Error, Kind};
 use pb::feed_service_client::FeedServiceClient;
@@ -214,13 +214,15 @@ impl Client {
     }
 }
 
-/// What was received before the failure is stored.
+/// What was received before the failure is stored. A proxy that finds a body too large has passed on
+/// what came before.
 fn part_of_upload(error: Error) -> Error {
     let has_part = error.metadata("received").is_some_and(|received| received != "0");
+    let has_part = has_part || error.http_status() == Some(413);
     if has_part { error.maybe_applied() } else { error }
 }
 
 /// Waits for the connection, so that what follows is known to have been sent.
 pub(super) async fn ready(grpc: &mut tonic::client::Grpc<Channel>) -> Result<(), Error> {
-    grpc.ready().await.map_err(|error| Error::from_status(Status::from_error(Box::new(error))))
+    grpc.ready().await.map_err(|error| Error::from_status(Status::from_error(error)))
 }

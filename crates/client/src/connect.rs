@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
+use super::channel::Channel;
 use super::{Error, Kind};
 
 /// Largest frame that a server may send: a buffer of a busy stream crosses in one.
@@ -96,7 +97,7 @@ impl Client {
             .max_frame_size(MAX_FRAME_BYTES)
             .user_agent(concat!("tailmark/", env!("CARGO_PKG_VERSION")))
             .map_err(|_| bad(expected))?;
-        let channel = endpoint.connect_lazy();
+        let channel = Channel::new(endpoint.connect_lazy());
         Ok(Client { endpoint, channel, options })
     }
 
@@ -112,6 +113,6 @@ impl Client {
 
     /// A connection of its own: what a watch takes after the shared one went silent.
     pub(super) fn fresh_channel(&self) -> Channel {
-        self.endpoint.connect_lazy()
+        Channel::new(self.endpoint.connect_lazy())
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use super::intermediary::{self, Foreign, Outlook};
 use tailmark_wire::code::name;
 
 /// What kind of failure it is: enough to decide what to do.
@@ -22,16 +23,23 @@ use tailmark_wire::code::name;
 /// | `Protocol` | no | where the answer to a write cannot be read |
 /// | all others | no | no |
 ///
-/// That is what [`Error::is_retryable`] and [`Error::may_have_applied`] answer, with two exceptions
-/// to the last column: of a call that changes nothing it is always no, and of an upload it is yes
-/// as soon as a part of it is stored.
+/// That is what [`Error::is_retryable`] and [`Error::may_have_applied`] answer, with exceptions to
+/// the last column: of a call that changes nothing it is always no; of an upload it is yes as soon
+/// as a part of it may be stored; and it is yes wherever something between broke off what had been
+/// sent.
+///
+/// A proxy that answers in the server's place has the kind and the code that gRPC's mapping of HTTP
+/// statuses gives it: 408, 421, 425, 429 and errors of 5xx that pass by themselves are
+/// `Unavailable`, 401, 403, 407 and 511 `Denied`, 404 `Unsupported`, 413, 414 and 431
+/// `LimitExceeded`, and all else is `Protocol`. [`Error::http_status`] tells which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
     /// The server cannot be reached; nothing was sent.
     Connect,
     /// The connection broke, the server is stopping (`STOPPING`) or overtaxed (`STORE_BUSY`), or
-    /// something between says that it cannot reach it.
+    /// something between says that it cannot reach it, or is itself in trouble: a failure without
+    /// a reason of the server's.
     Unavailable,
     /// No answer in time: within [`Options`](super::Options)' limit for calls, or longer than a
     /// stream may be silent.
@@ -118,6 +126,8 @@ struct Inner {
     is_retryable: bool,
     may_have_applied: bool,
     is_foreign: bool,
+    http_status: Option<u16>,
+    outlook: Outlook,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -148,6 +158,12 @@ impl Error {
     /// Whether what answered does not speak gRPC at all, as a web server or a proxy.
     pub fn is_foreign(&self) -> bool {
         self.0.is_foreign
+    }
+
+    /// The HTTP status of an answer without gRPC in it: what a proxy or web server said in the
+    /// server's place.
+    pub fn http_status(&self) -> Option<u16> {
+        self.0.http_status
     }
 
     /// The server's stable name for the reason, as in `CURSOR_TRIMMED`; empty where it gave none.
@@ -188,11 +204,19 @@ impl Error {
             metadata: HashMap::new(),
             fields: Vec::new(),
             retry_delay: None,
-            is_retryable: matches!(kind, Kind::Connect | Kind::Unavailable | Kind::Timeout),
+            is_retryable: passes(kind),
             may_have_applied: false,
             is_foreign: false,
+            http_status: None,
+            outlook: if passes(kind) { Outlook::Passes } else { Outlook::Stays },
             source: None,
         }))
+    }
+
+    /// Whether who has met the server at this address may wait for it: what answers there now is
+    /// another, as long as a proxy does not know the server.
+    pub(super) fn passes_once_met(&self) -> bool {
+        self.0.outlook != Outlook::Stays
     }
 
     pub(super) fn with_source(
@@ -218,6 +242,7 @@ impl Error {
     pub(super) fn duplicate(&self) -> Error {
         let Inner { kind, code, retry_delay, is_retryable, may_have_applied, is_foreign, .. } =
             *self.0;
+        let Inner { http_status, outlook, .. } = *self.0;
         Error(Box::new(Inner {
             kind,
             code,
@@ -229,12 +254,19 @@ impl Error {
             is_retryable,
             may_have_applied,
             is_foreign,
+            http_status,
+            outlook,
             source: None,
         }))
     }
 
     fn foreign(mut self) -> Error {
         self.0.is_foreign = true;
+        self
+    }
+
+    fn with_code(mut self, code: Code) -> Error {
+        self.0.code = code;
         self
     }
 
@@ -246,18 +278,19 @@ impl Error {
     }
 }
 
-/// How the messages begin that tonic makes of an HTTP answer without gRPC in it.
-const FOREIGN: [&str; 2] = [
-    "grpc-status header missing",
-    "protocol error: received message with invalid compression flag",
-];
+fn passes(kind: Kind) -> bool {
+    matches!(kind, Kind::Connect | Kind::Unavailable | Kind::Timeout)
+}
 
 fn from_transport(status: Status) -> Error {
     let mut connect = None;
-    let mut refused = false;
+    let mut broken = None;
     let mut not_http2 = false;
     let mut cause: Option<&(dyn StdError + 'static)> = status.source();
     while let Some(error) = cause {
+        if let Some(foreign) = error.downcast_ref::<Foreign>() {
+            return from_foreign(foreign);
+        }
         if let Some(error) = error.downcast_ref::<tonic::ConnectError>() {
             connect = Some(root(error));
         }
@@ -265,23 +298,45 @@ fn from_transport(status: Status) -> Error {
             return Error::new(Kind::Timeout, "no answer in time").maybe_applied();
         }
         if let Some(error) = error.downcast_ref::<h2::Error>() {
-            // The peer promises that it did nothing with the stream.
-            refused |= error.reason() == Some(h2::Reason::REFUSED_STREAM);
             // What came is no HTTP/2: found here, not told by the peer.
             not_http2 |= error.is_go_away() && error.is_library();
+            if let Some(reason) = error.reason().filter(|_| !error.is_library()) {
+                broken = Some((reason, error.is_go_away()));
+            }
         }
         cause = error.source();
     }
-    match connect {
-        Some(why) => Error::new(Kind::Connect, format!("cannot connect: {why}")),
+    if let Some(why) = connect {
+        return Error::new(Kind::Connect, format!("cannot connect: {why}"));
+    }
+    let error = match broken {
+        Some((reason, is_closed)) => {
+            let (told, name) = (intermediary::told(reason, is_closed), intermediary::name(reason));
+            let what = if is_closed { "it was closed" } else { "the stream was reset" };
+            let error = Error::new(told.kind, format!("the connection broke: {what} ({name})"));
+            let error = error.with_code(told.code);
+            if told.is_unseen { error } else { error.maybe_applied() }
+        }
         None => {
             let why = status.source().map(root).unwrap_or_default();
             let error = Error::new(Kind::Unavailable, format!("the connection broke: {why}"));
-            let error = if refused { error } else { error.maybe_applied() };
-            let error = if not_http2 { error.foreign() } else { error };
-            error.with_source(status)
+            let error = error.maybe_applied();
+            if not_http2 { error.foreign() } else { error }
         }
-    }
+    };
+    error.with_source(status)
+}
+
+/// Of what is no gRPC.
+fn from_foreign(foreign: &Foreign) -> Error {
+    let mut error = Error::new(foreign.kind(), foreign.to_string()).with_code(foreign.code());
+    error.0.may_have_applied = foreign.may_have_passed_it_on();
+    error.0.retry_delay = foreign.retry_after();
+    error.0.http_status = foreign.http_status();
+    error.0.outlook = foreign.outlook();
+    // An answer that was cut off was one.
+    error.0.is_foreign = *foreign != Foreign::Cut;
+    error
 }
 
 /// The innermost cause, which is the one that says something.
@@ -312,6 +367,7 @@ fn from_server(status: &Status) -> Error {
         "" => describe(kind).to_owned(),
         message => message.to_owned(),
     };
+    let is_retryable = retry_delay.is_some() || passes(kind);
     Error(Box::new(Inner {
         kind,
         code: status.code(),
@@ -319,17 +375,26 @@ fn from_server(status: &Status) -> Error {
         metadata,
         fields,
         retry_delay,
-        is_retryable: retry_delay.is_some() || matches!(kind, Kind::Unavailable | Kind::Timeout),
+        is_retryable,
         may_have_applied: match status.code() {
             // A store that had stopped before says so: it has refused, and stored nothing.
             Code::Internal => reason != "STORE_STOPPED",
             Code::Unknown | Code::DeadlineExceeded | Code::Cancelled => true,
             // The server says why it refuses. One without a reason is of something between, which
             // may have passed the request on before it lost the server.
-            Code::Unavailable => reason.is_empty() && retry_delay.is_none(),
+            Code::Unavailable | Code::ResourceExhausted => {
+                reason.is_empty() && retry_delay.is_none()
+            }
             _ => false,
         },
-        is_foreign: FOREIGN.iter().any(|sign| status.message().starts_with(sign)),
+        is_foreign: false,
+        http_status: None,
+        outlook: match status.code() {
+            _ if is_retryable => Outlook::Passes,
+            // What a proxy says that knows no server for it.
+            Code::Unimplemented if reason.is_empty() => Outlook::Misrouted,
+            _ => Outlook::Stays,
+        },
         reason,
         source: None,
     }))
@@ -337,6 +402,10 @@ fn from_server(status: &Status) -> Error {
 
 fn kind_of(code: Code, reason: &str) -> Kind {
     match code {
+        // The server gives a reason. Something between has none, and fails for the time being.
+        Code::Internal | Code::Unknown | Code::ResourceExhausted if reason.is_empty() => {
+            Kind::Unavailable
+        }
         Code::InvalidArgument => Kind::InvalidRequest,
         Code::NotFound => Kind::NotFound,
         Code::OutOfRange if reason.is_empty() => Kind::LimitExceeded,
@@ -411,140 +480,4 @@ impl fmt::Debug for Error {
 impl StdError for Error {}
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tonic_types::ErrorDetails;
-
-    fn with_reason(code: Code, reason: &str) -> Error {
-        let mut details = ErrorDetails::new();
-        let metadata = [("oldest".to_owned(), "5".to_owned())];
-        details.set_error_info(reason, "tailmark", metadata);
-        Error::from_status(Status::with_error_details(code, "said so", details))
-    }
-
-    #[test]
-    fn each_code_has_its_kind() {
-        for (code, reason, kind, retryable, maybe) in [
-            (Code::InvalidArgument, "CURSOR_MALFORMED", Kind::InvalidRequest, false, false),
-            (Code::OutOfRange, "CURSOR_TRIMMED", Kind::Gone, false, false),
-            (Code::FailedPrecondition, "LOG_CHANGED", Kind::Gone, false, false),
-            (Code::DataLoss, "DAMAGED", Kind::Damaged, false, false),
-            (Code::Aborted, "HEAD_MOVED", Kind::Conflict, false, false),
-            (Code::ResourceExhausted, "DISK_FULL", Kind::LimitExceeded, false, false),
-            (Code::Unavailable, "STOPPING", Kind::Unavailable, true, false),
-            (Code::DeadlineExceeded, "", Kind::Timeout, true, true),
-            (Code::Internal, "STORE_STOPPED", Kind::Internal, false, false),
-            (Code::Internal, "OUTCOME_UNKNOWN", Kind::Internal, false, true),
-            (Code::Unimplemented, "", Kind::Unsupported, false, false),
-            (Code::NotFound, "", Kind::NotFound, false, false),
-            (Code::PermissionDenied, "", Kind::Denied, false, false),
-            (Code::OutOfRange, "", Kind::LimitExceeded, false, false),
-            (Code::Unavailable, "", Kind::Unavailable, true, true),
-            (Code::Cancelled, "UPLOAD_CUT", Kind::Unavailable, true, true),
-            (Code::Unknown, "", Kind::Internal, false, true),
-            (Code::AlreadyExists, "", Kind::Conflict, false, false),
-            (Code::Unauthenticated, "", Kind::Denied, false, false),
-            (Code::Aborted, "FENCED", Kind::Conflict, false, false),
-            (Code::FailedPrecondition, "PRODUCER_UNKNOWN", Kind::Gone, false, false),
-            (Code::FailedPrecondition, "PRODUCER_HOLE", Kind::InvalidRequest, false, false),
-            (Code::Ok, "", Kind::Protocol, false, false),
-        ] {
-            let error = with_reason(code, reason);
-            assert_eq!(error.kind(), kind, "{code:?}");
-            assert_eq!(error.is_retryable(), retryable, "{code:?}");
-            assert_eq!(error.may_have_applied(), maybe, "{code:?}");
-            assert_eq!(error.reason(), reason);
-            assert_eq!(error.code(), name(code));
-            assert_eq!(error.metadata("oldest"), Some("5"));
-            assert_eq!(error.to_string(), "said so");
-        }
-    }
-
-    #[test]
-    fn retry_info_makes_an_error_retryable() {
-        let mut details = ErrorDetails::new();
-        details.set_retry_info(Some(Duration::from_secs(2)));
-        let status = Status::with_error_details(Code::ResourceExhausted, "", details);
-        let error = Error::from_status(status);
-        assert!(error.is_retryable());
-        assert_eq!(error.retry_delay(), Some(Duration::from_secs(2)));
-        assert_eq!(error.to_string(), "over a limit");
-        // Who says when to come back has refused, and not lost the request on the way.
-        let mut details = ErrorDetails::new();
-        details.set_retry_info(Some(Duration::from_secs(2)));
-        let status = Status::with_error_details(Code::Unavailable, "", details);
-        assert!(!Error::from_status(status).may_have_applied());
-    }
-
-    #[test]
-    fn each_kind_of_ours_has_its_answers() {
-        for (kind, code, retryable) in [
-            (Kind::Connect, "UNAVAILABLE", true),
-            (Kind::Unavailable, "UNAVAILABLE", true),
-            (Kind::Timeout, "DEADLINE_EXCEEDED", true),
-            (Kind::InvalidRequest, "INVALID_ARGUMENT", false),
-            (Kind::NotFound, "NOT_FOUND", false),
-            (Kind::Gone, "OUT_OF_RANGE", false),
-            (Kind::Damaged, "DATA_LOSS", false),
-            (Kind::Conflict, "ABORTED", false),
-            (Kind::LimitExceeded, "RESOURCE_EXHAUSTED", false),
-            (Kind::Unsupported, "UNIMPLEMENTED", false),
-            (Kind::Denied, "PERMISSION_DENIED", false),
-            (Kind::Protocol, "INTERNAL", false),
-            (Kind::Internal, "INTERNAL", false),
-            (Kind::CursorStore, "INTERNAL", false),
-        ] {
-            let error = Error::new(kind, "so");
-            assert_eq!((error.kind(), error.code(), error.is_retryable()), (kind, code, retryable));
-            assert!(!error.may_have_applied() && error.reason().is_empty());
-            assert!(!describe(kind).is_empty());
-            let again = error.maybe_applied().duplicate();
-            assert!(again.may_have_applied() && again.kind() == kind);
-            assert_eq!(again.is_retryable(), retryable);
-        }
-    }
-
-    /// What tonic reports of a broken connection has a source.
-    fn broken(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
-        Error::from_status(Status::from_error(source.into()))
-    }
-
-    #[test]
-    fn trouble_on_the_way_is_told_apart() {
-        let error = broken(std::io::Error::other("reset by peer"));
-        assert_eq!((error.kind(), error.may_have_applied()), (Kind::Unavailable, true));
-        assert!(error.is_retryable() && error.to_string().ends_with("reset by peer"));
-        let error = broken(h2::Error::from(h2::Reason::INTERNAL_ERROR));
-        assert_eq!((error.kind(), error.may_have_applied()), (Kind::Unavailable, true));
-        // The peer promises that it has not looked at it.
-        let error = broken(h2::Error::from(h2::Reason::REFUSED_STREAM));
-        assert_eq!((error.kind(), error.may_have_applied()), (Kind::Unavailable, false));
-        assert!(error.is_retryable() && !error.is_foreign());
-    }
-
-    #[test]
-    fn field_violations_are_told() {
-        let mut details = ErrorDetails::new();
-        details.add_bad_request_violation("topic", "has an empty segment");
-        let error =
-            Error::from_status(Status::with_error_details(Code::InvalidArgument, "", details));
-        assert_eq!(error.fields().collect::<Vec<_>>(), [("topic", "has an empty segment")]);
-    }
-
-    #[test]
-    fn an_answer_without_grpc_is_foreign() {
-        let message = "grpc-status header missing, mapped from HTTP status code 404";
-        let error = Error::from_status(Status::new(Code::Unimplemented, message));
-        assert!(error.is_foreign());
-        assert!(!with_reason(Code::Unimplemented, "").is_foreign());
-        let read = Error::new(Kind::Timeout, "").maybe_applied().of_read();
-        assert!(!read.may_have_applied());
-    }
-
-    #[test]
-    fn garbage_in_the_details_is_no_panic() {
-        let status =
-            Status::with_details(Code::DataLoss, "x", bytes::Bytes::from_static(&[0xff; 9]));
-        assert_eq!(Error::from_status(status).kind(), Kind::Damaged);
-    }
-}
+mod tests;

@@ -51,9 +51,11 @@
 
 mod backoff;
 mod calls;
+mod channel;
 mod connect;
 mod cursors;
 mod error;
+mod intermediary;
 mod kept;
 mod metrics;
 mod producer;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use tonic::transport::Channel;
 use tonic::{Request, Streaming};
 
+use super::channel::Channel;
 use super::{Backoff, Client, Error, Kind};
 use pb::chat_service_client::ChatServiceClient;
 use tailmark_wire::chat as pb;
@@ -73,7 +73,7 @@ impl Metrics {
                 self.backoff.reset();
                 Ok(MetricsItem::Sample(sample))
             }
-            Err(cause) if self.has_met && cause.is_retryable() => {
+            Err(cause) if self.has_met && cause.passes_once_met() => {
                 let retry_in = self.backoff.next(cause.retry_delay());
                 self.pause = Some(retry_in);
                 self.stream = None;

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use tonic::codec::Streaming;
-use tonic::transport::Channel;
 use tonic::{Request, Status};
 use uuid::Uuid;
 
+use super::channel::Channel;
 use super::{Backoff, Client, Error, Item, Kind, Start, WatchOptions};
 use pb::chat_service_client::ChatServiceClient;
 use tailmark_record::room;
@@ -87,6 +87,8 @@ pub struct Room {
     backoff: Backoff,
     retry_in: Option<Duration>,
     is_interrupted: bool,
+    /// A message has come: the server is there, or was.
+    has_met: bool,
 }
 
 impl Client {
@@ -163,6 +165,7 @@ impl Client {
             backoff: Backoff::new(options.shortest_retry, options.longest_retry),
             retry_in: None,
             is_interrupted: false,
+            has_met: false,
         }
     }
 
@@ -193,16 +196,19 @@ impl Room {
                     Ok(stream) => self.stream = Some(stream),
                     Err(status) => return self.interrupted(status),
                 }
-                if std::mem::take(&mut self.is_interrupted) {
-                    return Ok(RoomItem::Resumed);
-                }
                 continue;
             };
             match stream.message().await {
                 Ok(Some(message)) => {
+                    self.has_met = true;
                     self.backoff.reset();
+                    let is_welcome = message.r#type() == pb::MessageType::System;
                     if let Some(item) = self.take(message)? {
                         return Ok(item);
+                    }
+                    // It comes first, and not before: a proxy may have answered the head alone.
+                    if is_welcome && std::mem::take(&mut self.is_interrupted) {
+                        return Ok(RoomItem::Resumed);
                     }
                 }
                 // Proxies turn a cut into an orderly end.
@@ -258,7 +264,7 @@ impl Room {
             self.cursor = cursor.to_owned();
         }
         let cause = Error::from_status(status).of_read();
-        if !cause.is_retryable() {
+        if !(cause.is_retryable() || (self.has_met && cause.passes_once_met())) {
             return Err(cause);
         }
         let retry_in = self.backoff.next(cause.retry_delay());

@@ -16,6 +16,17 @@ impl Daemon {
         Daemon::start_with(dir, "exec \"$0\" \"$@\"")
     }
 
+    /// Starts `serve` on an address of the caller's, with settings from the environment.
+    pub fn start_at(
+        dir: &Path,
+        address: std::net::SocketAddr,
+        settings: &[(&str, &str)],
+    ) -> Daemon {
+        let mut command = program(&["serve", "--listen", &address.to_string(), "--data-dir"]);
+        command.arg(dir).env("TAILMARK_STORAGE_MIN_FREE_BYTES", "0").envs(settings.to_vec());
+        Daemon::ready(command)
+    }
+
     /// The same, by a line of shell that must end by executing what it is given.
     pub fn start_with(dir: &Path, shell: &str) -> Daemon {
         let serve = program(&["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
@@ -26,6 +37,10 @@ impl Daemon {
         }
         command.arg(dir).env("TAILMARK_STORAGE_SLOT_BYTES", "256 KiB");
         command.env("TAILMARK_STORAGE_MIN_FREE_BYTES", "0");
+        Daemon::ready(command)
+    }
+
+    fn ready(mut command: Command) -> Daemon {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

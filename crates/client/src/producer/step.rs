@@ -58,6 +58,10 @@ pub(super) struct Machine {
     sent: usize,
     /// And how many any attempt has.
     sent_ever: usize,
+    /// How many may be under way.
+    window: usize,
+    /// This attempt has got something acked.
+    has_acked: bool,
     is_open: bool,
     waits_for_server: bool,
     made_progress: bool,
@@ -71,6 +75,8 @@ impl Machine {
             first: 0,
             sent: 0,
             sent_ever: 0,
+            window: MAX_UNDER_WAY,
+            has_acked: false,
             is_open: false,
             waits_for_server,
             made_progress: false,
@@ -79,7 +85,7 @@ impl Machine {
 
     /// Which of the waiting batches to send now, and its number. Call until there is none.
     pub(super) fn send_next(&mut self, waiting: usize) -> Option<(usize, u64)> {
-        if !self.is_open || self.sent >= waiting || self.sent >= MAX_UNDER_WAY {
+        if !self.is_open || self.sent >= waiting || self.sent >= self.window {
             return None;
         }
         let at = self.sent;
@@ -106,7 +112,7 @@ impl Machine {
     pub(super) fn step(&mut self, input: Input) -> Action {
         match input {
             Input::Woke => {
-                (self.is_open, self.sent) = (false, 0);
+                (self.is_open, self.sent, self.has_acked) = (false, 0, false);
                 Action::Open { epoch: self.epoch }
             }
             Input::Opened { epoch, last_seq } => self.opened(epoch, last_seq),
@@ -157,6 +163,8 @@ impl Machine {
         self.sent -= 1;
         self.sent_ever -= 1;
         self.made_progress = true;
+        self.has_acked = true;
+        self.window = (self.window * 2).min(MAX_UNDER_WAY);
         Action::Settle
     }
 
@@ -166,9 +174,11 @@ impl Machine {
         if is_final {
             return Action::Fail(error);
         }
-        if error.is_retryable() {
+        let has_met = self.epoch > 0;
+        if error.is_retryable() || (has_met && error.passes_once_met()) {
             let hint = error.retry_delay();
-            let is_broken = error.may_have_applied() || error.kind() == Kind::Connect;
+            let is_missing = error.kind() == Kind::Connect || error.is_foreign();
+            let is_broken = error.may_have_applied() || is_missing;
             return self.retry(error, hint, is_broken);
         }
         let is_refusal =
@@ -185,6 +195,10 @@ impl Machine {
 
     fn retry(&mut self, cause: Error, hint: Option<Duration>, fresh_connection: bool) -> Action {
         self.is_open = false;
+        // A proxy that takes so many bytes a call would cut all of them at once again and again.
+        if self.sent > 0 && !self.has_acked {
+            self.window = 1;
+        }
         if self.epoch == 0 && !self.waits_for_server {
             return Action::Fail(cause);
         }
@@ -266,7 +280,7 @@ mod tests {
         assert!(matches!(machine.step(Input::Woke), Action::Open { epoch: 7 }));
         // Two of the three were stored.
         assert!(matches!(machine.step(Input::Opened { epoch: 7, last_seq: 6 }), Action::Rest));
-        assert_eq!(sent(&mut machine, 3), [(0, 5), (1, 6), (2, 7)]);
+        assert_eq!(sent(&mut machine, 3), [(0, 5)], "one by one at first");
         assert!(matches!(machine.step(Input::Ended), Action::Wait { fresh_connection: false, .. }));
         machine.step(Input::Woke);
         machine.step(Input::Opened { epoch: 7, last_seq: 7 });
@@ -288,6 +302,26 @@ mod tests {
         }
         let twice = opened().step(Input::Opened { epoch: 7, last_seq: 4 });
         assert_eq!(failed(twice), Kind::Protocol);
+    }
+
+    #[test]
+    fn after_an_attempt_that_got_nowhere_batches_go_one_by_one_at_first() {
+        let mut machine = opened();
+        assert_eq!(sent(&mut machine, 100).len(), MAX_UNDER_WAY);
+        let again = |machine: &mut Machine, last_seq| {
+            machine.step(Input::Failed(unavailable()));
+            machine.step(Input::Woke);
+            machine.step(Input::Opened { epoch: 7, last_seq });
+        };
+        again(&mut machine, 4);
+        assert_eq!(sent(&mut machine, 100), [(0, 5)]);
+        machine.step(Input::Acked { seq: 5 });
+        assert_eq!(sent(&mut machine, 99), [(0, 6), (1, 7)]);
+        // One that got somewhere goes on as it was.
+        again(&mut machine, 5);
+        assert_eq!(sent(&mut machine, 99).len(), 2);
+        machine.step(Input::Acked { seq: 6 });
+        assert_eq!(sent(&mut machine, 98).len(), 3);
     }
 
     #[test]

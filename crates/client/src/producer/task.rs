@@ -12,13 +12,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::{BufferSettings, Codec, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstDecoder;
 
 use super::gather::{Batch, Gather};
 use super::step::{Action, Input, MAX_UNDER_WAY, Machine};
 use super::{Position, ProducerOptions};
+use crate::channel::Channel;
 use crate::{Backoff, Client, Error, backoff, calls};
 use pb::append_response::Kind as Answer;
 use tailmark_record::{put_varint, varint_len};

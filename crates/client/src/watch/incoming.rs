@@ -12,11 +12,11 @@ use prost::Message;
 use tonic::codec::Streaming;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::MetadataMap;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::Received;
 use crate::Error;
+use crate::channel::Channel;
 use crate::raw::Raw;
 use tailmark_record::{Event, EventError, Marker, Part, Parts};
 use tailmark_wire::feed_v1 as pb;
@@ -77,6 +77,7 @@ pub(super) async fn open(
                 let incoming = Incoming { stream, framing, rest: Bytes::new() };
                 return Ok(Opened { headers, incoming });
             }
+            // A proxy that says so has another code here: `Channel`.
             Err(status) if framing == Framing::Batches && status.code() == Code::Unimplemented => {
                 framing = Framing::Events;
             }

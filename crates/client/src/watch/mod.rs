@@ -19,8 +19,8 @@ use futures_core::Stream;
 use tokio::time::{Instant, Sleep};
 use tonic::codec::Streaming;
 use tonic::metadata::MetadataMap;
-use tonic::transport::Channel;
 
+use super::channel::Channel;
 use super::{Backoff, Client, Error, Kind, backoff};
 use incoming::{Broken, Incoming, News, Opened, open};
 pub use request::{OnLost, Start, WatchOptions};

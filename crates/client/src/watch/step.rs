@@ -81,6 +81,8 @@ pub(super) struct Machine {
     cursor: Option<Vec<u8>>,
     /// The seq of `cursor`: the last one passed.
     position: Option<Seq>,
+    /// The server has said something that only it says: it is there, or was.
+    has_met: bool,
     /// The head when the watch began.
     target: Option<Seq>,
     delivered: u64,
@@ -98,6 +100,7 @@ impl Machine {
             plan,
             cursor: cursor.map(String::into_bytes),
             position,
+            has_met: false,
             target: None,
             delivered: 0,
             attempts: 0,
@@ -148,6 +151,7 @@ impl Machine {
     }
 
     fn opened(&mut self, cursor: Option<&str>, head: Option<Seq>) -> Action {
+        self.has_met |= cursor.is_some();
         if self.target.is_none() {
             self.target = head;
         }
@@ -178,6 +182,7 @@ impl Machine {
         }
         self.move_to(cursor, Some(seq));
         self.delivered += 1;
+        self.has_met = true;
         self.attempt.delivered = true;
         self.made_progress = true;
         Action::Deliver
@@ -191,6 +196,7 @@ impl Machine {
     }
 
     fn marker(&mut self, marker: &Marker) -> Action {
+        self.has_met = true;
         let seq = seq_of(&marker.cursor);
         match marker.kind {
             MarkerKind::Other(_) => return Action::Read,
@@ -287,8 +293,10 @@ impl Machine {
         if self.is_complete() {
             return Action::Finish;
         }
-        let is_first = self.attempts <= 1 && !self.attempt.resumed && self.target.is_none();
-        if error.kind() == Kind::Connect && is_first && !self.plan.waits_for_server {
+        let is_first = self.attempts <= 1 && !self.has_met;
+        // A proxy that answers itself has not reached it either.
+        let is_missing = error.kind() == Kind::Connect || error.is_foreign();
+        if is_missing && is_first && !self.plan.waits_for_server {
             return Action::Fail(error);
         }
         // What was lost under way is jumped over at the next start, if the caller wants that. A
@@ -300,9 +308,10 @@ impl Machine {
                 Kind::Damaged => self.attempt.delivered,
                 _ => false,
             };
-        if error.is_retryable() || may_jump {
+        let passes = error.is_retryable() || (self.has_met && error.passes_once_met());
+        if passes || may_jump {
             let hint = error.retry_delay();
-            let is_broken = error.may_have_applied() || error.kind() == Kind::Connect;
+            let is_broken = error.may_have_applied() || is_missing;
             return self.retry(error, hint, is_broken);
         }
         Action::Fail(error)

@@ -326,7 +326,7 @@ fn what_will_not_pass_by_itself_is_final() {
         status(Code::DataLoss, "DAMAGED"),
         status(Code::PermissionDenied, ""),
         status(Code::Internal, "STORE_STOPPED"),
-        status(Code::Unimplemented, ""),
+        status(Code::Unimplemented, "NO_SUCH_CALL"),
     ] {
         let kind = error.kind();
         let mut machine = opened(plan(), 7, 9);
@@ -335,6 +335,21 @@ fn what_will_not_pass_by_itself_is_final() {
             other => panic!("{kind:?}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn a_proxy_that_knows_no_server_is_waited_for_by_who_has_met_the_server_there() {
+    let unknown = || Input::Failed(Error::from_status(Status::unimplemented("no route")));
+    let mut machine = opened(plan(), 7, 9);
+    assert!(matches!(machine.step(unknown()), Action::Wait { .. }));
+    let mut machine = Machine::new(plan(), None);
+    machine.step(Input::Woke);
+    assert!(matches!(machine.step(unknown()), Action::Fail(_)));
+    // A head without the server's own header is no meeting.
+    let mut machine = Machine::new(plan(), None);
+    machine.step(Input::Woke);
+    machine.step(Input::Opened { cursor: None, head: None });
+    assert!(matches!(machine.step(unknown()), Action::Fail(_)));
 }
 
 #[test]
