@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import {spawn} from 'node:child_process';
 import {mkdtemp, readFile, rm} from 'node:fs/promises';
-import {createServer} from 'node:http';
+import {createServer, request as ask} from 'node:http';
 import {tmpdir} from 'node:os';
 import {dirname, join} from 'node:path';
 import {createInterface} from 'node:readline';
@@ -60,6 +60,47 @@ async function site() {
   return server;
 }
 
+/** A proxy before the daemon, which answers itself where that is away, or where it is told to. */
+async function between(daemon) {
+  const open = new Set();
+  const proxy = {status: 0};
+  const server = createServer((request, response) => {
+    const refuse = (status) => {
+      // A page may read it, as behind a proxy that stands for both.
+      const headers = {'content-type': 'text/html', 'access-control-allow-origin': '*'};
+      if (response.headersSent) response.destroy();
+      else response.writeHead(request.method === 'OPTIONS' ? 204 : status,
+        {...headers, 'access-control-allow-headers': '*'}).end('<h1>No</h1>');
+    };
+    if (proxy.status) return refuse(proxy.status);
+    const [host, port] = daemon.address.split(':');
+    const headers = {...request.headers, host: daemon.address};
+    const {method, url: path} = request;
+    const onward = ask({host, port, path, method, headers}, (answer) => {
+      response.writeHead(answer.statusCode, answer.headers).flushHeaders();
+      answer.on('error', () => response.destroy());
+      answer.pipe(response);
+    });
+    onward.on('error', () => refuse(502));
+    open.add(response);
+    response.on('close', () => { open.delete(response); onward.destroy(); });
+    request.pipe(onward);
+  });
+  await new Promise((done) => server.listen(0, '127.0.0.1', done));
+  return Object.assign(proxy, {
+    address: `127.0.0.1:${server.address().port}`,
+    /** From here on it answers with this itself, and cuts what is open; 0 = no more. */
+    answer(status) {
+      proxy.status = status;
+      for (const response of open) response.destroy();
+    },
+    close() {
+      server.close();
+      server.closeAllConnections();
+    },
+  });
+}
+
 /** A page that says what it logs, with the bundle in it. */
 async function open(context, origin, daemon, bundle) {
   const page = await context.newPage();
@@ -70,15 +111,15 @@ async function open(context, origin, daemon, bundle) {
     lines.push(message.text());
     for (const check of waiting) check();
   });
-  /** The first line that matches, said before or still to come. */
-  const said = (pattern) =>
+  /** The first line that matches, said before or still to come; of those from `since` on. */
+  const said = (pattern, since = 0) =>
     new Promise((done, fail) => {
       const timer = setTimeout(
         () => fail(new Error(`${pattern} was never said, only:\n${lines.join('\n')}`)),
         PATIENCE_MS,
       );
       const check = () => {
-        const line = lines.find((line) => pattern.test(line));
+        const line = lines.slice(since).find((line) => pattern.test(line));
         if (line === undefined) return;
         clearTimeout(timer);
         waiting.delete(check);
@@ -162,6 +203,55 @@ const TESTS = {
     const seen = lines.filter((line) => /^event \d/.test(line)).map((line) => parseInt(line.slice(6)));
     assert.deepEqual(seen, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
     await page.close();
+  },
+
+  async 'a watch goes on behind a proxy that answers in the place of the daemon'({context, origin, daemon}) {
+    const proxy = await between(daemon);
+    const {page, lines, said} = await open(context, origin, proxy, 'connect');
+    await page.evaluate(() => {
+      tailmark.follow('behind', (event) => console.log(`event ${event.body}`));
+    });
+    const direct = await open(context, origin, daemon, 'connect');
+    const publish = (body) => direct.page.evaluate((body) => tailmark.publish('behind', body), body);
+    await Promise.race([
+      said(/^event warm/),
+      (async () => {
+        for (let n = 0; ; n++) {
+          await publish(`warm${n}`);
+          if (lines.some((line) => line.startsWith('event warm'))) return;
+        }
+      })(),
+    ]);
+    let last = 0;
+    // 404 too: it has met the server there.
+    for (const status of [502, 503, 504, 429, 500, 404]) {
+      const before = lines.length;
+      proxy.answer(status);
+      await said(/^Lost the connection/, before);
+      await publish(`${++last}.`);
+      // The second is of an attempt that began since: it met the answer.
+      await said(/^Lost the connection/, lines.length);
+      proxy.answer(0);
+      await said(new RegExp(`^event ${last}\\.$`));
+    }
+    for (let n = 0; n < 5; n++) {
+      const before = lines.length;
+      await daemon.kill();
+      await said(/^Lost the connection/, before);
+      await daemon.start();
+      await publish(`${++last}.`);
+      await said(new RegExp(`^event ${last}\\.$`));
+    }
+    const seen = lines.filter((line) => /^event \d/.test(line)).map((line) => parseInt(line.slice(6)));
+    assert.deepEqual(seen, Array.from({length: last}, (_, at) => at + 1));
+    // What stays is told at once.
+    proxy.answer(403);
+    const code = await page.evaluate(() =>
+      tailmark.publish('behind', 'x').then(() => 'accepted', (error) => error.code));
+    assert.equal(code, 7);
+    await page.close();
+    await direct.page.close();
+    proxy.close();
   },
 
   async 'an origin that is not listed is kept out'({context, daemon}) {

@@ -46,3 +46,6 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         pass
+    except grpc.RpcError as error:
+        raise SystemExit(f"{error.code().name}: {error.details()}; what was not confirmed may be "
+                         "stored or not")

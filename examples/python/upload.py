@@ -27,7 +27,12 @@ def main():
     file = sys.stdin if arguments.file == "-" else open(arguments.file, encoding="utf-8")
     with file, grpc.insecure_channel(arguments.addr) as channel:
         stub = feed_pb2_grpc.FeedServiceStub(channel)
-        result = stub.UploadEvents(events(file, arguments.topic))
+        try:
+            result = stub.UploadEvents(events(file, arguments.topic))
+        except grpc.RpcError as error:
+            # Whoever ended it, the server or something on the way to it: a part may be stored.
+            raise SystemExit(f"{error.code().name}: {error.details()}; run it again: "
+                             "what is stored already is not stored twice")
     print(f"{result.received} received, {result.stored} stored, {result.duplicates} duplicates")
 
 

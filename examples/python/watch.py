@@ -17,13 +17,12 @@ from google.rpc import error_details_pb2
 
 from feed.v1 import feed_pb2, feed_pb2_grpc
 
+CODE = grpc.StatusCode
 # What passes by itself: the server stops, restarts, or cannot be reached.
-PASSING = {
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.UNKNOWN,
-    grpc.StatusCode.INTERNAL,
-}
+PASSING = {CODE.UNAVAILABLE, CODE.CANCELLED, CODE.DEADLINE_EXCEEDED}
+# What passes where no reason of the server's comes with it: a proxy is in trouble, or has cut an
+# answer off.
+PASSING_ON_THE_WAY = {CODE.INTERNAL, CODE.UNKNOWN, CODE.RESOURCE_EXHAUSTED}
 # A connection that is silent for this long is probed, and given up if nothing answers.
 CHANNEL_OPTIONS = [
     ("grpc.keepalive_time_ms", 20_000),
@@ -68,6 +67,16 @@ def explain(error):
     return reason, metadata, pause
 
 
+def passes(code, reason, pause, has_met):
+    """Whether trying again can help. `docs/clients.md` has the table."""
+    if pause or code in PASSING:
+        return True
+    if reason:
+        return False
+    # A proxy that knows the server no more may know it again; the server itself once met stays.
+    return code in PASSING_ON_THE_WAY or (has_met and code == CODE.UNIMPLEMENTED)
+
+
 def follow(stub, pattern, cursor, handle, keep):
     """One connection's worth of watching; returns the cursor that it came to, and how long the
     server wants to be left alone."""
@@ -76,7 +85,8 @@ def follow(stub, pattern, cursor, handle, keep):
     pause = 0.0
     try:
         call = stub.Watch(request)
-        # Comes at once, also on an idle topic: from here on nothing can be missed.
+        # Comes at once, also on an idle topic: from here on nothing can be missed. What a proxy
+        # answers itself has no such header.
         for name, value in call.initial_metadata():
             if name == "feed-cursor" and not cursor:
                 cursor = value
@@ -90,7 +100,8 @@ def follow(stub, pattern, cursor, handle, keep):
                 keep(cursor)
     except grpc.RpcError as error:
         reason, metadata, pause = explain(error)
-        if error.code() not in PASSING:
+        # Whoever has a cursor has met the server, be it in a run before.
+        if not passes(error.code(), reason, pause, has_met=bool(cursor)):
             raise SystemExit(f"{error.code().name} {reason} {metadata}: {error.details()}")
         print(f"lost the connection: {error.details()} {reason}", file=sys.stderr, flush=True)
     return cursor, pause

