@@ -380,6 +380,11 @@ impl Storage {
         if self.data_dir.as_os_str().is_empty() {
             return Err(Invalid::new("storage.data_dir", "must not be empty"));
         }
+        if self.compression == Compression::Zstd && !tailmark_log::HAS_ZSTD {
+            let problem = "this program was built without zstd; build it with `--features zstd`, \
+                           or take lz4. A log that zstd wrote is read all the same";
+            return Err(Invalid::new("storage.compression", problem));
+        }
         bytes("storage.slot_bytes", self.slot_bytes, MIB / 4, GIB)?;
         bytes("storage.open_segment_bytes", self.open_segment_bytes, MIB, 64 * GIB)?;
         count("storage.open_segments", self.open_segments, 1, 10_000)?;

@@ -2,3 +2,5 @@
 
 pub mod eventlog;
 pub mod storage;
+
+pub use storage::segment::HAS_ZSTD;

@@ -147,8 +147,8 @@ fn color_of(name: &str) -> u8 {
 /// The time of day here; before today with the day.
 fn when(message: &pb::Message) -> String {
     let at = message.timestamp.and_then(|at| jiff::Timestamp::new(at.seconds, at.nanos).ok());
-    let Some(at) = at.map(|at| at.to_zoned(TimeZone::system())) else { return "--:--".to_owned() };
-    let today = jiff::Zoned::now().date();
+    let Some(at) = at.map(|at| at.to_zoned_datetime(TimeZone::system())) else { return "--:--".to_owned() };
+    let today = jiff::ZonedDateTime::now().date();
     let format = if at.date() == today { "%H:%M" } else { "%Y-%m-%d %H:%M" };
     at.strftime(format).to_string()
 }

@@ -20,6 +20,9 @@ const VERSION: u8 = 1;
 /// The first bytes of a header: those that are alike in most blocks of a segment.
 const HEADER_PREFIX_BYTES: usize = 6;
 
+/// Whether this build writes blocks in [`Compression::Zstd`]; any build reads them.
+pub const HAS_ZSTD: bool = cfg!(feature = "zstd");
+
 /// How blocks are compressed; each keeps the smaller of the two forms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compression {
@@ -28,7 +31,7 @@ pub enum Compression {
     /// LZ4 block format.
     #[default]
     Lz4,
-    /// Zstandard at this level.
+    /// Zstandard at this level, in builds with the feature `zstd`: [`HAS_ZSTD`].
     Zstd(i32),
 }
 
@@ -129,21 +132,30 @@ pub(super) fn key(first: Seq, part: usize, filler: u8) -> [u8; 11] {
 pub(super) struct Encoder {
     codec: u8,
     buffer: Vec<u8>,
+    #[cfg(feature = "zstd")]
     zstd: Option<zstd::bulk::Compressor<'static>>,
     lz4: lz4_flex::block::CompressTable,
 }
 
 impl Encoder {
     pub(super) fn new(compression: Compression) -> std::io::Result<Self> {
-        let (codec, zstd) = match compression {
-            Compression::None => (CODEC_NONE, None),
-            Compression::Lz4 => (CODEC_LZ4, None),
-            Compression::Zstd(level) => (CODEC_ZSTD, Some(zstd::bulk::Compressor::new(level)?)),
+        let codec = match compression {
+            Compression::None => CODEC_NONE,
+            Compression::Lz4 => CODEC_LZ4,
+            Compression::Zstd(_) if !HAS_ZSTD => {
+                let problem = "this program was built without zstd";
+                return Err(std::io::Error::new(std::io::ErrorKind::Unsupported, problem));
+            }
+            Compression::Zstd(_) => CODEC_ZSTD,
         };
         Ok(Encoder {
             codec,
             buffer: Vec::new(),
-            zstd,
+            #[cfg(feature = "zstd")]
+            zstd: match compression {
+                Compression::Zstd(level) => Some(zstd::bulk::Compressor::new(level)?),
+                _ => None,
+            },
             lz4: lz4_flex::block::CompressTable::default(),
         })
     }
@@ -159,16 +171,31 @@ impl Encoder {
         if self.buffer.len() < bound {
             self.buffer.resize(bound, 0);
         }
-        let room = &mut self.buffer[..bound];
-        let len = match &mut self.zstd {
-            Some(zstd) => zstd.compress_to_buffer(raw, room).ok(),
-            None => lz4_flex::block::compress_into_with_table(raw, room, &mut self.lz4).ok(),
-        };
-        match len {
+        match self.compress(raw, bound) {
             Some(len) if len < raw.len() => (self.codec, &self.buffer[..len]),
             _ => (CODEC_NONE, raw),
         }
     }
+
+    fn compress(&mut self, raw: &[u8], bound: usize) -> Option<usize> {
+        let room = &mut self.buffer[..bound];
+        #[cfg(feature = "zstd")]
+        if let Some(zstd) = &mut self.zstd {
+            return zstd.compress_to_buffer(raw, room).ok();
+        }
+        lz4_flex::block::compress_into_with_table(raw, room, &mut self.lz4).ok()
+    }
+}
+
+#[cfg(feature = "zstd")]
+fn decompress_zstd(stored: &[u8], out: &mut [u8]) -> Option<usize> {
+    zstd::bulk::decompress_to_buffer(stored, out).ok()
+}
+
+/// A log that a build with zstd wrote stays readable without its C library.
+#[cfg(not(feature = "zstd"))]
+fn decompress_zstd(stored: &[u8], out: &mut [u8]) -> Option<usize> {
+    ruzstd::decoding::FrameDecoder::new().decode_all(stored, out).ok()
 }
 
 /// Undoes [`Encoder::encode`] into `out`, which has exactly the raw length, and checks the CRC.
@@ -185,8 +212,7 @@ pub(super) fn decode(row: &Row, stored: &[u8], out: &mut [u8]) -> Result<(), &'s
         CODEC_LZ4 => {
             lz4_flex::block::decompress_into(stored, out).map_err(|_| "lz4 cannot decompress it")?
         }
-        CODEC_ZSTD => zstd::bulk::decompress_to_buffer(stored, out)
-            .map_err(|_| "zstd cannot decompress it")?,
+        CODEC_ZSTD => decompress_zstd(stored, out).ok_or("zstd cannot decompress it")?,
         _ => return Err("compressed with an unknown codec"),
     };
     if len != row.raw_len as usize || len != out.len() {
@@ -217,4 +243,41 @@ pub(super) fn check_plain(row: &Row, events: &[u8]) -> Result<(), &'static str> 
         return Err("the checksum of its events does not fit");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What libzstd 1.5 makes of 200 bytes, at level 1.
+    const STORED: &[u8] = &[
+        40, 181, 47, 253, 0, 72, 141, 0, 0, 80, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 1, 0, 187,
+        82, 5, 9,
+    ];
+
+    #[test]
+    fn every_build_reads_what_builds_with_zstd_wrote() {
+        let raw = b"0123456789".repeat(20);
+        let row = Row {
+            count: 1,
+            raw_len: 200,
+            stored_len: STORED.len() as u32,
+            crc_stored: crc32c::crc32c(STORED),
+            crc_raw: crc32c::crc32c(&raw),
+            codec: CODEC_ZSTD,
+            ..Row::default()
+        };
+        let mut out = vec![0; raw.len()];
+        assert_eq!(unpack(&row, STORED, &mut out), Ok(()));
+        assert_eq!(out, raw);
+        // A frame that claims more than the block has does not get the room.
+        let mut short = vec![0; raw.len() - 1];
+        assert!(decompress_zstd(STORED, &mut short).is_none());
+        assert!(decompress_zstd(&STORED[..STORED.len() - 4], &mut out).is_none());
+    }
+
+    #[test]
+    fn a_build_without_zstd_says_that_it_cannot_write_it() {
+        assert_eq!(Encoder::new(Compression::Zstd(1)).is_ok(), HAS_ZSTD);
+    }
 }

@@ -31,7 +31,7 @@ mod problem;
 mod sled;
 mod verify;
 
-pub use block::Compression;
+pub use block::{Compression, HAS_ZSTD};
 pub use build::{BLOCK_BYTES, BuildSpec, Progress, SLED_CACHE_BYTES, Source, build};
 pub use cache::{Cache, CacheOptions, CacheStatus};
 pub use dir::{Scan, clean, delete, names, scan, trash};
