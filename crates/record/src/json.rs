@@ -17,7 +17,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose as Base64};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::{Event, Gap, Marker, Timestamp};
+use super::{Event, Gap, Marker, Timestamp, excerpt};
 
 /// Appends an event as one JSON object, without a line end.
 pub fn write_event(out: &mut Vec<u8>, event: &Event<'_>) {
@@ -521,7 +521,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Headers<'a> {
                 let mut names: Vec<&str> = headers.iter().map(|(name, _)| &*name.0).collect();
                 names.sort_unstable();
                 if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-                    let name: String = twice[0].chars().take(100).collect();
+                    let name = excerpt(twice[0]);
                     return Err(de::Error::custom(format_args!(
                         "headers: `{name}` is given twice"
                     )));

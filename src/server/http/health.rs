@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use http::Response;
+use http::{HeaderValue, Response, header};
 use tonic::Status;
 use tonic::body::Body;
 
@@ -22,7 +22,10 @@ pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Response<Body> {
     } else if !shared.log.takes_events() {
         status::not_ready()
     } else {
-        return Response::new(Body::new("ok\n".to_owned()));
+        let mut response = Response::new(Body::new("ok\n".to_owned()));
+        let text = HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, text);
+        return response;
     };
     status::respond(&Status::from(failure))
 }

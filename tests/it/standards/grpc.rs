@@ -77,6 +77,26 @@ async fn a_content_type_of_grpc_is_known_in_any_case_and_with_parameters() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_no_post_is_told_what_is_allowed() {
+    let server = start().await;
+    let mut head = call("Publish", &[GRPC]);
+    *head.method_mut() = http::Method::GET;
+    let response = frames::call(server.address, head, Bytes::new()).await;
+    assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(response.headers()["allow"], "POST");
+    // By any version and with any content type.
+    for method in ["GET", "HEAD", "PUT", "OPTIONS"] {
+        for version in BOTH {
+            let asked = request(&server, method, "/feed.v1.FeedService/Publish");
+            let answer = ask(server.address, version, asked).await;
+            assert_eq!(answer.status, if method == "OPTIONS" { 204 } else { 405 }, "{method}");
+            assert_eq!(answer.header("allow"), "POST", "{method}");
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn an_encoding_that_is_not_ours_is_unimplemented_and_ours_are_told() {
     let server = start().await;
     for encodings in [&["gzip"][..], &["deflate"], &["snappy"], &["identity", "gzip"]] {

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use prost::{DecodeError, Message};
 use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorProto};
+use tailmark_record::excerpt;
 use tonic::Status;
 
 /// Files, symbols and services.
@@ -138,6 +139,5 @@ pub(super) fn nothing_asked() -> Status {
 
 fn not_found(what: &str, name: &str) -> Status {
     // The question comes back beside it, whole.
-    let shown: String = name.chars().take(100).collect();
-    Status::not_found(format!("this server knows no {what} {shown:?}"))
+    Status::not_found(format!("this server knows no {what} {:?}", excerpt(name)))
 }
