@@ -4,16 +4,21 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::{LocalEngine, lock};
+use super::LocalEngine;
+use super::work::{Trouble, lock};
 use crate::storage::journal::{Failure, Journal, Slot};
-use crate::storage::{Commit, Level, Receipt, StoreError};
+use crate::storage::{Commit, Completion, Level, Receipt, StoreError};
 use tailmark_record::Seq;
 
 /// How often a commit that waits for a slot looks whether sealing has failed meanwhile.
 const SLOT_POLL: Duration = Duration::from_millis(200);
 
 impl LocalEngine {
-    pub(super) fn append_now(&self, commit: &Commit) -> Result<Receipt, StoreError> {
+    pub(super) fn append(&self, commit: Commit, done: Completion) {
+        done(self.take(&commit));
+    }
+
+    fn take(&self, commit: &Commit) -> Result<Receipt, StoreError> {
         let mut journal = lock(&self.journal);
         if self.work.is_closing() {
             return Err(StoreError::Stopped { reason: "closed".to_owned() });
@@ -96,13 +101,13 @@ impl LocalEngine {
         let trouble = lock(&self.work.trouble);
         let trouble = trouble.as_ref()?;
         Some(match trouble {
-            super::Trouble::DiskFull { available_bytes, needed_bytes } => StoreError::DiskFull {
+            Trouble::DiskFull { available_bytes, needed_bytes } => StoreError::DiskFull {
                 available_bytes: *available_bytes,
                 needed_bytes: *needed_bytes,
             },
             // Nothing was stored, and a later attempt may succeed.
-            super::Trouble::Other(reason) => StoreError::Busy { reason: reason.clone() },
-            hangs @ super::Trouble::Hangs { .. } => StoreError::Busy { reason: hangs.to_string() },
+            Trouble::Other(reason) => StoreError::Busy { reason: reason.clone() },
+            hangs @ Trouble::Hangs { .. } => StoreError::Busy { reason: hangs.to_string() },
         })
     }
 

@@ -16,7 +16,8 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use super::{JOURNAL_DIR, LOCK_FILE, LocalEngine, lock};
+use super::work::lock;
+use super::{JOURNAL_DIR, LOCK_FILE, LocalEngine};
 use crate::storage::StoreError;
 use crate::storage::disk::{Disk, is_at};
 use crate::storage::journal::{FreeSlot, Slot, is_slot_name, open_slot};

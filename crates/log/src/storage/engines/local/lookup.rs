@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
+use super::LocalEngine;
 use super::create::FIRST_SLOTS;
 use super::trimmed::{Run, Trimmed};
-use super::{LocalEngine, View, lock};
+use super::view::View;
+use super::work::lock;
 use crate::storage::journal::Slot;
 use crate::storage::segment::{Lease, Segment};
 use crate::storage::{Damage, StoreError, TopicStats};
@@ -45,12 +47,12 @@ impl Part<'_> {
 }
 
 impl LocalEngine {
-    pub(super) fn find_time(&self, time: Timestamp) -> Result<Seq, StoreError> {
-        self.on_view(|view| self.find_time_in(view, time))
+    pub(super) fn seek_time(&self, time: Timestamp) -> Result<Seq, StoreError> {
+        self.on_view(|view| self.seek_time_in(view, time))
     }
 
-    fn find_time_in(&self, view: &View, time: Timestamp) -> Result<Seq, StoreError> {
-        let bounds = self.current_bounds();
+    fn seek_time_in(&self, view: &View, time: Timestamp) -> Result<Seq, StoreError> {
+        let bounds = self.bounds();
         let at = view.segments.partition_point(|segment| segment.last_at() < time);
         if let Some(segment) = view.segments.get(at) {
             let found = self.cache.seek_time(&self.lease(segment)?, time)?;
@@ -62,12 +64,12 @@ impl LocalEngine {
         Ok(found.max(bounds.oldest).min(bounds.next()))
     }
 
-    pub(super) fn find_time_of(&self, seq: Seq) -> Result<Timestamp, StoreError> {
-        self.on_view(|view| self.find_time_of_in(view, seq))
+    pub(super) fn time_of(&self, seq: Seq) -> Result<Timestamp, StoreError> {
+        self.on_view(|view| self.time_of_in(view, seq))
     }
 
-    fn find_time_of_in(&self, view: &View, seq: Seq) -> Result<Timestamp, StoreError> {
-        let bounds = self.current_bounds();
+    fn time_of_in(&self, view: &View, seq: Seq) -> Result<Timestamp, StoreError> {
+        let bounds = self.bounds();
         if seq < bounds.oldest {
             return Err(StoreError::Trimmed { oldest: bounds.oldest });
         }
@@ -86,12 +88,12 @@ impl LocalEngine {
         }))
     }
 
-    pub(super) fn count_topics(&self) -> Result<Topics, StoreError> {
-        self.on_view(|view| self.count_topics_in(view))
+    pub(super) fn topics(&self) -> Result<Topics, StoreError> {
+        self.on_view(|view| self.topics_in(view))
     }
 
-    fn count_topics_in(&self, view: &View) -> Result<Topics, StoreError> {
-        let bounds = self.current_bounds();
+    fn topics_in(&self, view: &View) -> Result<Topics, StoreError> {
+        let bounds = self.bounds();
         let mut all = Topics::new();
         for segment in view.segments.iter().filter(|segment| segment.end() > bounds.oldest) {
             if segment.first() >= bounds.oldest {
@@ -122,7 +124,7 @@ impl LocalEngine {
         Ok(all)
     }
 
-    pub(super) fn visit_fingerprints(
+    pub(super) fn fingerprints(
         &self,
         from: Seq,
         visit: &mut dyn FnMut(Seq, Fingerprint) -> bool,
@@ -174,9 +176,9 @@ impl LocalEngine {
         keep_slot(&self.trimmed, slot, sealed, &self.key);
     }
 
-    pub(super) fn find_trim_point(&self, bytes: u64, limit: Seq) -> Seq {
+    pub(super) fn trim_point_for_bytes(&self, bytes: u64, limit: Seq) -> Seq {
         let mut freed = 0;
-        let mut point = self.current_bounds().oldest;
+        let mut point = self.bounds().oldest;
         let view = self.view();
         for segment in &view.segments {
             if freed >= bytes || segment.end() > limit {

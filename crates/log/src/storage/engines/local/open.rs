@@ -15,9 +15,9 @@ use super::create::{create, refuse_foreign};
 use super::seal::Sealer;
 use super::survey::{Survey, SurveyedSlot, survey};
 use super::trimmed::Trimmed;
-use super::{
-    JOURNAL_DIR, LocalEngine, Options, QUARANTINE_DIR, SEGMENTS_DIR, View, Work, lock, lookup,
-};
+use super::view::View;
+use super::work::{Work, lock};
+use super::{JOURNAL_DIR, LocalEngine, Options, QUARANTINE_DIR, SEGMENTS_DIR, lookup};
 use crate::storage::disk::Disk;
 use crate::storage::error::chain;
 use crate::storage::journal::{
@@ -31,10 +31,12 @@ use tailmark_record::{Bounds, Seq, Timestamp};
 /// Most bytes of a torn write that are kept.
 const QUARANTINE_BYTES: u64 = 32 << 20;
 
-pub(super) fn open(
-    dir: &Path,
-    mut options: Options,
-) -> Result<(Arc<LocalEngine>, Recovered), StoreError> {
+/// Opens a log on this machine's disk.
+///
+/// # Errors
+/// Locked, missing (without `create`), of another format, damaged, or I/O. Nothing is changed by a
+/// failed open but a created lock file.
+pub fn open(dir: &Path, mut options: Options) -> Result<(Arc<LocalEngine>, Recovered), StoreError> {
     if !dir.exists() {
         unfinished::refuse_unfinished(dir)?;
         if dir.is_symlink() {

@@ -1,6 +1,7 @@
 //! Reading: find the segment or slot that holds a seq, and read from it.
 
-use super::{LocalEngine, View};
+use super::LocalEngine;
+use super::view::View;
 use crate::storage::journal::Slot;
 use crate::storage::sift::{FOUND_BYTES, SIFTED_BYTES, Sifter};
 use crate::storage::{Chunk, Damage, StoreError};
@@ -11,13 +12,8 @@ use tailmark_record::topic::Filter;
 const DENSE: usize = 4;
 
 impl LocalEngine {
-    pub(super) fn read_chunk(
-        &self,
-        from: Seq,
-        end: Seq,
-        filter: &Filter,
-    ) -> Result<Chunk, StoreError> {
-        let bounds = self.current_bounds();
+    pub(super) fn read(&self, from: Seq, end: Seq, filter: &Filter) -> Result<Chunk, StoreError> {
+        let bounds = self.bounds();
         if from < bounds.oldest {
             return Err(StoreError::Trimmed { oldest: bounds.oldest });
         }
@@ -53,7 +49,7 @@ impl LocalEngine {
 
     /// A segment that was trimmed away between two steps of a read is not damaged.
     fn trimmed_meanwhile(&self, from: Seq, error: StoreError) -> StoreError {
-        let oldest = self.current_bounds().oldest;
+        let oldest = self.bounds().oldest;
         if from < oldest { StoreError::Trimmed { oldest } } else { error }
     }
 

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
+use super::LocalEngine;
 use super::create::FIRST_SLOTS;
-use super::{LocalEngine, lock};
+use super::work::lock;
 use crate::storage::StoreError;
 use crate::storage::error::chain;
 use tailmark_record::Timestamp;
@@ -18,7 +19,7 @@ impl LocalEngine {
     /// Begins a new slot before this one is full: when its events are old, so that an idle log is
     /// sealed too, or when all of them are trimmed, so that their space can be used or given back.
     pub(super) fn roll_if_due(&self) -> Result<bool, StoreError> {
-        let oldest = self.current_bounds().oldest;
+        let oldest = self.bounds().oldest;
         let mut journal = lock(&self.journal);
         let active = Arc::clone(journal.active());
         if active.end() <= active.first() || journal.broken().is_some() {
@@ -44,13 +45,13 @@ impl LocalEngine {
         drop(journal);
         if is_old {
             // A log that did not fill a slot in that time has no use for more than it began with.
-            self.release_spare_slots(u64::MAX)?;
+            self.release(u64::MAX)?;
         }
         Ok(true)
     }
 
     /// Deletes slot files that hold nothing, beyond those that a log begins with.
-    pub(super) fn release_spare_slots(&self, bytes: u64) -> Result<u64, StoreError> {
+    pub(super) fn release(&self, bytes: u64) -> Result<u64, StoreError> {
         self.check_claim()?;
         let mut released = 0;
         while released < bytes {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{LocalEngine, Options, Trouble, lock};
+use super::work::{Trouble, lock};
+use super::{LocalEngine, Options};
 use crate::storage::error::chain;
 use crate::storage::journal::{Journal, Slot, sealing_bytes};
 use crate::storage::meta::{CleanStop, Meta};
@@ -148,7 +149,7 @@ impl LocalEngine {
                 continue;
             }
             let Some(slot) = view.slots.first().cloned() else { return Ok(()) };
-            let done = view.sealed_end().unwrap_or(Seq::FIRST).max(self.current_bounds().oldest);
+            let done = view.sealed_end().unwrap_or(Seq::FIRST).max(self.bounds().oldest);
             drop(view);
             if slot.end() > done && slot.end() > slot.first() {
                 self.seal_slot(&slot, slot.end())?;
@@ -197,7 +198,7 @@ impl LocalEngine {
     }
 
     /// Drops segments below the trim mark from the view; their directories go when nobody reads.
-    pub(super) fn reclaim_space(&self) -> Result<(), StoreError> {
+    pub(super) fn reclaim(&self) -> Result<(), StoreError> {
         self.check_claim()?;
         self.drop_trimmed();
         self.move_discarded()?;
@@ -213,7 +214,7 @@ impl LocalEngine {
 
     /// Slots below the trim mark, oldest first, wait for their last reader.
     fn retire_trimmed(&self) {
-        let oldest = self.current_bounds().oldest;
+        let oldest = self.bounds().oldest;
         let mut slots = self.view().slots.clone();
         slots.pop();
         slots.truncate(slots.iter().position(|slot| slot.end() > oldest).unwrap_or(slots.len()));
@@ -225,7 +226,7 @@ impl LocalEngine {
     }
 
     pub(super) fn drop_trimmed(&self) {
-        let oldest = self.current_bounds().oldest;
+        let oldest = self.bounds().oldest;
         let view = self.view();
         let count = view.segments.partition_point(|segment| segment.end() <= oldest);
         let Some(end) = view.segments[..count].last().map(|segment| segment.end()) else { return };
@@ -269,7 +270,7 @@ impl LocalEngine {
         }
     }
 
-    pub(super) fn close_now(&self) -> Result<(), StoreError> {
+    pub(super) fn close(&self) -> Result<(), StoreError> {
         self.work.stop();
         self.join_threads();
         let mut journal = lock(&self.journal);

@@ -7,16 +7,21 @@ mod regressions;
 mod releasing;
 mod trimmed;
 
-use std::path::Path;
-use std::sync::mpsc;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::work::lock;
 use super::*;
-use crate::storage::Receipt;
+use crate::storage::disk::Disk;
+
 use crate::storage::disk::Faults;
-use tailmark_record::{CursorMint, Event, Events, Stamp, write_entry};
+use crate::storage::{Commit, Engine, Receipt, Recovered, StoreError};
+use tailmark_record::topic::Filter;
+use tailmark_record::{CursorMint, Event, Events, Fingerprint, Seq, Stamp, Timestamp, write_entry};
 
 const SLOT: u64 = 256 << 10;
 /// For what must come about, on a machine however busy.

@@ -7,7 +7,8 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{LocalEngine, Signals, Trouble, Work, lock};
+use super::LocalEngine;
+use super::work::{Signals, Trouble, Work, lock};
 use crate::storage::StoreError;
 use crate::storage::error::chain;
 

@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use super::lock;
+use super::work::lock;
 use crate::storage::crc::crc32c;
 use crate::storage::error::chain;
 use crate::storage::{Damage, StoreError, disk::Disk};

@@ -1,0 +1,191 @@
+//! The engine's state, and which file answers what.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use super::claim::Claim;
+use super::options::Options;
+use super::view::View;
+use super::work::{Trouble, Work, lock};
+use super::{SEGMENTS_DIR, lookup, trimmed};
+use crate::storage::journal::{self, Journal, Slot};
+use crate::storage::meta::Meta;
+use crate::storage::segment::{self, Segment};
+use crate::storage::{Chunk, Commit, Completion, Engine, StoreError, StoreStatus, TopicStats};
+use tailmark_record::topic::Filter;
+use tailmark_record::{Bounds, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
+
+/// The engine of one machine; see the module.
+pub struct LocalEngine {
+    pub(super) dir: PathBuf,
+    pub(super) options: Options,
+    pub(super) meta: Mutex<Meta>,
+    /// Held while the number of slot files is read and stored.
+    pub(super) storing_slot_files: Mutex<()>,
+    pub(super) log: LogId,
+    pub(super) key: FingerprintKey,
+    pub(super) journal: Mutex<Journal>,
+    /// A slot came free, or sealing failed: whoever waits for one looks again.
+    pub(super) slot_freed: Condvar,
+    pub(super) view: RwLock<Arc<View>>,
+    pub(super) bounds: RwLock<Bounds>,
+    pub(super) cache: segment::Cache,
+    /// Filled, sealed or trimmed slots that wait for their last reader.
+    pub(super) retired: Mutex<Vec<Arc<Slot>>>,
+    /// Trimmed or superseded segments that wait for their last reader.
+    pub(super) discarded: Mutex<Vec<Arc<Segment>>>,
+    /// Directories that are moved away and can be deleted.
+    pub(super) trash: Mutex<Vec<PathBuf>>,
+    pub(super) work: Arc<Work>,
+    /// What is known of trimmed events.
+    pub(super) trimmed: trimmed::Trimmed,
+    pub(super) summaries: lookup::Summaries,
+    pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Keeps the log ours for as long as the engine lives.
+    pub(super) claim: Claim,
+}
+
+impl LocalEngine {
+    pub(super) fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn change_view(&self, change: impl FnOnce(&mut View)) {
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        let mut next = View::clone(&view);
+        change(&mut next);
+        *view = Arc::new(next);
+    }
+
+    pub(super) fn bounds(&self) -> Bounds {
+        self.bounds.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Runs `attempt` on the present view, again if a segment was folded into another meanwhile.
+    pub(super) fn on_view<T>(
+        &self,
+        mut attempt: impl FnMut(&View) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        loop {
+            let view = self.view();
+            let result = attempt(&view);
+            let has_moved = || !Arc::ptr_eq(&view, &self.view());
+            if !matches!(result, Err(StoreError::Retired)) || !has_moved() {
+                return result;
+            }
+        }
+    }
+
+    /// A lease on a segment of a view.
+    pub(super) fn lease(&self, segment: &Arc<Segment>) -> Result<segment::Lease, StoreError> {
+        segment.lease().ok_or(StoreError::Retired)
+    }
+
+    pub(super) fn segments_dir(&self) -> PathBuf {
+        self.dir.join(SEGMENTS_DIR)
+    }
+
+    /// The data directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+// What takes more than a line lies in the file of its question, under the same name.
+impl Engine for LocalEngine {
+    fn id(&self) -> LogId {
+        self.log
+    }
+
+    fn fingerprint_key(&self) -> FingerprintKey {
+        self.key
+    }
+
+    fn bounds(&self) -> Bounds {
+        LocalEngine::bounds(self)
+    }
+
+    fn max_commit_bytes(&self) -> usize {
+        journal::max_body_bytes(self.options.slot_bytes) as usize
+    }
+
+    fn wants_state(&self, bytes: usize) -> bool {
+        lock(&self.journal).wants_state(bytes as u64)
+    }
+
+    fn append(&self, commit: Commit, done: Completion) {
+        LocalEngine::append(self, commit, done);
+    }
+
+    fn read(&self, from: Seq, end: Seq, filter: &Filter) -> Result<Chunk, StoreError> {
+        LocalEngine::read(self, from, end, filter)
+    }
+
+    fn seek_time(&self, time: Timestamp) -> Result<Seq, StoreError> {
+        LocalEngine::seek_time(self, time)
+    }
+
+    fn time_of(&self, seq: Seq) -> Result<Timestamp, StoreError> {
+        LocalEngine::time_of(self, seq)
+    }
+
+    fn topics(&self) -> Result<BTreeMap<Arc<str>, TopicStats>, StoreError> {
+        LocalEngine::topics(self)
+    }
+
+    fn fingerprints(
+        &self,
+        from: Seq,
+        visit: &mut dyn FnMut(Seq, Fingerprint) -> bool,
+    ) -> Result<(), StoreError> {
+        LocalEngine::fingerprints(self, from, visit)
+    }
+
+    fn trim_point_for_bytes(&self, bytes: u64, limit: Seq) -> Seq {
+        LocalEngine::trim_point_for_bytes(self, bytes, limit)
+    }
+
+    fn reclaim(&self) -> Result<(), StoreError> {
+        LocalEngine::reclaim(self)
+    }
+
+    fn release(&self, bytes: u64) -> Result<u64, StoreError> {
+        LocalEngine::release(self, bytes)
+    }
+
+    fn status(&self) -> StoreStatus {
+        let view = self.view();
+        let sealed: u64 = view.segments.iter().map(|segment| segment.disk_bytes()).sum();
+        // Not from the journal itself: its lock is held during fdatasync, and callers may not wait.
+        let files = self.work.slot_files.load(Ordering::Relaxed);
+        let journal_bytes = files * self.options.slot_bytes;
+        let trouble = lock(&self.work.broken)
+            .clone()
+            .or_else(|| lock(&self.work.displaced).clone())
+            .or_else(|| lock(&self.work.trouble).as_ref().map(Trouble::to_string))
+            .or_else(|| self.cache.damages().first().map(ToString::to_string));
+        StoreStatus {
+            disk_bytes: sealed + journal_bytes,
+            journal_bytes,
+            segments: view.segments.len() as u64,
+            unsealed_slots: view.slots.len() as u64,
+            open_segments: self.cache.status().open,
+            leases: view.segments.iter().map(|segment| segment.leases()).sum(),
+            is_sealing: lock(&self.work.sealing).is_some(),
+            trouble,
+        }
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        LocalEngine::close(self)
+    }
+}
+
+impl Drop for LocalEngine {
+    fn drop(&mut self) {
+        self.work.stop();
+    }
+}
