@@ -1,7 +1,8 @@
 //! What the handle, the readers and the threads of one log share.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
 use super::AppendError;
@@ -80,6 +81,6 @@ impl Core {
         if let RepeatsReady::Failed(error) = &*self.repeats_ready.borrow() {
             return Some(format!("repeats cannot be told: {error}"));
         }
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.trouble.lock().clone()
     }
 }

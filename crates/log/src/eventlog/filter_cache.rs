@@ -6,9 +6,10 @@
 //! first, and no filter has more than a quarter.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::storage::Chunk;
 use tailmark_record::topic::Filter;
@@ -64,7 +65,7 @@ impl Found {
             return None;
         }
         let (end, events) = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let kept = state.filters.get(filter)?.at(from)?;
             let found = (kept.end.min(end), kept.events.clone());
             state.touch(filter);
@@ -78,7 +79,7 @@ impl Found {
     /// Whether a read from `from` on would find something.
     pub fn has(&self, filter: &Arc<Filter>, from: Seq) -> bool {
         is_looked_up(filter)
-            && self.lock().filters.get(filter).is_some_and(|it| it.at(from).is_some())
+            && self.state.lock().filters.get(filter).is_some_and(|it| it.at(from).is_some())
     }
 
     /// Keeps what was read, if it is worth it.
@@ -96,7 +97,7 @@ impl Found {
         // Of its own: a slice would keep all that it is cut from.
         let kept = Kept { end: chunk.end, events: Bytes::copy_from_slice(&chunk.events) };
         let mut dropped = Vec::new();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let bytes = match state.filters.contains_key(filter) {
             true => bytes,
             false => bytes + FILTER_BYTES + filter_bytes,
@@ -125,11 +126,6 @@ impl Found {
         }
         // Freed without the lock.
         drop(state);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic inside leaves a cache that may have forgotten something, and no wrong events.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,10 +1,11 @@
 //! The handle to an open log.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::append::Tally;
@@ -257,7 +258,7 @@ impl EventLog {
     pub async fn close(&self) -> Result<(), StoreError> {
         let shared = self.shared.clone();
         let closing = tokio::task::spawn_blocking(move || {
-            let mut threads = shared.threads.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut threads = shared.threads.lock();
             threads.take().map_or(Ok(()), |threads| open::close(&shared.core, threads))
         });
         let panicked = || StoreError::Stopped { reason: "closing panicked".into() };

@@ -4,8 +4,8 @@
 //! push. Once it has ended nothing comes in; what came in before is still handed out.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::AppendError;
@@ -78,14 +78,9 @@ struct State {
 }
 
 impl Queue {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // A queue has no invariant that a panic could break.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Adds to the end.
     pub fn push(&self, work: Work) -> Result<(), AppendError> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if let Some(why) = &state.ended {
             return Err(why.clone());
         }
@@ -98,12 +93,12 @@ impl Queue {
     /// Moves all that waits to the end of `into`; with nothing in either, waits. False = ended, and
     /// nothing is left.
     pub fn take(&self, into: &mut VecDeque<Work>) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         while into.is_empty() && state.waiting.is_empty() {
             if state.ended.is_some() {
                 return false;
             }
-            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.filled.wait(&mut state);
         }
         if into.is_empty() {
             std::mem::swap(into, &mut state.waiting);
@@ -115,12 +110,12 @@ impl Queue {
 
     /// Refuses everything from now on; the first reason stays.
     pub fn end(&self, why: AppendError) {
-        self.lock().ended.get_or_insert(why);
+        self.state.lock().ended.get_or_insert(why);
         self.filled.notify_all();
     }
 
     /// Why nothing comes in any more.
     pub fn ended(&self) -> Option<AppendError> {
-        self.lock().ended.clone()
+        self.state.lock().ended.clone()
     }
 }

@@ -7,9 +7,10 @@
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::ReadError;
@@ -75,7 +76,7 @@ impl Cold {
             let _ = reply.send(result);
         });
         {
-            let mut queue = self.lock();
+            let mut queue = self.queue.lock();
             if queue.closed {
                 return None;
             }
@@ -88,7 +89,7 @@ impl Cold {
     /// Drops what waits, and ends the threads.
     pub fn close(&self) {
         let waiting = {
-            let mut queue = self.lock();
+            let mut queue = self.queue.lock();
             queue.closed = true;
             std::mem::take(&mut queue.requests)
         };
@@ -98,18 +99,13 @@ impl Cold {
 
     /// Requests that wait, those of askers who have gone included.
     pub fn waiting(&self) -> usize {
-        self.lock().requests.len()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        // A queue has no invariant that a panic could break.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().requests.len()
     }
 
     fn work(&self, engine: &dyn Engine) {
         loop {
             let request = {
-                let mut queue = self.lock();
+                let mut queue = self.queue.lock();
                 loop {
                     if let Some(request) = queue.requests.pop_front() {
                         break request;
@@ -117,7 +113,7 @@ impl Cold {
                     if queue.closed {
                         return;
                     }
-                    queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                    self.filled.wait(&mut queue);
                 }
             };
             request(engine);

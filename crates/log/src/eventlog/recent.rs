@@ -4,9 +4,9 @@
 //! is contiguous and ends at the published head; it is not asked what is trimmed.
 
 use std::collections::VecDeque;
-use std::sync::{PoisonError, RwLock};
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 
 use crate::storage::{Chunk, part_of};
 use tailmark_record::{EventError, Events, Seq, Timestamp};
@@ -41,7 +41,7 @@ impl Recent {
     /// Adds the commit after the last one.
     pub fn push(&self, commit: Commit) {
         let mut dropped = Vec::new();
-        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        let mut ring = self.ring.write();
         if ring.commits.back().is_some_and(|last| last.end != commit.first) {
             // Never a hole: rather forget what is before it.
             dropped.extend(ring.commits.drain(..));
@@ -63,7 +63,7 @@ impl Recent {
     /// here. `end` is above `from`.
     pub fn read(&self, from: Seq, end: Seq) -> Result<Option<Chunk>, EventError> {
         let (first, end, events) = {
-            let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+            let ring = self.ring.read();
             let Some(commit) = ring.find(from) else { return Ok(None) };
             if commit.first == from && commit.end <= end {
                 let (end, events) = (commit.end, commit.events.clone());
@@ -78,12 +78,12 @@ impl Recent {
 
     /// Whether an event is here.
     pub fn has(&self, seq: Seq) -> bool {
-        self.ring.read().unwrap_or_else(PoisonError::into_inner).find(seq).is_some()
+        self.ring.read().find(seq).is_some()
     }
 
     /// When an event was appended, if it is here.
     pub fn time_of(&self, seq: Seq) -> Option<Timestamp> {
-        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        let ring = self.ring.read();
         ring.find(seq).map(|commit| commit.at)
     }
 }

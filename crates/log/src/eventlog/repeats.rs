@@ -7,7 +7,9 @@
 mod rebuild;
 mod window;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 pub(super) use self::rebuild::rebuild;
 use self::window::Window;
@@ -47,7 +49,7 @@ impl Repeats {
         if self.window.is_some() {
             return;
         }
-        let window = self.handover.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let window = self.handover.lock().take();
         if let Some(mut window) = window {
             for (fingerprint, seq) in std::mem::take(&mut self.put_by) {
                 window.stage(fingerprint, seq);

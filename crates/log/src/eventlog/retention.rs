@@ -4,7 +4,7 @@
 //! is durable before any space is given back. Age goes by a clock of its own, [`AgeClock`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -57,7 +57,7 @@ impl Keeper {
 
     /// A problem stays to be seen until the same work has succeeded.
     fn report(&self, what: &str, result: Result<(), StoreError>) {
-        let mut trouble = self.core.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trouble = self.core.trouble.lock();
         match result {
             Ok(()) if trouble.as_ref().is_some_and(|text| text.starts_with(what)) => {
                 *trouble = None

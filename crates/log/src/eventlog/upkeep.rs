@@ -1,7 +1,8 @@
 //! What the thread of retention is told to do.
 
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
 
 /// Wakes the thread.
 #[derive(Default)]
@@ -34,24 +35,22 @@ impl Upkeep {
     }
 
     fn set(&self, change: impl FnOnce(&mut Due)) {
-        change(&mut self.due.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.due.lock());
         self.changed.notify_all();
     }
 
     /// Waits until something is due, or for the interval.
     pub fn wait(&self, interval: Option<Duration>) -> Due {
         let idle = |due: &mut Due| !(due.reclaim || due.look || due.end);
-        let due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut due = match interval {
+        let mut due = self.due.lock();
+        match interval {
             Some(interval) => {
-                let waited = self.changed.wait_timeout_while(due, interval, idle);
-                let (mut due, result) = waited.unwrap_or_else(PoisonError::into_inner);
-                due.look |= result.timed_out();
-                due
+                let waited = self.changed.wait_while_for(&mut due, idle, interval);
+                due.look |= waited.timed_out();
             }
-            None => self.changed.wait_while(due, idle).unwrap_or_else(PoisonError::into_inner),
-        };
+            None => self.changed.wait_while(&mut due, idle),
+        }
         let end = due.end;
-        std::mem::replace(&mut due, Due { end, ..Due::default() })
+        std::mem::replace(&mut *due, Due { end, ..Due::default() })
     }
 }

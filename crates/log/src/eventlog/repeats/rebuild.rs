@@ -1,7 +1,7 @@
 //! Reads the window of repeats back from the engine, on a thread of its own.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::window::Window;
 use super::{Handover, RepeatsReady};
@@ -59,7 +59,7 @@ fn read_back(
                 window.stage(fingerprint, seq);
             }
             window.promote();
-            *handover.lock().unwrap_or_else(PoisonError::into_inner) = Some(window);
+            *handover.lock() = Some(window);
             RepeatsReady::Ready
         }
         Err(error) => RepeatsReady::Failed(Arc::new(error)),

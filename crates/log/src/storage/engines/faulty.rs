@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
 
 use crate::storage::{
     Chunk, Commit, Completion, Damage, Engine, StoreError, StoreStatus, TopicStats,
@@ -59,82 +61,77 @@ impl Faulty {
 
     /// Lets the next `passed` appends pass, and then this happen to one.
     pub fn fail_append(&self, passed: usize, fault: AppendFault) {
-        let mut faults = self.lock();
+        let mut faults = self.faults.lock();
         faults.appends.extend(std::iter::repeat_n(AppendFault::Pass, passed));
         faults.appends.push_back(fault);
     }
 
     /// Fills the disk, or makes room again.
     pub fn set_full(&self, is_full: bool) {
-        self.lock().is_full = is_full;
+        self.faults.lock().is_full = is_full;
     }
 
     /// Damages `from..=to`.
     pub fn damage(&self, from: Seq, to: Seq) {
-        self.lock().damaged.push((from, to));
+        self.faults.lock().damaged.push((from, to));
     }
 
     /// Makes all whole again.
     pub fn repair(&self) {
-        self.lock().damaged.clear();
+        self.faults.lock().damaged.clear();
     }
 
     /// Fails every look at the fingerprints.
     pub fn fail_fingerprints(&self) {
-        self.lock().fingerprints_fail = true;
+        self.faults.lock().fingerprints_fail = true;
     }
 
     /// Makes every look at the fingerprints, and giving back space, panic; or none any more.
     pub fn set_panicking(&self, panics: bool) {
-        self.lock().panics = panics;
+        self.faults.lock().panics = panics;
     }
 
     fn panic_if_told(&self) {
-        let panics = self.lock().panics;
+        let panics = self.faults.lock().panics;
         assert!(!panics, "a fault");
     }
 
     /// Makes every read from now on wait for [`Faulty::release_reads`].
     pub fn hold_reads(&self) {
-        self.lock().reads_held = true;
+        self.faults.lock().reads_held = true;
     }
 
     /// Lets all reads go on.
     pub fn release_reads(&self) {
-        self.lock().reads_held = false;
+        self.faults.lock().reads_held = false;
         self.released.notify_all();
     }
 
     /// Blocks until so many reads wait.
     pub fn wait_for_held_reads(&self, count: usize) {
-        let held = self.released.wait_while(self.lock(), |faults| faults.reads_waiting < count);
-        drop(held.unwrap_or_else(PoisonError::into_inner));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Faults> {
-        // Plain switches: no panic leaves them half set.
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut faults = self.faults.lock();
+        self.released.wait_while(&mut faults, |faults| faults.reads_waiting < count);
     }
 
     fn stop(&self, reason: &'static str) -> StoreError {
-        self.lock().stopped = Some(reason);
+        self.faults.lock().stopped = Some(reason);
         let source = io::Error::other(reason);
         StoreError::Io { action: "write", path: PathBuf::from("fault"), source }
     }
 
     fn wait_while_held(&self) {
-        let mut faults = self.lock();
+        let mut faults = self.faults.lock();
         if faults.reads_held {
             faults.reads_waiting += 1;
             self.released.notify_all();
-            let held = self.released.wait_while(faults, |faults| faults.reads_held);
-            held.unwrap_or_else(PoisonError::into_inner).reads_waiting -= 1;
+            self.released.wait_while(&mut faults, |faults| faults.reads_held);
+            faults.reads_waiting -= 1;
         }
     }
 
     /// Where a read from `from` must end because of damage after it.
     fn whole_until(&self, from: Seq, end: Seq) -> Result<Seq, StoreError> {
-        let faults = self.lock();
+        let faults = self.faults.lock();
         let mut until = end;
         for &(first, last) in &faults.damaged {
             if (first..=last).contains(&from) {
@@ -175,7 +172,7 @@ impl Engine for Faulty {
 
     fn append(&self, commit: Commit, done: Completion) {
         let (fault, is_full, stopped) = {
-            let mut faults = self.lock();
+            let mut faults = self.faults.lock();
             let fault = faults.appends.pop_front().unwrap_or(AppendFault::Pass);
             (fault, faults.is_full, faults.stopped)
         };
@@ -229,7 +226,7 @@ impl Engine for Faulty {
     ) -> Result<(), StoreError> {
         self.wait_while_held();
         self.panic_if_told();
-        if self.lock().fingerprints_fail {
+        if self.faults.lock().fingerprints_fail {
             return Err(damage(Seq::ZERO, Seq::ZERO));
         }
         self.inner.fingerprints(from, visit)
@@ -249,7 +246,7 @@ impl Engine for Faulty {
     }
 
     fn status(&self) -> StoreStatus {
-        let trouble = self.lock().stopped.map(str::to_owned);
+        let trouble = self.faults.lock().stopped.map(str::to_owned);
         let inner = self.inner.status();
         StoreStatus { trouble: trouble.or(inner.trouble), ..inner }
     }

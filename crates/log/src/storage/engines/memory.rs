@@ -7,9 +7,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::storage::{
     Chunk, Commit, Completion, Damage, Engine, Level, Receipt, Recovered, StoreError, StoreStatus,
@@ -111,20 +112,20 @@ impl Memory {
 
     /// Completes the commit that was held back longest; false when there is none.
     pub fn release(&self) -> bool {
-        let held = self.lock().held.pop_front();
+        let held = self.log.lock().held.pop_front();
         held.map(|(commit, done)| self.store(commit, done)).is_some()
     }
 
     /// Commits held back now.
     pub fn held(&self) -> usize {
-        self.lock().held.len()
+        self.log.lock().held.len()
     }
 
     /// The log as it is found after the process died: commits that did not complete are gone, and
     /// this engine takes no more of them.
     pub fn crash(&self) -> (Memory, Recovered) {
         let dropped = {
-            let mut log = self.lock();
+            let mut log = self.log.lock();
             log.stopped = Some("crashed");
             std::mem::take(&mut log.held)
         };
@@ -135,7 +136,7 @@ impl Memory {
 
     /// A second engine over what is durable in this one.
     pub fn reopen(&self) -> (Memory, Recovered) {
-        let log = self.lock();
+        let log = self.log.lock();
         let recovered = Recovered {
             state: log.state.clone().unwrap_or_default(),
             deltas: log.deltas.clone(),
@@ -164,15 +165,10 @@ impl Memory {
         (engine, recovered)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Log> {
-        // Every change below is whole before anything can panic.
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn store(&self, commit: Commit, done: Completion) {
         let wants_state = self.wants_state(commit.events.len() + commit.delta.len());
         let outcome = {
-            let mut log = self.lock();
+            let mut log = self.log.lock();
             log.check(&commit, self.options.max_commit_bytes, wants_state)
                 .map(|()| log.apply(commit))
         };
@@ -180,7 +176,7 @@ impl Memory {
     }
 
     fn readable(&self, seq: Seq) -> Result<Arc<Run>, StoreError> {
-        let log = self.lock();
+        let log = self.log.lock();
         if seq < log.oldest {
             return Err(StoreError::Trimmed { oldest: log.oldest });
         }
@@ -189,7 +185,7 @@ impl Memory {
 
     /// Readable runs, oldest first, and the oldest readable seq.
     fn snapshot(&self) -> (Vec<Arc<Run>>, Seq) {
-        let log = self.lock();
+        let log = self.log.lock();
         let at = log.runs.partition_point(|run| run.end <= log.oldest);
         (log.runs.range(at..).cloned().collect(), log.oldest)
     }
@@ -272,7 +268,7 @@ impl Engine for Memory {
     }
 
     fn bounds(&self) -> Bounds {
-        let log = self.lock();
+        let log = self.log.lock();
         Bounds { oldest: log.oldest, head: log.head, generations: self.generations.clone() }
     }
 
@@ -281,13 +277,13 @@ impl Engine for Memory {
     }
 
     fn wants_state(&self, bytes: usize) -> bool {
-        let log = self.lock();
+        let log = self.log.lock();
         log.state.is_none() || log.bytes_since_state + bytes > self.options.state_every_bytes
     }
 
     fn append(&self, commit: Commit, done: Completion) {
         if self.options.hold {
-            let mut log = self.lock();
+            let mut log = self.log.lock();
             if log.stopped.is_none() {
                 log.held.push_back((commit, done));
                 return;
@@ -298,7 +294,7 @@ impl Engine for Memory {
 
     fn read(&self, from: Seq, end: Seq, filter: &Filter) -> Result<Chunk, StoreError> {
         let run = {
-            let log = self.lock();
+            let log = self.log.lock();
             if from < log.oldest {
                 return Err(StoreError::Trimmed { oldest: log.oldest });
             }
@@ -312,7 +308,7 @@ impl Engine for Memory {
     }
 
     fn seek_time(&self, time: Timestamp) -> Result<Seq, StoreError> {
-        let log = self.lock();
+        let log = self.log.lock();
         let at = log.runs.partition_point(|run| run.at < time);
         let first = log.runs.get(at).map_or(log.head.next(), |run| run.first);
         Ok(first.max(log.oldest))
@@ -350,7 +346,7 @@ impl Engine for Memory {
         visit: &mut dyn FnMut(Seq, Fingerprint) -> bool,
     ) -> Result<(), StoreError> {
         let (runs, mut named) = {
-            let log = self.lock();
+            let log = self.log.lock();
             (log.runs.clone(), log.trimmed.clone())
         };
         for run in &runs {
@@ -366,7 +362,7 @@ impl Engine for Memory {
     }
 
     fn trim_point_for_bytes(&self, bytes: u64, limit: Seq) -> Seq {
-        let log = self.lock();
+        let log = self.log.lock();
         let mut freed = 0;
         let mut point = log.oldest;
         for run in &log.runs {
@@ -380,7 +376,7 @@ impl Engine for Memory {
     }
 
     fn reclaim(&self) -> Result<(), StoreError> {
-        let mut log = self.lock();
+        let mut log = self.log.lock();
         while log.runs.front().is_some_and(|run| run.end <= log.oldest) {
             let Some(run) = log.runs.pop_front() else { break };
             let named = run.named(&self.key)?;
@@ -392,7 +388,7 @@ impl Engine for Memory {
     }
 
     fn status(&self) -> StoreStatus {
-        let log = self.lock();
+        let log = self.log.lock();
         StoreStatus {
             disk_bytes: log.runs.iter().map(|run| run.events.len() as u64).sum(),
             trouble: log.stopped.map(str::to_owned),
@@ -401,7 +397,7 @@ impl Engine for Memory {
     }
 
     fn close(&self) -> Result<(), StoreError> {
-        self.lock().stopped.get_or_insert("closed");
+        self.log.lock().stopped.get_or_insert("closed");
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use std::sync::{PoisonError, RwLock};
+use parking_lot::RwLock;
 
 use super::format::{FRAME_HEADER_BYTES, Frame, SlotHeader, body_crc};
 use super::slots::FreeSlot;
@@ -106,11 +106,11 @@ impl Slot {
 
     /// Makes a durable commit visible to readers.
     pub fn push(&self, frame: FrameRef) {
-        self.frames.write().unwrap_or_else(PoisonError::into_inner).push(frame);
+        self.frames.write().push(frame);
     }
 
     fn read_frames<T>(&self, read: impl FnOnce(&[FrameRef]) -> T) -> T {
-        read(&self.frames.read().unwrap_or_else(PoisonError::into_inner))
+        read(&self.frames.read())
     }
 
     /// The first commit at or after `time`, if any.

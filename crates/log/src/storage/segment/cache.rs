@@ -11,7 +11,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use super::blocks::Blocks;
 use super::direct::{Direct, Located, Places, Seen};
@@ -151,10 +153,10 @@ impl Cache {
             direct_reads: self.direct_reads.load(Ordering::Relaxed),
             ..CacheStatus::default()
         };
-        let slots = lock(&self.open_slots).clone();
+        let slots = self.open_slots.lock().clone();
         for slot in slots {
             // Not waiting for one that is being opened.
-            if let Ok(state) = slot.state.try_lock()
+            if let Some(state) = slot.state.try_lock()
                 && let State::Open(open) = &*state
             {
                 status.open += 1;
@@ -168,7 +170,7 @@ impl Cache {
     /// met only intact blocks of them succeeded all the same.
     pub fn damages(&self) -> Vec<Damage> {
         let found: BTreeMap<_, _> =
-            lock(&self.damages).iter().map(|(dir, damage)| (dir.clone(), damage.clone())).collect();
+            self.damages.lock().iter().map(|(dir, damage)| (dir.clone(), damage.clone())).collect();
         found.into_values().collect()
     }
 
@@ -181,18 +183,18 @@ impl Cache {
         if !segment.retire() {
             return Ok(None);
         }
-        let slot = lock(&self.slots).remove(segment.dir());
+        let slot = self.slots.lock().remove(segment.dir());
         if let Some(slot) = slot {
-            lock(&self.open_slots).retain(|other| !Arc::ptr_eq(other, &slot));
-            lock(&self.located).retain(|(other, _)| !Arc::ptr_eq(other, &slot));
+            self.open_slots.lock().retain(|other| !Arc::ptr_eq(other, &slot));
+            self.located.lock().retain(|(other, _)| !Arc::ptr_eq(other, &slot));
         }
-        lock(&self.damages).remove(segment.dir());
+        self.damages.lock().remove(segment.dir());
         dir::trash(segment.dir(), &segment.disk).map(Some)
     }
 
     #[cfg(test)]
     pub(super) fn tables_kept(&self) -> usize {
-        lock(&self.located).len()
+        self.located.lock().len()
     }
 
     /// Closes every database that is not in use.
@@ -234,7 +236,7 @@ impl Cache {
             return;
         }
         // Opened in between it would be compared, too, and must not be at the same time.
-        let state = lock(&slot.state);
+        let state = slot.state.lock();
         if !matches!(*state, State::Closed) {
             return;
         }
@@ -249,7 +251,7 @@ impl Cache {
                 index.segment.damage_of_all(index.segment.dir(), &what)
             }
         };
-        lock(&self.damages).insert(index.segment.dir().to_owned(), damage);
+        self.damages.lock().insert(index.segment.dir().to_owned(), damage);
     }
 
     /// Compares the segment with its footer unless that was done, and finds its blocks.
@@ -257,7 +259,7 @@ impl Cache {
         if self.options.max_table_bytes == 0 {
             return None;
         }
-        let mut tables = lock(&slot.tables);
+        let mut tables = slot.tables.lock();
         match &*tables {
             Tables::Located(located) => return Some(Arc::clone(located)),
             Tables::Refused => return None,
@@ -290,7 +292,7 @@ impl Cache {
 
     /// Counts the tables of a slot; forgets those of the longest unused if they are too many.
     fn keep_tables(&self, slot: &Arc<Slot>, bytes: u64) {
-        let mut located = lock(&self.located);
+        let mut located = self.located.lock();
         located.push((Arc::clone(slot), bytes));
         let mut total: u64 = located.iter().map(|(_, bytes)| bytes).sum();
         while total > self.options.max_table_bytes {
@@ -299,7 +301,7 @@ impl Cache {
             let Some(oldest) = others.min_by_key(used_at) else { break };
             {
                 // Whoever holds the lock is about to read directly: it is in use after all.
-                let Ok(mut tables) = located[oldest].0.tables.try_lock() else { break };
+                let Some(mut tables) = located[oldest].0.tables.try_lock() else { break };
                 *tables = Tables::Unknown;
             }
             total -= located.swap_remove(oldest).1;
@@ -307,7 +309,7 @@ impl Cache {
     }
 
     fn open(&self, slot: &Arc<Slot>, lease: &Lease) -> Result<Arc<Open>, StoreError> {
-        let mut state = lock(&slot.state);
+        let mut state = slot.state.lock();
         match &*state {
             State::Open(open) => return Ok(Arc::clone(open)),
             State::Damaged(damage) => return Err(damage.clone().into()),
@@ -318,18 +320,18 @@ impl Cache {
         match Open::in_place(Arc::clone(lease.segment()), self.options.sled_cache_bytes) {
             Ok(open) => {
                 if let Some(damage) = &open.altered {
-                    lock(&self.damages).insert(lease.dir().to_owned(), damage.clone());
-                    *lock(&slot.tables) = Tables::Refused;
-                    lock(&self.located).retain(|(other, _)| !Arc::ptr_eq(other, slot));
+                    self.damages.lock().insert(lease.dir().to_owned(), damage.clone());
+                    *slot.tables.lock() = Tables::Refused;
+                    self.located.lock().retain(|(other, _)| !Arc::ptr_eq(other, slot));
                 }
                 let open = Arc::new(open);
                 *state = State::Open(Arc::clone(&open));
                 drop(state);
-                lock(&self.open_slots).push(Arc::clone(slot));
+                self.open_slots.lock().push(Arc::clone(slot));
                 Ok(open)
             }
             Err(StoreError::Damaged(damage)) => {
-                lock(&self.damages).insert(lease.dir().to_owned(), damage.clone());
+                self.damages.lock().insert(lease.dir().to_owned(), damage.clone());
                 *state = State::Damaged(damage.clone());
                 Err(damage.into())
             }
@@ -338,7 +340,7 @@ impl Cache {
     }
 
     fn slot(&self, lease: &Lease) -> Arc<Slot> {
-        let mut slots = lock(&self.slots);
+        let mut slots = self.slots.lock();
         if let Some(slot) = slots.get(lease.dir()) {
             return Arc::clone(slot);
         }
@@ -352,11 +354,11 @@ impl Cache {
 
     /// Drops the longest unused until the bounds hold, as far as they are idle.
     fn shrink(&self, bounds: CacheOptions) {
-        let slots = lock(&self.open_slots).clone();
+        let slots = self.open_slots.lock().clone();
         let (mut open, mut bytes) = (0, 0);
         let mut idle = Vec::new();
         for slot in slots {
-            let Ok(state) = slot.state.try_lock() else { continue };
+            let Some(state) = slot.state.try_lock() else { continue };
             let State::Open(database) = &*state else { continue };
             let held = database.held_bytes();
             open += 1;
@@ -373,20 +375,15 @@ impl Cache {
             if open <= bounds.max_open && bytes <= bounds.max_bytes {
                 break;
             }
-            let Ok(mut state) = slot.state.try_lock() else { continue };
+            let Some(mut state) = slot.state.try_lock() else { continue };
             // Somebody may have taken it in between.
             if matches!(&*state, State::Open(database) if Arc::strong_count(database) == 1) {
                 // Closed under the slot's lock: whoever wants it next waits, then opens it again.
                 *state = State::Closed;
-                lock(&self.open_slots).retain(|other| !Arc::ptr_eq(other, &slot));
+                self.open_slots.lock().retain(|other| !Arc::ptr_eq(other, &slot));
                 open -= 1;
                 bytes -= held;
             }
         }
     }
-}
-
-/// What the locks protect is whole whenever they are released, panic or not.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,7 +2,9 @@
 //!
 //! Must not know how a block is fetched. Its bytes are bounded by the segment: [`Index::bytes`].
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::block::Row;
 use super::footer;
@@ -66,8 +68,7 @@ impl Index {
         if filter.is_all() {
             return Ok(Wanted { blocks: None, is_sparse: false });
         }
-        // The lists stay valid whatever a panicking holder did.
-        let mut filters = self.filters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut filters = self.filters.lock();
         if let Some(at) = filters.iter().position(|(known, _)| known == filter) {
             filters[..=at].rotate_right(1);
             return Ok(filters[0].1.clone());

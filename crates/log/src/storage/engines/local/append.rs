@@ -1,11 +1,11 @@
 //! Taking commits: journal, fdatasync, then the head.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::LocalEngine;
-use super::work::{Trouble, lock};
+use super::work::Trouble;
 use crate::storage::journal::{Failure, Journal, Slot};
 use crate::storage::{Commit, Completion, Level, Receipt, StoreError};
 use tailmark_record::Seq;
@@ -19,7 +19,7 @@ impl LocalEngine {
     }
 
     fn take(&self, commit: &Commit) -> Result<Receipt, StoreError> {
-        let mut journal = lock(&self.journal);
+        let mut journal = self.journal.lock();
         if self.work.is_closing() {
             return Err(StoreError::Stopped { reason: "closed".to_owned() });
         }
@@ -56,8 +56,7 @@ impl LocalEngine {
                         return Err(error);
                     }
                     self.work.signal(|signals| signals.seal = true);
-                    let waited = self.slot_freed.wait_timeout(journal, SLOT_POLL);
-                    journal = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    self.slot_freed.wait_for(&mut journal, SLOT_POLL);
                 }
             }
         }
@@ -70,13 +69,13 @@ impl LocalEngine {
             let active = Arc::clone(journal.active());
             self.change_view(|view| view.slots.push(active));
         }
-        let mut bounds = self.bounds.write().unwrap_or_else(PoisonError::into_inner);
+        let mut bounds = self.bounds.write();
         bounds.head = journal.next().prev();
         bounds.oldest = commit.oldest.max(bounds.oldest).max(Seq::FIRST);
         drop(bounds);
         let appends = self.work.appends.fetch_add(1, Ordering::SeqCst);
         // The marker sleeps until the first append after a mark; the sealer until a slot is full.
-        if filled.is_some() || appends == 0 || !lock(&self.work.signals).mark {
+        if filled.is_some() || appends == 0 || !self.work.signals.lock().mark {
             self.work.signal(|signals| {
                 signals.mark = true;
                 signals.seal |= filled.is_some();
@@ -93,12 +92,12 @@ impl LocalEngine {
         if let Some(reason) = &reason {
             tracing::error!(%reason, "the journal has stopped; reads go on, appends do not");
         }
-        *lock(&self.work.broken) = reason;
+        *self.work.broken.lock() = reason;
     }
 
     /// Why a slot can't be waited for: sealing has no room, or does not go on.
     fn sealing_trouble(&self) -> Option<StoreError> {
-        let trouble = lock(&self.work.trouble);
+        let trouble = self.work.trouble.lock();
         let trouble = trouble.as_ref()?;
         Some(match trouble {
             Trouble::DiskFull { available_bytes, needed_bytes } => StoreError::DiskFull {
@@ -117,7 +116,7 @@ impl LocalEngine {
             // The newest state on disk may still be in a retired slot.
             return false;
         }
-        let mut retired = lock(&self.retired);
+        let mut retired = self.retired.lock();
         let mut freed = false;
         for slot in std::mem::take(&mut *retired) {
             match Arc::try_unwrap(slot) {

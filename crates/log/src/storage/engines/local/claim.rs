@@ -14,9 +14,9 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
-use super::work::lock;
+use parking_lot::Mutex;
+
 use super::{JOURNAL_DIR, LOCK_FILE, LocalEngine};
 use crate::storage::StoreError;
 use crate::storage::disk::{Disk, is_at};
@@ -99,7 +99,7 @@ impl Claim {
         if !is_there(active.file(), active.path())? {
             return Err(displaced("the journal's slots were moved, deleted or replaced"));
         }
-        let mut held = lock(&self.lock);
+        let mut held = self.lock.lock();
         if !is_there(&held, &self.dir.join(LOCK_FILE))? {
             match take_lock(&self.dir, disk) {
                 Ok(file) => {
@@ -120,7 +120,7 @@ impl Claim {
     /// As [`Claim::check`], of the lock file alone and without making it again: what a log that has
     /// just been created goes by.
     pub fn has_lock_file(&self) -> bool {
-        is_at(&lock(&self.lock), &self.dir.join(LOCK_FILE)).unwrap_or(false)
+        is_at(&self.lock.lock(), &self.dir.join(LOCK_FILE)).unwrap_or(false)
     }
 }
 
@@ -144,7 +144,7 @@ impl LocalEngine {
     pub(super) fn check_claim(&self) -> Result<(), StoreError> {
         let Some(active) = self.view().slots.last().cloned() else { return Ok(()) };
         let result = self.claim.check(&active, &self.options.disk);
-        let mut displaced = lock(&self.work.displaced);
+        let mut displaced = self.work.displaced.lock();
         match (&result, &*displaced) {
             (Err(error), None) => tracing::error!(
                 %error, "appends are refused, and nothing is sealed or given back, until it is there again"
@@ -160,6 +160,6 @@ impl LocalEngine {
 
     /// Whether the last check found something else in the log's place.
     pub(super) fn is_displaced(&self) -> bool {
-        lock(&self.work.displaced).is_some()
+        self.work.displaced.lock().is_some()
     }
 }

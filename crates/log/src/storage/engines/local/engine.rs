@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
+
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::claim::Claim;
 use super::options::Options;
 use super::view::View;
-use super::work::{Trouble, Work, lock};
+use super::work::{Trouble, Work};
 use super::{SEGMENTS_DIR, lookup, trimmed};
 use crate::storage::journal::{self, Journal, Slot};
 use crate::storage::meta::Meta;
@@ -19,6 +21,20 @@ use tailmark_record::topic::Filter;
 use tailmark_record::{Bounds, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
 
 /// The engine of one machine; see the module.
+///
+/// Order of its locks: whoever holds one takes only those to the right of it.
+///
+/// ```text
+/// storing_slot_files > journal > meta
+///                      journal > retired
+///                      journal > view, bounds, work.{broken, displaced, trouble, signals}
+/// discarded > the cache's locks, trash
+/// summaries > a slot's table of frames
+/// ```
+///
+/// `journal` is held during fdatasync, so that nothing that must answer at once may wait for it.
+/// `view`, `bounds` and those of `work` are held for a few instructions, and nothing is taken
+/// under them.
 pub struct LocalEngine {
     pub(super) dir: PathBuf,
     pub(super) options: Options,
@@ -50,18 +66,18 @@ pub struct LocalEngine {
 
 impl LocalEngine {
     pub(super) fn view(&self) -> Arc<View> {
-        Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.view.read())
     }
 
     pub(super) fn change_view(&self, change: impl FnOnce(&mut View)) {
-        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        let mut view = self.view.write();
         let mut next = View::clone(&view);
         change(&mut next);
         *view = Arc::new(next);
     }
 
     pub(super) fn bounds(&self) -> Bounds {
-        self.bounds.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.bounds.read().clone()
     }
 
     /// Runs `attempt` on the present view, again if a segment was folded into another meanwhile.
@@ -113,7 +129,7 @@ impl Engine for LocalEngine {
     }
 
     fn wants_state(&self, bytes: usize) -> bool {
-        lock(&self.journal).wants_state(bytes as u64)
+        self.journal.lock().wants_state(bytes as u64)
     }
 
     fn append(&self, commit: Commit, done: Completion) {
@@ -162,10 +178,13 @@ impl Engine for LocalEngine {
         // Not from the journal itself: its lock is held during fdatasync, and callers may not wait.
         let files = self.work.slot_files.load(Ordering::Relaxed);
         let journal_bytes = files * self.options.slot_bytes;
-        let trouble = lock(&self.work.broken)
+        let trouble = self
+            .work
+            .broken
+            .lock()
             .clone()
-            .or_else(|| lock(&self.work.displaced).clone())
-            .or_else(|| lock(&self.work.trouble).as_ref().map(Trouble::to_string))
+            .or_else(|| self.work.displaced.lock().clone())
+            .or_else(|| self.work.trouble.lock().as_ref().map(Trouble::to_string))
             .or_else(|| self.cache.damages().first().map(ToString::to_string));
         StoreStatus {
             disk_bytes: sealed + journal_bytes,
@@ -174,7 +193,7 @@ impl Engine for LocalEngine {
             unsealed_slots: view.slots.len() as u64,
             open_segments: self.cache.status().open,
             leases: view.segments.iter().map(|segment| segment.leases()).sum(),
-            is_sealing: lock(&self.work.sealing).is_some(),
+            is_sealing: self.work.sealing.lock().is_some(),
             trouble,
         }
     }

@@ -1,14 +1,15 @@
 //! Questions other than "what comes next": by time, by topic, by fingerprint, by size.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+
+use parking_lot::Mutex;
 
 use super::LocalEngine;
 use super::create::FIRST_SLOTS;
 use super::trimmed::{Run, Trimmed};
 use super::view::View;
-use super::work::lock;
 use crate::storage::journal::Slot;
 use crate::storage::segment::{Lease, Segment};
 use crate::storage::{Damage, StoreError, TopicStats};
@@ -105,7 +106,7 @@ impl LocalEngine {
             }
         }
         let from = view.sealed_end().unwrap_or(Seq::FIRST).max(bounds.oldest);
-        let mut summaries = lock(&self.summaries.0);
+        let mut summaries = self.summaries.0.lock();
         summaries.retain(|number, _| view.slots.iter().any(|s| s.header().number == *number));
         for slot in &view.slots {
             if from > slot.first() {

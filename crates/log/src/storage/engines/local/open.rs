@@ -6,9 +6,10 @@
 //! generation, because it may have been acknowledged and seen.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, RwLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::claim::Claim;
 use super::create::{create, refuse_foreign};
@@ -16,7 +17,7 @@ use super::seal::Sealer;
 use super::survey::{Survey, SurveyedSlot, survey};
 use super::trimmed::Trimmed;
 use super::view::View;
-use super::work::{Work, lock};
+use super::work::Work;
 use super::{JOURNAL_DIR, LocalEngine, Options, QUARANTINE_DIR, SEGMENTS_DIR, lookup};
 use crate::storage::disk::Disk;
 use crate::storage::error::chain;
@@ -165,7 +166,7 @@ impl Opening {
             options: self.options,
             claim: self.claim,
         });
-        engine.note_files(&mut lock(&engine.journal));
+        engine.note_files(&mut engine.journal.lock());
         engine.start_threads()?;
         Ok((engine, recovered))
     }

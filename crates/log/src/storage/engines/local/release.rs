@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use super::LocalEngine;
 use super::create::FIRST_SLOTS;
-use super::work::lock;
 use crate::storage::StoreError;
 use crate::storage::error::chain;
 use tailmark_record::Timestamp;
@@ -20,7 +19,7 @@ impl LocalEngine {
     /// sealed too, or when all of them are trimmed, so that their space can be used or given back.
     pub(super) fn roll_if_due(&self) -> Result<bool, StoreError> {
         let oldest = self.bounds().oldest;
-        let mut journal = lock(&self.journal);
+        let mut journal = self.journal.lock();
         let active = Arc::clone(journal.active());
         if active.end() <= active.first() || journal.broken().is_some() {
             return Ok(false);
@@ -56,7 +55,7 @@ impl LocalEngine {
         let mut released = 0;
         while released < bytes {
             let spare = {
-                let mut journal = lock(&self.journal);
+                let mut journal = self.journal.lock();
                 self.free_retired(&mut journal);
                 let spare = journal.slots().take_spare(FIRST_SLOTS);
                 self.note_files(&mut journal);
@@ -64,7 +63,7 @@ impl LocalEngine {
             };
             let Some(spare) = spare else { break };
             if let Err(error) = self.store_slot_files() {
-                let mut journal = lock(&self.journal);
+                let mut journal = self.journal.lock();
                 journal.slots().keep_spare(spare);
                 self.note_files(&mut journal);
                 return Err(error);

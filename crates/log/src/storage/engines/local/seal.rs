@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::work::{Trouble, lock};
+use super::work::Trouble;
 use super::{LocalEngine, Options};
 use crate::storage::error::chain;
 use crate::storage::journal::{Journal, Slot, sealing_bytes};
@@ -137,7 +137,7 @@ impl LocalEngine {
             self.check_claim()?;
             self.drop_trimmed();
             self.delete_discarded();
-            self.free_retired(&mut lock(&self.journal));
+            self.free_retired(&mut self.journal.lock());
             if self.work.is_closing() || self.work.has_given_up_sealing() {
                 return Ok(());
             }
@@ -157,15 +157,15 @@ impl LocalEngine {
                 self.keep_trimmed_slot(&slot);
             }
             self.change_view(|view| view.slots.retain(|other| !Arc::ptr_eq(other, &slot)));
-            lock(&self.retired).push(slot);
+            self.retired.lock().push(slot);
         }
     }
 
     fn seal_slot(&self, slot: &Arc<Slot>, end: Seq) -> Result<(), StoreError> {
         let begun = Instant::now();
-        let meta = lock(&self.meta).clone();
+        let meta = self.meta.lock().clone();
         let progress = Arc::new(Progress::default());
-        *lock(&self.work.sealing) = Some(Arc::clone(&progress));
+        *self.work.sealing.lock() = Some(Arc::clone(&progress));
         let sealer = Sealer {
             dir: self.segments_dir(),
             options: &self.options,
@@ -176,7 +176,7 @@ impl LocalEngine {
         };
         let mut segments = self.view().segments.clone();
         let result = sealer.seal(&mut segments, slot, end);
-        *lock(&self.work.sealing) = None;
+        *self.work.sealing.lock() = None;
         let folded = result?;
         if self.work.has_given_up_sealing() {
             // The slot stays; the next start finds the segment, and frees it then.
@@ -188,7 +188,7 @@ impl LocalEngine {
             view.segments.retain(|segment| segment.first() < built.first());
             view.segments.push(Arc::clone(&built));
         });
-        lock(&self.discarded).extend(folded);
+        self.discarded.lock().extend(folded);
         tracing::debug!(
             first = %built.first(), end = %built.end(), bytes = built.disk_bytes(),
             raw_bytes = built.raw_bytes(), took_ms = begun.elapsed().as_millis() as u64,
@@ -206,7 +206,7 @@ impl LocalEngine {
             // Nobody else does it any more.
             self.retire_trimmed();
             self.delete_discarded();
-            self.free_retired(&mut lock(&self.journal));
+            self.free_retired(&mut self.journal.lock());
         }
         self.work.signal(|signals| signals.seal = true);
         Ok(())
@@ -221,7 +221,7 @@ impl LocalEngine {
         for slot in slots {
             self.keep_trimmed_slot(&slot);
             self.change_view(|view| view.slots.retain(|other| !Arc::ptr_eq(other, &slot)));
-            lock(&self.retired).push(slot);
+            self.retired.lock().push(slot);
         }
     }
 
@@ -237,16 +237,16 @@ impl LocalEngine {
             let keep = view.segments.partition_point(|segment| segment.end() <= end);
             gone = view.segments.drain(..keep).collect();
         });
-        lock(&self.discarded).extend(gone);
+        self.discarded.lock().extend(gone);
     }
 
     /// Renames discarded segments that nobody reads, oldest first; deleting comes later.
     pub(super) fn move_discarded(&self) -> Result<(), StoreError> {
-        let mut discarded = lock(&self.discarded);
+        let mut discarded = self.discarded.lock();
         let mut failure = None;
         for segment in std::mem::take(&mut *discarded) {
             match self.cache.discard(&segment) {
-                Ok(Some(trash)) => lock(&self.trash).push(trash),
+                Ok(Some(trash)) => self.trash.lock().push(trash),
                 Ok(None) => discarded.push(segment),
                 // Trimmed while it was folded: it was discarded twice.
                 Err(_) if !segment.dir().exists() => {}
@@ -263,7 +263,7 @@ impl LocalEngine {
         if let Err(error) = self.move_discarded() {
             tracing::warn!(error = %chain(&error), "cannot move a discarded segment away");
         }
-        for path in std::mem::take(&mut *lock(&self.trash)) {
+        for path in std::mem::take(&mut *self.trash.lock()) {
             if let Err(error) = segment::delete(&path, &self.options.disk) {
                 tracing::warn!(error = %chain(&error), "cannot delete a discarded segment");
             }
@@ -273,7 +273,7 @@ impl LocalEngine {
     pub(super) fn close(&self) -> Result<(), StoreError> {
         self.work.stop();
         self.join_threads();
-        let mut journal = lock(&self.journal);
+        let mut journal = self.journal.lock();
         if journal.broken().is_some() || !journal.is_begun() {
             return Ok(());
         }
@@ -300,7 +300,7 @@ impl LocalEngine {
     }
 
     fn store_clean_stop(&self, journal: &mut Journal) -> Result<(), StoreError> {
-        let mut meta = lock(&self.meta);
+        let mut meta = self.meta.lock();
         meta.slot_files = journal.slots().files() as u32;
         meta.clean_stop = Some(CleanStop {
             slot: journal.active().header().number,
@@ -313,9 +313,9 @@ impl LocalEngine {
     /// A slot file that was added must be missed if it goes missing.
     pub(super) fn store_slot_files(&self) -> Result<(), StoreError> {
         // Two threads come here: what one counted must not be stored after what the other did.
-        let _one_at_a_time = lock(&self.storing_slot_files);
-        let files = lock(&self.journal).slots().files() as u32;
-        let mut meta = lock(&self.meta);
+        let _one_at_a_time = self.storing_slot_files.lock();
+        let files = self.journal.lock().slots().files() as u32;
+        let mut meta = self.meta.lock();
         if meta.slot_files == files {
             return Ok(());
         }
@@ -337,7 +337,7 @@ impl LocalEngine {
             }
             error => Trouble::Other(chain(error)),
         };
-        let mut current = lock(&self.work.trouble);
+        let mut current = self.work.trouble.lock();
         if !matches!(*current, Some(Trouble::Hangs { .. })) && current.as_ref() != Some(&trouble) {
             tracing::error!(%trouble, "sealing has stopped; it is tried again");
             *current = Some(trouble);

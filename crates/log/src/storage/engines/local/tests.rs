@@ -9,12 +9,12 @@ mod trimmed;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
 
-use super::work::lock;
 use super::*;
 use crate::storage::disk::Disk;
 
@@ -326,7 +326,7 @@ fn a_segment_discarded_twice_does_not_keep_others_from_going() {
     eventually("sealing", || engine.status().unsealed_slots <= 1);
     // As when a segment is trimmed while it is folded into the next one.
     let twice = Arc::clone(&engine.view().segments[0]);
-    lock(&engine.discarded).push(twice);
+    engine.discarded.lock().push(twice);
     let trim = Commit { oldest: Seq::new(9_000), ..commit(&*engine, 0) };
     append(&*engine, trim).unwrap();
     engine.reclaim().unwrap();
@@ -334,7 +334,7 @@ fn a_segment_discarded_twice_does_not_keep_others_from_going() {
         let entries = std::fs::read_dir(engine.segments_dir()).unwrap();
         entries.count() == engine.view().segments.len()
     });
-    assert!(lock(&engine.discarded).is_empty());
+    assert!(engine.discarded.lock().is_empty());
     assert_eq!(check_all(&*engine), 1_001);
 }
 
@@ -386,7 +386,7 @@ fn deltas_that_fill_a_slot_give_way_to_a_state() {
 fn a_slot_too_full_for_events_still_takes_a_trim() {
     let dir = tempfile::tempdir().unwrap();
     let (engine, _) = reopen(dir.path());
-    let must_roll = |body: usize| lock(&engine.journal).must_roll(body as u64);
+    let must_roll = |body: usize| engine.journal.lock().must_roll(body as u64);
     while !must_roll(1_000) {
         fill(&*engine, 1, 1);
     }

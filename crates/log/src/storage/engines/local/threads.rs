@@ -3,12 +3,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::LocalEngine;
-use super::work::{Signals, Trouble, Work, lock};
+use super::work::{Signals, Trouble, Work};
 use crate::storage::StoreError;
 use crate::storage::error::chain;
 
@@ -33,14 +33,14 @@ impl LocalEngine {
                 .map_err(StoreError::io("start a thread for", &self.dir))
         };
         let threads = vec![spawn("tailmark-mark", run_marker)?, spawn(SEALER, run_sealer)?];
-        *lock(&self.threads) = threads;
+        *self.threads.lock() = threads;
         self.work.signal(|signals| signals.seal = true);
         Ok(())
     }
 
     pub(super) fn join_threads(&self) {
         let begun = Instant::now();
-        for thread in std::mem::take(&mut *lock(&self.threads)) {
+        for thread in std::mem::take(&mut *self.threads.lock()) {
             // A build under way is waited for; one that hangs inside sled must not keep the daemon
             // from ending: what it was building is built again at the next start.
             let patience = match self.work.has_given_up_sealing() {
@@ -62,11 +62,11 @@ impl LocalEngine {
 
     /// Notes that everything so far was synced. `true` when it is noted.
     fn mark_pause(&self, seen: u64) -> bool {
-        let mut journal = lock(&self.journal);
+        let mut journal = self.journal.lock();
         if self.work.appends.load(Ordering::SeqCst) != seen {
             return false;
         }
-        lock(&self.work.signals).mark = false;
+        self.work.signals.lock().mark = false;
         if let Err(error) = journal.mark() {
             tracing::error!(error = %chain(&error), "cannot mark a pause");
             self.note_broken(&journal);
@@ -77,11 +77,10 @@ impl LocalEngine {
 
 /// Waits until `wanted`, for `timeout` at most; `false` when the engine is closing.
 fn wait(work: &Work, timeout: Duration, wanted: impl Fn(&Signals) -> bool) -> bool {
-    let signals = lock(&work.signals);
-    let waited = work
-        .changed
-        .wait_timeout_while(signals, timeout, |signals| !work.is_closing() && !wanted(signals));
-    drop(waited.unwrap_or_else(PoisonError::into_inner));
+    let mut signals = work.signals.lock();
+    let idle = |signals: &mut Signals| !work.is_closing() && !wanted(signals);
+    work.changed.wait_while_for(&mut signals, idle, timeout);
+    drop(signals);
     !work.is_closing()
 }
 
@@ -100,7 +99,7 @@ fn run_marker(engine: &Weak<LocalEngine>, work: &Work) {
         }) else {
             return;
         };
-        if !lock(&work.signals).mark {
+        if !work.signals.lock().mark {
             continue;
         }
         let seen = work.appends.load(Ordering::SeqCst);
@@ -114,7 +113,7 @@ fn run_marker(engine: &Weak<LocalEngine>, work: &Work) {
 
 fn run_sealer(engine: &Weak<LocalEngine>, work: &Work) {
     while wait(work, POLL, |signals| signals.seal) {
-        lock(&work.signals).seal = false;
+        work.signals.lock().seal = false;
         let Some(engine) = engine.upgrade() else { return };
         let pass = || engine.seal_pass().and_then(|()| engine.store_slot_files());
         // Whoever waits for a slot must hear of it, whatever happens here.
@@ -126,11 +125,11 @@ fn run_sealer(engine: &Weak<LocalEngine>, work: &Work) {
             return;
         }
         match result {
-            Ok(()) => *lock(&work.trouble) = None,
+            Ok(()) => *work.trouble.lock() = None,
             Err(error) => engine.note_trouble(&error),
         }
         engine.slot_freed.notify_all();
-        if lock(&work.trouble).is_some() {
+        if work.trouble.lock().is_some() {
             drop(engine);
             wait(work, POLL, |_| false);
         }
@@ -151,7 +150,7 @@ impl Default for Watchdog {
 
 impl Watchdog {
     fn look(&mut self, engine: &LocalEngine) {
-        let beats = lock(&engine.work.sealing).as_ref().map(|progress| progress.beats());
+        let beats = engine.work.sealing.lock().as_ref().map(|progress| progress.beats());
         let Some(beats) = beats.filter(|beats| *beats == self.beats) else {
             self.beats = beats.unwrap_or_default();
             self.since = Instant::now();
@@ -161,7 +160,7 @@ impl Watchdog {
         if stuck < engine.options.seal_timeout {
             return;
         }
-        let mut trouble = lock(&engine.work.trouble);
+        let mut trouble = engine.work.trouble.lock();
         if !matches!(*trouble, Some(Trouble::Hangs { .. })) {
             let hangs = Trouble::Hangs { step: beats, timeout: engine.options.seal_timeout };
             tracing::error!(%hangs, "sealing hangs; appends go on while there are slots");

@@ -6,9 +6,9 @@
 //! know how large the window of repeats is now: whoever reads stops when it has enough.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
-use super::work::lock;
+use parking_lot::Mutex;
+
 use crate::storage::crc::crc32c;
 use crate::storage::error::chain;
 use crate::storage::{Damage, StoreError, disk::Disk};
@@ -70,7 +70,7 @@ impl Trimmed {
     /// Keeps the named events of `first..end`. Space must come free whatever happens to them, so what
     /// cannot be kept is said aloud and forgotten at the next start.
     pub fn keep(&self, first: Seq, end: Seq, named: Result<Named, StoreError>) {
-        let mut runs = lock(&self.runs);
+        let mut runs = self.runs.lock();
         let is_there = runs.iter().any(|run| run.first <= first && end <= run.end);
         if self.keep == 0 || first >= end || is_there {
             return;
@@ -120,7 +120,7 @@ impl Trimmed {
 
     /// The files now.
     pub fn runs(&self) -> Vec<Run> {
-        lock(&self.runs).clone()
+        self.runs.lock().clone()
     }
 
     /// Visits the events of one file from `from` on, newest first, until `visit` answers false; and

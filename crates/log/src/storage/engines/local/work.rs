@@ -1,8 +1,10 @@
 //! What the background threads are told, and what they have to report.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
 
 use crate::storage::segment;
 
@@ -65,7 +67,7 @@ pub(super) struct Signals {
 
 impl Work {
     pub fn signal(&self, set: impl FnOnce(&mut Signals)) {
-        set(&mut lock(&self.signals));
+        set(&mut self.signals.lock());
         self.changed.notify_all();
     }
 
@@ -76,14 +78,10 @@ impl Work {
 
     /// Whether sealing hangs, and so has stopped for good.
     pub fn has_given_up_sealing(&self) -> bool {
-        matches!(*lock(&self.trouble), Some(Trouble::Hangs { .. }))
+        matches!(*self.trouble.lock(), Some(Trouble::Hangs { .. }))
     }
 
     pub fn is_closing(&self) -> bool {
         self.closing.load(Ordering::SeqCst)
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

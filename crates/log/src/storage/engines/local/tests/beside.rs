@@ -51,7 +51,7 @@ fn a_slot_that_is_used_again_while_it_is_read_is_neither_damaged_nor_the_end() {
     for nth in 2..=5 {
         let dir = tempfile::tempdir().unwrap();
         let (engine, _) = reopen(dir.path());
-        while lock(&engine.journal).end() < SLOT * 3 / 4 {
+        while engine.journal.lock().end() < SLOT * 3 / 4 {
             fill(&*engine, 50, 50);
         }
         let slot = engine.view().slots.last().unwrap().path().to_owned();
@@ -59,7 +59,7 @@ fn a_slot_that_is_used_again_while_it_is_read_is_neither_damaged_nor_the_end() {
         let disk = {
             let (engine, path) = (engine.clone(), slot.clone());
             interrupted(&slot, nth, move || {
-                while head_of(&path) == before || lock(&engine.journal).end() < SLOT / 2 {
+                while head_of(&path) == before || engine.journal.lock().end() < SLOT / 2 {
                     fill(&*engine, 50, 50);
                 }
             })

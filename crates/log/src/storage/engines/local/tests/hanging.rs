@@ -13,7 +13,7 @@ fn gated() -> (Disk, Arc<(Mutex<bool>, Condvar)>) {
             });
             if is_build {
                 let (is_open, changed) = &*gate;
-                drop(changed.wait_while(lock(is_open), |is_open| !*is_open).unwrap());
+                changed.wait_while(&mut is_open.lock(), |is_open| !*is_open);
             }
         }))
     };
@@ -45,9 +45,9 @@ fn sealing_that_hangs_stops_for_good_and_nothing_is_lost() {
     fill(&*engine, 1_000, 50);
     assert_eq!(check_all(&*engine), 1_000);
     // What hung comes to an end: nothing new is begun, and it is not taken for sealed.
-    *lock(&gate.0) = true;
+    *gate.0.lock() = true;
     gate.1.notify_all();
-    let has_ended = || lock(&engine.threads).iter().any(std::thread::JoinHandle::is_finished);
+    let has_ended = || engine.threads.lock().iter().any(std::thread::JoinHandle::is_finished);
     eventually("the end of the sealer", has_ended);
     fill(&*engine, 500, 50);
     assert_eq!((engine.status().trouble, engine.status().segments), (Some(reason), 0));
@@ -73,7 +73,7 @@ fn a_log_whose_sealing_hangs_can_be_closed() {
     engine.close().unwrap();
     let head = engine.bounds().head;
     // As the end of the process would.
-    *lock(&gate.0) = true;
+    *gate.0.lock() = true;
     gate.1.notify_all();
     drop(engine);
     let (engine, _) = reopen(dir.path());

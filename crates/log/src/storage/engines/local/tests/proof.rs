@@ -108,7 +108,7 @@ fn a_marked_pause_proves_the_last_commit() {
     fill(&*engine, 3, 1);
     let (slot, last) = last_frame(&engine);
     eventually("the mark", || {
-        lock(&engine.journal).last_kind() == crate::storage::journal::FrameKind::Mark
+        engine.journal.lock().last_kind() == crate::storage::journal::FrameKind::Mark
     });
     lose_power(dir.path(), engine);
     overwrite(&slot, last.offset + 100, &[0; 64]);
@@ -160,7 +160,7 @@ fn a_slot_without_events_is_kept_while_an_older_one_is_needed() {
     drop(reopen(dir.path()));
     let (engine, _) = reopen(dir.path());
     // The chain of slots leads through it to the events: it may not be reused before they rest.
-    let retired: Vec<u64> = lock(&engine.retired).iter().map(|s| s.header().number).collect();
+    let retired: Vec<u64> = engine.retired.lock().iter().map(|s| s.header().number).collect();
     let needed = engine.view().slots.iter().find(|s| s.end() > s.first()).cloned();
     if let Some(needed) = needed {
         assert!(retired.iter().all(|&number| number < needed.header().number), "{retired:?}");

@@ -142,7 +142,7 @@ fn a_mark_outlives_the_page_of_what_it_proves() {
     fill(&*engine, 3, 1);
     let (slot, last) = last_frame(&engine);
     eventually("the mark", || {
-        lock(&engine.journal).last_kind() == crate::storage::journal::FrameKind::Mark
+        engine.journal.lock().last_kind() == crate::storage::journal::FrameKind::Mark
     });
     lose_power(dir.path(), engine);
     let whole = std::fs::read(&slot).unwrap();

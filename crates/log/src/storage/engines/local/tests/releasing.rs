@@ -13,8 +13,8 @@ fn burst(dir: &Path, disk: Disk) -> Arc<LocalEngine> {
     unblock_segments(dir);
     eventually("sealing", || engine.status().unsealed_slots <= 1);
     eventually("freeing", || {
-        engine.free_retired(&mut lock(&engine.journal));
-        lock(&engine.retired).is_empty()
+        engine.free_retired(&mut engine.journal.lock());
+        engine.retired.lock().is_empty()
     });
     engine
 }
@@ -83,7 +83,7 @@ fn a_slot_whose_events_are_all_trimmed_is_free_at_once() {
     engine.reclaim().unwrap();
     eventually("a new slot", || engine.view().slots.last().unwrap().header().number > slot);
     eventually("the old one's release", || {
-        lock(&engine.retired).is_empty() && lock(&engine.journal).slots().has_free()
+        engine.retired.lock().is_empty() && engine.journal.lock().slots().has_free()
     });
     assert_eq!((engine.view().slots.len(), slot_files(dir.path())), (1, 2));
     assert_eq!((engine.bounds().is_empty(), engine.status().segments), (true, 0));

@@ -106,7 +106,7 @@ fn a_kill_at_any_step_of_a_trim_forgets_nothing() {
     let (engine, _) = open(dir.path(), Options { disk, seal_after, ..no_marks() }).unwrap();
     fill(&*engine, 6_000, 50);
     eventually("sealing", || engine.status().unsealed_slots <= 1);
-    eventually("rest", || !lock(&engine.work.signals).seal && lock(&engine.retired).is_empty());
+    eventually("rest", || !engine.work.signals.lock().seal && engine.retired.lock().is_empty());
     let (all, next) = (known(&engine), engine.bounds().next());
     count.store(0, Ordering::SeqCst);
     trim_to(&engine, next);
