@@ -1,17 +1,16 @@
 //! Sync, then publish, with the disk engine and over sockets: what happens when the order is
 //! swapped, and that each check of the checker can fail.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use rand::SeedableRng as _;
 use tailmark_client::Client;
 use tailmark_log::storage::{
-    Chunk, Commit, Completion, Engine, Level, Receipt, StoreError, StoreStatus, TopicStats,
+    Chunk, Commit, Completion, Engine, Intercept, Level, Receipt, StoreError,
 };
+use tailmark_record::Seq;
 use tailmark_record::topic::Filter;
-use tailmark_record::{Bounds, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
 use tailmark_wire::feed_v1 as pb;
 
 use super::watcher::{Begin, Pace, Plan, Watcher};
@@ -39,7 +38,11 @@ impl LastUnsynced {
     }
 }
 
-impl Engine for LastUnsynced {
+impl Intercept for LastUnsynced {
+    fn inner(&self) -> &dyn Engine {
+        &*self.inner
+    }
+
     fn append(&self, commit: Commit, done: Completion) {
         self.sync();
         let (first, last) = (commit.first, commit.first.plus(commit.count.into()).prev());
@@ -66,47 +69,6 @@ impl Engine for LastUnsynced {
             }
         }
         self.inner.read(from, end.min(self.inner.bounds().next()), filter)
-    }
-
-    fn id(&self) -> LogId {
-        self.inner.id()
-    }
-    fn fingerprint_key(&self) -> FingerprintKey {
-        self.inner.fingerprint_key()
-    }
-    fn bounds(&self) -> Bounds {
-        self.inner.bounds()
-    }
-    fn max_commit_bytes(&self) -> usize {
-        self.inner.max_commit_bytes()
-    }
-    fn seek_time(&self, time: Timestamp) -> Result<Seq, StoreError> {
-        self.inner.seek_time(time)
-    }
-    fn time_of(&self, seq: Seq) -> Result<Timestamp, StoreError> {
-        self.inner.time_of(seq)
-    }
-    fn topics(&self) -> Result<BTreeMap<Arc<str>, TopicStats>, StoreError> {
-        self.inner.topics()
-    }
-    fn fingerprints(
-        &self,
-        from: Seq,
-        visit: &mut dyn FnMut(Seq, Fingerprint) -> bool,
-    ) -> Result<(), StoreError> {
-        self.inner.fingerprints(from, visit)
-    }
-    fn trim_point_for_bytes(&self, bytes: u64, limit: Seq) -> Seq {
-        self.inner.trim_point_for_bytes(bytes, limit)
-    }
-    fn reclaim(&self) -> Result<(), StoreError> {
-        self.inner.reclaim()
-    }
-    fn status(&self) -> StoreStatus {
-        self.inner.status()
-    }
-    fn close(&self) -> Result<(), StoreError> {
-        self.inner.close()
     }
 }
 

@@ -1,16 +1,13 @@
 //! An engine that cannot read some of its events, or take new ones.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tailmark_log::storage::memory::Memory;
-use tailmark_log::storage::{
-    Chunk, Commit, Completion, Damage, Engine, StoreError, StoreStatus, TopicStats,
-};
+use tailmark_log::storage::{Chunk, Commit, Completion, Damage, Engine, Intercept, StoreError};
+use tailmark_record::Seq;
 use tailmark_record::topic::Filter;
-use tailmark_record::{Bounds, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
 
 pub struct Broken {
     inner: Memory,
@@ -74,25 +71,9 @@ impl Broken {
     }
 }
 
-impl Engine for Broken {
-    fn id(&self) -> LogId {
-        self.inner.id()
-    }
-
-    fn fingerprint_key(&self) -> FingerprintKey {
-        self.inner.fingerprint_key()
-    }
-
-    fn bounds(&self) -> Bounds {
-        self.inner.bounds()
-    }
-
-    fn max_commit_bytes(&self) -> usize {
-        self.inner.max_commit_bytes()
-    }
-
-    fn wants_state(&self, bytes: usize) -> bool {
-        self.inner.wants_state(bytes)
+impl Intercept for Broken {
+    fn inner(&self) -> &dyn Engine {
+        &self.inner
     }
 
     fn append(&self, commit: Commit, done: Completion) {
@@ -116,41 +97,5 @@ impl Engine for Broken {
         self.chunk_bytes.fetch_add(chunk.events.len(), Ordering::Relaxed);
         chunk.events = Bytes::from_owner(Counted(chunk.events, self.chunk_bytes.clone()));
         Ok(chunk)
-    }
-
-    fn seek_time(&self, time: Timestamp) -> Result<Seq, StoreError> {
-        self.inner.seek_time(time)
-    }
-
-    fn time_of(&self, seq: Seq) -> Result<Timestamp, StoreError> {
-        self.inner.time_of(seq)
-    }
-
-    fn topics(&self) -> Result<BTreeMap<Arc<str>, TopicStats>, StoreError> {
-        self.inner.topics()
-    }
-
-    fn fingerprints(
-        &self,
-        from: Seq,
-        visit: &mut dyn FnMut(Seq, Fingerprint) -> bool,
-    ) -> Result<(), StoreError> {
-        self.inner.fingerprints(from, visit)
-    }
-
-    fn trim_point_for_bytes(&self, bytes: u64, limit: Seq) -> Seq {
-        self.inner.trim_point_for_bytes(bytes, limit)
-    }
-
-    fn reclaim(&self) -> Result<(), StoreError> {
-        self.inner.reclaim()
-    }
-
-    fn status(&self) -> StoreStatus {
-        self.inner.status()
-    }
-
-    fn close(&self) -> Result<(), StoreError> {
-        self.inner.close()
     }
 }

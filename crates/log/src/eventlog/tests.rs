@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -7,11 +6,11 @@ use uuid::Uuid;
 
 use super::*;
 use crate::storage::memory::{self, Memory};
-use crate::storage::{Chunk, Engine, Recovered, StoreError, StoreStatus, TopicStats};
+use crate::storage::{Engine, Recovered};
 use tailmark_record::topic::Filter;
 use tailmark_record::{
-    Bounds, Cursor, Event, Events, FingerprintKey, Generation, GenerationEntry, GenerationTable,
-    Limits, LogId, Seq, Timestamp,
+    Cursor, Event, Events, FingerprintKey, Generation, GenerationEntry, GenerationTable, Limits,
+    LogId, Seq, Timestamp,
 };
 
 mod appending;

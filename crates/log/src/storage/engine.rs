@@ -269,10 +269,7 @@ pub trait Engine: Send + Sync + 'static {
     ///
     /// # Errors
     /// I/O.
-    fn release(&self, bytes: u64) -> Result<u64, StoreError> {
-        let _ = bytes;
-        Ok(0)
-    }
+    fn release(&self, bytes: u64) -> Result<u64, StoreError>;
 
     /// Figures for operators.
     fn status(&self) -> StoreStatus;

@@ -18,6 +18,7 @@ mod unfinished;
 pub use engine::{
     Chunk, Commit, Completion, Engine, Level, Receipt, Recovered, StoreStatus, TopicStats, part_of,
 };
+pub use engines::intercept::Intercept;
 #[cfg(any(test, feature = "testing"))]
 pub use engines::{conformance, faulty};
 pub use engines::{local, memory};

@@ -7,64 +7,24 @@
 //! it must catch.
 
 use super::*;
-use crate::storage::{Commit, Completion, Level, Receipt};
-use tailmark_record::Fingerprint;
+use crate::storage::{Commit, Completion, Intercept, Level, Receipt};
 
 /// Answers first, stores then.
 struct AnswersEarly(Arc<Memory>);
 
-impl Engine for AnswersEarly {
+impl Intercept for AnswersEarly {
+    fn inner(&self) -> &dyn Engine {
+        &*self.0
+    }
+
     fn append(&self, commit: Commit, done: Completion) {
         let (first, last) = (commit.first, commit.first.plus(commit.count.into()).prev());
         done(Ok(Receipt { first, last, level: Level::Fsync, term: 0 }));
         self.0.append(commit, Box::new(|_| {}));
     }
 
-    fn id(&self) -> LogId {
-        self.0.id()
-    }
-    fn fingerprint_key(&self) -> FingerprintKey {
-        self.0.fingerprint_key()
-    }
-    fn bounds(&self) -> Bounds {
-        self.0.bounds()
-    }
-    fn max_commit_bytes(&self) -> usize {
-        self.0.max_commit_bytes()
-    }
     fn wants_state(&self, _: usize) -> bool {
         true
-    }
-    fn read(&self, from: Seq, end: Seq, filter: &Filter) -> Result<Chunk, StoreError> {
-        self.0.read(from, end, filter)
-    }
-    fn seek_time(&self, time: Timestamp) -> Result<Seq, StoreError> {
-        self.0.seek_time(time)
-    }
-    fn time_of(&self, seq: Seq) -> Result<Timestamp, StoreError> {
-        self.0.time_of(seq)
-    }
-    fn topics(&self) -> Result<BTreeMap<Arc<str>, TopicStats>, StoreError> {
-        self.0.topics()
-    }
-    fn fingerprints(
-        &self,
-        from: Seq,
-        visit: &mut dyn FnMut(Seq, Fingerprint) -> bool,
-    ) -> Result<(), StoreError> {
-        self.0.fingerprints(from, visit)
-    }
-    fn trim_point_for_bytes(&self, bytes: u64, limit: Seq) -> Seq {
-        self.0.trim_point_for_bytes(bytes, limit)
-    }
-    fn reclaim(&self) -> Result<(), StoreError> {
-        self.0.reclaim()
-    }
-    fn status(&self) -> StoreStatus {
-        self.0.status()
-    }
-    fn close(&self) -> Result<(), StoreError> {
-        self.0.close()
     }
 }
 

@@ -3,7 +3,7 @@
 //! Wraps any other engine. Faults of appends are queued, one for each append to come; damage and
 //! held reads stay until they are taken back. What it does not fail it passes on.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 
 use crate::storage::{
-    Chunk, Commit, Completion, Damage, Engine, StoreError, StoreStatus, TopicStats,
+    Chunk, Commit, Completion, Damage, Engine, Intercept, StoreError, StoreStatus,
 };
 use tailmark_record::topic::Filter;
-use tailmark_record::{Bounds, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
+use tailmark_record::{Fingerprint, Seq, Timestamp};
 
 /// What becomes of one append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,25 +149,9 @@ fn damage(from: Seq, to: Seq) -> StoreError {
     Damage { from, to, file: PathBuf::from("fault"), detail: "damaged by a test".into() }.into()
 }
 
-impl Engine for Faulty {
-    fn id(&self) -> LogId {
-        self.inner.id()
-    }
-
-    fn fingerprint_key(&self) -> FingerprintKey {
-        self.inner.fingerprint_key()
-    }
-
-    fn bounds(&self) -> Bounds {
-        self.inner.bounds()
-    }
-
-    fn max_commit_bytes(&self) -> usize {
-        self.inner.max_commit_bytes()
-    }
-
-    fn wants_state(&self, bytes: usize) -> bool {
-        self.inner.wants_state(bytes)
+impl Intercept for Faulty {
+    fn inner(&self) -> &dyn Engine {
+        &*self.inner
     }
 
     fn append(&self, commit: Commit, done: Completion) {
@@ -206,17 +190,9 @@ impl Engine for Faulty {
         self.inner.read(from, until, filter)
     }
 
-    fn seek_time(&self, time: Timestamp) -> Result<Seq, StoreError> {
-        self.inner.seek_time(time)
-    }
-
     fn time_of(&self, seq: Seq) -> Result<Timestamp, StoreError> {
         self.whole_until(seq, seq.next())?;
         self.inner.time_of(seq)
-    }
-
-    fn topics(&self) -> Result<BTreeMap<Arc<str>, TopicStats>, StoreError> {
-        self.inner.topics()
     }
 
     fn fingerprints(
@@ -232,14 +208,6 @@ impl Engine for Faulty {
         self.inner.fingerprints(from, visit)
     }
 
-    fn trim_point_for_bytes(&self, bytes: u64, limit: Seq) -> Seq {
-        self.inner.trim_point_for_bytes(bytes, limit)
-    }
-
-    fn release(&self, bytes: u64) -> Result<u64, StoreError> {
-        self.inner.release(bytes)
-    }
-
     fn reclaim(&self) -> Result<(), StoreError> {
         self.panic_if_told();
         self.inner.reclaim()
@@ -249,9 +217,5 @@ impl Engine for Faulty {
         let trouble = self.faults.lock().stopped.map(str::to_owned);
         let inner = self.inner.status();
         StoreStatus { trouble: trouble.or(inner.trouble), ..inner }
-    }
-
-    fn close(&self) -> Result<(), StoreError> {
-        self.inner.close()
     }
 }

@@ -387,6 +387,10 @@ impl Engine for Memory {
         Ok(())
     }
 
+    fn release(&self, _bytes: u64) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
     fn status(&self) -> StoreStatus {
         let log = self.log.lock();
         StoreStatus {

@@ -1,0 +1,156 @@
+//! One engine in front of another: it does some things differently and passes on the rest.
+//!
+//! Whoever implements [`Intercept`] is an [`Engine`]: a method that is not overridden is that of the
+//! engine behind, so that a method which the trait gains later is never forgotten here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::storage::{Chunk, Commit, Completion, Engine, StoreError, StoreStatus, TopicStats};
+use tailmark_record::topic::Filter;
+use tailmark_record::{Bounds, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
+
+/// An engine in front of another. Each method has the meaning that it has in [`Engine`].
+#[allow(missing_docs)] // Said there.
+pub trait Intercept: Send + Sync + 'static {
+    /// The engine behind.
+    fn inner(&self) -> &dyn Engine;
+
+    fn id(&self) -> LogId {
+        self.inner().id()
+    }
+
+    fn fingerprint_key(&self) -> FingerprintKey {
+        self.inner().fingerprint_key()
+    }
+
+    fn bounds(&self) -> Bounds {
+        self.inner().bounds()
+    }
+
+    fn max_commit_bytes(&self) -> usize {
+        self.inner().max_commit_bytes()
+    }
+
+    fn wants_state(&self, bytes: usize) -> bool {
+        self.inner().wants_state(bytes)
+    }
+
+    fn append(&self, commit: Commit, done: Completion) {
+        self.inner().append(commit, done)
+    }
+
+    fn read(&self, from: Seq, end: Seq, filter: &Filter) -> Result<Chunk, StoreError> {
+        self.inner().read(from, end, filter)
+    }
+
+    fn seek_time(&self, time: Timestamp) -> Result<Seq, StoreError> {
+        self.inner().seek_time(time)
+    }
+
+    fn time_of(&self, seq: Seq) -> Result<Timestamp, StoreError> {
+        self.inner().time_of(seq)
+    }
+
+    fn topics(&self) -> Result<BTreeMap<Arc<str>, TopicStats>, StoreError> {
+        self.inner().topics()
+    }
+
+    fn fingerprints(
+        &self,
+        from: Seq,
+        visit: &mut dyn FnMut(Seq, Fingerprint) -> bool,
+    ) -> Result<(), StoreError> {
+        self.inner().fingerprints(from, visit)
+    }
+
+    fn trim_point_for_bytes(&self, bytes: u64, limit: Seq) -> Seq {
+        self.inner().trim_point_for_bytes(bytes, limit)
+    }
+
+    fn reclaim(&self) -> Result<(), StoreError> {
+        self.inner().reclaim()
+    }
+
+    fn release(&self, bytes: u64) -> Result<u64, StoreError> {
+        self.inner().release(bytes)
+    }
+
+    fn status(&self) -> StoreStatus {
+        self.inner().status()
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        self.inner().close()
+    }
+}
+
+impl<I: Intercept> Engine for I {
+    fn id(&self) -> LogId {
+        Intercept::id(self)
+    }
+
+    fn fingerprint_key(&self) -> FingerprintKey {
+        Intercept::fingerprint_key(self)
+    }
+
+    fn bounds(&self) -> Bounds {
+        Intercept::bounds(self)
+    }
+
+    fn max_commit_bytes(&self) -> usize {
+        Intercept::max_commit_bytes(self)
+    }
+
+    fn wants_state(&self, bytes: usize) -> bool {
+        Intercept::wants_state(self, bytes)
+    }
+
+    fn append(&self, commit: Commit, done: Completion) {
+        Intercept::append(self, commit, done)
+    }
+
+    fn read(&self, from: Seq, end: Seq, filter: &Filter) -> Result<Chunk, StoreError> {
+        Intercept::read(self, from, end, filter)
+    }
+
+    fn seek_time(&self, time: Timestamp) -> Result<Seq, StoreError> {
+        Intercept::seek_time(self, time)
+    }
+
+    fn time_of(&self, seq: Seq) -> Result<Timestamp, StoreError> {
+        Intercept::time_of(self, seq)
+    }
+
+    fn topics(&self) -> Result<BTreeMap<Arc<str>, TopicStats>, StoreError> {
+        Intercept::topics(self)
+    }
+
+    fn fingerprints(
+        &self,
+        from: Seq,
+        visit: &mut dyn FnMut(Seq, Fingerprint) -> bool,
+    ) -> Result<(), StoreError> {
+        Intercept::fingerprints(self, from, visit)
+    }
+
+    fn trim_point_for_bytes(&self, bytes: u64, limit: Seq) -> Seq {
+        Intercept::trim_point_for_bytes(self, bytes, limit)
+    }
+
+    fn reclaim(&self) -> Result<(), StoreError> {
+        Intercept::reclaim(self)
+    }
+
+    fn release(&self, bytes: u64) -> Result<u64, StoreError> {
+        Intercept::release(self, bytes)
+    }
+
+    fn status(&self) -> StoreStatus {
+        Intercept::status(self)
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        Intercept::close(self)
+    }
+}
