@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Exit, Failure};
 use crate::config::{Compression, Config};
 use crate::server;
-use tailmark_log::eventlog::{self, EventLog};
+use tailmark_log::eventlog;
 use tailmark_log::storage::{local, segment};
 use tailmark_record::{self as record, Seq};
 
@@ -34,10 +34,7 @@ pub(super) async fn run(
     let log = {
         let (dir, storage) = (config.storage.data_dir.clone(), storage_options(config));
         let options = log_options(config);
-        let open = move || {
-            let (engine, recovered) = local::open(&dir, storage)?;
-            EventLog::open(engine, recovered, options)
-        };
+        let open = move || tailmark_log::open(dir, storage, options);
         let opened = tokio::task::spawn_blocking(open).await;
         opened
             .map_err(|error| Failure::new(Exit::Failure, "cannot open the log").because(&error))??
@@ -95,7 +92,6 @@ fn storage_options(config: &Config) -> local::Options {
         min_free_bytes: storage.min_free_bytes,
         open_bytes: storage.open_segment_bytes,
         open_segments: size(storage.open_segments),
-        kept_fingerprints: size(config.log.dedup_window),
         ..local::Options::default()
     }
 }
@@ -165,5 +161,23 @@ fn server_options(config: &Config) -> server::Options {
         dedup_window: size(config.log.dedup_window),
         instance: server.instance_id.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each default stands twice: where a library's user finds it, and in the settings.
+    #[test]
+    fn the_layers_defaults_are_those_of_the_settings() {
+        let config = Config::default();
+        let (here, there) = (storage_options(&config), local::Options::default());
+        assert_eq!(format!("{here:#?}"), format!("{there:#?}"));
+        let (here, there) = (log_options(&config), eventlog::Options::default());
+        assert_eq!(format!("{here:#?}"), format!("{there:#?}"));
+        let here = server_options(&config);
+        let there = server::Options { version: here.version.clone(), ..Default::default() };
+        assert_eq!(here, there);
     }
 }

@@ -1,5 +1,6 @@
 //! How a log behaves.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +51,23 @@ impl Default for Options {
             retention_interval: Duration::from_secs(1),
             clock: Arc::new(Timestamp::now),
         }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("limits", &self.limits)
+            .field("dedup_window", &self.dedup_window)
+            .field("producers", &self.producers)
+            .field("producer_idle", &self.producer_idle)
+            .field("recent_bytes", &self.recent_bytes)
+            .field("found_bytes", &self.found_bytes)
+            .field("in_flight_bytes", &self.in_flight_bytes)
+            .field("reader_threads", &self.reader_threads)
+            .field("retention", &self.retention)
+            .field("retention_interval", &self.retention_interval)
+            .finish_non_exhaustive()
     }
 }
 

@@ -4,13 +4,18 @@
 //! or clients. Nothing above this module may know sled or fsync.
 
 mod crc;
+#[doc(hidden)]
 pub mod disk;
 mod engine;
 pub mod engines;
 mod error;
+#[doc(hidden)]
 pub mod journal;
+#[doc(hidden)]
 pub mod meta;
+#[doc(hidden)]
 pub mod migrate;
+#[doc(hidden)]
 pub mod segment;
 mod sift;
 mod unfinished;
