@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tailmark_log::storage::disk::Disk;
 use tailmark_log::storage::segment::{
-    BLOCK_BYTES, BuildSpec, Cache, Compression, SLED_CACHE_BYTES, Segment, Source, build, delete,
+    BLOCK_BYTES, BuildSpec, Cache, Compression, DB_CACHE_BYTES, Segment, Source, build, delete,
 };
 use tailmark_log::storage::{Chunk, StoreError};
 use tailmark_record::topic::Filter;
@@ -86,7 +86,7 @@ fn spec(source: &Memory, compression: Compression) -> BuildSpec {
         revision: 1,
         compression,
         block_bytes: BLOCK_BYTES,
-        sled_cache_bytes: SLED_CACHE_BYTES,
+        db_cache_bytes: DB_CACHE_BYTES,
         progress: Arc::default(),
         disk: Disk::real(),
     }

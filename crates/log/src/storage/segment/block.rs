@@ -1,4 +1,4 @@
-//! Blocks: runs of whole events, compressed one by one, cut into parts that sled takes well.
+//! Blocks: runs of whole events, compressed one by one, cut into parts that a database takes well.
 //!
 //! Must not know files or databases. Invariants: a block holds at least one event; a part with its
 //! header is at most [`VALUE_BYTES`]; what a reader gets from a block has passed two CRCs.
@@ -13,8 +13,6 @@ pub(super) const HEADER_BYTES: usize = 48;
 pub(super) const PART_BYTES: usize = VALUE_BYTES - HEADER_BYTES;
 /// No block is larger, raw or stored: one event (at most 8 MiB and what the server adds) fits.
 pub(super) const MAX_BLOCK_BYTES: usize = 32 << 20;
-/// Keys with empty values beside each part, so that a leaf holds few parts.
-pub(super) const FILLERS: u8 = 7;
 
 const VERSION: u8 = 1;
 /// The first bytes of a header: those that are alike in most blocks of a segment.
@@ -117,15 +115,6 @@ pub(super) fn place_of(header: &[u8; HEADER_BYTES]) -> (Seq, usize) {
 /// How many values `stored_len` bytes take.
 pub(super) fn parts_of(stored_len: usize) -> usize {
     stored_len.div_ceil(PART_BYTES).max(1)
-}
-
-/// The database key of a part, or of one of the fillers (from 1) behind it.
-pub(super) fn key(first: Seq, part: usize, filler: u8) -> [u8; 11] {
-    let mut key = [0; 11];
-    key[..8].copy_from_slice(&first.get().to_be_bytes());
-    key[8..10].copy_from_slice(&(part as u16).to_be_bytes());
-    key[10] = filler;
-    key
 }
 
 /// Compresses blocks; keeps its buffers.

@@ -1,7 +1,7 @@
 //! Building a segment: re-block, compress and describe, bulk-load, compare, sync, rename.
 //!
 //! Nothing that lies under a segment's name is ever unfinished: all is done in a `.tmp-` directory.
-//! Memory is bounded by a window of blocks, sled's cache and what the footer says, not by the
+//! Memory is bounded by a window of blocks, the database's cache and what the footer says, not by the
 //! segment.
 
 use std::collections::VecDeque;
@@ -11,25 +11,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 
-use super::block::{self, Compression, Encoder, FILLERS, MAX_BLOCK_BYTES, PART_BYTES, Row};
+use super::block::{Compression, Encoder, MAX_BLOCK_BYTES, PART_BYTES, Row, VALUE_BYTES};
 use super::describe::{Described, Describer, Plan};
 use super::digest::{Hash, hash, hash_file, hash_windows};
-use super::direct::{Locator, Places, VALUES_FILE};
+use super::direct::{Locator, Places};
 use super::footer::{FileEntry, Footer};
 use super::identity::Identity;
-use super::sled::db::{self, Database, Fault, Layout};
-use super::sled::open::fetch;
+use super::store::{Database, Fault, Store};
 use super::{DB, FOOTER, Segment, dir};
 use crate::storage::disk::{Disk, make_private};
 use crate::storage::{Chunk, Damage, StoreError};
 use tailmark_record::{Events, FingerprintKey, GenerationTable, LogId, Seq};
 
-/// sled moves a leaf or value over a quarter of this into `blobs/`, which it never syncs. A leaf
-/// holds at most 17 keys, hence 3 parts of 64 KB beside their fillers: 192 KB.
-const SLED_SEGMENT_BYTES: usize = 1 << 20;
-/// Written last, more than a segment of sled's: of damage in its last one sled says that it was
-/// torn off, or does not open at all.
-const PADDING_VALUES: usize = 17;
 /// A block is one read; nobody needs larger ones.
 const MAX_TARGET_BYTES: usize = 1 << 20;
 /// Blocks are loaded when so much was read of the source.
@@ -51,8 +44,8 @@ pub trait Source {
 
 /// A good [`BuildSpec::block_bytes`].
 pub const BLOCK_BYTES: usize = 48 << 10;
-/// A good [`BuildSpec::sled_cache_bytes`].
-pub const SLED_CACHE_BYTES: u64 = 16 << 20;
+/// A good [`BuildSpec::db_cache_bytes`].
+pub const DB_CACHE_BYTES: u64 = 16 << 20;
 
 /// What to build.
 #[derive(Clone, Debug)]
@@ -73,15 +66,15 @@ pub struct BuildSpec {
     pub compression: Compression,
     /// Raw bytes at which a block ends; 32 to 64 KB.
     pub block_bytes: usize,
-    /// sled's page cache while building.
-    pub sled_cache_bytes: u64,
+    /// Memory of the database while it is filled.
+    pub db_cache_bytes: u64,
     /// Moves on while the build does.
     pub progress: Arc<Progress>,
-    /// File operations, but for those of sled.
+    /// File operations, but for those of the database.
     pub disk: Disk,
 }
 
-/// A sign of life: whoever watches a build and sees no beat for long knows that sled hangs.
+/// A sign of life: whoever watches a build and sees no beat for long knows that it hangs.
 #[derive(Debug, Default)]
 pub struct Progress(AtomicU64);
 
@@ -100,8 +93,8 @@ impl Progress {
 /// is at most a `.tmp-` directory left, which [`super::clean`] removes.
 ///
 /// # Errors
-/// What the source says; [`StoreError::Damaged`] when its events make no sense or sled gives back
-/// other bytes than it got; I/O.
+/// What the source says; [`StoreError::Damaged`] when its events make no sense or the database
+/// gives back other bytes than it got; I/O.
 pub fn build(parent: &Path, spec: &BuildSpec, source: &dyn Source) -> Result<Segment, StoreError> {
     let events = spec.first.distance_to(spec.end);
     if spec.first == Seq::ZERO || events == 0 || events > MAX_EVENTS {
@@ -143,18 +136,19 @@ impl Build<'_> {
         // no byte.
         self.open()?.close().map_err(|fault| self.fault(fault))?;
         self.spec.disk.run("close", &self.db_dir, || {
-            db::wait_released(&self.db_dir)?;
-            db::remove_half_snapshots(&self.db_dir)?;
-            // sled makes them as the umask has it.
+            Database::release(&self.db_dir)?;
+            // The database makes them as the umask has it.
             make_private(&self.db_dir)?;
-            make_private(&self.db_dir.join("blobs"))?;
+            for inner in Database::EMPTY_DIRS {
+                make_private(&self.db_dir.join(inner))?;
+            }
             dir::list_files(&self.db_dir)?.iter().try_for_each(|(_, path)| make_private(path))
         })?;
         self.seal(tmp, &described)
     }
 
-    /// Loads the database, a window of blocks at a time: first their keys, so that sled splits its
-    /// leaves while they are empty, then their values. The source is walked once.
+    /// Loads the database, a window of blocks at a time: first room for them, then their values. The
+    /// source is walked once.
     fn fill(&self) -> Result<Described, StoreError> {
         let db = self.open()?;
         let mut loader = Loader::new(self, &db)?;
@@ -170,7 +164,9 @@ impl Build<'_> {
         }
         window.close();
         loader.load(&mut window)?;
-        let described = loader.finish()?;
+        let described = loader.describer.finish();
+        db.finish().map_err(|fault| self.fault(fault))?;
+        self.spec.progress.beat();
         db.close().map_err(|fault| self.fault(fault))?;
         Ok(described)
     }
@@ -202,16 +198,16 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// Reads everything back and compares it with what was read of the source: sled is not
-    /// believed.
+    /// Reads everything back and compares it with what was read of the source: the database is
+    /// not believed.
     fn compare(&self, described: &Described) -> Result<(), StoreError> {
         let db = self.open()?;
         let mut raw = Vec::new();
         for (row, expected) in described.rows.iter().zip(&described.hashes) {
             raw.resize(row.raw_len as usize, 0);
-            fetch(&db, row, &mut raw).map_err(|fault| self.fault(fault))?;
+            db.fetch(row, &mut raw).map_err(|fault| self.fault(fault))?;
             if hash(&raw) != *expected {
-                return Err(self.fault(Fault::Corrupt("sled gave back other bytes".into())));
+                return Err(self.fault(Fault::Corrupt("the database gave back other bytes".into())));
             }
             self.spec.progress.beat();
         }
@@ -236,7 +232,7 @@ impl Build<'_> {
             raw_bytes: described.rows.iter().map(|row| u64::from(row.raw_len)).sum(),
             stored_bytes: described.rows.iter().map(|row| u64::from(row.stored_len)).sum(),
             blocks: described.rows.len() as u32,
-            sled_segment_bytes: SLED_SEGMENT_BYTES as u32,
+            unit_bytes: Database::UNIT_BYTES,
             chain_start: Hash::default(),
             chain_end: described.chain_end,
             generations: spec.generations.clone(),
@@ -257,23 +253,27 @@ impl Build<'_> {
             disk.sync_file(&self.db_dir.join(&file.name))?;
             spec.progress.beat();
         }
-        for directory in [&self.db_dir.join("blobs"), &self.db_dir, tmp] {
-            disk.sync_dir(directory)?;
+        for inner in Database::EMPTY_DIRS {
+            disk.sync_dir(&self.db_dir.join(inner))?;
         }
+        disk.sync_dir(&self.db_dir)?;
+        disk.sync_dir(tmp)?;
         Ok(())
     }
 
     /// The files of the closed database, and where in them the blocks lie.
     fn files(&self, rows: &[Row]) -> Result<(Vec<FileEntry>, Option<Places>), StoreError> {
-        let blobs = self.db_dir.join("blobs");
         let disk = &self.spec.disk;
-        if !disk.list(&blobs)?.is_empty() {
-            return Err(self.fault(Fault::Corrupt("sled used a blob file".into())));
+        for inner in Database::EMPTY_DIRS {
+            if !disk.list(&self.db_dir.join(inner))?.is_empty() {
+                let detail = format!("the database has put something into {inner}/");
+                return Err(self.fault(Fault::Corrupt(detail)));
+            }
         }
         let (mut files, mut locator) = (Vec::new(), Locator::new(rows));
         for (name, path) in disk.run("list", &self.db_dir, || dir::list_files(&self.db_dir))? {
             let (len, hash) = disk.run("read", &path, || match name.as_str() {
-                VALUES_FILE => hash_windows(&path, Locator::OVERLAP, |at, window| {
+                Database::VALUES_FILE => hash_windows(&path, Locator::OVERLAP, |at, window| {
                     locator.see(at, window);
                 }),
                 _ => hash_file(&path),
@@ -285,9 +285,9 @@ impl Build<'_> {
     }
 
     fn open(&self) -> Result<Database, StoreError> {
-        let layout =
-            Layout { segment_bytes: SLED_SEGMENT_BYTES, cache_bytes: self.spec.sled_cache_bytes };
-        let db = Database::open(&self.db_dir, layout).map_err(|fault| self.fault(fault))?;
+        let (dir, cache_bytes) = (&self.db_dir, self.spec.db_cache_bytes);
+        let opened = Database::open(dir, Database::UNIT_BYTES, cache_bytes);
+        let db = opened.map_err(|fault| self.fault(fault))?;
         self.spec.progress.beat();
         Ok(db)
     }
@@ -400,29 +400,16 @@ impl<'a> Loader<'a> {
             db,
             encoder: Encoder::new(spec.compression).map_err(io)?,
             describer: Describer::new(spec.first, &spec.fingerprint_key),
-            value: Vec::with_capacity(block::VALUE_BYTES),
+            value: Vec::with_capacity(VALUE_BYTES),
         })
-    }
-
-    fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        self.db.insert(key, value).map_err(|fault| self.build.fault(fault))
-    }
-
-    /// The keys of parts, without values.
-    fn insert_keys(&self, first: Seq, parts: usize) -> Result<(), StoreError> {
-        for part in 0..parts {
-            for filler in 0..=FILLERS {
-                self.insert(&block::key(first, part, filler), &[])?;
-            }
-        }
-        Ok(())
     }
 
     /// The blocks that were cut.
     fn load(&mut self, window: &mut Window) -> Result<(), StoreError> {
         let plans = std::mem::take(&mut window.plans);
         for plan in &plans {
-            self.insert_keys(plan.first, plan.raw_len.div_ceil(PART_BYTES).max(1))?;
+            let reserved = self.db.reserve(plan.first, plan.raw_len.div_ceil(PART_BYTES).max(1));
+            reserved.map_err(|fault| self.build.fault(fault))?;
         }
         self.build.spec.progress.beat();
         for plan in &plans {
@@ -437,24 +424,6 @@ impl<'a> Loader<'a> {
         let row = self.describer.block(plan, raw, codec, stored).map_err(|what| {
             self.build.source_damage(plan.first, self.describer.next().next(), what)
         })?;
-        for (part, bytes) in stored.chunks(PART_BYTES).enumerate() {
-            self.value.clear();
-            self.value.extend_from_slice(&row.header(part));
-            self.value.extend_from_slice(bytes);
-            let key = block::key(plan.first, part, 0);
-            self.db.insert(&key, &self.value).map_err(|fault| self.build.fault(fault))?;
-        }
-        Ok(())
-    }
-
-    /// What keeps the last block away from the end, and all of it written.
-    fn finish(self) -> Result<Described, StoreError> {
-        self.insert_keys(Seq::MAX, PADDING_VALUES)?;
-        for part in 0..PADDING_VALUES {
-            self.insert(&block::key(Seq::MAX, part, 0), &[part as u8 | 0x80; PART_BYTES])?;
-        }
-        self.db.flush().map_err(|fault| self.build.fault(fault))?;
-        self.build.spec.progress.beat();
-        Ok(self.describer.finish())
+        self.db.put(&row, stored, &mut self.value).map_err(|fault| self.build.fault(fault))
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct Described {
     pub(super) topics: Vec<TopicEntry>,
     pub(super) fingerprints: Vec<(Seq, Fingerprint)>,
     pub(super) chain_end: Hash,
-    /// Of the raw bytes of each block, to tell whether sled gives them back.
+    /// Of the raw bytes of each block, to tell whether the database gives them back.
     pub(super) hashes: Vec<Hash>,
 }
 

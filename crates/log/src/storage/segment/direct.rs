@@ -4,7 +4,7 @@
 //! taken for. They are looked for when the files are compared with the footer anyway. What is read
 //! there later is compared with the block's header and both its checksums, so that it is right or
 //! refused; whoever is refused opens the database, which says what is wrong. Nothing is written.
-//! Must not know sled's format. docs/decisions/0007 and 0010.
+//! Must not know the database's format. docs/decisions/0007 and 0010.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -22,10 +22,9 @@ use super::block::{self, CODEC_NONE, HEADER_BYTES, PART_BYTES, Row};
 use super::blocks::Blocks;
 use super::footer;
 use super::index::Index;
+use super::store::{Database, Store};
 use crate::storage::StoreError;
 
-/// The one file of a database that holds values.
-pub(super) const VALUES_FILE: &str = "db";
 const NOWHERE: u64 = u64::MAX;
 
 /// Where each part of each block lies in its file.
@@ -172,7 +171,7 @@ pub(super) struct Direct {
 impl Direct {
     pub(super) fn open(located: Arc<Located>, seen: Arc<Seen>) -> Result<Direct, StoreError> {
         let segment = &located.index.segment;
-        let path = segment.dir().join(DB).join(VALUES_FILE);
+        let path = segment.dir().join(DB).join(Database::VALUES_FILE);
         let file = segment.disk.open_read(&path)?;
         Ok(Direct { located, seen, path, file, scratch: RefCell::default() })
     }

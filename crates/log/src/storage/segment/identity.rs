@@ -26,7 +26,7 @@ struct StoredIdentity {
     raw_bytes: u64,
     stored_bytes: u64,
     blocks: u32,
-    sled_segment_bytes: u32,
+    unit_bytes: u32,
     digest_algorithm: u8,
     chain_start: Hash,
     chain_end: Hash,
@@ -56,7 +56,8 @@ pub(super) struct Identity {
     /// The same as compressed.
     pub(super) stored_bytes: u64,
     pub(super) blocks: u32,
-    pub(super) sled_segment_bytes: u32,
+    /// [`super::store::Store::UNIT_BYTES`] of its database.
+    pub(super) unit_bytes: u32,
     pub(super) chain_start: Hash,
     pub(super) chain_end: Hash,
     /// The log's whole history when the segment was sealed.
@@ -91,7 +92,7 @@ impl Identity {
             raw_bytes: self.raw_bytes,
             stored_bytes: self.stored_bytes,
             blocks: self.blocks,
-            sled_segment_bytes: self.sled_segment_bytes,
+            unit_bytes: self.unit_bytes,
             digest_algorithm: XXH3_128,
             chain_start: self.chain_start,
             chain_end: self.chain_end,
@@ -142,7 +143,7 @@ impl Identity {
             raw_bytes: stored.raw_bytes,
             stored_bytes: stored.stored_bytes,
             blocks: stored.blocks,
-            sled_segment_bytes: stored.sled_segment_bytes,
+            unit_bytes: stored.unit_bytes,
             chain_start: stored.chain_start,
             chain_end: stored.chain_end,
             generations: GenerationTable::new(generations)

@@ -17,25 +17,27 @@
 mod block;
 mod blocks;
 mod build;
-mod cache;
 mod describe;
 mod digest;
 mod dir;
 mod direct;
+mod files;
 mod footer;
 mod handle;
 mod identity;
 mod index;
 mod lookup;
 mod problem;
+mod readers;
 mod sled;
+mod store;
 mod verify;
 
 pub use block::{Compression, HAS_ZSTD};
-pub use build::{BLOCK_BYTES, BuildSpec, Progress, SLED_CACHE_BYTES, Source, build};
-pub use cache::{Cache, CacheOptions, CacheStatus};
+pub use build::{BLOCK_BYTES, BuildSpec, DB_CACHE_BYTES, Progress, Source, build};
 pub use dir::{Scan, clean, delete, names, scan, trash};
 pub use handle::{Lease, Segment};
+pub use readers::{Cache, CacheOptions, CacheStatus};
 pub use verify::{Examined, OfflineReader, examine, verify};
 
 const FOOTER: &str = "footer";

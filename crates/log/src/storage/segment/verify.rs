@@ -1,6 +1,6 @@
 //! Reading a sealed segment without changing a byte of it, and checking all of it.
 //!
-//! Opening a sled database writes to it, so its directory is copied and the copy is opened. Where a
+//! Opening a database writes to it, so its directory is copied and the copy is opened. Where a
 //! file was altered the copy is opened all the same: each block is proved by its own checksums, and
 //! so the damage is told to the block.
 
@@ -13,15 +13,14 @@ use super::blocks::Blocks;
 use super::build::Progress;
 use super::digest::{Chain, Hash};
 use super::direct::Places;
+use super::files::locate;
 use super::index::Index;
-use super::sled::open::{Open, locate};
+use super::store::Open;
 use super::{DB, FOOTER, Segment, footer};
 use crate::storage::disk::Disk;
 use crate::storage::{Chunk, Damage, StoreError, TopicStats};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Events, Facts, FingerprintKey, Seq};
-
-const SLED_CACHE_BYTES: u64 = 8 << 20;
 
 /// One segment, read from a copy that is deleted with this.
 pub struct OfflineReader {
@@ -33,10 +32,10 @@ impl OfflineReader {
     /// Copies the database of the segment in `dir` below `scratch` and opens the copy.
     ///
     /// # Errors
-    /// A damaged footer, a database that sled cannot open at all; I/O, a full disk included.
+    /// A damaged footer, a database that cannot be opened at all; I/O, a full disk included.
     pub fn open(dir: &Path, scratch: &Path) -> Result<OfflineReader, StoreError> {
         let segment = Arc::new(Segment::load(dir, &Disk::real())?);
-        let open = Open::copied(Arc::clone(&segment), scratch, SLED_CACHE_BYTES)?;
+        let open = Open::copied(Arc::clone(&segment), scratch, Open::CACHE_BYTES)?;
         Ok(OfflineReader { segment, open })
     }
 

@@ -10,15 +10,12 @@ use super::{LocalEngine, Options};
 use crate::storage::error::chain;
 use crate::storage::journal::{Journal, Slot, sealing_bytes};
 use crate::storage::meta::{CleanStop, Meta};
-use crate::storage::segment::{self, BuildSpec, Cache, Lease, Progress, Segment, Source};
+use crate::storage::segment::{
+    self, BLOCK_BYTES, BuildSpec, Cache, DB_CACHE_BYTES, Lease, Progress, Segment, Source,
+};
 use crate::storage::{Chunk, StoreError};
 use tailmark_record::Seq;
 use tailmark_record::topic::Filter;
-
-/// Raw bytes at which a block ends: one sled value, and the unit of a filtered read.
-const BLOCK_BYTES: usize = 48 << 10;
-/// sled's page cache while it is filled.
-const SLED_CACHE_BYTES: u64 = 16 << 20;
 
 /// Builds segments.
 pub(super) struct Sealer<'a> {
@@ -59,7 +56,7 @@ impl Sealer<'_> {
             revision: folded.as_ref().map_or(1, |segment| segment.revision() + 1),
             compression: self.options.compression,
             block_bytes: BLOCK_BYTES,
-            sled_cache_bytes: SLED_CACHE_BYTES,
+            db_cache_bytes: DB_CACHE_BYTES,
             progress: Arc::clone(&self.progress),
             disk: self.options.disk.clone(),
         };

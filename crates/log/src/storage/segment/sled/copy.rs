@@ -5,19 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::super::dir::{self, list_files};
-use super::super::{DB, Segment};
 use super::db;
 use crate::storage::StoreError;
+use crate::storage::segment::dir::{self, list_files};
+use crate::storage::segment::{DB, Segment};
 
 /// A copied database directory, deleted with this, or by [`super::super::clean`] after a crash.
-pub(in crate::storage::segment) struct Copy(PathBuf);
+pub(super) struct Copy(PathBuf);
 
 impl Copy {
-    pub(in crate::storage::segment) fn of(
-        segment: &Segment,
-        scratch: &Path,
-    ) -> Result<Copy, StoreError> {
+    pub(super) fn of(segment: &Segment, scratch: &Path) -> Result<Copy, StoreError> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = dir::tmp_name(segment.first(), segment.revision());
@@ -43,7 +40,7 @@ impl Copy {
 }
 
 impl Copy {
-    pub(in crate::storage::segment) fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.0
     }
 }

@@ -11,26 +11,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::storage::segment::store::Fault;
+
 /// sled frees its lock some time after the last handle is dropped.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 const LOCK_POLL: Duration = Duration::from_millis(1);
 
 /// How a database is laid out and how much of it sled may cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::storage::segment) struct Layout {
+pub(super) struct Layout {
     /// sled's unit of log space, a power of two, at most 16 MiB. Fixed when a database is created.
-    pub(in crate::storage::segment) segment_bytes: usize,
+    pub(super) segment_bytes: usize,
     /// sled's page cache; a hint, RSS is not bounded by it.
-    pub(in crate::storage::segment) cache_bytes: u64,
-}
-
-/// What a call into sled came to.
-#[derive(Debug)]
-pub(in crate::storage::segment) enum Fault {
-    /// The operating system refused.
-    Io(io::Error),
-    /// sled says that the database is damaged, or panicked over it.
-    Corrupt(String),
+    pub(super) cache_bytes: u64,
 }
 
 impl From<::sled::Error> for Fault {
@@ -43,7 +36,7 @@ impl From<::sled::Error> for Fault {
 }
 
 /// A value as sled's cache holds it; cheap to clone.
-pub(in crate::storage::segment) type Value = ::sled::IVec;
+pub(super) type Value = ::sled::IVec;
 
 /// An open database. Dropping it closes it.
 pub(in crate::storage::segment) struct Database {
@@ -53,7 +46,7 @@ pub(in crate::storage::segment) struct Database {
 
 impl Database {
     /// Opens the database in `dir`, which sled creates if nothing is there.
-    pub(in crate::storage::segment) fn open(dir: &Path, layout: Layout) -> Result<Database, Fault> {
+    pub(super) fn open_or_create(dir: &Path, layout: Layout) -> Result<Database, Fault> {
         let config = || {
             ::sled::Config::new()
                 .path(dir)
@@ -73,27 +66,23 @@ impl Database {
         }
     }
 
-    pub(in crate::storage::segment) fn insert(
-        &self,
-        key: &[u8],
-        value: &[u8],
-    ) -> Result<(), Fault> {
+    pub(super) fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), Fault> {
         let db = self.handle()?;
         guarded(|| db.insert(key, value).map(drop))
     }
 
-    pub(in crate::storage::segment) fn get(&self, key: &[u8]) -> Result<Option<Value>, Fault> {
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Value>, Fault> {
         let db = self.handle()?;
         guarded(|| db.get(key))
     }
 
-    pub(in crate::storage::segment) fn flush(&self) -> Result<(), Fault> {
+    pub(super) fn flush(&self) -> Result<(), Fault> {
         let db = self.handle()?;
         guarded(|| db.flush().map(drop))
     }
 
     /// Drops the database and tells whether sled panicked over it.
-    pub(in crate::storage::segment) fn close(mut self) -> Result<(), Fault> {
+    pub(super) fn drop_now(mut self) -> Result<(), Fault> {
         let db = self.db.take();
         guarded(move || {
             drop(db);
@@ -137,7 +126,7 @@ fn is_locked(error: &io::Error) -> bool {
 }
 
 /// Waits until sled has let go of a closed database: only then is no task left that could write.
-pub(in crate::storage::segment) fn wait_released(dir: &Path) -> io::Result<()> {
+pub(super) fn wait_released(dir: &Path) -> io::Result<()> {
     let file = fs::File::open(dir.join("db"))?;
     let patience_ends = Instant::now() + LOCK_PATIENCE;
     loop {
@@ -153,13 +142,13 @@ pub(in crate::storage::segment) fn wait_released(dir: &Path) -> io::Result<()> {
 
 /// Whether a file is a half-written snapshot, which a crash during an open leaves. It is no part of
 /// the database.
-pub(in crate::storage::segment) fn is_half_snapshot(name: &str) -> bool {
+pub(super) fn is_half_snapshot(name: &str) -> bool {
     name.starts_with("snap.") && name.ends_with(".generating")
 }
 
 /// Deletes half-written snapshots; sled would take one for the newest and refuse to open for ever.
 /// Only for whoever is about to hand the directory to sled, which writes to it: checks pass over them.
-pub(in crate::storage::segment) fn remove_half_snapshots(dir: &Path) -> io::Result<()> {
+pub(super) fn remove_half_snapshots(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if is_half_snapshot(&entry.file_name().to_string_lossy()) {

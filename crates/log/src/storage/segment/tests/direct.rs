@@ -114,7 +114,7 @@ fn what_the_footer_says_of_places_is_where_the_blocks_lie() {
         let segment = Arc::new(build(&dir.path().join(at.to_string()), &spec, &log).unwrap());
         let index = Index::load(Arc::clone(&segment)).unwrap();
         let noted = Places::noted(&index).unwrap();
-        assert_eq!(noted.offsets(), open::locate(&index).unwrap().unwrap().offsets());
+        assert_eq!(noted.offsets(), files::locate(&index).unwrap().unwrap().offsets());
         assert_eq!(noted.offsets().len(), index.rows.iter().map(|row| row.parts()).sum::<usize>());
         assert!(noted.offsets().len() > index.rows.len(), "no block has several parts");
         assert_eq!(verify(segment.dir(), dir.path(), None, &Progress::default()).unwrap(), []);

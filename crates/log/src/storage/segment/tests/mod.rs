@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::*;
 use crate::storage::disk::Disk;
 use crate::storage::segment::footer::{self, SECTION_HEADER_BYTES};
-use crate::storage::segment::sled::open;
+
 use crate::storage::{Chunk, Damage, StoreError, TopicStats};
 use tailmark_record::topic::{Filter, Pattern};
 use tailmark_record::{
@@ -28,7 +28,7 @@ use tailmark_record::{
 const OPENING: CacheOptions = CacheOptions {
     max_open: 64,
     max_bytes: 128 << 20,
-    sled_cache_bytes: 8 << 20,
+    db_cache_bytes: 8 << 20,
     max_table_bytes: 0,
 };
 const KEY: FingerprintKey = FingerprintKey::new([7; 16]);
@@ -172,7 +172,7 @@ impl Log {
             revision: 1,
             compression: Compression::Lz4,
             block_bytes: BLOCK_BYTES,
-            sled_cache_bytes: SLED_CACHE_BYTES,
+            db_cache_bytes: DB_CACHE_BYTES,
             progress: Arc::default(),
             disk: Disk::real(),
         }

@@ -1,12 +1,8 @@
-//! Readers of sealed segments, and the databases that they share.
+//! Readers of sealed segments: directly from the file, or from the open database.
 //!
-//! Owns which databases are open: each at most once, opened once for all who wait, bounded by
-//! count and by the bytes that sled holds, the longest unused dropped first. A database in use
-//! is never dropped, so the bounds can be passed by what the callers' threads hold at one time.
-//!
-//! Owns also how a segment is read: directly from its file, unless where its blocks lie is not known. A
-//! direct read that meets anything unexpected is done again on the open database, which says what
-//! is wrong.
+//! Owns how a segment is read: directly, unless where its blocks lie is not known. A direct read that
+//! meets anything unexpected is done again on the open database, which says what is wrong. Owns also
+//! the cache of tables for direct reads, and what was found wrong with files.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -17,8 +13,9 @@ use parking_lot::Mutex;
 
 use super::blocks::Blocks;
 use super::direct::{Direct, Located, Places, Seen};
+use super::files::{self, locate};
 use super::index::Index;
-use super::sled::open::{self, Open, locate};
+use super::store::{Bounds, Open, OpenDatabases, Place};
 use super::{Lease, Segment, dir};
 use crate::storage::{Chunk, Damage, StoreError};
 use tailmark_record::Seq;
@@ -31,8 +28,8 @@ pub struct CacheOptions {
     pub max_open: usize,
     /// Most bytes held by open databases: twice what they have read, and 6 MiB each.
     pub max_bytes: u64,
-    /// sled's page cache, each.
-    pub sled_cache_bytes: u64,
+    /// The database's own cache, each.
+    pub db_cache_bytes: u64,
     /// Most bytes of tables by which blocks are read directly, about 80 KB for a segment of 64 MiB.
     /// With 0 every read opens the database.
     pub max_table_bytes: u64,
@@ -42,8 +39,8 @@ impl Default for CacheOptions {
     fn default() -> Self {
         CacheOptions {
             max_open: 64,
-            max_bytes: 128 << 20,
-            sled_cache_bytes: 8 << 20,
+            max_bytes: 64 << 20,
+            db_cache_bytes: Open::CACHE_BYTES,
             max_table_bytes: 16 << 20,
         }
     }
@@ -62,40 +59,33 @@ pub struct CacheStatus {
     pub direct_reads: u64,
 }
 
-/// Open databases.
+/// Readers of segments, and what they share.
+///
+/// Order of its locks: `slots` and `damages` are held for a few instructions, and nothing is taken
+/// under them. A slot's `tables` are locked while its blocks are located; under it only `located`
+/// is taken. A place of `databases` is locked while it is opened or compared; under it only
+/// `damages` is taken. The locks of other slots are tried, never waited for.
 #[derive(Default)]
 pub struct Cache {
     options: CacheOptions,
     slots: Mutex<HashMap<PathBuf, Arc<Slot>>>,
-    /// Those of `slots` whose database may be open: a read must not look at all segments.
-    open_slots: Mutex<Vec<Arc<Slot>>>,
+    databases: OpenDatabases,
     /// Those of `slots` that can be read directly, and the bytes of their tables.
     located: Mutex<Vec<(Arc<Slot>, u64)>>,
     damages: Mutex<HashMap<PathBuf, Damage>>,
     clock: AtomicU64,
-    opens: AtomicU64,
     direct_reads: AtomicU64,
 }
 
-/// The place of one database. The lock of `state` is held while it is opened, that of `tables`
-/// while its files are compared with the footer for a direct read. `tables` comes second.
+/// What is known of one segment.
 #[derive(Default)]
 struct Slot {
-    state: Mutex<State>,
+    database: Arc<Place>,
+    /// Locked while its files are searched for a direct read.
     tables: Mutex<Tables>,
-    used_at: AtomicU64,
     seen: OnceLock<Arc<Seen>>,
     /// Its files are being compared, or were.
     is_compared: AtomicBool,
-}
-
-#[derive(Default)]
-enum State {
-    #[default]
-    Closed,
-    Open(Arc<Open>),
-    /// Found damaged; nothing that would make it better happens while the program runs.
-    Damaged(Damage),
 }
 
 /// What direct reads need to know.
@@ -119,7 +109,12 @@ impl Slot {
 impl Cache {
     /// An empty one.
     pub fn new(options: CacheOptions) -> Self {
-        Cache { options, ..Cache::default() }
+        let databases = OpenDatabases::new(Bounds {
+            max_open: options.max_open,
+            max_bytes: options.max_bytes,
+            cache_bytes: options.db_cache_bytes,
+        });
+        Cache { options, databases, ..Cache::default() }
     }
 
     /// As [`crate::storage::Engine::read`], within one segment: `from` lies in it, and an `end`
@@ -148,22 +143,13 @@ impl Cache {
 
     /// Figures.
     pub fn status(&self) -> CacheStatus {
-        let mut status = CacheStatus {
-            opens: self.opens.load(Ordering::Relaxed),
+        let (open, bytes) = self.databases.held();
+        CacheStatus {
+            open,
+            bytes,
+            opens: self.databases.opens(),
             direct_reads: self.direct_reads.load(Ordering::Relaxed),
-            ..CacheStatus::default()
-        };
-        let slots = self.open_slots.lock().clone();
-        for slot in slots {
-            // Not waiting for one that is being opened.
-            if let Some(state) = slot.state.try_lock()
-                && let State::Open(open) = &*state
-            {
-                status.open += 1;
-                status.bytes += open.held_bytes();
-            }
         }
-        status
     }
 
     /// What was found wrong with the files of segments that were read since the start; a read that
@@ -185,7 +171,7 @@ impl Cache {
         }
         let slot = self.slots.lock().remove(segment.dir());
         if let Some(slot) = slot {
-            self.open_slots.lock().retain(|other| !Arc::ptr_eq(other, &slot));
+            self.databases.forget(&slot.database);
             self.located.lock().retain(|(other, _)| !Arc::ptr_eq(other, &slot));
         }
         self.damages.lock().remove(segment.dir());
@@ -199,7 +185,7 @@ impl Cache {
 
     /// Closes every database that is not in use.
     pub fn close_idle(&self) {
-        self.shrink(CacheOptions { max_open: 0, max_bytes: 0, ..self.options });
+        self.databases.close_idle();
     }
 
     /// Runs `read` on the segment's blocks, perhaps twice.
@@ -210,7 +196,7 @@ impl Cache {
     ) -> Result<T, StoreError> {
         let slot = self.slot(lease);
         let now = self.clock.fetch_add(1, Ordering::Relaxed) + 1;
-        slot.used_at.store(now, Ordering::Relaxed);
+        slot.database.touch(now);
         if let Some(located) = self.tables(&slot, lease) {
             let seen = slot.seen(lease);
             let direct = Direct::open(Arc::clone(&located), Arc::clone(seen));
@@ -225,7 +211,7 @@ impl Cache {
         let open = self.open(&slot, lease)?;
         let result = read(&*open);
         drop(open);
-        self.shrink(self.options);
+        self.databases.shrink();
         result
     }
 
@@ -236,22 +222,20 @@ impl Cache {
             return;
         }
         // Opened in between it would be compared, too, and must not be at the same time.
-        let state = slot.state.lock();
-        if !matches!(*state, State::Closed) {
-            return;
-        }
-        let damage = match open::compare(index) {
-            Ok(()) => return,
-            Err(StoreError::Damaged(damage)) => damage,
-            // Told, and not tried at each read again: every block of it could be read.
-            Err(error) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                let cause = cause.unwrap_or_default();
-                let what = format!("its files cannot be compared: {error}: {cause}");
-                index.segment.damage_of_all(index.segment.dir(), &what)
-            }
-        };
-        self.damages.lock().insert(index.segment.dir().to_owned(), damage);
+        slot.database.while_closed(|| {
+            let damage = match files::compare(index) {
+                Ok(()) => return,
+                Err(StoreError::Damaged(damage)) => damage,
+                // Told, and not tried at each read again: every block of it could be read.
+                Err(error) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    let cause = cause.unwrap_or_default();
+                    let what = format!("its files cannot be compared: {error}: {cause}");
+                    index.segment.damage_of_all(index.segment.dir(), &what)
+                }
+            };
+            self.damages.lock().insert(index.segment.dir().to_owned(), damage);
+        });
     }
 
     /// Compares the segment with its footer unless that was done, and finds its blocks.
@@ -297,7 +281,7 @@ impl Cache {
         let mut total: u64 = located.iter().map(|(_, bytes)| bytes).sum();
         while total > self.options.max_table_bytes {
             let others = (0..located.len()).filter(|&at| !Arc::ptr_eq(&located[at].0, slot));
-            let used_at = |at: &usize| located[*at].0.used_at.load(Ordering::Relaxed);
+            let used_at = |at: &usize| located[*at].0.database.used_at();
             let Some(oldest) = others.min_by_key(used_at) else { break };
             {
                 // Whoever holds the lock is about to read directly: it is in use after all.
@@ -308,31 +292,19 @@ impl Cache {
         }
     }
 
+    /// The open database of a slot. What is wrong with it is kept for operators.
     fn open(&self, slot: &Arc<Slot>, lease: &Lease) -> Result<Arc<Open>, StoreError> {
-        let mut state = slot.state.lock();
-        match &*state {
-            State::Open(open) => return Ok(Arc::clone(open)),
-            State::Damaged(damage) => return Err(damage.clone().into()),
-            State::Closed => {}
-        }
-        self.make_room();
-        self.opens.fetch_add(1, Ordering::Relaxed);
-        match Open::in_place(Arc::clone(lease.segment()), self.options.sled_cache_bytes) {
-            Ok(open) => {
-                if let Some(damage) = &open.altered {
+        match self.databases.get(&slot.database, lease.segment()) {
+            Ok((open, is_new)) => {
+                if let Some(damage) = open.altered.as_ref().filter(|_| is_new) {
                     self.damages.lock().insert(lease.dir().to_owned(), damage.clone());
                     *slot.tables.lock() = Tables::Refused;
                     self.located.lock().retain(|(other, _)| !Arc::ptr_eq(other, slot));
                 }
-                let open = Arc::new(open);
-                *state = State::Open(Arc::clone(&open));
-                drop(state);
-                self.open_slots.lock().push(Arc::clone(slot));
                 Ok(open)
             }
             Err(StoreError::Damaged(damage)) => {
                 self.damages.lock().insert(lease.dir().to_owned(), damage.clone());
-                *state = State::Damaged(damage.clone());
                 Err(damage.into())
             }
             Err(other) => Err(other),
@@ -345,45 +317,5 @@ impl Cache {
             return Arc::clone(slot);
         }
         Arc::clone(slots.entry(lease.dir().to_owned()).or_default())
-    }
-
-    fn make_room(&self) {
-        let max_open = self.options.max_open.saturating_sub(1);
-        self.shrink(CacheOptions { max_open, ..self.options });
-    }
-
-    /// Drops the longest unused until the bounds hold, as far as they are idle.
-    fn shrink(&self, bounds: CacheOptions) {
-        let slots = self.open_slots.lock().clone();
-        let (mut open, mut bytes) = (0, 0);
-        let mut idle = Vec::new();
-        for slot in slots {
-            let Some(state) = slot.state.try_lock() else { continue };
-            let State::Open(database) = &*state else { continue };
-            let held = database.held_bytes();
-            open += 1;
-            bytes += held;
-            if Arc::strong_count(database) == 1 {
-                idle.push((slot.used_at.load(Ordering::Relaxed), held, Arc::clone(&slot)));
-            }
-        }
-        if open <= bounds.max_open && bytes <= bounds.max_bytes {
-            return;
-        }
-        idle.sort_by_key(|(used_at, ..)| *used_at);
-        for (_, held, slot) in idle {
-            if open <= bounds.max_open && bytes <= bounds.max_bytes {
-                break;
-            }
-            let Some(mut state) = slot.state.try_lock() else { continue };
-            // Somebody may have taken it in between.
-            if matches!(&*state, State::Open(database) if Arc::strong_count(database) == 1) {
-                // Closed under the slot's lock: whoever wants it next waits, then opens it again.
-                *state = State::Closed;
-                self.open_slots.lock().retain(|other| !Arc::ptr_eq(other, &slot));
-                open -= 1;
-                bytes -= held;
-            }
-        }
     }
 }
