@@ -47,6 +47,8 @@
 //! Tailmark's own tools and tests, and no part of the versioned interface.
 #![deny(missing_docs)]
 
+#[doc(hidden)]
+pub mod bounded;
 mod directory;
 pub mod eventlog;
 pub mod storage;

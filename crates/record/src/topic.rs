@@ -55,7 +55,7 @@ fn check_shape(text: &str, limits: &Limits) -> Result<(), Problem> {
 }
 
 /// Selects topics.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pattern(Box<str>);
 
 impl Pattern {
@@ -112,7 +112,7 @@ impl Pattern {
 }
 
 /// A union of patterns; empty selects everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Filter(Vec<Pattern>);
 
 impl Filter {

@@ -5,12 +5,13 @@
 //! read. Invariant: it takes about as many bytes as it is given; what was not asked for longest goes
 //! first, and no filter has more than a quarter.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::bounded::Bounded;
 use crate::storage::Chunk;
 use tailmark_record::topic::Filter;
 use tailmark_record::{Event, Events, Seq};
@@ -27,26 +28,12 @@ const PATTERN_BYTES: usize = 32;
 const MAX_PATTERNS: usize = 16;
 
 pub(super) struct Found {
-    max_bytes: usize,
-    state: Mutex<State>,
+    filters: Mutex<Bounded<Arc<Filter>, OfFilter>>,
 }
 
+/// By the first seq that they cover; they do not overlap.
 #[derive(Default)]
-struct State {
-    filters: HashMap<Arc<Filter>, OfFilter>,
-    /// By when they were asked for last.
-    order: BTreeMap<u64, Arc<Filter>>,
-    bytes: usize,
-    clock: u64,
-}
-
-#[derive(Default)]
-struct OfFilter {
-    /// By the first seq that they cover; they do not overlap.
-    chunks: BTreeMap<Seq, Kept>,
-    bytes: usize,
-    used_at: u64,
-}
+struct OfFilter(BTreeMap<Seq, Kept>);
 
 struct Kept {
     end: Seq,
@@ -55,7 +42,7 @@ struct Kept {
 
 impl Found {
     pub fn new(max_bytes: usize) -> Found {
-        Found { max_bytes, state: Mutex::default() }
+        Found { filters: Mutex::new(Bounded::new(max_bytes)) }
     }
 
     /// The events from `from` on that match, as far as is known and below `end`; `None` where nothing
@@ -65,10 +52,10 @@ impl Found {
             return None;
         }
         let (end, events) = {
-            let mut state = self.state.lock();
-            let kept = state.filters.get(filter)?.at(from)?;
+            let mut filters = self.filters.lock();
+            let kept = filters.get(filter)?.at(from)?;
             let found = (kept.end.min(end), kept.events.clone());
-            state.touch(filter);
+            filters.touch(filter);
             found
         };
         // The walk is done without the lock.
@@ -79,7 +66,7 @@ impl Found {
     /// Whether a read from `from` on would find something.
     pub fn has(&self, filter: &Arc<Filter>, from: Seq) -> bool {
         is_looked_up(filter)
-            && self.state.lock().filters.get(filter).is_some_and(|it| it.at(from).is_some())
+            && self.filters.lock().get(filter).is_some_and(|it| it.at(from).is_some())
     }
 
     /// Keeps what was read, if it is worth it.
@@ -96,36 +83,24 @@ impl Found {
         let filter_bytes: usize = patterns.map(|it| PATTERN_BYTES + it.as_str().len()).sum();
         // Of its own: a slice would keep all that it is cut from.
         let kept = Kept { end: chunk.end, events: Bytes::copy_from_slice(&chunk.events) };
-        let mut dropped = Vec::new();
-        let mut state = self.state.lock();
-        let bytes = match state.filters.contains_key(filter) {
-            true => bytes,
-            false => bytes + FILTER_BYTES + filter_bytes,
+        let mut filters = self.filters.lock();
+        let known = filters.bytes_of(filter);
+        let more = match known {
+            Some(_) => bytes,
+            None => bytes + FILTER_BYTES + filter_bytes,
         };
-        if bytes > self.max_bytes / 4 {
-            return;
-        }
-        let of_filter = state.filters.entry(filter.clone()).or_default();
-        let next = of_filter.chunks.range(chunk.first..).next();
-        let is_there = of_filter.at(chunk.first).is_some();
         // Another reader was here first, or one that reads a lot wants it all.
-        let overlaps = is_there || next.is_some_and(|(&at, _)| at < chunk.end);
-        if overlaps || of_filter.bytes + bytes > self.max_bytes / 4 {
+        let overlaps = filters.get(filter).is_some_and(|it| it.overlaps(chunk));
+        if overlaps || known.unwrap_or(0) + more > filters.max_bytes() / 4 {
             return;
         }
-        of_filter.chunks.insert(chunk.first, kept);
-        of_filter.bytes += bytes;
-        state.bytes += bytes;
-        state.touch(filter);
-        while state.bytes > self.max_bytes
-            && let Some((_, oldest)) = state.order.pop_first()
-            && let Some(gone) = state.filters.remove(&oldest)
-        {
-            state.bytes -= gone.bytes;
-            dropped.push(gone);
-        }
+        let dropped = filters.grow(filter, more, |it| {
+            it.0.insert(chunk.first, kept);
+            debug_assert!(it.is_disjoint(), "chunks of one filter overlap");
+        });
+        drop(filters);
         // Freed without the lock.
-        drop(state);
+        drop(dropped);
     }
 }
 
@@ -134,21 +109,22 @@ fn is_looked_up(filter: &Filter) -> bool {
     !filter.is_all() && filter.patterns().len() <= MAX_PATTERNS
 }
 
-impl State {
-    /// A filter was asked for just now.
-    fn touch(&mut self, filter: &Arc<Filter>) {
-        let Some(of_filter) = self.filters.get_mut(filter) else { return };
-        self.clock += 1;
-        self.order.remove(&std::mem::replace(&mut of_filter.used_at, self.clock));
-        self.order.insert(self.clock, filter.clone());
-    }
-}
-
 impl OfFilter {
     /// The chunk that covers `from`.
     fn at(&self, from: Seq) -> Option<&Kept> {
-        let (_, kept) = self.chunks.range(..=from).next_back()?;
+        let (_, kept) = self.0.range(..=from).next_back()?;
         (kept.end > from).then_some(kept)
+    }
+
+    /// Whether something of what the chunk covers is here.
+    fn overlaps(&self, chunk: &Chunk) -> bool {
+        let next = self.0.range(chunk.first..).next();
+        self.at(chunk.first).is_some() || next.is_some_and(|(&first, _)| first < chunk.end)
+    }
+
+    fn is_disjoint(&self) -> bool {
+        let chunks = self.0.iter().zip(self.0.keys().skip(1));
+        chunks.into_iter().all(|((_, kept), &next)| kept.end <= next)
     }
 }
 

@@ -3,11 +3,10 @@
 //! Owns a ring of durable commits, bounded by bytes, whose bytes are shared with every reader. It
 //! is contiguous and ends at the published head; it is not asked what is trimmed.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 use parking_lot::RwLock;
 
+use crate::bounded::{Bounded, Dropped};
 use crate::storage::{Chunk, part_of};
 use tailmark_record::{EventError, Events, Seq, Timestamp};
 
@@ -23,40 +22,26 @@ pub(super) struct Commit {
 }
 
 pub(super) struct Recent {
-    max_bytes: usize,
-    ring: RwLock<Ring>,
-}
-
-#[derive(Default)]
-struct Ring {
-    commits: VecDeque<Commit>,
-    bytes: usize,
+    /// By the first seq; without a hole.
+    ring: RwLock<Bounded<Seq, Commit>>,
 }
 
 impl Recent {
     pub fn new(max_bytes: usize) -> Recent {
-        Recent { max_bytes, ring: RwLock::default() }
+        Recent { ring: RwLock::new(Bounded::new(max_bytes)) }
     }
 
     /// Adds the commit after the last one.
     pub fn push(&self, commit: Commit) {
-        let mut dropped = Vec::new();
         let mut ring = self.ring.write();
-        if ring.commits.back().is_some_and(|last| last.end != commit.first) {
-            // Never a hole: rather forget what is before it.
-            dropped.extend(ring.commits.drain(..));
-            ring.bytes = 0;
-        }
-        ring.bytes += commit.events.len() + COMMIT_BYTES;
-        ring.commits.push_back(commit);
-        while ring.bytes > self.max_bytes {
-            let Some(oldest) = ring.commits.pop_front() else { break };
-            ring.bytes -= oldest.events.len() + COMMIT_BYTES;
-            dropped.push(oldest);
-        }
+        // Never a hole: rather forget what is before it.
+        let is_next = ring.last().is_none_or(|last| last.end == commit.first);
+        let cleared = if is_next { Dropped::default() } else { ring.clear() };
+        let bytes = commit.events.len() + COMMIT_BYTES;
+        let dropped = ring.insert(commit.first, commit, bytes);
         drop(ring);
         // Freeing megabytes takes a while: not while readers wait for the lock.
-        drop(dropped);
+        drop((cleared, dropped));
     }
 
     /// The events from `from` on that lie in one commit, cut at `end`; `None` when `from` is not
@@ -64,7 +49,7 @@ impl Recent {
     pub fn read(&self, from: Seq, end: Seq) -> Result<Option<Chunk>, EventError> {
         let (first, end, events) = {
             let ring = self.ring.read();
-            let Some(commit) = ring.find(from) else { return Ok(None) };
+            let Some(commit) = find(&ring, from) else { return Ok(None) };
             if commit.first == from && commit.end <= end {
                 let (end, events) = (commit.end, commit.events.clone());
                 return Ok(Some(Chunk { first: from, end, events, complete: true }));
@@ -78,21 +63,17 @@ impl Recent {
 
     /// Whether an event is here.
     pub fn has(&self, seq: Seq) -> bool {
-        self.ring.read().find(seq).is_some()
+        find(&self.ring.read(), seq).is_some()
     }
 
     /// When an event was appended, if it is here.
     pub fn time_of(&self, seq: Seq) -> Option<Timestamp> {
-        let ring = self.ring.read();
-        ring.find(seq).map(|commit| commit.at)
+        find(&self.ring.read(), seq).map(|commit| commit.at)
     }
 }
 
-impl Ring {
-    fn find(&self, seq: Seq) -> Option<&Commit> {
-        let at = self.commits.partition_point(|commit| commit.end <= seq);
-        self.commits.get(at).filter(|commit| commit.first <= seq)
-    }
+fn find(ring: &Bounded<Seq, Commit>, seq: Seq) -> Option<&Commit> {
+    ring.at_or_below(&seq).filter(|commit| seq < commit.end)
 }
 
 /// The entries of `count` events after the first `skip`.

@@ -17,6 +17,7 @@ use super::files::{self, locate};
 use super::index::Index;
 use super::store::{Bounds, Open, OpenDatabases, Place};
 use super::{Lease, Segment, dir};
+use crate::bounded::Bounded;
 use crate::storage::{Chunk, Damage, StoreError};
 use tailmark_record::Seq;
 use tailmark_record::topic::Filter;
@@ -61,17 +62,16 @@ pub struct CacheStatus {
 
 /// Readers of segments, and what they share.
 ///
-/// Order of its locks: `slots` and `damages` are held for a few instructions, and nothing is taken
-/// under them. A slot's `tables` are locked while its blocks are located; under it only `located`
-/// is taken. A place of `databases` is locked while it is opened or compared; under it only
-/// `damages` is taken. The locks of other slots are tried, never waited for.
-#[derive(Default)]
+/// Order of its locks: `slots`, `tables` and `damages` are held for a few instructions, and nothing
+/// is taken under them. A slot's `search` is held while its blocks are located; under it only
+/// `tables` is taken. A place of `databases` is locked while it is opened or compared; under it
+/// only `damages` is taken.
 pub struct Cache {
     options: CacheOptions,
     slots: Mutex<HashMap<PathBuf, Arc<Slot>>>,
     databases: OpenDatabases,
-    /// Those of `slots` that can be read directly, and the bytes of their tables.
-    located: Mutex<Vec<(Arc<Slot>, u64)>>,
+    /// Of segments that can be read directly, by their directory.
+    tables: Mutex<Bounded<PathBuf, Arc<Located>>>,
     damages: Mutex<HashMap<PathBuf, Damage>>,
     clock: AtomicU64,
     direct_reads: AtomicU64,
@@ -81,28 +81,29 @@ pub struct Cache {
 #[derive(Default)]
 struct Slot {
     database: Arc<Place>,
-    /// Locked while its files are searched for a direct read.
-    tables: Mutex<Tables>,
+    search: Mutex<Search>,
     seen: OnceLock<Arc<Seen>>,
     /// Its files are being compared, or were.
     is_compared: AtomicBool,
 }
 
-/// What direct reads need to know.
+/// The search for a segment's blocks in its file; one at a time.
 #[derive(Default)]
-enum Tables {
-    /// Nothing yet, or not any more.
-    #[default]
-    Unknown,
-    Located(Arc<Located>),
+struct Search {
     /// Not to be read directly: a file was altered, or its blocks were not found in it.
-    Refused,
+    is_refused: bool,
 }
 
 impl Slot {
     /// Which of its blocks have been read.
     fn seen(&self, lease: &Lease) -> &Arc<Seen> {
         self.seen.get_or_init(|| Arc::new(Seen::new(lease.identity.blocks as usize)))
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Cache::new(CacheOptions::default())
     }
 }
 
@@ -114,7 +115,16 @@ impl Cache {
             max_bytes: options.max_bytes,
             cache_bytes: options.db_cache_bytes,
         });
-        Cache { options, databases, ..Cache::default() }
+        let max_table_bytes = usize::try_from(options.max_table_bytes).unwrap_or(usize::MAX);
+        Cache {
+            options,
+            slots: Mutex::default(),
+            databases,
+            tables: Mutex::new(Bounded::new(max_table_bytes)),
+            damages: Mutex::default(),
+            clock: AtomicU64::new(0),
+            direct_reads: AtomicU64::new(0),
+        }
     }
 
     /// As [`crate::storage::Engine::read`], within one segment: `from` lies in it, and an `end`
@@ -172,7 +182,8 @@ impl Cache {
         let slot = self.slots.lock().remove(segment.dir());
         if let Some(slot) = slot {
             self.databases.forget(&slot.database);
-            self.located.lock().retain(|(other, _)| !Arc::ptr_eq(other, &slot));
+            let forgotten = self.tables.lock().remove(segment.dir());
+            drop(forgotten);
         }
         self.damages.lock().remove(segment.dir());
         dir::trash(segment.dir(), &segment.disk).map(Some)
@@ -180,7 +191,7 @@ impl Cache {
 
     #[cfg(test)]
     pub(super) fn tables_kept(&self) -> usize {
-        self.located.lock().len()
+        self.tables.lock().len()
     }
 
     /// Closes every database that is not in use.
@@ -238,16 +249,21 @@ impl Cache {
         });
     }
 
-    /// Compares the segment with its footer unless that was done, and finds its blocks.
-    fn tables(&self, slot: &Arc<Slot>, lease: &Lease) -> Option<Arc<Located>> {
+    /// The tables for direct reads; finds its blocks unless that was done.
+    fn tables(&self, slot: &Slot, lease: &Lease) -> Option<Arc<Located>> {
         if self.options.max_table_bytes == 0 {
             return None;
         }
-        let mut tables = slot.tables.lock();
-        match &*tables {
-            Tables::Located(located) => return Some(Arc::clone(located)),
-            Tables::Refused => return None,
-            Tables::Unknown => {}
+        if let Some(located) = self.known_tables(lease) {
+            return Some(located);
+        }
+        let mut search = slot.search.lock();
+        if search.is_refused {
+            return None;
+        }
+        // Found by whoever searched before.
+        if let Some(located) = self.known_tables(lease) {
+            return Some(located);
         }
         let index = Index::load(Arc::clone(lease.segment())).map(Arc::new);
         let located = index.and_then(|index| {
@@ -255,41 +271,34 @@ impl Cache {
                 Some(places) => Some(places),
                 None => locate(&index)?,
             };
-            Ok(places.map(|places| Located { index, places }))
+            Ok(places.map(|places| Arc::new(Located { index, places })))
         });
         match located {
             Ok(Some(located)) => {
-                let located = Arc::new(located);
-                *tables = Tables::Located(Arc::clone(&located));
+                // The newest are kept even if they alone are too large.
+                let bytes = usize::try_from(located.bytes()).unwrap_or(usize::MAX);
+                let key = lease.dir().to_owned();
+                let mut tables = self.tables.lock();
+                let bytes = bytes.min(tables.max_bytes());
+                let dropped = tables.insert(key, Arc::clone(&located), bytes);
                 drop(tables);
-                self.keep_tables(slot, located.bytes());
+                drop(dropped);
                 Some(located)
             }
             // Opening it tells what is wrong.
             Ok(None) | Err(StoreError::Damaged(_)) => {
-                *tables = Tables::Refused;
+                search.is_refused = true;
                 None
             }
             Err(_) => None,
         }
     }
 
-    /// Counts the tables of a slot; forgets those of the longest unused if they are too many.
-    fn keep_tables(&self, slot: &Arc<Slot>, bytes: u64) {
-        let mut located = self.located.lock();
-        located.push((Arc::clone(slot), bytes));
-        let mut total: u64 = located.iter().map(|(_, bytes)| bytes).sum();
-        while total > self.options.max_table_bytes {
-            let others = (0..located.len()).filter(|&at| !Arc::ptr_eq(&located[at].0, slot));
-            let used_at = |at: &usize| located[*at].0.database.used_at();
-            let Some(oldest) = others.min_by_key(used_at) else { break };
-            {
-                // Whoever holds the lock is about to read directly: it is in use after all.
-                let Some(mut tables) = located[oldest].0.tables.try_lock() else { break };
-                *tables = Tables::Unknown;
-            }
-            total -= located.swap_remove(oldest).1;
-        }
+    fn known_tables(&self, lease: &Lease) -> Option<Arc<Located>> {
+        let mut tables = self.tables.lock();
+        let located = tables.get(lease.dir()).cloned()?;
+        tables.touch(lease.dir());
+        Some(located)
     }
 
     /// The open database of a slot. What is wrong with it is kept for operators.
@@ -298,8 +307,9 @@ impl Cache {
             Ok((open, is_new)) => {
                 if let Some(damage) = open.altered.as_ref().filter(|_| is_new) {
                     self.damages.lock().insert(lease.dir().to_owned(), damage.clone());
-                    *slot.tables.lock() = Tables::Refused;
-                    self.located.lock().retain(|(other, _)| !Arc::ptr_eq(other, slot));
+                    slot.search.lock().is_refused = true;
+                    let forgotten = self.tables.lock().remove(lease.dir());
+                    drop(forgotten);
                 }
                 Ok(open)
             }
