@@ -80,9 +80,13 @@ impl Failure {
         };
         rename(&mut self.0.message);
         for name in ["field", "what"] {
-            self.0.metadata.get_mut(name).map(&mut rename);
+            if let Some(field) = self.0.metadata.get_mut(name) {
+                rename(field);
+            }
         }
-        self.0.field.as_mut().map(|(field, _)| rename(field));
+        if let Some((field, _)) = &mut self.0.field {
+            rename(field);
+        }
         match index {
             Some(index) => self.with("index", index),
             None => self,
