@@ -224,6 +224,11 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     })
 }
 
+/// Whether a path is that of a method.
+pub(crate) fn is_method(path: &str) -> bool {
+    METHODS[..UNKNOWN].iter().any(|(name, _)| *name == path)
+}
+
 fn method_of(path: &str) -> usize {
     let known = METHODS[..UNKNOWN].iter().position(|(name, _)| *name == path);
     known.unwrap_or_else(|| {

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 
+use crate::server::figures::is_method;
 use crate::server::http::{codings, media_type};
 use crate::server::rpc::status;
 use crate::server::rpc::web::{self, Encoding};
@@ -136,6 +137,9 @@ fn over_size(head: &Parts, options: &Options) -> Option<status::Failure> {
 
 /// Why a request for a path of gRPC is none.
 fn not_a_call(head: &Parts) -> Response<Body> {
+    if !is_method(head.uri.path()) {
+        return status::no_path(head.uri.path());
+    }
     if head.method == Method::OPTIONS {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;

@@ -130,6 +130,10 @@ const EARLY: &[(&str, &[&str], &str, &str)] = &[
     ),
     ("GET /v1/log", &[], "200", "log_id"),
     ("GET /healthz", &[], "200", "ok"),
+    ("GET /metrics", &[], "200", "tailmark"),
+    ("GET /v1/events/%ff", &[], "400", "INVALID_FIELD"),
+    // An answer that goes on while the body is still coming.
+    ("GET /v1/watch?until_caught_up", &[], "200", "event: end"),
     ("OPTIONS /v1/events", &[], "204", "allow: POST"),
     ("GET /v1/events/x>y", &[], "400", "REQUEST_MALFORMED"),
     ("GET /v1/log", &["bad header"], "400", "REQUEST_MALFORMED"),

@@ -160,6 +160,8 @@ async fn a_path_that_is_not_there_and_a_method_that_is_not_are_told_in_json() {
     for version in BOTH {
         for (method, path, code) in [
             ("GET", "/nothing", 404),
+            ("GET", "/feed.v1.FeedService/Nothing", 404),
+            ("POST", "/feed.v1.FeedService/Nothing", 404),
             ("POST", "/other.Service/Call", 404),
             ("DELETE", "/v1/events", 405),
             ("POST", "/metrics", 405),

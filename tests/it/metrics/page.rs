@@ -57,7 +57,7 @@ async fn counters_grow_by_exactly_what_was_done() {
     assert_eq!(seen.len(), 4);
     assert_eq!(get(server.address, "/healthz").await.0, 200);
     assert_eq!(get(server.address, "/nothing/here").await.0, 404);
-    assert_eq!(get(server.address, &format!("{FEED}/Watch")).await.0, 404);
+    assert_eq!(get(server.address, &format!("{FEED}/Nothing")).await.0, 404);
 
     let ended = |page: &Page| {
         page.sum("tailmark_streams_ended_total", &[("stream", "watch")]) == 1.0
@@ -224,13 +224,13 @@ async fn what_is_refused_at_the_door_is_counted_too() {
     request.metadata_mut().insert("grpc-timeout", "soon".parse().unwrap());
     let status = within("publish", client.publish(request)).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
-    assert_eq!(get(server.address, &format!("{FEED}/Publish")).await.0, 404);
+    assert_eq!(get(server.address, &format!("{FEED}/Publish")).await.0, 405);
     let page = scrape(&server).await;
     let publish = format!("{FEED}/Publish");
     let refused = [("method", publish.as_str()), ("code", "INVALID_ARGUMENT")];
     assert_eq!(page.sum("tailmark_grpc_handled_total", &refused), 1.0);
     assert_eq!(page.sum("tailmark_grpc_started_total", &[]), 1.0);
-    let other = [("route", "other"), ("code", "404")];
+    let other = [("route", "other"), ("code", "405")];
     assert_eq!(page.sum("tailmark_http_requests_total", &other), 1.0);
     assert_eq!(page.sum("tailmark_http_requests_total", &[]), 1.0);
 }
