@@ -188,7 +188,7 @@ async fn append(args: &Append, client: &Client) -> Result<Report, Failure> {
     let (work, took) = match &args.producer {
         Some(id) => ("append as a producer", produce(args, client, id, &template).await?),
         None => {
-            let named = args.ids.then(|| (uuid::Uuid::now_v7(), args.topic.clone(), body.clone()));
+            let named = args.ids.then(|| (uuid::Uuid::new_v4(), args.topic.clone(), body.clone()));
             let template = template.into();
             let events = Uploads { template, named, sent: 0, events: args.events };
             let begun = Instant::now();

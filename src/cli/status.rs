@@ -4,7 +4,7 @@ use super::Failure;
 use super::output::{events_text, print_json, print_line};
 use crate::escape;
 use tailmark_client::Client;
-use tailmark_record::units;
+use tailmark_record::{Timestamp, units};
 use tailmark_wire::feed_v1 as pb;
 use tailmark_wire::json::{self, time, uptime};
 
@@ -43,13 +43,49 @@ fn text(status: &pb::LogStatus) -> String {
         let seconds = std::time::Duration::from_secs(uptime.as_secs());
         lines.push(("up", units::duration_text(seconds)));
     }
+    if let Some(ahead) = status.head_time.and_then(ahead_of_clock) {
+        lines.push(("clock", ahead));
+    }
     lines.push(("version", status.version.clone()));
     let lines: Vec<_> =
         lines.iter().map(|(name, value)| format!("{name:12} {}", escape::line(value))).collect();
     lines.join("\n")
 }
 
+/// Clocks of two machines differ by a little; beyond this it is worth a word.
+const AHEAD: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// What is to say of a head that is stamped in the future: a stamp never goes back, so that all later
+/// events get it too.
+fn ahead_of_clock(head: prost_types::Timestamp) -> Option<String> {
+    let head = Timestamp { seconds: head.seconds, nanos: head.nanos };
+    let is_ahead = head.before(AHEAD) > Timestamp::now();
+    is_ahead.then(|| {
+        "the head is stamped ahead of this machine's clock: the server's clock was wrong, or this one is"
+            .to_owned()
+    })
+}
+
 /// Three digits are enough for people.
 pub(super) fn human_bytes(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_that_is_stamped_ahead_is_told() {
+        let text_at = |seconds| {
+            let head_time = Some(prost_types::Timestamp { seconds, nanos: 0 });
+            text(&pb::LogStatus { head_time, head_seq: 1, ..pb::LogStatus::default() })
+        };
+        let now = Timestamp::now().seconds;
+        assert!(!text_at(now).contains("clock"));
+        assert!(text_at(now + 3_600).contains("clock        the head is stamped ahead"));
+        assert!(
+            text_at(i64::MAX).contains("stamped ahead") && !text_at(i64::MIN).contains("ahead")
+        );
+    }
 }

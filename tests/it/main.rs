@@ -26,6 +26,7 @@ mod batches;
 mod chat;
 mod cli;
 mod client;
+mod clocks;
 mod config;
 mod daemon;
 mod errors;

@@ -17,7 +17,7 @@ use super::channel::Channel;
 use super::{Backoff, Client, Error, Item, Kind, Start, WatchOptions};
 use pb::chat_service_client::ChatServiceClient;
 use tailmark_record::room;
-use tailmark_record::{Content, Cursor, Event, Seq};
+use tailmark_record::{Content, Cursor, Event, Seq, Timestamp};
 use tailmark_wire::{chat as pb, feed_v1};
 
 /// What a room yields.
@@ -45,6 +45,14 @@ pub enum RoomItem {
 #[derive(Clone, Debug)]
 pub struct Saying(feed_v1::Event);
 
+/// A UUID of version 7. `Uuid::now_v7` panics where the clock stands before 1970.
+fn new_id() -> Uuid {
+    let now = Timestamp::now();
+    let seconds = u64::try_from(now.seconds).unwrap_or_default();
+    let nanos = u32::try_from(now.nanos).unwrap_or_default();
+    Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos))
+}
+
 impl Saying {
     /// `text` of `user` in `room`, under a new id.
     pub fn new(room: &str, user: &str, text: &str) -> Saying {
@@ -54,7 +62,7 @@ impl Saying {
             [(room::FROM.to_owned(), user.to_owned())].into()
         };
         Saying(feed_v1::Event {
-            id: Uuid::now_v7().to_string(),
+            id: new_id().to_string(),
             topic: room::topic(room),
             body: text.to_owned(),
             r#type: room::MESSAGE.to_owned(),

@@ -17,6 +17,10 @@ impl Timestamp {
     const MIN_SECONDS: i64 = -62_135_596_800; // 0001-01-01T00:00:00Z
     const MAX_SECONDS: i64 = 253_402_300_799; // 9999-12-31T23:59:59Z
 
+    /// The last that nanoseconds since 1970 in 64 bits can say, in the year 2262: the last at which an
+    /// event can be appended.
+    pub const LAST_OF_NANOS: Timestamp = Timestamp::from_nanos(i64::MAX);
+
     /// Whether it lies in the years 1 to 9999 and its nanoseconds are in range, as the protobuf
     /// definition of Timestamp requires.
     pub fn is_valid(self) -> bool {
@@ -42,7 +46,7 @@ impl Timestamp {
     }
 
     /// The reverse of [`Timestamp::as_nanos`].
-    pub fn from_nanos(nanos: i64) -> Timestamp {
+    pub const fn from_nanos(nanos: i64) -> Timestamp {
         Timestamp {
             seconds: nanos.div_euclid(1_000_000_000),
             nanos: nanos.rem_euclid(1_000_000_000) as i32,

@@ -37,7 +37,7 @@ use crate::server::transport::drain::Drained;
 use crate::server::transport::http1::{HalfClosed, Socket};
 use crate::server::transport::outbox::Outbox;
 use crate::server::transport::preface::{self, Protocol};
-use crate::server::transport::{framing, streams};
+use crate::server::transport::{date, framing, streams};
 use crate::server::{Http2, Shared};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -100,12 +100,19 @@ pub(crate) async fn serve(
             };
             drive(connection, run, &shared.stop, &cut).await
         }
+        Protocol::Http1 if !date::can_be_written() => {
+            return date::refuse(stream, &shared.stop).await;
+        }
         Protocol::Http1 => {
             let patience = shared.options.unary_deadline;
             let (socket, back) = Socket::new(stream, half_closed.unwrap_or_default(), patience);
             let stream = TokioIo::new(socket);
             let connection = http1_builder(&shared).serve_connection(stream, service);
             let run = |connection: Pin<&mut http1::Connection<_, _>>, cx: &mut Context<'_>| {
+                // The clock was set while it was open: hyper would panic over it.
+                if !date::can_be_written() {
+                    return Poll::Ready(Err("the clock is out of range".into()));
+                }
                 connection.poll(cx).map_err(Into::into)
             };
             let driven = drive(connection, run, &shared.stop, &cut);
@@ -162,6 +169,7 @@ fn http2_builder(shared: &Shared) -> http2::Builder<streams::Executor> {
     let mut builder = http2::Builder::new(streams::Executor);
     builder
         .timer(TokioTimer::new())
+        .auto_date_header(false)
         .max_concurrent_streams(options.max_concurrent_streams)
         // Streams that were reset before we came to look at them. Too many is an attack ("rapid
         // reset", CVE-2023-44487) and ends the connection with all its streams; h2 takes 20 for
@@ -185,6 +193,7 @@ fn http1_builder(shared: &Shared) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
+        .auto_date_header(false)
         .header_read_timeout(shared.options.http1_header_timeout)
         .max_buf_size(HTTP1_BUFFER_BYTES)
         // Whoever has said all that there is to say may wait for the answer. `http1.rs` looks
@@ -215,7 +224,8 @@ async fn respond(request: Request<Incoming>, way: Way) -> Result<Response<Body>,
         head.extensions.insert(half_closed.clone());
     }
     let response = answer(head, body, way).await;
-    let response = without_wrong_length(response, &method);
+    let mut response = without_wrong_length(response, &method);
+    date::add(response.headers_mut());
     expected.answered(&response);
     let status = response.status().as_u16();
     tracing::debug!(%peer, %method, path = uri.path(), ?version, status, "request");

@@ -5,6 +5,7 @@ pub(crate) mod accept;
 pub(crate) mod arrivals;
 pub(crate) mod body;
 pub(crate) mod connection;
+pub(crate) mod date;
 pub(crate) mod deadline;
 pub(crate) mod drain;
 pub(crate) mod frames;

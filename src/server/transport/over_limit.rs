@@ -21,7 +21,7 @@ use crate::server::permits::{OverLimit, Permit};
 use crate::server::rpc::{classify, status};
 use crate::server::transport::http1::{HalfClosed, Socket};
 use crate::server::transport::preface::{self, Protocol};
-use crate::server::transport::streams;
+use crate::server::transport::{date, streams};
 
 /// A connection is closed after this long, whatever it has said.
 const LIFE: Duration = Duration::from_secs(5);
@@ -52,7 +52,9 @@ async fn answer(stream: TcpStream, over: OverLimit, stop: &CancellationToken) {
     let answered = CancellationToken::new();
     let service = service_fn(|request| {
         answered.cancel();
-        std::future::ready(Ok::<_, Infallible>(refusal(request, over)))
+        let mut refusal = refusal(request, over);
+        date::add(refusal.headers_mut());
+        std::future::ready(Ok::<_, Infallible>(refusal))
     });
     match protocol {
         Protocol::Http2 => {
@@ -60,16 +62,19 @@ async fn answer(stream: TcpStream, over: OverLimit, stop: &CancellationToken) {
             let mut builder = http2::Builder::new(streams::Executor);
             builder
                 .timer(TokioTimer::new())
+                .auto_date_header(false)
                 .max_concurrent_streams(STREAMS)
                 .initial_stream_window_size(WINDOW)
                 .initial_connection_window_size(WINDOW);
             close_after(builder.serve_connection(stream, service), &answered, LINGER).await;
         }
+        Protocol::Http1 if !date::can_be_written() => date::refuse(stream, stop).await,
         Protocol::Http1 => {
             let (socket, back) = Socket::new(stream, HalfClosed::default(), LIFE);
             let stream = TokioIo::new(socket);
             let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).keep_alive(false).half_close(true);
+            builder.timer(TokioTimer::new()).auto_date_header(false);
+            builder.keep_alive(false).half_close(true);
             let connection = builder.serve_connection(stream, service);
             let error = close_after(connection, &answered, LIFE).await;
             back.close(error.as_ref(), stop).await;

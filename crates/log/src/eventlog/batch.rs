@@ -9,7 +9,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use tailmark_record::{
-    CursorMint, Event, Fingerprint, FingerprintKey, InvalidEvent, Limits, Problem,
+    CursorMint, Event, Fingerprint, FingerprintKey, InvalidEvent, Limits, Problem, Timestamp,
 };
 
 /// Characters of a UUID as we give them.
@@ -59,8 +59,15 @@ fn next_id(last: Option<Uuid>) -> Uuid {
     const COUNTED: u128 = (1 << 62) - 1;
     match last.map(|last| last.as_u128()).filter(|last| last & COUNTED != COUNTED) {
         Some(last) => Uuid::from_u128(last + 1),
-        None => Uuid::now_v7(),
+        None => id_at(Timestamp::now()),
     }
+}
+
+/// A UUID of version 7. `Uuid::now_v7` panics where the clock stands before 1970.
+fn id_at(now: Timestamp) -> Uuid {
+    let seconds = u64::try_from(now.seconds).unwrap_or_default();
+    let nanos = u32::try_from(now.nanos).unwrap_or_default();
+    Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos))
 }
 
 /// One event of a batch, as the writer needs it.
@@ -215,5 +222,22 @@ mod tests {
         let next = next_id(Some(highest));
         assert_eq!(next.get_variant(), uuid::Variant::RFC4122);
         assert_ne!(next, highest);
+    }
+    #[test]
+    fn ids_are_given_whatever_the_clock_says() {
+        let at = |seconds, nanos| Timestamp { seconds, nanos };
+        for now in [
+            Timestamp::EPOCH,
+            at(-1, 999_999_999),
+            at(i64::MIN, 0),
+            at(1_800_000_000, 5),
+            at(253_402_300_799, 999_999_999),
+            at(i64::MAX, i32::MAX),
+            at(0, -1),
+        ] {
+            let (one, two) = (id_at(now), id_at(now));
+            assert!(one != two && one.get_version_num() == 7, "{now:?}");
+            assert_eq!(one.get_variant(), uuid::Variant::RFC4122);
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! What the handle, the readers and the threads of one log share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
@@ -9,24 +11,30 @@ use super::AppendError;
 use super::batch::Rules;
 use super::filter_cache::Found;
 use super::metrics::Metrics;
+use super::options::Clock;
 use super::queue::Queue;
 use super::reader_pool::Cold;
 use super::recent::Recent;
 use super::repeats::RepeatsReady;
 use super::upkeep::Upkeep;
 use crate::storage::Engine;
-use tailmark_record::{Bounds, CursorMint, GenerationTable, LogId, Seq};
+use tailmark_record::{Bounds, CursorMint, GenerationTable, LogId, Seq, Timestamp};
 
 /// What readers may see. Head and oldest only go up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Published {
     /// Last durable seq.
     pub head: Seq,
+    /// When that was appended, as it is stamped.
+    pub head_at: Timestamp,
     /// First readable seq.
     pub oldest: Seq,
     /// Nothing comes any more.
     pub is_closed: bool,
 }
+
+/// Clocks are set right by small steps all the time; beyond this it is worth a word.
+const AHEAD: Duration = Duration::from_secs(60);
 
 pub(super) struct Core {
     pub engine: Arc<dyn Engine>,
@@ -47,6 +55,9 @@ pub(super) struct Core {
     pub repeats_ready: watch::Sender<RepeatsReady>,
     pub upkeep: Upkeep,
     pub metrics: Metrics,
+    pub clock: Clock,
+    /// It was said that stamps lie ahead of the clock.
+    pub has_said_ahead: AtomicBool,
     /// The last problem of background work, for operators.
     pub trouble: Mutex<Option<String>>,
 }
@@ -73,6 +84,33 @@ impl Core {
         self.queue.ended().is_none() && can_tell
     }
 
+    /// What is to say of stamps that lie ahead of the clock: one of both is wrong. Events get no earlier
+    /// stamp than those before them, so that the clock stands still for the log until it has come up.
+    pub fn ahead(&self) -> Option<String> {
+        let now = *self.published.borrow();
+        let wall = (self.clock)();
+        let is_ahead = now.head > Seq::ZERO && now.head_at.before(AHEAD) > wall;
+        is_ahead.then(|| {
+            format!(
+                "the last event is stamped {}, ahead of this machine's clock ({wall}): the clock was wrong \
+                 then or is wrong now; events age by when they were seen, and new ones get that stamp too",
+                now.head_at
+            )
+        })
+    }
+
+    /// Says it once when it begins, and once when it is over.
+    pub fn say_if_ahead(&self) {
+        let ahead = self.ahead();
+        if self.has_said_ahead.swap(ahead.is_some(), Ordering::Relaxed) == ahead.is_some() {
+            return;
+        }
+        match ahead {
+            Some(what) => tracing::warn!("{what}"),
+            None => tracing::info!("the clock has come up to the stamps of events"),
+        }
+    }
+
     /// What does not work, for operators.
     pub fn trouble(&self) -> Option<String> {
         if let Some(AppendError::Stopped(why)) = self.queue.ended() {
@@ -81,6 +119,7 @@ impl Core {
         if let RepeatsReady::Failed(error) = &*self.repeats_ready.borrow() {
             return Some(format!("repeats cannot be told: {error}"));
         }
-        self.trouble.lock().clone()
+        let trouble = self.trouble.lock().clone();
+        trouble.or_else(|| self.ahead())
     }
 }

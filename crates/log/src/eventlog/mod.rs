@@ -42,7 +42,7 @@ pub use batch::Batch;
 pub use error::{AppendError, CursorError, ReadError};
 pub use log::EventLog;
 pub use metrics::{Counters, LATENCY_BUCKETS};
-pub use options::{Clock, Options, Retention};
+pub use options::{Clock, Elapsed, Options, Retention};
 pub use producers::handle::{Answer, Producer};
 pub use queue::Trimmed;
 pub use reader::{Ahead, Delivery, Reader};

@@ -3,13 +3,13 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
-use super::age_clock::AgeClock;
+use super::age_clock::{AgeClock, Seen};
 use super::batch::{MAX_SERVER_BYTES, Rules};
 use super::core::{Core, Published};
 use super::filter_cache::Found;
@@ -28,7 +28,7 @@ use super::upkeep::Upkeep;
 use super::writer::Writer;
 use super::{AppendError, EventLog};
 use crate::storage::{Engine, Recovered, StoreError};
-use tailmark_record::{CursorMint, Seq};
+use tailmark_record::{CursorMint, Seq, Timestamp};
 
 /// Most permits of one request to tokio's semaphore.
 const MAX_IN_FLIGHT_BYTES: usize = u32::MAX as usize;
@@ -46,19 +46,26 @@ pub(super) fn open(
     options: Options,
 ) -> Result<EventLog, StoreError> {
     let bounds = engine.bounds();
+    // A stamp ahead of the clock says nothing: from there the clocks that things age by would follow
+    // each jump of the wall clock at once.
+    let wall = (options.clock)();
+    // A log that never had an event has no time of its own yet.
+    let is_new = bounds.head == Seq::ZERO;
+    let ages_begin = if is_new { wall } else { recovered.last_at.min(wall) };
     let mut producers = Producers::new(
         options.producers,
         options.producer_idle,
         // With the largest commit beside it a state fills less than half of what either may take.
         engine.max_commit_bytes() / 2,
-        recovered.last_at,
+        ages_begin,
     );
     let state = State::recover(recovered, &mut producers)?;
     producers.raise_epochs(bounds.generations.current().generation);
     let known = producers.len() as u64;
     let (cold, readers) =
         Cold::start(&engine, options.reader_threads).map_err(cannot_start_thread)?;
-    let core = Arc::new(core(engine, cold, &options));
+    let core = Arc::new(core(engine, cold, &options, recovered.last_at));
+    core.say_if_ahead();
     core.metrics.producers.store(known, Ordering::Relaxed);
     let handover = Handover::default();
     let mut others = readers;
@@ -66,12 +73,10 @@ pub(super) fn open(
     // A window that has grown since may need older events than the last run of the log kept.
     let grown = window as u64 > state.window_capacity;
     let from = if grown { Seq::FIRST } else { Seq::new(state.window_start).max(Seq::FIRST) };
-    // A log that never had an event has no time of its own yet.
-    let is_new = bounds.head == Seq::ZERO;
-    let age_begins = if is_new { (options.clock)() } else { recovered.last_at };
     let writer = Writer {
         core: core.clone(),
         clock: options.clock.clone(),
+        elapsed: options.elapsed.clone(),
         staging: Staging {
             repeats: Repeats::new(window, handover.clone()),
             topic_heads: TopicHeads::default(),
@@ -85,12 +90,15 @@ pub(super) fn open(
         state,
         window_capacity: window as u64,
     };
+    let seen = Seen::for_age(options.retention.max_age.unwrap_or_default());
     let keeper = Keeper {
         core: core.clone(),
         retention: options.retention,
         interval: options.retention_interval,
         clock: options.clock,
-        age_clock: AgeClock::new(state.age_clock().unwrap_or(age_begins)),
+        elapsed: options.elapsed,
+        age_clock: AgeClock::new(state.age_clock().unwrap_or(ages_begin).min(wall)),
+        seen,
     };
     let rebuild = {
         let core = core.clone();
@@ -114,14 +122,15 @@ pub(super) fn open(
     }
 }
 
-fn core(engine: Arc<dyn Engine>, cold: Arc<Cold>, options: &Options) -> Core {
+fn core(engine: Arc<dyn Engine>, cold: Arc<Cold>, options: &Options, head_at: Timestamp) -> Core {
     let (id, bounds) = (engine.id(), engine.bounds());
     let mut limits = options.limits.clone();
     let largest = engine.max_commit_bytes().saturating_sub(MAX_SERVER_BYTES);
     limits.event_bytes = limits.event_bytes.min(largest);
     let rules = Arc::new(Rules { limits, key: engine.fingerprint_key() });
     let in_flight_bytes = options.in_flight_bytes.clamp(1, MAX_IN_FLIGHT_BYTES);
-    let published = Published { head: bounds.head, oldest: bounds.oldest, is_closed: false };
+    let (head, oldest) = (bounds.head, bounds.oldest);
+    let published = Published { head, head_at, oldest, is_closed: false };
     let generations = bounds.generations;
     Core {
         id,
@@ -138,6 +147,8 @@ fn core(engine: Arc<dyn Engine>, cold: Arc<Cold>, options: &Options) -> Core {
         repeats_ready: watch::Sender::new(RepeatsReady::NotYet),
         upkeep: Upkeep::default(),
         metrics: Metrics::default(),
+        clock: options.clock.clone(),
+        has_said_ahead: AtomicBool::new(false),
         trouble: Mutex::default(),
         engine,
     }

@@ -2,12 +2,15 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tailmark_record::{Limits, Timestamp};
 
 /// Tells the time; comes in from outside so that tests can set it.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Tells how much time has passed since some moment: it never jumps, whatever happens to the clock.
+pub type Elapsed = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 /// How a log behaves.
 #[derive(Clone)]
@@ -34,6 +37,8 @@ pub struct Options {
     pub retention_interval: Duration,
     /// The wall clock.
     pub clock: Clock,
+    /// Time that passes.
+    pub elapsed: Elapsed,
 }
 
 impl Default for Options {
@@ -50,6 +55,7 @@ impl Default for Options {
             retention: Retention::default(),
             retention_interval: Duration::from_secs(1),
             clock: Arc::new(Timestamp::now),
+            elapsed: since_now(),
         }
     }
 }
@@ -71,10 +77,16 @@ impl fmt::Debug for Options {
     }
 }
 
+fn since_now() -> Elapsed {
+    let begun = Instant::now();
+    Arc::new(move || begun.elapsed())
+}
+
 /// What is removed by itself, oldest first. Nothing by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// Events appended longer ago than this, by the log's own clock (see `retention.rs`).
+    /// Events appended longer ago than this, by the log's own clock or by when they were seen (see
+    /// `age_clock.rs`).
     pub max_age: Option<Duration>,
     /// Bytes on disk beyond this, in whole units of storage.
     pub max_bytes: Option<u64>,

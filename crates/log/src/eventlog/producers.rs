@@ -13,7 +13,7 @@ mod history;
 mod table;
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use self::table::{Bounds, Producer, Table};
 use super::AppendError;
@@ -74,7 +74,8 @@ pub(super) struct Producers {
     next_session: u64,
     idle: Duration,
     clock: AgeClock,
-    clock_moved: Instant,
+    /// When `clock` was moved last, in time that has passed.
+    clock_moved: Option<Duration>,
     staged: Staged,
 }
 
@@ -120,7 +121,7 @@ impl Producers {
             next_session: 1,
             idle,
             clock: AgeClock::new(now),
-            clock_moved: Instant::now(),
+            clock_moved: None,
             staged: Staged::default(),
         }
     }
@@ -141,11 +142,11 @@ impl Producers {
         self.table.len()
     }
 
-    /// Forgets who has been idle for too long. Between two commits.
-    pub fn forget_idle(&mut self, wall: Timestamp) {
-        let elapsed = self.clock_moved.elapsed();
-        self.clock_moved += elapsed;
-        self.forget_idle_after(elapsed, wall);
+    /// Forgets who has been idle for too long, at `now` of the time that has passed. Between two
+    /// commits.
+    pub fn forget_idle(&mut self, wall: Timestamp, now: Duration) {
+        let before = self.clock_moved.replace(now).unwrap_or(now);
+        self.forget_idle_after(now.saturating_sub(before), wall);
     }
 
     fn forget_idle_after(&mut self, elapsed: Duration, wall: Timestamp) {

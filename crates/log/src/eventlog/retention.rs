@@ -1,17 +1,18 @@
 //! Removing what is too old, too many or too large, and giving back space.
 //!
 //! Owns one thread that looks at the limits at intervals and asks the writer for a trim; the mark
-//! is durable before any space is given back. Age goes by a clock of its own, [`AgeClock`].
+//! is durable before any space is given back. Age goes by a clock of its own, [`AgeClock`], and by what
+//! was [`Seen`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::age_clock::AgeClock;
+use super::age_clock::{AgeClock, Seen};
 use super::core::Core;
-use super::options::{Clock, Retention};
+use super::options::{Clock, Elapsed, Retention};
 use super::queue::{TrimRequest, Work};
 use crate::storage::StoreError;
 use tailmark_record::{Seq, Timestamp};
@@ -28,22 +29,27 @@ pub(super) struct Keeper {
     pub retention: Retention,
     pub interval: Duration,
     pub clock: Clock,
+    pub elapsed: Elapsed,
     pub age_clock: AgeClock,
+    pub seen: Seen,
 }
 
 impl Keeper {
     /// Works until it is told to end.
     pub fn run(mut self) {
         let interval = (self.retention != Retention::default()).then_some(self.interval);
-        let mut looked_at = Instant::now();
+        let mut looked_at = (self.elapsed)();
+        // What is there at the start was there before it.
+        self.seen.note(self.core.published.borrow().head, looked_at);
         loop {
             let due = self.core.upkeep.wait(interval);
             if due.look && !due.end {
-                let now = Instant::now();
-                let elapsed = now.duration_since(looked_at);
+                let now = (self.elapsed)();
+                let passed = now.saturating_sub(looked_at);
                 looked_at = now;
-                let result = guarded(|| self.enforce(elapsed));
+                let result = guarded(|| self.enforce(now, passed));
                 self.report("retention", result);
+                self.core.upkeep.looked();
             }
             if due.reclaim {
                 let result = guarded(|| self.core.engine.reclaim());
@@ -74,10 +80,11 @@ impl Keeper {
     }
 
     /// Trims what is beyond the limits.
-    fn enforce(&mut self, elapsed: Duration) -> Result<(), StoreError> {
+    fn enforce(&mut self, now: Duration, passed: Duration) -> Result<(), StoreError> {
         let wall = (self.clock)();
-        let aged_to = self.age_clock.advance(wall, elapsed);
-        let before = self.trim_point(aged_to)?;
+        let aged_to = self.age_clock.advance(wall, passed);
+        self.seen.note(self.core.published.borrow().head, now);
+        let before = self.trim_point(aged_to, now)?;
         if before <= self.core.published.borrow().oldest {
             return Ok(());
         }
@@ -91,7 +98,7 @@ impl Keeper {
     }
 
     /// The first seq that no limit removes.
-    fn trim_point(&self, aged_to: Timestamp) -> Result<Seq, StoreError> {
+    fn trim_point(&mut self, aged_to: Timestamp, passed: Duration) -> Result<Seq, StoreError> {
         let now = *self.core.published.borrow();
         let end = now.head.next();
         let mut point = now.oldest;
@@ -100,6 +107,7 @@ impl Keeper {
         }
         if let Some(max) = self.retention.max_age {
             point = point.max(self.core.engine.seek_time(aged_to.before(max))?);
+            point = point.max(self.seen.older_than(max, passed).next());
         }
         if let Some(max) = self.retention.max_bytes {
             let excess = self.core.engine.status().disk_bytes.saturating_sub(max);

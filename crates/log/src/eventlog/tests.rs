@@ -1,5 +1,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -14,6 +15,7 @@ use tailmark_record::{
 };
 
 mod appending;
+mod clocks;
 mod model;
 mod order;
 mod producing;
@@ -40,7 +42,8 @@ pub(super) fn ticking() -> Clock {
 }
 
 pub(super) fn options() -> Options {
-    Options { clock: ticking(), ..Options::default() }
+    // No time passes but by order.
+    Options { clock: ticking(), elapsed: Arc::new(|| Duration::ZERO), ..Options::default() }
 }
 
 /// An open log over an empty engine in memory.

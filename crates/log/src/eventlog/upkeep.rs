@@ -1,5 +1,6 @@
 //! What the thread of retention is told to do.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -9,6 +10,8 @@ use parking_lot::{Condvar, Mutex};
 pub(super) struct Upkeep {
     due: Mutex<Due>,
     changed: Condvar,
+    /// Looks at the limits that are over.
+    looks: AtomicU64,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -32,6 +35,16 @@ impl Upkeep {
     /// The thread is to end.
     pub fn end(&self) {
         self.set(|due| due.end = true);
+    }
+
+    /// A look at the limits is over.
+    pub fn looked(&self) {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+    }
+
+    #[cfg(test)]
+    pub fn looks(&self) -> u64 {
+        self.looks.load(Ordering::SeqCst)
     }
 
     fn set(&self, change: impl FnOnce(&mut Due)) {

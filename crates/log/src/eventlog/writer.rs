@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::core::Core;
 use super::group_commit::{Admission, Staged, Staging};
-use super::options::Clock;
+use super::options::{Clock, Elapsed};
 use super::queue::{Pending, TrimRequest, Work};
 use super::recent;
 use super::state::{Delta, State};
@@ -26,6 +26,7 @@ use tailmark_record::{Seq, Timestamp};
 pub(super) struct Writer {
     pub core: Arc<Core>,
     pub clock: Clock,
+    pub elapsed: Elapsed,
     pub staging: Staging,
     pub next: Seq,
     pub oldest: Seq,
@@ -64,7 +65,9 @@ impl Writer {
             return self.trim(request);
         }
         let now = self.now();
-        self.staging.producers.forget_idle(now);
+        // Not by a stamp that lies ahead: it would forget who has been idle for a moment.
+        self.staging.producers.forget_idle((self.clock)(), (self.elapsed)());
+        self.core.say_if_ahead();
         let mut staged = Staged::new(self.next, now, self.capacity_for(work));
         while let Some(item) = work.pop_front() {
             let batch = match item {
@@ -216,6 +219,7 @@ impl Writer {
         self.core.published.send_if_modified(|now| {
             let moved = head > now.head || oldest > now.oldest;
             now.head = now.head.max(head);
+            now.head_at = self.last_at;
             now.oldest = now.oldest.max(oldest);
             moved
         });
@@ -297,7 +301,9 @@ impl Writer {
     /// The wall clock, but never before the last commit.
     fn now(&self) -> Timestamp {
         let now = (self.clock)();
-        if now.is_valid() { now.max(self.last_at) } else { self.last_at }
+        // Later than this cannot be stored: it would come back as another time.
+        let now = if now.is_valid() { now.min(Timestamp::LAST_OF_NANOS) } else { self.last_at };
+        now.max(self.last_at)
     }
 
     /// Bytes that the next commit may take.

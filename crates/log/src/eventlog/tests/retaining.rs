@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::age_clock::AgeClock;
 use super::*;
 
-fn at(seconds: i64) -> Timestamp {
+pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp { seconds, nanos: 0 }
 }
 
@@ -29,14 +29,14 @@ fn the_age_clock_follows_the_wall_clock_but_does_not_jump_with_it() {
 }
 
 /// Waits for the oldest seq to become what it should: the thread is told, not waited for by time.
-async fn oldest_becomes(log: &EventLog, oldest: u64) {
+pub(super) async fn oldest_becomes(log: &EventLog, oldest: u64) {
     log.enforce_retention_soon();
     let mut published = log.core().published.subscribe();
     let now = published.wait_for(|now| now.oldest >= Seq::new(oldest)).await.unwrap();
     assert_eq!(now.oldest, Seq::new(oldest));
 }
 
-async fn append(log: &EventLog, count: usize) {
+pub(super) async fn append(log: &EventLog, count: usize) {
     for _ in 0..count {
         let one = batch(log, &[("a", &"x".repeat(100))]);
         log.append(one, AppendOptions::default()).await.unwrap();
@@ -119,7 +119,9 @@ async fn retention_by_age_works_on_a_log_that_was_just_made() {
     let clock: Clock = Arc::new(move || at(source.load(Ordering::Relaxed)));
     let retention = Retention { max_age: Some(Duration::from_secs(10)), ..Retention::default() };
     let interval = Duration::from_millis(20);
-    let (log, _) = open(Options { clock, retention, retention_interval: interval, ..options() });
+    let elapsed = Options::default().elapsed;
+    let (log, _) =
+        open(Options { clock, elapsed, retention, retention_interval: interval, ..options() });
     append(&log, 2).await;
     wall.store(1_700_000_100, Ordering::Relaxed);
     append(&log, 2).await;

@@ -272,6 +272,9 @@ impl Journal {
         if commit.appended_at < self.origin.last_at {
             return refused(StoreError::Invalid("time goes back"));
         }
+        if Timestamp::from_nanos(commit.appended_at.as_nanos()) != commit.appended_at {
+            return refused(StoreError::Invalid("the time is beyond what can be stored"));
+        }
         if (commit.count == 0) != commit.events.is_empty() {
             return refused(StoreError::Invalid("events and their count disagree"));
         }

@@ -339,6 +339,17 @@ fn a_segment_discarded_twice_does_not_keep_others_from_going() {
 }
 
 #[test]
+fn a_time_that_cannot_be_stored_is_refused_before_anything_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, _) = open(dir.path(), options()).unwrap();
+    let later = Timestamp { seconds: 253_402_300_799, nanos: 0 };
+    let refused = append(&*engine, Commit { appended_at: later, ..commit(&*engine, 1) });
+    assert!(matches!(refused, Err(StoreError::Invalid(_))), "{refused:?}");
+    fill(&*engine, 10, 10);
+    assert_eq!(check_all(&*engine), 10);
+}
+
+#[test]
 fn a_state_larger_than_a_slot_is_refused_before_anything_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let (engine, _) = reopen(dir.path());

@@ -1,0 +1,228 @@
+//! Wall clocks that are wrong: ahead, behind, before 1970, beyond year 9999, and set right again.
+
+use std::time::Duration;
+
+use super::super::age_clock::Seen;
+use super::retaining::{append, at, oldest_becomes};
+use super::*;
+
+const YEAR: i64 = 365 * 86_400;
+const TODAY: i64 = 1_800_000_000;
+const MAX_AGE: Duration = Duration::from_secs(10);
+
+/// A wall clock and a time that passes, both moved by hand.
+#[derive(Clone)]
+struct Times {
+    wall: Arc<AtomicI64>,
+    passed: Arc<AtomicI64>,
+}
+
+impl Times {
+    fn new(wall: i64) -> Times {
+        Times { wall: Arc::new(AtomicI64::new(wall)), passed: Arc::default() }
+    }
+
+    fn set(&self, wall: i64) {
+        self.wall.store(wall, Ordering::SeqCst);
+    }
+
+    /// Both go on, as they do.
+    fn pass(&self, seconds: i64) {
+        self.wall.fetch_add(seconds, Ordering::SeqCst);
+        self.passed.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    fn options(&self) -> Options {
+        let times = self.clone();
+        let clock: Clock = Arc::new(move || at(times.wall.load(Ordering::SeqCst)));
+        let passed = self.passed.clone();
+        let seconds = move || passed.load(Ordering::SeqCst).try_into().unwrap();
+        Options {
+            clock,
+            elapsed: Arc::new(move || Duration::from_secs(seconds())),
+            retention: Retention { max_age: Some(MAX_AGE), ..Retention::default() },
+            // The interval never ends by itself here.
+            retention_interval: Duration::from_secs(86_400),
+            ..options()
+        }
+    }
+}
+
+/// Looks at the limits, and waits until that is done: a trim of nothing comes after it.
+async fn look(log: &EventLog) -> u64 {
+    let looks = log.core().upkeep.looks();
+    log.enforce_retention_soon();
+    while log.core().upkeep.looks() == looks {
+        tokio::task::yield_now().await;
+    }
+    log.bounds().oldest.get()
+}
+
+async fn stamp(log: &EventLog, seq: u64) -> Timestamp {
+    log.time_of(Seq::new(seq)).await.unwrap()
+}
+
+#[tokio::test]
+async fn one_event_stamped_by_a_clock_that_was_ahead_does_not_stop_retention_by_age() {
+    let times = Times::new(TODAY);
+    let (log, _) = open(times.options());
+    append(&log, 2).await;
+    assert_eq!(log.status().trouble, None);
+    times.set(TODAY + YEAR);
+    append(&log, 1).await;
+    times.set(TODAY);
+    append(&log, 2).await;
+    assert_eq!(stamp(&log, 5).await, at(TODAY + YEAR), "a stamp never goes back");
+    let trouble = log.status().trouble.expect("it is said");
+    assert!(trouble.contains("ahead of this machine's clock"), "{trouble}");
+    // Seen just now; then old enough, stamp or not.
+    times.pass(1);
+    assert_eq!(look(&log).await, 1);
+    times.pass(8);
+    assert_eq!(look(&log).await, 1);
+    append(&log, 1).await;
+    times.pass(2);
+    assert_eq!(look(&log).await, 6);
+    times.pass(5);
+    assert_eq!(look(&log).await, 6, "what is not old enough stays");
+    times.pass(5);
+    assert_eq!(look(&log).await, 7);
+    // The clock comes up to the stamps: all is as ever.
+    times.set(TODAY + YEAR + 1);
+    append(&log, 1).await;
+    assert_eq!(log.status().trouble, None);
+    assert_eq!(stamp(&log, 7).await, at(TODAY + YEAR + 1));
+}
+
+#[tokio::test]
+async fn what_is_stamped_ahead_ages_from_the_start_on_after_a_restart() {
+    let times = Times::new(TODAY + YEAR);
+    let memory = Arc::new(engine(memory::Options::default()));
+    let log = EventLog::open(memory.clone(), Recovered::default(), times.options()).unwrap();
+    append(&log, 3).await;
+    drop(log.close().await);
+    let (memory, recovered) = memory.reopen();
+    times.set(TODAY);
+    let log = EventLog::open(Arc::new(memory), recovered, times.options()).unwrap();
+    assert!(log.status().trouble.is_some(), "said also before anything is appended");
+    assert_eq!(look(&log).await, 1);
+    times.pass(9);
+    assert_eq!(look(&log).await, 1);
+    times.pass(2);
+    assert_eq!(look(&log).await, 4);
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_after_a_restart_with_stamps_ahead_empties_nothing_at_one_stroke() {
+    let times = Times::new(TODAY);
+    let memory = Arc::new(engine(memory::Options::default()));
+    let log = EventLog::open(memory.clone(), Recovered::default(), times.options()).unwrap();
+    append(&log, 3).await;
+    times.set(TODAY + YEAR);
+    append(&log, 1).await;
+    drop(log.close().await);
+    let (memory, recovered) = memory.reopen();
+    times.set(TODAY);
+    let log = EventLog::open(Arc::new(memory), recovered, times.options()).unwrap();
+    assert_eq!(look(&log).await, 1);
+    times.set(TODAY + 2 * YEAR);
+    assert_eq!(look(&log).await, 1, "the log was emptied by a jump of the clock");
+}
+
+#[tokio::test]
+async fn a_clock_before_1970_or_out_of_range_takes_appends_and_ages_by_what_was_seen() {
+    for wrong in [0, -1, -62_135_596_800, i64::MIN, 253_402_300_800, i64::MAX] {
+        let times = Times::new(TODAY);
+        let (log, _) = open(times.options());
+        append(&log, 2).await;
+        times.set(wrong);
+        append(&log, 2).await;
+        assert_eq!(stamp(&log, 4).await, at(TODAY), "{wrong}");
+        // Time passes, whatever the clock says. After one that jumps ahead the log's own goes fast.
+        times.passed.fetch_add(i64::from(wrong < TODAY), Ordering::SeqCst);
+        assert_eq!(look(&log).await, 1, "{wrong}");
+        times.passed.fetch_add(10, Ordering::SeqCst);
+        assert_eq!(look(&log).await, 5, "{wrong}");
+        times.set(TODAY + 20);
+        append(&log, 1).await;
+        assert_eq!(stamp(&log, 5).await, at(TODAY + 20), "{wrong}");
+        log.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_appended_beyond_the_last_time_that_can_be_stored_is_read_back() {
+    use crate::storage::local;
+    let dir = tempfile::tempdir().unwrap();
+    let times = Times::new(253_402_300_799);
+    let open = || {
+        let slots = local::Options {
+            slot_bytes: 256 << 10,
+            min_free_bytes: 0,
+            ..local::Options::default()
+        };
+        let (engine, recovered) = local::open(dir.path(), slots).unwrap();
+        (EventLog::open(engine.clone(), recovered, times.options()).unwrap(), engine)
+    };
+    let (log, engine) = open();
+    append(&log, 2).await;
+    assert_eq!(read_all(&log, 1, Filter::ALL).await.len(), 2);
+    assert_eq!(engine.read(Seq::FIRST, Seq::new(3), &Filter::ALL).unwrap().end, Seq::new(3));
+    assert_eq!(engine.topics().unwrap().values().map(|stats| stats.events).sum::<u64>(), 2);
+    assert_eq!(stamp(&log, 2).await, Timestamp::LAST_OF_NANOS);
+    log.close().await.unwrap();
+    drop((log, engine));
+    let (log, engine) = open();
+    append(&log, 1).await;
+    assert_eq!(read_all(&log, 1, Filter::ALL).await.len(), 3);
+    assert_eq!(engine.time_of(Seq::new(3)).unwrap(), Timestamp::LAST_OF_NANOS);
+}
+
+#[tokio::test]
+async fn a_log_that_was_begun_before_1970_goes_on_when_the_clock_is_set_right() {
+    let times = Times::new(-5);
+    let (log, _) = open(times.options());
+    append(&log, 1).await;
+    times.set(TODAY);
+    append(&log, 1).await;
+    assert_eq!((stamp(&log, 2).await, log.status().trouble), (at(TODAY), None));
+    // The clock for ages comes up slowly, for decades; what was seen ages all the same.
+    times.pass(1);
+    look(&log).await;
+    times.pass(10);
+    oldest_becomes(&log, 3).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_for_one_commit_forgets_no_producer() {
+    let times = Times::new(TODAY);
+    let (log, _) = open(times.options());
+    let stream = log.open_producer("p", 0).await.unwrap();
+    times.set(TODAY + YEAR);
+    append(&log, 1).await;
+    times.set(TODAY);
+    append(&log, 1).await;
+    // A day, which the stamp of the last commit would make sixty.
+    times.pass(86_400);
+    append(&log, 1).await;
+    assert_eq!(log.status().producers, 1);
+    assert_eq!(log.open_producer("p", stream.epoch()).await.unwrap().epoch(), stream.epoch());
+}
+
+#[test]
+fn what_was_seen_is_bounded_and_nearly_exact() {
+    let (age, second) = (Duration::from_secs(30 * 86_400), Duration::from_secs(1));
+    let mut seen = Seen::for_age(age);
+    let mut now = Duration::ZERO;
+    for head in (0..).step_by(600).take(6 * 24 * 40) {
+        seen.note(Seq::new(head), now);
+        let old = seen.older_than(age, now);
+        // One event a second.
+        let exact = now.saturating_sub(age).as_secs();
+        let least = now.saturating_sub(age + age / 256 + 600 * second).as_secs();
+        assert!((least..=exact).contains(&old.get()), "{old} of {least} to {exact}");
+        assert!(seen.marks() <= 258, "{}", seen.marks());
+        now += 600 * second;
+    }
+    assert_eq!(Seen::for_age(Duration::MAX).older_than(Duration::MAX, Duration::MAX), Seq::ZERO);
+}
