@@ -201,7 +201,9 @@ impl<'a> View<'a> {
         let first = self.0.first();
         let instance = first.and_then(|metric| metric.labels.get("instance"));
         let at = first.and_then(|metric| metric.timestamp).map(|t| time(t).to_string());
-        let up = Duration::from_secs_f64(self.find("uptime_seconds").unwrap_or(0.0).max(0.0));
+        // A server of another kind may say anything, infinity too.
+        let up = self.find("uptime_seconds").unwrap_or_default();
+        let up = Duration::try_from_secs_f64(up).unwrap_or_default();
         let up = units::duration_text(Duration::from_secs(up.as_secs()));
         let row = |name: &str, cells: &[String]| {
             let cells: Vec<_> = cells.iter().map(|cell| format!("{cell:>20}")).collect();
@@ -391,6 +393,33 @@ mod tests {
         assert_eq!([grouped(0.0), grouped(999.0), grouped(1_234_567.0)], ["0", "999", "1,234,567"]);
         let rates = [0.0, 0.04, 12.34, 250.4, 12_345.0, 2_345_678.0].map(short);
         assert_eq!(rates, ["0", "0.0", "12.3", "250", "12.3 k", "2.35 M"]);
+    }
+
+    #[test]
+    fn no_number_of_a_server_is_too_much_for_the_screen() {
+        let names = [
+            "uptime_seconds",
+            "cpu_usage",
+            "memory_usage",
+            "requests_per_second",
+            "head_seq",
+            "oldest_seq",
+            "events_appended",
+            "bytes_appended_per_second",
+            "commit_latency_ms",
+            "disk_bytes",
+            "in_flight_bytes",
+            "watch_lag_events",
+            "readable_events",
+            "trouble",
+            "sealing",
+        ];
+        for value in [f64::INFINITY, f64::NEG_INFINITY, f64::NAN, f64::MAX, f64::MIN, -1.0, 0.0] {
+            let labels =
+                [("core", "all"), ("type", "resident"), ("part", "journal"), ("quantile", "0.99")];
+            let all: Vec<_> = names.iter().map(|name| metric(name, value, &labels)).collect();
+            assert!(!View(&all).table().is_empty(), "{value}");
+        }
     }
 
     #[test]

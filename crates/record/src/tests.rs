@@ -1,3 +1,5 @@
+mod parsers;
+
 use prost::Message;
 
 use super::*;

@@ -9,6 +9,7 @@ use rustix::termios::{OptionalActions, Termios, tcsetattr};
 use crate::cli::Failure;
 use crate::cli::output::{self, Output, has_color, print_json, say, say_dimmed};
 use crate::escape::{self, mark};
+use tailmark_record::Timestamp;
 use tailmark_record::json::Object;
 use tailmark_wire::chat as pb;
 use tailmark_wire::json::time;
@@ -147,9 +148,14 @@ fn color_of(name: &str) -> u8 {
 /// The time of day here; before today with the day.
 fn when(message: &pb::Message) -> String {
     let at = message.timestamp.and_then(|at| jiff::Timestamp::new(at.seconds, at.nanos).ok());
-    let Some(at) = at.map(|at| at.to_zoned_datetime(TimeZone::system())) else { return "--:--".to_owned() };
-    let today = jiff::ZonedDateTime::now().date();
-    let format = if at.date() == today { "%H:%M" } else { "%Y-%m-%d %H:%M" };
+    let Some(at) = at.map(|at| at.to_zoned_datetime(TimeZone::system())) else {
+        return "--:--".to_owned();
+    };
+    // Not jiff's own clock, which panics beyond its years.
+    let now = Timestamp::now();
+    let now = jiff::Timestamp::new(now.seconds, now.nanos);
+    let today = now.ok().map(|now| now.to_zoned_datetime(TimeZone::system()).date());
+    let format = if Some(at.date()) == today { "%H:%M" } else { "%Y-%m-%d %H:%M" };
     at.strftime(format).to_string()
 }
 

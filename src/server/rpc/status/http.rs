@@ -11,8 +11,8 @@ use tonic_types::StatusExt;
 
 use super::Failure;
 use crate::server::permits::AT_ONCE;
-use tailmark_record::excerpt;
 use tailmark_record::json::{JsonError, Object};
+use tailmark_record::{Timestamp, excerpt};
 use tailmark_wire::code::name;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -139,10 +139,14 @@ pub(crate) fn unreadable(error: &hyper::Error) -> Vec<u8> {
     let mut json = Vec::new();
     write_json(&mut json, &failure.into());
     json.push(b'\n');
-    let date = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT");
+    // Not jiff's own clock, which panics where no date can be written.
+    let now = Timestamp::now();
+    let date = jiff::Timestamp::new(now.seconds, now.nanos).map_or(String::new(), |now| {
+        now.strftime("date: %a, %d %b %Y %H:%M:%S GMT\r\n").to_string()
+    });
     let head = format!(
         "HTTP/1.1 {code}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-         connection: close\r\nx-content-type-options: nosniff\r\ndate: {date}\r\n\r\n",
+         connection: close\r\nx-content-type-options: nosniff\r\n{date}\r\n",
         json.len(),
     );
     [head.into_bytes(), json].concat()
