@@ -2,20 +2,29 @@
 
 mod fields;
 mod flood;
+mod lines;
 #[cfg(feature = "otlp")]
 mod traces;
 
+use std::backtrace::BacktraceStatus;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
 use anstream::{AutoStream, ColorChoice};
+use tracing::Level;
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Filter, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, reload};
 
 use self::fields::{Shown, ShownJson};
-use self::flood::Calm;
-
-use crate::config::{LogFormat, Telemetry};
+use self::flood::{Calm, Flood, LeftOut};
+use self::lines::{Lines, Upkeep};
+use crate::config::{LogFormat, Telemetry as Settings};
 
 /// Reads a level or a filter.
 ///
@@ -38,16 +47,34 @@ pub fn filter(text: &str) -> Result<EnvFilter, String> {
 /// Whether this program can send traces to a collector.
 pub const HAS_OTLP: bool = cfg!(feature = "otlp");
 
-/// Keeps traces going to their collector. To be finished when the program ends.
-#[derive(Debug, Default)]
+/// The log and the traces of this process. To be finished when the program ends.
 #[must_use]
-pub struct Traces {
+pub struct Telemetry {
+    lines: Lines,
+    level: LogLevel,
     #[cfg(feature = "otlp")]
     provider: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
 }
 
-impl Traces {
-    /// Delivers what is left. Blocks, a few seconds at most; outside of the runtime.
+impl std::fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Telemetry").field("lines", &self.lines).finish_non_exhaustive()
+    }
+}
+
+impl Telemetry {
+    /// What is logged, to be changed while the program runs.
+    pub fn level(&self) -> LogLevel {
+        self.level.clone()
+    }
+
+    /// Counts the lines that nobody took in time.
+    pub fn dropped_lines(&self) -> Arc<AtomicU64> {
+        self.lines.dropped()
+    }
+
+    /// Delivers what is left, a few seconds at most. Outside of the runtime, and last: whatever is logged
+    /// later may be lost.
     pub fn finish(self) {
         #[cfg(feature = "otlp")]
         if let Some(provider) = &self.provider {
@@ -56,50 +83,132 @@ impl Traces {
     }
 }
 
-/// Begins to log, for the rest of the process, and to trace as `instance`. Within a runtime. A
-/// second call changes nothing.
+/// What is logged. Clones are the same.
+#[derive(Clone)]
+pub struct LogLevel(Arc<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>);
+
+impl LogLevel {
+    /// Logs by another level or filter from now on.
+    ///
+    /// # Errors
+    /// When it cannot be read; then nothing changes.
+    pub fn set(&self, text: &str) -> Result<(), String> {
+        (self.0)(filter(text)?)
+    }
+}
+
+/// Also when a panic ends the program.
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        self.lines.flush(PATIENCE);
+    }
+}
+
+/// For standard error to take the last lines. A reader that sleeps must not keep a program that ends.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Begins to log on standard error, for the rest of the process, and to trace as `instance`. Within a
+/// runtime. A second call changes nothing.
 ///
 /// # Errors
-/// When the filter cannot be read, or the collector's address.
-pub fn init(settings: &Telemetry, instance: &str) -> Result<Traces, String> {
+/// When the filter cannot be read, or the collector's address, or there can be no thread.
+pub fn init(settings: &Settings, instance: &str) -> Result<Telemetry, String> {
     let has_colour = AutoStream::choice(&std::io::stderr()) != ColorChoice::Never;
-    let registry =
-        tracing_subscriber::registry().with(logs(settings, std::io::stderr, has_colour)?);
+    // Not by the handle that everybody shares: whoever waited in there would hold its lock.
+    let stderr = std::io::stderr().as_fd().try_clone_to_owned();
+    let stderr = stderr.map_err(|error| format!("standard error: {error}"))?;
+    let flood = Flood::default();
+    let lines = Lines::start(File::from(stderr), Teller(flood.clone()))
+        .map_err(|error| format!("the log: {error}"))?;
+    let (filter, handle) = reload::Layer::new(filter(&settings.log_level)?);
+    let layer = logs(settings.log_format, filter, lines.clone(), has_colour, flood);
+    let registry = tracing_subscriber::registry().with(layer);
+    let level = move |filter| handle.reload(filter).map_err(|error| error.to_string());
+    let level = LogLevel(Arc::new(level));
     #[cfg(feature = "otlp")]
-    if !settings.otlp_endpoint.is_empty() {
-        let provider = traces::export(&settings.otlp_endpoint, instance)?;
-        let _ = registry.with(traces::layer(&provider)).try_init();
-        return Ok(Traces { provider: Some(provider) });
-    }
-    let _ = instance;
+    let provider = match settings.otlp_endpoint.as_str() {
+        "" => None,
+        endpoint => Some(traces::export(endpoint, instance)?),
+    };
     // Refused only when another part of the process has set one up, which then stays.
-    let _ = registry.try_init();
-    Ok(Traces::default())
+    #[cfg(feature = "otlp")]
+    let _ = registry.with(provider.as_ref().map(traces::layer)).try_init();
+    #[cfg(not(feature = "otlp"))]
+    let _ = (registry.try_init(), instance);
+    log_panics();
+    Ok(Telemetry {
+        lines,
+        level,
+        #[cfg(feature = "otlp")]
+        provider,
+    })
+}
+
+/// A panic is logged like everything else: as it comes it would be written to standard error by the thread
+/// that panics, which has others to serve.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or("of a kind that has no words");
+        let place = panic.location().map_or(String::new(), ToString::to_string);
+        let thread = std::thread::current().name().unwrap_or("without a name").to_owned();
+        let backtrace = std::backtrace::Backtrace::capture();
+        match backtrace.status() {
+            BacktraceStatus::Captured => {
+                tracing::error!(panic = message, place, thread, %backtrace, "a thread panicked");
+            }
+            _ => tracing::error!(panic = message, place, thread, "a thread panicked"),
+        }
+    }));
+}
+
+/// Tells in the log what is missing there.
+struct Teller(Flood);
+
+impl Upkeep for Teller {
+    fn dropped(&mut self, lines: u64) {
+        tracing::warn!(lines, "lines of the log were dropped: standard error did not take them");
+    }
+
+    fn look(&mut self) {
+        for LeftOut { lines, level, place } in self.0.sweep(Instant::now()) {
+            if level == Level::INFO {
+                tracing::info!(left_out = lines, place, "lines of this place were left out");
+            } else {
+                tracing::warn!(left_out = lines, place, "lines of this place were left out");
+            }
+        }
+    }
 }
 
 /// Lines as they are configured.
-fn logs<S, W>(
-    settings: &Telemetry,
+fn logs<S, W, F>(
+    format: LogFormat,
+    filter: F,
     writer: W,
     has_colour: bool,
-) -> Result<Box<dyn Layer<S> + Send + Sync>, String>
+    flood: Flood,
+) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: tracing::Subscriber + for<'span> LookupSpan<'span>,
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+    F: Filter<S> + Send + Sync + 'static,
 {
-    let filter = filter(&settings.log_level)?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(has_colour);
-    Ok(match settings.log_format {
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(writer)
+        .with_ansi(has_colour)
+        // To standard error, by the thread that logs.
+        .log_internal_errors(false);
+    match format {
         LogFormat::Text => {
             let lines = lines.fmt_fields(Shown);
-            lines.map_event_format(Calm::new).with_filter(filter).boxed()
+            lines.map_event_format(|inner| Calm::new(inner, flood)).with_filter(filter).boxed()
         }
         LogFormat::Json => {
             let lines = lines.json().flatten_event(true);
-            let lines = lines.map_event_format(|json| Calm::new(ShownJson(json)));
+            let lines = lines.map_event_format(|json| Calm::new(ShownJson(json), flood));
             lines.with_filter(filter).boxed()
         }
-    })
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +218,7 @@ mod tests {
 
     use super::*;
 
+    // Not the ones of the program.
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -122,10 +232,12 @@ mod tests {
         }
     }
 
-    fn written(settings: &Telemetry, work: impl FnOnce()) -> String {
+    fn written(settings: &Settings, work: impl FnOnce()) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
-        let logs = logs(settings, move || writer.clone(), false).unwrap();
+        let filter = filter(&settings.log_level).unwrap();
+        let writer = move || writer.clone();
+        let logs = logs(settings.log_format, filter, writer, false, Flood::default());
         let subscriber = tracing_subscriber::registry().with(logs);
         tracing::subscriber::with_default(subscriber, work);
         let bytes = lines.0.lock().unwrap().clone();
@@ -134,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_line_of_json_has_its_own_fields_and_those_of_its_span() {
-        let settings = Telemetry { log_format: LogFormat::Json, ..Telemetry::default() };
+        let settings = Settings { log_format: LogFormat::Json, ..Settings::default() };
         let text = written(&settings, || {
             let span = tracing::info_span!("watch", patterns = "a \"b\" \u{1b}[2J\n", start = 7);
             tracing::info!(parent: &span, events = 3, reason = "limit", "watch ended");
@@ -160,11 +272,11 @@ mod tests {
                 let span = tracing::info_span!("watch", patterns = value, peer = %value);
                 tracing::info!(parent: &span, key = %value, topic = value, "ended for {value}");
             };
-            let text = written(&Telemetry::default(), work);
+            let text = written(&Settings::default(), work);
             assert_eq!(text.matches('\n').count(), 1, "{text:?}");
             assert!(!text.trim_end().contains([odd, '\u{fe0f}']), "{text:?}");
             assert_eq!(text.matches("\\u{fe0f}").count(), 5, "{text:?}");
-            let settings = Telemetry { log_format: LogFormat::Json, ..Telemetry::default() };
+            let settings = Settings { log_format: LogFormat::Json, ..Settings::default() };
             let json = written(&settings, work);
             assert!(!json.trim_end().contains([odd, '\u{fe0f}']), "{json:?}");
             let line: serde_json::Value = serde_json::from_str(&json).unwrap();
@@ -174,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_field_reads_as_before() {
-        let text = written(&Telemetry::default(), || {
+        let text = written(&Settings::default(), || {
             let span = tracing::info_span!("room", start = 7, cursor = tracing::field::Empty);
             span.record("cursor", "t1");
             tracing::info!(parent: &span, events = 3, r#type = "x y", "room ended");
@@ -184,15 +296,45 @@ mod tests {
     }
 
     #[test]
-    fn a_hot_error_does_not_fill_the_log_and_news_are_all_there() {
-        let text = written(&Telemetry::default(), || {
+    fn what_comes_again_and_again_does_not_fill_the_log_and_other_places_are_all_there() {
+        let text = written(&Settings::default(), || {
             for n in 0..500 {
                 tracing::error!(n, "cannot write");
-                tracing::info!(n, "all is well");
+                tracing::info!(n, "a stream ended");
+                if n % 10 == 0 {
+                    tracing::info!(n, "all is well");
+                }
             }
         });
         assert_eq!(text.matches("cannot write").count() as u64, flood::LINES);
-        assert_eq!(text.matches("all is well").count(), 500);
+        assert_eq!(text.matches("a stream ended").count() as u64, flood::INFO_LINES);
+        assert_eq!(text.matches("all is well").count(), 50);
+    }
+
+    #[test]
+    fn a_level_changes_while_lines_are_written() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let (filter, handle) = reload::Layer::new(filter("warn").unwrap());
+        let writer = move || writer.clone();
+        let logs = logs(LogFormat::Text, filter, writer, false, Flood::default());
+        let subscriber = tracing_subscriber::registry().with(logs);
+        tracing::subscriber::with_default(subscriber, || {
+            let speak = |n: u64| {
+                tracing::debug!(n, "quiet");
+                tracing::info!(n, "plain");
+            };
+            speak(1);
+            handle.reload(super::filter("info").unwrap()).unwrap();
+            speak(2);
+            handle.reload(super::filter("debug").unwrap()).unwrap();
+            speak(3);
+            handle.reload(super::filter("off").unwrap()).unwrap();
+            speak(4);
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let said: Vec<_> = text.lines().map(|line| line.split(": ").last().unwrap()).collect();
+        assert_eq!(said, ["plain n=2", "quiet n=3", "plain n=3"]);
     }
 
     #[test]

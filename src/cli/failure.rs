@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io::{self, Write as _};
+use std::time::Duration;
 
 use super::output::message;
 use crate::config::ConfigError;
@@ -23,8 +24,12 @@ pub enum Exit {
     Damaged,
     /// Locked, or the server is not available.
     Unavailable,
+    /// SIGHUP: the terminal is gone.
+    HungUp,
     /// SIGINT.
     Interrupted,
+    /// SIGQUIT.
+    Quit,
     /// SIGTERM.
     Terminated,
 }
@@ -39,7 +44,9 @@ impl Exit {
             Exit::NotFound => 3,
             Exit::Damaged => 4,
             Exit::Unavailable => 5,
+            Exit::HungUp => 129,
             Exit::Interrupted => 130,
+            Exit::Quit => 131,
             Exit::Terminated => 143,
         }
     }
@@ -105,6 +112,22 @@ impl Failure {
             }
         }
         self
+    }
+
+    /// Tells the user as [`Failure::report`] does, but waits no longer than this for standard error to take
+    /// it: a program that ends must not hang on a pipe that nobody reads. What is left says nothing more.
+    #[must_use]
+    pub fn reported_within(self, patience: Duration) -> Failure {
+        let silent = Failure::silent(self.exit);
+        let (done, reported) = std::sync::mpsc::sync_channel(1);
+        let report = move || {
+            self.report();
+            let _ = done.send(());
+        };
+        if std::thread::Builder::new().spawn(report).is_ok() {
+            let _ = reported.recv_timeout(patience);
+        }
+        silent
     }
 
     /// What the program says to its caller.

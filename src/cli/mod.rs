@@ -14,8 +14,10 @@ mod input;
 mod log;
 mod metrics;
 mod moment;
+mod notify;
 mod output;
 mod publish;
+mod reload;
 mod serve;
 mod signals;
 mod state;
@@ -44,7 +46,7 @@ Exit codes:
   3    not found, or there no more (trimmed, another log)
   4    data is damaged
   5    locked by another process, or the server is not available
-  130  interrupted (143: terminated)";
+  130  interrupted (129: terminal gone, 131: quit, 143: terminated)";
 
 /// A persistent event-log feed: durable uploads, watches that resume exactly.
 #[derive(Debug, Parser)]

@@ -3,12 +3,16 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::daemon::{self, Ready};
+use super::daemon::{self, Ready, Way};
+use super::notify::Notifier;
 use super::output::print_line;
-use super::signals::Stop;
+use super::reload;
+use super::signals::DaemonSignals;
 use super::{Exit, Failure};
 use crate::config::{Config, ConfigError, Loaded, Sources};
 use crate::escape;
@@ -40,13 +44,17 @@ pub(super) struct Settings {
 impl Settings {
     /// Merges the flags with the environment, the file and the defaults.
     pub(super) fn load(self) -> Result<Loaded, ConfigError> {
+        self.sources().load()
+    }
+
+    fn sources(self) -> Sources {
         let mut sources = Sources::from_process(self.config);
         sources.flag("--data-dir", "storage.data_dir", self.data_dir);
         sources.flag("--listen", "server.listen", self.listen);
         sources.flag("--insecure", "server.insecure", self.insecure.then(|| "true".to_owned()));
         sources.flag("--log-level", "telemetry.log_level", self.log_level);
         sources.flag("--log-format", "telemetry.log_format", self.log_format);
-        sources.load()
+        sources
     }
 }
 
@@ -64,12 +72,15 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, "--addr says where a client connects to")
             .hint("where the daemon listens is --listen IP:PORT"));
     }
-    let config = args.settings.load()?.config;
+    let sources = args.settings.sources();
+    let loaded = sources.load()?;
+    let settings = reload::Settings::new(sources, &loaded);
+    let config = loaded.config;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Failure, "cannot start").because(&error))?;
-    let traces = {
+    let telemetry = {
         let _inside = runtime.enter();
         telemetry::init(&config.telemetry, &config.server.instance_id)
             .map_err(|why| Failure::new(Exit::Usage, why))?
@@ -77,26 +88,34 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    allow_open_files(&config);
-    let listeners = bind(&config)?;
+    let notifier = Notifier::of_process();
+    let outcome = runtime.block_on(async {
+        // Before anything is open that an end in disorder could harm.
+        let signals = DaemonSignals::listen()?;
+        let way = Way { telemetry: &telemetry, settings, signals, notifier: notifier.clone() };
+        serve(&config, way).await
+    });
+    notifier.finish();
+    telemetry.finish();
+    // Not dropped: that would wait for a log that does not close.
+    runtime.shutdown_background();
+    outcome.map_err(|failure| failure.reported_within(PATIENCE))
+}
+
+/// For standard output and standard error to take a line.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+async fn serve(config: &Config, way: Way<'_>) -> Result<(), Failure> {
+    allow_open_files(config);
+    let listeners = bind(config)?;
     let addresses =
         listeners
             .iter()
             .map(TcpListener::local_addr)
             .collect::<io::Result<Vec<_>>>()
             .map_err(|error| Failure::new(Exit::Failure, "cannot listen").because(&error))?;
-    let outcome = runtime.block_on(async {
-        let mut stop = Stop::listen()?;
-        let ready = |ready: Ready| announce(&ready_text(&config, &addresses, ready));
-        let stopped = async move {
-            let _ = stop.wait().await;
-        };
-        daemon::run(&config, listeners, stopped, ready).await
-    });
-    traces.finish();
-    // Not dropped: that would wait for a log that does not close.
-    runtime.shutdown_background();
-    outcome
+    let ready = |ready: Ready| announce(ready_text(config, &addresses, ready));
+    daemon::run(config, listeners, way, ready).await
 }
 
 /// Files for segments, slots, readers and whatever else is open beside connections.
@@ -120,9 +139,17 @@ fn allow_open_files(config: &Config) {
     }
 }
 
-/// Nobody reading the line is no reason to stop.
-fn announce(text: &str) {
-    let _ = print_line(text);
+/// Nobody reading the line is no reason to stop, nor to wait: standard output may be a pipe that is full,
+/// and clients are there already.
+fn announce(text: String) {
+    let (done, printed) = sync_channel(1);
+    let print = move || {
+        let _ = print_line(&text);
+        let _ = done.send(());
+    };
+    if std::thread::Builder::new().name("ready line".into()).spawn(print).is_ok() {
+        let _ = printed.recv_timeout(PATIENCE);
+    }
 }
 
 fn ready_text(config: &Config, addresses: &[SocketAddr], ready: Ready) -> String {

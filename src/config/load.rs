@@ -90,21 +90,54 @@ pub enum ConfigError {
 pub struct Sources {
     /// A file of settings, if one was named.
     pub file: Option<PathBuf>,
+    /// Where the log lives if nobody says.
+    pub state_directory: Option<PathBuf>,
     /// The environment; only what begins with `TAILMARK_` is looked at.
     pub environment: Vec<(String, String)>,
     /// Flag, `section.key` and value.
     pub flags: Vec<(&'static str, &'static str, String)>,
 }
 
+/// Of what the service manager tells, in variables of its own (systemd.exec(5)).
+const CONFIGURATION_DIRECTORY: &str = "CONFIGURATION_DIRECTORY";
+const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
+/// Of a file in the first of these.
+const FILE_NAME: &str = "config.toml";
+
 impl Sources {
-    /// The file that was named, and this process's environment.
+    /// The file that was named, and this process's environment. As a service of systemd's that has such
+    /// directories: where no file was named, `config.toml` in the one of configuration, if it is there; and the
+    /// one of state is where the log lives unless somebody says otherwise.
     pub fn from_process(file: Option<PathBuf>) -> Self {
+        let directories = |name| {
+            let paths = std::env::var_os(name).unwrap_or_default();
+            std::env::split_paths(&paths).filter(|path| path.is_absolute()).collect::<Vec<_>>()
+        };
+        let file = file.or_else(|| {
+            let files = directories(CONFIGURATION_DIRECTORY).into_iter();
+            files.map(|path| path.join(FILE_NAME)).find(|path| path.exists())
+        });
+        let state_directory = directories(STATE_DIRECTORY).into_iter().next();
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
             .filter(|(name, _)| name.starts_with(PREFIX))
             .map(|(name, value)| (name, value.to_string_lossy().into_owned()))
             .collect();
-        Sources { file, environment, flags: Vec::new() }
+        Sources { file, state_directory, environment, flags: Vec::new() }
+    }
+
+    /// Merges and checks once more, while what came of it the first time is in use.
+    ///
+    /// # Errors
+    /// Also where the file is a pipe: that can be read once.
+    pub fn load_again(&self) -> Result<Loaded, ConfigError> {
+        if let Some(path) = &self.file
+            && path.metadata().is_ok_and(|found| !found.is_file())
+        {
+            let source = std::io::Error::other("it is no file, and can be read only once");
+            return Err(ConfigError::Read { path: path.clone(), source });
+        }
+        self.load()
     }
 
     /// Adds a flag if it was given.
@@ -118,6 +151,10 @@ impl Sources {
     /// What is wrong, and where.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
         let mut merged = Merged::default();
+        if let Some(path) = self.state_directory.as_ref().and_then(|path| path.to_str()) {
+            let origin = Origin::Environment(STATE_DIRECTORY.to_owned());
+            merged.add_text("storage.data_dir", path, origin)?;
+        }
         if let Some(path) = &self.file {
             merged.add_file(path)?;
         }
@@ -169,6 +206,14 @@ impl Loaded {
             }
             origin => ConfigError::Invalid { invalid, origin },
         }
+    }
+}
+
+impl Config {
+    /// `section.key` of each setting that is another in `new`.
+    pub fn changes(&self, new: &Config) -> Vec<String> {
+        let pairs = leaves(self).into_iter().zip(leaves(new));
+        pairs.filter(|(before, after)| before != after).map(|(_, (key, _))| key).collect()
     }
 }
 

@@ -29,7 +29,7 @@ mod shared;
 mod transport;
 mod watch;
 
-pub use options::{Http, Http2, Options};
+pub use options::{AccessRules, Http, Http2, Options};
 pub use permits::Gauges;
 pub use rpc::status::DOMAIN;
 pub use run::{ServeError, Server, serve};

@@ -1,5 +1,6 @@
 //! What the server allows and how it speaks HTTP/2.
 
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 /// How the server behaves. The defaults are those of the wire contract.
@@ -40,7 +41,7 @@ pub struct Options {
     pub chat_heartbeat: Duration,
     /// HTTP/2.
     pub http2: Http2,
-    /// Which pages may ask, and under which names.
+    /// Which pages may ask, and under which names, at first.
     pub http: Http,
     /// Events among which the log recognises repeats, as `GetLog` tells it. 1,000,000.
     pub dedup_window: usize,
@@ -86,6 +87,26 @@ pub struct Http {
     /// Names beside the loopback's that a request may be for, with a port or for any. Where there
     /// are some, they are checked on every address.
     pub allowed_hosts: Vec<String>,
+}
+
+/// Who may ask, while the server runs: the one part of the options that can change then. Clones are the
+/// same.
+#[derive(Clone, Debug)]
+pub struct AccessRules(Arc<RwLock<Arc<Http>>>);
+
+impl AccessRules {
+    pub(super) fn new(rules: Http) -> AccessRules {
+        AccessRules(Arc::new(RwLock::new(Arc::new(rules))))
+    }
+
+    /// Holds these against every request from now on.
+    pub fn set(&self, rules: Http) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+    }
+
+    pub(super) fn get(&self) -> Arc<Http> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// HTTP/2 settings.

@@ -1,6 +1,7 @@
 //! The server from its first listener to its last connection.
 
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use axum::middleware::from_fn_with_state;
@@ -22,7 +23,7 @@ use super::rpc::reflection::{Index, Reflection};
 use super::rpc::{health, service};
 use super::transport::accept;
 use super::transport::arrivals::Arrivals;
-use super::{Gauges, Options, Shared, chat, http, watch};
+use super::{AccessRules, Gauges, Options, Shared, chat, http, watch};
 use tailmark_log::eventlog::EventLog;
 
 /// Why a server cannot run.
@@ -71,7 +72,9 @@ impl Server {
             arrivals,
             parking,
             shared_frames: Arc::default(),
+            access: AccessRules::new(options.http.clone()),
             options,
+            dropped_log_lines: OnceLock::new(),
             gauges: Gauges::default(),
             figures: Figures::default(),
             stop: CancellationToken::new(),
@@ -87,6 +90,17 @@ impl Server {
     /// What is open now.
     pub fn gauges(&self) -> Gauges {
         self.shared.gauges.clone()
+    }
+
+    /// Who may ask, to be changed while the server runs.
+    pub fn access_rules(&self) -> AccessRules {
+        self.shared.access.clone()
+    }
+
+    /// Shows in the figures how many lines of the program's log nobody took, which somebody else counts.
+    pub fn show_dropped_log_lines(&self, count: Arc<AtomicU64>) {
+        // Shown already: then that is the one.
+        let _ = self.shared.dropped_log_lines.set(count);
     }
 
     /// The routes, so that others can be served on the same port. The router inside answers to

@@ -1,6 +1,7 @@
 //! What all requests share.
 
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use tailmark_log::eventlog::EventLog;
@@ -13,14 +14,18 @@ use super::feed::shared_frames::SharedFrames;
 use super::figures::Figures;
 use super::rpc::status;
 use super::transport::arrivals::Arrivals;
-use super::{Gauges, Options};
+use super::{AccessRules, Gauges, Options};
 
 /// What all requests share.
 pub(crate) struct Shared {
     pub(crate) log: EventLog,
     pub(crate) options: Options,
+    /// Who may ask.
+    pub(crate) access: AccessRules,
     pub(crate) gauges: Gauges,
     pub(crate) figures: Figures,
+    /// Lines of the program's log that nobody took, where the program counts them.
+    pub(crate) dropped_log_lines: OnceLock<Arc<AtomicU64>>,
     /// Cancelled when the server begins to stop.
     pub(crate) stop: CancellationToken,
     /// Room for messages that are not whole yet.

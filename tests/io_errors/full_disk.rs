@@ -127,7 +127,15 @@ fn filled_by_others(dir: &Path, filler: &Path) {
     // No byte is left; what was allocated before can still be filled.
     let head = fill(&*engine);
     let seen = workload::check_events(&*engine, |_| 0).expect("reads go on");
+    // Known without trying, and so is its end, though nobody appends meanwhile.
+    let refusal = engine.refusal();
+    assert!(matches!(refusal, Some(StoreError::DiskFull { .. })), "{refusal:?}");
     std::fs::remove_file(filler).expect("filler");
+    let begun = Instant::now();
+    while let Some(refusal) = engine.refusal() {
+        assert!(begun.elapsed() < PATIENCE, "{refusal:?}");
+        std::thread::yield_now();
+    }
     for _ in 0..20 {
         append_again(&*engine);
     }

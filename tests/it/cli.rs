@@ -22,6 +22,7 @@ mod files;
 mod outputs;
 mod refused;
 mod shown;
+mod signals;
 mod terminals;
 
 /// A server that can be stopped and started again over the same log.

@@ -79,7 +79,7 @@ fn flag_beats_environment_beats_file_beats_default() {
             ("TAILMARK_ADDR", "http://elsewhere:1"),
             ("PATH", "/bin"),
         ]),
-        flags: Vec::new(),
+        ..Sources::default()
     };
     sources.flag("--listen", "server.listen", Some("127.0.0.1:3".to_owned()));
     sources.flag("--data-dir", "storage.data_dir", None);
@@ -354,6 +354,10 @@ fn a_file_of_settings_that_is_none_is_told_and_never_read_for_ever() {
         let ConfigError::Read { source, .. } = &error else { panic!("{error:?}") };
         assert!(source.to_string().contains(part), "{}: {source}", path.display());
     }
+    // What comes only once is not asked for again while the daemon runs.
+    let once = Sources { file: Some("/dev/null".into()), ..Sources::default() };
+    assert!(once.load().is_ok());
+    assert!(matches!(once.load_again(), Err(ConfigError::Read { .. })));
     // What looks odd and is none of that.
     let empty = Sources { file: Some("/dev/null".into()), ..Sources::default() };
     assert_eq!(empty.load().unwrap().config, Config::default());

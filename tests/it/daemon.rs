@@ -1,5 +1,10 @@
 //! The whole program on real events: what goes in comes out, over kills and stops.
 
+mod reload;
+mod service_manager;
+mod signals;
+mod unread_log;
+
 use std::collections::BTreeMap;
 
 use serde_json::Value;

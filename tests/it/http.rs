@@ -4,6 +4,7 @@ mod events;
 mod grpc_web;
 mod half_closed;
 mod reads;
+mod ready;
 mod refusals;
 mod resume;
 mod rules;

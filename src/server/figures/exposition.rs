@@ -137,6 +137,11 @@ impl Snapshot {
         let mut metric =
             page.0.encode_descriptor("tailmark_build", help, None, MetricType::Info)?;
         metric.encode_info(&labels)?;
+        page.counter(
+            "tailmark_log_lines_dropped",
+            "Lines of the program's log that standard error did not take in time",
+            self.dropped_lines,
+        )?;
         let uptime = self.uptime.as_secs_f64();
         page.gauge_of("tailmark_uptime", Unit::Seconds, "Since the server started", uptime)
     }

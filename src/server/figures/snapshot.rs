@@ -1,6 +1,7 @@
 //! Everything this daemon knows of itself at one moment.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::calls::MethodCount;
@@ -31,6 +32,8 @@ pub(crate) struct Snapshot {
     pub(super) streams: Vec<KindCount>,
     /// Events that the slowest stream has not looked at yet.
     pub(super) lag: u64,
+    /// Of the program's log.
+    pub(super) dropped_lines: u64,
     pub(super) own: Own,
     pub(super) cores: Vec<Core>,
 }
@@ -64,6 +67,10 @@ impl Snapshot {
             routes: shared.figures.calls.routes(),
             streams: shared.figures.streams.counts(),
             lag: slowest.map_or(0, |next| next.distance_to(bounds.next())),
+            dropped_lines: shared
+                .dropped_log_lines
+                .get()
+                .map_or(0, |count| count.load(Ordering::Relaxed)),
             own: machine::own(),
             cores: machine::cores(),
         }

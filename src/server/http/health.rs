@@ -15,12 +15,12 @@ pub(super) async fn health() -> &'static str {
     "ok\n"
 }
 
-/// Serving, and the store takes events; else 503 and why.
+/// Serving, and the store takes events as far as that is known without one; else 503 and why.
 pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Response<Body> {
     let failure = if shared.stop.is_cancelled() {
         status::stopping(shared.options.retry_delay)
-    } else if !shared.log.takes_events() {
-        status::not_ready()
+    } else if let Some(refusal) = shared.log.refusal().await {
+        status::not_ready(&refusal)
     } else {
         let mut response = Response::new(Body::new("ok\n".to_owned()));
         let text = HeaderValue::from_static("text/plain; charset=utf-8");

@@ -387,6 +387,11 @@ fn disk_full(store: &StoreError) -> Failure {
         "DISK_FULL",
         "no room on disk; nothing was stored, reading goes on",
     );
+    with_room(failure, store)
+}
+
+/// Says how much room there is, and how much is wanted.
+fn with_room(failure: Failure, store: &StoreError) -> Failure {
     match store {
         StoreError::DiskFull { available_bytes, needed_bytes } => {
             failure.with("available_bytes", available_bytes).with("needed_bytes", needed_bytes)

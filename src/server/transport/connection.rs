@@ -257,7 +257,7 @@ async fn answer(head: Parts, body: Incoming, way: Way) -> Response<Body> {
     let is_native = classify::is_native(&head);
     let body = Drained::new(body, &head);
     let asked = body.asked();
-    let granted = match access::check(&head, way.local, &options.http, is_native) {
+    let granted = match access::check(&head, way.local, &way.shared.access.get(), is_native) {
         Ok(granted) => granted,
         Err(failure) => {
             let mut response = status::respond(&failure.into());

@@ -165,18 +165,3 @@ async fn the_dashboard_and_the_alerts_ask_only_for_what_is_there() {
     assert!(checked > 5, "{checked}");
     assert!(file("deploy/prometheus/scrape.yml").contains("metrics_path: /metrics"));
 }
-
-#[test]
-fn the_unit_starts_the_daemon_with_flags_that_it_has() {
-    let unit = file("deploy/systemd/tailmark.service");
-    let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
-    let mut words = line.split_whitespace().skip(1);
-    assert_eq!(words.next(), Some("serve"));
-    let help = crate::support::daemon::program(&["serve", "--help"]).output().unwrap();
-    let help = String::from_utf8(help.stdout).unwrap();
-    let flags: Vec<_> = words.filter(|word| word.starts_with("--")).collect();
-    assert!(!flags.is_empty());
-    for flag in flags {
-        assert!(help.contains(&format!("{flag} ")), "{flag}: {help}");
-    }
-}

@@ -81,6 +81,11 @@ impl Daemon {
         self.child.wait().unwrap().code()
     }
 
+    /// Waits for its end; answers its exit code.
+    pub fn ended(mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
     /// Of its process.
     pub fn id(&self) -> u32 {
         self.child.id()

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -16,7 +17,7 @@ use super::queue::{Pending, TrimRequest, Trimmed, Work};
 use super::repeats::RepeatsReady;
 use super::{
     Answer, AppendError, AppendOptions, Appended, Batch, CursorError, Options, ReadError, Reader,
-    Start, Status, resolve,
+    Retention, Start, Status, resolve,
 };
 use crate::storage::{Engine, Recovered, StoreError, TopicStats};
 use tailmark_record::topic::Filter;
@@ -221,6 +222,20 @@ impl EventLog {
         self.core().upkeep.look_soon();
     }
 
+    /// Keeps other limits from now on, and looks at them so often; the first time at once. Does not wait.
+    pub fn set_retention(&self, retention: Retention, interval: Duration) {
+        self.core().upkeep.set_limits(retention, interval);
+    }
+
+    /// Waits until the writer has come to this question among all else that it has to do: proof that it
+    /// lives. A log that has stopped or closes answers at once.
+    pub async fn ping(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.core().queue.push(Work::Ping(reply)).is_ok() {
+            let _ = answer.await;
+        }
+    }
+
     /// The first seq appended at or after `time`; `head + 1` if there is none.
     ///
     /// # Errors
@@ -232,6 +247,29 @@ impl EventLog {
     /// Whether appends are taken: false once a write has failed or the log closes. Cheap.
     pub fn takes_events(&self) -> bool {
         self.core().takes_events()
+    }
+
+    /// Why an append of any size would be refused now, found without one: closing, stopped, no room, no data
+    /// directory. `None` when it would be tried. Looks at the disk, off the runtime's workers.
+    pub async fn refusal(&self) -> Option<AppendError> {
+        let core = self.core();
+        if let Some(why) = core.queue.ended() {
+            return Some(why);
+        }
+        if let RepeatsReady::Failed(error) = &*core.repeats_ready.borrow() {
+            return Some(AppendError::RepeatsUnknown(error.clone()));
+        }
+        let engine = core.engine.clone();
+        // An end of the runtime ends the question.
+        let refusal = tokio::task::spawn_blocking(move || engine.refusal()).await.ok()??;
+        Some(match refusal {
+            full @ StoreError::DiskFull { .. } => AppendError::DiskFull(Arc::new(full)),
+            busy @ (StoreError::Busy { .. } | StoreError::Displaced { .. }) => {
+                AppendError::Busy(Arc::new(busy))
+            }
+            StoreError::Stopped { reason } => AppendError::Stopped(reason),
+            other => AppendError::Refused(Arc::new(other)),
+        })
     }
 
     /// Figures for operators.

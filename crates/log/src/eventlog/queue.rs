@@ -30,6 +30,8 @@ pub(super) enum Work {
     Append(Box<Pending>),
     Open(OpenRequest),
     Trim(TrimRequest),
+    /// Nothing but an answer, in its turn.
+    Ping(oneshot::Sender<()>),
 }
 
 /// A batch on its way.

@@ -37,12 +37,15 @@ pub(super) struct Keeper {
 impl Keeper {
     /// Works until it is told to end.
     pub fn run(mut self) {
-        let interval = (self.retention != Retention::default()).then_some(self.interval);
         let mut looked_at = (self.elapsed)();
         // What is there at the start was there before it.
         self.seen.note(self.core.published.borrow().head, looked_at);
         loop {
+            let interval = (self.retention != Retention::default()).then_some(self.interval);
             let due = self.core.upkeep.wait(interval);
+            if let Some((retention, interval)) = due.limits {
+                (self.retention, self.interval) = (retention, interval);
+            }
             if due.look && !due.end {
                 let now = (self.elapsed)();
                 let passed = now.saturating_sub(looked_at);

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::options::Retention;
+
 /// Wakes the thread.
 #[derive(Default)]
 pub(super) struct Upkeep {
@@ -14,11 +16,13 @@ pub(super) struct Upkeep {
     looks: AtomicU64,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Due {
     pub reclaim: bool,
     pub look: bool,
     pub end: bool,
+    /// Other limits from now on, and how often they are looked at.
+    pub limits: Option<(Retention, Duration)>,
 }
 
 impl Upkeep {
@@ -30,6 +34,14 @@ impl Upkeep {
     /// The limits are to be looked at now.
     pub fn look_soon(&self) {
         self.set(|due| due.look = true);
+    }
+
+    /// Other limits are to be kept from now on.
+    pub fn set_limits(&self, retention: Retention, interval: Duration) {
+        self.set(|due| {
+            due.limits = Some((retention, interval));
+            due.look = true;
+        });
     }
 
     /// The thread is to end.

@@ -64,6 +64,12 @@ impl Writer {
             let Some(Work::Trim(request)) = work.pop_front() else { return Ok(()) };
             return self.trim(request);
         }
+        if let Some(Work::Ping(_)) = work.front() {
+            if let Some(Work::Ping(reply)) = work.pop_front() {
+                let _ = reply.send(());
+            }
+            return Ok(());
+        }
         let now = self.now();
         // Not by a stamp that lies ahead: it would forget who has been idle for a moment.
         self.staging.producers.forget_idle((self.clock)(), (self.elapsed)());
@@ -79,8 +85,8 @@ impl Writer {
                         break;
                     }
                 },
-                trim @ Work::Trim(_) => {
-                    work.push_front(trim);
+                alone @ (Work::Trim(_) | Work::Ping(_)) => {
+                    work.push_front(alone);
                     break;
                 }
             };
@@ -316,7 +322,7 @@ impl Writer {
                     bytes += batch.batch.stored_bytes_from(batch.durable.events);
                 }
                 Work::Open(_) => {}
-                Work::Trim(_) => break,
+                Work::Trim(_) | Work::Ping(_) => break,
             }
             if bytes >= max {
                 return max;
@@ -332,6 +338,8 @@ impl Work {
             Work::Append(batch) => batch.refuse(error),
             Work::Open(request) => request.answer(Err(error)),
             Work::Trim(request) => drop(request.reply.send(Err(error))),
+            // It is through, and that was the question.
+            Work::Ping(reply) => drop(reply.send(())),
         }
     }
 }

@@ -271,6 +271,12 @@ pub trait Engine: Send + Sync + 'static {
     /// I/O.
     fn release(&self, bytes: u64) -> Result<u64, StoreError>;
 
+    /// Why a commit of any size would be refused now; `None` when one would be tried. Looks at the disk, and
+    /// waits for no commit.
+    fn refusal(&self) -> Option<StoreError> {
+        None
+    }
+
     /// Figures for operators.
     fn status(&self) -> StoreStatus;
 

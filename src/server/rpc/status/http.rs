@@ -9,8 +9,10 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::Failure;
+use super::{Failure, with_room};
 use crate::server::permits::AT_ONCE;
+use tailmark_log::eventlog::AppendError;
+use tailmark_log::storage::StoreError;
 use tailmark_record::json::{JsonError, Object};
 use tailmark_record::{Timestamp, excerpt};
 use tailmark_wire::code::name;
@@ -304,9 +306,25 @@ pub(crate) fn origin_refused(origin: &str) -> Failure {
     Failure::new(Code::PermissionDenied, "ORIGIN_REFUSED", message).with("origin", origin)
 }
 
-/// The store has stopped taking events: nobody should be sent here.
-pub(crate) fn not_ready() -> Failure {
-    Failure::new(Code::Unavailable, "STORE_STOPPED", "the store takes no events; reading goes on")
+/// The store takes no event: nobody should be sent here who has some. In our own words: what failed names
+/// files of this machine, and the log has it.
+pub(crate) fn not_ready(refusal: &AppendError) -> Failure {
+    let (reason, why) = match refusal {
+        AppendError::DiskFull(_) => ("DISK_FULL", "there is no room on disk"),
+        // As an append would be refused.
+        AppendError::Busy(store) if matches!(**store, StoreError::Displaced { .. }) => {
+            ("STORE_BUSY", "the data directory is gone, or another lies in its place")
+        }
+        AppendError::Busy(_) => ("STORE_BUSY", "the journal is full, and sealing does not go on"),
+        AppendError::RepeatsUnknown(_) => ("REPEATS_UNKNOWN", "repeats cannot be told"),
+        _ => ("STORE_STOPPED", "the store has stopped after a failed write"),
+    };
+    let message = format!("{why}; no events are taken, reading goes on");
+    let failure = Failure::new(Code::Unavailable, reason, message);
+    match refusal {
+        AppendError::DiskFull(store) => with_room(failure, store),
+        _ => failure,
+    }
 }
 
 #[cfg(test)]
@@ -353,7 +371,10 @@ mod tests {
             assert_eq!(response.status(), 429);
             assert_eq!(response.headers()[header::RETRY_AFTER], "5");
         }
-        assert_eq!(respond(&not_ready().into()).headers()[header::RETRY_AFTER], "5");
+        assert_eq!(
+            respond(&not_ready(&AppendError::Closing).into()).headers()[header::RETRY_AFTER],
+            "5"
+        );
     }
 
     #[test]

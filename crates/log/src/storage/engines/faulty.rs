@@ -213,6 +213,18 @@ impl Intercept for Faulty {
         self.inner.reclaim()
     }
 
+    fn refusal(&self) -> Option<StoreError> {
+        let (is_full, stopped) = {
+            let faults = self.faults.lock();
+            (faults.is_full, faults.stopped)
+        };
+        match stopped {
+            Some(reason) => Some(StoreError::Stopped { reason: reason.into() }),
+            None if is_full => Some(StoreError::DiskFull { available_bytes: 0, needed_bytes: 1 }),
+            None => self.inner.refusal(),
+        }
+    }
+
     fn status(&self) -> StoreStatus {
         let trouble = self.faults.lock().stopped.map(str::to_owned);
         let inner = self.inner.status();

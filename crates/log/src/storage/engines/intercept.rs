@@ -76,6 +76,10 @@ pub trait Intercept: Send + Sync + 'static {
         self.inner().release(bytes)
     }
 
+    fn refusal(&self) -> Option<StoreError> {
+        self.inner().refusal()
+    }
+
     fn status(&self) -> StoreStatus {
         self.inner().status()
     }
@@ -144,6 +148,10 @@ impl<I: Intercept> Engine for I {
 
     fn release(&self, bytes: u64) -> Result<u64, StoreError> {
         Intercept::release(self, bytes)
+    }
+
+    fn refusal(&self) -> Option<StoreError> {
+        Intercept::refusal(self)
     }
 
     fn status(&self) -> StoreStatus {

@@ -177,6 +177,20 @@ impl Journal {
         end + reserve > self.slots.options.slot_bytes
     }
 
+    /// Why a commit with such a body would store nothing; `None` when it would be tried.
+    pub fn refusal(&self, body: u64) -> Option<Failure> {
+        if let Some(reason) = &self.broken {
+            return Some(Failure::Refused(StoreError::Stopped { reason: reason.clone() }));
+        }
+        if !self.must_roll(body) {
+            return None;
+        }
+        match self.slots.can_take() {
+            true => self.slots.refusal_of_roll().map(Failure::Refused),
+            false => Some(Failure::NoSlot),
+        }
+    }
+
     /// Makes a commit durable; answers the retired slot if one was filled.
     ///
     /// # Errors

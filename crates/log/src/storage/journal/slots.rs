@@ -91,11 +91,8 @@ impl SlotSet {
         if let Some(slot) = self.free.pop() {
             return Ok(slot);
         }
-        let available_bytes = self.disk.available(&self.dir)?;
         let needed_bytes = self.options.slot_bytes + self.options.min_free_bytes;
-        if available_bytes < needed_bytes {
-            return Err(StoreError::DiskFull { available_bytes, needed_bytes });
-        }
+        let available_bytes = self.check_room(needed_bytes)?;
         let path = self.unused_path();
         match self.disk.allocate(&path, self.options.slot_bytes) {
             Ok(()) => {}
@@ -127,13 +124,28 @@ impl SlotSet {
     /// a log on a full disk must find a slot when it is opened again, or nobody could trim it.
     pub(super) fn take_for_roll(&mut self) -> Result<FreeSlot, StoreError> {
         if self.free.len() == 1 {
-            let available_bytes = self.disk.available(&self.dir)?;
-            let needed_bytes = sealing_bytes(self.options.slot_bytes);
-            if available_bytes < needed_bytes {
-                return Err(StoreError::DiskFull { available_bytes, needed_bytes });
-            }
+            self.check_room(sealing_bytes(self.options.slot_bytes))?;
         }
         self.take()
+    }
+
+    /// Why a roll would get no slot now, where one is free or may be allocated.
+    pub(super) fn refusal_of_roll(&self) -> Option<StoreError> {
+        let needed_bytes = match self.free.len() {
+            0 => self.options.slot_bytes + self.options.min_free_bytes,
+            1 => sealing_bytes(self.options.slot_bytes),
+            _ => return None,
+        };
+        self.check_room(needed_bytes).err()
+    }
+
+    /// Answers what is free.
+    fn check_room(&self, needed_bytes: u64) -> Result<u64, StoreError> {
+        let available_bytes = self.disk.available(&self.dir)?;
+        if available_bytes < needed_bytes {
+            return Err(StoreError::DiskFull { available_bytes, needed_bytes });
+        }
+        Ok(available_bytes)
     }
 
     /// A name that no file has: an allocation replaces what lies under its name.

@@ -15,7 +15,9 @@ const SLOT_POLL: Duration = Duration::from_millis(200);
 
 impl LocalEngine {
     pub(super) fn append(&self, commit: Commit, done: Completion) {
-        done(self.take(&commit));
+        let outcome = self.take(&commit);
+        self.note_outcome(&commit, outcome.is_ok());
+        done(outcome);
     }
 
     fn take(&self, commit: &Commit) -> Result<Receipt, StoreError> {
@@ -96,7 +98,7 @@ impl LocalEngine {
     }
 
     /// Why a slot can't be waited for: sealing has no room, or does not go on.
-    fn sealing_trouble(&self) -> Option<StoreError> {
+    pub(super) fn sealing_trouble(&self) -> Option<StoreError> {
         let trouble = self.work.trouble.lock();
         let trouble = trouble.as_ref()?;
         Some(match trouble {

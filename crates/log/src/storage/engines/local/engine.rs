@@ -172,6 +172,10 @@ impl Engine for LocalEngine {
         LocalEngine::release(self, bytes)
     }
 
+    fn refusal(&self) -> Option<StoreError> {
+        LocalEngine::refusal(self)
+    }
+
     fn status(&self) -> StoreStatus {
         let view = self.view();
         let sealed: u64 = view.segments.iter().map(|segment| segment.disk_bytes()).sum();

@@ -18,6 +18,7 @@ mod lookup;
 mod open;
 mod options;
 mod read;
+mod refusal;
 mod release;
 mod seal;
 mod survey;

@@ -3,6 +3,7 @@ mod hanging;
 mod owning;
 mod private;
 mod proof;
+mod refusal;
 mod regressions;
 mod releasing;
 mod trimmed;
@@ -457,9 +458,13 @@ fn every_failing_file_operation_is_survived() {
 
 /// Opens again; a sealer that was still at work may hold the lock for a moment.
 fn reopen(dir: &Path) -> (Arc<LocalEngine>, Recovered) {
+    reopen_with(dir, &options())
+}
+
+fn reopen_with(dir: &Path, options: &Options) -> (Arc<LocalEngine>, Recovered) {
     let begun = Instant::now();
     loop {
-        match open(dir, options()) {
+        match open(dir, options.clone()) {
             Err(StoreError::Locked { .. }) if begun.elapsed() < PATIENCE => {
                 std::thread::yield_now();
             }

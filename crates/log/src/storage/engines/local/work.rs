@@ -20,6 +20,8 @@ pub(super) struct Work {
     pub trouble: Mutex<Option<Trouble>>,
     /// Slot files that exist, as of the last append.
     pub slot_files: AtomicU64,
+    /// Bytes of the smallest commit that was refused since one was stored; 0 = none was.
+    pub refused_bytes: AtomicU64,
     /// Why appends have stopped for good.
     pub broken: Mutex<Option<String>>,
     /// What the last look found in the log's place, if that is not the log.

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A disk on which every rename of a directory of segments waits for the gate.
-fn gated() -> (Disk, Arc<(Mutex<bool>, Condvar)>) {
+pub(super) fn gated() -> (Disk, Arc<(Mutex<bool>, Condvar)>) {
     let gate = Arc::new((Mutex::new(false), Condvar::new()));
     let disk = {
         let gate = Arc::clone(&gate);

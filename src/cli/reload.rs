@@ -1,0 +1,122 @@
+//! Taking settings while the daemon runs: those that may change then do, all others wait for a restart, and
+//! settings that cannot be read change nothing.
+
+use tokio::sync::mpsc;
+
+use super::daemon::Live;
+use super::notify::Notifier;
+use crate::config::{Config, ConfigError, Loaded, Sources};
+
+/// Those that take effect at once.
+const LIVE: [&str; 7] = [
+    "telemetry.log_level",
+    "retention.max_age",
+    "retention.max_bytes",
+    "retention.max_events",
+    "retention.interval",
+    "http.cors_origins",
+    "http.allowed_hosts",
+];
+
+/// The settings in force, and where they come from.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    sources: Sources,
+    running: Config,
+}
+
+/// What became of a wish to reload. Keys, as `section.key`.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Taken {
+    taken: Vec<String>,
+    need_restart: Vec<String>,
+}
+
+impl Settings {
+    pub fn new(sources: Sources, loaded: &Loaded) -> Settings {
+        Settings { sources, running: loaded.config.clone() }
+    }
+
+    /// Reads all sources again.
+    fn read(&self) -> Result<Config, ConfigError> {
+        self.sources.load_again().map(|loaded| loaded.config)
+    }
+
+    /// Puts into force what may change, all of it or nothing.
+    fn take(&mut self, new: &Config, live: &Live) -> Result<Taken, String> {
+        let changed = self.running.changes(new);
+        let (taken, need_restart): (Vec<_>, Vec<_>) =
+            changed.into_iter().partition(|key| LIVE.contains(&key.as_str()));
+        live.take(new)?;
+        self.running.telemetry.log_level.clone_from(&new.telemetry.log_level);
+        self.running.retention = new.retention.clone();
+        self.running.http = new.http.clone();
+        Ok(Taken { taken, need_restart })
+    }
+}
+
+/// Reloads whenever it is wished.
+pub(super) async fn run(
+    mut settings: Settings,
+    mut wishes: mpsc::Receiver<()>,
+    live: Live,
+    notifier: Notifier,
+) {
+    while wishes.recv().await.is_some() {
+        notifier.reloading();
+        settings = reload(settings, &live, &notifier).await;
+    }
+}
+
+async fn reload(settings: Settings, live: &Live, notifier: &Notifier) -> Settings {
+    let mut settings = settings;
+    let reader = settings.clone();
+    // Off the runtime: a file may lie anywhere.
+    let read = tokio::task::spawn_blocking(move || reader.read()).await;
+    let outcome = match read {
+        Ok(Ok(new)) => {
+            let warnings = new.warnings();
+            settings.take(&new, live).map(|taken| (taken, warnings))
+        }
+        Ok(Err(error)) => Err(chain(&error)),
+        Err(error) => Err(error.to_string()),
+    };
+    match outcome {
+        Ok((taken, warnings)) => {
+            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            tell(&taken);
+            notifier.ready("serving");
+        }
+        Err(why) => {
+            tracing::error!(
+                why,
+                "the settings are not taken: nothing has changed, and the next start would fail"
+            );
+            notifier.ready(&format!("serving by the old settings; the new ones are wrong: {why}"));
+        }
+    }
+    settings
+}
+
+fn tell(taken: &Taken) {
+    let (now, later) = (taken.taken.join(" "), taken.need_restart.join(" "));
+    match (now.as_str(), later.as_str()) {
+        ("", "") => tracing::info!("the settings were read again; none has changed"),
+        (now, "") => tracing::info!(taken = now, "the settings were read again"),
+        (now, later) => {
+            let text = "the settings were read again; some need a restart to take effect";
+            tracing::warn!(taken = now, need_restart = later, "{text}");
+        }
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
