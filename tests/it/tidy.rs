@@ -113,7 +113,7 @@ fn commands_reach_the_log_through_glue_alone() {
             continue;
         }
         // To a server only through the client library: there is no second way on the wire.
-        let wire = ["tonic", "hyper", "h2::", "service_client::", "TcpStream"];
+        let wire = ["tonic::", "hyper", "h2::", "service_client::", "TcpStream"];
         let below = ["tailmark_log", "crate::server", "crate::inspect"];
         for word in below.into_iter().chain(wire) {
             assert!(!code(&text).contains(word), "{}: {word}", path.display());
