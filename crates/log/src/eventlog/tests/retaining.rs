@@ -29,7 +29,7 @@ fn the_age_clock_follows_the_wall_clock_but_does_not_jump_with_it() {
 }
 
 /// Waits for the oldest seq to become what it should: the thread is told, not waited for by time.
-pub(super) async fn oldest_becomes(log: &EventLog, oldest: u64) {
+async fn oldest_becomes(log: &EventLog, oldest: u64) {
     log.enforce_retention_soon();
     let mut published = log.core().published.subscribe();
     let now = published.wait_for(|now| now.oldest >= Seq::new(oldest)).await.unwrap();
