@@ -25,9 +25,6 @@ use rounds::Rounds;
 use table::Table;
 use works::{Plan, Work};
 
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 /// Tailmark measured side by side with its peers and with the limits of the machine
 #[derive(Debug, Parser)]
 enum Command {
