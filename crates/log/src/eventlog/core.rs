@@ -9,14 +9,14 @@ use tokio::sync::{Semaphore, watch};
 
 use super::AppendError;
 use super::batch::Rules;
-use super::filter_cache::Found;
+use super::hot::Hot;
+use super::maintenance::Maintenance;
 use super::metrics::Metrics;
 use super::options::Clock;
 use super::queue::Queue;
-use super::reader_pool::Cold;
-use super::recent::Recent;
+use super::reader_pool::ReaderPool;
 use super::repeats::RepeatsReady;
-use super::upkeep::Upkeep;
+use super::retention::Trouble;
 use crate::storage::Engine;
 use tailmark_record::{Bounds, CursorMint, GenerationTable, LogId, Seq, Timestamp};
 
@@ -45,21 +45,20 @@ pub(super) struct Core {
     pub rules: Arc<Rules>,
     /// Only the writer moves head and oldest, only closing sets `is_closed`.
     pub published: watch::Sender<Published>,
-    pub recent: Recent,
-    pub found: Found,
-    pub cold: Arc<Cold>,
+    pub hot: Hot,
+    pub pool: Arc<ReaderPool>,
     pub queue: Queue,
     /// Room among the bytes in flight.
     pub room: Arc<Semaphore>,
     pub in_flight_bytes: usize,
     pub repeats_ready: watch::Sender<RepeatsReady>,
-    pub upkeep: Upkeep,
+    pub maintenance: Maintenance,
     pub metrics: Metrics,
     pub clock: Clock,
     /// It was said that stamps lie ahead of the clock.
     pub has_said_ahead: AtomicBool,
     /// The last problem of background work, for operators.
-    pub trouble: Mutex<Option<String>>,
+    pub trouble: Mutex<Option<Trouble>>,
 }
 
 impl Core {
@@ -119,7 +118,7 @@ impl Core {
         if let RepeatsReady::Failed(error) = &*self.repeats_ready.borrow() {
             return Some(format!("repeats cannot be told: {error}"));
         }
-        let trouble = self.trouble.lock().clone();
+        let trouble = self.trouble.lock().as_ref().map(Trouble::to_string);
         trouble.or_else(|| self.ahead())
     }
 }

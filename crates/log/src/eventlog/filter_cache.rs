@@ -27,22 +27,22 @@ const PATTERN_BYTES: usize = 32;
 /// A filter of more patterns takes too long to look up.
 const MAX_PATTERNS: usize = 16;
 
-pub(super) struct Found {
-    filters: Mutex<Bounded<Arc<Filter>, OfFilter>>,
+pub(super) struct FilterCache {
+    filters: Mutex<Bounded<Arc<Filter>, FilterChunks>>,
 }
 
 /// By the first seq that they cover; they do not overlap.
 #[derive(Default)]
-struct OfFilter(BTreeMap<Seq, Kept>);
+struct FilterChunks(BTreeMap<Seq, Kept>);
 
 struct Kept {
     end: Seq,
     events: Bytes,
 }
 
-impl Found {
-    pub fn new(max_bytes: usize) -> Found {
-        Found { filters: Mutex::new(Bounded::new(max_bytes)) }
+impl FilterCache {
+    pub fn new(max_bytes: usize) -> FilterCache {
+        FilterCache { filters: Mutex::new(Bounded::new(max_bytes)) }
     }
 
     /// The events from `from` on that match, as far as is known and below `end`; `None` where nothing
@@ -109,7 +109,7 @@ fn is_looked_up(filter: &Filter) -> bool {
     !filter.is_all() && filter.patterns().len() <= MAX_PATTERNS
 }
 
-impl OfFilter {
+impl FilterChunks {
     /// The chunk that covers `from`.
     fn at(&self, from: Seq) -> Option<&Kept> {
         let (_, kept) = self.0.range(..=from).next_back()?;

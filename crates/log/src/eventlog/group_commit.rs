@@ -4,16 +4,17 @@
 //! wait for it, fingerprints, topic heads and producers. Must not know of threads or engines.
 
 use super::AppendError;
-use super::append::{Appended, ExpectedHead, Tally};
+use super::append::{ExpectedHead, Tally};
 use super::batch::{MAX_SERVER_BYTES, Name};
 use super::producers::{MAX_OP_BYTES, Opened, Opening, Producers, Verdict};
 use super::queue::{OpenRequest, Pending};
 use super::repeats::Repeats;
+use super::state::DELTA_BYTES;
 use super::topic_heads::TopicHeads;
 use tailmark_record::{CursorMint, Seq, Stamp, Timestamp, write_entry};
 
 /// A commit in the making.
-pub(super) struct Staged {
+pub(super) struct GroupCommit {
     pub first: Seq,
     pub next: Seq,
     pub at: Timestamp,
@@ -28,7 +29,7 @@ pub(super) struct Staged {
 }
 
 /// What commits draw on, and change when they are durable.
-pub(super) struct Staging {
+pub(super) struct CommitBuilder {
     pub repeats: Repeats,
     pub topic_heads: TopicHeads,
     pub producers: Producers,
@@ -46,9 +47,9 @@ pub(super) enum Admission {
     Part,
 }
 
-impl Staged {
-    pub fn new(first: Seq, at: Timestamp, capacity: usize) -> Staged {
-        Staged {
+impl GroupCommit {
+    pub fn new(first: Seq, at: Timestamp, capacity: usize) -> GroupCommit {
+        GroupCommit {
             first,
             next: first,
             at,
@@ -71,7 +72,7 @@ impl Staged {
     }
 }
 
-impl Staging {
+impl CommitBuilder {
     /// Bytes at which a commit of several batches ends. A watcher that stands still holds one.
     fn group_bytes(&self) -> usize {
         self.max_commit_bytes.min(4 << 20)
@@ -80,7 +81,7 @@ impl Staging {
     /// Puts a batch into the commit, or answers it at once when it is refused.
     pub fn admit(
         &mut self,
-        staged: &mut Staged,
+        staged: &mut GroupCommit,
         mut batch: Box<Pending>,
         oldest: Seq,
     ) -> Admission {
@@ -143,7 +144,7 @@ impl Staging {
     }
 
     /// Opens a producer's stream: at once, with this commit, or after it.
-    pub fn open(&mut self, staged: &mut Staged, request: OpenRequest) -> Option<OpenRequest> {
+    pub fn open(&mut self, staged: &mut GroupCommit, request: OpenRequest) -> Option<OpenRequest> {
         let taken = staged.events.len() + self.producers.staged_bytes().len();
         if taken + DELTA_BYTES + MAX_OP_BYTES > self.group_bytes() && taken > 0 {
             return Some(request);
@@ -160,7 +161,7 @@ impl Staging {
     /// Copies events into the commit; false when it is full before the batch is at its end.
     fn encode(
         &mut self,
-        staged: &mut Staged,
+        staged: &mut GroupCommit,
         batch: &super::Batch,
         dedup: bool,
         limit: usize,
@@ -203,7 +204,7 @@ impl Staging {
     /// Checks a condition. A batch of nothing but repeats passes: it has been stored before.
     fn expect(
         &self,
-        staged: &Staged,
+        staged: &GroupCommit,
         batch: &Pending,
         expected: &ExpectedHead,
         oldest: Seq,
@@ -238,38 +239,5 @@ impl Staging {
         self.repeats.roll_back();
         self.topic_heads.roll_back();
         self.producers.roll_back();
-    }
-}
-
-/// What a delta has before its first change: version, clock, time.
-const DELTA_BYTES: usize = 1 + 8 + 10;
-
-impl OpenRequest {
-    pub fn answer(self, answer: Result<Opened, AppendError>) {
-        // The caller may have gone.
-        let _ = self.reply.send(answer);
-    }
-}
-
-impl Pending {
-    /// Answers with an error about what is not durable yet.
-    pub fn refuse(self, error: AppendError) {
-        let answer = if self.durable.events == 0 {
-            error
-        } else {
-            AppendError::Partial {
-                done: self.durable.finish(self.durable_at),
-                events: self.durable.events,
-                error: Box::new(error),
-            }
-        };
-        self.answer(Err(answer));
-    }
-
-    /// Gives its share of the bytes in flight back, then answers.
-    pub fn answer(self, answer: Result<Appended, AppendError>) {
-        drop(self.share);
-        // The caller may have gone.
-        let _ = self.reply.send(answer);
     }
 }

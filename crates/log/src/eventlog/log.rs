@@ -9,7 +9,6 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::append::Tally;
 use super::core::Core;
 use super::open::{self, Threads};
 use super::producers::Sent;
@@ -134,16 +133,8 @@ impl EventLog {
         let share = core.room.clone().acquire_many_owned(bytes).await;
         let share = share.map_err(|_| AppendError::Closing)?;
         let (reply, answer) = oneshot::channel();
-        core.queue.push(Work::Append(Box::new(Pending {
-            batch,
-            options,
-            sent,
-            reply,
-            share,
-            durable: Tally::default(),
-            durable_at: Timestamp::EPOCH,
-            tally: Tally::default(),
-        })))?;
+        let pending = Pending::new(batch, options, sent, share, reply);
+        core.queue.push(Work::Append(Box::new(pending)))?;
         Ok(Answer::new(answer))
     }
 
@@ -203,7 +194,7 @@ impl EventLog {
     /// # Errors
     /// As a reader's.
     pub async fn topics(&self) -> Result<BTreeMap<Arc<str>, TopicStats>, ReadError> {
-        self.core().cold.ask(Seq::ZERO, Engine::topics).await
+        self.core().pool.ask(Seq::ZERO, Engine::topics).await
     }
 
     /// Removes every event below `before` (clamped to `head + 1`).
@@ -219,12 +210,12 @@ impl EventLog {
 
     /// Looks at the limits of retention now rather than at the next interval. Does not wait.
     pub fn enforce_retention_soon(&self) {
-        self.core().upkeep.look_soon();
+        self.core().maintenance.look_soon();
     }
 
     /// Keeps other limits from now on, and looks at them so often; the first time at once. Does not wait.
     pub fn set_retention(&self, retention: Retention, interval: Duration) {
-        self.core().upkeep.set_limits(retention, interval);
+        self.core().maintenance.set_limits(retention, interval);
     }
 
     /// Waits until the writer has come to this question among all else that it has to do: proof that it
@@ -281,7 +272,7 @@ impl EventLog {
             readers: core.metrics.readers.load(Ordering::Relaxed),
             in_flight_bytes: core.in_flight_bytes.saturating_sub(room) as u64,
             producers: core.metrics.producers.load(Ordering::Relaxed),
-            reads_waiting: core.cold.waiting() as u64,
+            reads_waiting: core.pool.waiting() as u64,
             counters: core.metrics.counters(),
             is_stopped: matches!(core.queue.ended(), Some(AppendError::Stopped(_))),
             trouble: core.trouble(),

@@ -1,21 +1,28 @@
-//! What the thread of retention is told to do.
+//! How others tell the retention thread what to do.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+
+use super::options::Retention;
 
 /// Wakes the thread.
 #[derive(Default)]
 pub(super) struct Maintenance {
     due: Mutex<Due>,
     changed: Condvar,
+    /// Looks at the limits that are over.
+    looks: AtomicU64,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Due {
     pub reclaim: bool,
     pub look: bool,
     pub end: bool,
+    /// Other limits from now on, and how often they are looked at.
+    pub limits: Option<(Retention, Duration)>,
 }
 
 impl Maintenance {
@@ -29,9 +36,27 @@ impl Maintenance {
         self.set(|due| due.look = true);
     }
 
+    /// Other limits are to be kept from now on.
+    pub fn set_limits(&self, retention: Retention, interval: Duration) {
+        self.set(|due| {
+            due.limits = Some((retention, interval));
+            due.look = true;
+        });
+    }
+
     /// The thread is to end.
     pub fn end(&self) {
         self.set(|due| due.end = true);
+    }
+
+    /// A look at the limits is over.
+    pub fn looked(&self) {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+    }
+
+    #[cfg(test)]
+    pub fn looks(&self) -> u64 {
+        self.looks.load(Ordering::SeqCst)
     }
 
     fn set(&self, change: impl FnOnce(&mut Due)) {

@@ -7,7 +7,7 @@
 //! ```text
 //! append -> queue -> writer -> engine (durable) -> recent, published -> answer
 //!                                                       |
-//!                         reader: wait for the head, recent or cold, move on
+//!                         reader: wait for the head, memory or engine, move on
 //! ```
 
 mod age_clock;
@@ -17,7 +17,9 @@ mod core;
 mod error;
 mod filter_cache;
 mod group_commit;
+mod hot;
 mod log;
+mod maintenance;
 mod metrics;
 mod open;
 mod options;
@@ -34,7 +36,6 @@ mod start;
 mod state;
 mod status;
 mod topic_heads;
-mod upkeep;
 mod writer;
 
 pub use append::{AppendOptions, Appended, ExpectedHead};

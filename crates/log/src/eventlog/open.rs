@@ -12,19 +12,20 @@ use tokio::sync::{Semaphore, watch};
 use super::age_clock::{AgeClock, Seen};
 use super::batch::{MAX_SERVER_BYTES, Rules};
 use super::core::{Core, Published};
-use super::filter_cache::Found;
-use super::group_commit::Staging;
+use super::filter_cache::FilterCache;
+use super::group_commit::CommitBuilder;
+use super::hot::Hot;
+use super::maintenance::Maintenance;
 use super::metrics::Metrics;
 use super::options::Options;
 use super::producers::Producers;
 use super::queue::Queue;
-use super::reader_pool::Cold;
+use super::reader_pool::ReaderPool;
 use super::recent::Recent;
 use super::repeats::{self, Handover, Repeats, RepeatsReady};
-use super::retention::Keeper;
-use super::state::State;
+use super::retention::RetentionThread;
+use super::state::LogState;
 use super::topic_heads::TopicHeads;
-use super::upkeep::Upkeep;
 use super::writer::Writer;
 use super::{AppendError, EventLog};
 use crate::storage::{Engine, Recovered, StoreError};
@@ -59,12 +60,12 @@ pub(super) fn open(
         engine.max_commit_bytes() / 2,
         ages_begin,
     );
-    let state = State::recover(recovered, &mut producers)?;
+    let state = LogState::recover(recovered, &mut producers)?;
     producers.raise_epochs(bounds.generations.current().generation);
     let known = producers.len() as u64;
-    let (cold, readers) =
-        Cold::start(&engine, options.reader_threads).map_err(cannot_start_thread)?;
-    let core = Arc::new(core(engine, cold, &options, recovered.last_at));
+    let (pool, readers) =
+        ReaderPool::start(&engine, options.reader_threads).map_err(cannot_start_thread)?;
+    let core = Arc::new(core(engine, pool, &options, recovered.last_at));
     core.say_if_ahead();
     core.metrics.producers.store(known, Ordering::Relaxed);
     let handover = Handover::default();
@@ -77,7 +78,7 @@ pub(super) fn open(
         core: core.clone(),
         clock: options.clock.clone(),
         elapsed: options.elapsed.clone(),
-        staging: Staging {
+        builder: CommitBuilder {
             repeats: Repeats::new(window, handover.clone()),
             topic_heads: TopicHeads::default(),
             producers,
@@ -91,7 +92,7 @@ pub(super) fn open(
         window_capacity: window as u64,
     };
     let seen = Seen::for_age(options.retention.max_age.unwrap_or_default());
-    let keeper = Keeper {
+    let keeper = RetentionThread {
         core: core.clone(),
         retention: options.retention,
         interval: options.retention_interval,
@@ -122,7 +123,12 @@ pub(super) fn open(
     }
 }
 
-fn core(engine: Arc<dyn Engine>, cold: Arc<Cold>, options: &Options, head_at: Timestamp) -> Core {
+fn core(
+    engine: Arc<dyn Engine>,
+    pool: Arc<ReaderPool>,
+    options: &Options,
+    head_at: Timestamp,
+) -> Core {
     let (id, bounds) = (engine.id(), engine.bounds());
     let mut limits = options.limits.clone();
     let largest = engine.max_commit_bytes().saturating_sub(MAX_SERVER_BYTES);
@@ -138,14 +144,16 @@ fn core(engine: Arc<dyn Engine>, cold: Arc<Cold>, options: &Options, head_at: Ti
         generations,
         rules,
         published: watch::Sender::new(published),
-        recent: Recent::new(options.recent_bytes),
-        found: Found::new(options.found_bytes),
-        cold,
+        hot: Hot {
+            recent: Recent::new(options.recent_bytes),
+            filter_cache: FilterCache::new(options.found_bytes),
+        },
+        pool,
         queue: Queue::default(),
         room: Arc::new(Semaphore::new(in_flight_bytes)),
         in_flight_bytes,
         repeats_ready: watch::Sender::new(RepeatsReady::NotYet),
-        upkeep: Upkeep::default(),
+        maintenance: Maintenance::default(),
         metrics: Metrics::default(),
         clock: options.clock.clone(),
         has_said_ahead: AtomicBool::new(false),
@@ -165,8 +173,8 @@ fn cannot_start_thread(error: io::Error) -> StoreError {
 /// Ends everything, without waiting: what is queued is still written.
 pub(super) fn signal_end(core: &Core) {
     core.queue.end(AppendError::Closing);
-    core.upkeep.end();
-    core.cold.close();
+    core.maintenance.end();
+    core.pool.close();
     core.published.send_modify(|now| now.is_closed = true);
 }
 

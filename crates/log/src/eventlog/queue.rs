@@ -69,12 +69,12 @@ pub(super) struct TrimRequest {
 
 #[derive(Default)]
 pub(super) struct Queue {
-    state: Mutex<State>,
+    inner: Mutex<Inner>,
     filled: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct Inner {
     waiting: VecDeque<Work>,
     ended: Option<AppendError>,
 }
@@ -82,12 +82,12 @@ struct State {
 impl Queue {
     /// Adds to the end.
     pub fn push(&self, work: Work) -> Result<(), AppendError> {
-        let mut state = self.state.lock();
-        if let Some(why) = &state.ended {
+        let mut inner = self.inner.lock();
+        if let Some(why) = &inner.ended {
             return Err(why.clone());
         }
-        state.waiting.push_back(work);
-        drop(state);
+        inner.waiting.push_back(work);
+        drop(inner);
         self.filled.notify_one();
         Ok(())
     }
@@ -95,29 +95,85 @@ impl Queue {
     /// Moves all that waits to the end of `into`; with nothing in either, waits. False = ended, and
     /// nothing is left.
     pub fn take(&self, into: &mut VecDeque<Work>) -> bool {
-        let mut state = self.state.lock();
-        while into.is_empty() && state.waiting.is_empty() {
-            if state.ended.is_some() {
+        let mut inner = self.inner.lock();
+        while into.is_empty() && inner.waiting.is_empty() {
+            if inner.ended.is_some() {
                 return false;
             }
-            self.filled.wait(&mut state);
+            self.filled.wait(&mut inner);
         }
         if into.is_empty() {
-            std::mem::swap(into, &mut state.waiting);
+            std::mem::swap(into, &mut inner.waiting);
         } else {
-            into.append(&mut state.waiting);
+            into.append(&mut inner.waiting);
         }
         true
     }
 
     /// Refuses everything from now on; the first reason stays.
     pub fn end(&self, why: AppendError) {
-        self.state.lock().ended.get_or_insert(why);
+        self.inner.lock().ended.get_or_insert(why);
         self.filled.notify_all();
     }
 
     /// Why nothing comes in any more.
     pub fn ended(&self) -> Option<AppendError> {
-        self.state.lock().ended.clone()
+        self.inner.lock().ended.clone()
+    }
+}
+
+impl OpenRequest {
+    pub fn answer(self, answer: Result<Opened, AppendError>) {
+        // The caller may have gone.
+        let _ = self.reply.send(answer);
+    }
+}
+
+impl Pending {
+    /// A batch of which nothing is durable yet.
+    pub fn new(
+        batch: Batch,
+        options: AppendOptions,
+        sent: Option<Sent>,
+        share: OwnedSemaphorePermit,
+        reply: oneshot::Sender<Result<Appended, AppendError>>,
+    ) -> Pending {
+        let (durable, tally) = (Tally::default(), Tally::default());
+        let durable_at = Timestamp::EPOCH;
+        Pending { batch, options, sent, reply, share, durable, durable_at, tally }
+    }
+
+    /// Answers with an error about what is not durable yet.
+    pub fn refuse(self, error: AppendError) {
+        let answer = if self.durable.events == 0 {
+            error
+        } else {
+            AppendError::Partial {
+                done: self.durable.finish(self.durable_at),
+                events: self.durable.events,
+                error: Box::new(error),
+            }
+        };
+        self.answer(Err(answer));
+    }
+
+    /// Gives its share of the bytes in flight back, then answers.
+    pub fn answer(self, answer: Result<Appended, AppendError>) {
+        drop(self.share);
+        // The caller may have gone.
+        let _ = self.reply.send(answer);
+    }
+}
+
+impl Work {
+    /// Answers with an error.
+    pub fn refuse(self, error: AppendError) {
+        match self {
+            Work::Append(batch) => batch.refuse(error),
+            Work::Open(request) => request.answer(Err(error)),
+            Work::Trim(request) => drop(request.reply.send(Err(error))),
+            // It is through, and that was the question.
+            Work::Ping(reply) => drop(reply.send(())),
+        }
     }
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::core::Core;
 use super::error::{damage, damaged};
+use super::hot::Hit;
 use super::{ReadError, Start};
 use crate::storage::{Chunk, Engine, StoreError};
 use tailmark_record::topic::Filter;
@@ -19,7 +20,8 @@ const FIRST_STEP: u64 = 1 << 10;
 const LARGEST_STEP: u64 = 1 << 16;
 
 impl Core {
-    /// A chunk from exactly `from`, `from <= head`, and whether it was in memory.
+    /// A chunk that begins exactly at `from` and ends at or below `end`, and whether it is of the newest
+    /// commits. `from <= head`.
     pub async fn read(
         &self,
         from: Seq,
@@ -27,29 +29,23 @@ impl Core {
         filter: &Arc<Filter>,
         at_most: Option<usize>,
     ) -> Result<(Chunk, bool), ReadError> {
-        let recent = self.recent.read(from, end);
-        let found = match recent {
-            Ok(None) => self.found.read(filter, from, end),
-            _ => None,
-        };
+        let hit = self.hot.read(filter, from, end);
         // What is trimmed is gone, wherever a copy may be left.
         let oldest = self.published.borrow().oldest;
         if from < oldest {
             return Err(ReadError::Trimmed { from, oldest });
         }
         let malformed = |error: EventError| damaged(from, end, error.what());
-        if let Some(chunk) = recent.map_err(malformed)? {
+        if let Some(Hit { chunk, is_recent }) = hit.map_err(malformed)? {
             self.metrics.reads_recent.fetch_add(1, Ordering::Relaxed);
-            return Ok((thinned(chunk, filter, at_most).map_err(malformed)?, true));
+            let chunk = filtered(chunk, filter, at_most).map_err(malformed)?;
+            check(&chunk, from, end)?;
+            return Ok((chunk, is_recent));
         }
-        if let Some(chunk) = found {
-            self.metrics.reads_recent.fetch_add(1, Ordering::Relaxed);
-            return Ok((thinned(chunk, filter, at_most).map_err(malformed)?, false));
-        }
-        let chunk = self.cold.ask(from, question(from, end, filter, at_most)).await?;
+        let chunk = self.pool.ask(from, question(from, end, filter, at_most)).await?;
         self.metrics.reads_stored.fetch_add(1, Ordering::Relaxed);
         check(&chunk, from, end)?;
-        self.found.keep(filter, &chunk);
+        self.hot.filter_cache.keep(filter, &chunk);
         Ok((chunk, false))
     }
 
@@ -70,12 +66,12 @@ impl Core {
 
     /// When a readable event was appended.
     pub async fn time_of(&self, seq: Seq) -> Result<Timestamp, ReadError> {
-        let recent = self.recent.time_of(seq);
+        let recent = self.hot.recent.time_of(seq);
         let oldest = self.published.borrow().oldest;
         match recent {
             _ if seq < oldest => Err(ReadError::Trimmed { from: seq, oldest }),
             Some(time) => Ok(time),
-            None => self.cold.ask(seq, move |engine| engine.time_of(seq)).await,
+            None => self.pool.ask(seq, move |engine| engine.time_of(seq)).await,
         }
     }
 
@@ -106,7 +102,7 @@ impl Core {
 
     /// The first seq appended at or after `time`, as published.
     pub async fn seek_time(&self, time: Timestamp) -> Result<Seq, ReadError> {
-        let seq = self.cold.ask(Seq::ZERO, move |engine| engine.seek_time(time)).await?;
+        let seq = self.pool.ask(Seq::ZERO, move |engine| engine.seek_time(time)).await?;
         // The engine's head is published a moment after it is durable.
         let mut published = self.published.subscribe();
         let wait = published.wait_for(|now| now.head.next() >= seq || now.is_closed);
@@ -122,7 +118,7 @@ impl Core {
         head: Seq,
         filter: Arc<Filter>,
     ) -> Result<Seq, ReadError> {
-        let topics = self.cold.ask(oldest, Engine::topics).await?;
+        let topics = self.pool.ask(oldest, Engine::topics).await?;
         let matching = topics.iter().filter(|(topic, _)| filter.matches(topic));
         let (total, last) = matching.fold((0, Seq::ZERO), |(total, last), (_, stats)| {
             (total + stats.events, last.max(stats.last_seq))
@@ -137,7 +133,7 @@ impl Core {
             let from = Seq::new(end.get().saturating_sub(step)).max(oldest);
             let filter = filter.clone();
             let found =
-                self.cold.ask(from, move |engine| matches(engine, from, end, &filter)).await;
+                self.pool.ask(from, move |engine| matches(engine, from, end, &filter)).await;
             let found = match found {
                 Ok(found) => found,
                 // Trimmed meanwhile: fewer are left than were wanted, so all of them.
@@ -171,13 +167,13 @@ pub(super) fn question(
         let (first, end) = (chunk.first, chunk.end);
         let malformed = |what| StoreError::from(damage(first, end, what));
         check_events(&chunk).map_err(malformed)?;
-        thinned(chunk, &filter, at_most).map_err(|error| malformed(error.what()))
+        filtered(chunk, &filter, at_most).map_err(|error| malformed(error.what()))
     }
 }
 
-fn thinned(chunk: Chunk, filter: &Filter, at_most: Option<usize>) -> Result<Chunk, EventError> {
+fn filtered(chunk: Chunk, filter: &Filter, at_most: Option<usize>) -> Result<Chunk, EventError> {
     match at_most {
-        Some(bytes) => chunk.thinned(filter, bytes),
+        Some(bytes) => chunk.filtered(filter, bytes),
         None => Ok(chunk),
     }
 }

@@ -73,7 +73,6 @@ impl Reader {
         }
         let end = end.min(now.head.next());
         let (chunk, is_recent) = self.core.read(next, end, &self.filter, self.at_most).await?;
-        check(&chunk, next, end)?;
         self.next = chunk.end;
         Ok(Delivery { chunk, is_recent })
     }
@@ -87,12 +86,11 @@ impl Reader {
         keep: impl FnOnce(Delivery) -> T + Send + 'static,
     ) -> Option<Ahead<T>> {
         let (from, end) = (self.next, end.min(self.published.borrow().head.next()));
-        let is_at_hand = self.core.recent.has(from) || self.core.found.has(&self.filter, from);
-        if end <= from || is_at_hand {
+        if end <= from || self.core.hot.has(&self.filter, from) {
             return None;
         }
         let read = question(from, end, &self.filter, self.at_most);
-        let answer = self.core.cold.post(move |engine| {
+        let answer = self.core.pool.post(move |engine| {
             let chunk = read(engine)?;
             Ok(keep(Delivery { chunk, is_recent: false }))
         })?;
@@ -109,7 +107,7 @@ impl Reader {
             return None;
         }
         self.core.metrics.reads_stored.fetch_add(1, Ordering::Relaxed);
-        self.core.found.keep(&self.filter, chunk);
+        self.core.hot.filter_cache.keep(&self.filter, chunk);
         self.next = chunk.end;
         Some(delivery)
     }
@@ -117,9 +115,7 @@ impl Reader {
     /// Whether the next read has nothing to wait for but events that are not there yet: what is
     /// at the position is in memory, or beyond the head.
     pub fn is_at_hand(&self) -> bool {
-        self.published.borrow().head < self.next
-            || self.core.recent.has(self.next)
-            || self.core.found.has(&self.filter, self.next)
+        self.published.borrow().head < self.next || self.core.hot.has(&self.filter, self.next)
     }
 
     /// Moves to another position, as after a gap was reported.

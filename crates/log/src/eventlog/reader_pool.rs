@@ -19,7 +19,7 @@ use tailmark_record::Seq;
 
 type Request = Box<dyn FnOnce(&dyn Engine) + Send>;
 
-pub(super) struct Cold {
+pub(super) struct ReaderPool {
     queue: Mutex<Queue>,
     filled: Condvar,
 }
@@ -30,22 +30,22 @@ struct Queue {
     closed: bool,
 }
 
-impl Cold {
+impl ReaderPool {
     pub fn start(
         engine: &Arc<dyn Engine>,
         threads: usize,
-    ) -> io::Result<(Arc<Cold>, Vec<JoinHandle<()>>)> {
-        let cold = Arc::new(Cold { queue: Mutex::default(), filled: Condvar::new() });
+    ) -> io::Result<(Arc<ReaderPool>, Vec<JoinHandle<()>>)> {
+        let pool = Arc::new(ReaderPool { queue: Mutex::default(), filled: Condvar::new() });
         let start = |number: usize| {
-            let (cold, engine) = (cold.clone(), engine.clone());
+            let (pool, engine) = (pool.clone(), engine.clone());
             let name = format!("log-read-{number}");
-            thread::Builder::new().name(name).spawn(move || cold.work(&*engine))
+            thread::Builder::new().name(name).spawn(move || pool.work(&*engine))
         };
         let threads = (0..threads.max(1)).map(start).collect::<io::Result<Vec<_>>>();
         if threads.is_err() {
-            cold.close();
+            pool.close();
         }
-        Ok((cold, threads?))
+        Ok((pool, threads?))
     }
 
     /// Asks the engine, on one of the threads. `from` is what the asker wanted to read.

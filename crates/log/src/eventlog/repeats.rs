@@ -33,15 +33,15 @@ pub(super) struct Repeats {
     window: Option<Window>,
     handover: Handover,
     /// Named events that were appended before the window was there.
-    put_by: Vec<(Fingerprint, Seq)>,
+    deferred: Vec<(Fingerprint, Seq)>,
     /// How many of these are durable.
-    put_by_durable: usize,
+    deferred_durable: usize,
     capacity: usize,
 }
 
 impl Repeats {
     pub fn new(capacity: usize, handover: Handover) -> Repeats {
-        Repeats { window: None, handover, put_by: Vec::new(), put_by_durable: 0, capacity }
+        Repeats { window: None, handover, deferred: Vec::new(), deferred_durable: 0, capacity }
     }
 
     /// Takes the window over when it is there. Between two commits.
@@ -51,7 +51,7 @@ impl Repeats {
         }
         let window = self.handover.lock().take();
         if let Some(mut window) = window {
-            for (fingerprint, seq) in std::mem::take(&mut self.put_by) {
+            for (fingerprint, seq) in std::mem::take(&mut self.deferred) {
                 window.stage(fingerprint, seq);
             }
             window.promote();
@@ -66,7 +66,7 @@ impl Repeats {
     pub fn stage(&mut self, fingerprint: Fingerprint, seq: Seq) {
         match &mut self.window {
             Some(window) => window.stage(fingerprint, seq),
-            None if self.capacity > 0 => self.put_by.push((fingerprint, seq)),
+            None if self.capacity > 0 => self.deferred.push((fingerprint, seq)),
             None => {}
         }
     }
@@ -76,11 +76,11 @@ impl Repeats {
             Some(window) => window.promote(),
             None => {
                 // A rebuild that failed never comes to take them.
-                let excess = self.put_by.len().saturating_sub(2 * self.capacity);
+                let excess = self.deferred.len().saturating_sub(2 * self.capacity);
                 if excess > 0 {
-                    self.put_by.drain(..excess + self.capacity);
+                    self.deferred.drain(..excess + self.capacity);
                 }
-                self.put_by_durable = self.put_by.len();
+                self.deferred_durable = self.deferred.len();
             }
         }
     }
@@ -88,7 +88,7 @@ impl Repeats {
     pub fn roll_back(&mut self) {
         match &mut self.window {
             Some(window) => window.roll_back(),
-            None => self.put_by.truncate(self.put_by_durable),
+            None => self.deferred.truncate(self.deferred_durable),
         }
     }
 

@@ -4,6 +4,7 @@
 //! is durable before any space is given back. Age goes by a clock of its own, [`AgeClock`], and by what
 //! was [`Seen`].
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,35 @@ use super::queue::{TrimRequest, Work};
 use crate::storage::StoreError;
 use tailmark_record::{Seq, Timestamp};
 
+/// What the thread does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Job {
+    Retention,
+    Reclaim,
+}
+
+impl fmt::Display for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Job::Retention => "retention",
+            Job::Reclaim => "giving back space",
+        })
+    }
+}
+
+/// Why a job does not work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    job: Job,
+    error: String,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.job, self.error)
+    }
+}
+
 /// Whatever happens, the thread goes on: retention that ended would fill the disk without a word.
 fn guarded(work: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
@@ -24,7 +54,7 @@ fn guarded(work: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreErr
     })
 }
 
-pub(super) struct Keeper {
+pub(super) struct RetentionThread {
     pub core: Arc<Core>,
     pub retention: Retention,
     pub interval: Duration,
@@ -34,7 +64,7 @@ pub(super) struct Keeper {
     pub seen: Seen,
 }
 
-impl Keeper {
+impl RetentionThread {
     /// Works until it is told to end.
     pub fn run(mut self) {
         let mut looked_at = (self.elapsed)();
@@ -42,7 +72,7 @@ impl Keeper {
         self.seen.note(self.core.published.borrow().head, looked_at);
         loop {
             let interval = (self.retention != Retention::default()).then_some(self.interval);
-            let due = self.core.upkeep.wait(interval);
+            let due = self.core.maintenance.wait(interval);
             if let Some((retention, interval)) = due.limits {
                 (self.retention, self.interval) = (retention, interval);
             }
@@ -51,12 +81,12 @@ impl Keeper {
                 let passed = now.saturating_sub(looked_at);
                 looked_at = now;
                 let result = guarded(|| self.enforce(now, passed));
-                self.report("retention", result);
-                self.core.upkeep.looked();
+                self.report(Job::Retention, result);
+                self.core.maintenance.looked();
             }
             if due.reclaim {
                 let result = guarded(|| self.core.engine.reclaim());
-                self.report("giving back space", result);
+                self.report(Job::Reclaim, result);
             }
             if due.end {
                 return;
@@ -65,19 +95,17 @@ impl Keeper {
     }
 
     /// A problem stays to be seen until the same work has succeeded.
-    fn report(&self, what: &str, result: Result<(), StoreError>) {
+    fn report(&self, job: Job, result: Result<(), StoreError>) {
         let mut trouble = self.core.trouble.lock();
         match result {
-            Ok(()) if trouble.as_ref().is_some_and(|text| text.starts_with(what)) => {
-                *trouble = None
-            }
+            Ok(()) if trouble.as_ref().is_some_and(|trouble| trouble.job == job) => *trouble = None,
             Ok(()) => {}
             Err(error) => {
-                let text = format!("{what}: {error}");
-                if trouble.as_ref() != Some(&text) {
-                    tracing::error!(%error, "{what} does not work; it is tried again");
+                let now = Trouble { job, error: error.to_string() };
+                if trouble.as_ref() != Some(&now) {
+                    tracing::error!(%error, "{job} does not work; it is tried again");
                 }
-                *trouble = Some(text);
+                *trouble = Some(now);
             }
         }
     }

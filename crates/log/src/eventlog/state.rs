@@ -13,13 +13,16 @@ use super::producers::Producers;
 use crate::storage::{Damage, Recovered, StoreError};
 use tailmark_record::{Seq, Timestamp};
 
+/// What a delta has before its first change: version, clock, time.
+pub(super) const DELTA_BYTES: usize = 1 + 8 + 10;
+
 const VERSION: u8 = 1;
 /// Plain numbers are far below.
 const MAX_BYTES: u64 = 64 << 10;
 
 /// The plain numbers of the whole state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct State {
+pub(super) struct LogState {
     /// No entry of the window of repeats is below.
     pub window_start: u64,
     /// How many entries that window could hold.
@@ -31,11 +34,11 @@ pub(super) struct State {
 /// What a commit changes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Delta {
-    /// As in [`State`].
+    /// As in [`LogState`].
     pub age_clock: i64,
 }
 
-impl State {
+impl LogState {
     pub fn encode(&self, producers: &Producers) -> Result<Vec<u8>, StoreError> {
         let mut bytes = encode(self)?;
         producers.encode(&mut bytes);
@@ -43,8 +46,11 @@ impl State {
     }
 
     /// The state after recovery, its producers into those given.
-    pub fn recover(recovered: &Recovered, producers: &mut Producers) -> Result<State, StoreError> {
-        let mut state = State::default();
+    pub fn recover(
+        recovered: &Recovered,
+        producers: &mut Producers,
+    ) -> Result<LogState, StoreError> {
+        let mut state = LogState::default();
         if !recovered.state.is_empty() {
             let rest;
             (state, rest) = decode(&recovered.state, Seq::ZERO, Seq::ZERO)?;
@@ -146,13 +152,13 @@ mod tests {
         Producers::new(100, Duration::from_secs(1_000), 1 << 20, Timestamp::EPOCH)
     }
 
-    fn recover(recovered: &Recovered) -> Result<State, StoreError> {
-        State::recover(recovered, &mut producers())
+    fn recover(recovered: &Recovered) -> Result<LogState, StoreError> {
+        LogState::recover(recovered, &mut producers())
     }
 
     #[test]
     fn state_and_deltas_survive_the_round_trip() {
-        let state = State { window_start: 7, window_capacity: 100, age_clock: 5 };
+        let state = LogState { window_start: 7, window_capacity: 100, age_clock: 5 };
         let bytes = state.encode(&producers()).unwrap();
         // Frozen: version, three little-endian numbers of 64 bits, the next epoch.
         assert_eq!(bytes[..10], [1, 7, 0, 0, 0, 0, 0, 0, 0, 100]);
@@ -163,13 +169,13 @@ mod tests {
         let delta = Delta { age_clock: 9 }.encode(&producers(), Timestamp::EPOCH).unwrap();
         assert_eq!(delta.len(), 9);
         let back = recover(&recovered(bytes, &[delta])).unwrap();
-        assert_eq!(back, State { age_clock: 9, ..state });
-        assert_eq!(recover(&Recovered::default()).unwrap(), State::default());
+        assert_eq!(back, LogState { age_clock: 9, ..state });
+        assert_eq!(recover(&Recovered::default()).unwrap(), LogState::default());
     }
 
     #[test]
     fn bytes_of_another_version_or_damaged_are_refused() {
-        let good = State::default().encode(&producers()).unwrap();
+        let good = LogState::default().encode(&producers()).unwrap();
         let mut newer = good.clone();
         newer[0] = 2;
         let error = recover(&recovered(newer, &[])).unwrap_err();

@@ -14,11 +14,11 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::core::Core;
-use super::group_commit::{Admission, Staged, Staging};
+use super::group_commit::{Admission, CommitBuilder, GroupCommit};
 use super::options::{Clock, Elapsed};
 use super::queue::{Pending, TrimRequest, Work};
 use super::recent;
-use super::state::{Delta, State};
+use super::state::{Delta, LogState};
 use super::{AppendError, Trimmed};
 use crate::storage::{Commit, Receipt, StoreError};
 use tailmark_record::{Seq, Timestamp};
@@ -27,11 +27,11 @@ pub(super) struct Writer {
     pub core: Arc<Core>,
     pub clock: Clock,
     pub elapsed: Elapsed,
-    pub staging: Staging,
+    pub builder: CommitBuilder,
     pub next: Seq,
     pub oldest: Seq,
     pub last_at: Timestamp,
-    pub state: State,
+    pub state: LogState,
     pub window_capacity: u64,
 }
 
@@ -59,7 +59,7 @@ impl Writer {
 
     /// One commit, of as much as fits from the front of the queue.
     fn step(&mut self, work: &mut VecDeque<Work>) -> Result<(), Stop> {
-        self.staging.repeats.settle();
+        self.builder.repeats.settle();
         if let Some(Work::Trim(_)) = work.front() {
             let Some(Work::Trim(request)) = work.pop_front() else { return Ok(()) };
             return self.trim(request);
@@ -72,13 +72,13 @@ impl Writer {
         }
         let now = self.now();
         // Not by a stamp that lies ahead: it would forget who has been idle for a moment.
-        self.staging.producers.forget_idle((self.clock)(), (self.elapsed)());
+        self.builder.producers.forget_idle((self.clock)(), (self.elapsed)());
         self.core.say_if_ahead();
-        let mut staged = Staged::new(self.next, now, self.capacity_for(work));
+        let mut staged = GroupCommit::new(self.next, now, self.capacity_for(work));
         while let Some(item) = work.pop_front() {
             let batch = match item {
                 Work::Append(batch) => batch,
-                Work::Open(request) => match self.staging.open(&mut staged, request) {
+                Work::Open(request) => match self.builder.open(&mut staged, request) {
                     None => continue,
                     Some(later) => {
                         work.push_front(Work::Open(later));
@@ -91,17 +91,17 @@ impl Writer {
                 }
             };
             if self.needs_topics(&batch) {
-                if !staged.is_empty(&self.staging.producers) {
+                if !staged.is_empty(&self.builder.producers) {
                     // Heads are read between two commits.
                     work.push_front(Work::Append(batch));
                     break;
                 }
-                if let Err(error) = self.staging.topic_heads.load(&*self.core.engine) {
+                if let Err(error) = self.builder.topic_heads.load(&*self.core.engine) {
                     batch.refuse(AppendError::Refused(Arc::new(error)));
                     continue;
                 }
             }
-            match self.staging.admit(&mut staged, batch, self.oldest) {
+            match self.builder.admit(&mut staged, batch, self.oldest) {
                 Admission::Whole => {}
                 Admission::Part => break,
                 Admission::Later(batch) => {
@@ -114,12 +114,12 @@ impl Writer {
     }
 
     fn needs_topics(&self, batch: &Pending) -> bool {
-        !self.staging.topic_heads.is_kept()
+        !self.builder.topic_heads.is_kept()
             && batch.options.expected_head.as_ref().is_some_and(|head| head.topic.is_some())
     }
 
     /// Makes the commit durable, then publishes it, then answers.
-    fn finish(&mut self, mut staged: Staged, work: &mut VecDeque<Work>) -> Result<(), Stop> {
+    fn finish(&mut self, mut staged: GroupCommit, work: &mut VecDeque<Work>) -> Result<(), Stop> {
         let mut events = std::mem::take(&mut staged.events);
         if events.capacity() > events.len() + events.len() / 4 {
             // Room was made for events that turned out to be repeats; the ring would keep it.
@@ -130,16 +130,16 @@ impl Writer {
         if let Err(error) = outcome {
             return self.fail(staged, error);
         }
-        if !staged.is_empty(&self.staging.producers) {
+        if !staged.is_empty(&self.builder.producers) {
             self.last_at = staged.at;
         }
-        self.staging.promote(staged.at);
-        let producers = self.staging.producers.len() as u64;
+        self.builder.promote(staged.at);
+        let producers = self.builder.producers.len() as u64;
         self.core.metrics.producers.store(producers, Ordering::Relaxed);
         self.next = staged.next;
         if staged.count() > 0 {
             let (first, end, at) = (staged.first, staged.next, staged.at);
-            self.core.recent.push(recent::Commit { first, end, at, events });
+            self.core.hot.recent.push(recent::Commit { first, end, at, events });
             self.publish();
         }
         self.core.metrics.duplicates.fetch_add(staged.duplicates, Ordering::Relaxed);
@@ -158,17 +158,17 @@ impl Writer {
         Ok(())
     }
 
-    fn append(&mut self, staged: &Staged, events: Bytes) -> Result<(), StoreError> {
-        if staged.is_empty(&self.staging.producers) {
+    fn append(&mut self, staged: &GroupCommit, events: Bytes) -> Result<(), StoreError> {
+        if staged.is_empty(&self.builder.producers) {
             return Ok(());
         }
         let count = u32::try_from(staged.count())
             .map_err(|_| StoreError::Invalid("too many events in one commit"))?;
         let bytes = events.len() as u64;
         let began = Instant::now();
-        let delta = match self.staging.producers.staged_bytes() {
+        let delta = match self.builder.producers.staged_bytes() {
             [] => Bytes::new(),
-            _ => self.delta(staged.at)?,
+            _ => self.delta(Delta { age_clock: self.state.age_clock }, staged.at)?,
         };
         self.commit(count, staged.at, events, delta, self.oldest)?;
         if count > 0 {
@@ -207,16 +207,15 @@ impl Writer {
     }
 
     fn whole_state(&mut self) -> Result<Bytes, StoreError> {
-        if let Some(start) = self.staging.repeats.start(self.next) {
+        if let Some(start) = self.builder.repeats.start(self.next) {
             self.state.window_start = start.get();
             self.state.window_capacity = self.window_capacity;
         }
-        Ok(self.state.encode(&self.staging.producers)?.into())
+        Ok(self.state.encode(&self.builder.producers)?.into())
     }
 
-    fn delta(&self, at: Timestamp) -> Result<Bytes, StoreError> {
-        let delta = Delta { age_clock: self.state.age_clock };
-        Ok(delta.encode(&self.staging.producers, at)?.into())
+    fn delta(&self, delta: Delta, at: Timestamp) -> Result<Bytes, StoreError> {
+        Ok(delta.encode(&self.builder.producers, at)?.into())
     }
 
     /// Tells readers. Only forward.
@@ -231,9 +230,9 @@ impl Writer {
         });
     }
 
-    fn fail(&mut self, staged: Staged, error: StoreError) -> Result<(), Stop> {
+    fn fail(&mut self, staged: GroupCommit, error: StoreError) -> Result<(), Stop> {
         self.core.metrics.commits_failed.fetch_add(1, Ordering::Relaxed);
-        self.staging.roll_back();
+        self.builder.roll_back();
         let error = Arc::new(error);
         let verdict = self.judge(&error);
         for (request, _) in staged.opened {
@@ -283,25 +282,20 @@ impl Writer {
         }
         self.oldest = oldest;
         self.publish();
-        self.core.upkeep.reclaim_soon();
+        self.core.maintenance.reclaim_soon();
         let _ = request.reply.send(Ok(Trimmed { oldest, head: self.next.prev(), removed }));
         Ok(())
     }
 
     fn commit_trim(&mut self, oldest: Seq, age_clock: Option<Timestamp>) -> Result<(), StoreError> {
-        let before = self.state.age_clock;
-        let delta = match age_clock {
-            Some(clock) => {
-                self.state.age_clock = before.max(clock.as_nanos());
-                self.delta(self.last_at)?
-            }
+        let clock = age_clock.map(|clock| self.state.age_clock.max(clock.as_nanos()));
+        let delta = match clock {
+            Some(age_clock) => self.delta(Delta { age_clock }, self.last_at)?,
             None => Bytes::new(),
         };
-        let outcome = self.commit(0, self.last_at, Bytes::new(), delta, oldest);
-        if outcome.is_err() {
-            self.state.age_clock = before;
-        }
-        outcome
+        self.commit(0, self.last_at, Bytes::new(), delta, oldest)?;
+        self.state.age_clock = clock.unwrap_or(self.state.age_clock);
+        Ok(())
     }
 
     /// The wall clock, but never before the last commit.
@@ -314,7 +308,7 @@ impl Writer {
 
     /// Bytes that the next commit may take.
     fn capacity_for(&self, work: &VecDeque<Work>) -> usize {
-        let max = self.staging.max_commit_bytes;
+        let max = self.builder.max_commit_bytes;
         let mut bytes = 0;
         for item in work {
             match item {
@@ -329,18 +323,6 @@ impl Writer {
             }
         }
         bytes
-    }
-}
-
-impl Work {
-    fn refuse(self, error: AppendError) {
-        match self {
-            Work::Append(batch) => batch.refuse(error),
-            Work::Open(request) => request.answer(Err(error)),
-            Work::Trim(request) => drop(request.reply.send(Err(error))),
-            // It is through, and that was the question.
-            Work::Ping(reply) => drop(reply.send(())),
-        }
     }
 }
 

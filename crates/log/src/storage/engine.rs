@@ -113,7 +113,7 @@ impl Chunk {
     ///
     /// # Errors
     /// When the entries are not events.
-    pub fn thinned(self, filter: &Filter, max_bytes: usize) -> Result<Chunk, EventError> {
+    pub fn filtered(self, filter: &Filter, max_bytes: usize) -> Result<Chunk, EventError> {
         let (mut entries, mut kept, mut start) = (Events::new(&self.events), Vec::new(), 0);
         let mut end = self.end;
         while let Some(event) = entries.next() {
@@ -329,7 +329,7 @@ mod tests {
                 let (mut next, mut found) = (Seq::new(10), Vec::new());
                 while next < whole.end {
                     let rest = whole.clone().cut(next, whole.end).unwrap();
-                    let part = rest.thinned(filter, max_bytes).unwrap();
+                    let part = rest.filtered(filter, max_bytes).unwrap();
                     let some = seqs(&part);
                     assert!(part.first == next && part.end > next && !part.complete);
                     assert!(part.events.len() <= max_bytes || some.len() == 1, "{some:?}");
@@ -340,7 +340,7 @@ mod tests {
             }
         }
         let cut = Chunk { events: whole.events.slice(..whole.events.len() - 1), ..whole };
-        assert!(cut.thinned(&Filter::ALL, 1 << 20).is_err());
+        assert!(cut.filtered(&Filter::ALL, 1 << 20).is_err());
     }
 
     #[test]

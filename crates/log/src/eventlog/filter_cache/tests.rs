@@ -31,7 +31,7 @@ fn seqs(chunk: &Chunk) -> Vec<u64> {
 
 #[test]
 fn what_was_found_is_found_again_from_every_place_in_it() {
-    let found = Found::new(1 << 20);
+    let found = FilterCache::new(1 << 20);
     let t = filter("t");
     found.keep(&t, &chunk(1_000, 2_000, &[1_000, 1_500, 1_999]));
     found.keep(&t, &chunk(2_000, 3_000, &[]));
@@ -57,7 +57,7 @@ fn what_was_found_is_found_again_from_every_place_in_it() {
 
 #[test]
 fn only_what_is_worth_it_is_kept_and_nothing_twice() {
-    let found = Found::new(1 << 20);
+    let found = FilterCache::new(1 << 20);
     let t = filter("t");
     let complete = Chunk { complete: true, ..chunk(1, 1_000, &[5]) };
     let all: Vec<_> = (1..=2_000).collect();
@@ -85,7 +85,7 @@ fn only_what_is_worth_it_is_kept_and_nothing_twice() {
 #[test]
 fn what_was_not_asked_for_longest_makes_room() {
     const BYTES: usize = 64 << 10;
-    let found = Found::new(BYTES);
+    let found = FilterCache::new(BYTES);
     let filters: Vec<_> = (0..200).map(|n| filter(&format!("t{n}"))).collect();
     for t in &filters {
         for n in 0..4 {
@@ -112,7 +112,7 @@ fn what_was_not_asked_for_longest_makes_room() {
     assert!(found.has(&many, s(1)) && !found.has(&many, s(20_000)));
     assert!(found.has(&filters[199], s(1)));
     // One that never fits is not kept, and takes nothing else along.
-    let tiny = Found::new(100);
+    let tiny = FilterCache::new(100);
     tiny.keep(&filters[0], &chunk(1, 1_000, &[]));
     let filters = tiny.filters.lock();
     assert_eq!((filters.bytes(), filters.len()), (0, 0));

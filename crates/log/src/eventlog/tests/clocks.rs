@@ -50,9 +50,9 @@ impl Times {
 
 /// Looks at the limits, and waits until that is done: a trim of nothing comes after it.
 async fn look(log: &EventLog) -> u64 {
-    let looks = log.core().upkeep.looks();
+    let looks = log.core().maintenance.looks();
     log.enforce_retention_soon();
-    while log.core().upkeep.looks() == looks {
+    while log.core().maintenance.looks() == looks {
         tokio::task::yield_now().await;
     }
     log.bounds().oldest.get()

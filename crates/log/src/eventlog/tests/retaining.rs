@@ -103,7 +103,7 @@ async fn events_of_an_age_go_and_the_clock_survives_a_restart() {
     let (last, recovered) = again.reopen();
     let mut producers =
         super::super::producers::Producers::new(1, Duration::from_secs(1), 1_000, Timestamp::EPOCH);
-    let state = super::super::state::State::recover(&recovered, &mut producers).unwrap();
+    let state = super::super::state::LogState::recover(&recovered, &mut producers).unwrap();
     assert_eq!(state.age_clock(), Some(at(1_100)));
     assert_eq!(last.bounds().oldest, Seq::new(3));
     let log = open(Arc::new(last), recovered);
@@ -225,7 +225,7 @@ async fn a_panic_of_a_background_thread_is_seen_and_hangs_nobody() {
     // Retention goes on: it trims, and gives space back once that works again.
     append(&log, 10).await;
     oldest_becomes(&log, 8).await;
-    let trouble = |log: &EventLog| log.core().trouble.lock().clone();
+    let trouble = |log: &EventLog| log.core().trouble.lock().as_ref().map(ToString::to_string);
     while trouble(&log).is_none() {
         tokio::task::yield_now().await;
     }

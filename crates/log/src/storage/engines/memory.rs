@@ -61,7 +61,7 @@ pub struct Memory {
 #[derive(Default)]
 struct Log {
     /// Commits with events, in order; those wholly below the oldest go when space is reclaimed.
-    runs: VecDeque<Arc<Run>>,
+    commits: VecDeque<Arc<StoredCommit>>,
     oldest: Seq,
     head: Seq,
     last_at: Timestamp,
@@ -69,19 +69,19 @@ struct Log {
     deltas: Vec<(Seq, Seq, Bytes)>,
     bytes_since_state: usize,
     held: VecDeque<(Commit, Completion)>,
-    /// Named events of runs that are gone.
+    /// Named events of commits that are gone.
     trimmed: Vec<(Seq, Fingerprint)>,
     stopped: Option<&'static str>,
 }
 
-struct Run {
+struct StoredCommit {
     first: Seq,
     end: Seq,
     at: Timestamp,
     events: Bytes,
 }
 
-impl Run {
+impl StoredCommit {
     /// The events that their senders named, in order.
     fn named(&self, key: &FingerprintKey) -> Result<Vec<(Seq, Fingerprint)>, StoreError> {
         let mut named = Vec::new();
@@ -143,7 +143,7 @@ impl Memory {
             last_at: log.last_at,
         };
         let copy = Log {
-            runs: log.runs.clone(),
+            commits: log.commits.clone(),
             oldest: log.oldest,
             head: log.head,
             last_at: log.last_at,
@@ -175,19 +175,19 @@ impl Memory {
         done(outcome);
     }
 
-    fn readable(&self, seq: Seq) -> Result<Arc<Run>, StoreError> {
+    fn readable(&self, seq: Seq) -> Result<Arc<StoredCommit>, StoreError> {
         let log = self.log.lock();
         if seq < log.oldest {
             return Err(StoreError::Trimmed { oldest: log.oldest });
         }
-        log.run_of(seq).ok_or(StoreError::Invalid("beyond the head"))
+        log.commit_of(seq).ok_or(StoreError::Invalid("beyond the head"))
     }
 
-    /// Readable runs, oldest first, and the oldest readable seq.
-    fn snapshot(&self) -> (Vec<Arc<Run>>, Seq) {
+    /// Readable commits, oldest first, and the oldest readable seq.
+    fn snapshot(&self) -> (Vec<Arc<StoredCommit>>, Seq) {
         let log = self.log.lock();
-        let at = log.runs.partition_point(|run| run.end <= log.oldest);
-        (log.runs.range(at..).cloned().collect(), log.oldest)
+        let at = log.commits.partition_point(|run| run.end <= log.oldest);
+        (log.commits.range(at..).cloned().collect(), log.oldest)
     }
 }
 
@@ -244,7 +244,12 @@ impl Log {
         }
         if commit.count > 0 {
             let at = commit.appended_at;
-            self.runs.push_back(Arc::new(Run { first, end, at, events: commit.events }));
+            self.commits.push_back(Arc::new(StoredCommit {
+                first,
+                end,
+                at,
+                events: commit.events,
+            }));
         }
         self.head = end.prev();
         self.oldest = commit.oldest;
@@ -252,9 +257,9 @@ impl Log {
         Receipt { first, last: end.prev(), level: Level::Fsync, term: 0 }
     }
 
-    fn run_of(&self, seq: Seq) -> Option<Arc<Run>> {
-        let at = self.runs.partition_point(|run| run.end <= seq);
-        self.runs.get(at).filter(|run| run.first <= seq).cloned()
+    fn commit_of(&self, seq: Seq) -> Option<Arc<StoredCommit>> {
+        let at = self.commits.partition_point(|run| run.end <= seq);
+        self.commits.get(at).filter(|run| run.first <= seq).cloned()
     }
 }
 
@@ -301,16 +306,16 @@ impl Engine for Memory {
             if from >= end || end > log.head.next() {
                 return Err(StoreError::Invalid("an empty range, or one beyond the head"));
             }
-            log.run_of(from).ok_or(StoreError::Invalid("beyond the head"))?
+            log.commit_of(from).ok_or(StoreError::Invalid("beyond the head"))?
         };
-        read_run(&run, from, end.min(run.end), self.options.chunk_bytes, filter)
+        read_commit(&run, from, end.min(run.end), self.options.chunk_bytes, filter)
             .map_err(|error| damage(&run, &error))
     }
 
     fn seek_time(&self, time: Timestamp) -> Result<Seq, StoreError> {
         let log = self.log.lock();
-        let at = log.runs.partition_point(|run| run.at < time);
-        let first = log.runs.get(at).map_or(log.head.next(), |run| run.first);
+        let at = log.commits.partition_point(|run| run.at < time);
+        let first = log.commits.get(at).map_or(log.head.next(), |run| run.first);
         Ok(first.max(log.oldest))
     }
 
@@ -319,9 +324,9 @@ impl Engine for Memory {
     }
 
     fn topics(&self) -> Result<BTreeMap<Arc<str>, TopicStats>, StoreError> {
-        let (runs, oldest) = self.snapshot();
+        let (commits, oldest) = self.snapshot();
         let mut topics = BTreeMap::<Arc<str>, TopicStats>::new();
-        for run in runs {
+        for run in commits {
             let mut seq = run.first;
             for event in Events::new(&run.events) {
                 let topic = event.and_then(Event::topic_of).map_err(|e| damage(&run, &e))?;
@@ -345,11 +350,11 @@ impl Engine for Memory {
         from: Seq,
         visit: &mut dyn FnMut(Seq, Fingerprint) -> bool,
     ) -> Result<(), StoreError> {
-        let (runs, mut named) = {
+        let (commits, mut named) = {
             let log = self.log.lock();
-            (log.runs.clone(), log.trimmed.clone())
+            (log.commits.clone(), log.trimmed.clone())
         };
-        for run in &runs {
+        for run in &commits {
             named.extend(run.named(&self.key)?);
         }
         let wanted = named.into_iter().rev().take_while(|(seq, _)| *seq >= from);
@@ -365,7 +370,7 @@ impl Engine for Memory {
         let log = self.log.lock();
         let mut freed = 0;
         let mut point = log.oldest;
-        for run in &log.runs {
+        for run in &log.commits {
             if freed >= bytes || run.end > limit {
                 break;
             }
@@ -377,8 +382,8 @@ impl Engine for Memory {
 
     fn reclaim(&self) -> Result<(), StoreError> {
         let mut log = self.log.lock();
-        while log.runs.front().is_some_and(|run| run.end <= log.oldest) {
-            let Some(run) = log.runs.pop_front() else { break };
+        while log.commits.front().is_some_and(|run| run.end <= log.oldest) {
+            let Some(run) = log.commits.pop_front() else { break };
             let named = run.named(&self.key)?;
             log.trimmed.extend(named);
             let excess = log.trimmed.len().saturating_sub(KEPT_FINGERPRINTS);
@@ -394,7 +399,7 @@ impl Engine for Memory {
     fn status(&self) -> StoreStatus {
         let log = self.log.lock();
         StoreStatus {
-            disk_bytes: log.runs.iter().map(|run| run.events.len() as u64).sum(),
+            disk_bytes: log.commits.iter().map(|run| run.events.len() as u64).sum(),
             trouble: log.stopped.map(str::to_owned),
             ..StoreStatus::default()
         }
@@ -407,8 +412,8 @@ impl Engine for Memory {
 }
 
 /// One chunk of a run: `from..end`, cut after `chunk_bytes`.
-fn read_run(
-    run: &Run,
+fn read_commit(
+    run: &StoredCommit,
     from: Seq,
     end: Seq,
     chunk_bytes: usize,
@@ -436,7 +441,7 @@ fn read_run(
     Ok(Chunk { first: from, end: seq, events, complete })
 }
 
-fn damage(run: &Run, error: &EventError) -> StoreError {
+fn damage(run: &StoredCommit, error: &EventError) -> StoreError {
     let detail = error.what().to_owned();
     Damage { from: run.first, to: run.end.prev(), file: PathBuf::from("memory"), detail }.into()
 }

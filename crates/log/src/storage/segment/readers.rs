@@ -15,7 +15,7 @@ use super::blocks::Blocks;
 use super::direct::{Direct, Located, Places, Seen};
 use super::files::{self, locate};
 use super::index::Index;
-use super::store::{Bounds, Open, OpenDatabases, Place};
+use super::store::{Bounds, DatabaseSlot, Open, OpenDatabases};
 use super::{Lease, Segment, dir};
 use crate::bounded::Bounded;
 use crate::storage::{Chunk, Damage, StoreError};
@@ -62,13 +62,13 @@ pub struct CacheStatus {
 
 /// Readers of segments, and what they share.
 ///
-/// Order of its locks: `slots`, `tables` and `damages` are held for a few instructions, and nothing
-/// is taken under them. A slot's `search` is held while its blocks are located; under it only
-/// `tables` is taken. A place of `databases` is locked while it is opened or compared; under it
+/// Order of its locks: `entries`, `tables` and `damages` are held for a few instructions, and nothing
+/// is taken under them. An entry's `search` is held while its blocks are located; under it only
+/// `tables` is taken. A slot of `databases` is locked while it is opened or compared; under it
 /// only `damages` is taken.
 pub struct Cache {
     options: CacheOptions,
-    slots: Mutex<HashMap<PathBuf, Arc<Slot>>>,
+    entries: Mutex<HashMap<PathBuf, Arc<Entry>>>,
     databases: OpenDatabases,
     /// Of segments that can be read directly, by their directory.
     tables: Mutex<Bounded<PathBuf, Arc<Located>>>,
@@ -79,8 +79,8 @@ pub struct Cache {
 
 /// What is known of one segment.
 #[derive(Default)]
-struct Slot {
-    database: Arc<Place>,
+struct Entry {
+    database: Arc<DatabaseSlot>,
     search: Mutex<Search>,
     seen: OnceLock<Arc<Seen>>,
     /// Its files are being compared, or were.
@@ -94,7 +94,7 @@ struct Search {
     is_refused: bool,
 }
 
-impl Slot {
+impl Entry {
     /// Which of its blocks have been read.
     fn seen(&self, lease: &Lease) -> &Arc<Seen> {
         self.seen.get_or_init(|| Arc::new(Seen::new(lease.identity.blocks as usize)))
@@ -118,7 +118,7 @@ impl Cache {
         let max_table_bytes = usize::try_from(options.max_table_bytes).unwrap_or(usize::MAX);
         Cache {
             options,
-            slots: Mutex::default(),
+            entries: Mutex::default(),
             databases,
             tables: Mutex::new(Bounded::new(max_table_bytes)),
             damages: Mutex::default(),
@@ -179,9 +179,9 @@ impl Cache {
         if !segment.retire() {
             return Ok(None);
         }
-        let slot = self.slots.lock().remove(segment.dir());
-        if let Some(slot) = slot {
-            self.databases.forget(&slot.database);
+        let entry = self.entries.lock().remove(segment.dir());
+        if let Some(entry) = entry {
+            self.databases.forget(&entry.database);
             let forgotten = self.tables.lock().remove(segment.dir());
             drop(forgotten);
         }
@@ -205,21 +205,21 @@ impl Cache {
         lease: &Lease,
         read: impl Fn(&dyn Blocks) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let slot = self.slot(lease);
+        let entry = self.entry(lease);
         let now = self.clock.fetch_add(1, Ordering::Relaxed) + 1;
-        slot.database.touch(now);
-        if let Some(located) = self.tables(&slot, lease) {
-            let seen = slot.seen(lease);
+        entry.database.touch(now);
+        if let Some(located) = self.tables(&entry, lease) {
+            let seen = entry.seen(lease);
             let direct = Direct::open(Arc::clone(&located), Arc::clone(seen));
             if let Ok(result) = direct.and_then(|direct| read(&direct)) {
                 self.direct_reads.fetch_add(1, Ordering::Relaxed);
                 if seen.is_whole() {
-                    self.compare(&slot, &located.index);
+                    self.compare(&entry, &located.index);
                 }
                 return Ok(result);
             }
         }
-        let open = self.open(&slot, lease)?;
+        let open = self.open(&entry, lease)?;
         let result = read(&*open);
         drop(open);
         self.databases.shrink();
@@ -228,12 +228,12 @@ impl Cache {
 
     /// Compares a segment's files as a whole when all its blocks have been read, once: else rot in bytes
     /// that hold no block would not be told before the database has to be opened.
-    fn compare(&self, slot: &Slot, index: &Index) {
-        if slot.is_compared.swap(true, Ordering::Relaxed) {
+    fn compare(&self, entry: &Entry, index: &Index) {
+        if entry.is_compared.swap(true, Ordering::Relaxed) {
             return;
         }
         // Opened in between it would be compared, too, and must not be at the same time.
-        slot.database.while_closed(|| {
+        entry.database.while_closed(|| {
             let damage = match files::compare(index) {
                 Ok(()) => return,
                 Err(StoreError::Damaged(damage)) => damage,
@@ -250,14 +250,14 @@ impl Cache {
     }
 
     /// The tables for direct reads; finds its blocks unless that was done.
-    fn tables(&self, slot: &Slot, lease: &Lease) -> Option<Arc<Located>> {
+    fn tables(&self, entry: &Entry, lease: &Lease) -> Option<Arc<Located>> {
         if self.options.max_table_bytes == 0 {
             return None;
         }
         if let Some(located) = self.known_tables(lease) {
             return Some(located);
         }
-        let mut search = slot.search.lock();
+        let mut search = entry.search.lock();
         if search.is_refused {
             return None;
         }
@@ -301,13 +301,13 @@ impl Cache {
         Some(located)
     }
 
-    /// The open database of a slot. What is wrong with it is kept for operators.
-    fn open(&self, slot: &Arc<Slot>, lease: &Lease) -> Result<Arc<Open>, StoreError> {
-        match self.databases.get(&slot.database, lease.segment()) {
+    /// The open database of a entry. What is wrong with it is kept for operators.
+    fn open(&self, entry: &Arc<Entry>, lease: &Lease) -> Result<Arc<Open>, StoreError> {
+        match self.databases.get(&entry.database, lease.segment()) {
             Ok((open, is_new)) => {
                 if let Some(damage) = open.altered.as_ref().filter(|_| is_new) {
                     self.damages.lock().insert(lease.dir().to_owned(), damage.clone());
-                    slot.search.lock().is_refused = true;
+                    entry.search.lock().is_refused = true;
                     let forgotten = self.tables.lock().remove(lease.dir());
                     drop(forgotten);
                 }
@@ -321,11 +321,11 @@ impl Cache {
         }
     }
 
-    fn slot(&self, lease: &Lease) -> Arc<Slot> {
-        let mut slots = self.slots.lock();
-        if let Some(slot) = slots.get(lease.dir()) {
-            return Arc::clone(slot);
+    fn entry(&self, lease: &Lease) -> Arc<Entry> {
+        let mut entries = self.entries.lock();
+        if let Some(entry) = entries.get(lease.dir()) {
+            return Arc::clone(entry);
         }
-        Arc::clone(slots.entry(lease.dir().to_owned()).or_default())
+        Arc::clone(entries.entry(lease.dir().to_owned()).or_default())
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::block::Row;
-pub(super) use super::sled::{Bounds, Database, Open, OpenDatabases, Place};
+pub(super) use super::sled::{Bounds, Database, DatabaseSlot, Open, OpenDatabases};
 use tailmark_record::Seq;
 
 /// What a call into the database came to.

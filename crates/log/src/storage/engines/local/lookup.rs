@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::LocalEngine;
 use super::create::FIRST_SLOTS;
-use super::trimmed::{Run, Trimmed};
+use super::trimmed::{Trimmed, TrimmedRun};
 use super::view::View;
 use crate::storage::journal::Slot;
 use crate::storage::segment::{Lease, Segment};
@@ -33,7 +33,7 @@ enum Part<'a> {
     Segment(&'a Lease),
     /// From this seq on; what is before is sealed.
     Slot(&'a Slot, Seq),
-    Run(Run),
+    Trimmed(TrimmedRun),
 }
 
 impl Part<'_> {
@@ -42,7 +42,7 @@ impl Part<'_> {
         match self {
             Part::Segment(lease) => (lease.first(), lease.end()),
             Part::Slot(slot, first) => (*first, slot.end()),
-            Part::Run(run) => (run.first, run.end),
+            Part::Trimmed(run) => (run.first, run.end),
         }
     }
 }
@@ -139,7 +139,7 @@ impl LocalEngine {
         let mut parts: Vec<Part<'_>> = leases.iter().map(Part::Segment).collect();
         parts.extend(view.slots.iter().map(|slot| Part::Slot(slot, slot.first().max(sealed))));
         // After the view: what leaves it is among these by then, perhaps in both.
-        parts.extend(self.trimmed.runs().into_iter().map(Part::Run));
+        parts.extend(self.trimmed.runs().into_iter().map(Part::Trimmed));
         parts.sort_by_key(|part| (part.range().1, part.range().0));
         let mut below = Seq::MAX;
         for part in parts.iter().rev().take_while(|part| part.range().1 > from) {
@@ -150,7 +150,7 @@ impl LocalEngine {
                     let named = named_events(slot, from.max(*first), &self.key)?;
                     named.into_iter().rev().all(|(seq, found)| visit_once(seq, found))
                 }
-                Part::Run(run) => self.trimmed.visit(run, from, &mut visit_once)?,
+                Part::Trimmed(run) => self.trimmed.visit(run, from, &mut visit_once)?,
             };
             if !goes_on {
                 return Ok(());

@@ -1,4 +1,4 @@
-//! Opening a log: survey, judge, recover.
+//! Recovery a log: survey, judge, recover.
 //!
 //! Anything that was durable and cannot be read stops the opening; only the very last write, which
 //! was never known to be synced, is ambiguous. What of it is valid is copied to a new slot and
@@ -77,10 +77,10 @@ pub fn open(dir: &Path, mut options: Options) -> Result<(Arc<LocalEngine>, Recov
     let segments = dir.join(SEGMENTS_DIR);
     options.disk.create_dir(&segments)?;
     segment::clean(&segments, &options.disk)?;
-    Opening { dir: dir.to_owned(), options, meta, found, claim }.run()
+    Recovery { dir: dir.to_owned(), options, meta, found, claim }.run()
 }
 
-struct Opening {
+struct Recovery {
     dir: PathBuf,
     options: Options,
     meta: Meta,
@@ -88,7 +88,7 @@ struct Opening {
     claim: Claim,
 }
 
-impl Opening {
+impl Recovery {
     fn run(mut self) -> Result<(Arc<LocalEngine>, Recovered), StoreError> {
         let disk = self.options.disk.clone();
         let oldest = self.found.oldest();

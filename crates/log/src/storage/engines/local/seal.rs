@@ -45,7 +45,7 @@ impl Sealer<'_> {
         let folded = segments.last().filter(|last| self.is_small(last, slot)).cloned();
         let lease = folded.as_ref().and_then(|segment| segment.lease());
         let folded = folded.filter(|_| lease.is_some());
-        let source = Run { folded: lease.map(|lease| (lease, self.cache)), slot, from, end };
+        let source = Unsealed { folded: lease.map(|lease| (lease, self.cache)), slot, from, end };
         self.check_space(source.bytes())?;
         let spec = BuildSpec {
             log_id: self.meta.log,
@@ -87,14 +87,14 @@ impl Sealer<'_> {
 }
 
 /// The events of a small segment and of a slot after it.
-struct Run<'a> {
+struct Unsealed<'a> {
     folded: Option<(Lease, &'a Cache)>,
     slot: &'a Slot,
     from: Seq,
     end: Seq,
 }
 
-impl Run<'_> {
+impl Unsealed<'_> {
     fn bytes(&self) -> u64 {
         self.folded.as_ref().map_or(0, |(lease, _)| lease.raw_bytes()) + self.slot.event_bytes()
     }
@@ -109,7 +109,7 @@ impl Run<'_> {
     }
 }
 
-impl Source for Run<'_> {
+impl Source for Unsealed<'_> {
     fn chunks(&self) -> Box<dyn Iterator<Item = Result<Chunk, StoreError>> + '_> {
         let mut at = self.folded.as_ref().map_or(self.from, |(lease, _)| lease.first());
         Box::new(std::iter::from_fn(move || {

@@ -30,12 +30,12 @@ pub(super) struct Trimmed {
     /// Events beyond so many newer ones are forgotten.
     keep: usize,
     /// In order of their ends.
-    runs: Mutex<Vec<Run>>,
+    runs: Mutex<Vec<TrimmedRun>>,
 }
 
 /// One file: the named events of `first..end`.
 #[derive(Clone, Debug)]
-pub(super) struct Run {
+pub(super) struct TrimmedRun {
     path: PathBuf,
     /// First seq that it stands for.
     pub first: Seq,
@@ -61,7 +61,7 @@ impl Trimmed {
             };
             let len = disk.run("stat", &path, || std::fs::metadata(&path))?.len();
             let events = len.saturating_sub(HEADER_BYTES as u64) / ENTRY_BYTES as u64;
-            runs.push(Run { path, first, end, events });
+            runs.push(TrimmedRun { path, first, end, events });
         }
         runs.sort_by_key(|run| (run.end, run.first));
         Ok(Trimmed { dir, disk: disk.clone(), log, keep, runs: Mutex::new(runs) })
@@ -90,7 +90,7 @@ impl Trimmed {
         self.forget(&mut runs);
     }
 
-    fn write(&self, first: Seq, end: Seq, named: &Named) -> Result<Option<Run>, StoreError> {
+    fn write(&self, first: Seq, end: Seq, named: &Named) -> Result<Option<TrimmedRun>, StoreError> {
         if named.is_empty() {
             return Ok(None);
         }
@@ -100,11 +100,11 @@ impl Trimmed {
         }
         let path = self.dir.join(name(first, end));
         self.disk.replace(&path, &encode(self.log, first, end, named))?;
-        Ok(Some(Run { path, first, end, events: named.len() as u64 }))
+        Ok(Some(TrimmedRun { path, first, end, events: named.len() as u64 }))
     }
 
     /// Deletes what is beyond the newest events. Not synced: what comes back is deleted again.
-    fn forget(&self, runs: &mut Vec<Run>) {
+    fn forget(&self, runs: &mut Vec<TrimmedRun>) {
         let mut newer = 0;
         let mut kept = runs.len();
         while kept > 0 && newer < self.keep as u64 {
@@ -119,7 +119,7 @@ impl Trimmed {
     }
 
     /// The files now.
-    pub fn runs(&self) -> Vec<Run> {
+    pub fn runs(&self) -> Vec<TrimmedRun> {
         self.runs.lock().clone()
     }
 
@@ -127,7 +127,7 @@ impl Trimmed {
     /// then answers false.
     pub fn visit(
         &self,
-        run: &Run,
+        run: &TrimmedRun,
         from: Seq,
         visit: &mut dyn FnMut(Seq, Fingerprint) -> bool,
     ) -> Result<bool, StoreError> {

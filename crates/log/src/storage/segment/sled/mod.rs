@@ -12,7 +12,7 @@ mod open_databases;
 
 pub(super) use db::Database;
 pub(super) use open::Open;
-pub(super) use open_databases::{Bounds, OpenDatabases, Place};
+pub(super) use open_databases::{Bounds, DatabaseSlot, OpenDatabases};
 
 #[cfg(test)]
 pub(super) use open::OPEN_BYTES;

@@ -25,14 +25,14 @@ pub(in crate::storage::segment) struct Bounds {
 #[derive(Default)]
 pub(in crate::storage::segment) struct OpenDatabases {
     bounds: Bounds,
-    /// Places whose database may be open: a read must not look at all segments. Locked last.
-    open: Mutex<Vec<Arc<Place>>>,
+    /// Slots whose database may be open: a read must not look at all segments. Locked last.
+    open: Mutex<Vec<Arc<DatabaseSlot>>>,
     opens: AtomicU64,
 }
 
-/// The place of one database.
+/// The slot of one database.
 #[derive(Default)]
-pub(in crate::storage::segment) struct Place {
+pub(in crate::storage::segment) struct DatabaseSlot {
     /// Held while it is opened.
     state: Mutex<State>,
     used_at: AtomicU64,
@@ -47,7 +47,7 @@ enum State {
     Damaged(Damage),
 }
 
-impl Place {
+impl DatabaseSlot {
     /// It is used now, by the clock of whoever counts uses.
     pub(in crate::storage::segment) fn touch(&self, now: u64) {
         self.used_at.store(now, Ordering::Relaxed);
@@ -75,10 +75,10 @@ impl OpenDatabases {
     /// The database of `segment`, opened if it is not; and whether it was opened for this.
     pub(in crate::storage::segment) fn get(
         &self,
-        place: &Arc<Place>,
+        slot: &Arc<DatabaseSlot>,
         segment: &Arc<Segment>,
     ) -> Result<(Arc<Open>, bool), StoreError> {
-        let mut state = place.state.lock();
+        let mut state = slot.state.lock();
         match &*state {
             State::Open(open) => return Ok((Arc::clone(open), false)),
             State::Damaged(damage) => return Err(damage.clone().into()),
@@ -92,7 +92,7 @@ impl OpenDatabases {
                 let open = Arc::new(open);
                 *state = State::Open(Arc::clone(&open));
                 drop(state);
-                self.open.lock().push(Arc::clone(place));
+                self.open.lock().push(Arc::clone(slot));
                 Ok((open, true))
             }
             Err(StoreError::Damaged(damage)) => {
@@ -113,18 +113,18 @@ impl OpenDatabases {
         self.shrink_to(Bounds { max_open: 0, max_bytes: 0, ..self.bounds });
     }
 
-    /// Forgets a place that nobody comes to any more.
-    pub(in crate::storage::segment) fn forget(&self, place: &Arc<Place>) {
-        self.open.lock().retain(|other| !Arc::ptr_eq(other, place));
+    /// Forgets a slot that nobody comes to any more.
+    pub(in crate::storage::segment) fn forget(&self, slot: &Arc<DatabaseSlot>) {
+        self.open.lock().retain(|other| !Arc::ptr_eq(other, slot));
     }
 
     /// How many are open, and the bytes that they hold.
     pub(in crate::storage::segment) fn held(&self) -> (u64, u64) {
-        let places = self.open.lock().clone();
+        let slots = self.open.lock().clone();
         let (mut count, mut bytes) = (0, 0);
-        for place in places {
+        for slot in slots {
             // Not waiting for one that is being opened.
-            if let Some(state) = place.state.try_lock()
+            if let Some(state) = slot.state.try_lock()
                 && let State::Open(open) = &*state
             {
                 count += 1;
@@ -140,33 +140,33 @@ impl OpenDatabases {
     }
 
     fn shrink_to(&self, bounds: Bounds) {
-        let places = self.open.lock().clone();
+        let slots = self.open.lock().clone();
         let (mut open, mut bytes) = (0, 0);
         let mut idle = Vec::new();
-        for place in places {
-            let Some(state) = place.state.try_lock() else { continue };
+        for slot in slots {
+            let Some(state) = slot.state.try_lock() else { continue };
             let State::Open(database) = &*state else { continue };
             let held = database.held_bytes();
             open += 1;
             bytes += held;
             if Arc::strong_count(database) == 1 {
-                idle.push((place.used_at(), held, Arc::clone(&place)));
+                idle.push((slot.used_at(), held, Arc::clone(&slot)));
             }
         }
         if open <= bounds.max_open && bytes <= bounds.max_bytes {
             return;
         }
         idle.sort_by_key(|(used_at, ..)| *used_at);
-        for (_, held, place) in idle {
+        for (_, held, slot) in idle {
             if open <= bounds.max_open && bytes <= bounds.max_bytes {
                 break;
             }
-            let Some(mut state) = place.state.try_lock() else { continue };
+            let Some(mut state) = slot.state.try_lock() else { continue };
             // Somebody may have taken it in between.
             if matches!(&*state, State::Open(database) if Arc::strong_count(database) == 1) {
-                // Closed under the place's lock: whoever wants it next waits, then opens it again.
+                // Closed under the slot's lock: whoever wants it next waits, then opens it again.
                 *state = State::Closed;
-                self.open.lock().retain(|other| !Arc::ptr_eq(other, &place));
+                self.open.lock().retain(|other| !Arc::ptr_eq(other, &slot));
                 open -= 1;
                 bytes -= held;
             }
