@@ -9,9 +9,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use tailmark_log::eventlog::{AppendOptions, Batch, EventLog, Options};
 use tailmark_log::storage::Recovered;
 use tailmark_log::storage::memory::{self, Memory};
-use tailmark_record::{
-    Event, FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp,
-};
+use tailmark_record::{Event, FingerprintKey, GenerationTable, LogId, Timestamp};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
@@ -19,13 +17,7 @@ const BATCHES: u64 = 200;
 const EVENTS: u64 = 1_000;
 
 fn engine() -> Arc<Memory> {
-    let first = GenerationEntry {
-        generation: Generation { counter: 1, nonce: 7 },
-        first: Seq::FIRST,
-        since: Timestamp::EPOCH,
-        cause: "created".into(),
-    };
-    let generations = GenerationTable::new(vec![first]).expect("one row is a table");
+    let generations = GenerationTable::created(7, Timestamp::EPOCH);
     let id = LogId::new(uuid::Uuid::from_u128(1));
     let options = memory::Options::default();
     Arc::new(Memory::new(id, FingerprintKey::new([1; 16]), generations, options))

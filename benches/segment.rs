@@ -13,8 +13,8 @@ use tailmark_log::storage::segment::{
 use tailmark_log::storage::{Chunk, StoreError};
 use tailmark_record::topic::Filter;
 use tailmark_record::{
-    CursorMint, Event, FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq,
-    Stamp, Timestamp, write_entry,
+    CursorMint, Event, FingerprintKey, Generation, GenerationTable, LogId, Seq, Stamp, Timestamp,
+    write_entry,
 };
 
 const SEGMENT_BYTES: usize = 64 << 20;
@@ -71,15 +71,10 @@ fn events(is_named: bool) -> Memory {
 }
 
 fn spec(source: &Memory, compression: Compression) -> BuildSpec {
-    let generations = GenerationTable::new(vec![GenerationEntry {
-        generation: Generation { counter: 1, nonce: 1 },
-        first: Seq::FIRST,
-        since: Timestamp::EPOCH,
-        cause: "created".into(),
-    }]);
+    let generations = GenerationTable::created(1, Timestamp::EPOCH);
     BuildSpec {
         log_id: LogId::new(uuid::Uuid::from_u128(1)),
-        generations: generations.expect("one generation is a table"),
+        generations,
         fingerprint_key: FingerprintKey::new([3; 16]),
         first: Seq::FIRST,
         end: source.0.last().map_or(Seq::FIRST, |chunk| chunk.end),

@@ -14,9 +14,7 @@ use tailmark_client::raw::Raw;
 use tailmark_log::eventlog::{self, EventLog};
 use tailmark_log::storage::Recovered;
 use tailmark_log::storage::memory::{Memory, Options as MemoryOptions};
-use tailmark_record::{
-    FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp,
-};
+use tailmark_record::{FingerprintKey, GenerationTable, LogId, Timestamp};
 use tailmark_wire::feed_v1 as pb;
 use tailmark_wire::feed_v1::feed_service_client::FeedServiceClient;
 use tokio::net::TcpListener;
@@ -32,13 +30,7 @@ const EVENTS: u64 = 200_000;
 const BODY_BYTES: usize = 180;
 
 fn new_log() -> EventLog {
-    let entry = GenerationEntry {
-        generation: Generation { counter: 1, nonce: 1 },
-        first: Seq::FIRST,
-        since: Timestamp::EPOCH,
-        cause: "created".to_owned(),
-    };
-    let generations = GenerationTable::new(vec![entry]).expect("one generation");
+    let generations = GenerationTable::created(1, Timestamp::EPOCH);
     let options = MemoryOptions { chunk_bytes: 4 << 20, ..Default::default() };
     let id = LogId::new(uuid::Uuid::from_u128(7));
     let engine = Memory::new(id, FingerprintKey::new([1; 16]), generations, options);

@@ -14,9 +14,7 @@ use crate::server::{Options, Server};
 use tailmark_log::eventlog::{self, EventLog};
 use tailmark_log::storage::Recovered;
 use tailmark_log::storage::memory::{self, Memory};
-use tailmark_record::{
-    FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp,
-};
+use tailmark_record::{FingerprintKey, GenerationTable, LogId, Timestamp};
 
 /// A server that runs until this is dropped; its events go with it.
 ///
@@ -41,14 +39,7 @@ pub struct TestServer {
 /// When there is no port, or the log does not open.
 pub async fn serve() -> io::Result<TestServer> {
     let id = LogId::new(Uuid::new_v4());
-    let generation = GenerationEntry {
-        generation: Generation { counter: 1, nonce: 1 },
-        first: Seq::FIRST,
-        since: Timestamp::EPOCH,
-        cause: "created".to_owned(),
-    };
-    let generations =
-        GenerationTable::new(vec![generation]).ok_or_else(|| io::Error::other("no generation"))?;
+    let generations = GenerationTable::created(1, Timestamp::EPOCH);
     let key = FingerprintKey::new(Uuid::new_v4().into_bytes());
     let engine = Memory::new(id, key, generations, memory::Options::default());
     let log = EventLog::open(Arc::new(engine), Recovered::default(), eventlog::Options::default())

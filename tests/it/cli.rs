@@ -8,9 +8,7 @@ use tailmark::server::{Options, ServeError, Server};
 use tailmark_log::eventlog::{self, EventLog};
 use tailmark_log::storage::Recovered;
 use tailmark_log::storage::memory::{self, Memory};
-use tailmark_record::{
-    Event, FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp,
-};
+use tailmark_record::{Event, FingerprintKey, Generation, GenerationTable, LogId, Timestamp};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -38,14 +36,8 @@ impl Daemon {
     fn start() -> Daemon {
         let runtime = Runtime::new().unwrap();
         let generation = Generation { counter: 1, nonce: 1 };
-        let entry = GenerationEntry {
-            generation,
-            first: Seq::FIRST,
-            since: Timestamp::EPOCH,
-            cause: "created".to_owned(),
-        };
         let id = LogId::new(uuid::Uuid::from_u128(0x1b4e_28ba_2fa1_41d2_883f_0016_d3cc_a427));
-        let generations = GenerationTable::new(vec![entry]).unwrap();
+        let generations = GenerationTable::created(generation.nonce, Timestamp::EPOCH);
         let key = FingerprintKey::new([7; 16]);
         let engine = Arc::new(Memory::new(id, key, generations, memory::Options::default()));
         let options = eventlog::Options::default();

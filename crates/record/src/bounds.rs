@@ -64,6 +64,14 @@ pub struct GenerationEntry {
 pub struct GenerationTable(Arc<[GenerationEntry]>);
 
 impl GenerationTable {
+    /// The table of a log that is new at that time: one generation, for all its events.
+    pub fn created(nonce: u32, since: Timestamp) -> GenerationTable {
+        let generation = Generation { counter: 1, nonce };
+        let cause = "created".to_owned();
+        let first = GenerationEntry { generation, first: Seq::FIRST, since, cause };
+        GenerationTable(vec![first].into())
+    }
+
     /// Builds a table; `None` when it is empty or out of order.
     pub fn new(entries: Vec<GenerationEntry>) -> Option<Self> {
         let ordered = entries

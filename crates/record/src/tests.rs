@@ -170,13 +170,7 @@ fn times_print_as_proto3_json_has_it() {
 
 #[test]
 fn generations_know_their_ends() {
-    let first = GenerationEntry {
-        generation: Generation { counter: 1, nonce: 7 },
-        first: Seq::FIRST,
-        since: Timestamp::EPOCH,
-        cause: "created".into(),
-    };
-    let table = GenerationTable::new(vec![first]).unwrap();
+    let table = GenerationTable::created(7, Timestamp::EPOCH);
     let table = table.with_next(8, Seq::new(11), Timestamp::EPOCH, "restored").unwrap();
     let (one, two) = (Generation { counter: 1, nonce: 7 }, Generation { counter: 2, nonce: 8 });
     assert_eq!(table.of(Seq::new(10)).generation, one);

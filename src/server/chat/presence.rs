@@ -192,18 +192,10 @@ mod tests {
     use tailmark_log::eventlog::{self, AppendOptions};
     use tailmark_log::storage::Recovered;
     use tailmark_log::storage::memory::{Memory, Options};
-    use tailmark_record::{
-        Event, FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Timestamp,
-    };
+    use tailmark_record::{Event, FingerprintKey, GenerationTable, LogId, Timestamp};
 
     fn log() -> EventLog {
-        let entry = GenerationEntry {
-            generation: Generation { counter: 1, nonce: 1 },
-            first: Seq::FIRST,
-            since: Timestamp::EPOCH,
-            cause: "created".to_owned(),
-        };
-        let generations = GenerationTable::new(vec![entry]).unwrap();
+        let generations = GenerationTable::created(1, Timestamp::EPOCH);
         let id = LogId::new(uuid::Uuid::from_u128(1));
         let key = FingerprintKey::new([7; 16]);
         let engine = Memory::new(id, key, generations, Options::default());

@@ -92,16 +92,10 @@ fn jump(error: &CursorError, wanted: Seq, on_lost: OnLost, bounds: &Bounds) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tailmark_record::{Generation, GenerationEntry, GenerationTable, Timestamp};
+    use tailmark_record::{GenerationTable, Timestamp};
 
     fn bounds(oldest: u64, head: u64) -> Bounds {
-        let entry = GenerationEntry {
-            generation: Generation { counter: 1, nonce: 1 },
-            first: Seq::FIRST,
-            since: Timestamp::EPOCH,
-            cause: "created".to_owned(),
-        };
-        let generations = GenerationTable::new(vec![entry]).unwrap();
+        let generations = GenerationTable::created(1, Timestamp::EPOCH);
         Bounds { oldest: Seq::new(oldest), head: Seq::new(head), generations }
     }
 

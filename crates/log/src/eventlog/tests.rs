@@ -10,8 +10,7 @@ use crate::storage::memory::{self, Memory};
 use crate::storage::{Engine, Recovered};
 use tailmark_record::topic::Filter;
 use tailmark_record::{
-    Cursor, Event, Events, FingerprintKey, Generation, GenerationEntry, GenerationTable, Limits,
-    LogId, Seq, Timestamp,
+    Cursor, Event, Events, FingerprintKey, GenerationTable, Limits, LogId, Seq, Timestamp,
 };
 
 mod appending;
@@ -24,13 +23,7 @@ mod retaining;
 
 /// An engine over an empty log.
 pub(super) fn engine(options: memory::Options) -> Memory {
-    let first = GenerationEntry {
-        generation: Generation { counter: 1, nonce: 7 },
-        first: Seq::FIRST,
-        since: Timestamp::EPOCH,
-        cause: "created".into(),
-    };
-    let generations = GenerationTable::new(vec![first]).unwrap();
+    let generations = GenerationTable::created(7, Timestamp::EPOCH);
     let id = LogId::new(Uuid::from_u128(0xabcd));
     Memory::new(id, FingerprintKey::new([7; 16]), generations, options)
 }

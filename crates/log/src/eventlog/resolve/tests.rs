@@ -1,5 +1,5 @@
 use super::*;
-use tailmark_record::{GenerationEntry, GenerationTable, Timestamp};
+use tailmark_record::{GenerationTable, Timestamp};
 use uuid::Uuid;
 
 const ONE: Generation = Generation { counter: 1, nonce: 0xa };
@@ -11,14 +11,8 @@ fn id() -> LogId {
 
 /// Generation 1 has 1 to 10, generation 2 goes on from 11.
 fn bounds(oldest: u64, head: u64) -> Bounds {
-    let first = GenerationEntry {
-        generation: ONE,
-        first: Seq::FIRST,
-        since: Timestamp::EPOCH,
-        cause: "created".into(),
-    };
-    let generations = GenerationTable::new(vec![first])
-        .and_then(|t| t.with_next(TWO.nonce, Seq::new(11), Timestamp::EPOCH, "restored"))
+    let generations = GenerationTable::created(ONE.nonce, Timestamp::EPOCH)
+        .with_next(TWO.nonce, Seq::new(11), Timestamp::EPOCH, "restored")
         .unwrap();
     Bounds { oldest: Seq::new(oldest), head: Seq::new(head), generations }
 }

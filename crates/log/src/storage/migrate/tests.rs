@@ -15,8 +15,8 @@ use crate::storage::meta::Meta;
 use crate::storage::{Commit, Engine};
 use tailmark_record::topic::Filter;
 use tailmark_record::{
-    CursorMint, Event, Events, FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId,
-    Stamp, Timestamp, write_entry,
+    CursorMint, Event, Events, FingerprintKey, Generation, GenerationTable, LogId, Stamp,
+    Timestamp, write_entry,
 };
 
 const LOG: LogId = LogId::new(Uuid::from_u128(0x5a5a_0000_1111_4222_8333_4444_5555_6666));
@@ -70,16 +70,10 @@ impl Step for FromLines {
 
 fn identity(dir: &Path) -> Meta {
     let text = std::fs::read_to_string(dir.join("identity")).unwrap();
-    let first = GenerationEntry {
-        generation: GENERATION,
-        first: Seq::FIRST,
-        since: Timestamp::EPOCH,
-        cause: "created".to_owned(),
-    };
     Meta {
         log: LogId::new(text.trim().parse().unwrap()),
         key: FingerprintKey::new([9; 16]),
-        generations: GenerationTable::new(vec![first]).unwrap(),
+        generations: GenerationTable::created(GENERATION.nonce, Timestamp::EPOCH),
         created_at: Timestamp::EPOCH,
         slot_bytes: 0,
         slot_files: 0,

@@ -5,9 +5,7 @@ use uuid::Uuid;
 use super::super::faulty::Faulty;
 use super::super::memory::{self, Memory};
 use super::*;
-use tailmark_record::{
-    FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp,
-};
+use tailmark_record::{FingerprintKey, GenerationTable, LogId, Seq, Timestamp};
 
 /// Memory behind what is tested: an engine of its own for each opening.
 struct InMemory {
@@ -32,16 +30,10 @@ impl InMemory {
 
 impl Factory for InMemory {
     fn create(&mut self) -> Opened {
-        let first = GenerationEntry {
-            generation: Generation { counter: 1, nonce: 7 },
-            first: Seq::FIRST,
-            since: Timestamp::EPOCH,
-            cause: "created".into(),
-        };
         let memory = Memory::new(
             LogId::new(Uuid::from_u128(1)),
             FingerprintKey::new([3; 16]),
-            GenerationTable::new(vec![first]).unwrap(),
+            GenerationTable::created(7, Timestamp::EPOCH),
             self.options.clone(),
         );
         self.hand_out(memory, Recovered::default())

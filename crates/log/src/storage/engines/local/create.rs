@@ -12,9 +12,7 @@ use crate::storage::journal::{
     Failure, Journal, Origin, Previous, SlotSet, max_body_bytes, open_slot, slot_name,
 };
 use crate::storage::meta::{META_FILE, Meta};
-use tailmark_record::{
-    FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp,
-};
+use tailmark_record::{FingerprintKey, GenerationTable, LogId, Seq, Timestamp};
 
 /// Slot files of a new log, and the fewest that it is left with.
 pub(super) const FIRST_SLOTS: usize = 2;
@@ -22,14 +20,7 @@ pub(super) const FIRST_SLOTS: usize = 2;
 /// Creates a log in a directory that has none.
 pub(super) fn create(dir: &Path, options: &Options) -> Result<(), StoreError> {
     let now = Timestamp::now();
-    let first = GenerationEntry {
-        generation: Generation { counter: 1, nonce: rand::random() },
-        first: Seq::FIRST,
-        since: now,
-        cause: "created".to_owned(),
-    };
-    let generations = GenerationTable::new(vec![first])
-        .ok_or(StoreError::Invalid("a history needs a generation"))?;
+    let generations = GenerationTable::created(rand::random(), now);
     let meta = Meta {
         log: LogId::new(uuid::Uuid::new_v4()),
         key: FingerprintKey::new(rand::random()),

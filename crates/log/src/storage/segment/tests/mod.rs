@@ -20,8 +20,8 @@ use crate::storage::segment::footer::{self, SECTION_HEADER_BYTES};
 use crate::storage::{Chunk, Damage, StoreError, TopicStats};
 use tailmark_record::topic::{Filter, Pattern};
 use tailmark_record::{
-    CursorMint, Event, Events, FingerprintKey, Generation, GenerationEntry, GenerationTable,
-    Limits, LogId, Seq, Stamp, Timestamp, write_entry,
+    CursorMint, Event, Events, FingerprintKey, Generation, GenerationTable, Limits, LogId, Seq,
+    Stamp, Timestamp, write_entry,
 };
 
 /// Every read opens the database.
@@ -38,13 +38,7 @@ fn log_id() -> LogId {
 }
 
 fn generations() -> GenerationTable {
-    GenerationTable::new(vec![GenerationEntry {
-        generation: Generation { counter: 1, nonce: 99 },
-        first: Seq::FIRST,
-        since: Timestamp::EPOCH,
-        cause: "created".into(),
-    }])
-    .unwrap()
+    GenerationTable::created(99, Timestamp::EPOCH)
 }
 
 /// Events in memory, as chunks of some events each.
