@@ -47,6 +47,16 @@ pub(super) enum Admission {
     Part,
 }
 
+/// What is to become of a batch, before any of it is copied.
+enum Judgement {
+    Take,
+    /// After this commit.
+    Later,
+    /// Its producer sent it again.
+    Repeat(Tally),
+    Refuse(AppendError),
+}
+
 impl GroupCommit {
     pub fn new(first: Seq, at: Timestamp, capacity: usize) -> GroupCommit {
         GroupCommit {
@@ -81,76 +91,86 @@ impl CommitBuilder {
     /// Puts a batch into the commit, or answers it at once when it is refused.
     pub fn admit(
         &mut self,
-        staged: &mut GroupCommit,
+        commit: &mut GroupCommit,
         mut batch: Box<Pending>,
         oldest: Seq,
     ) -> Admission {
-        let needed = batch.batch.stored_bytes_from(batch.durable.events);
         let limit = if batch.options.atomic { self.max_commit_bytes } else { self.group_bytes() };
-        // What a commit stages of producers takes room beside its events.
-        let taken = staged.events.len() + self.producers.staged_bytes().len();
-        let needed = needed + batch.sent.map_or(0, |_| DELTA_BYTES + MAX_OP_BYTES);
-        let room = limit.saturating_sub(taken);
-        if needed > room && taken > 0 {
-            return Admission::Later(batch);
-        }
-        if let Some(sent) = &batch.sent {
-            match self.producers.judge(sent) {
-                Verdict::New => {}
-                Verdict::Later => return Admission::Later(batch),
-                Verdict::Repeat(place) => {
-                    staged.duplicates += batch.batch.len() as u64;
-                    let again = Tally::again(batch.batch.len(), place);
-                    batch.answer(Ok(again.finish(staged.at)));
-                    return Admission::Whole;
-                }
-                Verdict::Refused(error) if staged.is_empty(&self.producers) => {
-                    batch.refuse(error);
-                    return Admission::Whole;
-                }
-                // As for a head that has moved, below.
-                Verdict::Refused(_) => return Admission::Later(batch),
+        match self.judge(commit, &batch, limit, oldest) {
+            Judgement::Take => {}
+            Judgement::Later => return Admission::Later(batch),
+            Judgement::Repeat(again) => {
+                commit.duplicates += batch.batch.len() as u64;
+                batch.answer(Ok(again.finish(commit.at)));
+                return Admission::Whole;
             }
-        }
-        if needed > room && batch.options.atomic {
-            batch.refuse(AppendError::TooLarge { actual: needed, limit: self.max_commit_bytes });
-            return Admission::Whole;
-        }
-        if let Some(expected) = &batch.options.expected_head
-            && batch.durable.events == 0
-            && let Err(error) = self.expect(staged, &batch, expected, oldest)
-        {
-            if !staged.is_empty(&self.producers) {
-                // Judged again when this commit is durable: a refusal must not rest on one that
-                // may still fail.
-                return Admission::Later(batch);
+            Judgement::Refuse(error) => {
+                batch.refuse(error);
+                return Admission::Whole;
             }
-            batch.refuse(error);
-            return Admission::Whole;
         }
         batch.tally = batch.durable;
         if let Some(sent) = &batch.sent {
             let events = batch.batch.len() as u64;
-            self.producers.stage(sent, staged.first, staged.next, events);
+            self.producers.stage(sent, commit.first, commit.next, events);
         }
         let is_whole =
-            self.encode(staged, &batch.batch, batch.options.dedup, limit, &mut batch.tally);
+            self.encode(commit, &batch.batch, batch.options.dedup, limit, &mut batch.tally);
         if is_whole {
-            staged.answers.push(*batch);
+            commit.answers.push(*batch);
             return Admission::Whole;
         }
-        staged.unfinished = Some(batch);
+        commit.unfinished = Some(batch);
         Admission::Part
     }
 
+    /// Whether a batch can go into the commit. A refusal must not rest on a commit that may still
+    /// fail: what rests on what is in it is judged again when that is durable.
+    fn judge(&self, commit: &GroupCommit, batch: &Pending, limit: usize, oldest: Seq) -> Judgement {
+        let needed = batch.batch.stored_bytes_from(batch.durable.events)
+            + batch.sent.map_or(0, |_| DELTA_BYTES + MAX_OP_BYTES);
+        let taken = self.taken(commit);
+        let has_room = needed <= limit.saturating_sub(taken);
+        if !has_room && taken > 0 {
+            return Judgement::Later;
+        }
+        let when_durable = |error| match commit.is_empty(&self.producers) {
+            true => Judgement::Refuse(error),
+            false => Judgement::Later,
+        };
+        match batch.sent.as_ref().map(|sent| self.producers.judge(sent)) {
+            None | Some(Verdict::New) => {}
+            Some(Verdict::Later) => return Judgement::Later,
+            Some(Verdict::Repeat(place)) => {
+                return Judgement::Repeat(Tally::again(batch.batch.len(), place));
+            }
+            Some(Verdict::Refused(error)) => return when_durable(error),
+        }
+        if !has_room && batch.options.atomic {
+            let limit = self.max_commit_bytes;
+            return Judgement::Refuse(AppendError::TooLarge { actual: needed, limit });
+        }
+        match &batch.options.expected_head {
+            Some(expected) if batch.durable.events == 0 => self
+                .expect(commit, batch, expected, oldest)
+                .map_or_else(when_durable, |()| Judgement::Take),
+            _ => Judgement::Take,
+        }
+    }
+
+    /// Bytes of a commit so far. What it stages of producers takes room beside its events.
+    fn taken(&self, commit: &GroupCommit) -> usize {
+        commit.events.len() + self.producers.staged_bytes().len()
+    }
+
     /// Opens a producer's stream: at once, with this commit, or after it.
-    pub fn open(&mut self, staged: &mut GroupCommit, request: OpenRequest) -> Option<OpenRequest> {
-        let taken = staged.events.len() + self.producers.staged_bytes().len();
+    pub fn open(&mut self, commit: &mut GroupCommit, request: OpenRequest) -> Option<OpenRequest> {
+        let taken = self.taken(commit);
         if taken + DELTA_BYTES + MAX_OP_BYTES > self.group_bytes() && taken > 0 {
             return Some(request);
         }
         match self.producers.open(request.key, request.epoch) {
-            Opening::Staged(opened) => staged.opened.push((request, opened)),
+            Opening::Staged(opened) => commit.opened.push((request, opened)),
             Opening::Resumed(opened) => request.answer(Ok(opened)),
             Opening::Refused(error) => request.answer(Err(error)),
             Opening::Later => return Some(request),
@@ -161,29 +181,29 @@ impl CommitBuilder {
     /// Copies events into the commit; false when it is full before the batch is at its end.
     fn encode(
         &mut self,
-        staged: &mut GroupCommit,
+        commit: &mut GroupCommit,
         batch: &super::Batch,
         dedup: bool,
         limit: usize,
         tally: &mut Tally,
     ) -> bool {
         let keeps_topics = self.topic_heads.is_kept();
-        let appended_at = staged.at.into();
+        let appended_at = commit.at.into();
         for item in batch.items(tally.events) {
-            let seq = staged.next;
+            let seq = commit.next;
             let fill_id = match item.name {
                 Name::Us(id) => Some(id),
                 Name::Sender(fingerprint) => {
                     if dedup && let Some(original) = self.repeats.find(fingerprint) {
                         tally.repeat(original);
-                        staged.duplicates += 1;
+                        commit.duplicates += 1;
                         continue;
                     }
                     None
                 }
             };
-            let most = staged.events.len() + item.client_part.len() + MAX_SERVER_BYTES;
-            if most > limit && !staged.events.is_empty() {
+            let most = commit.events.len() + item.client_part.len() + MAX_SERVER_BYTES;
+            if most > limit && !commit.events.is_empty() {
                 return false;
             }
             if let Name::Sender(fingerprint) = item.name {
@@ -194,8 +214,8 @@ impl CommitBuilder {
             }
             let stamp =
                 Stamp { seq, mint: &self.mint, appended_at, fill_at: item.fill_at, fill_id };
-            write_entry(&mut staged.events, item.client_part, &stamp);
-            staged.next = seq.next();
+            write_entry(&mut commit.events, item.client_part, &stamp);
+            commit.next = seq.next();
             tally.store(seq);
         }
         true
@@ -204,13 +224,13 @@ impl CommitBuilder {
     /// Checks a condition. A batch of nothing but repeats passes: it has been stored before.
     fn expect(
         &self,
-        staged: &GroupCommit,
+        commit: &GroupCommit,
         batch: &Pending,
         expected: &ExpectedHead,
         oldest: Seq,
     ) -> Result<(), AppendError> {
         let actual = match &expected.topic {
-            None => staged.next.prev(),
+            None => commit.next.prev(),
             Some(topic) => self.topic_heads.get(topic, oldest),
         };
         let is_repeat = || {

@@ -37,6 +37,8 @@ impl Recent {
         // Never a hole: rather forget what is before it.
         let is_next = ring.last().is_none_or(|last| last.end == commit.first);
         let cleared = if is_next { Dropped::default() } else { ring.clear() };
+        debug_assert!(commit.first < commit.end, "a commit in the ring has events");
+        debug_assert!(ring.last().is_none_or(|last| last.end == commit.first), "no hole");
         let bytes = commit.events.len() + COMMIT_BYTES;
         let dropped = ring.insert(commit.first, commit, bytes);
         drop(ring);

@@ -222,6 +222,7 @@ impl Writer {
     fn publish(&self) {
         let (head, oldest) = (self.next.prev(), self.oldest);
         self.core.published.send_if_modified(|now| {
+            debug_assert!(head >= now.head && oldest >= now.oldest, "what is published only grows");
             let moved = head > now.head || oldest > now.oldest;
             now.head = now.head.max(head);
             now.head_at = self.last_at;

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::super::faulty::Faulty;
 use super::super::memory::{self, Memory};
 use super::*;
-use tailmark_record::{FingerprintKey, GenerationTable, LogId, Seq, Timestamp};
+use tailmark_record::{FingerprintKey, GenerationTable, LogId, Timestamp};
 
 /// Memory behind what is tested: an engine of its own for each opening.
 struct InMemory {

@@ -72,8 +72,10 @@ impl LocalEngine {
             self.change_view(|view| view.slots.push(active));
         }
         let mut bounds = self.bounds.write();
+        debug_assert!(journal.next().prev() >= bounds.head, "the head only goes up");
         bounds.head = journal.next().prev();
         bounds.oldest = commit.oldest.max(bounds.oldest).max(Seq::FIRST);
+        debug_assert!(bounds.oldest <= bounds.next(), "the trim mark is not beyond the end");
         drop(bounds);
         let appends = self.work.appends.fetch_add(1, Ordering::SeqCst);
         // The marker sleeps until the first append after a mark; the sealer until a slot is full.

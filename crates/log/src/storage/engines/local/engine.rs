@@ -73,6 +73,7 @@ impl LocalEngine {
         let mut view = self.view.write();
         let mut next = View::clone(&view);
         change(&mut next);
+        debug_assert!(next.is_whole(), "no hole between what can be read");
         *view = Arc::new(next);
     }
 

@@ -157,3 +157,24 @@ pub(super) fn remove_half_snapshots(dir: &Path) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// sled says it in words alone: should it ever say it in others, this tells.
+    #[test]
+    fn a_database_that_is_open_elsewhere_is_known_by_its_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout { segment_bytes: 1 << 20, cache_bytes: 1 << 20 };
+        let open = Database::open_or_create(dir.path(), layout).unwrap();
+        let config = ::sled::Config::new().path(dir.path()).segment_size(1 << 20);
+        match guarded(|| config.flush_every_ms(None).open()) {
+            Err(Fault::Io(error)) => assert!(is_locked(&error), "{error}"),
+            other => panic!("{:?}", other.map(drop)),
+        }
+        assert!(!is_locked(&io::Error::from(io::ErrorKind::PermissionDenied)));
+        open.drop_now().unwrap();
+        wait_released(dir.path()).unwrap();
+    }
+}
