@@ -1,8 +1,8 @@
-//! A cache: a map whose values take at most so many bytes; what was not used for longest goes first.
+//! An LRU cache bounded by the bytes of its values.
 //!
-//! Knows nothing of locks, and hands out what it drops: freeing megabytes takes a while, so whoever
-//! holds a lock lets go of it first. Invariants: its bytes are the sum of its entries', and never more
-//! than the bound; no two entries were used at the same time.
+//! Takes no locks. It hands out what it evicts, so that the caller can free it after unlocking:
+//! freeing megabytes takes a while. Invariants: its bytes are the sum of its entries' bytes, and at
+//! most the bound.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -26,8 +26,8 @@ struct Entry<V> {
     used_at: u64,
 }
 
-/// What had to go. To be dropped without the lock that the cache lies under.
-#[must_use = "to be dropped without the lock"]
+/// What was evicted. To be dropped after unlocking.
+#[must_use = "to be dropped after unlocking"]
 #[derive(Debug)]
 pub struct Dropped<V>(Vec<V>);
 

@@ -5,11 +5,11 @@ use std::path::Path;
 use crate::eventlog::{EventLog, Options};
 use crate::storage::{StoreError, local};
 
-/// Opens the log in `dir`, or creates one there; blocks while it recovers. The directory is locked for
-/// as long as the log is open, and has a format of its own: nothing else may write to it.
+/// Opens the log in `dir`, or creates one there; blocks while it recovers. The directory is locked
+/// for as long as the log is open, and has a format of its own: nothing else may write to it.
 ///
-/// Of `disk`, [`DiskOptions::kept_fingerprints`](local::Options::kept_fingerprints) is set to the window of
-/// repeats, so that a repeat is known as such over a restart as well.
+/// Of `disk`, [`DiskOptions::kept_fingerprints`](local::Options::kept_fingerprints) is set to the
+/// window of repeats, so that a repeat is known as such over a restart as well.
 ///
 /// # Errors
 /// Locked, of another format, damaged, or I/O; see [`StoreError`].

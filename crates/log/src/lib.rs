@@ -40,11 +40,11 @@
 //! | keep it in memory, or elsewhere | [`EventLog::open`] over another [`storage::Engine`] |
 //! | see how it does | [`EventLog::status`] |
 //!
-//! `examples/embed.rs` is a whole program. It needs a tokio runtime for what waits; what blocks runs
-//! on threads of its own.
+//! `examples/embed.rs` is a whole program. It needs a tokio runtime for what waits; what blocks
+//! runs on threads of its own.
 //!
-//! What is not listed here, the modules that are hidden above all, is how the log does it. They are open to
-//! Tailmark's own tools and tests, and no part of the versioned interface.
+//! What is not listed here, the modules that are hidden above all, is how the log does it. They are
+//! open to Tailmark's own tools and tests, and no part of the versioned interface.
 #![deny(missing_docs)]
 
 #[doc(hidden)]

@@ -1,5 +1,5 @@
-//! One message of an `Append` stream, as the bytes of an encoded `feed.v1.AppendRequest`: a view, so
-//! that a batch's events are read where they lie, once.
+//! One message of an `Append` stream, as the bytes of an encoded `feed.v1.AppendRequest`: a view,
+//! so that a batch's events are read where they lie, once.
 
 use super::varint::{Reader, Value};
 use super::{EventError, Seq};

@@ -82,7 +82,8 @@ impl Pattern {
         &self.0
     }
 
-    /// The segments before the first wildcard, with the dot behind them; all of it if there is none.
+    /// The segments before the first wildcard, with the dot behind them; all of it if there is
+    /// none.
     fn beginning(&self) -> &str {
         let text = &*self.0;
         match text.split('.').position(|segment| matches!(segment, "*" | ">")) {

@@ -1,9 +1,8 @@
-//! What filters have found in the log lately, so that asking again costs no second search.
+//! A cache of what filters have found lately, so that asking again costs no second search.
 //!
-//! Owns chunks from which everything that does not match was left out. Events never change, so neither do
-//! they; what was trimmed is refused by whoever asks. A cache and nothing more: what is not in it is
-//! read. Invariant: it takes about as many bytes as it is given; what was not asked for longest goes
-//! first, and no filter has more than a quarter.
+//! Holds chunks without the events that do not match. Events never change, so a chunk never gets
+//! stale; the caller refuses what was trimmed. Bounded by bytes, LRU by filter; no filter has more
+//! than a quarter.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +19,8 @@ use tailmark_record::{Event, Events, Seq};
 const MAX_CHUNK_BYTES: usize = 64 << 10;
 /// A chunk that passes over fewer events is found again as fast as it is kept.
 const MIN_EVENTS: u64 = 256;
-/// What a chunk costs beside its events, a filter beside its chunks, and a pattern beside its text, about.
+/// What a chunk costs beside its events, a filter beside its chunks, and a pattern beside its text,
+/// about.
 const CHUNK_BYTES: usize = 160;
 const FILTER_BYTES: usize = 800;
 const PATTERN_BYTES: usize = 32;
@@ -45,8 +45,8 @@ impl FilterCache {
         FilterCache { filters: Mutex::new(Bounded::new(max_bytes)) }
     }
 
-    /// The events from `from` on that match, as far as is known and below `end`; `None` where nothing
-    /// is. `end` is above `from`.
+    /// The events from `from` on that match, as far as is known and below `end`; `None` where
+    /// nothing is. `end` is above `from`.
     pub fn read(&self, filter: &Arc<Filter>, from: Seq, end: Seq) -> Option<Chunk> {
         if !is_looked_up(filter) {
             return None;

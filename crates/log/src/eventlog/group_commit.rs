@@ -1,4 +1,4 @@
-//! One commit in the making: which events of which batches, in which order, under which seqs.
+//! Group commits: which events of which batches, in which order, under which seqs.
 //!
 //! Owns the copy of encoded bytes, and what depends on the commit becoming durable: batches that
 //! wait for it, fingerprints, topic heads and producers. Must not know of threads or engines.

@@ -1,6 +1,6 @@
-//! What can be read without a reader thread: the newest commits, and what filters have found lately.
+//! The two caches that a read looks at first: the newest commits, and what filters have found.
 //!
-//! Caches and nothing more: what is not here is read from the engine. Neither is asked what is trimmed.
+//! What is in neither is read from the engine. The caller refuses what was trimmed.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! The log as the service sees it: append, read, watch, trim.
 //!
 //! Owns the writer thread, the head that watchers wait for, the cache of recent commits, the one
-//! reader loop, retention, the window of repeats and the producers. Must not know of tonic, generated types or
-//! configuration, nor of how an engine stores bytes.
+//! reader loop, retention, the window of repeats and the producers. Must not know of tonic,
+//! generated types or configuration, nor of how an engine stores bytes.
 //!
 //! ```text
 //! append -> queue -> writer -> engine (durable) -> recent, published -> answer

@@ -2,8 +2,8 @@
 //!
 //! Owns the judgement on a producer's batch (new, repeated, fenced, with a hole), epochs, and the
 //! bytes of all this in a commit's delta and in the whole state. What belongs to a commit that is
-//! not durable is staged; a verdict never rests on it, but for that of a batch right behind a staged
-//! one. Must not know of threads or engines.
+//! not durable is staged; a verdict never rests on it, but for that of a batch right behind a
+//! staged one. Must not know of threads or engines.
 //!
 //! A producer has one stream that may append, the one opened last. So when an opening is answered,
 //! nothing of an older stream can be stored behind its back.

@@ -1,7 +1,7 @@
-//! What waits for the writer.
+//! The writer's queue, first come first served.
 //!
-//! Owns the order of arrival. Bounded by the bytes in flight, which callers reserve before they
-//! push. Once it has ended nothing comes in; what came in before is still handed out.
+//! Bounded by the bytes in flight, which callers reserve before they push. A queue that has ended
+//! takes nothing in, and still hands out what came before.
 
 use std::collections::VecDeque;
 

@@ -20,8 +20,8 @@ const FIRST_STEP: u64 = 1 << 10;
 const LARGEST_STEP: u64 = 1 << 16;
 
 impl Core {
-    /// A chunk that begins exactly at `from` and ends at or below `end`, and whether it is of the newest
-    /// commits. `from <= head`.
+    /// A chunk that begins exactly at `from` and ends at or below `end`, and whether it is of the
+    /// newest commits. `from <= head`.
     pub async fn read(
         &self,
         from: Seq,

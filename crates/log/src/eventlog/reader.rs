@@ -6,8 +6,9 @@
 //!    is an error; this is checked after the read, so that a trim meanwhile is seen.
 //! 4. One line moves `next`, the last: a future dropped before has moved nothing.
 //!
-//! 5. What is read ahead is a guess that moves nothing. It counts when it is asked for, if it begins
-//!    at `next` then; else, or if it came to nothing, it is read as if there had been no guess.
+//! 5. What is read ahead is a guess that moves nothing. It counts when it is asked for, if it
+//!    begins at `next` then; else, or if it came to nothing, it is read as if there had been no
+//!    guess.
 //!
 //! So a reader from `s` yields s, s + 1, s + 2, ... or says loudly why not. Nothing is sent to a
 //! reader, so there is nothing to overflow; a slow one finds its events in the engine.
@@ -42,8 +43,8 @@ impl Reader {
         Reader { core, published, next, filter, at_most: None }
     }
 
-    /// The same, but each delivery has at most so many bytes, or one event, of events that match and of
-    /// nothing else, in memory of its own: for one who keeps them long.
+    /// The same, but each delivery has at most so many bytes, or one event, of events that match
+    /// and of nothing else, in memory of its own: for one who keeps them long.
     pub fn at_most(mut self, bytes: usize) -> Reader {
         self.at_most = Some(bytes);
         self
@@ -146,8 +147,8 @@ impl<T> Ahead<T> {
         self.from
     }
 
-    /// What was kept of it, if there is nothing to wait for any more; not asked again then. Inside, `None`
-    /// if it failed, which who reads it then will hear.
+    /// What was kept of it, if there is nothing to wait for any more; not asked again then. Inside,
+    /// `None` if it failed, which who reads it then will hear.
     pub fn take_if_there(&mut self) -> Option<Option<T>> {
         match self.answer.try_recv() {
             Ok(kept) => Some(kept.ok()),

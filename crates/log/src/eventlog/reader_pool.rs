@@ -1,8 +1,8 @@
-//! Threads for what blocks: reading from the engine.
+//! A pool of threads for reads that block.
 //!
-//! Owns a few threads and one queue in order of arrival. A reader waits for at most one request in
-//! it, and one request reads at most one chunk, so the queue is bounded by the readers and fair to
-//! them. A request whose asker has gone is passed over.
+//! One queue, first come first served. A reader has at most one request in it, and a request reads
+//! at most one chunk, so the queue is bounded by the readers and fair to them. A request whose
+//! reader has gone is skipped.
 
 use std::collections::VecDeque;
 use std::io;
@@ -59,7 +59,8 @@ impl ReaderPool {
         result.map_err(|error| ReadError::new(from, error))
     }
 
-    /// Asks the engine, and leaves the answer where it can be fetched; `None` when the log is closing.
+    /// Asks the engine, and leaves the answer where it can be fetched; `None` when the log is
+    /// closing.
     pub fn post<T: Send + 'static>(
         &self,
         question: impl FnOnce(&dyn Engine) -> Result<T, StoreError> + Send + 'static,

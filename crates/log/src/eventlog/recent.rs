@@ -1,7 +1,7 @@
-//! The newest commits, in memory, for readers at the head.
+//! A ring of the newest commits, in memory, for readers at the head.
 //!
-//! Owns a ring of durable commits, bounded by bytes, whose bytes are shared with every reader. It
-//! is contiguous and ends at the published head; it is not asked what is trimmed.
+//! Bounded by bytes, which it shares with every reader. It is contiguous and ends at the published
+//! head. The caller refuses what was trimmed.
 
 use bytes::Bytes;
 use parking_lot::RwLock;

@@ -1,8 +1,8 @@
-//! Removing what is too old, too many or too large, and giving back space.
+//! The retention thread: removes what is too old, too many or too large, and gives back space.
 //!
-//! Owns one thread that looks at the limits at intervals and asks the writer for a trim; the mark
-//! is durable before any space is given back. Age goes by a clock of its own, [`AgeClock`], and by what
-//! was [`Seen`].
+//! It looks at the limits at intervals and asks the writer for a trim. The trim mark is durable
+//! before any space is given back. Events age by a clock of their own, [`AgeClock`], and by when
+//! they were [`Seen`].
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -3,10 +3,10 @@
 //!
 //! Owns nothing but the rules: every write is positioned, every sync is explicit, every error names
 //! what was tried on which path. Files and directories are made for their owner alone, whatever the
-//! umask. What some file systems, containers and seccomp profiles refuse is done another way where there
-//! is one that promises as much, and said. A link to a file is followed, never replaced. A test can make
-//! the n-th operation fail, or be told of each before it happens; what fails after a real write or sync
-//! stays as the operating system left it.
+//! umask. What some file systems, containers and seccomp profiles refuse is done another way where
+//! there is one that promises as much, and said. A link to a file is followed, never replaced. A
+//! test can make the n-th operation fail, or be told of each before it happens; what fails after a
+//! real write or sync stays as the operating system left it.
 
 mod platform;
 
@@ -96,8 +96,8 @@ impl Disk {
         Disk { faults: Some(faults), watcher: None }
     }
 
-    /// The real file system with somebody who is told of every operation: its name, as in errors, and
-    /// on what.
+    /// The real file system with somebody who is told of every operation: its name, as in errors,
+    /// and on what.
     pub fn watched(watcher: Watcher) -> Disk {
         Disk { faults: None, watcher: Some(watcher) }
     }
@@ -170,8 +170,8 @@ impl Disk {
         self.run("write", path, || create(path)?.write_all_at(bytes, 0))
     }
 
-    /// Takes the lock of an open file, which is held until it is closed; `false` when somebody else has
-    /// it.
+    /// Takes the lock of an open file, which is held until it is closed; `false` when somebody else
+    /// has it.
     ///
     /// # Errors
     /// [`StoreError::Unlockable`] where the file system has no locks.
@@ -249,8 +249,8 @@ impl Disk {
         })
     }
 
-    /// Replaces a small file: written beside it, synced, renamed over it, the name synced. Of a link
-    /// it replaces what the link names.
+    /// Replaces a small file: written beside it, synced, renamed over it, the name synced. Of a
+    /// link it replaces what the link names.
     pub fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let path = &self.followed(path)?;
         let beside = with_suffix(path, ".new");
@@ -356,8 +356,8 @@ impl Disk {
         })
     }
 
-    /// Bytes that an ordinary user may still take on the file system of `path`. What does not tell is
-    /// taken to have room: a write that finds none says so.
+    /// Bytes that an ordinary user may still take on the file system of `path`. What does not tell
+    /// is taken to have room: a write that finds none says so.
     pub fn available(&self, path: &Path) -> Result<u64, StoreError> {
         static SAID: AtomicBool = AtomicBool::new(false);
         self.run("stat", path, || {

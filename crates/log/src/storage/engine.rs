@@ -108,8 +108,9 @@ impl Chunk {
         Ok(Chunk { first, end: last, events: part_of(&self.events, start..stop), ..self })
     }
 
-    /// The events of its beginning that match, at most so many bytes of them, but one at least: of their
-    /// own, so that the rest need not stay in memory. It ends before the first that was left out.
+    /// The events of its beginning that match, at most so many bytes of them, but one at least: of
+    /// their own, so that the rest need not stay in memory. It ends before the first that was left
+    /// out.
     ///
     /// # Errors
     /// When the entries are not events.
@@ -145,7 +146,8 @@ pub fn part_of(events: &Bytes, range: Range<usize>) -> Bytes {
 pub struct Recovered {
     /// The newest whole state that a caller gave ([`Commit::state`]); empty = none yet.
     pub state: Bytes,
-    /// The deltas that were committed after it, in order, each with the commit's range `first..end`.
+    /// The deltas that were committed after it, in order, each with the commit's range
+    /// `first..end`.
     pub deltas: Vec<(Seq, Seq, Bytes)>,
     /// Time of the last commit.
     pub last_at: Timestamp,
@@ -242,8 +244,8 @@ pub trait Engine: Send + Sync + 'static {
     fn topics(&self) -> Result<BTreeMap<Arc<str>, TopicStats>, StoreError>;
 
     /// Visits the events that their senders named, newest first, until `visit` answers false or
-    /// `from` is reached. Those that are trimmed count too, as far as the engine is told to keep them:
-    /// a repeat of one is still a repeat.
+    /// `from` is reached. Those that are trimmed count too, as far as the engine is told to keep
+    /// them: a repeat of one is still a repeat.
     ///
     /// # Errors
     /// As [`Engine::read`].
@@ -253,8 +255,8 @@ pub trait Engine: Send + Sync + 'static {
         visit: &mut dyn FnMut(Seq, Fingerprint) -> bool,
     ) -> Result<(), StoreError>;
 
-    /// The seq to trim to so that at least `bytes` on disk come free, if there are that many, and no
-    /// further than `limit`; whole units of storage only.
+    /// The seq to trim to so that at least `bytes` on disk come free, if there are that many, and
+    /// no further than `limit`; whole units of storage only.
     fn trim_point_for_bytes(&self, bytes: u64, limit: Seq) -> Seq;
 
     /// Gives back the space below the durable trim mark that no reader holds. Called after a commit

@@ -17,8 +17,8 @@ pub(super) const FOUND_BYTES: usize = 256 << 10;
 /// Picks what matches a filter.
 pub(super) struct Sifter<'a> {
     filter: &'a Filter,
-    /// Bytes that every event which matches has in it. Looking for them is a fraction of the work of
-    /// reading every event's topic.
+    /// Bytes that every event which matches has in it. Looking for them is a fraction of the work
+    /// of reading every event's topic.
     bytes: Option<Finder<'a>>,
 }
 
@@ -29,8 +29,8 @@ impl<'a> Sifter<'a> {
         Sifter { filter, bytes }
     }
 
-    /// Adds the entries of `wanted` that match to `found`; answers the seq after the last of the run,
-    /// which begins with `first`.
+    /// Adds the entries of `wanted` that match to `found`; answers the seq after the last of the
+    /// run, which begins with `first`.
     pub(super) fn pick(
         &self,
         run: &[u8],

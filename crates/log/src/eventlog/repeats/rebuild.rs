@@ -9,8 +9,8 @@ use crate::eventlog::core::Core;
 use crate::storage::StoreError;
 use tailmark_record::Seq;
 
-/// Reads the newest `capacity` events back that their senders named, from `from` to `head`. Whatever
-/// happens, who waits for the window hears of it.
+/// Reads the newest `capacity` events back that their senders named, from `from` to `head`.
+/// Whatever happens, who waits for the window hears of it.
 pub(in crate::eventlog) fn rebuild(
     core: &Core,
     from: Seq,

@@ -1,8 +1,8 @@
 //! Producers over a whole log: each batch once, whole, in order, whatever is lost or cut.
 //!
-//! The model drives clients that lose acks, resend, die and come back, over an engine that fills up,
-//! fails and crashes; then the log must hold exactly the batches that each client's last word says.
-//! The same clients without producers' numbers must be caught.
+//! The model drives clients that lose acks, resend, die and come back, over an engine that fills
+//! up, fails and crashes; then the log must hold exactly the batches that each client's last word
+//! says. The same clients without producers' numbers must be caught.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! What operating systems do differently: calls that a file system, a container or a seccomp profile
-//! refuses, links, and who may read what is made.
+//! What operating systems do differently: calls that a file system, a container or a seccomp
+//! profile refuses, links, and who may read what is made.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -14,8 +14,8 @@ pub(super) const FILE_MODE: u32 = 0o600;
 /// See [`FILE_MODE`].
 pub(super) const DIR_MODE: u32 = 0o700;
 
-/// What `path` names if it is a link, however long the chain; else itself. What is named need not be
-/// there.
+/// What `path` names if it is a link, however long the chain; else itself. What is named need not
+/// be there.
 pub(in crate::storage) fn followed(path: &Path) -> io::Result<PathBuf> {
     /// As many as the kernel follows.
     const MOST_LINKS: usize = 40;

@@ -1,7 +1,7 @@
 //! One engine in front of another: it does some things differently and passes on the rest.
 //!
-//! Whoever implements [`Intercept`] is an [`Engine`]: a method that is not overridden is that of the
-//! engine behind, so that a method which the trait gains later is never forgotten here.
+//! Whoever implements [`Intercept`] is an [`Engine`]: a method that is not overridden is that of
+//! the engine behind, so that a method which the trait gains later is never forgotten here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

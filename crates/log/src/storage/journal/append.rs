@@ -457,8 +457,9 @@ impl Journal {
         let (heads, pending) = self.pending.split_at(heads);
         let parts: [&[u8]; 5] = [pending, &head, delta, events, zeros];
         let (file, path) = (self.active.file(), self.active.path());
-        // A new head in a call of its own: whoever reads the slot's earlier frames meanwhile, and then
-        // still finds the old head, has not read a byte of the new ones. One sync makes both durable.
+        // A new head in a call of its own: whoever reads the slot's earlier frames meanwhile, and
+        // then still finds the old head, has not read a byte of the new ones. One sync makes both
+        // durable.
         let result = match heads {
             [] => Ok(()),
             heads => self.disk.write_at(file, path, &[heads], 0),
@@ -477,7 +478,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Before anybody hears that it is synced: whatever is acknowledged outlives the loss of its page.
+    /// Before anybody hears that it is synced: whatever is acknowledged outlives the loss of its
+    /// page.
     fn note_tip(&mut self, next: Seq) {
         if self.is_headless {
             return;

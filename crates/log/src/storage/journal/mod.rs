@@ -5,11 +5,13 @@
 //!
 //! Invariants:
 //! - A frame's `durable_upto` names bytes that were synced before the frame was written, so a bad
-//!   frame below any such mark is rot, never a torn write. So does the tip, a note beside the slots.
+//!   frame below any such mark is rot, never a torn write. So does the tip, a note beside the
+//!   slots.
 //! - Every write ends with zeros up to the end of its page (a whole page where it ends on one), so
-//!   the bytes after the last frame are zero, also in a reused slot, and no page is read to write it.
-//! - When a slot is used again its new head is written before any byte of its old frames is, so that
-//!   an offline reader who finds the old head after them has read what they were.
+//!   the bytes after the last frame are zero, also in a reused slot, and no page is read to write
+//!   it.
+//! - When a slot is used again its new head is written before any byte of its old frames is, so
+//!   that an offline reader who finds the old head after them has read what they were.
 //! - Recovery never appends to a slot that it found: it begins a new one.
 
 mod append;

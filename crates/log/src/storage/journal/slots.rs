@@ -111,8 +111,8 @@ impl SlotSet {
         Ok(slot)
     }
 
-    /// A free slot to begin in. The reserve and the bound on slots are for a log that runs: one that
-    /// cannot be opened could not be trimmed either.
+    /// A free slot to begin in. The reserve and the bound on slots are for a log that runs: one
+    /// that cannot be opened could not be trimmed either.
     pub(super) fn take_at_start(&mut self) -> Result<FreeSlot, StoreError> {
         let min_free_bytes = std::mem::take(&mut self.options.min_free_bytes);
         let taken = self.take();
@@ -177,8 +177,8 @@ pub fn is_slot_name(path: &Path) -> bool {
     name.starts_with("slot-") && !name.ends_with(".new")
 }
 
-/// Opens a slot file and locks it: whatever becomes of the log's lock file, no two processes write to
-/// one slot. The lock is held until the file is closed.
+/// Opens a slot file and locks it: whatever becomes of the log's lock file, no two processes write
+/// to one slot. The lock is held until the file is closed.
 ///
 /// # Errors
 /// [`StoreError::Locked`] when another process has it; I/O.

@@ -3,8 +3,8 @@
 //! A frame is proved by what is written after it, and that may lie in the same page. So after each
 //! sync its end is noted in a small file of its own: written, not synced. After a kill the note is
 //! in the page cache with everything else, so no page of a slot can be lost without a word. After a
-//! power loss the note may be old or missing, and then it proves less, or nothing. It never proves too
-//! much: what it names was synced before it was written.
+//! power loss the note may be old or missing, and then it proves less, or nothing. It never proves
+//! too much: what it names was synced before it was written.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

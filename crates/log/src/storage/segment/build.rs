@@ -1,8 +1,8 @@
 //! Building a segment: re-block, compress and describe, bulk-load, compare, sync, rename.
 //!
 //! Nothing that lies under a segment's name is ever unfinished: all is done in a `.tmp-` directory.
-//! Memory is bounded by a window of blocks, the database's cache and what the footer says, not by the
-//! segment.
+//! Memory is bounded by a window of blocks, the database's cache and what the footer says, not by
+//! the segment.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -147,8 +147,8 @@ impl Build<'_> {
         self.seal(tmp, &described)
     }
 
-    /// Loads the database, a window of blocks at a time: first room for them, then their values. The
-    /// source is walked once.
+    /// Loads the database, a window of blocks at a time: first room for them, then their values.
+    /// The source is walked once.
     fn fill(&self) -> Result<Described, StoreError> {
         let db = self.open()?;
         let mut loader = Loader::new(self, &db)?;

@@ -1,9 +1,9 @@
 //! Blocks read straight from the files of a database that is not open.
 //!
-//! A database's file holds each block's bytes in one piece, behind a header that no other bytes can be
-//! taken for. They are looked for when the files are compared with the footer anyway. What is read
-//! there later is compared with the block's header and both its checksums, so that it is right or
-//! refused; whoever is refused opens the database, which says what is wrong. Nothing is written.
+//! A database's file holds each block's bytes in one piece, behind a header that no other bytes can
+//! be taken for. They are looked for when the files are compared with the footer anyway. What is
+//! read there later is compared with the block's header and both its checksums, so that it is right
+//! or refused; whoever is refused opens the database, which says what is wrong. Nothing is written.
 //! Must not know the database's format. docs/decisions/0007 and 0010.
 
 use std::cell::RefCell;

@@ -13,8 +13,8 @@ use super::store::{Database, Store};
 use super::{DB, Segment};
 use crate::storage::StoreError;
 
-/// Compares the files of a segment's database with its footer, and finds where its blocks lie in them;
-/// `None` where that is not known of every block.
+/// Compares the files of a segment's database with its footer, and finds where its blocks lie in
+/// them; `None` where that is not known of every block.
 pub(super) fn locate(index: &Index) -> Result<Option<Places>, StoreError> {
     let mut locator = Locator::new(&index.rows);
     check_files(&index.segment, &index.segment.dir().join(DB), Some(&mut locator))?;
@@ -26,8 +26,8 @@ pub(super) fn compare(index: &Index) -> Result<(), StoreError> {
     check_files(&index.segment, &index.segment.dir().join(DB), None)
 }
 
-/// Compares the files of a database with the footer. Shows the bytes of its values on the way. Writes
-/// nothing, deletes nothing: it looks at directories that are somebody else's.
+/// Compares the files of a database with the footer. Shows the bytes of its values on the way.
+/// Writes nothing, deletes nothing: it looks at directories that are somebody else's.
 pub(super) fn check_files(
     segment: &Segment,
     db_dir: &Path,

@@ -232,7 +232,8 @@ impl Segment {
         &'a self,
         filter: &'a Filter,
     ) -> impl Iterator<Item = (usize, &'a TopicStats)> + 'a {
-        // They are in the order of their names: of many only those with the right beginning are looked at.
+        // They are in the order of their names: of many only those with the right beginning are
+        // looked at.
         let beginning = filter.beginning();
         let start = self.topics.partition_point(|(topic, _)| &**topic < beginning);
         let topics = self.topics.iter().enumerate().skip(start);

@@ -1,8 +1,8 @@
-//! Readers of sealed segments: directly from the file, or from the open database.
+//! Readers of sealed segments: directly from the file, or through the open database.
 //!
-//! Owns how a segment is read: directly, unless where its blocks lie is not known. A direct read that
-//! meets anything unexpected is done again on the open database, which says what is wrong. Owns also
-//! the cache of tables for direct reads, and what was found wrong with files.
+//! A segment is read directly if it is known where its blocks lie. A direct read that meets
+//! anything unexpected is done again through the database, which says what is wrong. Owns the LRU
+//! cache of tables for direct reads, and what was found wrong with files.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -62,9 +62,9 @@ pub struct CacheStatus {
 
 /// Readers of segments, and what they share.
 ///
-/// Order of its locks: `entries`, `tables` and `damages` are held for a few instructions, and nothing
-/// is taken under them. An entry's `search` is held while its blocks are located; under it only
-/// `tables` is taken. A slot of `databases` is locked while it is opened or compared; under it
+/// Order of its locks: `entries`, `tables` and `damages` are held for a few instructions, and
+/// nothing is taken under them. An entry's `search` is held while its blocks are located; under it
+/// only `tables` is taken. A slot of `databases` is locked while it is opened or compared; under it
 /// only `damages` is taken.
 pub struct Cache {
     options: CacheOptions,
@@ -226,8 +226,8 @@ impl Cache {
         result
     }
 
-    /// Compares a segment's files as a whole when all its blocks have been read, once: else rot in bytes
-    /// that hold no block would not be told before the database has to be opened.
+    /// Compares a segment's files as a whole when all its blocks have been read, once: else rot in
+    /// bytes that hold no block would not be told before the database has to be opened.
     fn compare(&self, entry: &Entry, index: &Index) {
         if entry.is_compared.swap(true, Ordering::Relaxed) {
             return;

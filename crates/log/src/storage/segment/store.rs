@@ -1,7 +1,7 @@
 //! What a segment asks of the database that its blocks rest in.
 //!
-//! The one place outside its folder that names sled: what is below this line may be another database,
-//! as long as it keeps what [`Store`] says.
+//! The one place outside its folder that names sled: what is below this line may be another
+//! database, as long as it keeps what [`Store`] says.
 
 use std::io;
 use std::path::Path;
@@ -21,8 +21,8 @@ pub(super) enum Fault {
     Corrupt(String),
 }
 
-/// A database in a directory of its own: filled once, then only read. What it gives back is not believed:
-/// whoever asks compares it with the checksums of the block's [`Row`].
+/// A database in a directory of its own: filled once, then only read. What it gives back is not
+/// believed: whoever asks compares it with the checksums of the block's [`Row`].
 pub(super) trait Store: Sized {
     /// The file of the directory that has the values, each in one piece after its header.
     const VALUES_FILE: &'static str;
@@ -31,8 +31,8 @@ pub(super) trait Store: Sized {
     /// The size that the footer notes with it, for [`Store::open`].
     const UNIT_BYTES: u32;
 
-    /// Opens the one in `dir`, or begins one where nothing is. `unit_bytes` is [`Store::UNIT_BYTES`] of
-    /// the program that made it; it may take about so much memory.
+    /// Opens the one in `dir`, or begins one where nothing is. `unit_bytes` is
+    /// [`Store::UNIT_BYTES`] of the program that made it; it may take about so much memory.
     fn open(dir: &Path, unit_bytes: u32, cache_bytes: u64) -> Result<Self, Fault>;
 
     /// Makes room for a block of at most so many parts, before any of its window is put in.
@@ -41,11 +41,12 @@ pub(super) trait Store: Sized {
     /// Puts a block in: its parts, each behind its header, made in `value`.
     fn put(&self, row: &Row, stored: &[u8], value: &mut Vec<u8>) -> Result<(), Fault>;
 
-    /// Writes all of it, and what it needs to keep the last block safe. Closed, opened and closed once
-    /// more after this, it does not change a byte when it is opened.
+    /// Writes all of it, and what it needs to keep the last block safe. Closed, opened and closed
+    /// once more after this, it does not change a byte when it is opened.
     fn finish(&self) -> Result<(), Fault>;
 
-    /// Waits until nothing of the program writes to a closed one any more, and removes its leftovers.
+    /// Waits until nothing of the program writes to a closed one any more, and removes its
+    /// leftovers.
     fn release(dir: &Path) -> io::Result<()>;
 
     /// Reads one block into `out`, which has its raw length.
@@ -60,6 +61,7 @@ pub(super) trait Store: Sized {
     /// Whether a file is one that a crash may leave, and no part of the database.
     fn is_leftover(name: &str) -> bool;
 
-    /// Deletes those. Only for whoever is about to open the database in `dir`: checks pass over them.
+    /// Deletes those. Only for whoever is about to open the database in `dir`: checks pass over
+    /// them.
     fn remove_leftovers(dir: &Path) -> io::Result<()>;
 }

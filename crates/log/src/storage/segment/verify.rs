@@ -90,8 +90,8 @@ pub fn verify(
     Ok(examine(dir, scratch, key, progress)?.damage)
 }
 
-/// Checks all of one segment, names everything that is wrong with it and what is whole all the same;
-/// changes no byte of it. With the log's `key` it checks the fingerprints too.
+/// Checks all of one segment, names everything that is wrong with it and what is whole all the
+/// same; changes no byte of it. With the log's `key` it checks the fingerprints too.
 ///
 /// # Errors
 /// I/O, or a segment of another format: what says nothing about damage.

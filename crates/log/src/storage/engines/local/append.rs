@@ -26,8 +26,8 @@ impl LocalEngine {
             return Err(StoreError::Stopped { reason: "closed".to_owned() });
         }
         let body = (commit.events.len() + commit.delta.len()) as u64;
-        // A new slot is found and made by name. Else the look once a second will do, and while that has
-        // found something else, each append looks again.
+        // A new slot is found and made by name. Else the look once a second will do, and while that
+        // has found something else, each append looks again.
         if self.is_displaced() || journal.must_roll(body) {
             self.check_claim()?;
         }

@@ -1,14 +1,15 @@
 //! Owning a log: no two processes ever do.
 //!
-//! A process that opens a log locks `LOCK` and every slot of the journal, for as long as it has them
-//! open (`flock`). A lock file can be deleted, made anew or left out of a copy; slots are the log
-//! itself. So whoever opens the same slots finds them locked, whatever became of `LOCK`: by another
-//! path, through a bind mount, in a directory of hard links. `LOCK` answers first and says who has it.
+//! A process that opens a log locks `LOCK` and every slot of the journal, for as long as it has
+//! them open (`flock`). A lock file can be deleted, made anew or left out of a copy; slots are the
+//! log itself. So whoever opens the same slots finds them locked, whatever became of `LOCK`: by
+//! another path, through a bind mount, in a directory of hard links. `LOCK` answers first and says
+//! who has it.
 //!
 //! The locks follow the files, but much is done by name: sealing, `log.meta`, giving space back. A
 //! directory can be moved, replaced, or hidden by a mount while it is open. [`Claim::check`] tells
-//! whether the names still lead to what was opened. While they do not, nothing is done by name, and no
-//! append is taken: what it stored would not be found where the log is looked for.
+//! whether the names still lead to what was opened. While they do not, nothing is done by name, and
+//! no append is taken: what it stored would not be found where the log is looked for.
 
 use std::collections::HashMap;
 use std::fs::File;

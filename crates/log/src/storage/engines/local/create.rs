@@ -1,7 +1,7 @@
 //! Creating a data directory.
 //!
-//! Order: directories, slots of zeros, the first slot's head, then `log.meta`. A creation that was cut
-//! leaves either nothing but zeros, which the next one uses, or a whole log but for `log.meta`.
+//! Order: directories, slots of zeros, the first slot's head, then `log.meta`. A creation that was
+//! cut leaves either nothing but zeros, which the next one uses, or a whole log but for `log.meta`.
 
 use std::path::Path;
 
@@ -66,7 +66,8 @@ pub fn create_with(dir: &Path, options: &Options, meta: Meta) -> Result<(), Stor
     let whole = dir.canonicalize().map_err(StoreError::io("find", dir))?;
     for parent in whole.ancestors().skip(1).take(2) {
         match disk.sync_dir(parent) {
-            // Not to be read by us (`/var/lib/private` is not), so that what we have made is not in it.
+            // Not to be read by us (`/var/lib/private` is not), so that what we have made is not in
+            // it.
             Err(StoreError::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::PermissionDenied => {}
             synced => synced?,

@@ -133,8 +133,8 @@ impl Recovery {
         }
         let mut view = View { segments, slots };
         let sealed = view.sealed_end().unwrap_or(Seq::FIRST).max(oldest);
-        // Oldest first, as the sealer does: the chain to a needed slot leads through all newer ones,
-        // also through one without events.
+        // Oldest first, as the sealer does: the chain to a needed slot leads through all newer
+        // ones, also through one without events.
         let is_needed = |slot: &Arc<Slot>| slot.end() > sealed && slot.end() > slot.first();
         let needed = view.slots.iter().position(is_needed).unwrap_or(view.slots.len());
         let sealed = view.sealed_end().unwrap_or(Seq::FIRST);

@@ -24,15 +24,15 @@ pub struct Options {
     pub min_free_bytes: u64,
     /// A pause of this length is marked in the journal, which tells later that all was synced.
     pub mark_after: Duration,
-    /// Sealing that makes no progress for so long hangs: nothing is sealed any more until the log is
-    /// opened again.
+    /// Sealing that makes no progress for so long hangs: nothing is sealed any more until the log
+    /// is opened again.
     pub seal_timeout: Duration,
     /// Memory that open sealed databases may take, as far as it can be told.
     pub open_bytes: u64,
     /// Sealed databases that may stay open.
     pub open_segments: usize,
-    /// Named events that are still known as such when they are trimmed, over a restart too: the window
-    /// of repeats. 20 bytes on disk each.
+    /// Named events that are still known as such when they are trimmed, over a restart too: the
+    /// window of repeats. 20 bytes on disk each.
     pub kept_fingerprints: usize,
     /// File operations; real, but in tests.
     pub disk: Disk,

@@ -63,8 +63,8 @@ impl LocalEngine {
     }
 }
 
-/// Picks the events that match out of a slot. It has no index of topics: every event is looked at, but
-/// here, rather than by each watch chunk by chunk.
+/// Picks the events that match out of a slot. It has no index of topics: every event is looked at,
+/// but here, rather than by each watch chunk by chunk.
 fn sift(slot: &Slot, from: Seq, end: Seq, filter: &Filter) -> Result<Chunk, StoreError> {
     let sifter = Sifter::new(filter);
     let (mut found, mut sifted, mut next) = (Vec::new(), 0, from);

@@ -1,7 +1,7 @@
 //! Space of the journal: slots that are begun early, and files that are not needed any more.
 //!
-//! A slot file is never cut or punched: it is used again, or deleted whole. `log.meta` says how many
-//! there must be, so it is told of one less before the file goes.
+//! A slot file is never cut or punched: it is used again, or deleted whole. `log.meta` says how
+//! many there must be, so it is told of one less before the file goes.
 
 use std::sync::Arc;
 

@@ -276,7 +276,8 @@ impl LocalEngine {
         }
         journal.close()?;
         if let Err(error) = self.check_claim() {
-            // All of it is durable in the slots that are open, and they say that the stop was clean.
+            // All of it is durable in the slots that are open, and they say that the stop was
+            // clean.
             tracing::warn!(%error, "closed without a note in log.meta");
             return Ok(());
         }

@@ -5,10 +5,10 @@
 //! A daemon may be at work beside it: it appends, begins slots anew, seals and trims while we read.
 //! So a look is made of passes, and each pass knows when what it read has moved:
 //! - A slot's head is read again after its frames. A new head is visible before the first byte of
-//!   an old frame is overwritten ([`crate::storage::journal`]), so an unchanged head says that what was
-//!   read is what lay there; a changed one says nothing at all, and the pass begins again.
-//! - What rests on several files at once (a missing slot, a hole between two files) counts only if no
-//!   head and no name in `segments/` changed during the pass.
+//!   an old frame is overwritten ([`crate::storage::journal`]), so an unchanged head says that what
+//!   was read is what lay there; a changed one says nothing at all, and the pass begins again.
+//! - What rests on several files at once (a missing slot, a hole between two files) counts only if
+//!   no head and no name in `segments/` changed during the pass.
 //! - Damage counts when two passes in a row have found it.
 //!
 //! If no such moment comes, the answer is [`StoreError::Unsettled`], never damage or a shorter log.

@@ -1,9 +1,10 @@
 //! Fingerprints of events that are trimmed away: a repeat of them is still a repeat.
 //!
 //! Owns the files in `trimmed/`, one for each segment or slot that was dropped with named events in
-//! it. A file is written and synced before what it stands for leaves the view, so a crash in between
-//! leaves both, and nobody is told twice. Files beyond the newest `keep` events are deleted. Must not
-//! know how large the window of repeats is now: whoever reads stops when it has enough.
+//! it. A file is written and synced before what it stands for leaves the view, so a crash in
+//! between leaves both, and nobody is told twice. Files beyond the newest `keep` events are
+//! deleted. Must not know how large the window of repeats is now: whoever reads stops when it has
+//! enough.
 
 use std::path::{Path, PathBuf};
 
@@ -67,8 +68,8 @@ impl Trimmed {
         Ok(Trimmed { dir, disk: disk.clone(), log, keep, runs: Mutex::new(runs) })
     }
 
-    /// Keeps the named events of `first..end`. Space must come free whatever happens to them, so what
-    /// cannot be kept is said aloud and forgotten at the next start.
+    /// Keeps the named events of `first..end`. Space must come free whatever happens to them, so
+    /// what cannot be kept is said aloud and forgotten at the next start.
     pub fn keep(&self, first: Seq, end: Seq, named: Result<Named, StoreError>) {
         let mut runs = self.runs.lock();
         let is_there = runs.iter().any(|run| run.first <= first && end <= run.end);

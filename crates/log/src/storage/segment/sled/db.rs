@@ -147,7 +147,8 @@ pub(super) fn is_half_snapshot(name: &str) -> bool {
 }
 
 /// Deletes half-written snapshots; sled would take one for the newest and refuse to open for ever.
-/// Only for whoever is about to hand the directory to sled, which writes to it: checks pass over them.
+/// Only for whoever is about to hand the directory to sled, which writes to it: checks pass over
+/// them.
 pub(super) fn remove_half_snapshots(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;

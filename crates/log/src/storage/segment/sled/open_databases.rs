@@ -1,8 +1,7 @@
-//! Which databases are open: each at most once, opened once for all who wait, bounded by count and
-//! by the bytes that sled holds, the longest unused dropped first.
+//! The cache of open databases: each is opened once for all who wait.
 //!
-//! A database in use is never dropped, so the bounds can be passed by what the callers' threads hold
-//! at one time.
+//! Bounded by count and by the bytes that sled holds, LRU. A database in use is never closed, so
+//! the bounds can be passed by what the callers' threads hold at one time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -25,7 +25,8 @@ fn a_torn_last_commit_is_quarantined_and_begins_a_generation() {
 
 #[test]
 fn a_killed_log_that_lost_its_last_page_is_damaged() {
-    // All that a commit wrote, and all that the next one would prove of it; and its whole first write.
+    // All that a commit wrote, and all that the next one would prove of it; and its whole first
+    // write.
     for begin in [None, Some(8192)] {
         let dir = tempfile::tempdir().unwrap();
         let (engine, _) = open(dir.path(), no_marks()).unwrap();
