@@ -2,14 +2,15 @@
 //! that reads them back.
 
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tailmark_log::storage::local::{self, LocalEngine, Options};
 use tailmark_log::storage::{Commit, Engine, Receipt, Recovered, StoreError};
+use tailmark_log::testing;
 use tailmark_record::topic::Filter;
-use tailmark_record::{Bounds, CursorMint, Event, Events, Seq, Stamp, Timestamp, write_entry};
+use tailmark_record::{Bounds, CursorMint, Event, Events, Seq, Timestamp};
 
 /// The smallest slot there is.
 pub const SLOT_BYTES: u64 = 256 << 10;
@@ -65,49 +66,19 @@ fn topic_of(seq: u64) -> String {
 /// A commit of `count` events after the head. Its delta is its first seq; the state is the next
 /// seq before it, so that recovery can be checked for holes.
 pub fn commit(engine: &dyn Engine, count: u32, salt: u64) -> Commit {
-    let bounds = engine.bounds();
-    let first = bounds.next();
-    let mint = CursorMint::new(engine.id(), bounds.generations.current().generation);
-    let appended_at = time_of(first.get());
-    let mut events = Vec::new();
-    for at in 0..u64::from(count) {
-        let seq = first.plus(at);
-        let (id, body) = (format!("id-{seq}"), body_of(seq.get(), salt));
-        let topic = topic_of(seq.get());
-        let mut client = Vec::new();
-        Event { id: &id, topic: &topic, body: &body, ..Event::default() }
-            .write_client_part(&mut client);
-        let stamp = Stamp {
-            seq,
-            mint: &mint,
-            appended_at: appended_at.into(),
-            fill_at: true,
-            fill_id: None,
-        };
-        write_entry(&mut events, &client, &stamp);
-    }
-    let delta =
-        if count > 0 { Bytes::copy_from_slice(&first.get().to_le_bytes()) } else { Bytes::new() };
-    let wants = engine.wants_state(events.len() + delta.len());
-    Commit {
-        first,
-        count,
-        appended_at,
-        events: events.into(),
-        delta,
-        state: wants.then(|| Bytes::copy_from_slice(&first.get().to_le_bytes())),
-        oldest: bounds.oldest,
-    }
+    let commit = testing::commit(engine, count, |seq| body_of(seq.get(), salt));
+    let first = || Bytes::copy_from_slice(&commit.first.get().to_le_bytes());
+    let delta = if count > 0 { first() } else { Bytes::new() };
+    let state = engine.wants_state(commit.events.len() + delta.len()).then(first);
+    Commit { delta, state, ..commit }
 }
 
 pub fn time_of(seq: u64) -> Timestamp {
-    Timestamp { seconds: 1_700_000_000 + seq as i64, nanos: 0 }
+    testing::time_of(Seq::new(seq))
 }
 
 pub fn append(engine: &dyn Engine, commit: Commit) -> Result<Receipt, StoreError> {
-    let (send, receive) = mpsc::channel();
-    engine.append(commit, Box::new(move |result| drop(send.send(result))));
-    receive.recv().expect("an append must complete")
+    testing::append(engine, commit)
 }
 
 /// Moves the trim mark and gives back space.

@@ -8,7 +8,7 @@ use tailmark::server::{Options, ServeError, Server};
 use tailmark_log::eventlog::{self, EventLog};
 use tailmark_log::storage::Recovered;
 use tailmark_log::storage::memory::{self, Memory};
-use tailmark_record::{Event, FingerprintKey, Generation, GenerationTable, LogId, Timestamp};
+use tailmark_record::{Event, FingerprintKey, Generation, GenerationTable, LogId, Seq, Timestamp};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

@@ -52,6 +52,8 @@ pub mod bounded;
 mod directory;
 pub mod eventlog;
 pub mod storage;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 // The log.
 pub use directory::open;

@@ -122,14 +122,5 @@ pub async fn open_engine(dir: &Path, options: &local::Options) -> (Arc<dyn Engin
 
 /// What a crash of the process leaves on a disk: the directory as it is at this moment.
 pub fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_dir(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
+    tailmark_log::testing::copy_dir(from, to).unwrap();
 }

@@ -7,10 +7,10 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use tailmark_log::storage::local::{self, LocalEngine};
 use tailmark_log::storage::{Commit, Engine, Recovered, StoreError};
-use tailmark_record::{CursorMint, Event, Seq, Stamp, Timestamp, write_entry};
+use tailmark_log::testing;
+use tailmark_record::{Seq, Timestamp};
 
 use super::server::PATIENCE;
 
@@ -39,7 +39,7 @@ pub fn body_of(seq: u64) -> String {
 }
 
 pub fn time_of(seq: u64) -> Timestamp {
-    Timestamp { seconds: 1_700_000_000 + seq as i64, nanos: 0 }
+    testing::time_of(Seq::new(seq))
 }
 
 /// Appends commits of `each` events.
@@ -51,49 +51,17 @@ pub fn fill(engine: &dyn Engine, events: u64, each: u64) {
 
 /// One commit. Its events have topics `t.0` to `t.4`, by seq.
 pub fn append(engine: &dyn Engine, count: u64) -> Result<(), StoreError> {
-    let bounds = engine.bounds();
-    let first = bounds.next();
-    let mint = CursorMint::new(engine.id(), bounds.generations.current().generation);
-    let appended_at = time_of(first.get());
-    let mut events = Vec::new();
-    for seq in (0..count).map(|at| first.plus(at)) {
-        let (id, body) = (format!("id-{seq}"), body_of(seq.get()));
-        let topic = format!("t.{}", seq.get() % 5);
-        let mut client = Vec::new();
-        Event { id: &id, topic: &topic, body: &body, ..Event::default() }
-            .write_client_part(&mut client);
-        let stamp = Stamp {
-            seq,
-            mint: &mint,
-            appended_at: appended_at.into(),
-            fill_at: true,
-            fill_id: None,
-        };
-        write_entry(&mut events, &client, &stamp);
-    }
-    commit(engine, count as u32, appended_at, events.into(), bounds.oldest)
+    let commit = testing::commit(engine, count as u32, |seq| body_of(seq.get()));
+    testing::append(engine, commit).map(drop)
 }
 
 /// Moves the trim mark.
 pub fn trim(engine: &dyn Engine, oldest: u64) {
-    let head = engine.bounds().head.get();
-    commit(engine, 0, time_of(head), Bytes::new(), Seq::new(oldest)).unwrap();
+    let commit = testing::commit(engine, 0, |_| String::new());
+    let appended_at = time_of(engine.bounds().head.get());
+    let commit = Commit { appended_at, oldest: Seq::new(oldest), ..commit };
+    testing::append(engine, commit).unwrap();
     engine.reclaim().unwrap();
-}
-
-fn commit(
-    engine: &dyn Engine,
-    count: u32,
-    appended_at: Timestamp,
-    events: Bytes,
-    oldest: Seq,
-) -> Result<(), StoreError> {
-    let (send, receive) = std::sync::mpsc::channel();
-    let first = engine.bounds().next();
-    let state = engine.wants_state(events.len()).then(Bytes::new);
-    let commit = Commit { first, count, appended_at, events, delta: Bytes::new(), state, oldest };
-    engine.append(commit, Box::new(move |result| send.send(result.map(drop)).unwrap()));
-    receive.recv().unwrap()
 }
 
 /// Waits until all full slots are sealed.

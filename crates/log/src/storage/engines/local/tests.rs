@@ -9,8 +9,8 @@ mod releasing;
 mod trimmed;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,9 +20,10 @@ use super::*;
 use crate::storage::disk::Disk;
 
 use crate::storage::disk::Faults;
-use crate::storage::{Commit, Engine, Receipt, Recovered, StoreError};
+use crate::storage::{Commit, Engine, Recovered, StoreError};
+use crate::testing::{self, append};
 use tailmark_record::topic::Filter;
-use tailmark_record::{CursorMint, Event, Events, Fingerprint, Seq, Stamp, Timestamp, write_entry};
+use tailmark_record::{Event, Events, Fingerprint, Seq, Timestamp};
 
 const SLOT: u64 = 256 << 10;
 /// For what must come about, on a machine however busy.
@@ -36,44 +37,12 @@ fn body_of(seq: u64) -> String {
     format!("event {seq} {}", "x".repeat((seq % 97) as usize))
 }
 
-/// A commit of `count` events after the head.
+/// A commit of `count` events after the head. Its delta is its first seq.
 fn commit(engine: &dyn Engine, count: u32) -> Commit {
-    let bounds = engine.bounds();
-    let first = bounds.next();
-    let mint = CursorMint::new(engine.id(), bounds.generations.current().generation);
-    let appended_at = Timestamp { seconds: 1_700_000_000 + first.get() as i64, nanos: 0 };
-    let mut events = Vec::new();
-    for at in 0..u64::from(count) {
-        let seq = first.plus(at);
-        let (id, body) = (format!("id-{seq}"), body_of(seq.get()));
-        let topic = format!("t.{}", seq.get() % 5);
-        let mut client = Vec::new();
-        Event { id: &id, topic: &topic, body: &body, ..Event::default() }
-            .write_client_part(&mut client);
-        let stamp = Stamp {
-            seq,
-            mint: &mint,
-            appended_at: appended_at.into(),
-            fill_at: true,
-            fill_id: None,
-        };
-        write_entry(&mut events, &client, &stamp);
-    }
-    Commit {
-        first,
-        count,
-        appended_at,
-        events: events.into(),
-        delta: Bytes::copy_from_slice(&first.get().to_le_bytes()),
-        state: engine.wants_state(1 << 20).then(|| Bytes::from_static(b"state")),
-        oldest: bounds.oldest,
-    }
-}
-
-fn append(engine: &dyn Engine, commit: Commit) -> Result<Receipt, StoreError> {
-    let (send, receive) = mpsc::channel();
-    engine.append(commit, Box::new(move |result| send.send(result).unwrap()));
-    receive.recv().unwrap()
+    let commit = testing::commit(engine, count, |seq| body_of(seq.get()));
+    let delta = Bytes::copy_from_slice(&commit.first.get().to_le_bytes());
+    let state = engine.wants_state(1 << 20).then(|| Bytes::from_static(b"state"));
+    Commit { delta, state, ..commit }
 }
 
 fn fill(engine: &dyn Engine, events: u32, per_commit: u32) {
@@ -104,16 +73,7 @@ fn check_all(engine: &dyn Engine) -> u64 {
 }
 
 fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_dir(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
+    testing::copy_dir(from, to).unwrap();
 }
 
 /// Waits for a condition that background work brings about.

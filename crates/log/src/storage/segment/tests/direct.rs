@@ -9,9 +9,7 @@ use crate::storage::segment::index::Index;
 #[test]
 fn the_same_events_are_read_without_opening() {
     let dir = tempfile::tempdir().unwrap();
-    for (at, compression) in
-        [Compression::None, Compression::Lz4, Compression::Zstd(1)].into_iter().enumerate()
-    {
+    for (at, compression) in compressions().enumerate() {
         // Events of several parts, too.
         let log = Log::random(5, 700, at as u64);
         let spec = BuildSpec { compression, ..log.spec() };
@@ -105,9 +103,7 @@ pub(super) fn payload_of(segment: &Segment, kind: u16) -> std::ops::Range<usize>
 #[test]
 fn what_the_footer_says_of_places_is_where_the_blocks_lie() {
     let dir = tempfile::tempdir().unwrap();
-    for (at, compression) in
-        [Compression::None, Compression::Lz4, Compression::Zstd(1)].into_iter().enumerate()
-    {
+    for (at, compression) in compressions().enumerate() {
         // Events of several parts, too.
         let log = Log::random(5, 700, at as u64);
         let spec = BuildSpec { compression, ..log.spec() };

@@ -24,6 +24,12 @@ use tailmark_record::{
     Stamp, Timestamp, write_entry,
 };
 
+/// Every one that this build can write.
+fn compressions() -> impl Iterator<Item = Compression> {
+    let zstd = HAS_ZSTD.then_some(Compression::Zstd(1));
+    [Compression::None, Compression::Lz4].into_iter().chain(zstd)
+}
+
 /// Every read opens the database.
 const OPENING: CacheOptions = CacheOptions {
     max_open: 64,
@@ -219,16 +225,7 @@ fn join(chunks: &[Chunk]) -> Vec<u8> {
 }
 
 fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_dir(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
+    crate::testing::copy_dir(from, to).unwrap();
 }
 
 /// Every file below `dir` with its bytes' hash.

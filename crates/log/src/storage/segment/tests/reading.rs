@@ -7,9 +7,7 @@ use super::*;
 #[test]
 fn random_events_come_back_in_every_compression() {
     let dir = tempfile::tempdir().unwrap();
-    for (at, compression) in
-        [Compression::None, Compression::Lz4, Compression::Zstd(1)].into_iter().enumerate()
-    {
+    for (at, compression) in compressions().enumerate() {
         let log = Log::random(5, 700, at as u64);
         let parent = dir.path().join(at.to_string());
         let spec = BuildSpec { compression, ..log.spec() };

@@ -1,0 +1,68 @@
+//! What tests of engines share: commits whose every byte follows from their seqs.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::mpsc;
+
+use bytes::Bytes;
+
+use crate::storage::{Commit, Engine, Receipt, StoreError};
+use tailmark_record::{CursorMint, Event, Seq, Stamp, Timestamp, write_entry};
+
+/// A commit of `count` events after the head. Each is named `id-<seq>`, has one of the topics `t.0`
+/// to `t.4`, by seq, and the body that it is given.
+pub fn commit(engine: &dyn Engine, count: u32, body_of: impl Fn(Seq) -> String) -> Commit {
+    let bounds = engine.bounds();
+    let first = bounds.next();
+    let mint = CursorMint::new(engine.id(), bounds.generations.current().generation);
+    let appended_at = time_of(first);
+    let mut events = Vec::new();
+    for seq in (0..u64::from(count)).map(|at| first.plus(at)) {
+        let (id, body) = (format!("id-{seq}"), body_of(seq));
+        let topic = format!("t.{}", seq.get() % 5);
+        let event = Event { id: &id, topic: &topic, body: &body, ..Event::default() };
+        let mut client_part = Vec::new();
+        event.write_client_part(&mut client_part);
+        let appended_at = appended_at.into();
+        let stamp = Stamp { seq, mint: &mint, appended_at, fill_at: true, fill_id: None };
+        write_entry(&mut events, &client_part, &stamp);
+    }
+    let state = engine.wants_state(events.len()).then(Bytes::new);
+    let (events, delta, oldest) = (events.into(), Bytes::new(), bounds.oldest);
+    Commit { first, count, appended_at, events, delta, state, oldest }
+}
+
+/// When the commit that begins with `first` was appended.
+pub fn time_of(first: Seq) -> Timestamp {
+    Timestamp { seconds: 1_700_000_000 + first.get() as i64, nanos: 0 }
+}
+
+/// Appends a commit and waits for what becomes of it.
+///
+/// # Errors
+/// The engine's; [`StoreError::Stopped`] where it gave no answer.
+pub fn append(engine: &dyn Engine, commit: Commit) -> Result<Receipt, StoreError> {
+    let (done, outcome) = mpsc::channel();
+    engine.append(commit, Box::new(move |result| drop(done.send(result))));
+    let dropped = |_| StoreError::Stopped { reason: "the commit got no answer".into() };
+    outcome.recv().unwrap_or_else(|error| Err(dropped(error)))
+}
+
+/// Copies a directory: what a kill leaves on the disk at this moment.
+///
+/// # Errors
+/// I/O.
+pub fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_dir(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
