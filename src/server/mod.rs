@@ -35,8 +35,3 @@ pub use rpc::status::DOMAIN;
 pub use run::{ServeError, Server, serve};
 
 use shared::{Shared, facts};
-
-/// The name under which health is told, beside the empty one for the whole server.
-pub const SERVICE: &str = "feed.v1.FeedService";
-/// The name of the rooms, likewise.
-pub const CHAT_SERVICE: &str = "chat.ChatService";

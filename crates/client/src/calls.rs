@@ -15,6 +15,7 @@ use super::{Client, Error, Kind};
 use pb::feed_service_client::FeedServiceClient;
 use tailmark_record::{Seq, Timestamp};
 use tailmark_wire::feed_v1 as pb;
+use tailmark_wire::methods::feed_service;
 
 /// A condition on a publish: store only if the last seq is still this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,7 +157,7 @@ impl Client {
         let mut grpc = tonic::client::Grpc::new(self.channel())
             .max_decoding_message_size(self.options().max_message_bytes);
         ready(&mut grpc).await?;
-        let path = PathAndQuery::from_static("/feed.v1.FeedService/UploadEvents");
+        let path = PathAndQuery::from_static(feed_service::UPLOAD_EVENTS.path);
         let answer = grpc.client_streaming(Request::new(events), path, Raw).await;
         let message = answer.map_err(|status| part_of_upload(Error::from_status(status)))?;
         pb::UploadResult::decode(message.into_inner()).map_err(|error| {

@@ -20,59 +20,16 @@ use http_body::{Frame, SizeHint};
 use tonic::{Code, Status};
 
 use super::histogram::{Buckets, Histogram};
+use tailmark_wire::code;
+use tailmark_wire::methods::{self, Asked};
 
-/// Every method, and whether it has one answer. The last stands for all that are not ours.
-pub(super) const METHODS: [(&str, bool); 21] = [
-    ("/feed.v1.FeedService/Watch", false),
-    ("/feed.v1.FeedService/UploadEvents", false),
-    ("/feed.v1.FeedService/Chat", false),
-    ("/feed.v1.FeedService/Publish", true),
-    ("/feed.v1.FeedService/Append", false),
-    ("/feed.v1.FeedService/WatchBatches", false),
-    ("/feed.v1.FeedService/GetEvent", true),
-    ("/feed.v1.FeedService/GetLog", true),
-    ("/feed.v1.FeedService/ListTopics", true),
-    ("/feed.v1.FeedService/Trim", true),
-    ("/chat.ChatService/SendMessage", true),
-    ("/chat.ChatService/SubscribeMessages", false),
-    ("/chat.ChatService/UploadMessages", false),
-    ("/chat.ChatService/Chat", false),
-    ("/chat.ChatService/StreamMetrics", false),
-    ("/grpc.health.v1.Health/Check", true),
-    ("/grpc.health.v1.Health/Watch", false),
-    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", false),
-    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", false),
-    // A service of ours, and no method of it.
-    ("unknown", true),
-    ("other", true),
-];
-const UNKNOWN: usize = METHODS.len() - 2;
-const OTHER: usize = METHODS.len() - 1;
+/// Where those are counted that have no place in the table: of a service that is served, and others.
+const UNKNOWN: usize = methods::COUNT;
+const OTHER: usize = UNKNOWN + 1;
 /// The route of what no route takes.
 const OTHER_ROUTE: &str = "other";
 /// Routes and statuses that are told apart; ours are far fewer.
 const MAX_ROUTES: usize = 1_000;
-
-/// The names of gRPC's codes, by number.
-const CODES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 
 /// From a quarter of a millisecond to half a minute, in microseconds.
 const BOUNDS: [u64; 11] =
@@ -81,7 +38,7 @@ const BOUNDS: [u64; 11] =
 /// Counts requests.
 #[derive(Debug)]
 pub(crate) struct Calls {
-    methods: [Method; METHODS.len()],
+    methods: [Method; OTHER + 1],
     routes: Mutex<BTreeMap<Route, u64>>,
 }
 
@@ -90,9 +47,11 @@ type Route = (Arc<str>, u16);
 
 #[derive(Debug)]
 struct Method {
+    label: &'static str,
     started: AtomicU64,
-    handled: [AtomicU64; CODES.len()],
-    seconds: Histogram,
+    handled: [AtomicU64; code::ALL.len()],
+    /// Of methods with one answer.
+    seconds: Option<Histogram>,
 }
 
 /// What has been counted of one method.
@@ -108,12 +67,21 @@ pub(super) struct MethodCount {
 
 impl Default for Calls {
     fn default() -> Self {
-        let method = |_| Method {
-            started: AtomicU64::new(0),
-            handled: [const { AtomicU64::new(0) }; CODES.len()],
-            seconds: Histogram::new(&BOUNDS),
-        };
-        Calls { methods: std::array::from_fn(method), routes: Mutex::default() }
+        let mut known = methods::all();
+        let methods = std::array::from_fn(|at| {
+            let (label, is_unary) = match known.next() {
+                Some(method) => (method.path, method.is_unary()),
+                None if at == UNKNOWN => ("unknown", true),
+                None => ("other", true),
+            };
+            Method {
+                label,
+                started: AtomicU64::new(0),
+                handled: [const { AtomicU64::new(0) }; code::ALL.len()],
+                seconds: is_unary.then(|| Histogram::new(&BOUNDS)),
+            }
+        });
+        Calls { methods, routes: Mutex::default() }
     }
 }
 
@@ -138,18 +106,18 @@ impl Calls {
     }
 
     pub(super) fn methods(&self) -> Vec<MethodCount> {
-        let count = |(method, &(name, is_unary)): (&Method, &(&'static str, bool))| MethodCount {
-            method: name,
+        let count = |method: &Method| MethodCount {
+            method: method.label,
             started: method.started.load(Ordering::Relaxed),
-            handled: CODES
+            handled: code::ALL
                 .iter()
                 .zip(&method.handled)
-                .map(|(code, count)| (*code, count.load(Ordering::Relaxed)))
+                .map(|(code, count)| (code::name(*code), count.load(Ordering::Relaxed)))
                 .filter(|(_, count)| *count > 0)
                 .collect(),
-            seconds: is_unary.then(|| method.seconds.buckets()),
+            seconds: method.seconds.as_ref().map(Histogram::buckets),
         };
-        self.methods.iter().zip(&METHODS).map(count).collect()
+        self.methods.iter().map(count).collect()
     }
 
     pub(super) fn routes(&self) -> Vec<(Route, u64)> {
@@ -224,19 +192,13 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Whether a path is that of a method.
-pub(crate) fn is_method(path: &str) -> bool {
-    METHODS[..UNKNOWN].iter().any(|(name, _)| *name == path)
-}
-
 fn method_of(path: &str) -> usize {
-    let known = METHODS[..UNKNOWN].iter().position(|(name, _)| *name == path);
-    known.unwrap_or_else(|| {
-        let service = |path: &'_ str| path.rsplit_once('/').map(|(service, _)| service.len());
-        let asked = service(path).map(|len| &path[..len]);
-        let is_ours = |name: &str| service(name).map(|len| &name[..len]) == asked;
-        if METHODS[..UNKNOWN].iter().any(|(name, _)| is_ours(name)) { UNKNOWN } else { OTHER }
-    })
+    match Asked::of(path) {
+        Asked::Method(at, _) => at,
+        // With more behind it than a name it is none of a method.
+        Asked::Unknown { .. } if path.matches('/').count() == 2 => UNKNOWN,
+        Asked::Unknown { .. } | Asked::Other => OTHER,
+    }
 }
 
 fn code_of(headers: &HeaderMap) -> Option<Code> {
@@ -270,8 +232,8 @@ impl Drop for UnderWay {
         if let Some(count) = method.handled.get(self.code as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
-        if METHODS[self.method].1 {
-            method.seconds.observe(self.began.elapsed());
+        if let Some(seconds) = &method.seconds {
+            seconds.observe(self.began.elapsed());
         }
     }
 }
@@ -312,46 +274,17 @@ impl http_body::Body for Counted {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
-    use prost::Message;
-    use prost_types::FileDescriptorSet;
-
     use super::*;
 
     #[test]
-    fn every_method_of_every_service_is_told_apart() {
-        let mut declared = BTreeSet::new();
-        for descriptors in [
-            tailmark_wire::DESCRIPTORS,
-            tonic_health::pb::FILE_DESCRIPTOR_SET,
-            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-        ] {
-            for file in FileDescriptorSet::decode(descriptors).unwrap().file {
-                for service in &file.service {
-                    for method in &service.method {
-                        let path =
-                            format!("/{}.{}/{}", file.package(), service.name(), method.name());
-                        let is_unary = !method.client_streaming() && !method.server_streaming();
-                        declared.insert((path, is_unary));
-                    }
-                }
-            }
+    fn every_method_is_counted_under_its_path() {
+        let calls = Calls::default();
+        for (method, count) in methods::all().zip(calls.methods()) {
+            assert_eq!(count.method, method.path);
+            assert_eq!(count.seconds.is_some(), method.is_unary(), "{}", method.path);
         }
-        let known: BTreeSet<_> =
-            METHODS[..UNKNOWN].iter().map(|(name, unary)| (name.to_string(), *unary)).collect();
-        assert_eq!(known, declared);
-    }
-
-    #[test]
-    fn every_code_has_its_name() {
-        for (number, name) in CODES.iter().enumerate() {
-            let code = Code::from(number as i32);
-            assert_eq!(code as usize, number);
-            let plain = name.replace('_', "").to_lowercase();
-            assert_eq!(format!("{code:?}").to_lowercase(), plain);
-        }
+        let rest: Vec<_> = calls.methods()[methods::COUNT..].iter().map(|it| it.method).collect();
+        assert_eq!(rest, ["unknown", "other"]);
     }
 
     #[test]

@@ -16,7 +16,6 @@ mod streams;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-pub(crate) use calls::is_method;
 pub(super) use calls::{Calls, count};
 pub(crate) use exposition::{Format, text};
 pub(super) use rates::{Figure, Rates};

@@ -12,31 +12,12 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::server::figures::is_method;
+use crate::server::Options;
 use crate::server::http::{codings, media_type};
 use crate::server::rpc::status;
 use crate::server::rpc::web::{self, Encoding};
 use crate::server::transport::deadline::{self, Deadline};
-use crate::server::{CHAT_SERVICE, Options, SERVICE};
-
-/// Names of the services that answer to gRPC alone.
-const SERVICES: [&str; 5] = [
-    SERVICE,
-    CHAT_SERVICE,
-    "grpc.health.v1.Health",
-    "grpc.reflection.v1.ServerReflection",
-    "grpc.reflection.v1alpha.ServerReflection",
-];
-/// Methods to which a client sends as many messages as it likes; to all others exactly one.
-const CLIENT_STREAMS: [&str; 7] = [
-    "/feed.v1.FeedService/UploadEvents",
-    "/feed.v1.FeedService/Chat",
-    "/feed.v1.FeedService/Append",
-    "/chat.ChatService/UploadMessages",
-    "/chat.ChatService/Chat",
-    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-];
+use tailmark_wire::methods::Asked;
 
 /// What a header counts beyond its name and its value.
 const HEADER_OVERHEAD: usize = 32;
@@ -77,7 +58,8 @@ fn is_grpc(media_type: &str) -> bool {
 pub(crate) fn admit(head: &Parts, options: &Options) -> Result<Kind, Box<Response<Body>>> {
     let path = head.uri.path();
     let web = Encoding::of_request(&head.headers);
-    let is_service = is_of_service(path);
+    let asked = Asked::of(path);
+    let is_service = asked.is_of_service();
     let is_native = is_native(head);
     let refuse = |failure: status::Failure| {
         let status = Status::from(failure);
@@ -105,16 +87,14 @@ pub(crate) fn admit(head: &Parts, options: &Options) -> Result<Kind, Box<Respons
         return Err(response);
     }
     let deadline = deadline::read(&head.headers).map_err(refuse)?;
-    let is_client_stream = CLIENT_STREAMS.contains(&path);
-    if web.is_some() && is_client_stream {
+    if web.is_some() && asked.client_streams() {
         return Err(refuse(status::no_client_streams(path)));
     }
-    let sends_one = is_service && !is_client_stream;
+    let sends_one = is_service && !asked.client_streams();
     let call = Call {
         deadline,
         message_by: sends_one.then(|| deadline.or(options.unary_deadline)),
-        is_builtin: is_service
-            && ![SERVICE, CHAT_SERVICE].iter().any(|name| path[1..].starts_with(name)),
+        is_builtin: asked.is_builtin(),
     };
     Ok(web.map_or(Kind::Grpc(call), |encoding| Kind::Web(call, encoding)))
 }
@@ -137,7 +117,7 @@ fn over_size(head: &Parts, options: &Options) -> Option<status::Failure> {
 
 /// Why a request for a path of gRPC is none.
 fn not_a_call(head: &Parts) -> Response<Body> {
-    if !is_method(head.uri.path()) {
+    if !Asked::of(head.uri.path()).is_method() {
         return status::no_path(head.uri.path());
     }
     if head.method == Method::OPTIONS {
@@ -159,11 +139,6 @@ fn not_a_call(head: &Parts) -> Response<Body> {
     status::not_grpc(&media_type, is_connect)
 }
 
-fn is_of_service(path: &str) -> bool {
-    let Some(path) = path.strip_prefix('/') else { return false };
-    SERVICES.iter().any(|name| path.strip_prefix(name).is_some_and(|rest| rest.starts_with('/')))
-}
-
 /// The encoding of the messages, where it is one.
 fn compression(headers: &HeaderMap) -> Option<String> {
     codings(headers, "grpc-encoding").or_else(|| codings(headers, header::CONTENT_ENCODING))
@@ -173,6 +148,7 @@ fn compression(headers: &HeaderMap) -> Option<String> {
 mod tests {
     use super::*;
     use http::Request;
+    use tailmark_wire::methods;
 
     fn ask(version: Version, method: Method, path: &str, content_type: &str) -> Parts {
         let mut request = Request::builder().version(version).method(method).uri(path);
@@ -237,8 +213,8 @@ mod tests {
         };
         assert!(call("/feed.v1.FeedService/Watch").message_by.is_some());
         assert!(call("/grpc.health.v1.Health/Check").message_by.is_some());
-        for path in CLIENT_STREAMS {
-            assert_eq!(call(path).message_by, None, "{path}");
+        for method in methods::all().filter(|method| method.client_streams) {
+            assert_eq!(call(method.path).message_by, None, "{}", method.path);
         }
         assert!(call("/grpc.health.v1.Health/Check").is_builtin);
         assert!(!call("/feed.v1.FeedService/Watch").is_builtin);
@@ -246,8 +222,9 @@ mod tests {
 
     #[test]
     fn streams_to_the_server_do_not_come_over_grpc_web() {
-        for (path, encoding) in CLIENT_STREAMS
-            .iter()
+        let paths = || methods::all().filter(|it| it.client_streams).map(|it| it.path);
+        assert_eq!(paths().count(), 7);
+        for (path, encoding) in paths()
             .flat_map(|path| [(path, "application/grpc-web"), (path, "application/grpc-web-text")])
         {
             let head = ask(Version::HTTP_11, Method::POST, path, encoding);

@@ -12,10 +12,10 @@ use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::server::rpc::status;
-use crate::server::{CHAT_SERVICE, SERVICE};
+use tailmark_wire::methods::{chat_service, feed_service};
 
 /// The server as a whole, and its services: they begin and end together.
-const KNOWN: [&str; 3] = ["", SERVICE, CHAT_SERVICE];
+const KNOWN: [&str; 3] = ["", feed_service::NAME, chat_service::NAME];
 
 /// What is told of all services.
 #[derive(Clone, Debug)]

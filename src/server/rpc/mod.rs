@@ -15,3 +15,6 @@ pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod trace;
 pub(crate) mod web;
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! gRPC health checking, `grpc.health.v1`.
 
-use tailmark::server::{CHAT_SERVICE, SERVICE};
+use tailmark_wire::methods::{chat_service, feed_service};
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus::{self, *};
@@ -9,7 +9,7 @@ use tonic_health::pb::health_client::HealthClient;
 use crate::support::server::{TestServer, expect, start, within};
 
 /// What this server serves, itself included.
-const KNOWN: [&str; 3] = ["", SERVICE, CHAT_SERVICE];
+const KNOWN: [&str; 3] = ["", feed_service::NAME, chat_service::NAME];
 const UNKNOWN: [&str; 4] = ["nobody.Knows", "feed.v1", "feed.v1.feedservice", "größe"];
 
 fn of(service: &str) -> HealthCheckRequest {

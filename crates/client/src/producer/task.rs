@@ -23,6 +23,7 @@ use crate::{Backoff, Client, Error, backoff, calls};
 use pb::append_response::Kind as Answer;
 use tailmark_record::{put_varint, varint_len};
 use tailmark_wire::feed_v1 as pb;
+use tailmark_wire::methods::feed_service;
 
 /// For the server's good-bye, which nothing depends on.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
@@ -231,7 +232,7 @@ async fn open_stream(
 ) -> Result<Streaming<pb::AppendResponse>, Error> {
     let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(max_message_bytes);
     calls::ready(&mut grpc).await?;
-    let path = PathAndQuery::from_static("/feed.v1.FeedService/Append");
+    let path = PathAndQuery::from_static(feed_service::APPEND.path);
     let request = Request::new(ReceiverStream::new(messages));
     let answer = grpc.streaming(request, path, Wire).await.map_err(Error::from_status)?;
     Ok(answer.into_inner())

@@ -20,9 +20,10 @@ use crate::channel::Channel;
 use crate::raw::Raw;
 use tailmark_record::{Event, EventError, Marker, Part, Parts};
 use tailmark_wire::feed_v1 as pb;
+use tailmark_wire::methods::feed_service;
 
-const BATCHES: &str = "/feed.v1.FeedService/WatchBatches";
-const EVENTS: &str = "/feed.v1.FeedService/Watch";
+const BATCHES: &str = feed_service::WATCH_BATCHES.path;
+const EVENTS: &str = feed_service::WATCH.path;
 
 /// An attempt that stands.
 pub(super) struct Opened {
