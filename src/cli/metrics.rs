@@ -14,7 +14,7 @@ use crate::escape;
 use tailmark_client::{Client, MetricsItem};
 use tailmark_record::units;
 use tailmark_wire::chat as pb;
-use tailmark_wire::json::time;
+use tailmark_wire::values::from_timestamp;
 
 /// Endpoints shown at most.
 const ENDPOINTS: usize = 8;
@@ -106,7 +106,7 @@ fn write_json(out: &mut Vec<u8>, metric: &pb::Metric) -> io::Result<()> {
     let json = Json {
         name: &metric.name,
         value: metric.value,
-        timestamp: metric.timestamp.map(|t| time(t).to_string()).unwrap_or_default(),
+        timestamp: metric.timestamp.map(|t| from_timestamp(t).to_string()).unwrap_or_default(),
         labels: metric.labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect(),
     };
     serde_json::to_writer(&mut *out, &json)?;
@@ -200,7 +200,7 @@ impl<'a> View<'a> {
     fn table(&self) -> Vec<String> {
         let first = self.0.first();
         let instance = first.and_then(|metric| metric.labels.get("instance"));
-        let at = first.and_then(|metric| metric.timestamp).map(|t| time(t).to_string());
+        let at = first.and_then(|metric| metric.timestamp).map(|t| from_timestamp(t).to_string());
         // A server of another kind may say anything, infinity too.
         let up = self.find("uptime_seconds").unwrap_or_default();
         let up = Duration::try_from_secs_f64(up).unwrap_or_default();
@@ -334,7 +334,7 @@ impl<'a> View<'a> {
     /// A line for those who are no terminal.
     fn line(&self) -> String {
         let at = self.0.first().and_then(|metric| metric.timestamp);
-        let at = at.map(|t| time(t).to_string()).unwrap_or_default();
+        let at = at.map(|t| from_timestamp(t).to_string()).unwrap_or_default();
         format!(
             "{at}  head {}  appended {}  delivered {}  p50 {}  p99 {}  watches {}  lag {}  {}  {}  {}",
             self.find("head_seq").unwrap_or(0.0),

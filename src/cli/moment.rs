@@ -1,8 +1,7 @@
 //! Points in the log and in time, as people write them.
 
-use tailmark_client::Start;
-use tailmark_record::moment::{self, Position, whole};
-use tailmark_record::{Cursor, Seq, Timestamp};
+use tailmark_record::moment::{self, whole};
+use tailmark_record::{Cursor, Seq, Start, Timestamp};
 
 pub(super) use tailmark_record::moment::Moment;
 
@@ -32,17 +31,7 @@ pub(super) fn parse_cursor(text: &str) -> Result<String, String> {
 
 /// Reads where a watch begins.
 pub(super) fn parse_start(text: &str) -> Result<Start, String> {
-    start(text, Timestamp::now()).ok_or_else(|| moment::POSITION.to_owned())
-}
-
-fn start(text: &str, now: Timestamp) -> Option<Start> {
-    Some(match moment::position(text, now)? {
-        Position::Oldest => Start::Oldest,
-        Position::Latest => Start::Latest,
-        Position::Last(count) => Start::Last(count),
-        Position::At(Moment::Seq(seq)) => Start::Seq(seq),
-        Position::At(Moment::Time(time)) => Start::Time(time),
-    })
+    moment::start(text, Timestamp::now()).ok_or_else(|| moment::START.to_owned())
 }
 
 /// A range of seqs, inclusive; an open end is the oldest or the head.
@@ -104,7 +93,7 @@ mod tests {
             ("Oldest", None),
             ("2026-02-30", None),
         ] {
-            assert_eq!(start(text, now), expected, "{text:?}");
+            assert_eq!(moment::start(text, now), expected, "{text:?}");
         }
         assert!(parse_start("soon").unwrap_err().contains("last:N"));
     }

@@ -9,6 +9,7 @@ use tailmark_client::{Client, Expect};
 use tailmark_record::{Seq, Timestamp};
 use tailmark_wire::feed_v1 as pb;
 use tailmark_wire::json;
+use tailmark_wire::values::timestamp;
 
 /// More than any server takes; a larger input is refused before it fills the memory.
 const MAX_BODY_BYTES: u64 = 64 << 20;
@@ -85,7 +86,7 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
         data: data.into(),
         r#type: args.kind.unwrap_or_default(),
         key: args.key.unwrap_or_default(),
-        at: args.at.map(|t| prost_types::Timestamp { seconds: t.seconds, nanos: t.nanos }),
+        at: args.at.map(timestamp),
         headers: args.headers.into_iter().collect(),
         ..pb::Event::default()
     };

@@ -6,7 +6,8 @@ use crate::escape;
 use tailmark_client::Client;
 use tailmark_record::{Timestamp, units};
 use tailmark_wire::feed_v1 as pb;
-use tailmark_wire::json::{self, time, uptime};
+use tailmark_wire::json::{self, uptime};
+use tailmark_wire::values::from_timestamp;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -22,7 +23,7 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
 
 fn text(status: &pb::LogStatus) -> String {
     let at = |t: Option<prost_types::Timestamp>| {
-        t.map(|t| format!(" ({})", time(t))).unwrap_or_default()
+        t.map(|t| format!(" ({})", from_timestamp(t))).unwrap_or_default()
     };
     let readable = status.head_seq.saturating_add(1).saturating_sub(status.oldest_seq);
     let mut lines = vec![
@@ -36,7 +37,7 @@ fn text(status: &pb::LogStatus) -> String {
         ("watches", status.watches.to_string()),
     ];
     if let Some(generation) = &status.generation {
-        let since = generation.since.map(|t| format!(" {}", time(t))).unwrap_or_default();
+        let since = generation.since.map(|t| format!(" {}", from_timestamp(t))).unwrap_or_default();
         lines.push(("generation", format!("{} ({}{since})", generation.counter, generation.cause)));
     }
     if let Some(uptime) = uptime(status) {

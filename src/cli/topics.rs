@@ -7,7 +7,8 @@ use super::output::{Output, print_line, say};
 use crate::escape;
 use tailmark_client::Client;
 use tailmark_wire::feed_v1 as pb;
-use tailmark_wire::json::{self, time};
+use tailmark_wire::json;
+use tailmark_wire::values::from_timestamp;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -44,7 +45,7 @@ fn table(topics: &[pb::TopicStatus]) -> String {
             escape::name(&topic.topic).into_owned(),
             topic.events.to_string(),
             topic.last_seq.to_string(),
-            topic.last_at.map(|t| time(t).to_string()).unwrap_or_default(),
+            topic.last_at.map(|t| from_timestamp(t).to_string()).unwrap_or_default(),
         ]);
     }
     for column in [1, 2] {

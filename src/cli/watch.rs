@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::Poll;
 
-use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use futures_core::Stream;
 
 use super::moment::{parse_cursor, parse_start};
 use super::output::{Output, say};
 use super::signals::Stop;
 use super::{Exit, Failure, state};
-use tailmark_client::{Client, Error, FileStore, Item, Kind, Received, Start, Watch, WatchOptions};
+use tailmark_client::{
+    Client, Error, FileStore, Item, Kind, OnLost, Received, Start, Watch, WatchOptions,
+};
 use tailmark_record::topic::Pattern;
 use tailmark_record::{Content, Cursor, Event, Limits, Marker, MarkerKind, Seq, json};
 
@@ -53,7 +55,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
     /// What to do when the start was trimmed or belongs to another log
-    #[arg(long, value_enum, default_value_t = OnLost::Fail)]
+    #[arg(long, value_parser = on_lost(), default_value = "fail")]
     on_lost: OnLost,
     /// Print markers too: where the watch resumed, when it caught up, gaps
     #[arg(long)]
@@ -69,16 +71,20 @@ pub(super) struct Args {
     json: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum OnLost {
-    /// Fail, and say what is lost
-    Fail,
-    /// Go on at the oldest readable event
-    Oldest,
-    /// Go on live
-    Latest,
-    /// Go on after the last event that both histories share
-    LastCommon,
+/// What the command line has for each, and says of it.
+const ON_LOST: [(OnLost, &str, &str); 4] = [
+    (OnLost::Fail, "fail", "Fail, and say what is lost"),
+    (OnLost::Oldest, "oldest", "Go on at the oldest readable event"),
+    (OnLost::Latest, "latest", "Go on live"),
+    (OnLost::LastCommon, "last-common", "Go on after the last event that both histories share"),
+];
+
+fn on_lost() -> impl TypedValueParser<Value = OnLost> {
+    let values = ON_LOST.map(|(_, name, help)| PossibleValue::new(name).help(help));
+    PossibleValuesParser::new(values).map(|chosen| {
+        let known = ON_LOST.iter().find(|(_, name, _)| *name == chosen);
+        known.map(|(on_lost, ..)| *on_lost).unwrap_or_default()
+    })
 }
 
 fn parse_pattern(text: &str) -> Result<String, String> {
@@ -167,7 +173,6 @@ pub(super) async fn meet(client: &Client) -> Result<(), Failure> {
 }
 
 fn options(args: &Args, state: Option<&FileStore>) -> WatchOptions {
-    use tailmark_client::OnLost as Lost;
     let mut options = WatchOptions::default();
     options.patterns = args.patterns.clone();
     options.after_cursor = args.after.clone();
@@ -177,12 +182,7 @@ fn options(args: &Args, state: Option<&FileStore>) -> WatchOptions {
     // For gaps and reconnects; what is printed is another matter.
     options.markers = true;
     options.waits_for_server = args.wait;
-    options.on_lost = match args.on_lost {
-        OnLost::Fail => Lost::Fail,
-        OnLost::Oldest => Lost::Oldest,
-        OnLost::Latest => Lost::Latest,
-        OnLost::LastCommon => Lost::LastCommon,
-    };
+    options.on_lost = args.on_lost;
     if let Some(cursor) = state.and_then(FileStore::cursor) {
         options.after_cursor = Some(cursor.to_owned());
     }

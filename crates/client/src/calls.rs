@@ -16,6 +16,7 @@ use pb::feed_service_client::FeedServiceClient;
 use tailmark_record::{Seq, Timestamp};
 use tailmark_wire::feed_v1 as pb;
 use tailmark_wire::methods::feed_service;
+use tailmark_wire::values::timestamp;
 
 /// A condition on a publish: store only if the last seq is still this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,10 +135,7 @@ impl Client {
     pub async fn trim(&self, before: TrimBefore) -> Result<pb::TrimResult, Error> {
         let before = Some(match before {
             TrimBefore::Seq(seq) => pb::trim_request::Before::Seq(seq.get()),
-            TrimBefore::Time(time) => pb::trim_request::Before::Time(prost_types::Timestamp {
-                seconds: time.seconds,
-                nanos: time.nanos,
-            }),
+            TrimBefore::Time(time) => pb::trim_request::Before::Time(timestamp(time)),
         });
         let request = pb::TrimRequest { before };
         self.write(request, async |mut feed, request| feed.trim(request).await).await

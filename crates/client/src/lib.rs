@@ -73,7 +73,9 @@ pub use kept::KeptWatch;
 pub use metrics::{Metrics, MetricsItem};
 pub use producer::{Ack, Durable, Position, Producer, ProducerOptions};
 pub use room::{Room, RoomItem, Saying};
-pub use watch::{Item, OnLost, Received, Start, Watch, WatchOptions};
+pub use watch::{Item, Received, Watch, WatchOptions};
+
+pub use tailmark_record::{OnLost, Start};
 
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,7 @@ use super::{Backoff, Client, Error, Item, Kind, Start, WatchOptions};
 use pb::chat_service_client::ChatServiceClient;
 use tailmark_record::room;
 use tailmark_record::{Content, Cursor, Event, Seq, Timestamp};
+use tailmark_wire::values::timestamp;
 use tailmark_wire::{chat as pb, feed_v1};
 
 /// What a room yields.
@@ -296,7 +297,7 @@ fn message(room: &str, event: &Event<'_>) -> pb::Message {
             Content::Data(data) => String::from_utf8_lossy(data).into_owned(),
         },
         room: room::named(room).to_owned(),
-        timestamp: at.map(|t| prost_types::Timestamp { seconds: t.seconds, nanos: t.nanos }),
+        timestamp: at.map(timestamp),
         r#type: pb::MessageType::Chat.into(),
         seq: event.seq.get(),
         cursor: event.cursor.to_owned(),

@@ -65,11 +65,11 @@ pub use storage::segment::{Compression, HAS_ZSTD};
 // Appending.
 pub use eventlog::{Answer, AppendError, AppendOptions, Appended, Batch, ExpectedHead, Producer};
 // Reading.
-pub use eventlog::{Ahead, Delivery, Reader, Start};
+pub use eventlog::{Ahead, Delivery, Reader};
 // What lies below.
 pub use storage::{Chunk, Damage, StoreError, StoreStatus, TopicStats};
 // The values that all of it speaks of.
 pub use tailmark_record::topic::{Filter, Pattern};
 pub use tailmark_record::{
-    Bounds, Cursor, Event, Events, Generation, InvalidEvent, Limits, LogId, Seq, Timestamp,
+    Bounds, Cursor, Event, Events, Generation, InvalidEvent, Limits, LogId, Seq, Start, Timestamp,
 };

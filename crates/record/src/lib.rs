@@ -17,6 +17,7 @@ pub mod moment;
 pub mod room;
 mod scan;
 mod seq;
+mod start;
 mod time;
 pub mod topic;
 pub mod units;
@@ -33,6 +34,7 @@ pub use limits::{InvalidEvent, Limits, Problem};
 pub use marker::{Gap, GapReason, Marker, MarkerKind};
 pub use scan::Facts;
 pub use seq::Seq;
+pub use start::{OnLost, Start};
 pub use time::Timestamp;
 pub use varint::{put_varint, take_varint, varint_len};
 

@@ -1,7 +1,7 @@
 //! Points in the log and in time, as people write them; the same on the command line and in a URL.
 
 use crate::units::parse_duration;
-use crate::{Seq, Timestamp};
+use crate::{Seq, Start, Timestamp};
 
 /// A seq or a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,19 +12,6 @@ pub enum Moment {
     Time(Timestamp),
 }
 
-/// Where a watch begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Position {
-    /// With the oldest event.
-    Oldest,
-    /// With what comes.
-    Latest,
-    /// With the newest so many that match.
-    Last(u64),
-    /// With this seq, or the first event appended at this time.
-    At(Moment),
-}
-
 macro_rules! moment {
     () => {
         "a sequence number, a time (2026-01-31T09:30:00Z or 2026-01-31) or an age (15m)"
@@ -33,17 +20,20 @@ macro_rules! moment {
 
 /// What a moment looks like.
 pub const MOMENT: &str = concat!("expected ", moment!());
-/// What a position looks like.
-pub const POSITION: &str = concat!("expected oldest, latest, last:N, ", moment!());
+/// What a start looks like.
+pub const START: &str = concat!("expected oldest, latest, last:N, ", moment!());
 
 /// Reads where a watch begins; an age counts back from `now`.
-pub fn position(text: &str, now: Timestamp) -> Option<Position> {
+pub fn start(text: &str, now: Timestamp) -> Option<Start> {
     Some(match text {
-        "oldest" => Position::Oldest,
-        "latest" => Position::Latest,
+        "oldest" => Start::Oldest,
+        "latest" => Start::Latest,
         _ => match text.strip_prefix("last:") {
-            Some(count) => Position::Last(whole(count).filter(|&count| count > 0)?),
-            None => Position::At(moment(text, now)?),
+            Some(count) => Start::Last(whole(count).filter(|&count| count > 0)?),
+            None => match moment(text, now)? {
+                Moment::Seq(seq) => Start::Seq(seq),
+                Moment::Time(time) => Start::Time(time),
+            },
         },
     })
 }

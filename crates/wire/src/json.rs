@@ -2,13 +2,8 @@
 //! and over HTTP. Events are written by `record::json`.
 
 use crate::feed_v1 as pb;
-use tailmark_record::Timestamp;
+use crate::values::from_timestamp;
 use tailmark_record::json::{Object, duration_text};
-
-/// A time from the wire.
-pub fn time(t: prost_types::Timestamp) -> Timestamp {
-    Timestamp { seconds: t.seconds, nanos: t.nanos }
-}
 
 /// The name of a durability; empty for the default.
 pub fn durability(number: i32) -> &'static str {
@@ -32,7 +27,7 @@ pub fn publish_result(result: &pb::PublishResult) -> Vec<u8> {
     object.number("seq", result.seq);
     object.text("cursor", &result.cursor);
     object.flag("duplicate", result.duplicate);
-    object.time("appended_at", result.appended_at.map(time));
+    object.time("appended_at", result.appended_at.map(from_timestamp));
     object.text("durability", durability(result.durability));
     object.close();
     out
@@ -87,7 +82,7 @@ fn write_topic(object: &mut Object<'_>, topic: &pb::TopicStatus) {
     object.text("topic", &topic.topic);
     object.number("events", topic.events);
     object.number("last_seq", topic.last_seq);
-    object.time("last_at", topic.last_at.map(time));
+    object.time("last_at", topic.last_at.map(from_timestamp));
 }
 
 /// What `GetLog` answers.
@@ -100,13 +95,13 @@ pub fn log_status(status: &pb::LogStatus) -> Vec<u8> {
             object.unsigned("counter", generation.counter);
             object.unsigned("nonce", generation.nonce);
             object.number("first_seq", generation.first_seq);
-            object.time("since", generation.since.map(time));
+            object.time("since", generation.since.map(from_timestamp));
             object.text("cause", &generation.cause);
         });
     }
     object.number("oldest_seq", status.oldest_seq);
     object.number("head_seq", status.head_seq);
-    object.time("oldest_time", status.oldest_time.map(time));
+    object.time("oldest_time", status.oldest_time.map(from_timestamp));
     object.text("head_cursor", &status.head_cursor);
     if let Some(limits) = &status.limits {
         object.object("limits", |object| write_limits(object, limits));
@@ -114,7 +109,7 @@ pub fn log_status(status: &pb::LogStatus) -> Vec<u8> {
     object.text("version", &status.version);
     object.texts("capabilities", &status.capabilities);
     object.text("durability", durability(status.durability));
-    object.time("head_time", status.head_time.map(time));
+    object.time("head_time", status.head_time.map(from_timestamp));
     object.number("disk_bytes", status.disk_bytes);
     object.number("segments", status.segments);
     object.number("watches", status.watches);

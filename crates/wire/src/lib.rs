@@ -6,6 +6,7 @@
 pub mod code;
 pub mod json;
 pub mod methods;
+pub mod values;
 
 /// `feed.v1`, as `proto/feed/v1/feed.proto` documents it.
 #[allow(missing_docs, clippy::all, rustdoc::all)]

@@ -12,7 +12,7 @@ use crate::escape::{self, mark};
 use tailmark_record::Timestamp;
 use tailmark_record::json::Object;
 use tailmark_wire::chat as pb;
-use tailmark_wire::json::time;
+use tailmark_wire::values::from_timestamp;
 
 type Print = Box<dyn FnMut(String) -> Result<(), Failure> + Send>;
 
@@ -166,7 +166,7 @@ fn json(message: &pb::Message) -> Vec<u8> {
     object.text("user", &message.user);
     object.text("content", &message.content);
     object.text("room", &message.room);
-    object.time("timestamp", message.timestamp.map(time));
+    object.time("timestamp", message.timestamp.map(from_timestamp));
     object.number("seq", message.seq);
     object.text("cursor", &message.cursor);
     object.close();

@@ -13,12 +13,10 @@ use tonic::body::Body;
 use super::query::Query;
 use super::sse::{self, Probe, Sse};
 use crate::server::permits::Peer;
-use crate::server::rpc::convert;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::transport::http1::HalfClosed;
 use crate::server::{Shared, watch};
-use tailmark_record::moment::{self, Moment, Position};
-use tailmark_record::{Cursor, Timestamp};
+use tailmark_record::{Cursor, OnLost, Timestamp, moment};
 use tailmark_wire::feed_v1 as pb;
 
 const PARAMETERS: [&str; 7] =
@@ -97,17 +95,18 @@ fn read(head: &Parts) -> Result<Asked, Failure> {
         // A page that does not listen for them does not see them.
         markers: true,
         on_lost: query
-            .parsed("on_lost", "expected fail, oldest, latest or last_common", on_lost)?
-            .unwrap_or_default()
-            .into(),
+            .parsed("on_lost", "expected fail, oldest, latest or last_common", OnLost::parse)?
+            .map(|it| pb::OnLost::from(it).into())
+            .unwrap_or_default(),
         ..pb::WatchRequest::default()
     };
-    let start = query.parsed("from", moment::POSITION, |text| start(text, Timestamp::now()))?;
+    let start =
+        query.parsed("from", moment::START, |text| moment::start(text, Timestamp::now()))?;
     let after = query.one("after_cursor")?;
     let last = last_event_id(&head.headers, &query)?;
     // A client that comes back sends the URL that it began with, and where it is by now.
     if last.is_none() {
-        request.start = start.map(|at| pb::Start { at: Some(at) });
+        request.start = start.map(pb::Start::from);
     }
     let position = last.or_else(|| after.map(|after| ("after_cursor", after.into())));
     let mut is_over = false;
@@ -144,24 +143,4 @@ fn is_last_event_id(name: &str) -> bool {
     let name = name.strip_prefix("evs_").unwrap_or(name);
     let letters = name.bytes().filter(|c| !matches!(c, b'-' | b'_'));
     letters.map(|c| c.to_ascii_lowercase()).eq(*b"lasteventid")
-}
-
-fn on_lost(text: &str) -> Option<pb::OnLost> {
-    Some(match text {
-        "fail" => pb::OnLost::Fail,
-        "oldest" => pb::OnLost::Oldest,
-        "latest" => pb::OnLost::Latest,
-        "last_common" => pb::OnLost::LastCommon,
-        _ => return None,
-    })
-}
-
-fn start(text: &str, now: Timestamp) -> Option<pb::start::At> {
-    Some(match moment::position(text, now)? {
-        Position::Oldest => pb::start::At::Oldest(true),
-        Position::Latest => pb::start::At::Latest(true),
-        Position::Last(count) => pb::start::At::Last(count),
-        Position::At(Moment::Seq(seq)) => pb::start::At::Seq(seq.get()),
-        Position::At(Moment::Time(time)) => pb::start::At::Time(convert::timestamp(time)),
-    })
 }

@@ -6,16 +6,10 @@ use tailmark_log::storage::TopicStats;
 use tailmark_record::{self as record, Bounds, GenerationEntry, Limits, Seq, Timestamp};
 use tailmark_wire::feed_v1 as pb;
 
+pub(crate) use tailmark_wire::values::{from_timestamp, timestamp};
+
 use crate::server::Options;
 use crate::server::feed::machine::{Gap, GapReason, Marker, News};
-
-pub(crate) fn timestamp(t: Timestamp) -> prost_types::Timestamp {
-    prost_types::Timestamp { seconds: t.seconds, nanos: t.nanos }
-}
-
-pub(crate) fn from_timestamp(t: prost_types::Timestamp) -> Timestamp {
-    Timestamp { seconds: t.seconds, nanos: t.nanos }
-}
 
 pub(crate) fn duration(d: Duration) -> prost_types::Duration {
     prost_types::Duration {

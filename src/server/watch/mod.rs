@@ -27,9 +27,8 @@ use crate::server::rpc::trace;
 use crate::server::transport::deadline;
 use crate::server::transport::frames::YIELD_BYTES;
 use stream::{Framing, Settings};
-use tailmark_log::eventlog::Start;
 use tailmark_record::topic::Filter;
-use tailmark_record::{Cursor, Seq};
+use tailmark_record::{Cursor, OnLost, Seq, Start};
 use tailmark_wire::feed_v1 as pb;
 
 /// Response metadata and trailer: where to go on.
@@ -133,7 +132,7 @@ async fn begin(
         parking: shared.parking.clone(),
         shared_frames: Arc::clone(&shared.shared_frames),
         markers: asked.markers,
-        skip_lost: asked.on_lost == request::OnLost::Oldest,
+        skip_lost: asked.on_lost == OnLost::Oldest,
         heartbeat: asked.heartbeat,
         retry_delay: options.retry_delay,
         deadline,

@@ -6,9 +6,8 @@ use tonic::metadata::MetadataMap;
 
 use crate::server::rpc::convert;
 use crate::server::rpc::status::{self, Failure};
-use tailmark_log::eventlog::Start;
 use tailmark_record::topic::{Filter, Pattern};
-use tailmark_record::{Cursor, Limits, Seq};
+use tailmark_record::{Cursor, Limits, OnLost, Seq, Start};
 use tailmark_wire::feed_v1 as pb;
 
 /// Request metadata that does what the field `after_cursor` does, for clients without the field.
@@ -35,15 +34,6 @@ pub(super) struct Request {
 pub(super) enum Position {
     After(Cursor),
     At(Start),
-}
-
-/// What to do when the position is not there any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OnLost {
-    Fail,
-    Oldest,
-    Latest,
-    LastCommon,
 }
 
 impl Request {
@@ -89,13 +79,8 @@ impl Request {
 }
 
 fn on_lost(value: i32) -> Result<OnLost, Failure> {
-    match pb::OnLost::try_from(value) {
-        Ok(pb::OnLost::Unspecified | pb::OnLost::Fail) => Ok(OnLost::Fail),
-        Ok(pb::OnLost::Oldest) => Ok(OnLost::Oldest),
-        Ok(pb::OnLost::Latest) => Ok(OnLost::Latest),
-        Ok(pb::OnLost::LastCommon) => Ok(OnLost::LastCommon),
-        Err(_) => Err(status::bad_field("on_lost", "is not a value that this server knows")),
-    }
+    let known = pb::OnLost::try_from(value).map(OnLost::from);
+    known.map_err(|_| status::bad_field("on_lost", "is not a value that this server knows"))
 }
 
 fn filter(

@@ -1,12 +1,12 @@
 //! From what was asked for to the seq that a watch begins with: the rows of the cursor table, and
 //! the jumps that `on_lost` makes of them.
 
-use super::request::{OnLost, Position, Request};
+use super::request::{Position, Request};
 use crate::server::facts;
 use crate::server::feed::machine::{Gap, GapReason};
 use crate::server::rpc::status::{self, Failure};
-use tailmark_log::eventlog::{CursorError, EventLog, ReadError, Start};
-use tailmark_record::{Bounds, Seq};
+use tailmark_log::eventlog::{CursorError, EventLog, ReadError};
+use tailmark_record::{Bounds, OnLost, Seq, Start};
 
 /// Where a watch begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(super) async fn resolve(
         Position::At(Start::Seq(seq)) if *seq > log.bounds().next() => {
             (CursorError::Ahead { head: log.bounds().head }, *seq)
         }
-        Position::At(start) => match log.start(start.clone(), &request.filter).await {
+        Position::At(start) => match log.start(*start, &request.filter).await {
             Ok(start) => return Ok(Resolved::at(start)),
             Err(ReadError::Trimmed { from, oldest }) => {
                 (CursorError::Trimmed { oldest, missed: from.distance_to(oldest) }, from)

@@ -23,7 +23,7 @@ use tonic::metadata::MetadataMap;
 use super::channel::Channel;
 use super::{Backoff, Client, Error, Kind, backoff};
 use incoming::{Broken, Incoming, News, Opened, open};
-pub use request::{OnLost, Start, WatchOptions};
+pub use request::WatchOptions;
 use step::{Action, Input, Machine};
 use tailmark_record::{Event, EventError, Marker, MarkerKind, Seq};
 

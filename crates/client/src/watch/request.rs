@@ -3,37 +3,8 @@
 use std::time::Duration;
 
 use super::step::{Machine, Plan};
-use tailmark_record::{Seq, Timestamp};
+use tailmark_record::{OnLost, Start};
 use tailmark_wire::feed_v1 as pb;
-
-/// Where a watch begins when it has no cursor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// The first readable event.
-    Oldest,
-    /// Live: after the head.
-    Latest,
-    /// This event, inclusive.
-    Seq(Seq),
-    /// The first event appended at or after this time.
-    Time(Timestamp),
-    /// The newest N matching events.
-    Last(u64),
-}
-
-/// What a watch does when its start was trimmed, is damaged, or belongs to another history.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnLost {
-    /// Fail, and say what is lost.
-    #[default]
-    Fail,
-    /// Go on at the oldest readable event, after a gap marker.
-    Oldest,
-    /// Go on live, after a gap marker.
-    Latest,
-    /// Go on after the last event that both histories share, after a gap marker.
-    LastCommon,
-}
 
 /// What a watch asks for, and how it behaves.
 #[derive(Clone, Debug)]
@@ -106,7 +77,7 @@ impl WatchOptions {
     /// connection from a dead one, and where a filtered watch may resume.
     pub(super) fn request(&self, machine: &Machine) -> pb::WatchRequest {
         let after_cursor = machine.cursor().unwrap_or_default().to_owned();
-        let start = after_cursor.is_empty().then(|| pb::Start { at: Some(self.start.to_wire()) });
+        let start = after_cursor.is_empty().then(|| self.start.into());
         pb::WatchRequest {
             topic: String::new(),
             after_cursor,
@@ -115,29 +86,8 @@ impl WatchOptions {
             limit: i64::try_from(machine.remaining()).unwrap_or(i64::MAX),
             until_caught_up: self.until_caught_up,
             markers: true,
-            on_lost: match self.on_lost {
-                OnLost::Fail => pb::OnLost::Fail,
-                OnLost::Oldest => pb::OnLost::Oldest,
-                OnLost::Latest => pb::OnLost::Latest,
-                OnLost::LastCommon => pb::OnLost::LastCommon,
-            }
-            .into(),
+            on_lost: pb::OnLost::from(self.on_lost).into(),
             heartbeat_ms: u32::try_from(self.heartbeat.as_millis()).unwrap_or(u32::MAX).max(1),
-        }
-    }
-}
-
-impl Start {
-    fn to_wire(self) -> pb::start::At {
-        use pb::start::At;
-        match self {
-            Start::Oldest => At::Oldest(true),
-            Start::Latest => At::Latest(true),
-            Start::Seq(seq) => At::Seq(seq.get()),
-            Start::Time(t) => {
-                At::Time(prost_types::Timestamp { seconds: t.seconds, nanos: t.nanos })
-            }
-            Start::Last(count) => At::Last(count),
         }
     }
 }

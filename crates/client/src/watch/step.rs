@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use super::OnLost;
 use crate::{Error, Kind};
+use tailmark_record::OnLost;
 use tailmark_record::{Cursor, Gap, Marker, MarkerKind, Seq};
 
 /// What never changes over a watch.

@@ -5,9 +5,9 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::OnLost;
 use super::step::{Action, Input, Machine, Plan};
 use crate::{Error, Kind};
+use tailmark_record::OnLost;
 use tailmark_record::{Gap, GapReason, Marker, MarkerKind, Seq};
 
 fn plan() -> Plan {

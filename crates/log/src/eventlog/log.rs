@@ -16,11 +16,11 @@ use super::queue::{Pending, TrimRequest, Trimmed, Work};
 use super::repeats::RepeatsReady;
 use super::{
     Answer, AppendError, AppendOptions, Appended, Batch, CursorError, Options, ReadError, Reader,
-    Retention, Start, Status, resolve,
+    Retention, Status, resolve,
 };
 use crate::storage::{Engine, Recovered, StoreError, TopicStats};
 use tailmark_record::topic::Filter;
-use tailmark_record::{Bounds, Cursor, FingerprintKey, Limits, LogId, Seq, Timestamp};
+use tailmark_record::{Bounds, Cursor, FingerprintKey, Limits, LogId, Seq, Start, Timestamp};
 
 /// A handle to an open log; cheap to clone. When the last one is dropped without
 /// [`EventLog::close`], the log ends by itself: what is queued is written, readers hear `Closing`,

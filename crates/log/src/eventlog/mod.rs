@@ -32,7 +32,6 @@ mod recent;
 mod repeats;
 mod resolve;
 mod retention;
-mod start;
 mod state;
 mod status;
 mod topic_heads;
@@ -48,7 +47,6 @@ pub use producers::handle::{Answer, Producer};
 pub use queue::Trimmed;
 pub use reader::{Ahead, Delivery, Reader};
 pub use resolve::resolve;
-pub use start::Start;
 pub use status::Status;
 
 #[cfg(test)]

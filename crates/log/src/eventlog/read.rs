@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::ReadError;
 use super::core::Core;
 use super::error::{damage, damaged};
 use super::hot::Hit;
-use super::{ReadError, Start};
 use crate::storage::{Chunk, Engine, StoreError};
 use tailmark_record::topic::Filter;
-use tailmark_record::{Event, EventError, Events, Seq, Timestamp};
+use tailmark_record::{Event, EventError, Events, Seq, Start, Timestamp};
 
 /// Seqs that one step of a backward search looks at: at first, and at most.
 const FIRST_STEP: u64 = 1 << 10;

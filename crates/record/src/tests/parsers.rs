@@ -15,7 +15,7 @@ fn read_text(text: &str, now: Timestamp) {
     let _ = Timestamp::parse(text);
     let _ = Cursor::parse(text);
     let _ = moment::moment(text, now);
-    let _ = moment::position(text, now);
+    let _ = moment::start(text, now);
     let _ = units::parse_duration(text).map(units::duration_text);
     let _ = units::parse_size(text).map(units::size_text);
     if let Ok(pattern) = Pattern::parse(text, &limits) {

@@ -3,8 +3,8 @@
 use super::*;
 use crate::eventlog::repeats::RepeatsReady;
 use crate::storage::faulty::Faulty;
-use tailmark_record::Limits;
 use tailmark_record::topic::Pattern;
+use tailmark_record::{Limits, Start};
 
 fn filter(patterns: &[&str]) -> Filter {
     Filter::new(patterns.iter().map(|p| Pattern::parse(p, &Limits::default()).unwrap()).collect())
