@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::output::message;
 use crate::config::ConfigError;
-use tailmark_client::{Error, Kind};
+use tailmark_client::{Error, Kind, Reason};
 use tailmark_log::storage::StoreError;
 
 /// What the program says to its caller. Documented in `--help` and `docs/cli.md`.
@@ -316,30 +316,30 @@ fn hint_for(error: &Error) -> Option<&'static str> {
     if let Some(status) = error.http_status() {
         return Some(hint_for_http(status));
     }
-    Some(match (error.kind(), error.reason()) {
+    Some(match (error.kind(), error.known_reason()) {
         _ if error.is_foreign() => NOT_OURS,
         (Kind::Connect, _) => {
             "is the daemon running? start it with `tailmark serve`, or name another with --addr"
         }
-        (Kind::Gone, "CURSOR_TRIMMED" | "TRIMMED") => {
+        (Kind::Gone, Some(Reason::CursorTrimmed)) => {
             "go on with what is left: --on-lost oldest, or start anew: --from oldest"
         }
-        (Kind::Gone, "LOG_CHANGED" | "LOG_DIVERGED" | "CURSOR_AHEAD") => {
+        (Kind::Gone, Some(Reason::LogChanged | Reason::LogDiverged | Reason::CursorAhead)) => {
             "the log is not the one this cursor came from; --on-lost says how to go on"
         }
-        (Kind::InvalidRequest, "CURSOR_MALFORMED") => {
+        (Kind::InvalidRequest, Some(Reason::CursorMalformed)) => {
             "a cursor is copied whole, as `watch --json` prints it, or a plain sequence number"
         }
         (Kind::Damaged, _) => {
             "on the server, `tailmark log verify --data-dir DIR` names every damaged range"
         }
-        (Kind::LimitExceeded, "DISK_FULL") => {
+        (Kind::LimitExceeded, Some(Reason::DiskFull)) => {
             "free space on the server's disk, or remove old events: `tailmark trim`"
         }
         (Kind::Unavailable | Kind::Timeout, _) if error.may_have_applied() => {
             "it may have been done all the same"
         }
-        (Kind::Unavailable | Kind::Timeout, "") => CUT,
+        (Kind::Unavailable | Kind::Timeout, _) if error.reason().is_empty() => CUT,
         _ => return None,
     })
 }

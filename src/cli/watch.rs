@@ -16,7 +16,7 @@ use tailmark_client::{
     Client, Error, FileStore, Item, Kind, OnLost, Received, Start, Watch, WatchOptions,
 };
 use tailmark_record::topic::Pattern;
-use tailmark_record::{Content, Cursor, Event, Limits, Marker, MarkerKind, Seq, json};
+use tailmark_record::{Content, Cursor, Event, Limits, Marker, MarkerKind, Reason, Seq, json};
 
 /// What is printed at once, and with `--state` before each save.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -138,12 +138,12 @@ fn typed(args: &Args, state: Option<&FileStore>) -> Option<Seq> {
 /// Why a watch ended. Nobody who typed a number has a cursor to think of.
 fn failed(error: Error, typed: Option<Seq>) -> Failure {
     let fact = |name| error.metadata(name).unwrap_or("?");
-    let said = match (typed, error.reason()) {
-        (Some(seq), "CURSOR_AHEAD") => Some((
+    let said = match (typed, error.known_reason()) {
+        (Some(seq), Some(Reason::CursorAhead)) => Some((
             format!("there is no event {seq} yet, the head is {} [CURSOR_AHEAD]", fact("head")),
             "leave out --from and --after to get what comes next",
         )),
-        (Some(seq), "CURSOR_TRIMMED") => Some((
+        (Some(seq), Some(Reason::CursorTrimmed)) => Some((
             format!(
                 "event {seq} was trimmed, the oldest is {}, the head {} [CURSOR_TRIMMED]",
                 fact("oldest"),

@@ -9,6 +9,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::intermediary::{self, Foreign, Outlook};
+use tailmark_record::Reason;
 use tailmark_wire::code::name;
 
 /// What kind of failure it is: enough to decide what to do.
@@ -169,6 +170,11 @@ impl Error {
     /// The server's stable name for the reason, as in `CURSOR_TRIMMED`; empty where it gave none.
     pub fn reason(&self) -> &str {
         &self.0.reason
+    }
+
+    /// The same, where this program knows it.
+    pub fn known_reason(&self) -> Option<Reason> {
+        Reason::parse(&self.0.reason)
     }
 
     /// Facts that belong to the reason, by name.
@@ -359,9 +365,10 @@ fn from_server(status: &Status) -> Error {
         fields.map(|v| (v.field.clone(), v.description.clone())).collect()
     });
     let retry_delay = details.retry_info().and_then(|info| info.retry_delay);
-    let kind = match reason.as_str() {
-        "PRODUCER_HOLE" => Kind::InvalidRequest,
-        reason => kind_of(status.code(), reason),
+    let known = Reason::parse(&reason);
+    let kind = match known {
+        Some(Reason::ProducerHole) => Kind::InvalidRequest,
+        _ => kind_of(status.code(), &reason),
     };
     let message = match status.message() {
         "" => describe(kind).to_owned(),
@@ -378,7 +385,7 @@ fn from_server(status: &Status) -> Error {
         is_retryable,
         may_have_applied: match status.code() {
             // A store that had stopped before says so: it has refused, and stored nothing.
-            Code::Internal => reason != "STORE_STOPPED",
+            Code::Internal => known != Some(Reason::StoreStopped),
             Code::Unknown | Code::DeadlineExceeded | Code::Cancelled => true,
             // The server says why it refuses. One without a reason is of something between, which
             // may have passed the request on before it lost the server.

@@ -75,7 +75,7 @@ pub use producer::{Ack, Durable, Position, Producer, ProducerOptions};
 pub use room::{Room, RoomItem, Saying};
 pub use watch::{Item, Received, Watch, WatchOptions};
 
-pub use tailmark_record::{OnLost, Start};
+pub use tailmark_record::{OnLost, Reason, Start};
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! The codes of gRPC by the names that JSON has for them.
 
+use tailmark_record::Reason;
 use tonic::Code;
 
 /// Every code; each stands at its number.
@@ -43,6 +44,42 @@ pub fn name(code: Code) -> &'static str {
         Code::Unavailable => "UNAVAILABLE",
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// The code that belongs to a reason.
+pub fn of(reason: Reason) -> Code {
+    match reason {
+        Reason::InvalidField
+        | Reason::EventMalformed
+        | Reason::MessageMalformed
+        | Reason::RequestMalformed
+        | Reason::CursorMalformed
+        | Reason::UnsupportedMediaType => Code::InvalidArgument,
+        Reason::Unimplemented | Reason::MethodNotAllowed | Reason::HttpVersion => {
+            Code::Unimplemented
+        }
+        Reason::LimitExceeded | Reason::HeadTooLarge | Reason::DiskFull => Code::ResourceExhausted,
+        Reason::ServiceNotFound
+        | Reason::InstanceNotFound
+        | Reason::EventNotFound
+        | Reason::PathNotFound => Code::NotFound,
+        Reason::Deadline | Reason::HeadTimeout => Code::DeadlineExceeded,
+        Reason::Stopping | Reason::StoreBusy => Code::Unavailable,
+        Reason::UploadCut => Code::Cancelled,
+        Reason::Internal
+        | Reason::StoreStopped
+        | Reason::OutcomeUnknown
+        | Reason::RepeatsUnknown
+        | Reason::ReadFailed => Code::Internal,
+        Reason::HeadMoved | Reason::Fenced => Code::Aborted,
+        Reason::ProducerHole
+        | Reason::ProducerUnknown
+        | Reason::LogChanged
+        | Reason::LogDiverged => Code::FailedPrecondition,
+        Reason::Damaged => Code::DataLoss,
+        Reason::CursorTrimmed | Reason::CursorAhead => Code::OutOfRange,
+        Reason::HostRefused | Reason::OriginRefused => Code::PermissionDenied,
     }
 }
 

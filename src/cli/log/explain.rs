@@ -6,7 +6,8 @@ use crate::escape;
 use crate::inspect::{Answer, Explanation, Token, explain};
 use tailmark_log::eventlog::CursorError;
 use tailmark_record::json::Object;
-use tailmark_record::{CursorPart, Seq};
+use tailmark_record::{CursorPart, Reason, Seq};
+use tailmark_wire::code;
 
 pub(super) fn run(args: &Explain) -> Result<(), Failure> {
     let explanation = explain(&args.data_dir.path, &args.cursor)?.map_err(|error| {
@@ -19,7 +20,7 @@ pub(super) fn run(args: &Explain) -> Result<(), Failure> {
         };
         Failure::new(
             Exit::Usage,
-            format!("{error} [CURSOR_MALFORMED part={}]", error.part.as_str()),
+            format!("{error} [{} part={}]", Reason::CursorMalformed, error.part.as_str()),
         )
         .hint(hint)
     })?;
@@ -110,12 +111,8 @@ fn answer_text(answer: &Answer) -> String {
 
 /// The contract's cursor table: gRPC status and reason.
 fn refusal(error: &CursorError) -> (&'static str, &'static str) {
-    match error {
-        CursorError::LogChanged => ("FAILED_PRECONDITION", "LOG_CHANGED"),
-        CursorError::LogDiverged { .. } => ("FAILED_PRECONDITION", "LOG_DIVERGED"),
-        CursorError::Ahead { .. } => ("OUT_OF_RANGE", "CURSOR_AHEAD"),
-        CursorError::Trimmed { .. } => ("OUT_OF_RANGE", "CURSOR_TRIMMED"),
-    }
+    let reason = error.reason();
+    (code::name(code::of(reason)), reason.as_str())
 }
 
 fn json(what: &Explanation) -> Vec<u8> {

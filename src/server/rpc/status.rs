@@ -8,6 +8,7 @@ mod http;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
@@ -24,23 +25,24 @@ use crate::server::permits::OverLimit;
 use tailmark_log::eventlog::{AppendError, CursorError, ReadError};
 use tailmark_log::storage::{Damage, StoreError};
 use tailmark_record::{
-    Bounds, CursorFormatError, EventError, InvalidEvent, LogId, Problem, Seq, Timestamp, excerpt,
-    shorten,
+    Bounds, CursorFormatError, EventError, InvalidEvent, LogId, Problem, Reason, Seq, Timestamp,
+    excerpt, shorten,
 };
+use tailmark_wire::code;
 
 /// The domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "tailmark";
 
-const MESSAGE_MALFORMED: &str = "MESSAGE_MALFORMED";
-
-/// An answer on its way to becoming a status.
-#[derive(Debug)]
+/// An answer on its way to becoming a status. It stays in it as its source, where whoever finds the
+/// status in a stream of ours knows it again ([`Failure::of`]); the wire does not get that.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}", .0.message)]
 pub(crate) struct Failure(Box<Parts>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Parts {
     code: Code,
-    reason: &'static str,
+    reason: Reason,
     message: String,
     metadata: HashMap<String, String>,
     field: Option<(String, String)>,
@@ -49,7 +51,11 @@ struct Parts {
 }
 
 impl Failure {
-    fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
+    fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Failure::with_code(code::of(reason), reason, message)
+    }
+
+    fn with_code(code: Code, reason: Reason, message: impl Into<String>) -> Self {
         Failure(Box::new(Parts {
             code,
             reason,
@@ -125,6 +131,12 @@ impl Failure {
         self.with("limit", limit).with("actual", actual)
     }
 
+    /// What a status of ours was made of, whatever has passed it on.
+    fn of(status: &Status) -> Option<&Failure> {
+        let source = std::error::Error::source(status);
+        std::iter::successors(source, |error| error.source()).find_map(|it| it.downcast_ref())
+    }
+
     /// The status, with metadata that goes out as trailers.
     pub(crate) fn with_trailer(self, name: &'static str, value: &str) -> Status {
         let mut status = Status::from(self);
@@ -135,6 +147,7 @@ impl Failure {
 
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Status {
+        let source = Arc::new(failure.clone());
         let mut parts = *failure.0;
         // Whatever a client sent, it does not come back in full.
         shorten(&mut parts.message);
@@ -148,14 +161,17 @@ impl From<Failure> for Status {
             details.add_bad_request_violation(excerpt(&field), excerpt(&problem));
         }
         if parts.quota {
-            let subject = parts.metadata.get("what").map_or(parts.reason, |what| what.as_str());
+            let subject =
+                parts.metadata.get("what").map_or(parts.reason.as_str(), |what| what.as_str());
             details.add_quota_failure_violation(subject, parts.message.as_str());
         }
         if let Some(delay) = parts.retry {
             details.set_retry_info(Some(delay));
         }
-        details.set_error_info(parts.reason, DOMAIN, parts.metadata);
-        Status::with_error_details(parts.code, parts.message, details)
+        details.set_error_info(parts.reason.as_str(), DOMAIN, parts.metadata);
+        let mut status = Status::with_error_details(parts.code, parts.message, details);
+        status.set_source(source);
+        status
     }
 }
 
@@ -179,9 +195,7 @@ pub(crate) fn add_trailer(status: &mut Status, name: &'static str, value: &str) 
 /// A field that makes no sense.
 pub(crate) fn bad_field(field: &str, problem: &str) -> Failure {
     let message = format!("{}: {problem}", excerpt(field));
-    Failure::new(Code::InvalidArgument, "INVALID_FIELD", message)
-        .with("field", field)
-        .field(field, problem)
+    Failure::new(Reason::InvalidField, message).with("field", field).field(field, problem)
 }
 
 /// A pattern or topic that breaks a rule.
@@ -202,65 +216,63 @@ pub(crate) fn invalid_event(error: &InvalidEvent) -> Failure {
 
 /// Bytes that are no event.
 pub(crate) fn malformed_event(error: EventError) -> Failure {
-    Failure::new(Code::InvalidArgument, "EVENT_MALFORMED", error.to_string())
+    Failure::new(Reason::EventMalformed, error.to_string())
 }
 
 /// Bytes that are no message of an `Append` stream.
 pub(crate) fn malformed_append(error: EventError) -> Failure {
-    Failure::new(Code::InvalidArgument, MESSAGE_MALFORMED, error.to_string())
+    Failure::new(Reason::MessageMalformed, error.to_string())
 }
 
 /// Bytes that are no message of the type that the method takes.
 pub(crate) fn malformed_message(error: &prost::DecodeError) -> Failure {
-    Failure::new(Code::InvalidArgument, MESSAGE_MALFORMED, error.to_string())
+    Failure::new(Reason::MessageMalformed, error.to_string())
 }
 
 /// Messages that are not framed as gRPC has it.
 pub(crate) fn bad_framing(problem: &str) -> Failure {
-    Failure::new(Code::InvalidArgument, MESSAGE_MALFORMED, problem)
+    Failure::new(Reason::MessageMalformed, problem)
 }
 
 /// A message that says of itself that it is compressed where the call says that none is. gRPC's
 /// compression.md wants INTERNAL.
 pub(crate) fn compressed_message() -> Failure {
     let message = "a message is marked as compressed, and grpc-encoding names no encoding";
-    Failure::new(Code::Internal, MESSAGE_MALFORMED, message)
+    Failure::with_code(Code::Internal, Reason::MessageMalformed, message)
 }
 
 /// Messages that are compressed: this server takes none.
 pub(crate) fn compressed(encoding: &str) -> Failure {
     let encoding = &excerpt(encoding);
     let message = format!("compressed requests ({encoding}) are not served; send them as they are");
-    Failure::new(Code::Unimplemented, "UNIMPLEMENTED", message).with("grpc-encoding", encoding)
+    Failure::new(Reason::Unimplemented, message).with("grpc-encoding", encoding)
 }
 
 /// A call that gRPC-Web has no way to carry.
 pub(crate) fn no_client_streams(path: &str) -> Failure {
     let path = &excerpt(path);
     let message = format!("{path} takes a stream, and gRPC-Web sends one message only: use gRPC");
-    Failure::new(Code::Unimplemented, "UNIMPLEMENTED", message).with("method", path)
+    Failure::new(Reason::Unimplemented, message).with("method", path)
 }
 
 /// A service whose health nobody here knows.
 pub(crate) fn unknown_service(name: &str) -> Failure {
     let shown = excerpt(name);
     let message = format!("this server has no service {shown:?}");
-    Failure::new(Code::NotFound, "SERVICE_NOT_FOUND", message).with("service", shown)
+    Failure::new(Reason::ServiceNotFound, message).with("service", shown)
 }
 
 /// A service or method that nobody here has.
 pub(crate) fn unknown_method(path: &str) -> Status {
     let path = &excerpt(path);
     let message = format!("this server has no method {path}");
-    Failure::new(Code::Unimplemented, "UNIMPLEMENTED", message).with("method", path).into()
+    Failure::new(Reason::Unimplemented, message).with("method", path).into()
 }
 
 /// Something larger than allowed.
 pub(crate) fn over_limit(what: &str, limit: usize, actual: usize) -> Failure {
     let message = format!("{what}: {actual} is over the limit of {limit}");
-    Failure::new(Code::ResourceExhausted, "LIMIT_EXCEEDED", message)
-        .with("what", what)
-        .over(limit, actual)
+    Failure::new(Reason::LimitExceeded, message).with("what", what).over(limit, actual)
 }
 
 /// One thing more than may be open at once.
@@ -271,48 +283,31 @@ pub(crate) fn too_many(over: OverLimit) -> Failure {
 /// Metrics of an instance that is not this one.
 pub(crate) fn other_instance(asked: &str, ours: &str) -> Failure {
     let message = format!("this is {ours}, not {}", excerpt(asked));
-    Failure::new(Code::NotFound, "INSTANCE_NOT_FOUND", message).with("instance_id", ours)
+    Failure::new(Reason::InstanceNotFound, message).with("instance_id", ours)
 }
 
 /// The client's or our own time is over.
 pub(crate) fn deadline() -> Failure {
-    Failure::new(Code::DeadlineExceeded, "DEADLINE", "the deadline has passed")
+    Failure::new(Reason::Deadline, "the deadline has passed")
 }
 
 /// The server is about to stop.
 pub(crate) fn stopping(retry_delay: Duration) -> Failure {
-    Failure::new(Code::Unavailable, "STOPPING", "the server is stopping").retry(retry_delay)
+    Failure::new(Reason::Stopping, "the server is stopping").retry(retry_delay)
 }
 
-/// An upload that broke off. Our own refusal of its framing passes as it is.
+/// An upload that broke off. Our own refusal of what came passes as it is.
 pub(crate) fn upload_broken(status: &Status) -> Failure {
-    let details = status.get_error_details();
-    if let Some(info) = details.error_info()
-        && info.domain == DOMAIN
-    {
-        if info.reason == MESSAGE_MALFORMED && status.code() == Code::Internal {
-            return compressed_message();
-        }
-        if info.reason == MESSAGE_MALFORMED {
-            return bad_framing(status.message());
-        }
-        // The rest of a message did not come in its time.
-        if status.code() == Code::DeadlineExceeded {
-            return deadline();
-        }
-        if let Some(limit) = info.metadata.get("limit").and_then(|text| text.parse().ok())
-            && let Some(actual) = info.metadata.get("actual").and_then(|text| text.parse().ok())
-        {
-            return over_limit("message_bytes", limit, actual);
-        }
+    match Failure::of(status) {
+        Some(ours) if ours.0.reason.is_of_upload() => ours.clone(),
+        _ => Failure::new(Reason::UploadCut, "the upload broke off"),
     }
-    Failure::new(Code::Cancelled, "UPLOAD_CUT", "the upload broke off")
 }
 
 /// A defect of ours.
 pub(crate) fn defect(detail: &str) -> Failure {
     tracing::error!(detail, "internal error");
-    Failure::new(Code::Internal, "INTERNAL", "internal error")
+    Failure::new(Reason::Internal, "internal error")
 }
 
 // The log.
@@ -321,48 +316,41 @@ pub(crate) fn defect(detail: &str) -> Failure {
 pub(crate) fn append(error: &AppendError, retry_delay: Duration) -> Failure {
     match error {
         AppendError::HeadMoved { actual } => Failure::new(
-            Code::Aborted,
-            "HEAD_MOVED",
+            Reason::HeadMoved,
             format!("the head is at {actual}, not where it was expected"),
         )
         .with("actual", actual),
         AppendError::Fenced { epoch } => Failure::new(
-            Code::Aborted,
-            "FENCED",
+            Reason::Fenced,
             "another stream of this producer was opened after this one, or in a newer epoch",
         )
         .with("epoch", epoch),
-        AppendError::ProducerHole { expected } => Failure::new(
-            Code::FailedPrecondition,
-            "PRODUCER_HOLE",
-            format!("the producer's next batch is {expected}"),
-        )
-        .with("expected", expected),
+        AppendError::ProducerHole { expected } => {
+            Failure::new(Reason::ProducerHole, format!("the producer's next batch is {expected}"))
+                .with("expected", expected)
+        }
         AppendError::ProducerUnknown => Failure::new(
-            Code::FailedPrecondition,
-            "PRODUCER_UNKNOWN",
+            Reason::ProducerUnknown,
             "the log does not know this epoch of the producer: forgotten, or of another log",
         ),
         AppendError::DiskFull(store) => disk_full(store),
         AppendError::Busy(detail) => {
             tracing::error!(%detail, "append refused");
             let message = "the store cannot take events now; nothing was stored, try again";
-            Failure::new(Code::Unavailable, "STORE_BUSY", message).retry(retry_delay)
+            Failure::new(Reason::StoreBusy, message).retry(retry_delay)
         }
         AppendError::Closing => stopping(retry_delay),
         AppendError::Stopped(detail) => {
             tracing::error!(detail, "append refused");
             Failure::new(
-                Code::Internal,
-                "STORE_STOPPED",
+                Reason::StoreStopped,
                 "the store stopped accepting events after a failed write; nothing was stored",
             )
         }
         AppendError::Unknown(detail) => {
             tracing::error!(%detail, "append failed");
             Failure::new(
-                Code::Internal,
-                "OUTCOME_UNKNOWN",
+                Reason::OutcomeUnknown,
                 "the write failed: the events may be there after a restart, or not",
             )
         }
@@ -372,7 +360,7 @@ pub(crate) fn append(error: &AppendError, retry_delay: Duration) -> Failure {
             detail => {
                 tracing::error!(%detail, "repeats cannot be told");
                 let message = "repeats cannot be told from new events; nothing was stored";
-                Failure::new(Code::Internal, "REPEATS_UNKNOWN", message)
+                Failure::new(Reason::RepeatsUnknown, message)
             }
         },
         AppendError::Refused(detail) => defect(&detail.to_string()),
@@ -382,11 +370,8 @@ pub(crate) fn append(error: &AppendError, retry_delay: Duration) -> Failure {
 }
 
 fn disk_full(store: &StoreError) -> Failure {
-    let failure = Failure::new(
-        Code::ResourceExhausted,
-        "DISK_FULL",
-        "no room on disk; nothing was stored, reading goes on",
-    );
+    let failure =
+        Failure::new(Reason::DiskFull, "no room on disk; nothing was stored, reading goes on");
     with_room(failure, store)
 }
 
@@ -412,7 +397,7 @@ pub(crate) fn read(error: &ReadError, facts: &LogFacts, retry_delay: Duration) -
         ReadError::Closing => stopping(retry_delay),
         ReadError::Store(detail) => {
             tracing::error!(%detail, "read failed");
-            Failure::new(Code::Internal, "READ_FAILED", "the log could not be read")
+            Failure::new(Reason::ReadFailed, "the log could not be read")
         }
     }
 }
@@ -420,9 +405,7 @@ pub(crate) fn read(error: &ReadError, facts: &LogFacts, retry_delay: Duration) -
 fn damaged(damage: &Damage) -> Failure {
     tracing::error!(%damage, "damage found");
     let message = format!("damaged: {}", damage.range());
-    Failure::new(Code::DataLoss, "DAMAGED", message)
-        .with("from_seq", damage.from)
-        .with("to_seq", damage.to)
+    Failure::new(Reason::Damaged, message).with("from_seq", damage.from).with("to_seq", damage.to)
 }
 
 /// The event that was asked for is gone.
@@ -432,7 +415,7 @@ pub(crate) fn trimmed_event(seq: Seq, oldest: Seq, missed: u64, facts: &LogFacts
 }
 
 fn trimmed(message: String, oldest: Seq, missed: u64, facts: &LogFacts) -> Failure {
-    let failure = Failure::new(Code::OutOfRange, "CURSOR_TRIMMED", message)
+    let failure = Failure::new(Reason::CursorTrimmed, message)
         .with("oldest", oldest)
         .with("head", facts.head)
         .with("missed", missed);
@@ -462,7 +445,7 @@ impl LogFacts {
 
 /// A text that is no cursor.
 pub(crate) fn malformed_cursor(field: &str, error: CursorFormatError) -> Failure {
-    Failure::new(Code::InvalidArgument, "CURSOR_MALFORMED", format!("{field}: {error}"))
+    Failure::new(Reason::CursorMalformed, format!("{field}: {error}"))
         .with("field", field)
         .with("part", error.part.as_str())
         .field(field, error.to_string())
@@ -470,20 +453,13 @@ pub(crate) fn malformed_cursor(field: &str, error: CursorFormatError) -> Failure
 
 /// A cursor that a watch can't go on from.
 pub(crate) fn cursor(error: &CursorError, facts: &LogFacts) -> Failure {
+    let failure = Failure::new(error.reason(), error.to_string());
     match error {
         CursorError::LogChanged => {
-            Failure::new(Code::FailedPrecondition, "LOG_CHANGED", error.to_string())
-                .with("log_id", facts.id)
-                .with("oldest", facts.oldest)
-                .with("head", facts.head)
+            failure.with("log_id", facts.id).with("oldest", facts.oldest).with("head", facts.head)
         }
-        CursorError::LogDiverged { last_common } => {
-            Failure::new(Code::FailedPrecondition, "LOG_DIVERGED", error.to_string())
-                .with("last_common_seq", last_common)
-        }
-        CursorError::Ahead { head } => {
-            Failure::new(Code::OutOfRange, "CURSOR_AHEAD", error.to_string()).with("head", head)
-        }
+        CursorError::LogDiverged { last_common } => failure.with("last_common_seq", last_common),
+        CursorError::Ahead { head } => failure.with("head", head),
         CursorError::Trimmed { oldest, missed } => {
             trimmed(error.to_string(), *oldest, *missed, facts)
         }
@@ -495,7 +471,7 @@ pub(crate) fn start(seq: Seq, error: &CursorError, facts: &LogFacts) -> Failure 
     match error {
         CursorError::Ahead { head } => {
             let message = format!("start.seq {seq} is ahead of the head {head}");
-            Failure::new(Code::OutOfRange, "CURSOR_AHEAD", message).with("head", head)
+            Failure::new(Reason::CursorAhead, message).with("head", head)
         }
         CursorError::Trimmed { oldest, missed } => {
             let message = format!("start.seq {seq}: {missed} events from there on were trimmed");
@@ -508,7 +484,7 @@ pub(crate) fn start(seq: Seq, error: &CursorError, facts: &LogFacts) -> Failure 
 
 /// No event has this seq yet.
 pub(crate) fn not_found(seq: Seq, head: Seq) -> Failure {
-    Failure::new(Code::NotFound, "EVENT_NOT_FOUND", format!("no event {seq}; the head is {head}"))
+    Failure::new(Reason::EventNotFound, format!("no event {seq}; the head is {head}"))
         .with("seq", seq)
         .with("head", head)
 }

@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use crate::{Error, Kind};
+use tailmark_record::Reason;
 
 /// Batches under way at once. The log knows the seqs of a producer's last 64.
 pub(super) const MAX_UNDER_WAY: usize = 32;
@@ -169,8 +170,7 @@ impl Machine {
     }
 
     fn failed(&mut self, error: Error) -> Action {
-        let is_final =
-            matches!(error.reason(), "FENCED" | "PRODUCER_UNKNOWN" | "PRODUCER_HOLE" | "DISK_FULL");
+        let is_final = error.known_reason().is_some_and(Reason::ends_producer);
         if is_final {
             return Action::Fail(error);
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Appended;
 use crate::storage::{Damage, StoreError};
-use tailmark_record::Seq;
+use tailmark_record::{Reason, Seq};
 
 /// Why a batch was not appended.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -140,4 +140,16 @@ pub enum CursorError {
         /// How many seqs are gone.
         missed: u64,
     },
+}
+
+impl CursorError {
+    /// The reason that a client is given.
+    pub fn reason(&self) -> Reason {
+        match self {
+            CursorError::LogChanged => Reason::LogChanged,
+            CursorError::LogDiverged { .. } => Reason::LogDiverged,
+            CursorError::Ahead { .. } => Reason::CursorAhead,
+            CursorError::Trimmed { .. } => Reason::CursorTrimmed,
+        }
+    }
 }

@@ -14,7 +14,7 @@ use crate::server::permits::AT_ONCE;
 use tailmark_log::eventlog::AppendError;
 use tailmark_log::storage::StoreError;
 use tailmark_record::json::{JsonError, Object};
-use tailmark_record::{Timestamp, excerpt};
+use tailmark_record::{Reason, Timestamp, excerpt};
 use tailmark_wire::code::name;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -55,7 +55,7 @@ fn status_code(status: &Status) -> StatusCode {
     let info = status.get_details_error_info();
     let what = info
         .as_ref()
-        .filter(|info| info.reason == "LIMIT_EXCEEDED")
+        .filter(|info| info.reason == Reason::LimitExceeded.as_str())
         .and_then(|info| info.metadata.get("what"))
         .map(String::as_str);
     match what {
@@ -80,20 +80,9 @@ pub(crate) fn write_json(out: &mut Vec<u8>, status: &Status) {
     object.close();
 }
 
-/// Whether it is the position of a watch that is wrong, or gone: what a client cannot mend by
-/// trying again.
+/// Whether it is the position of a watch that is wrong, or gone.
 pub(crate) fn is_of_position(status: &Status) -> bool {
-    let info = status.get_details_error_info();
-    let reason = info.as_ref().map_or("", |info| &info.reason);
-    matches!(
-        reason,
-        "CURSOR_MALFORMED"
-            | "LOG_CHANGED"
-            | "LOG_DIVERGED"
-            | "CURSOR_AHEAD"
-            | "CURSOR_TRIMMED"
-            | "DAMAGED"
-    )
+    Failure::of(status).is_some_and(|failure| failure.0.reason.is_of_position())
 }
 
 /// A failure as an answer to a plain request.
@@ -124,20 +113,15 @@ fn respond_as(code: StatusCode, status: &Status) -> Response<Body> {
 pub(crate) fn unreadable(error: &hyper::Error) -> Vec<u8> {
     let (code, reason, hint) = if error.is_timeout() {
         let hint = "the head of the request did not come in its time";
-        (StatusCode::REQUEST_TIMEOUT, "HEAD_TIMEOUT", hint)
+        (StatusCode::REQUEST_TIMEOUT, Reason::HeadTimeout, hint)
     } else if error.is_parse_too_large() {
         let hint = "send fewer and shorter headers: at most 100, and 64 KiB with the request line";
-        (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "HEAD_TOO_LARGE", hint)
+        (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Reason::HeadTooLarge, hint)
     } else {
         let (code, hint) = malformed_part(&error.to_string());
-        (code, "REQUEST_MALFORMED", hint)
+        (code, Reason::RequestMalformed, hint)
     };
-    let grpc_code = match code {
-        StatusCode::REQUEST_TIMEOUT => Code::DeadlineExceeded,
-        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Code::ResourceExhausted,
-        _ => Code::InvalidArgument,
-    };
-    let failure = Failure::new(grpc_code, reason, format!("{error}: {hint}"));
+    let failure = Failure::new(reason, format!("{error}: {hint}"));
     let mut json = Vec::new();
     write_json(&mut json, &failure.into());
     json.push(b'\n');
@@ -179,7 +163,7 @@ fn malformed_part(error: &str) -> (StatusCode, &'static str) {
 pub(crate) fn no_path(path: &str) -> Response<Body> {
     let path = &excerpt(path);
     let message = format!("nothing is at {path}");
-    let failure = Failure::new(Code::NotFound, "PATH_NOT_FOUND", message).with("path", path);
+    let failure = Failure::new(Reason::PathNotFound, message).with("path", path);
     respond_as(StatusCode::NOT_FOUND, &failure.into())
 }
 
@@ -187,7 +171,7 @@ pub(crate) fn no_path(path: &str) -> Response<Body> {
 pub(crate) fn method_not_allowed(method: &http::Method) -> Response<Body> {
     let method = &excerpt(method.as_str());
     let message = format!("this path has no {method}; the header `allow` says what it has");
-    let failure = Failure::new(Code::Unimplemented, "METHOD_NOT_ALLOWED", message);
+    let failure = Failure::new(Reason::MethodNotAllowed, message);
     respond_as(StatusCode::METHOD_NOT_ALLOWED, &failure.with("method", method).into())
 }
 
@@ -204,7 +188,7 @@ pub(crate) fn grpc_needs_http2(version: http::Version) -> Response<Body> {
         "gRPC needs HTTP/2, and this came over {version:?}; a proxy in between has to speak HTTP/2 \
          to this server too, and over HTTP/1.1 gRPC-Web is served"
     );
-    let failure = Failure::new(Code::Unimplemented, "HTTP_VERSION", message);
+    let failure = Failure::new(Reason::HttpVersion, message);
     respond_as(StatusCode::HTTP_VERSION_NOT_SUPPORTED, &failure.into())
 }
 
@@ -214,7 +198,7 @@ pub(crate) fn not_grpc(found: &str, is_connect: bool) -> Response<Body> {
     let taken = format!("{TAKEN}; JSON is taken at /v1/events and answered at /v1/");
     let mut response = if is_connect {
         let message = format!("the Connect protocol is not spoken here; this path takes {taken}");
-        let failure = Failure::new(Code::InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", message);
+        let failure = Failure::new(Reason::UnsupportedMediaType, message);
         respond_as(StatusCode::UNSUPPORTED_MEDIA_TYPE, &failure.with("content-type", found).into())
     } else {
         unsupported_media_type(found, &format!("this path is of gRPC and takes {taken}"))
@@ -233,7 +217,7 @@ pub(crate) fn head_too_large(limit: usize, actual: usize) -> Failure {
         "the headers of the request take {actual} bytes, over the limit of {limit} \
          (http2.max_header_list_bytes)"
     );
-    Failure::new(Code::ResourceExhausted, "HEAD_TOO_LARGE", message)
+    Failure::new(Reason::HeadTooLarge, message)
         .with("what", "header_list_bytes")
         .over(limit, actual)
 }
@@ -251,8 +235,7 @@ pub(crate) fn unsupported_media_type(found: &str, taken: &str) -> Response<Body>
             format!("the content type {} is not taken here: {taken}", excerpt(found))
         }
     };
-    let failure = Failure::new(Code::InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", message)
-        .with("content-type", found);
+    let failure = Failure::new(Reason::UnsupportedMediaType, message).with("content-type", found);
     respond_as(StatusCode::UNSUPPORTED_MEDIA_TYPE, &failure.into())
 }
 
@@ -260,8 +243,8 @@ pub(crate) fn unsupported_media_type(found: &str, taken: &str) -> Response<Body>
 pub(crate) fn encoded_body(encoding: &str) -> Response<Body> {
     let encoding = &excerpt(encoding);
     let message = format!("encoded bodies ({encoding}) are not served; send them as they are");
-    let failure = Failure::new(Code::InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", message)
-        .with("content-encoding", encoding);
+    let failure =
+        Failure::new(Reason::UnsupportedMediaType, message).with("content-encoding", encoding);
     let mut response = respond_as(StatusCode::UNSUPPORTED_MEDIA_TYPE, &failure.into());
     let identity = HeaderValue::from_static("identity");
     response.headers_mut().insert(header::ACCEPT_ENCODING, identity);
@@ -271,7 +254,7 @@ pub(crate) fn encoded_body(encoding: &str) -> Response<Body> {
 /// A body under a transfer coding that is not served.
 pub(crate) fn transfer_coding() -> Response<Body> {
     let message = "of the transfer codings only chunked is served";
-    let failure = Failure::new(Code::Unimplemented, "UNIMPLEMENTED", message);
+    let failure = Failure::new(Reason::Unimplemented, message);
     let mut response = respond_as(StatusCode::NOT_IMPLEMENTED, &failure.into());
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
@@ -285,7 +268,7 @@ pub(crate) fn unknown_parameter(name: &str, known: &[&str]) -> Failure {
 
 /// A text that is no event.
 pub(crate) fn malformed_json(error: &JsonError) -> Failure {
-    let failure = Failure::new(Code::InvalidArgument, "EVENT_MALFORMED", error.to_string());
+    let failure = Failure::new(Reason::EventMalformed, error.to_string());
     match error.column() {
         Some(column) => failure.with("column", column),
         None => failure,
@@ -296,31 +279,33 @@ pub(crate) fn malformed_json(error: &JsonError) -> Failure {
 pub(crate) fn host_refused(host: &str) -> Failure {
     let host = &excerpt(host);
     let message = format!("this server does not answer to the host `{host}`");
-    Failure::new(Code::PermissionDenied, "HOST_REFUSED", message).with("host", host)
+    Failure::new(Reason::HostRefused, message).with("host", host)
 }
 
 /// A page of another origin.
 pub(crate) fn origin_refused(origin: &str) -> Failure {
     let origin = &excerpt(origin);
     let message = format!("pages of another origin may not ask here: {origin}");
-    Failure::new(Code::PermissionDenied, "ORIGIN_REFUSED", message).with("origin", origin)
+    Failure::new(Reason::OriginRefused, message).with("origin", origin)
 }
 
 /// The store takes no event: nobody should be sent here who has some. In our own words: what failed names
 /// files of this machine, and the log has it.
 pub(crate) fn not_ready(refusal: &AppendError) -> Failure {
     let (reason, why) = match refusal {
-        AppendError::DiskFull(_) => ("DISK_FULL", "there is no room on disk"),
+        AppendError::DiskFull(_) => (Reason::DiskFull, "there is no room on disk"),
         // As an append would be refused.
         AppendError::Busy(store) if matches!(**store, StoreError::Displaced { .. }) => {
-            ("STORE_BUSY", "the data directory is gone, or another lies in its place")
+            (Reason::StoreBusy, "the data directory is gone, or another lies in its place")
         }
-        AppendError::Busy(_) => ("STORE_BUSY", "the journal is full, and sealing does not go on"),
-        AppendError::RepeatsUnknown(_) => ("REPEATS_UNKNOWN", "repeats cannot be told"),
-        _ => ("STORE_STOPPED", "the store has stopped after a failed write"),
+        AppendError::Busy(_) => {
+            (Reason::StoreBusy, "the journal is full, and sealing does not go on")
+        }
+        AppendError::RepeatsUnknown(_) => (Reason::RepeatsUnknown, "repeats cannot be told"),
+        _ => (Reason::StoreStopped, "the store has stopped after a failed write"),
     };
     let message = format!("{why}; no events are taken, reading goes on");
-    let failure = Failure::new(Code::Unavailable, reason, message);
+    let failure = Failure::with_code(Code::Unavailable, reason, message);
     match refusal {
         AppendError::DiskFull(store) => with_room(failure, store),
         _ => failure,
@@ -365,7 +350,7 @@ mod tests {
             assert_eq!(response.status(), 400, "{what}");
             assert_eq!(response.headers().get(header::RETRY_AFTER), None, "{what}");
         }
-        let full = Failure::new(Code::ResourceExhausted, "DISK_FULL", "");
+        let full = Failure::new(Reason::DiskFull, "");
         for status in AT_ONCE.map(|what| over_limit(what, 1, 2)).into_iter().chain([full]) {
             let response = respond(&status.into());
             assert_eq!(response.status(), 429);
