@@ -37,6 +37,19 @@ impl MarkerKind {
         }
     }
 
+    /// Its number in the proto.
+    pub fn number(self) -> i32 {
+        match self {
+            MarkerKind::Resumed => 1,
+            MarkerKind::CaughtUp => 2,
+            MarkerKind::FellBehind => 3,
+            MarkerKind::Heartbeat => 4,
+            MarkerKind::Gap => 5,
+            MarkerKind::Closing => 6,
+            MarkerKind::Other(number) => number,
+        }
+    }
+
     /// Its name in the proto; `None` for one that this program does not know.
     pub fn name(self) -> Option<&'static str> {
         Some(match self {
@@ -80,6 +93,19 @@ impl GapReason {
             5 => GapReason::LogDiverged,
             6 => GapReason::Ahead,
             other => GapReason::Other(other),
+        }
+    }
+
+    /// Its number in the proto.
+    pub fn number(self) -> i32 {
+        match self {
+            GapReason::Trimmed => 1,
+            GapReason::Damaged => 2,
+            GapReason::Erased => 3,
+            GapReason::LogChanged => 4,
+            GapReason::LogDiverged => 5,
+            GapReason::Ahead => 6,
+            GapReason::Other(number) => number,
         }
     }
 

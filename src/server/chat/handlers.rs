@@ -11,6 +11,7 @@ use super::intake::{self, Begin};
 use super::link::{Joined, Link};
 use super::messages::{ChatDialect, Dialect, FeedDialect, Room, Said, check_said, check_user};
 use super::stream::{Parts, Permits, RoomStream};
+use crate::server::feed::ending::Endings;
 use crate::server::ingest::upload::{self, Source};
 use crate::server::permits::Peer;
 use crate::server::rpc::status::{self, Failure};
@@ -205,8 +206,7 @@ impl Opening {
             link: None,
             rooms: Vec::new(),
             heartbeat: None,
-            deadline: self.deadline,
-            stop: shared.stop.clone(),
+            endings: Endings::new(self.deadline, &shared.stop),
             retry_delay: shared.options.retry_delay,
             permits: Arc::clone(&self.permits),
             open: shared.figures.open(call, None, &span),

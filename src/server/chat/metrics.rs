@@ -10,11 +10,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
-use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep_until};
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tonic::{Request, Response, Status};
 
 use crate::server::Shared;
+use crate::server::feed::ending::Endings;
 use crate::server::figures::{OpenStream, Rates, Snapshot};
 use crate::server::permits::{Peer, Permit};
 use crate::server::rpc::status::{self, Failure};
@@ -65,8 +65,7 @@ pub(super) fn stream_metrics(
         sample: Vec::new().into_iter(),
         samples: 0,
         ticks,
-        deadline: deadline.map(|at| Box::pin(sleep_until(at))),
-        stop: Box::pin(shared.stop.clone().cancelled_owned()),
+        endings: Endings::new(deadline, &shared.stop),
         is_over: false,
         open: shared.figures.open("metrics", None, &span),
         span,
@@ -101,8 +100,7 @@ pub struct MetricsStream {
     sample: std::vec::IntoIter<pb::Metric>,
     samples: u64,
     ticks: Interval,
-    deadline: Option<Pin<Box<Sleep>>>,
-    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    endings: Endings,
     is_over: bool,
     open: OpenStream,
     span: tracing::Span,
@@ -112,12 +110,10 @@ pub struct MetricsStream {
 impl MetricsStream {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<pb::Metric, Status>> {
         loop {
-            if self.stop.as_mut().poll(cx).is_ready() {
+            if self.endings.poll_stop(cx).is_ready() {
                 return self.fail("stopping", status::stopping(self.shared.options.retry_delay));
             }
-            if let Some(deadline) = &mut self.deadline
-                && deadline.as_mut().poll(cx).is_ready()
-            {
+            if self.endings.poll_deadline(cx).is_ready() {
                 return self.fail("deadline", status::deadline());
             }
             if let Some(metric) = self.sample.next() {

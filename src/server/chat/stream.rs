@@ -12,31 +12,28 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_stream::Stream;
-use tokio_util::sync::{CancellationToken, ReusableBoxFuture, WaitForCancellationFutureOwned};
 use tonic::Status;
 
 use super::link::{End, Joined, Link};
 use super::messages::{Dialect, Room};
 use super::presence::Listener;
-use crate::server::feed::machine::{Machine, Plan, Step};
+use crate::server::feed::ending::Endings;
+use crate::server::feed::machine::{Bundle, Machine, Plan, Step};
+use crate::server::feed::reading::{CHUNKS_PER_POLL, Reading};
 use crate::server::figures::{self, OpenStream};
 use crate::server::permits::Permit;
-use crate::server::rpc::status::{self, Failure, LogFacts};
-use crate::server::{facts, watch};
-use tailmark_log::eventlog::{Delivery, EventLog, ReadError, Reader};
+use crate::server::rpc::status::{self, Failure};
+use crate::server::watch;
+use tailmark_log::eventlog::EventLog;
 use tailmark_record::{Event, Seq};
 
-/// Chunks without a message that one poll goes through before it lets others run.
-const CHUNKS_PER_POLL: u32 = 4;
 /// Bytes of events that are at hand for a client, which may take none of them for hours.
 const KEPT_BYTES: usize = 64 << 10;
 
 /// A right to be one of the watches, shared by both directions of a chat.
 pub(super) type Permits = Arc<[Permit; 2]>;
-
-type ReadResult = (Reader, Result<Delivery, Box<(ReadError, LogFacts)>>);
 
 /// What a stream is made of.
 pub(super) struct Parts<D: Dialect> {
@@ -50,8 +47,7 @@ pub(super) struct Parts<D: Dialect> {
     /// Rooms that it is in from the start.
     pub(super) rooms: Vec<Joined>,
     pub(super) heartbeat: Option<Duration>,
-    pub(super) deadline: Option<Instant>,
-    pub(super) stop: CancellationToken,
+    pub(super) endings: Endings,
     pub(super) retry_delay: Duration,
     pub(super) permits: Permits,
     pub(super) open: OpenStream,
@@ -66,16 +62,14 @@ pub struct RoomStream<D: Dialect> {
     listeners: Vec<Listener>,
     start: Seq,
     /// Absent while the stream is in no room.
-    reading: Option<Reading>,
+    place: Option<Place>,
     /// The next event, until it can be judged.
     held: Option<(Seq, Bytes)>,
     /// News of the link that was looked at.
     seen_news: u64,
     welcome: Option<D::Message>,
     heartbeat: Option<Interval>,
-    deadline: Option<(Instant, Pin<Box<Sleep>>)>,
-    stop: CancellationToken,
-    stopping: Pin<Box<WaitForCancellationFutureOwned>>,
+    endings: Endings,
     retry_delay: Duration,
     /// Messages sent, and own ones confirmed.
     messages: u64,
@@ -88,11 +82,9 @@ pub struct RoomStream<D: Dialect> {
 }
 
 /// A place in the log and what is read there.
-struct Reading {
+struct Place {
     machine: Machine,
-    /// Absent while it reads.
-    reader: Option<Reader>,
-    read: ReusableBoxFuture<'static, ReadResult>,
+    reading: Reading,
 }
 
 /// What the events at hand come to.
@@ -116,14 +108,12 @@ impl<D: Dialect> RoomStream<D> {
             rooms: Vec::new(),
             listeners: Vec::new(),
             start: parts.start,
-            reading: None,
+            place: None,
             held: None,
             seen_news: 0,
             welcome: parts.welcome,
             heartbeat,
-            deadline: parts.deadline.map(|at| (at, Box::pin(sleep_until(at)))),
-            stopping: Box::pin(parts.stop.clone().cancelled_owned()),
-            stop: parts.stop,
+            endings: parts.endings,
             retry_delay: parts.retry_delay,
             messages: 0,
             confirmed: 0,
@@ -138,9 +128,9 @@ impl<D: Dialect> RoomStream<D> {
 
     /// The last seq that was shown or passed over.
     fn passed(&self) -> Seq {
-        match (&self.held, &self.reading) {
+        match (&self.held, &self.place) {
             (Some((seq, _)), _) => seq.prev(),
-            (None, Some(reading)) => reading.machine.passed(),
+            (None, Some(place)) => place.machine.passed(),
             (None, None) => self.start.prev(),
         }
     }
@@ -155,8 +145,9 @@ impl<D: Dialect> RoomStream<D> {
             let filter = Room::filter(names, self.log.limits())?;
             // What was read without the new rooms is read again.
             self.held = None;
-            self.reading = Some(Reading {
-                reader: Some(self.log.reader(next, filter.clone()).at_most(KEPT_BYTES)),
+            let reader = self.log.reader(next, filter.clone()).at_most(KEPT_BYTES);
+            self.place = Some(Place {
+                reading: Reading::new(self.log.clone(), reader),
                 machine: Machine::new(Plan {
                     filter,
                     start: next,
@@ -164,8 +155,8 @@ impl<D: Dialect> RoomStream<D> {
                     until: None,
                     markers: false,
                     gaps: Vec::new(),
+                    bundle: Bundle::One,
                 }),
-                read: ReusableBoxFuture::new(std::future::pending()),
             });
         }
         self.rooms = rooms;
@@ -179,7 +170,7 @@ impl<D: Dialect> RoomStream<D> {
         if view.news != self.seen_news {
             self.seen_news = view.news;
             let rooms = link.rooms();
-            if self.reading.is_none()
+            if self.place.is_none()
                 && let Some(start) = view.start
             {
                 self.start = start;
@@ -196,10 +187,10 @@ impl<D: Dialect> RoomStream<D> {
         }
         let mut chunks = 0;
         loop {
-            if self.deadline.as_ref().is_some_and(|(at, _)| *at <= Instant::now()) {
+            if self.endings.is_late() {
                 return self.fail("deadline", status::deadline());
             }
-            if self.link.is_none() && self.stop.is_cancelled() {
+            if self.link.is_none() && self.endings.is_stopping() {
                 return self.fail("stopping", status::stopping(self.retry_delay));
             }
             if let Some(heartbeat) = &mut self.heartbeat
@@ -253,8 +244,8 @@ impl<D: Dialect> RoomStream<D> {
         if self.held.is_some() {
             return Ok(Walked::Event);
         }
-        let Some(reading) = &mut self.reading else { return Ok(Walked::Nothing) };
-        match reading.machine.step(|| self.log.bounds().head) {
+        let Some(place) = &mut self.place else { return Ok(Walked::Nothing) };
+        match place.machine.step(|| self.log.bounds().head) {
             Step::Event(bytes) => {
                 let seq = Event::seq_of(&bytes).map_err(|error| error.what())?;
                 self.held = Some((seq, bytes));
@@ -262,7 +253,7 @@ impl<D: Dialect> RoomStream<D> {
             }
             Step::Read { .. } => Ok(Walked::Nothing),
             Step::Broken(what) => Err(what),
-            Step::Marker(_) | Step::End(_) => Err("a step that was not asked for"),
+            Step::News(_) | Step::End(_) => Err("a step that was not asked for"),
         }
     }
 
@@ -297,27 +288,18 @@ impl<D: Dialect> RoomStream<D> {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        let Some(reading) = &mut self.reading else { return Poll::Pending };
-        if let Some(reader) = reading.reader.take() {
-            self.open.reached(self.messages, reading.machine.next());
-            reading.read.set(read(reader, self.log.clone()));
+        let Some(place) = &mut self.place else { return Poll::Pending };
+        if place.reading.is_idle() {
+            self.open.reached(self.messages, place.machine.next());
         }
-        let (reader, result) = ready!(reading.read.poll(cx));
-        reading.reader = Some(reader);
-        match result {
+        match ready!(place.reading.poll(Seq::MAX, cx)) {
             // Rooms that were joined while it was read are not in it.
             Ok(_)
                 if self.link.as_ref().is_some_and(|link| link.view().rooms > self.rooms.len()) => {}
-            Ok(delivery) => reading.machine.deliver(delivery),
+            Ok(delivery) => place.machine.deliver(delivery),
             Err(lost) => {
-                let (next, retry_delay) = (reading.machine.next(), self.retry_delay);
-                return Poll::Ready(Err(watch::lost(
-                    &self.log,
-                    &lost.0,
-                    &lost.1,
-                    next,
-                    retry_delay,
-                )));
+                let failure = lost.failure(&self.log, place.machine.next(), self.retry_delay);
+                return Poll::Ready(Err(failure));
             }
         }
         Poll::Ready(Ok(()))
@@ -328,11 +310,9 @@ impl<D: Dialect> RoomStream<D> {
         let mut is_ready = false;
         match &self.link {
             Some(link) => is_ready |= link.poll_news(self.seen_news, cx).is_ready(),
-            None => is_ready |= self.stopping.as_mut().poll(cx).is_ready(),
+            None => is_ready |= self.endings.poll_stop(cx).is_ready(),
         }
-        if let Some((_, deadline)) = &mut self.deadline {
-            is_ready |= deadline.as_mut().poll(cx).is_ready();
-        }
+        is_ready |= self.endings.poll_deadline(cx).is_ready();
         for listener in &mut self.listeners {
             is_ready |= listener.poll(cx).is_ready();
         }
@@ -358,18 +338,6 @@ impl<D: Dialect> RoomStream<D> {
         let cursor = self.log.cursor(self.passed());
         Poll::Ready(Err(failure.with_trailer(watch::CURSOR, &cursor)))
     }
-
-    /// Why it ended. One that was dropped before its own end was cut by us or left by its client.
-    fn reason(&self) -> &'static str {
-        match self.over {
-            Some(why) => why,
-            None if self.deadline.as_ref().is_some_and(|(at, _)| *at <= Instant::now()) => {
-                "cut after its deadline"
-            }
-            None if self.stop.is_cancelled() => "cut while stopping",
-            None => "client gone",
-        }
-    }
 }
 
 impl<D: Dialect> Stream for RoomStream<D> {
@@ -389,7 +357,8 @@ impl<D: Dialect> Drop for RoomStream<D> {
         if let Some(link) = &self.link {
             link.leave();
         }
-        let (reason, passed) = (self.reason(), self.passed());
+        let reason = self.over.unwrap_or_else(|| self.endings.why_dropped());
+        let passed = self.passed();
         self.open.reached(self.messages, passed.next());
         self.open.ends(reason);
         let mut rooms = self.rooms.iter().map(|joined| &*joined.room.name);
@@ -406,16 +375,5 @@ impl<D: Dialect> Drop for RoomStream<D> {
             reason,
             "chat ended"
         );
-    }
-}
-
-/// One read, with what a failure has to tell.
-async fn read(mut reader: Reader, log: EventLog) -> ReadResult {
-    match reader.next(Seq::MAX).await {
-        Ok(delivery) => (reader, Ok(delivery)),
-        Err(error) => {
-            let facts = facts(&log).await;
-            (reader, Err(Box::new((error, facts))))
-        }
     }
 }

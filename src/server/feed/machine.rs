@@ -13,7 +13,7 @@ use crate::server::transport::frames;
 use tailmark_log::eventlog::Delivery;
 use tailmark_log::storage::Chunk;
 use tailmark_record::topic::Filter;
-use tailmark_record::{Event, EventError, Events, Seq};
+use tailmark_record::{Event, EventError, Events, Gap, GapReason, MarkerKind, Seq};
 
 /// Skipped events after which a filtered watch tells how far it has looked.
 pub(crate) const SKIPPED_PER_HEARTBEAT: u64 = 10_000;
@@ -33,41 +33,17 @@ pub(crate) struct Plan {
     pub(crate) markers: bool,
     /// What is lost before the start; announced first.
     pub(crate) gaps: Vec<Gap>,
+    /// How many events it gives out at once.
+    pub(crate) bundle: Bundle,
 }
 
-/// A range of missing events, inclusive; 0 and 0 where unknown.
+/// News about the watch itself that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Gap {
-    pub(crate) from: Seq,
-    pub(crate) to: Seq,
-    pub(crate) reason: GapReason,
-}
-
-/// Why events are missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum GapReason {
-    Trimmed,
-    Damaged,
-    LogChanged,
-    LogDiverged,
-    Ahead,
-}
-
-/// News about the watch itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum News {
-    Resumed,
-    CaughtUp,
-    FellBehind,
-    Heartbeat,
-    Gap(Gap),
-    Closing,
-}
-
-/// News and the last seq passed when it came up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Marker {
-    pub(crate) news: News,
+pub(crate) struct News {
+    pub(crate) kind: MarkerKind,
+    /// With [`MarkerKind::Gap`].
+    pub(crate) gap: Option<Gap>,
+    /// The last seq passed when it came up.
     pub(crate) passed: Seq,
 }
 
@@ -78,7 +54,7 @@ pub(crate) enum Step {
     /// batches, the entries of some.
     Event(Bytes),
     /// Send it.
-    Marker(Marker),
+    News(News),
     /// Read from `next` on, up to `end` (exclusive), and hand over what came.
     Read { end: Seq },
     /// Finish: all that was wanted has been sent.
@@ -109,15 +85,17 @@ pub(crate) struct Machine {
     /// Events passed over since the client last got a cursor.
     skipped: u64,
     delivered: u64,
-    queue: VecDeque<Marker>,
+    queue: VecDeque<News>,
     run: Option<Run>,
+    /// How far the chunk was walked that was taken out.
+    walked_of_taken: usize,
     end: Option<End>,
-    together: Together,
+    bundle: Bundle,
 }
 
 /// Which events are sent at once: what is ready, up to so many bytes unless one event has more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Together {
+pub(crate) enum Bundle {
     /// One.
     One,
     /// Some, each as a message.
@@ -126,34 +104,21 @@ enum Together {
     Batch(usize),
 }
 
-/// A chunk and how far it has been walked.
+/// What was read, and how far it has been walked.
 #[derive(Debug)]
-pub(crate) struct Run {
-    chunk: Chunk,
+struct Run {
+    delivery: Delivery,
     walked: usize,
-    is_recent: bool,
 }
 
 impl Run {
-    /// All of what was read.
-    pub(crate) fn of(delivery: Delivery) -> Run {
-        Run { chunk: delivery.chunk, walked: 0, is_recent: delivery.is_recent }
-    }
-
-    /// What was read, if nothing of it has been walked.
-    pub(crate) fn into_delivery(self) -> Option<Delivery> {
-        let Run { chunk, is_recent, .. } = self;
-        (self.walked == 0).then_some(Delivery { chunk, is_recent })
-    }
-
-    /// Bytes of the chunk, walked or not: at least half of what it keeps in memory (`storage::part_of`).
-    pub(crate) fn bytes(&self) -> usize {
-        self.chunk.events.len()
+    fn chunk(&self) -> &Chunk {
+        &self.delivery.chunk
     }
 
     /// Bytes not walked yet.
     fn left(&self) -> usize {
-        self.chunk.events.len() - self.walked
+        self.chunk().events.len() - self.walked
     }
 }
 
@@ -217,24 +182,15 @@ impl Machine {
             delivered: 0,
             queue: VecDeque::new(),
             run: None,
+            walked_of_taken: 0,
             end: None,
-            together: Together::One,
+            bundle: plan.bundle,
         };
         for gap in plan.gaps {
-            machine.tell(News::Gap(gap));
+            machine.announce(MarkerKind::Gap, Some(gap));
         }
-        machine.tell(News::Resumed);
+        machine.announce(MarkerKind::Resumed, None);
         machine
-    }
-
-    /// The same in batches: what is ready together is sent together, as far as it lies in one chunk.
-    pub(crate) fn in_batches(self, batch_bytes: usize) -> Self {
-        Machine { together: Together::Batch(batch_bytes), ..self }
-    }
-
-    /// The same in frames: what is ready together is sent together, each as a message.
-    pub(crate) fn in_frames(self, frames_bytes: usize) -> Self {
-        Machine { together: Together::Frames(frames_bytes), ..self }
     }
 
     /// The first seq not looked at yet.
@@ -255,17 +211,17 @@ impl Machine {
     /// The next thing to do. `head` is asked for only where the answer depends on it.
     pub(crate) fn step(&mut self, head: impl Fn() -> Seq) -> Step {
         loop {
-            if let Some(marker) = self.queue.pop_front() {
-                return Step::Marker(marker);
+            if let Some(news) = self.queue.pop_front() {
+                return Step::News(news);
             }
             if let Some(end) = self.end {
                 return Step::End(end);
             }
             if let Some(mut run) = self.run.take() {
-                let found = match self.together {
-                    Together::One => self.take_event(&mut run),
-                    Together::Frames(bytes) => self.take_frames(&mut run, bytes),
-                    Together::Batch(bytes) => self.take_batch(&mut run, bytes),
+                let found = match self.bundle {
+                    Bundle::One => self.take_event(&mut run),
+                    Bundle::Frames(bytes) => self.take_frames(&mut run, bytes),
+                    Bundle::Batch(bytes) => self.take_batch(&mut run, bytes),
                 };
                 match found {
                     Ok(Some(events)) => {
@@ -280,11 +236,11 @@ impl Machine {
                 continue;
             }
             if self.until.is_some_and(|until| self.next > until) {
-                self.tell(News::CaughtUp);
+                self.announce(MarkerKind::CaughtUp, None);
                 self.end = Some(End::CaughtUp);
             } else if !self.is_live && self.next > head() {
                 self.is_live = true;
-                self.tell(News::CaughtUp);
+                self.announce(MarkerKind::CaughtUp, None);
             } else {
                 return Step::Read { end: self.until.map_or(Seq::MAX, Seq::next) };
             }
@@ -295,15 +251,15 @@ impl Machine {
     pub(crate) fn deliver(&mut self, delivery: Delivery) {
         if self.is_live && !delivery.is_recent {
             self.is_live = false;
-            self.tell(News::FellBehind);
+            self.announce(MarkerKind::FellBehind, None);
         }
-        self.run = Some(Run::of(delivery));
+        self.run = Some(Run { delivery, walked: 0 });
     }
 
     /// The end (exclusive) of what is wanted behind the chunk at hand, if it is known that something
     /// of that will be.
     pub(crate) fn reads_on(&self) -> Option<Seq> {
-        let run_end = self.run.as_ref()?.chunk.end;
+        let run_end = self.run.as_ref()?.chunk().end;
         let covered = self.next.distance_to(run_end);
         let end = self.until.map_or(Seq::MAX, Seq::next);
         (self.end.is_none() && self.remaining.is_none_or(|left| left > covered) && run_end < end)
@@ -314,8 +270,9 @@ impl Machine {
     pub(crate) fn shared_place(&self) -> Option<Place> {
         let run = self.run.as_ref()?;
         let is_alone = self.remaining.is_some() || self.end.is_some() || !self.queue.is_empty();
-        let is_common = run.is_recent && run.chunk.complete && self.filter.is_all() && !is_alone;
-        (is_common && matches!(self.together, Together::Frames(_)))
+        let is_common =
+            run.delivery.is_recent && run.chunk().complete && self.filter.is_all() && !is_alone;
+        (is_common && matches!(self.bundle, Bundle::Frames(_)))
             .then_some(Place { next: self.next, walked: run.walked })
     }
 
@@ -327,7 +284,8 @@ impl Machine {
     /// Passes what another watch has sent from the same place on, if that is in the chunk.
     pub(crate) fn pass_shared(&mut self, to: Place) -> bool {
         let Some(run) = &mut self.run else { return false };
-        if to.next <= self.next || to.next > run.chunk.end || to.walked > run.chunk.events.len() {
+        if to.next <= self.next || to.next > run.chunk().end || to.walked > run.chunk().events.len()
+        {
             return false;
         }
         self.delivered += self.next.distance_to(to.next);
@@ -337,38 +295,40 @@ impl Machine {
         true
     }
 
-    /// Takes out what is left of the chunk. Unless it is put back, what was in it has to be read
-    /// again, from `next` on.
-    pub(crate) fn take_run(&mut self) -> Option<Run> {
-        self.run.take()
+    /// Takes out the chunk, unless there is none. If it is not put back, what was left in it has to be
+    /// read again, from `next` on.
+    pub(crate) fn take_chunk(&mut self) -> Option<Delivery> {
+        let run = self.run.take()?;
+        self.walked_of_taken = run.walked;
+        Some(run.delivery)
     }
 
-    /// Puts back what [`Machine::take_run`] took out.
-    pub(crate) fn put_run(&mut self, run: Run) {
-        self.run = Some(run);
+    /// Puts back what [`Machine::take_chunk`] took out last.
+    pub(crate) fn put_back(&mut self, delivery: Delivery) {
+        self.run = Some(Run { delivery, walked: self.walked_of_taken });
     }
 
     /// Moves past events that are gone, and says so.
     pub(crate) fn skip_gap(&mut self, to: Seq, reason: GapReason) {
         let gap = Gap { from: self.next, to, reason };
         self.next = to.next().max(self.next);
-        self.tell(News::Gap(gap));
+        self.announce(MarkerKind::Gap, Some(gap));
     }
 
     /// Breaks a silence.
     pub(crate) fn heartbeat(&mut self) {
-        self.tell(News::Heartbeat);
+        self.announce(MarkerKind::Heartbeat, None);
     }
 
     /// Announces the planned end.
     pub(crate) fn close(&mut self) {
-        self.tell(News::Closing);
+        self.announce(MarkerKind::Closing, None);
     }
 
-    fn tell(&mut self, news: News) {
+    fn announce(&mut self, kind: MarkerKind, gap: Option<Gap>) {
         if self.markers {
             self.skipped = 0;
-            self.queue.push_back(Marker { news, passed: self.passed() });
+            self.queue.push_back(News { kind, gap, passed: self.passed() });
         }
     }
 
@@ -376,7 +336,7 @@ impl Machine {
     fn take_event(&mut self, run: &mut Run) -> Result<Option<Bytes>, &'static str> {
         let Some(found) = self.find(run)? else { return Ok(None) };
         self.pass(run, &found);
-        Ok(Some(run.chunk.events.slice(found.event)))
+        Ok(Some(run.chunk().events.slice(found.event)))
     }
 
     /// The next matching events of a run, framed; `None` at its end, or when a marker is due.
@@ -388,15 +348,15 @@ impl Machine {
         let mut frames = Vec::new();
         while self.end.is_none() && (frames.is_empty() || frames.len() < frames_bytes) {
             let Some(found) = self.find(run)? else { break };
-            if frames.is_empty() && run.chunk.complete && self.filter.is_all() {
+            if frames.is_empty() && run.chunk().complete && self.filter.is_all() {
                 // All of it goes, and the most that framing adds to an entry is three bytes.
-                let framed = run.left() + 3 * self.next.distance_to(run.chunk.end) as usize;
+                let framed = run.left() + 3 * self.next.distance_to(run.chunk().end) as usize;
                 frames.reserve_exact(
                     framed.min(frames_bytes + found.entry.len() + frames::PREFIX_BYTES),
                 );
             }
             self.pass(run, &found);
-            frames::push(&mut frames, &run.chunk.events[found.event]);
+            frames::push(&mut frames, &run.chunk().events[found.event]);
         }
         Ok((!frames.is_empty()).then(|| frames::finished(frames)))
     }
@@ -415,22 +375,22 @@ impl Machine {
                 break;
             }
             self.pass(run, &found);
-            batch.push(found.entry, &run.chunk.events);
+            batch.push(found.entry, &run.chunk().events);
         }
-        Ok((batch.len() > 0).then(|| batch.finish(&run.chunk.events)))
+        Ok((batch.len() > 0).then(|| batch.finish(&run.chunk().events)))
     }
 
     /// The next event that is wanted. Passes those before it; it is not passed itself.
     fn find(&mut self, run: &mut Run) -> Result<Option<Found>, &'static str> {
         loop {
             let start = run.walked;
-            let mut events = Events::new(&run.chunk.events[start..]);
+            let mut events = Events::new(&run.chunk().events[start..]);
             let Some(event) = events.next() else { return self.finish(run) };
             let event = event.map_err(|error| error.what())?;
-            let end = run.chunk.events.len() - events.remaining();
+            let end = run.chunk().events.len() - events.remaining();
             let (seq, matches) =
-                self.judge(event, run.chunk.complete).map_err(|error| error.what())?;
-            if seq < self.next || seq >= run.chunk.end {
+                self.judge(event, run.chunk().complete).map_err(|error| error.what())?;
+            if seq < self.next || seq >= run.chunk().end {
                 return Err("an event outside its chunk");
             }
             if matches {
@@ -465,10 +425,10 @@ impl Machine {
 
     /// The end of a run: what it covers beyond its last event did not match.
     fn finish(&mut self, run: &Run) -> Result<Option<Found>, &'static str> {
-        if run.chunk.complete && self.next != run.chunk.end {
+        if run.chunk().complete && self.next != run.chunk().end {
             return Err("a chunk with fewer events than it covers");
         }
-        self.skip_to(run.chunk.end);
+        self.skip_to(run.chunk().end);
         Ok(None)
     }
 

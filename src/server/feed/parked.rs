@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::machine::Run;
+use tailmark_log::eventlog::Delivery;
 
 /// The chunks of all watches that wait.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ struct Lot {
     bytes: usize,
     next_ticket: u64,
     /// Oldest first.
-    runs: BTreeMap<u64, Run>,
+    chunks: BTreeMap<u64, Delivery>,
 }
 
 /// The right to what was parked, if it is still there. Dropped, it gives it up.
@@ -32,24 +32,24 @@ pub(crate) struct Ticket {
 
 impl Parking {
     pub(crate) fn new(max_bytes: usize) -> Self {
-        let runs = BTreeMap::new();
-        Parking(Arc::new(Mutex::new(Lot { max_bytes, bytes: 0, next_ticket: 0, runs })))
+        let chunks = BTreeMap::new();
+        Parking(Arc::new(Mutex::new(Lot { max_bytes, bytes: 0, next_ticket: 0, chunks })))
     }
 
-    pub(crate) fn park(&self, run: Run) -> Ticket {
-        self.put(self.lock(), run)
+    pub(crate) fn park(&self, chunk: Delivery) -> Ticket {
+        self.put(self.lock(), chunk)
     }
 
-    fn put(&self, mut lot: MutexGuard<'_, Lot>, run: Run) -> Ticket {
+    fn put(&self, mut lot: MutexGuard<'_, Lot>, chunk: Delivery) -> Ticket {
         let mut dropped = Vec::new();
         let number = lot.next_ticket;
         lot.next_ticket += 1;
-        lot.bytes += run.bytes();
-        lot.runs.insert(number, run);
+        lot.bytes += bytes(&chunk);
+        lot.chunks.insert(number, chunk);
         while lot.bytes > lot.max_bytes
-            && let Some((_, oldest)) = lot.runs.pop_first()
+            && let Some((_, oldest)) = lot.chunks.pop_first()
         {
-            lot.bytes -= oldest.bytes();
+            lot.bytes -= bytes(&oldest);
             dropped.push(oldest);
         }
         // Freed without the lock.
@@ -59,10 +59,10 @@ impl Parking {
 
     /// Parks what nobody has asked for yet, if half of the lot stays free: it must not take the place of
     /// what is needed.
-    pub(crate) fn park_spare(&self, run: Run) -> Option<Ticket> {
+    pub(crate) fn park_spare(&self, chunk: Delivery) -> Option<Ticket> {
         let lot = self.lock();
-        let has_room = lot.bytes + run.bytes() <= lot.max_bytes / 2;
-        has_room.then(|| self.put(lot, run))
+        let has_room = lot.bytes + bytes(&chunk) <= lot.max_bytes / 2;
+        has_room.then(|| self.put(lot, chunk))
     }
 
     /// Whether it is worth while to read ahead.
@@ -71,11 +71,11 @@ impl Parking {
         lot.bytes < lot.max_bytes / 2
     }
 
-    fn take(&self, number: u64) -> Option<Run> {
+    fn take(&self, number: u64) -> Option<Delivery> {
         let mut lot = self.lock();
-        let run = lot.runs.remove(&number)?;
-        lot.bytes -= run.bytes();
-        Some(run)
+        let chunk = lot.chunks.remove(&number)?;
+        lot.bytes -= bytes(&chunk);
+        Some(chunk)
     }
 
     fn lock(&self) -> MutexGuard<'_, Lot> {
@@ -86,7 +86,7 @@ impl Parking {
 
 impl Ticket {
     /// What was parked; `None` when there was no room for it any more.
-    pub(crate) fn redeem(self) -> Option<Run> {
+    pub(crate) fn redeem(self) -> Option<Delivery> {
         self.parking.take(self.number)
     }
 }
@@ -97,43 +97,47 @@ impl Drop for Ticket {
     }
 }
 
+/// Bytes of a chunk: at least half of what it keeps in memory (`storage::part_of`).
+fn bytes(delivery: &Delivery) -> usize {
+    delivery.chunk.events.len()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tailmark_log::eventlog::Delivery;
     use tailmark_log::storage::Chunk;
     use tailmark_record::Seq;
 
-    fn run(bytes: usize) -> Run {
+    fn chunk(bytes: usize) -> Delivery {
         let (first, end) = (Seq::FIRST, Seq::new(2));
         let chunk = Chunk { first, end, events: vec![0; bytes].into(), complete: true };
-        Run::of(Delivery { chunk, is_recent: false })
+        Delivery { chunk, is_recent: false }
     }
 
-    fn bytes(parking: &Parking) -> (usize, usize) {
+    fn kept(parking: &Parking) -> (usize, usize) {
         let lot = parking.lock();
-        (lot.bytes, lot.runs.len())
+        (lot.bytes, lot.chunks.len())
     }
 
     #[test]
     fn what_was_left_longest_ago_makes_room() {
         let parking = Parking::new(100);
-        let first = parking.park(run(40));
-        assert!(parking.has_spare_room() && parking.park_spare(run(11)).is_none());
-        drop(parking.park_spare(run(10)).unwrap());
-        let second = parking.park(run(50));
-        assert_eq!(bytes(&parking), (90, 2));
-        assert!(!parking.has_spare_room() && parking.park_spare(run(0)).is_none());
-        let third = parking.park(run(30));
-        assert_eq!(bytes(&parking), (80, 2));
+        let first = parking.park(chunk(40));
+        assert!(parking.has_spare_room() && parking.park_spare(chunk(11)).is_none());
+        drop(parking.park_spare(chunk(10)).unwrap());
+        let second = parking.park(chunk(50));
+        assert_eq!(kept(&parking), (90, 2));
+        assert!(!parking.has_spare_room() && parking.park_spare(chunk(0)).is_none());
+        let third = parking.park(chunk(30));
+        assert_eq!(kept(&parking), (80, 2));
         assert!(first.redeem().is_none());
-        assert_eq!(second.redeem().unwrap().bytes(), 50);
-        assert_eq!(bytes(&parking), (30, 1));
+        assert_eq!(second.redeem().as_ref().map(bytes), Some(50));
+        assert_eq!(kept(&parking), (30, 1));
         // One that never fits is not kept at all, and takes nothing else along in vain.
-        let large = parking.park(run(101));
-        assert_eq!(bytes(&parking), (0, 0));
+        let large = parking.park(chunk(101));
+        assert_eq!(kept(&parking), (0, 0));
         assert!(large.redeem().is_none() && third.redeem().is_none());
-        drop(parking.park(run(10)));
-        assert_eq!(bytes(&parking), (0, 0));
+        drop(parking.park(chunk(10)));
+        assert_eq!(kept(&parking), (0, 0));
     }
 }

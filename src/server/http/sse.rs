@@ -20,7 +20,7 @@ use tonic::{Code, Status};
 
 use crate::server::rpc::status;
 use crate::server::transport::http1::HalfClosed;
-use crate::server::watch::{CURSOR, WatchStream};
+use crate::server::watch::{CURSOR, Item, WatchStream};
 use tailmark_record::json::{Object, write_event, write_marker};
 use tailmark_record::{Event, EventError, Marker, MarkerKind};
 
@@ -85,14 +85,8 @@ impl Sse {
         self.out.extend_from_slice(b"\n\n");
     }
 
-    fn take(&mut self, encoded: &[u8]) -> Result<(), EventError> {
+    fn event(&mut self, encoded: &[u8]) -> Result<(), EventError> {
         let event = Event::parse(encoded)?;
-        if event.has_marker {
-            if let Some(marker) = Marker::of_event(encoded)? {
-                self.marker(&marker);
-            }
-            return Ok(());
-        }
         self.write_id(event.cursor);
         self.data(|out| write_event(out, &event));
         Ok(())
@@ -188,8 +182,9 @@ impl http_body::Body for Sse {
             && let Some(stream) = &mut this.stream
         {
             match Pin::new(stream).poll_next(cx) {
-                Poll::Ready(Some(Ok(message))) => {
-                    if let Err(error) = this.take(&message.0) {
+                Poll::Ready(Some(Ok(Item::Marker(marker)))) => this.marker(&marker),
+                Poll::Ready(Some(Ok(Item::Events(event)))) => {
+                    if let Err(error) = this.event(&event) {
                         this.stream = None;
                         let failure = status::defect(error.what());
                         this.fail(&failure.into());

@@ -13,13 +13,12 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_core::Stream;
-use tokio::time::{Sleep, sleep_until};
-use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::field::Empty;
 
 use super::publish;
 use crate::server::Shared;
+use crate::server::feed::ending::Endings;
 use crate::server::figures::{self, OpenStream};
 use crate::server::ingest::upload;
 use crate::server::permits::{Peer, Permit};
@@ -58,8 +57,7 @@ pub(crate) fn append(
         end: None,
         is_over: false,
         acked: Tally::default(),
-        deadline: deadline.map(|at| Box::pin(sleep_until(at))),
-        stop: Box::pin(shared.stop.clone().cancelled_owned()),
+        endings: Endings::new(deadline, &shared.stop),
         open: shared.figures.open("append", None, &span),
         span,
         has_topic: false,
@@ -100,8 +98,7 @@ pub(crate) struct AppendStream {
     end: Option<End>,
     is_over: bool,
     acked: Tally,
-    deadline: Option<Pin<Box<Sleep>>>,
-    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    endings: Endings,
     open: OpenStream,
     span: tracing::Span,
     /// The span has the topic of the first event.
@@ -151,12 +148,10 @@ impl AppendStream {
                 }
                 continue;
             }
-            if let Some(deadline) = &mut self.deadline
-                && deadline.as_mut().poll(cx).is_ready()
-            {
+            if self.endings.poll_deadline(cx).is_ready() {
                 return Poll::Ready(self.finish(Some(status::deadline())));
             }
-            if self.end.is_none() && self.stop.as_mut().poll(cx).is_ready() {
+            if self.end.is_none() && self.endings.poll_stop(cx).is_ready() {
                 self.end = Some(Some(status::stopping(self.shared.options.retry_delay)));
                 continue;
             }

@@ -12,12 +12,12 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_core::Stream;
-use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::field::Empty;
 
 use crate::server::Shared;
+use crate::server::feed::ending::Endings;
 use crate::server::figures::{self, OpenStream};
 use crate::server::permits::Peer;
 use crate::server::rpc::status::{self, Failure};
@@ -164,8 +164,7 @@ pub(crate) struct Upload<M, S: Source> {
     /// Of the first of them.
     topic: Option<String>,
     totals: Totals,
-    deadline: Option<Pin<Box<Sleep>>>,
-    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    endings: Endings,
     shared: Arc<Shared>,
 }
 
@@ -212,8 +211,7 @@ where
             taken: 0,
             topic: None,
             totals: Totals::default(),
-            deadline: deadline.map(|at| Box::pin(sleep_until(at))),
-            stop: Box::pin(shared.stop.clone().cancelled_owned()),
+            endings: Endings::new(deadline, &shared.stop),
             shared: Arc::clone(shared),
         }
     }
@@ -280,12 +278,10 @@ where
         if self.append.is_none() && !self.batch.is_empty() {
             return Poll::Ready(Pause::Flush);
         }
-        if let Some(deadline) = &mut self.deadline
-            && deadline.as_mut().poll(cx).is_ready()
-        {
+        if self.endings.poll_deadline(cx).is_ready() {
             return Poll::Ready(Pause::Over(Some(status::deadline())));
         }
-        if self.stop.as_mut().poll(cx).is_ready() {
+        if self.endings.poll_stop(cx).is_ready() {
             let failure = status::stopping(self.shared.options.retry_delay);
             return Poll::Ready(Pause::Over(Some(failure)));
         }

@@ -1,23 +1,11 @@
 //! Between the wire types and our own; the only place that knows both.
-
-use std::time::Duration;
-
 use tailmark_log::storage::TopicStats;
-use tailmark_record::{self as record, Bounds, GenerationEntry, Limits, Seq, Timestamp};
+use tailmark_record::{self as record, GenerationEntry, Limits, Seq};
 use tailmark_wire::feed_v1 as pb;
 
-pub(crate) use tailmark_wire::values::{from_timestamp, timestamp};
+pub(crate) use tailmark_wire::values::{duration, from_timestamp, timestamp};
 
 use crate::server::Options;
-use crate::server::feed::machine::{Gap, GapReason, Marker, News};
-
-pub(crate) fn duration(d: Duration) -> prost_types::Duration {
-    prost_types::Duration {
-        seconds: i64::try_from(d.as_secs()).unwrap_or(i64::MAX),
-        // Below 1,000,000,000.
-        nanos: d.subsec_nanos() as i32,
-    }
-}
 
 /// A view of an event that a client sent in a decoded message.
 pub(crate) fn event(event: &pb::Event) -> record::Event<'_> {
@@ -37,58 +25,6 @@ pub(crate) fn event(event: &pb::Event) -> record::Event<'_> {
         has_client_id: !event.id.is_empty(),
         has_client_at: event.at.is_some(),
     }
-}
-
-/// What every marker tells beside its news.
-pub(crate) struct MarkerContext {
-    /// The cursor of the last seq passed.
-    pub(crate) cursor: String,
-    /// The clock.
-    pub(crate) at: Timestamp,
-    /// The log's bounds.
-    pub(crate) bounds: Bounds,
-    /// With CLOSING.
-    pub(crate) retry_delay: Duration,
-}
-
-/// An event that holds a marker.
-pub(crate) fn marker(marker: Marker, context: MarkerContext) -> pb::Event {
-    use pb::marker::Kind;
-    let (kind, gap) = match marker.news {
-        News::Resumed => (Kind::Resumed, None),
-        News::CaughtUp => (Kind::CaughtUp, None),
-        News::FellBehind => (Kind::FellBehind, None),
-        News::Heartbeat => (Kind::Heartbeat, None),
-        News::Gap(it) => (Kind::Gap, Some(gap(it))),
-        News::Closing => (Kind::Closing, None),
-    };
-    let is_closing = kind == Kind::Closing;
-    pb::Event {
-        cursor: context.cursor.clone(),
-        marker: Some(pb::Marker {
-            kind: kind.into(),
-            cursor: context.cursor,
-            at: Some(timestamp(context.at)),
-            oldest_seq: context.bounds.oldest.get(),
-            head_seq: context.bounds.head.get(),
-            lag_events: marker.passed.distance_to(context.bounds.head),
-            gap,
-            retry_delay: is_closing.then(|| duration(context.retry_delay)),
-        }),
-        ..pb::Event::default()
-    }
-}
-
-fn gap(gap: Gap) -> pb::Gap {
-    use pb::gap::Reason;
-    let reason = match gap.reason {
-        GapReason::Trimmed => Reason::Trimmed,
-        GapReason::Damaged => Reason::Damaged,
-        GapReason::LogChanged => Reason::LogChanged,
-        GapReason::LogDiverged => Reason::LogDiverged,
-        GapReason::Ahead => Reason::Ahead,
-    };
-    pb::Gap { from_seq: gap.from.get(), to_seq: gap.to.get(), reason: reason.into() }
 }
 
 pub(crate) fn generation(entry: &GenerationEntry) -> pb::Generation {

@@ -16,13 +16,15 @@ use bytes::Bytes;
 use futures_core::Stream;
 use http::{Request, Response};
 use http_body::Frame;
+use prost::Message;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::Service;
 
-use super::stream::WatchStream;
+use super::stream::{Item, WatchStream};
 use crate::server::transport::frames::{self, YIELD_BYTES};
+use tailmark_wire::feed_v1 as pb;
 
 /// What is so long goes out as it is, where nothing waits before it; what is shorter is worth a copy
 /// if it can share a frame with more.
@@ -32,11 +34,46 @@ const ALONE_BYTES: usize = 4 << 10;
 pub type NoStream = tokio_stream::Empty<Result<Infallible, Status>>;
 
 /// The answer to a watch, for tonic.
-pub(super) fn answer(stream: WatchStream) -> tonic::Response<NoStream> {
+pub(super) fn answer(stream: WatchStream, framing: Framing) -> tonic::Response<NoStream> {
     let mut response = tonic::Response::new(tokio_stream::empty());
-    let body = WatchBody { stream, out: Vec::new(), last: None, is_over: false };
+    let body = WatchBody { stream, framing, out: Vec::new(), last: None, is_over: false };
     response.extensions_mut().insert(Handed(Arc::new(Mutex::new(Some(body)))));
     response
+}
+
+/// What messages a watch is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// `Event`s, which the machine has framed.
+    Events,
+    /// `EventBatch`es of the entries that the machine gives out.
+    Batches,
+}
+
+impl Framing {
+    /// An item as whole messages with their prefixes.
+    fn write(self, item: Item) -> Bytes {
+        match (item, self) {
+            (Item::Events(frames), Framing::Events) => frames,
+            (Item::Events(entries), Framing::Batches) => framed(&entries),
+            (Item::Marker(marker), Framing::Events) => {
+                let (cursor, marker) = (marker.cursor.clone(), Some((*marker).into()));
+                let event = pb::Event { cursor, marker, ..pb::Event::default() };
+                framed(&event.encode_to_vec())
+            }
+            (Item::Marker(marker), Framing::Batches) => {
+                let marker = Some((*marker).into());
+                framed(&pb::EventBatch { events: Vec::new(), marker }.encode_to_vec())
+            }
+        }
+    }
+}
+
+/// One message, framed.
+fn framed(message: &[u8]) -> Bytes {
+    let mut frames = Vec::with_capacity(frames::PREFIX_BYTES + message.len());
+    frames::push(&mut frames, message);
+    frames.into()
 }
 
 /// A body on its way. Extensions have to be `Clone`; it is taken once.
@@ -83,6 +120,7 @@ where
 /// and nothing is kept while there is nothing to send.
 struct WatchBody {
     stream: WatchStream,
+    framing: Framing,
     /// What is ready and waits for what else is.
     out: Vec<u8>,
     /// How it ends, once `out` has gone.
@@ -94,14 +132,13 @@ impl WatchBody {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         while self.last.is_none() {
             match Pin::new(&mut self.stream).poll_next(cx) {
-                Poll::Ready(Some(Ok(sent)))
-                    if self.out.is_empty() && sent.0.len() >= ALONE_BYTES =>
-                {
-                    self.stream.gone();
-                    return Poll::Ready(Some(Ok(Frame::data(sent.0))));
-                }
-                Poll::Ready(Some(Ok(sent))) => {
-                    self.out.extend_from_slice(&sent.0);
+                Poll::Ready(Some(Ok(item))) => {
+                    let messages = self.framing.write(item);
+                    if self.out.is_empty() && messages.len() >= ALONE_BYTES {
+                        self.stream.gone();
+                        return Poll::Ready(Some(Ok(Frame::data(messages))));
+                    }
+                    self.out.extend_from_slice(&messages);
                     if self.out.len() >= YIELD_BYTES {
                         break;
                     }

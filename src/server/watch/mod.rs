@@ -9,6 +9,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use tokio::time::{Instant, timeout_at};
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Request, Response, Status};
 use tracing::field::Empty;
@@ -16,17 +17,19 @@ use tracing::field::Empty;
 pub(super) use body::Bodies;
 pub use body::NoStream;
 pub(super) use request::{after_cursor, two_cursors};
-pub use stream::WatchStream;
-pub(super) use stream::lost;
+pub(super) use stream::{Item, WatchStream};
 
 use crate::server::Shared;
-use crate::server::feed::machine::{Machine, Plan};
+use crate::server::feed::ending::Endings;
+use crate::server::feed::machine::{Bundle, Machine, Plan};
 use crate::server::permits::{Peer, Permit};
 use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::trace;
 use crate::server::transport::deadline;
 use crate::server::transport::frames::YIELD_BYTES;
-use stream::{Framing, Settings};
+use body::Framing;
+use start::Resolved;
+use stream::{Parts, Settings};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Cursor, OnLost, Seq, Start};
 use tailmark_wire::feed_v1 as pb;
@@ -46,15 +49,8 @@ pub(super) async fn watch(
     shared: &Shared,
     request: Request<pb::WatchRequest>,
 ) -> Result<Response<NoStream>, Status> {
-    answer(shared, request, Framing::Events).await
-}
-
-/// Begins a watch that yields events one by one, each as it is.
-pub(super) async fn events(
-    shared: &Shared,
-    request: Request<pb::WatchRequest>,
-) -> Result<(MetadataMap, WatchStream), Failure> {
-    begin(shared, request, Framing::Bare).await
+    let (metadata, stream) = begin(shared, request, Bundle::Frames(YIELD_BYTES)).await?;
+    Ok(answer(metadata, stream, Framing::Events))
 }
 
 /// Begins a watch that answers with batches of events.
@@ -62,85 +58,99 @@ pub(super) async fn watch_batches(
     shared: &Shared,
     request: Request<pb::WatchRequest>,
 ) -> Result<Response<NoStream>, Status> {
-    answer(shared, request, Framing::Batches).await
+    let (metadata, stream) = begin(shared, request, Bundle::Batch(BATCH_BYTES)).await?;
+    Ok(answer(metadata, stream, Framing::Batches))
 }
 
-async fn answer(
+/// Begins a watch that yields events one by one.
+pub(super) async fn events(
     shared: &Shared,
     request: Request<pb::WatchRequest>,
-    framing: Framing,
-) -> Result<Response<NoStream>, Status> {
-    let (metadata, stream) = begin(shared, request, framing).await?;
-    let mut response = body::answer(stream);
+) -> Result<(MetadataMap, WatchStream), Failure> {
+    begin(shared, request, Bundle::One).await
+}
+
+fn answer(metadata: MetadataMap, stream: WatchStream, framing: Framing) -> Response<NoStream> {
+    let mut response = body::answer(stream, framing);
     *response.metadata_mut() = metadata;
-    Ok(response)
+    response
 }
 
 async fn begin(
     shared: &Shared,
     request: Request<pb::WatchRequest>,
-    framing: Framing,
+    bundle: Bundle,
 ) -> Result<(MetadataMap, WatchStream), Failure> {
     let (metadata, extensions, message) = request.into_parts();
     let deadline = deadline::of(&extensions);
-    if shared.stop.is_cancelled() {
-        return Err(status::stopping(shared.options.retry_delay));
-    }
     let (log, options) = (&shared.log, &shared.options);
+    if shared.stop.is_cancelled() {
+        return Err(status::stopping(options.retry_delay));
+    }
     let asked =
         request::Request::read(&message, &metadata, log.limits(), options.patterns_per_watch)?;
     let peer = extensions.get::<Peer>();
     let permits = permits(shared, peer)?;
     // Read first: what is stored while the start is looked for comes after it.
     let head = log.bounds().head;
-    let resolve = start::resolve(log, &asked, options.retry_delay);
-    let resolved = match deadline {
-        None => resolve.await?,
-        Some(at) => match tokio::time::timeout_at(at, resolve).await {
-            Ok(resolved) => resolved?,
-            Err(_) => return Err(status::deadline()),
-        },
-    };
+    let resolved = resolve(shared, &asked, deadline).await?;
     let mut response_metadata = MetadataMap::new();
     describe(shared, resolved.start, &mut response_metadata)?;
-    let span = tracing::info_span!(
+    let span = span(&message, peer, resolved.start);
+    trace::adopt(&span, &metadata);
+    let stream = WatchStream::new(Parts {
+        machine: Machine::new(Plan {
+            filter: asked.filter.clone(),
+            start: resolved.start,
+            limit: asked.limit,
+            until: asked.until_caught_up.then_some(head),
+            markers: asked.markers,
+            gaps: resolved.gaps,
+            bundle,
+        }),
+        log: log.clone(),
+        reader: log.reader(resolved.start, asked.filter),
+        endings: Endings::new(deadline, &shared.stop),
+        settings: Settings {
+            parking: shared.parking.clone(),
+            shared_frames: Arc::clone(&shared.shared_frames),
+            skip_lost: asked.on_lost == OnLost::Oldest,
+            heartbeat: asked.markers.then_some(asked.heartbeat),
+            retry_delay: options.retry_delay,
+        },
+        permits,
+        open: shared.figures.open("watch", Some(resolved.start), &span),
+        span,
+    });
+    Ok((response_metadata, stream))
+}
+
+/// Where it begins, if that is found in the client's time.
+async fn resolve(
+    shared: &Shared,
+    asked: &request::Request,
+    deadline: Option<Instant>,
+) -> Result<Resolved, Failure> {
+    let resolve = start::resolve(&shared.log, asked, shared.options.retry_delay);
+    match deadline {
+        None => resolve.await,
+        Some(at) => match timeout_at(at, resolve).await {
+            Ok(resolved) => resolved,
+            Err(_) => Err(status::deadline()),
+        },
+    }
+}
+
+fn span(message: &pb::WatchRequest, peer: Option<&Peer>, start: Seq) -> tracing::Span {
+    tracing::info_span!(
         "watch",
         peer = peer.map(|peer| tracing::field::display(peer.address)),
-        patterns = patterns(&message),
-        start = resolved.start.get(),
+        patterns = patterns(message),
+        start = start.get(),
         cursor = Empty,
         events = Empty,
         reason = Empty,
-    );
-    trace::adopt(&span, &metadata);
-    let open = shared.figures.open("watch", Some(resolved.start), &span);
-    let machine = Machine::new(Plan {
-        filter: asked.filter.clone(),
-        start: resolved.start,
-        limit: asked.limit,
-        until: asked.until_caught_up.then_some(head),
-        markers: asked.markers,
-        gaps: resolved.gaps,
-    });
-    let machine = match framing {
-        Framing::Bare => machine,
-        Framing::Events => machine.in_frames(YIELD_BYTES),
-        Framing::Batches => machine.in_batches(BATCH_BYTES),
-    };
-    let settings = Settings {
-        framing,
-        parking: shared.parking.clone(),
-        shared_frames: Arc::clone(&shared.shared_frames),
-        markers: asked.markers,
-        skip_lost: asked.on_lost == OnLost::Oldest,
-        heartbeat: asked.heartbeat,
-        retry_delay: options.retry_delay,
-        deadline,
-        stop: shared.stop.clone(),
-    };
-    let reader = log.reader(resolved.start, asked.filter);
-    let stream = WatchStream::new(machine, log.clone(), reader, settings, permits, (open, span));
-    Ok((response_metadata, stream))
+    )
 }
 
 /// The right to one more watch.

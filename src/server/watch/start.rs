@@ -3,10 +3,9 @@
 
 use super::request::{Position, Request};
 use crate::server::facts;
-use crate::server::feed::machine::{Gap, GapReason};
 use crate::server::rpc::status::{self, Failure};
 use tailmark_log::eventlog::{CursorError, EventLog, ReadError};
-use tailmark_record::{Bounds, OnLost, Seq, Start};
+use tailmark_record::{Bounds, Gap, GapReason, OnLost, Seq, Start};
 
 /// Where a watch begins.
 #[derive(Clone, Debug, PartialEq, Eq)]

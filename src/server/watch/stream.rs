@@ -1,8 +1,10 @@
-//! A watch as a stream of encoded messages, framed or not: the machine, a reader and the clock.
+//! A watch as a stream of items: the machine, a reader and the clock. How an item is written is for
+//! who sends it (`body.rs`, `http/sse.rs`).
 //!
 //! Nothing is spawned and nothing is queued: the stream reads when HTTP/2 has room for more, so a
 //! slow client holds back its own watch and nothing else.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,101 +12,89 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
-use prost::Message;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::sync::{CancellationToken, ReusableBoxFuture, WaitForCancellationFutureOwned};
 use tonic::Status;
 
 use super::CURSOR;
-use crate::server::facts;
-use crate::server::feed::machine::{End, GapReason, Machine, Marker, Run, Step};
+use crate::server::feed::ending::Endings;
+use crate::server::feed::machine::{End, Machine, News, Step};
 use crate::server::feed::parked::{Parking, Ticket};
+use crate::server::feed::reading::{CHUNKS_PER_POLL, Lost, Reading};
 use crate::server::feed::shared_frames::SharedFrames;
 use crate::server::figures::OpenStream;
 use crate::server::permits::Permit;
-use crate::server::rpc::codec::Encoded;
-use crate::server::rpc::convert::{self, MarkerContext};
-use crate::server::rpc::status::{self, Failure, LogFacts};
-use crate::server::transport::frames::{self, YIELD_BYTES};
-use tailmark_log::eventlog::{Ahead, Delivery, EventLog, ReadError, Reader};
-use tailmark_record::{Seq, Timestamp};
-use tailmark_wire::feed_v1 as pb;
+use crate::server::rpc::status::{self, Failure};
+use crate::server::transport::frames::YIELD_BYTES;
+use tailmark_log::eventlog::{EventLog, Reader};
+use tailmark_record::{Marker, MarkerKind, Timestamp};
 
-/// Chunks without a match that one poll goes through before it lets others run.
-const CHUNKS_PER_POLL: u32 = 4;
+/// What a marker counts for among what was handed over, beside its cursor.
+const MARKER_BYTES: usize = 64;
 
-type ReadResult = (Reader, Result<Delivery, Box<(ReadError, LogFacts)>>);
+/// What a watch yields.
+pub(crate) enum Item {
+    /// Events, as the machine gives them out: one, some in frames, or the entries of some.
+    Events(Bytes),
+    /// News about the watch itself.
+    Marker(Box<Marker>),
+}
 
 /// One watch.
-pub struct WatchStream {
+pub(crate) struct WatchStream {
     machine: Machine,
     log: EventLog,
-    /// Absent while it reads.
-    reader: Option<Reader>,
-    read: ReusableBoxFuture<'static, ReadResult>,
-    timers: Timers,
+    reading: Reading,
+    endings: Endings,
+    silence: Silence,
     settings: Settings,
     phase: Phase,
     /// Bytes handed over since the last buffer of them was complete.
     unflushed: usize,
     /// The chunk, while it is not at hand.
     parked: Option<Ticket>,
-    /// The chunk after it, which waits in the lot from the first.
-    ahead: Option<Ahead<Option<Ticket>>>,
-    /// Why it is over.
-    reason: &'static str,
     open: OpenStream,
     span: tracing::Span,
     _permits: [Permit; 2],
 }
 
-/// What a watch yields; nothing else differs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Framing {
-    /// An `Event` at a time, as it is.
-    Bare,
-    /// `Event`s, framed: what is ready together at once.
-    Events,
-    /// An `EventBatch` at a time, framed.
-    Batches,
+/// What a watch is made of.
+pub(super) struct Parts {
+    pub(super) machine: Machine,
+    pub(super) log: EventLog,
+    pub(super) reader: Reader,
+    pub(super) endings: Endings,
+    pub(super) settings: Settings,
+    pub(super) permits: [Permit; 2],
+    pub(super) open: OpenStream,
+    pub(super) span: tracing::Span,
 }
 
 /// What stays as it is for the life of a watch.
 pub(super) struct Settings {
-    /// What its messages are.
-    pub(super) framing: Framing,
     /// Where it leaves its chunk while its client takes nothing.
     pub(super) parking: Parking,
     /// Where it finds what others have framed.
     pub(super) shared_frames: Arc<SharedFrames>,
-    /// Sends markers.
-    pub(super) markers: bool,
     /// Trimmed or damaged ranges become gaps.
     pub(super) skip_lost: bool,
     /// Silence after which a heartbeat is due, with markers.
-    pub(super) heartbeat: Duration,
+    pub(super) heartbeat: Option<Duration>,
     /// What a client is told to wait before it comes back.
     pub(super) retry_delay: Duration,
-    /// When the client's time is over.
-    pub(super) deadline: Option<Instant>,
-    /// Cancelled when the server stops.
-    pub(super) stop: CancellationToken,
 }
 
 enum Phase {
     Running,
     /// CLOSING goes out, then the last status.
     Closing,
-    Over,
+    /// Why.
+    Over(&'static str),
 }
 
-/// What wakes a watch beside events.
-struct Timers {
-    silence: Pin<Box<Sleep>>,
-    /// `silence` counts from the last thing sent.
-    silence_is_set: bool,
-    deadline: Option<Pin<Box<Sleep>>>,
-    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+/// Counts from the last thing sent.
+struct Silence {
+    timer: Pin<Box<Sleep>>,
+    is_set: bool,
 }
 
 /// Why a silent watch wakes.
@@ -115,64 +105,51 @@ enum Alarm {
 }
 
 impl WatchStream {
-    pub(super) fn new(
-        machine: Machine,
-        log: EventLog,
-        reader: Reader,
-        settings: Settings,
-        permits: [Permit; 2],
-        (open, span): (OpenStream, tracing::Span),
-    ) -> Self {
-        let timers = Timers {
-            silence: Box::pin(sleep_until(Instant::now())),
-            silence_is_set: false,
-            deadline: settings.deadline.map(|at| Box::pin(sleep_until(at))),
-            stop: Box::pin(settings.stop.clone().cancelled_owned()),
-        };
+    pub(super) fn new(parts: Parts) -> Self {
         WatchStream {
-            machine,
-            log,
-            reader: Some(reader),
-            read: ReusableBoxFuture::new(std::future::pending()),
-            timers,
-            settings,
+            machine: parts.machine,
+            reading: Reading::new(parts.log.clone(), parts.reader),
+            log: parts.log,
+            endings: parts.endings,
+            silence: Silence { timer: Box::pin(sleep_until(Instant::now())), is_set: false },
+            settings: parts.settings,
             phase: Phase::Running,
             unflushed: 0,
             parked: None,
-            ahead: None,
-            reason: "",
-            open,
-            span,
-            _permits: permits,
+            open: parts.open,
+            span: parts.span,
+            _permits: parts.permits,
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Encoded, Status>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Item, Status>> {
         self.unpark();
         let mut chunks = 0;
         loop {
             match self.settings.shared_frames.step(&mut self.machine, || self.log.head()) {
-                Step::Event(entries) if self.settings.framing == Framing::Batches => {
-                    return self.send(framed(&entries));
+                Step::Event(events) => {
+                    self.handed(events.len());
+                    return Poll::Ready(Ok(Item::Events(events)));
                 }
-                Step::Event(events) => return self.send(events),
-                Step::Marker(marker) => {
-                    let message = self.encode(marker);
-                    return self.send(message);
+                Step::News(news) => {
+                    let marker = self.marker(news);
+                    self.handed(MARKER_BYTES + marker.cursor.len());
+                    return Poll::Ready(Ok(Item::Marker(Box::new(marker))));
                 }
                 _ if matches!(self.phase, Phase::Closing) => {
-                    return self.fail("stopping", status::stopping(self.settings.retry_delay));
+                    let failure = status::stopping(self.settings.retry_delay);
+                    return Poll::Ready(Err(self.fail("stopping", failure)));
                 }
-                Step::End(end) => return self.end(end),
-                Step::Broken(what) => return self.fail("defect", status::defect(what)),
+                Step::End(end) => return Poll::Ready(Err(self.end(end))),
+                Step::Broken(what) => {
+                    return Poll::Ready(Err(self.fail("defect", status::defect(what))));
+                }
                 Step::Read { end } => {
                     if let Some(alarm) = self.look_at_clock() {
-                        if let Some(last) = self.ring(alarm) {
-                            return last;
-                        }
+                        self.ring(alarm)?;
                         continue;
                     }
-                    let result = match self.take_ahead(end) {
+                    let read = match self.reading.take_ahead(end) {
                         Some(delivery) => Ok(delivery),
                         None if self.is_to_flush() => {
                             // A chunk must not lie about while the client takes nothing.
@@ -180,37 +157,28 @@ impl WatchStream {
                             cx.waker().wake_by_ref();
                             return Poll::Pending;
                         }
-                        None => {
-                            self.begin_read(end);
-                            let Poll::Ready((reader, result)) = self.read.poll(cx) else {
-                                match self.timers.poll(cx, &self.settings) {
-                                    Poll::Ready(alarm) => match self.ring(alarm) {
-                                        Some(last) => return last,
-                                        None => continue,
-                                    },
-                                    Poll::Pending => {
-                                        self.unflushed = 0;
-                                        return Poll::Pending;
-                                    }
-                                }
-                            };
-                            self.reader = Some(reader);
-                            result
-                        }
+                        None => match self.reading.poll(end, cx) {
+                            Poll::Ready(read) => read,
+                            Poll::Pending => {
+                                let Poll::Ready(alarm) = self.poll_alarm(cx) else {
+                                    self.unflushed = 0;
+                                    return Poll::Pending;
+                                };
+                                self.ring(alarm)?;
+                                continue;
+                            }
+                        },
                     };
-                    match result {
+                    match read {
                         Ok(delivery) => {
                             let is_stored = !delivery.is_recent;
                             self.machine.deliver(delivery);
                             if is_stored {
-                                self.read_ahead();
+                                let end = self.machine.reads_on();
+                                self.reading.read_ahead(end, &self.settings.parking);
                             }
                         }
-                        Err(lost) => {
-                            if let Some(last) = self.lost(&lost.0, &lost.1) {
-                                return last;
-                            }
-                        }
+                        Err(lost) => self.skip(&lost)?,
                     }
                     chunks += 1;
                     if chunks > CHUNKS_PER_POLL {
@@ -225,110 +193,83 @@ impl WatchStream {
 
     /// Between two reads is where a watch that never falls silent looks at the clock.
     fn look_at_clock(&mut self) -> Option<Alarm> {
-        self.reader.as_ref()?;
+        if !self.reading.is_idle() {
+            return None;
+        }
         self.open.reached(self.machine.delivered(), self.machine.next());
-        if self.settings.stop.is_cancelled() {
+        if self.endings.is_stopping() {
             return Some(Alarm::Stop);
         }
-        if self.settings.deadline.is_some_and(|at| at <= Instant::now()) {
-            return Some(Alarm::Deadline);
+        self.endings.is_late().then_some(Alarm::Deadline)
+    }
+
+    /// Waits for what wakes a watch beside events.
+    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<Alarm> {
+        if self.endings.poll_stop(cx).is_ready() {
+            return Poll::Ready(Alarm::Stop);
         }
-        None
+        if self.endings.poll_deadline(cx).is_ready() {
+            return Poll::Ready(Alarm::Deadline);
+        }
+        let Some(heartbeat) = self.settings.heartbeat else { return Poll::Pending };
+        self.silence.poll(heartbeat, cx).map(|()| Alarm::Silence)
     }
 
-    /// Starts a read unless one is on its way.
-    fn begin_read(&mut self, end: Seq) {
-        let Some(reader) = self.reader.take() else { return };
-        self.read.set(read(reader, end, self.log.clone(), self.ahead.take()));
-    }
-
-    /// Has the next chunk read while this one is sent.
-    fn read_ahead(&mut self) {
-        let parking = &self.settings.parking;
-        self.ahead = match (&self.reader, self.machine.reads_on()) {
-            (Some(reader), Some(end)) if parking.has_spare_room() => {
-                let parking = parking.clone();
-                reader.read_ahead(end, move |delivery| parking.park_spare(Run::of(delivery)))
-            }
-            _ => None,
-        };
-    }
-
-    /// What was read ahead, if it is there and there was room for it all the time.
-    fn take_ahead(&mut self, end: Seq) -> Option<Delivery> {
-        let reader = self.reader.as_mut()?;
-        let kept = self.ahead.as_mut()?.take_if_there()?;
-        self.ahead = None;
-        accept(reader, kept, end)
-    }
-
-    fn ring(&mut self, alarm: Alarm) -> Option<Poll<Option<Result<Encoded, Status>>>> {
+    /// # Errors
+    /// Its last status.
+    fn ring(&mut self, alarm: Alarm) -> Result<(), Status> {
         match alarm {
             Alarm::Silence => {
-                self.timers.silence_is_set = false;
+                self.silence.is_set = false;
                 self.machine.heartbeat();
-                None
             }
-            Alarm::Deadline => Some(self.fail("deadline", status::deadline())),
+            Alarm::Deadline => return Err(self.fail("deadline", status::deadline())),
             Alarm::Stop => {
                 self.phase = Phase::Closing;
                 self.machine.close();
-                None
             }
         }
+        Ok(())
     }
 
     /// What was to be read is gone: a gap, or the end.
-    fn lost(
-        &mut self,
-        error: &ReadError,
-        facts: &LogFacts,
-    ) -> Option<Poll<Option<Result<Encoded, Status>>>> {
+    ///
+    /// # Errors
+    /// Its last status.
+    fn skip(&mut self, lost: &Lost) -> Result<(), Status> {
         let next = self.machine.next();
-        let range_end = lost_range(error, next);
-        // One that begins behind the position must not take along what can be read before it.
-        let begins_here = match error {
-            ReadError::Damaged(damage) => damage.from <= next,
-            _ => true,
+        let gap = if self.settings.skip_lost { lost.gap(next) } else { None };
+        let Some((to, reason)) = gap else {
+            let failure = lost.failure(&self.log, next, self.settings.retry_delay);
+            return Err(self.fail("read failed", failure));
         };
-        let skip = self.settings.skip_lost && begins_here;
-        if let (true, Some((to, reason))) = (skip, range_end) {
-            let to = to.min(self.log.bounds().head);
-            self.machine.skip_gap(to, reason);
-            if let Some(reader) = &mut self.reader {
-                reader.jump(self.machine.next());
-            }
-            return None;
-        }
-        let failure = lost(&self.log, error, facts, next, self.settings.retry_delay);
-        Some(self.fail("read failed", failure))
+        self.machine.skip_gap(to.min(self.log.bounds().head), reason);
+        self.reading.jump(self.machine.next());
+        Ok(())
     }
 
-    fn encode(&self, marker: Marker) -> Bytes {
-        let context = MarkerContext {
-            cursor: self.log.cursor(marker.passed),
-            at: Timestamp::now(),
-            bounds: self.log.bounds(),
-            retry_delay: self.settings.retry_delay,
-        };
-        let event = convert::marker(marker, context);
-        match self.settings.framing {
-            Framing::Bare => event.encode_to_vec().into(),
-            Framing::Events => framed(&event.encode_to_vec()),
-            Framing::Batches => {
-                let batch = pb::EventBatch { events: Vec::new(), marker: event.marker };
-                framed(&batch.encode_to_vec())
-            }
+    fn marker(&self, news: News) -> Marker {
+        let bounds = self.log.bounds();
+        let is_closing = news.kind == MarkerKind::Closing;
+        Marker {
+            kind: news.kind,
+            cursor: self.log.cursor(news.passed),
+            at: Some(Timestamp::now()),
+            oldest: bounds.oldest,
+            head: bounds.head,
+            lag_events: news.passed.distance_to(bounds.head),
+            gap: news.gap,
+            retry_delay: is_closing.then_some(self.settings.retry_delay),
         }
     }
 
-    fn send(&mut self, message: Bytes) -> Poll<Option<Result<Encoded, Status>>> {
-        self.timers.silence_is_set = false;
-        self.unflushed += message.len();
+    /// So many bytes are about to be yielded.
+    fn handed(&mut self, bytes: usize) {
+        self.silence.is_set = false;
+        self.unflushed += bytes;
         if self.unflushed >= YIELD_BYTES {
             self.park();
         }
-        Poll::Ready(Some(Ok(Encoded(message))))
     }
 
     /// What it yielded last has gone out already, and with it all before.
@@ -341,77 +282,56 @@ impl WatchStream {
     /// A buffer is complete. Whether and when more is wanted is the client's affair.
     fn park(&mut self) {
         self.unflushed = 0;
-        self.parked = self.machine.take_run().map(|run| self.settings.parking.park(run));
+        self.parked = self.machine.take_chunk().map(|chunk| self.settings.parking.park(chunk));
     }
 
     /// Whether what is buffered has to go out before more is read from storage.
     fn is_to_flush(&self) -> bool {
-        self.unflushed > 0 && self.reader.as_ref().is_some_and(|reader| !reader.is_at_hand())
+        self.unflushed > 0 && self.reading.is_far()
     }
 
     /// Goes on with the chunk that was left, or, when there was no room for it, at its place.
     fn unpark(&mut self) {
         let Some(ticket) = self.parked.take() else { return };
-        match (ticket.redeem(), &mut self.reader) {
-            (Some(run), _) => self.machine.put_run(run),
-            (None, Some(reader)) => reader.jump(self.machine.next()),
+        match ticket.redeem() {
+            Some(chunk) => self.machine.put_back(chunk),
             // Nothing is read while there is a chunk.
-            (None, None) => {}
+            None => self.reading.jump(self.machine.next()),
         }
     }
 
-    fn end(&mut self, end: End) -> Poll<Option<Result<Encoded, Status>>> {
-        self.reason = match end {
+    fn end(&mut self, end: End) -> Status {
+        self.phase = Phase::Over(match end {
             End::Limit => "limit",
             End::CaughtUp => "caught up",
-        };
-        self.phase = Phase::Over;
-        let cursor = self.log.cursor(self.machine.passed());
-        Poll::Ready(Some(Err(status::end_of_stream(CURSOR, &cursor))))
+        });
+        status::end_of_stream(CURSOR, &self.log.cursor(self.machine.passed()))
     }
 
-    fn fail(
-        &mut self,
-        reason: &'static str,
-        failure: Failure,
-    ) -> Poll<Option<Result<Encoded, Status>>> {
-        self.reason = reason;
-        self.phase = Phase::Over;
-        let cursor = self.log.cursor(self.machine.passed());
-        Poll::Ready(Some(Err(failure.with_trailer(CURSOR, &cursor))))
+    fn fail(&mut self, reason: &'static str, failure: Failure) -> Status {
+        self.phase = Phase::Over(reason);
+        failure.with_trailer(CURSOR, &self.log.cursor(self.machine.passed()))
     }
 }
 
 impl Stream for WatchStream {
-    type Item = Result<Encoded, Status>;
+    type Item = Result<Item, Status>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        if matches!(this.phase, Phase::Over) {
+        if matches!(this.phase, Phase::Over(_)) {
             return Poll::Ready(None);
         }
-        this.poll(cx)
-    }
-}
-
-impl WatchStream {
-    /// Why it ended. One that was dropped before its own end was cut by us or left by its client.
-    fn reason(&self) -> &'static str {
-        if matches!(self.phase, Phase::Over) {
-            self.reason
-        } else if self.settings.deadline.is_some_and(|at| at <= Instant::now()) {
-            "cut after its deadline"
-        } else if self.settings.stop.is_cancelled() {
-            "cut while stopping"
-        } else {
-            "client gone"
-        }
+        this.poll(cx).map(Some)
     }
 }
 
 impl Drop for WatchStream {
     fn drop(&mut self) {
-        let reason = self.reason();
+        let reason = match self.phase {
+            Phase::Over(reason) => reason,
+            Phase::Running | Phase::Closing => self.endings.why_dropped(),
+        };
         self.open.reached(self.machine.delivered(), self.machine.next());
         self.open.ends(reason);
         self.span.record("cursor", self.log.cursor(self.machine.passed()));
@@ -426,85 +346,12 @@ impl Drop for WatchStream {
     }
 }
 
-impl Timers {
-    fn poll(&mut self, cx: &mut Context<'_>, settings: &Settings) -> Poll<Alarm> {
-        if self.stop.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Alarm::Stop);
+impl Silence {
+    fn poll(&mut self, longest: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.is_set {
+            self.timer.as_mut().reset(Instant::now() + longest);
+            self.is_set = true;
         }
-        if let Some(deadline) = &mut self.deadline
-            && deadline.as_mut().poll(cx).is_ready()
-        {
-            return Poll::Ready(Alarm::Deadline);
-        }
-        if settings.markers {
-            if !self.silence_is_set {
-                self.silence.as_mut().reset(Instant::now() + settings.heartbeat);
-                self.silence_is_set = true;
-            }
-            if self.silence.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Alarm::Silence);
-            }
-        }
-        Poll::Pending
-    }
-}
-
-/// The end of the range that cannot be read, `next` and on.
-fn lost_range(error: &ReadError, next: Seq) -> Option<(Seq, GapReason)> {
-    match error {
-        ReadError::Trimmed { oldest, .. } => Some((oldest.prev(), GapReason::Trimmed)),
-        ReadError::Damaged(damage) => Some((damage.to, GapReason::Damaged)),
-        _ => None,
-    }
-    // A range that does not reach the position would never let us past it.
-    .filter(|(to, _)| *to >= next)
-}
-
-/// Why what begins with `next` cannot be read, and where to go on.
-pub(crate) fn lost(
-    log: &EventLog,
-    error: &ReadError,
-    facts: &LogFacts,
-    next: Seq,
-    retry_delay: Duration,
-) -> Failure {
-    let failure = status::read(error, facts, retry_delay);
-    match lost_range(error, next) {
-        Some((to, _)) => failure.with("resume_cursor", log.cursor(to)),
-        None => failure,
-    }
-}
-
-/// One message, framed.
-fn framed(message: &[u8]) -> Bytes {
-    let mut frames = Vec::with_capacity(frames::PREFIX_BYTES + message.len());
-    frames::push(&mut frames, message);
-    frames.into()
-}
-
-/// What was read ahead, if it was kept and is what comes next.
-fn accept(reader: &mut Reader, kept: Option<Option<Ticket>>, end: Seq) -> Option<Delivery> {
-    let run = kept??.redeem()?;
-    reader.accept(run.into_delivery()?, end)
-}
-
-/// One read, with what a failure has to tell.
-async fn read(
-    mut reader: Reader,
-    end: Seq,
-    log: EventLog,
-    ahead: Option<Ahead<Option<Ticket>>>,
-) -> ReadResult {
-    if let Some(ahead) = ahead.filter(|ahead| ahead.from() == reader.position())
-        && let Some(delivery) = accept(&mut reader, ahead.kept().await, end)
-    {
-        return (reader, Ok(delivery));
-    }
-    match reader.next(end).await {
-        Ok(delivery) => (reader, Ok(delivery)),
-        Err(error) => {
-            let facts = facts(&log).await;
-            (reader, Err(Box::new((error, facts))))
-        }
+        self.timer.as_mut().poll(cx)
     }
 }

@@ -2,16 +2,14 @@
 
 use bytes::{Buf, Bytes};
 
-use crate::server::feed::machine::{
-    End, Gap, GapReason, Machine, Marker, News, Plan, SKIPPED_PER_HEARTBEAT, Step,
-};
+use crate::server::feed::machine::{Bundle, End, Machine, Plan, SKIPPED_PER_HEARTBEAT, Step};
 use crate::server::feed::shared_frames::SharedFrames;
 use tailmark_log::eventlog::Delivery;
 use tailmark_log::storage::Chunk;
 use tailmark_record::topic::{Filter, Pattern};
 use tailmark_record::write_entry;
 use tailmark_record::{
-    CursorMint, Event, Events, Generation, Limits, LogId, Seq, Stamp, Timestamp,
+    CursorMint, Event, Events, Gap, GapReason, Generation, Limits, LogId, Seq, Stamp, Timestamp,
 };
 
 fn s(seq: u64) -> Seq {
@@ -64,6 +62,7 @@ fn plan() -> Plan {
         until: None,
         markers: true,
         gaps: Vec::new(),
+        bundle: Bundle::One,
     }
 }
 
@@ -75,9 +74,9 @@ fn seq_of(event: &Bytes) -> u64 {
 fn tell(step: &Step) -> String {
     match step {
         Step::Event(event) => format!("{}", seq_of(event)),
-        Step::Marker(Marker { news, passed }) => match news {
-            News::Gap(gap) => format!("Gap {}-{} at {passed}", gap.from, gap.to),
-            news => format!("{news:?} at {passed}"),
+        Step::News(news) => match news.gap {
+            Some(gap) => format!("Gap {}-{} at {}", gap.from, gap.to, news.passed),
+            None => format!("{:?} at {}", news.kind, news.passed),
         },
         Step::Read { end } if *end == Seq::MAX => "read".to_owned(),
         Step::Read { end } => format!("read below {end}"),
@@ -92,7 +91,7 @@ fn run(machine: &mut Machine, head: u64) -> Vec<String> {
     loop {
         let step = machine.step(|| s(head));
         told.push(tell(&step));
-        if !matches!(step, Step::Event(_) | Step::Marker(_)) {
+        if !matches!(step, Step::Event(_) | Step::News(_)) {
             return told;
         }
     }
@@ -278,12 +277,12 @@ proptest::proptest! {
     ) {
         let filter = if filtered { only_b() } else { Filter::ALL };
         let limit = (limit > 0).then_some(limit);
-        let mut machine = Machine::new(Plan { filter, limit, ..plan() });
-        match together {
-            1 => machine = machine.in_batches(most),
-            2 => machine = machine.in_frames(most),
-            _ => {}
-        }
+        let bundle = match together {
+            0 => Bundle::One,
+            1 => Bundle::Batch(most),
+            _ => Bundle::Frames(most),
+        };
+        let mut machine = Machine::new(Plan { filter, limit, bundle, ..plan() });
         let head: u64 = cuts.iter().map(|(len, ..)| len).sum();
         let mut got = Vec::new();
         let mut passed = 0;
@@ -295,7 +294,7 @@ proptest::proptest! {
                     1 => got.extend(seqs_of(&events)),
                     _ => got.extend(seqs_of_frames(&events)),
                 },
-                Step::Marker(marker) => {
+                Step::News(marker) => {
                     proptest::prop_assert!(marker.passed >= s(got.last().copied().unwrap_or(0)));
                     proptest::prop_assert!(marker.passed.get() >= passed);
                     passed = marker.passed.get();
@@ -339,7 +338,7 @@ proptest::proptest! {
             let last = plan.until.map_or(HEAD, Seq::get);
             let all = (plan.start.get()..=last).filter(wanted);
             let expected: Vec<_> = all.take(plan.limit.unwrap_or(HEAD) as usize).collect();
-            (Machine::new(plan).in_frames(most), Vec::new(), expected)
+            (Machine::new(Plan { bundle: Bundle::Frames(most), ..plan }), Vec::new(), expected)
         });
         // Each cut lets one watch read, and then all go on as far as they can.
         for (watch, len, is_recent) in cuts.into_iter().chain((0..4).map(|at| (at, HEAD, true))) {
@@ -353,7 +352,7 @@ proptest::proptest! {
                         got.extend(sent);
                         proptest::prop_assert_eq!(machine.delivered(), got.len() as u64);
                     }
-                    Step::Marker(_) => {}
+                    Step::News(_) => {}
                     Step::Read { end } if !has_read && machine.next() <= s(HEAD) => {
                         let first = machine.next().get();
                         let end = (first + len).min(HEAD + 1).min(end.get());
@@ -375,7 +374,8 @@ proptest::proptest! {
 fn a_second_watch_sends_the_very_bytes_of_the_first() {
     let common = SharedFrames::default();
     let sent = |plan: Plan, is_recent: bool| {
-        let mut machine = Machine::new(Plan { markers: false, ..plan }).in_frames(1 << 20);
+        let mut machine =
+            Machine::new(Plan { markers: false, bundle: Bundle::Frames(1 << 20), ..plan });
         common.step(&mut machine, || s(9));
         machine.deliver(Delivery { chunk: chunk(1, 10, true), is_recent });
         let Step::Event(frames) = common.step(&mut machine, || s(9)) else { panic!("events") };
@@ -420,7 +420,7 @@ fn run_batches(machine: &mut Machine, head: u64) -> Vec<String> {
             }
             other => tell(other),
         });
-        if !matches!(step, Step::Event(_) | Step::Marker(_)) {
+        if !matches!(step, Step::Event(_) | Step::News(_)) {
             return told;
         }
     }
@@ -428,7 +428,7 @@ fn run_batches(machine: &mut Machine, head: u64) -> Vec<String> {
 
 #[test]
 fn batches_hold_what_is_ready_and_markers_stand_between_them() {
-    let mut machine = Machine::new(plan()).in_batches(1 << 20);
+    let mut machine = Machine::new(Plan { bundle: Bundle::Batch(1 << 20), ..plan() });
     assert_eq!(run_batches(&mut machine, 6), ["Resumed at 0", "read"]);
     machine.deliver(recent(chunk(1, 7, true)));
     assert_eq!(run_batches(&mut machine, 6), ["1 2 3 4 5 6", "CaughtUp at 6", "read"]);
@@ -437,7 +437,7 @@ fn batches_hold_what_is_ready_and_markers_stand_between_them() {
     // Filtered, from chunks that have all and from one that has not; one batch a chunk.
     for complete in [true, false] {
         let plan = Plan { filter: only_b(), limit: Some(3), markers: false, ..plan() };
-        let mut machine = Machine::new(plan).in_batches(1 << 20);
+        let mut machine = Machine::new(Plan { bundle: Bundle::Batch(1 << 20), ..plan });
         machine.step(|| s(20));
         machine.deliver(recent(chunk(1, 8, complete)));
         assert_eq!(run_batches(&mut machine, 20), ["3 6", "read"]);
@@ -458,7 +458,8 @@ fn a_batch_is_as_large_as_allowed_and_never_empty() {
         (entry_bytes * 2, &["1 2", "3 4", "5 6", "7 8", "9", "read"]),
         (entry_bytes * 4 + 1, &["1 2 3 4", "5 6 7 8", "9", "read"]),
     ] {
-        let mut machine = Machine::new(Plan { markers: false, ..plan() }).in_batches(batch_bytes);
+        let mut machine =
+            Machine::new(Plan { markers: false, bundle: Bundle::Batch(batch_bytes), ..plan() });
         machine.step(|| s(20));
         machine.deliver(recent(entries.clone()));
         assert_eq!(run_batches(&mut machine, 20), expected);
@@ -467,7 +468,8 @@ fn a_batch_is_as_large_as_allowed_and_never_empty() {
 
 #[test]
 fn a_heartbeat_comes_after_the_batch_that_it_passes() {
-    let mut machine = Machine::new(Plan { filter: only_b(), ..plan() }).in_batches(1 << 20);
+    let mut machine =
+        Machine::new(Plan { filter: only_b(), bundle: Bundle::Batch(1 << 20), ..plan() });
     machine.step(|| s(0));
     let far = SKIPPED_PER_HEARTBEAT + 5;
     machine.deliver(recent(Chunk { end: s(far), ..chunk(1, 4, false) }));

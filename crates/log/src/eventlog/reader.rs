@@ -15,6 +15,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
 use tokio::sync::{oneshot, watch};
 
@@ -79,12 +80,12 @@ impl Reader {
     }
 
     /// Begins to read what lies at the position, on a reader thread, and does not wait for it. What
-    /// came is left with `keep`, there. `None` where nothing would be won: the next read has to
+    /// came is left with `keep`, there, if that takes it. `None` where nothing would be won: the next read has to
     /// wait for events, or finds them in memory.
     pub fn read_ahead<T: Send + 'static>(
         &self,
         end: Seq,
-        keep: impl FnOnce(Delivery) -> T + Send + 'static,
+        keep: impl FnOnce(Delivery) -> Option<T> + Send + 'static,
     ) -> Option<Ahead<T>> {
         let (from, end) = (self.next, end.min(self.published.borrow().head.next()));
         if end <= from || self.core.hot.has(&self.filter, from) {
@@ -138,7 +139,7 @@ pub struct Delivery {
 #[derive(Debug)]
 pub struct Ahead<T> {
     from: Seq,
-    answer: oneshot::Receiver<Result<T, StoreError>>,
+    answer: oneshot::Receiver<Result<Option<T>, StoreError>>,
 }
 
 impl<T> Ahead<T> {
@@ -147,19 +148,19 @@ impl<T> Ahead<T> {
         self.from
     }
 
-    /// What was kept of it, if there is nothing to wait for any more; not asked again then. Inside,
-    /// `None` if it failed, which who reads it then will hear.
-    pub fn take_if_there(&mut self) -> Option<Option<T>> {
+    /// What was kept of it, if there is nothing to wait for any more; not asked again then. `None` if
+    /// it was not kept, or failed, which who reads it then will hear.
+    pub fn try_kept(&mut self) -> Poll<Option<T>> {
         match self.answer.try_recv() {
-            Ok(kept) => Some(kept.ok()),
-            Err(oneshot::error::TryRecvError::Empty) => None,
-            Err(oneshot::error::TryRecvError::Closed) => Some(None),
+            Ok(kept) => Poll::Ready(kept.ok().flatten()),
+            Err(oneshot::error::TryRecvError::Empty) => Poll::Pending,
+            Err(oneshot::error::TryRecvError::Closed) => Poll::Ready(None),
         }
     }
 
-    /// Waits for what was kept of it; `None` if it failed.
+    /// Waits for what was kept of it; `None` if it was not, or failed.
     pub async fn kept(self) -> Option<T> {
-        self.answer.await.ok()?.ok()
+        self.answer.await.ok()?.ok()?
     }
 }
 

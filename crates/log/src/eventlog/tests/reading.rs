@@ -139,7 +139,7 @@ async fn what_is_read_ahead_counts_only_where_the_reader_comes_to() {
     fill(&log, 1, 12).await;
     let (s, all) = (Seq::new, Seq::MAX);
     let mut reader = log.reader(s(1), Filter::ALL);
-    let ahead = reader.read_ahead(s(4), |delivery| delivery).unwrap();
+    let ahead = reader.read_ahead(s(4), Some).unwrap();
     assert_eq!((ahead.from(), reader.position()), (s(1), s(1)));
     let delivery = ahead.kept().await.unwrap();
     assert!(!delivery.is_recent);
@@ -153,7 +153,7 @@ async fn what_is_read_ahead_counts_only_where_the_reader_comes_to() {
     assert_eq!((reader.position(), log.status().counters.reads_stored), (s(4), 1));
     assert!(reader.accept(delivery, all).is_none(), "twice");
     // What was trimmed meanwhile is gone, whatever was read before.
-    let ahead = reader.read_ahead(all, |delivery| delivery).unwrap();
+    let ahead = reader.read_ahead(all, Some).unwrap();
     let delivery = ahead.kept().await.unwrap();
     log.trim(s(6)).await.unwrap();
     assert!(reader.accept(delivery, all).is_none());
@@ -161,20 +161,20 @@ async fn what_is_read_ahead_counts_only_where_the_reader_comes_to() {
     // Damage is told to who reads it.
     reader.jump(s(8));
     faulty.damage(s(8), s(8));
-    let ahead = reader.read_ahead(all, |_| panic!("kept damage")).unwrap();
+    let ahead = reader.read_ahead(all, |_| -> Option<Delivery> { panic!("kept damage") }).unwrap();
     assert!(ahead.kept().await.is_none());
     assert!(matches!(reader.next(all).await, Err(ReadError::Damaged(_))));
     // Nothing to win: at the head, or nowhere.
     reader.jump(s(13));
-    assert!(reader.read_ahead(all, |delivery| delivery).is_none());
+    assert!(reader.read_ahead(all, Some).is_none());
     reader.jump(s(9));
-    assert!(reader.read_ahead(s(9), |delivery| delivery).is_none());
+    assert!(reader.read_ahead(s(9), Some).is_none());
     log.close().await.unwrap();
-    assert!(reader.read_ahead(all, |delivery| delivery).is_none());
+    assert!(reader.read_ahead(all, Some).is_none());
 
     let (log, _) = open(options());
     fill(&log, 1, 3).await;
-    assert!(log.reader(s(1), Filter::ALL).read_ahead(all, |delivery| delivery).is_none());
+    assert!(log.reader(s(1), Filter::ALL).read_ahead(all, Some).is_none());
 }
 
 #[tokio::test]

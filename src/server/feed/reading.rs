@@ -1,0 +1,146 @@
+//! A reader for streams that are polled: one read at a time, the chunk after it read ahead, and what
+//! a failure has to tell.
+
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio_util::sync::ReusableBoxFuture;
+
+use super::parked::{Parking, Ticket};
+use crate::server::facts;
+use crate::server::rpc::status::{self, Failure, LogFacts};
+use tailmark_log::eventlog::{Ahead, Delivery, EventLog, ReadError, Reader};
+use tailmark_record::{GapReason, Seq};
+
+/// Chunks without an event for its client that one poll of a stream goes through before it lets
+/// others run.
+pub(crate) const CHUNKS_PER_POLL: u32 = 4;
+
+/// What was to be read could not be.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    error: ReadError,
+    facts: LogFacts,
+}
+
+type Read = (Reader, Result<Delivery, Box<Lost>>);
+
+/// A reader, and the read under way.
+pub(crate) struct Reading {
+    log: EventLog,
+    /// Absent while it reads.
+    reader: Option<Reader>,
+    read: ReusableBoxFuture<'static, Read>,
+    /// The chunk after the one at hand, which is parked from the first.
+    ahead: Option<Ahead<Ticket>>,
+}
+
+impl Reading {
+    pub(crate) fn new(log: EventLog, reader: Reader) -> Self {
+        let read = ReusableBoxFuture::new(std::future::pending());
+        Reading { log, reader: Some(reader), read, ahead: None }
+    }
+
+    /// Whether no read is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.reader.is_some()
+    }
+
+    /// Reads on up to `end` (exclusive), unless a read is under way: that one goes on.
+    pub(crate) fn poll(
+        &mut self,
+        end: Seq,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Delivery, Box<Lost>>> {
+        if let Some(reader) = self.reader.take() {
+            self.read.set(read(reader, end, self.log.clone(), self.ahead.take()));
+        }
+        let (reader, result) = ready!(self.read.poll(cx));
+        self.reader = Some(reader);
+        Poll::Ready(result)
+    }
+
+    /// Has the next chunk read while this one is sent. Nothing that is read ahead takes the place of
+    /// what is needed.
+    pub(crate) fn read_ahead(&mut self, end: Option<Seq>, parking: &Parking) {
+        self.ahead = match (&self.reader, end) {
+            (Some(reader), Some(end)) if parking.has_spare_room() => {
+                let parking = parking.clone();
+                reader.read_ahead(end, move |delivery| parking.park_spare(delivery))
+            }
+            _ => None,
+        };
+    }
+
+    /// What was read ahead, if it is there and there was room for it all the time.
+    pub(crate) fn take_ahead(&mut self, end: Seq) -> Option<Delivery> {
+        let reader = self.reader.as_mut()?;
+        let Poll::Ready(kept) = self.ahead.as_mut()?.try_kept() else { return None };
+        self.ahead = None;
+        accept(reader, kept, end)
+    }
+
+    /// Whether the next read may have to wait for storage.
+    pub(crate) fn is_far(&self) -> bool {
+        self.reader.as_ref().is_some_and(|reader| !reader.is_at_hand())
+    }
+
+    /// Goes on at another position. Nothing moves while a read is under way.
+    pub(crate) fn jump(&mut self, to: Seq) {
+        if let Some(reader) = &mut self.reader {
+            reader.jump(to);
+        }
+    }
+}
+
+impl Lost {
+    /// The end of what cannot be read, and why, if all of it from `next` up to there is gone.
+    pub(crate) fn gap(&self, next: Seq) -> Option<(Seq, GapReason)> {
+        // One that begins behind the position must not take along what can be read before it.
+        let begins_here = match &self.error {
+            ReadError::Damaged(damage) => damage.from <= next,
+            _ => true,
+        };
+        self.range(next).filter(|_| begins_here)
+    }
+
+    fn range(&self, next: Seq) -> Option<(Seq, GapReason)> {
+        match &self.error {
+            ReadError::Trimmed { oldest, .. } => Some((oldest.prev(), GapReason::Trimmed)),
+            ReadError::Damaged(damage) => Some((damage.to, GapReason::Damaged)),
+            _ => None,
+        }
+        // A range that does not reach the position would never let us past it.
+        .filter(|(to, _)| *to >= next)
+    }
+
+    /// Why what begins with `next` cannot be read, and where to go on.
+    pub(crate) fn failure(&self, log: &EventLog, next: Seq, retry_delay: Duration) -> Failure {
+        let failure = status::read(&self.error, &self.facts, retry_delay);
+        match self.range(next) {
+            Some((to, _)) => failure.with("resume_cursor", log.cursor(to)),
+            None => failure,
+        }
+    }
+}
+
+/// What was read ahead, if it was kept and is what comes next.
+fn accept(reader: &mut Reader, kept: Option<Ticket>, end: Seq) -> Option<Delivery> {
+    reader.accept(kept?.redeem()?, end)
+}
+
+/// One read, with what a failure has to tell.
+async fn read(mut reader: Reader, end: Seq, log: EventLog, ahead: Option<Ahead<Ticket>>) -> Read {
+    if let Some(ahead) = ahead.filter(|ahead| ahead.from() == reader.position())
+        && let Some(delivery) = accept(&mut reader, ahead.kept().await, end)
+    {
+        return (reader, Ok(delivery));
+    }
+    match reader.next(end).await {
+        Ok(delivery) => (reader, Ok(delivery)),
+        Err(error) => {
+            let facts = facts(&log).await;
+            (reader, Err(Box::new(Lost { error, facts })))
+        }
+    }
+}
