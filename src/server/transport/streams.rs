@@ -14,15 +14,42 @@ use std::task::{Context, Poll};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 tokio::task_local! {
-    /// Set while the task is polled: `None` = as before.
-    static CUT_AT: Cell<Option<Option<Instant>>>;
+    /// What the answer that is being polled asks of the task around it.
+    static WISH: Wish;
+}
+
+/// What an answer wishes for its task, until the task looks.
+#[derive(Debug, Default)]
+struct Wish(Cell<Change>);
+
+/// How the time at which a task is cut changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Change {
+    /// It stays.
+    #[default]
+    None,
+    /// It is cut then.
+    CutAt(Instant),
+    /// It is not cut.
+    Spare,
+}
+
+impl Wish {
+    fn ask(&self, change: Change) {
+        self.0.set(change);
+    }
+
+    fn take(&self) -> Change {
+        self.0.take()
+    }
 }
 
 /// Resets the stream of the call that is being handled, or on HTTP/1.1 its connection, if it is
 /// still open then. With it goes all that the call holds. `None` takes that back.
 pub(crate) fn cut_at(at: Option<Instant>) {
+    let change = at.map_or(Change::Spare, Change::CutAt);
     // Elsewhere there is nothing to cut.
-    let _ = CUT_AT.try_with(|cut_at| cut_at.set(Some(at)));
+    let _ = WISH.try_with(|wish| wish.ask(change));
 }
 
 /// Takes the cut back when the answer that it was for is over.
@@ -63,15 +90,17 @@ impl<F: Future> Future for Cuttable<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let (polled, cut_at) = CUT_AT.sync_scope(Cell::new(None), || {
+        let (polled, change) = WISH.sync_scope(Wish::default(), || {
             let polled = this.inner.as_mut().poll(cx);
-            (polled, CUT_AT.with(Cell::take))
+            (polled, WISH.with(Wish::take))
         });
         if let Poll::Ready(output) = polled {
             return Poll::Ready(Some(output));
         }
-        if let Some(at) = cut_at {
-            this.cut = at.map(|at| Box::pin(sleep_until(at)));
+        match change {
+            Change::None => {}
+            Change::CutAt(at) => this.cut = Some(Box::pin(sleep_until(at))),
+            Change::Spare => this.cut = None,
         }
         match &mut this.cut {
             // Dropped with its stream open, the answer is reset with CANCEL.
