@@ -13,8 +13,8 @@
 use std::error::Error;
 
 use prost::Message;
+use tailmark_client::feed_v1::Event;
 use tailmark_client::{Client, Kind, ProducerOptions};
-use tailmark_wire::feed_v1::Event;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 #[tokio::main]

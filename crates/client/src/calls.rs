@@ -41,9 +41,8 @@ impl Client {
     /// if the last event, of the log or of a topic, is still the one named:
     ///
     /// ```
-    /// use tailmark_client::{Client, Expect, Kind};
-    /// use tailmark_record::Seq;
-    /// use tailmark_wire::feed_v1::Event;
+    /// use tailmark_client::{Client, Expect, Kind, Seq};
+    /// use tailmark_client::feed_v1::Event;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -49,7 +49,7 @@ impl Client {
     ///
     /// ```
     /// use tailmark_client::{Client, FileStore, Item, Start, WatchOptions};
-    /// # use tailmark_wire::feed_v1::Event;
+    /// # use tailmark_client::feed_v1::Event;
     ///
     /// /// One run of the program; answers what it has handled.
     /// async fn run(address: &str, file: &std::path::Path) -> Result<Vec<u64>, Box<dyn std::error::Error>> {

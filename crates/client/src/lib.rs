@@ -1,15 +1,18 @@
 //! A client of the feed: calls, uploads, producers, and watches that resume by themselves.
 //!
 //! Owns connections, reconnecting and the reading of errors. Must not know of the server, of
-//! storage or of the command line: it is built alone by the feature `client`. Events pass through
-//! as the bytes that came, and are decoded by whoever looks at them.
+//! storage or of the command line. Events pass through as the bytes that came, and are decoded by
+//! whoever looks at them.
+//!
+//! What it takes and gives is here by name, so that it is one dependency: plain values beside the
+//! client, and the generated messages in [`feed_v1`] and [`chat`].
 //!
 //! A watch of everything, from the oldest event on and then live:
 //!
 //! ```
 //! use tailmark_client::{Client, Item, Start, WatchOptions};
 //! use tokio_stream::StreamExt;
-//! # use tailmark_wire::feed_v1::Event;
+//! # use tailmark_client::feed_v1::Event;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -75,7 +78,16 @@ pub use producer::{Ack, Durable, Position, Producer, ProducerOptions};
 pub use room::{Room, RoomItem, Saying};
 pub use watch::{Item, Received, Watch, WatchOptions};
 
-pub use tailmark_record::{OnLost, Reason, Start};
+pub use tailmark_record::{
+    Content, Cursor, Event, EventError, Gap, GapReason, LogId, Marker, MarkerKind, OnLost, Reason,
+    Seq, Start, Timestamp,
+};
+pub use tailmark_wire::{chat, feed_v1};
+
+/// The example of the crate's README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 mod tests;

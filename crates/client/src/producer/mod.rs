@@ -116,7 +116,7 @@ pub struct Ack {
 ///
 /// ```
 /// use tailmark_client::{Client, Error, ProducerOptions};
-/// use tailmark_wire::feed_v1::Event;
+/// use tailmark_client::feed_v1::Event;
 ///
 /// /// One run of the program: stores the numbers up to `last`, each exactly once however often it
 /// /// runs. Answers how many were stored before.
