@@ -14,7 +14,7 @@ use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Streaming};
 
-use crate::works::fanout::{BURST, Fan};
+use crate::fan::{BURST, Fan};
 
 /// A connection with the windows of the client library.
 pub async fn connect(addr: &str) -> Result<Channel> {

@@ -1,6 +1,7 @@
 //! Tailmark measured side by side with its peers and with the limits of the machine; `README.md`.
 
 mod calls;
+mod fan;
 mod guard;
 mod large;
 mod limits;

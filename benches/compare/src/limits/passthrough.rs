@@ -24,8 +24,8 @@ use tonic::body::Body;
 use tonic::server::{Grpc, NamedService};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::fan::BURST;
 use crate::sample;
-use crate::works::fanout::BURST;
 
 /// As the daemon's.
 const STREAM_WINDOW: u32 = 512 << 10;

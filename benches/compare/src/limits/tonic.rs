@@ -19,10 +19,10 @@ use tonic::transport::Channel;
 
 use super::passthrough::request;
 use crate::calls;
+use crate::fan::{BURST, Fan};
 use crate::peers::{Peer, Replay, Setup, share};
 use crate::process::Server;
 use crate::sample::{self, Load};
-use crate::works::fanout::{BURST, Fan};
 
 /// The server, and a connection to it.
 pub struct Tonic {

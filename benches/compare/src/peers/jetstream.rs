@@ -24,9 +24,9 @@ use tokio::task::JoinSet;
 
 use super::{Peer, Replay, Setup, share};
 use crate::calls;
+use crate::fan::{BURST, Fan};
 use crate::process::Server;
 use crate::sample::{self, Load};
-use crate::works::fanout::{BURST, Fan};
 
 const STREAM: &str = "bench";
 /// Publishes without an ack; with more it is no faster.

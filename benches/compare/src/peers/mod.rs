@@ -15,10 +15,10 @@ use anyhow::{Result, bail};
 use async_trait::async_trait;
 
 pub use self::tailmark::{Tailmark, share, start_daemon};
+use crate::fan::Fan;
 use crate::limits::{File, Tonic};
 use crate::process::Server;
 use crate::sample::Load;
-use crate::works::fanout::Fan;
 
 /// The columns of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]

@@ -21,9 +21,9 @@ use tokio::task::JoinSet;
 
 use super::{Peer, Replay, Setup};
 use crate::calls;
+use crate::fan::{BURST, Fan};
 use crate::process::Server;
 use crate::sample::{self, Load};
-use crate::works::fanout::{BURST, Fan};
 
 const STREAM: &str = "bench";
 /// Commands sent together, and how many such lots are under way.

@@ -23,9 +23,9 @@ use tonic::transport::Channel;
 
 use super::{Peer, Replay, Setup};
 use crate::calls;
+use crate::fan::{BURST, Fan};
 use crate::process::Server;
 use crate::sample::{self, Load};
-use crate::works::fanout::{BURST, Fan};
 
 const WATCH: &str = "/feed.v1.FeedService/Watch";
 
