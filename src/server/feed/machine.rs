@@ -443,3 +443,6 @@ impl Machine {
         due
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@
 mod calls;
 mod exposition;
 mod histogram;
-mod machine;
+mod host;
 mod rates;
 mod snapshot;
 mod streams;

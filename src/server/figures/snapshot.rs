@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::calls::MethodCount;
-use super::machine::{self, Core, Own};
+use super::host::{self, Core, Own};
 use super::streams::KindCount;
 use crate::server::Shared;
 use tailmark_log::eventlog::Status;
@@ -71,8 +71,8 @@ impl Snapshot {
                 .dropped_log_lines
                 .get()
                 .map_or(0, |count| count.load(Ordering::Relaxed)),
-            own: machine::own(),
-            cores: machine::cores(),
+            own: host::own(),
+            cores: host::cores(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Connections over the limit: each request on one is answered that there are too many, and it is
 //! closed.
 //!
-//! Bounded, so that a flood costs no more than the limit allows: few at a time (`gauges`), a few
+//! Bounded, so that a flood costs no more than the limit allows: few at a time (`permits.rs`), a few
 //! seconds each, a few requests, next to no buffers, and no service is reached.
 
 use std::convert::Infallible;

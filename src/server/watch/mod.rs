@@ -4,8 +4,6 @@ mod body;
 mod request;
 mod start;
 mod stream;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 
