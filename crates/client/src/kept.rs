@@ -38,8 +38,8 @@ pub struct KeptWatch<S> {
     saving: Option<JoinHandle<Result<(), CursorStoreError>>>,
     /// The cursor that `saving` saves.
     being_saved: String,
-    /// Handed over when the position is saved; the last thing.
-    last: Option<Option<Result<Item, Error>>>,
+    /// How the watch has ended; handed over when the position is saved, as the last thing.
+    end: Option<Result<(), Error>>,
     is_over: bool,
 }
 
@@ -110,7 +110,7 @@ impl Client {
             save_every: SAVE_EVERY,
             saving: None,
             being_saved: String::new(),
-            last: None,
+            end: None,
             is_over: false,
         })
     }
@@ -118,7 +118,8 @@ impl Client {
 
 /// What the next turn of the loop does.
 enum Turn {
-    Item(Option<Result<Item, Error>>),
+    Item(Item),
+    End(Result<(), Error>),
     /// Nothing is there right now.
     Quiet,
 }
@@ -142,9 +143,9 @@ impl<S: CursorStore + 'static> KeptWatch<S> {
             if self.is_over {
                 return None;
             }
-            if let Some(last) = self.last.take() {
+            if let Some(end) = self.end.take() {
                 self.is_over = true;
-                return last;
+                return end.err().map(Err);
             }
             if self.is_unsaved() && self.saved_at.elapsed() >= self.save_every {
                 self.begin_saving();
@@ -153,16 +154,18 @@ impl<S: CursorStore + 'static> KeptWatch<S> {
             let is_unsaved = self.is_unsaved();
             let watch = &mut self.watch;
             let turn = poll_fn(|cx| match Pin::new(&mut *watch).poll_next(cx) {
-                Poll::Ready(item) => Poll::Ready(Turn::Item(item)),
+                Poll::Ready(Some(Ok(item))) => Poll::Ready(Turn::Item(item)),
+                Poll::Ready(Some(Err(error))) => Poll::Ready(Turn::End(Err(error))),
+                Poll::Ready(None) => Poll::Ready(Turn::End(Ok(()))),
                 Poll::Pending if is_unsaved => Poll::Ready(Turn::Quiet),
                 // A filtered watch that passes what it is not to see has a new cursor all the same.
                 Poll::Pending => Poll::Pending,
             })
             .await;
             match turn {
-                Turn::Item(Some(Ok(item))) => return Some(Ok(item)),
-                Turn::Item(last) => {
-                    self.last = Some(last);
+                Turn::Item(item) => return Some(Ok(item)),
+                Turn::End(end) => {
+                    self.end = Some(end);
                     self.begin_saving();
                 }
                 Turn::Quiet => self.begin_saving(),

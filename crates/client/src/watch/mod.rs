@@ -99,6 +99,14 @@ enum Phase {
     Done,
 }
 
+/// What an action comes to.
+enum Turn {
+    /// There is nothing for the caller yet.
+    Again,
+    Yield(Item),
+    End(Result<(), Error>),
+}
+
 /// A stream of [`Item`]s. An `Err` is final: what passes by itself never shows as one.
 pub struct Watch {
     client: Client,
@@ -146,8 +154,8 @@ impl Watch {
         self.machine.position()
     }
 
-    /// Does what the machine says; `Some` is for the caller.
-    fn act(&mut self, action: Action, came: Option<Item>) -> Option<Option<Result<Item, Error>>> {
+    /// Does what the machine says.
+    fn act(&mut self, action: Action, came: Option<Item>) -> Turn {
         self.note_progress();
         match action {
             Action::Deliver => match came {
@@ -155,12 +163,12 @@ impl Watch {
                 Some(Item::Marker(marker))
                     if !self.options.markers && marker.kind != MarkerKind::Gap =>
                 {
-                    None
+                    Turn::Again
                 }
-                Some(item) => Some(Some(Ok(item))),
-                None => None,
+                Some(item) => Turn::Yield(item),
+                None => Turn::Again,
             },
-            Action::Read => None,
+            Action::Read => Turn::Again,
             Action::Open => {
                 let request = self.options.request(&self.machine);
                 self.phase = Phase::Opening(Box::pin(open(
@@ -170,7 +178,7 @@ impl Watch {
                 )));
                 self.arm();
                 self.silent_parts = 0;
-                None
+                Turn::Again
             }
             Action::Wait { cause, at_least, fresh_connection } => {
                 let retry_in = self.backoff.next(at_least);
@@ -179,15 +187,15 @@ impl Watch {
                 if fresh_connection {
                     self.channel = self.client.fresh_channel();
                 }
-                Some(Some(Ok(Item::Interrupted { cause: cause.of_read(), retry_in })))
+                Turn::Yield(Item::Interrupted { cause: cause.of_read(), retry_in })
             }
             Action::Finish => {
                 self.phase = Phase::Done;
-                Some(None)
+                Turn::End(Ok(()))
             }
             Action::Fail(error) => {
                 self.phase = Phase::Done;
-                Some(Some(Err(error.of_read())))
+                Turn::End(Err(error.of_read()))
             }
         }
     }
@@ -291,8 +299,10 @@ impl Stream for Watch {
                     (this.machine.step(Input::Ended { cursor: cursor.as_deref() }), None)
                 }
             };
-            if let Some(answer) = this.act(action, came) {
-                return Poll::Ready(answer);
+            match this.act(action, came) {
+                Turn::Again => {}
+                Turn::Yield(item) => return Poll::Ready(Some(Ok(item))),
+                Turn::End(end) => return Poll::Ready(end.err().map(Err)),
             }
         }
     }

@@ -70,8 +70,10 @@ struct Attempt {
     caught_up: bool,
     /// An event was delivered.
     delivered: bool,
-    /// The server said it is about to end, and how long to wait.
-    closing: Option<Option<Duration>>,
+    /// The server said it is about to end.
+    is_closing: bool,
+    /// And how long to wait.
+    retry_delay: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -236,7 +238,10 @@ impl Machine {
                 self.attempt.caught_up |= marker.kind == MarkerKind::CaughtUp;
                 self.made_progress = true;
             }
-            MarkerKind::Closing => self.attempt.closing = Some(marker.retry_delay),
+            MarkerKind::Closing => {
+                self.attempt.is_closing = true;
+                self.attempt.retry_delay = marker.retry_delay;
+            }
         }
         Action::Deliver
     }
@@ -277,16 +282,13 @@ impl Machine {
         {
             return Action::Fail(error);
         }
-        let closing = self.attempt.closing;
         if self.plan.until_caught_up && self.attempt.caught_up {
             return Action::Finish;
         }
-        let cause = match closing {
-            Some(_) => Error::new(Kind::Unavailable, "the server is stopping"),
-            // Proxies turn a cut into an orderly end.
-            None => Error::new(Kind::Unavailable, "the server ended the watch early"),
-        };
-        self.retry(cause, None, false)
+        // Proxies turn a cut into an orderly end.
+        let early = "the server ended the watch early";
+        let what = if self.attempt.is_closing { "the server is stopping" } else { early };
+        self.retry(Error::new(Kind::Unavailable, what), None, false)
     }
 
     fn failed(&mut self, error: Error) -> Action {
@@ -321,7 +323,7 @@ impl Machine {
         if self.is_complete() {
             return Action::Finish;
         }
-        let at_least = hint.or(self.attempt.closing.flatten());
+        let at_least = hint.or(self.attempt.retry_delay);
         Action::Wait { cause, at_least, fresh_connection }
     }
 
