@@ -1,7 +1,6 @@
-//! What streams of events share, watches and rooms alike: where a stream is, how it reads and what ends it, chunks parked while
+//! What streams of events share, watches and rooms alike: where a stream is, how it reads, chunks parked while
 //! a client does not take more, and events framed once for all who stand at the same place.
 
-pub(crate) mod ending;
 pub(crate) mod machine;
 pub(crate) mod parked;
 pub(crate) mod reading;

@@ -18,13 +18,13 @@ use tracing::field::Empty;
 
 use super::publish;
 use crate::server::Shared;
-use crate::server::feed::ending::Endings;
 use crate::server::figures::{self, OpenStream};
 use crate::server::ingest::upload;
 use crate::server::permits::{Peer, Permit};
 use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::trace;
 use crate::server::transport::deadline;
+use crate::server::transport::ending::Endings;
 use pb::append_response::{Acked, Kind, Opened};
 use tailmark_log::eventlog::{Answer, AppendError, Appended, Producer};
 use tailmark_record::{AppendMessage, BatchMessage, Seq};

@@ -17,12 +17,12 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::field::Empty;
 
 use crate::server::Shared;
-use crate::server::feed::ending::Endings;
 use crate::server::figures::{self, OpenStream};
 use crate::server::permits::Peer;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::trace;
 use crate::server::transport::deadline;
+use crate::server::transport::ending::Endings;
 use tailmark_log::eventlog::{AppendError, AppendOptions, Appended, Batch};
 use tailmark_record::{Event, Seq};
 use tailmark_wire::feed_v1 as pb;

@@ -12,7 +12,6 @@ use std::time::Duration;
 use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -20,8 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use rustix::net::sockopt;
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep_until};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::{Code, Status};
@@ -31,9 +29,10 @@ use crate::server::http::{self, access};
 use crate::server::permits::{Peer, Permit};
 use crate::server::rpc::classify::{self, Call, Kind};
 use crate::server::rpc::{status, web};
+use crate::server::transport::answer::{Answer, Ends};
 use crate::server::transport::body::{Framing, Limited};
-use crate::server::transport::deadline::Deadline;
 use crate::server::transport::drain::Drained;
+use crate::server::transport::ending::Endings;
 use crate::server::transport::http1::{HalfClosed, Socket};
 use crate::server::transport::outbox::Outbox;
 use crate::server::transport::preface::{self, Protocol};
@@ -316,16 +315,13 @@ where
     if is_unknown(response.headers()) {
         return status::unknown_method(&path).into_http();
     }
-    let response = if call.is_builtin {
-        response.map(|inner| Body::new(Bounded::new(inner, call.deadline, &way.shared)))
-    } else {
-        response
-    };
-    if cut.is_some() && version != Version::HTTP_2 {
-        // The connection outlives the answer.
-        return response.map(|inner| Body::new(Spared { inner, _spare: streams::Spare }));
-    }
-    response
+    let ends = call.is_builtin.then(|| Ends {
+        endings: Endings::new(call.deadline.of_client(), &way.shared.stop),
+        retry_delay: way.shared.options.retry_delay,
+    });
+    // Over HTTP/1.1 the connection outlives the answer. Made only where it is wanted: dropping it acts.
+    let spare = (cut.is_some() && version != Version::HTTP_2).then(|| streams::Spare);
+    Answer::wrap(response, ends, spare)
 }
 
 /// Answers what is no call.
@@ -343,86 +339,4 @@ fn is_unknown(headers: &HeaderMap) -> bool {
     let unimplemented = HeaderValue::from(i32::from(Code::Unimplemented));
     headers.get(Status::GRPC_STATUS) == Some(&unimplemented)
         && !headers.contains_key(Status::GRPC_STATUS_DETAILS)
-}
-
-/// An answer whose connection is not cut once it is over.
-struct Spared {
-    inner: Body,
-    _spare: streams::Spare,
-}
-
-impl http_body::Body for Spared {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.inner).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-/// Ends the endless streams of health and reflection at the client's deadline, and when the server
-/// stops, once they have said what they had to say.
-struct Bounded {
-    inner: Body,
-    stop: Pin<Box<WaitForCancellationFutureOwned>>,
-    deadline: Option<Pin<Box<Sleep>>>,
-    retry_delay: Duration,
-}
-
-impl Bounded {
-    fn new(inner: Body, deadline: Deadline, shared: &Shared) -> Self {
-        Bounded {
-            inner,
-            stop: Box::pin(shared.stop.clone().cancelled_owned()),
-            deadline: deadline.of_client().map(|at| Box::pin(sleep_until(at))),
-            retry_delay: shared.options.retry_delay,
-        }
-    }
-
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<status::Failure> {
-        if let Some(deadline) = &mut self.deadline
-            && deadline.as_mut().poll(cx).is_ready()
-        {
-            return Poll::Ready(status::deadline());
-        }
-        self.stop.as_mut().poll(cx).map(|()| status::stopping(self.retry_delay))
-    }
-}
-
-impl http_body::Body for Bounded {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
-            return Poll::Ready(frame);
-        }
-        let failure = std::task::ready!(self.poll_end(cx));
-        self.inner = Body::empty();
-        let mut trailers = HeaderMap::new();
-        Status::from(failure).add_header(&mut trailers)?;
-        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
 }

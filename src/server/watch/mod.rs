@@ -18,12 +18,12 @@ pub(super) use request::{after_cursor, two_cursors};
 pub(super) use stream::{Item, WatchStream};
 
 use crate::server::Shared;
-use crate::server::feed::ending::Endings;
 use crate::server::feed::machine::{Bundle, Machine, Plan};
 use crate::server::permits::{Peer, Permit};
 use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::trace;
 use crate::server::transport::deadline;
+use crate::server::transport::ending::Endings;
 use crate::server::transport::frames::YIELD_BYTES;
 use body::Framing;
 use start::Resolved;

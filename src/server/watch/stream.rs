@@ -16,7 +16,6 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
 use super::CURSOR;
-use crate::server::feed::ending::Endings;
 use crate::server::feed::machine::{End, Machine, News, Step};
 use crate::server::feed::parked::{Parking, Ticket};
 use crate::server::feed::reading::{CHUNKS_PER_POLL, Lost, Reading};
@@ -24,6 +23,7 @@ use crate::server::feed::shared_frames::SharedFrames;
 use crate::server::figures::OpenStream;
 use crate::server::permits::Permit;
 use crate::server::rpc::status::{self, Failure};
+use crate::server::transport::ending::Endings;
 use crate::server::transport::frames::YIELD_BYTES;
 use tailmark_log::eventlog::{EventLog, Reader};
 use tailmark_record::{Marker, MarkerKind, Timestamp};

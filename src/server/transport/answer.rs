@@ -1,0 +1,82 @@
+//! What is around the bodies of some answers: an end from outside, and a connection that is not cut
+//! once they are over.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use http_body::{Frame, SizeHint};
+use tonic::Status;
+use tonic::body::Body;
+
+use super::ending::Endings;
+use super::streams::Spare;
+use crate::server::rpc::status;
+
+/// Ends the endless streams of health and reflection at the client's deadline, and when the server
+/// stops, once they have said what they had to say.
+pub(crate) struct Ends {
+    pub(crate) endings: Endings,
+    /// What a client is told to wait before it comes back.
+    pub(crate) retry_delay: Duration,
+}
+
+/// A body with what is around it.
+pub(crate) struct Answer {
+    inner: Body,
+    ends: Option<Ends>,
+    _spare: Option<Spare>,
+}
+
+impl Answer {
+    /// Puts around an answer what there is to put.
+    pub(crate) fn wrap(
+        response: Response<Body>,
+        ends: Option<Ends>,
+        spare: Option<Spare>,
+    ) -> Response<Body> {
+        if ends.is_none() && spare.is_none() {
+            return response;
+        }
+        response.map(|inner| Body::new(Answer { inner, ends, _spare: spare }))
+    }
+}
+
+impl Ends {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<status::Failure> {
+        if self.endings.poll_deadline(cx).is_ready() {
+            return Poll::Ready(status::deadline());
+        }
+        self.endings.poll_stop(cx).map(|()| status::stopping(self.retry_delay))
+    }
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
+            return Poll::Ready(frame);
+        }
+        let Some(ends) = &mut self.ends else { return Poll::Pending };
+        let failure = std::task::ready!(ends.poll(cx));
+        self.inner = Body::empty();
+        let mut trailers = HeaderMap::new();
+        Status::from(failure).add_header(&mut trailers)?;
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
