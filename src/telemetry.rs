@@ -19,7 +19,8 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Filter, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, reload};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::{Layer, reload};
 
 use self::fields::{Shown, ShownJson};
 use self::flood::{Calm, Flood, LeftOut};
@@ -30,7 +31,7 @@ use crate::config::{LogFormat, Telemetry as Settings};
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn filter(text: &str) -> Result<EnvFilter, String> {
+pub fn filter(text: &str) -> Result<Targets, String> {
     // A name alone would pass for a target and silence everything else.
     let is_known = |part: &str| {
         let level = part.rsplit('=').next().unwrap_or(part).trim();
@@ -40,7 +41,7 @@ pub fn filter(text: &str) -> Result<EnvFilter, String> {
         Some(part) => {
             Err(format!("`{part}` is no level; expected error, warn, info, debug, trace"))
         }
-        None => EnvFilter::try_new(text).map_err(|error| format!("`{text}`: {error}")),
+        None => text.parse::<Targets>().map_err(|error| format!("`{text}`: {error}")),
     }
 }
 
@@ -85,7 +86,7 @@ impl Telemetry {
 
 /// What is logged. Clones are the same.
 #[derive(Clone)]
-pub struct LogLevel(Arc<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>);
+pub struct LogLevel(Arc<dyn Fn(Targets) -> Result<(), String> + Send + Sync>);
 
 impl LogLevel {
     /// Logs by another level or filter from now on.
