@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use anstream::{AutoStream, ColorChoice};
 use tracing::Level;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Filter, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::filter::Targets;
 use tracing_subscriber::{Layer, reload};
 
 use self::fields::{Shown, ShownJson};
@@ -149,7 +149,12 @@ pub fn init(settings: &Settings, instance: &str) -> Result<Telemetry, String> {
 /// that panics, which has others to serve.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        let message = panic.payload_as_str().unwrap_or("of a kind that has no words");
+        let payload = panic.payload();
+        let message = payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("of a kind that has no words");
         let place = panic.location().map_or(String::new(), ToString::to_string);
         let thread = std::thread::current().name().unwrap_or("without a name").to_owned();
         let backtrace = std::backtrace::Backtrace::capture();
