@@ -142,7 +142,7 @@ fn users_and_rooms_read_apart_in_a_chat() {
         let mut child = command.env("TERM", "xterm").spawn().unwrap();
         drop(command);
         let seen = read_until(&mut near, &format!("room {shown} as {shown};"));
-        assert_seen(&seen.replace('\u{1b}', "").replace('\r', ""));
+        assert_seen(&seen.replace(['\u{1b}', '\r'], ""));
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -127,7 +127,7 @@ fn settings_that_are_wrong_change_nothing_and_are_said_loudly() {
     {
         it.reload(bad, "the settings are not taken", nth + 1);
         let said = said(&it.log);
-        let line = said.lines().filter(|line| line.contains("not taken")).next_back().unwrap();
+        let line = said.lines().rfind(|line| line.contains("not taken")).unwrap();
         assert!(line.contains("ERROR") && line.contains(part), "{bad}: {line}");
     }
     std::fs::remove_file(&it.settings).unwrap();
