@@ -43,6 +43,8 @@ pub(super) struct Seen {
 
 /// Marks within the age that is asked about: what is removed is older by one part in so many at most.
 const MARKS: u32 = 256;
+/// Those, one that is older than all of them, and one that has just come.
+const MOST_MARKS: usize = MARKS as usize + 2;
 
 impl Seen {
     /// For questions about `age`.
@@ -50,13 +52,27 @@ impl Seen {
         Seen { spacing: age / MARKS, marks: VecDeque::new() }
     }
 
+    /// For questions about another age from now on. What was seen stays, as far as it is asked about.
+    pub fn set_age(&mut self, age: Duration) {
+        self.spacing = age / MARKS;
+        let mut last: Option<Duration> = None;
+        let spacing = self.spacing;
+        self.marks.retain(|(_, at)| {
+            let is_kept = last.is_none_or(|last| at.saturating_sub(last) >= spacing);
+            last = if is_kept { Some(*at) } else { last };
+            is_kept
+        });
+    }
+
     /// The head is `head` now.
     pub fn note(&mut self, head: Seq, now: Duration) {
+        // Whatever is asked, and whether or not it is: there is an end to what is kept.
+        let has_room = self.marks.len() < MOST_MARKS;
         let is_due = self
             .marks
             .back()
             .is_none_or(|(seen, at)| *seen < head && now.saturating_sub(*at) >= self.spacing);
-        if is_due {
+        if is_due && has_room {
             self.marks.push_back((head, now));
         }
     }
@@ -71,7 +87,7 @@ impl Seen {
         self.marks.front().filter(|mark| is_old(mark)).map_or(Seq::ZERO, |(head, _)| *head)
     }
 
-    #[cfg(test)]
+    /// As many as are kept.
     pub fn marks(&self) -> usize {
         self.marks.len()
     }

@@ -14,6 +14,8 @@ pub(super) struct Maintenance {
     changed: Condvar,
     /// Looks at the limits that are over.
     looks: AtomicU64,
+    /// What was seen when, as many as are kept.
+    marks: AtomicU64,
 }
 
 #[derive(Clone, Default)]
@@ -49,14 +51,20 @@ impl Maintenance {
         self.set(|due| due.end = true);
     }
 
-    /// A look at the limits is over.
-    pub fn looked(&self) {
+    /// A look at the limits is over, after which so many marks of what was seen are kept.
+    pub fn looked(&self, marks: usize) {
+        self.marks.store(marks as u64, Ordering::SeqCst);
         self.looks.fetch_add(1, Ordering::SeqCst);
     }
 
     #[cfg(test)]
     pub fn looks(&self) -> u64 {
         self.looks.load(Ordering::SeqCst)
+    }
+
+    #[cfg(test)]
+    pub fn marks(&self) -> u64 {
+        self.marks.load(Ordering::SeqCst)
     }
 
     fn set(&self, change: impl FnOnce(&mut Due)) {

@@ -69,12 +69,12 @@ impl RetentionThread {
     pub fn run(mut self) {
         let mut looked_at = (self.elapsed)();
         // What is there at the start was there before it.
-        self.seen.note(self.core.published.borrow().head, looked_at);
+        self.note(looked_at);
         loop {
             let interval = (self.retention != Retention::default()).then_some(self.interval);
             let due = self.core.maintenance.wait(interval);
             if let Some((retention, interval)) = due.limits {
-                (self.retention, self.interval) = (retention, interval);
+                self.take_limits(retention, interval);
             }
             if due.look && !due.end {
                 let now = (self.elapsed)();
@@ -82,7 +82,7 @@ impl RetentionThread {
                 looked_at = now;
                 let result = guarded(|| self.enforce(now, passed));
                 self.report(Job::Retention, result);
-                self.core.maintenance.looked();
+                self.core.maintenance.looked(self.seen.marks());
             }
             if due.reclaim {
                 let result = guarded(|| self.core.engine.reclaim());
@@ -91,6 +91,21 @@ impl RetentionThread {
             if due.end {
                 return;
             }
+        }
+    }
+
+    /// Other limits. What was seen under those before was seen all the same.
+    fn take_limits(&mut self, retention: Retention, interval: Duration) {
+        if let Some(age) = retention.max_age.filter(|age| self.retention.max_age != Some(*age)) {
+            self.seen.set_age(age);
+        }
+        (self.retention, self.interval) = (retention, interval);
+    }
+
+    /// Notes what is there, if it will ever be asked about.
+    fn note(&mut self, now: Duration) {
+        if self.retention.max_age.is_some() {
+            self.seen.note(self.core.published.borrow().head, now);
         }
     }
 
@@ -114,7 +129,7 @@ impl RetentionThread {
     fn enforce(&mut self, now: Duration, passed: Duration) -> Result<(), StoreError> {
         let wall = (self.clock)();
         let aged_to = self.age_clock.advance(wall, passed);
-        self.seen.note(self.core.published.borrow().head, now);
+        self.note(now);
         let before = self.trim_point(aged_to, now)?;
         if before <= self.core.published.borrow().oldest {
             return Ok(());

@@ -226,3 +226,104 @@ fn what_was_seen_is_bounded_and_nearly_exact() {
     }
     assert_eq!(Seen::for_age(Duration::MAX).older_than(Duration::MAX, Duration::MAX), Seq::ZERO);
 }
+
+#[test]
+fn what_was_seen_stays_bounded_when_nobody_asks_or_all_is_asked_about_at_once() {
+    for age in [Duration::ZERO, Duration::from_nanos(1), MAX_AGE] {
+        let mut seen = Seen::for_age(age);
+        for second in 1..10_000 {
+            seen.note(Seq::new(second), Duration::from_secs(second));
+            assert!(seen.marks() <= 258, "{age:?}: {}", seen.marks());
+        }
+    }
+}
+
+#[test]
+fn what_was_seen_is_kept_when_another_age_is_asked_about() {
+    let (hour, month) = (Duration::from_secs(3_600), Duration::from_secs(30 * 86_400));
+    let mut seen = Seen::for_age(hour);
+    let note = |seen: &mut Seen, minutes: std::ops::Range<u64>| {
+        for minute in minutes {
+            let now = Duration::from_secs(60 * minute);
+            seen.note(Seq::new(minute), now);
+            seen.older_than(if minute < 300 { hour } else { month }, now);
+        }
+    };
+    note(&mut seen, 1..300);
+    seen.set_age(month);
+    // More than a month, in minutes.
+    note(&mut seen, 300..45_000);
+    assert!((200..=258).contains(&seen.marks()), "{}", seen.marks());
+    let now = Duration::from_secs(60 * 45_000);
+    assert!((1_600..=1_800).contains(&seen.older_than(month, now).get()));
+    seen.set_age(hour);
+    let old = seen.older_than(hour, now).get();
+    assert!((44_700..=44_940).contains(&old), "{old}");
+}
+
+#[tokio::test]
+async fn limits_without_an_age_note_nothing() {
+    let times = Times::new(TODAY);
+    let retention = Retention { max_events: Some(1_000), ..Retention::default() };
+    let (log, _) = open(Options { retention, ..times.options() });
+    for _ in 0..300 {
+        append(&log, 1).await;
+        times.pass(1);
+        look(&log).await;
+    }
+    assert_eq!(log.core().maintenance.marks(), 0);
+}
+
+/// Other limits, as a reload brings them.
+async fn reload(log: &EventLog, max_age: Option<Duration>) -> u64 {
+    let looks = log.core().maintenance.looks();
+    log.set_retention(Retention { max_age, ..Retention::default() }, Duration::from_secs(86_400));
+    while log.core().maintenance.looks() == looks {
+        tokio::task::yield_now().await;
+    }
+    log.bounds().oldest.get()
+}
+
+#[tokio::test]
+async fn a_reload_to_a_shorter_age_is_kept_nearly_exactly() {
+    let times = Times::new(TODAY);
+    let month = Duration::from_secs(30 * 86_400);
+    let retention = Retention { max_age: Some(month), ..Retention::default() };
+    let (log, _) = open(Options { retention, ..times.options() });
+    times.set(TODAY + YEAR);
+    append(&log, 1).await;
+    times.set(TODAY);
+    look(&log).await;
+    assert_eq!(reload(&log, Some(Duration::from_secs(3_600))).await, 1);
+    // Spaced for a month this would be noted every three hours only.
+    for _ in 0..12 {
+        append(&log, 1).await;
+        times.pass(600);
+        look(&log).await;
+    }
+    assert!(log.bounds().oldest.get() >= 6, "{}", log.bounds().oldest);
+}
+
+#[tokio::test]
+async fn a_reload_to_an_age_where_there_was_none_keeps_it_from_then_on() {
+    let times = Times::new(TODAY);
+    let (log, _) = open(Options { retention: Retention::default(), ..times.options() });
+    times.set(TODAY + YEAR);
+    append(&log, 3).await;
+    times.set(TODAY);
+    let week = Duration::from_secs(7 * 86_400);
+    assert_eq!(reload(&log, Some(week)).await, 1);
+    times.pass(7 * 86_400 - 1);
+    assert_eq!(look(&log).await, 1);
+    append(&log, 1).await;
+    times.pass(1);
+    assert_eq!(look(&log).await, 4, "seen for a week, stamp or not");
+    // The marks are those of a week, not one for each look.
+    for _ in 0..600 {
+        append(&log, 1).await;
+        times.pass(10);
+        look(&log).await;
+    }
+    let marks = log.core().maintenance.marks();
+    assert!(marks <= 6, "{marks}");
+}
