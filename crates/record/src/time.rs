@@ -30,8 +30,12 @@ impl Timestamp {
 
     /// The machine's wall clock, clamped to the valid range.
     pub fn now() -> Timestamp {
-        let now = std::time::SystemTime::now();
-        match now.duration_since(std::time::UNIX_EPOCH) {
+        Timestamp::of(std::time::SystemTime::now())
+    }
+
+    /// A system time, clamped to the valid range and to no earlier than 1970.
+    pub fn of(time: std::time::SystemTime) -> Timestamp {
+        match time.duration_since(std::time::UNIX_EPOCH) {
             Ok(since) => Timestamp {
                 seconds: (since.as_secs() as i64).min(Self::MAX_SECONDS),
                 nanos: since.subsec_nanos() as i32,

@@ -21,6 +21,11 @@ impl AgeClock {
         AgeClock(start)
     }
 
+    /// The wall clock was known to have come so far; never beyond `wall`.
+    pub fn raise(&mut self, known: Timestamp, wall: Timestamp) {
+        self.0 = self.0.max(known.min(wall));
+    }
+
     /// Moves it after `elapsed`, and tells it: at most the wall clock.
     pub fn advance(&mut self, wall: Timestamp, elapsed: Duration) -> Timestamp {
         let step = i64::try_from(elapsed.saturating_mul(CATCH_UP).as_nanos()).unwrap_or(i64::MAX);

@@ -92,7 +92,7 @@ impl Core {
         is_ahead.then(|| {
             format!(
                 "the last event is stamped {}, ahead of this machine's clock ({wall}): the clock was wrong \
-                 then or is wrong now; events age by when they were seen, and new ones get that stamp too",
+                 then or is wrong now; events age by when they were seen or stored, and new ones get that stamp too",
                 now.head_at
             )
         })

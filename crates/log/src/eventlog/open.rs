@@ -100,6 +100,7 @@ pub(super) fn open(
         elapsed: options.elapsed,
         age_clock: AgeClock::new(state.age_clock().unwrap_or(ages_begin).min(wall)),
         seen,
+        stored: Vec::new(),
     };
     let rebuild = {
         let core = core.clone();

@@ -62,6 +62,8 @@ pub(super) struct RetentionThread {
     pub elapsed: Elapsed,
     pub age_clock: AgeClock,
     pub seen: Seen,
+    /// What was there when, as the store knows it from before the start.
+    pub stored: Vec<(Seq, Timestamp)>,
 }
 
 impl RetentionThread {
@@ -70,6 +72,7 @@ impl RetentionThread {
         let mut looked_at = (self.elapsed)();
         // What is there at the start was there before it.
         self.note(looked_at);
+        self.look_at_store();
         loop {
             let interval = (self.retention != Retention::default()).then_some(self.interval);
             let due = self.core.maintenance.wait(interval);
@@ -100,6 +103,20 @@ impl RetentionThread {
             self.seen.set_age(age);
         }
         (self.retention, self.interval) = (retention, interval);
+        self.look_at_store();
+    }
+
+    /// What is stamped ahead of the clock was there before the start, or before its age was asked
+    /// about: else a log that is opened again and again would never let go of it.
+    fn look_at_store(&mut self) {
+        if self.retention.max_age.is_none() {
+            return;
+        }
+        let wall = (self.clock)();
+        self.stored = self.core.engine.seen(wall);
+        if let Some((_, last)) = self.stored.last() {
+            self.age_clock.raise(*last, wall);
+        }
     }
 
     /// Notes what is there, if it will ever be asked about.
@@ -154,6 +171,12 @@ impl RetentionThread {
         if let Some(max) = self.retention.max_age {
             point = point.max(self.core.engine.seek_time(aged_to.before(max))?);
             point = point.max(self.seen.older_than(max, passed).next());
+            // By the clock that does not jump, as by stamps.
+            let until = aged_to.before(max);
+            let old = self.stored.partition_point(|(_, at)| *at <= until);
+            if let Some((head, _)) = old.checked_sub(1).and_then(|last| self.stored.get(last)) {
+                point = point.max(head.next());
+            }
         }
         if let Some(max) = self.retention.max_bytes {
             let excess = self.core.engine.status().disk_bytes.saturating_sub(max);

@@ -279,6 +279,13 @@ pub trait Engine: Send + Sync + 'static {
         None
     }
 
+    /// What was there when, at the latest, of what is stamped later than `wall`: heads and times up to
+    /// then, both only going up. What the store cannot tell, or what cannot be, is left out.
+    fn seen(&self, wall: Timestamp) -> Vec<(Seq, Timestamp)> {
+        let _ = wall;
+        Vec::new()
+    }
+
     /// Figures for operators.
     fn status(&self) -> StoreStatus;
 

@@ -274,6 +274,72 @@ async fn limits_without_an_age_note_nothing() {
     assert_eq!(log.core().maintenance.marks(), 0);
 }
 
+/// Gives files of a log that nobody dated yet the time of the life that wrote them.
+fn date(dir: &std::path::Path, seconds: i64, dated: &mut Vec<(std::path::PathBuf, i64)>) {
+    let mut pending = vec![dir.to_owned()];
+    while let Some(path) = pending.pop() {
+        if path.is_dir() {
+            pending.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        let changed = std::fs::metadata(&path).unwrap().modified().unwrap();
+        let changed = Timestamp::of(changed).as_nanos();
+        if dated.contains(&(path.clone(), changed)) {
+            continue;
+        }
+        let time = std::time::UNIX_EPOCH + Duration::from_secs(seconds.try_into().unwrap());
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        dated.push((path, at(seconds).as_nanos()));
+    }
+}
+
+/// Lives of three seconds each, an event in each if `busy`; answers the oldest seq after each.
+async fn short_lives(busy: bool) -> Vec<u64> {
+    use crate::storage::local;
+    let dir = tempfile::tempdir().unwrap();
+    // All of it has been: what is not dated yet lies ahead, and says nothing.
+    let today = Timestamp::now().seconds - 60;
+    let (mut dated, mut oldest) = (Vec::new(), Vec::new());
+    for life in 0..6 {
+        let times = Times::new(today + 3 * life);
+        let slots = local::Options {
+            slot_bytes: 256 << 10,
+            min_free_bytes: 0,
+            ..local::Options::default()
+        };
+        let (engine, recovered) = local::open(dir.path(), slots).unwrap();
+        let max_age = Some(Duration::from_secs(4));
+        let retention = Retention { max_age, ..Retention::default() };
+        let options = Options { retention, ..times.options() };
+        let log = EventLog::open(engine.clone(), recovered, options).unwrap();
+        if life == 0 {
+            times.set(today + YEAR);
+        }
+        if busy || life == 0 {
+            append(&log, 1).await;
+        }
+        times.set(today + 3 * life);
+        times.pass(3);
+        look(&log).await;
+        oldest.push(log.bounds().oldest.get());
+        log.close().await.unwrap();
+        drop((log, engine));
+        date(dir.path(), today + 3 * (life + 1), &mut dated);
+    }
+    oldest
+}
+
+#[tokio::test]
+async fn what_is_stamped_ahead_ages_through_any_number_of_short_lives() {
+    assert_eq!(short_lives(false).await[..2], [1, 1], "not early");
+    assert_eq!(*short_lives(false).await.last().unwrap(), 2, "a restart began its age anew");
+    let busy = short_lives(true).await;
+    assert_eq!(busy[..2], [1, 1], "not early: {busy:?}");
+    let kept: Vec<_> = (1..).zip(&busy).map(|(head, oldest)| head + 1 - oldest).collect();
+    // Those of its own life and of the last, and of one more that was sealed after a start.
+    assert!(kept.iter().all(|kept| (1..=4).contains(kept)), "{kept:?} of {busy:?}");
+}
+
 /// Other limits, as a reload brings them.
 async fn reload(log: &EventLog, max_age: Option<Duration>) -> u64 {
     let looks = log.core().maintenance.looks();

@@ -80,6 +80,10 @@ pub trait Intercept: Send + Sync + 'static {
         self.inner().refusal()
     }
 
+    fn seen(&self, wall: Timestamp) -> Vec<(Seq, Timestamp)> {
+        self.inner().seen(wall)
+    }
+
     fn status(&self) -> StoreStatus {
         self.inner().status()
     }
@@ -152,6 +156,10 @@ impl<I: Intercept> Engine for I {
 
     fn refusal(&self) -> Option<StoreError> {
         Intercept::refusal(self)
+    }
+
+    fn seen(&self, wall: Timestamp) -> Vec<(Seq, Timestamp)> {
+        Intercept::seen(self, wall)
     }
 
     fn status(&self) -> StoreStatus {

@@ -99,6 +99,17 @@ impl Slot {
         self.read_frames(|frames| frames.last().map_or(self.header.first, FrameRef::end))
     }
 
+    /// The stamp of its last durable event, if it has any.
+    pub fn last_at(&self) -> Option<Timestamp> {
+        self.read_frames(|frames| frames.last().map(|frame| frame.appended_at))
+    }
+
+    /// When its file was last written, as the file system says.
+    pub fn written_at(&self) -> Option<Timestamp> {
+        let written = self.file.metadata().and_then(|metadata| metadata.modified());
+        written.ok().map(Timestamp::of)
+    }
+
     /// Bytes of its frames with events.
     pub fn event_bytes(&self) -> u64 {
         self.read_frames(|frames| frames.iter().map(|frame| u64::from(frame.len)).sum())

@@ -212,6 +212,12 @@ impl Segment {
         self.identity.last_at
     }
 
+    /// When its footer was written, as the file system says.
+    pub fn sealed_at(&self) -> Option<Timestamp> {
+        let written = std::fs::metadata(self.dir.join(FOOTER)).and_then(|it| it.modified());
+        written.ok().map(Timestamp::of)
+    }
+
     /// The log's history when it was sealed.
     pub fn generations(&self) -> &GenerationTable {
         &self.identity.generations

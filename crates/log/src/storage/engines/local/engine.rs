@@ -177,6 +177,10 @@ impl Engine for LocalEngine {
         LocalEngine::refusal(self)
     }
 
+    fn seen(&self, wall: Timestamp) -> Vec<(Seq, Timestamp)> {
+        LocalEngine::seen(self, wall)
+    }
+
     fn status(&self) -> StoreStatus {
         let view = self.view();
         let sealed: u64 = view.segments.iter().map(|segment| segment.disk_bytes()).sum();

@@ -21,6 +21,7 @@ mod read;
 mod refusal;
 mod release;
 mod seal;
+mod seen;
 mod survey;
 mod threads;
 mod trimmed;

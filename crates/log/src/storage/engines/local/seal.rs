@@ -14,8 +14,8 @@ use crate::storage::segment::{
     self, BLOCK_BYTES, BuildSpec, Cache, DB_CACHE_BYTES, Lease, Progress, Segment, Source,
 };
 use crate::storage::{Chunk, StoreError};
-use tailmark_record::Seq;
 use tailmark_record::topic::Filter;
+use tailmark_record::{Seq, Timestamp};
 
 /// Builds segments.
 pub(super) struct Sealer<'a> {
@@ -70,7 +70,10 @@ impl Sealer<'_> {
 
     /// Many small stops must not leave many small segments.
     fn is_small(&self, last: &Segment, slot: &Slot) -> bool {
-        last.end() == slot.first().max(last.end())
+        // What is stamped ahead of the clock ages by when its segment was written, see `seen.rs`: written
+        // again at each start it never would.
+        last.last_at() <= Timestamp::now()
+            && last.end() == slot.first().max(last.end())
             && last.raw_bytes() < self.options.slot_bytes / 2
             && last.raw_bytes() + slot.event_bytes() <= self.options.slot_bytes
     }
