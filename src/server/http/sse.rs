@@ -152,7 +152,7 @@ pub(super) struct Probe {
 
 impl Probe {
     pub(super) fn new(half_closed: HalfClosed, every: Duration) -> Self {
-        let half_closed = Box::pin(half_closed.0.cancelled_owned());
+        let half_closed = Box::pin(half_closed.token.cancelled_owned());
         Probe { half_closed, every: every.max(Duration::from_millis(1)), timer: None }
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct Call {
     pub(crate) deadline: Deadline,
     /// When the one message must be here; absent where there may be many.
     pub(crate) message_by: Option<Instant>,
+    /// One message comes, one goes.
+    pub(crate) is_unary: bool,
     /// Health or reflection.
     pub(crate) is_builtin: bool,
 }
@@ -94,6 +96,7 @@ pub(crate) fn admit(head: &Parts, options: &Options) -> Result<Kind, Box<Respons
     let call = Call {
         deadline,
         message_by: sends_one.then(|| deadline.or(options.unary_deadline)),
+        is_unary: matches!(asked, Asked::Method(_, method) if method.is_unary()),
         is_builtin: asked.is_builtin(),
     };
     Ok(web.map_or(Kind::Grpc(call), |encoding| Kind::Web(call, encoding)))

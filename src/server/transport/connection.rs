@@ -220,6 +220,7 @@ async fn respond(request: Request<Incoming>, way: Way) -> Result<Response<Body>,
     let version = head.version;
     let expected = way.shared.figures.calls.expect(uri.path(), &mut head.extensions);
     if let Some(half_closed) = &way.half_closed {
+        half_closed.wait_until(None);
         head.extensions.insert(half_closed.clone());
     }
     let response = answer(head, body, way).await;
@@ -276,6 +277,10 @@ async fn answer(head: Parts, body: Incoming, way: Way) -> Response<Body> {
             None => grpc(Request::from_parts(head, Body::empty()), call, way).await,
         },
         Ok(Kind::Web(call, encoding)) => {
+            // It may be done at the end of that time, and its client must hear of it.
+            if let (Some(half_closed), true) = (&way.half_closed, call.is_unary) {
+                half_closed.wait_until(call.deadline.of_client().map(|at| at + CUT_SLACK));
+            }
             let request = Request::from_parts(head, body);
             web::call(request, encoding, |request| grpc(request, call, way.clone())).await
         }

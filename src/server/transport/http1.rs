@@ -10,6 +10,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -34,7 +35,24 @@ const BARE_BYTES: usize = 256;
 /// Cancelled when the client of an HTTP/1.1 connection has closed its side, and may have gone;
 /// travels as a request extension.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct HalfClosed(pub(crate) CancellationToken);
+pub(crate) struct HalfClosed {
+    pub(crate) token: CancellationToken,
+    /// Until when the connection may be silent in any case.
+    patient_until: Arc<Mutex<Option<Instant>>>,
+}
+
+impl HalfClosed {
+    /// Sets until when the answer to the request that has come may take, beyond the patience with
+    /// any; a later request sets its own.
+    pub(crate) fn wait_until(&self, until: Option<Instant>) {
+        *self.patient_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    fn is_waited_for(&self) -> bool {
+        let until = *self.patient_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
+    }
+}
 
 /// The socket, for hyper.
 pub(crate) struct Socket {
@@ -143,7 +161,7 @@ impl Socket {
             let mut look = interval(LOOK);
             look.set_missed_tick_behavior(MissedTickBehavior::Delay);
             self.gone = Some(Gone { look, written: Instant::now() });
-            self.half_closed.0.cancel();
+            self.half_closed.token.cancel();
             return self.poll_client(cx);
         };
         while gone.look.poll_tick(cx).is_ready() {
@@ -151,7 +169,7 @@ impl Socket {
             if let Some(error) = stream.socket().take_error()? {
                 return Err(error);
             }
-            if gone.written.elapsed() > patience {
+            if gone.written.elapsed() > patience && !self.half_closed.is_waited_for() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }

@@ -14,10 +14,16 @@ use tokio_util::sync::CancellationToken;
 
 /// What is thrown away at most: more than any body that we take.
 const BYTES: usize = 32 << 20;
-/// In all, and in silence. A client that has its answer closes at once.
-const TIME: Duration = Duration::from_secs(30);
+/// In all. A client that has its answer closes at once.
+const TIME: Duration = Duration::from_secs(5);
+/// Bytes a second that prolong it: whoever still sends a body in earnest is heard to its end.
+const RATE: u64 = 64 << 10;
+/// However much is sent.
+const LONGEST: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(2);
-/// In silence while the server stops: connections that lay idle are not waited for.
+/// While the server stops, from the stop on.
+const TIME_STOPPING: Duration = Duration::from_secs(1);
+/// Connections that lay idle are not waited for.
 const SILENCE_STOPPING: Duration = Duration::from_millis(200);
 const BUFFER_BYTES: usize = 16 << 10;
 
@@ -27,19 +33,54 @@ pub(crate) async fn close(mut stream: TcpStream, stop: &CancellationToken) {
     if stream.shutdown().await.is_err() {
         return;
     }
-    let end = Instant::now() + TIME;
+    let begun = Instant::now();
+    let mut stopped = None;
     let mut buffer = vec![0; BUFFER_BYTES];
-    let mut left = BYTES;
-    while left > 0 {
+    let mut taken = 0;
+    while taken < BYTES {
+        let now = Instant::now();
         let is_stopping = stop.is_cancelled();
-        let silence = if is_stopping { SILENCE_STOPPING } else { SILENCE };
-        let read = timeout_at(end.min(Instant::now() + silence), stream.read(&mut buffer));
+        let mut end = begun + time(taken);
+        let mut silence = SILENCE;
+        if is_stopping {
+            end = end.min(*stopped.get_or_insert(now) + TIME_STOPPING);
+            silence = SILENCE_STOPPING;
+        }
+        // A read that has something at once would be done before its time is looked at.
+        if now >= end {
+            return;
+        }
+        let read = timeout_at(end.min(now + silence), stream.read(&mut buffer));
         tokio::select! {
             read = read => match read {
-                Ok(Ok(read)) if read > 0 => left = left.saturating_sub(read),
+                Ok(Ok(read)) if read > 0 => taken += read,
                 _ => return,
             },
             () = stop.cancelled(), if !is_stopping => {}
         }
+    }
+}
+
+/// How long one may go on that has sent so much.
+fn time(taken: usize) -> Duration {
+    (TIME + Duration::from_millis(taken as u64 * 1_000 / RATE)).min(LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_sent_in_earnest_prolongs_it() {
+        assert_eq!(time(0), TIME);
+        // Twenty bytes a second.
+        assert!(time(20 * 5) < TIME + Duration::from_millis(2));
+        let body = 6 << 20;
+        assert_eq!(time(body), LONGEST);
+        // At the rate there is always more time than it takes.
+        for seconds in 1..25 {
+            assert_eq!(time(RATE as usize * seconds), TIME + Duration::from_secs(seconds as u64));
+        }
+        assert_eq!(time(BYTES), LONGEST);
     }
 }

@@ -1,15 +1,20 @@
 //! A client of HTTP/1.1 that closes its side once it has asked is answered all the same, and one
 //! that is gone is noticed.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use prost::Message;
 use tailmark::server::Options;
+use tailmark_log::eventlog;
+use tailmark_log::storage::memory::Options as MemoryOptions;
 use tailmark_wire::feed_v1 as pb;
 
 use crate::support::frames;
 use crate::support::plain::{Plain, head};
-use crate::support::server::{TestServer, event, from_oldest, new_log, start, start_with, until};
+use crate::support::server::{
+    TestServer, event, from_oldest, generations, memory, new_log, open, start, start_with, until,
+};
 
 /// Asks, and says that nothing more comes.
 async fn ask(server: &TestServer, line: &str, headers: &[&str], body: &[u8]) -> Plain {
@@ -111,6 +116,31 @@ async fn an_answer_that_takes_its_time_is_waited_for() {
     let answer = ask(&server, watch, &[], &[]).await.rest().await;
     assert!(answer.len() > 10 << 20 && answer.contains("event: end"), "{}", answer.len());
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_is_answered_that_brings_more_time_than_any_is_given() {
+    let engine = memory(generations(&[1]), MemoryOptions { hold: true, ..Default::default() });
+    let log = open(Arc::new(engine), eventlog::Options::default());
+    let options = Options { unary_deadline: Duration::from_millis(100), ..Options::default() };
+    let server = start_with(log, options).await;
+    // Stored, perhaps: the disk does not say for longer than both.
+    let publish = pb::PublishRequest { event: Some(event("a", "x")), expected_head: None };
+    let body = frames::framed(&publish);
+    let line = "POST /feed.v1.FeedService/Publish";
+    let begun = Instant::now();
+    let mut plain = ask(&server, line, &[WEB, "grpc-timeout: 2S"], &body).await;
+    let answer = plain.rest().await;
+    assert!(answer.contains("grpc-status: 4"), "{answer:?}");
+    assert!(begun.elapsed() >= Duration::from_secs(2));
+    // A stream may be silent for as long as any.
+    let line = "POST /feed.v1.FeedService/Watch";
+    let body = frames::framed(&pb::WatchRequest::default());
+    let mut plain = ask(&server, line, &[WEB, "grpc-timeout: 1H"], &body).await;
+    plain.until("\r\n\r\n").await;
+    assert_eq!(plain.rest().await, "");
+    until("the watch is over", || server.gauges.watches() == 0).await;
+    drop(server);
 }
 
 #[tokio::test]

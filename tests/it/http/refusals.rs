@@ -1,11 +1,12 @@
 //! An answer that is given before the body was read reaches a client that sends all of it first.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Version;
 use tailmark::server::Options;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinHandle;
 
 use crate::support::plain::{Plain, head};
 use crate::support::server::{TestServer, new_log, start, start_with, until, within};
@@ -288,6 +289,53 @@ async fn nobody_holds_a_connection_by_what_is_thrown_away() {
     idle.answer().await;
     server.stop().await;
     drop(idle);
+}
+
+/// Connections that were refused and go on sending, byte by byte, what is thrown away.
+async fn dribble(server: &TestServer, count: usize) -> Vec<JoinHandle<()>> {
+    let mut dribbling = Vec::new();
+    for _ in 0..count {
+        let mut plain = Plain::connect(server).await;
+        // Not asked for the body, it is closed at once, for writing.
+        let headers = ["expect: 100-continue", "content-length: 1000000"];
+        plain.send(head(server, "POST /v1/watch", &headers) + "\r\n").await;
+        assert!(plain.rest().await.starts_with("HTTP/1.1 405 "));
+        dribbling.push(tokio::spawn(async move {
+            let mut beat = tokio::time::interval(Duration::from_millis(50));
+            while plain.stream.write_all(b"x").await.is_ok() {
+                beat.tick().await;
+            }
+        }));
+    }
+    dribbling
+}
+
+#[tokio::test]
+async fn who_dribbles_after_a_refusal_holds_no_connection_for_long() {
+    let server = start().await;
+    let begun = Instant::now();
+    let dribbling = dribble(&server, 20).await;
+    until("nothing is held", || server.gauges.connections() == 0).await;
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    for one in dribbling {
+        within("one is cut", one).await.unwrap();
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_dribbles_after_a_refusal_does_not_hold_up_a_stop() {
+    let grace = Duration::from_secs(60);
+    let server =
+        start_with(new_log(), Options { shutdown_grace: grace, ..Options::default() }).await;
+    let dribbling = dribble(&server, 5).await;
+    assert_eq!(server.gauges.connections(), 5);
+    let begun = Instant::now();
+    server.stop().await;
+    assert!(begun.elapsed() < Duration::from_millis(3_500), "{:?}", begun.elapsed());
+    for one in dribbling {
+        within("one is cut", one).await.unwrap();
+    }
 }
 
 #[tokio::test]
