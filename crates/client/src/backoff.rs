@@ -5,6 +5,10 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::Instant;
 
+use super::Error;
+
+/// What a proxy may ask for, whatever its client has set.
+const LONGEST_OF_PROXY: Duration = Duration::from_secs(60);
 /// As good as for ever: thirty years, as in tokio's own timers.
 const LONGEST_WAIT: Duration = Duration::from_secs(30 * 365 * 86_400);
 
@@ -43,6 +47,19 @@ impl Backoff {
         delay.saturating_add(at_least.unwrap_or_default())
     }
 
+    /// The next delay after this error. What the server asks for (`RetryInfo`) is waited for whole;
+    /// what a proxy in its place asks for (`Retry-After`), up to a minute, or the longest delay
+    /// where that is more.
+    pub fn next_after(&mut self, error: &Error) -> Duration {
+        self.after(error, error.retry_delay())
+    }
+
+    pub(super) fn after(&mut self, error: &Error, at_least: Option<Duration>) -> Duration {
+        let is_of_proxy = error.http_status().is_some();
+        let most = if is_of_proxy { LONGEST_OF_PROXY.max(self.longest) } else { Duration::MAX };
+        self.next(at_least.map(|wait| wait.min(most)))
+    }
+
     /// Begins again with the shortest: an attempt got somewhere.
     pub fn reset(&mut self) {
         // It draws a random number, and a watch does this for each event.
@@ -60,6 +77,7 @@ pub(super) fn after(start: Instant, wait: Duration) -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::intermediary::Foreign;
 
     #[test]
     fn delays_double_with_jitter_and_stay_bounded() {
@@ -91,6 +109,36 @@ mod tests {
         let delay = Backoff::default().next(Some(hint));
         assert!(delay > hint && delay <= hint + Duration::from_millis(200), "{delay:?}");
         assert!(Backoff::default().next(Some(Duration::MAX)) == Duration::MAX);
+    }
+
+    #[test]
+    fn a_proxy_does_not_say_for_how_long_its_client_is_away() {
+        use tonic::codegen::http::{HeaderMap, HeaderValue, StatusCode, header};
+        let second = Duration::from_secs(1);
+        let answered = |seconds: u64| {
+            let value = HeaderValue::from(seconds);
+            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, value)]);
+            let foreign = Foreign::answer(StatusCode::SERVICE_UNAVAILABLE, &headers);
+            Error::from_status(tonic::Status::from_error(Box::new(foreign)))
+        };
+        for (asked, longest, least) in
+            [(3_600, 10, 60), (3_600, 600, 600), (45, 10, 45), (60, 10, 60), (5, 10, 5)]
+        {
+            let mut backoff = Backoff::new(second / 10, second * longest);
+            let (error, least) = (answered(asked), second * least);
+            assert_eq!(error.retry_delay(), Some(second * asked as u32));
+            let delay = backoff.next_after(&error);
+            assert!(delay >= least && delay <= least + second, "{asked} {longest}: {delay:?}");
+        }
+        // The server itself may be told to keep its clients away for an hour.
+        let mut details = tonic_types::ErrorDetails::new();
+        details.set_retry_info(Some(second * 3_600));
+        let status = <tonic::Status as tonic_types::StatusExt>::with_error_details(
+            tonic::Code::Unavailable,
+            "stopping",
+            details,
+        );
+        assert!(Backoff::default().next_after(&Error::from_status(status)) >= second * 3_600);
     }
 
     #[test]

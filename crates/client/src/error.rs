@@ -70,7 +70,8 @@ pub enum Kind {
     /// was handed over that is in doubt.
     Protocol,
     /// The server failed: its store has stopped (`STORE_STOPPED`), or does not know what became of
-    /// a write (`OUTCOME_UNKNOWN`).
+    /// a write (`OUTCOME_UNKNOWN`). Also a failure without a reason that a watch, a producer or a
+    /// room has met ten times in a row at one place, as an answer that cannot be decoded.
     Internal,
     /// The place where a watch keeps its cursor failed.
     CursorStore,
@@ -223,6 +224,19 @@ impl Error {
     /// another, as long as a proxy does not know the server.
     pub(super) fn passes_once_met(&self) -> bool {
         self.0.outlook != Outlook::Stays
+    }
+
+    /// Whether it may stay for ever, although it looks as if it passed.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.0.outlook == Outlook::Doubtful
+    }
+
+    /// It has stayed, for so many attempts.
+    pub(super) fn given_up(mut self, attempts: u32) -> Error {
+        (self.0.kind, self.0.outlook, self.0.is_retryable) =
+            (Kind::Internal, Outlook::Stays, false);
+        self.0.message = format!("{} ({attempts} times in a row)", self.0.message);
+        self
     }
 
     pub(super) fn with_source(
@@ -397,6 +411,10 @@ fn from_server(status: &Status) -> Error {
         is_foreign: false,
         http_status: None,
         outlook: match status.code() {
+            // So says tonic, too, when it cannot decode what came.
+            Code::Internal | Code::Unknown if reason.is_empty() && retry_delay.is_none() => {
+                Outlook::Doubtful
+            }
             _ if is_retryable => Outlook::Passes,
             // What a proxy says that knows no server for it.
             Code::Unimplemented if reason.is_empty() => Outlook::Misrouted,

@@ -14,7 +14,7 @@ use tonic::codegen::http::{HeaderMap, StatusCode, header};
 
 use super::Kind;
 
-/// Who is told to come back later comes back after so long at the latest, to be told again.
+/// However long is said. Who waits by itself does not wait even so long (`backoff`).
 const LONGEST_RETRY: u64 = 3_600;
 /// Of a name that another gave itself, for a person to read.
 const MAX_NAME: usize = 60;
@@ -42,6 +42,8 @@ pub(super) enum Foreign {
 pub(super) enum Outlook {
     /// It passes by itself.
     Passes,
+    /// It passes, or it is an answer that cannot be read, and stays.
+    Doubtful,
     /// What answers is another than the server. Who has met the server there may wait for it to
     /// come back; who has not has the wrong address.
     Misrouted,

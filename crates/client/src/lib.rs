@@ -57,6 +57,7 @@ mod calls;
 mod channel;
 mod connect;
 mod cursors;
+mod doubt;
 mod error;
 mod intermediary;
 mod kept;

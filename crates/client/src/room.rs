@@ -9,17 +9,22 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_core::Stream;
+use tokio::time::Instant;
 use tonic::codec::Streaming;
 use tonic::{Request, Status};
 use uuid::Uuid;
 
 use super::channel::Channel;
+use super::doubt::Doubts;
 use super::{Backoff, Client, Error, Item, Kind, Start, WatchOptions};
 use pb::chat_service_client::ChatServiceClient;
 use tailmark_record::room;
 use tailmark_record::{Content, Cursor, Event, Seq, Timestamp};
 use tailmark_wire::values::timestamp;
 use tailmark_wire::{chat as pb, feed_v1};
+
+/// A stream that was silent for so long has got somewhere.
+const STANDS: Duration = Duration::from_secs(60);
 
 /// What a room yields.
 #[derive(Debug)]
@@ -98,6 +103,9 @@ pub struct Room {
     is_interrupted: bool,
     /// A message has come: the server is there, or was.
     has_met: bool,
+    doubts: Doubts,
+    /// When the stream began.
+    began: Instant,
 }
 
 impl Client {
@@ -175,6 +183,8 @@ impl Client {
             retry_in: None,
             is_interrupted: false,
             has_met: false,
+            doubts: Doubts::default(),
+            began: Instant::now(),
         }
     }
 
@@ -202,7 +212,7 @@ impl Room {
             }
             let Some(stream) = &mut self.stream else {
                 match self.open().await {
-                    Ok(stream) => self.stream = Some(stream),
+                    Ok(stream) => (self.stream, self.began) = (Some(stream), Instant::now()),
                     Err(status) => return self.interrupted(status),
                 }
                 continue;
@@ -247,6 +257,7 @@ impl Room {
                     let what = format!("message {} came after {}", message.seq, self.last);
                     return Err(Error::new(Kind::Protocol, what));
                 }
+                self.doubts.forget();
                 self.last = Seq::new(message.seq);
                 self.cursor.clone_from(&message.cursor);
                 Ok(Some(RoomItem::Message(message)))
@@ -264,7 +275,10 @@ impl Room {
     }
 
     fn interrupted(&mut self, status: Status) -> Result<RoomItem, Error> {
-        self.stream = None;
+        // What cannot be read comes at once where it came before.
+        if self.stream.take().is_some() && self.began.elapsed() > STANDS {
+            self.doubts.forget();
+        }
         // How far it had looked: messages of other rooms may be trimmed before we come back.
         let passed = status.metadata().get("feed-cursor").and_then(|value| value.to_str().ok());
         if let Some(cursor) = passed
@@ -276,7 +290,8 @@ impl Room {
         if !(cause.is_retryable() || (self.has_met && cause.passes_once_met())) {
             return Err(cause);
         }
-        let retry_in = self.backoff.next(cause.retry_delay());
+        let cause = self.doubts.weigh(cause)?;
+        let retry_in = self.backoff.next_after(&cause);
         self.retry_in = Some(retry_in);
         self.is_interrupted = true;
         self.channel = self.client.fresh_channel();
@@ -301,5 +316,38 @@ fn message(room: &str, event: &Event<'_>) -> pb::Message {
         r#type: pb::MessageType::Chat.into(),
         seq: event.seq.get(),
         cursor: event.cursor.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_message_that_cannot_be_read_is_given_up_in_the_end() {
+        let client = Client::new("http://127.0.0.1:1").unwrap();
+        let mut room = client.room("ops", "", "7");
+        let fails = |room: &mut Room| {
+            let failed = room.interrupted(Status::internal("cannot decode"));
+            assert!(matches!(failed, Ok(RoomItem::Interrupted { .. })), "{failed:?}");
+        };
+        let message = |seq| pb::Message { seq, cursor: seq.to_string(), ..Default::default() };
+        for seq in 8..20 {
+            (0..9).for_each(|_| fails(&mut room));
+            // Messages get further; the welcome does not.
+            let chat = pb::Message { r#type: pb::MessageType::Chat.into(), ..message(seq) };
+            assert!(matches!(room.take(chat), Ok(Some(RoomItem::Message(_)))));
+        }
+        for _ in 0..9 {
+            fails(&mut room);
+            let welcome = pb::Message { r#type: pb::MessageType::System.into(), ..message(19) };
+            assert!(matches!(room.take(welcome), Ok(None)));
+        }
+        let error = room.interrupted(Status::internal("cannot decode")).unwrap_err();
+        assert_eq!((error.kind(), error.is_retryable()), (Kind::Internal, false));
+        // The control: an outage lasts as long as it lasts.
+        for _ in 0..1_000 {
+            assert!(room.interrupted(Status::unavailable("gone")).is_ok());
+        }
     }
 }

@@ -143,7 +143,7 @@ async fn send(
             tell.send(Told::Refused(error)).await.map_err(|_| Left)?;
             return Ok(None);
         }
-        let delay = backoff.next(error.retry_delay());
+        let delay = backoff.next_after(&error);
         if !std::mem::replace(&mut is_again, true) {
             tell.send(Told::Again(error)).await.map_err(|_| Left)?;
         }

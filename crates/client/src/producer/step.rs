@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use crate::doubt::Doubts;
 use crate::{Error, Kind};
 use tailmark_record::Reason;
 
@@ -65,6 +66,7 @@ pub(super) struct Machine {
     has_acked: bool,
     is_open: bool,
     waits_for_server: bool,
+    doubts: Doubts,
     made_progress: bool,
 }
 
@@ -80,6 +82,7 @@ impl Machine {
             has_acked: false,
             is_open: false,
             waits_for_server,
+            doubts: Doubts::default(),
             made_progress: false,
         }
     }
@@ -165,6 +168,7 @@ impl Machine {
         self.sent_ever -= 1;
         self.made_progress = true;
         self.has_acked = true;
+        self.doubts.forget();
         self.window = (self.window * 2).min(MAX_UNDER_WAY);
         Action::Settle
     }
@@ -194,6 +198,10 @@ impl Machine {
     }
 
     fn retry(&mut self, cause: Error, hint: Option<Duration>, fresh_connection: bool) -> Action {
+        // With nothing under way no answer came that could not be read.
+        if self.is_open && self.sent == 0 {
+            self.doubts.forget();
+        }
         self.is_open = false;
         // A proxy that takes so many bytes a call would cut all of them at once again and again.
         if self.sent > 0 && !self.has_acked {
@@ -202,7 +210,10 @@ impl Machine {
         if self.epoch == 0 && !self.waits_for_server {
             return Action::Fail(cause);
         }
-        Action::Wait { cause, at_least: hint, fresh_connection }
+        match self.doubts.weigh(cause) {
+            Ok(cause) => Action::Wait { cause, at_least: hint, fresh_connection },
+            Err(error) => Action::Fail(error),
+        }
     }
 }
 
@@ -367,6 +378,50 @@ mod tests {
             let mut machine = opened();
             sent(&mut machine, 1);
             assert_eq!(failed(machine.step(Input::Failed(refusal(code, reason, 5)))), kind);
+        }
+    }
+
+    #[test]
+    fn answers_that_cannot_be_read_are_given_up_in_the_end() {
+        let unread = || Input::Failed(Error::from_status(Status::internal("cannot decode")));
+        let again = |machine: &mut Machine, last_seq| {
+            machine.step(Input::Woke);
+            machine.step(Input::Opened { epoch: 7, last_seq });
+            machine.send_next(2);
+        };
+        let mut machine = opened();
+        machine.send_next(2);
+        for _ in 0..9 {
+            assert!(matches!(machine.step(unread()), Action::Wait { .. }));
+            again(&mut machine, 4);
+        }
+        // An ack gets further.
+        machine.step(Input::Acked { seq: 5 });
+        for _ in 0..9 {
+            assert!(matches!(machine.step(unread()), Action::Wait { .. }));
+            again(&mut machine, 5);
+        }
+        assert_eq!(failed(machine.step(unread())), Kind::Internal);
+        // Nor is it possible to open it.
+        let mut machine = Machine::new(true);
+        for _ in 0..9 {
+            machine.step(Input::Woke);
+            assert!(matches!(machine.step(unread()), Action::Wait { .. }));
+        }
+        machine.step(Input::Woke);
+        assert_eq!(failed(machine.step(unread())), Kind::Internal);
+        // The control: an outage lasts as long as it lasts, and so does one that sends nothing.
+        let mut machine = opened();
+        machine.send_next(2);
+        for _ in 0..1_000 {
+            assert!(matches!(machine.step(Input::Failed(unavailable())), Action::Wait { .. }));
+            again(&mut machine, 4);
+        }
+        let mut machine = opened();
+        for _ in 0..1_000 {
+            assert!(matches!(machine.step(unread()), Action::Wait { .. }));
+            machine.step(Input::Woke);
+            machine.step(Input::Opened { epoch: 7, last_seq: 4 });
         }
     }
 

@@ -79,8 +79,8 @@ impl Task {
                     self.machine.step(Input::Woke)
                 }
                 Action::Wait { cause, at_least, fresh_connection } => {
+                    let delay = self.backoff.after(&cause, at_least);
                     self.gather.set_interruption(Some(cause));
-                    let delay = self.backoff.next(at_least);
                     if fresh_connection {
                         self.channel = self.client.fresh_channel();
                     }

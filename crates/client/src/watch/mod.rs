@@ -181,7 +181,7 @@ impl Watch {
                 Turn::Again
             }
             Action::Wait { cause, at_least, fresh_connection } => {
-                let retry_in = self.backoff.next(at_least);
+                let retry_in = self.backoff.after(&cause, at_least);
                 // The attempt is dropped here, before the next one can begin.
                 self.phase = Phase::Waiting(Box::pin(tokio::time::sleep(retry_in)));
                 if fresh_connection {

@@ -33,7 +33,8 @@ pub struct WatchOptions {
     /// The shortest wait before connecting again: 100 ms if not set. It doubles with each attempt
     /// that gets nowhere, and each wait is lengthened at random by up to itself.
     pub shortest_retry: Duration,
-    /// Where the doubling ends: 10 s if not set. What the server asks for comes on top.
+    /// Where the doubling ends: 10 s if not set. What the server asks for comes on top, and what a
+    /// proxy asks for in its place up to this or a minute, whichever is more.
     pub longest_retry: Duration,
     /// Wait for a server that cannot be reached at the very beginning, too; `true` if not set.
     pub waits_for_server: bool,

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crate::doubt::Doubts;
 use crate::{Error, Kind};
 use tailmark_record::OnLost;
 use tailmark_record::{Cursor, Gap, Marker, MarkerKind, Seq};
@@ -90,6 +91,7 @@ pub(super) struct Machine {
     delivered: u64,
     attempts: u64,
     attempt: Attempt,
+    doubts: Doubts,
     /// Something was heard since backing off last.
     made_progress: bool,
 }
@@ -107,6 +109,7 @@ impl Machine {
             delivered: 0,
             attempts: 0,
             attempt: Attempt::default(),
+            doubts: Doubts::default(),
             made_progress: false,
         }
     }
@@ -186,6 +189,7 @@ impl Machine {
         self.delivered += 1;
         self.has_met = true;
         self.attempt.delivered = true;
+        self.doubts.forget();
         self.made_progress = true;
         Action::Deliver
     }
@@ -236,6 +240,10 @@ impl Machine {
                     return Action::Fail(error);
                 }
                 self.attempt.caught_up |= marker.kind == MarkerKind::CaughtUp;
+                // Who has fallen behind is told so at each beginning.
+                if marker.kind != MarkerKind::FellBehind {
+                    self.doubts.forget();
+                }
                 self.made_progress = true;
             }
             MarkerKind::Closing => {
@@ -323,6 +331,10 @@ impl Machine {
         if self.is_complete() {
             return Action::Finish;
         }
+        let cause = match self.doubts.weigh(cause) {
+            Ok(cause) => cause,
+            Err(error) => return Action::Fail(error),
+        };
         let at_least = hint.or(self.attempt.retry_delay);
         Action::Wait { cause, at_least, fresh_connection }
     }

@@ -503,3 +503,40 @@ fn a_bare_number_becomes_a_token() {
     assert!(matches!(machine.step(Input::Marker(&resumed)), Action::Deliver));
     assert_eq!(machine.cursor(), Some(token.as_str()));
 }
+
+#[test]
+fn an_event_that_cannot_be_read_is_given_up_in_the_end() {
+    let unread = || Input::Failed(Error::from_status(Status::internal("cannot decode")));
+    let fails = |machine: &mut Machine| {
+        assert!(matches!(machine.step(unread()), Action::Wait { .. }));
+        reopen(machine, 9);
+    };
+    let mut machine = opened(plan(), 7, 9);
+    for _ in 0..9 {
+        fails(&mut machine);
+        // Is said at each beginning, and gets nowhere.
+        marker(&mut machine, MarkerKind::FellBehind, 7);
+    }
+    match machine.step(unread()) {
+        Action::Fail(error) => {
+            assert_eq!((error.kind(), error.is_retryable()), (Kind::Internal, false))
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(machine.cursor(), Some("7"));
+    // What gets further begins the count anew, and so does a stream that stands.
+    let mut machine = opened(plan(), 7, 9);
+    for seq in 8..30 {
+        (0..9).for_each(|_| fails(&mut machine));
+        assert!(matches!(event(&mut machine, seq), Action::Deliver));
+        for kind in [MarkerKind::Heartbeat, MarkerKind::CaughtUp] {
+            (0..9).for_each(|_| fails(&mut machine));
+            assert!(matches!(marker(&mut machine, kind, seq), Action::Deliver));
+        }
+    }
+    // The control: an outage lasts as long as it lasts.
+    for _ in 0..1_000 {
+        assert!(matches!(machine.step(Input::Failed(unavailable())), Action::Wait { .. }));
+        reopen(&mut machine, 9);
+    }
+}

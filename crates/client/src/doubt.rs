@@ -1,0 +1,78 @@
+//! How often it is tried again what may never pass.
+//!
+//! An error of gRPC without a reason is mostly of something between that is in trouble; but what
+//! cannot be decoded looks the same, and comes again and again at one place. Pure.
+
+use super::Error;
+
+/// Attempts in a row that fail so, until it is given up.
+const MOST: u32 = 10;
+
+/// Counts such failures.
+#[derive(Debug, Default)]
+pub(super) struct Doubts(u32);
+
+impl Doubts {
+    /// Takes why an attempt has failed. An `Err` is final.
+    pub fn weigh(&mut self, cause: Error) -> Result<Error, Error> {
+        if !cause.is_doubtful() {
+            self.0 = 0;
+            return Ok(cause);
+        }
+        self.0 += 1;
+        if self.0 < MOST { Ok(cause) } else { Err(cause.given_up(MOST)) }
+    }
+
+    /// Something came that gets further: it was no such place.
+    pub fn forget(&mut self) {
+        self.0 = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::{Code, Status};
+
+    use super::*;
+    use crate::Kind;
+
+    fn failed(code: Code) -> Error {
+        Error::from_status(Status::new(code, "said so"))
+    }
+
+    #[test]
+    fn what_may_never_pass_is_given_up_and_what_passes_never() {
+        for code in [Code::Internal, Code::Unknown] {
+            let mut doubts = Doubts::default();
+            for _ in 1..MOST {
+                let cause = doubts.weigh(failed(code)).unwrap();
+                assert!(cause.is_retryable());
+            }
+            let error = doubts.weigh(failed(code)).unwrap_err();
+            assert_eq!((error.kind(), error.is_retryable()), (Kind::Internal, false));
+            assert!(!error.passes_once_met() && error.may_have_applied());
+            assert_eq!(error.to_string(), "said so (10 times in a row)");
+        }
+        let mut doubts = Doubts::default();
+        for code in [Code::Unavailable, Code::ResourceExhausted, Code::Cancelled] {
+            for _ in 0..1_000 {
+                assert!(doubts.weigh(failed(code)).is_ok(), "{code:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_row_counts() {
+        let mut doubts = Doubts::default();
+        for _ in 0..100 {
+            for _ in 1..MOST {
+                assert!(doubts.weigh(failed(Code::Internal)).is_ok());
+            }
+            assert!(doubts.weigh(failed(Code::Unavailable)).is_ok());
+            for _ in 1..MOST {
+                assert!(doubts.weigh(failed(Code::Unknown)).is_ok());
+            }
+            doubts.forget();
+        }
+    }
+}
