@@ -25,7 +25,33 @@ use tracing_subscriber::{Layer, reload};
 use self::fields::{Shown, ShownJson};
 use self::flood::{Calm, Flood, LeftOut};
 use self::lines::{Lines, Upkeep};
-use crate::config::{LogFormat, Telemetry as Settings};
+
+/// What is logged and traced, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// A level, or a filter: levels by target.
+    pub log_level: String,
+    /// How lines are written.
+    pub log_format: Format,
+    /// Where traces go, over gRPC; empty = nowhere.
+    pub otlp_endpoint: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let log_level = "info".to_owned();
+        Options { log_level, log_format: Format::Text, otlp_endpoint: String::new() }
+    }
+}
+
+/// How lines of the log are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
 
 /// Reads a level or a filter.
 ///
@@ -113,7 +139,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// When the filter cannot be read, or the collector's address, or there can be no thread.
-pub fn init(settings: &Settings, instance: &str) -> Result<Telemetry, String> {
+pub fn init(options: &Options, instance: &str) -> Result<Telemetry, String> {
     let has_colour = AutoStream::choice(&std::io::stderr()) != ColorChoice::Never;
     // Not by the handle that everybody shares: whoever waited in there would hold its lock.
     let stderr = std::io::stderr().as_fd().try_clone_to_owned();
@@ -121,13 +147,13 @@ pub fn init(settings: &Settings, instance: &str) -> Result<Telemetry, String> {
     let flood = Flood::default();
     let lines = Lines::start(File::from(stderr), Teller(flood.clone()))
         .map_err(|error| format!("the log: {error}"))?;
-    let (filter, handle) = reload::Layer::new(filter(&settings.log_level)?);
-    let layer = logs(settings.log_format, filter, lines.clone(), has_colour, flood);
+    let (filter, handle) = reload::Layer::new(filter(&options.log_level)?);
+    let layer = logs(options.log_format, filter, lines.clone(), has_colour, flood);
     let registry = tracing_subscriber::registry().with(layer);
     let level = move |filter| handle.reload(filter).map_err(|error| error.to_string());
     let level = LogLevel(Arc::new(level));
     #[cfg(feature = "otlp")]
-    let provider = match settings.otlp_endpoint.as_str() {
+    let provider = match options.otlp_endpoint.as_str() {
         "" => None,
         endpoint => Some(traces::export(endpoint, instance)?),
     };
@@ -188,7 +214,7 @@ impl Upkeep for Teller {
 
 /// Lines as they are configured.
 fn logs<S, W, F>(
-    format: LogFormat,
+    format: Format,
     filter: F,
     writer: W,
     has_colour: bool,
@@ -205,11 +231,11 @@ where
         // To standard error, by the thread that logs.
         .log_internal_errors(false);
     match format {
-        LogFormat::Text => {
+        Format::Text => {
             let lines = lines.fmt_fields(Shown);
             lines.map_event_format(|inner| Calm::new(inner, flood)).with_filter(filter).boxed()
         }
-        LogFormat::Json => {
+        Format::Json => {
             let lines = lines.json().flatten_event(true);
             let lines = lines.map_event_format(|json| Calm::new(ShownJson(json), flood));
             lines.with_filter(filter).boxed()
@@ -238,12 +264,12 @@ mod tests {
         }
     }
 
-    fn written(settings: &Settings, work: impl FnOnce()) -> String {
+    fn written(options: &Options, work: impl FnOnce()) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
-        let filter = filter(&settings.log_level).unwrap();
+        let filter = filter(&options.log_level).unwrap();
         let writer = move || writer.clone();
-        let logs = logs(settings.log_format, filter, writer, false, Flood::default());
+        let logs = logs(options.log_format, filter, writer, false, Flood::default());
         let subscriber = tracing_subscriber::registry().with(logs);
         tracing::subscriber::with_default(subscriber, work);
         let bytes = lines.0.lock().unwrap().clone();
@@ -252,8 +278,8 @@ mod tests {
 
     #[test]
     fn a_line_of_json_has_its_own_fields_and_those_of_its_span() {
-        let settings = Settings { log_format: LogFormat::Json, ..Settings::default() };
-        let text = written(&settings, || {
+        let options = Options { log_format: Format::Json, ..Options::default() };
+        let text = written(&options, || {
             let span = tracing::info_span!("watch", patterns = "a \"b\" \u{1b}[2J\n", start = 7);
             tracing::info!(parent: &span, events = 3, reason = "limit", "watch ended");
             tracing::debug!("not at this level");
@@ -278,12 +304,12 @@ mod tests {
                 let span = tracing::info_span!("watch", patterns = value, peer = %value);
                 tracing::info!(parent: &span, key = %value, topic = value, "ended for {value}");
             };
-            let text = written(&Settings::default(), work);
+            let text = written(&Options::default(), work);
             assert_eq!(text.matches('\n').count(), 1, "{text:?}");
             assert!(!text.trim_end().contains([odd, '\u{fe0f}']), "{text:?}");
             assert_eq!(text.matches("\\u{fe0f}").count(), 5, "{text:?}");
-            let settings = Settings { log_format: LogFormat::Json, ..Settings::default() };
-            let json = written(&settings, work);
+            let options = Options { log_format: Format::Json, ..Options::default() };
+            let json = written(&options, work);
             assert!(!json.trim_end().contains([odd, '\u{fe0f}']), "{json:?}");
             let line: serde_json::Value = serde_json::from_str(&json).unwrap();
             assert_eq!([&line["topic"], &line["span"]["peer"]], [&value, &value]);
@@ -292,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_field_reads_as_before() {
-        let text = written(&Settings::default(), || {
+        let text = written(&Options::default(), || {
             let span = tracing::info_span!("room", start = 7, cursor = tracing::field::Empty);
             span.record("cursor", "t1");
             tracing::info!(parent: &span, events = 3, r#type = "x y", "room ended");
@@ -303,7 +329,7 @@ mod tests {
 
     #[test]
     fn what_comes_again_and_again_does_not_fill_the_log_and_other_places_are_all_there() {
-        let text = written(&Settings::default(), || {
+        let text = written(&Options::default(), || {
             for n in 0..500 {
                 tracing::error!(n, "cannot write");
                 tracing::info!(n, "a stream ended");
@@ -323,7 +349,7 @@ mod tests {
         let writer = lines.clone();
         let (filter, handle) = reload::Layer::new(filter("warn").unwrap());
         let writer = move || writer.clone();
-        let logs = logs(LogFormat::Text, filter, writer, false, Flood::default());
+        let logs = logs(Format::Text, filter, writer, false, Flood::default());
         let subscriber = tracing_subscriber::registry().with(logs);
         tracing::subscriber::with_default(subscriber, || {
             let speak = |n: u64| {

@@ -11,9 +11,9 @@ use super::notify::{self, Notifier};
 use super::reload;
 use super::signals::{DaemonSignals, Stop};
 use super::{Exit, Failure};
-use crate::config::{Compression, Config};
+use crate::config::{Compression, Config, LogFormat};
 use crate::server::{self, AccessRules, ServeError, Server};
-use crate::telemetry::{LogLevel, Telemetry};
+use crate::telemetry::{self, LogLevel, Telemetry};
 use tailmark_log::eventlog::{self, EventLog};
 use tailmark_log::storage::{local, segment};
 use tailmark_record::{self as record, Seq};
@@ -177,6 +177,18 @@ fn size(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
+/// What is logged and traced.
+pub(super) fn telemetry_options(config: &Config) -> telemetry::Options {
+    telemetry::Options {
+        log_level: config.telemetry.log_level.clone(),
+        log_format: match config.telemetry.log_format {
+            LogFormat::Text => telemetry::Format::Text,
+            LogFormat::Json => telemetry::Format::Json,
+        },
+        otlp_endpoint: config.telemetry.otlp_endpoint.clone(),
+    }
+}
+
 fn storage_options(config: &Config) -> local::Options {
     let storage = &config.storage;
     local::Options {
@@ -287,5 +299,6 @@ mod tests {
         let here = server_options(&config);
         let there = server::Options { version: here.version.clone(), ..Default::default() };
         assert_eq!(here, there);
+        assert_eq!(telemetry_options(&config), telemetry::Options::default());
     }
 }

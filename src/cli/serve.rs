@@ -82,7 +82,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Exit::Failure, "cannot start").because(&error))?;
     let telemetry = {
         let _inside = runtime.enter();
-        telemetry::init(&config.telemetry, &config.server.instance_id)
+        telemetry::init(&daemon::telemetry_options(&config), &config.server.instance_id)
             .map_err(|why| Failure::new(Exit::Usage, why))?
     };
     for warning in config.warnings() {

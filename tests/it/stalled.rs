@@ -161,10 +161,11 @@ async fn an_idle_watch_keeps_no_buffer_whatever_it_has_replayed() {
     const IDLE: u64 = 300;
     const EVENTS: u64 = 300;
     let dir = tempfile::tempdir().unwrap();
-    // All stays in one slot, so that nothing but the watches takes memory; and what they give back
-    // goes to the system at once.
+    // All stays in one slot, so that nothing but the watches takes memory; and buffers that are given
+    // back go to the system at once, as otherwise the allocator keeps them for the next.
     let large = "TAILMARK_STORAGE_SLOT_BYTES=4MiB \
-                 _RJEM_MALLOC_CONF=dirty_decay_ms:0,muzzy_decay_ms:0 exec \"$0\" \"$@\"";
+                 GLIBC_TUNABLES=glibc.malloc.mmap_threshold=8192:glibc.malloc.arena_max=1:glibc.malloc.trim_threshold=0 \
+                 exec \"$0\" \"$@\"";
     let daemon = Daemon::start_with(dir.path(), large);
     let bytes = || anonymous_bytes(daemon.id());
     let connect = async || {
@@ -200,6 +201,7 @@ async fn an_idle_watch_keeps_no_buffer_whatever_it_has_replayed() {
             assert_eq!(watching.event().await.seq, seq);
         }
     }
-    until("what idle watches hold", || bytes() <= before + IDLE * (24 << 10)).await;
+    // A buffer has 64 KiB. Holes in the allocator's heap were seen to take 28 KiB a watch.
+    until("what idle watches hold", || bytes() <= before + IDLE * (40 << 10)).await;
     assert_eq!(daemon.stop(), Some(0));
 }
