@@ -57,7 +57,7 @@ impl Live {
     /// What does not work, in words.
     pub fn trouble(&self) -> Option<String> {
         let status = self.log.status();
-        status.trouble.or(status.store.trouble)
+        status.trouble.or(status.store.trouble).or(status.clock)
     }
 }
 

@@ -231,6 +231,7 @@ impl Snapshot {
             [
                 ("store", u64::from(store.trouble.is_some())),
                 ("log", u64::from(self.log.trouble.is_some())),
+                ("clock", u64::from(self.log.clock.is_some())),
             ],
         )
     }

@@ -83,13 +83,16 @@ impl Core {
         self.queue.ended().is_none() && can_tell
     }
 
+    fn is_ahead(&self, head_at: Timestamp, wall: Timestamp) -> bool {
+        self.published.borrow().head > Seq::ZERO && head_at.before(AHEAD) > wall
+    }
+
     /// What is to say of stamps that lie ahead of the clock: one of both is wrong. Events get no earlier
     /// stamp than those before them, so that the clock stands still for the log until it has come up.
     pub fn ahead(&self) -> Option<String> {
         let now = *self.published.borrow();
         let wall = (self.clock)();
-        let is_ahead = now.head > Seq::ZERO && now.head_at.before(AHEAD) > wall;
-        is_ahead.then(|| {
+        self.is_ahead(now.head_at, wall).then(|| {
             format!(
                 "the last event is stamped {}, ahead of this machine's clock ({wall}): the clock was wrong \
                  then or is wrong now; events age by when they were seen or stored, and new ones get that stamp too",
@@ -98,13 +101,13 @@ impl Core {
         })
     }
 
-    /// Says it once when it begins, and once when it is over.
+    /// Says it once when it begins, and once when it is over. Asked at every commit.
     pub fn say_if_ahead(&self) {
-        let ahead = self.ahead();
-        if self.has_said_ahead.swap(ahead.is_some(), Ordering::Relaxed) == ahead.is_some() {
+        let is_ahead = self.is_ahead(self.published.borrow().head_at, (self.clock)());
+        if self.has_said_ahead.swap(is_ahead, Ordering::Relaxed) == is_ahead {
             return;
         }
-        match ahead {
+        match self.ahead() {
             Some(what) => tracing::warn!("{what}"),
             None => tracing::info!("the clock has come up to the stamps of events"),
         }
@@ -118,7 +121,6 @@ impl Core {
         if let RepeatsReady::Failed(error) = &*self.repeats_ready.borrow() {
             return Some(format!("repeats cannot be told: {error}"));
         }
-        let trouble = self.trouble.lock().as_ref().map(Trouble::to_string);
-        trouble.or_else(|| self.ahead())
+        self.trouble.lock().as_ref().map(Trouble::to_string)
     }
 }

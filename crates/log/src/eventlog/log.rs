@@ -276,6 +276,7 @@ impl EventLog {
             counters: core.metrics.counters(),
             is_stopped: matches!(core.queue.ended(), Some(AppendError::Stopped(_))),
             trouble: core.trouble(),
+            clock: core.ahead(),
         }
     }
 

@@ -22,6 +22,8 @@ pub struct Status {
     pub is_stopped: bool,
     /// Why appends, retention or the telling of repeats do not work, if they do not.
     pub trouble: Option<String>,
+    /// What is to say of a clock that was or is wrong: events are stored and age all the same.
+    pub clock: Option<String>,
 }
 
 impl Status {

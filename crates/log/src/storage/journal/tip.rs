@@ -16,7 +16,7 @@ use crate::storage::error::chain;
 use crate::storage::{StoreError, disk::Disk};
 use tailmark_record::{LogId, Seq};
 
-const TIP_FILE: &str = "tip";
+pub(crate) const TIP_FILE: &str = "tip";
 const TIP_BYTES: usize = 64;
 const MOST_BYTES: u64 = 4 << 10;
 const MAGIC: &[u8; 8] = b"TMTIP\0\0\x01";

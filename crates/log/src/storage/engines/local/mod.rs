@@ -17,6 +17,7 @@ mod engine;
 mod lookup;
 mod open;
 mod options;
+mod private;
 mod read;
 mod refusal;
 mod release;

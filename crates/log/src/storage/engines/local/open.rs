@@ -77,6 +77,7 @@ pub fn open(dir: &Path, mut options: Options) -> Result<(Arc<LocalEngine>, Recov
     let segments = dir.join(SEGMENTS_DIR);
     options.disk.create_dir(&segments)?;
     segment::clean(&segments, &options.disk)?;
+    super::private::close_to_others(dir);
     Recovery { dir: dir.to_owned(), options, meta, found, claim }.run()
 }
 

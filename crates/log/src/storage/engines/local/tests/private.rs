@@ -38,6 +38,34 @@ fn nothing_that_a_log_makes_can_be_read_by_others() {
 }
 
 #[test]
+fn files_that_were_readable_by_others_are_not_any_more_once_the_log_is_opened() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path().join("data");
+    let (engine, _) = open(&dir, options()).unwrap();
+    fill(&*engine, 3_000, 50);
+    eventually("sealing", || engine.status().unsealed_slots <= 1);
+    engine.close().unwrap();
+    drop(engine);
+    std::fs::write(dir.join("notes.txt"), "mine").unwrap();
+    for (path, _) in modes(&dir) {
+        let mode = if path.is_dir() { 0o755 } else { 0o644 };
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let (engine, _) = reopen(&dir);
+    assert_eq!(check_all(&*engine), 3_000);
+    let found = modes(&dir);
+    for name in ["db/db", "footer", "log.meta", "LOCK", "slot-0001", "slot-0002"] {
+        assert!(found.iter().any(|(path, _)| path.ends_with(name)), "{name} of {found:?}");
+    }
+    for (path, mode) in found.iter().filter(|(path, _)| !path.is_dir()) {
+        let expected = if path.ends_with("notes.txt") { 0o644 } else { 0o600 };
+        assert_eq!(*mode, expected, "{}: {mode:o}", path.display());
+    }
+    let mode = std::fs::metadata(&dir).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o755, "the directory is its owner's to open or close");
+}
+
+#[test]
 fn a_directory_that_was_there_keeps_its_permissions() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o750)).unwrap();
