@@ -8,9 +8,10 @@ mod traces;
 
 use std::backtrace::BacktraceStatus;
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anstream::{AutoStream, ColorChoice};
@@ -25,6 +26,7 @@ use tracing_subscriber::{Layer, reload};
 use self::fields::{Shown, ShownJson};
 use self::flood::{Calm, Flood, LeftOut};
 use self::lines::{Lines, Upkeep};
+use crate::escape;
 
 /// What is logged and traced, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,7 +164,8 @@ pub fn init(options: &Options, instance: &str) -> Result<Telemetry, String> {
     let _ = registry.with(provider.as_ref().map(traces::layer)).try_init();
     #[cfg(not(feature = "otlp"))]
     let _ = (registry.try_init(), instance);
-    log_panics();
+    log_panics(lines.clone());
+    let _ = OF_PROCESS.set(lines.clone());
     Ok(Telemetry {
         lines,
         level,
@@ -171,10 +174,20 @@ pub fn init(options: &Options, instance: &str) -> Result<Telemetry, String> {
     })
 }
 
-/// A panic is logged like everything else: as it comes it would be written to standard error by the thread
-/// that panics, which has others to serve.
-fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| {
+/// Where this process logs, for an end that drops nothing.
+static OF_PROCESS: OnceLock<Lines> = OnceLock::new();
+
+/// Lets standard error take the last lines, a second at most.
+pub fn flush() {
+    if let Some(lines) = OF_PROCESS.get() {
+        lines.flush(PATIENCE);
+    }
+}
+
+/// A panic is logged like everything else, and also where the level hides all else: as it comes it would be
+/// written to standard error by the thread that panics, which has others to serve.
+fn log_panics(lines: Lines) {
+    std::panic::set_hook(Box::new(move |panic| {
         let payload = panic.payload();
         let message = payload
             .downcast_ref::<&str>()
@@ -183,6 +196,10 @@ fn log_panics() {
             .unwrap_or("of a kind that has no words");
         let place = panic.location().map_or(String::new(), ToString::to_string);
         let thread = std::thread::current().name().unwrap_or("without a name").to_owned();
+        if !tracing::enabled!(Level::ERROR) {
+            write_panic(&lines, message, &place, &thread);
+            return;
+        }
         let backtrace = std::backtrace::Backtrace::capture();
         match backtrace.status() {
             BacktraceStatus::Captured => {
@@ -191,6 +208,14 @@ fn log_panics() {
             _ => tracing::error!(panic = message, place, thread, "a thread panicked"),
         }
     }));
+}
+
+/// Past the level, but by the same way as all lines: bounded, and never waited for.
+fn write_panic(mut lines: impl Write, message: &str, place: &str, thread: &str) {
+    let text = format!("a thread panicked: {message} place={place} thread={thread}");
+    let line = format!("{}\n", escape::line(&text));
+    // Whole, as a line is taken.
+    let _ = lines.write_all(line.as_bytes());
 }
 
 /// Tells in the log what is missing there.
@@ -245,7 +270,6 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -367,6 +391,15 @@ mod tests {
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         let said: Vec<_> = text.lines().map(|line| line.split(": ").last().unwrap()).collect();
         assert_eq!(said, ["plain n=2", "quiet n=3", "plain n=3"]);
+    }
+
+    #[test]
+    fn a_panic_past_the_level_is_one_line() {
+        let mut out = Vec::new();
+        write_panic(&mut out, "one\ntwo\u{1b}[2J", "a.rs:1:2", "worker");
+        let line = String::from_utf8(out).unwrap();
+        assert!(line.starts_with("a thread panicked: one") && line.ends_with("thread=worker\n"));
+        assert!(line.matches('\n').count() == 1 && !line.contains('\u{1b}'), "{line:?}");
     }
 
     #[test]

@@ -2,10 +2,12 @@
 //! settings that cannot be read change nothing.
 
 use tokio::sync::mpsc;
+use tracing::Level;
 
 use super::daemon::Live;
 use super::notify::Notifier;
 use crate::config::{Config, ConfigError, Loaded, Sources};
+use crate::telemetry;
 
 /// Those that take effect at once.
 const LIVE: [&str; 7] = [
@@ -42,17 +44,50 @@ impl Settings {
         self.sources.load_again().map(|loaded| loaded.config)
     }
 
-    /// Puts into force what may change, all of it or nothing.
-    fn take(&mut self, new: &Config, live: &Live) -> Result<Taken, String> {
+    /// Puts into force what may change, all of it or nothing, and tells of it: by the level that was, if that
+    /// lets it through, for the one that comes may hide it.
+    fn take(&mut self, new: &Config, live: &Live) -> Result<(), String> {
         let changed = self.running.changes(new);
         let (taken, need_restart): (Vec<_>, Vec<_>) =
             changed.into_iter().partition(|key| LIVE.contains(&key.as_str()));
+        let taken = Taken { taken, need_restart };
+        let warnings = new.warnings();
+        // Nothing can fail after this.
+        telemetry::filter(&new.telemetry.log_level)?;
+        let are_warnings_heard = tracing::enabled!(Level::WARN);
+        let is_report_heard = taken.is_heard();
+        if are_warnings_heard {
+            warn(&warnings);
+        }
+        if is_report_heard {
+            tell(&taken);
+        }
         live.take(new)?;
+        if !are_warnings_heard {
+            warn(&warnings);
+        }
+        if !is_report_heard {
+            tell(&taken);
+        }
         self.running.telemetry.log_level.clone_from(&new.telemetry.log_level);
         self.running.retention = new.retention.clone();
         self.running.http = new.http.clone();
-        Ok(Taken { taken, need_restart })
+        Ok(())
     }
+}
+
+impl Taken {
+    /// Whether the log takes [`tell`]'s line as it is now.
+    fn is_heard(&self) -> bool {
+        match self.need_restart.is_empty() {
+            true => tracing::enabled!(Level::INFO),
+            false => tracing::enabled!(Level::WARN),
+        }
+    }
+}
+
+fn warn(warnings: &[String]) {
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 }
 
 /// Reloads whenever it is wished.
@@ -74,20 +109,14 @@ async fn reload(settings: Settings, live: &Live, notifier: &Notifier) -> Setting
     // Off the runtime: a file may lie anywhere.
     let read = tokio::task::spawn_blocking(move || reader.read()).await;
     let outcome = match read {
-        Ok(Ok(new)) => {
-            let warnings = new.warnings();
-            settings.take(&new, live).map(|taken| (taken, warnings))
-        }
+        Ok(Ok(new)) => settings.take(&new, live),
         Ok(Err(error)) => Err(chain(&error)),
         Err(error) => Err(error.to_string()),
     };
     match outcome {
-        Ok((taken, warnings)) => {
-            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            tell(&taken);
-            notifier.ready("serving");
-        }
+        Ok(()) => notifier.ready("serving"),
         Err(why) => {
+            // At the level `off` the service manager alone hears of it.
             tracing::error!(
                 why,
                 "the settings are not taken: nothing has changed, and the next start would fail"

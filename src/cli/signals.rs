@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::Exit;
+use crate::telemetry;
 
 /// Linux's numbers of those that have no name in tokio.
 const STKFLT: i32 = 16;
@@ -116,7 +117,8 @@ fn ends(
             is_first
         });
         if !is_first && is_urgent_again {
-            // Also when the main thread sits in a blocking write.
+            // Also when the main thread sits in a blocking write. What was logged is not lost by it.
+            telemetry::flush();
             std::process::exit(i32::from(exit.code()));
         }
     })

@@ -8,14 +8,19 @@
 
 use std::net::IpAddr;
 
-/// Whether Kubernetes or Docker wrote this variable about a Service or a container of ours. Settings
-/// have been told apart before: one that looks like these would win.
-pub(super) fn is_service_link(name: &str, value: &str) -> bool {
-    let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+/// Whether Kubernetes or Docker wrote this variable about a Service or a container of ours, `others` being
+/// all there are. Settings have been told apart before: one that looks like these would win.
+pub(super) fn is_service_link(name: &str, value: &str, others: &[(String, String)]) -> bool {
+    // What may be anything is taken for Docker's only beside the port of the same container.
+    let is_linked = |alias: &str| {
+        let port = format!("{alias}_PORT");
+        others.iter().any(|(name, value)| *name == port && is_url(value))
+    };
     // Docker passes on the other container's environment, whose names are anything.
-    if let Some((service, _)) = name.split_once("_ENV_") {
-        return service.chars().all(is_name);
+    if name.match_indices("_ENV_").any(|(at, _)| is_linked(&name[..at])) {
+        return true;
     }
+    let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     if !name.chars().all(is_name) {
         return false;
     }
@@ -25,11 +30,20 @@ pub(super) fn is_service_link(name: &str, value: &str) -> bool {
     if name.ends_with("_SERVICE_PORT") || name.contains("_SERVICE_PORT_") {
         return is_port(value);
     }
-    if name.ends_with("_NAME") {
-        // `/web/tailmark`: the container that has the link, and what it calls the other.
-        return value.starts_with('/') && value.matches('/').count() >= 2;
+    if let Some(alias) = name.strip_suffix("_NAME") {
+        return is_alias(alias, value) && is_linked(alias);
     }
     is_port_link(name, value)
+}
+
+/// `/web/tailmark`: the container that has the link, and what it calls the other, which is in the name of the
+/// variable too.
+fn is_alias(of_name: &str, value: &str) -> bool {
+    let Some((container, alias)) = value.strip_prefix('/').and_then(|rest| rest.split_once('/'))
+    else {
+        return false;
+    };
+    !container.is_empty() && alias.to_ascii_uppercase().replace('-', "_") == of_name
 }
 
 /// `_PORT`, `_PORT_50051_TCP` and what follows that.

@@ -90,6 +90,8 @@ pub enum ConfigError {
 pub struct Sources {
     /// A file of settings, if one was named.
     pub file: Option<PathBuf>,
+    /// Where one is looked for if none was named: the first that is there, each time anew.
+    pub candidates: Vec<PathBuf>,
     /// Where the log lives if nobody says.
     pub state_directory: Option<PathBuf>,
     /// The environment; only what begins with `TAILMARK_` is looked at.
@@ -113,17 +115,15 @@ impl Sources {
             let paths = std::env::var_os(name).unwrap_or_default();
             std::env::split_paths(&paths).filter(|path| path.is_absolute()).collect::<Vec<_>>()
         };
-        let file = file.or_else(|| {
-            let files = directories(CONFIGURATION_DIRECTORY).into_iter();
-            files.map(|path| path.join(FILE_NAME)).find(|path| path.exists())
-        });
+        let candidates = directories(CONFIGURATION_DIRECTORY).into_iter();
+        let candidates = candidates.map(|path| path.join(FILE_NAME)).collect();
         let state_directory = directories(STATE_DIRECTORY).into_iter().next();
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
             .filter(|(name, _)| name.starts_with(PREFIX))
             .map(|(name, value)| (name, value.to_string_lossy().into_owned()))
             .collect();
-        Sources { file, state_directory, environment, flags: Vec::new() }
+        Sources { file, candidates, state_directory, environment, flags: Vec::new() }
     }
 
     /// Merges and checks once more, while what came of it the first time is in use.
@@ -131,13 +131,29 @@ impl Sources {
     /// # Errors
     /// Also where the file is a pipe: that can be read once.
     pub fn load_again(&self) -> Result<Loaded, ConfigError> {
-        if let Some(path) = &self.file
+        if let Some(path) = self.found()?
             && path.metadata().is_ok_and(|found| !found.is_file())
         {
             let source = std::io::Error::other("it is no file, and can be read only once");
-            return Err(ConfigError::Read { path: path.clone(), source });
+            return Err(ConfigError::Read { path: path.to_owned(), source });
         }
         self.load()
+    }
+
+    /// The file that is read. One that cannot be looked at is no absent one: its settings would be missed
+    /// without a word. A link that leads nowhere is there too, and reading it fails.
+    fn found(&self) -> Result<Option<&Path>, ConfigError> {
+        if let Some(path) = &self.file {
+            return Ok(Some(path));
+        }
+        for path in &self.candidates {
+            match path.symlink_metadata() {
+                Ok(_) => return Ok(Some(path)),
+                Err(source) if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(ConfigError::Read { path: path.clone(), source }),
+            }
+        }
+        Ok(None)
     }
 
     /// Adds a flag if it was given.
@@ -155,7 +171,7 @@ impl Sources {
             let origin = Origin::Environment(STATE_DIRECTORY.to_owned());
             merged.add_text("storage.data_dir", path, origin)?;
         }
-        if let Some(path) = &self.file {
+        if let Some(path) = self.found()? {
             merged.add_file(path)?;
         }
         merged.add_environment(&self.environment)?;
@@ -287,7 +303,7 @@ impl Merged {
                 continue;
             }
             let Some(key) = keys.get(name) else {
-                if foreign::is_service_link(name, value) {
+                if foreign::is_service_link(name, value, variables) {
                     continue;
                 }
                 let nearest = nearest(name, keys.keys());

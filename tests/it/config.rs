@@ -294,7 +294,13 @@ const SERVICE_LINKS: [(&str, &str); 29] = [
 #[test]
 fn what_kubernetes_says_of_a_service_of_that_name_is_passed_over() {
     for (name, value) in SERVICE_LINKS {
-        let sources = Sources { environment: env(&[(name, value)]), ..Sources::default() };
+        let mut pairs = vec![(name, value)];
+        // Docker's, which may be anything, count beside the port of the same container.
+        if name.ends_with("_NAME") || name.contains("_ENV_") {
+            pairs.push(("TAILMARK_PORT", "tcp://172.17.0.2:50051"));
+            pairs.push(("TAILMARK_FEED_PORT", "tcp://172.17.0.3:50051"));
+        }
+        let sources = Sources { environment: env(&pairs), ..Sources::default() };
         let loaded = sources.load().unwrap_or_else(|error| panic!("{name}={value}: {error}"));
         assert_eq!(loaded.config, Config::default(), "{name}");
     }
@@ -325,6 +331,29 @@ fn what_only_looks_like_a_service_is_a_typing_error_still() {
     ] {
         let sources = Sources { environment: env(&[(name, value)]), ..Sources::default() };
         let error = sources.load().expect_err(name);
+        assert!(matches!(&error, ConfigError::UnknownVariable { name: told, .. } if told == name));
+    }
+}
+
+#[test]
+fn what_docker_may_write_is_passed_over_only_beside_its_port() {
+    let port = ("TAILMARK_PORT", "tcp://172.17.0.2:50051");
+    let log_port = ("TAILMARK_LOG_PORT", "tcp://172.17.0.2:50051");
+    let no_port = ("TAILMARK_FEED_NAME_PORT", "tcp://172.17.0.2:50051");
+    for (name, value, beside) in [
+        // A person's, of what is no link.
+        ("TAILMARK_LOG_NAME", "/data/log", no_port),
+        ("TAILMARK_NAME", "/web/tailmark", no_port),
+        ("TAILMARK_LOG_ENV_DIR", "/data", no_port),
+        ("TAILMARK_ENV_DIR", "/data", log_port),
+        // Beside a link, and another alias.
+        ("TAILMARK_LOG_NAME", "/data/log", log_port),
+        ("TAILMARK_NAME", "/srv/data/tailmark", port),
+        ("TAILMARK_NAME", "//tailmark", port),
+        ("TAILMARK_NAME", "tailmark", port),
+    ] {
+        let environment = env(&[(name, value), beside]);
+        let error = Sources { environment, ..Sources::default() }.load().expect_err(name);
         assert!(matches!(&error, ConfigError::UnknownVariable { name: told, .. } if told == name));
     }
 }

@@ -140,3 +140,16 @@ fn settings_that_are_wrong_change_nothing_and_are_said_loudly() {
     it.reload("[telemetry]\nlog_level = \"debug\"\n", "taken=", 1);
     assert_eq!(it.daemon.stop(), Some(0));
 }
+
+#[test]
+fn a_level_that_hides_the_report_is_reported_before_it_is_in_force() {
+    let it = Reloading::start("");
+    let off = "[telemetry]\nlog_level = \"off\"\n[limits]\nwatches = 7\n";
+    it.reload(off, "taken=\"telemetry.log_level\" need_restart=\"limits.watches\"", 1);
+    // And after, where that is louder.
+    it.reload("[telemetry]\nlog_level = \"info\"\n", "taken=\"telemetry.log_level\"", 2);
+    // One line that only information tells, and which is hidden at once.
+    it.reload("[telemetry]\nlog_level = \"error\"\n", "taken=\"telemetry.log_level\"", 3);
+    assert_eq!(it.daemon.stop(), Some(0));
+    assert!(!said(&it.log).contains("closed"), "{}", said(&it.log));
+}

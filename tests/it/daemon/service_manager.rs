@@ -192,6 +192,58 @@ fn a_service_reads_its_file_where_there_is_one_and_its_environment_beats_it() {
 }
 
 #[test]
+fn a_file_that_cannot_be_looked_at_is_an_error_and_no_absent_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("file"), "").unwrap();
+    std::os::unix::fs::symlink(path("loop"), path("loop")).unwrap();
+    std::fs::create_dir(path("etc")).unwrap();
+    std::os::unix::fs::symlink(path("nowhere"), path("etc").join("config.toml")).unwrap();
+    let mut places = vec!["file", "loop", "etc"];
+    std::fs::create_dir(path("closed")).unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path("closed"), std::fs::Permissions::from_mode(0o0)).unwrap();
+    // Root may look everywhere.
+    if path("closed")
+        .join("config.toml")
+        .symlink_metadata()
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    {
+        places.push("closed");
+    }
+    for place in places {
+        let mut command = program(&["config", "print"]);
+        let output = command.env("CONFIGURATION_DIRECTORY", path(place)).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        let file = path(place).join("config.toml");
+        let is_told = said.contains("cannot read") && said.contains(file.to_str().unwrap());
+        assert!(!output.status.success() && is_told, "{place}: {said}");
+    }
+    // One that is not there is none.
+    let mut command = program(&["config", "print"]);
+    let output = command.env("CONFIGURATION_DIRECTORY", path("absent")).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_file_that_is_made_after_the_start_is_read_by_a_reload() {
+    let dir = tempfile::tempdir().unwrap();
+    let manager = Manager::listen(dir.path());
+    let etc = dir.path().join("etc");
+    std::fs::create_dir(&etc).unwrap();
+    let env = format!("export CONFIGURATION_DIRECTORY={}", etc.display());
+    let (daemon, log) = manager.start(dir.path(), &env);
+    manager.wait_for("READY=1");
+    std::fs::write(etc.join("config.toml"), "[telemetry]\nlog_level = \"debug\"\n").unwrap();
+    signal(&daemon, rustix::process::Signal::HUP);
+    manager.wait_for("RELOADING=1");
+    manager.wait_for("READY=1");
+    assert_eq!(daemon.stop(), Some(0));
+    let said = std::fs::read_to_string(log).unwrap();
+    assert!(said.contains("taken=\"telemetry.log_level\""), "{said}");
+}
+
+#[test]
 fn the_unit_overrides_no_setting_and_waits_for_ready() {
     let unit = unit();
     let values = |name: &str| {

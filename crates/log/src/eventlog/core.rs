@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, watch};
 use super::AppendError;
 use super::batch::Rules;
 use super::hot::Hot;
+use super::looking::Looking;
 use super::maintenance::Maintenance;
 use super::metrics::Metrics;
 use super::options::Clock;
@@ -53,6 +54,8 @@ pub(super) struct Core {
     pub in_flight_bytes: usize,
     pub repeats_ready: watch::Sender<RepeatsReady>,
     pub maintenance: Maintenance,
+    /// For who asks whether appends would be refused.
+    pub looking: Looking,
     pub metrics: Metrics,
     pub clock: Clock,
     /// It was said that stamps lie ahead of the clock.

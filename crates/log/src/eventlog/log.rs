@@ -240,8 +240,9 @@ impl EventLog {
         self.core().takes_events()
     }
 
-    /// Why an append of any size would be refused now, found without one: closing, stopped, no room, no data
-    /// directory. `None` when it would be tried. Looks at the disk, off the runtime's workers.
+    /// Why every append would be refused now, found without one: closing, stopped, no room, no data directory,
+    /// a disk that does not answer. `None` when a small one would be tried. Looks at the disk, off the
+    /// runtime's workers, once a second at most and never twice at a time, whoever asks.
     pub async fn refusal(&self) -> Option<AppendError> {
         let core = self.core();
         if let Some(why) = core.queue.ended() {
@@ -250,17 +251,7 @@ impl EventLog {
         if let RepeatsReady::Failed(error) = &*core.repeats_ready.borrow() {
             return Some(AppendError::RepeatsUnknown(error.clone()));
         }
-        let engine = core.engine.clone();
-        // An end of the runtime ends the question.
-        let refusal = tokio::task::spawn_blocking(move || engine.refusal()).await.ok()??;
-        Some(match refusal {
-            full @ StoreError::DiskFull { .. } => AppendError::DiskFull(Arc::new(full)),
-            busy @ (StoreError::Busy { .. } | StoreError::Displaced { .. }) => {
-                AppendError::Busy(Arc::new(busy))
-            }
-            StoreError::Stopped { reason } => AppendError::Stopped(reason),
-            other => AppendError::Refused(Arc::new(other)),
-        })
+        core.looking.look(&core.engine).await
     }
 
     /// Figures for operators.

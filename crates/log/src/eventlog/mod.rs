@@ -19,6 +19,7 @@ mod filter_cache;
 mod group_commit;
 mod hot;
 mod log;
+mod looking;
 mod maintenance;
 mod metrics;
 mod open;

@@ -15,6 +15,7 @@ use super::core::{Core, Published};
 use super::filter_cache::FilterCache;
 use super::group_commit::CommitBuilder;
 use super::hot::Hot;
+use super::looking::Looking;
 use super::maintenance::Maintenance;
 use super::metrics::Metrics;
 use super::options::Options;
@@ -158,6 +159,7 @@ fn core(
         metrics: Metrics::default(),
         clock: options.clock.clone(),
         has_said_ahead: AtomicBool::new(false),
+        looking: Looking::default(),
         trouble: Mutex::default(),
         engine,
     }

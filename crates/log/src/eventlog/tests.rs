@@ -15,6 +15,7 @@ use tailmark_record::{
 
 mod appending;
 mod clocks;
+mod looking;
 mod model;
 mod order;
 mod producing;

@@ -273,8 +273,8 @@ pub trait Engine: Send + Sync + 'static {
     /// I/O.
     fn release(&self, bytes: u64) -> Result<u64, StoreError>;
 
-    /// Why a commit of any size would be refused now; `None` when one would be tried. Looks at the disk, and
-    /// waits for no commit.
+    /// Why every commit would be refused now; `None` when a small one would be tried. Looks at the disk, and
+    /// waits for no commit; one that is under way for too long is a reason ([`StoreError::Hanging`]).
     fn refusal(&self) -> Option<StoreError> {
         None
     }

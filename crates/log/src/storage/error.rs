@@ -63,6 +63,12 @@ pub enum StoreError {
         /// Why sealing does not go on.
         reason: String,
     },
+    /// A commit has been under way for so long that the disk does not seem to answer; may pass.
+    #[error("a commit has been under way for {seconds} s: the disk does not answer")]
+    Hanging {
+        /// How long.
+        seconds: u64,
+    },
     /// A segment was folded into another or trimmed while it was looked up: look again.
     #[error("the segment has just been replaced")]
     Retired,

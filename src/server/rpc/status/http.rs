@@ -295,14 +295,23 @@ pub(crate) fn not_ready(refusal: &AppendError) -> Failure {
     let (reason, why) = match refusal {
         AppendError::DiskFull(_) => (Reason::DiskFull, "there is no room on disk"),
         // As an append would be refused.
-        AppendError::Busy(store) if matches!(**store, StoreError::Displaced { .. }) => {
-            (Reason::StoreBusy, "the data directory is gone, or another lies in its place")
-        }
-        AppendError::Busy(_) => {
-            (Reason::StoreBusy, "the journal is full, and sealing does not go on")
-        }
+        AppendError::Busy(store) => (
+            Reason::StoreBusy,
+            match **store {
+                StoreError::Displaced { .. } => {
+                    "the data directory is gone, or another lies in its place"
+                }
+                StoreError::Hanging { .. } => "a commit is under way and the disk does not answer",
+                _ => "the journal is full, and sealing does not go on",
+            },
+        ),
         AppendError::RepeatsUnknown(_) => (Reason::RepeatsUnknown, "repeats cannot be told"),
-        _ => (Reason::StoreStopped, "the store has stopped after a failed write"),
+        AppendError::Closing => (Reason::Stopping, "the log is being closed"),
+        AppendError::Stopped(_) => {
+            (Reason::StoreStopped, "the store has stopped after a failed write")
+        }
+        // Nothing has been written yet.
+        _ => (Reason::StoreBusy, "the disk cannot be looked at"),
     };
     let message = format!("{why}; no events are taken, reading goes on");
     let failure = Failure::with_code(Code::Unavailable, reason, message);
@@ -360,6 +369,37 @@ mod tests {
             respond(&not_ready(&AppendError::Closing).into()).headers()[header::RETRY_AFTER],
             "5"
         );
+    }
+
+    #[test]
+    fn a_store_that_takes_nothing_says_what_it_is() {
+        let io = || {
+            let source = std::io::Error::other("secret");
+            StoreError::Io { action: "examine", path: "/secret".into(), source }
+        };
+        let busy = || StoreError::Busy { reason: "secret".into() };
+        let displaced =
+            || StoreError::Displaced { path: "/secret".into(), detail: "secret".into() };
+        let full = || StoreError::DiskFull { available_bytes: 1, needed_bytes: 2 };
+        let hanging = || StoreError::Hanging { seconds: 10 };
+        for (refusal, reason, words) in [
+            (AppendError::Closing, "STOPPING", "closed"),
+            (AppendError::Stopped("secret".into()), "STORE_STOPPED", "failed write"),
+            (AppendError::DiskFull(full().into()), "DISK_FULL", "no room"),
+            (AppendError::Busy(busy().into()), "STORE_BUSY", "sealing"),
+            (AppendError::Busy(displaced().into()), "STORE_BUSY", "data directory"),
+            (AppendError::Busy(hanging().into()), "STORE_BUSY", "does not answer"),
+            (AppendError::RepeatsUnknown(io().into()), "REPEATS_UNKNOWN", "repeats"),
+            (AppendError::Refused(io().into()), "STORE_BUSY", "looked at"),
+        ] {
+            let response = respond(&not_ready(&refusal).into());
+            assert_eq!(response.status(), 503, "{refusal:?}");
+            let mut json = Vec::new();
+            write_json(&mut json, &Status::from(not_ready(&refusal)));
+            let json = String::from_utf8(json).unwrap();
+            assert!(json.contains(&format!("\"reason\":\"{reason}\"")), "{refusal:?}: {json}");
+            assert!(json.contains(words) && !json.contains("secret"), "{refusal:?}: {json}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::LocalEngine;
 use super::work::Trouble;
@@ -15,7 +15,9 @@ const SLOT_POLL: Duration = Duration::from_millis(200);
 
 impl LocalEngine {
     pub(super) fn append(&self, commit: Commit, done: Completion) {
+        *self.work.commit_begun.lock() = Some(Instant::now());
         let outcome = self.take(&commit);
+        *self.work.commit_begun.lock() = None;
         self.note_outcome(&commit, outcome.is_ok());
         done(outcome);
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
@@ -174,7 +175,7 @@ impl Engine for LocalEngine {
     }
 
     fn refusal(&self) -> Option<StoreError> {
-        LocalEngine::refusal(self)
+        self.refusal_at(Instant::now())
     }
 
     fn seen(&self, wall: Timestamp) -> Vec<(Seq, Timestamp)> {

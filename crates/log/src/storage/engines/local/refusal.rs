@@ -2,24 +2,33 @@
 //! could show that it takes them again.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::LocalEngine;
 use crate::storage::journal::Failure;
 use crate::storage::{Commit, StoreError};
 
-/// A commit that is larger may be refused where this one fits; then not every one is.
+/// What one small event needs at least.
 const SMALL_COMMIT: u64 = 512;
 /// For a commit under way, which holds the journal while it is synced.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// A commit that is under way for longer is not being written: the disk does not answer.
+const LONGEST_COMMIT: Duration = Duration::from_secs(10);
 
 impl LocalEngine {
-    pub(super) fn refusal(&self) -> Option<StoreError> {
+    /// As of `now`.
+    pub(super) fn refusal_at(&self, now: Instant) -> Option<StoreError> {
         if self.work.is_closing() {
             return Some(StoreError::Stopped { reason: "closed".to_owned() });
         }
         if let Some(reason) = self.work.broken.lock().clone() {
             return Some(StoreError::Stopped { reason });
+        }
+        // Before any look at a disk that may hang.
+        let begun = *self.work.commit_begun.lock();
+        let under_way = begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
+        if under_way >= LONGEST_COMMIT {
+            return Some(StoreError::Hanging { seconds: under_way.as_secs() });
         }
         if let Err(error) = self.check_claim() {
             return Some(error);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -22,6 +22,9 @@ pub(super) struct Work {
     pub slot_files: AtomicU64,
     /// Bytes of the smallest commit that was refused since one was stored; 0 = none was.
     pub refused_bytes: AtomicU64,
+    /// When the commit began that is under way. Also one that waits for the journal, which a mark may hold
+    /// while the disk does not answer, or for a slot.
+    pub commit_begun: Mutex<Option<Instant>>,
     /// Why appends have stopped for good.
     pub broken: Mutex<Option<String>>,
     /// What the last look found in the log's place, if that is not the log.
