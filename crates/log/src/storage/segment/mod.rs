@@ -11,7 +11,7 @@
 //! journal, or who appends and who reads. Invariants: a directory with a segment's name was
 //! compared with its source and synced before it got that name, and its database never changes; a
 //! database is opened only after its files were checked against the footer; what is missing or
-//! altered is [`StoreError::Damaged`] with its range and never a shorter answer; a directory is
+//! altered is [`StoreError::Damaged`](crate::storage::StoreError::Damaged) with its range and never a shorter answer; a directory is
 //! moved away only when nobody holds a [`Lease`] on it.
 
 mod block;
