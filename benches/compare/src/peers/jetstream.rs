@@ -1,10 +1,12 @@
-//! NATS JetStream with file storage, as its server comes: an ack does not wait for an fsync.
+//! NATS JetStream with file storage: as its server comes, where an ack does not wait for an fsync, and with
+//! `sync_interval: always`, where it does.
 //!
 //! Appends are asynchronous publishes with a bounded window of acks, replays and watches ordered
 //! push consumers, batches and resumes a pull consumer without acks, which begins sooner.
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,13 +43,15 @@ pub struct Jetstream {
     context: Context,
     addr: String,
     server: Option<Server>,
+    program: PathBuf,
+    is_synced: bool,
     dir: TempDir,
 }
 
 impl Jetstream {
-    pub async fn start(setup: &Setup) -> Result<Jetstream> {
+    pub async fn start(setup: &Setup, is_synced: bool) -> Result<Jetstream> {
         let dir = setup.new_dir("jetstream")?;
-        let (server, addr) = launch(&dir).await?;
+        let (server, addr) = launch(&setup.nats_server, is_synced, &dir).await?;
         let context = connect(&addr).await?;
         let config = Config {
             name: STREAM.to_owned(),
@@ -56,16 +60,22 @@ impl Jetstream {
             ..Config::default()
         };
         context.create_stream(config).await?;
-        Ok(Jetstream { context, addr, server: Some(server), dir })
+        let program = setup.nats_server.clone();
+        Ok(Jetstream { context, addr, server: Some(server), program, is_synced, dir })
     }
 }
 
-async fn launch(dir: &TempDir) -> Result<(Server, String)> {
+async fn launch(program: &Path, is_synced: bool, dir: &TempDir) -> Result<(Server, String)> {
+    let (store, config) = (dir.path().join("store"), dir.path().join("server.conf"));
+    let store = store.to_str().context("a path that is no text")?;
+    let sync = if is_synced { "sync_interval: always" } else { "" };
+    // As many connections and subscriptions as a work asks for; nothing else differs from how it comes.
+    let text = format!("max_connections: 200000\njetstream {{ store_dir: {store:?}\n {sync} }}\n");
+    std::fs::write(&config, text)?;
     // It says on standard error that it is ready.
     let mut command = Command::new("sh");
-    command.args(["-c", "exec \"$0\" \"$@\" 2>&1", "nats-server"]);
-    command.args(["--addr", "127.0.0.1", "--port", "-1", "--jetstream", "--store_dir"]);
-    command.arg(dir.path().join("store"));
+    command.args(["-c", "exec \"$0\" \"$@\" 2>&1"]).arg(program);
+    command.args(["--addr", "127.0.0.1", "--port", "-1", "--config"]).arg(config);
     let mut server = Server::start(&mut command, &dir.path().join("server.txt"))?;
     let ready = |line: &str| {
         let (_, addr) = line.split_once("Listening for client connections on ")?;
@@ -150,7 +160,7 @@ impl Peer for Jetstream {
         if let Some(server) = self.server.take() {
             server.stop().await?;
         }
-        let (server, addr) = launch(&self.dir).await?;
+        let (server, addr) = launch(&self.program, self.is_synced, &self.dir).await?;
         self.context = connect(&addr).await?;
         self.addr = addr;
         self.server = Some(server);

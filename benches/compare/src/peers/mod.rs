@@ -7,7 +7,7 @@ mod redis;
 mod tailmark;
 
 use std::any::Any;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,9 @@ pub enum Target {
     Tailmark,
     #[cfg(feature = "peers")]
     Jetstream,
+    /// It with an fsync before each ack.
+    #[cfg(feature = "peers")]
+    JetstreamSynced,
     #[cfg(feature = "peers")]
     Redis,
     /// The limit of the wire.
@@ -40,6 +43,8 @@ impl Target {
             Target::Tailmark => "tailmark",
             #[cfg(feature = "peers")]
             Target::Jetstream => "jetstream",
+            #[cfg(feature = "peers")]
+            Target::JetstreamSynced => "jetstream, synced",
             #[cfg(feature = "peers")]
             Target::Redis => "redis",
             Target::Tonic => "limit: tonic",
@@ -60,7 +65,9 @@ impl Target {
                 None => Box::new(Tailmark::start(setup).await?),
             },
             #[cfg(feature = "peers")]
-            Target::Jetstream => Box::new(jetstream::Jetstream::start(setup).await?),
+            Target::Jetstream => Box::new(jetstream::Jetstream::start(setup, false).await?),
+            #[cfg(feature = "peers")]
+            Target::JetstreamSynced => Box::new(jetstream::Jetstream::start(setup, true).await?),
             #[cfg(feature = "peers")]
             Target::Redis => Box::new(redis::Redis::start(setup).await?),
             Target::Tonic => Box::new(Tonic::start(setup).await?),
@@ -74,6 +81,9 @@ impl Target {
 pub struct Setup {
     /// The `tailmark` program.
     pub daemon: PathBuf,
+    /// The `nats-server` program.
+    #[cfg_attr(not(feature = "peers"), expect(dead_code, reason = "only the peers start it"))]
+    pub nats_server: PathBuf,
     /// A running daemon instead of one of our own.
     pub addr: Option<String>,
     /// Below it each server gets a directory.
@@ -83,6 +93,17 @@ pub struct Setup {
 }
 
 impl Setup {
+    /// A daemon of our own, and the servers that it is measured beside.
+    pub fn new(daemon: &Path, dir: &Path) -> Setup {
+        Setup {
+            daemon: daemon.to_owned(),
+            nats_server: PathBuf::from("nats-server"),
+            addr: None,
+            dir: dir.to_owned(),
+            commit_bytes: 1 << 20,
+        }
+    }
+
     /// A new directory, removed when dropped.
     pub fn new_dir(&self, name: &str) -> Result<tempfile::TempDir> {
         let prefix = format!("{name}.");
