@@ -25,6 +25,7 @@ mod permits;
 mod read;
 mod rpc;
 mod run;
+mod service;
 mod shared;
 mod transport;
 mod watch;

@@ -19,11 +19,11 @@ use super::feed::parked::Parking;
 use super::figures::{self, Figures};
 use super::rpc::generated::chat_service_server::ChatServiceServer;
 use super::rpc::generated::feed_service_server::FeedServiceServer;
+use super::rpc::health;
 use super::rpc::reflection::{Index, Reflection};
-use super::rpc::{health, service};
 use super::transport::accept;
 use super::transport::arrivals::Arrivals;
-use super::{AccessRules, Gauges, Options, Shared, chat, http, watch};
+use super::{AccessRules, Gauges, Options, Shared, chat, http, service, watch};
 use tailmark_log::eventlog::EventLog;
 
 /// Why a server cannot run.

@@ -13,9 +13,9 @@ use super::messages::{ChatDialect, Dialect, FeedDialect, Room, Said, check_said,
 use super::stream::{Parts, Permits, RoomStream};
 use crate::server::ingest::upload::{self, Source};
 use crate::server::permits::Peer;
+use crate::server::rpc::deadline;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::{convert, trace};
-use crate::server::transport::deadline;
 use crate::server::transport::ending::Endings;
 use crate::server::{Shared, watch};
 use tailmark_log::eventlog::{AppendOptions, Batch};

@@ -16,9 +16,9 @@ use tonic::{Request, Response, Status};
 use crate::server::Shared;
 use crate::server::figures::{OpenStream, Rates, Snapshot};
 use crate::server::permits::{Peer, Permit};
+use crate::server::rpc::deadline;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::{convert, trace};
-use crate::server::transport::deadline;
 use crate::server::transport::ending::Endings;
 use tailmark_wire::chat as pb;
 

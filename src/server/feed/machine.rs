@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::server::transport::frames;
+use crate::server::rpc::frames;
 use tailmark_log::eventlog::Delivery;
 use tailmark_log::storage::Chunk;
 use tailmark_record::topic::Filter;

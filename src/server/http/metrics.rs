@@ -6,9 +6,9 @@ use axum::extract::State;
 use http::{HeaderMap, HeaderValue, Response, header};
 use tonic::body::Body;
 
-use super::accept::{self, Offer};
 use crate::server::Shared;
 use crate::server::figures::{self, Format, Snapshot};
+use crate::server::rpc::negotiation::{self, Offer};
 use crate::server::rpc::status;
 
 /// The format that is answered where nothing else is asked for comes first: everybody reads it.
@@ -38,7 +38,7 @@ pub(super) async fn metrics(
     let formats = FORMATS;
     let offers = formats.each_ref().map(|(offer, ..)| Offer { ..*offer });
     // Refusing a scraper for its header would lose its figures, and 406 helps nobody.
-    let (_, format, content_type) = &formats[accept::choose(&headers, &offers).unwrap_or(0)];
+    let (_, format, content_type) = &formats[negotiation::choose(&headers, &offers).unwrap_or(0)];
     let text = match Snapshot::take(&shared).await {
         Some(snapshot) => figures::text(snapshot, *format),
         None => return status::respond(&status::stopping(shared.options.retry_delay).into()),

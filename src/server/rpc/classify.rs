@@ -4,7 +4,7 @@
 //! Invariant: a request for a gRPC service reaches it only as gRPC (HTTP/2, POST, and the content
 //! type `application/grpc`) or as gRPC-Web (POST and a content type of its own). A page in a browser
 //! can send none of these to another origin without asking first, whereas it can send a POST of
-//! plain text to any address its user reaches. Whether it may is decided before (`http/access.rs`).
+//! plain text to any address its user reaches. Whether it may is decided before (`transport/access.rs`).
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
@@ -13,10 +13,10 @@ use tonic::Status;
 use tonic::body::Body;
 
 use crate::server::Options;
-use crate::server::http::{codings, media_type};
+use crate::server::rpc::deadline::{self, Deadline};
+use crate::server::rpc::negotiation::{codings, media_type};
 use crate::server::rpc::status;
 use crate::server::rpc::web::{self, Encoding};
-use crate::server::transport::deadline::{self, Deadline};
 use tailmark_wire::methods::Asked;
 
 /// What a header counts beyond its name and its value.

@@ -10,8 +10,8 @@ use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic_prost::ProstEncoder;
 
+use crate::server::rpc::frames::{self, FRAME_BYTES, PREFIX_BYTES, YIELD_BYTES};
 use crate::server::rpc::status;
-use crate::server::transport::frames::{self, FRAME_BYTES, PREFIX_BYTES, YIELD_BYTES};
 
 /// An encoded message.
 #[derive(Clone, Debug)]

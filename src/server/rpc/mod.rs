@@ -4,14 +4,16 @@
 pub(crate) mod classify;
 pub(crate) mod codec;
 pub(crate) mod convert;
+pub(crate) mod deadline;
+pub(crate) mod frames;
 #[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)]
 pub(crate) mod generated {
     include!(concat!(env!("OUT_DIR"), "/feed.v1.FeedService.rs"));
     include!(concat!(env!("OUT_DIR"), "/chat.ChatService.rs"));
 }
 pub(crate) mod health;
+pub(crate) mod negotiation;
 pub(crate) mod reflection;
-pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod trace;
 pub(crate) mod web;

@@ -9,15 +9,14 @@ mod text;
 use std::convert::Infallible;
 
 use ::http::{HeaderMap, HeaderValue, Request, Response, header};
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use crate::server::http::accept::{self, Offer};
-use crate::server::http::media_type;
+use crate::server::rpc::negotiation::{self, Offer, media_type};
 use crate::server::rpc::status;
-use crate::server::transport::drain::Drained;
 
 /// How the bytes are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +52,7 @@ impl Encoding {
         let essences = [self.essences(), other.essences()].concat();
         let essences: Vec<_> =
             essences.into_iter().map(|essence| Offer { essence, version: "" }).collect();
-        accept::choose(headers, &essences).map_or(self, |at| offers[at])
+        negotiation::choose(headers, &essences).map_or(self, |at| offers[at])
     }
 
     fn essences(self) -> [&'static str; 2] {
@@ -65,12 +64,14 @@ impl Encoding {
 }
 
 /// Translates a call for `inner`, and its answer.
-pub(crate) async fn call<F>(
-    mut request: Request<Drained>,
+pub(crate) async fn call<B, F>(
+    mut request: Request<B>,
     encoding: Encoding,
     mut inner: impl FnMut(Request<Body>) -> F,
 ) -> Response<Body>
 where
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: std::error::Error + Send + Sync + 'static,
     F: Future<Output = Response<Body>>,
 {
     // tonic-web knows four exact texts only, and what is text is decoded before it comes there.

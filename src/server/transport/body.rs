@@ -16,9 +16,9 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
+use crate::server::rpc::frames::PREFIX_BYTES;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::transport::arrivals::Arrival;
-use crate::server::transport::frames::PREFIX_BYTES;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 

@@ -25,10 +25,10 @@ use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower::Service;
 
-use crate::server::http::{self, access};
 use crate::server::permits::{Peer, Permit};
 use crate::server::rpc::classify::{self, Call, Kind};
 use crate::server::rpc::{status, web};
+use crate::server::transport::access;
 use crate::server::transport::answer::{Answer, Ends};
 use crate::server::transport::body::{Framing, Limited};
 use crate::server::transport::drain::Drained;
@@ -336,7 +336,18 @@ async fn plain(mut request: Request<Drained>, mut way: Way) -> Response<Body> {
     let Ok(response) = way.routes.call(request).await;
     // What answers as gRPC answers nobody else.
     let is_grpc = response.headers().contains_key(Status::GRPC_STATUS);
-    if is_grpc { http::not_found(&path) } else { response }
+    if is_grpc { not_found(&path) } else { response }
+}
+
+/// What answers to a path that nobody has.
+fn not_found(path: &str) -> Response<Body> {
+    if path == "*" {
+        // `OPTIONS *` asks whether the server is there at all.
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return response;
+    }
+    status::no_path(path)
 }
 
 /// Whether the services answered that they have no such method: their own words say more.

@@ -2,15 +2,14 @@
 //! how answers leave. Knows no call of the service and no event.
 
 pub(crate) mod accept;
+pub(crate) mod access;
 pub(crate) mod answer;
 pub(crate) mod arrivals;
 pub(crate) mod body;
 pub(crate) mod connection;
 pub(crate) mod date;
-pub(crate) mod deadline;
 pub(crate) mod drain;
 pub(crate) mod ending;
-pub(crate) mod frames;
 pub(crate) mod framing;
 pub(crate) mod http1;
 pub(crate) mod linger;

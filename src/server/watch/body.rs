@@ -23,7 +23,7 @@ use tonic::server::NamedService;
 use tower::Service;
 
 use super::stream::{Item, WatchStream};
-use crate::server::transport::frames::{self, YIELD_BYTES};
+use crate::server::rpc::frames::{self, YIELD_BYTES};
 use tailmark_wire::feed_v1 as pb;
 
 /// What is so long goes out as it is, where nothing waits before it; what is shorter is worth a copy

@@ -22,9 +22,9 @@ use crate::server::feed::reading::{CHUNKS_PER_POLL, Lost, Reading};
 use crate::server::feed::shared_frames::SharedFrames;
 use crate::server::figures::OpenStream;
 use crate::server::permits::Permit;
+use crate::server::rpc::frames::YIELD_BYTES;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::transport::ending::Endings;
-use crate::server::transport::frames::YIELD_BYTES;
 use tailmark_log::eventlog::{EventLog, Reader};
 use tailmark_record::{Marker, MarkerKind, Timestamp};
 

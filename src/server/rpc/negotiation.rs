@@ -1,6 +1,7 @@
-//! What a client would rather have: `Accept`, RFC 9110, sections 12.4.2 and 12.5.1.
+//! What a body is, by its headers, and what a client would rather have: `Accept`, RFC 9110, sections
+//! 12.4.2 and 12.5.1.
 //!
-//! Read as leniently as scrapers need it: a part that cannot be read is passed over, and of the
+//! `Accept` is read as leniently as scrapers need it: a part that cannot be read is passed over, and of the
 //! parameters only `q` and `version` count, so that `charset` or `escaping` keep nobody from an
 //! answer. Several headers are one list.
 
@@ -114,4 +115,25 @@ fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
         }
         c == separator && !is_quoted
     })
+}
+
+/// The content type without its parameters, in lower case; of several that differ all, which is none
+/// that anybody takes. Parameters may hold any bytes.
+pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
+    let mut essences = headers.get_all(header::CONTENT_TYPE).iter().map(|value| {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    });
+    let first = essences.next().filter(|essence| !essence.is_empty())?;
+    Some(essences.filter(|other| *other != first).fold(first.clone(), |all, one| all + ", " + &one))
+}
+
+/// The codings that a header lists, where one is another than `identity`.
+pub(crate) fn codings(headers: &HeaderMap, name: impl header::AsHeaderName) -> Option<String> {
+    let values = headers.get_all(name).iter();
+    let lists: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+    let all = lists.iter().flat_map(|list| list.split(',')).map(str::trim);
+    let mut others = all.filter(|one| !one.is_empty() && !one.eq_ignore_ascii_case("identity"));
+    let first = others.next()?.to_owned();
+    Some(others.fold(first, |all, one| all + ", " + one))
 }
