@@ -35,4 +35,4 @@ pub use permits::Gauges;
 pub use rpc::status::DOMAIN;
 pub use run::{ServeError, Server, serve};
 
-use shared::{Shared, facts};
+use shared::Shared;

@@ -1,7 +1,7 @@
 //! The server from its first listener to its last connection.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use axum::middleware::from_fn_with_state;
@@ -16,13 +16,14 @@ use tonic_reflection::server::v1::ServerReflectionServer;
 use tonic_reflection::server::v1alpha::ServerReflectionServer as ServerReflectionServerAlpha;
 
 use super::feed::parked::Parking;
-use super::figures::{self, Figures};
+use super::figures::{self, Figures, Sources};
 use super::rpc::generated::chat_service_server::ChatServiceServer;
 use super::rpc::generated::feed_service_server::FeedServiceServer;
 use super::rpc::health;
 use super::rpc::reflection::{Index, Reflection};
 use super::transport::accept;
 use super::transport::arrivals::Arrivals;
+use super::transport::serving::Serving;
 use super::{AccessRules, Gauges, Options, Shared, chat, http, service, watch};
 use tailmark_log::eventlog::EventLog;
 
@@ -41,6 +42,7 @@ pub enum ServeError {
 /// A server that is ready to run.
 pub struct Server {
     shared: Arc<Shared>,
+    access: AccessRules,
     routes: Routes,
     health: health::Reporter,
 }
@@ -67,24 +69,29 @@ impl Server {
     pub fn new(log: EventLog, options: Options) -> Result<Server, ServeError> {
         let parking = Parking::new(options.parked_bytes);
         let arrivals = Arrivals::new(options.arriving_bytes, options.unary_deadline);
+        let access = AccessRules::new(options.http.clone());
+        let (options, gauges, started) = (Arc::new(options), Gauges::default(), Instant::now());
+        let figures = Figures::new(Sources {
+            log: log.clone(),
+            gauges: gauges.clone(),
+            options: Arc::clone(&options),
+            started,
+        });
         let shared = Arc::new(Shared {
             log,
             arrivals,
             parking,
             shared_frames: Arc::default(),
-            access: AccessRules::new(options.http.clone()),
             options,
-            dropped_log_lines: OnceLock::new(),
-            gauges: Gauges::default(),
-            figures: Figures::default(),
+            gauges,
+            figures: Arc::new(figures),
             stop: CancellationToken::new(),
-            presence: chat::Presence::default(),
             tasks: TaskTracker::new(),
-            started: Instant::now(),
+            started,
         });
         let health = health::Reporter::default();
         let routes = routes(&shared, &health)?;
-        Ok(Server { shared, routes, health })
+        Ok(Server { shared, access, routes, health })
     }
 
     /// What is open now.
@@ -94,13 +101,12 @@ impl Server {
 
     /// Who may ask, to be changed while the server runs.
     pub fn access_rules(&self) -> AccessRules {
-        self.shared.access.clone()
+        self.access.clone()
     }
 
     /// Shows in the figures how many lines of the program's log nobody took, which somebody else counts.
     pub fn show_dropped_log_lines(&self, count: Arc<AtomicU64>) {
-        // Shown already: then that is the one.
-        let _ = self.shared.dropped_log_lines.set(count);
+        self.shared.figures.show_dropped_log_lines(count);
     }
 
     /// The routes, so that others can be served on the same port. The router inside answers to
@@ -121,16 +127,26 @@ impl Server {
         if listeners.is_empty() {
             return Err(ServeError::NoListener);
         }
-        let Server { shared, routes, health } = self;
+        let Server { shared, access, routes, health } = self;
         let cut = CancellationToken::new();
         // Whoever drops this future has cut the server off.
         let _cut_on_drop = cut.clone().drop_guard();
         let _stop_on_drop = shared.stop.clone().drop_guard();
-        let routes = routes.prepare();
         let mut loops = JoinSet::new();
-        loops.spawn(figures::look(Arc::clone(&shared)));
+        loops.spawn(figures::look(Arc::clone(&shared.figures), shared.stop.clone()));
+        let serving = Arc::new(Serving {
+            routes: routes.prepare(),
+            options: Arc::clone(&shared.options),
+            access,
+            gauges: shared.gauges.clone(),
+            calls: Arc::clone(&shared.figures.calls),
+            arrivals: shared.arrivals.clone(),
+            tasks: shared.tasks.clone(),
+            stop: shared.stop.clone(),
+            cut,
+        });
         for listener in listeners {
-            loops.spawn(accept::run(listener, routes.clone(), Arc::clone(&shared), cut.clone()));
+            loops.spawn(accept::run(listener, Arc::clone(&serving)));
         }
         shutdown.cancelled().await;
         tracing::info!(
@@ -167,11 +183,12 @@ fn routes(shared: &Arc<Shared>, health: &health::Reporter) -> Result<Routes, Ser
     let index = index.map_err(|error| ServeError::Reflection(error.to_string()))?;
     let reflection = Reflection(Arc::new(index));
     let message_bytes = shared.options.message_bytes;
-    let feed = FeedServiceServer::new(service::Feed(Arc::clone(shared)))
+    let chat = chat::Chat::new(shared);
+    let feed = service::Feed { shared: Arc::clone(shared), chat: chat.clone() };
+    let feed = FeedServiceServer::new(feed)
         // `Limited` has refused them before; this only keeps tonic's own default out of the way.
         .max_decoding_message_size(message_bytes);
-    let chat = ChatServiceServer::new(chat::Chat(Arc::clone(shared)))
-        .max_decoding_message_size(message_bytes);
+    let chat = ChatServiceServer::new(chat).max_decoding_message_size(message_bytes);
     let plain = http::router(shared);
     let mut routes = Routes::new(watch::Bodies(feed))
         .add_service(chat)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use crate::server::chat::{self, FeedDialect, RoomStream};
+use crate::server::chat::{self, Chat, FeedDialect, RoomStream};
 use crate::server::ingest::append::{self, AppendStream};
 use crate::server::ingest::{publish, trim, upload};
 use crate::server::rpc::codec::Encoded;
@@ -18,7 +18,11 @@ use tailmark_wire::feed_v1 as pb;
 
 /// The feed over one log.
 #[derive(Clone)]
-pub(crate) struct Feed(pub(crate) Arc<Shared>);
+pub(crate) struct Feed {
+    pub(crate) shared: Arc<Shared>,
+    /// Its rooms, which are those of the other service.
+    pub(crate) chat: Chat,
+}
 
 impl Feed {
     /// Bounds a call with one answer, and logs nothing: its caller gets the whole story.
@@ -31,7 +35,7 @@ impl Feed {
         F: Future<Output = Result<A, status::Failure>>,
     {
         let (_, extensions, message) = request.into_parts();
-        let default = self.0.options.unary_deadline;
+        let default = self.shared.options.unary_deadline;
         Ok(Response::new(deadline::bound(&extensions, default, work(message)).await?))
     }
 }
@@ -47,69 +51,69 @@ impl FeedService for Feed {
         &self,
         request: Request<pb::WatchRequest>,
     ) -> Result<Response<NoStream>, Status> {
-        watch::watch(&self.0, request).await
+        watch::watch(&self.shared, request).await
     }
 
     async fn upload_events(
         &self,
         request: Request<Streaming<Bytes>>,
     ) -> Result<Response<pb::UploadResult>, Status> {
-        upload::upload(&self.0, request).await
+        upload::upload(&self.shared, request).await
     }
 
     async fn publish(
         &self,
         request: Request<pb::PublishRequest>,
     ) -> Result<Response<pb::PublishResult>, Status> {
-        self.call(request, |message| publish::publish(&self.0, message)).await
+        self.call(request, |message| publish::publish(&self.shared, message)).await
     }
 
     async fn get_event(
         &self,
         request: Request<pb::GetEventRequest>,
     ) -> Result<Response<Encoded>, Status> {
-        self.call(request, |message| read::get_event(&self.0, message)).await
+        self.call(request, |message| read::get_event(&self.shared, message)).await
     }
 
     async fn get_log(
         &self,
         request: Request<pb::GetLogRequest>,
     ) -> Result<Response<pb::LogStatus>, Status> {
-        self.call(request, |_| read::get_log(&self.0)).await
+        self.call(request, |_| read::get_log(&self.shared)).await
     }
 
     async fn list_topics(
         &self,
         request: Request<pb::ListTopicsRequest>,
     ) -> Result<Response<pb::ListTopicsResponse>, Status> {
-        self.call(request, |message| read::list_topics(&self.0, message)).await
+        self.call(request, |message| read::list_topics(&self.shared, message)).await
     }
 
     async fn trim(
         &self,
         request: Request<pb::TrimRequest>,
     ) -> Result<Response<pb::TrimResult>, Status> {
-        self.call(request, |message| trim::trim(&self.0, message)).await
+        self.call(request, |message| trim::trim(&self.shared, message)).await
     }
 
     async fn chat(
         &self,
         request: Request<Streaming<pb::ChatMessage>>,
     ) -> Result<Response<Self::ChatStream>, Status> {
-        chat::chat_of_feed(&self.0, request).await
+        chat::chat_of_feed(&self.chat, request).await
     }
 
     async fn append(
         &self,
         request: Request<Streaming<Bytes>>,
     ) -> Result<Response<AppendStream>, Status> {
-        Ok(append::append(&self.0, request))
+        Ok(append::append(&self.shared, request))
     }
 
     async fn watch_batches(
         &self,
         request: Request<pb::WatchRequest>,
     ) -> Result<Response<NoStream>, Status> {
-        watch::watch_batches(&self.0, request).await
+        watch::watch_batches(&self.shared, request).await
     }
 }

@@ -7,6 +7,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::field::Empty;
 
+use super::Chat;
 use super::intake::{self, Begin};
 use super::link::{Joined, Link};
 use super::messages::{ChatDialect, Dialect, FeedDialect, Room, Said, check_said, check_user};
@@ -77,9 +78,10 @@ impl Source for Uploaded {
 
 /// A room to listen to.
 pub(super) async fn subscribe(
-    shared: &Arc<Shared>,
+    chat: &Chat,
     request: Request<chat_pb::SubscribeRequest>,
 ) -> Result<Response<RoomStream<ChatDialect>>, Status> {
+    let shared = &chat.shared;
     let (metadata, extensions, message) = request.into_parts();
     let log = &shared.log;
     not_stopping(shared)?;
@@ -89,7 +91,7 @@ pub(super) async fn subscribe(
     let opening = Opening::new(shared, &extensions)?;
     let start = opening.start(shared, cursor).await?;
     let welcome = ChatDialect::welcome(&room.name, &message.user, log.cursor(start.prev()));
-    let stay = shared.presence.enter(log, &room.name, &message.user);
+    let stay = chat.presence.enter(log, &room.name, &message.user);
     let rooms = vec![Joined { room, from: Some(start), stay }];
     let parts = opening.parts(shared, start, "subscription", &metadata);
     let parts = Parts { welcome: Some(welcome), rooms, ..parts };
@@ -98,9 +100,10 @@ pub(super) async fn subscribe(
 
 /// Rooms to speak in.
 pub(super) async fn chat(
-    shared: &Arc<Shared>,
+    chat: &Chat,
     request: Request<Streaming<chat_pb::Message>>,
 ) -> Result<Response<RoomStream<ChatDialect>>, Status> {
+    let shared = &chat.shared;
     let (metadata, extensions, messages) = request.into_parts();
     not_stopping(shared)?;
     let cursor = watch::after_cursor("", &metadata)?;
@@ -114,7 +117,7 @@ pub(super) async fn chat(
         ..opening.parts(shared, start, "chat", &metadata)
     };
     let (permits, deadline) = (Arc::clone(&opening.permits), opening.deadline);
-    let task = intake::run_chat(Arc::clone(shared), link, messages, replay, deadline);
+    let task = intake::run_chat(chat.clone(), link, messages, replay, deadline);
     shared.tasks.spawn(async move {
         let _permits = permits;
         task.await;
@@ -124,9 +127,10 @@ pub(super) async fn chat(
 
 /// `feed.v1.FeedService.Chat`.
 pub(crate) async fn chat_of_feed(
-    shared: &Arc<Shared>,
+    chat: &Chat,
     request: Request<Streaming<feed_pb::ChatMessage>>,
 ) -> Result<Response<RoomStream<FeedDialect>>, Status> {
+    let shared = &chat.shared;
     let (metadata, extensions, messages) = request.into_parts();
     not_stopping(shared)?;
     let cursor = watch::after_cursor("", &metadata)?;
@@ -137,7 +141,7 @@ pub(crate) async fn chat_of_feed(
     let parts = Parts { link: Some(Arc::clone(&link)), ..parts };
     let (permits, deadline) = (Arc::clone(&opening.permits), opening.deadline);
     let begin = Begin { cursor: cursor.to_owned(), start };
-    let task = intake::run_feed(Arc::clone(shared), link, messages, begin, deadline);
+    let task = intake::run_feed(chat.clone(), link, messages, begin, deadline);
     shared.tasks.spawn(async move {
         let _permits = permits;
         task.await;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
 
+use super::Chat;
 use super::link::{Joined, Link};
 use super::messages::{ChatDialect, FeedDialect, Room, Said, check_user};
 use crate::server::ingest::upload::{Source, Upload};
@@ -51,15 +52,16 @@ where
 
 /// The rest of a `chat.ChatService.Chat`: joins each room that it sends to.
 pub(super) async fn run_chat(
-    shared: Arc<Shared>,
+    chat: Chat,
     link: Arc<Link>,
     messages: Streaming<chat_pb::Message>,
     replay: Option<Seq>,
     deadline: Option<Instant>,
 ) {
     let ending = Ending(Arc::clone(&link));
+    let shared = Arc::clone(&chat.shared);
     let source = ChatSource {
-        shared: Arc::clone(&shared),
+        chat,
         link,
         replay,
         rooms: Vec::new(),
@@ -71,7 +73,7 @@ pub(super) async fn run_chat(
 }
 
 struct ChatSource {
-    shared: Arc<Shared>,
+    chat: Chat,
     link: Arc<Link>,
     /// Where the first room begins, if its client resumes.
     replay: Option<Seq>,
@@ -84,7 +86,7 @@ struct ChatSource {
 
 impl ChatSource {
     fn limits(&self) -> &Limits {
-        self.shared.log.limits()
+        self.chat.shared.log.limits()
     }
 
     /// The number of a room, and whether it is new.
@@ -93,7 +95,7 @@ impl ChatSource {
         if let Some(at) = self.rooms.iter().position(|known| *known == room) {
             return Ok((at, false));
         }
-        let (count, most) = (self.rooms.len() + 1, self.shared.options.patterns_per_watch);
+        let (count, most) = (self.rooms.len() + 1, self.chat.shared.options.patterns_per_watch);
         if count > most {
             return Err(status::over_limit("rooms_per_chat", most, count));
         }
@@ -139,7 +141,8 @@ impl Source for ChatSource {
         let mut joined = Vec::new();
         for (at, user, place) in std::mem::take(&mut self.gathered) {
             let room = self.rooms[at].clone();
-            let stay = self.shared.presence.enter(&self.shared.log, &room.name, &user);
+            let log = &self.chat.shared.log;
+            let stay = self.chat.presence.enter(log, &room.name, &user);
             let from = if at == 0 { self.replay } else { None };
             if let Some(start) = from {
                 self.link.join_at(room, stay, start);
@@ -163,14 +166,14 @@ impl Source for ChatSource {
 
 /// The rest of a `feed.v1.FeedService.Chat`: its first message names the room.
 pub(super) async fn run_feed(
-    shared: Arc<Shared>,
+    chat: Chat,
     link: Arc<Link>,
     mut messages: Streaming<feed_pb::ChatMessage>,
     begin: Begin,
     deadline: Option<Instant>,
 ) {
     let ending = Ending(Arc::clone(&link));
-    let result = feed(&shared, &link, &mut messages, begin, deadline).await;
+    let result = feed(&chat, &link, &mut messages, begin, deadline).await;
     ending.0.end(result.err());
 }
 
@@ -183,12 +186,13 @@ pub(super) struct Begin {
 }
 
 async fn feed(
-    shared: &Arc<Shared>,
+    chat: &Chat,
     link: &Arc<Link>,
     messages: &mut Streaming<feed_pb::ChatMessage>,
     begin: Begin,
     deadline: Option<Instant>,
 ) -> Result<(), Status> {
+    let shared = &chat.shared;
     let first = tokio::select! {
         biased;
         () = std::future::poll_fn(|cx| link.poll_left(cx)) => return Ok(()),
@@ -204,7 +208,7 @@ async fn feed(
     FeedDialect::check(&first, limits).map_err(index)?;
     let room = Room::read(&first.room, limits).map_err(index)?;
     let start = start(shared, &begin, &first.after_cursor).await.map_err(index)?;
-    let stay = shared.presence.enter(&shared.log, &room.name, &first.from);
+    let stay = chat.presence.enter(&shared.log, &room.name, &first.from);
     link.join_at(room.clone(), stay, start);
     let source = FeedSource {
         shared: Arc::clone(shared),

@@ -85,8 +85,8 @@ fn interval(seconds: i32) -> Result<Duration, Failure> {
 }
 
 fn look(shared: &Arc<Shared>) -> Look {
-    let shared = Arc::clone(shared);
-    Box::pin(async move { Snapshot::take(&shared).await })
+    let figures = Arc::clone(&shared.figures);
+    Box::pin(async move { Snapshot::take(&figures).await })
 }
 
 /// One client's samples.

@@ -20,8 +20,9 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 pub(super) use handlers::chat_of_feed;
 pub use messages::{ChatDialect, FeedDialect};
-pub(super) use presence::Presence;
 pub use stream::RoomStream;
+
+use presence::Presence;
 
 use crate::server::Shared;
 use crate::server::rpc::generated::chat_service_server::ChatService;
@@ -29,7 +30,17 @@ use tailmark_wire::chat as pb;
 
 /// Rooms over one log.
 #[derive(Clone)]
-pub(super) struct Chat(pub(super) Arc<Shared>);
+pub(super) struct Chat {
+    shared: Arc<Shared>,
+    /// Who is in which room.
+    presence: Presence,
+}
+
+impl Chat {
+    pub(super) fn new(shared: &Arc<Shared>) -> Chat {
+        Chat { shared: Arc::clone(shared), presence: Presence::default() }
+    }
+}
 
 #[async_trait]
 impl ChatService for Chat {
@@ -41,34 +52,34 @@ impl ChatService for Chat {
         &self,
         request: Request<pb::SendMessageRequest>,
     ) -> Result<Response<pb::SendMessageResponse>, Status> {
-        handlers::send(&self.0, request).await
+        handlers::send(&self.shared, request).await
     }
 
     async fn subscribe_messages(
         &self,
         request: Request<pb::SubscribeRequest>,
     ) -> Result<Response<RoomStream<ChatDialect>>, Status> {
-        handlers::subscribe(&self.0, request).await
+        handlers::subscribe(self, request).await
     }
 
     async fn upload_messages(
         &self,
         request: Request<Streaming<pb::Message>>,
     ) -> Result<Response<pb::UploadResponse>, Status> {
-        handlers::upload(&self.0, request).await
+        handlers::upload(&self.shared, request).await
     }
 
     async fn chat(
         &self,
         request: Request<Streaming<pb::Message>>,
     ) -> Result<Response<RoomStream<ChatDialect>>, Status> {
-        handlers::chat(&self.0, request).await
+        handlers::chat(self, request).await
     }
 
     async fn stream_metrics(
         &self,
         request: Request<pb::MetricsRequest>,
     ) -> Result<Response<Self::StreamMetricsStream>, Status> {
-        metrics::stream_metrics(&self.0, request)
+        metrics::stream_metrics(&self.shared, request)
     }
 }

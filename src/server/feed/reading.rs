@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio_util::sync::ReusableBoxFuture;
 
 use super::parked::{Parking, Ticket};
-use crate::server::facts;
 use crate::server::rpc::status::{self, Failure, LogFacts};
 use tailmark_log::eventlog::{Ahead, Delivery, EventLog, ReadError, Reader};
 use tailmark_record::{GapReason, Seq};
@@ -139,7 +138,7 @@ async fn read(mut reader: Reader, end: Seq, log: EventLog, ahead: Option<Ahead<T
     match reader.next(end).await {
         Ok(delivery) => (reader, Ok(delivery)),
         Err(error) => {
-            let facts = facts(&log).await;
+            let facts = LogFacts::of(&log).await;
             (reader, Err(Box::new(Lost { error, facts })))
         }
     }

@@ -13,8 +13,11 @@ mod rates;
 mod snapshot;
 mod streams;
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
 
 pub(super) use calls::{Calls, count};
 pub(crate) use exposition::{Format, text};
@@ -23,19 +26,30 @@ pub(super) use snapshot::Snapshot;
 use streams::Streams;
 pub(super) use streams::{OpenStream, ended_with};
 
-use crate::server::Shared;
+use crate::server::{Gauges, Options};
+use tailmark_log::eventlog::EventLog;
 use tailmark_record::Seq;
 
 /// How often the daemon looks at itself, so that whoever asks first gets rates at once.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// All that is counted.
-#[derive(Debug, Default)]
+/// All that is counted, and who is asked for the rest.
 pub(super) struct Figures {
     /// Requests.
     pub(super) calls: Arc<Calls>,
     streams: Arc<Streams>,
     looks: Mutex<Looks>,
+    sources: Sources,
+    /// Lines of the program's log that nobody took, where the program counts them.
+    dropped_log_lines: OnceLock<Arc<AtomicU64>>,
+}
+
+/// Who knows what is not counted here.
+pub(super) struct Sources {
+    pub(super) log: EventLog,
+    pub(super) gauges: Gauges,
+    pub(super) options: Arc<Options>,
+    pub(super) started: Instant,
 }
 
 /// The last two looks.
@@ -46,6 +60,22 @@ struct Looks {
 }
 
 impl Figures {
+    pub(super) fn new(sources: Sources) -> Figures {
+        Figures {
+            calls: Arc::default(),
+            streams: Arc::default(),
+            looks: Mutex::default(),
+            sources,
+            dropped_log_lines: OnceLock::new(),
+        }
+    }
+
+    /// Shows how many lines of the program's log nobody took, which somebody else counts.
+    pub(super) fn show_dropped_log_lines(&self, count: Arc<AtomicU64>) {
+        // Shown already: then that is the one.
+        let _ = self.dropped_log_lines.set(count);
+    }
+
     /// Counts a stream from here to its end. `kind` is one of a few words of this program. One
     /// that begins to read the log at once tells where, so that its lag is known.
     pub(super) fn open(
@@ -71,16 +101,16 @@ impl Figures {
 }
 
 /// Looks at intervals until the server stops.
-pub(super) async fn look(shared: Arc<Shared>) {
+pub(super) async fn look(figures: Arc<Figures>, stop: CancellationToken) {
     let mut due = tokio::time::interval(LOOK_INTERVAL);
     due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = shared.stop.cancelled() => return,
+            () = stop.cancelled() => return,
             _ = due.tick() => {}
         }
-        if let Some(snapshot) = Snapshot::take(&shared).await {
-            shared.figures.looked(snapshot);
+        if let Some(snapshot) = Snapshot::take(&figures).await {
+            figures.looked(snapshot);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::calls::MethodCount;
 use super::host::{self, Core, Own};
 use super::streams::KindCount;
-use crate::server::Shared;
+use super::{Figures, Sources};
 use tailmark_log::eventlog::Status;
 use tailmark_record::{Seq, Timestamp};
 
@@ -41,33 +41,33 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     /// Looks. Off the workers: the operating system is asked through files. `None` when the runtime
     /// is shutting down.
-    pub(crate) async fn take(shared: &Arc<Shared>) -> Option<Snapshot> {
-        let shared = Arc::clone(shared);
-        tokio::task::spawn_blocking(move || Snapshot::look(&shared)).await.ok()
+    pub(crate) async fn take(figures: &Arc<Figures>) -> Option<Snapshot> {
+        let figures = Arc::clone(figures);
+        tokio::task::spawn_blocking(move || Snapshot::look(&figures)).await.ok()
     }
 
-    fn look(shared: &Shared) -> Snapshot {
+    fn look(figures: &Figures) -> Snapshot {
+        let Sources { log, gauges, options, started } = &figures.sources;
         // Before the head: who reads on meanwhile is not ahead of it.
-        let slowest = shared.figures.streams.slowest();
-        let bounds = shared.log.bounds();
-        let gauges = &shared.gauges;
+        let slowest = figures.streams.slowest();
+        let bounds = log.bounds();
         Snapshot {
             at: Instant::now(),
             wall: Timestamp::now(),
-            uptime: shared.started.elapsed(),
-            instance: shared.options.instance.clone(),
-            version: shared.options.version.clone(),
+            uptime: started.elapsed(),
+            instance: options.instance.clone(),
+            version: options.version.clone(),
             oldest: bounds.oldest,
             head: bounds.head,
-            log: shared.log.status(),
+            log: log.status(),
             connections: gauges.connections() as u64,
             watches: gauges.watches() as u64,
             uploads: gauges.uploads() as u64,
-            methods: shared.figures.calls.methods(),
-            routes: shared.figures.calls.routes(),
-            streams: shared.figures.streams.counts(),
+            methods: figures.calls.methods(),
+            routes: figures.calls.routes(),
+            streams: figures.streams.counts(),
             lag: slowest.map_or(0, |next| next.distance_to(bounds.next())),
-            dropped_lines: shared
+            dropped_lines: figures
                 .dropped_log_lines
                 .get()
                 .map_or(0, |count| count.load(Ordering::Relaxed)),

@@ -39,7 +39,7 @@ pub(super) async fn metrics(
     let offers = formats.each_ref().map(|(offer, ..)| Offer { ..*offer });
     // Refusing a scraper for its header would lose its figures, and 406 helps nobody.
     let (_, format, content_type) = &formats[negotiation::choose(&headers, &offers).unwrap_or(0)];
-    let text = match Snapshot::take(&shared).await {
+    let text = match Snapshot::take(&shared.figures).await {
         Some(snapshot) => figures::text(snapshot, *format),
         None => return status::respond(&status::stopping(shared.options.retry_delay).into()),
     };

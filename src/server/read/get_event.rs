@@ -3,9 +3,9 @@
 use bytes::Bytes;
 
 use super::failure;
+use crate::server::Shared;
 use crate::server::rpc::codec::Encoded;
-use crate::server::rpc::status::{self, Failure};
-use crate::server::{Shared, facts};
+use crate::server::rpc::status::{self, Failure, LogFacts};
 use tailmark_log::eventlog::{CursorError, ReadError};
 use tailmark_record::{Cursor, Seq};
 use tailmark_wire::feed_v1 as pb;
@@ -27,7 +27,7 @@ pub(crate) async fn get_event(
         Ok(None) => Err(status::not_found(seq, shared.log.bounds().head)),
         Err(ReadError::Trimmed { from, oldest }) => {
             let missed = from.distance_to(oldest);
-            Err(status::trimmed_event(seq, oldest, missed, &facts(&shared.log).await))
+            Err(status::trimmed_event(seq, oldest, missed, &LogFacts::of(&shared.log).await))
         }
         Err(error) => Err(failure(shared, &error).await),
     }
@@ -43,7 +43,7 @@ async fn named_by(shared: &Shared, text: &str) -> Result<Seq, Failure> {
             Ok(seq)
         }
         Err(error @ (CursorError::LogChanged | CursorError::LogDiverged { .. })) => {
-            Err(status::cursor(&error, &facts(&shared.log).await))
+            Err(status::cursor(&error, &LogFacts::of(&shared.log).await))
         }
         _ => Err(status::not_found(seq, shared.log.bounds().head)),
     }

@@ -10,10 +10,10 @@ pub(crate) use get_event::get_event;
 pub(crate) use get_log::get_log;
 pub(crate) use list_topics::list_topics;
 
-use crate::server::rpc::status::{self, Failure};
-use crate::server::{Shared, facts};
+use crate::server::Shared;
+use crate::server::rpc::status::{self, Failure, LogFacts};
 
 /// What a read that failed answers.
 pub(crate) async fn failure(shared: &Shared, error: &ReadError) -> Failure {
-    status::read(error, &facts(&shared.log).await, shared.options.retry_delay)
+    status::read(error, &LogFacts::of(&shared.log).await, shared.options.retry_delay)
 }

@@ -22,11 +22,11 @@ pub(crate) use self::http::{
     unreadable, unsupported_media_type, write_json,
 };
 use crate::server::permits::OverLimit;
-use tailmark_log::eventlog::{AppendError, CursorError, ReadError};
+use tailmark_log::eventlog::{AppendError, CursorError, EventLog, ReadError};
 use tailmark_log::storage::{Damage, StoreError};
 use tailmark_record::{
-    Bounds, CursorFormatError, EventError, InvalidEvent, LogId, Problem, Reason, Seq, Timestamp,
-    excerpt, shorten,
+    CursorFormatError, EventError, InvalidEvent, LogId, Problem, Reason, Seq, Timestamp, excerpt,
+    shorten,
 };
 use tailmark_wire::code;
 
@@ -438,8 +438,12 @@ pub(crate) struct LogFacts {
 }
 
 impl LogFacts {
-    pub(crate) fn new(id: LogId, bounds: &Bounds, oldest_time: Option<Timestamp>) -> Self {
-        LogFacts { id, oldest: bounds.oldest, head: bounds.head, oldest_time }
+    /// Those of a log now.
+    pub(crate) async fn of(log: &EventLog) -> Self {
+        let bounds = log.bounds();
+        let oldest_time =
+            if bounds.is_empty() { None } else { log.time_of(bounds.oldest).await.ok() };
+        LogFacts { id: log.id(), oldest: bounds.oldest, head: bounds.head, oldest_time }
     }
 }
 

@@ -6,11 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
 
-use crate::server::Shared;
 use crate::server::permits::OverLimit;
+use crate::server::transport::serving::Serving;
 use crate::server::transport::{connection, over_limit};
 
 /// Wait after an error that another try would meet again at once, such as "too many open files".
@@ -19,22 +17,17 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Accepts until the server stops.
-pub(crate) async fn run(
-    listener: TcpListener,
-    routes: Routes,
-    shared: Arc<Shared>,
-    cut: CancellationToken,
-) {
+pub(crate) async fn run(listener: TcpListener, serving: Arc<Serving>) {
     let mut refused = Rarely::default();
     let mut failed = Rarely::default();
     loop {
         let accepted = tokio::select! {
-            () = shared.stop.cancelled() => return,
+            () = serving.stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, address)) => {
-                if let Err(over) = begin(stream, address, &routes, &shared, &cut) {
+                if let Err(over) = begin(stream, address, &serving) {
                     refused.log(|count| {
                         let limit = over.limit;
                         tracing::warn!(limit, count, "connections over the limit were refused");
@@ -53,28 +46,20 @@ pub(crate) async fn run(
 }
 
 /// Begins to serve a connection; one that is too many is told so, as long as few are being told.
-fn begin(
-    stream: TcpStream,
-    address: SocketAddr,
-    routes: &Routes,
-    shared: &Arc<Shared>,
-    cut: &CancellationToken,
-) -> Result<(), OverLimit> {
-    let permit = shared.gauges.connection(shared.options.connections);
+fn begin(stream: TcpStream, address: SocketAddr, serving: &Arc<Serving>) -> Result<(), OverLimit> {
+    let permit = serving.gauges.connection(serving.options.connections);
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
-    let cut = cut.clone();
     match permit {
         Ok(permit) => {
-            let (routes, shared_too) = (routes.clone(), Arc::clone(shared));
-            let serving = connection::serve(stream, address, routes, shared_too, cut, permit);
-            shared.tasks.spawn(serving);
+            let connection = connection::serve(stream, address, Arc::clone(serving), permit);
+            serving.tasks.spawn(connection);
             Ok(())
         }
         Err(over) => {
-            if let Some(permit) = shared.gauges.turned_away() {
-                shared.tasks.spawn(over_limit::tell(stream, over, shared.stop.clone(), permit));
+            if let Some(permit) = serving.gauges.turned_away() {
+                serving.tasks.spawn(over_limit::tell(stream, over, serving.stop.clone(), permit));
             }
             Err(over)
         }

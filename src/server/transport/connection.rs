@@ -21,10 +21,10 @@ use rustix::net::sockopt;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
-use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower::Service;
 
+use crate::server::Http2;
 use crate::server::permits::{Peer, Permit};
 use crate::server::rpc::classify::{self, Call, Kind};
 use crate::server::rpc::{status, web};
@@ -36,8 +36,8 @@ use crate::server::transport::ending::Endings;
 use crate::server::transport::http1::{HalfClosed, Socket};
 use crate::server::transport::outbox::Outbox;
 use crate::server::transport::preface::{self, Protocol};
+use crate::server::transport::serving::Serving;
 use crate::server::transport::{date, framing, streams};
-use crate::server::{Http2, Shared};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -57,23 +57,21 @@ const MANY_WATCHES: usize = 8;
 /// every reader that stalls.
 const HTTP1_BUFFER_BYTES: usize = 64 << 10;
 
-/// Serves a connection to its end. `cut` ends it at once.
+/// Serves a connection to its end.
 pub(crate) async fn serve(
     stream: TcpStream,
     address: SocketAddr,
-    routes: Routes,
-    shared: Arc<Shared>,
-    cut: CancellationToken,
+    serving: Arc<Serving>,
     _permit: Permit,
 ) {
     let Ok(local) = stream.local_addr() else { return };
-    if let Err(error) = keep_alive(&stream, &shared.options.http2) {
+    if let Err(error) = keep_alive(&stream, &serving.options.http2) {
         tracing::debug!(%error, "cannot set SO_KEEPALIVE");
     }
-    let timeout = shared.options.preface_timeout;
+    let timeout = serving.options.preface_timeout;
     let begun = tokio::select! {
         begun = tokio::time::timeout(timeout, preface::begin(stream)) => begun,
-        () = shared.stop.cancelled() => return,
+        () = serving.stop.cancelled() => return,
     };
     let Ok(Ok((stream, protocol))) = begun else {
         tracing::debug!(%address, "a connection that did not say what it speaks");
@@ -84,8 +82,7 @@ pub(crate) async fn serve(
     let way = Way {
         peer: peer.clone(),
         local,
-        routes,
-        shared: Arc::clone(&shared),
+        serving: Arc::clone(&serving),
         half_closed: half_closed.clone(),
     };
     let service = service_fn(move |request| respond(request, way.clone()));
@@ -93,20 +90,20 @@ pub(crate) async fn serve(
         Protocol::Http2 => {
             let (mut outbox, inlet) = Outbox::new(stream);
             let stream = TokioIo::new(inlet);
-            let connection = http2_builder(&shared).serve_connection(stream, service);
+            let connection = http2_builder(&serving).serve_connection(stream, service);
             let run = |connection: Pin<&mut http2::Connection<_, _, _>>, cx: &mut Context<'_>| {
                 outbox.poll(cx, connection, peer.watches() >= MANY_WATCHES)
             };
-            drive(connection, run, &shared.stop, &cut).await
+            drive(connection, run, &serving.stop, &serving.cut).await
         }
         Protocol::Http1 if !date::can_be_written() => {
-            return date::refuse(stream, &shared.stop).await;
+            return date::refuse(stream, &serving.stop).await;
         }
         Protocol::Http1 => {
-            let patience = shared.options.unary_deadline;
+            let patience = serving.options.unary_deadline;
             let (socket, back) = Socket::new(stream, half_closed.unwrap_or_default(), patience);
             let stream = TokioIo::new(socket);
-            let connection = http1_builder(&shared).serve_connection(stream, service);
+            let connection = http1_builder(&serving).serve_connection(stream, service);
             let run = |connection: Pin<&mut http1::Connection<_, _>>, cx: &mut Context<'_>| {
                 // The clock was set while it was open: hyper would panic over it.
                 if !date::can_be_written() {
@@ -114,13 +111,13 @@ pub(crate) async fn serve(
                 }
                 connection.poll(cx).map_err(Into::into)
             };
-            let driven = drive(connection, run, &shared.stop, &cut);
+            let driven = drive(connection, run, &serving.stop, &serving.cut);
             // One that was cut at its deadline does not take what there is to say.
             let Some(ended) = streams::cuttable(driven).await else { return };
             let error = ended.as_ref().err().and_then(|error| error.downcast_ref());
             tokio::select! {
-                () = back.close(error, &shared.stop) => {}
-                () = cut.cancelled() => {}
+                () = back.close(error, &serving.stop) => {}
+                () = serving.cut.cancelled() => {}
             }
             ended
         }
@@ -163,8 +160,8 @@ async fn drive<C: GracefulConnection>(
     }
 }
 
-fn http2_builder(shared: &Shared) -> http2::Builder<streams::Executor> {
-    let (options, http2) = (&shared.options, &shared.options.http2);
+fn http2_builder(serving: &Serving) -> http2::Builder<streams::Executor> {
+    let (options, http2) = (&serving.options, &serving.options.http2);
     let mut builder = http2::Builder::new(streams::Executor);
     builder
         .timer(TokioTimer::new())
@@ -188,12 +185,12 @@ fn http2_builder(shared: &Shared) -> http2::Builder<streams::Executor> {
     builder
 }
 
-fn http1_builder(shared: &Shared) -> http1::Builder {
+fn http1_builder(serving: &Serving) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         .auto_date_header(false)
-        .header_read_timeout(shared.options.http1_header_timeout)
+        .header_read_timeout(serving.options.http1_header_timeout)
         .max_buf_size(HTTP1_BUFFER_BYTES)
         // Whoever has said all that there is to say may wait for the answer. `http1.rs` looks
         // whether somebody does.
@@ -208,8 +205,7 @@ struct Way {
     peer: Peer,
     /// Our end of the connection.
     local: SocketAddr,
-    routes: Routes,
-    shared: Arc<Shared>,
+    serving: Arc<Serving>,
     /// Of a connection of HTTP/1.1.
     half_closed: Option<HalfClosed>,
 }
@@ -218,7 +214,7 @@ async fn respond(request: Request<Incoming>, way: Way) -> Result<Response<Body>,
     let (mut head, body) = request.into_parts();
     let (peer, method, uri) = (way.peer.address, head.method.clone(), head.uri.clone());
     let version = head.version;
-    let expected = way.shared.figures.calls.expect(uri.path(), &mut head.extensions);
+    let expected = way.serving.calls.expect(uri.path(), &mut head.extensions);
     if let Some(half_closed) = &way.half_closed {
         half_closed.wait_until(None);
         head.extensions.insert(half_closed.clone());
@@ -250,14 +246,14 @@ fn without_wrong_length(mut response: Response<Body>, method: &Method) -> Respon
 }
 
 async fn answer(head: Parts, body: Incoming, way: Way) -> Response<Body> {
-    let options = &way.shared.options;
+    let options = &way.serving.options;
     if let Some(refusal) = framing::refused(&head) {
         return refusal;
     }
     let is_native = classify::is_native(&head);
     let body = Drained::new(body, &head);
     let asked = body.asked();
-    let granted = match access::check(&head, way.local, &way.shared.access.get(), is_native) {
+    let granted = match access::check(&head, way.local, &way.serving.access.get(), is_native) {
         Ok(granted) => granted,
         Err(failure) => {
             let mut response = status::respond(&failure.into());
@@ -299,7 +295,7 @@ fn close_unless(asked: Option<&AtomicBool>, response: &mut Response<Body>) {
 }
 
 /// Answers a call.
-async fn grpc<B>(request: Request<B>, call: Call, mut way: Way) -> Response<Body>
+async fn grpc<B>(request: Request<B>, call: Call, way: Way) -> Response<Body>
 where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
@@ -307,22 +303,22 @@ where
     let path = request.uri().path().to_owned();
     let version = request.version();
     let framing =
-        Framing { message_bytes: way.shared.options.message_bytes, one_by: call.message_by };
+        Framing { message_bytes: way.serving.options.message_bytes, one_by: call.message_by };
     let mut request =
-        request.map(|body| Limited::new(body, framing, way.shared.arrivals.arrival()));
+        request.map(|body| Limited::new(body, framing, way.serving.arrivals.arrival()));
     request.extensions_mut().insert(way.peer);
     request.extensions_mut().insert(call.deadline);
     // Identity in any case, as was seen; tonic knows it in lower case only.
     request.headers_mut().remove("grpc-encoding");
     let cut = call.deadline.of_client().map(|at| at + CUT_SLACK);
     streams::cut_at(cut);
-    let Ok(response) = way.routes.call(request).await;
+    let Ok(response) = way.serving.routes.clone().call(request).await;
     if is_unknown(response.headers()) {
         return status::unknown_method(&path).into_http();
     }
     let ends = call.is_builtin.then(|| Ends {
-        endings: Endings::new(call.deadline.of_client(), &way.shared.stop),
-        retry_delay: way.shared.options.retry_delay,
+        endings: Endings::new(call.deadline.of_client(), &way.serving.stop),
+        retry_delay: way.serving.options.retry_delay,
     });
     // Over HTTP/1.1 the connection outlives the answer. Made only where it is wanted: dropping it acts.
     let spare = (cut.is_some() && version != Version::HTTP_2).then(|| streams::Spare);
@@ -330,10 +326,10 @@ where
 }
 
 /// Answers what is no call.
-async fn plain(mut request: Request<Drained>, mut way: Way) -> Response<Body> {
+async fn plain(mut request: Request<Drained>, way: Way) -> Response<Body> {
     let path = request.uri().path().to_owned();
     request.extensions_mut().insert(way.peer);
-    let Ok(response) = way.routes.call(request).await;
+    let Ok(response) = way.serving.routes.clone().call(request).await;
     // What answers as gRPC answers nobody else.
     let is_grpc = response.headers().contains_key(Status::GRPC_STATUS);
     if is_grpc { not_found(&path) } else { response }

@@ -16,4 +16,5 @@ pub(crate) mod linger;
 pub(crate) mod outbox;
 pub(crate) mod over_limit;
 pub(crate) mod preface;
+pub(crate) mod serving;
 pub(crate) mod streams;

@@ -2,8 +2,7 @@
 //! the jumps that `on_lost` makes of them.
 
 use super::request::{Position, Request};
-use crate::server::facts;
-use crate::server::rpc::status::{self, Failure};
+use crate::server::rpc::status::{self, Failure, LogFacts};
 use tailmark_log::eventlog::{CursorError, EventLog, ReadError};
 use tailmark_record::{Bounds, Gap, GapReason, OnLost, Seq, Start};
 
@@ -40,13 +39,13 @@ pub(super) async fn resolve(
             Err(ReadError::Trimmed { from, oldest }) => {
                 (CursorError::Trimmed { oldest, missed: from.distance_to(oldest) }, from)
             }
-            Err(error) => return Err(status::read(&error, &facts(log).await, retry_delay)),
+            Err(error) => return Err(status::read(&error, &LogFacts::of(log).await, retry_delay)),
         },
     };
     match jump(&error, wanted, request.on_lost, &log.bounds()) {
         Some(resolved) => Ok(resolved),
         None => {
-            let facts = facts(log).await;
+            let facts = LogFacts::of(log).await;
             Err(match &request.position {
                 Position::After(_) => status::cursor(&error, &facts),
                 Position::At(_) => status::start(wanted, &error, &facts),

@@ -1,0 +1,29 @@
+//! What connections are served with: the parts of the server that they need, and no more.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+
+use super::arrivals::Arrivals;
+use crate::server::figures::Calls;
+use crate::server::{AccessRules, Gauges, Options};
+
+/// Shared by all connections.
+pub(crate) struct Serving {
+    pub(crate) routes: Routes,
+    pub(crate) options: Arc<Options>,
+    /// Who may ask.
+    pub(crate) access: AccessRules,
+    pub(crate) gauges: Gauges,
+    /// Where requests are counted.
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) arrivals: Arrivals,
+    /// Where connections are counted until they have ended.
+    pub(crate) tasks: TaskTracker,
+    /// Cancelled when the server begins to stop.
+    pub(crate) stop: CancellationToken,
+    /// Cancelled when every connection is to end at once.
+    pub(crate) cut: CancellationToken,
+}
