@@ -1,5 +1,5 @@
-//! gRPC and gRPC-Web: what a request is, codecs, and the two places that map, errors in `status`
-//! and values in `convert`.
+//! What a request is, its deadline and what it takes for an answer; gRPC's framing and codecs; and the
+//! two places that map, errors in `status` and values in `convert`. Knows no connection.
 
 pub(crate) mod classify;
 pub(crate) mod codec;

@@ -1,5 +1,5 @@
-//! Connections and bytes: accepting, the protocol's preface, limits and deadlines on bodies, and
-//! how answers leave. Knows no call of the service and no event.
+//! Connections and bytes: accepting, the protocol's preface, who may ask, limits on bodies, and how
+//! answers leave. Knows no event, and nobody who answers: `serving` has what it is given.
 
 pub(crate) mod accept;
 pub(crate) mod access;
