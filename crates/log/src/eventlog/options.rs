@@ -2,15 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tailmark_record::{Limits, Timestamp};
 
-/// Tells the time; comes in from outside so that tests can set it.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
-
-/// Tells how much time has passed since some moment: it never jumps, whatever happens to the clock.
-pub type Elapsed = Arc<dyn Fn() -> Duration + Send + Sync>;
+use crate::storage::since_now;
+pub use crate::storage::{Clock, Elapsed};
 
 /// How a log behaves.
 #[derive(Clone)]
@@ -75,11 +72,6 @@ impl fmt::Debug for Options {
             .field("retention_interval", &self.retention_interval)
             .finish_non_exhaustive()
     }
-}
-
-fn since_now() -> Elapsed {
-    let begun = Instant::now();
-    Arc::new(move || begun.elapsed())
 }
 
 /// What is removed by itself, oldest first. Nothing by default.

@@ -18,6 +18,7 @@ pub mod migrate;
 #[doc(hidden)]
 pub mod segment;
 mod sift;
+mod time;
 mod unfinished;
 
 pub use engine::{
@@ -28,6 +29,8 @@ pub use engines::intercept::Intercept;
 pub use engines::{conformance, faulty};
 pub use engines::{local, memory};
 pub use error::{Damage, StoreError};
+pub(crate) use time::since_now;
+pub use time::{Clock, Clocks, Elapsed};
 
 /// Version of everything on disk. `migrations/` has a folder for each.
 pub const FORMAT_VERSION: u32 = 1;

@@ -5,13 +5,14 @@
 //! dropped the pages (Rebello et al., "Can Applications Recover from fsync Failures?", 2020).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::format::{
     FRAME_HEADER_BYTES, Frame, FrameKind, PAGE_BYTES, Previous, SLOT_HEADER_BYTES, SlotHeader,
     StateFrame, body_crc, padding_after,
 };
 use super::slot::{FrameRef, Slot};
-use super::slots::{FreeSlot, SlotSet};
+use super::slots::{FreeSlot, JournalOptions, SlotSet};
 use super::tip::{Tip, TipFile};
 use crate::storage::error::chain;
 use crate::storage::{Commit, StoreError, disk::Disk};
@@ -78,6 +79,8 @@ pub struct Journal {
     slots: SlotSet,
     origin: Origin,
     active: Arc<Slot>,
+    /// When it was begun, by time that passes.
+    begun: Duration,
     /// Head and state of a slot that was begun but not written yet.
     pending: Vec<u8>,
     offset: u64,
@@ -101,7 +104,8 @@ impl Journal {
         let free = slots.take_at_start()?;
         let tip = TipFile::open(&disk, &slots.dir);
         let mut journal = Journal {
-            active: Arc::new(first_slot(&disk, free, &origin, slots.options.slot_bytes)?),
+            active: Arc::new(first_slot(&disk, free, &origin, &slots.options)?),
+            begun: (slots.options.clocks.elapsed)(),
             disk,
             slots,
             origin,
@@ -123,6 +127,11 @@ impl Journal {
     /// The slot that takes commits now.
     pub fn active(&self) -> &Arc<Slot> {
         &self.active
+    }
+
+    /// How long that slot has been it: whatever the clock said when it was begun, and says now.
+    pub fn active_for(&self) -> Duration {
+        (self.slots.options.clocks.elapsed)().saturating_sub(self.begun)
     }
 
     /// The slot files.
@@ -369,9 +378,10 @@ impl Journal {
         self.origin.number = header.number + 1;
         self.origin.previous =
             Previous { number: header.number, nonce: header.nonce, end: self.durable_upto };
-        let next = first_slot(&self.disk, free, &self.origin, self.slots.options.slot_bytes)
+        let next = first_slot(&self.disk, free, &self.origin, &self.slots.options)
             .map_err(Failure::Refused)?;
         let old = std::mem::replace(&mut self.active, Arc::new(next));
+        self.begun = (self.slots.options.clocks.elapsed)();
         self.prepare_head();
         Ok(old)
     }
@@ -500,15 +510,15 @@ fn first_slot(
     disk: &Disk,
     free: FreeSlot,
     origin: &Origin,
-    slot_bytes: u64,
+    options: &JournalOptions,
 ) -> Result<Slot, StoreError> {
     let header = SlotHeader {
-        slot_bytes,
+        slot_bytes: options.slot_bytes,
         log: origin.log,
         number: origin.number,
         nonce: rand::random(),
         first: origin.next,
-        created_at: Timestamp::now(),
+        created_at: (options.clocks.wall)(),
         generation: origin.generation,
         previous: origin.previous,
     };

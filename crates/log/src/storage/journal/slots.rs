@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use crate::storage::{StoreError, disk::Disk};
+use crate::storage::{Clocks, StoreError, disk::Disk};
 
 /// Sizes of the journal.
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ pub struct JournalOptions {
     pub max_slots: usize,
     /// Bytes on the file system that are left to others.
     pub min_free_bytes: u64,
+    /// What slots age by.
+    pub clocks: Clocks,
 }
 
 /// A slot file that holds nothing of the log.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::storage::Clocks;
 use crate::storage::disk::Disk;
 use crate::storage::journal::JournalOptions;
 use crate::storage::segment;
@@ -18,7 +19,8 @@ pub struct Options {
     pub max_slots: usize,
     /// How sealed blocks are compressed.
     pub compression: segment::Compression,
-    /// Unsealed events older than this are sealed even if their slot is not full.
+    /// Unsealed events older than this are sealed even if their slot is not full, whatever the clock said
+    /// when it was begun.
     pub seal_after: Duration,
     /// Bytes of the file system that are left to others.
     pub min_free_bytes: u64,
@@ -36,6 +38,8 @@ pub struct Options {
     pub kept_fingerprints: usize,
     /// File operations; real, but in tests.
     pub disk: Disk,
+    /// What slots age by; real, but in tests.
+    pub clocks: Clocks,
 }
 
 impl Default for Options {
@@ -53,6 +57,7 @@ impl Default for Options {
             open_segments: 64,
             kept_fingerprints: 1_000_000,
             disk: Disk::real(),
+            clocks: Clocks::default(),
         }
     }
 }
@@ -63,6 +68,7 @@ impl Options {
             slot_bytes,
             max_slots: self.max_slots,
             min_free_bytes: self.min_free_bytes,
+            clocks: self.clocks.clone(),
         }
     }
 }

@@ -9,7 +9,6 @@ use super::LocalEngine;
 use super::create::FIRST_SLOTS;
 use crate::storage::StoreError;
 use crate::storage::error::chain;
-use tailmark_record::Timestamp;
 
 /// A trimmed slot is left for another only if it has so much of its bytes in use.
 const WORTH_FREEING: u64 = 8;
@@ -24,8 +23,13 @@ impl LocalEngine {
         if active.end() <= active.first() || journal.broken().is_some() {
             return Ok(false);
         }
-        let age_limit = Timestamp::now().before(self.options.seal_after);
-        let is_old = active.header().created_at <= age_limit && journal.slots().can_take();
+        // Every opening begins a slot, so that this process has seen all of its age. The clock tells what
+        // passed while the machine was suspended; it says nothing of a slot begun while it was ahead.
+        let seal_after = self.options.seal_after;
+        let begun_before = (self.options.clocks.wall)().before(seal_after);
+        let has_passed =
+            journal.active_for() >= seal_after || active.header().created_at <= begun_before;
+        let is_old = has_passed && journal.slots().can_take();
         let is_trimmed = active.end() <= oldest
             && active.event_bytes() >= self.options.slot_bytes / WORTH_FREEING
             && journal.slots().has_free();

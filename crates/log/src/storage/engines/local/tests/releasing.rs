@@ -2,6 +2,8 @@
 
 use super::regressions::{block_segments, unblock_segments};
 use super::*;
+use crate::storage::Clocks;
+use std::sync::atomic::AtomicI64;
 
 /// A log with four slot files, all events sealed but those of the active slot.
 fn burst(dir: &Path, disk: Disk) -> Arc<LocalEngine> {
@@ -112,4 +114,52 @@ fn slots_that_wait_for_sealing_are_trimmed_for_bytes_after_all_segments() {
     assert_eq!(point(sealed + 1), view.slots[0].end());
     // Two files are never given back, so nothing is trimmed for them.
     assert_eq!(point(u64::MAX), view.slots[1].end());
+}
+
+/// A wall clock that a test sets, and time that passes only when it says so.
+fn set_clocks(wall: i64) -> (Clocks, Arc<AtomicI64>, Arc<AtomicU64>) {
+    let (now, passed) = (Arc::new(AtomicI64::new(wall)), Arc::new(AtomicU64::new(0)));
+    let (told, gone) = (Arc::clone(&now), Arc::clone(&passed));
+    let clocks = Clocks {
+        wall: Arc::new(move || Timestamp { seconds: told.load(Ordering::SeqCst), nanos: 0 }),
+        elapsed: Arc::new(move || Duration::from_secs(gone.load(Ordering::SeqCst))),
+    };
+    (clocks, now, passed)
+}
+
+#[test]
+fn a_slot_begun_while_the_clock_was_ahead_is_sealed_by_age_all_the_same() {
+    const TODAY: i64 = 1_700_000_000;
+    const YEAR: i64 = 31_536_000;
+    let dir = tempfile::tempdir().unwrap();
+    let (clocks, wall, passed) = set_clocks(TODAY + YEAR);
+    let options = Options { clocks, seal_after: Duration::from_secs(3_600), ..no_marks() };
+    let (engine, _) = open(dir.path(), options.clone()).unwrap();
+    fill(&*engine, 10, 1);
+    wall.store(TODAY, Ordering::SeqCst);
+    // Not before its time.
+    passed.store(3_599, Ordering::SeqCst);
+    assert!(!engine.roll_if_due().unwrap());
+    passed.store(3_600, Ordering::SeqCst);
+    eventually("sealing", || engine.view().sealed_end() == Some(Seq::new(11)));
+    // The next one is as old as it is.
+    fill(&*engine, 10, 1);
+    assert!(!engine.roll_if_due().unwrap());
+    wall.store(TODAY - YEAR, Ordering::SeqCst);
+    passed.store(7_199, Ordering::SeqCst);
+    assert!(!engine.roll_if_due().unwrap());
+    passed.store(7_200, Ordering::SeqCst);
+    eventually("sealing", || engine.view().sealed_end() == Some(Seq::new(21)));
+    // What was suspended has seen nothing pass.
+    fill(&*engine, 10, 1);
+    wall.store(TODAY + 3_600, Ordering::SeqCst);
+    eventually("sealing", || engine.view().sealed_end() == Some(Seq::new(31)));
+    // Whatever an unsealed slot says of itself, an opening seals it.
+    wall.store(TODAY + YEAR, Ordering::SeqCst);
+    fill(&*engine, 10, 1);
+    vanish(engine);
+    wall.store(TODAY, Ordering::SeqCst);
+    let (engine, _) = reopen_with(dir.path(), &options);
+    eventually("sealing", || engine.view().sealed_end() == Some(Seq::new(41)));
+    assert_eq!(check_all(&*engine), 40);
 }
