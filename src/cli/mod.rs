@@ -4,6 +4,7 @@
 //! standard error. Client commands speak through `client` alone; `serve` reaches the server and
 //! the log through `daemon`, `log` the data directory through `inspect`.
 
+mod ahead;
 mod bench;
 mod chat;
 mod completions;

@@ -1,10 +1,10 @@
 //! `tailmark status`.
 
-use super::Failure;
 use super::output::{events_text, print_json, print_line};
+use super::{Failure, ahead};
 use crate::escape;
 use tailmark_client::Client;
-use tailmark_record::{Timestamp, units};
+use tailmark_record::units;
 use tailmark_wire::feed_v1 as pb;
 use tailmark_wire::json::{self, uptime};
 use tailmark_wire::values::from_timestamp;
@@ -44,27 +44,13 @@ fn text(status: &pb::LogStatus) -> String {
         let seconds = std::time::Duration::from_secs(uptime.as_secs());
         lines.push(("up", units::duration_text(seconds)));
     }
-    if let Some(ahead) = status.head_time.and_then(ahead_of_clock) {
+    if let Some(ahead) = ahead::of_head(status) {
         lines.push(("clock", ahead));
     }
     lines.push(("version", status.version.clone()));
     let lines: Vec<_> =
         lines.iter().map(|(name, value)| format!("{name:12} {}", escape::line(value))).collect();
     lines.join("\n")
-}
-
-/// Clocks of two machines differ by a little; beyond this it is worth a word.
-const AHEAD: std::time::Duration = std::time::Duration::from_secs(60);
-
-/// What is to say of a head that is stamped in the future: a stamp never goes back, so that all later
-/// events get it too.
-fn ahead_of_clock(head: prost_types::Timestamp) -> Option<String> {
-    let head = Timestamp { seconds: head.seconds, nanos: head.nanos };
-    let is_ahead = head.before(AHEAD) > Timestamp::now();
-    is_ahead.then(|| {
-        "the head is stamped ahead of this machine's clock: the server's clock was wrong, or this one is"
-            .to_owned()
-    })
 }
 
 /// Three digits are enough for people.
@@ -75,6 +61,7 @@ pub(super) fn human_bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tailmark_record::Timestamp;
 
     #[test]
     fn a_head_that_is_stamped_ahead_is_told() {

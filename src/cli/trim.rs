@@ -3,8 +3,8 @@
 use std::io::{BufRead, IsTerminal, Write};
 
 use super::moment::{Moment, parse_moment};
-use super::output::{events_text, print_json, print_line};
-use super::{Exit, Failure};
+use super::output::{events_text, print_json, print_line, say};
+use super::{Exit, Failure, ahead};
 use tailmark_client::{Client, TrimBefore};
 use tailmark_wire::json;
 
@@ -46,9 +46,14 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
             return Err(Failure::new(Exit::Failure, "nothing was removed"));
         }
     }
+    let is_by_time = matches!(before, TrimBefore::Time(_));
     let result = client.trim(before).await.map_err(|error| {
         Failure::from(error).naming(&[("seq", "--before"), ("time", "--before")])
     })?;
+    // It is done, whether or not there is an answer to this.
+    if is_by_time && let Some(what) = client.log().await.ok().as_ref().and_then(ahead::of_trim) {
+        say(&what);
+    }
     if args.json {
         return print_json(&json::trim_result(&result));
     }

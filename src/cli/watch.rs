@@ -11,12 +11,13 @@ use futures_core::Stream;
 use super::moment::{parse_cursor, parse_start};
 use super::output::{Output, say};
 use super::signals::Stop;
-use super::{Exit, Failure, state};
+use super::{Exit, Failure, ahead, state};
 use tailmark_client::{
     Client, Error, FileStore, Item, Kind, OnLost, Received, Start, Watch, WatchOptions,
 };
 use tailmark_record::topic::Pattern;
 use tailmark_record::{Content, Cursor, Event, Limits, Marker, MarkerKind, Reason, Seq, json};
+use tailmark_wire::feed_v1::LogStatus;
 
 /// What is printed at once, and with `--state` before each save.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -103,7 +104,12 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
     if !args.wait {
         tokio::select! {
             exit = stop.wait() => return Err(Failure::silent(exit)),
-            met = meet(&client) => met?,
+            met = meet(&client) => {
+                let is_by_time = matches!(options.start, Start::Time(_)) && options.after_cursor.is_none();
+                if let Some(what) = met?.as_ref().filter(|_| is_by_time).and_then(ahead::of_start) {
+                    say(&what);
+                }
+            }
         }
     }
     let mut watch = client.watch(options);
@@ -159,16 +165,18 @@ fn failed(error: Error, typed: Option<Seq>) -> Failure {
     }
 }
 
-/// Asks whether a server is there at all: the watch itself would try for ever.
-pub(super) async fn meet(client: &Client) -> Result<(), Failure> {
+/// Asks whether a server is there at all: the watch itself would try for ever. Answers what it says of its
+/// log, if it does.
+pub(super) async fn meet(client: &Client) -> Result<Option<LogStatus>, Failure> {
     match client.log().await {
+        Ok(status) => Ok(Some(status)),
         Err(error) if error.is_foreign() => Err(error.into()),
         // A server that gives a reason is one, and the watch deals with what it says.
         Err(error) if error.reason().is_empty() => match error.kind() {
             Kind::Connect | Kind::Unavailable | Kind::Timeout => Err(error.into()),
-            _ => Ok(()),
+            _ => Ok(None),
         },
-        _ => Ok(()),
+        Err(_) => Ok(None),
     }
 }
 

@@ -146,3 +146,49 @@ fn commands_run_whatever_their_clock_says() {
         }
     }
 }
+
+#[test]
+fn commands_that_go_by_time_say_that_stamps_lie_ahead() {
+    if !is_there() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let (dir, errors) = (place.path().join("data"), place.path().join("errors"));
+    let right = Daemon::start(&dir);
+    right.output(&["publish", "orders", "one"], b"");
+    let by_time: [&[&str]; 2] = [
+        &["trim", "--before", "1h", "--yes"],
+        &["watch", "--from", "1h", "--until-caught-up", "--json"],
+    ];
+    let said = |daemon: &Daemon, args: &[&str]| {
+        let output = daemon.run(args, b"");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        (text(&output.stdout), text(&output.stderr))
+    };
+    for args in by_time {
+        assert!(!said(&right, args).1.contains("ahead"), "{args:?}");
+    }
+    assert_eq!(right.stop(), Some(0));
+    let ahead = start(&dir, "+365d", &errors);
+    ahead.output(&["publish", "orders", "two"], b"");
+    assert_eq!(ahead.stop(), Some(0));
+    let right = Daemon::start(&dir);
+    right.output(&["publish", "orders", "three"], b"");
+    for args in by_time {
+        let (_, said) = said(&right, args);
+        assert!(said.contains("stamped ahead of this machine's clock"), "{args:?}: {said}");
+    }
+    let (seen, _) = said(&right, by_time[1]);
+    assert_eq!(seen.lines().filter(|line| line.contains("\"seq\"")).count(), 3, "{seen}");
+    // By sequence number nothing is to be said.
+    for args in [&["watch", "--from", "1", "--limit", "1"][..], &["trim", "--before", "2", "--yes"]]
+    {
+        assert!(!said(&right, args).1.contains("ahead"), "{args:?}");
+    }
+    // A trim by time has kept what is stamped ahead, and one more by time does.
+    let (answer, told) = said(&right, &["trim", "--before", "0s", "--yes", "--json"]);
+    assert!(answer.contains("\"oldest_seq\":\"2\""), "{answer}");
+    assert!(told.contains("--before SEQ removes them"), "{told}");
+    assert_eq!(right.stop(), Some(0));
+}

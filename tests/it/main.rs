@@ -46,6 +46,7 @@ mod seed_client;
 mod shutdown;
 mod small_frames;
 mod stalled;
+mod stamped_ahead;
 mod standards;
 mod tidy;
 mod upload;
