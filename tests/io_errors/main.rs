@@ -5,6 +5,7 @@
 mod crash;
 mod full_disk;
 mod refused;
+mod swapped;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,10 +29,15 @@ fn main() {
         child(Path::new(&args[2]), args.get(3).map_or(BYTES, |arg| arg.parse().expect("bytes")));
         return;
     }
+    if args.get(1).is_some_and(|arg| arg == "migrate") {
+        swapped::child(Path::new(&args[2]));
+        return;
+    }
     crash::run(&[
         ("no_failing_call_loses_what_was_acked", failing_calls),
         ("a_full_disk_refuses_and_recovers", full_disk::test),
         ("what_a_system_refuses_is_done_another_way_or_said", refused::test),
+        ("a_migration_where_names_cannot_be_swapped_renames_over_nothing", swapped::test),
     ]);
 }
 
