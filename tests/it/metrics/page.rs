@@ -63,6 +63,7 @@ async fn counters_grow_by_exactly_what_was_done() {
         page.sum("tailmark_streams_ended_total", &[("stream", "watch")]) == 1.0
             && page.sum("tailmark_streams_ended_total", &[("stream", "upload")]) == 1.0
             && page.sum("tailmark_grpc_handled_total", &[]) == 6.0
+            && page.sum("tailmark_watches", &[]) == 0.0
     };
     let page = scrape_until(&server, "the ends", ended).await;
     let publish = format!("{FEED}/Publish");
@@ -256,9 +257,10 @@ async fn a_scrape_waits_for_no_commit() {
     })
     .await;
     publishing.await.unwrap().unwrap();
-    let page = scrape(&server).await;
+    // Given back after the answer.
+    let is_back = |page: &Page| page.sum("tailmark_in_flight_bytes", &[]) == 0.0;
+    let page = scrape_until(&server, "all room", is_back).await;
     assert_eq!(page.sum("tailmark_events_appended_total", &[]), 1.0);
-    assert_eq!(page.sum("tailmark_in_flight_bytes", &[]), 0.0);
 }
 
 #[tokio::test]
