@@ -18,7 +18,6 @@ impl LocalEngine {
         *self.work.commit_begun.lock() = Some(Instant::now());
         let outcome = self.take(&commit);
         *self.work.commit_begun.lock() = None;
-        self.note_outcome(&commit, outcome.is_ok());
         done(outcome);
     }
 

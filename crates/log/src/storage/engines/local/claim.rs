@@ -18,10 +18,12 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
-use super::{JOURNAL_DIR, LOCK_FILE, LocalEngine};
+use super::{JOURNAL_DIR, LOCK_FILE, LocalEngine, SEGMENTS_DIR};
 use crate::storage::StoreError;
 use crate::storage::disk::{Disk, is_at};
+use crate::storage::error::chain;
 use crate::storage::journal::{FreeSlot, Slot, is_slot_name, open_slot};
+use crate::storage::meta::META_FILE;
 
 /// A data directory that belongs to this process for as long as this lives.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub(in crate::storage) struct Claim {
     /// The directory as it was opened.
     opened: File,
     lock: Mutex<File>,
+    /// The directory of segments as it was opened.
+    segments: Option<File>,
     /// Slots that are locked and that nobody has asked for yet.
     slots: HashMap<PathBuf, File>,
 }
@@ -44,7 +48,8 @@ impl Claim {
         let lock = take_lock(dir, disk)?;
         let opened = disk.open_read(dir)?;
         let slots = HashMap::new();
-        let mut claim = Claim { dir: dir.to_owned(), opened, lock: Mutex::new(lock), slots };
+        let (dir, lock) = (dir.to_owned(), Mutex::new(lock));
+        let mut claim = Claim { dir, opened, lock, segments: None, slots };
         claim.lock_slots(disk)?;
         Ok(claim)
     }
@@ -118,6 +123,24 @@ impl Claim {
         Ok(())
     }
 
+    /// Holds on to the directory of segments, so that another in its place is told from it.
+    pub fn hold_segments(&mut self, disk: &Disk) -> Result<(), StoreError> {
+        self.segments = Some(disk.open_read(&self.dir.join(SEGMENTS_DIR))?);
+        Ok(())
+    }
+
+    /// As [`Claim::check`], of the directory of segments: what is sealed into another would be gone with it.
+    /// Commits do without it for as long as there are slots.
+    pub fn check_segments(&self) -> Result<(), StoreError> {
+        let Some(segments) = &self.segments else { return Ok(()) };
+        let detail = match is_at(segments, &self.dir.join(SEGMENTS_DIR)) {
+            Ok(true) => return Ok(()),
+            Ok(false) => "its segments were moved, deleted or replaced".to_owned(),
+            Err(error) => format!("its segments cannot be examined: {error}"),
+        };
+        Err(StoreError::Displaced { path: self.dir.clone(), detail })
+    }
+
     /// As [`Claim::check`], of the lock file alone and without making it again: what a log that has
     /// just been created goes by.
     pub fn has_lock_file(&self) -> bool {
@@ -157,6 +180,34 @@ impl LocalEngine {
         }
         *displaced = result.as_ref().err().map(ToString::to_string);
         result
+    }
+
+    /// What is there by name beside the journal. `log.meta` is written again where it is gone: heads of slots have
+    /// all that it says.
+    pub(super) fn check_parts(&self) -> Result<(), StoreError> {
+        self.claim.check_segments()?;
+        let path = self.dir.join(META_FILE);
+        let is_gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+        if !path.symlink_metadata().is_err_and(|error| is_gone(&error)) {
+            return Ok(());
+        }
+        let stored = self.meta.lock().store(&self.options.disk, &self.dir);
+        match stored {
+            Ok(()) => {
+                tracing::warn!(
+                    path = %path.display(),
+                    "was moved or deleted while the log was open; it is written again"
+                );
+                Ok(())
+            }
+            Err(error) => Err(StoreError::Displaced {
+                path: self.dir.clone(),
+                detail: format!(
+                    "{META_FILE} is gone, and cannot be written again: {}",
+                    chain(&error)
+                ),
+            }),
+        }
     }
 
     /// Whether the last check found something else in the log's place.

@@ -76,6 +76,7 @@ pub fn open(dir: &Path, mut options: Options) -> Result<(Arc<LocalEngine>, Recov
     // Only a log that never sealed anything may be without it.
     let segments = dir.join(SEGMENTS_DIR);
     options.disk.create_dir(&segments)?;
+    claim.hold_segments(&options.disk)?;
     segment::clean(&segments, &options.disk)?;
     super::private::close_to_others(dir);
     Recovery { dir: dir.to_owned(), options, meta, found, claim }.run()

@@ -14,8 +14,8 @@ use crate::storage::segment::{
     self, BLOCK_BYTES, BuildSpec, Cache, DB_CACHE_BYTES, Lease, Progress, Segment, Source,
 };
 use crate::storage::{Chunk, StoreError};
+use tailmark_record::Seq;
 use tailmark_record::topic::Filter;
-use tailmark_record::{Seq, Timestamp};
 
 /// Builds segments.
 pub(super) struct Sealer<'a> {
@@ -72,7 +72,7 @@ impl Sealer<'_> {
     fn is_small(&self, last: &Segment, slot: &Slot) -> bool {
         // What is stamped ahead of the clock ages by when its segment was written, see `seen.rs`: written
         // again at each start it never would.
-        last.last_at() <= Timestamp::now()
+        last.last_at() <= (self.options.clocks.wall)()
             && last.end() == slot.first().max(last.end())
             && last.raw_bytes() < self.options.slot_bytes / 2
             && last.raw_bytes() + slot.event_bytes() <= self.options.slot_bytes
@@ -151,6 +151,7 @@ impl LocalEngine {
             let Some(slot) = view.slots.first().cloned() else { return Ok(()) };
             let done = view.sealed_end().unwrap_or(Seq::FIRST).max(self.bounds().oldest);
             drop(view);
+            self.claim.check_segments()?;
             if slot.end() > done && slot.end() > slot.first() {
                 self.seal_slot(&slot, slot.end())?;
             } else {

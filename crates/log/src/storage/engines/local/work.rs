@@ -20,8 +20,6 @@ pub(super) struct Work {
     pub trouble: Mutex<Option<Trouble>>,
     /// Slot files that exist, as of the last append.
     pub slot_files: AtomicU64,
-    /// Bytes of the smallest commit that was refused since one was stored; 0 = none was.
-    pub refused_bytes: AtomicU64,
     /// When the commit began that is under way. Also one that waits for the journal, which a mark may hold
     /// while the disk does not answer, or for a slot.
     pub commit_begun: Mutex<Option<Instant>>,

@@ -1,6 +1,7 @@
 //! Whether the engine knows, without an append, that it would refuse one.
 
 use super::*;
+use crate::storage::meta::{META_FILE, Meta};
 
 /// Appends until one is refused.
 fn refused(engine: &LocalEngine, per_commit: u32) -> StoreError {
@@ -29,6 +30,67 @@ fn a_full_disk_is_known() {
     let end = engine.bounds().next();
     append(&*engine, Commit { oldest: end, ..commit(&*engine, 0) }).unwrap();
     assert!(engine.refusal().is_some());
+}
+
+#[test]
+fn a_large_event_that_finds_no_room_does_not_turn_small_ones_away() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path(), options()).unwrap().0.close().unwrap();
+    let options = Options { min_free_bytes: u64::MAX / 4, ..options() };
+    let (engine, _) = reopen_with(dir.path(), &options);
+    let large = || Commit { delta: vec![7; 50_000].into(), ..commit(&*engine, 1) };
+    let error = loop {
+        if let Err(error) = append(&*engine, large()) {
+            break error;
+        }
+    };
+    assert!(matches!(error, StoreError::DiskFull { .. }), "{error:?}");
+    assert!(engine.refusal().is_none(), "{:?}", engine.refusal());
+    // Small ones fit, and are told when they do not: before any is refused.
+    while engine.refusal().is_none() {
+        append(&*engine, commit(&*engine, 1)).unwrap();
+    }
+    assert!(matches!(engine.refusal(), Some(StoreError::DiskFull { .. })));
+}
+
+#[test]
+fn the_identity_of_a_log_is_written_again_where_it_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, _) = open(dir.path(), options()).unwrap();
+    append(&*engine, commit(&*engine, 5)).unwrap();
+    let path = dir.path().join(META_FILE);
+    std::fs::rename(&path, dir.path().join("elsewhere")).unwrap();
+    assert!(engine.refusal().is_none(), "{:?}", engine.refusal());
+    assert!(Meta::decode(&std::fs::read(&path).unwrap()).is_ok());
+    // Where that cannot be it is told.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(path.with_extension("meta.new")).unwrap();
+    assert!(matches!(engine.refusal(), Some(StoreError::Displaced { .. })));
+    std::fs::remove_dir(path.with_extension("meta.new")).unwrap();
+    assert!(engine.refusal().is_none(), "{:?}", engine.refusal());
+    vanish(engine);
+    assert_eq!(check_all(&*reopen(dir.path()).0), 5);
+}
+
+#[test]
+fn nothing_is_sealed_into_a_directory_that_lies_in_anothers_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, _) = open(dir.path(), options()).unwrap();
+    let (segments, aside) = (dir.path().join(SEGMENTS_DIR), dir.path().join("aside"));
+    std::fs::rename(&segments, &aside).unwrap();
+    std::fs::create_dir(&segments).unwrap();
+    while engine.view().slots.len() < 2 {
+        fill(&*engine, 50, 50);
+    }
+    eventually("trouble", || engine.status().trouble.is_some());
+    assert!(engine.status().trouble.unwrap().contains("segments were moved"));
+    assert_eq!(std::fs::read_dir(&segments).unwrap().count(), 0);
+    std::fs::remove_dir(&segments).unwrap();
+    std::fs::rename(&aside, &segments).unwrap();
+    eventually("sealing", || engine.status().unsealed_slots <= 1);
+    let head = engine.bounds().head.get();
+    vanish(engine);
+    assert_eq!(check_all(&*reopen(dir.path()).0), head);
 }
 
 #[test]
@@ -68,7 +130,15 @@ fn a_data_directory_that_is_gone_or_another_is_known() {
     std::fs::remove_dir_all(&data).unwrap();
     std::fs::rename(&aside, &data).unwrap();
     assert!(engine.refusal().is_none());
-    // A part of it.
+    // A part of it: another lies there, or nothing.
+    let segments = data.join(SEGMENTS_DIR);
+    std::fs::rename(&segments, &aside).unwrap();
+    assert!(is_gone());
+    std::fs::create_dir(&segments).unwrap();
+    assert!(is_gone());
+    std::fs::remove_dir(&segments).unwrap();
+    std::fs::rename(&aside, &segments).unwrap();
+    assert!(engine.refusal().is_none());
     std::fs::remove_dir_all(data.join("journal")).unwrap();
     assert!(is_gone());
 }
