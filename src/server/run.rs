@@ -89,7 +89,7 @@ impl Server {
             tasks: TaskTracker::new(),
             started,
         });
-        let health = health::Reporter::default();
+        let health = health::Reporter::new(shared.log.clone());
         let routes = routes(&shared, &health)?;
         Ok(Server { shared, access, routes, health })
     }

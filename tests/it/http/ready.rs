@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use http::{Request, Version};
 use tailmark_log::storage::faulty::Faulty;
-use tailmark_log::storage::local;
-use tailmark_log::storage::memory::Options as MemoryOptions;
+use tailmark_log::storage::memory::{Memory, Options as MemoryOptions};
+use tailmark_log::storage::{Engine, Intercept, StoreError, local};
 use tonic::body::Body;
 
 use crate::support::disk::{DiskServer, Setup};
-use crate::support::server::{generations, memory, open, start_with, within};
-use crate::support::web::{Answer, ask, full, get};
+use crate::support::server::{TestServer, generations, memory, new_log, open, start_with, within};
+use crate::support::web::{self, Answer, ask, full, get};
 
 async fn on_disk(server: &DiskServer, method: &str, path: &str, body: &str) -> Answer {
     let uri = format!("{}{path}", server.url());
@@ -31,6 +31,11 @@ async fn once(server: &DiskServer, status: u16) -> Answer {
     })
     .await;
     last.into_inner().unwrap()
+}
+
+/// An event with a body of so many bytes.
+fn event_of(bytes: usize) -> String {
+    format!("{{\"topic\":\"a\",\"body\":\"{}\"}}", "x".repeat(bytes))
 }
 
 async fn until_async<F: Future<Output = bool>>(holds: impl Fn() -> F) {
@@ -74,15 +79,17 @@ async fn a_daemon_on_a_full_disk_is_not_ready_and_does_not_say_where_it_keeps_it
     };
     let server = DiskServer::start(dir.path(), setup).await;
     assert_eq!(on_disk(&server, "GET", "/readyz", "").await.status, 200);
-    let body = format!("{{\"topic\":\"a\",\"body\":\"{}\"}}", "x".repeat(10_000));
     // Sealing gives slots back meanwhile, and what was seen holds for a second.
+    let mut bytes = 10_000;
     let answer = within("a refusal that is seen", async {
         loop {
-            let posted = on_disk(&server, "POST", "/v1/events", &body).await;
+            let posted = on_disk(&server, "POST", "/v1/events", &event_of(bytes)).await;
             if posted.status == 200 {
                 continue;
             }
             posted.expect(429, "RESOURCE_EXHAUSTED", "DISK_FULL");
+            // Smaller ones may fit.
+            bytes = (bytes / 2).max(1);
             let ready = on_disk(&server, "GET", "/readyz", "").await;
             if ready.status != 200 {
                 break ready;
@@ -97,18 +104,159 @@ async fn a_daemon_on_a_full_disk_is_not_ready_and_does_not_say_where_it_keeps_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_whose_data_directory_is_gone_is_not_ready() {
+async fn a_large_event_that_finds_no_room_leaves_the_daemon_ready_for_small_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    DiskServer::start(dir.path(), Setup::small()).await.stop().await;
+    let setup = Setup {
+        storage: local::Options { min_free_bytes: u64::MAX / 4, ..Setup::small().storage },
+        ..Setup::small()
+    };
+    let server = DiskServer::start(dir.path(), setup).await;
+    let refused = within("a refusal", async {
+        loop {
+            let posted = on_disk(&server, "POST", "/v1/events", &event_of(50_000)).await;
+            if posted.status != 200 {
+                break posted;
+            }
+        }
+    })
+    .await;
+    refused.expect(429, "RESOURCE_EXHAUSTED", "DISK_FULL");
+    assert_eq!(on_disk(&server, "GET", "/readyz", "").await.status, 200);
+    assert_eq!(on_disk(&server, "POST", "/v1/events", &event_of(100)).await.status, 200);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_whose_data_directory_or_a_part_of_it_is_gone_is_not_ready() {
     let dir = tempfile::tempdir().unwrap();
     let (data, aside) = (dir.path().join("data"), dir.path().join("aside"));
     let server = DiskServer::start(&data, Setup::small()).await;
     assert_eq!(on_disk(&server, "GET", "/readyz", "").await.status, 200);
-    std::fs::rename(&data, &aside).unwrap();
-    let answer = once(&server, 503).await;
+    for part in [data.clone(), data.join("segments"), data.join("journal")] {
+        std::fs::rename(&part, &aside).unwrap();
+        let answer = once(&server, 503).await;
+        answer.expect(503, "UNAVAILABLE", "STORE_BUSY");
+        let message = answer.json()["message"].as_str().unwrap().to_owned();
+        assert!(message.contains("data directory or a part of it is gone"), "{message}");
+        std::fs::rename(&aside, &part).unwrap();
+        once(&server, 200).await;
+    }
+    server.stop().await;
+}
+
+/// An engine that says why it would refuse an append, or hangs over it.
+struct Refusing {
+    inner: Memory,
+    why: Box<dyn Fn() -> Option<StoreError> + Send + Sync>,
+}
+
+impl Intercept for Refusing {
+    fn inner(&self) -> &dyn Engine {
+        &self.inner
+    }
+
+    fn refusal(&self) -> Option<StoreError> {
+        (self.why)()
+    }
+}
+
+async fn refusing(why: impl Fn() -> Option<StoreError> + Send + Sync + 'static) -> TestServer {
+    let inner = memory(generations(&[1]), MemoryOptions::default());
+    let engine = Arc::new(Refusing { inner, why: Box::new(why) });
+    start_with(open(engine, Default::default()), Default::default()).await
+}
+
+#[tokio::test]
+async fn each_refusal_has_its_words_and_none_says_where_the_log_is_kept() {
+    type Why = fn() -> StoreError;
+    let cases: [(Why, &str, &str); 5] = [
+        (
+            || StoreError::Busy { reason: "sealing: /secret/place".into() },
+            "STORE_BUSY",
+            "the journal is full, and sealing does not go on; no events are taken",
+        ),
+        (
+            || StoreError::Hanging { seconds: 10 },
+            "STORE_BUSY",
+            "a commit is under way and the disk does not answer; no events are taken",
+        ),
+        (
+            || StoreError::Displaced { path: "/secret/place".into(), detail: "moved".into() },
+            "STORE_BUSY",
+            "the data directory or a part of it is gone, or another lies in its place",
+        ),
+        (
+            || StoreError::Stopped { reason: "write /secret/place".into() },
+            "STORE_STOPPED",
+            "the store has stopped after a failed write; no events are taken",
+        ),
+        (
+            || StoreError::Io {
+                action: "stat",
+                path: "/secret/place".into(),
+                source: std::io::ErrorKind::PermissionDenied.into(),
+            },
+            "STORE_BUSY",
+            "the disk cannot be looked at; no events are taken",
+        ),
+    ];
+    for (why, reason, words) in cases {
+        let server = refusing(move || Some(why())).await;
+        let answer = get(&server, "/readyz").await;
+        answer.expect(503, "UNAVAILABLE", reason);
+        assert!(answer.text().contains(words), "{}", answer.text());
+        assert!(answer.text().contains("reading goes on"), "{}", answer.text());
+        assert!(!answer.text().contains("/secret/place"), "{}", answer.text());
+        assert_eq!(get(&server, "/healthz").await.status, 200);
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_does_not_answer_is_told_and_keeps_nobody_waiting_for_good() {
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = std::sync::Mutex::new(released);
+    let server = refusing(move || {
+        // Until the sender is gone.
+        let _ = released.lock().unwrap().recv();
+        None
+    })
+    .await;
+    let answer = get(&server, "/readyz").await;
     answer.expect(503, "UNAVAILABLE", "STORE_BUSY");
-    let message = answer.json()["message"].as_str().unwrap().to_owned();
-    assert!(message.contains("data directory is gone"), "{message}");
-    std::fs::rename(&aside, &data).unwrap();
-    once(&server, 200).await;
+    assert!(answer.text().contains("the disk does not answer"), "{}", answer.text());
+    assert_eq!(get(&server, "/healthz").await.status, 200);
+    drop(release);
+    until_async(|| async { get(&server, "/readyz").await.status == 200 }).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_tell_repeats_is_not_ready() {
+    let engine = Arc::new(Faulty::new(Arc::new(memory(generations(&[1]), Default::default()))));
+    engine.fail_fingerprints();
+    let server = start_with(open(engine, Default::default()), Default::default()).await;
+    // Read in the background.
+    until_async(|| async { get(&server, "/readyz").await.status == 503 }).await;
+    let answer = get(&server, "/readyz").await;
+    answer.expect(503, "UNAVAILABLE", "REPEATS_UNKNOWN");
+    assert!(answer.text().contains("no events with ids are taken"), "{}", answer.text());
+    // As it says.
+    let post = |body: &'static str| web::post(&server, "application/json", body);
+    assert_eq!(post(r#"{"topic":"a","body":"1"}"#).await.status, 200);
+    post(r#"{"topic":"a","id":"x","body":"1"}"#).await.expect(500, "DATA_LOSS", "DAMAGED");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_log_that_is_closed_is_not_ready() {
+    let server = start_with(new_log(), Default::default()).await;
+    assert_eq!(get(&server, "/readyz").await.status, 200);
+    server.log.close().await.unwrap();
+    let answer = get(&server, "/readyz").await;
+    answer.expect(503, "UNAVAILABLE", "STOPPING");
+    assert!(answer.text().contains("the log is being closed"), "{}", answer.text());
     server.stop().await;
 }
 

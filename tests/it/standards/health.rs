@@ -1,12 +1,17 @@
 //! gRPC health checking, `grpc.health.v1`.
 
+use std::sync::Arc;
+
+use tailmark_log::storage::faulty::Faulty;
 use tailmark_wire::methods::{chat_service, feed_service};
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus::{self, *};
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::support::server::{TestServer, expect, start, within};
+use crate::support::server::{
+    TestServer, expect, generations, memory, open, start, start_with, within,
+};
 
 /// What this server serves, itself included.
 const KNOWN: [&str; 3] = ["", feed_service::NAME, chat_service::NAME];
@@ -60,6 +65,33 @@ async fn a_watch_says_the_status_at_once_and_each_change_once() {
         assert_eq!(watching.next().await.unwrap(), NotServing);
         expect(&watching.next().await.unwrap_err(), Code::Unavailable, "STOPPING");
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn readiness_goes_by_whether_events_are_taken_and_what_is_served_does_not() {
+    let engine = Arc::new(Faulty::new(Arc::new(memory(generations(&[1]), Default::default()))));
+    let server = start_with(open(engine.clone(), Default::default()), Default::default()).await;
+    let mut client = HealthClient::new(server.channel().await);
+    let mut check = async |service| client.check(of(service)).await.unwrap().into_inner().status();
+    let mut ready = Watching::open(&server, "readiness").await;
+    assert_eq!(ready.next().await.unwrap(), Serving);
+    assert_eq!(check("readiness").await, Serving);
+    for _ in 0..2 {
+        engine.set_full(true);
+        assert_eq!(ready.next().await.unwrap(), NotServing);
+        assert_eq!(check("readiness").await, NotServing);
+        for service in KNOWN {
+            // Reading goes on.
+            assert_eq!(check(service).await, Serving, "{service}");
+        }
+        engine.set_full(false);
+        assert_eq!(ready.next().await.unwrap(), Serving);
+        assert_eq!(check("readiness").await, Serving);
+    }
+    server.shutdown.cancel();
+    assert_eq!(ready.next().await.unwrap(), NotServing);
+    expect(&ready.next().await.unwrap_err(), Code::Unavailable, "STOPPING");
     server.stop().await;
 }
 

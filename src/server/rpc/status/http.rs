@@ -299,7 +299,7 @@ pub(crate) fn not_ready(refusal: &AppendError) -> Failure {
             Reason::StoreBusy,
             match **store {
                 StoreError::Displaced { .. } => {
-                    "the data directory is gone, or another lies in its place"
+                    "the data directory or a part of it is gone, or another lies in its place"
                 }
                 StoreError::Hanging { .. } => "a commit is under way and the disk does not answer",
                 _ => "the journal is full, and sealing does not go on",
@@ -313,7 +313,15 @@ pub(crate) fn not_ready(refusal: &AppendError) -> Failure {
         // Nothing has been written yet.
         _ => (Reason::StoreBusy, "the disk cannot be looked at"),
     };
-    let message = format!("{why}; no events are taken, reading goes on");
+    let taken = match refusal {
+        AppendError::RepeatsUnknown(_) => "no events with ids are taken",
+        // Where it is the directory of segments alone.
+        AppendError::Busy(store) if matches!(**store, StoreError::Displaced { .. }) => {
+            "no events are taken, at the latest when the journal is full"
+        }
+        _ => "no events are taken",
+    };
+    let message = format!("{why}; {taken}, reading goes on");
     let failure = Failure::with_code(Code::Unavailable, reason, message);
     match refusal {
         AppendError::DiskFull(store) => with_room(failure, store),
