@@ -5,7 +5,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use super::moment::{Moment, parse_moment};
 use super::output::{events_text, print_json, print_line, say};
 use super::{Exit, Failure, ahead};
-use tailmark_client::{Client, TrimBefore};
+use tailmark_client::Client;
 use tailmark_wire::json;
 
 #[derive(Debug, clap::Args)]
@@ -22,9 +22,9 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
-    let (before, what) = match args.before {
-        Moment::Seq(seq) => (TrimBefore::Seq(seq), format!("every event before {seq}")),
-        Moment::Time(t) => (TrimBefore::Time(t), format!("every event appended before {t}")),
+    let what = match args.before {
+        Moment::Seq(seq) => format!("every event before {seq}"),
+        Moment::Time(time) => format!("every event appended before {time}"),
     };
     if !args.yes && !std::io::stdin().is_terminal() {
         let what = format!("this would remove {what} for good, and nobody is there to be asked");
@@ -46,8 +46,8 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
             return Err(Failure::new(Exit::Failure, "nothing was removed"));
         }
     }
-    let is_by_time = matches!(before, TrimBefore::Time(_));
-    let result = client.trim(before).await.map_err(|error| {
+    let is_by_time = matches!(args.before, Moment::Time(_));
+    let result = client.trim(args.before).await.map_err(|error| {
         Failure::from(error).naming(&[("seq", "--before"), ("time", "--before")])
     })?;
     // It is done, whether or not there is an answer to this.

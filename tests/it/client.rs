@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 use tailmark::server::Options;
 use tailmark_client::{
-    self, Client, Error, Expect, Item, Kind, OnLost, ProducerOptions, Start, TrimBefore, Watch,
+    self, Client, Error, Expect, Item, Kind, Moment, OnLost, ProducerOptions, Start, Watch,
     WatchOptions,
 };
 use tailmark_record::{GapReason, MarkerKind, Seq};
@@ -160,7 +160,7 @@ async fn what_was_refused_was_not_done_and_says_why() {
     let server = start().await;
     let client = Client::new(&url(&server)).unwrap();
     server.store("a", 10).await;
-    client.trim(TrimBefore::Seq(Seq::new(5))).await.unwrap();
+    client.trim(Moment::Seq(Seq::new(5))).await.unwrap();
     let expect = |topic: &str, seq| Some(Expect { topic: topic.into(), seq: Seq::new(seq) });
 
     let error = client.publish(event("a", ""), expect("", 3)).await.unwrap_err();

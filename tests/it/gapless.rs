@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tailmark_client::{Client, OnLost, Start, TrimBefore, WatchOptions};
+use tailmark_client::{Client, Moment, OnLost, Start, WatchOptions};
 use tailmark_log::eventlog::Retention;
 use tailmark_log::storage::segment::Compression;
 use tailmark_record::Seq;
@@ -195,7 +195,7 @@ async fn run(seed: u64, covered: &mut Covered) {
                 let lowest = if rng.random_bool(0.5) { end - (end - oldest) / 8 } else { oldest };
                 let before = rng.random_range(lowest..=end);
                 let client = Client::new(&server.url()).unwrap();
-                let trimmed = client.trim(TrimBefore::Seq(Seq::new(before))).await.unwrap();
+                let trimmed = client.trim(Moment::Seq(Seq::new(before))).await.unwrap();
                 assert!(trimmed.oldest_seq >= before.min(trimmed.head_seq));
             }
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_core::Stream;
 use prost::Message;
-use tailmark_client::{Client, Item, TrimBefore};
+use tailmark_client::{Client, Item, Moment};
 use tailmark_record::{Seq, Timestamp};
 use tailmark_wire::feed_v1 as pb;
 
@@ -101,7 +101,7 @@ async fn trim(client: Client, limit: u64, told: Arc<Mutex<Told>>, over: Arc<Atom
     while !over.load(Ordering::SeqCst) && before + 500 < limit {
         before = (before + 500).max(1);
         told.lock().expect("told").trims.0 = before;
-        match client.trim(TrimBefore::Seq(Seq::new(before))).await {
+        match client.trim(Moment::Seq(Seq::new(before))).await {
             Ok(result) => told.lock().expect("told").trims.1 = result.oldest_seq,
             Err(_) => return,
         }

@@ -13,7 +13,8 @@ use super::channel::Channel;
 use super::raw::Raw;
 use super::{Client, Error, Kind};
 use pb::feed_service_client::FeedServiceClient;
-use tailmark_record::{Seq, Timestamp};
+use tailmark_record::Seq;
+use tailmark_record::moment::Moment;
 use tailmark_wire::feed_v1 as pb;
 use tailmark_wire::methods::feed_service;
 use tailmark_wire::values::timestamp;
@@ -25,15 +26,6 @@ pub struct Expect {
     pub topic: String,
     /// 0 = there is none yet.
     pub seq: Seq,
-}
-
-/// Where a trim stops; exclusive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TrimBefore {
-    /// Everything below this seq goes.
-    Seq(Seq),
-    /// Everything appended before this time goes.
-    Time(Timestamp),
 }
 
 impl Client {
@@ -127,14 +119,14 @@ impl Client {
         }
     }
 
-    /// Removes the oldest events.
+    /// Removes the oldest events: every one below a seq, or appended before a time.
     ///
     /// # Errors
     /// As any call. Running it again does no harm.
-    pub async fn trim(&self, before: TrimBefore) -> Result<pb::TrimResult, Error> {
+    pub async fn trim(&self, before: Moment) -> Result<pb::TrimResult, Error> {
         let before = Some(match before {
-            TrimBefore::Seq(seq) => pb::trim_request::Before::Seq(seq.get()),
-            TrimBefore::Time(time) => pb::trim_request::Before::Time(timestamp(time)),
+            Moment::Seq(seq) => pb::trim_request::Before::Seq(seq.get()),
+            Moment::Time(time) => pb::trim_request::Before::Time(timestamp(time)),
         });
         let request = pb::TrimRequest { before };
         self.write(request, async |mut feed, request| feed.trim(request).await).await

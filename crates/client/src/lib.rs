@@ -69,7 +69,7 @@ mod room;
 mod watch;
 
 pub use backoff::Backoff;
-pub use calls::{Expect, TrimBefore};
+pub use calls::Expect;
 pub use connect::{Client, Options};
 pub use cursors::{CursorFileError, CursorStore, CursorStoreError, FileStore, MemoryStore};
 pub use error::{Error, Kind};
@@ -79,6 +79,7 @@ pub use producer::{Ack, Durable, Position, Producer, ProducerOptions};
 pub use room::{Room, RoomItem, Saying};
 pub use watch::{Item, Received, Watch, WatchOptions};
 
+pub use tailmark_record::moment::Moment;
 pub use tailmark_record::{
     Content, Cursor, Event, EventError, Gap, GapReason, LogId, Marker, MarkerKind, OnLost, Reason,
     Seq, Start, Timestamp,
