@@ -6,14 +6,16 @@
 //! stored event tells what its sender really said: the client part is the prefix before field 5.
 //! `migrations/0001_initial/FORMAT.md` freezes this.
 
-use super::varint::{LEN, Reader, VARINT, Value, put_bytes, put_varint, varint_len};
+use super::varint::{
+    LEN, Reader, VARINT, Value, int32, of_int32, put_bytes, put_varint, varint_len,
+};
 use super::{CursorMint, Seq, Timestamp};
 
 const SEQ_TAG: u8 = 5 << 3 | VARINT;
-const CURSOR_TAG: u8 = 6 << 3 | LEN;
+#[expect(clippy::cast_possible_truncation, reason = "of 29 characters")]
+const CURSOR_HEAD: [u8; 2] = [6 << 3 | LEN, CursorMint::LEN as u8];
 const APPENDED_AT_TAG: u8 = 11 << 3 | LEN;
 const AT_TAG: u8 = 4 << 3 | LEN;
-const ID_TAG: u8 = 1 << 3 | LEN;
 /// `EventBatch.events`.
 const ENTRY_TAG: u8 = 1 << 3 | LEN;
 
@@ -266,8 +268,8 @@ pub(super) fn timestamp(
     let mut reader = Reader { rest: bytes };
     while let Some(field) = reader.field()? {
         match field {
-            (1, Value::Varint(v)) => t.seconds = v as i64,
-            (2, Value::Varint(v)) => t.nanos = v as i32,
+            (1, Value::Varint(v)) => t.seconds = v.cast_signed(),
+            (2, Value::Varint(v)) => t.nanos = int32(v),
             (1 | 2, _) => return Err(EventError::new("a time has another type")),
             _ => {}
         }
@@ -277,13 +279,13 @@ pub(super) fn timestamp(
 
 fn timestamp_len(t: Timestamp) -> usize {
     let part = |v: u64| if v == 0 { 0 } else { 1 + varint_len(v) };
-    part(t.seconds as u64) + part(t.nanos as u64)
+    part(t.seconds.cast_unsigned()) + part(of_int32(t.nanos))
 }
 
 fn put_timestamp(out: &mut Vec<u8>, tag: u8, t: Timestamp) {
     out.push(tag);
-    out.push(timestamp_len(t) as u8);
-    for (field, v) in [(1u8, t.seconds as u64), (2, t.nanos as u64)] {
+    put_varint(out, timestamp_len(t) as u64);
+    for (field, v) in [(1u8, t.seconds.cast_unsigned()), (2, of_int32(t.nanos))] {
         if v != 0 {
             out.push(field << 3 | VARINT);
             put_varint(out, v);
@@ -295,7 +297,7 @@ fn put_timestamp(out: &mut Vec<u8>, tag: u8, t: Timestamp) {
 #[derive(Clone, Copy, Debug)]
 pub struct EncodedTime {
     bytes: [u8; 1 + MAX_TIME_BYTES],
-    len: u8,
+    len: usize,
 }
 
 /// Two numbers, each with its tag.
@@ -308,13 +310,13 @@ impl From<Timestamp> for EncodedTime {
         let mut bytes = [0; 1 + MAX_TIME_BYTES];
         let len = text.len() - 1;
         bytes[..len].copy_from_slice(&text[1..]);
-        EncodedTime { bytes, len: len as u8 }
+        EncodedTime { bytes, len }
     }
 }
 
 impl EncodedTime {
     fn as_slice(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
+        &self.bytes[..self.len]
     }
 }
 
@@ -341,13 +343,13 @@ pub fn write_entry(out: &mut Vec<u8>, client_part: &[u8], stamp: &Stamp<'_>) {
         + 2
         + CursorMint::LEN
         + (1 + time.len()) * if stamp.fill_at { 2 } else { 1 }
-        + stamp.fill_id.map_or(0, |id| 2 + id.len());
+        + stamp.fill_id.map_or(0, field_len);
     out.push(ENTRY_TAG);
     put_varint(out, (client_part.len() + server_len) as u64);
     out.extend_from_slice(client_part);
     out.push(SEQ_TAG);
     put_varint(out, stamp.seq.get());
-    out.extend_from_slice(&[CURSOR_TAG, CursorMint::LEN as u8]);
+    out.extend_from_slice(&CURSOR_HEAD);
     out.extend_from_slice(&stamp.mint.mint(stamp.seq));
     out.push(APPENDED_AT_TAG);
     out.extend_from_slice(time);
@@ -356,8 +358,7 @@ pub fn write_entry(out: &mut Vec<u8>, client_part: &[u8], stamp: &Stamp<'_>) {
         out.extend_from_slice(time);
     }
     if let Some(id) = stamp.fill_id {
-        out.extend_from_slice(&[ID_TAG, id.len() as u8]);
-        out.extend_from_slice(id.as_bytes());
+        put_bytes(out, 1, id.as_bytes());
     }
 }
 

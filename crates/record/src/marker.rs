@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::varint::{Reader, Value};
+use super::varint::{Reader, Value, int32};
 use super::{EventError, Seq, Timestamp};
 
 /// What a marker says.
@@ -193,7 +193,7 @@ impl Marker {
         let mut reader = Reader { rest: bytes };
         while let Some((number, value)) = reader.field()? {
             match (number, value) {
-                (1, Value::Varint(v)) => marker.kind = MarkerKind::from_wire(v as i32),
+                (1, Value::Varint(v)) => marker.kind = MarkerKind::from_wire(int32(v)),
                 (2, Value::Bytes(v)) => {
                     marker.cursor = std::str::from_utf8(v)
                         .map_err(|_| EventError::new("text is not UTF-8"))?
@@ -228,8 +228,8 @@ fn seconds_and_nanos(bytes: &[u8]) -> Result<(i64, i32), EventError> {
     let mut reader = Reader { rest: bytes };
     while let Some(field) = reader.field()? {
         match field {
-            (1, Value::Varint(v)) => seconds = v as i64,
-            (2, Value::Varint(v)) => nanos = v as i32,
+            (1, Value::Varint(v)) => seconds = v.cast_signed(),
+            (2, Value::Varint(v)) => nanos = int32(v),
             (1 | 2, _) => return Err(EventError::new("a time has another type")),
             _ => {}
         }
@@ -244,7 +244,7 @@ fn gap(bytes: &[u8]) -> Result<Gap, EventError> {
         match field {
             (1, Value::Varint(v)) => gap.from = Seq::new(v),
             (2, Value::Varint(v)) => gap.to = Seq::new(v),
-            (3, Value::Varint(v)) => gap.reason = GapReason::from_wire(v as i32),
+            (3, Value::Varint(v)) => gap.reason = GapReason::from_wire(int32(v)),
             (1..=3, _) => return Err(EventError::new("a gap has another type")),
             _ => {}
         }

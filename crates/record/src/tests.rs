@@ -61,7 +61,8 @@ fn a_stored_event_tells_what_its_sender_said() {
     sent.write_client_part(&mut client);
     let appended_at = Timestamp { seconds: 1_700_000_000, nanos: 5 };
     let mut entries = Vec::new();
-    for (seq, fill_id) in [(1, Some("given")), (300, None)] {
+    let long = "i".repeat(200);
+    for (seq, fill_id) in [(1, Some("given")), (300, None), (301, Some(&long))] {
         let stamp = event::Stamp {
             seq: Seq::new(seq),
             mint: &mint(),
@@ -72,7 +73,7 @@ fn a_stored_event_tells_what_its_sender_said() {
         write_entry(&mut entries, &client, &stamp);
     }
     let stored: Vec<_> = Events::new(&entries).map(|e| e.unwrap()).collect();
-    assert_eq!(stored.len(), 2);
+    assert_eq!(stored.len(), 3);
     let first = Event::parse(stored[0]).unwrap();
     assert_eq!((first.id, first.at), ("given", Some(appended_at)));
     assert!(!first.has_client_id && !first.has_client_at);
@@ -82,11 +83,12 @@ fn a_stored_event_tells_what_its_sender_said() {
     assert_eq!((second.seq, second.id, second.at), (Seq::new(300), "", None));
     assert_eq!(second.cursor, mint().mint_string(Seq::new(300)));
     assert_eq!(Event::topic_of(stored[1]), Ok("a.b"));
+    assert_eq!(Event::parse(stored[2]).unwrap().id, long);
 }
 
 #[test]
 fn times_are_merged_as_protobuf_has_it_in_whatever_order_they_come() {
-    let time = |parts: &[u8]| [&[parts.len() as u8], parts].concat();
+    let time = |parts: &[u8]| [&[u8::try_from(parts.len()).unwrap()], parts].concat();
     let (one, two, seconds, nanos) =
         (time(&[8, 7, 16, 9]), time(&[8, 6]), time(&[8, 7]), time(&[16, 9]));
     let none = time(&[]);

@@ -37,8 +37,8 @@ impl Timestamp {
     pub fn of(time: std::time::SystemTime) -> Timestamp {
         match time.duration_since(std::time::UNIX_EPOCH) {
             Ok(since) => Timestamp {
-                seconds: (since.as_secs() as i64).min(Self::MAX_SECONDS),
-                nanos: since.subsec_nanos() as i32,
+                seconds: since.as_secs().min(Self::MAX_SECONDS.unsigned_abs()).cast_signed(),
+                nanos: since.subsec_nanos().cast_signed(),
             },
             Err(_) => Timestamp::EPOCH,
         }
@@ -50,6 +50,7 @@ impl Timestamp {
     }
 
     /// The reverse of [`Timestamp::as_nanos`].
+    #[expect(clippy::cast_possible_truncation, reason = "the remainder is below 1e9")]
     pub const fn from_nanos(nanos: i64) -> Timestamp {
         Timestamp {
             seconds: nanos.div_euclid(1_000_000_000),
@@ -145,6 +146,7 @@ fn digits(text: &[u8]) -> Option<i64> {
     text.iter().try_fold(0, |n, c| c.is_ascii_digit().then(|| n * 10 + i64::from(c - b'0')))
 }
 
+#[expect(clippy::cast_sign_loss, reason = "the parts of a valid time are not negative")]
 fn push_digits(out: &mut Vec<u8>, value: i64, width: u32) {
     for at in (0..width).rev() {
         out.push(b'0' + (value / 10i64.pow(at) % 10) as u8);
@@ -205,7 +207,10 @@ mod tests {
         // Every 13 hours and some over the whole range that jiff has.
         let mut seconds = Timestamp::MIN_SECONDS;
         while seconds < Timestamp::MAX_SECONDS - 200_000 {
-            let t = Timestamp { seconds, nanos: (seconds.rem_euclid(1_000) * 1_000_000) as i32 };
+            let t = Timestamp {
+                seconds,
+                nanos: i32::try_from(seconds.rem_euclid(1_000) * 1_000_000).unwrap(),
+            };
             let text = t.to_string();
             assert_eq!(Timestamp::parse(&text), Some(t), "{text}");
             let jiff = jiff::Timestamp::new(seconds, 0).unwrap().strftime("%Y-%m-%dT%H:%M:%S");

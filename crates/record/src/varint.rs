@@ -20,12 +20,24 @@ pub const fn varint_len(value: u64) -> usize {
 }
 
 /// Appends `value` as a varint.
+#[expect(clippy::cast_possible_truncation, reason = "seven bits at a time")]
 pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
     }
     out.push(value as u8);
+}
+
+/// What a field of type int32 or an enum has for a varint: its low 32 bits, as protobuf says.
+#[expect(clippy::cast_possible_truncation, reason = "the encoding cuts what is longer")]
+pub(super) const fn int32(value: u64) -> i32 {
+    value as i32
+}
+
+/// What an int32 is encoded as: ten bytes where it is negative.
+pub(super) fn of_int32(value: i32) -> u64 {
+    i64::from(value).cast_unsigned()
 }
 
 /// Takes a varint off the front; `None` when there is none.
