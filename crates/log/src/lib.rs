@@ -46,6 +46,14 @@
 //! What is not listed here, the modules that are hidden above all, is how the log does it. They are
 //! open to Tailmark's own tools and tests, and no part of the versioned interface.
 #![deny(missing_docs)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        reason = "tests count small numbers"
+    )
+)]
 
 #[doc(hidden)]
 pub mod bounded;
@@ -54,6 +62,7 @@ pub mod eventlog;
 pub mod storage;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod width;
 
 // The log.
 pub use directory::open;

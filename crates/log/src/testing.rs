@@ -35,7 +35,7 @@ pub fn commit(engine: &dyn Engine, count: u32, body_of: impl Fn(Seq) -> String) 
 
 /// When the commit that begins with `first` was appended.
 pub fn time_of(first: Seq) -> Timestamp {
-    Timestamp { seconds: 1_700_000_000 + first.get() as i64, nanos: 0 }
+    Timestamp { seconds: 1_700_000_000 + first.get().cast_signed(), nanos: 0 }
 }
 
 /// Appends a commit and waits for what becomes of it.

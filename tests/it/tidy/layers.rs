@@ -45,7 +45,7 @@ const ROOT: House<'_> = House {
 const LOG: House<'_> = House {
     folder: "crates/log/src",
     module: &[],
-    rooms: &["bounded", "storage", "eventlog", "directory", "testing"],
+    rooms: &["bounded", "width", "storage", "eventlog", "directory", "testing"],
 };
 
 #[test]

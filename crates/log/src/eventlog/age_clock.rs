@@ -17,17 +17,17 @@ const CATCH_UP: u32 = 60;
 pub(super) struct AgeClock(Timestamp);
 
 impl AgeClock {
-    pub fn new(start: Timestamp) -> AgeClock {
+    pub(super) fn new(start: Timestamp) -> AgeClock {
         AgeClock(start)
     }
 
     /// The wall clock was known to have come so far; never beyond `wall`.
-    pub fn raise(&mut self, known: Timestamp, wall: Timestamp) {
+    pub(super) fn raise(&mut self, known: Timestamp, wall: Timestamp) {
         self.0 = self.0.max(known.min(wall));
     }
 
     /// Moves it after `elapsed`, and tells it: at most the wall clock.
-    pub fn advance(&mut self, wall: Timestamp, elapsed: Duration) -> Timestamp {
+    pub(super) fn advance(&mut self, wall: Timestamp, elapsed: Duration) -> Timestamp {
         let step = i64::try_from(elapsed.saturating_mul(CATCH_UP).as_nanos()).unwrap_or(i64::MAX);
         let reach = Timestamp::from_nanos(self.0.as_nanos().saturating_add(step));
         self.0 = wall.min(reach).max(self.0);
@@ -53,12 +53,12 @@ const MOST_MARKS: usize = MARKS as usize + 2;
 
 impl Seen {
     /// For questions about `age`.
-    pub fn for_age(age: Duration) -> Seen {
+    pub(super) fn for_age(age: Duration) -> Seen {
         Seen { spacing: age / MARKS, marks: VecDeque::new() }
     }
 
     /// For questions about another age from now on. What was seen stays, as far as it is asked about.
-    pub fn set_age(&mut self, age: Duration) {
+    pub(super) fn set_age(&mut self, age: Duration) {
         self.spacing = age / MARKS;
         let mut last: Option<Duration> = None;
         let spacing = self.spacing;
@@ -70,7 +70,7 @@ impl Seen {
     }
 
     /// The head is `head` now.
-    pub fn note(&mut self, head: Seq, now: Duration) {
+    pub(super) fn note(&mut self, head: Seq, now: Duration) {
         // Whatever is asked, and whether or not it is: there is an end to what is kept.
         let has_room = self.marks.len() < MOST_MARKS;
         let is_due = self
@@ -83,7 +83,7 @@ impl Seen {
     }
 
     /// The last event that is known to be at least `age` old; 0 = none.
-    pub fn older_than(&mut self, age: Duration, now: Duration) -> Seq {
+    pub(super) fn older_than(&mut self, age: Duration, now: Duration) -> Seq {
         let is_old = |mark: &(Seq, Duration)| now.saturating_sub(mark.1) >= age;
         // The last of those that are old stands for all before it.
         while self.marks.len() > 1 && self.marks.get(1).is_some_and(is_old) {
@@ -93,7 +93,7 @@ impl Seen {
     }
 
     /// As many as are kept.
-    pub fn marks(&self) -> usize {
+    pub(super) fn marks(&self) -> usize {
         self.marks.len()
     }
 }

@@ -59,7 +59,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub fn store(&mut self, seq: Seq) {
+    pub(super) fn store(&mut self, seq: Seq) {
         self.events += 1;
         self.stored += 1;
         self.first.get_or_insert(seq);
@@ -68,7 +68,7 @@ impl Tally {
         self.highest = self.highest.max(seq);
     }
 
-    pub fn repeat(&mut self, seq: Seq) {
+    pub(super) fn repeat(&mut self, seq: Seq) {
         self.events += 1;
         self.duplicates += 1;
         (self.last_event, self.last_is_duplicate) = (seq, true);
@@ -76,7 +76,7 @@ impl Tally {
     }
 
     /// A batch of so many events that its producer sent again.
-    pub fn again(events: usize, place: Option<(Seq, Seq)>) -> Tally {
+    pub(super) fn again(events: usize, place: Option<(Seq, Seq)>) -> Tally {
         let last_event = place.map_or(Seq::ZERO, |(_, last)| last);
         Tally {
             events,
@@ -90,7 +90,7 @@ impl Tally {
         }
     }
 
-    pub fn finish(&self, appended_at: Timestamp) -> Appended {
+    pub(super) fn finish(&self, appended_at: Timestamp) -> Appended {
         Appended {
             stored: self.stored,
             duplicates: self.duplicates,

@@ -126,9 +126,11 @@ impl Batch {
             self.last_id = None;
             self.given_ids.len() / ID_LEN - 1
         };
+        #[expect(clippy::cast_possible_truncation, reason = "memory holds no such batch")]
+        let aside = aside as u32;
         self.entries.push(Entry {
             end: self.parts.len(),
-            aside: aside as u32,
+            aside,
             is_named,
             fill_at: event.at.is_none(),
         });

@@ -65,13 +65,13 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub fn bounds(&self) -> Bounds {
+    pub(super) fn bounds(&self) -> Bounds {
         let now = *self.published.borrow();
         Bounds { oldest: now.oldest, head: now.head, generations: self.generations.clone() }
     }
 
     /// The cursor of `seq`, in the generation that it belongs to.
-    pub fn cursor(&self, seq: Seq) -> String {
+    pub(super) fn cursor(&self, seq: Seq) -> String {
         let generation = self.generations.of(seq).generation;
         let mint = self.mints.iter().find(|mint| mint.generation() == generation);
         match mint {
@@ -81,7 +81,7 @@ impl Core {
     }
 
     /// Whether an append could be taken now, as far as is known without trying.
-    pub fn takes_events(&self) -> bool {
+    pub(super) fn takes_events(&self) -> bool {
         let can_tell = !matches!(&*self.repeats_ready.borrow(), RepeatsReady::Failed(_));
         self.queue.ended().is_none() && can_tell
     }
@@ -92,7 +92,7 @@ impl Core {
 
     /// What is to say of stamps that lie ahead of the clock: one of both is wrong. Events get no earlier
     /// stamp than those before them, so that the clock stands still for the log until it has come up.
-    pub fn ahead(&self) -> Option<String> {
+    pub(super) fn ahead(&self) -> Option<String> {
         let now = *self.published.borrow();
         let wall = (self.clock)();
         self.is_ahead(now.head_at, wall).then(|| {
@@ -105,7 +105,7 @@ impl Core {
     }
 
     /// Says it once when it begins, and once when it is over. Asked at every commit.
-    pub fn say_if_ahead(&self) {
+    pub(super) fn say_if_ahead(&self) {
         let is_ahead = self.is_ahead(self.published.borrow().head_at, (self.clock)());
         if self.has_said_ahead.swap(is_ahead, Ordering::Relaxed) == is_ahead {
             return;
@@ -117,7 +117,7 @@ impl Core {
     }
 
     /// What does not work, for operators.
-    pub fn trouble(&self) -> Option<String> {
+    pub(super) fn trouble(&self) -> Option<String> {
         if let Some(AppendError::Stopped(why)) = self.queue.ended() {
             return Some(format!("appends have stopped: {why}"));
         }

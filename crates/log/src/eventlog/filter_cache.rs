@@ -41,13 +41,13 @@ struct Kept {
 }
 
 impl FilterCache {
-    pub fn new(max_bytes: usize) -> FilterCache {
+    pub(super) fn new(max_bytes: usize) -> FilterCache {
         FilterCache { filters: Mutex::new(Bounded::new(max_bytes)) }
     }
 
     /// The events from `from` on that match, as far as is known and below `end`; `None` where
     /// nothing is. `end` is above `from`.
-    pub fn read(&self, filter: &Arc<Filter>, from: Seq, end: Seq) -> Option<Chunk> {
+    pub(super) fn read(&self, filter: &Arc<Filter>, from: Seq, end: Seq) -> Option<Chunk> {
         if !is_looked_up(filter) {
             return None;
         }
@@ -64,13 +64,13 @@ impl FilterCache {
     }
 
     /// Whether a read from `from` on would find something.
-    pub fn has(&self, filter: &Arc<Filter>, from: Seq) -> bool {
+    pub(super) fn has(&self, filter: &Arc<Filter>, from: Seq) -> bool {
         is_looked_up(filter)
             && self.filters.lock().get(filter).is_some_and(|it| it.at(from).is_some())
     }
 
     /// Keeps what was read, if it is worth it.
-    pub fn keep(&self, filter: &Arc<Filter>, chunk: &Chunk) {
+    pub(super) fn keep(&self, filter: &Arc<Filter>, chunk: &Chunk) {
         let bytes = chunk.events.len() + CHUNK_BYTES;
         let is_worth_it = !chunk.complete
             && is_looked_up(filter)

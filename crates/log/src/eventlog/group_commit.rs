@@ -58,7 +58,7 @@ enum Judgement {
 }
 
 impl GroupCommit {
-    pub fn new(first: Seq, at: Timestamp, capacity: usize) -> GroupCommit {
+    pub(super) fn new(first: Seq, at: Timestamp, capacity: usize) -> GroupCommit {
         GroupCommit {
             first,
             next: first,
@@ -72,12 +72,12 @@ impl GroupCommit {
     }
 
     /// Events in it.
-    pub fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         self.first.distance_to(self.next)
     }
 
     /// Whether nothing in it has to become durable.
-    pub fn is_empty(&self, producers: &Producers) -> bool {
+    pub(super) fn is_empty(&self, producers: &Producers) -> bool {
         self.count() == 0 && producers.staged_bytes().is_empty()
     }
 }
@@ -89,7 +89,7 @@ impl CommitBuilder {
     }
 
     /// Puts a batch into the commit, or answers it at once when it is refused.
-    pub fn admit(
+    pub(super) fn admit(
         &mut self,
         commit: &mut GroupCommit,
         mut batch: Box<Pending>,
@@ -164,7 +164,11 @@ impl CommitBuilder {
     }
 
     /// Opens a producer's stream: at once, with this commit, or after it.
-    pub fn open(&mut self, commit: &mut GroupCommit, request: OpenRequest) -> Option<OpenRequest> {
+    pub(super) fn open(
+        &mut self,
+        commit: &mut GroupCommit,
+        request: OpenRequest,
+    ) -> Option<OpenRequest> {
         let taken = self.taken(commit);
         if taken + DELTA_BYTES + MAX_OP_BYTES > self.group_bytes() && taken > 0 {
             return Some(request);
@@ -248,14 +252,14 @@ impl CommitBuilder {
     }
 
     /// The commit is durable.
-    pub fn promote(&mut self, at: Timestamp) {
+    pub(super) fn promote(&mut self, at: Timestamp) {
         self.repeats.promote();
         self.topic_heads.promote();
         self.producers.promote(at);
     }
 
     /// The commit was not stored.
-    pub fn roll_back(&mut self) {
+    pub(super) fn roll_back(&mut self) {
         self.repeats.roll_back();
         self.topic_heads.roll_back();
         self.producers.roll_back();

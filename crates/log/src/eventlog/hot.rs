@@ -25,7 +25,7 @@ pub(super) struct Hit {
 impl Hot {
     /// The events from `from` on, as far as they are here; `None` where they are not. `end` is
     /// above `from`.
-    pub fn read(
+    pub(super) fn read(
         &self,
         filter: &Arc<Filter>,
         from: Seq,
@@ -39,7 +39,7 @@ impl Hot {
     }
 
     /// Whether a read from `from` on would find something.
-    pub fn has(&self, filter: &Arc<Filter>, from: Seq) -> bool {
+    pub(super) fn has(&self, filter: &Arc<Filter>, from: Seq) -> bool {
         self.recent.has(from) || self.filter_cache.has(filter, from)
     }
 }

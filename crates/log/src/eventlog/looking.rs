@@ -29,7 +29,7 @@ struct Look {
 
 impl Looking {
     /// What is to be seen now, or was within a second.
-    pub async fn look(&self, engine: &Arc<dyn Engine>) -> Option<AppendError> {
+    pub(super) async fn look(&self, engine: &Arc<dyn Engine>) -> Option<AppendError> {
         let until = Instant::now() + PATIENCE;
         let Ok(mut last) = timeout_at(until, Arc::clone(&self.0).lock_owned()).await else {
             return Some(hanging());

@@ -29,17 +29,17 @@ pub(super) struct Due {
 
 impl Maintenance {
     /// Space below the trim mark can be given back.
-    pub fn reclaim_soon(&self) {
+    pub(super) fn reclaim_soon(&self) {
         self.set(|due| due.reclaim = true);
     }
 
     /// The limits are to be looked at now.
-    pub fn look_soon(&self) {
+    pub(super) fn look_soon(&self) {
         self.set(|due| due.look = true);
     }
 
     /// Other limits are to be kept from now on.
-    pub fn set_limits(&self, retention: Retention, interval: Duration) {
+    pub(super) fn set_limits(&self, retention: Retention, interval: Duration) {
         self.set(|due| {
             due.limits = Some((retention, interval));
             due.look = true;
@@ -47,23 +47,23 @@ impl Maintenance {
     }
 
     /// The thread is to end.
-    pub fn end(&self) {
+    pub(super) fn end(&self) {
         self.set(|due| due.end = true);
     }
 
     /// A look at the limits is over, after which so many marks of what was seen are kept.
-    pub fn looked(&self, marks: usize) {
+    pub(super) fn looked(&self, marks: usize) {
         self.marks.store(marks as u64, Ordering::SeqCst);
         self.looks.fetch_add(1, Ordering::SeqCst);
     }
 
     #[cfg(test)]
-    pub fn looks(&self) -> u64 {
+    pub(super) fn looks(&self) -> u64 {
         self.looks.load(Ordering::SeqCst)
     }
 
     #[cfg(test)]
-    pub fn marks(&self) -> u64 {
+    pub(super) fn marks(&self) -> u64 {
         self.marks.load(Ordering::SeqCst)
     }
 
@@ -73,7 +73,7 @@ impl Maintenance {
     }
 
     /// Waits until something is due, or for the interval.
-    pub fn wait(&self, interval: Option<Duration>) -> Due {
+    pub(super) fn wait(&self, interval: Option<Duration>) -> Due {
         let idle = |due: &mut Due| !(due.reclaim || due.look || due.end);
         let mut due = self.due.lock();
         match interval {

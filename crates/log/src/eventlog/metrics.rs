@@ -46,7 +46,7 @@ pub struct Counters {
 }
 
 impl Metrics {
-    pub fn committed(&self, events: u64, bytes: u64, took: Duration) {
+    pub(super) fn committed(&self, events: u64, bytes: u64, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = ((64 - micros.leading_zeros()) as usize).min(LATENCY_BUCKETS - 1);
         self.events.fetch_add(events, Ordering::Relaxed);
@@ -56,7 +56,7 @@ impl Metrics {
         self.latency_sum_micros.fetch_add(micros, Ordering::Relaxed);
     }
 
-    pub fn counters(&self) -> Counters {
+    pub(super) fn counters(&self) -> Counters {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counters {
             events_appended: get(&self.events),

@@ -114,7 +114,7 @@ const NEXT_BATCH: u8 = 4;
 
 impl Producers {
     /// `now` is how far the log's clock had come, `bytes` what all may take in the whole state.
-    pub fn new(most: usize, idle: Duration, bytes: usize, now: Timestamp) -> Producers {
+    pub(super) fn new(most: usize, idle: Duration, bytes: usize, now: Timestamp) -> Producers {
         Producers {
             table: Table::new(Bounds { producers: most.max(1), bytes }),
             next_epoch: 1,
@@ -128,23 +128,23 @@ impl Producers {
 
     /// Lifts the epochs to come above all that an older generation of the log may have given, also
     /// where this one has forgotten or never had what that knew.
-    pub fn raise_epochs(&mut self, generation: Generation) {
+    pub(super) fn raise_epochs(&mut self, generation: Generation) {
         let base = u64::from(generation.counter.saturating_sub(1)) << 32;
         self.next_epoch = self.next_epoch.max(base + 1);
     }
 
     /// The name that producers go by here.
-    pub fn key(secret: FingerprintKey, id: &str) -> Key {
+    pub(super) fn key(secret: FingerprintKey, id: &str) -> Key {
         secret.fingerprint(id.as_bytes())
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.table.len()
     }
 
     /// Forgets who has been idle for too long, at `now` of the time that has passed. Between two
     /// commits.
-    pub fn forget_idle(&mut self, wall: Timestamp, now: Duration) {
+    pub(super) fn forget_idle(&mut self, wall: Timestamp, now: Duration) {
         let before = self.clock_moved.replace(now).unwrap_or(now);
         self.forget_idle_after(now.saturating_sub(before), wall);
     }
@@ -154,7 +154,7 @@ impl Producers {
         self.table.forget_idle(seconds(now).saturating_sub(self.idle.as_secs()));
     }
 
-    pub fn judge(&self, sent: &Sent) -> Verdict {
+    pub(super) fn judge(&self, sent: &Sent) -> Verdict {
         if let Some(touch) = self.staged.touched.get(&sent.key) {
             let is_next = touch.session == sent.session && touch.next == Some(sent.seq);
             return if is_next { Verdict::New } else { Verdict::Later };
@@ -175,7 +175,7 @@ impl Producers {
 
     /// Adds a batch that was judged [`Verdict::New`] to the commit whose first event is
     /// `commit_first`.
-    pub fn stage(&mut self, sent: &Sent, commit_first: Seq, first: Seq, events: u64) {
+    pub(super) fn stage(&mut self, sent: &Sent, commit_first: Seq, first: Seq, events: u64) {
         let staged = &mut self.staged;
         let offset = commit_first.distance_to(first);
         match staged.last {
@@ -198,7 +198,7 @@ impl Producers {
     }
 
     /// Opens a stream; epoch 0 asks for a new one.
-    pub fn open(&mut self, key: Key, epoch: u64) -> Opening {
+    pub(super) fn open(&mut self, key: Key, epoch: u64) -> Opening {
         if self.staged.touched.contains_key(&key) {
             return Opening::Later;
         }
@@ -233,12 +233,12 @@ impl Producers {
     }
 
     /// What the commit in the making changes, as it is stored; empty = nothing.
-    pub fn staged_bytes(&self) -> &[u8] {
+    pub(super) fn staged_bytes(&self) -> &[u8] {
         &self.staged.bytes
     }
 
     /// The commit is durable.
-    pub fn promote(&mut self, at: Timestamp) {
+    pub(super) fn promote(&mut self, at: Timestamp) {
         let mut staged = std::mem::take(&mut self.staged);
         for op in staged.ops.drain(..) {
             self.apply(op, seconds(at));
@@ -251,7 +251,7 @@ impl Producers {
     }
 
     /// The commit was not stored.
-    pub fn roll_back(&mut self) {
+    pub(super) fn roll_back(&mut self) {
         self.staged = Staged::default();
     }
 
@@ -276,26 +276,26 @@ impl Producers {
     }
 
     /// All that is durable.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
         put_varint(out, self.next_epoch);
         self.table.encode(out);
     }
 
     /// Reads what `encode` wrote; `None` when it did not.
-    pub fn decode(&mut self, mut bytes: &[u8]) -> Option<()> {
+    pub(super) fn decode(&mut self, mut bytes: &[u8]) -> Option<()> {
         self.next_epoch = take_varint(&mut bytes).filter(|&epoch| epoch > 0)?;
         self.table.decode(bytes)
     }
 
     /// What a delta holds of producers: the time, then what is staged.
-    pub fn encode_staged(&self, at: Timestamp, out: &mut Vec<u8>) {
+    pub(super) fn encode_staged(&self, at: Timestamp, out: &mut Vec<u8>) {
         put_varint(out, seconds(at));
         out.extend_from_slice(&self.staged.bytes);
     }
 
     /// Does again what a delta says of the commit whose first event is `commit_first`; `None` when
     /// it cannot be read.
-    pub fn replay(&mut self, commit_first: Seq, mut bytes: &[u8]) -> Option<()> {
+    pub(super) fn replay(&mut self, commit_first: Seq, mut bytes: &[u8]) -> Option<()> {
         let at = take_varint(&mut bytes)?;
         let mut last: Option<(Key, u64, u64)> = None;
         while let Some((&tag, rest)) = bytes.split_first() {
@@ -331,7 +331,7 @@ impl Producers {
     }
 
     /// Keeps to the bounds, after everything was read back.
-    pub fn shrink(&mut self) {
+    pub(super) fn shrink(&mut self) {
         self.table.shrink();
     }
 }

@@ -81,7 +81,7 @@ struct Inner {
 
 impl Queue {
     /// Adds to the end.
-    pub fn push(&self, work: Work) -> Result<(), AppendError> {
+    pub(super) fn push(&self, work: Work) -> Result<(), AppendError> {
         let mut inner = self.inner.lock();
         if let Some(why) = &inner.ended {
             return Err(why.clone());
@@ -94,7 +94,7 @@ impl Queue {
 
     /// Moves all that waits to the end of `into`; with nothing in either, waits. False = ended, and
     /// nothing is left.
-    pub fn take(&self, into: &mut VecDeque<Work>) -> bool {
+    pub(super) fn take(&self, into: &mut VecDeque<Work>) -> bool {
         let mut inner = self.inner.lock();
         while into.is_empty() && inner.waiting.is_empty() {
             if inner.ended.is_some() {
@@ -111,19 +111,19 @@ impl Queue {
     }
 
     /// Refuses everything from now on; the first reason stays.
-    pub fn end(&self, why: AppendError) {
+    pub(super) fn end(&self, why: AppendError) {
         self.inner.lock().ended.get_or_insert(why);
         self.filled.notify_all();
     }
 
     /// Why nothing comes in any more.
-    pub fn ended(&self) -> Option<AppendError> {
+    pub(super) fn ended(&self) -> Option<AppendError> {
         self.inner.lock().ended.clone()
     }
 }
 
 impl OpenRequest {
-    pub fn answer(self, answer: Result<Opened, AppendError>) {
+    pub(super) fn answer(self, answer: Result<Opened, AppendError>) {
         // The caller may have gone.
         let _ = self.reply.send(answer);
     }
@@ -131,7 +131,7 @@ impl OpenRequest {
 
 impl Pending {
     /// A batch of which nothing is durable yet.
-    pub fn new(
+    pub(super) fn new(
         batch: Batch,
         options: AppendOptions,
         sent: Option<Sent>,
@@ -144,7 +144,7 @@ impl Pending {
     }
 
     /// Answers with an error about what is not durable yet.
-    pub fn refuse(self, error: AppendError) {
+    pub(super) fn refuse(self, error: AppendError) {
         let answer = if self.durable.events == 0 {
             error
         } else {
@@ -158,7 +158,7 @@ impl Pending {
     }
 
     /// Gives its share of the bytes in flight back, then answers.
-    pub fn answer(self, answer: Result<Appended, AppendError>) {
+    pub(super) fn answer(self, answer: Result<Appended, AppendError>) {
         drop(self.share);
         // The caller may have gone.
         let _ = self.reply.send(answer);
@@ -167,7 +167,7 @@ impl Pending {
 
 impl Work {
     /// Answers with an error.
-    pub fn refuse(self, error: AppendError) {
+    pub(super) fn refuse(self, error: AppendError) {
         match self {
             Work::Append(batch) => batch.refuse(error),
             Work::Open(request) => request.answer(Err(error)),

@@ -22,7 +22,7 @@ const LARGEST_STEP: u64 = 1 << 16;
 impl Core {
     /// A chunk that begins exactly at `from` and ends at or below `end`, and whether it is of the
     /// newest commits. `from <= head`.
-    pub async fn read(
+    pub(crate) async fn read(
         &self,
         from: Seq,
         end: Seq,
@@ -50,7 +50,7 @@ impl Core {
     }
 
     /// One event, encoded; `None` beyond the head.
-    pub async fn event(&self, seq: Seq) -> Result<Option<Bytes>, ReadError> {
+    pub(crate) async fn event(&self, seq: Seq) -> Result<Option<Bytes>, ReadError> {
         let head = self.published.borrow().head;
         if seq == Seq::ZERO || seq > head {
             return Ok(None);
@@ -65,7 +65,7 @@ impl Core {
     }
 
     /// When a readable event was appended.
-    pub async fn time_of(&self, seq: Seq) -> Result<Timestamp, ReadError> {
+    pub(crate) async fn time_of(&self, seq: Seq) -> Result<Timestamp, ReadError> {
         let recent = self.hot.recent.time_of(seq);
         let oldest = self.published.borrow().oldest;
         match recent {
@@ -76,7 +76,7 @@ impl Core {
     }
 
     /// The seq a reader from `start` begins with.
-    pub async fn start(&self, start: Start, filter: &Filter) -> Result<Seq, ReadError> {
+    pub(crate) async fn start(&self, start: Start, filter: &Filter) -> Result<Seq, ReadError> {
         let now = *self.published.borrow();
         match start {
             Start::Oldest => Ok(now.oldest),
@@ -101,7 +101,7 @@ impl Core {
     }
 
     /// The first seq appended at or after `time`, as published.
-    pub async fn seek_time(&self, time: Timestamp) -> Result<Seq, ReadError> {
+    pub(crate) async fn seek_time(&self, time: Timestamp) -> Result<Seq, ReadError> {
         let seq = self.pool.ask(Seq::ZERO, move |engine| engine.seek_time(time)).await?;
         // The engine's head is published a moment after it is durable.
         let mut published = self.published.subscribe();

@@ -31,7 +31,7 @@ struct Queue {
 }
 
 impl ReaderPool {
-    pub fn start(
+    pub(super) fn start(
         engine: &Arc<dyn Engine>,
         threads: usize,
     ) -> io::Result<(Arc<ReaderPool>, Vec<JoinHandle<()>>)> {
@@ -49,7 +49,7 @@ impl ReaderPool {
     }
 
     /// Asks the engine, on one of the threads. `from` is what the asker wanted to read.
-    pub async fn ask<T: Send + 'static>(
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         from: Seq,
         question: impl FnOnce(&dyn Engine) -> Result<T, StoreError> + Send + 'static,
@@ -61,7 +61,7 @@ impl ReaderPool {
 
     /// Asks the engine, and leaves the answer where it can be fetched; `None` when the log is
     /// closing.
-    pub fn post<T: Send + 'static>(
+    pub(super) fn post<T: Send + 'static>(
         &self,
         question: impl FnOnce(&dyn Engine) -> Result<T, StoreError> + Send + 'static,
     ) -> Option<oneshot::Receiver<Result<T, StoreError>>> {
@@ -88,7 +88,7 @@ impl ReaderPool {
     }
 
     /// Drops what waits, and ends the threads.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         let waiting = {
             let mut queue = self.queue.lock();
             queue.closed = true;
@@ -99,7 +99,7 @@ impl ReaderPool {
     }
 
     /// Requests that wait, those of askers who have gone included.
-    pub fn waiting(&self) -> usize {
+    pub(super) fn waiting(&self) -> usize {
         self.queue.lock().requests.len()
     }
 

@@ -27,12 +27,12 @@ pub(super) struct Recent {
 }
 
 impl Recent {
-    pub fn new(max_bytes: usize) -> Recent {
+    pub(super) fn new(max_bytes: usize) -> Recent {
         Recent { ring: RwLock::new(Bounded::new(max_bytes)) }
     }
 
     /// Adds the commit after the last one.
-    pub fn push(&self, commit: Commit) {
+    pub(super) fn push(&self, commit: Commit) {
         let mut ring = self.ring.write();
         // Never a hole: rather forget what is before it.
         let is_next = ring.last().is_none_or(|last| last.end == commit.first);
@@ -48,7 +48,7 @@ impl Recent {
 
     /// The events from `from` on that lie in one commit, cut at `end`; `None` when `from` is not
     /// here. `end` is above `from`.
-    pub fn read(&self, from: Seq, end: Seq) -> Result<Option<Chunk>, EventError> {
+    pub(super) fn read(&self, from: Seq, end: Seq) -> Result<Option<Chunk>, EventError> {
         let (first, end, events) = {
             let ring = self.ring.read();
             let Some(commit) = find(&ring, from) else { return Ok(None) };
@@ -64,12 +64,12 @@ impl Recent {
     }
 
     /// Whether an event is here.
-    pub fn has(&self, seq: Seq) -> bool {
+    pub(super) fn has(&self, seq: Seq) -> bool {
         find(&self.ring.read(), seq).is_some()
     }
 
     /// When an event was appended, if it is here.
-    pub fn time_of(&self, seq: Seq) -> Option<Timestamp> {
+    pub(super) fn time_of(&self, seq: Seq) -> Option<Timestamp> {
         find(&self.ring.read(), seq).map(|commit| commit.at)
     }
 }

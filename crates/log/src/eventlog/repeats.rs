@@ -40,12 +40,12 @@ pub(super) struct Repeats {
 }
 
 impl Repeats {
-    pub fn new(capacity: usize, handover: Handover) -> Repeats {
+    pub(super) fn new(capacity: usize, handover: Handover) -> Repeats {
         Repeats { window: None, handover, deferred: Vec::new(), deferred_durable: 0, capacity }
     }
 
     /// Takes the window over when it is there. Between two commits.
-    pub fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         if self.window.is_some() {
             return;
         }
@@ -59,11 +59,11 @@ impl Repeats {
         }
     }
 
-    pub fn find(&self, fingerprint: Fingerprint) -> Option<Seq> {
+    pub(super) fn find(&self, fingerprint: Fingerprint) -> Option<Seq> {
         self.window.as_ref()?.find(fingerprint)
     }
 
-    pub fn stage(&mut self, fingerprint: Fingerprint, seq: Seq) {
+    pub(super) fn stage(&mut self, fingerprint: Fingerprint, seq: Seq) {
         match &mut self.window {
             Some(window) => window.stage(fingerprint, seq),
             None if self.capacity > 0 => self.deferred.push((fingerprint, seq)),
@@ -71,7 +71,7 @@ impl Repeats {
         }
     }
 
-    pub fn promote(&mut self) {
+    pub(super) fn promote(&mut self) {
         match &mut self.window {
             Some(window) => window.promote(),
             None => {
@@ -85,7 +85,7 @@ impl Repeats {
         }
     }
 
-    pub fn roll_back(&mut self) {
+    pub(super) fn roll_back(&mut self) {
         match &mut self.window {
             Some(window) => window.roll_back(),
             None => self.deferred.truncate(self.deferred_durable),
@@ -93,7 +93,7 @@ impl Repeats {
     }
 
     /// No entry of the window is below; `None` = not known yet.
-    pub fn start(&self, next: Seq) -> Option<Seq> {
+    pub(super) fn start(&self, next: Seq) -> Option<Seq> {
         self.window.as_ref().map(|window| window.oldest().unwrap_or(next))
     }
 }

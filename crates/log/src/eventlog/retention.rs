@@ -68,7 +68,7 @@ pub(super) struct RetentionThread {
 
 impl RetentionThread {
     /// Works until it is told to end.
-    pub fn run(mut self) {
+    pub(super) fn run(mut self) {
         let mut looked_at = (self.elapsed)();
         // What is there at the start was there before it.
         self.note(looked_at);

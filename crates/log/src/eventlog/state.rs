@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::producers::Producers;
 use crate::storage::{Damage, Recovered, StoreError};
+use crate::width::to_usize;
 use tailmark_record::{Seq, Timestamp};
 
 /// What a delta has before its first change: version, clock, time.
@@ -39,14 +40,14 @@ pub(super) struct Delta {
 }
 
 impl LogState {
-    pub fn encode(&self, producers: &Producers) -> Result<Vec<u8>, StoreError> {
+    pub(super) fn encode(&self, producers: &Producers) -> Result<Vec<u8>, StoreError> {
         let mut bytes = encode(self)?;
         producers.encode(&mut bytes);
         Ok(bytes)
     }
 
     /// The state after recovery, its producers into those given.
-    pub fn recover(
+    pub(super) fn recover(
         recovered: &Recovered,
         producers: &mut Producers,
     ) -> Result<LogState, StoreError> {
@@ -72,14 +73,18 @@ impl LogState {
     }
 
     /// The clock that events age by, if it was ever set.
-    pub fn age_clock(&self) -> Option<Timestamp> {
+    pub(super) fn age_clock(&self) -> Option<Timestamp> {
         (self.age_clock != 0).then(|| Timestamp::from_nanos(self.age_clock))
     }
 }
 
 impl Delta {
     /// What a commit changes, with what it stages of producers.
-    pub fn encode(&self, producers: &Producers, at: Timestamp) -> Result<Vec<u8>, StoreError> {
+    pub(super) fn encode(
+        &self,
+        producers: &Producers,
+        at: Timestamp,
+    ) -> Result<Vec<u8>, StoreError> {
         let mut bytes = encode(self)?;
         if !producers.staged_bytes().is_empty() {
             producers.encode_staged(at, &mut bytes);
@@ -114,7 +119,7 @@ where
             // Of fixed size: the same for every value.
             let value: T = format().deserialize(rest).map_err(|_| unreadable(from, to))?;
             let len = format().serialized_size(&value).map_err(|_| unreadable(from, to))?;
-            Ok((value, rest.get(len as usize..).unwrap_or_default()))
+            Ok((value, rest.get(to_usize(len)..).unwrap_or_default()))
         }
         [found, ..] => Err(StoreError::Format {
             path: PathBuf::from(FILE),

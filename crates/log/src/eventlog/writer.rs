@@ -40,7 +40,7 @@ struct Stop(Arc<StoreError>);
 
 impl Writer {
     /// Works until the queue has ended or the store has stopped.
-    pub fn run(mut self) {
+    pub(super) fn run(mut self) {
         let core = self.core.clone();
         // Also when this thread panics: whoever waits gets an answer.
         let _guard = EndQueue(&core);

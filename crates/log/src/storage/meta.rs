@@ -10,6 +10,7 @@ use bincode::Options as _;
 use serde::{Deserialize, Serialize};
 
 use super::{FORMAT_VERSION, StoreError, crc::crc32c, disk::Disk};
+use crate::width::to_u32;
 use tailmark_record::{
     FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp,
 };
@@ -99,7 +100,7 @@ impl Meta {
         let mut out = Vec::with_capacity(HEADER_BYTES + body.len());
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-        out.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        out.extend_from_slice(&to_u32(body.len()).to_le_bytes());
         out.extend_from_slice(&crc32c(0, &body).to_le_bytes());
         out.extend_from_slice(&body);
         Ok(out)

@@ -12,7 +12,7 @@ use super::disk::followed;
 ///
 /// # Errors
 /// [`StoreError::Unfinished`].
-pub fn refuse_unfinished(dir: &Path) -> Result<(), StoreError> {
+pub(crate) fn refuse_unfinished(dir: &Path) -> Result<(), StoreError> {
     // A link stays when what it names is away.
     let workspace = workspace_of(&followed(dir).unwrap_or_else(|_| dir.to_owned()));
     if !dir.exists() && workspace.join(READY).exists() {

@@ -21,12 +21,12 @@ pub(super) struct History {
 
 impl History {
     /// The last event of the last batch.
-    pub fn last_event(&self) -> Option<Seq> {
+    pub(super) fn last_event(&self) -> Option<Seq> {
         self.end.checked_sub(1).map(Seq::new)
     }
 
     /// Adds a batch; seqs go up.
-    pub fn push(&mut self, first: Seq, events: u64) {
+    pub(super) fn push(&mut self, first: Seq, events: u64) {
         let first = first.get();
         if self.count == 0 {
             (self.base, self.end) = (first, first);
@@ -41,7 +41,7 @@ impl History {
     }
 
     /// First and last event of the batch so many before the last; `None` = not known any more.
-    pub fn find(&self, back: u64) -> Option<(Seq, Seq)> {
+    pub(super) fn find(&self, back: u64) -> Option<(Seq, Seq)> {
         let at = u64::from(self.count).checked_sub(1)?.checked_sub(back)?;
         let mut rest = &self.ranges[..];
         let mut next = self.base;
@@ -57,7 +57,7 @@ impl History {
     }
 
     /// Forgets where batches lie, but for the end of the last.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         *self = History { base: self.end, end: self.end, ..History::default() };
     }
 
@@ -72,18 +72,18 @@ impl History {
     }
 
     /// Bytes that [`History::encode`] writes.
-    pub fn encoded_len(&self) -> usize {
+    pub(super) fn encoded_len(&self) -> usize {
         varint_len(self.base) + 1 + self.ranges.len()
     }
 
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
         put_varint(out, self.base);
         out.push(self.count);
         out.extend_from_slice(&self.ranges);
     }
 
     /// Reads what `encode` wrote; `None` when it did not.
-    pub fn decode(bytes: &mut &[u8]) -> Option<History> {
+    pub(super) fn decode(bytes: &mut &[u8]) -> Option<History> {
         let base = take_varint(bytes)?;
         let (&count, rest) = bytes.split_first()?;
         *bytes = rest;

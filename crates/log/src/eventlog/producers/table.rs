@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 
 use super::Key;
 use super::history::History;
+use crate::width::to_u32;
 use tailmark_record::{Fingerprint, put_varint, take_varint, varint_len};
 
 const NONE: u32 = u32::MAX;
@@ -48,7 +49,7 @@ pub(super) struct Table {
 }
 
 impl Producer {
-    pub fn new(key: Key, epoch: u64) -> Producer {
+    pub(super) fn new(key: Key, epoch: u64) -> Producer {
         let history = History::default();
         Producer { key, epoch, session: 0, seq: 0, active_at: 0, history, newer: NONE, older: NONE }
     }
@@ -75,7 +76,7 @@ impl Producer {
 }
 
 impl Table {
-    pub fn new(bounds: Bounds) -> Table {
+    pub(super) fn new(bounds: Bounds) -> Table {
         Table {
             bounds,
             slots: Vec::new(),
@@ -87,16 +88,16 @@ impl Table {
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.by_key.len()
     }
 
-    pub fn get(&self, key: &Key) -> Option<&Producer> {
+    pub(super) fn get(&self, key: &Key) -> Option<&Producer> {
         self.index(key).map(|at| &self.slots[at as usize])
     }
 
     /// Changes a producer; adds it first if it is not known. It counts as the newest.
-    pub fn update(&mut self, key: Key, epoch: u64, change: impl FnOnce(&mut Producer)) {
+    pub(super) fn update(&mut self, key: Key, epoch: u64, change: impl FnOnce(&mut Producer)) {
         let at = match self.index(&key) {
             Some(at) => {
                 self.unlink(at);
@@ -112,21 +113,21 @@ impl Table {
     }
 
     /// Gives the producer to another stream, in memory alone.
-    pub fn set_session(&mut self, key: &Key, session: u64) {
+    pub(super) fn set_session(&mut self, key: &Key, session: u64) {
         if let Some(at) = self.index(key) {
             self.slots[at as usize].session = session;
         }
     }
 
     /// Forgets those not heard of since `second`.
-    pub fn forget_idle(&mut self, second: u64) {
+    pub(super) fn forget_idle(&mut self, second: u64) {
         while self.oldest != NONE && self.slots[self.oldest as usize].active_at < second {
             self.forget(self.oldest);
         }
     }
 
     /// Keeps to the bounds.
-    pub fn shrink(&mut self) {
+    pub(super) fn shrink(&mut self) {
         while self.len() > self.bounds.producers {
             self.forget(self.oldest);
         }
@@ -149,7 +150,7 @@ impl Table {
     }
 
     /// All of them, the one idle longest first.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.reserve(self.bytes);
         let mut at = self.oldest;
         while at != NONE {
@@ -160,7 +161,7 @@ impl Table {
     }
 
     /// Adds what `encode` wrote; `None` when it did not.
-    pub fn decode(&mut self, mut bytes: &[u8]) -> Option<()> {
+    pub(super) fn decode(&mut self, mut bytes: &[u8]) -> Option<()> {
         while !bytes.is_empty() {
             let producer = Producer::decode(&mut bytes)?;
             if self.index(&producer.key).is_some() {
@@ -186,7 +187,7 @@ impl Table {
             }
             None => {
                 self.slots.push(producer);
-                (self.slots.len() - 1) as u32
+                to_u32(self.slots.len() - 1)
             }
         };
         let slots = &self.slots;

@@ -43,12 +43,12 @@ fn hash(fingerprint: Fingerprint) -> u64 {
 }
 
 impl Window {
-    pub fn new(capacity: usize) -> Window {
+    pub(in crate::eventlog) fn new(capacity: usize) -> Window {
         Window { capacity: capacity.min(MAX_CAPACITY), ..Window::default() }
     }
 
     /// Where the event with this fingerprint lies; the newest, if several are equal.
-    pub fn find(&self, fingerprint: Fingerprint) -> Option<Seq> {
+    pub(in crate::eventlog) fn find(&self, fingerprint: Fingerprint) -> Option<Seq> {
         let (slots, base) = (&self.slots, self.base);
         let at = |ordinal: u32| ordinal.wrapping_sub(base) as usize;
         self.table
@@ -57,11 +57,11 @@ impl Window {
     }
 
     /// Adds an event of the commit that is being made. Seqs go up.
-    pub fn stage(&mut self, fingerprint: Fingerprint, seq: Seq) {
+    pub(in crate::eventlog) fn stage(&mut self, fingerprint: Fingerprint, seq: Seq) {
         if self.capacity == 0 {
             return;
         }
-        let ordinal = self.base.wrapping_add(self.slots.len() as u32);
+        let ordinal = self.next_ordinal();
         self.slots.push_back(Slot { fingerprint, seq });
         self.staged += 1;
         let (slots, base) = (&self.slots, self.base);
@@ -76,7 +76,7 @@ impl Window {
     }
 
     /// The staged events are durable.
-    pub fn promote(&mut self) {
+    pub(in crate::eventlog) fn promote(&mut self) {
         self.staged = 0;
         self.replaced.clear();
         while self.slots.len() > self.capacity {
@@ -92,10 +92,10 @@ impl Window {
     }
 
     /// The staged events were not stored.
-    pub fn roll_back(&mut self) {
+    pub(in crate::eventlog) fn roll_back(&mut self) {
         for _ in 0..std::mem::take(&mut self.staged) {
             let Some(slot) = self.slots.pop_back() else { break };
-            let ordinal = self.base.wrapping_add(self.slots.len() as u32);
+            let ordinal = self.next_ordinal();
             let found = self.table.find_entry(hash(slot.fingerprint), |&other| other == ordinal);
             let Ok(mut entry) = found else { continue };
             match self.replaced.pop_if(|(new, _)| *new == ordinal) {
@@ -108,13 +108,19 @@ impl Window {
         self.replaced.clear();
     }
 
+    /// What the next slot gets; ordinals wrap.
+    #[expect(clippy::cast_possible_truncation, reason = "a window has fewer slots than ordinals")]
+    fn next_ordinal(&self) -> u32 {
+        self.base.wrapping_add(self.slots.len() as u32)
+    }
+
     /// Seq of the oldest entry.
-    pub fn oldest(&self) -> Option<Seq> {
+    pub(in crate::eventlog) fn oldest(&self) -> Option<Seq> {
         self.slots.front().map(|slot| slot.seq)
     }
 
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    pub(in crate::eventlog) fn len(&self) -> usize {
         self.slots.len()
     }
 }

@@ -1,6 +1,7 @@
 //! What operating systems do differently: calls that a file system, a container or a seccomp
 //! profile refuses, links, and who may read what is made.
 
+use crate::width::to_usize;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -121,7 +122,7 @@ fn write_zeros(file: &File, len: u64) -> io::Result<()> {
     let zeros = vec![0u8; 1 << 20];
     let mut offset = 0;
     while offset < len {
-        let part = (len - offset).min(zeros.len() as u64) as usize;
+        let part = to_usize(len - offset).min(zeros.len());
         file.write_all_at(&zeros[..part], offset)?;
         offset += part as u64;
     }

@@ -3,6 +3,7 @@
 //! An engine brings a [`Factory`]; [`run`] puts it to every case, each with a log of its own, and
 //! panics with the case's name where one fails. A case that only some engines could pass does not
 //! belong here.
+#![allow(clippy::expect_used, reason = "a case that fails panics")]
 
 mod cases;
 mod support;

@@ -8,17 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::format::{
-    FRAME_HEADER_BYTES, Frame, FrameKind, PAGE_BYTES, Previous, SLOT_HEADER_BYTES, SlotHeader,
-    StateFrame, body_crc, padding_after,
+    FRAME_HEADER_BYTES, Frame, FrameKind, PAGE_BYTES, PAGE_LEN, Previous, SLOT_HEADER_BYTES,
+    SLOT_HEADER_IN_MEMORY, SlotHeader, StateFrame, body_crc, padding_after,
 };
 use super::slot::{FrameRef, Slot};
 use super::slots::{FreeSlot, JournalOptions, SlotSet};
 use super::tip::{Tip, TipFile};
 use crate::storage::error::chain;
 use crate::storage::{Commit, StoreError, disk::Disk};
+use crate::width::{to_u32, to_usize};
 use tailmark_record::{Generation, LogId, Seq, Timestamp};
 
-static ZEROS: [u8; PAGE_BYTES as usize] = [0; PAGE_BYTES as usize];
+static ZEROS: [u8; PAGE_LEN] = [0; PAGE_LEN];
 
 /// The end of a slot that other commits leave to trims: a full disk must still take them.
 const TRIM_BYTES: u64 = PAGE_BYTES;
@@ -255,10 +256,10 @@ impl Journal {
     /// The journal is broken; the older slot still has everything.
     pub fn rewrite(&mut self, commits: &[Commit]) -> Result<(), Failure> {
         let pending = std::mem::take(&mut self.pending);
-        let (heads, state) = pending.split_at(SLOT_HEADER_BYTES as usize);
+        let (heads, state) = pending.split_at(SLOT_HEADER_IN_MEMORY);
         let slot = Arc::clone(&self.active);
         let (file, path) = (slot.file(), slot.path());
-        let zeros = &ZEROS[..padding_after(self.offset) as usize];
+        let zeros = &ZEROS[..to_usize(padding_after(self.offset))];
         let broken = |error| Failure::Broken(error);
         self.disk.write_at(file, path, &[state, zeros], SLOT_HEADER_BYTES).map_err(broken)?;
         self.is_headless = true;
@@ -326,7 +327,7 @@ impl Journal {
             return;
         }
         let smallest = self.offset + FRAME_HEADER_BYTES as u64;
-        let body = (smallest.next_multiple_of(PAGE_BYTES) - smallest) as usize;
+        let body = to_usize(smallest.next_multiple_of(PAGE_BYTES) - smallest);
         let zeros = &ZEROS[..body];
         let nonce = self.active.header().nonce;
         let mut frame = self.frame(FrameKind::Mark, zeros, &[]);
@@ -432,7 +433,7 @@ impl Journal {
         frame.body_crc = body_crc(nonce, &state, &[]);
         self.pending.extend_from_slice(&frame.encode(nonce));
         self.pending.extend_from_slice(&state);
-        self.pending.resize(frame.end() as usize, 0);
+        self.pending.resize(to_usize(frame.end()), 0);
         (self.offset, self.previous_crc) = (frame.end(), frame.crc);
         self.last_kind = FrameKind::State;
     }
@@ -440,8 +441,8 @@ impl Journal {
     fn frame(&self, kind: FrameKind, delta: &[u8], events: &[u8]) -> Frame {
         Frame {
             kind,
-            delta_len: delta.len() as u32,
-            events_len: events.len() as u32,
+            delta_len: to_u32(delta.len()),
+            events_len: to_u32(events.len()),
             count: 0,
             first: self.origin.next,
             oldest: self.origin.oldest,
@@ -460,10 +461,10 @@ impl Journal {
         frame.body_crc = body_crc(nonce, delta, events);
         let head = frame.encode(nonce);
         let end = frame.offset + frame.bytes();
-        let zeros = &ZEROS[..padding_after(end) as usize];
+        let zeros = &ZEROS[..to_usize(padding_after(end))];
         // What is pending lies at the start of the slot, directly before this frame.
         let at = frame.offset - self.pending.len() as u64;
-        let heads = if at == 0 { SLOT_HEADER_BYTES as usize } else { 0 };
+        let heads = if at == 0 { SLOT_HEADER_IN_MEMORY } else { 0 };
         let (heads, pending) = self.pending.split_at(heads);
         let parts: [&[u8]; 5] = [pending, &head, delta, events, zeros];
         let (file, path) = (self.active.file(), self.active.path());

@@ -1,22 +1,28 @@
 //! Bytes of slots and frames, little-endian. Frozen in `migrations/0001_initial/FORMAT.md`.
 
 use crate::storage::crc::crc32c;
+use crate::width::to_u32;
 use tailmark_record::{Generation, LogId, Seq, Timestamp};
 
 /// A slot header takes one page; it is written twice, at 0 and at one page.
-pub const PAGE_BYTES: u64 = 4096;
+pub(super) const PAGE_LEN: usize = 4096;
+/// The same, in a file.
+pub(super) const PAGE_BYTES: u64 = PAGE_LEN as u64;
 /// Where frames begin.
 pub const SLOT_HEADER_BYTES: u64 = 2 * PAGE_BYTES;
+/// The same, in memory.
+pub(super) const SLOT_HEADER_IN_MEMORY: usize = 2 * PAGE_LEN;
 /// Bytes of a frame before its body.
-pub const FRAME_HEADER_BYTES: usize = 96;
+pub const FRAME_HEADER_BYTES: usize = FRAME_HEADER_LEN as usize;
+const FRAME_HEADER_LEN: u16 = 96;
 /// Frames begin at multiples of this.
-pub const FRAME_ALIGN: u64 = 8;
+pub(super) const FRAME_ALIGN: u64 = 8;
 
 const SLOT_MAGIC: &[u8; 8] = b"TMSLOT\0\x01";
 const SLOT_HEADER_LEN: usize = 160;
 const FRAME_MAGIC: &[u8; 4] = b"TMF1";
 /// Bit 0 of flags: a reader that does not know the kind may pass over it.
-pub const FLAG_IGNORABLE: u8 = 1;
+pub(super) const FLAG_IGNORABLE: u8 = 1;
 
 /// What the head of a slot file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,10 +59,10 @@ pub struct Previous {
 impl SlotHeader {
     /// One page.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(PAGE_BYTES as usize);
+        let mut out = Vec::with_capacity(PAGE_LEN);
         out.extend_from_slice(SLOT_MAGIC);
         out.extend_from_slice(&crate::storage::FORMAT_VERSION.to_le_bytes());
-        out.extend_from_slice(&(SLOT_HEADER_LEN as u32).to_le_bytes());
+        out.extend_from_slice(&to_u32(SLOT_HEADER_LEN).to_le_bytes());
         out.extend_from_slice(&[0; 8]); // kind, flags, reserved
         out.extend_from_slice(&self.slot_bytes.to_le_bytes());
         out.extend_from_slice(self.log.uuid().as_bytes());
@@ -73,7 +79,7 @@ impl SlotHeader {
         out.resize(SLOT_HEADER_LEN - 4, 0);
         let crc = crc32c(0, &out);
         out.extend_from_slice(&crc.to_le_bytes());
-        out.resize(PAGE_BYTES as usize, 0);
+        out.resize(PAGE_LEN, 0);
         out
     }
 
@@ -106,7 +112,7 @@ impl SlotHeader {
             number: u64_at(header, 48),
             nonce: u64_at(header, 56),
             first: Seq::new(u64_at(header, 64)),
-            created_at: Timestamp::from_nanos(u64_at(header, 72) as i64),
+            created_at: Timestamp::from_nanos(u64_at(header, 72).cast_signed()),
             generation: Generation { counter, nonce: u32_at(header, 92) },
             previous: Previous {
                 number: u64_at(header, 96),
@@ -214,7 +220,7 @@ impl Frame {
     pub fn encode(&mut self, nonce: u64) -> [u8; FRAME_HEADER_BYTES] {
         let mut out = [0u8; FRAME_HEADER_BYTES];
         out[..4].copy_from_slice(FRAME_MAGIC);
-        out[4..6].copy_from_slice(&(FRAME_HEADER_BYTES as u16).to_le_bytes());
+        out[4..6].copy_from_slice(&FRAME_HEADER_LEN.to_le_bytes());
         out[6] = self.kind.to_byte();
         out[8..12].copy_from_slice(&self.delta_len.to_le_bytes());
         out[12..16].copy_from_slice(&self.events_len.to_le_bytes());
@@ -263,7 +269,7 @@ impl Frame {
             count: u32_at(head, 16),
             first: Seq::new(u64_at(head, 24)),
             oldest: Seq::new(u64_at(head, 32)),
-            appended_at: Timestamp::from_nanos(u64_at(head, 40) as i64),
+            appended_at: Timestamp::from_nanos(u64_at(head, 40).cast_signed()),
             durable_upto: u64_at(head, 48),
             previous_crc: u32_at(head, 64),
             body_crc: u32_at(head, 68),
@@ -314,7 +320,7 @@ impl StateFrame {
             let len: usize = parts.iter().map(|part| part.len()).sum();
             out.extend_from_slice(&kind.to_le_bytes());
             out.extend_from_slice(&0u16.to_le_bytes());
-            out.extend_from_slice(&(len as u32).to_le_bytes());
+            out.extend_from_slice(&to_u32(len).to_le_bytes());
             parts.iter().for_each(|part| out.extend_from_slice(part));
         };
         section(SECTION_META, &[&self.meta]);
@@ -351,7 +357,7 @@ impl StateFrame {
 }
 
 /// Zeros after a write that ends at `end`: up to the end of the page, or one whole page.
-pub fn padding_after(end: u64) -> u64 {
+pub(super) fn padding_after(end: u64) -> u64 {
     PAGE_BYTES - end % PAGE_BYTES
 }
 

@@ -9,10 +9,12 @@ use std::path::Path;
 
 use super::format::{
     FRAME_ALIGN, FRAME_HEADER_BYTES, Frame, FrameKind, HeaderProblem, NotAFrame, PAGE_BYTES,
-    SLOT_HEADER_BYTES, SlotHeader, StateFrame, body_crc, padding_after,
+    PAGE_LEN, SLOT_HEADER_BYTES, SLOT_HEADER_IN_MEMORY, SlotHeader, StateFrame, body_crc,
+    padding_after,
 };
 use super::slot::FrameRef;
 use crate::storage::{Damage, StoreError, disk::Disk};
+use crate::width::to_usize;
 use tailmark_record::{Seq, Timestamp};
 
 /// What a slot file turned out to be.
@@ -28,13 +30,13 @@ pub enum Scan {
 
 /// Reads the two copies of a slot's head; the newer valid one counts.
 pub fn read_header(disk: &Disk, file: &File, path: &Path) -> Result<Scan, StoreError> {
-    let mut pages = vec![0u8; SLOT_HEADER_BYTES as usize];
+    let mut pages = vec![0u8; SLOT_HEADER_IN_MEMORY];
     let len = file.metadata().map_err(StoreError::io("stat", path))?.len();
     if len < SLOT_HEADER_BYTES {
         return Ok(Scan::Headless);
     }
     disk.read_at(file, path, &mut pages, 0)?;
-    let (one, two) = pages.split_at(PAGE_BYTES as usize);
+    let (one, two) = pages.split_at(PAGE_LEN);
     match (SlotHeader::decode(one), SlotHeader::decode(two)) {
         (Ok(one), Ok(two)) if two.number > one.number => Ok(Scan::Used(Box::new(two))),
         (Ok(header), _) | (_, Ok(header)) => Ok(Scan::Used(Box::new(header))),
@@ -330,12 +332,12 @@ impl Window<'_> {
         let Some(end) = at.checked_add(len).filter(|&end| end <= self.len) else { return Ok(None) };
         if at < self.start || end > self.start + self.bytes.len() as u64 {
             let want = len.max(Self::READ_BYTES).min(self.len - at);
-            self.bytes.resize(want as usize, 0);
+            self.bytes.resize(to_usize(want), 0);
             self.start = at;
             self.disk.read_at(self.file, self.path, &mut self.bytes, at)?;
         }
-        let from = (at - self.start) as usize;
-        Ok(Some(&self.bytes[from..from + len as usize]))
+        let from = to_usize(at - self.start);
+        Ok(Some(&self.bytes[from..from + to_usize(len)]))
     }
 
     /// The next place at or after `at` where a frame may begin.
@@ -344,7 +346,7 @@ impl Window<'_> {
         while at + FRAME_HEADER_BYTES as u64 <= self.len {
             let span = (self.len - at).min(1 << 20);
             let Some(bytes) = self.get(at, span)? else { return Ok(None) };
-            let step = FRAME_ALIGN as usize;
+            let step = to_usize(FRAME_ALIGN);
             if let Some(found) = bytes.chunks_exact(step).position(|c| c.starts_with(b"TMF1")) {
                 return Ok(Some(at + (found * step) as u64));
             }

@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use super::format::{FRAME_HEADER_BYTES, Frame, SlotHeader, body_crc};
 use super::slots::FreeSlot;
 use crate::storage::{Chunk, Damage, StoreError, disk::Disk};
+use crate::width::to_usize;
 use tailmark_record::{Seq, Timestamp};
 
 /// Commits of one read are joined up to about this many bytes.
@@ -34,7 +35,8 @@ impl FrameRef {
     pub fn of(frame: &Frame) -> FrameRef {
         FrameRef {
             offset: frame.offset,
-            len: frame.bytes() as u32,
+            // Of a frame in a slot, which has at most 1 GiB.
+            len: u32::try_from(frame.bytes()).unwrap_or(u32::MAX),
             count: frame.count,
             first: frame.first,
             appended_at: frame.appended_at,
@@ -164,10 +166,10 @@ impl Slot {
             return Err(StoreError::Invalid("no commit of this slot holds that seq"));
         };
         let span = last.offset + u64::from(last.len) - head.offset;
-        let buffer = self.disk.read_new(&self.file, &self.path, span as usize, head.offset)?;
+        let buffer = self.disk.read_new(&self.file, &self.path, to_usize(span), head.offset)?;
         let mut parts = Vec::with_capacity(run.len());
         for frame in &run {
-            let at = (frame.offset - head.offset) as usize;
+            let at = to_usize(frame.offset - head.offset);
             let bytes = &buffer[at..at + frame.len as usize];
             let events = self.check(frame, bytes)?;
             parts.push(at + events.start..at + events.end);

@@ -95,13 +95,13 @@ pub(super) struct TipFile {
 }
 
 impl TipFile {
-    pub fn open(disk: &Disk, journal: &Path) -> TipFile {
+    pub(super) fn open(disk: &Disk, journal: &Path) -> TipFile {
         let path = journal.join(TIP_FILE);
         let file = disk.open_or_create(&path).map_err(|error| warn(&error)).ok();
         TipFile { path, file }
     }
 
-    pub fn note(&mut self, disk: &Disk, tip: &Tip) {
+    pub(super) fn note(&mut self, disk: &Disk, tip: &Tip) {
         let Some(file) = &self.file else { return };
         if let Err(error) = disk.write_at(file, &self.path, &[&tip.encode()], 0) {
             warn(&error);

@@ -8,7 +8,8 @@ use tailmark_record::{Seq, Timestamp};
 /// The largest value that goes into the database.
 pub(super) const VALUE_BYTES: usize = 64 << 10;
 /// Bytes before each part.
-pub(super) const HEADER_BYTES: usize = 48;
+pub(super) const HEADER_BYTES: usize = HEADER_LEN as usize;
+const HEADER_LEN: u16 = 48;
 /// Stored bytes in one part.
 pub(super) const PART_BYTES: usize = VALUE_BYTES - HEADER_BYTES;
 /// No block is larger, raw or stored: one event (at most 8 MiB and what the server adds) fits.
@@ -77,8 +78,8 @@ impl Row {
         h[0] = VERSION;
         h[1] = kind;
         h[2] = self.codec;
-        h[4..6].copy_from_slice(&(HEADER_BYTES as u16).to_le_bytes());
-        h[6..8].copy_from_slice(&(part as u16).to_le_bytes());
+        h[4..6].copy_from_slice(&HEADER_LEN.to_le_bytes());
+        h[6..8].copy_from_slice(&part_number(part).to_le_bytes());
         h[8..16].copy_from_slice(&self.first.get().to_le_bytes());
         let words = [
             self.count,
@@ -110,6 +111,12 @@ pub(super) fn place_of(header: &[u8; HEADER_BYTES]) -> (Seq, usize) {
     first.copy_from_slice(&header[8..16]);
     let part = u16::from_le_bytes([header[6], header[7]]);
     (Seq::new(u64::from_le_bytes(first)), usize::from(part))
+}
+
+/// The number of a part as it is stored.
+#[expect(clippy::cast_possible_truncation, reason = "a block has at most 32 MiB")]
+pub(super) fn part_number(part: usize) -> u16 {
+    part as u16
 }
 
 /// How many values `stored_len` bytes take.

@@ -21,6 +21,7 @@ use super::store::{Database, Fault, Store};
 use super::{DB, FOOTER, Segment, dir};
 use crate::storage::disk::{Disk, make_private};
 use crate::storage::{Chunk, Damage, StoreError};
+use crate::width::to_u32;
 use tailmark_record::{Events, FingerprintKey, GenerationTable, LogId, Seq};
 
 /// A block is one read; nobody needs larger ones.
@@ -231,7 +232,7 @@ impl Build<'_> {
             last_at: last_row.last_at,
             raw_bytes: described.rows.iter().map(|row| u64::from(row.raw_len)).sum(),
             stored_bytes: described.rows.iter().map(|row| u64::from(row.stored_len)).sum(),
-            blocks: described.rows.len() as u32,
+            blocks: to_u32(described.rows.len()),
             unit_bytes: Database::UNIT_BYTES,
             chain_start: Hash::default(),
             chain_end: described.chain_end,

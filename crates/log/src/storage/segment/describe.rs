@@ -7,6 +7,7 @@ use super::block::{self, Row};
 use super::digest::{Chain, Hash, hash};
 use super::footer::TopicEntry;
 use crate::storage::TopicStats;
+use crate::width::to_u32;
 use tailmark_record::{Events, Facts, Fingerprint, FingerprintKey, Seq, Timestamp};
 
 /// A block before it is encoded.
@@ -72,8 +73,8 @@ impl<'a> Describer<'a> {
         let mut row = Row {
             first: plan.first,
             count: plan.count,
-            raw_len: raw.len() as u32,
-            stored_len: stored.len() as u32,
+            raw_len: to_u32(raw.len()),
+            stored_len: to_u32(stored.len()),
             crc_raw: crc32c::crc32c(raw),
             codec,
             ..Row::default()
@@ -111,7 +112,7 @@ impl<'a> Describer<'a> {
             let client_part = event.get(..facts.client_len).unwrap_or_default();
             self.fingerprints.push((facts.seq, self.key.fingerprint(client_part)));
         }
-        let block = self.rows.len() as u32;
+        let block = to_u32(self.rows.len());
         let place = self.place(facts.topic)?;
         let topic = &mut self.topics[place];
         topic.stats = TopicStats {

@@ -24,6 +24,7 @@ use super::footer;
 use super::index::Index;
 use super::store::{Database, Store};
 use crate::storage::StoreError;
+use crate::width::to_u32;
 
 const NOWHERE: u64 = u64::MAX;
 
@@ -40,7 +41,7 @@ impl Places {
         let mut parts = 0;
         let first_part = |row: &Row| {
             let first = parts;
-            parts += row.parts() as u32;
+            parts += to_u32(row.parts());
             first
         };
         Places { first_parts: rows.iter().map(first_part).collect(), offsets }

@@ -10,13 +10,17 @@ use super::digest::{Hash, XXH3_128};
 use super::identity::Identity;
 use super::problem::{FORMAT, Problem, Result};
 use crate::storage::TopicStats;
-use tailmark_record::{Fingerprint, Seq, Timestamp};
+use crate::width::to_u32;
+use tailmark_record::{Fingerprint, Seq, Timestamp, put_varint};
 
-pub(super) const HEADER_BYTES: usize = 64;
+pub(super) const HEADER_BYTES: usize = HEADER_LEN as usize;
+const HEADER_LEN: u16 = 64;
 pub(super) const SECTION_HEADER_BYTES: usize = 24;
 const MAGIC: &[u8; 8] = b"TMSEGFTR";
 const KIND_EVENTS: u16 = 1;
 const MAY_BE_IGNORED: u16 = 1;
+/// The same, of a row of the block table.
+const IGNORABLE_BLOCK: u8 = 1;
 const ROW_BYTES: usize = 64;
 const FINGERPRINT_BYTES: usize = 20;
 
@@ -89,10 +93,10 @@ impl Footer<'_> {
         let len = out.len() as u64;
         out[..8].copy_from_slice(MAGIC);
         out[8..10].copy_from_slice(&FORMAT.to_le_bytes());
-        out[10..12].copy_from_slice(&(HEADER_BYTES as u16).to_le_bytes());
+        out[10..12].copy_from_slice(&HEADER_LEN.to_le_bytes());
         out[12..14].copy_from_slice(&KIND_EVENTS.to_le_bytes());
         out[16..24].copy_from_slice(&len.to_le_bytes());
-        out[24..28].copy_from_slice(&(sections.len() as u32).to_le_bytes());
+        out[24..28].copy_from_slice(&to_u32(sections.len()).to_le_bytes());
         let crc = crc32c::crc32c(&out[..60]);
         out[60..64].copy_from_slice(&crc.to_le_bytes());
         out
@@ -178,9 +182,9 @@ pub(super) fn decode_places(bytes: &[u8], parts: usize) -> Option<Vec<u64>> {
 }
 
 fn encode_files(files: &[FileEntry]) -> Vec<u8> {
-    let mut out = (files.len() as u32).to_le_bytes().to_vec();
+    let mut out = to_u32(files.len()).to_le_bytes().to_vec();
     for file in files {
-        out.extend_from_slice(&(file.name.len() as u16).to_le_bytes());
+        out.extend_from_slice(&name_len(file).to_le_bytes());
         out.extend_from_slice(file.name.as_bytes());
         out.extend_from_slice(&file.len.to_le_bytes());
         out.push(XXH3_128);
@@ -209,10 +213,15 @@ pub(super) fn decode_files(bytes: &[u8]) -> Result<Vec<FileEntry>> {
     Ok(files)
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "no file system takes so long a name")]
+fn name_len(file: &FileEntry) -> u16 {
+    file.name.len() as u16
+}
+
 fn encode_topics(topics: &[TopicEntry]) -> Vec<u8> {
-    let mut out = (topics.len() as u32).to_le_bytes().to_vec();
+    let mut out = to_u32(topics.len()).to_le_bytes().to_vec();
     for topic in topics {
-        out.extend_from_slice(&(topic.name.len() as u32).to_le_bytes());
+        out.extend_from_slice(&to_u32(topic.name.len()).to_le_bytes());
         out.extend_from_slice(topic.name.as_bytes());
         out.extend_from_slice(&topic.stats.events.to_le_bytes());
         out.extend_from_slice(&topic.stats.last_seq.get().to_le_bytes());
@@ -272,7 +281,7 @@ pub(super) fn decode_rows(bytes: &[u8], identity: &Identity) -> Result<Vec<Row>>
         row.first_at = r.time()?;
         row.last_at = r.time()?;
         row.codec = r.u8()?;
-        if r.u8()? & !(MAY_BE_IGNORED as u8) != 0 {
+        if r.u8()? & !IGNORABLE_BLOCK != 0 {
             return Err(Problem::Version(FORMAT));
         }
         r.take(6)?;
@@ -290,17 +299,17 @@ pub(super) fn decode_rows(bytes: &[u8], identity: &Identity) -> Result<Vec<Row>>
 }
 
 fn encode_topic_blocks(topics: &[TopicEntry]) -> Vec<u8> {
-    let mut out = (topics.len() as u32).to_le_bytes().to_vec();
+    let mut out = to_u32(topics.len()).to_le_bytes().to_vec();
     let mut lists = Vec::new();
     for topic in topics {
-        out.extend_from_slice(&(lists.len() as u32).to_le_bytes());
+        out.extend_from_slice(&to_u32(lists.len()).to_le_bytes());
         let mut next = 0;
         for &block in &topic.blocks {
-            put_varint(&mut lists, block - next);
+            put_varint(&mut lists, u64::from(block - next));
             next = block + 1;
         }
     }
-    out.extend_from_slice(&(lists.len() as u32).to_le_bytes());
+    out.extend_from_slice(&to_u32(lists.len()).to_le_bytes());
     out.extend_from_slice(&lists);
     out
 }
@@ -333,7 +342,7 @@ pub(super) fn topic_blocks(bytes: &[u8], topic: usize, mut visit: impl FnMut(u32
 fn encode_fingerprints(first: Seq, fingerprints: &[(Seq, Fingerprint)]) -> Vec<u8> {
     let mut out = Vec::with_capacity(fingerprints.len() * FINGERPRINT_BYTES);
     for (seq, fingerprint) in fingerprints {
-        out.extend_from_slice(&(first.distance_to(*seq) as u32).to_le_bytes());
+        out.extend_from_slice(&to_u32(first.distance_to(*seq)).to_le_bytes());
         out.extend_from_slice(&fingerprint.0);
     }
     out
@@ -356,14 +365,6 @@ pub(super) fn fingerprints(
 fn put_time(out: &mut Vec<u8>, t: Timestamp) {
     out.extend_from_slice(&t.seconds.to_le_bytes());
     out.extend_from_slice(&t.nanos.to_le_bytes());
-}
-
-fn put_varint(out: &mut Vec<u8>, mut value: u32) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }
 
 /// Takes numbers off the front of a slice.

@@ -17,6 +17,7 @@ use super::problem::{self, Problem};
 use super::{FOOTER, dir};
 use crate::storage::disk::Disk;
 use crate::storage::{Damage, StoreError, TopicStats};
+use crate::width::to_usize;
 use tailmark_record::topic::Filter;
 use tailmark_record::{Fingerprint, GenerationTable, LogId, Seq, Timestamp};
 
@@ -72,7 +73,7 @@ impl Segment {
     fn read_footer(file: &File, dir: &Path, disk: &Disk) -> Result<Segment, FooterError> {
         let len = file.metadata()?.len();
         // Nearly always all that stays in memory.
-        let mut head = vec![0; len.min(64 << 10) as usize];
+        let mut head = vec![0; to_usize(len.min(64 << 10))];
         file.read_exact_at(&mut head, 0)?;
         let header = Header::decode(&head)?;
         if header.file_len != len {
@@ -81,10 +82,10 @@ impl Segment {
         let read = |at: u64, n: u64| -> Result<Vec<u8>, FooterError> {
             let end = at.checked_add(n).filter(|&end| end <= len);
             let end = end.ok_or(Problem::Damaged("a section reaches beyond its end"))?;
-            if let Some(bytes) = head.get(at as usize..end as usize) {
+            if let Some(bytes) = head.get(to_usize(at)..to_usize(end)) {
                 return Ok(bytes.to_vec());
             }
-            let mut bytes = vec![0; n as usize];
+            let mut bytes = vec![0; to_usize(n)];
             file.read_exact_at(&mut bytes, at)?;
             Ok(bytes)
         };
@@ -153,7 +154,7 @@ impl Segment {
             if file.metadata()?.len() != self.footer_bytes {
                 return Err(Problem::Damaged("its length is not what it was").into());
             }
-            let mut payload = vec![0; section.len as usize];
+            let mut payload = vec![0; to_usize(section.len)];
             file.read_exact_at(&mut payload, *at)?;
             section.check(&payload)?;
             Ok(payload)

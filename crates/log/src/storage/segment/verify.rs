@@ -19,6 +19,7 @@ use super::store::Open;
 use super::{DB, FOOTER, Segment, footer};
 use crate::storage::disk::Disk;
 use crate::storage::{Chunk, Damage, StoreError, TopicStats};
+use crate::width::to_u32;
 use tailmark_record::topic::Filter;
 use tailmark_record::{Events, Facts, FingerprintKey, Seq};
 
@@ -215,8 +216,8 @@ impl<'a> Check<'a> {
                 stats.events += 1;
                 stats.last_seq = facts.seq;
                 stats.last_at = facts.appended_at;
-                if blocks.last() != Some(&(at as u32)) {
-                    blocks.push(at as u32);
+                if blocks.last() != Some(&to_u32(at)) {
+                    blocks.push(to_u32(at));
                 }
             }
         }

@@ -6,12 +6,13 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::support::{Sent, Subject, append, filter, named, sent};
 use super::{Factory, Reopen};
 use crate::storage::{Commit, StoreError};
+use crate::width::to_usize;
 use tailmark_record::topic::Filter;
 use tailmark_record::{Seq, Timestamp};
 
 type Case<F> = (&'static str, fn(&mut F));
 
-pub fn all<F: Factory>() -> Vec<Case<F>> {
+pub(super) fn all<F: Factory>() -> Vec<Case<F>> {
     vec![
         ("an empty log", empty_log),
         ("append and read", append_and_read),
@@ -66,7 +67,7 @@ fn any_range<F: Factory>(factory: &mut F) {
     for from in 1..subject.next().get() {
         for end in from + 1..=subject.next().get() {
             for filter in [Filter::ALL, filter(&["a.>"])] {
-                let in_range = &subject.events[from as usize - 1..end as usize - 1];
+                let in_range = &subject.events[to_usize(from) - 1..to_usize(end) - 1];
                 let matching = in_range.iter().filter(|e| filter.matches(&e.sent.topic));
                 let expected: Vec<_> = matching.map(|e| e.event.clone()).collect();
                 let found = subject.read_all(Seq::new(from), Seq::new(end), &filter);
@@ -332,8 +333,8 @@ fn random<F: Factory>(factory: &mut F) {
             3 => subject.at.seconds += rng.random_range(0..100),
             _ => {
                 let one = |n: u64| -> Sent {
-                    let topic = ["a.x", "a.y.z", "b", "c"][n as usize % 4];
-                    let body = "b".repeat((n * n) as usize % 3_000);
+                    let topic = ["a.x", "a.y.z", "b", "c"][to_usize(n) % 4];
+                    let body = "b".repeat(to_usize(n * n) % 3_000);
                     let id =
                         if n.is_multiple_of(3) { format!("{}", n % 50) } else { String::new() };
                     Sent { topic: topic.into(), body, id }

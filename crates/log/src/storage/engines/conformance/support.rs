@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{Factory, Opened, Recovered, Reopen};
 use crate::storage::{Chunk, Commit, Engine, Level, Receipt, StoreError};
+use crate::width::{to_u32, to_usize};
 use tailmark_record::topic::{Filter, Pattern};
 use tailmark_record::{
     CursorMint, Event, Events, Fingerprint, Limits, Seq, Stamp, Timestamp, write_entry,
@@ -13,7 +14,7 @@ use tailmark_record::{
 
 /// One event as it was appended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sent {
+pub(super) struct Sent {
     pub topic: String,
     pub body: String,
     /// Empty = named by us.
@@ -22,7 +23,7 @@ pub struct Sent {
 
 /// A stored event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
+pub(super) struct Stored {
     pub seq: Seq,
     pub at: Timestamp,
     pub fingerprint: Option<Fingerprint>,
@@ -32,7 +33,7 @@ pub struct Stored {
 }
 
 /// An engine beside the list of what it must hold.
-pub struct Subject<'f, F> {
+pub(super) struct Subject<'f, F> {
     factory: &'f mut F,
     engine: Option<Arc<dyn Engine>>,
     /// As the last open returned it.
@@ -44,7 +45,7 @@ pub struct Subject<'f, F> {
 }
 
 impl<'f, F: Factory> Subject<'f, F> {
-    pub fn new(factory: &'f mut F) -> Self {
+    pub(super) fn new(factory: &'f mut F) -> Self {
         let Opened { engine, recovered } = factory.create();
         Subject {
             factory,
@@ -56,15 +57,15 @@ impl<'f, F: Factory> Subject<'f, F> {
         }
     }
 
-    pub fn engine(&self) -> &Arc<dyn Engine> {
+    pub(super) fn engine(&self) -> &Arc<dyn Engine> {
         self.engine.as_ref().expect("an open engine")
     }
 
-    pub fn next(&self) -> Seq {
+    pub(super) fn next(&self) -> Seq {
         Seq::new(self.events.len() as u64 + 1)
     }
 
-    pub fn reopen(&mut self, how: Reopen) {
+    pub(super) fn reopen(&mut self, how: Reopen) {
         let engine = self.engine.take().expect("an open engine");
         if how == Reopen::Clean {
             engine.close().expect("a clean close");
@@ -74,7 +75,7 @@ impl<'f, F: Factory> Subject<'f, F> {
     }
 
     /// A commit that the engine must take.
-    pub fn commit(&self, sent: &[Sent]) -> (Commit, Vec<Stored>) {
+    pub(super) fn commit(&self, sent: &[Sent]) -> (Commit, Vec<Stored>) {
         let engine = self.engine();
         let mint = CursorMint::new(engine.id(), engine.bounds().generations.current().generation);
         let mut entries = Vec::new();
@@ -104,7 +105,7 @@ impl<'f, F: Factory> Subject<'f, F> {
         let state = engine.wants_state(entries.len()).then(|| Bytes::from_static(b"state"));
         let commit = Commit {
             first: self.next(),
-            count: sent.len() as u32,
+            count: to_u32(sent.len()),
             appended_at: self.at,
             events: entries.into(),
             delta: Bytes::new(),
@@ -115,7 +116,7 @@ impl<'f, F: Factory> Subject<'f, F> {
     }
 
     /// Appends, and expects it to be durable.
-    pub fn append(&mut self, sent: &[Sent]) {
+    pub(super) fn append(&mut self, sent: &[Sent]) {
         let (commit, stored) = self.commit(sent);
         let expected = Receipt {
             first: commit.first,
@@ -129,14 +130,14 @@ impl<'f, F: Factory> Subject<'f, F> {
     }
 
     /// Moves the trim mark.
-    pub fn trim(&mut self, oldest: Seq) {
+    pub(super) fn trim(&mut self, oldest: Seq) {
         self.oldest = oldest;
         self.append(&[]);
         self.engine().reclaim().expect("reclaimed");
     }
 
     /// Compares everything that can be asked with the list.
-    pub fn check(&self) {
+    pub(super) fn check(&self) {
         self.check_bounds();
         let readable = self.readable();
         for filter in [Filter::ALL, filter(&["a.>"]), filter(&["a.x", "c"]), filter(&["none"])] {
@@ -149,11 +150,11 @@ impl<'f, F: Factory> Subject<'f, F> {
         self.check_fingerprints(readable);
     }
 
-    pub fn readable(&self) -> &[Stored] {
-        &self.events[self.oldest.get() as usize - 1..]
+    pub(super) fn readable(&self) -> &[Stored] {
+        &self.events[to_usize(self.oldest.get()) - 1..]
     }
 
-    pub fn check_bounds(&self) {
+    pub(super) fn check_bounds(&self) {
         let bounds = self.engine().bounds();
         assert_eq!((bounds.oldest, bounds.head), (self.oldest, self.next().prev()));
     }
@@ -197,7 +198,7 @@ impl<'f, F: Factory> Subject<'f, F> {
     }
 
     /// The matching events in `from..end`, read chunk after chunk, each chunk checked.
-    pub fn read_all(&self, from: Seq, end: Seq, filter: &Filter) -> Vec<Vec<u8>> {
+    pub(super) fn read_all(&self, from: Seq, end: Seq, filter: &Filter) -> Vec<Vec<u8>> {
         let mut next = from;
         let mut found = Vec::new();
         while next < end {
@@ -230,21 +231,21 @@ impl<'f, F: Factory> Subject<'f, F> {
 }
 
 /// Appends, and waits for the outcome.
-pub fn append(engine: &dyn Engine, commit: Commit) -> Result<Receipt, StoreError> {
+pub(super) fn append(engine: &dyn Engine, commit: Commit) -> Result<Receipt, StoreError> {
     let (done, outcome) = mpsc::sync_channel(1);
     engine.append(commit, Box::new(move |result| drop(done.send(result))));
     outcome.recv().expect("an answer")
 }
 
-pub fn filter(patterns: &[&str]) -> Filter {
+pub(super) fn filter(patterns: &[&str]) -> Filter {
     let parse = |text: &&str| Pattern::parse(text, &Limits::default()).expect("a pattern");
     Filter::new(patterns.iter().map(parse).collect())
 }
 
-pub fn sent(topic: &str, body: &str) -> Sent {
+pub(super) fn sent(topic: &str, body: &str) -> Sent {
     Sent { topic: topic.into(), body: body.into(), id: String::new() }
 }
 
-pub fn named(topic: &str, id: &str) -> Sent {
+pub(super) fn named(topic: &str, id: &str) -> Sent {
     Sent { topic: topic.into(), body: format!("body of {id}"), id: id.into() }
 }

@@ -44,7 +44,7 @@ impl Claim {
     /// # Errors
     /// [`StoreError::Locked`] when somebody else has any of them; [`StoreError::Unlockable`] where
     /// there are no locks; I/O.
-    pub fn take(dir: &Path, disk: &Disk) -> Result<Claim, StoreError> {
+    pub(in crate::storage) fn take(dir: &Path, disk: &Disk) -> Result<Claim, StoreError> {
         let lock = take_lock(dir, disk)?;
         let opened = disk.open_read(dir)?;
         let slots = HashMap::new();
@@ -55,7 +55,7 @@ impl Claim {
     }
 
     /// Locks all slots that there are. Those that were locked before and not asked for are let go.
-    pub fn lock_slots(&mut self, disk: &Disk) -> Result<(), StoreError> {
+    pub(in crate::storage) fn lock_slots(&mut self, disk: &Disk) -> Result<(), StoreError> {
         self.slots.clear();
         let journal = self.dir.join(JOURNAL_DIR);
         if !journal.is_dir() {
@@ -69,7 +69,11 @@ impl Claim {
     }
 
     /// A slot's file, locked.
-    pub fn open_slot(&mut self, path: &Path, disk: &Disk) -> Result<FreeSlot, StoreError> {
+    pub(in crate::storage) fn open_slot(
+        &mut self,
+        path: &Path,
+        disk: &Disk,
+    ) -> Result<FreeSlot, StoreError> {
         match self.slots.remove(path) {
             Some(file) => Ok(FreeSlot { path: path.to_owned(), file }),
             None => self.open_locked(path, disk),
@@ -89,7 +93,7 @@ impl Claim {
     ///
     /// # Errors
     /// [`StoreError::Displaced`].
-    pub fn check(&self, active: &Slot, disk: &Disk) -> Result<(), StoreError> {
+    pub(in crate::storage) fn check(&self, active: &Slot, disk: &Disk) -> Result<(), StoreError> {
         let displaced = |detail: &str| StoreError::Displaced {
             path: self.dir.clone(),
             detail: detail.to_owned(),
@@ -143,7 +147,7 @@ impl Claim {
 
     /// As [`Claim::check`], of the lock file alone and without making it again: what a log that has
     /// just been created goes by.
-    pub fn has_lock_file(&self) -> bool {
+    pub(in crate::storage) fn has_lock_file(&self) -> bool {
         is_at(&self.lock.lock(), &self.dir.join(LOCK_FILE)).unwrap_or(false)
     }
 }

@@ -12,6 +12,7 @@ use crate::storage::journal::{
     Failure, Journal, Origin, Previous, SlotSet, max_body_bytes, open_slot, slot_name,
 };
 use crate::storage::meta::{META_FILE, Meta};
+use crate::width::to_u32;
 use tailmark_record::{FingerprintKey, GenerationTable, LogId, Seq, Timestamp};
 
 /// Slot files of a new log, and the fewest that it is left with.
@@ -27,7 +28,7 @@ pub(super) fn create(dir: &Path, options: &Options) -> Result<(), StoreError> {
         generations,
         created_at: now,
         slot_bytes: options.slot_bytes,
-        slot_files: FIRST_SLOTS as u32,
+        slot_files: to_u32(FIRST_SLOTS),
         clean_stop: None,
     };
     create_with(dir, options, meta)
@@ -44,7 +45,7 @@ pub fn create_with(dir: &Path, options: &Options, meta: Meta) -> Result<(), Stor
     let disk = &options.disk;
     let meta = Meta {
         slot_bytes: options.slot_bytes,
-        slot_files: FIRST_SLOTS as u32,
+        slot_files: to_u32(FIRST_SLOTS),
         clean_stop: None,
         ..meta
     };

@@ -18,6 +18,7 @@ use crate::storage::journal::{self, Journal, Slot};
 use crate::storage::meta::Meta;
 use crate::storage::segment::{self, Segment};
 use crate::storage::{Chunk, Commit, Completion, Engine, StoreError, StoreStatus, TopicStats};
+use crate::width::to_usize;
 use tailmark_record::topic::Filter;
 use tailmark_record::{Bounds, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
 
@@ -127,7 +128,7 @@ impl Engine for LocalEngine {
     }
 
     fn max_commit_bytes(&self) -> usize {
-        journal::max_body_bytes(self.options.slot_bytes) as usize
+        to_usize(journal::max_body_bytes(self.options.slot_bytes))
     }
 
     fn wants_state(&self, bytes: usize) -> bool {

@@ -13,6 +13,7 @@ use super::view::View;
 use crate::storage::journal::Slot;
 use crate::storage::segment::{Lease, Segment};
 use crate::storage::{Damage, StoreError, TopicStats};
+use crate::width::to_usize;
 use tailmark_record::{Event, Events, Facts, Fingerprint, FingerprintKey, Seq, Timestamp};
 
 type Topics = BTreeMap<Arc<str>, TopicStats>;
@@ -190,7 +191,7 @@ impl LocalEngine {
         }
         // Then slots that wait to be sealed; the active one, and one more, the log always has.
         let files = self.work.slot_files.load(Ordering::Relaxed);
-        let spare = files.saturating_sub(FIRST_SLOTS as u64) as usize;
+        let spare = to_usize(files.saturating_sub(FIRST_SLOTS as u64));
         let full = view.slots.len().saturating_sub(1);
         for slot in &view.slots[..full.min(spare)] {
             if freed >= bytes || slot.end() > limit {

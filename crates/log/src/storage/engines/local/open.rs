@@ -27,6 +27,7 @@ use crate::storage::journal::{
 use crate::storage::meta::{META_FILE, Meta};
 use crate::storage::segment::{self, Segment};
 use crate::storage::{Commit, Recovered, StoreError, unfinished};
+use crate::width::{to_u32, to_usize};
 use tailmark_record::{Bounds, Seq, Timestamp};
 
 /// Most bytes of a torn write that are kept.
@@ -128,7 +129,7 @@ impl Recovery {
         if torn || !suffix.is_empty() {
             journal.rewrite(&suffix).map_err(Failure::into_error)?;
         }
-        self.meta.slot_files = journal.slots().files() as u32;
+        self.meta.slot_files = to_u32(journal.slots().files());
         if torn || self.found.meta_is_stale {
             tracing::warn!(dir = %self.dir.display(), "writing log.meta from the journal's copy");
             self.meta.store(&disk, &self.dir)?;
@@ -352,7 +353,7 @@ impl Recovery {
 fn read_commits(disk: &Disk, slot: &SurveyedSlot) -> Result<Vec<Commit>, StoreError> {
     let file = disk.open_read(&slot.path)?;
     let read = |frame: &Frame| {
-        let mut bytes = vec![0u8; frame.bytes() as usize];
+        let mut bytes = vec![0u8; to_usize(frame.bytes())];
         disk.read_at(&file, &slot.path, &mut bytes, frame.offset)?;
         let bytes = Bytes::from(bytes);
         let events = FRAME_HEADER_BYTES + frame.delta_len as usize;

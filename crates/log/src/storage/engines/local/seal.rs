@@ -14,6 +14,7 @@ use crate::storage::segment::{
     self, BLOCK_BYTES, BuildSpec, Cache, DB_CACHE_BYTES, Lease, Progress, Segment, Source,
 };
 use crate::storage::{Chunk, StoreError};
+use crate::width::to_u32;
 use tailmark_record::Seq;
 use tailmark_record::topic::Filter;
 
@@ -192,7 +193,7 @@ impl LocalEngine {
         self.discarded.lock().extend(folded);
         tracing::debug!(
             first = %built.first(), end = %built.end(), bytes = built.disk_bytes(),
-            raw_bytes = built.raw_bytes(), took_ms = begun.elapsed().as_millis() as u64,
+            raw_bytes = built.raw_bytes(), took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             "sealed a segment"
         );
         Ok(())
@@ -303,7 +304,7 @@ impl LocalEngine {
 
     fn store_clean_stop(&self, journal: &mut Journal) -> Result<(), StoreError> {
         let mut meta = self.meta.lock();
-        meta.slot_files = journal.slots().files() as u32;
+        meta.slot_files = to_u32(journal.slots().files());
         meta.clean_stop = Some(CleanStop {
             slot: journal.active().header().number,
             end: journal.end(),
@@ -316,7 +317,7 @@ impl LocalEngine {
     pub(super) fn store_slot_files(&self) -> Result<(), StoreError> {
         // Two threads come here: what one counted must not be stored after what the other did.
         let _one_at_a_time = self.storing_slot_files.lock();
-        let files = self.journal.lock().slots().files() as u32;
+        let files = to_u32(self.journal.lock().slots().files());
         let mut meta = self.meta.lock();
         if meta.slot_files == files {
             return Ok(());

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::storage::crc::crc32c;
 use crate::storage::error::chain;
 use crate::storage::{Damage, StoreError, disk::Disk};
+use crate::width::to_u32;
 use tailmark_record::{Fingerprint, LogId, Seq};
 
 pub(super) const TRIMMED_DIR: &str = "trimmed";
@@ -47,7 +48,12 @@ pub(super) struct TrimmedRun {
 
 impl Trimmed {
     /// What is there.
-    pub fn open(root: &Path, disk: &Disk, log: LogId, keep: usize) -> Result<Trimmed, StoreError> {
+    pub(super) fn open(
+        root: &Path,
+        disk: &Disk,
+        log: LogId,
+        keep: usize,
+    ) -> Result<Trimmed, StoreError> {
         let dir = root.join(TRIMMED_DIR);
         let mut runs = Vec::new();
         for path in list(&dir, disk)? {
@@ -70,7 +76,7 @@ impl Trimmed {
 
     /// Keeps the named events of `first..end`. Space must come free whatever happens to them, so
     /// what cannot be kept is said aloud and forgotten at the next start.
-    pub fn keep(&self, first: Seq, end: Seq, named: Result<Named, StoreError>) {
+    pub(super) fn keep(&self, first: Seq, end: Seq, named: Result<Named, StoreError>) {
         let mut runs = self.runs.lock();
         let is_there = runs.iter().any(|run| run.first <= first && end <= run.end);
         if self.keep == 0 || first >= end || is_there {
@@ -120,13 +126,13 @@ impl Trimmed {
     }
 
     /// The files now.
-    pub fn runs(&self) -> Vec<TrimmedRun> {
+    pub(super) fn runs(&self) -> Vec<TrimmedRun> {
         self.runs.lock().clone()
     }
 
     /// Visits the events of one file from `from` on, newest first, until `visit` answers false; and
     /// then answers false.
-    pub fn visit(
+    pub(super) fn visit(
         &self,
         run: &TrimmedRun,
         from: Seq,
@@ -180,7 +186,7 @@ fn parse_name(path: &Path) -> Option<(Seq, Seq)> {
 fn encode(log: LogId, first: Seq, end: Seq, named: &Named) -> Vec<u8> {
     let mut out = vec![0; HEADER_BYTES];
     for (seq, fingerprint) in named {
-        out.extend_from_slice(&(first.distance_to(*seq) as u32).to_le_bytes());
+        out.extend_from_slice(&to_u32(first.distance_to(*seq)).to_le_bytes());
         out.extend_from_slice(&fingerprint.0);
     }
     out[..8].copy_from_slice(MAGIC);

@@ -15,7 +15,7 @@ pub(super) struct View {
 
 impl View {
     /// Whether what it has follows on without a hole. Where both have an event, the segment counts.
-    pub fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         let segments = self.segments.windows(2).all(|pair| pair[0].end() == pair[1].first());
         let slots = self.slots.windows(2).all(|pair| pair[0].end() == pair[1].first());
         let meets = match (self.sealed_end(), self.slots.first()) {
@@ -26,7 +26,7 @@ impl View {
     }
 
     /// Seq after the last sealed event, if any is sealed.
-    pub fn sealed_end(&self) -> Option<Seq> {
+    pub(super) fn sealed_end(&self) -> Option<Seq> {
         self.segments.last().map(|segment| segment.end())
     }
 }

@@ -69,22 +69,22 @@ pub(super) struct Signals {
 }
 
 impl Work {
-    pub fn signal(&self, set: impl FnOnce(&mut Signals)) {
+    pub(super) fn signal(&self, set: impl FnOnce(&mut Signals)) {
         set(&mut self.signals.lock());
         self.changed.notify_all();
     }
 
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         self.closing.store(true, Ordering::SeqCst);
         self.signal(|_| {});
     }
 
     /// Whether sealing hangs, and so has stopped for good.
-    pub fn has_given_up_sealing(&self) -> bool {
+    pub(super) fn has_given_up_sealing(&self) -> bool {
         matches!(*self.trouble.lock(), Some(Trouble::Hangs { .. }))
     }
 
-    pub fn is_closing(&self) -> bool {
+    pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::SeqCst)
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::db::{self, Database, Layout, Value};
-use crate::storage::segment::block::{self, HEADER_BYTES, PART_BYTES, Row};
+use crate::storage::segment::block::{self, HEADER_BYTES, PART_BYTES, Row, part_number};
 use crate::storage::segment::store::{Fault, Store};
 use tailmark_record::Seq;
 
@@ -17,13 +17,13 @@ const SEGMENT_BYTES: u32 = 1 << 20;
 const FILLERS: u8 = 7;
 /// Written last, more than a segment of sled's: of damage in its last one sled says that it was
 /// torn off, or does not open at all.
-const PADDING_VALUES: usize = 17;
+const PADDING_VALUES: u8 = 17;
 
 /// The key of a part, or of one of the fillers (from 1) behind it.
 fn key(first: Seq, part: usize, filler: u8) -> [u8; 11] {
     let mut key = [0; 11];
     key[..8].copy_from_slice(&first.get().to_be_bytes());
-    key[8..10].copy_from_slice(&(part as u16).to_be_bytes());
+    key[8..10].copy_from_slice(&part_number(part).to_be_bytes());
     key[10] = filler;
     key
 }
@@ -59,9 +59,9 @@ impl Store for Database {
     }
 
     fn finish(&self) -> Result<(), Fault> {
-        self.reserve(Seq::MAX, PADDING_VALUES)?;
+        self.reserve(Seq::MAX, usize::from(PADDING_VALUES))?;
         for part in 0..PADDING_VALUES {
-            self.insert(&key(Seq::MAX, part, 0), &[part as u8 | 0x80; PART_BYTES])?;
+            self.insert(&key(Seq::MAX, usize::from(part), 0), &[part | 0x80; PART_BYTES])?;
         }
         self.flush()
     }

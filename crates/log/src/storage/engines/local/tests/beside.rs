@@ -106,10 +106,7 @@ fn rot_in_a_slot_is_told_however_busy_the_daemon_is_elsewhere() {
         (slot.path().to_owned(), slot.frame_of(Seq::new(5)).unwrap())
     };
     overwrite(&slot, fifth.offset + 120, b"rot");
-    let busy = {
-        let engine = engine.clone();
-        Disk::watched(Arc::new(move |_, _| fill(&*engine, 1, 1)))
-    };
+    let busy = Disk::watched(Arc::new(move |_, _| fill(&*engine, 1, 1)));
     let found = survey(dir.path(), &busy).unwrap();
     let damage: Vec<_> = found.damage.iter().map(|d| (d.from.get(), d.to.get())).collect();
     assert_eq!(damage, [(5, 5)]);
