@@ -126,7 +126,7 @@ mod tests {
         {
             let mut backoff = Backoff::new(second / 10, second * longest);
             let (error, least) = (answered(asked), second * least);
-            assert_eq!(error.retry_delay(), Some(second * asked as u32));
+            assert_eq!(error.retry_delay(), Some(second * u32::try_from(asked).unwrap()));
             let delay = backoff.next_after(&error);
             assert!(delay >= least && delay <= least + second, "{asked} {longest}: {delay:?}");
         }

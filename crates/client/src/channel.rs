@@ -26,7 +26,7 @@ const STATUS: &str = "grpc-status";
 pub(super) struct Channel(transport::Channel);
 
 impl Channel {
-    pub fn new(channel: transport::Channel) -> Channel {
+    pub(super) fn new(channel: transport::Channel) -> Channel {
         Channel(channel)
     }
 }

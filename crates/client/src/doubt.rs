@@ -14,7 +14,7 @@ pub(super) struct Doubts(u32);
 
 impl Doubts {
     /// Takes why an attempt has failed. An `Err` is final.
-    pub fn weigh(&mut self, cause: Error) -> Result<Error, Error> {
+    pub(super) fn weigh(&mut self, cause: Error) -> Result<Error, Error> {
         if !cause.is_doubtful() {
             self.0 = 0;
             return Ok(cause);
@@ -24,7 +24,7 @@ impl Doubts {
     }
 
     /// Something came that gets further: it was no such place.
-    pub fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.0 = 0;
     }
 }

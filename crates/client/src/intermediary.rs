@@ -53,7 +53,7 @@ pub(super) enum Outlook {
 
 impl Foreign {
     /// The answer with this head.
-    pub fn answer(status: StatusCode, headers: &HeaderMap) -> Foreign {
+    pub(super) fn answer(status: StatusCode, headers: &HeaderMap) -> Foreign {
         let text = |name| {
             let value = headers.get(name).and_then(|value| value.to_str().ok());
             value.unwrap_or_default().chars().take(MAX_NAME).collect::<String>()
@@ -66,7 +66,7 @@ impl Foreign {
     }
 
     /// The code that gRPC has for it.
-    pub fn code(&self) -> Code {
+    pub(super) fn code(&self) -> Code {
         let Foreign::Answer { status, .. } = self else { return Code::Unknown };
         match status.as_u16() {
             400 | 431 => Code::Internal,
@@ -78,7 +78,7 @@ impl Foreign {
         }
     }
 
-    pub fn outlook(&self) -> Outlook {
+    pub(super) fn outlook(&self) -> Outlook {
         let status = match self {
             Foreign::Answer { status, .. } => status.as_u16(),
             Foreign::Body => return Outlook::Misrouted,
@@ -96,7 +96,7 @@ impl Foreign {
         }
     }
 
-    pub fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> Kind {
         let status = match self {
             Foreign::Answer { status, .. } => status.as_u16(),
             Foreign::Body => return Kind::Protocol,
@@ -113,7 +113,7 @@ impl Foreign {
 
     /// Whether the request may have reached the server all the same. Not where its head was enough to
     /// refuse it.
-    pub fn may_have_passed_it_on(&self) -> bool {
+    pub(super) fn may_have_passed_it_on(&self) -> bool {
         let Foreign::Answer { status, .. } = self else { return true };
         let is_refusal = matches!(
             status.as_u16(),
@@ -124,7 +124,7 @@ impl Foreign {
     }
 
     /// As in `Retry-After`.
-    pub fn retry_after(&self) -> Option<Duration> {
+    pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Foreign::Answer { retry_after, .. } if self.outlook() == Outlook::Passes => {
                 *retry_after
@@ -134,7 +134,7 @@ impl Foreign {
     }
 
     /// Of an HTTP answer.
-    pub fn http_status(&self) -> Option<u16> {
+    pub(super) fn http_status(&self) -> Option<u16> {
         match self {
             Foreign::Answer { status, .. } => Some(status.as_u16()),
             _ => None,

@@ -75,7 +75,7 @@ pub(super) struct Found {
 }
 
 impl Gather {
-    pub fn new(options: ProducerOptions) -> Gather {
+    pub(super) fn new(options: ProducerOptions) -> Gather {
         let most = options.in_flight_bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         Gather {
             state: Mutex::default(),
@@ -91,7 +91,11 @@ impl Gather {
     }
 
     /// Puts an event of `len` bytes into the open batch.
-    pub async fn push(&self, len: usize, encode: impl FnOnce(&mut Vec<u8>)) -> Result<Ack, Error> {
+    pub(super) async fn push(
+        &self,
+        len: usize,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<Ack, Error> {
         let bytes = entry_len(len);
         self.take_room(bytes).await?;
         let mut state = self.lock();
@@ -123,7 +127,7 @@ impl Gather {
     }
 
     /// A batch of its own, behind all before it.
-    pub async fn push_batch(
+    pub(super) async fn push_batch(
         &self,
         events: &[pb::Event],
         expect: Option<&Expect>,
@@ -171,7 +175,7 @@ impl Gather {
     }
 
     /// Sends what was gathered now, and answers what to wait for.
-    pub fn flush(&self) -> Option<Arc<Outcome>> {
+    pub(super) fn flush(&self) -> Option<Arc<Outcome>> {
         let mut state = self.lock();
         state.seal(None);
         let last = state.last.clone();
@@ -181,35 +185,35 @@ impl Gather {
     }
 
     /// The first batch refused since this was asked last.
-    pub fn take_refused(&self) -> Option<Error> {
+    pub(super) fn take_refused(&self) -> Option<Error> {
         self.lock().refused.take()
     }
 
     /// No more events come.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.lock().is_closing = true;
         self.room.close();
         self.changed.notify_one();
     }
 
     /// Whether the task has nothing more to do than what it holds already.
-    pub fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         let state = self.lock();
         state.is_closing && state.open.is_none() && state.sealed.is_empty()
     }
 
     /// Why no attempt is under way.
-    pub fn set_interruption(&self, cause: Option<Error>) {
+    pub(super) fn set_interruption(&self, cause: Option<Error>) {
         self.lock().interrupted = cause;
     }
 
     /// See [`Gather::set_interruption`].
-    pub fn interruption(&self) -> Option<Error> {
+    pub(super) fn interruption(&self) -> Option<Error> {
         self.lock().interrupted.as_ref().map(Error::duplicate)
     }
 
     /// Moves what is to be sent to the end of `waiting`.
-    pub fn take(&self, waiting: &mut VecDeque<Batch>) -> Found {
+    pub(super) fn take(&self, waiting: &mut VecDeque<Batch>) -> Found {
         let mut state = self.lock();
         let due = |open: &Open| backoff::after(open.since, self.options.linger);
         if state.open.as_ref().is_some_and(|open| due(open) <= Instant::now()) {
@@ -220,7 +224,7 @@ impl Gather {
     }
 
     /// A batch has its answer.
-    pub fn settle(&self, batch: Batch, outcome: Result<pb::append_response::Acked, Error>) {
+    pub(super) fn settle(&self, batch: Batch, outcome: Result<pb::append_response::Acked, Error>) {
         let mut state = self.lock();
         if let Err(error) = &outcome {
             state.refused.get_or_insert_with(|| error.duplicate());
@@ -236,7 +240,7 @@ impl Gather {
     }
 
     /// Nothing more is sent.
-    pub fn fail(&self, error: &Error) {
+    pub(super) fn fail(&self, error: &Error) {
         let mut state = self.lock();
         state.seal(None);
         state.failed = Some(error.duplicate());

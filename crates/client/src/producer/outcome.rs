@@ -27,7 +27,7 @@ pub(super) struct Verdict(Arc<Outcome>);
 
 impl Outcome {
     /// Waits for the end.
-    pub async fn wait(&self) -> &Ended {
+    pub(super) async fn wait(&self) -> &Ended {
         loop {
             let mut told = pin!(self.told.notified());
             // Before the look: what is told between the two is not missed.
@@ -49,7 +49,7 @@ impl Outcome {
 
 impl Verdict {
     /// Tells it.
-    pub fn tell(self, result: Result<Acked, Error>) {
+    pub(super) fn tell(self, result: Result<Acked, Error>) {
         self.end(Some(result));
     }
 }

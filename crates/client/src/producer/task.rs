@@ -43,7 +43,7 @@ pub(super) struct Task {
 }
 
 impl Task {
-    pub fn new(
+    pub(super) fn new(
         client: Client,
         id: String,
         options: ProducerOptions,
@@ -64,7 +64,7 @@ impl Task {
     }
 
     /// Works until the producer is closed or has failed.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let mut action = self.machine.step(Input::Woke);
         loop {
             action = match action {

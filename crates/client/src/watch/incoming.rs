@@ -89,7 +89,7 @@ pub(super) async fn open(
 
 impl Incoming {
     /// The next event or marker. `heard` is set when a message came.
-    pub fn poll_next(
+    pub(super) fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
         heard: &mut bool,
