@@ -1,18 +1,5 @@
-//! `WatchBatches`: everything that holds for `Watch` (the same tests, over this RPC), and what
-//! is its own: which events share a message.
-
-#[allow(clippy::duplicate_mod)]
-#[path = "watch/cursors.rs"]
-mod cursors;
-#[allow(clippy::duplicate_mod)]
-#[path = "watch/ends.rs"]
-mod ends;
-#[allow(clippy::duplicate_mod)]
-#[path = "watch/markers.rs"]
-mod markers;
-#[allow(clippy::duplicate_mod)]
-#[path = "watch/starts.rs"]
-mod starts;
+//! What is `WatchBatches`' own: which events share a message. What it has in common with `Watch` is
+//! tested over both in `watch`.
 
 use bytes::Bytes;
 use prost::Message;

@@ -8,10 +8,21 @@ use tailmark_wire::feed_v1::{self as pb, OnLost, marker::Kind};
 use tonic::Code;
 use uuid::Uuid;
 
-use super::watch;
+use super::{Rpc, over_both};
 use crate::support::server::{
     TestServer, bad_field, expect, generations, log_id, memory, open, start_with,
 };
+
+over_both! {
+    malformed,
+    another_log,
+    another_history,
+    ahead,
+    trimmed,
+    else_exactly_after_it,
+    on_lost_jumps_say_gap_then_resumed,
+    fail_and_unspecified_fail,
+}
 
 /// 30 events in the generations 1 (seqs 1 to 9) and 2 (from 10 on); oldest 5.
 async fn two_generations() -> TestServer {
@@ -38,8 +49,7 @@ fn after(cursor: &str) -> pb::WatchRequest {
     pb::WatchRequest { after_cursor: cursor.to_owned(), ..Default::default() }
 }
 
-#[tokio::test]
-async fn malformed() {
+async fn malformed(rpc: Rpc) {
     let server = two_generations().await;
     let mut client = server.client().await;
     let good = ours(2, 20);
@@ -57,7 +67,7 @@ async fn malformed() {
         ("05", "number"),
         ("18446744073709551616", "number"),
     ] {
-        let status = watch(&mut client, after(cursor)).await.err().unwrap();
+        let status = rpc.watch(&mut client, after(cursor)).await.err().unwrap();
         let info = expect(&status, Code::InvalidArgument, "CURSOR_MALFORMED");
         assert_eq!(info["part"], part, "{cursor}");
         assert_eq!(bad_field(&status), "after_cursor");
@@ -65,21 +75,20 @@ async fn malformed() {
         for on_lost in [OnLost::Oldest, OnLost::Latest, OnLost::LastCommon] {
             let request =
                 pb::WatchRequest { on_lost: on_lost.into(), markers: true, ..after(cursor) };
-            let status = watch(&mut client, request).await.err().unwrap();
+            let status = rpc.watch(&mut client, request).await.err().unwrap();
             expect(&status, Code::InvalidArgument, "CURSOR_MALFORMED");
         }
     }
     server.stop().await;
 }
 
-#[tokio::test]
-async fn another_log() {
+async fn another_log(rpc: Rpc) {
     let server = two_generations().await;
     let mut client = server.client().await;
     // Before any other row: its seq is beyond the head, too.
     for seq in [0, 20, 99] {
         let cursor = token(other_log(), 1, 1, seq);
-        let status = watch(&mut client, after(&cursor)).await.err().unwrap();
+        let status = rpc.watch(&mut client, after(&cursor)).await.err().unwrap();
         let info = expect(&status, Code::FailedPrecondition, "LOG_CHANGED");
         assert_eq!(info["log_id"], log_id().to_string());
         assert_eq!((info["oldest"].as_str(), info["head"].as_str()), ("5", "30"));
@@ -87,8 +96,7 @@ async fn another_log() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn another_history() {
+async fn another_history(rpc: Rpc) {
     let server = two_generations().await;
     let mut client = server.client().await;
     for (cursor, last_common) in [
@@ -102,37 +110,35 @@ async fn another_history() {
         // No generation is shared.
         (token(log_id(), 1, 77, 3), "0"),
     ] {
-        let status = watch(&mut client, after(&cursor)).await.err().unwrap();
+        let status = rpc.watch(&mut client, after(&cursor)).await.err().unwrap();
         let info = expect(&status, Code::FailedPrecondition, "LOG_DIVERGED");
         assert_eq!(info["last_common_seq"], last_common, "{cursor}");
     }
     server.stop().await;
 }
 
-#[tokio::test]
-async fn ahead() {
+async fn ahead(rpc: Rpc) {
     let server = two_generations().await;
     let mut client = server.client().await;
     for cursor in [ours(2, 31), "31".to_owned(), u64::MAX.to_string()] {
-        let status = watch(&mut client, after(&cursor)).await.err().unwrap();
+        let status = rpc.watch(&mut client, after(&cursor)).await.err().unwrap();
         let info = expect(&status, Code::OutOfRange, "CURSOR_AHEAD");
         assert_eq!(info["head"], "30");
     }
     let start = crate::support::server::start_at(pb::start::At::Seq(32));
     let request = pb::WatchRequest { start, ..Default::default() };
-    let status = watch(&mut client, request).await.err().unwrap();
+    let status = rpc.watch(&mut client, request).await.err().unwrap();
     expect(&status, Code::OutOfRange, "CURSOR_AHEAD");
     server.stop().await;
 }
 
-#[tokio::test]
-async fn trimmed() {
+async fn trimmed(rpc: Rpc) {
     let server = two_generations().await;
     let mut client = server.client().await;
     for (cursor, missed) in
         [(ours(1, 3), "1"), (ours(1, 0), "4"), ("3".to_owned(), "1"), ("0".to_owned(), "4")]
     {
-        let status = watch(&mut client, after(&cursor)).await.err().unwrap();
+        let status = rpc.watch(&mut client, after(&cursor)).await.err().unwrap();
         let info = expect(&status, Code::OutOfRange, "CURSOR_TRIMMED");
         assert_eq!((info["oldest"].as_str(), info["head"].as_str()), ("5", "30"));
         assert_eq!(info["missed"], missed, "{cursor}");
@@ -140,19 +146,18 @@ async fn trimmed() {
     }
     let start = crate::support::server::start_at(pb::start::At::Seq(4));
     let request = pb::WatchRequest { start, ..Default::default() };
-    let status = watch(&mut client, request).await.err().unwrap();
+    let status = rpc.watch(&mut client, request).await.err().unwrap();
     assert_eq!(expect(&status, Code::OutOfRange, "CURSOR_TRIMMED")["missed"], "1");
 
     // Nothing left: still told, with no time.
     server.trim(31).await;
-    let status = watch(&mut client, after("3")).await.err().unwrap();
+    let status = rpc.watch(&mut client, after("3")).await.err().unwrap();
     let info = expect(&status, Code::OutOfRange, "CURSOR_TRIMMED");
     assert_eq!((info["oldest"].as_str(), info.get("oldest_time")), ("31", None));
     server.stop().await;
 }
 
-#[tokio::test]
-async fn else_exactly_after_it() {
+async fn else_exactly_after_it(rpc: Rpc) {
     let server = two_generations().await;
     let mut client = server.client().await;
     for (cursor, seq) in [
@@ -164,21 +169,20 @@ async fn else_exactly_after_it() {
         (ours(2, 6), 7),
         (ours(2, 29), 30),
     ] {
-        let mut watching = watch(&mut client, after(&cursor)).await.unwrap();
+        let mut watching = rpc.watch(&mut client, after(&cursor)).await.unwrap();
         let event = watching.event().await;
         assert_eq!(event.seq, seq, "{cursor}");
         let start = server.cursor(seq - 1);
         assert_eq!(start, ours(if seq <= 10 { 1 } else { 2 }, seq - 1));
         assert_eq!(watching.header("feed-cursor"), start);
     }
-    let mut live = watch(&mut client, after(&ours(2, 30))).await.unwrap();
+    let mut live = rpc.watch(&mut client, after(&ours(2, 30))).await.unwrap();
     server.store("a", 1).await;
     assert_eq!(live.event().await.seq, 31);
     server.stop().await;
 }
 
-#[tokio::test]
-async fn on_lost_jumps_say_gap_then_resumed() {
+async fn on_lost_jumps_say_gap_then_resumed(rpc: Rpc) {
     use pb::gap::Reason;
     let server = two_generations().await;
     let mut client = server.client().await;
@@ -204,7 +208,7 @@ async fn on_lost_jumps_say_gap_then_resumed() {
             until_caught_up: true,
             ..after(cursor)
         };
-        let mut watching = watch(&mut client, request).await.unwrap();
+        let mut watching = rpc.watch(&mut client, request).await.unwrap();
         let at_start = server.cursor(start - 1);
         assert_eq!(watching.header("feed-cursor"), at_start);
         let marker = watching.expect_marker(Kind::Gap).await;
@@ -221,14 +225,13 @@ async fn on_lost_jumps_say_gap_then_resumed() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn fail_and_unspecified_fail() {
+async fn fail_and_unspecified_fail(rpc: Rpc) {
     let server = two_generations().await;
     let mut client = server.client().await;
     for on_lost in [OnLost::Unspecified, OnLost::Fail] {
         for markers in [false, true] {
             let request = pb::WatchRequest { markers, on_lost: on_lost.into(), ..after("1") };
-            let status = watch(&mut client, request).await.err().unwrap();
+            let status = rpc.watch(&mut client, request).await.err().unwrap();
             expect(&status, Code::OutOfRange, "CURSOR_TRIMMED");
         }
     }

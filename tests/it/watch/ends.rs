@@ -8,37 +8,46 @@ use tailmark_record::Seq;
 use tailmark_wire::feed_v1::{self as pb, OnLost, marker::Kind};
 use tonic::Code;
 
-use super::watch;
+use super::{Rpc, over_both};
 use crate::support::broken::Broken;
 use crate::support::server::{
     DEADLINES, TestServer, event, expect, from_oldest, generations, memory, open, seqs, start,
     start_with,
 };
 
+over_both! {
+    a_limit_counts_delivered_events_and_the_trailer_says_where_to_go_on,
+    until_caught_up_stops_at_the_head_of_the_beginning,
+    a_deadline_ends_a_stream,
+    trimmed_while_running_is_said_with_where_to_go_on,
+    trimmed_while_running_is_a_gap_where_that_was_asked_for,
+    damage_is_said_with_its_range_and_where_to_go_on,
+    damage_is_a_gap_where_that_was_asked_for,
+    closing_comes_before_a_planned_end,
+}
+
 fn all() -> pb::WatchRequest {
     pb::WatchRequest { start: from_oldest(), ..Default::default() }
 }
 
-#[tokio::test]
-async fn a_limit_counts_delivered_events_and_the_trailer_says_where_to_go_on() {
+async fn a_limit_counts_delivered_events_and_the_trailer_says_where_to_go_on(rpc: Rpc) {
     let server = start().await;
     let mut client = server.client().await;
     for topic in ["a", "b", "a", "b", "a", "b"] {
         server.store(topic, 1).await;
     }
     let request = pb::WatchRequest { topic: "b".into(), limit: 2, markers: true, ..all() };
-    let (events, cursor) = watch(&mut client, request.clone()).await.unwrap().rest().await;
+    let (events, cursor) = rpc.watch(&mut client, request.clone()).await.unwrap().rest().await;
     assert_eq!(seqs(&events), [2, 4]);
     assert_eq!(cursor, server.cursor(4));
     let request = pb::WatchRequest { after_cursor: cursor, start: None, limit: 1, ..request };
-    let (events, cursor) = watch(&mut client, request).await.unwrap().rest().await;
+    let (events, cursor) = rpc.watch(&mut client, request).await.unwrap().rest().await;
     assert_eq!(seqs(&events), [6]);
     assert_eq!(cursor, server.cursor(6));
     server.stop().await;
 }
 
-#[tokio::test]
-async fn until_caught_up_stops_at_the_head_of_the_beginning() {
+async fn until_caught_up_stops_at_the_head_of_the_beginning(rpc: Rpc) {
     let server = start().await;
     let mut client = server.client().await;
     // Large enough to be still under way when more is stored.
@@ -46,7 +55,7 @@ async fn until_caught_up_stops_at_the_head_of_the_beginning() {
     let events = vec![event("a", &body); 64];
     client.upload_events(tokio_stream::iter(events)).await.unwrap();
     let request = pb::WatchRequest { until_caught_up: true, markers: true, ..all() };
-    let mut watching = watch(&mut client, request).await.unwrap();
+    let mut watching = rpc.watch(&mut client, request).await.unwrap();
     server.store("a", 10).await;
     let (events, cursor) = watching.rest().await;
     assert_eq!(seqs(&events), (1..=64).collect::<Vec<_>>());
@@ -58,25 +67,24 @@ async fn until_caught_up_stops_at_the_head_of_the_beginning() {
     // Whichever comes first.
     for (limit, count) in [(3, 3), (74, 74), (100, 74)] {
         let request = pb::WatchRequest { until_caught_up: true, limit, ..all() };
-        let (events, cursor) = watch(&mut client, request).await.unwrap().rest().await;
+        let (events, cursor) = rpc.watch(&mut client, request).await.unwrap().rest().await;
         assert_eq!((events.len(), cursor), (count, server.cursor(count as u64)));
     }
     // Nothing to catch up with.
     let request = pb::WatchRequest { until_caught_up: true, ..Default::default() };
-    let (events, cursor) = watch(&mut client, request).await.unwrap().rest().await;
+    let (events, cursor) = rpc.watch(&mut client, request).await.unwrap().rest().await;
     assert_eq!((events.len(), cursor), (0, server.cursor(74)));
     server.stop().await;
 }
 
-#[tokio::test]
-async fn a_deadline_ends_a_stream() {
+async fn a_deadline_ends_a_stream(rpc: Rpc) {
     let server = start().await;
     let mut client = server.client().await;
     server.store("a", 3).await;
     for deadline in DEADLINES {
         let mut request = tonic::Request::new(all());
         request.metadata_mut().insert("grpc-timeout", deadline.parse().unwrap());
-        let Ok(mut watching) = watch(&mut client, request).await else { continue };
+        let Ok(mut watching) = rpc.watch(&mut client, request).await else { continue };
         let mut seen = 0;
         let status = loop {
             match watching.next().await {
@@ -104,12 +112,11 @@ async fn large(server: &TestServer) {
     client.upload_events(tokio_stream::iter(events)).await.unwrap();
 }
 
-#[tokio::test]
-async fn trimmed_while_running_is_said_with_where_to_go_on() {
+async fn trimmed_while_running_is_said_with_where_to_go_on(rpc: Rpc) {
     let server = start().await;
     let mut client = server.client().await;
     large(&server).await;
-    let mut watching = watch(&mut client, all()).await.unwrap();
+    let mut watching = rpc.watch(&mut client, all()).await.unwrap();
     assert_eq!(watching.event().await.seq, 1);
     server.trim(60).await;
     let mut last = 1;
@@ -131,12 +138,11 @@ async fn trimmed_while_running_is_said_with_where_to_go_on() {
     let after_cursor = info["resume_cursor"].clone();
     assert_eq!(after_cursor, server.cursor(59));
     let request = pb::WatchRequest { after_cursor, limit: 1, ..Default::default() };
-    assert_eq!(watch(&mut client, request).await.unwrap().event().await.seq, 60);
+    assert_eq!(rpc.watch(&mut client, request).await.unwrap().event().await.seq, 60);
     server.stop().await;
 }
 
-#[tokio::test]
-async fn trimmed_while_running_is_a_gap_where_that_was_asked_for() {
+async fn trimmed_while_running_is_a_gap_where_that_was_asked_for(rpc: Rpc) {
     let server = start().await;
     let mut client = server.client().await;
     large(&server).await;
@@ -146,7 +152,7 @@ async fn trimmed_while_running_is_a_gap_where_that_was_asked_for() {
         until_caught_up: true,
         ..all()
     };
-    let mut watching = watch(&mut client, request).await.unwrap();
+    let mut watching = rpc.watch(&mut client, request).await.unwrap();
     watching.expect_marker(Kind::Resumed).await;
     assert_eq!(watching.event().await.seq, 1);
     server.trim(60).await;
@@ -185,11 +191,10 @@ async fn damaged() -> TestServer {
     server
 }
 
-#[tokio::test]
-async fn damage_is_said_with_its_range_and_where_to_go_on() {
+async fn damage_is_said_with_its_range_and_where_to_go_on(rpc: Rpc) {
     let server = damaged().await;
     let mut client = server.client().await;
-    let mut watching = watch(&mut client, all()).await.unwrap();
+    let mut watching = rpc.watch(&mut client, all()).await.unwrap();
     for seq in 1..=10 {
         assert_eq!(watching.event().await.seq, seq);
     }
@@ -198,7 +203,7 @@ async fn damage_is_said_with_its_range_and_where_to_go_on() {
     assert_eq!((info["from_seq"].as_str(), info["to_seq"].as_str()), ("11", "15"));
     let after_cursor = info["resume_cursor"].clone();
     let request = pb::WatchRequest { after_cursor, limit: 1, ..Default::default() };
-    assert_eq!(watch(&mut client, request).await.unwrap().event().await.seq, 16);
+    assert_eq!(rpc.watch(&mut client, request).await.unwrap().event().await.seq, 16);
 
     let request = pb::GetEventRequest { by: Some(pb::get_event_request::By::Seq(12)) };
     let status = client.get_event(request).await.unwrap_err();
@@ -206,13 +211,12 @@ async fn damage_is_said_with_its_range_and_where_to_go_on() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn damage_is_a_gap_where_that_was_asked_for() {
+async fn damage_is_a_gap_where_that_was_asked_for(rpc: Rpc) {
     let server = damaged().await;
     let mut client = server.client().await;
     let on_lost = OnLost::Oldest.into();
     let request = pb::WatchRequest { markers: true, on_lost, until_caught_up: true, ..all() };
-    let (events, _) = watch(&mut client, request).await.unwrap().rest().await;
+    let (events, _) = rpc.watch(&mut client, request).await.unwrap().rest().await;
     assert_eq!(seqs(&events), (1..=10).chain(16..=30).collect::<Vec<_>>());
     let gaps: Vec<_> = events.iter().filter_map(|event| event.marker.as_ref()?.gap).collect();
     assert_eq!(gaps.len(), 1);
@@ -221,13 +225,13 @@ async fn damage_is_a_gap_where_that_was_asked_for() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn closing_comes_before_a_planned_end() {
+async fn closing_comes_before_a_planned_end(rpc: Rpc) {
     let server = start().await;
     let mut client = server.client().await;
     server.store("a", 2).await;
-    let mut marked = watch(&mut client, pb::WatchRequest { markers: true, ..all() }).await.unwrap();
-    let mut plain = watch(&mut client, all()).await.unwrap();
+    let mut marked =
+        rpc.watch(&mut client, pb::WatchRequest { markers: true, ..all() }).await.unwrap();
+    let mut plain = rpc.watch(&mut client, all()).await.unwrap();
     marked.expect_marker(Kind::Resumed).await;
     for seq in 1..=2 {
         assert_eq!(marked.event().await.seq, seq);

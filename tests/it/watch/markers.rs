@@ -6,18 +6,26 @@ use tailmark_log::eventlog;
 use tailmark_log::storage::memory::Options as MemoryOptions;
 use tailmark_wire::feed_v1::{self as pb, marker::Kind};
 
-use super::watch;
+use super::{Rpc, over_both};
 use crate::support::server::{event, from_oldest, generations, memory, open, start, start_with};
+
+over_both! {
+    an_empty_log_is_caught_up,
+    resumed_is_first_and_caught_up_is_where_replay_ends,
+    without_markers_there_are_none,
+    silence_is_broken_by_heartbeats,
+    a_filtered_watch_tells_how_far_it_has_looked,
+    who_falls_out_of_the_recent_ones_is_told_and_caught_up_again,
+}
 
 fn marked(request: pb::WatchRequest) -> pb::WatchRequest {
     pb::WatchRequest { markers: true, ..request }
 }
 
-#[tokio::test]
-async fn an_empty_log_is_caught_up() {
+async fn an_empty_log_is_caught_up(rpc: Rpc) {
     let server = start().await;
     let mut client = server.client().await;
-    let mut watching = watch(&mut client, marked(Default::default())).await.unwrap();
+    let mut watching = rpc.watch(&mut client, marked(Default::default())).await.unwrap();
     let resumed = watching.expect_marker(Kind::Resumed).await;
     assert_eq!((resumed.oldest_seq, resumed.head_seq, resumed.lag_events), (1, 0, 0));
     assert_eq!(resumed.cursor, server.cursor(0));
@@ -28,13 +36,12 @@ async fn an_empty_log_is_caught_up() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn resumed_is_first_and_caught_up_is_where_replay_ends() {
+async fn resumed_is_first_and_caught_up_is_where_replay_ends(rpc: Rpc) {
     let server = start().await;
     let mut client = server.client().await;
     server.store("a", 50).await;
     let request = pb::WatchRequest { after_cursor: server.cursor(10), ..Default::default() };
-    let mut watching = watch(&mut client, marked(request)).await.unwrap();
+    let mut watching = rpc.watch(&mut client, marked(request)).await.unwrap();
     let resumed = watching.expect_marker(Kind::Resumed).await;
     assert_eq!((resumed.cursor, resumed.lag_events), (server.cursor(10), 40));
     for seq in 11..=50 {
@@ -50,8 +57,7 @@ async fn resumed_is_first_and_caught_up_is_where_replay_ends() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn without_markers_there_are_none() {
+async fn without_markers_there_are_none(rpc: Rpc) {
     let server = start().await;
     let mut client = server.client().await;
     server.store("a", 3).await;
@@ -61,19 +67,18 @@ async fn without_markers_there_are_none() {
         until_caught_up: true,
         ..Default::default()
     };
-    let (events, _) = watch(&mut client, request).await.unwrap().rest().await;
+    let (events, _) = rpc.watch(&mut client, request).await.unwrap().rest().await;
     assert_eq!(events.len(), 3);
     assert!(events.iter().all(|event| event.marker.is_none()));
     server.stop().await;
 }
 
-#[tokio::test]
-async fn silence_is_broken_by_heartbeats() {
+async fn silence_is_broken_by_heartbeats(rpc: Rpc) {
     let server = start().await;
     let mut client = server.client().await;
     server.store("a", 2).await;
     let request = pb::WatchRequest { heartbeat_ms: 20, ..Default::default() };
-    let mut watching = watch(&mut client, marked(request)).await.unwrap();
+    let mut watching = rpc.watch(&mut client, marked(request)).await.unwrap();
     watching.expect_marker(Kind::Resumed).await;
     watching.expect_marker(Kind::CaughtUp).await;
     for _ in 0..3 {
@@ -83,8 +88,7 @@ async fn silence_is_broken_by_heartbeats() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn a_filtered_watch_tells_how_far_it_has_looked() {
+async fn a_filtered_watch_tells_how_far_it_has_looked(rpc: Rpc) {
     let server = start().await;
     let mut client = server.client().await;
     server.store("other", 25_000).await;
@@ -96,7 +100,7 @@ async fn a_filtered_watch_tells_how_far_it_has_looked() {
         until_caught_up: true,
         ..Default::default()
     };
-    let mut watching = watch(&mut client, marked(request)).await.unwrap();
+    let mut watching = rpc.watch(&mut client, marked(request)).await.unwrap();
     watching.expect_marker(Kind::Resumed).await;
     for passed in [10_000, 20_000] {
         let heartbeat = watching.expect_marker(Kind::Heartbeat).await;
@@ -112,13 +116,12 @@ async fn a_filtered_watch_tells_how_far_it_has_looked() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn who_falls_out_of_the_recent_ones_is_told_and_caught_up_again() {
+async fn who_falls_out_of_the_recent_ones_is_told_and_caught_up_again(rpc: Rpc) {
     let engine = memory(generations(&[1]), MemoryOptions::default());
     let options = eventlog::Options { recent_bytes: 64 << 10, ..Default::default() };
     let server = start_with(open(Arc::new(engine), options), Default::default()).await;
     let mut client = server.client().await;
-    let mut watching = watch(&mut client, marked(Default::default())).await.unwrap();
+    let mut watching = rpc.watch(&mut client, marked(Default::default())).await.unwrap();
     watching.expect_marker(Kind::Resumed).await;
     watching.expect_marker(Kind::CaughtUp).await;
     // More than all buffers between here and there, while nobody reads.

@@ -3,22 +3,30 @@
 use tailmark_record::{Cursor, Seq};
 use tailmark_wire::feed_v1::{self as pb, start::At};
 
-use super::watch;
+use super::{Rpc, over_both};
 use crate::support::server::{event, from_oldest, log_id, seqs, start, start_at, start_with};
 
-#[tokio::test]
-async fn headers_come_at_once_also_on_an_idle_topic() {
+over_both! {
+    headers_come_at_once_also_on_an_idle_topic,
+    a_watch_replays_and_goes_on_live_and_resumes_from_any_event,
+    the_metadata_does_what_the_field_does,
+    every_start_begins_where_it_says,
+    a_filter_is_a_union_and_an_event_comes_once,
+    many_events_of_many_sizes_come_whole_and_in_order,
+}
+
+async fn headers_come_at_once_also_on_an_idle_topic(rpc: Rpc) {
     let server = start().await;
     let mut client = server.client().await;
     let request = pb::WatchRequest { topic: "nobody.here".into(), ..Default::default() };
-    let empty = watch(&mut client, request.clone()).await.unwrap();
+    let empty = rpc.watch(&mut client, request.clone()).await.unwrap();
     assert_eq!(empty.header("feed-cursor"), server.cursor(0));
     assert_eq!((empty.header("feed-oldest"), empty.header("feed-head")), ("1", "0"));
     assert_eq!(empty.header("feed-log-id"), log_id().to_string());
 
     server.store("other", 7).await;
     server.trim(3).await;
-    let idle = watch(&mut client, request).await.unwrap();
+    let idle = rpc.watch(&mut client, request).await.unwrap();
     assert_eq!(idle.header("feed-cursor"), server.cursor(7));
     assert_eq!((idle.header("feed-oldest"), idle.header("feed-head")), ("3", "7"));
     assert!(matches!(
@@ -28,13 +36,12 @@ async fn headers_come_at_once_also_on_an_idle_topic() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn a_watch_replays_and_goes_on_live_and_resumes_from_any_event() {
+async fn a_watch_replays_and_goes_on_live_and_resumes_from_any_event(rpc: Rpc) {
     let server = start().await;
     let mut client = server.client().await;
     server.store("a.b", 100).await;
     let request = pb::WatchRequest { start: from_oldest(), ..Default::default() };
-    let mut all = watch(&mut client, request).await.unwrap();
+    let mut all = rpc.watch(&mut client, request).await.unwrap();
     let mut cursors = vec![all.header("feed-cursor").to_owned()];
     for seq in 1..=100 {
         let event = all.event().await;
@@ -48,15 +55,14 @@ async fn a_watch_replays_and_goes_on_live_and_resumes_from_any_event() {
     for (seq, cursor) in cursors.into_iter().enumerate() {
         for after_cursor in [cursor, seq.to_string()] {
             let request = pb::WatchRequest { after_cursor, limit: 1, ..Default::default() };
-            let mut resumed = watch(&mut client, request).await.unwrap();
+            let mut resumed = rpc.watch(&mut client, request).await.unwrap();
             assert_eq!(resumed.event().await.seq, seq as u64 + 1);
         }
     }
     server.stop().await;
 }
 
-#[tokio::test]
-async fn the_metadata_does_what_the_field_does() {
+async fn the_metadata_does_what_the_field_does(rpc: Rpc) {
     let server = start().await;
     let mut client = server.client().await;
     server.store("a", 5).await;
@@ -64,14 +70,13 @@ async fn the_metadata_does_what_the_field_does() {
         let message = pb::WatchRequest { after_cursor: field, limit: 1, ..Default::default() };
         let mut request = tonic::Request::new(message);
         request.metadata_mut().insert("feed-after-cursor", server.cursor(3).parse().unwrap());
-        let mut watching = watch(&mut client, request).await.unwrap();
+        let mut watching = rpc.watch(&mut client, request).await.unwrap();
         assert_eq!(watching.event().await.seq, 4);
     }
     server.stop().await;
 }
 
-#[tokio::test]
-async fn every_start_begins_where_it_says() {
+async fn every_start_begins_where_it_says(rpc: Rpc) {
     let server = start().await;
     let mut client = server.client().await;
     for (topic, count) in [("a", 10), ("b", 5), ("a", 5)] {
@@ -100,19 +105,18 @@ async fn every_start_begins_where_it_says() {
     ] {
         let request =
             pb::WatchRequest { topic: topic.into(), start: start_at(at), ..Default::default() };
-        let watching = watch(&mut client, request).await.unwrap();
+        let watching = rpc.watch(&mut client, request).await.unwrap();
         assert_eq!(watching.header("feed-cursor"), server.cursor(expected - 1), "{at:?} {topic}");
     }
     // No start and no cursor is live.
-    let mut live = watch(&mut client, pb::WatchRequest::default()).await.unwrap();
+    let mut live = rpc.watch(&mut client, pb::WatchRequest::default()).await.unwrap();
     assert_eq!(live.header("feed-cursor"), server.cursor(20));
     server.store("a", 1).await;
     assert_eq!(live.event().await.seq, 21);
     server.stop().await;
 }
 
-#[tokio::test]
-async fn a_filter_is_a_union_and_an_event_comes_once() {
+async fn a_filter_is_a_union_and_an_event_comes_once(rpc: Rpc) {
     let server = start().await;
     let mut client = server.client().await;
     for topic in ["a.x", "b", "a.y", "c", "a.x.z", "b"] {
@@ -133,7 +137,7 @@ async fn a_filter_is_a_union_and_an_event_comes_once() {
             until_caught_up: true,
             ..Default::default()
         };
-        let (events, cursor) = watch(&mut client, request).await.unwrap().rest().await;
+        let (events, cursor) = rpc.watch(&mut client, request).await.unwrap().rest().await;
         assert_eq!(seqs(&events), expected, "{topic} {topics:?}");
         // Skipped events are passed.
         assert_eq!(cursor, server.cursor(6));
@@ -141,8 +145,7 @@ async fn a_filter_is_a_union_and_an_event_comes_once() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn many_events_of_many_sizes_come_whole_and_in_order() {
+async fn many_events_of_many_sizes_come_whole_and_in_order(rpc: Rpc) {
     let server = start_with(crate::support::server::new_log(), Default::default()).await;
     let mut client = server.client().await;
     let mut sent = Vec::new();
@@ -155,7 +158,7 @@ async fn many_events_of_many_sizes_come_whole_and_in_order() {
     assert_eq!(uploaded.received, 3_000);
     let request =
         pb::WatchRequest { start: from_oldest(), until_caught_up: true, ..Default::default() };
-    let (events, _) = watch(&mut client, request).await.unwrap().rest().await;
+    let (events, _) = rpc.watch(&mut client, request).await.unwrap().rest().await;
     assert_eq!(seqs(&events), (1..=3_000).collect::<Vec<_>>());
     assert_eq!(events.iter().map(|event| event.body.len()).collect::<Vec<_>>(), expected);
     server.stop().await;
