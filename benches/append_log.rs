@@ -1,5 +1,15 @@
 //! What the writer costs: events of 200 bytes through the log into memory, so that no disk hides
 //! it. Batches are made before the clock starts, as callers do that on their own cores.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    unreachable_pub,
+    reason = "a benchmark ends where something fails, and counts small numbers"
+)]
 
 use std::hint::black_box;
 use std::sync::Arc;

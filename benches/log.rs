@@ -1,4 +1,14 @@
 //! The log without a network: durable appends and cold reads of 200-byte events on this disk.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    unreachable_pub,
+    reason = "a benchmark ends where something fails, and counts small numbers"
+)]
 
 use std::hint::black_box;
 use std::sync::Arc;

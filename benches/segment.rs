@@ -1,5 +1,15 @@
 //! Sealing and scanning one 64 MB segment of 200-byte events.
 #![allow(missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    unreachable_pub,
+    reason = "a benchmark ends where something fails, and counts small numbers"
+)]
 
 use std::path::Path;
 use std::sync::Arc;

@@ -2,6 +2,16 @@
 //!
 //! `cargo bench --bench service`. Raw clients neither encode nor decode, so that what is measured
 //! is the server and HTTP/2; the others are tonic's as generated.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    unreachable_pub,
+    reason = "a benchmark ends where something fails, and counts small numbers"
+)]
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -41,7 +41,7 @@ impl Live {
     ///
     /// # Errors
     /// Nothing has changed then.
-    pub fn take(&self, config: &Config) -> Result<(), String> {
+    pub(super) fn take(&self, config: &Config) -> Result<(), String> {
         // The one step that can fail is the first.
         self.level.set(&config.telemetry.log_level)?;
         self.log.set_retention(retention(config), config.retention.interval);
@@ -50,12 +50,12 @@ impl Live {
     }
 
     /// Returns when the writer thread has come to a question among its work.
-    pub async fn writer_answers(&self) {
+    pub(super) async fn writer_answers(&self) {
         self.log.ping().await;
     }
 
     /// What does not work, in words.
-    pub fn trouble(&self) -> Option<String> {
+    pub(super) fn trouble(&self) -> Option<String> {
         let status = self.log.status();
         status.trouble.or(status.store.trouble).or(status.clock)
     }

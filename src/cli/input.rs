@@ -65,7 +65,7 @@ pub(super) struct Encoder {
 
 impl Encoder {
     /// Ends early when the receiver is dropped.
-    pub fn run(&self, input: impl Read, chunks: &mpsc::Sender<Chunk>) -> Summary {
+    pub(super) fn run(&self, input: impl Read, chunks: &mpsc::Sender<Chunk>) -> Summary {
         let mut input = BufReader::with_capacity(READ_BYTES, input);
         let mut pending = Pending::default();
         let mut line = Vec::new();

@@ -75,7 +75,7 @@ pub(super) struct Dump {
 
 impl Dump {
     /// The range of seqs asked for.
-    pub fn range(&self) -> SeqRange {
+    pub(super) fn range(&self) -> SeqRange {
         self.seq.unwrap_or(SeqRange {
             from: self.from_seq.map(Seq::new),
             to: self.to_seq.map(Seq::new),

@@ -351,8 +351,14 @@ impl<'a> View<'a> {
     }
 }
 
+/// Its whole part; a figure that is negative or no number is 0.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+fn whole(value: f64) -> u64 {
+    value as u64
+}
+
 fn bytes(value: f64) -> String {
-    human_bytes(value.max(0.0) as u64)
+    human_bytes(whole(value))
 }
 
 /// Three digits are enough for a rate.
@@ -368,7 +374,7 @@ fn short(value: f64) -> String {
 
 /// A whole number, by thousands.
 fn grouped(value: f64) -> String {
-    let digits = (value.max(0.0) as u64).to_string();
+    let digits = whole(value).to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.char_indices() {
         if at > 0 && (digits.len() - at).is_multiple_of(3) {

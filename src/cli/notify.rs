@@ -38,7 +38,7 @@ enum News {
 
 impl Notifier {
     /// The manager that this process was started by, if there is one that wants to know.
-    pub fn of_process() -> Notifier {
+    pub(super) fn of_process() -> Notifier {
         if std::env::var_os("NOTIFY_SOCKET").is_none_or(|path| path.is_empty()) {
             return Notifier(None);
         }
@@ -59,27 +59,27 @@ impl Notifier {
     }
 
     /// It can be used.
-    pub fn ready(&self, status: &str) {
+    pub(super) fn ready(&self, status: &str) {
         self.say(News::Ready(status.to_owned()));
     }
 
     /// The settings are read again; [`Notifier::ready`] follows.
-    pub fn reloading(&self) {
+    pub(super) fn reloading(&self) {
         self.say(News::Reloading);
     }
 
     /// How it is, in words.
-    pub fn status(&self, status: &str) {
+    pub(super) fn status(&self, status: &str) {
         self.say(News::Status(status.to_owned()));
     }
 
     /// It stops, which may take so long.
-    pub fn stopping(&self, at_most: Duration) {
+    pub(super) fn stopping(&self, at_most: Duration) {
         self.say(News::Stopping(at_most));
     }
 
     /// Waits until all is told, if the manager takes it at all.
-    pub fn finish(&self) {
+    pub(super) fn finish(&self) {
         let (told, done) = sync_channel(1);
         self.say(News::Told(told));
         let _ = done.recv_timeout(PATIENCE);
@@ -87,7 +87,7 @@ impl Notifier {
 
     /// Asks for more time while the log is being opened, for as long as `work_done` grows: one that hangs
     /// is not kept alive.
-    pub async fn opening(&self, work_done: impl Fn() -> u64) {
+    pub(super) async fn opening(&self, work_done: impl Fn() -> u64) {
         let mut due = tokio::time::interval(REPORT_INTERVAL);
         let mut before = None;
         loop {
@@ -102,7 +102,7 @@ impl Notifier {
 
     /// Says at half the time that the manager allows that the daemon lives, each time that it has been
     /// seen to. Never ends.
-    pub async fn watch_over(&self, live: &Live) {
+    pub(super) async fn watch_over(&self, live: &Live) {
         let allowed = sd_notify::watchdog_enabled().filter(|allowed| !allowed.is_zero());
         let (Some(allowed), Some(_)) = (allowed, &self.0) else {
             return std::future::pending().await;

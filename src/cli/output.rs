@@ -28,22 +28,22 @@ pub(super) struct Output {
 
 impl Output {
     /// For people.
-    pub fn text() -> Output {
+    pub(super) fn text() -> Output {
         Output { has_marks: has_color(), ..Output::default() }
     }
 
     /// For programs; on a terminal with everything escaped that is not seen.
-    pub fn json() -> Output {
+    pub(super) fn json() -> Output {
         Output { is_seen: io::stdout().is_terminal(), ..Output::default() }
     }
 
     /// What is safe on a terminal already, colors included.
-    pub fn escaped(buffer: Vec<u8>) -> Output {
+    pub(super) fn escaped(buffer: Vec<u8>) -> Output {
         Output { buffer, ..Output::default() }
     }
 
     /// Hands over everything.
-    pub fn flush(&mut self) -> io::Result<()> {
+    pub(super) fn flush(&mut self) -> io::Result<()> {
         let written = match std::str::from_utf8(&self.buffer) {
             Ok(json) if self.is_seen => io::stdout().write_all(escape::json(json).as_bytes()),
             _ => io::stdout().write_all(&self.buffer),
@@ -53,17 +53,17 @@ impl Output {
     }
 
     /// Appends a name.
-    pub fn name(&mut self, text: &str) {
+    pub(super) fn name(&mut self, text: &str) {
         self.shown(&name(text));
     }
 
     /// Appends a text, on the same line.
-    pub fn body(&mut self, body: &str) {
+    pub(super) fn body(&mut self, body: &str) {
         self.shown(&text(body));
     }
 
     /// Appends lines of our own and a line end.
-    pub fn lines(&mut self, lines: &str) {
+    pub(super) fn lines(&mut self, lines: &str) {
         for text in lines.split('\n') {
             self.shown(&line(text));
             self.buffer.push(b'\n');

@@ -35,7 +35,7 @@ struct Taken {
 }
 
 impl Settings {
-    pub fn new(sources: Sources, loaded: &Loaded) -> Settings {
+    pub(super) fn new(sources: Sources, loaded: &Loaded) -> Settings {
         Settings { sources, running: loaded.config.clone() }
     }
 

@@ -36,7 +36,7 @@ pub(super) struct DaemonSignals {
 
 impl Stop {
     /// Begins to listen, within a runtime: for a command that ends when its terminal does.
-    pub fn listen() -> io::Result<Stop> {
+    pub(super) fn listen() -> io::Result<Stop> {
         let ignored = Ignored::now();
         let (told, stop) = watch::channel(None);
         ask_to_stop(&told, &ignored)?;
@@ -47,12 +47,12 @@ impl Stop {
     }
 
     /// Whether a signal came.
-    pub fn requested(&self) -> Option<Exit> {
+    pub(super) fn requested(&self) -> Option<Exit> {
         *self.0.borrow()
     }
 
     /// Waits for a signal.
-    pub async fn wait(&mut self) -> Exit {
+    pub(super) async fn wait(&mut self) -> Exit {
         match self.0.wait_for(Option::is_some).await.map(|exit| *exit) {
             Ok(Some(exit)) => exit,
             // The listening tasks end with the runtime only.
@@ -65,7 +65,7 @@ impl DaemonSignals {
     /// Begins to listen, within a runtime. On a terminal SIGHUP stops, for it says that the terminal is
     /// gone, and nobody should find a daemon running that nobody sees; elsewhere, and under `nohup`, it
     /// reloads.
-    pub fn listen() -> io::Result<DaemonSignals> {
+    pub(super) fn listen() -> io::Result<DaemonSignals> {
         let ignored = Ignored::now();
         let (told, stop) = watch::channel(None);
         ask_to_stop(&told, &ignored)?;

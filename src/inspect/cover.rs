@@ -64,7 +64,7 @@ pub(super) enum PlaceKey {
 
 impl Cover {
     /// Of a look. Its slots are opened for reading only.
-    pub fn new(found: Survey) -> Result<Cover, StoreError> {
+    pub(super) fn new(found: Survey) -> Result<Cover, StoreError> {
         let (oldest, next) = (found.oldest(), found.next());
         let disk = Disk::real();
         let mut slots = Vec::new();
@@ -78,7 +78,7 @@ impl Cover {
     }
 
     /// What holds `at`; what is sealed is read from its segment.
-    pub fn locate(&self, at: Seq) -> Place<'_> {
+    pub(super) fn locate(&self, at: Seq) -> Place<'_> {
         if let Some(segment) = self.segments.iter().find(|segment| segment.contains(at)) {
             return Place::Segment(segment);
         }
@@ -96,7 +96,7 @@ impl Cover {
     }
 
     /// The look's damage that explains why nothing holds `from`.
-    pub fn damage_at(&self, from: Seq) -> Option<usize> {
+    pub(super) fn damage_at(&self, from: Seq) -> Option<usize> {
         let holds = |damage: &Damage| {
             damage.from != Seq::ZERO
                 && damage.from <= from
@@ -107,7 +107,7 @@ impl Cover {
 }
 
 impl Place<'_> {
-    pub fn key(&self) -> PlaceKey {
+    pub(super) fn key(&self) -> PlaceKey {
         match self {
             Place::Segment(segment) => PlaceKey::Segment(segment.dir().to_owned()),
             Place::Frame(part, _) => {

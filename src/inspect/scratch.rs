@@ -21,12 +21,12 @@ pub(super) struct Scratch {
 
 impl Scratch {
     /// In `TMPDIR`, else in `/tmp`.
-    pub fn new() -> Scratch {
+    pub(super) fn new() -> Scratch {
         Scratch { parent: std::env::temp_dir(), made: None }
     }
 
     /// A directory with room for a copy of `segment`.
-    pub fn for_copy_of(&mut self, segment: &Segment) -> Result<&Path, Error> {
+    pub(super) fn for_copy_of(&mut self, segment: &Segment) -> Result<&Path, Error> {
         let available_bytes = Disk::real().available(&self.parent)?;
         let needed_bytes = segment.disk_bytes() + MARGIN_BYTES;
         if available_bytes < needed_bytes {
@@ -44,7 +44,7 @@ impl Scratch {
     }
 
     /// Opens a copy of `segment`.
-    pub fn open(&mut self, segment: &Segment) -> Result<OfflineReader, Error> {
+    pub(super) fn open(&mut self, segment: &Segment) -> Result<OfflineReader, Error> {
         let scratch = self.for_copy_of(segment)?;
         Ok(OfflineReader::open(segment.dir(), scratch)?)
     }

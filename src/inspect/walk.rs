@@ -48,7 +48,7 @@ pub(super) struct Walk {
 impl Walk {
     /// From `from` to below `end`, within what the log has now. Runs that the filter or the times
     /// leave out are passed over without being read.
-    pub fn new(
+    pub(super) fn new(
         dir: &Path,
         from: Seq,
         end: Seq,
@@ -72,7 +72,7 @@ impl Walk {
     }
 
     /// The next item; `None` at the end.
-    pub fn step(&mut self) -> Result<Option<Item>, Error> {
+    pub(super) fn step(&mut self) -> Result<Option<Item>, Error> {
         while self.at < self.end {
             if self.at < self.cover.oldest {
                 let (from, to) = (self.at, self.cover.oldest.min(self.end).prev());
@@ -123,7 +123,7 @@ impl Walk {
     }
 
     /// Damage that the first look found and that the walk did not come across.
-    pub fn rest(self) -> impl Iterator<Item = Damage> {
+    pub(super) fn rest(self) -> impl Iterator<Item = Damage> {
         self.found.into_iter().filter(|(_, told)| !told).map(|(damage, _)| damage)
     }
 

@@ -1,6 +1,16 @@
 //! Damage: bytes flipped, pages zeroed, files cut, swapped and removed all over a small log. Each
 //! must be found, with an error that says where, or be harmless. `CRASH_DAMAGE=all` flips every
 //! byte, a number tries so many; `CRASH_SEED` for the same again.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    unreachable_pub,
+    reason = "a harness ends where something is not as it must be, and counts small numbers"
+)]
 
 #[path = "../crash/mod.rs"]
 mod crash;

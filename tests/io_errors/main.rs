@@ -1,5 +1,15 @@
 //! Failing system calls, and a disk that is really full. Every call of the scripted run fails once,
 //! one a run; `CRASH_IO_STRIDE=10` leaves out nine of ten.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    unreachable_pub,
+    reason = "a harness ends where something is not as it must be, and counts small numbers"
+)]
 
 #[path = "../crash/mod.rs"]
 mod crash;

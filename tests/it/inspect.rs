@@ -143,7 +143,7 @@ fn a_selection_gives_exactly_its_events() {
         (Selection { since: Some(time_of(9_999)), ..Selection::default() }, vec![]),
         (Selection { until: Some(time_of(1)), ..Selection::default() }, vec![]),
         (
-            Selection { filter: filter.clone(), ..Selection::default() },
+            Selection { filter, ..Selection::default() },
             (1..=5_000).filter(|seq| [1, 3].contains(&(seq % 5))).collect(),
         ),
         (

@@ -1,4 +1,14 @@
 //! Integration tests: one binary, over real sockets and real data directories.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    unreachable_pub,
+    reason = "a test ends where something is not as it must be, and counts small numbers"
+)]
 
 mod support {
     pub mod broken;

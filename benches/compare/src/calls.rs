@@ -17,7 +17,7 @@ use tonic::{Request, Streaming};
 use crate::fan::{BURST, Fan};
 
 /// A connection with the windows of the client library.
-pub async fn connect(addr: &str) -> Result<Channel> {
+pub(crate) async fn connect(addr: &str) -> Result<Channel> {
     let options = client::Options::default();
     let endpoint = Endpoint::from_shared(addr.to_owned())?
         .tcp_nodelay(true)
@@ -27,7 +27,7 @@ pub async fn connect(addr: &str) -> Result<Channel> {
 }
 
 /// One message there, many back.
-pub async fn server_streaming(
+pub(crate) async fn server_streaming(
     channel: Channel,
     path: &'static str,
     request: Bytes,
@@ -36,7 +36,7 @@ pub async fn server_streaming(
 }
 
 /// Many messages both ways.
-pub async fn streaming(
+pub(crate) async fn streaming(
     channel: Channel,
     path: &'static str,
     requests: impl Stream<Item = Bytes> + Send + 'static,
@@ -48,7 +48,7 @@ pub async fn streaming(
 }
 
 /// Takes so many messages.
-pub async fn receive(
+pub(crate) async fn receive(
     stream: &mut Streaming<Bytes>,
     messages: u64,
     mut look: impl FnMut(&Bytes),
@@ -63,7 +63,7 @@ pub async fn receive(
 }
 
 /// Takes what a fan-out brings, one event a message.
-pub async fn follow(stream: &mut Streaming<Bytes>, fan: &Fan) -> Result<()> {
+pub(crate) async fn follow(stream: &mut Streaming<Bytes>, fan: &Fan) -> Result<()> {
     for count in 1..=fan.events {
         let message = stream.next().await.context("a watch ended")??;
         ensure!(!message.is_empty(), "an empty message came");
@@ -75,7 +75,7 @@ pub async fn follow(stream: &mut Streaming<Bytes>, fan: &Fan) -> Result<()> {
 }
 
 /// What `work` answers, unless one of the tasks fails before.
-pub async fn unless_one_fails<T>(
+pub(crate) async fn unless_one_fails<T>(
     tasks: &mut JoinSet<Result<()>>,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
@@ -89,7 +89,7 @@ pub async fn unless_one_fails<T>(
 }
 
 /// The body of a page over plain HTTP.
-pub async fn http_get(addr: &str, path: &str) -> Result<String> {
+pub(crate) async fn http_get(addr: &str, path: &str) -> Result<String> {
     let host = addr.strip_prefix("http://").ok_or_else(|| anyhow!("no address: {addr}"))?;
     let mut stream = TcpStream::connect(host).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");

@@ -13,13 +13,15 @@ use tokio::sync::{Notify, mpsc};
 use crate::sample::{self, Load};
 
 /// Events of one burst.
-pub const BURST: u64 = 20;
+pub(crate) const BURST: u64 = BURST_LEN as u64;
+/// The same, in memory.
+pub(crate) const BURST_LEN: usize = 20;
 /// Bursts that the publisher may be ahead of the watchers, on average over them.
 const AHEAD: u64 = 10;
 
 /// One fan-out and how far it is.
 #[derive(Debug)]
-pub struct Fan {
+pub(crate) struct Fan {
     pub watchers: usize,
     pub connections: usize,
     /// Events of each watcher; whole bursts.
@@ -33,7 +35,7 @@ pub struct Fan {
 }
 
 impl Fan {
-    pub fn new(watchers: usize, deliveries: u64, is_single: bool) -> Fan {
+    pub(crate) fn new(watchers: usize, deliveries: u64, is_single: bool) -> Fan {
         let bursts = deliveries.div_ceil((watchers as u64).max(1)).div_ceil(BURST).max(1);
         Fan {
             watchers,
@@ -47,7 +49,7 @@ impl Fan {
     }
 
     /// A watcher has got so many more.
-    pub fn delivered(&self, count: u64) {
+    pub(crate) fn delivered(&self, count: u64) {
         let before = self.delivered.fetch_add(count, Ordering::AcqRel);
         let awaited = self.awaited.load(Ordering::Acquire);
         if before < awaited && before + count >= awaited {
@@ -56,7 +58,7 @@ impl Fan {
     }
 
     /// Sends every event, in bursts, and waits until every watcher has everything; how long it took.
-    pub async fn publish(&self, send: &mpsc::Sender<Bytes>) -> Result<Duration> {
+    pub(crate) async fn publish(&self, send: &mpsc::Sender<Bytes>) -> Result<Duration> {
         let begun = Instant::now();
         for at in 0..self.events {
             if at % BURST == 0 {
@@ -69,18 +71,18 @@ impl Fan {
     }
 
     /// Waits until the publisher may publish what comes after so many events.
-    pub async fn may_publish(&self, published: u64) {
+    pub(crate) async fn may_publish(&self, published: u64) {
         let ahead = AHEAD * BURST;
         let least = published.saturating_sub(ahead) * self.watchers as u64;
         self.wait_for(least).await;
     }
 
     /// Waits until every watcher has everything.
-    pub async fn all_delivered(&self) {
+    pub(crate) async fn all_delivered(&self) {
         self.wait_for(self.deliveries()).await;
     }
 
-    pub fn deliveries(&self) -> u64 {
+    pub(crate) fn deliveries(&self) -> u64 {
         self.events * self.watchers as u64
     }
 

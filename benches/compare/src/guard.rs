@@ -24,7 +24,7 @@ use crate::sample::Load;
 const REST: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The `tailmark` program, optimised as this one is
     #[arg(long, default_value = "target/release/tailmark")]
     daemon: PathBuf,
@@ -232,7 +232,7 @@ async fn measure(args: &Args, times: u32) -> Result<Vec<Costs>> {
     Ok(all)
 }
 
-pub async fn run(args: Args) -> Result<()> {
+pub(crate) async fn run(args: Args) -> Result<()> {
     let slow = |all: &[Costs]| -> Vec<String> {
         all.iter().filter(|costs| costs.is_too_slow()).map(Costs::line).collect()
     };
@@ -282,6 +282,11 @@ mod tests {
     #[test]
     fn a_halving_at_the_usual_ratio_is_caught_and_the_usual_is_not() {
         for of in Guarded::ALL {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "thousands"
+            )]
             let usual = (1_000.0 * of.floors().cpu * 1.5) as u64;
             assert!(!costs(of, &[(1_000, 100)], &[(usual, 100)], 0).is_too_slow());
             assert!(costs(of, &[(2_000, 100)], &[(usual, 100)], 0).is_too_slow());

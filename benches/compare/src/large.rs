@@ -25,7 +25,7 @@ const ENDS: usize = 5;
 const DISK_FACTOR: u64 = 2;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The `tailmark` program
     #[arg(long, default_value = "target/release/tailmark")]
     daemon: PathBuf,
@@ -46,7 +46,7 @@ pub struct Args {
     dir: PathBuf,
 }
 
-pub async fn run(args: Args) -> Result<()> {
+pub(crate) async fn run(args: Args) -> Result<()> {
     let needed = match args.only_jsonl {
         true => 1 << 30,
         false => args.millions * CHUNK * BODY_BYTES as u64 * DISK_FACTOR + (1 << 30),

@@ -18,7 +18,7 @@ const STOP: Duration = Duration::from_secs(60);
 
 /// A running server; killed when dropped.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     pid: u32,
     name: String,
@@ -26,7 +26,7 @@ pub struct Server {
 
 impl Server {
     /// Starts it. Its output goes to `log`, but for standard output where the caller reads that.
-    pub fn start(command: &mut Command, log: &Path) -> Result<Server> {
+    pub(crate) fn start(command: &mut Command, log: &Path) -> Result<Server> {
         let name = command.as_std().get_program().to_string_lossy().into_owned();
         let file = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
         // A group of its own: Ctrl-C is for us, who then end it in our own time.
@@ -43,7 +43,7 @@ impl Server {
     }
 
     /// The first line of its standard output that `take` makes something of.
-    pub async fn line<T>(&mut self, take: impl Fn(&str) -> Option<T>) -> Result<T> {
+    pub(crate) async fn line<T>(&mut self, take: impl Fn(&str) -> Option<T>) -> Result<T> {
         let out = self.child.stdout.take().ok_or_else(|| anyhow!("its output is read already"))?;
         let mut lines = BufReader::new(out).lines();
         let found = tokio::time::timeout(READY, async {
@@ -62,26 +62,26 @@ impl Server {
     }
 
     /// Asks it to stop, and waits.
-    pub async fn stop(mut self) -> Result<ExitStatus> {
+    pub(crate) async fn stop(mut self) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         let ended = tokio::time::timeout(STOP, self.child.wait()).await;
         Ok(ended.with_context(|| format!("{} does not stop", self.name))??)
     }
 
     /// Ends it at once, as a crash would.
-    pub async fn kill(mut self) -> Result<()> {
+    pub(crate) async fn kill(mut self) -> Result<()> {
         self.child.kill().await.with_context(|| format!("cannot kill {}", self.name))
     }
 
     /// Memory that it has now, and had at most, in bytes.
-    pub fn memory(&self) -> Result<Memory> {
+    pub(crate) fn memory(&self) -> Result<Memory> {
         let path = format!("/proc/{}/status", self.pid);
         let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
         Memory::parse(&text).with_context(|| format!("{path} has no memory in it"))
     }
 
     /// Memory once it has not changed much for a second; 20 seconds at most.
-    pub async fn settled_memory(&self) -> Result<Memory> {
+    pub(crate) async fn settled_memory(&self) -> Result<Memory> {
         let begun = Instant::now();
         let mut last = self.memory()?;
         let mut same = 0;
@@ -96,7 +96,7 @@ impl Server {
     }
 
     /// Time on a processor so far, over all its threads.
-    pub fn cpu(&self) -> Result<Duration> {
+    pub(crate) fn cpu(&self) -> Result<Duration> {
         cpu_of(&self.pid.to_string())
     }
 
@@ -120,7 +120,7 @@ impl Drop for Server {
 
 /// Bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// Now (VmRSS).
     pub resident: u64,
     /// At most, since it was started (VmHWM).
@@ -139,7 +139,7 @@ impl Memory {
 }
 
 /// Time on a processor so far of this process.
-pub fn own_cpu() -> Result<Duration> {
+pub(crate) fn own_cpu() -> Result<Duration> {
     cpu_of("self")
 }
 
@@ -159,7 +159,7 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
 }
 
 /// Bytes that the files below a directory take on disk.
-pub fn disk_bytes(dir: &Path) -> Result<u64> {
+pub(crate) fn disk_bytes(dir: &Path) -> Result<u64> {
     use std::os::unix::fs::MetadataExt;
     let mut bytes = 0;
     let mut dirs = vec![PathBuf::from(dir)];
@@ -183,7 +183,7 @@ pub fn disk_bytes(dir: &Path) -> Result<u64> {
 }
 
 /// Bytes free where `dir` lies.
-pub fn free_bytes(dir: &Path) -> Result<u64> {
+pub(crate) fn free_bytes(dir: &Path) -> Result<u64> {
     let stat = rustix::fs::statvfs(dir).with_context(|| dir.display().to_string())?;
     Ok(stat.f_bavail * stat.f_frsize)
 }

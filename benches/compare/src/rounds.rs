@@ -11,7 +11,7 @@ use crate::works::{Figure, Ground, Plan, Work};
 
 /// What is to be done.
 #[derive(Debug)]
-pub struct Rounds {
+pub(crate) struct Rounds {
     pub setup: Setup,
     pub plan: Plan,
     pub works: Vec<Work>,
@@ -23,7 +23,7 @@ pub struct Rounds {
 
 impl Rounds {
     /// Works that need the same ground come one after the other and share it.
-    pub async fn run(mut self, table: &mut Table) -> Result<()> {
+    pub(crate) async fn run(mut self, table: &mut Table) -> Result<()> {
         let mut works = std::mem::take(&mut self.works).into_iter().peekable();
         while let Some(work) = works.next() {
             match work.ground(&self.plan) {

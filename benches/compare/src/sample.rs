@@ -10,9 +10,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tailmark_wire::feed_v1 as pb;
 
-pub const BODY_BYTES: usize = 200;
-pub const TOPIC: &str = "bench.events";
-pub const RARE_TOPIC: &str = "bench.rare";
+pub(crate) const BODY_BYTES: usize = 200;
+pub(crate) const TOPIC: &str = "bench.events";
+pub(crate) const RARE_TOPIC: &str = "bench.rare";
 
 /// As long as one of ours.
 const CURSOR: &str = "c1-0123456789abcdef-012345678";
@@ -48,21 +48,21 @@ const WORDS: [&str; 24] = [
 ];
 
 /// So many distinct bodies of words and numbers.
-pub static POOL: LazyLock<Vec<String>> = LazyLock::new(|| {
+pub(crate) static POOL: LazyLock<Vec<String>> = LazyLock::new(|| {
     let mut rng = StdRng::seed_from_u64(4);
     (0..BODIES).map(|_| body(&mut rng)).collect()
 });
 
 /// The same as encoded events, as a client sends them.
-pub static EVENTS: LazyLock<Vec<Bytes>> = LazyLock::new(|| encoded(TOPIC));
+pub(crate) static EVENTS: LazyLock<Vec<Bytes>> = LazyLock::new(|| encoded(TOPIC));
 /// See [`EVENTS`].
-pub static RARE_EVENTS: LazyLock<Vec<Bytes>> = LazyLock::new(|| encoded(RARE_TOPIC));
+pub(crate) static RARE_EVENTS: LazyLock<Vec<Bytes>> = LazyLock::new(|| encoded(RARE_TOPIC));
 
 /// The same as events with what the server adds: what is stored, and what a watch brings.
-pub static STORED: LazyLock<Vec<Bytes>> = LazyLock::new(|| {
+pub(crate) static STORED: LazyLock<Vec<Bytes>> = LazyLock::new(|| {
     let base = 1_700_000_000;
-    let stored = |(at, body): (usize, &String)| {
-        let time = Some(prost_types::Timestamp { seconds: base + at as i64, nanos: 123_456_789 });
+    let stored = |(at, body): (i64, &String)| {
+        let time = Some(prost_types::Timestamp { seconds: base + at, nanos: 123_456_789 });
         let event = pb::Event {
             id: "01933b1e-7a2c-7def-8123-456789abcdef".into(),
             topic: TOPIC.into(),
@@ -75,40 +75,40 @@ pub static STORED: LazyLock<Vec<Bytes>> = LazyLock::new(|| {
         };
         event.encode_to_vec().into()
     };
-    POOL.iter().enumerate().map(stored).collect()
+    (0..).zip(POOL.iter()).map(stored).collect()
 });
 
 /// How much is appended, and what lies in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Load {
+pub(crate) struct Load {
     pub events: u64,
     /// Of so many events one is of the rare topic; 0 = none.
     pub rare_every: u64,
 }
 
 impl Load {
-    pub fn of(events: u64) -> Load {
+    pub(crate) fn of(events: u64) -> Load {
         Load { events, rare_every: 0 }
     }
 
     /// Whether the event at this place, from 0, is of the rare topic.
-    pub fn is_rare(self, at: u64) -> bool {
+    pub(crate) fn is_rare(self, at: u64) -> bool {
         self.rare_every > 0 && at % self.rare_every == self.rare_every / 2
     }
 
     /// Events of the rare topic.
-    pub fn rare(self) -> u64 {
+    pub(crate) fn rare(self) -> u64 {
         (0..self.events).filter(|at| self.is_rare(*at)).count() as u64
     }
 }
 
 /// One of a pool, by its place in the log.
-pub fn pick<T>(pool: &[T], at: u64) -> &T {
+pub(crate) fn pick<T>(pool: &[T], at: u64) -> &T {
     &pool[usize::try_from(at).unwrap_or_default() % pool.len()]
 }
 
 /// The encoded event at a place of a load.
-pub fn event(load: Load, at: u64) -> Bytes {
+pub(crate) fn event(load: Load, at: u64) -> Bytes {
     let pool = if load.is_rare(at) { &*RARE_EVENTS } else { &*EVENTS };
     pick(pool, at).clone()
 }

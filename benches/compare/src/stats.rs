@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// The middle one, or the mean of the two in the middle; `None` of nothing.
-pub fn median(values: &[f64]) -> Option<f64> {
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let sorted = sorted(values);
     let upper = sorted.get(sorted.len() / 2)?;
     match sorted.len() % 2 {
@@ -13,31 +13,31 @@ pub fn median(values: &[f64]) -> Option<f64> {
 }
 
 /// The smallest and the largest; `None` of nothing.
-pub fn range(values: &[f64]) -> Option<(f64, f64)> {
+pub(crate) fn range(values: &[f64]) -> Option<(f64, f64)> {
     let sorted = sorted(values);
     Some((*sorted.first()?, *sorted.last()?))
 }
 
 /// The nearest rank; `None` of nothing.
-pub fn percentile(values: &[f64], percent: usize) -> Option<f64> {
+pub(crate) fn percentile(values: &[f64], percent: usize) -> Option<f64> {
     let sorted = sorted(values);
     let rank = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
     sorted.get(rank).copied()
 }
 
 /// `a / b`; `None` where that says nothing.
-pub fn ratio(a: f64, b: f64) -> Option<f64> {
+pub(crate) fn ratio(a: f64, b: f64) -> Option<f64> {
     let ratio = a / b;
     (ratio.is_finite() && ratio > 0.0).then_some(ratio)
 }
 
 /// So many in so long, a second.
-pub fn rate(count: u64, took: Duration) -> f64 {
+pub(crate) fn rate(count: u64, took: Duration) -> f64 {
     count as f64 / took.as_secs_f64().max(1e-9)
 }
 
 /// Milliseconds.
-pub fn ms(took: Duration) -> f64 {
+pub(crate) fn ms(took: Duration) -> f64 {
     took.as_secs_f64() * 1e3
 }
 

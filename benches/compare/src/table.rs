@@ -10,7 +10,7 @@ use crate::works::{Figure, Unit};
 
 /// All that was measured, in the order in which it was first.
 #[derive(Debug, Default)]
-pub struct Table {
+pub(crate) struct Table {
     rows: Vec<Row>,
 }
 
@@ -50,7 +50,7 @@ impl Row {
 
 impl Table {
     /// Adds what one round measured.
-    pub fn add(&mut self, target: Target, figures: Vec<Figure>) {
+    pub(crate) fn add(&mut self, target: Target, figures: Vec<Figure>) {
         for Figure { name, unit, value } in figures {
             let found = self.rows.iter().position(|row| row.name == name);
             let at = found.unwrap_or_else(|| {
@@ -69,7 +69,7 @@ impl Table {
     }
 
     /// As markdown: a column for each that was measured, then one for each ratio.
-    pub fn markdown(&self, targets: &[Target]) -> String {
+    pub(crate) fn markdown(&self, targets: &[Target]) -> String {
         let others: Vec<_> = match targets.contains(&Target::Tailmark) {
             true => targets.iter().filter(|target| **target != Target::Tailmark).collect(),
             false => Vec::new(),
@@ -101,7 +101,7 @@ impl Table {
     }
 
     /// One JSON object a cell, one a line.
-    pub fn json(&self) -> serde_json::Result<String> {
+    pub(crate) fn json(&self) -> serde_json::Result<String> {
         let mut text = String::new();
         for row in &self.rows {
             for (target, values) in &row.cells {
@@ -142,7 +142,7 @@ fn cell(unit: Unit, values: &[f64]) -> String {
 }
 
 /// A value with its unit, in three digits.
-pub fn written(unit: Unit, value: f64) -> String {
+pub(crate) fn written(unit: Unit, value: f64) -> String {
     match unit {
         Unit::PerSecond if value >= 1e6 => format!("{:.2} M/s", value / 1e6),
         Unit::PerSecond if value >= 1e3 => format!("{:.0} k/s", value / 1e3),

@@ -116,6 +116,6 @@ fn reading_waits_for_the_network_and_ends_with_it() {
     assert_eq!(taken, 5 * CHUNK_EVENTS);
     drop(receiver);
     assert!(reader.join().unwrap().error.is_none());
-    let read = lines.load(Ordering::Relaxed) as usize;
+    let read = usize::try_from(lines.load(Ordering::Relaxed)).unwrap();
     assert!(read <= taken + 3 * CHUNK_EVENTS, "{read}");
 }

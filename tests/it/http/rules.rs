@@ -32,7 +32,7 @@ fn writes(server: &TestServer) -> Vec<(&'static str, Request<Body>)> {
     [
         ("/v1/events", "application/json", json.clone()),
         ("/v1/events", "application/x-ndjson", json),
-        (method, "application/grpc-web+proto", framed.clone()),
+        (method, "application/grpc-web+proto", framed),
         (method, "application/grpc-web-text", Bytes::from(text)),
     ]
     .into_iter()

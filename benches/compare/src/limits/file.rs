@@ -18,14 +18,14 @@ const FILE_BYTES: u64 = 256 << 20;
 const ENTRY_BYTES: usize = 3;
 
 /// A file of its own.
-pub struct File {
+pub(crate) struct File {
     file: Arc<std::fs::File>,
     commit: Arc<Vec<u8>>,
     _dir: tempfile::TempDir,
 }
 
 impl File {
-    pub fn create(setup: &Setup) -> Result<File> {
+    pub(crate) fn create(setup: &Setup) -> Result<File> {
         let dir = setup.new_dir("file")?;
         let file = std::fs::File::options()
             .read(true)
@@ -69,7 +69,7 @@ impl File {
 }
 
 /// Bytes of so many stored events.
-pub fn stored_bytes(events: u64) -> u64 {
+pub(crate) fn stored_bytes(events: u64) -> u64 {
     let all: usize = sample::STORED.iter().map(|event| event.len() + ENTRY_BYTES).sum();
     events * all as u64 / sample::STORED.len() as u64
 }

@@ -4,6 +4,6 @@ mod file;
 mod passthrough;
 mod tonic;
 
-pub use self::file::File;
-pub use self::passthrough::serve;
-pub use self::tonic::Tonic;
+pub(crate) use self::file::File;
+pub(crate) use self::passthrough::serve;
+pub(crate) use self::tonic::Tonic;

@@ -57,7 +57,7 @@ pub(super) fn put_entry(out: &mut BytesMut, event: &[u8]) {
 }
 
 /// What a watch asks for: a message an event, or batches; and how many events.
-pub fn request(in_batches: bool, events: u64) -> Bytes {
+pub(crate) fn request(in_batches: bool, events: u64) -> Bytes {
     let mut out = BytesMut::new();
     out.put_u8(in_batches.into());
     out.put_u64(events);
@@ -71,7 +71,7 @@ fn parse(request: &[u8]) -> Result<(bool, u64), Status> {
 }
 
 /// Serves until the process is ended; says where on standard output.
-pub async fn serve() -> Result<()> {
+pub(crate) async fn serve() -> Result<()> {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     let mut out = std::io::stdout();
     writeln!(out, "ready on {}", listener.local_addr()?)?;

@@ -19,13 +19,13 @@ use tonic::transport::Channel;
 
 use super::passthrough::request;
 use crate::calls;
-use crate::fan::{BURST, Fan};
+use crate::fan::{BURST, BURST_LEN, Fan};
 use crate::peers::{Peer, Replay, Setup, share};
 use crate::process::Server;
 use crate::sample::{self, Load};
 
 /// The server, and a connection to it.
-pub struct Tonic {
+pub(crate) struct Tonic {
     channel: Channel,
     addr: String,
     server: Server,
@@ -33,7 +33,7 @@ pub struct Tonic {
 }
 
 impl Tonic {
-    pub async fn start(setup: &Setup) -> Result<Tonic> {
+    pub(crate) async fn start(setup: &Setup) -> Result<Tonic> {
         let dir = setup.new_dir("tonic")?;
         let (server, addr) = launch(&dir).await?;
         Ok(Tonic { channel: calls::connect(&addr).await?, addr, server, dir })
@@ -177,7 +177,7 @@ impl Peer for Tonic {
                 });
             }
         }
-        let (send, receive) = tokio::sync::mpsc::channel(BURST as usize);
+        let (send, receive) = tokio::sync::mpsc::channel(BURST_LEN);
         let messages = ReceiverStream::new(receive);
         let bursts = calls::streaming(self.channel.clone(), "/limit.Limit/Burst", messages);
         let bursts = tokio::spawn(bursts);

@@ -39,7 +39,7 @@ const KEPT: usize = 1 << 20;
 const PULL: usize = 5_000;
 
 /// A server, and a client of it.
-pub struct Jetstream {
+pub(crate) struct Jetstream {
     context: Context,
     addr: String,
     server: Option<Server>,
@@ -49,7 +49,7 @@ pub struct Jetstream {
 }
 
 impl Jetstream {
-    pub async fn start(setup: &Setup, is_synced: bool) -> Result<Jetstream> {
+    pub(crate) async fn start(setup: &Setup, is_synced: bool) -> Result<Jetstream> {
         let dir = setup.new_dir("jetstream")?;
         let (server, addr) = launch(&setup.nats_server, is_synced, &dir).await?;
         let context = connect(&addr).await?;

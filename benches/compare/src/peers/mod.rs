@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use async_trait::async_trait;
 
-pub use self::tailmark::{Tailmark, share, start_daemon};
+pub(crate) use self::tailmark::{Tailmark, share, start_daemon};
 use crate::fan::Fan;
 use crate::limits::{File, Tonic};
 use crate::process::Server;
@@ -22,7 +22,7 @@ use crate::sample::Load;
 
 /// The columns of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
-pub enum Target {
+pub(crate) enum Target {
     Tailmark,
     #[cfg(feature = "peers")]
     Jetstream,
@@ -38,7 +38,7 @@ pub enum Target {
 }
 
 impl Target {
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Target::Tailmark => "tailmark",
             #[cfg(feature = "peers")]
@@ -53,12 +53,12 @@ impl Target {
     }
 
     /// Whether what is appended stays on disk, or nothing grows with it.
-    pub fn keeps_events(self) -> bool {
+    pub(crate) fn keeps_events(self) -> bool {
         !matches!(self, Target::Tonic | Target::File)
     }
 
     /// Starts it on an empty directory of its own.
-    pub async fn start(self, setup: &Setup) -> Result<Box<dyn Peer>> {
+    pub(crate) async fn start(self, setup: &Setup) -> Result<Box<dyn Peer>> {
         Ok(match self {
             Target::Tailmark => match &setup.addr {
                 Some(addr) => Box::new(Tailmark::attach(addr)?),
@@ -78,7 +78,7 @@ impl Target {
 
 /// What all need to start.
 #[derive(Clone, Debug)]
-pub struct Setup {
+pub(crate) struct Setup {
     /// The `tailmark` program.
     pub daemon: PathBuf,
     /// The `nats-server` program.
@@ -105,7 +105,7 @@ impl Setup {
     }
 
     /// A new directory, removed when dropped.
-    pub fn new_dir(&self, name: &str) -> Result<tempfile::TempDir> {
+    pub(crate) fn new_dir(&self, name: &str) -> Result<tempfile::TempDir> {
         let prefix = format!("{name}.");
         Ok(tempfile::Builder::new().prefix(&prefix).tempdir_in(&self.dir)?)
     }
@@ -113,7 +113,7 @@ impl Setup {
 
 /// How a log is replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replay {
+pub(crate) enum Replay {
     /// One event a message, left as the bytes that came.
     Received,
     /// One event a message, decoded.
@@ -124,7 +124,7 @@ pub enum Replay {
 
 /// One server and clients of it. What a peer has no way to do answers `None`.
 #[async_trait]
-pub trait Peer: Send + Sync {
+pub(crate) trait Peer: Send + Sync {
     /// Its server, when we started one.
     fn server(&self) -> Option<&Server>;
 

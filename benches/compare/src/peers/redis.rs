@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 
 use super::{Peer, Replay, Setup};
 use crate::calls;
-use crate::fan::{BURST, Fan};
+use crate::fan::{BURST, BURST_LEN, Fan};
 use crate::process::Server;
 use crate::sample::{self, Load};
 
@@ -33,7 +33,7 @@ const UNDER_WAY: usize = 4;
 const COUNT: u64 = 2_000;
 
 /// A server, and a client of it.
-pub struct Redis {
+pub(crate) struct Redis {
     client: Client,
     connection: MultiplexedConnection,
     server: Option<Server>,
@@ -43,7 +43,7 @@ pub struct Redis {
 }
 
 impl Redis {
-    pub async fn start(setup: &Setup) -> Result<Redis> {
+    pub(crate) async fn start(setup: &Setup) -> Result<Redis> {
         let dir = setup.new_dir("redis")?;
         let (server, client) = launch(&dir).await?;
         let connection = connect(&client).await?;
@@ -57,7 +57,8 @@ impl Redis {
             async move {
                 let first = number * lot;
                 let end = load.events.min(first + lot);
-                let mut pipeline = Pipeline::with_capacity(lot as usize);
+                let mut pipeline =
+                    Pipeline::with_capacity(usize::try_from(lot).unwrap_or_default());
                 if is_atomic {
                     pipeline.atomic();
                 }
@@ -229,7 +230,7 @@ impl Peer for Redis {
         let load = Load::of(fan.events);
         let publish = async {
             let mut connection = self.connection.clone();
-            for first in (0..fan.events).step_by(BURST as usize) {
+            for first in (0..fan.events).step_by(BURST_LEN) {
                 fan.may_publish(first).await;
                 let mut pipeline = Pipeline::new();
                 for at in first..first + BURST {

@@ -23,14 +23,14 @@ use tonic::transport::Channel;
 
 use super::{Peer, Replay, Setup};
 use crate::calls;
-use crate::fan::{BURST, Fan};
+use crate::fan::{BURST, BURST_LEN, Fan};
 use crate::process::Server;
 use crate::sample::{self, Load};
 
 const WATCH: &str = "/feed.v1.FeedService/Watch";
 
 /// A daemon, and a client of it.
-pub struct Tailmark {
+pub(crate) struct Tailmark {
     client: Client,
     addr: String,
     own: Option<Own>,
@@ -45,7 +45,7 @@ struct Own {
 }
 
 impl Tailmark {
-    pub async fn start(setup: &Setup) -> Result<Tailmark> {
+    pub(crate) async fn start(setup: &Setup) -> Result<Tailmark> {
         let dir = setup.new_dir("tailmark")?;
         let (server, addr) = start_daemon(&setup.daemon, dir.path(), &[]).await?;
         let own = Own { program: setup.daemon.clone(), server, dir };
@@ -53,11 +53,11 @@ impl Tailmark {
     }
 
     /// A daemon that runs already, with whatever is in its log.
-    pub fn attach(addr: &str) -> Result<Tailmark> {
+    pub(crate) fn attach(addr: &str) -> Result<Tailmark> {
         Ok(Tailmark { client: Client::new(addr)?, addr: addr.to_owned(), own: None })
     }
 
-    pub async fn log(&self) -> Result<pb::LogStatus> {
+    pub(crate) async fn log(&self) -> Result<pb::LogStatus> {
         Ok(self.client.log().await?)
     }
 
@@ -95,7 +95,7 @@ impl Tailmark {
 }
 
 /// Starts a daemon on a directory, with settings of the environment; answers its address.
-pub async fn start_daemon(
+pub(crate) async fn start_daemon(
     program: &Path,
     dir: &Path,
     settings: &[(&str, &str)],
@@ -238,7 +238,7 @@ impl Peer for Tailmark {
                 }
             }
         }
-        let (send, receive) = tokio::sync::mpsc::channel(BURST as usize);
+        let (send, receive) = tokio::sync::mpsc::channel(BURST_LEN);
         let client = self.client.clone();
         let upload = tokio::spawn(async move { client.upload(ReceiverStream::new(receive)).await });
         let took = calls::unless_one_fails(&mut watchers, fan.publish(&send)).await?;
@@ -311,12 +311,14 @@ impl Peer for Tailmark {
         let bytes =
             value("tailmark_appended_bytes_total").context("no figure of appended bytes")?;
         let commits = value("tailmark_commits_total").context("no figure of commits")?;
-        Ok((commits > 0.0).then_some((bytes / commits) as u64))
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+        let mean = (bytes / commits) as u64;
+        Ok((commits > 0.0).then_some(mean))
     }
 }
 
 /// How many of `all` the share at this place has.
-pub fn share(all: usize, shares: usize, at: usize) -> usize {
+pub(crate) fn share(all: usize, shares: usize, at: usize) -> usize {
     all / shares + usize::from(at < all % shares)
 }
 

@@ -9,7 +9,7 @@ use crate::fan::Fan;
 use crate::peers::Peer;
 use crate::stats;
 
-pub async fn run(peer: &dyn Peer, plan: &Plan, watchers: usize) -> Result<Vec<Figure>> {
+pub(crate) async fn run(peer: &dyn Peer, plan: &Plan, watchers: usize) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for (is_single, how) in [(true, "one event a message"), (false, "client library")] {
         let fan = Arc::new(Fan::new(watchers, plan.deliveries, is_single));

@@ -6,7 +6,7 @@ use super::{Figure, Plan, Unit};
 use crate::peers::{Peer, Target};
 use crate::sample::Load;
 
-pub async fn run(target: Target, peer: &mut dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
+pub(crate) async fn run(target: Target, peer: &mut dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     // As after some use.
     peer.fill(Load::of(1_000)).await?;

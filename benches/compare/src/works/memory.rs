@@ -6,7 +6,7 @@ use super::{Figure, Plan, Unit};
 use crate::peers::Peer;
 use crate::sample::Load;
 
-pub async fn run(peer: &dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
+pub(crate) async fn run(peer: &dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
     let memory = match peer.append(Load::of(plan.memory)).await? {
         Some(_) => peer.server().map(|server| server.memory()).transpose()?,
         None => None,

@@ -1,7 +1,7 @@
 //! What is done on each of those that are compared, and what figures come out.
 
 mod append;
-pub mod fanout;
+pub(crate) mod fanout;
 mod idle;
 mod memory;
 mod publish;
@@ -17,7 +17,7 @@ use crate::sample::Load;
 
 /// What a figure counts, and so how it is written and which way is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Unit {
+pub(crate) enum Unit {
     #[serde(rename = "1/s")]
     PerSecond,
     #[serde(rename = "ms")]
@@ -27,28 +27,28 @@ pub enum Unit {
 }
 
 impl Unit {
-    pub fn is_more_better(self) -> bool {
+    pub(crate) fn is_more_better(self) -> bool {
         self == Unit::PerSecond
     }
 }
 
 /// One measured value; `None` where there is no way to do the work.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Figure {
+pub(crate) struct Figure {
     pub name: String,
     pub unit: Unit,
     pub value: Option<f64>,
 }
 
 impl Figure {
-    pub fn of(name: impl Into<String>, unit: Unit, value: Option<f64>) -> Figure {
+    pub(crate) fn of(name: impl Into<String>, unit: Unit, value: Option<f64>) -> Figure {
         Figure { name: name.into(), unit, value }
     }
 }
 
 /// Sizes of the works.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Events of an append.
     pub append: u64,
     /// Events of a batch.
@@ -74,7 +74,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn new(events: u64) -> Plan {
+    pub(crate) fn new(events: u64) -> Plan {
         Plan {
             append: events,
             batch: 1_000,
@@ -91,14 +91,14 @@ impl Plan {
     }
 
     /// Small enough to see within a minute or two whether all of it works.
-    pub fn quick() -> Plan {
+    pub(crate) fn quick() -> Plan {
         let small = Plan::new(100_000);
         Plan { publishes: 300, hot: 50, many_idle: 2_000, ..small }
     }
 
     /// Bytes on disk that the largest works take, generously, with so many stores at once. A
     /// peer may keep a log twice while it rewrites it.
-    pub fn disk_bytes(&self, stores: usize) -> u64 {
+    pub(crate) fn disk_bytes(&self, stores: usize) -> u64 {
         let largest = self.log.max(self.rare.events).max(self.memory).max(self.append);
         largest * 800 * stores as u64 + (1 << 30)
     }
@@ -106,7 +106,7 @@ impl Plan {
 
 /// The rows of the table, but for what a work measures several of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Work {
+pub(crate) enum Work {
     Append,
     AppendBatches,
     Publish,
@@ -124,7 +124,7 @@ pub enum Work {
 
 /// What a server must hold before a work begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ground {
+pub(crate) enum Ground {
     /// Nothing, and nobody else's work before.
     Fresh,
     /// This, filled once for all rounds.
@@ -132,7 +132,7 @@ pub enum Ground {
 }
 
 impl Work {
-    pub fn ground(self, plan: &Plan) -> Ground {
+    pub(crate) fn ground(self, plan: &Plan) -> Ground {
         match self {
             Work::Replay | Work::ReplayBatches | Work::Resume => Ground::Filled(Load::of(plan.log)),
             Work::Rare => Ground::Filled(plan.rare),
@@ -140,7 +140,7 @@ impl Work {
         }
     }
 
-    pub async fn run(
+    pub(crate) async fn run(
         self,
         target: Target,
         peer: &mut dyn Peer,

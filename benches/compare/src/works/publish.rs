@@ -6,7 +6,7 @@ use super::{Figure, Plan, Unit};
 use crate::peers::Peer;
 use crate::stats;
 
-pub async fn run(peer: &dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
+pub(crate) async fn run(peer: &dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
     // The first ones make the connection and what else is made once.
     peer.publish(plan.publishes / 20).await?;
     let samples = peer.publish(plan.publishes).await?.unwrap_or_default();

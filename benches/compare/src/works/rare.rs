@@ -6,7 +6,7 @@ use super::{Figure, Plan, Unit};
 use crate::peers::Peer;
 use crate::stats;
 
-pub async fn run(peer: &mut dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
+pub(crate) async fn run(peer: &mut dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
     peer.restart().await?;
     let events = plan.rare.rare();
     let name = format!("rare topic, its {events} events");

@@ -6,13 +6,13 @@ use super::{Figure, Plan, Unit};
 use crate::peers::{Peer, Replay};
 use crate::stats;
 
-pub async fn one_by_one(peer: &dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
+pub(crate) async fn one_by_one(peer: &dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
     let received = figure(peer, plan, Replay::Received, "one event a message, received");
     let decoded = figure(peer, plan, Replay::Decoded, "one event a message, decoded");
     Ok(vec![received.await?, decoded.await?])
 }
 
-pub async fn in_batches(peer: &dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
+pub(crate) async fn in_batches(peer: &dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
     Ok(vec![figure(peer, plan, Replay::Batches, "batches, decoded").await?])
 }
 

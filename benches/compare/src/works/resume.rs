@@ -7,7 +7,7 @@ use super::{Figure, Plan, Unit};
 use crate::peers::Peer;
 use crate::stats;
 
-pub async fn run(peer: &mut dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
+pub(crate) async fn run(peer: &mut dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
     // Of a server that has read nothing yet: places as far from each other as they get, none twice.
     peer.restart().await?;
     let places = places(plan.log, plan.cold);

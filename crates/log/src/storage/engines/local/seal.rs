@@ -191,9 +191,10 @@ impl LocalEngine {
             view.segments.push(Arc::clone(&built));
         });
         self.discarded.lock().extend(folded);
+        let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::debug!(
             first = %built.first(), end = %built.end(), bytes = built.disk_bytes(),
-            raw_bytes = built.raw_bytes(), took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            raw_bytes = built.raw_bytes(), took_ms,
             "sealed a segment"
         );
         Ok(())
