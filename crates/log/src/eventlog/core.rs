@@ -37,6 +37,15 @@ pub(super) struct Published {
 /// Clocks are set right by small steps all the time; beyond this it is worth a word.
 const AHEAD: Duration = Duration::from_secs(60);
 
+/// All that a reader has of the log.
+pub(super) struct ReadPath {
+    /// Only the writer moves head and oldest, only closing sets `is_closed`.
+    pub published: watch::Sender<Published>,
+    pub hot: Hot,
+    pub pool: Arc<ReaderPool>,
+    pub metrics: Arc<Metrics>,
+}
+
 pub(super) struct Core {
     pub engine: Arc<dyn Engine>,
     pub id: LogId,
@@ -44,10 +53,7 @@ pub(super) struct Core {
     /// One of each generation.
     pub mints: Vec<CursorMint>,
     pub rules: Arc<Rules>,
-    /// Only the writer moves head and oldest, only closing sets `is_closed`.
-    pub published: watch::Sender<Published>,
-    pub hot: Hot,
-    pub pool: Arc<ReaderPool>,
+    pub reads: Arc<ReadPath>,
     pub queue: Queue,
     /// Room among the bytes in flight.
     pub room: Arc<Semaphore>,
@@ -56,7 +62,7 @@ pub(super) struct Core {
     pub maintenance: Maintenance,
     /// For who asks whether appends would be refused.
     pub looking: Looking,
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     pub clock: Clock,
     /// It was said that stamps lie ahead of the clock.
     pub has_said_ahead: AtomicBool,
@@ -66,7 +72,7 @@ pub(super) struct Core {
 
 impl Core {
     pub(super) fn bounds(&self) -> Bounds {
-        let now = *self.published.borrow();
+        let now = *self.reads.published.borrow();
         Bounds { oldest: now.oldest, head: now.head, generations: self.generations.clone() }
     }
 
@@ -87,13 +93,13 @@ impl Core {
     }
 
     fn is_ahead(&self, head_at: Timestamp, wall: Timestamp) -> bool {
-        self.published.borrow().head > Seq::ZERO && head_at.before(AHEAD) > wall
+        self.reads.published.borrow().head > Seq::ZERO && head_at.before(AHEAD) > wall
     }
 
     /// What is to say of stamps that lie ahead of the clock: one of both is wrong. Events get no earlier
     /// stamp than those before them, so that the clock stands still for the log until it has come up.
     pub(super) fn ahead(&self) -> Option<String> {
-        let now = *self.published.borrow();
+        let now = *self.reads.published.borrow();
         let wall = (self.clock)();
         self.is_ahead(now.head_at, wall).then(|| {
             format!(
@@ -106,7 +112,7 @@ impl Core {
 
     /// Says it once when it begins, and once when it is over. Asked at every commit.
     pub(super) fn say_if_ahead(&self) {
-        let is_ahead = self.is_ahead(self.published.borrow().head_at, (self.clock)());
+        let is_ahead = self.is_ahead(self.reads.published.borrow().head_at, (self.clock)());
         if self.has_said_ahead.swap(is_ahead, Ordering::Relaxed) == is_ahead {
             return;
         }

@@ -74,7 +74,7 @@ impl EventLog {
 
     /// The last durable seq.
     pub fn head(&self) -> Seq {
-        self.core().published.borrow().head
+        self.core().reads.published.borrow().head
     }
 
     /// What an event may be.
@@ -165,12 +165,12 @@ impl EventLog {
     /// # Errors
     /// `Trimmed` or a damaged log; a seq beyond `head + 1` is clamped by no one: the caller checks.
     pub async fn start(&self, start: Start, filter: &Filter) -> Result<Seq, ReadError> {
-        self.core().start(start, filter).await
+        self.core().reads.start(start, filter).await
     }
 
     /// A reader whose first event is `next`, `next <= head + 1`.
     pub fn reader(&self, next: Seq, filter: Filter) -> Reader {
-        Reader::new(self.core().clone(), next, filter)
+        Reader::new(Arc::clone(&self.core().reads), next, filter)
     }
 
     /// One event, encoded.
@@ -178,7 +178,7 @@ impl EventLog {
     /// # Errors
     /// As a reader's; `Ok(None)` beyond the head.
     pub async fn event(&self, seq: Seq) -> Result<Option<Bytes>, ReadError> {
-        self.core().event(seq).await
+        self.core().reads.event(seq).await
     }
 
     /// When a readable event was appended.
@@ -186,7 +186,7 @@ impl EventLog {
     /// # Errors
     /// As a reader's.
     pub async fn time_of(&self, seq: Seq) -> Result<Timestamp, ReadError> {
-        self.core().time_of(seq).await
+        self.core().reads.time_of(seq).await
     }
 
     /// Readable events by topic.
@@ -194,7 +194,7 @@ impl EventLog {
     /// # Errors
     /// As a reader's.
     pub async fn topics(&self) -> Result<BTreeMap<Arc<str>, TopicStats>, ReadError> {
-        self.core().pool.ask(Seq::ZERO, Engine::topics).await
+        self.core().reads.pool.ask(Seq::ZERO, Engine::topics).await
     }
 
     /// Removes every event below `before` (clamped to `head + 1`).
@@ -232,7 +232,7 @@ impl EventLog {
     /// # Errors
     /// As a reader's.
     pub async fn seek_time(&self, time: Timestamp) -> Result<Seq, ReadError> {
-        self.core().seek_time(time).await
+        self.core().reads.seek_time(time).await
     }
 
     /// Whether appends are taken: false once a write has failed or the log closes. Cheap.
@@ -263,7 +263,7 @@ impl EventLog {
             readers: core.metrics.readers.load(Ordering::Relaxed),
             in_flight_bytes: core.in_flight_bytes.saturating_sub(room) as u64,
             producers: core.metrics.producers.load(Ordering::Relaxed),
-            reads_waiting: core.pool.waiting() as u64,
+            reads_waiting: core.reads.pool.waiting() as u64,
             counters: core.metrics.counters(),
             is_stopped: matches!(core.queue.ended(), Some(AppendError::Stopped(_))),
             trouble: core.trouble(),

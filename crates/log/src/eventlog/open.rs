@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::age_clock::{AgeClock, Seen};
 use super::batch::{MAX_SERVER_BYTES, Rules};
-use super::core::{Core, Published};
+use super::core::{Core, Published, ReadPath};
 use super::filter_cache::FilterCache;
 use super::group_commit::CommitBuilder;
 use super::hot::Hot;
@@ -140,23 +140,27 @@ fn core(
     let (head, oldest) = (bounds.head, bounds.oldest);
     let published = Published { head, head_at, oldest, is_closed: false };
     let generations = bounds.generations;
+    let metrics = Arc::new(Metrics::default());
     Core {
         id,
         mints: generations.entries().iter().map(|e| CursorMint::new(id, e.generation)).collect(),
         generations,
         rules,
-        published: watch::Sender::new(published),
-        hot: Hot {
-            recent: Recent::new(options.recent_bytes),
-            filter_cache: FilterCache::new(options.found_bytes),
-        },
-        pool,
+        reads: Arc::new(ReadPath {
+            published: watch::Sender::new(published),
+            hot: Hot {
+                recent: Recent::new(options.recent_bytes),
+                filter_cache: FilterCache::new(options.found_bytes),
+            },
+            pool,
+            metrics: Arc::clone(&metrics),
+        }),
         queue: Queue::default(),
         room: Arc::new(Semaphore::new(in_flight_bytes)),
         in_flight_bytes,
         repeats_ready: watch::Sender::new(RepeatsReady::NotYet),
         maintenance: Maintenance::default(),
-        metrics: Metrics::default(),
+        metrics,
         clock: options.clock.clone(),
         has_said_ahead: AtomicBool::new(false),
         looking: Looking::default(),
@@ -177,8 +181,8 @@ fn cannot_start_thread(error: io::Error) -> StoreError {
 pub(super) fn signal_end(core: &Core) {
     core.queue.end(AppendError::Closing);
     core.maintenance.end();
-    core.pool.close();
-    core.published.send_modify(|now| now.is_closed = true);
+    core.reads.pool.close();
+    core.reads.published.send_modify(|now| now.is_closed = true);
 }
 
 /// Ends everything in order, and waits. Blocks.

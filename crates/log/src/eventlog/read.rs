@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::ReadError;
-use super::core::Core;
+use super::core::ReadPath;
 use super::error::{damage, damaged};
 use super::hot::Hit;
 use crate::storage::{Chunk, Engine, StoreError};
@@ -19,7 +19,7 @@ use tailmark_record::{Event, EventError, Events, Seq, Start, Timestamp};
 const FIRST_STEP: u64 = 1 << 10;
 const LARGEST_STEP: u64 = 1 << 16;
 
-impl Core {
+impl ReadPath {
     /// A chunk that begins exactly at `from` and ends at or below `end`, and whether it is of the
     /// newest commits. `from <= head`.
     pub(crate) async fn read(

@@ -20,7 +20,7 @@ use std::task::Poll;
 use tokio::sync::{oneshot, watch};
 
 use super::ReadError;
-use super::core::{Core, Published};
+use super::core::{Published, ReadPath};
 use super::read::{check, question};
 use crate::storage::{Chunk, StoreError};
 use tailmark_record::Seq;
@@ -28,7 +28,7 @@ use tailmark_record::topic::Filter;
 
 /// Reads forward from a position, waiting at the head. The only way events leave the log.
 pub struct Reader {
-    core: Arc<Core>,
+    log: Arc<ReadPath>,
     published: watch::Receiver<Published>,
     next: Seq,
     filter: Arc<Filter>,
@@ -37,11 +37,11 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(core: Arc<Core>, next: Seq, filter: Filter) -> Reader {
-        core.metrics.readers.fetch_add(1, Ordering::Relaxed);
-        let published = core.published.subscribe();
+    pub(super) fn new(log: Arc<ReadPath>, next: Seq, filter: Filter) -> Reader {
+        log.metrics.readers.fetch_add(1, Ordering::Relaxed);
+        let published = log.published.subscribe();
         let (next, filter) = (next.max(Seq::FIRST), Arc::new(filter));
-        Reader { core, published, next, filter, at_most: None }
+        Reader { log, published, next, filter, at_most: None }
     }
 
     /// The same, but each delivery has at most so many bytes, or one event, of events that match
@@ -74,7 +74,7 @@ impl Reader {
             return Err(ReadError::Closing);
         }
         let end = end.min(now.head.next());
-        let (chunk, is_recent) = self.core.read(next, end, &self.filter, self.at_most).await?;
+        let (chunk, is_recent) = self.log.read(next, end, &self.filter, self.at_most).await?;
         self.next = chunk.end;
         Ok(Delivery { chunk, is_recent })
     }
@@ -88,11 +88,11 @@ impl Reader {
         keep: impl FnOnce(Delivery) -> Option<T> + Send + 'static,
     ) -> Option<Ahead<T>> {
         let (from, end) = (self.next, end.min(self.published.borrow().head.next()));
-        if end <= from || self.core.hot.has(&self.filter, from) {
+        if end <= from || self.log.hot.has(&self.filter, from) {
             return None;
         }
         let read = question(from, end, &self.filter, self.at_most);
-        let answer = self.core.pool.post(move |engine| {
+        let answer = self.log.pool.post(move |engine| {
             let chunk = read(engine)?;
             Ok(keep(Delivery { chunk, is_recent: false }))
         })?;
@@ -108,8 +108,8 @@ impl Reader {
         if chunk.first < now.oldest {
             return None;
         }
-        self.core.metrics.reads_stored.fetch_add(1, Ordering::Relaxed);
-        self.core.hot.filter_cache.keep(&self.filter, chunk);
+        self.log.metrics.reads_stored.fetch_add(1, Ordering::Relaxed);
+        self.log.hot.filter_cache.keep(&self.filter, chunk);
         self.next = chunk.end;
         Some(delivery)
     }
@@ -117,7 +117,7 @@ impl Reader {
     /// Whether the next read has nothing to wait for but events that are not there yet: what is
     /// at the position is in memory, or beyond the head.
     pub fn is_at_hand(&self) -> bool {
-        self.published.borrow().head < self.next || self.core.hot.has(&self.filter, self.next)
+        self.published.borrow().head < self.next || self.log.hot.has(&self.filter, self.next)
     }
 
     /// Moves to another position, as after a gap was reported.
@@ -166,6 +166,6 @@ impl<T> Ahead<T> {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.core.metrics.readers.fetch_sub(1, Ordering::Relaxed);
+        self.log.metrics.readers.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -122,7 +122,7 @@ impl RetentionThread {
     /// Notes what is there, if it will ever be asked about.
     fn note(&mut self, now: Duration) {
         if self.retention.max_age.is_some() {
-            self.seen.note(self.core.published.borrow().head, now);
+            self.seen.note(self.core.reads.published.borrow().head, now);
         }
     }
 
@@ -148,7 +148,7 @@ impl RetentionThread {
         let aged_to = self.age_clock.advance(wall, passed);
         self.note(now);
         let before = self.trim_point(aged_to, now)?;
-        if before <= self.core.published.borrow().oldest {
+        if before <= self.core.reads.published.borrow().oldest {
             return Ok(());
         }
         let (reply, answer) = oneshot::channel();
@@ -162,7 +162,7 @@ impl RetentionThread {
 
     /// The first seq that no limit removes.
     fn trim_point(&mut self, aged_to: Timestamp, passed: Duration) -> Result<Seq, StoreError> {
-        let now = *self.core.published.borrow();
+        let now = *self.core.reads.published.borrow();
         let end = now.head.next();
         let mut point = now.oldest;
         if let Some(max) = self.retention.max_events {

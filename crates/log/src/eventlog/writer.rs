@@ -139,7 +139,7 @@ impl Writer {
         self.next = staged.next;
         if staged.count() > 0 {
             let (first, end, at) = (staged.first, staged.next, staged.at);
-            self.core.hot.recent.push(recent::Commit { first, end, at, events });
+            self.core.reads.hot.recent.push(recent::Commit { first, end, at, events });
             self.publish();
         }
         self.core.metrics.duplicates.fetch_add(staged.duplicates, Ordering::Relaxed);
@@ -221,7 +221,7 @@ impl Writer {
     /// Tells readers. Only forward.
     fn publish(&self) {
         let (head, oldest) = (self.next.prev(), self.oldest);
-        self.core.published.send_if_modified(|now| {
+        self.core.reads.published.send_if_modified(|now| {
             debug_assert!(head >= now.head && oldest >= now.oldest, "what is published only grows");
             let moved = head > now.head || oldest > now.oldest;
             now.head = now.head.max(head);

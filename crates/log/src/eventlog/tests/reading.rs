@@ -239,7 +239,7 @@ async fn a_slow_read_delays_nobody_who_reads_from_memory_and_a_cancelled_one_is_
         assert!(poll_once(wait.as_mut()).await.is_none());
     }
     faulty.wait_for_held_reads(1);
-    assert_eq!(log.core().pool.waiting(), 3);
+    assert_eq!(log.core().reads.pool.waiting(), 3);
     let live = log.reader(Seq::new(4), Filter::ALL).next(Seq::MAX).await.unwrap();
     assert!(live.is_recent);
     // Two lose patience: one whose read is under way, one in the queue.

@@ -31,7 +31,7 @@ fn the_age_clock_follows_the_wall_clock_but_does_not_jump_with_it() {
 /// Waits for the oldest seq to become what it should: the thread is told, not waited for by time.
 async fn oldest_becomes(log: &EventLog, oldest: u64) {
     log.enforce_retention_soon();
-    let mut published = log.core().published.subscribe();
+    let mut published = log.core().reads.published.subscribe();
     let now = published.wait_for(|now| now.oldest >= Seq::new(oldest)).await.unwrap();
     assert_eq!(now.oldest, Seq::new(oldest));
 }
@@ -125,7 +125,7 @@ async fn retention_by_age_works_on_a_log_that_was_just_made() {
     append(&log, 2).await;
     wall.store(1_700_000_100, Ordering::Relaxed);
     append(&log, 2).await;
-    let mut published = log.core().published.subscribe();
+    let mut published = log.core().reads.published.subscribe();
     let trimmed = published.wait_for(|now| now.oldest >= Seq::new(3));
     tokio::time::timeout(Duration::from_secs(60), trimmed).await.expect("in time").expect("open");
 }
