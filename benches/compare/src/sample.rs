@@ -68,7 +68,7 @@ pub(crate) static STORED: LazyLock<Vec<Bytes>> = LazyLock::new(|| {
             topic: TOPIC.into(),
             body: body.clone(),
             at: time,
-            seq: 1_000_000 + at as u64,
+            seq: 1_000_000 + at.unsigned_abs(),
             cursor: CURSOR.into(),
             appended_at: time,
             ..pb::Event::default()

@@ -94,7 +94,7 @@ pub(crate) struct Setup {
 
 impl Setup {
     /// A daemon of our own, and the servers that it is measured beside.
-    pub fn new(daemon: &Path, dir: &Path) -> Setup {
+    pub(crate) fn new(daemon: &Path, dir: &Path) -> Setup {
         Setup {
             daemon: daemon.to_owned(),
             nats_server: PathBuf::from("nats-server"),
