@@ -80,33 +80,39 @@ pub fn open(dir: &Path, mut options: Options) -> Result<(Arc<LocalEngine>, Recov
     claim.hold_segments(&options.disk)?;
     segment::clean(&segments, &options.disk)?;
     super::private::close_to_others(dir);
-    Recovery { dir: dir.to_owned(), options, meta, found, claim }.run()
+    Recovery { dir: dir.to_owned(), options, meta, claim }.run(found)
 }
 
 struct Recovery {
     dir: PathBuf,
     options: Options,
     meta: Meta,
-    found: Survey,
     claim: Claim,
 }
 
 impl Recovery {
-    fn run(mut self) -> Result<(Arc<LocalEngine>, Recovered), StoreError> {
+    fn run(mut self, found: Survey) -> Result<(Arc<LocalEngine>, Recovered), StoreError> {
         let disk = self.options.disk.clone();
-        let oldest = self.found.oldest();
-        let next = self.found.next();
-        let torn = self.quarantine()?;
+        let (oldest, next) = (found.oldest(), found.next());
+        let torn = self.quarantine(&found)?;
         // What a segment holds was durable: a torn end of its slot has lost nothing.
-        let is_proven = self.found.sealed_end() > self.found.journal_next();
+        let is_proven = found.sealed_end() > found.journal_next();
         let torn = torn && !is_proven;
         if torn {
             self.begin_generation(next)?;
         }
-        let recovered = self.recovered();
-        let (origin, suffix) = self.origin(&disk)?;
-        let mut segments = std::mem::take(&mut self.found.segments);
-        let mut superseded = std::mem::take(&mut self.found.superseded);
+        let recovered = recovered(&found);
+        let (origin, suffix) = self.origin(&disk, &found)?;
+        let Survey {
+            mut segments,
+            mut superseded,
+            slots: surveyed,
+            trimmed: passed,
+            mut free,
+            unbegun,
+            meta_is_stale,
+            ..
+        } = found;
         let cache = segment::Cache::new(segment::CacheOptions {
             max_open: self.options.open_segments,
             max_bytes: self.options.open_bytes,
@@ -115,22 +121,21 @@ impl Recovery {
         let keep = self.options.kept_fingerprints;
         let trimmed = Trimmed::open(&self.dir, &disk, self.meta.log, keep)?;
         let sealed = segments.last().map_or(Seq::FIRST, |last| last.end());
-        for slot in std::mem::take(&mut self.found.trimmed) {
-            self.found.free.push(slot.path.clone());
+        for slot in passed {
+            free.push(slot.path.clone());
             lookup::keep_slot(&trimmed, &self.as_slot(slot, &disk)?, sealed, &self.meta.key);
         }
-        let mut slots = Vec::new();
-        for slot in std::mem::take(&mut self.found.slots) {
-            slots.push(Arc::new(self.as_slot(slot, &disk)?));
-        }
-        let (set, folded) = self.slot_set(&disk, &mut slots, &mut segments, &cache)?;
+        free.extend(unbegun.map(|(path, _)| path));
+        let opened = surveyed.into_iter().map(|slot| self.as_slot(slot, &disk).map(Arc::new));
+        let mut slots = opened.collect::<Result<Vec<_>, _>>()?;
+        let (set, folded) = self.slot_set(&disk, free, &mut slots, &mut segments, &cache)?;
         superseded.extend(folded);
         let mut journal = Journal::begin(disk.clone(), set, origin)?;
         if torn || !suffix.is_empty() {
             journal.rewrite(&suffix).map_err(Failure::into_error)?;
         }
         self.meta.slot_files = to_u32(journal.slots().files());
-        if torn || self.found.meta_is_stale {
+        if torn || meta_is_stale {
             tracing::warn!(dir = %self.dir.display(), "writing log.meta from the journal's copy");
             self.meta.store(&disk, &self.dir)?;
         }
@@ -175,11 +180,11 @@ impl Recovery {
     }
 
     /// Keeps the bytes of torn writes. Answers whether there were any.
-    fn quarantine(&self) -> Result<bool, StoreError> {
-        let newest = self.found.slots.last().map(|slot| (&slot.path, slot.scan.tail));
-        let unbegun = self.found.unbegun.as_ref().map(|(path, tail)| (path, *tail));
+    fn quarantine(&self, found: &Survey) -> Result<bool, StoreError> {
+        let newest = found.slots.last().map(|slot| (&slot.path, slot.scan.tail));
+        let unbegun = found.unbegun.as_ref().map(|(path, tail)| (path, *tail));
         // A head without a state behind it: something was being written, and is gone.
-        let mut torn = self.found.unbegun.is_some();
+        let mut torn = found.unbegun.is_some();
         for (path, tail) in newest.into_iter().chain(unbegun) {
             let Tail::Torn { from, to } = tail else { continue };
             torn = true;
@@ -208,28 +213,16 @@ impl Recovery {
         Ok(())
     }
 
-    /// What the caller's state was, the newest commits included.
-    fn recovered(&self) -> Recovered {
-        let Some(newest) = self.found.slots.last() else { return Recovered::default() };
-        let state = newest.scan.state.clone().unwrap_or_default();
-        let deltas = state.deltas.into_iter().chain(newest.scan.deltas.iter().cloned());
-        Recovered {
-            state: Bytes::from(state.snapshot),
-            deltas: deltas.map(|(first, end, delta)| (first, end, Bytes::from(delta))).collect(),
-            last_at: newest.scan.last_at.max(Timestamp::EPOCH),
-        }
-    }
-
     /// Where the journal goes on, and the commits that must be copied first.
-    fn origin(&self, disk: &Disk) -> Result<(Origin, Vec<Commit>), StoreError> {
-        let Some(newest) = self.found.slots.last() else {
+    fn origin(&self, disk: &Disk, found: &Survey) -> Result<(Origin, Vec<Commit>), StoreError> {
+        let Some(newest) = found.slots.last() else {
             return Err(StoreError::Invalid("no slot"));
         };
         let scan = &newest.scan;
         let state = scan.state.clone().unwrap_or_default();
-        let sealed = self.found.sealed_end();
+        let sealed = found.sealed_end();
         if sealed > scan.next {
-            return Ok((self.origin_after_segments(newest, sealed)?, Vec::new()));
+            return Ok((self.origin_after_segments(found, newest, sealed)?, Vec::new()));
         }
         let suffix = read_commits(disk, newest)?;
         let first = scan.unproven.first();
@@ -251,7 +244,7 @@ impl Recovery {
                     end: first.map_or(scan.end, |frame| frame.offset),
                 },
             },
-            number: self.found.last_number + 1,
+            number: found.last_number + 1,
             next: first.map_or(scan.next, |frame| frame.first),
             oldest: first.map_or(scan.oldest, |frame| frame.oldest),
             last_at: first.map_or(scan.last_at, |frame| frame.appended_at).max(Timestamp::EPOCH),
@@ -264,12 +257,13 @@ impl Recovery {
     /// The journal lost the end of a slot whose events are sealed: the segments go on.
     fn origin_after_segments(
         &self,
+        found: &Survey,
         newest: &SurveyedSlot,
         sealed: Seq,
     ) -> Result<Origin, StoreError> {
         let scan = &newest.scan;
         let state = scan.state.clone().unwrap_or_default();
-        let sealed_at = self.found.segments.last().map(|segment| segment.last_at());
+        let sealed_at = found.segments.last().map(|segment| segment.last_at());
         Ok(Origin {
             log: self.meta.log,
             meta: self.meta.encode()?,
@@ -279,7 +273,7 @@ impl Recovery {
                 nonce: newest.header.nonce,
                 end: scan.end,
             },
-            number: self.found.last_number + 1,
+            number: found.last_number + 1,
             next: sealed,
             oldest: scan.oldest,
             last_at: sealed_at.unwrap_or_default().max(scan.last_at).max(Timestamp::EPOCH),
@@ -299,13 +293,12 @@ impl Recovery {
     fn slot_set(
         &mut self,
         disk: &Disk,
+        paths: Vec<PathBuf>,
         slots: &mut Vec<Arc<Slot>>,
         segments: &mut Vec<Arc<Segment>>,
         cache: &segment::Cache,
     ) -> Result<(SlotSet, Vec<Arc<Segment>>), StoreError> {
         let mut folded = Vec::new();
-        let mut paths = self.found.free.clone();
-        paths.extend(self.found.unbegun.as_ref().map(|(path, _)| path.clone()));
         let files = paths.len() + slots.len();
         let mut free = Vec::new();
         for path in paths {
@@ -346,6 +339,18 @@ impl Recovery {
         let sizes = self.options.journal(self.options.slot_bytes);
         let dir = self.dir.join(JOURNAL_DIR);
         Ok((SlotSet::new(dir, disk.clone(), sizes, free, files), folded))
+    }
+}
+
+/// What the caller's state was, the newest commits included.
+fn recovered(found: &Survey) -> Recovered {
+    let Some(newest) = found.slots.last() else { return Recovered::default() };
+    let state = newest.scan.state.clone().unwrap_or_default();
+    let deltas = state.deltas.into_iter().chain(newest.scan.deltas.iter().cloned());
+    Recovered {
+        state: Bytes::from(state.snapshot),
+        deltas: deltas.map(|(first, end, delta)| (first, end, Bytes::from(delta))).collect(),
+        last_at: newest.scan.last_at.max(Timestamp::EPOCH),
     }
 }
 
