@@ -1,7 +1,9 @@
 //! What the server allows and how it speaks HTTP/2.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::RwLock;
 
 /// How the server behaves. The defaults are those of the wire contract.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,11 +103,11 @@ impl AccessRules {
 
     /// Holds these against every request from now on.
     pub fn set(&self, rules: Http) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        *self.0.write() = Arc::new(rules);
     }
 
     pub(super) fn get(&self) -> Arc<Http> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.read().clone()
     }
 }
 

@@ -7,9 +7,10 @@
 //! taken from the client.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use parking_lot::Mutex;
 use tonic::Status;
 
 use super::messages::Room;
@@ -78,13 +79,9 @@ impl Link {
         Arc::new(Link { log: log.clone(), state: Mutex::default() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Changes something that the reader should look at.
     fn tell<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let result = change(&mut state);
         state.news += 1;
         let reader = state.reader.take();
@@ -146,12 +143,12 @@ impl Link {
 
     /// Whether it was told how it ends.
     pub(super) fn is_ended(&self) -> bool {
-        self.lock().end.is_some()
+        self.state.lock().end.is_some()
     }
 
     /// Whether another batch may be taken.
     pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.own.len() < MAX_BATCHES || state.is_left {
             return Poll::Ready(());
         }
@@ -161,7 +158,7 @@ impl Link {
 
     /// Whether the reader is gone.
     pub(super) fn poll_left(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.is_left {
             return Poll::Ready(());
         }
@@ -172,7 +169,7 @@ impl Link {
     // The side that sends them.
 
     pub(super) fn view(&self) -> View {
-        let state = self.lock();
+        let state = self.state.lock();
         View {
             rooms: state.rooms.len(),
             start: state.start,
@@ -184,12 +181,12 @@ impl Link {
 
     /// The rooms, as far as their first messages are known.
     pub(super) fn rooms(&self) -> Vec<Joined> {
-        self.lock().rooms.clone()
+        self.state.lock().rooms.clone()
     }
 
     /// Ready when there is news after `seen`.
     pub(super) fn poll_news(&self, seen: u64, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.news != seen {
             return Poll::Ready(());
         }
@@ -200,7 +197,7 @@ impl Link {
     /// Whether this stream said it. Asked in the order of seqs, and with none left out that the
     /// stream said.
     pub(super) fn is_own(&self, seq: Seq) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let was_full = state.own.len() >= MAX_BATCHES;
         while state.own.front().is_some_and(|(_, last)| *last < seq) {
             state.own.pop_front();
@@ -217,7 +214,7 @@ impl Link {
 
     /// The reader is gone: nobody waits for what still comes.
     pub(super) fn leave(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.is_left = true;
         state.own.clear();
         let intake = state.intake.take();

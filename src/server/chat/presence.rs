@@ -9,9 +9,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
@@ -46,14 +47,10 @@ pub(super) struct Change {
 }
 
 impl Presence {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Room>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A stream comes into a room, for a user or, with an empty name, unseen.
     pub(super) fn enter(&self, log: &EventLog, room: &Arc<str>, user: &str) -> Arc<Stay> {
         let user: Arc<str> = user.into();
-        let mut rooms = self.lock();
+        let mut rooms = self.0.lock();
         let there = rooms.entry(Arc::clone(room)).or_insert_with(|| Room {
             users: HashMap::new(),
             streams: 0,
@@ -77,7 +74,7 @@ impl Presence {
     /// Rooms with anybody in them.
     #[cfg(test)]
     fn rooms(&self) -> usize {
-        self.lock().len()
+        self.0.lock().len()
     }
 }
 
@@ -113,7 +110,7 @@ pub(super) struct Stay {
 
 impl Drop for Stay {
     fn drop(&mut self) {
-        let mut rooms = self.presence.lock();
+        let mut rooms = self.presence.0.lock();
         let Some(there) = rooms.get_mut(&self.room) else { return };
         there.streams -= 1;
         if there.streams == 0 {
@@ -166,7 +163,7 @@ impl Listener {
                 if *self.told.borrow() == self.seen {
                     return None;
                 }
-                let rooms = self.presence.lock();
+                let rooms = self.presence.0.lock();
                 let (seen, change) = rooms.get(&self.room)?.after(self.seen)?;
                 (self.seen, self.next) = (seen, Some(change.clone()));
             }

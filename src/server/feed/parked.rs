@@ -1,26 +1,25 @@
-//! Chunks of watches whose clients do not take more: as many as there is room for.
+//! A bounded cache of chunks, for watches whose clients do not take more.
 //!
 //! A watch hands over what it has buffered and may then not be asked for more for hours. So it
-//! leaves the rest of its chunk here, and what it has read ahead is kept here from the first. When
-//! there is no more room, what was left longest ago is dropped: a watch that finds its chunk
-//! gone reads it again, exactly where it was. Knows nothing of events. Invariant: what is parked is never more than the limit.
+//! leaves the rest of its chunk here, and its read-ahead is kept here from the first. A full cache
+//! evicts what was left longest ago: a watch that finds its chunk gone reads it again, exactly where
+//! it was. Knows nothing of events.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
+
+use tailmark_log::bounded::Bounded;
 use tailmark_log::eventlog::Delivery;
 
-/// The chunks of all watches that wait.
+/// The chunks of all watches that wait, by their tickets.
 #[derive(Clone, Debug)]
 pub(crate) struct Parking(Arc<Mutex<Lot>>);
 
 #[derive(Debug)]
 struct Lot {
-    max_bytes: usize,
-    bytes: usize,
     next_ticket: u64,
-    /// Oldest first.
-    chunks: BTreeMap<u64, Delivery>,
+    chunks: Bounded<u64, Delivery>,
 }
 
 /// The right to what was parked, if it is still there. Dropped, it gives it up.
@@ -32,55 +31,41 @@ pub(crate) struct Ticket {
 
 impl Parking {
     pub(crate) fn new(max_bytes: usize) -> Self {
-        let chunks = BTreeMap::new();
-        Parking(Arc::new(Mutex::new(Lot { max_bytes, bytes: 0, next_ticket: 0, chunks })))
+        let chunks = Bounded::new(max_bytes);
+        Parking(Arc::new(Mutex::new(Lot { next_ticket: 0, chunks })))
     }
 
     pub(crate) fn park(&self, chunk: Delivery) -> Ticket {
-        self.put(self.lock(), chunk)
+        self.put(self.0.lock(), chunk)
     }
 
     fn put(&self, mut lot: MutexGuard<'_, Lot>, chunk: Delivery) -> Ticket {
-        let mut dropped = Vec::new();
         let number = lot.next_ticket;
         lot.next_ticket += 1;
-        lot.bytes += bytes(&chunk);
-        lot.chunks.insert(number, chunk);
-        while lot.bytes > lot.max_bytes
-            && let Some((_, oldest)) = lot.chunks.pop_first()
-        {
-            lot.bytes -= bytes(&oldest);
-            dropped.push(oldest);
-        }
-        // Freed without the lock.
+        let bytes = bytes(&chunk);
+        let evicted = lot.chunks.insert(number, chunk, bytes);
         drop(lot);
+        // Freed without the lock.
+        drop(evicted);
         Ticket { parking: self.clone(), number }
     }
 
-    /// Parks what nobody has asked for yet, if half of the lot stays free: it must not take the place of
-    /// what is needed.
+    /// Parks what nobody has asked for yet, if half of the room stays free: it must not take the place
+    /// of what is needed.
     pub(crate) fn park_spare(&self, chunk: Delivery) -> Option<Ticket> {
-        let lot = self.lock();
-        let has_room = lot.bytes + bytes(&chunk) <= lot.max_bytes / 2;
+        let lot = self.0.lock();
+        let has_room = lot.chunks.bytes() + bytes(&chunk) <= lot.chunks.max_bytes() / 2;
         has_room.then(|| self.put(lot, chunk))
     }
 
     /// Whether it is worth while to read ahead.
     pub(crate) fn has_spare_room(&self) -> bool {
-        let lot = self.lock();
-        lot.bytes < lot.max_bytes / 2
+        let lot = self.0.lock();
+        lot.chunks.bytes() < lot.chunks.max_bytes() / 2
     }
 
     fn take(&self, number: u64) -> Option<Delivery> {
-        let mut lot = self.lock();
-        let chunk = lot.chunks.remove(&number)?;
-        lot.bytes -= bytes(&chunk);
-        Some(chunk)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Lot> {
-        // Nothing in here can panic half way but an allocation that fails.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().chunks.remove(&number)
     }
 }
 
@@ -115,8 +100,8 @@ mod tests {
     }
 
     fn kept(parking: &Parking) -> (usize, usize) {
-        let lot = parking.lock();
-        (lot.bytes, lot.chunks.len())
+        let lot = parking.0.lock();
+        (lot.chunks.bytes(), lot.chunks.len())
     }
 
     #[test]

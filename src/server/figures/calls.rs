@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -17,6 +17,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body::{Frame, SizeHint};
+use parking_lot::Mutex;
 use tonic::{Code, Status};
 
 use super::histogram::{Buckets, Histogram};
@@ -99,7 +100,7 @@ impl Calls {
     }
 
     fn answered(&self, route: Option<&str>, status: u16) {
-        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut routes = self.routes.lock();
         let is_full = routes.len() >= MAX_ROUTES;
         let route = route.filter(|_| !is_full).unwrap_or(OTHER_ROUTE);
         *routes.entry((Arc::from(route), status)).or_default() += 1;
@@ -121,7 +122,7 @@ impl Calls {
     }
 
     pub(super) fn routes(&self) -> Vec<(Route, u64)> {
-        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let routes = self.routes.lock();
         routes
             .iter()
             .map(|((route, status), count)| ((Arc::clone(route), *status), *count))

@@ -14,9 +14,10 @@ mod snapshot;
 mod streams;
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 pub(super) use calls::{Calls, count};
@@ -90,12 +91,12 @@ impl Figures {
     /// What the rates of a first sample count from: a look at least [`LOOK_INTERVAL`] ago, but for
     /// the first second of a server's life.
     pub(super) fn base(&self) -> Option<Arc<Snapshot>> {
-        let looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        let looks = self.looks.lock();
         looks.before.clone().or_else(|| looks.last.clone())
     }
 
     fn looked(&self, snapshot: Snapshot) {
-        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looks = self.looks.lock();
         looks.before = looks.last.replace(Arc::new(snapshot));
     }
 }

@@ -1,10 +1,11 @@
 //! Streams: what is open, what they deliver, how far behind they are, how they end.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tonic::Code;
 
 use super::histogram::{Buckets, Histogram};
@@ -95,7 +96,7 @@ impl OpenStream {
         }
         match &self.position {
             Some((_, position)) => position.store(next.get(), Ordering::Relaxed),
-            None => self.position = Some(lock(&self.streams.positions).add(next)),
+            None => self.position = Some(self.streams.positions.lock().add(next)),
         }
     }
 
@@ -123,10 +124,10 @@ impl OpenStream {
 impl Drop for OpenStream {
     fn drop(&mut self) {
         if let Some((id, _)) = &self.position {
-            lock(&self.streams.positions).open.remove(id);
+            self.streams.positions.lock().open.remove(id);
         }
         self.kind.seconds.observe(self.age());
-        *lock(&self.kind.ended).entry(self.reason).or_default() += 1;
+        *self.kind.ended.lock().entry(self.reason).or_default() += 1;
         self.kind.open.fetch_sub(1, Ordering::Relaxed);
         trace::finish(&self.span, self.delivered + self.taken, self.reason);
     }
@@ -149,9 +150,9 @@ impl Streams {
         span: tracing::Span,
     ) -> OpenStream {
         let kind =
-            Arc::clone(lock(&streams.kinds).entry(kind).or_insert_with(|| Arc::new(Kind::new())));
+            Arc::clone(streams.kinds.lock().entry(kind).or_insert_with(|| Arc::new(Kind::new())));
         kind.open.fetch_add(1, Ordering::Relaxed);
-        let position = next.map(|next| lock(&streams.positions).add(next));
+        let position = next.map(|next| streams.positions.lock().add(next));
         OpenStream {
             streams: Arc::clone(streams),
             kind,
@@ -165,20 +166,20 @@ impl Streams {
     }
 
     pub(super) fn counts(&self) -> Vec<KindCount> {
-        let kinds = lock(&self.kinds);
+        let kinds = self.kinds.lock();
         let count = |(name, kind): (&&'static str, &Arc<Kind>)| KindCount {
             kind: name,
             open: kind.open.load(Ordering::Relaxed),
             delivered: kind.delivered.load(Ordering::Relaxed),
             seconds: kind.seconds.buckets(),
-            ended: lock(&kind.ended).iter().map(|(reason, count)| (*reason, *count)).collect(),
+            ended: kind.ended.lock().iter().map(|(reason, count)| (*reason, *count)).collect(),
         };
         kinds.iter().map(count).collect()
     }
 
     /// The next seq of the one that is farthest behind.
     pub(super) fn slowest(&self) -> Option<Seq> {
-        let positions = lock(&self.positions);
+        let positions = self.positions.lock();
         positions.open.values().map(|position| position.load(Ordering::Relaxed)).min().map(Seq::new)
     }
 }
@@ -192,11 +193,6 @@ impl Kind {
             ended: Mutex::default(),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Counts have no invariant that a panic could break.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -10,10 +10,11 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -45,11 +46,11 @@ impl HalfClosed {
     /// Sets until when the answer to the request that has come may take, beyond the patience with
     /// any; a later request sets its own.
     pub(crate) fn wait_until(&self, until: Option<Instant>) {
-        *self.patient_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+        *self.patient_until.lock() = until;
     }
 
     fn is_waited_for(&self) -> bool {
-        let until = *self.patient_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = *self.patient_until.lock();
         until.is_some_and(|until| Instant::now() < until)
     }
 }

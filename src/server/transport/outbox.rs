@@ -9,9 +9,10 @@
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -71,18 +72,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Outbox<T> {
         self.is_last = false;
         let polled = connection.poll(cx);
         // Of a connection that failed, too: its last words say why.
-        let sent = lock(&self.out).poll_send(cx);
+        let sent = self.out.lock().poll_send(cx);
         match (polled, sent) {
             (Poll::Ready(ended), _) => Poll::Ready(ended.map_err(Into::into)),
             (_, Poll::Ready(Err(error))) => Poll::Ready(Err(error.into())),
             _ => Poll::Pending,
         }
     }
-}
-
-fn lock<T>(out: &Mutex<Out<T>>) -> MutexGuard<'_, Out<T>> {
-    // One task has both ends, and a panic ends it.
-    out.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<T: AsyncWrite + Unpin> Out<T> {
@@ -149,7 +145,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Inlet<T> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut lock(&self.0).inner).poll_read(cx, buffer)
+        Pin::new(&mut self.0.lock().inner).poll_read(cx, buffer)
     }
 }
 
@@ -159,7 +155,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Inlet<T> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        lock(&self.0).poll_write(cx, &[IoSlice::new(bytes)])
+        self.0.lock().poll_write(cx, &[IoSlice::new(bytes)])
     }
 
     /// What runs the connection does it.
@@ -168,7 +164,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Inlet<T> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut out = lock(&self.0);
+        let mut out = self.0.lock();
         ready!(out.poll_send(cx))?;
         Pin::new(&mut out.inner).poll_shutdown(cx)
     }
@@ -178,7 +174,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Inlet<T> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        lock(&self.0).poll_write(cx, slices)
+        self.0.lock().poll_write(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -276,7 +272,7 @@ mod tests {
             };
             let mut connection = pin!(connection);
             poll_fn(|cx| outbox.poll(cx, connection.as_mut(), true)).await.unwrap();
-            let out = lock(&sent);
+            let out = sent.lock();
             assert!(out.inner.taken == writes().concat(), "{at_a_time}");
             assert_eq!(out.waiting.capacity(), 0);
         }
@@ -298,13 +294,13 @@ mod tests {
         poll_fn(|cx| {
             polls += 1;
             assert!(outbox.poll(cx, connection.as_mut(), true).is_pending());
-            let out = lock(&sent);
+            let out = sent.lock();
             // What else is ready has been let go first.
             assert_eq!((out.inner.taken.is_empty(), out.inner.calls), (polls == 1, polls - 1));
             if polls == 2 { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-        assert_eq!(lock(&sent).inner.taken.len(), 40 * 256);
+        assert_eq!(sent.lock().inner.taken.len(), 40 * 256);
     }
 
     #[tokio::test]
@@ -326,7 +322,7 @@ mod tests {
         far.read_exact(&mut read).await.unwrap();
         assert_eq!(&read, b"ping");
         drop(far);
-        lock(&outbox.out).waiting.push(1);
+        outbox.out.lock().waiting.push(1);
         let ended = poll_fn(|cx| outbox.poll(cx, connection.as_mut(), false)).await;
         let error = ended.unwrap_err().downcast::<io::Error>().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);

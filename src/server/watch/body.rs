@@ -9,13 +9,14 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_core::Stream;
 use http::{Request, Response};
 use http_body::Frame;
+use parking_lot::Mutex;
 use prost::Message;
 use tonic::Status;
 use tonic::body::Body;
@@ -106,8 +107,7 @@ where
         Box::pin(async move {
             let mut response = answer.await?;
             let handed = response.extensions_mut().remove::<Handed>();
-            let body = handed
-                .and_then(|handed| handed.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+            let body = handed.and_then(|handed| handed.0.lock().take());
             Ok(match body {
                 Some(body) => response.map(|_| Body::new(body)),
                 None => response,
