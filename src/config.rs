@@ -4,6 +4,7 @@
 //! here reads anything by itself or knows what the settings do. `config.toml` in the root is the
 //! commented default and part of the program; a test holds the two together.
 
+mod compression;
 mod foreign;
 mod load;
 mod read;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use load::{ConfigError, Loaded, Origin, Sources};
+pub use tailmark_log::Compression;
 use tailmark_record::units;
 
 /// The commented default.
@@ -83,18 +85,6 @@ section!(
     }
 );
 
-/// How sealed events are compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Compression {
-    /// Not at all.
-    None,
-    /// Fast.
-    Lz4,
-    /// Small.
-    Zstd,
-}
-
 section!(
     /// How the log rests on disk.
     Storage {
@@ -103,7 +93,7 @@ section!(
         /// Size of one journal slot.
         slot_bytes: u64 as "units::size" = 64 << 20,
         /// Of sealed events.
-        compression: Compression = Compression::Lz4,
+        compression: Compression as "compression" = Compression::Lz4,
         /// A slot that is not full is sealed after this long.
         seal_after: Duration as "units::duration" = Duration::from_secs(3_600),
         /// Appends are refused while less is free.
@@ -380,7 +370,7 @@ impl Storage {
         if self.data_dir.as_os_str().is_empty() {
             return Err(Invalid::new("storage.data_dir", "must not be empty"));
         }
-        if self.compression == Compression::Zstd && !tailmark_log::HAS_ZSTD {
+        if matches!(self.compression, Compression::Zstd(_)) && !tailmark_log::HAS_ZSTD {
             let problem = "this program was built without zstd; build it with `--features zstd`, \
                            or take lz4. A log that zstd wrote is read all the same";
             return Err(Invalid::new("storage.compression", problem));

@@ -11,15 +11,12 @@ use super::notify::{self, Notifier};
 use super::reload;
 use super::signals::{DaemonSignals, Stop};
 use super::{Exit, Failure};
-use crate::config::{Compression, Config, LogFormat};
+use crate::config::{Config, LogFormat};
 use crate::server::{self, AccessRules, ServeError, Server};
 use crate::telemetry::{self, LogLevel, Telemetry};
 use tailmark_log::eventlog::{self, EventLog};
-use tailmark_log::storage::{local, segment};
+use tailmark_log::storage::local;
 use tailmark_record::{self as record, Seq};
-
-/// zstd's level 1 keeps up with uploads; higher ones gain little on blocks of 48 KiB.
-const ZSTD_LEVEL: i32 = 1;
 
 /// What a daemon tells when it can serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,11 +190,7 @@ fn storage_options(config: &Config) -> local::Options {
     let storage = &config.storage;
     local::Options {
         slot_bytes: storage.slot_bytes,
-        compression: match storage.compression {
-            Compression::None => segment::Compression::None,
-            Compression::Lz4 => segment::Compression::Lz4,
-            Compression::Zstd => segment::Compression::Zstd(ZSTD_LEVEL),
-        },
+        compression: storage.compression,
         seal_after: storage.seal_after,
         min_free_bytes: storage.min_free_bytes,
         open_bytes: storage.open_segment_bytes,

@@ -23,6 +23,7 @@ mod ingest;
 mod options;
 mod permits;
 mod read;
+mod report;
 mod rpc;
 mod run;
 mod service;

@@ -107,7 +107,7 @@ fn values_read_as_people_write_them() {
     )
     .unwrap();
     assert_eq!(config.storage.slot_bytes, 1 << 20);
-    assert_eq!(config.storage.compression, Compression::Zstd);
+    assert_eq!(config.storage.compression, Compression::Zstd(1));
     assert_eq!(config.storage.seal_after, Duration::from_secs(5_400));
     assert_eq!(config.retention.max_bytes, Some(10 << 30));
     assert_eq!(config.retention.max_events, Some(1_000));

@@ -18,7 +18,7 @@ use crate::server::rpc::deadline;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::{convert, trace};
 use crate::server::transport::ending::Endings;
-use crate::server::{Shared, watch};
+use crate::server::{Shared, ingest, watch};
 use tailmark_log::eventlog::{AppendOptions, Batch};
 use tailmark_record::{Limits, Seq};
 use tailmark_wire::{chat as chat_pb, feed_v1 as feed_pb};
@@ -40,7 +40,7 @@ pub(super) async fn send(
         let appended = log
             .append(batch, AppendOptions { dedup: false, expected_head: None, atomic: true })
             .await
-            .map_err(|error| status::append(&error, shared.options.retry_delay))?;
+            .map_err(|error| ingest::failure(&error, shared.options.retry_delay))?;
         let timestamp = Some(convert::timestamp(appended.appended_at));
         Ok(chat_pb::SendMessageResponse { message_id, timestamp })
     };

@@ -16,7 +16,7 @@ use super::link::{Joined, Link};
 use super::messages::{ChatDialect, FeedDialect, Room, Said, check_user};
 use crate::server::ingest::upload::{Source, Upload};
 use crate::server::rpc::status::{self, Failure};
-use crate::server::{Shared, watch};
+use crate::server::{Shared, report, watch};
 use tailmark_log::eventlog::{AppendOptions, Appended, Batch};
 use tailmark_record::{Limits, Seq};
 use tailmark_wire::{chat as chat_pb, feed_v1 as feed_pb};
@@ -29,9 +29,9 @@ struct Ending(Arc<Link>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        // A defect is logged, so none is made where there is none.
         if !self.0.is_ended() {
-            self.0.end(Some(status::defect("a chat's task ended early").into()));
+            report::defect("a chat's task ended early");
+            self.0.end(Some(status::internal().into()));
         }
     }
 }

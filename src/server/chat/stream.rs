@@ -25,7 +25,7 @@ use crate::server::figures::{self, OpenStream};
 use crate::server::permits::Permit;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::transport::ending::Endings;
-use crate::server::watch;
+use crate::server::{report, watch};
 use tailmark_log::eventlog::EventLog;
 use tailmark_record::{Event, Seq};
 
@@ -204,7 +204,7 @@ impl<D: Dialect> RoomStream<D> {
             };
             let walked = match self.walk() {
                 Ok(walked) => walked,
-                Err(what) => return self.fail("defect", status::defect(what)),
+                Err(what) => return self.broken(what),
             };
             if let Some(end) = end
                 && self.passed() >= end.after
@@ -220,7 +220,7 @@ impl<D: Dialect> RoomStream<D> {
                     Ok(None) if self.held.is_none() => continue,
                     // It may be our own: wait for the answer to the append.
                     Ok(None) => {}
-                    Err(what) => return self.fail("defect", status::defect(what)),
+                    Err(what) => return self.broken(what),
                 },
                 Walked::Nothing => match self.poll_read(cx) {
                     Poll::Ready(Ok(())) => {
@@ -337,6 +337,11 @@ impl<D: Dialect> RoomStream<D> {
         self.over = Some(why);
         let cursor = self.log.cursor(self.passed());
         Poll::Ready(Err(failure.with_trailer(watch::CURSOR, &cursor)))
+    }
+
+    fn broken(&mut self, what: &'static str) -> Poll<Result<D::Message, Status>> {
+        report::defect(what);
+        self.fail("defect", status::internal())
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::ReusableBoxFuture;
 
 use super::parked::{Parking, Ticket};
+use crate::server::report;
 use crate::server::rpc::status::{self, Failure, LogFacts};
 use tailmark_log::eventlog::{Ahead, Delivery, EventLog, ReadError, Reader};
 use tailmark_record::{GapReason, Seq};
@@ -113,8 +114,9 @@ impl Lost {
         .filter(|(to, _)| *to >= next)
     }
 
-    /// Why what begins with `next` cannot be read, and where to go on.
+    /// Why what begins with `next` cannot be read, and where to go on. Reported: a stream ends of it.
     pub(crate) fn failure(&self, log: &EventLog, next: Seq, retry_delay: Duration) -> Failure {
+        report::read(&self.error);
         let failure = status::read(&self.error, &self.facts, retry_delay);
         match self.range(next) {
             Some((to, _)) => failure.with("resume_cursor", log.cursor(to)),

@@ -6,10 +6,10 @@ use axum::extract::State;
 use http::{HeaderMap, HeaderValue, Response, header};
 use tonic::body::Body;
 
-use crate::server::Shared;
 use crate::server::figures::{self, Format, Snapshot};
 use crate::server::rpc::negotiation::{self, Offer};
 use crate::server::rpc::status;
+use crate::server::{Shared, report};
 
 /// The format that is answered where nothing else is asked for comes first: everybody reads it.
 const FORMATS: [(Offer, Format, HeaderValue); 3] = [
@@ -44,7 +44,8 @@ pub(super) async fn metrics(
         None => return status::respond(&status::stopping(shared.options.retry_delay).into()),
     };
     let Ok(text) = text else {
-        return status::respond(&status::defect("figures cannot be written").into());
+        report::defect("figures cannot be written");
+        return status::respond(&status::internal().into());
     };
     let mut response = Response::new(Body::new(text));
     response.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());

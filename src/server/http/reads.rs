@@ -11,7 +11,7 @@ use tonic::body::Body;
 
 use super::query::Query;
 use crate::server::rpc::status::{self, Failure};
-use crate::server::{Shared, read};
+use crate::server::{Shared, read, report};
 use tailmark_record::Event;
 use tailmark_record::json::write_event;
 use tailmark_wire::{feed_v1 as pb, json};
@@ -66,7 +66,10 @@ pub(super) async fn event(
         };
         let request = pb::GetEventRequest { by: Some(by) };
         let encoded = read::get_event(&shared, request).await?.0;
-        let event = Event::parse(&encoded).map_err(|error| status::defect(error.what()))?;
+        let event = Event::parse(&encoded).map_err(|error| {
+            report::defect(error.what());
+            status::internal()
+        })?;
         let mut out = Vec::with_capacity(encoded.len() * 2);
         write_event(&mut out, &event);
         Ok(out)

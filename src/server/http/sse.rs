@@ -18,6 +18,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
+use crate::server::report;
 use crate::server::rpc::status;
 use crate::server::transport::http1::HalfClosed;
 use crate::server::watch::{CURSOR, Item, WatchStream};
@@ -186,8 +187,8 @@ impl http_body::Body for Sse {
                 Poll::Ready(Some(Ok(Item::Events(event)))) => {
                     if let Err(error) = this.event(&event) {
                         this.stream = None;
-                        let failure = status::defect(error.what());
-                        this.fail(&failure.into());
+                        report::defect(error.what());
+                        this.fail(&status::internal().into());
                     }
                 }
                 Poll::Ready(Some(Err(last))) => {

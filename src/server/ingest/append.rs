@@ -290,7 +290,7 @@ impl AppendStream {
                 Some(Ok(pb::AppendResponse { kind: Some(Kind::Opened(opened)) }))
             }
             Err(error) => {
-                let failure = status::append(&error, self.shared.options.retry_delay);
+                let failure = super::failure(&error, self.shared.options.retry_delay);
                 self.finish(Some(failure))
             }
         }
@@ -329,7 +329,7 @@ impl AppendStream {
     }
 
     fn explain(&self, error: &AppendError, producer_seq: u64) -> Failure {
-        status::append(error, self.shared.options.retry_delay).with("producer_seq", producer_seq)
+        super::failure(error, self.shared.options.retry_delay).with("producer_seq", producer_seq)
     }
 
     fn cursor(&self, seq: Option<Seq>) -> String {

@@ -29,7 +29,7 @@ pub(crate) async fn publish(
     let appended = log
         .append(batch, AppendOptions { dedup: true, expected_head, atomic: true })
         .await
-        .map_err(|error| status::append(&error, shared.options.retry_delay))?;
+        .map_err(|error| super::failure(&error, shared.options.retry_delay))?;
     Ok(pb::PublishResult {
         id,
         seq: appended.last_event.get(),

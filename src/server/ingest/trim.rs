@@ -36,7 +36,7 @@ pub(crate) async fn trim(
     let trimmed = log
         .trim(before)
         .await
-        .map_err(|error| status::append(&error, shared.options.retry_delay))?;
+        .map_err(|error| super::failure(&error, shared.options.retry_delay))?;
     tracing::info!(%before, removed = trimmed.removed, "trimmed");
     Ok(pb::TrimResult {
         oldest_seq: trimmed.oldest.get(),

@@ -16,13 +16,13 @@ use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::field::Empty;
 
-use crate::server::Shared;
 use crate::server::figures::{self, OpenStream};
 use crate::server::permits::Peer;
 use crate::server::rpc::deadline;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::trace;
 use crate::server::transport::ending::Endings;
+use crate::server::{Shared, report};
 use tailmark_log::eventlog::{AppendError, AppendOptions, Appended, Batch};
 use tailmark_record::{Event, Seq};
 use tailmark_wire::feed_v1 as pb;
@@ -133,7 +133,10 @@ where
     };
     match result {
         Ok(result) => result,
-        Err(_) => Err(status::defect("an upload's task ended early").into()),
+        Err(_) => {
+            report::defect("an upload's task ended early");
+            Err(status::internal().into())
+        }
     }
 }
 
@@ -371,7 +374,7 @@ where
                 if let AppendError::Partial { done, .. } = &error {
                     self.totals.add(done);
                 }
-                let failure = status::append(&error, self.shared.options.retry_delay);
+                let failure = super::failure(&error, self.shared.options.retry_delay);
                 Err(self.explain(failure, self.totals.received))
             }
         }

@@ -10,10 +10,11 @@ pub(crate) use get_event::get_event;
 pub(crate) use get_log::get_log;
 pub(crate) use list_topics::list_topics;
 
-use crate::server::Shared;
 use crate::server::rpc::status::{self, Failure, LogFacts};
+use crate::server::{Shared, report};
 
 /// What a read that failed answers.
 pub(crate) async fn failure(shared: &Shared, error: &ReadError) -> Failure {
+    report::read(error);
     status::read(error, &LogFacts::of(&shared.log).await, shared.options.retry_delay)
 }

@@ -2,7 +2,8 @@
 //! what plain HTTP answers (`status/http.rs`).
 //!
 //! Invariants: each failure carries an `ErrorInfo` of the domain `tailmark` whose reason and
-//! metadata say it without the text; paths and texts of the operating system stay in our log.
+//! metadata say it without the text; paths and texts of the operating system stay in our log. Nothing
+//! here writes to that log: `report.rs` does, where a failure is met.
 
 mod http;
 
@@ -304,9 +305,8 @@ pub(crate) fn upload_broken(status: &Status) -> Failure {
     }
 }
 
-/// A defect of ours.
-pub(crate) fn defect(detail: &str) -> Failure {
-    tracing::error!(detail, "internal error");
+/// A defect of ours. What it is stays in our log (`report.rs`).
+pub(crate) fn internal() -> Failure {
     Failure::new(Reason::Internal, "internal error")
 }
 
@@ -334,36 +334,28 @@ pub(crate) fn append(error: &AppendError, retry_delay: Duration) -> Failure {
             "the log does not know this epoch of the producer: forgotten, or of another log",
         ),
         AppendError::DiskFull(store) => disk_full(store),
-        AppendError::Busy(detail) => {
-            tracing::error!(%detail, "append refused");
+        AppendError::Busy(_) => {
             let message = "the store cannot take events now; nothing was stored, try again";
             Failure::new(Reason::StoreBusy, message).retry(retry_delay)
         }
         AppendError::Closing => stopping(retry_delay),
-        AppendError::Stopped(detail) => {
-            tracing::error!(detail, "append refused");
-            Failure::new(
-                Reason::StoreStopped,
-                "the store stopped accepting events after a failed write; nothing was stored",
-            )
-        }
-        AppendError::Unknown(detail) => {
-            tracing::error!(%detail, "append failed");
-            Failure::new(
-                Reason::OutcomeUnknown,
-                "the write failed: the events may be there after a restart, or not",
-            )
-        }
+        AppendError::Stopped(_) => Failure::new(
+            Reason::StoreStopped,
+            "the store stopped accepting events after a failed write; nothing was stored",
+        ),
+        AppendError::Unknown(_) => Failure::new(
+            Reason::OutcomeUnknown,
+            "the write failed: the events may be there after a restart, or not",
+        ),
         AppendError::TooLarge { actual, limit } => over_limit("batch_bytes", *limit, *actual),
         AppendError::RepeatsUnknown(detail) => match &**detail {
             StoreError::Damaged(damage) => damaged(damage),
-            detail => {
-                tracing::error!(%detail, "repeats cannot be told");
+            _ => {
                 let message = "repeats cannot be told from new events; nothing was stored";
                 Failure::new(Reason::RepeatsUnknown, message)
             }
         },
-        AppendError::Refused(detail) => defect(&detail.to_string()),
+        AppendError::Refused(_) => internal(),
         // What is durable of it is told beside the failure.
         AppendError::Partial { error, .. } => append(error, retry_delay),
     }
@@ -395,15 +387,11 @@ pub(crate) fn read(error: &ReadError, facts: &LogFacts, retry_delay: Duration) -
         }
         ReadError::Damaged(damage) => damaged(damage),
         ReadError::Closing => stopping(retry_delay),
-        ReadError::Store(detail) => {
-            tracing::error!(%detail, "read failed");
-            Failure::new(Reason::ReadFailed, "the log could not be read")
-        }
+        ReadError::Store(_) => Failure::new(Reason::ReadFailed, "the log could not be read"),
     }
 }
 
 fn damaged(damage: &Damage) -> Failure {
-    tracing::error!(%damage, "damage found");
     let message = format!("damaged: {}", damage.range());
     Failure::new(Reason::Damaged, message).with("from_seq", damage.from).with("to_seq", damage.to)
 }

@@ -17,7 +17,6 @@ pub use body::NoStream;
 pub(super) use request::{after_cursor, two_cursors};
 pub(super) use stream::{Item, WatchStream};
 
-use crate::server::Shared;
 use crate::server::feed::machine::{Bundle, Machine, Plan};
 use crate::server::permits::{Peer, Permit};
 use crate::server::rpc::deadline;
@@ -25,6 +24,7 @@ use crate::server::rpc::frames::YIELD_BYTES;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::trace;
 use crate::server::transport::ending::Endings;
+use crate::server::{Shared, report};
 use body::Framing;
 use start::Resolved;
 use stream::{Parts, Settings};
@@ -204,8 +204,10 @@ pub(super) fn describe(
         (HEAD, bounds.head.to_string()),
         (LOG_ID, shared.log.id().to_string()),
     ] {
-        let value = AsciiMetadataValue::try_from(value)
-            .map_err(|_| status::defect("a header that is not ASCII"))?;
+        let Ok(value) = AsciiMetadataValue::try_from(value) else {
+            report::defect("a header that is not ASCII");
+            return Err(status::internal());
+        };
         metadata.insert(name, value);
     }
     Ok(())

@@ -2,6 +2,7 @@
 //! the jumps that `on_lost` makes of them.
 
 use super::request::{Position, Request};
+use crate::server::report;
 use crate::server::rpc::status::{self, Failure, LogFacts};
 use tailmark_log::eventlog::{CursorError, EventLog, ReadError};
 use tailmark_record::{Bounds, Gap, GapReason, OnLost, Seq, Start};
@@ -39,7 +40,10 @@ pub(super) async fn resolve(
             Err(ReadError::Trimmed { from, oldest }) => {
                 (CursorError::Trimmed { oldest, missed: from.distance_to(oldest) }, from)
             }
-            Err(error) => return Err(status::read(&error, &LogFacts::of(log).await, retry_delay)),
+            Err(error) => {
+                report::read(&error);
+                return Err(status::read(&error, &LogFacts::of(log).await, retry_delay));
+            }
         },
     };
     match jump(&error, wanted, request.on_lost, &log.bounds()) {

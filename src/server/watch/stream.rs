@@ -22,6 +22,7 @@ use crate::server::feed::reading::{CHUNKS_PER_POLL, Lost, Reading};
 use crate::server::feed::shared_frames::SharedFrames;
 use crate::server::figures::OpenStream;
 use crate::server::permits::Permit;
+use crate::server::report;
 use crate::server::rpc::frames::YIELD_BYTES;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::transport::ending::Endings;
@@ -142,7 +143,8 @@ impl WatchStream {
                 }
                 Step::End(end) => return Poll::Ready(Err(self.end(end))),
                 Step::Broken(what) => {
-                    return Poll::Ready(Err(self.fail("defect", status::defect(what))));
+                    report::defect(what);
+                    return Poll::Ready(Err(self.fail("defect", status::internal())));
                 }
                 Step::Read { end } => {
                     if let Some(alarm) = self.look_at_clock() {

@@ -21,6 +21,7 @@ const SERVER: House<'_> = House {
     rooms: &[
         "options",
         "permits",
+        "report",
         "rpc",
         "figures",
         "transport",
