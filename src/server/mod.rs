@@ -3,17 +3,19 @@
 //! Owns connections, requests, limits and deadlines. Must not know how events are stored, nor of
 //! configuration files.
 //!
+//! From the ground up; each wing names only those above it in this table:
+//!
 //! | wing | owns |
 //! |---|---|
-//! | `transport` | connections and bytes |
 //! | `rpc` | what a request is, codecs; errors and values mapped to the wire and back |
+//! | `figures` | the daemon's metrics |
+//! | `transport` | connections and bytes |
 //! | `feed` | what streams of events share |
+//! | `read` | the calls that only read |
 //! | `ingest` | the calls that change the log |
-//! | `read` | the calls that ask for one answer |
 //! | `watch` | streams of events |
 //! | `chat` | rooms |
 //! | `http` | plain HTTP, one file a path |
-//! | `figures` | what the daemon measures of itself |
 
 mod chat;
 mod feed;

@@ -1,6 +1,6 @@
-//! Counts of what is open now, and the permits that enforce the limits on them.
+//! Gauges of what is open, and the permits that enforce their limits.
 //!
-//! Invariant: a count goes down when its permit is dropped, however the work ended.
+//! Invariant: a gauge goes down when its permit is dropped, however the work ended.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -58,11 +58,6 @@ impl Gauges {
 
     pub(crate) fn metrics_stream(&self, limit: usize) -> Result<Permit, OverLimit> {
         Permit::take(&self.0.metrics_streams, limit, "metrics_streams")
-    }
-
-    /// A permit that counts nothing, for a request that came by no connection of ours.
-    pub(crate) fn unbound(&self) -> Permit {
-        Permit(Arc::new(AtomicUsize::new(1)))
     }
 
     pub(crate) fn upload(&self) -> Permit {
@@ -129,6 +124,26 @@ impl Peer {
 
     pub(crate) fn watch(&self, limit: usize) -> Result<Permit, OverLimit> {
         Permit::take(&self.watches, limit, "watches_per_connection")
+    }
+}
+
+/// The right to be one of the watches: of those on a connection, and of all.
+#[derive(Debug)]
+pub(crate) struct WatchPermits {
+    /// Absent for a request that came by no connection of ours.
+    _of_connection: Option<Permit>,
+    _of_server: Permit,
+}
+
+impl WatchPermits {
+    pub(crate) fn take(
+        gauges: &Gauges,
+        limit: usize,
+        peer: Option<&Peer>,
+        limit_of_connection: usize,
+    ) -> Result<WatchPermits, OverLimit> {
+        let of_connection = peer.map(|peer| peer.watch(limit_of_connection)).transpose()?;
+        Ok(WatchPermits { _of_connection: of_connection, _of_server: gauges.watch(limit)? })
     }
 }
 

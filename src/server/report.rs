@@ -1,7 +1,8 @@
-//! Failures of ours, for whoever runs the daemon: a client hears of them in general words only.
+//! Server-side failures, written to the program's log for the operator. A client hears of them in
+//! general terms only.
 //!
-//! Written to the program's log where the failure is met, so once. Mapping it to a status, which
-//! happens as often as somebody wants one, logs nothing.
+//! A failure is reported where it is met, so once. Mapping it to a status may happen any number of
+//! times, and logs nothing.
 
 use tailmark_log::eventlog::{AppendError, ReadError};
 use tailmark_log::storage::{Damage, StoreError};

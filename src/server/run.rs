@@ -1,4 +1,4 @@
-//! The server from its first listener to its last connection.
+//! The server's lifetime, from its first listener to its last connection.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

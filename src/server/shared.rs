@@ -1,5 +1,4 @@
-//! What the calls share. Whoever handles one borrows it from here; what lies below gets only the
-//! parts that it needs.
+//! What the calls share. Handlers borrow it; layers below get only the parts that they need.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,4 +1,5 @@
-//! The calls: from a request to an answer or a stream. The order of the checks is a watch's.
+//! The RPC handlers of rooms: from a request to an answer or a stream. Checks run in the same order
+//! as a watch's.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::Chat;
 use super::intake::{self, Begin};
 use super::link::{Joined, Link};
 use super::messages::{ChatDialect, Dialect, FeedDialect, Room, Said, check_said, check_user};
-use super::stream::{Parts, Permits, RoomStream};
+use super::stream::{Permits, RoomStream, StreamParts};
 use crate::server::ingest::upload::{self, Source};
 use crate::server::permits::Peer;
 use crate::server::rpc::deadline;
@@ -88,13 +89,13 @@ pub(super) async fn subscribe(
     let room = Room::read(&message.room, log.limits())?;
     check_user("user", &message.user, log.limits())?;
     let cursor = watch::after_cursor(&message.after_cursor, &metadata)?;
-    let opening = Opening::new(shared, &extensions)?;
+    let opening = StreamSetup::new(shared, &extensions)?;
     let start = opening.start(shared, cursor).await?;
     let welcome = ChatDialect::welcome(&room.name, &message.user, log.cursor(start.prev()));
     let stay = chat.presence.enter(log, &room.name, &message.user);
     let rooms = vec![Joined { room, from: Some(start), stay }];
     let parts = opening.parts(shared, start, "subscription", &metadata);
-    let parts = Parts { welcome: Some(welcome), rooms, ..parts };
+    let parts = StreamParts { welcome: Some(welcome), rooms, ..parts };
     respond(shared, start, parts)
 }
 
@@ -107,11 +108,11 @@ pub(super) async fn chat(
     let (metadata, extensions, messages) = request.into_parts();
     not_stopping(shared)?;
     let cursor = watch::after_cursor("", &metadata)?;
-    let opening = Opening::new(shared, &extensions)?;
+    let opening = StreamSetup::new(shared, &extensions)?;
     let start = opening.start(shared, cursor).await?;
     let replay = (!cursor.is_empty()).then_some(start);
     let link = Link::new(&shared.log);
-    let parts = Parts {
+    let parts = StreamParts {
         link: Some(Arc::clone(&link)),
         heartbeat: Some(shared.options.chat_heartbeat),
         ..opening.parts(shared, start, "chat", &metadata)
@@ -134,11 +135,11 @@ pub(crate) async fn chat_of_feed(
     let (metadata, extensions, messages) = request.into_parts();
     not_stopping(shared)?;
     let cursor = watch::after_cursor("", &metadata)?;
-    let opening = Opening::new(shared, &extensions)?;
+    let opening = StreamSetup::new(shared, &extensions)?;
     let start = opening.start(shared, cursor).await?;
     let link = Link::new(&shared.log);
     let parts = opening.parts(shared, start, "feed chat", &metadata);
-    let parts = Parts { link: Some(Arc::clone(&link)), ..parts };
+    let parts = StreamParts { link: Some(Arc::clone(&link)), ..parts };
     let (permits, deadline) = (Arc::clone(&opening.permits), opening.deadline);
     let begin = Begin { cursor: cursor.to_owned(), start };
     let task = intake::run_feed(chat.clone(), link, messages, begin, deadline);
@@ -157,16 +158,16 @@ fn not_stopping(shared: &Shared) -> Result<(), Failure> {
 }
 
 /// What every stream needs before it begins.
-struct Opening {
+struct StreamSetup {
     permits: Permits,
     deadline: Option<Instant>,
     peer: Option<Peer>,
 }
 
-impl Opening {
-    fn new(shared: &Shared, extensions: &http::Extensions) -> Result<Opening, Failure> {
+impl StreamSetup {
+    fn new(shared: &Shared, extensions: &http::Extensions) -> Result<StreamSetup, Failure> {
         let peer = extensions.get::<Peer>();
-        Ok(Opening {
+        Ok(StreamSetup {
             permits: Arc::new(watch::permits(shared, peer)?),
             deadline: deadline::of(extensions),
             peer: peer.cloned(),
@@ -190,7 +191,7 @@ impl Opening {
         start: Seq,
         call: &'static str,
         metadata: &MetadataMap,
-    ) -> Parts<D> {
+    ) -> StreamParts<D> {
         let peer = self.peer.as_ref().map(|peer| tracing::field::display(peer.address));
         let span = tracing::info_span!(
             "room",
@@ -203,7 +204,7 @@ impl Opening {
             reason = Empty,
         );
         trace::adopt(&span, metadata);
-        Parts {
+        StreamParts {
             log: shared.log.clone(),
             start,
             welcome: None,
@@ -223,7 +224,7 @@ impl Opening {
 fn respond<D: Dialect>(
     shared: &Shared,
     start: Seq,
-    parts: Parts<D>,
+    parts: StreamParts<D>,
 ) -> Result<Response<RoomStream<D>>, Status> {
     let mut metadata = MetadataMap::new();
     watch::describe(shared, start, &mut metadata)?;

@@ -1,8 +1,8 @@
-//! What a client says, on its way into the log: a task of its own for each chat.
+//! The inbound half of a chat: a task that appends what the client sends.
 //!
-//! It goes on taking messages while the client does not read, holds one batch that becomes durable
-//! and one that is gathered, and ends with the client's half-close, with a bad message, at the
-//! deadline, or when the stream that answers is gone.
+//! The task keeps reading while the client does not read its answers. It holds at most two batches:
+//! one being made durable, one being filled. It ends at the client's half-close, on a bad message,
+//! at the deadline, or when the outbound stream is gone.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -25,9 +25,9 @@ use tailmark_wire::{chat as chat_pb, feed_v1 as feed_pb};
 const OPTIONS: AppendOptions = AppendOptions { dedup: false, expected_head: None, atomic: true };
 
 /// Tells the link how it ended, however it ended.
-struct Ending(Arc<Link>);
+struct EndOnDrop(Arc<Link>);
 
-impl Drop for Ending {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
         if !self.0.is_ended() {
             report::defect("a chat's task ended early");
@@ -58,7 +58,7 @@ pub(super) async fn run_chat(
     replay: Option<Seq>,
     deadline: Option<Instant>,
 ) {
-    let ending = Ending(Arc::clone(&link));
+    let ending = EndOnDrop(Arc::clone(&link));
     let shared = Arc::clone(&chat.shared);
     let source = ChatSource {
         chat,
@@ -172,7 +172,7 @@ pub(super) async fn run_feed(
     begin: Begin,
     deadline: Option<Instant>,
 ) {
-    let ending = Ending(Arc::clone(&link));
+    let ending = EndOnDrop(Arc::clone(&link));
     let result = feed(&chat, &link, &mut messages, begin, deadline).await;
     ending.0.end(result.err());
 }

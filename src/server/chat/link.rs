@@ -1,10 +1,10 @@
-//! What the two directions of a chat know of each other: rooms joined, which messages are this
-//! stream's own, and how it ends.
+//! State shared by the two halves of a chat: the rooms joined, the seqs of the stream's own
+//! messages, and how it ends.
 //!
 //! Invariants: an event after `in_flight_after` may be the stream's own and is not judged before
-//! the append under way has been answered; a room is known here before the first message to it is
-//! appended. Bounded: at [`MAX_BATCHES`] own batches that the reader has not passed nothing more is
-//! taken from the client.
+//! the append in flight has been answered; a room is entered here before the first message to it is
+//! appended. Bounded: with [`MAX_BATCHES`] own batches that the outbound half has not passed, no
+//! more messages are read from the client.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,11 +24,11 @@ const MAX_BATCHES: usize = 16_384;
 /// Shared by the task that takes messages and the stream that sends them.
 pub(super) struct Link {
     log: EventLog,
-    state: Mutex<State>,
+    state: Mutex<LinkState>,
 }
 
 #[derive(Default)]
-struct State {
+struct LinkState {
     rooms: Vec<Joined>,
     /// Where reading begins, once there is a room.
     start: Option<Seq>,
@@ -80,7 +80,7 @@ impl Link {
     }
 
     /// Changes something that the reader should look at.
-    fn tell<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    fn tell<T>(&self, change: impl FnOnce(&mut LinkState) -> T) -> T {
         let mut state = self.state.lock();
         let result = change(&mut state);
         state.news += 1;

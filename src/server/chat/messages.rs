@@ -1,7 +1,7 @@
-//! Between events of a room and the messages of both services; for rooms, what `convert.rs` is for
-//! the feed.
+//! Conversions between room events and the messages of both services; what `convert.rs` is for the
+//! feed.
 //!
-//! Must not know of streams. A message that comes in is checked here before it is an event.
+//! Knows no streams. An incoming message is validated here before it becomes an event.
 
 use std::sync::Arc;
 

@@ -10,9 +10,9 @@ mod handlers;
 mod intake;
 mod link;
 mod messages;
-mod metrics;
 mod presence;
 mod stream;
+mod stream_metrics;
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ impl Chat {
 impl ChatService for Chat {
     type SubscribeMessagesStream = RoomStream<ChatDialect>;
     type ChatStream = RoomStream<ChatDialect>;
-    type StreamMetricsStream = metrics::MetricsStream;
+    type StreamMetricsStream = stream_metrics::MetricsStream;
 
     async fn send_message(
         &self,
@@ -80,6 +80,6 @@ impl ChatService for Chat {
         &self,
         request: Request<pb::MetricsRequest>,
     ) -> Result<Response<Self::StreamMetricsStream>, Status> {
-        metrics::stream_metrics(&self.shared, request)
+        stream_metrics::stream_metrics(&self.shared, request)
     }
 }

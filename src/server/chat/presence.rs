@@ -1,11 +1,11 @@
-//! Who is in which room, and the telling of who comes and goes.
+//! Presence: who is in which room, and the announcements of joins and leaves.
 //!
-//! Presence is not stored. A room keeps its last few changes; each stream in it holds one number,
-//! that of the last change it has seen, and pulls. So telling never waits for anybody and takes
-//! memory by the room, not by the reader. A change remembers the head of the log when it happened:
-//! a stream shows it when it has passed that seq and nothing after it. Hence a stream that keeps up
-//! hears that somebody came before all their messages, and that they left after them. One that is
-//! more than [`KEPT`] changes behind misses the oldest of them, and never a message.
+//! Presence is not stored. A room keeps its last few changes; each stream in it holds the number of
+//! the last change it has seen, and pulls. So announcing never blocks, and memory grows with rooms,
+//! not with readers. A change records the head of the log when it happened; a stream shows it once
+//! it has passed that seq and before anything after it. A stream that keeps up therefore sees a
+//! join before all messages of that user, and a leave after them. A stream that is more than
+//! [`KEPT`] changes behind misses the oldest changes, never a message.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -25,9 +25,9 @@ const KEPT: usize = 256;
 
 /// Who is in which room; cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct Presence(Arc<Mutex<HashMap<Arc<str>, Room>>>);
+pub(crate) struct Presence(Arc<Mutex<HashMap<Arc<str>, Occupants>>>);
 
-struct Room {
+struct Occupants {
     /// Streams of each user.
     users: HashMap<Arc<str>, usize>,
     /// All streams, those without a user too.
@@ -51,7 +51,7 @@ impl Presence {
     pub(super) fn enter(&self, log: &EventLog, room: &Arc<str>, user: &str) -> Arc<Stay> {
         let user: Arc<str> = user.into();
         let mut rooms = self.0.lock();
-        let there = rooms.entry(Arc::clone(room)).or_insert_with(|| Room {
+        let there = rooms.entry(Arc::clone(room)).or_insert_with(|| Occupants {
             users: HashMap::new(),
             streams: 0,
             changes: VecDeque::new(),
@@ -78,7 +78,7 @@ impl Presence {
     }
 }
 
-impl Room {
+impl Occupants {
     fn tell(&mut self, change: Change) {
         if self.changes.len() == KEPT {
             self.changes.pop_front();

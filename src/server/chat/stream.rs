@@ -1,10 +1,9 @@
-//! What a client of rooms gets: messages in the order of the log, and in their place the news that
-//! is not stored.
+//! The outbound half of a room stream: messages in log order, with presence news in between.
 //!
-//! Reads the log as a watch does: nothing is queued for it, so a slow client holds back its own
-//! stream and nothing else, and finds its messages in the log when it comes to them. Invariants: no
-//! event is judged that may be the stream's own and is not known to be; a message is shown once, in
-//! the order of seqs, and before nothing that precedes it.
+//! It reads the log as a watch does. Nothing is queued for it: a slow client holds back only its
+//! own stream and finds its messages in the log later. Invariants: an event that may be the
+//! stream's own is not judged before that is known; a message is shown once, in seq order, and
+//! never before one that precedes it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,7 +21,7 @@ use super::presence::Listener;
 use crate::server::feed::machine::{Bundle, Machine, Plan, Step};
 use crate::server::feed::reading::{CHUNKS_PER_POLL, Reading};
 use crate::server::figures::{self, OpenStream};
-use crate::server::permits::Permit;
+use crate::server::permits::WatchPermits;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::transport::ending::Endings;
 use crate::server::{report, watch};
@@ -33,10 +32,10 @@ use tailmark_record::{Event, Seq};
 const KEPT_BYTES: usize = 64 << 10;
 
 /// A right to be one of the watches, shared by both directions of a chat.
-pub(super) type Permits = Arc<[Permit; 2]>;
+pub(super) type Permits = Arc<WatchPermits>;
 
 /// What a stream is made of.
-pub(super) struct Parts<D: Dialect> {
+pub(super) struct StreamParts<D: Dialect> {
     pub(super) log: EventLog,
     /// The first seq that it may show.
     pub(super) start: Seq,
@@ -62,7 +61,7 @@ pub struct RoomStream<D: Dialect> {
     listeners: Vec<Listener>,
     start: Seq,
     /// Absent while the stream is in no room.
-    place: Option<Place>,
+    place: Option<RoomReader>,
     /// The next event, until it can be judged.
     held: Option<(Seq, Bytes)>,
     /// News of the link that was looked at.
@@ -81,8 +80,8 @@ pub struct RoomStream<D: Dialect> {
     _permits: Permits,
 }
 
-/// A place in the log and what is read there.
-struct Place {
+/// What reads the rooms, from a place in the log on.
+struct RoomReader {
     machine: Machine,
     reading: Reading,
 }
@@ -96,7 +95,7 @@ enum Walked {
 }
 
 impl<D: Dialect> RoomStream<D> {
-    pub(super) fn new(parts: Parts<D>) -> Result<Self, Failure> {
+    pub(super) fn new(parts: StreamParts<D>) -> Result<Self, Failure> {
         let heartbeat = parts.heartbeat.map(|period| {
             let mut heartbeat = interval_at(Instant::now() + period, period);
             heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -146,7 +145,7 @@ impl<D: Dialect> RoomStream<D> {
             // What was read without the new rooms is read again.
             self.held = None;
             let reader = self.log.reader(next, filter.clone()).at_most(KEPT_BYTES);
-            self.place = Some(Place {
+            self.place = Some(RoomReader {
                 reading: Reading::new(self.log.clone(), reader),
                 machine: Machine::new(Plan {
                     filter,

@@ -1,7 +1,7 @@
-//! `StreamMetrics`: this daemon's figures, again and again.
+//! `StreamMetrics`: samples of the daemon's figures at an interval.
 //!
-//! Nothing is spawned and nothing is queued but the rest of one sample: the next look is taken when
-//! the client has room for it and the interval is over, so a slow client gets fewer samples.
+//! Nothing is spawned, and nothing is queued but the rest of one sample. The next snapshot is taken
+//! when the interval is over and the client has room for it, so a slow client gets fewer samples.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,8 +1,9 @@
-//! What a watch sends next: events, markers, the end. No I/O, no clock, no wire types.
+//! The state machine of a watch: which event or marker is sent next, and when it ends. No I/O, no
+//! clock, no wire types.
 //!
 //! The stream around it feeds in what was read and asks for the next step. Invariants: `next` only
-//! goes up; every seq below it was delivered, did not match, or lies in a gap that was announced;
-//! a marker stands where its position is, and never before an event that precedes it.
+//! grows; every seq below it was delivered, did not match, or lies in a gap that was announced; a
+//! marker is sent at its position, never before an event that precedes it.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -86,7 +87,7 @@ pub(crate) struct Machine {
     skipped: u64,
     delivered: u64,
     queue: VecDeque<News>,
-    run: Option<Run>,
+    run: Option<ChunkWalk>,
     /// How far the chunk was walked that was taken out.
     walked_of_taken: usize,
     end: Option<End>,
@@ -106,12 +107,12 @@ pub(crate) enum Bundle {
 
 /// What was read, and how far it has been walked.
 #[derive(Debug)]
-struct Run {
+struct ChunkWalk {
     delivery: Delivery,
     walked: usize,
 }
 
-impl Run {
+impl ChunkWalk {
     fn chunk(&self) -> &Chunk {
         &self.delivery.chunk
     }
@@ -124,7 +125,7 @@ impl Run {
 
 /// A place between two events: the seq of the second, and what of the chunk lies before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct ChunkPosition {
     pub(crate) next: Seq,
     pub(crate) walked: usize,
 }
@@ -140,13 +141,13 @@ struct Found {
 
 /// Entries that go out together: a part of the chunk, copied only where others lay between them.
 #[derive(Debug, Default)]
-struct Batch {
+struct EntryBatch {
     copied: Vec<u8>,
     /// What follows `copied`, where it lies in the chunk.
     rest: Range<usize>,
 }
 
-impl Batch {
+impl EntryBatch {
     fn len(&self) -> usize {
         self.copied.len() + self.rest.len()
     }
@@ -253,7 +254,7 @@ impl Machine {
             self.is_live = false;
             self.announce(MarkerKind::FellBehind, None);
         }
-        self.run = Some(Run { delivery, walked: 0 });
+        self.run = Some(ChunkWalk { delivery, walked: 0 });
     }
 
     /// The end (exclusive) of what is wanted behind the chunk at hand, if it is known that something
@@ -267,13 +268,13 @@ impl Machine {
     }
 
     /// Where it stands, if every watch without a filter that stands there sends the same next.
-    pub(crate) fn shared_place(&self) -> Option<Place> {
+    pub(crate) fn shared_place(&self) -> Option<ChunkPosition> {
         let run = self.run.as_ref()?;
         let is_alone = self.remaining.is_some() || self.end.is_some() || !self.queue.is_empty();
         let is_common =
             run.delivery.is_recent && run.chunk().complete && self.filter.is_all() && !is_alone;
         (is_common && matches!(self.bundle, Bundle::Frames(_)))
-            .then_some(Place { next: self.next, walked: run.walked })
+            .then_some(ChunkPosition { next: self.next, walked: run.walked })
     }
 
     /// Whether what is at hand has all been walked.
@@ -282,7 +283,7 @@ impl Machine {
     }
 
     /// Passes what another watch has sent from the same place on, if that is in the chunk.
-    pub(crate) fn pass_shared(&mut self, to: Place) -> bool {
+    pub(crate) fn pass_shared(&mut self, to: ChunkPosition) -> bool {
         let Some(run) = &mut self.run else { return false };
         if to.next <= self.next || to.next > run.chunk().end || to.walked > run.chunk().events.len()
         {
@@ -305,7 +306,7 @@ impl Machine {
 
     /// Puts back what [`Machine::take_chunk`] took out last.
     pub(crate) fn put_back(&mut self, delivery: Delivery) {
-        self.run = Some(Run { delivery, walked: self.walked_of_taken });
+        self.run = Some(ChunkWalk { delivery, walked: self.walked_of_taken });
     }
 
     /// Moves past events that are gone, and says so.
@@ -333,7 +334,7 @@ impl Machine {
     }
 
     /// The next matching event of a run; `None` at its end, or when a marker is due.
-    fn take_event(&mut self, run: &mut Run) -> Result<Option<Bytes>, &'static str> {
+    fn take_event(&mut self, run: &mut ChunkWalk) -> Result<Option<Bytes>, &'static str> {
         let Some(found) = self.find(run)? else { return Ok(None) };
         self.pass(run, &found);
         Ok(Some(run.chunk().events.slice(found.event)))
@@ -342,7 +343,7 @@ impl Machine {
     /// The next matching events of a run, framed; `None` at its end, or when a marker is due.
     fn take_frames(
         &mut self,
-        run: &mut Run,
+        run: &mut ChunkWalk,
         frames_bytes: usize,
     ) -> Result<Option<Bytes>, &'static str> {
         let mut frames = Vec::new();
@@ -364,10 +365,10 @@ impl Machine {
     /// The entries of the next matching events of a run; `None` at its end, or when a marker is due.
     fn take_batch(
         &mut self,
-        run: &mut Run,
+        run: &mut ChunkWalk,
         batch_bytes: usize,
     ) -> Result<Option<Bytes>, &'static str> {
-        let mut batch = Batch::default();
+        let mut batch = EntryBatch::default();
         while self.end.is_none() {
             let Some(found) = self.find(run)? else { break };
             if batch.len() > 0 && batch.len() + found.entry.len() > batch_bytes {
@@ -381,7 +382,7 @@ impl Machine {
     }
 
     /// The next event that is wanted. Passes those before it; it is not passed itself.
-    fn find(&mut self, run: &mut Run) -> Result<Option<Found>, &'static str> {
+    fn find(&mut self, run: &mut ChunkWalk) -> Result<Option<Found>, &'static str> {
         loop {
             let start = run.walked;
             let mut events = Events::new(&run.chunk().events[start..]);
@@ -404,7 +405,7 @@ impl Machine {
     }
 
     /// Moves past an event that is sent.
-    fn pass(&mut self, run: &mut Run, found: &Found) {
+    fn pass(&mut self, run: &mut ChunkWalk, found: &Found) {
         run.walked = found.entry.end;
         self.next = found.seq.next();
         self.skipped = 0;
@@ -424,7 +425,7 @@ impl Machine {
     }
 
     /// The end of a run: what it covers beyond its last event did not match.
-    fn finish(&mut self, run: &Run) -> Result<Option<Found>, &'static str> {
+    fn finish(&mut self, run: &ChunkWalk) -> Result<Option<Found>, &'static str> {
         if run.chunk().complete && self.next != run.chunk().end {
             return Err("a chunk with fewer events than it covers");
         }

@@ -1,5 +1,5 @@
-//! What streams of events share, watches and rooms alike: where a stream is, how it reads, chunks parked while
-//! a client does not take more, and events framed once for all who stand at the same place.
+//! What watches and room streams share: the state machine, the reader with its read-ahead, the
+//! cache of parked chunks, and the cache of framed events.
 
 pub(crate) mod machine;
 pub(crate) mod parked;

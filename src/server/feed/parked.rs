@@ -1,9 +1,8 @@
-//! A bounded cache of chunks, for watches whose clients do not take more.
+//! A bounded cache of chunks whose watches wait for their clients.
 //!
-//! A watch hands over what it has buffered and may then not be asked for more for hours. So it
-//! leaves the rest of its chunk here, and its read-ahead is kept here from the first. A full cache
-//! evicts what was left longest ago: a watch that finds its chunk gone reads it again, exactly where
-//! it was. Knows nothing of events.
+//! A watch whose client does not read may not be polled for hours. It parks the rest of its chunk
+//! here; its read-ahead is kept here from the start. A full cache evicts the chunk parked longest
+//! ago, and its watch reads it again from exactly where it was. Knows nothing of events.
 
 use std::sync::Arc;
 

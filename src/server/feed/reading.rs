@@ -1,5 +1,5 @@
-//! A reader for streams that are polled: one read at a time, the chunk after it read ahead, and what
-//! a failure has to tell.
+//! A reader for streams that are polled: one read at a time, with read-ahead of the next chunk, and
+//! the facts that a failed read reports.
 
 use std::task::{Context, Poll, ready};
 use std::time::Duration;

@@ -1,14 +1,14 @@
 //! A cache of framed events, shared by watches without a filter: the newest events, framed once for
-//! all of them.
+//! all.
 //!
-//! A watch that stands where another one stood sends the very bytes that one sent, instead of
-//! copying its own; on a miss it frames for itself. Invariant: what is found under a seq begins with
-//! that event and has every event up to its end.
+//! A watch at the same position as another sends the very bytes that the other sent, instead of its
+//! own copy. On a miss it frames for itself. Invariant: the entry under a seq begins with that
+//! event and has every event up to its end.
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::machine::{Machine, Place, Step};
+use super::machine::{ChunkPosition, Machine, Step};
 use tailmark_log::bounded::Bounded;
 use tailmark_record::Seq;
 
@@ -55,15 +55,15 @@ impl SharedFrames {
     }
 
     /// What others sent from a place on, and where it ends.
-    fn find(&self, from: Place) -> Option<(Bytes, Place)> {
+    fn find(&self, from: ChunkPosition) -> Option<(Bytes, ChunkPosition)> {
         let pieces = self.0.lock();
         let piece = pieces.get(&from.next)?;
-        let to = Place { next: piece.end, walked: from.walked + piece.entry_bytes };
+        let to = ChunkPosition { next: piece.end, walked: from.walked + piece.entry_bytes };
         Some((piece.frames.clone(), to))
     }
 
     /// Keeps what was framed from one place up to another.
-    fn keep(&self, from: Place, to: Place, frames: &Bytes) {
+    fn keep(&self, from: ChunkPosition, to: ChunkPosition, frames: &Bytes) {
         let entry_bytes = to.walked.saturating_sub(from.walked);
         let piece = Piece { end: to.next, entry_bytes, frames: frames.clone() };
         let evicted = self.0.lock().insert(from.next, piece, frames.len());
@@ -76,8 +76,8 @@ impl SharedFrames {
 mod tests {
     use super::*;
 
-    fn place(next: u64, walked: usize) -> Place {
-        Place { next: Seq::new(next), walked }
+    fn place(next: u64, walked: usize) -> ChunkPosition {
+        ChunkPosition { next: Seq::new(next), walked }
     }
 
     #[test]

@@ -1,7 +1,6 @@
-//! Requests: gRPC calls by method and code, plain HTTP by route and status.
+//! Request counters: gRPC calls by method and code, plain HTTP by route and status.
 //!
-//! What no service and no route of ours has is one method and one route, `other`, however many
-//! names clients think of.
+//! Unknown methods and routes are counted under `other`, however many names clients invent.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -39,7 +38,7 @@ const BOUNDS: [u64; 11] =
 /// Counts requests.
 #[derive(Debug)]
 pub(crate) struct Calls {
-    methods: [Method; OTHER + 1],
+    methods: [MethodCounters; OTHER + 1],
     routes: Mutex<BTreeMap<Route, u64>>,
 }
 
@@ -47,7 +46,7 @@ pub(crate) struct Calls {
 type Route = (Arc<str>, u16);
 
 #[derive(Debug)]
-struct Method {
+struct MethodCounters {
     label: &'static str,
     started: AtomicU64,
     handled: [AtomicU64; code::ALL.len()],
@@ -75,7 +74,7 @@ impl Default for Calls {
                 None if at == UNKNOWN => ("unknown", true),
                 None => ("other", true),
             };
-            Method {
+            MethodCounters {
                 label,
                 started: AtomicU64::new(0),
                 handled: [const { AtomicU64::new(0) }; code::ALL.len()],
@@ -107,7 +106,7 @@ impl Calls {
     }
 
     pub(super) fn methods(&self) -> Vec<MethodCount> {
-        let count = |method: &Method| MethodCount {
+        let count = |method: &MethodCounters| MethodCount {
             method: method.label,
             started: method.started.load(Ordering::Relaxed),
             handled: code::ALL

@@ -1,6 +1,6 @@
-//! The figures as Prometheus reads them: its own text format and OpenMetrics.
+//! The figures in Prometheus's text format and in OpenMetrics.
 //!
-//! `docs/metrics.md` has every name; a test holds it against what is written here.
+//! `docs/metrics.md` lists every name; a test holds it against what is written here.
 
 use std::fmt;
 use std::time::UNIX_EPOCH;

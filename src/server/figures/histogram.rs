@@ -1,4 +1,4 @@
-//! Durations by size, counted without a lock.
+//! A lock-free histogram of durations.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

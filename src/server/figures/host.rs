@@ -1,5 +1,5 @@
-//! What the operating system says of this process and its machine. Everything is optional: a
-//! container may hide it.
+//! Resource usage of this process and this machine, as the operating system reports it. Every value
+//! is optional: a container may hide it.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// This process.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Own {
+pub(super) struct ProcessUsage {
     /// Processor time so far, of all threads.
     pub(super) cpu: Duration,
     /// Memory that is in RAM.
@@ -22,21 +22,21 @@ pub(super) struct Own {
 
 /// One core of the machine since it was started, whoever used it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Core {
+pub(super) struct CpuCore {
     /// In the kernel's ticks.
     pub(super) busy: u64,
     pub(super) total: u64,
 }
 
 /// This process now.
-pub(super) fn own() -> Own {
+pub(super) fn own() -> ProcessUsage {
     let cpu = clock_gettime(ClockId::ProcessCPUTime);
     let seconds = u64::try_from(cpu.tv_sec).unwrap_or(0);
     let nanos = u32::try_from(cpu.tv_nsec).unwrap_or(0);
     let process = Process::myself().ok();
     let resident = process.as_ref().and_then(|process| process.statm().ok());
     let files = process.as_ref().and_then(|process| process.fd_count().ok());
-    Own {
+    ProcessUsage {
         cpu: Duration::new(seconds, nanos),
         resident_bytes: resident.map(|memory| memory.resident * procfs::page_size()),
         open_files: files.map(|count| count as u64),
@@ -45,7 +45,7 @@ pub(super) fn own() -> Own {
 }
 
 /// Every core of the machine, in the kernel's order; none where it does not say.
-pub(super) fn cores() -> Vec<Core> {
+pub(super) fn cores() -> Vec<CpuCore> {
     let Ok(stats) = KernelStats::current() else { return Vec::new() };
     let core = |time: &procfs::CpuTime| {
         let idle = time.idle + time.iowait.unwrap_or(0);
@@ -56,7 +56,7 @@ pub(super) fn cores() -> Vec<Core> {
             + time.irq.unwrap_or(0)
             + time.softirq.unwrap_or(0)
             + time.steal.unwrap_or(0);
-        Core { busy, total: busy + idle }
+        CpuCore { busy, total: busy + idle }
     };
     stats.cpu_time.iter().map(core).collect()
 }

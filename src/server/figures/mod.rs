@@ -1,9 +1,9 @@
-//! What this daemon measures of itself: the one place for `/metrics` and `StreamMetrics`.
+//! The daemon's metrics: the one source for `/metrics` and `StreamMetrics`.
 //!
-//! Requests and streams are counted here as they come and end; the log counts itself, and is asked
-//! when somebody looks ([`Snapshot`]). Invariants: nothing here waits for the writer or opens a
-//! segment; labels come from sets that this program fixes (methods, routes, codes, kinds, reasons)
-//! and never from a topic, a room or a client's words; events cost one addition a chunk.
+//! Requests and streams are counted here as they begin and end; the log counts for itself and is
+//! asked when a [`Snapshot`] is taken. Invariants: nothing here waits for the writer or opens a
+//! segment; labels come from fixed sets (methods, routes, codes, kinds, reasons) and never from a
+//! topic, a room or a client's words; events cost one addition a chunk.
 
 mod calls;
 mod exposition;

@@ -1,4 +1,4 @@
-//! What happened between two looks: rates, shares of processors, quantiles of commits.
+//! Rates between two snapshots: events, CPU shares, quantiles of commit times.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,11 +1,11 @@
-//! Everything this daemon knows of itself at one moment.
+//! All figures of this daemon at one moment.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::calls::MethodCount;
-use super::host::{self, Core, Own};
+use super::host::{self, CpuCore, ProcessUsage};
 use super::streams::KindCount;
 use super::{Figures, Sources};
 use tailmark_log::eventlog::Status;
@@ -34,8 +34,8 @@ pub(crate) struct Snapshot {
     pub(super) lag: u64,
     /// Of the program's log.
     pub(super) dropped_lines: u64,
-    pub(super) own: Own,
-    pub(super) cores: Vec<Core>,
+    pub(super) own: ProcessUsage,
+    pub(super) cores: Vec<CpuCore>,
 }
 
 impl Snapshot {

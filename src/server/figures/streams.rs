@@ -1,4 +1,4 @@
-//! Streams: what is open, what they deliver, how far behind they are, how they end.
+//! Stream counters: how many are open, what they deliver, how far behind they are, why they end.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -42,7 +42,7 @@ const DROPPED: &str = "client gone";
 
 #[derive(Debug, Default)]
 pub(super) struct Streams {
-    kinds: Mutex<BTreeMap<&'static str, Arc<Kind>>>,
+    kinds: Mutex<BTreeMap<&'static str, Arc<KindCounters>>>,
     positions: Mutex<Positions>,
 }
 
@@ -54,7 +54,7 @@ struct Positions {
 }
 
 #[derive(Debug)]
-struct Kind {
+struct KindCounters {
     open: AtomicU64,
     delivered: AtomicU64,
     seconds: Histogram,
@@ -75,7 +75,7 @@ pub(super) struct KindCount {
 #[derive(Debug)]
 pub(crate) struct OpenStream {
     streams: Arc<Streams>,
-    kind: Arc<Kind>,
+    kind: Arc<KindCounters>,
     began: Instant,
     delivered: u64,
     /// Events that it stored.
@@ -149,8 +149,9 @@ impl Streams {
         next: Option<Seq>,
         span: tracing::Span,
     ) -> OpenStream {
-        let kind =
-            Arc::clone(streams.kinds.lock().entry(kind).or_insert_with(|| Arc::new(Kind::new())));
+        let kind = Arc::clone(
+            streams.kinds.lock().entry(kind).or_insert_with(|| Arc::new(KindCounters::new())),
+        );
         kind.open.fetch_add(1, Ordering::Relaxed);
         let position = next.map(|next| streams.positions.lock().add(next));
         OpenStream {
@@ -167,7 +168,7 @@ impl Streams {
 
     pub(super) fn counts(&self) -> Vec<KindCount> {
         let kinds = self.kinds.lock();
-        let count = |(name, kind): (&&'static str, &Arc<Kind>)| KindCount {
+        let count = |(name, kind): (&&'static str, &Arc<KindCounters>)| KindCount {
             kind: name,
             open: kind.open.load(Ordering::Relaxed),
             delivered: kind.delivered.load(Ordering::Relaxed),
@@ -184,9 +185,9 @@ impl Streams {
     }
 }
 
-impl Kind {
+impl KindCounters {
     fn new() -> Self {
-        Kind {
+        KindCounters {
             open: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             seconds: Histogram::new(&BOUNDS),

@@ -1,5 +1,5 @@
-//! `POST /v1/events`: events in, one JSON object or one a line, stored as `UploadEvents` stores
-//! them: durable as they arrive, what came before a bad one stays.
+//! `POST /v1/events`: one JSON object, or one a line. Stored as `UploadEvents` stores: durable as
+//! they arrive, and events before a bad one stay.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The parameters of a URL, read strictly: one that is unknown, given twice or not as it should be
-//! is an error that names it. Only what libraries add by themselves is passed over.
+//! Query parameters, parsed strictly: an unknown, repeated or malformed one is an error that names
+//! it. Only parameters that libraries add by themselves are ignored.
 
 use std::borrow::Cow;
 

@@ -1,5 +1,5 @@
-//! `GET /v1/watch`: a watch as server-sent events. The stream is the one that gRPC sends; here is
-//! only how it is asked for and how it is written.
+//! `GET /v1/watch`: a watch as server-sent events. The stream is the one that gRPC sends; this file
+//! only parses the request and chooses the encoding.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! `Append`: a producer's batches in, rolling acks out.
 //!
-//! A stream reads on while batches become durable, and acks them in their order: any number may be
-//! under way, up to the bytes that a stream may have in flight. What ends it waits until the acks of
-//! all before are out. Nothing is spawned: a client that does not read its acks is not read either,
-//! and one that goes away leaves behind what is queued, each batch whole.
+//! The stream reads on while batches become durable, and acks them in order. Any number of batches
+//! may be in flight, up to the stream's byte limit. An end waits until all earlier acks are sent.
+//! Nothing is spawned: a client that does not read its acks is not read either, and one that
+//! disconnects leaves its queued batches behind, each whole.
 
 use std::collections::VecDeque;
 use std::future::Future;

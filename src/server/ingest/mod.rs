@@ -1,4 +1,4 @@
-//! Events in, and events gone: the calls that change the log.
+//! The calls that change the log: publish, upload, append, trim.
 
 pub(crate) mod append;
 pub(crate) mod publish;

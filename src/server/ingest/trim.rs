@@ -1,4 +1,4 @@
-//! `Trim`: the oldest events go.
+//! `Trim`: removes the oldest events.
 
 use crate::server::rpc::convert;
 use crate::server::rpc::status::{self, Failure};

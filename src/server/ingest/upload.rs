@@ -1,9 +1,9 @@
-//! `UploadEvents`: events in, durable as they arrive, one answer at the end; and the same loop for
-//! all that comes as a stream of messages.
+//! `UploadEvents`: events in, durable as they arrive, one answer at the end. The same loop serves
+//! every client stream of messages.
 //!
-//! While one batch becomes durable the next one is gathered, so a batch is as large as the disk is
-//! slow. Never two at once: that keeps a stream's events in their order whatever else is appended.
-//! Runs as a task of its own: when the client goes away, what arrived whole is still stored.
+//! While one batch becomes durable the next one is filled, so batches grow as the disk slows down.
+//! Only one batch is in flight: that keeps a stream's events in order whatever else is appended.
+//! The loop is a task of its own: when the client disconnects, what arrived whole is still stored.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;

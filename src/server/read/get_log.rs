@@ -1,4 +1,4 @@
-//! `GetLog`: what the log is, and what this server can.
+//! `GetLog`: the log's status and the server's limits.
 
 use super::failure;
 use crate::server::Shared;

@@ -1,4 +1,4 @@
-//! Questions with one answer: one event, the log, its topics.
+//! The unary calls that only read: one event, the log's status, its topics.
 
 mod get_event;
 mod get_log;

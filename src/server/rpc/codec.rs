@@ -1,6 +1,5 @@
-//! How messages cross the wire: stored events as the bytes they are, uploads as the bytes they
-//! came in, everything else through prost. What a stream answers is filled up so that no DATA frame
-//! is small.
+//! Message codecs: stored events go out as their bytes, uploads come in as theirs, everything else
+//! passes through prost. Streamed answers are padded so that no DATA frame is small.
 
 use std::convert::Infallible;
 

@@ -1,4 +1,4 @@
-//! Between the wire types and our own; the only place that knows both.
+//! Conversions between wire types and record types; the only place that knows both.
 use tailmark_log::storage::TopicStats;
 use tailmark_record::{self as record, GenerationEntry, Limits, Seq};
 use tailmark_wire::feed_v1 as pb;

@@ -1,4 +1,4 @@
-//! Deadlines: what a client allows, as the `grpc-timeout` header says it.
+//! Deadlines of calls, from the `grpc-timeout` header.
 
 use std::future::Future;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! gRPC's framing of what we write ourselves: a prefix before each message, and no DATA frame that
-//! is small. Knows nothing of what the messages are, but that all have the field for filler.
+//! gRPC framing for messages that are encoded already: a length prefix before each, and padding so
+//! that no DATA frame is small. All it knows of the messages is that each has the padding field.
 
 use bytes::{BufMut, Bytes};
 

@@ -1,9 +1,9 @@
-//! What a body is, by its headers, and what a client would rather have: `Accept`, RFC 9110, sections
-//! 12.4.2 and 12.5.1.
+//! Content negotiation: the media type and codings of a body, and `Accept` (RFC 9110, sections
+//! 12.4.2 and 12.5.1).
 //!
-//! `Accept` is read as leniently as scrapers need it: a part that cannot be read is passed over, and of the
-//! parameters only `q` and `version` count, so that `charset` or `escaping` keep nobody from an
-//! answer. Several headers are one list.
+//! `Accept` is parsed as leniently as scrapers need it: a malformed part is skipped, and only the
+//! parameters `q` and `version` count, so that `charset` or `escaping` keep nobody from an answer.
+//! Several headers form one list.
 
 use std::cmp::Reverse;
 

@@ -1,7 +1,7 @@
-//! Server reflection, v1 and v1alpha: what is asked about the built-in descriptors.
+//! Server reflection, v1 and v1alpha, over the built-in descriptors.
 //!
-//! As its proto has it an error is an answer, and the stream goes on; tonic-reflection's own service
-//! ends the stream with it, and looks for the values of an enum inside of the enum.
+//! As its proto has it, an error is an answer and the stream goes on. tonic-reflection's own
+//! service ends the stream instead, and looks for an enum's values inside of the enum.
 
 mod index;
 

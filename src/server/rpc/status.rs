@@ -1,9 +1,9 @@
-//! Every answer that is not OK: the one place that turns errors into gRPC statuses, and those into
-//! what plain HTTP answers (`status/http.rs`).
+//! The one mapping from errors to gRPC statuses, and from those to plain HTTP answers
+//! (`status/http.rs`).
 //!
 //! Invariants: each failure carries an `ErrorInfo` of the domain `tailmark` whose reason and
-//! metadata say it without the text; paths and texts of the operating system stay in our log. Nothing
-//! here writes to that log: `report.rs` does, where a failure is met.
+//! metadata are enough without the text; paths and texts of the operating system stay in the
+//! program's log. The mapping is pure: `report.rs` logs, where a failure is met.
 
 mod http;
 

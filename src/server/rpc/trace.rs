@@ -1,5 +1,5 @@
-//! Spans in the traces of others: the parent that a client names (W3C `traceparent`), and what is
-//! known only at the end. Without the feature `otlp` there are no traces to go on.
+//! Distributed tracing: adopts the parent that a client names (W3C `traceparent`), and records what
+//! is known only at the end. Without the feature `otlp` there is no parent to adopt.
 
 /// Lets `span` go on the trace that the request belongs to, if it names one.
 #[cfg(not(feature = "otlp"))]

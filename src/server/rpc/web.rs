@@ -1,8 +1,8 @@
-//! gRPC-Web: the same calls in bodies that a browser can send and read, over HTTP/1.1 too.
+//! gRPC-Web: the same calls in bodies that a browser can send and read, also over HTTP/1.1.
 //!
-//! tonic-web translates; here is what it leaves open. Invariant: what is behind it sees a gRPC call
-//! whose messages were looked at after they were decoded, so that limits and deadlines are those of
-//! gRPC.
+//! tonic-web translates; this file covers what it leaves open. Invariant: the service behind it
+//! sees a gRPC call whose messages were checked after decoding, so limits and deadlines are those
+//! of gRPC.
 
 mod text;
 

@@ -1,4 +1,4 @@
-//! Takes connections, however many there are and whatever the operating system says.
+//! The accept loop. It survives floods and every error of the operating system.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,8 +1,9 @@
-//! Who may ask: the rules that keep pages of other sites away from a daemon on this machine.
+//! Access rules that keep pages of other sites away from a daemon on this machine: `Host`,
+//! `Origin`, CORS.
 //!
-//! A browser lets every page send requests to any address that its user reaches, and tells us of it
-//! only by headers that the page cannot set: `Origin`, `Sec-Fetch-Site`, `Host`. Other clients send
-//! what they like and are not held up; these rules protect them from nobody. `docs/http.md`.
+//! A browser lets every page send requests to any address that its user reaches. It tells us only
+//! by headers that the page cannot set: `Origin`, `Sec-Fetch-Site`, `Host`. Other clients send what
+//! they like and are not held up; these rules protect nothing from them. `docs/http.md`.
 
 use std::net::{IpAddr, SocketAddr};
 

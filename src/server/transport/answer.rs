@@ -1,5 +1,5 @@
-//! What is around the bodies of some answers: an end from outside, and a connection that is not cut
-//! once they are over.
+//! A wrapper around some response bodies: it ends them from outside, and keeps their connection
+//! open once they are over.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

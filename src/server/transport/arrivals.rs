@@ -1,10 +1,10 @@
-//! Room for requests that are on their way in: what of a long message or line has come, and is
-//! not whole yet, lies in memory on its client's word alone.
+//! A memory budget for incoming messages: bytes of a long message or line that has begun and is not
+//! whole yet.
 //!
-//! Bounded in all, and in time. A short message needs no room: the streams are counted. Who finds
-//! no room waits, and HTTP/2 holds back its client; who has room and does not fill it is refused,
-//! so that nobody keeps it for ever. Room for a message is taken all at once: two that are half
-//! way can never wait for each other.
+//! Bounded in bytes and in time. A short message needs no budget: streams are limited in number. A
+//! message without budget waits, and HTTP/2 holds back its client. One that has budget and does not
+//! arrive in time is refused, so nobody keeps it for ever. The budget for a message is taken all at
+//! once: two half-received messages never wait for each other.
 
 use std::future::Future;
 use std::pin::Pin;

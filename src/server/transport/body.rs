@@ -1,10 +1,10 @@
-//! Refuses what gRPC's framing forbids or our limits do: a message over the limit by its length
-//! prefix, before a byte of it is kept; none or two where there must be one; one that does not come
-//! in its time, or not whole. Of a long message no byte is kept before there is room for all of it.
+//! Checks on request bodies: refuses what gRPC's framing forbids and what exceeds our limits. A
+//! message over the limit is refused by its length prefix, before a byte of it is kept. So are none
+//! or two messages where there must be one, and one that is late or cut short. No byte of a long
+//! message is kept before there is budget for all of it.
 //!
-//! tonic has some of these checks but answers OUT_OF_RANGE or INTERNAL, in words only. Knows the
-//! framing of gRPC (a flag byte and four bytes of length before each message) and nothing of the
-//! messages.
+//! tonic has some of these checks but answers OUT_OF_RANGE or INTERNAL, in words only. Knows gRPC's
+//! framing (a flag byte and four bytes of length before each message) and nothing of the messages.
 
 use std::future::Future;
 use std::pin::Pin;

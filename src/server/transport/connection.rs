@@ -79,13 +79,13 @@ pub(crate) async fn serve(
     };
     let peer = Peer::new(address);
     let half_closed = (protocol == Protocol::Http1).then(HalfClosed::default);
-    let way = Way {
+    let context = RequestContext {
         peer: peer.clone(),
         local,
         serving: Arc::clone(&serving),
         half_closed: half_closed.clone(),
     };
-    let service = service_fn(move |request| respond(request, way.clone()));
+    let service = service_fn(move |request| respond(request, context.clone()));
     let ended = match protocol {
         Protocol::Http2 => {
             let (mut outbox, inlet) = Outbox::new(stream);
@@ -199,9 +199,9 @@ fn http1_builder(serving: &Serving) -> http1::Builder {
     builder
 }
 
-/// What a request meets on its way.
+/// What a request is answered with: its connection, and what the connection is served with.
 #[derive(Clone)]
-struct Way {
+struct RequestContext {
     peer: Peer,
     /// Our end of the connection.
     local: SocketAddr,
@@ -210,16 +210,19 @@ struct Way {
     half_closed: Option<HalfClosed>,
 }
 
-async fn respond(request: Request<Incoming>, way: Way) -> Result<Response<Body>, Infallible> {
+async fn respond(
+    request: Request<Incoming>,
+    context: RequestContext,
+) -> Result<Response<Body>, Infallible> {
     let (mut head, body) = request.into_parts();
-    let (peer, method, uri) = (way.peer.address, head.method.clone(), head.uri.clone());
+    let (peer, method, uri) = (context.peer.address, head.method.clone(), head.uri.clone());
     let version = head.version;
-    let expected = way.serving.calls.expect(uri.path(), &mut head.extensions);
-    if let Some(half_closed) = &way.half_closed {
+    let expected = context.serving.calls.expect(uri.path(), &mut head.extensions);
+    if let Some(half_closed) = &context.half_closed {
         half_closed.wait_until(None);
         head.extensions.insert(half_closed.clone());
     }
-    let response = answer(head, body, way).await;
+    let response = answer(head, body, context).await;
     let mut response = without_wrong_length(response, &method);
     date::add(response.headers_mut());
     expected.answered(&response);
@@ -245,23 +248,24 @@ fn without_wrong_length(mut response: Response<Body>, method: &Method) -> Respon
     response.map(|_| Body::empty())
 }
 
-async fn answer(head: Parts, body: Incoming, way: Way) -> Response<Body> {
-    let options = &way.serving.options;
+async fn answer(head: Parts, body: Incoming, context: RequestContext) -> Response<Body> {
+    let options = &context.serving.options;
     if let Some(refusal) = framing::refused(&head) {
         return refusal;
     }
     let is_native = classify::is_native(&head);
     let body = Drained::new(body, &head);
     let asked = body.asked();
-    let granted = match access::check(&head, way.local, &way.serving.access.get(), is_native) {
-        Ok(granted) => granted,
-        Err(failure) => {
-            let mut response = status::respond(&failure.into());
-            access::vary(response.headers_mut());
-            close_unless(asked.as_deref(), &mut response);
-            return response;
-        }
-    };
+    let granted =
+        match access::check(&head, context.local, &context.serving.access.get(), is_native) {
+            Ok(granted) => granted,
+            Err(failure) => {
+                let mut response = status::respond(&failure.into());
+                access::vary(response.headers_mut());
+                close_unless(asked.as_deref(), &mut response);
+                return response;
+            }
+        };
     if let Some(response) = granted.preflight(&head) {
         return response;
     }
@@ -269,18 +273,18 @@ async fn answer(head: Parts, body: Incoming, way: Way) -> Response<Body> {
         Err(refusal) => *refusal,
         // Clients of gRPC take an answer at any time.
         Ok(Kind::Grpc(call)) => match body.into_inner() {
-            Some(body) => grpc(Request::from_parts(head, body), call, way).await,
-            None => grpc(Request::from_parts(head, Body::empty()), call, way).await,
+            Some(body) => grpc(Request::from_parts(head, body), call, context).await,
+            None => grpc(Request::from_parts(head, Body::empty()), call, context).await,
         },
         Ok(Kind::Web(call, encoding)) => {
             // It may be done at the end of that time, and its client must hear of it.
-            if let (Some(half_closed), true) = (&way.half_closed, call.is_unary) {
+            if let (Some(half_closed), true) = (&context.half_closed, call.is_unary) {
                 half_closed.wait_until(call.deadline.of_client().map(|at| at + CUT_SLACK));
             }
             let request = Request::from_parts(head, body);
-            web::call(request, encoding, |request| grpc(request, call, way.clone())).await
+            web::call(request, encoding, |request| grpc(request, call, context.clone())).await
         }
-        Ok(Kind::Plain) => plain(Request::from_parts(head, body), way).await,
+        Ok(Kind::Plain) => plain(Request::from_parts(head, body), context).await,
     };
     granted.mark(response.headers_mut());
     close_unless(asked.as_deref(), &mut response);
@@ -295,7 +299,7 @@ fn close_unless(asked: Option<&AtomicBool>, response: &mut Response<Body>) {
 }
 
 /// Answers a call.
-async fn grpc<B>(request: Request<B>, call: Call, way: Way) -> Response<Body>
+async fn grpc<B>(request: Request<B>, call: Call, context: RequestContext) -> Response<Body>
 where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
@@ -303,22 +307,22 @@ where
     let path = request.uri().path().to_owned();
     let version = request.version();
     let framing =
-        Framing { message_bytes: way.serving.options.message_bytes, one_by: call.message_by };
+        Framing { message_bytes: context.serving.options.message_bytes, one_by: call.message_by };
     let mut request =
-        request.map(|body| Limited::new(body, framing, way.serving.arrivals.arrival()));
-    request.extensions_mut().insert(way.peer);
+        request.map(|body| Limited::new(body, framing, context.serving.arrivals.arrival()));
+    request.extensions_mut().insert(context.peer);
     request.extensions_mut().insert(call.deadline);
     // Identity in any case, as was seen; tonic knows it in lower case only.
     request.headers_mut().remove("grpc-encoding");
     let cut = call.deadline.of_client().map(|at| at + CUT_SLACK);
     streams::cut_at(cut);
-    let Ok(response) = way.serving.routes.clone().call(request).await;
+    let Ok(response) = context.serving.routes.clone().call(request).await;
     if is_unknown(response.headers()) {
         return status::unknown_method(&path).into_http();
     }
     let ends = call.is_builtin.then(|| Ends {
-        endings: Endings::new(call.deadline.of_client(), &way.serving.stop),
-        retry_delay: way.serving.options.retry_delay,
+        endings: Endings::new(call.deadline.of_client(), &context.serving.stop),
+        retry_delay: context.serving.options.retry_delay,
     });
     // Over HTTP/1.1 the connection outlives the answer. Made only where it is wanted: dropping it acts.
     let spare = (cut.is_some() && version != Version::HTTP_2).then(|| streams::Spare);
@@ -326,10 +330,10 @@ where
 }
 
 /// Answers what is no call.
-async fn plain(mut request: Request<Drained>, way: Way) -> Response<Body> {
+async fn plain(mut request: Request<Drained>, context: RequestContext) -> Response<Body> {
     let path = request.uri().path().to_owned();
-    request.extensions_mut().insert(way.peer);
-    let Ok(response) = way.serving.routes.clone().call(request).await;
+    request.extensions_mut().insert(context.peer);
+    let Ok(response) = context.serving.routes.clone().call(request).await;
     // What answers as gRPC answers nobody else.
     let is_grpc = response.headers().contains_key(Status::GRPC_STATUS);
     if is_grpc { not_found(&path) } else { response }

@@ -1,6 +1,6 @@
-//! The body of a request that was answered before all of it was read: it is read to its end, within
-//! bounds, so that the connection can go on, and so that its sender, who may only read once it has
-//! sent everything, comes to read the answer.
+//! Draining of request bodies that were answered early: the rest is read and discarded, within
+//! bounds. So the connection can be reused, and a client that reads only after sending everything
+//! gets the answer.
 //!
 //! What exceeds the bounds is left to the end of the connection (`linger.rs`).
 

@@ -1,4 +1,4 @@
-//! What ends a stream from outside: the client's time is over, or the server stops.
+//! What ends a stream from outside: its deadline, or the server's stop.
 
 use std::future::Future;
 use std::pin::Pin;

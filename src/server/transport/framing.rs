@@ -1,5 +1,6 @@
-//! Requests of HTTP/1.1 whose body is coded as nobody here reads it, RFC 9112, section 6. What leaves
-//! its end in doubt hyper refuses, or closes the connection behind.
+//! Refusals of HTTP/1.1 requests with a transfer coding that the server does not decode (RFC 9112,
+//! section 6). Ambiguous body lengths are hyper's: it refuses them, or closes the connection
+//! afterwards.
 
 use http::request::Parts;
 use http::{Response, header};

@@ -1,9 +1,9 @@
-//! The end of an HTTP/1.1 connection, in two steps as RFC 9112 section 9.6 has it: first we say no
-//! more, then we read and throw away what its client is still sending.
+//! A lingering close of HTTP/1.1 connections, as RFC 9112 section 9.6 has it: first the write side
+//! is closed, then incoming bytes are read and discarded.
 //!
-//! A socket that is closed over unread bytes answers them with a reset, and a reset takes the last
-//! answer out of the client's hands if it has not read it yet. Bounded in bytes and in time; the
-//! connection counts as open meanwhile, so that nobody gains anything by it.
+//! Closing a socket over unread bytes sends a reset, and a reset takes an unread answer out of the
+//! client's hands. Bounded in bytes and in time. The connection counts as open meanwhile, so nobody
+//! gains anything by it.
 
 use std::time::Duration;
 

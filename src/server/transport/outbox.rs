@@ -1,10 +1,10 @@
-//! What a connection with many watches writes, in few pieces.
+//! A write buffer for connections with many watches.
 //!
-//! HTTP/2 writes and flushes each DATA frame by itself, and a connection is run as soon as one of its
-//! streams has something to send. With hundreds of live watches on it that is a system call, a segment
-//! and a wake-up of the client for each of them at every commit. So such a connection is run after the
-//! streams that are ready with it, and its small writes are collected and sent when it comes to rest.
-//! Nothing waits for what is not there yet. Knows nothing of what the bytes mean.
+//! HTTP/2 writes and flushes each DATA frame by itself, and runs a connection as soon as one of its
+//! streams has something to send. With hundreds of live watches that is a system call, a segment
+//! and a wake-up of the client for each watch at every commit. So such a connection runs after its
+//! ready streams, and its small writes are collected and sent when it comes to rest. Nothing waits
+//! for data that is not there yet. Knows nothing of what the bytes mean.
 
 use std::future::Future;
 use std::io::{self, IoSlice};

@@ -1,8 +1,8 @@
-//! Connections over the limit: each request on one is answered that there are too many, and it is
+//! Connections over the limit: each request gets an answer that says so, and the connection is
 //! closed.
 //!
-//! Bounded, so that a flood costs no more than the limit allows: few at a time (`permits.rs`), a few
-//! seconds each, a few requests, next to no buffers, and no service is reached.
+//! Bounded, so that a flood costs no more than the limit allows: few at a time (`permits.rs`), a
+//! few seconds each, a few requests, next to no buffers, and no service is reached.
 
 use std::convert::Infallible;
 use std::time::Duration;

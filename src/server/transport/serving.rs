@@ -1,4 +1,4 @@
-//! What connections are served with: the parts of the server that they need, and no more.
+//! What connections need of the server, and no more.
 
 use std::sync::Arc;
 

@@ -1,10 +1,9 @@
-//! The task of each HTTP/2 stream and of each HTTP/1.1 connection, and the one way to end it from
+//! The task of each HTTP/2 stream and of each HTTP/1.1 connection, and the one way to cut it from
 //! outside.
 //!
-//! HTTP/2 asks an answer for more only while its client opens the window, HTTP/1.1 while its client
-//! reads, so nothing in the answer itself can notice that its time is over while the client stalls.
-//! The task around it can. A call without a deadline costs no timer, and none costs a task of its
-//! own.
+//! HTTP/2 polls a body only while the client opens the window, HTTP/1.1 while the client reads. So
+//! a body cannot notice that its deadline has passed while the client stalls; the task around it
+//! can. A call without a deadline costs no timer, and no call costs an extra task.
 
 use std::cell::Cell;
 use std::future::Future;

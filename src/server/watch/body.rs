@@ -1,10 +1,9 @@
-//! A watch as the body of an answer, around tonic.
+//! A watch as a response body that bypasses tonic's encoder.
 //!
-//! tonic copies each message of a stream into a buffer of that stream, and keeps the buffer. A watch
-//! has its messages framed already, often by another watch, and there are many watches, most of them
-//! idle: so its body goes to the connection as it is. tonic still reads the request and makes the
-//! answer; the body travels as an extension of it, past tonic's encoder, and is put in its place
-//! by [`Bodies`].
+//! tonic copies each message of a stream into that stream's buffer, and keeps the buffer. A watch's
+//! messages are framed already, often by another watch, and most of many watches are idle. So its
+//! body goes to the connection as it is. tonic still decodes the request and makes the response;
+//! the body travels as its extension, and [`Bodies`] puts it in place.
 
 use std::convert::Infallible;
 use std::future::Future;

@@ -18,7 +18,7 @@ pub(super) use request::{after_cursor, two_cursors};
 pub(super) use stream::{Item, WatchStream};
 
 use crate::server::feed::machine::{Bundle, Machine, Plan};
-use crate::server::permits::{Peer, Permit};
+use crate::server::permits::{Peer, WatchPermits};
 use crate::server::rpc::deadline;
 use crate::server::rpc::frames::YIELD_BYTES;
 use crate::server::rpc::status::{self, Failure};
@@ -27,7 +27,7 @@ use crate::server::transport::ending::Endings;
 use crate::server::{Shared, report};
 use body::Framing;
 use start::Resolved;
-use stream::{Parts, Settings};
+use stream::{Settings, WatchParts};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Cursor, OnLost, Seq, Start};
 use tailmark_wire::feed_v1 as pb;
@@ -96,31 +96,56 @@ async fn begin(
     describe(shared, resolved.start, &mut response_metadata)?;
     let span = span(&message, peer, resolved.start);
     trace::adopt(&span, &metadata);
-    let stream = WatchStream::new(Parts {
-        machine: Machine::new(Plan {
+    let watch = Admitted { asked, permits, head, resolved, deadline, span };
+    Ok((response_metadata, watch.stream(shared, bundle)))
+}
+
+/// A watch that may begin.
+struct Admitted {
+    asked: request::Request,
+    permits: WatchPermits,
+    /// The head when it came.
+    head: Seq,
+    resolved: Resolved,
+    deadline: Option<Instant>,
+    span: tracing::Span,
+}
+
+impl Admitted {
+    fn stream(self, shared: &Shared, bundle: Bundle) -> WatchStream {
+        let Admitted { asked, permits, head, resolved, deadline, span } = self;
+        let start = resolved.start;
+        let machine = Machine::new(Plan {
             filter: asked.filter.clone(),
-            start: resolved.start,
+            start,
             limit: asked.limit,
             until: asked.until_caught_up.then_some(head),
             markers: asked.markers,
             gaps: resolved.gaps,
             bundle,
-        }),
-        log: log.clone(),
-        reader: log.reader(resolved.start, asked.filter),
-        endings: Endings::new(deadline, &shared.stop),
-        settings: Settings {
+        });
+        let settings = Settings {
             parking: shared.parking.clone(),
             shared_frames: Arc::clone(&shared.shared_frames),
             skip_lost: asked.on_lost == OnLost::Oldest,
             heartbeat: asked.markers.then_some(asked.heartbeat),
-            retry_delay: options.retry_delay,
-        },
-        permits,
-        open: shared.figures.open("watch", Some(resolved.start), &span),
-        span,
-    });
-    Ok((response_metadata, stream))
+            retry_delay: shared.options.retry_delay,
+        };
+        let reader = shared.log.reader(start, asked.filter);
+        let endings = Endings::new(deadline, &shared.stop);
+        let open = shared.figures.open("watch", Some(start), &span);
+        let log = shared.log.clone();
+        WatchStream::new(WatchParts {
+            machine,
+            log,
+            reader,
+            endings,
+            settings,
+            permits,
+            open,
+            span,
+        })
+    }
 }
 
 /// Where it begins, if that is found in the client's time.
@@ -152,15 +177,10 @@ fn span(message: &pb::WatchRequest, peer: Option<&Peer>, start: Seq) -> tracing:
 }
 
 /// The right to one more watch.
-pub(super) fn permits(shared: &Shared, peer: Option<&Peer>) -> Result<[Permit; 2], Failure> {
+pub(super) fn permits(shared: &Shared, peer: Option<&Peer>) -> Result<WatchPermits, Failure> {
     let options = &shared.options;
-    Ok([
-        match peer {
-            Some(peer) => peer.watch(options.watches_per_connection).map_err(status::too_many)?,
-            None => shared.gauges.unbound(),
-        },
-        shared.gauges.watch(options.watches).map_err(status::too_many)?,
-    ])
+    WatchPermits::take(&shared.gauges, options.watches, peer, options.watches_per_connection)
+        .map_err(status::too_many)
 }
 
 /// The first seq of what follows a cursor, or of what is live where there is none.

@@ -1,4 +1,4 @@
-//! What a client asks of a watch, checked.
+//! A watch request, validated.
 
 use std::time::Duration;
 

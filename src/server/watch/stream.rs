@@ -21,7 +21,7 @@ use crate::server::feed::parked::{Parking, Ticket};
 use crate::server::feed::reading::{CHUNKS_PER_POLL, Lost, Reading};
 use crate::server::feed::shared_frames::SharedFrames;
 use crate::server::figures::OpenStream;
-use crate::server::permits::Permit;
+use crate::server::permits::WatchPermits;
 use crate::server::report;
 use crate::server::rpc::frames::YIELD_BYTES;
 use crate::server::rpc::status::{self, Failure};
@@ -55,17 +55,17 @@ pub(crate) struct WatchStream {
     parked: Option<Ticket>,
     open: OpenStream,
     span: tracing::Span,
-    _permits: [Permit; 2],
+    _permits: WatchPermits,
 }
 
 /// What a watch is made of.
-pub(super) struct Parts {
+pub(super) struct WatchParts {
     pub(super) machine: Machine,
     pub(super) log: EventLog,
     pub(super) reader: Reader,
     pub(super) endings: Endings,
     pub(super) settings: Settings,
-    pub(super) permits: [Permit; 2],
+    pub(super) permits: WatchPermits,
     pub(super) open: OpenStream,
     pub(super) span: tracing::Span,
 }
@@ -106,7 +106,7 @@ enum Alarm {
 }
 
 impl WatchStream {
-    pub(super) fn new(parts: Parts) -> Self {
+    pub(super) fn new(parts: WatchParts) -> Self {
         WatchStream {
             machine: parts.machine,
             reading: Reading::new(parts.log.clone(), parts.reader),

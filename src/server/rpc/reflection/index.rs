@@ -1,4 +1,4 @@
-//! Descriptors by the names of their files and of everything in them.
+//! An index of descriptors, by file name and by every symbol.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 

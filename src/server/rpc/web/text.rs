@@ -1,8 +1,8 @@
-//! The text that gRPC-Web allows: base64, in pieces that may each be padded, one behind the other.
+//! A streaming decoder for gRPC-Web's text format: base64 in pieces, each of which may be padded.
 //!
-//! A client encodes what it has whenever it has some, so padding may stand anywhere between two
-//! groups of four characters, and the network cuts where it likes. Here every group is looked at by
-//! itself, so that no cut can be told from another. tonic-web decodes each cut as one piece.
+//! A client encodes whenever it has some bytes, so padding may stand between any two groups of four
+//! characters, and the network may cut anywhere. This decoder works group by group, so a cut
+//! changes nothing. tonic-web decodes each cut as one piece.
 
 use std::fmt;
 use std::pin::Pin;
