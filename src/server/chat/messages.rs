@@ -99,7 +99,7 @@ pub(super) fn check_said(user: &str, content: &str, limits: &Limits) -> Result<(
 }
 
 /// Which service's messages a stream speaks.
-pub trait Dialect: Send + Unpin + 'static {
+pub(crate) trait Dialect: Send + Unpin + 'static {
     /// One of them.
     type Message: Send + Unpin + 'static;
 
@@ -139,7 +139,7 @@ fn now() -> Option<prost_types::Timestamp> {
 
 /// `feed.v1.ChatMessage`.
 #[derive(Clone, Copy, Debug)]
-pub struct FeedDialect;
+pub(crate) struct FeedDialect;
 
 impl FeedDialect {
     /// Checks a message, but for its room.
@@ -209,7 +209,7 @@ impl Dialect for FeedDialect {
 
 /// `chat.Message`.
 #[derive(Clone, Copy, Debug)]
-pub struct ChatDialect;
+pub(crate) struct ChatDialect;
 
 impl ChatDialect {
     /// Checks a message, but for its room.

@@ -19,8 +19,8 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 pub(super) use handlers::chat_of_feed;
-pub use messages::{ChatDialect, FeedDialect};
-pub use stream::RoomStream;
+pub(crate) use messages::{ChatDialect, FeedDialect};
+pub(crate) use stream::RoomStream;
 
 use presence::Presence;
 

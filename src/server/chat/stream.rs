@@ -54,7 +54,7 @@ pub(super) struct StreamParts<D: Dialect> {
 }
 
 /// One client's stream of messages.
-pub struct RoomStream<D: Dialect> {
+pub(crate) struct RoomStream<D: Dialect> {
     log: EventLog,
     link: Option<Arc<Link>>,
     rooms: Vec<Joined>,

@@ -90,7 +90,7 @@ fn look(shared: &Arc<Shared>) -> Look {
 }
 
 /// One client's samples.
-pub struct MetricsStream {
+pub(crate) struct MetricsStream {
     shared: Arc<Shared>,
     /// What the next rates count from.
     before: Option<Arc<Snapshot>>,

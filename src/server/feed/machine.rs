@@ -351,7 +351,9 @@ impl Machine {
             let Some(found) = self.find(run)? else { break };
             if frames.is_empty() && run.chunk().complete && self.filter.is_all() {
                 // All of it goes, and the most that framing adds to an entry is three bytes.
-                let framed = run.left() + 3 * self.next.distance_to(run.chunk().end) as usize;
+                let entries = usize::try_from(self.next.distance_to(run.chunk().end));
+                let added = entries.unwrap_or(usize::MAX).saturating_mul(3);
+                let framed = run.left().saturating_add(added);
                 frames.reserve_exact(
                     framed.min(frames_bytes + found.entry.len() + frames::PREFIX_BYTES),
                 );

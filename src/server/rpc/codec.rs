@@ -14,14 +14,14 @@ use crate::server::rpc::status;
 
 /// An encoded message.
 #[derive(Clone, Debug)]
-pub struct Encoded(pub Bytes);
+pub(crate) struct Encoded(pub Bytes);
 
 /// First buffer of one answer.
 const FIRST_BUFFER_BYTES: usize = 2 << 10;
 
 /// Requests through prost; what is answered is none of its business (`watch/body.rs`).
 #[derive(Clone, Copy, Debug)]
-pub struct Watch<T>(std::marker::PhantomData<T>);
+pub(crate) struct Watch<T>(std::marker::PhantomData<T>);
 
 impl<T> Default for Watch<T> {
     fn default() -> Self {
@@ -46,7 +46,7 @@ impl<T: Message + Default + 'static> Codec for Watch<T> {
 
 /// Requests through prost, one answer as it is.
 #[derive(Clone, Copy, Debug)]
-pub struct Stored<T>(std::marker::PhantomData<T>);
+pub(crate) struct Stored<T>(std::marker::PhantomData<T>);
 
 impl<T> Default for Stored<T> {
     fn default() -> Self {
@@ -71,7 +71,7 @@ impl<T: Message + Default + 'static> Codec for Stored<T> {
 
 /// Encodes nothing, and takes no buffer for it.
 #[derive(Debug)]
-pub struct NoEncoder;
+pub(crate) struct NoEncoder;
 
 impl Encoder for NoEncoder {
     type Item = Infallible;
@@ -88,7 +88,7 @@ impl Encoder for NoEncoder {
 
 /// Copies an encoded message.
 #[derive(Debug)]
-pub struct CopyEncoder;
+pub(crate) struct CopyEncoder;
 
 impl Encoder for CopyEncoder {
     type Item = Encoded;
@@ -106,7 +106,7 @@ impl Encoder for CopyEncoder {
 
 /// Requests as they are, answers through prost.
 #[derive(Clone, Copy, Debug)]
-pub struct Upload<T>(std::marker::PhantomData<T>);
+pub(crate) struct Upload<T>(std::marker::PhantomData<T>);
 
 impl<T> Default for Upload<T> {
     fn default() -> Self {
@@ -131,7 +131,7 @@ impl<T: Message + 'static> Codec for Upload<T> {
 
 /// Requests as they are, a stream of answers through prost.
 #[derive(Clone, Copy, Debug)]
-pub struct Taken<T>(std::marker::PhantomData<T>);
+pub(crate) struct Taken<T>(std::marker::PhantomData<T>);
 
 impl<T> Default for Taken<T> {
     fn default() -> Self {
@@ -156,7 +156,7 @@ impl<T: Message + 'static> Codec for Taken<T> {
 
 /// Hands over the bytes of each message.
 #[derive(Debug)]
-pub struct TakeDecoder;
+pub(crate) struct TakeDecoder;
 
 impl Decoder for TakeDecoder {
     type Item = Bytes;
@@ -174,7 +174,7 @@ impl Decoder for TakeDecoder {
 
 /// Both ways through prost, with a stream of answers.
 #[derive(Clone, Copy, Debug)]
-pub struct Streamed<T, U>(std::marker::PhantomData<(T, U)>);
+pub(crate) struct Streamed<T, U>(std::marker::PhantomData<(T, U)>);
 
 impl<T, U> Default for Streamed<T, U> {
     fn default() -> Self {
@@ -199,7 +199,7 @@ impl<T: Message + 'static, U: Message + Default + 'static> Codec for Streamed<T,
 
 /// Both ways through prost, one answer.
 #[derive(Clone, Copy, Debug)]
-pub struct Prost<T, U>(std::marker::PhantomData<(T, U)>);
+pub(crate) struct Prost<T, U>(std::marker::PhantomData<(T, U)>);
 
 impl<T, U> Default for Prost<T, U> {
     fn default() -> Self {
@@ -224,7 +224,7 @@ impl<T: Message + 'static, U: Message + Default + 'static> Codec for Prost<T, U>
 
 /// tonic-prost's answers INTERNAL to bytes that are no message, but those are the client's fault.
 #[derive(Debug)]
-pub struct ProstDecoder<T>(std::marker::PhantomData<T>);
+pub(crate) struct ProstDecoder<T>(std::marker::PhantomData<T>);
 
 impl<T> Default for ProstDecoder<T> {
     fn default() -> Self {
@@ -245,7 +245,7 @@ impl<T: Message + Default> Decoder for ProstDecoder<T> {
 /// a field that every receiver passes over. What is ready together goes into one buffer, so only
 /// what comes alone, or leads others, is filled.
 #[derive(Debug)]
-pub struct Filled<E> {
+pub(crate) struct Filled<E> {
     inner: E,
     /// What a buffer has room for that holds a prefix and nothing else.
     room: Option<usize>,

@@ -21,8 +21,8 @@ pub(crate) fn push(frames: &mut Vec<u8>, message: &[u8]) {
     frames.extend_from_slice(message);
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "what is stored, or a batch of it: a few MiB")]
 fn prefix(len: usize) -> [u8; PREFIX_BYTES] {
-    // Messages are a few MiB at most: what is stored, or a batch of it.
     let [a, b, c, d] = (len as u32).to_be_bytes();
     [0, a, b, c, d]
 }

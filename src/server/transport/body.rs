@@ -312,7 +312,7 @@ mod tests {
 
     fn message(len: usize) -> Vec<u8> {
         let mut bytes = vec![0];
-        bytes.extend_from_slice(&(len as u32).to_be_bytes());
+        bytes.extend_from_slice(&u32::try_from(len).unwrap().to_be_bytes());
         bytes.resize(PREFIX_BYTES + len, 7);
         bytes
     }

@@ -79,7 +79,8 @@ mod tests {
         assert_eq!(time(body), LONGEST);
         // At the rate there is always more time than it takes.
         for seconds in 1..25 {
-            assert_eq!(time(RATE as usize * seconds), TIME + Duration::from_secs(seconds as u64));
+            let taken = usize::try_from(RATE * seconds).unwrap();
+            assert_eq!(time(taken), TIME + Duration::from_secs(seconds));
         }
         assert_eq!(time(BYTES), LONGEST);
     }

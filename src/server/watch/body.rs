@@ -31,7 +31,7 @@ use tailmark_wire::feed_v1 as pb;
 const ALONE_BYTES: usize = 4 << 10;
 
 /// What tonic believes a watch to answer.
-pub type NoStream = tokio_stream::Empty<Result<Infallible, Status>>;
+pub(crate) type NoStream = tokio_stream::Empty<Result<Infallible, Status>>;
 
 /// The answer to a watch, for tonic.
 pub(super) fn answer(stream: WatchStream, framing: Framing) -> tonic::Response<NoStream> {

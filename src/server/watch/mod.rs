@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 use tracing::field::Empty;
 
 pub(super) use body::Bodies;
-pub use body::NoStream;
+pub(crate) use body::NoStream;
 pub(super) use request::{after_cursor, two_cursors};
 pub(super) use stream::{Item, WatchStream};
 

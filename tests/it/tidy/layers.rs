@@ -164,7 +164,7 @@ fn paths(text: &str, begins: &[&str]) -> Vec<Vec<String>> {
     let tokens = tokens(text);
     let mut all = Vec::new();
     for (at, token) in tokens.iter().enumerate() {
-        let before = at.checked_sub(1).map_or("", |before| &tokens[before]);
+        let before = at.checked_sub(1).map_or("", |before| tokens[before]);
         // The inside of a path, or a visibility.
         if begins.contains(token) && !matches!(before, "::" | "in" | "pub(") {
             tree(&tokens, at, &[], &mut all);

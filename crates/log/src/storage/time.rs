@@ -13,7 +13,7 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 pub type Elapsed = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 /// Time that passes, from now on.
-pub fn since_now() -> Elapsed {
+pub(crate) fn since_now() -> Elapsed {
     let begun = Instant::now();
     Arc::new(move || begun.elapsed())
 }

@@ -310,7 +310,7 @@ proptest::proptest! {
             }
         }
         let all = (1..=head).filter(|&seq| !filtered || topic(seq) == "b");
-        let expected: Vec<_> = all.take(limit.map_or(usize::MAX, |n| n as usize)).collect();
+        let expected: Vec<_> = all.take(limit.map_or(usize::MAX, |n| usize::try_from(n).unwrap())).collect();
         proptest::prop_assert_eq!(got, expected);
     }
 }
@@ -337,7 +337,8 @@ proptest::proptest! {
             let wanted = |seq: &u64| plan.filter.is_all() || topic(*seq) == "b";
             let last = plan.until.map_or(HEAD, Seq::get);
             let all = (plan.start.get()..=last).filter(wanted);
-            let expected: Vec<_> = all.take(plan.limit.unwrap_or(HEAD) as usize).collect();
+            let limit = usize::try_from(plan.limit.unwrap_or(HEAD)).unwrap();
+            let expected: Vec<_> = all.take(limit).collect();
             (Machine::new(Plan { bundle: Bundle::Frames(most), ..plan }), Vec::new(), expected)
         });
         // Each cut lets one watch read, and then all go on as far as they can.

@@ -128,14 +128,14 @@ impl Claim {
     }
 
     /// Holds on to the directory of segments, so that another in its place is told from it.
-    pub fn hold_segments(&mut self, disk: &Disk) -> Result<(), StoreError> {
+    pub(in crate::storage) fn hold_segments(&mut self, disk: &Disk) -> Result<(), StoreError> {
         self.segments = Some(disk.open_read(&self.dir.join(SEGMENTS_DIR))?);
         Ok(())
     }
 
     /// As [`Claim::check`], of the directory of segments: what is sealed into another would be gone with it.
     /// Commits do without it for as long as there are slots.
-    pub fn check_segments(&self) -> Result<(), StoreError> {
+    pub(in crate::storage) fn check_segments(&self) -> Result<(), StoreError> {
         let Some(segments) = &self.segments else { return Ok(()) };
         let detail = match is_at(segments, &self.dir.join(SEGMENTS_DIR)) {
             Ok(true) => return Ok(()),
