@@ -15,6 +15,8 @@ use tailmark_record::Reason;
 
 /// Batches under way at once. The log knows the seqs of a producer's last 64.
 pub(super) const MAX_UNDER_WAY: usize = 32;
+/// No log has had so many batches of one producer: what comes after is counted without a wrap.
+const LAST_SEQ: u64 = u64::MAX / 2;
 
 /// What happened.
 #[derive(Debug)]
@@ -138,6 +140,9 @@ impl Machine {
         if self.is_open {
             return violation("the server opened the stream twice".to_owned());
         }
+        if last_seq > LAST_SEQ {
+            return violation(format!("no log has a batch {last_seq}"));
+        }
         if self.epoch == 0 {
             (self.epoch, self.first) = (epoch, last_seq.saturating_add(1));
             self.is_open = true;
@@ -258,6 +263,21 @@ mod tests {
             Action::Fail(error) => error.kind(),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_last_batch_that_leaves_no_number_for_the_next_is_a_violation() {
+        for last_seq in [u64::MAX, u64::MAX - MAX_UNDER_WAY as u64] {
+            let mut machine = Machine::new(true);
+            machine.step(Input::Woke);
+            let action = machine.step(Input::Opened { epoch: 7, last_seq });
+            assert_eq!(failed(action), Kind::Protocol, "{last_seq}");
+        }
+        let mut machine = Machine::new(true);
+        machine.step(Input::Woke);
+        let last_seq = u64::MAX / 2 - 1;
+        assert!(matches!(machine.step(Input::Opened { epoch: 7, last_seq }), Action::Rest));
+        assert_eq!(sent(&mut machine, 1), [(0, last_seq + 1)]);
     }
 
     #[test]

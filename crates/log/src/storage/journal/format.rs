@@ -106,10 +106,15 @@ impl SlotHeader {
         let mut log = [0; 16];
         log.copy_from_slice(&header[32..48]);
         let counter = u16::try_from(u32_at(header, 88)).map_err(|_| HeaderProblem::Damaged)?;
+        // The next one has the number after it.
+        let number = u64_at(header, 48);
+        if number == u64::MAX {
+            return Err(HeaderProblem::Damaged);
+        }
         Ok(SlotHeader {
             slot_bytes: u64_at(header, 24),
             log: LogId::new(uuid::Uuid::from_bytes(log)),
-            number: u64_at(header, 48),
+            number,
             nonce: u64_at(header, 56),
             first: Seq::new(u64_at(header, 64)),
             created_at: Timestamp::from_nanos(u64_at(header, 72).cast_signed()),
@@ -371,4 +376,26 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_that_leaves_no_number_for_the_next_is_none() {
+        let header = |number| SlotHeader {
+            slot_bytes: 1 << 20,
+            log: LogId::new(uuid::Uuid::nil()),
+            number,
+            nonce: 1,
+            first: Seq::FIRST,
+            created_at: Timestamp::EPOCH,
+            generation: Generation { counter: 1, nonce: 1 },
+            previous: Previous::default(),
+        };
+        let decoded = |number| SlotHeader::decode(&header(number).encode());
+        assert_eq!(decoded(u64::MAX - 1), Ok(header(u64::MAX - 1)));
+        assert_eq!(decoded(u64::MAX), Err(HeaderProblem::Damaged));
+    }
 }

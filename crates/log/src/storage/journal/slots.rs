@@ -93,7 +93,7 @@ impl SlotSet {
         if let Some(slot) = self.free.pop() {
             return Ok(slot);
         }
-        let needed_bytes = self.options.slot_bytes + self.options.min_free_bytes;
+        let needed_bytes = self.slot_and_reserve();
         let available_bytes = self.check_room(needed_bytes)?;
         let path = self.unused_path();
         match self.disk.allocate(&path, self.options.slot_bytes) {
@@ -134,11 +134,16 @@ impl SlotSet {
     /// Why a roll would get no slot now, where one is free or may be allocated.
     pub(super) fn refusal_of_roll(&self) -> Option<StoreError> {
         let needed_bytes = match self.free.len() {
-            0 => self.options.slot_bytes + self.options.min_free_bytes,
+            0 => self.slot_and_reserve(),
             1 => sealing_bytes(self.options.slot_bytes),
             _ => return None,
         };
         self.check_room(needed_bytes).err()
+    }
+
+    /// What must be free for another slot. A reserve may be any number.
+    fn slot_and_reserve(&self) -> u64 {
+        self.options.slot_bytes.saturating_add(self.options.min_free_bytes)
     }
 
     /// Answers what is free.

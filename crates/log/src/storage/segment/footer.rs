@@ -181,6 +181,14 @@ pub(super) fn decode_places(bytes: &[u8], parts: usize) -> Option<Vec<u64>> {
         .then(|| places.iter().map(|place| u64::from_le_bytes(*place)).collect())
 }
 
+/// No segment has so many bytes or events: sums of such numbers, over all segments too, must not wrap.
+const TOO_MUCH: u64 = 1 << 50;
+
+fn summed(sum: u64, more: u64) -> Result<u64> {
+    let sum = sum.saturating_add(more);
+    if sum < TOO_MUCH { Ok(sum) } else { Err("it has more than any segment".into()) }
+}
+
 fn encode_files(files: &[FileEntry]) -> Vec<u8> {
     let mut out = to_u32(files.len()).to_le_bytes().to_vec();
     for file in files {
@@ -195,7 +203,7 @@ fn encode_files(files: &[FileEntry]) -> Vec<u8> {
 
 pub(super) fn decode_files(bytes: &[u8]) -> Result<Vec<FileEntry>> {
     let mut r = Reader(bytes);
-    let mut files = Vec::new();
+    let (mut files, mut sum) = (Vec::new(), 0);
     for _ in 0..r.u32()? {
         let name_len = r.u16()?;
         let name = r.text(usize::from(name_len))?.to_owned();
@@ -204,6 +212,7 @@ pub(super) fn decode_files(bytes: &[u8]) -> Result<Vec<FileEntry>> {
             return Err("a file has an illegal name".into());
         }
         let len = r.u64()?;
+        sum = summed(sum, len)?;
         if r.u8()? != XXH3_128 {
             return Err(Problem::Version(FORMAT));
         }
@@ -232,7 +241,7 @@ fn encode_topics(topics: &[TopicEntry]) -> Vec<u8> {
 
 pub(super) fn decode_topics(bytes: &[u8]) -> Result<Vec<(std::sync::Arc<str>, TopicStats)>> {
     let mut r = Reader(bytes);
-    let mut topics: Vec<(std::sync::Arc<str>, TopicStats)> = Vec::new();
+    let (mut topics, mut sum) = (Vec::<(std::sync::Arc<str>, TopicStats)>::new(), 0);
     for _ in 0..r.u32()? {
         let name_len = r.u32()?;
         let name = r.text(name_len as usize)?;
@@ -241,6 +250,7 @@ pub(super) fn decode_topics(bytes: &[u8]) -> Result<Vec<(std::sync::Arc<str>, To
         }
         let stats =
             TopicStats { events: r.u64()?, last_seq: Seq::new(r.u64()?), last_at: r.time()? };
+        sum = summed(sum, stats.events)?;
         topics.push((name.into(), stats));
     }
     r.end()?;
@@ -426,5 +436,30 @@ impl<'a> Reader<'a> {
 
     fn end(&self) -> Result<()> {
         if self.0.is_empty() { Ok(()) } else { Err("trailing bytes".into()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Checksums hold, and yet it makes no sense: written by another program, or for this purpose.
+    #[test]
+    fn counts_and_lengths_that_no_segment_has_are_damage_and_do_not_wrap() {
+        let file = |name: &str, len| FileEntry { name: name.into(), len, hash: Hash::default() };
+        let files =
+            |lens: [u64; 2]| decode_files(&encode_files(&[file("a", lens[0]), file("b", lens[1])]));
+        assert_eq!(files([1 << 40, 7]).unwrap().len(), 2);
+        assert!(matches!(files([u64::MAX, 1]), Err(Problem::Damaged(_))));
+        let topic = |name: &str, events| TopicEntry {
+            name: name.into(),
+            stats: TopicStats { events, ..TopicStats::default() },
+            blocks: Vec::new(),
+        };
+        let topics = |events: [u64; 2]| {
+            decode_topics(&encode_topics(&[topic("a", events[0]), topic("b", events[1])]))
+        };
+        assert_eq!(topics([1 << 40, 7]).unwrap().len(), 2);
+        assert!(matches!(topics([u64::MAX, 1]), Err(Problem::Damaged(_))));
     }
 }

@@ -52,7 +52,8 @@ pub fn create_with(dir: &Path, options: &Options, meta: Meta) -> Result<(), Stor
     for name in [JOURNAL_DIR, SEGMENTS_DIR, QUARANTINE_DIR] {
         disk.create_dir(&dir.join(name))?;
     }
-    let needed_bytes = options.slot_bytes * FIRST_SLOTS as u64 + options.min_free_bytes;
+    let slots = options.slot_bytes * FIRST_SLOTS as u64;
+    let needed_bytes = slots.saturating_add(options.min_free_bytes);
     let journal = dir.join(JOURNAL_DIR);
     // It may be a link to another disk.
     let available_bytes = disk.available(&journal)?;

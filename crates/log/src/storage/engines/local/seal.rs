@@ -82,7 +82,7 @@ impl Sealer<'_> {
     /// sled never returns from a flush that found no room, so it must not get there.
     fn check_space(&self, raw_bytes: u64) -> Result<(), StoreError> {
         let available_bytes = self.options.disk.available(&self.dir)?;
-        let needed_bytes = sealing_bytes(raw_bytes) + self.reserve_bytes;
+        let needed_bytes = sealing_bytes(raw_bytes).saturating_add(self.reserve_bytes);
         if available_bytes < needed_bytes {
             return Err(StoreError::DiskFull { available_bytes, needed_bytes });
         }

@@ -33,6 +33,19 @@ fn a_full_disk_is_known() {
 }
 
 #[test]
+fn a_reserve_beyond_all_numbers_is_one_and_does_not_wrap() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = Options { min_free_bytes: u64::MAX, ..options() };
+    let new = open(tempfile::tempdir().unwrap().path(), all.clone());
+    assert!(matches!(new, Err(StoreError::DiskFull { .. })), "{:?}", new.err());
+    open(dir.path(), options()).unwrap().0.close().unwrap();
+    let (engine, _) = reopen_with(dir.path(), &all);
+    let error = refused(&engine, 1);
+    assert!(matches!(error, StoreError::DiskFull { .. }), "{error:?}");
+    assert!(matches!(engine.refusal(), Some(StoreError::DiskFull { .. })));
+}
+
+#[test]
 fn a_large_event_that_finds_no_room_does_not_turn_small_ones_away() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path(), options()).unwrap().0.close().unwrap();
