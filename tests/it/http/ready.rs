@@ -9,7 +9,10 @@ use tailmark_log::storage::{Engine, Intercept, StoreError, local};
 use tonic::body::Body;
 
 use crate::support::disk::{DiskServer, Setup};
-use crate::support::server::{TestServer, generations, memory, new_log, open, start_with, within};
+use crate::support::frames::{self, Frames};
+use crate::support::server::{
+    TestServer, generations, memory, new_log, open, start_with, until, within,
+};
 use crate::support::web::{self, Answer, ask, full, get};
 
 async fn on_disk(server: &DiskServer, method: &str, path: &str, body: &str) -> Answer {
@@ -246,6 +249,28 @@ async fn a_log_that_cannot_tell_repeats_is_not_ready() {
     let post = |body: &'static str| web::post(&server, "application/json", body);
     assert_eq!(post(r#"{"topic":"a","body":"1"}"#).await.status, 200);
     post(r#"{"topic":"a","id":"x","body":"1"}"#).await.expect(500, "DATA_LOSS", "DAMAGED");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_stops_is_not_ready_for_who_is_still_connected() {
+    let server = start_with(new_log(), Default::default()).await;
+    let mut connection = Frames::connect(server.address).await;
+    connection.write(&frames::begin(1, "UploadEvents", false)).await;
+    until("the upload", || server.gauges.uploads() == 1).await;
+    server.shutdown.cancel();
+    // The first says only that it is going to stop: it takes requests until its ping is answered.
+    connection.next_of(&[frames::GOAWAY]).await;
+    let authority = server.address.to_string();
+    connection.write(&frames::get(3, &authority, "/readyz")).await;
+    let answer = loop {
+        let frame = connection.next_of(&[frames::DATA]).await;
+        if frame.stream == 3 {
+            break String::from_utf8(frame.payload).unwrap();
+        }
+    };
+    assert!(answer.contains("\"reason\":\"STOPPING\""), "{answer}");
+    drop(connection);
     server.stop().await;
 }
 

@@ -115,15 +115,35 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 /// A call whose message is empty; without it where `message` is false.
 pub fn begin(stream: u32, method: &str, message: bool) -> Vec<u8> {
     let path = format!("/feed.v1.FeedService/{method}");
-    let mut block = Vec::new();
-    for (name, value) in [
+    let block = fields(&[
         (":method", "POST"),
         (":scheme", "http"),
         (":path", &path),
         (":authority", "x"),
         ("content-type", "application/grpc"),
         ("te", "trailers"),
-    ] {
+    ]);
+    let mut bytes = frame(HEADERS, END_HEADERS, stream, &block);
+    if message {
+        bytes.extend(frame(DATA, END_STREAM, stream, &[0; 5]));
+    }
+    bytes
+}
+
+/// A request of plain HTTP.
+pub fn get(stream: u32, authority: &str, path: &str) -> Vec<u8> {
+    let block = fields(&[
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", authority),
+    ]);
+    frame(HEADERS, END_HEADERS | END_STREAM, stream, &block)
+}
+
+fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
         // A literal without indexing, neither part Huffman coded nor longer than 126 bytes.
         block.push(0);
         for text in [name, value] {
@@ -131,11 +151,7 @@ pub fn begin(stream: u32, method: &str, message: bool) -> Vec<u8> {
             block.extend(text.as_bytes());
         }
     }
-    let mut bytes = frame(HEADERS, END_HEADERS, stream, &block);
-    if message {
-        bytes.extend(frame(DATA, END_STREAM, stream, &[0; 5]));
-    }
-    bytes
+    block
 }
 
 pub fn cancel(stream: u32) -> Vec<u8> {
