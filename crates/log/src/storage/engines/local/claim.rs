@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -24,6 +25,7 @@ use crate::storage::disk::{Disk, is_at};
 use crate::storage::error::chain;
 use crate::storage::journal::{FreeSlot, Slot, is_slot_name, open_slot};
 use crate::storage::meta::META_FILE;
+use crate::storage::segment::Segment;
 
 /// A data directory that belongs to this process for as long as this lives.
 #[derive(Debug)]
@@ -33,7 +35,7 @@ pub(in crate::storage) struct Claim {
     opened: File,
     lock: Mutex<File>,
     /// The directory of segments as it was opened.
-    segments: Option<File>,
+    segments: Mutex<Option<File>>,
     /// Slots that are locked and that nobody has asked for yet.
     slots: HashMap<PathBuf, File>,
 }
@@ -49,7 +51,7 @@ impl Claim {
         let opened = disk.open_read(dir)?;
         let slots = HashMap::new();
         let (dir, lock) = (dir.to_owned(), Mutex::new(lock));
-        let mut claim = Claim { dir, opened, lock, segments: None, slots };
+        let mut claim = Claim { dir, opened, lock, segments: Mutex::default(), slots };
         claim.lock_slots(disk)?;
         Ok(claim)
     }
@@ -129,20 +131,34 @@ impl Claim {
 
     /// Holds on to the directory of segments, so that another in its place is told from it.
     pub(in crate::storage) fn hold_segments(&mut self, disk: &Disk) -> Result<(), StoreError> {
-        self.segments = Some(disk.open_read(&self.dir.join(SEGMENTS_DIR))?);
+        *self.segments.lock() = Some(disk.open_read(&self.dir.join(SEGMENTS_DIR))?);
         Ok(())
     }
 
-    /// As [`Claim::check`], of the directory of segments: what is sealed into another would be gone with it.
-    /// Commits do without it for as long as there are slots.
-    pub(in crate::storage) fn check_segments(&self) -> Result<(), StoreError> {
-        let Some(segments) = &self.segments else { return Ok(()) };
-        let detail = match is_at(segments, &self.dir.join(SEGMENTS_DIR)) {
+    /// As [`Claim::check`], of the directory of segments: what is sealed into another would be gone with it. One
+    /// that has all that are `known`, put back from a copy, is as good. Commits do without it for as long as there
+    /// are slots.
+    ///
+    /// # Errors
+    /// [`StoreError::Displaced`].
+    pub fn check_segments(&self, known: &[Arc<Segment>], disk: &Disk) -> Result<(), StoreError> {
+        let path = self.dir.join(SEGMENTS_DIR);
+        let displaced = |detail: String| StoreError::Displaced { path: self.dir.clone(), detail };
+        let mut held = self.segments.lock();
+        let Some(segments) = &*held else { return Ok(()) };
+        match is_at(segments, &path) {
             Ok(true) => return Ok(()),
-            Ok(false) => "its segments were moved, deleted or replaced".to_owned(),
-            Err(error) => format!("its segments cannot be examined: {error}"),
-        };
-        Err(StoreError::Displaced { path: self.dir.clone(), detail })
+            Ok(false) => {}
+            Err(error) => {
+                return Err(displaced(format!("its segments cannot be examined: {error}")));
+            }
+        }
+        if !path.is_dir() || !known.iter().all(|segment| segment.dir().is_dir()) {
+            return Err(displaced("its segments were moved, deleted or replaced".to_owned()));
+        }
+        *held = Some(disk.open_read(&path)?);
+        tracing::warn!(path = %path.display(), "was replaced while the log was open; all segments are there");
+        Ok(())
     }
 
     /// As [`Claim::check`], of the lock file alone and without making it again: what a log that has
@@ -186,10 +202,15 @@ impl LocalEngine {
         result
     }
 
+    /// [`Claim::check_segments`], of this log as it is now.
+    pub(super) fn check_segments(&self) -> Result<(), StoreError> {
+        self.claim.check_segments(&self.view().segments, &self.options.disk)
+    }
+
     /// What is there by name beside the journal. `log.meta` is written again where it is gone: heads of slots have
     /// all that it says.
     pub(super) fn check_parts(&self) -> Result<(), StoreError> {
-        self.claim.check_segments()?;
+        self.check_segments()?;
         let path = self.dir.join(META_FILE);
         let is_gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
         if !path.symlink_metadata().is_err_and(|error| is_gone(&error)) {

@@ -152,7 +152,7 @@ impl LocalEngine {
             let Some(slot) = view.slots.first().cloned() else { return Ok(()) };
             let done = view.sealed_end().unwrap_or(Seq::FIRST).max(self.bounds().oldest);
             drop(view);
-            self.claim.check_segments()?;
+            self.check_segments()?;
             if slot.end() > done && slot.end() > slot.first() {
                 self.seal_slot(&slot, slot.end())?;
             } else {

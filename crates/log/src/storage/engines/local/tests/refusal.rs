@@ -90,6 +90,8 @@ fn nothing_is_sealed_into_a_directory_that_lies_in_anothers_place() {
     let dir = tempfile::tempdir().unwrap();
     let (engine, _) = open(dir.path(), options()).unwrap();
     let (segments, aside) = (dir.path().join(SEGMENTS_DIR), dir.path().join("aside"));
+    fill(&*engine, 5_000, 50);
+    eventually("sealing", || engine.status().unsealed_slots <= 1);
     std::fs::rename(&segments, &aside).unwrap();
     std::fs::create_dir(&segments).unwrap();
     while engine.view().slots.len() < 2 {
@@ -132,7 +134,8 @@ fn a_data_directory_that_is_gone_or_another_is_known() {
     let dir = tempfile::tempdir().unwrap();
     let (data, aside) = (dir.path().join("data"), dir.path().join("aside"));
     let (engine, _) = open(&data, options()).unwrap();
-    append(&*engine, commit(&*engine, 5)).unwrap();
+    fill(&*engine, 5_000, 50);
+    eventually("sealing", || engine.status().unsealed_slots <= 1);
     assert!(engine.refusal().is_none());
     let is_gone = || matches!(engine.refusal(), Some(StoreError::Displaced { .. }));
     std::fs::rename(&data, &aside).unwrap();
@@ -150,6 +153,11 @@ fn a_data_directory_that_is_gone_or_another_is_known() {
     std::fs::create_dir(&segments).unwrap();
     assert!(is_gone());
     std::fs::remove_dir(&segments).unwrap();
+    // Put back from a copy, or itself.
+    copy_dir(&aside, &segments);
+    assert!(engine.refusal().is_none());
+    std::fs::remove_dir_all(&segments).unwrap();
+    assert!(is_gone());
     std::fs::rename(&aside, &segments).unwrap();
     assert!(engine.refusal().is_none());
     std::fs::remove_dir_all(data.join("journal")).unwrap();
