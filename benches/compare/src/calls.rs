@@ -1,11 +1,14 @@
 //! Calls over a raw codec, for Tailmark and for the limit alike.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use bytes::Bytes;
 use tailmark_client as client;
 use tailmark_client::raw::Raw;
+use tailmark_record::Event;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -15,6 +18,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Streaming};
 
 use crate::fan::{BURST, Fan};
+use crate::own::{Opened, Own, Storm, Watches};
+use crate::sample::InOrder;
 
 /// A connection with the windows of the client library.
 pub(crate) async fn connect(addr: &str) -> Result<Channel> {
@@ -72,6 +77,103 @@ pub(crate) async fn follow(stream: &mut Streaming<Bytes>, fan: &Fan) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Opens watches that each have a topic of their own, by what `request` says of its place, and takes what comes.
+pub async fn watch_own(
+    addr: &str,
+    path: &'static str,
+    own: &Arc<Own>,
+    request: fn(u64) -> Bytes,
+) -> Result<Opened> {
+    let (addr, shared) = (addr.to_owned(), Arc::clone(own));
+    own.open(move |places| {
+        let (addr, own) = (addr.clone(), Arc::clone(&shared));
+        async move {
+            let channel = connect(&addr).await?;
+            let mut watches = Watches::new();
+            for place in places {
+                if !own.has_time() {
+                    break;
+                }
+                let stream = server_streaming(channel.clone(), path, request(place)).await?;
+                watches.spawn(follow_own(stream, Arc::clone(&own)));
+            }
+            Ok(watches)
+        }
+    })
+    .await
+}
+
+async fn follow_own(mut stream: Streaming<Bytes>, own: Arc<Own>) -> Result<()> {
+    let mut in_order = InOrder::from(0);
+    while let Some(message) = stream.next().await {
+        in_order.take(Event::parse(&message?)?.body.as_bytes())?;
+        own.delivered(1);
+    }
+    bail!("a watch ended")
+}
+
+/// Streams of one connection in a storm.
+const STORM_STREAMS: usize = 100;
+
+/// A storm: a hundred clients a connection, all at once, each with its request, until each has what it missed. All
+/// stay until the last has it.
+pub async fn storm(
+    addr: &str,
+    path: &'static str,
+    storm: &Storm,
+    requests: Vec<Bytes>,
+    is_numbered: bool,
+) -> Result<Duration> {
+    let begun = Instant::now();
+    let mut connections = JoinSet::new();
+    for requests in requests.chunks(STORM_STREAMS) {
+        let (addr, requests) = (addr.to_owned(), requests.to_vec());
+        let (missed, first) = (storm.missed, storm.first_missed());
+        connections.spawn(async move {
+            let channel = connect(&addr).await?;
+            let mut clients = JoinSet::new();
+            for request in requests {
+                clients.spawn(catch_up(
+                    channel.clone(),
+                    path,
+                    request,
+                    missed,
+                    is_numbered.then_some(first),
+                ));
+            }
+            let mut held = Vec::new();
+            while let Some(caught_up) = clients.join_next().await {
+                held.push(caught_up??);
+            }
+            anyhow::Ok(held)
+        });
+    }
+    let mut held = Vec::new();
+    while let Some(connection) = connections.join_next().await {
+        held.push(connection??);
+    }
+    Ok(begun.elapsed())
+}
+
+async fn catch_up(
+    channel: Channel,
+    path: &'static str,
+    request: Bytes,
+    missed: u64,
+    first: Option<u64>,
+) -> Result<Streaming<Bytes>> {
+    let mut stream = server_streaming(channel, path, request).await?;
+    let mut in_order = first.map(InOrder::from);
+    for _ in 0..missed {
+        let message = stream.next().await.context("a watch ended")??;
+        match &mut in_order {
+            Some(in_order) => in_order.take(Event::parse(&message)?.body.as_bytes())?,
+            None => ensure!(!message.is_empty(), "an empty message came"),
+        }
+    }
+    Ok(stream)
 }
 
 /// What `work` answers, unless one of the tasks fails before.

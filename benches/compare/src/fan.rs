@@ -28,10 +28,42 @@ pub(crate) struct Fan {
     pub events: u64,
     /// One event a message, or as the client library does it.
     pub is_single: bool,
+    progress: Progress,
+}
+
+/// How many deliveries there were, and who waits for how many.
+#[derive(Debug)]
+pub struct Progress {
     delivered: AtomicU64,
     /// The publisher waits for so many deliveries.
     awaited: AtomicU64,
     reached: Notify,
+}
+
+impl Default for Progress {
+    fn default() -> Progress {
+        let (delivered, awaited) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
+        Progress { delivered, awaited, reached: Notify::new() }
+    }
+}
+
+impl Progress {
+    /// So many more.
+    pub fn add(&self, count: u64) {
+        let before = self.delivered.fetch_add(count, Ordering::AcqRel);
+        let awaited = self.awaited.load(Ordering::Acquire);
+        if before < awaited && before + count >= awaited {
+            self.reached.notify_one();
+        }
+    }
+
+    /// Waits until there are so many; for one at a time.
+    pub async fn wait_for(&self, deliveries: u64) {
+        self.awaited.store(deliveries, Ordering::SeqCst);
+        while self.delivered.load(Ordering::SeqCst) < deliveries {
+            self.reached.notified().await;
+        }
+    }
 }
 
 impl Fan {
@@ -42,19 +74,13 @@ impl Fan {
             connections: watchers.min(10),
             events: bursts * BURST,
             is_single,
-            delivered: AtomicU64::new(0),
-            awaited: AtomicU64::new(u64::MAX),
-            reached: Notify::new(),
+            progress: Progress::default(),
         }
     }
 
     /// A watcher has got so many more.
-    pub(crate) fn delivered(&self, count: u64) {
-        let before = self.delivered.fetch_add(count, Ordering::AcqRel);
-        let awaited = self.awaited.load(Ordering::Acquire);
-        if before < awaited && before + count >= awaited {
-            self.reached.notify_one();
-        }
+    pub fn delivered(&self, count: u64) {
+        self.progress.add(count);
     }
 
     /// Sends every event, in bursts, and waits until every watcher has everything; how long it took.
@@ -74,23 +100,16 @@ impl Fan {
     pub(crate) async fn may_publish(&self, published: u64) {
         let ahead = AHEAD * BURST;
         let least = published.saturating_sub(ahead) * self.watchers as u64;
-        self.wait_for(least).await;
+        self.progress.wait_for(least).await;
     }
 
     /// Waits until every watcher has everything.
-    pub(crate) async fn all_delivered(&self) {
-        self.wait_for(self.deliveries()).await;
+    pub async fn all_delivered(&self) {
+        self.progress.wait_for(self.deliveries()).await;
     }
 
     pub(crate) fn deliveries(&self) -> u64 {
         self.events * self.watchers as u64
-    }
-
-    async fn wait_for(&self, deliveries: u64) {
-        self.awaited.store(deliveries, Ordering::SeqCst);
-        while self.delivered.load(Ordering::SeqCst) < deliveries {
-            self.reached.notified().await;
-        }
     }
 }
 

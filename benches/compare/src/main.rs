@@ -5,6 +5,8 @@ mod fan;
 mod guard;
 mod large;
 mod limits;
+mod load;
+mod own;
 mod peers;
 mod process;
 mod rounds;
@@ -31,7 +33,7 @@ use works::{Plan, Work};
 enum Command {
     /// Runs works in rounds on each target in turn, and prints one table
     Run(Run),
-    /// Fails when appends or replays have become slow against the limits
+    /// Fails when appends, replays or publishes have become slow against the limits
     Guard(guard::Args),
     /// Tailmark alone on a large log: memory, opening, growth, stalled watchers, disk
     Large(large::Args),
@@ -81,6 +83,7 @@ struct Run {
 }
 
 fn main() -> ExitCode {
+    process::raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::param::clock_ticks_per_second;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
@@ -135,6 +135,18 @@ impl Memory {
             Some(kib << 10)
         };
         Some(Memory { resident: field("VmRSS:")?, peak: field("VmHWM:")? })
+    }
+}
+
+/// Lets this process and what it starts have as many files open as it may, for thousands of connections.
+pub fn raise_open_files() {
+    /// Only root may go beyond its hard limit.
+    const WANTED: u64 = 200_000;
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    for maximum in [maximum.map(|most| most.max(WANTED)), maximum] {
+        if setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok() {
+            return;
+        }
     }
 }
 

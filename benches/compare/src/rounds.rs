@@ -30,7 +30,7 @@ impl Rounds {
                 Ground::Fresh => self.on_fresh(work, table).await?,
                 Ground::Filled(load) => {
                     let mut peers = Vec::new();
-                    for target in self.targets.clone() {
+                    for target in self.suited(work) {
                         let peer = self.start(target).await?;
                         eprintln!("{}: filling {} events", target.name(), load.events);
                         self.bound(target, "filling", peer.fill(load)).await?;
@@ -47,9 +47,13 @@ impl Rounds {
         Ok(())
     }
 
+    fn suited(&self, work: Work) -> Vec<Target> {
+        self.targets.iter().copied().filter(|target| work.suits(*target)).collect()
+    }
+
     async fn on_fresh(&mut self, work: Work, table: &mut Table) -> Result<()> {
         for round in 1..=self.rounds {
-            for target in self.targets.clone() {
+            for target in self.suited(work) {
                 let mut peer = self.start(target).await?;
                 let figures = self.measure(work, round, target, &mut *peer).await?;
                 if work == Work::Append

@@ -4,15 +4,21 @@
 
 use std::sync::LazyLock;
 
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use prost::Message;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tailmark_wire::feed_v1 as pb;
 
-pub(crate) const BODY_BYTES: usize = 200;
-pub(crate) const TOPIC: &str = "bench.events";
-pub(crate) const RARE_TOPIC: &str = "bench.rare";
+pub const BODY_BYTES: usize = 200;
+pub const TOPIC: &str = "bench.events";
+pub const RARE_TOPIC: &str = "bench.rare";
+/// Digits of the number of a numbered body.
+const NUMBER_DIGITS: usize = 10;
+/// JSON has no leading zeros.
+const FIRST_NUMBER: u64 = 1_000_000_000;
+const NUMBER_KEY: &str = r#"{"n":"#;
 
 /// As long as one of ours.
 const CURSOR: &str = "c1-0123456789abcdef-012345678";
@@ -77,6 +83,54 @@ pub(crate) static STORED: LazyLock<Vec<Bytes>> = LazyLock::new(|| {
     };
     (0..).zip(POOL.iter()).map(stored).collect()
 });
+
+/// The same as a client of plain HTTP sends them.
+pub static JSON: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let json = |body: &String| serde_json::json!({ "topic": TOPIC, "body": body }).to_string();
+    POOL.iter().map(json).collect()
+});
+
+/// The topic of a watch that has one of its own.
+pub fn own_topic(at: u64) -> String {
+    format!("bench.own.{at:06}")
+}
+
+/// A body as long as the others that says which of its topic it is.
+pub fn numbered(number: u64) -> String {
+    let mut text = pick(&POOL, number).clone();
+    // `{"text":"...` gives way; what is left is text within quotes.
+    let head =
+        format!(r#"{NUMBER_KEY}{:0width$},"t":""#, FIRST_NUMBER + number, width = NUMBER_DIGITS);
+    text.replace_range(..head.len(), &head);
+    text
+}
+
+/// Looks at the events of one topic as they come: each once, in order.
+#[derive(Debug)]
+pub struct InOrder {
+    next: u64,
+}
+
+impl InOrder {
+    /// The first that has to come is this.
+    pub fn from(next: u64) -> InOrder {
+        InOrder { next }
+    }
+
+    /// Takes the body that has come.
+    pub fn take(&mut self, body: &[u8]) -> Result<()> {
+        let number = number_of(body).context("a body without a number")?;
+        ensure!(number == self.next, "number {number} came where {} was due", self.next);
+        self.next += 1;
+        Ok(())
+    }
+}
+
+fn number_of(body: &[u8]) -> Option<u64> {
+    let digits = body.get(NUMBER_KEY.len()..NUMBER_KEY.len() + NUMBER_DIGITS)?;
+    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    number.checked_sub(FIRST_NUMBER)
+}
 
 /// How much is appended, and what lies in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +202,29 @@ mod tests {
             assert_eq!(body.len(), BODY_BYTES);
             assert!(serde_json::from_str::<serde_json::Value>(body).is_ok(), "{body}");
             assert!(seen.insert(body));
+        }
+    }
+
+    #[test]
+    fn numbered_bodies_are_as_long_as_others_and_say_their_number() {
+        for number in [0, 7, 4_095, 4_096, 1_000_000] {
+            let body = numbered(number);
+            assert_eq!(body.len(), BODY_BYTES);
+            assert!(serde_json::from_str::<serde_json::Value>(&body).is_ok(), "{body}");
+            assert_eq!(number_of(body.as_bytes()), Some(number));
+        }
+        assert_eq!(number_of(POOL[0].as_bytes()), None);
+    }
+
+    #[test]
+    fn an_event_that_is_missing_double_or_out_of_order_is_an_error() {
+        let take = |numbers: &[u64]| {
+            let mut in_order = InOrder::from(3);
+            numbers.iter().try_for_each(|number| in_order.take(numbered(*number).as_bytes()))
+        };
+        assert!(take(&[3, 4, 5]).is_ok());
+        for bad in [&[4][..], &[3, 3], &[3, 5], &[3, 4, 3], &[2]] {
+            assert!(take(bad).is_err(), "{bad:?}");
         }
     }
 

@@ -20,6 +20,8 @@ struct Row {
     unit: Unit,
     /// In the order of the columns.
     cells: Vec<(Target, Vec<f64>)>,
+    /// The last of a target counts.
+    notes: Vec<(Target, String)>,
 }
 
 /// One cell as JSON.
@@ -32,6 +34,8 @@ struct Cell<'a> {
     min: f64,
     max: f64,
     rounds: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
     /// Tailmark's median by this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     tailmark_ratio: Option<f64>,
@@ -43,6 +47,11 @@ impl Row {
         stats::median(values)
     }
 
+    fn note(&self, target: Target) -> Option<&str> {
+        let (_, note) = self.notes.iter().rfind(|(of, _)| *of == target)?;
+        Some(note)
+    }
+
     fn ratio(&self, target: Target) -> Option<f64> {
         stats::ratio(self.median(Target::Tailmark)?, self.median(target)?)
     }
@@ -50,13 +59,14 @@ impl Row {
 
 impl Table {
     /// Adds what one round measured.
-    pub(crate) fn add(&mut self, target: Target, figures: Vec<Figure>) {
-        for Figure { name, unit, value } in figures {
+    pub fn add(&mut self, target: Target, figures: Vec<Figure>) {
+        for Figure { name, unit, value, note } in figures {
             let found = self.rows.iter().position(|row| row.name == name);
             let at = found.unwrap_or_else(|| {
-                self.rows.push(Row { name, unit, cells: Vec::new() });
+                self.rows.push(Row { name, unit, cells: Vec::new(), notes: Vec::new() });
                 self.rows.len() - 1
             });
+            self.rows[at].notes.extend(note.map(|note| (target, note)));
             let cells = &mut self.rows[at].cells;
             match cells.iter_mut().find(|(of, _)| *of == target) {
                 Some((_, values)) => values.extend(value),
@@ -87,8 +97,9 @@ impl Table {
             let _ = write!(text, "| {}{note} |", row.name);
             for target in targets {
                 let values = row.cells.iter().find(|(of, _)| of == target);
-                let _ =
-                    write!(text, " {} |", values.map_or("-".into(), |(_, v)| cell(row.unit, v)));
+                let value = values.map_or("-".into(), |(_, values)| cell(row.unit, values));
+                let note = row.note(*target).map(|note| format!(", {note}"));
+                let _ = write!(text, " {value}{} |", note.unwrap_or_default());
             }
             for target in &others {
                 let ratio = row.ratio(**target);
@@ -118,6 +129,7 @@ impl Table {
                     min,
                     max,
                     rounds: values.len(),
+                    note: row.note(*target),
                     tailmark_ratio: row.ratio(*target),
                 };
                 text.push_str(&serde_json::to_string(&cell)?);
@@ -145,11 +157,16 @@ fn cell(unit: Unit, values: &[f64]) -> String {
 pub(crate) fn written(unit: Unit, value: f64) -> String {
     match unit {
         Unit::PerSecond if value >= 1e6 => format!("{:.2} M/s", value / 1e6),
-        Unit::PerSecond if value >= 1e3 => format!("{:.0} k/s", value / 1e3),
+        Unit::PerSecond if value >= 1e5 => format!("{:.0} k/s", value / 1e3),
+        Unit::PerSecond if value >= 1e4 => format!("{:.1} k/s", value / 1e3),
+        Unit::PerSecond if value >= 1e3 => format!("{:.2} k/s", value / 1e3),
         Unit::PerSecond => format!("{value:.0} /s"),
         Unit::Millis if value >= 100.0 => format!("{value:.0} ms"),
         Unit::Millis if value >= 10.0 => format!("{value:.1} ms"),
         Unit::Millis => format!("{value:.2} ms"),
+        Unit::Share if value < 0.1 => format!("{value:.3}"),
+        Unit::Share => format!("{value:.2}"),
+        Unit::Times => format!("{value:.1} times"),
         Unit::Bytes if value >= 1e6 => format!("{:.0} MB", value / 1e6),
         Unit::Bytes => format!("{:.1} KB", value / 1e3),
     }
@@ -166,6 +183,8 @@ mod tests {
             table.add(Target::Tonic, figure(limit));
             table.add(Target::Tailmark, figure(ours));
         }
+        let few = Figure::of("append", Unit::PerSecond, None).noted(Some("of 7".into()));
+        table.add(Target::File, vec![few]);
         let publish = |value| vec![Figure::of("publish", Unit::Millis, value)];
         table.add(Target::Tailmark, publish(Some(0.2)));
         table.add(Target::Tonic, publish(None));
@@ -181,6 +200,12 @@ mod tests {
 | publish (less is better) | 0.20 ms | - | - |
 ";
         assert_eq!(table().markdown(&[Target::Tailmark, Target::Tonic]), expected);
+    }
+
+    #[test]
+    fn a_note_stands_in_its_cell() {
+        let text = table().markdown(&[Target::File]);
+        assert!(text.contains("| append | -, of 7 |"), "{text}");
     }
 
     #[test]
@@ -205,11 +230,16 @@ mod tests {
         for (unit, value, text) in [
             (Unit::PerSecond, 1_234_567.0, "1.23 M/s"),
             (Unit::PerSecond, 123_456.0, "123 k/s"),
+            (Unit::PerSecond, 12_345.0, "12.3 k/s"),
+            (Unit::PerSecond, 1_234.0, "1.23 k/s"),
             (Unit::PerSecond, 12.0, "12 /s"),
             (Unit::Millis, 0.123, "0.12 ms"),
             (Unit::Millis, 12.34, "12.3 ms"),
             (Unit::Millis, 3_700.0, "3700 ms"),
             (Unit::Bytes, 243e6, "243 MB"),
+            (Unit::Share, 0.93, "0.93"),
+            (Unit::Share, 0.0123, "0.012"),
+            (Unit::Times, 1.96, "2.0 times"),
             (Unit::Bytes, 16_384.0, "16.4 KB"),
         ] {
             assert_eq!(written(unit, value), text);

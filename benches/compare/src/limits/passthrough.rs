@@ -2,23 +2,24 @@
 //!
 //! Every call is a stream both ways of raw messages, of the service `limit.Limit`: `Upload` counts
 //! what comes, `Watch` sends stored events again and again, `Follow` sends them live as `Burst`
-//! tells it to, `Echo` sends one back.
+//! tells it to, `Echo` sends one back; `Own` is a watch with a place, to which `Round` brings events. `Publish` alone
+//! is unary, and answers with what came.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::future::Future;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use anyhow::Result;
 use bytes::{BufMut, Bytes, BytesMut};
 use tailmark_client::raw::Raw;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio_stream::wrappers::{TcpListenerStream, WatchStream};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream, WatchStream};
 use tokio_stream::{Stream, StreamExt};
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService};
@@ -64,6 +65,21 @@ pub(crate) fn request(in_batches: bool, events: u64) -> Bytes {
     out.freeze()
 }
 
+/// Before an event that goes to one watch: whose it is.
+const PLACE_BYTES: usize = 8;
+
+/// A place, and what goes there.
+pub fn to_place(place: u64, event: &[u8]) -> Bytes {
+    [&place.to_be_bytes(), event].concat().into()
+}
+
+fn place(message: &[u8]) -> Result<u64, Status> {
+    let place = message.first_chunk::<PLACE_BYTES>();
+    place
+        .map(|place| u64::from_be_bytes(*place))
+        .ok_or_else(|| Status::invalid_argument("no place"))
+}
+
 fn parse(request: &[u8]) -> Result<(bool, u64), Status> {
     let bad = || Status::invalid_argument("expected 9 bytes");
     let (kind, events) = request.split_first().ok_or_else(bad)?;
@@ -76,7 +92,12 @@ pub(crate) async fn serve() -> Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "ready on {}", listener.local_addr()?)?;
     out.flush()?;
-    let limit = Limit { head: Arc::new(watch::channel(0).0) };
+    serve_on(listener).await
+}
+
+/// Serves what comes here.
+pub async fn serve_on(listener: TcpListener) -> Result<()> {
+    let limit = Limit { head: Arc::new(watch::channel(0).0), own: Arc::default() };
     let incoming = TcpListenerStream::new(listener).map(|stream| {
         let stream = stream?;
         stream.set_nodelay(true)?;
@@ -97,6 +118,8 @@ pub(crate) async fn serve() -> Result<()> {
 #[derive(Clone)]
 struct Limit {
     head: Arc<watch::Sender<u64>>,
+    /// Watches that each have a place of their own.
+    own: Arc<Mutex<HashMap<u64, mpsc::UnboundedSender<Bytes>>>>,
 }
 
 impl NamedService for Limit {
@@ -118,6 +141,13 @@ impl tower::Service<http::Request<Body>> for Limit {
         let limit = self.clone();
         let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
         Box::pin(async move {
+            if method == "Publish" {
+                // Answers with what it was asked.
+                let echo = tower::service_fn(|request: Request<Bytes>| async move {
+                    Ok(Response::new(request.into_inner()))
+                });
+                return Ok(Grpc::new(Raw).unary(echo, request).await);
+            }
             let handler = tower::service_fn(move |request: Request<Streaming<Bytes>>| {
                 let (limit, method) = (limit.clone(), method.clone());
                 async move { limit.answer(&method, request.into_inner()).await.map(Response::new) }
@@ -128,6 +158,10 @@ impl tower::Service<http::Request<Body>> for Limit {
 }
 
 impl Limit {
+    fn lock_own(&self) -> MutexGuard<'_, HashMap<u64, mpsc::UnboundedSender<Bytes>>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn answer(&self, method: &str, mut messages: Streaming<Bytes>) -> Result<Answer, Status> {
         match method {
             "Upload" => {
@@ -166,6 +200,22 @@ impl Limit {
                 Ok(Box::pin(tokio_stream::once(Ok(Bytes::from_static(b"all")))))
             }
             "Echo" => Ok(Box::pin(messages)),
+            "Own" => {
+                let place = place(&messages.message().await?.unwrap_or_default())?;
+                let (send, receive) = mpsc::unbounded_channel();
+                self.lock_own().insert(place, send);
+                Ok(Box::pin(UnboundedReceiverStream::new(receive).map(Ok)))
+            }
+            "Round" => {
+                while let Some(message) = messages.next().await {
+                    let message = message?;
+                    if let Some(watch) = self.lock_own().get(&place(&message)?) {
+                        // Its watch may have ended.
+                        let _ = watch.send(message.slice(PLACE_BYTES..));
+                    }
+                }
+                Ok(Box::pin(tokio_stream::once(Ok(Bytes::from_static(b"all")))))
+            }
             _ => Err(Status::unimplemented("no such method")),
         }
     }
@@ -250,6 +300,14 @@ mod tests {
         assert_eq!(parse(&request(true, 7)).unwrap(), (true, 7));
         assert_eq!(parse(&request(false, u64::MAX)).unwrap(), (false, u64::MAX));
         assert!(parse(b"").is_err() && parse(b"1234").is_err());
+    }
+
+    #[test]
+    fn an_event_goes_to_its_place() {
+        let message = to_place(1 << 40, b"event");
+        assert_eq!(place(&message).unwrap(), 1 << 40);
+        assert_eq!(&message[PLACE_BYTES..], b"event");
+        assert!(place(b"1234567").is_err());
     }
 
     #[tokio::test]

@@ -17,10 +17,12 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use super::passthrough::request;
+use super::passthrough::{request, to_place};
 use crate::calls;
-use crate::fan::{BURST, BURST_LEN, Fan};
-use crate::peers::{Peer, Replay, Setup, share};
+use crate::fan::{BURST, Fan};
+use crate::load::{Lane, Protocol};
+use crate::own::{self, Opened, Own, Storm};
+use crate::peers::{Call, Peer, Replay, Setup, share};
 use crate::process::Server;
 use crate::sample::{self, Load};
 
@@ -226,6 +228,43 @@ impl Peer for Tonic {
             }
         }
         Ok(Some(Box::new(held)))
+    }
+
+    fn lane(&self, call: Call) -> Option<Lane> {
+        let protocol = Protocol::Grpc("/limit.Limit/Publish");
+        (call == Call::Own).then(|| Lane::new(&self.addr, protocol))
+    }
+
+    async fn watch_own(&self, own: &Arc<Own>) -> Result<Option<Opened>> {
+        let request = |place| to_place(place, &[]);
+        Ok(Some(calls::watch_own(&self.addr, "/limit.Limit/Own", own, request).await?))
+    }
+
+    async fn publish_own(&self, own: &Arc<Own>) -> Result<()> {
+        let (send, receive) = tokio::sync::mpsc::channel(BURST as usize);
+        let channel = self.channel.clone();
+        let messages = ReceiverStream::new(receive);
+        let round = tokio::spawn(calls::streaming(channel, "/limit.Limit/Round", messages));
+        while let Some(places) = own.lot(BURST).await {
+            for place in places {
+                let (topic, number) = own.event(place);
+                let message = to_place(topic, &own::encoded(topic, number));
+                send.send(message).await.context("it ended")?;
+            }
+        }
+        drop(send);
+        round.await??;
+        Ok(())
+    }
+
+    async fn fill_storm(&mut self, _: &Storm) -> Result<bool> {
+        Ok(true)
+    }
+
+    async fn storm(&self, storm: &Storm) -> Result<Option<Duration>> {
+        let requests = vec![request(false, storm.missed); usize::try_from(storm.clients)?];
+        let path = "/limit.Limit/Watch";
+        Ok(Some(calls::storm(&self.addr, path, storm, requests, false).await?))
     }
 }
 

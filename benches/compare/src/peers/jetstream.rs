@@ -24,17 +24,23 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
-use super::{Peer, Replay, Setup, share};
+use super::{Call, Peer, Replay, Setup, share};
 use crate::calls;
 use crate::fan::{BURST, Fan};
+use crate::load::{Lane, Protocol};
+use crate::own::{Opened, Own, Storm, Watches};
 use crate::process::Server;
-use crate::sample::{self, Load};
+use crate::sample::{self, InOrder, Load};
 
 const STREAM: &str = "bench";
 /// Publishes without an ack; with more it is no faster.
 const WINDOW: usize = 4_096;
 /// Messages that a consumer's client keeps for it; with fewer it drops some in a replay.
 const KEPT: usize = 1 << 20;
+/// Clients on one connection in a storm.
+const STORM_CLIENTS: usize = 100;
+/// Until the server has made a consumer; of thousands at once it takes longer than its client's 5 s.
+const ANSWER: Duration = Duration::from_secs(120);
 /// Messages of one pull.
 const PULL: usize = 5_000;
 
@@ -45,6 +51,8 @@ pub(crate) struct Jetstream {
     server: Option<Server>,
     program: PathBuf,
     is_synced: bool,
+    /// Messages that were there before those of a storm.
+    before_storm: u64,
     dir: TempDir,
 }
 
@@ -57,11 +65,21 @@ impl Jetstream {
             name: STREAM.to_owned(),
             subjects: vec!["bench.>".to_owned()],
             storage: StorageType::File,
+            // Since 2.15 a thousand otherwise.
+            max_consumers: 200_000,
             ..Config::default()
         };
         context.create_stream(config).await?;
         let program = setup.nats_server.clone();
-        Ok(Jetstream { context, addr, server: Some(server), program, is_synced, dir })
+        Ok(Jetstream {
+            context,
+            addr,
+            server: Some(server),
+            program,
+            is_synced,
+            before_storm: 0,
+            dir,
+        })
     }
 }
 
@@ -87,7 +105,9 @@ async fn launch(program: &Path, is_synced: bool, dir: &TempDir) -> Result<(Serve
 
 async fn connect(addr: &str) -> Result<Context> {
     let options = ConnectOptions::new().subscription_capacity(KEPT);
-    Ok(jetstream::new(options.connect(addr).await?))
+    let mut context = jetstream::new(options.connect(addr).await?);
+    context.set_timeout(ANSWER);
+    Ok(context)
 }
 
 /// An ordered consumer, and its messages.
@@ -130,13 +150,45 @@ fn payload(at: u64) -> Bytes {
     Bytes::from_static(sample::pick(&sample::POOL, at).as_bytes())
 }
 
+/// Takes what comes of a watch's own topic.
+async fn follow_own(mut messages: Ordered, own: Arc<Own>) -> Result<()> {
+    let mut in_order = InOrder::from(0);
+    loop {
+        let message = messages.next().await.context("a consumer ended")?;
+        in_order.take(&message.map_err(|error| anyhow!(error))?.payload)?;
+        own.delivered(1);
+    }
+}
+
+/// A client of a storm: a consumer of its topic after the last that it has seen.
+async fn catch_up(
+    context: Context,
+    client: u64,
+    from: u64,
+    first: u64,
+    missed: u64,
+) -> Result<Ordered> {
+    let from = DeliverPolicy::ByStartSequence { start_sequence: from };
+    let mut messages = ordered(&context, from, &sample::own_topic(client)).await?;
+    let mut in_order = InOrder::from(first);
+    for _ in 0..missed {
+        let message = messages.next().await.context("a consumer ended")?;
+        in_order.take(&message.map_err(|error| anyhow!(error))?.payload)?;
+    }
+    Ok(messages)
+}
+
 /// Publishes without an ack yet.
 #[derive(Default)]
 struct Acks(VecDeque<PublishAckFuture>);
 
 impl Acks {
     async fn publish(&mut self, context: &Context, load: Load, at: u64) -> Result<()> {
-        self.0.push_back(context.publish(subject(load, at), payload(at)).await?);
+        self.send(context, subject(load, at).to_owned(), payload(at)).await
+    }
+
+    async fn send(&mut self, context: &Context, subject: String, payload: Bytes) -> Result<()> {
+        self.0.push_back(context.publish(subject, payload).await?);
         self.down_to(WINDOW).await
     }
 
@@ -268,5 +320,89 @@ impl Peer for Jetstream {
             }
         }
         Ok(Some(Box::new(held)))
+    }
+
+    fn lane(&self, call: Call) -> Option<Lane> {
+        (call == Call::Own).then(|| Lane::new(&self.addr, Protocol::Nats))
+    }
+
+    async fn stored(&self) -> Result<Option<u64>> {
+        Ok(Some(self.context.get_stream(STREAM).await?.get_info().await?.state.messages))
+    }
+
+    async fn watch_own(&self, own: &Arc<Own>) -> Result<Option<Opened>> {
+        let (addr, shared) = (self.addr.clone(), Arc::clone(own));
+        let opened = own.open(move |places| {
+            let (addr, own) = (addr.clone(), Arc::clone(&shared));
+            async move {
+                let context = connect(&addr).await?;
+                let mut watches = Watches::new();
+                for place in places {
+                    if !own.has_time() {
+                        break;
+                    }
+                    let topic = sample::own_topic(place);
+                    let messages = ordered(&context, DeliverPolicy::New, &topic).await?;
+                    watches.spawn(follow_own(messages, Arc::clone(&own)));
+                }
+                Ok(watches)
+            }
+        });
+        Ok(Some(opened.await?))
+    }
+
+    async fn publish_own(&self, own: &Arc<Own>) -> Result<()> {
+        let mut acks = Acks::default();
+        while let Some(places) = own.lot(BURST).await {
+            for place in places {
+                let (topic, number) = own.event(place);
+                let (topic, body) = (sample::own_topic(topic), sample::numbered(number));
+                acks.send(&self.context, topic, body.into()).await?;
+            }
+        }
+        acks.down_to(0).await
+    }
+
+    async fn fill_storm(&mut self, storm: &Storm) -> Result<bool> {
+        self.before_storm = self.stored().await?.unwrap_or_default();
+        let mut acks = Acks::default();
+        for at in 0..storm.all_events() {
+            let (topic, number) = storm.event(at);
+            let (topic, body) = (sample::own_topic(topic), sample::numbered(number));
+            acks.send(&self.context, topic, body.into()).await?;
+        }
+        acks.down_to(0).await?;
+        Ok(true)
+    }
+
+    async fn storm(&self, storm: &Storm) -> Result<Option<Duration>> {
+        let begun = Instant::now();
+        let mut connections = JoinSet::new();
+        let clients: Vec<u64> = (0..storm.clients).collect();
+        for clients in clients.chunks(STORM_CLIENTS) {
+            let (addr, clients) = (self.addr.clone(), clients.to_vec());
+            let (first, missed) = (storm.first_missed(), storm.missed);
+            // Sequences begin with 1.
+            let from = |client| self.before_storm + storm.last_seen(client) + 2;
+            let clients: Vec<(u64, u64)> =
+                clients.into_iter().map(|client| (client, from(client))).collect();
+            connections.spawn(async move {
+                let context = connect(&addr).await?;
+                let mut coming = JoinSet::new();
+                for (client, from) in clients {
+                    coming.spawn(catch_up(context.clone(), client, from, first, missed));
+                }
+                let mut held = Vec::new();
+                while let Some(caught_up) = coming.join_next().await {
+                    held.push(caught_up??);
+                }
+                anyhow::Ok(held)
+            });
+        }
+        let mut held = Vec::new();
+        while let Some(connection) = connections.join_next().await {
+            held.push(connection??);
+        }
+        Ok(Some(begun.elapsed()))
     }
 }

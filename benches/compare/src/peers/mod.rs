@@ -17,6 +17,8 @@ use async_trait::async_trait;
 pub(crate) use self::tailmark::{Tailmark, share, start_daemon};
 use crate::fan::Fan;
 use crate::limits::{File, Tonic};
+use crate::load::Lane;
+use crate::own::{Opened, Own, Storm};
 use crate::process::Server;
 use crate::sample::Load;
 
@@ -55,6 +57,15 @@ impl Target {
     /// Whether what is appended stays on disk, or nothing grows with it.
     pub(crate) fn keeps_events(self) -> bool {
         !matches!(self, Target::Tonic | Target::File)
+    }
+
+    /// Whether each event waits for an fsync of its own, so that a million of them take an hour.
+    pub fn syncs_each(self) -> bool {
+        match self {
+            #[cfg(feature = "peers")]
+            Target::JetstreamSynced => true,
+            _ => false,
+        }
     }
 
     /// Starts it on an empty directory of its own.
@@ -109,6 +120,15 @@ impl Setup {
         let prefix = format!("{name}.");
         Ok(tempfile::Builder::new().prefix(&prefix).tempdir_in(&self.dir)?)
     }
+}
+
+/// How a single event is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// In the protocol of the house.
+    Own,
+    /// By plain HTTP.
+    Http,
 }
 
 /// How a log is replayed.
@@ -184,6 +204,41 @@ pub(crate) trait Peer: Send + Sync {
         _connections: usize,
     ) -> Result<Option<Box<dyn Any + Send>>> {
         Ok(None)
+    }
+
+    /// How single events are published on the wire, for the load client.
+    fn lane(&self, _: Call) -> Option<Lane> {
+        None
+    }
+
+    /// Events that it has stored so far.
+    async fn stored(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
+    /// Opens watches that each have a topic of their own: as many as it can take.
+    async fn watch_own(&self, _: &Arc<Own>) -> Result<Option<Opened>> {
+        Ok(None)
+    }
+
+    /// Publishes events that go round over those topics, as fast as [`Own::lot`] has it.
+    async fn publish_own(&self, _: &Arc<Own>) -> Result<()> {
+        bail!("it has no topics")
+    }
+
+    /// Appends the events of a storm, and keeps where its clients are; false where that cannot be done.
+    async fn fill_storm(&mut self, _: &Storm) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// All clients come back at once: until each has what it missed.
+    async fn storm(&self, _: &Storm) -> Result<Option<Duration>> {
+        Ok(None)
+    }
+
+    /// Brings everything to where it rests for good; false where there is no such difference.
+    async fn seal(&mut self) -> Result<bool> {
+        Ok(false)
     }
 
     /// Bytes of the commits that it made so far, on average.

@@ -19,11 +19,13 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
-use super::{Peer, Replay, Setup};
+use super::{Call, Peer, Replay, Setup};
 use crate::calls;
-use crate::fan::{BURST, BURST_LEN, Fan};
+use crate::fan::{BURST, Fan};
+use crate::load::{Lane, Protocol};
+use crate::own::{Opened, Own, Storm, Watches};
 use crate::process::Server;
-use crate::sample::{self, Load};
+use crate::sample::{self, InOrder, Load};
 
 const STREAM: &str = "bench";
 /// Commands sent together, and how many such lots are under way.
@@ -32,9 +34,13 @@ const UNDER_WAY: usize = 4;
 /// Entries of one `XREAD`.
 const COUNT: u64 = 2_000;
 
+/// Readers, which are connections: what the ports of a loopback address have room for.
+const MOST_READERS: usize = 20_000;
+
 /// A server, and a client of it.
 pub(crate) struct Redis {
     client: Client,
+    port: u16,
     connection: MultiplexedConnection,
     server: Option<Server>,
     dir: TempDir,
@@ -45,9 +51,10 @@ pub(crate) struct Redis {
 impl Redis {
     pub(crate) async fn start(setup: &Setup) -> Result<Redis> {
         let dir = setup.new_dir("redis")?;
-        let (server, client) = launch(&dir).await?;
+        let (server, port) = launch(&dir).await?;
+        let client = client(port)?;
         let connection = connect(&client).await?;
-        Ok(Redis { client, connection, server: Some(server), dir, ids: Mutex::default() })
+        Ok(Redis { client, port, connection, server: Some(server), dir, ids: Mutex::default() })
     }
 
     /// Appends in lots; answers the ids when asked for them.
@@ -81,6 +88,19 @@ impl Redis {
         Ok(all)
     }
 
+    /// Waits until so many readers are blocked.
+    async fn blocked(&self, readers: usize) -> Result<()> {
+        let mut connection = self.connection.clone();
+        loop {
+            let text: String = cmd("INFO").arg("clients").query_async(&mut connection).await?;
+            let blocked = text.lines().find_map(|line| line.strip_prefix("blocked_clients:"));
+            if blocked.and_then(|count| count.trim().parse().ok()) == Some(readers) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Reads after an id, at most `COUNT`; answers how many came and the last id.
     async fn read(&self, after: &str, is_decoded: bool) -> Result<(u64, String)> {
         let mut connection = self.connection.clone();
@@ -103,18 +123,23 @@ impl Redis {
     }
 }
 
-async fn launch(dir: &TempDir) -> Result<(Server, Client)> {
+fn client(port: u16) -> Result<Client> {
+    Ok(Client::open(format!("redis://127.0.0.1:{port}/"))?)
+}
+
+async fn launch(dir: &TempDir) -> Result<(Server, u16)> {
     for _ in 0..10 {
         // Somebody else may take it meanwhile.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"]);
         command.arg(dir.path());
+        command.args(["--maxclients", "30000", "--tcp-backlog", "4096"]);
         command.args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""]);
         let mut server = Server::start(&mut command, &dir.path().join("server.txt"))?;
         let ready = |line: &str| line.contains("Ready to accept connections").then_some(());
         if server.line(ready).await.is_ok() {
-            return Ok((server, Client::open(format!("redis://127.0.0.1:{port}/"))?));
+            return Ok((server, port));
         }
     }
     bail!("redis-server does not start")
@@ -124,6 +149,41 @@ async fn connect(client: &Client) -> Result<MultiplexedConnection> {
     // A watch waits for as long as it takes.
     let config = AsyncConnectionConfig::new().set_response_timeout(None);
     Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
+}
+
+/// An event of a topic's own stream; ids begin with 1.
+fn xadd_own(topic: u64, number: u64) -> Cmd {
+    let mut add = cmd("XADD");
+    add.arg(sample::own_topic(topic)).arg(format!("{}-0", number + 1));
+    add.arg("body").arg(sample::numbered(number));
+    add
+}
+
+/// Reads a topic's own stream from a number on, so many events or for ever, on a connection that it blocks.
+async fn follow_own(
+    mut connection: MultiplexedConnection,
+    topic: u64,
+    first: u64,
+    events: u64,
+    delivered: impl Fn(u64),
+) -> Result<MultiplexedConnection> {
+    let mut in_order = InOrder::from(first);
+    let stream = sample::own_topic(topic);
+    let mut next = first;
+    while next < first.saturating_add(events) {
+        let mut read = cmd("XREAD");
+        read.arg("COUNT").arg(COUNT).arg("BLOCK").arg(0);
+        read.arg("STREAMS").arg(&stream).arg(format!("{next}-0"));
+        let reply: StreamReadReply = read.query_async(&mut connection).await?;
+        let entries = &reply.keys.first().context("no stream in the answer")?.ids;
+        for entry in entries {
+            let body: Vec<u8> = entry.get("body").context("an entry without a body")?;
+            in_order.take(&body)?;
+        }
+        next += entries.len() as u64;
+        delivered(entries.len() as u64);
+    }
+    Ok(connection)
 }
 
 fn xadd(load: Load, at: u64) -> Cmd {
@@ -182,9 +242,10 @@ impl Peer for Redis {
         if let Some(server) = self.server.take() {
             server.stop().await?;
         }
-        let (server, client) = launch(&self.dir).await?;
-        self.connection = connect(&client).await?;
-        (self.server, self.client) = (Some(server), client);
+        let (server, port) = launch(&self.dir).await?;
+        self.client = client(port)?;
+        self.connection = connect(&self.client).await?;
+        (self.server, self.port) = (Some(server), port);
         Ok(())
     }
 
@@ -285,14 +346,91 @@ impl Peer for Redis {
                 xread(Some(0), COUNT, "$").query_async::<Value>(&mut connection).await
             });
         }
+        self.blocked(watchers).await?;
+        Ok(Some(Box::new(held)))
+    }
+
+    fn lane(&self, call: Call) -> Option<Lane> {
+        let addr = format!("127.0.0.1:{}", self.port);
+        (call == Call::Own).then(|| Lane::new(&addr, Protocol::Redis))
+    }
+
+    async fn stored(&self) -> Result<Option<u64>> {
         let mut connection = self.connection.clone();
-        loop {
-            let text: String = cmd("INFO").arg("clients").query_async(&mut connection).await?;
-            let blocked = text.lines().find_map(|line| line.strip_prefix("blocked_clients:"));
-            if blocked.and_then(|count| count.trim().parse().ok()) == Some(watchers) {
-                return Ok(Some(Box::new(held)));
+        Ok(Some(cmd("XLEN").arg(STREAM).query_async(&mut connection).await?))
+    }
+
+    async fn watch_own(&self, own: &Arc<Own>) -> Result<Option<Opened>> {
+        let (client, shared) = (self.client.clone(), Arc::clone(own));
+        let opened = own.open(move |places| {
+            let (client, own) = (client.clone(), Arc::clone(&shared));
+            async move {
+                let mut watches = Watches::new();
+                for place in places.take_while(|place| *place < MOST_READERS as u64) {
+                    if !own.has_time() {
+                        break;
+                    }
+                    let (connection, own) = (connect(&client).await?, Arc::clone(&own));
+                    watches.spawn(async move {
+                        let delivered = |count| own.delivered(count);
+                        follow_own(connection, place, 0, u64::MAX, delivered).await.map(drop)
+                    });
+                }
+                Ok(watches)
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        });
+        let opened = opened.await?;
+        self.blocked(opened.count).await?;
+        Ok(Some(opened))
+    }
+
+    async fn publish_own(&self, own: &Arc<Own>) -> Result<()> {
+        let mut connection = self.connection.clone();
+        while let Some(places) = own.lot(PIPELINE).await {
+            let mut pipeline = Pipeline::new();
+            for place in places {
+                let (topic, number) = own.event(place);
+                pipeline.add_command(xadd_own(topic, number)).ignore();
+            }
+            pipeline.query_async::<()>(&mut connection).await?;
         }
+        Ok(())
+    }
+
+    async fn fill_storm(&mut self, storm: &Storm) -> Result<bool> {
+        let (all, topics) = (storm.all_events(), storm.topics);
+        let lots = (0..all.div_ceil(PIPELINE)).map(|lot| {
+            let mut connection = self.connection.clone();
+            async move {
+                let mut pipeline = Pipeline::with_capacity(PIPELINE as usize);
+                for at in lot * PIPELINE..all.min((lot + 1) * PIPELINE) {
+                    pipeline.add_command(xadd_own(at % topics, at / topics)).ignore();
+                }
+                pipeline.query_async::<()>(&mut connection).await
+            }
+        });
+        let mut lots = futures_util::stream::iter(lots).buffered(UNDER_WAY);
+        while let Some(added) = lots.next().await {
+            added?;
+        }
+        Ok(true)
+    }
+
+    async fn storm(&self, storm: &Storm) -> Result<Option<Duration>> {
+        ensure!(storm.clients <= MOST_READERS as u64, "too many clients for one loopback address");
+        let begun = Instant::now();
+        let mut clients = JoinSet::new();
+        let (first, missed) = (storm.first_missed(), storm.missed);
+        for client in 0..storm.clients {
+            let server = self.client.clone();
+            clients.spawn(async move {
+                follow_own(connect(&server).await?, client, first, missed, |_| {}).await
+            });
+        }
+        let mut held = Vec::new();
+        while let Some(caught_up) = clients.join_next().await {
+            held.push(caught_up??);
+        }
+        Ok(Some(begun.elapsed()))
     }
 }

@@ -21,23 +21,33 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use super::{Peer, Replay, Setup};
+use super::{Call, Peer, Replay, Setup};
 use crate::calls;
-use crate::fan::{BURST, BURST_LEN, Fan};
+use crate::fan::{BURST, Fan};
+use crate::load::{Lane, Protocol};
+use crate::own::{self, Opened, Own, Storm};
 use crate::process::Server;
 use crate::sample::{self, Load};
 
 const WATCH: &str = "/feed.v1.FeedService/Watch";
+const PUBLISH: &str = "/feed.v1.FeedService/Publish";
+/// Limits above what the works open; they change nothing else.
+const LIMITS: [(&str, &str); 2] =
+    [("TAILMARK_LIMITS_WATCHES", "200000"), ("TAILMARK_LIMITS_CONNECTIONS", "16384")];
+/// Until a log is sealed.
+const SEALED: Duration = Duration::from_secs(120);
 
 /// A daemon, and a client of it.
 pub(crate) struct Tailmark {
     client: Client,
     addr: String,
-    own: Option<Own>,
+    own: Option<Daemon>,
+    /// Cursors of a storm's clients.
+    places: Vec<String>,
 }
 
 /// A daemon of our own.
-struct Own {
+struct Daemon {
     program: PathBuf,
     // Before its directory, which is removed when nothing writes there any more.
     server: Server,
@@ -48,17 +58,41 @@ impl Tailmark {
     pub(crate) async fn start(setup: &Setup) -> Result<Tailmark> {
         let dir = setup.new_dir("tailmark")?;
         let (server, addr) = start_daemon(&setup.daemon, dir.path(), &[]).await?;
-        let own = Own { program: setup.daemon.clone(), server, dir };
-        Ok(Tailmark { client: Client::new(&addr)?, addr, own: Some(own) })
+        let own = Daemon { program: setup.daemon.clone(), server, dir };
+        Ok(Tailmark { own: Some(own), ..Tailmark::attach(&addr)? })
     }
 
     /// A daemon that runs already, with whatever is in its log.
-    pub(crate) fn attach(addr: &str) -> Result<Tailmark> {
-        Ok(Tailmark { client: Client::new(addr)?, addr: addr.to_owned(), own: None })
+    pub fn attach(addr: &str) -> Result<Tailmark> {
+        let client = Client::new(addr)?;
+        Ok(Tailmark { client, addr: addr.to_owned(), own: None, places: Vec::new() })
     }
 
     pub(crate) async fn log(&self) -> Result<pb::LogStatus> {
         Ok(self.client.log().await?)
+    }
+
+    /// The value of a metric.
+    async fn metric(&self, name: &str) -> Result<f64> {
+        let text = calls::http_get(&self.addr, "/metrics").await?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+        value.with_context(|| format!("no figure {name}"))
+    }
+
+    /// Waits until nothing was sealed for so long; answers how many segments there are then.
+    async fn sealed(&self, quiet: Duration) -> Result<f64> {
+        let begun = Instant::now();
+        let (mut last, mut since) = (0.0, Instant::now());
+        while since.elapsed() < quiet {
+            ensure!(begun.elapsed() < SEALED, "the log is not sealed in time");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let segments = self.metric("tailmark_segments ").await?;
+            if self.metric("tailmark_sealing").await? > 0.0 || segments != last {
+                (last, since) = (segments, Instant::now());
+            }
+        }
+        Ok(last)
     }
 
     async fn replay_batches(&self, events: u64) -> Result<()> {
@@ -102,7 +136,7 @@ pub(crate) async fn start_daemon(
 ) -> Result<(Server, String)> {
     let mut command = Command::new(program);
     command.args(["serve", "--listen", "127.0.0.1:0", "--log-level", "warn", "--data-dir"]);
-    command.arg(dir.join("log")).envs(settings.iter().copied());
+    command.arg(dir.join("log")).envs(LIMITS).envs(settings.iter().copied());
     let mut server = Server::start(&mut command, &dir.join("daemon.txt"))?;
     let ready = |line: &str| {
         let (addr, _) = line.strip_prefix("ready on ")?.split_once([',', ' '])?;
@@ -167,12 +201,12 @@ impl Peer for Tailmark {
     }
 
     async fn restart(&mut self) -> Result<()> {
-        let Some(Own { program, server, dir }) = self.own.take() else {
+        let Some(Daemon { program, server, dir }) = self.own.take() else {
             return Ok(());
         };
         server.stop().await?;
         let (server, addr) = start_daemon(&program, dir.path(), &[]).await?;
-        self.own = Some(Own { program, server, dir });
+        self.own = Some(Daemon { program, server, dir });
         self.client = Client::new(&addr)?;
         self.addr = addr;
         // The connection is no part of what is measured next.
@@ -302,18 +336,97 @@ impl Peer for Tailmark {
         Ok(Some(Box::new(held)))
     }
 
-    async fn commit_bytes(&self) -> Result<Option<u64>> {
-        let text = calls::http_get(&self.addr, "/metrics").await?;
-        let value = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-            line.rsplit(' ').next()?.parse::<f64>().ok()
+    fn lane(&self, call: Call) -> Option<Lane> {
+        let protocol = match call {
+            Call::Own => Protocol::Grpc(PUBLISH),
+            Call::Http => Protocol::Http,
         };
-        let bytes =
-            value("tailmark_appended_bytes_total").context("no figure of appended bytes")?;
-        let commits = value("tailmark_commits_total").context("no figure of commits")?;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
-        let mean = (bytes / commits) as u64;
-        Ok((commits > 0.0).then_some(mean))
+        Some(Lane::new(&self.addr, protocol))
+    }
+
+    async fn stored(&self) -> Result<Option<u64>> {
+        Ok(Some(self.client.log().await?.head_seq))
+    }
+
+    async fn watch_own(&self, own: &Arc<Own>) -> Result<Option<Opened>> {
+        let request = |place| {
+            pb::WatchRequest {
+                topic: sample::own_topic(place),
+                start: Some(pb::Start { at: Some(pb::start::At::Latest(true)) }),
+                ..pb::WatchRequest::default()
+            }
+            .encode_to_vec()
+            .into()
+        };
+        Ok(Some(calls::watch_own(&self.addr, WATCH, own, request).await?))
+    }
+
+    async fn publish_own(&self, own: &Arc<Own>) -> Result<()> {
+        let (send, receive) = tokio::sync::mpsc::channel(BURST as usize);
+        let client = self.client.clone();
+        let upload = tokio::spawn(async move { client.upload(ReceiverStream::new(receive)).await });
+        while let Some(places) = own.lot(BURST).await {
+            for place in places {
+                let (topic, number) = own.event(place);
+                send.send(own::encoded(topic, number)).await.context("the upload ended")?;
+            }
+        }
+        drop(send);
+        upload.await??;
+        Ok(())
+    }
+
+    async fn fill_storm(&mut self, storm: &Storm) -> Result<bool> {
+        let before = self.client.log().await?.head_seq;
+        let (topics, all) = (storm.topics, storm.all_events());
+        let event = move |at| own::encoded(at % topics, at / topics);
+        let result = self.client.upload(tokio_stream::iter((0..all).map(event))).await?;
+        ensure!(result.stored == all, "{} were stored", result.stored);
+        let mut options = WatchOptions::default();
+        options.start = Start::Seq(Seq::new(before + storm.last_seen(0) + 1));
+        options.limit = storm.clients;
+        let mut watch = self.client.watch(options);
+        self.places.clear();
+        while let Some(item) = watch.next().await {
+            if let Item::Event(received) = item? {
+                self.places.push(received.event()?.cursor.to_owned());
+            }
+        }
+        ensure!(self.places.len() as u64 == storm.clients, "not every client has a cursor");
+        self.sealed(Duration::from_secs(1)).await?;
+        Ok(true)
+    }
+
+    async fn storm(&self, storm: &Storm) -> Result<Option<Duration>> {
+        let request = |(client, cursor): (usize, &String)| {
+            pb::WatchRequest {
+                topic: sample::own_topic(client as u64),
+                after_cursor: cursor.clone(),
+                ..pb::WatchRequest::default()
+            }
+            .encode_to_vec()
+            .into()
+        };
+        let requests = self.places.iter().enumerate().map(request).collect();
+        Ok(Some(calls::storm(&self.addr, WATCH, storm, requests, true).await?))
+    }
+
+    async fn seal(&mut self) -> Result<bool> {
+        if self.own.is_none() {
+            return Ok(false);
+        }
+        let before = self.metric("tailmark_segments ").await?;
+        // A start begins a new slot, and seals what there was.
+        self.restart().await?;
+        let after = self.sealed(Duration::from_secs(2)).await?;
+        ensure!(after > before, "nothing was sealed");
+        Ok(true)
+    }
+
+    async fn commit_bytes(&self) -> Result<Option<u64>> {
+        let bytes = self.metric("tailmark_appended_bytes_total").await?;
+        let commits = self.metric("tailmark_commits_total").await?;
+        Ok((commits > 0.0).then_some((bytes / commits) as u64))
     }
 }
 

@@ -3,11 +3,17 @@
 mod append;
 pub(crate) mod fanout;
 mod idle;
+mod interest;
 mod memory;
+mod own_topics;
 mod publish;
+mod publishers;
 mod rare;
 mod replay;
 mod resume;
+mod storm;
+
+use std::time::Duration;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -24,11 +30,17 @@ pub(crate) enum Unit {
     Millis,
     #[serde(rename = "bytes")]
     Bytes,
+    /// How much of something is left, of 1.
+    #[serde(rename = "share")]
+    Share,
+    /// How many times as much something takes.
+    #[serde(rename = "times")]
+    Times,
 }
 
 impl Unit {
-    pub(crate) fn is_more_better(self) -> bool {
-        self == Unit::PerSecond
+    pub fn is_more_better(self) -> bool {
+        matches!(self, Unit::PerSecond | Unit::Share)
     }
 }
 
@@ -38,11 +50,17 @@ pub(crate) struct Figure {
     pub name: String,
     pub unit: Unit,
     pub value: Option<f64>,
+    /// What the table says of it, as where a target takes less than others.
+    pub note: Option<String>,
 }
 
 impl Figure {
-    pub(crate) fn of(name: impl Into<String>, unit: Unit, value: Option<f64>) -> Figure {
-        Figure { name: name.into(), unit, value }
+    pub fn of(name: impl Into<String>, unit: Unit, value: Option<f64>) -> Figure {
+        Figure { name: name.into(), unit, value, note: None }
+    }
+
+    pub fn noted(self, note: Option<String>) -> Figure {
+        Figure { note, ..self }
     }
 }
 
@@ -71,6 +89,16 @@ pub(crate) struct Plan {
     pub idle: usize,
     /// As many as Tailmark and the limit have to hold; peers need not.
     pub many_idle: usize,
+    /// Watches of other topics beside a publisher.
+    pub interest: [usize; 3],
+    /// Until such watches are open, at most: with what there is then it goes on.
+    pub opening: Duration,
+    /// Watches that have a topic of their own, of which all events are.
+    pub own: usize,
+    /// Of publishing.
+    pub time: Duration,
+    /// Clients that come back at once, of so many topics; how many events each topic has, and how many were missed.
+    pub storm: [u64; 4],
 }
 
 impl Plan {
@@ -87,13 +115,28 @@ impl Plan {
             memory: 5 * events,
             idle: 1_000,
             many_idle: 10_000,
+            interest: [1_000, 10_000, 100_000],
+            opening: Duration::from_secs(120),
+            own: 10_000,
+            time: Duration::from_secs(3),
+            storm: [10_000, 10_000, (events / 8_333).max(2), (events / 10_000).max(1)],
         }
     }
 
     /// Small enough to see within a minute or two whether all of it works.
     pub(crate) fn quick() -> Plan {
         let small = Plan::new(100_000);
-        Plan { publishes: 300, hot: 50, many_idle: 2_000, ..small }
+        Plan {
+            publishes: 300,
+            hot: 50,
+            many_idle: 2_000,
+            interest: [100, 1_000, 10_000],
+            opening: Duration::from_secs(30),
+            own: 1_000,
+            time: Duration::from_secs(1),
+            storm: [1_000, 10_000, 30, 20],
+            ..small
+        }
     }
 
     /// Bytes on disk that the largest works take, generously, with so many stores at once. A
@@ -120,6 +163,10 @@ pub(crate) enum Work {
     Rare,
     Memory,
     Idle,
+    Interest,
+    OwnTopics,
+    Storm,
+    Publishers,
 }
 
 /// What a server must hold before a work begins.
@@ -140,13 +187,26 @@ impl Work {
         }
     }
 
-    pub(crate) async fn run(
+    /// Whether a target can be expected to get to the end of it.
+    pub fn suits(self, target: Target) -> bool {
+        let is_short = matches!(
+            self,
+            Work::Append | Work::Publish | Work::Interest | Work::OwnTopics | Work::Publishers
+        );
+        is_short || !target.syncs_each()
+    }
+
+    pub async fn run(
         self,
         target: Target,
         peer: &mut dyn Peer,
         plan: &Plan,
     ) -> Result<Vec<Figure>> {
         match self {
+            Work::Append if target.syncs_each() => {
+                let fewer = Plan { append: (plan.append / 100).max(1), ..*plan };
+                append::one_by_one(peer, &fewer).await
+            }
             Work::Append => append::one_by_one(peer, plan).await,
             Work::AppendBatches => append::in_batches(peer, plan).await,
             Work::Publish => publish::run(peer, plan).await,
@@ -158,6 +218,10 @@ impl Work {
             Work::Rare => rare::run(peer, plan).await,
             Work::Memory => memory::run(peer, plan).await,
             Work::Idle => idle::run(target, peer, plan).await,
+            Work::Interest => interest::run(peer, plan).await,
+            Work::OwnTopics => own_topics::run(peer, plan).await,
+            Work::Storm => storm::run(peer, plan).await,
+            Work::Publishers => publishers::run(peer, plan).await,
         }
     }
 }
