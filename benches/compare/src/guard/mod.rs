@@ -7,9 +7,15 @@
 //! sealing; the cost of a replay is that of the best round. An append has two limits, the wire and
 //! the disk: they are added.
 //!
+//! Many publishers are held against the bare echo of the wire, and one publisher beside watches of other topics against
+//! one alone.
+//!
 //! Time on a clock is held against the limits too, the best round alone and only to tell a stall:
 //! on a busy machine it says no more.
 
+mod clients;
+
+use std::future::Future;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -49,6 +55,10 @@ enum Guarded {
     AppendBatches,
     Replay,
     ReplayBatches,
+    /// Single publishes from 50 connections.
+    Publishers,
+    /// One publisher beside 10,000 watches of other topics.
+    Interest,
 }
 
 /// What a ratio must not fall below.
@@ -59,7 +69,8 @@ struct Floors {
 }
 
 impl Guarded {
-    const ALL: [Guarded; 4] =
+    /// What works on many events at once.
+    const STREAMS: [Guarded; 4] =
         [Guarded::Append, Guarded::AppendBatches, Guarded::Replay, Guarded::ReplayBatches];
 
     fn name(self) -> &'static str {
@@ -68,6 +79,8 @@ impl Guarded {
             Guarded::AppendBatches => "append, batches",
             Guarded::Replay => "replay, one event a message",
             Guarded::ReplayBatches => "replay, batches",
+            Guarded::Publishers => "publishes, 50 connections",
+            Guarded::Interest => "publishes beside 10,000 watches of other topics",
         }
     }
 
@@ -79,6 +92,9 @@ impl Guarded {
             Guarded::AppendBatches => Floors { cpu: 0.07, clock: 0.15 },
             Guarded::Replay => Floors { cpu: 0.52, clock: 0.15 },
             Guarded::ReplayBatches => Floors { cpu: 0.48, clock: 0.15 },
+            Guarded::Publishers => Floors { cpu: 0.25, clock: 0.15 },
+            // Of an index there is none yet: every watch wakes.
+            Guarded::Interest => Floors { cpu: 0.003, clock: 0.003 },
         }
     }
 
@@ -92,6 +108,7 @@ impl Guarded {
             Guarded::Append => 4,
             Guarded::AppendBatches => 8,
             Guarded::Replay | Guarded::ReplayBatches => 2,
+            Guarded::Publishers | Guarded::Interest => 1,
         }
     }
 
@@ -101,6 +118,7 @@ impl Guarded {
             Guarded::AppendBatches => peer.append_batches(Load::of(events), 1_000).await?,
             Guarded::Replay => peer.replay(Replay::Received, events).await?,
             Guarded::ReplayBatches => peer.replay(Replay::Batches, events).await?,
+            Guarded::Publishers | Guarded::Interest => None,
         };
         Ok(())
     }
@@ -117,6 +135,10 @@ impl Cost {
     /// Of doing the work once, when it was done so often.
     fn each(self, times: u32) -> Cost {
         Cost { cpu: self.cpu / times, clock: self.clock / times }
+    }
+
+    fn times(self, times: u32) -> Cost {
+        Cost { cpu: self.cpu * times, clock: self.clock * times }
     }
 
     fn plus(self, other: Cost) -> Cost {
@@ -136,6 +158,10 @@ struct Costs {
 }
 
 impl Costs {
+    fn new(of: Guarded) -> Costs {
+        Costs { of, ours: Vec::new(), limit: Vec::new(), later: Duration::ZERO }
+    }
+
     /// How much of what we take the limits take, in time on a processor.
     fn cpu_ratio(&self) -> f64 {
         let of = |costs: &[Cost]| -> Duration {
@@ -173,15 +199,24 @@ impl Costs {
 
 /// Does the work, and says what it took of us and of the server.
 async fn cost(of: Guarded, peer: &dyn Peer, events: u64, times: u32) -> Result<Cost> {
+    let work = async {
+        for _ in 0..times {
+            of.work(peer, events).await?;
+        }
+        Ok(())
+    };
+    Ok(spent(peer, work).await?.0)
+}
+
+/// What some work took of us and of the server, and what came of it.
+async fn spent<T>(peer: &dyn Peer, work: impl Future<Output = Result<T>>) -> Result<(Cost, T)> {
     let cpu = || -> Result<Duration> {
         let servers = peer.server().map(|server| server.cpu()).transpose()?;
         Ok(process::own_cpu()? + servers.unwrap_or_default())
     };
     let (before, begun) = (cpu()?, Instant::now());
-    for _ in 0..times {
-        of.work(peer, events).await?;
-    }
-    Ok(Cost { cpu: cpu()?.saturating_sub(before), clock: begun.elapsed() })
+    let done = work.await?;
+    Ok((Cost { cpu: cpu()?.saturating_sub(before), clock: begun.elapsed() }, done))
 }
 
 /// Waits until a server has nothing to do; answers what it did until then.
@@ -207,8 +242,8 @@ async fn measure(args: &Args, times: u32) -> Result<Vec<Costs>> {
     let tailmark = Tailmark::start(&setup).await?;
     let (tonic, file) = (Tonic::start(&setup).await?, File::create(&setup)?);
     let mut all = Vec::new();
-    for of in Guarded::ALL {
-        let mut costs = Costs { of, ours: Vec::new(), limit: Vec::new(), later: Duration::ZERO };
+    for of in Guarded::STREAMS {
+        let mut costs = Costs::new(of);
         for _ in 0..args.rounds {
             let ours = cost(of, &tailmark, args.events, times).await?;
             // What is sealed now was appended before; no other work may be slowed by it.
@@ -224,6 +259,13 @@ async fn measure(args: &Args, times: u32) -> Result<Vec<Costs>> {
             // Nothing is left to be done after a replay but what stands around anyway.
             costs.later = Duration::ZERO;
         }
+        println!("{}", costs.line());
+        all.push(costs);
+    }
+    for costs in [
+        clients::publishers(&tailmark, &tonic, args.rounds, times).await?,
+        clients::interest(&tailmark, &setup, args.rounds, times).await?,
+    ] {
         println!("{}", costs.line());
         all.push(costs);
     }
@@ -281,15 +323,10 @@ mod tests {
 
     #[test]
     fn a_halving_at_the_usual_ratio_is_caught_and_the_usual_is_not() {
-        for of in Guarded::ALL {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "thousands"
-            )]
-            let usual = (1_000.0 * of.floors().cpu * 1.5) as u64;
-            assert!(!costs(of, &[(1_000, 100)], &[(usual, 100)], 0).is_too_slow());
-            assert!(costs(of, &[(2_000, 100)], &[(usual, 100)], 0).is_too_slow());
+        for of in Guarded::STREAMS.into_iter().chain([Guarded::Publishers, Guarded::Interest]) {
+            let usual = (10_000.0 * of.floors().cpu * 1.5) as u64;
+            assert!(!costs(of, &[(10_000, 100)], &[(usual, 100)], 0).is_too_slow());
+            assert!(costs(of, &[(20_000, 100)], &[(usual, 100)], 0).is_too_slow());
         }
     }
 
