@@ -80,7 +80,7 @@ pub(crate) async fn follow(stream: &mut Streaming<Bytes>, fan: &Fan) -> Result<(
 }
 
 /// Opens watches that each have a topic of their own, by what `request` says of its place, and takes what comes.
-pub async fn watch_own(
+pub(crate) async fn watch_own(
     addr: &str,
     path: &'static str,
     own: &Arc<Own>,
@@ -119,7 +119,7 @@ const STORM_STREAMS: usize = 100;
 
 /// A storm: a hundred clients a connection, all at once, each with its request, until each has what it missed. All
 /// stay until the last has it.
-pub async fn storm(
+pub(crate) async fn storm(
     addr: &str,
     path: &'static str,
     storm: &Storm,

@@ -22,18 +22,18 @@ const AHEAD: u64 = 10;
 /// One fan-out and how far it is.
 #[derive(Debug)]
 pub(crate) struct Fan {
-    pub watchers: usize,
-    pub connections: usize,
+    pub(crate) watchers: usize,
+    pub(crate) connections: usize,
     /// Events of each watcher; whole bursts.
-    pub events: u64,
+    pub(crate) events: u64,
     /// One event a message, or as the client library does it.
-    pub is_single: bool,
+    pub(crate) is_single: bool,
     progress: Progress,
 }
 
 /// How many deliveries there were, and who waits for how many.
 #[derive(Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     delivered: AtomicU64,
     /// The publisher waits for so many deliveries.
     awaited: AtomicU64,
@@ -49,7 +49,7 @@ impl Default for Progress {
 
 impl Progress {
     /// So many more.
-    pub fn add(&self, count: u64) {
+    pub(crate) fn add(&self, count: u64) {
         let before = self.delivered.fetch_add(count, Ordering::AcqRel);
         let awaited = self.awaited.load(Ordering::Acquire);
         if before < awaited && before + count >= awaited {
@@ -58,7 +58,7 @@ impl Progress {
     }
 
     /// Waits until there are so many; for one at a time.
-    pub async fn wait_for(&self, deliveries: u64) {
+    pub(crate) async fn wait_for(&self, deliveries: u64) {
         self.awaited.store(deliveries, Ordering::SeqCst);
         while self.delivered.load(Ordering::SeqCst) < deliveries {
             self.reached.notified().await;
@@ -79,7 +79,7 @@ impl Fan {
     }
 
     /// A watcher has got so many more.
-    pub fn delivered(&self, count: u64) {
+    pub(crate) fn delivered(&self, count: u64) {
         self.progress.add(count);
     }
 
@@ -104,7 +104,7 @@ impl Fan {
     }
 
     /// Waits until every watcher has everything.
-    pub async fn all_delivered(&self) {
+    pub(crate) async fn all_delivered(&self) {
         self.progress.wait_for(self.deliveries()).await;
     }
 

@@ -21,18 +21,18 @@ const PER_CONNECTION: usize = 1_000;
 const OPENING: usize = 10;
 
 /// Watches that are open, a task each, or a few a task; closed when dropped.
-pub type Watches = JoinSet<Result<()>>;
+pub(crate) type Watches = JoinSet<Result<()>>;
 
 /// What was opened, and how many watches that is.
-pub struct Opened {
-    pub count: usize,
-    pub watches: Watches,
+pub(crate) struct Opened {
+    pub(crate) count: usize,
+    pub(crate) watches: Watches,
 }
 
 /// So many watches, and how far the events for them are.
 #[derive(Debug)]
-pub struct Own {
-    pub watches: usize,
+pub(crate) struct Own {
+    pub(crate) watches: usize,
     /// Opening ends then, with as many as there are.
     opened_by: Instant,
     /// Of publishing.
@@ -44,7 +44,7 @@ pub struct Own {
 
 impl Own {
     /// So many, opened in at most `opening`; events go round for `time`.
-    pub fn new(watches: usize, opening: Duration, time: Duration) -> Own {
+    pub(crate) fn new(watches: usize, opening: Duration, time: Duration) -> Own {
         Own {
             watches,
             opened_by: Instant::now() + opening,
@@ -57,7 +57,7 @@ impl Own {
 
     /// Opens watches on connections of up to a thousand each. `open` is given the places of one connection's, and
     /// whether there is still time; it answers with the watches that it opened.
-    pub async fn open<F>(self: &Arc<Own>, open: impl Fn(Range<u64>) -> F) -> Result<Opened>
+    pub(crate) async fn open<F>(self: &Arc<Own>, open: impl Fn(Range<u64>) -> F) -> Result<Opened>
     where
         F: Future<Output = Result<Watches>> + Send + 'static,
     {
@@ -83,18 +83,18 @@ impl Own {
     }
 
     /// Whether more may be opened.
-    pub fn has_time(&self) -> bool {
+    pub(crate) fn has_time(&self) -> bool {
         Instant::now() < self.opened_by
     }
 
     /// A watch has got so many more.
-    pub fn delivered(&self, count: u64) {
+    pub(crate) fn delivered(&self, count: u64) {
         self.progress.add(count);
     }
 
     /// The places of the next events to publish, at most so many, once no more than one a watch is under way; none
     /// once time is over.
-    pub async fn lot(&self, most: u64) -> Option<Range<u64>> {
+    pub(crate) async fn lot(&self, most: u64) -> Option<Range<u64>> {
         let begun = self.begun.get_or_init(Instant::now);
         if begun.elapsed() >= self.time {
             return None;
@@ -107,7 +107,7 @@ impl Own {
     }
 
     /// Waits until every event has come; how many, and in what time since the first was published.
-    pub async fn all_delivered(&self) -> Result<(u64, Duration)> {
+    pub(crate) async fn all_delivered(&self) -> Result<(u64, Duration)> {
         let published = self.published.load(Ordering::Relaxed);
         self.progress.wait_for(published).await;
         let begun = self.begun.get().ok_or_else(|| anyhow!("nothing was published"))?;
@@ -115,7 +115,7 @@ impl Own {
     }
 
     /// Topic and number in its topic of the event at a place.
-    pub fn event(&self, at: u64) -> (u64, u64) {
+    pub(crate) fn event(&self, at: u64) -> (u64, u64) {
         (at % self.watches as u64, at / self.watches as u64)
     }
 }
@@ -129,40 +129,40 @@ async fn all(mut watches: Watches) -> Result<()> {
 }
 
 /// The encoded event of a topic.
-pub fn encoded(topic: u64, number: u64) -> Bytes {
+pub(crate) fn encoded(topic: u64, number: u64) -> Bytes {
     let (topic, body) = (sample::own_topic(topic), sample::numbered(number));
     pb::Event { topic, body, ..pb::Event::default() }.encode_to_vec().into()
 }
 
 /// Clients that come back at once, each to a topic of its own.
-#[derive(Debug)]
-pub struct Storm {
-    pub clients: u64,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Storm {
+    pub(crate) clients: u64,
     /// As many topics have events; clients are of the first.
-    pub topics: u64,
+    pub(crate) topics: u64,
     /// Events of each topic.
-    pub events: u64,
+    pub(crate) events: u64,
     /// Of which so many came while its client was away.
-    pub missed: u64,
+    pub(crate) missed: u64,
 }
 
 impl Storm {
-    pub fn all_events(&self) -> u64 {
+    pub(crate) fn all_events(&self) -> u64 {
         self.topics * self.events
     }
 
     /// Topic and number in its topic of the event at a place.
-    pub fn event(&self, at: u64) -> (u64, u64) {
+    pub(crate) fn event(&self, at: u64) -> (u64, u64) {
         (at % self.topics, at / self.topics)
     }
 
     /// The number of the first event that a client has missed.
-    pub fn first_missed(&self) -> u64 {
+    pub(crate) fn first_missed(&self) -> u64 {
         self.events - self.missed
     }
 
     /// The place of the last event that a client has seen.
-    pub fn last_seen(&self, client: u64) -> u64 {
+    pub(crate) fn last_seen(&self, client: u64) -> u64 {
         (self.first_missed() - 1) * self.topics + client
     }
 }

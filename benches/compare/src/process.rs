@@ -122,9 +122,9 @@ impl Drop for Server {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Memory {
     /// Now (VmRSS).
-    pub resident: u64,
+    pub(crate) resident: u64,
     /// At most, since it was started (VmHWM).
-    pub peak: u64,
+    pub(crate) peak: u64,
 }
 
 impl Memory {
@@ -139,7 +139,7 @@ impl Memory {
 }
 
 /// Lets this process and what it starts have as many files open as it may, for thousands of connections.
-pub fn raise_open_files() {
+pub(crate) fn raise_open_files() {
     /// Only root may go beyond its hard limit.
     const WANTED: u64 = 200_000;
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);

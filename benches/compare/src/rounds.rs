@@ -12,13 +12,13 @@ use crate::works::{Figure, Ground, Plan, Work};
 /// What is to be done.
 #[derive(Debug)]
 pub(crate) struct Rounds {
-    pub setup: Setup,
-    pub plan: Plan,
-    pub works: Vec<Work>,
-    pub targets: Vec<Target>,
-    pub rounds: usize,
+    pub(crate) setup: Setup,
+    pub(crate) plan: Plan,
+    pub(crate) works: Vec<Work>,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) rounds: usize,
     /// Of one work on one target, in one round.
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 impl Rounds {

@@ -11,9 +11,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tailmark_wire::feed_v1 as pb;
 
-pub const BODY_BYTES: usize = 200;
-pub const TOPIC: &str = "bench.events";
-pub const RARE_TOPIC: &str = "bench.rare";
+pub(crate) const BODY_BYTES: usize = 200;
+pub(crate) const TOPIC: &str = "bench.events";
+pub(crate) const RARE_TOPIC: &str = "bench.rare";
 /// Digits of the number of a numbered body.
 const NUMBER_DIGITS: usize = 10;
 /// JSON has no leading zeros.
@@ -85,18 +85,18 @@ pub(crate) static STORED: LazyLock<Vec<Bytes>> = LazyLock::new(|| {
 });
 
 /// The same as a client of plain HTTP sends them.
-pub static JSON: LazyLock<Vec<String>> = LazyLock::new(|| {
+pub(crate) static JSON: LazyLock<Vec<String>> = LazyLock::new(|| {
     let json = |body: &String| serde_json::json!({ "topic": TOPIC, "body": body }).to_string();
     POOL.iter().map(json).collect()
 });
 
 /// The topic of a watch that has one of its own.
-pub fn own_topic(at: u64) -> String {
+pub(crate) fn own_topic(at: u64) -> String {
     format!("bench.own.{at:06}")
 }
 
 /// A body as long as the others that says which of its topic it is.
-pub fn numbered(number: u64) -> String {
+pub(crate) fn numbered(number: u64) -> String {
     let mut text = pick(&POOL, number).clone();
     // `{"text":"...` gives way; what is left is text within quotes.
     let head =
@@ -107,18 +107,18 @@ pub fn numbered(number: u64) -> String {
 
 /// Looks at the events of one topic as they come: each once, in order.
 #[derive(Debug)]
-pub struct InOrder {
+pub(crate) struct InOrder {
     next: u64,
 }
 
 impl InOrder {
     /// The first that has to come is this.
-    pub fn from(next: u64) -> InOrder {
+    pub(crate) fn from(next: u64) -> InOrder {
         InOrder { next }
     }
 
     /// Takes the body that has come.
-    pub fn take(&mut self, body: &[u8]) -> Result<()> {
+    pub(crate) fn take(&mut self, body: &[u8]) -> Result<()> {
         let number = number_of(body).context("a body without a number")?;
         ensure!(number == self.next, "number {number} came where {} was due", self.next);
         self.next += 1;
@@ -135,9 +135,9 @@ fn number_of(body: &[u8]) -> Option<u64> {
 /// How much is appended, and what lies in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Load {
-    pub events: u64,
+    pub(crate) events: u64,
     /// Of so many events one is of the rare topic; 0 = none.
-    pub rare_every: u64,
+    pub(crate) rare_every: u64,
 }
 
 impl Load {

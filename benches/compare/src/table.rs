@@ -59,7 +59,7 @@ impl Row {
 
 impl Table {
     /// Adds what one round measured.
-    pub fn add(&mut self, target: Target, figures: Vec<Figure>) {
+    pub(crate) fn add(&mut self, target: Target, figures: Vec<Figure>) {
         for Figure { name, unit, value, note } in figures {
             let found = self.rows.iter().position(|row| row.name == name);
             let at = found.unwrap_or_else(|| {

@@ -26,7 +26,7 @@ fn lane(peer: &dyn Peer) -> Result<Lane> {
 }
 
 /// Single publishes from many connections, against an echo of them.
-pub async fn publishers(
+pub(crate) async fn publishers(
     tailmark: &Tailmark,
     tonic: &Tonic,
     rounds: u16,
@@ -44,7 +44,12 @@ pub async fn publishers(
 }
 
 /// One publisher beside watches of other topics, against one alone.
-pub async fn interest(alone: &Tailmark, setup: &Setup, rounds: u16, times: u32) -> Result<Costs> {
+pub(crate) async fn interest(
+    alone: &Tailmark,
+    setup: &Setup,
+    rounds: u16,
+    times: u32,
+) -> Result<Costs> {
     let mut costs = Costs::new(Guarded::Interest);
     let watched = Tailmark::start(setup).await?;
     let own = Arc::new(Own::new(WATCHES, OPENING, Duration::ZERO));

@@ -324,6 +324,11 @@ mod tests {
     #[test]
     fn a_halving_at_the_usual_ratio_is_caught_and_the_usual_is_not() {
         for of in Guarded::STREAMS.into_iter().chain([Guarded::Publishers, Guarded::Interest]) {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "thousands"
+            )]
             let usual = (10_000.0 * of.floors().cpu * 1.5) as u64;
             assert!(!costs(of, &[(10_000, 100)], &[(usual, 100)], 0).is_too_slow());
             assert!(costs(of, &[(20_000, 100)], &[(usual, 100)], 0).is_too_slow());

@@ -4,8 +4,8 @@ mod file;
 mod passthrough;
 mod tonic;
 
-pub use self::file::File;
-pub use self::passthrough::serve;
+pub(crate) use self::file::File;
+pub(crate) use self::passthrough::serve;
 #[cfg(test)]
-pub use self::passthrough::serve_on;
-pub use self::tonic::Tonic;
+pub(crate) use self::passthrough::serve_on;
+pub(crate) use self::tonic::Tonic;

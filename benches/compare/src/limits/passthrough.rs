@@ -69,7 +69,7 @@ pub(crate) fn request(in_batches: bool, events: u64) -> Bytes {
 const PLACE_BYTES: usize = 8;
 
 /// A place, and what goes there.
-pub fn to_place(place: u64, event: &[u8]) -> Bytes {
+pub(crate) fn to_place(place: u64, event: &[u8]) -> Bytes {
     [&place.to_be_bytes(), event].concat().into()
 }
 
@@ -96,7 +96,7 @@ pub(crate) async fn serve() -> Result<()> {
 }
 
 /// Serves what comes here.
-pub async fn serve_on(listener: TcpListener) -> Result<()> {
+pub(crate) async fn serve_on(listener: TcpListener) -> Result<()> {
     let limit = Limit { head: Arc::new(watch::channel(0).0), own: Arc::default() };
     let incoming = TcpListenerStream::new(listener).map(|stream| {
         let stream = stream?;

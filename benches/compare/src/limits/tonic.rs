@@ -19,7 +19,7 @@ use tonic::transport::Channel;
 
 use super::passthrough::{request, to_place};
 use crate::calls;
-use crate::fan::{BURST, Fan};
+use crate::fan::{BURST, BURST_LEN, Fan};
 use crate::load::{Lane, Protocol};
 use crate::own::{self, Opened, Own, Storm};
 use crate::peers::{Call, Peer, Replay, Setup, share};
@@ -241,7 +241,7 @@ impl Peer for Tonic {
     }
 
     async fn publish_own(&self, own: &Arc<Own>) -> Result<()> {
-        let (send, receive) = tokio::sync::mpsc::channel(BURST as usize);
+        let (send, receive) = tokio::sync::mpsc::channel(BURST_LEN);
         let channel = self.channel.clone();
         let messages = ReceiverStream::new(receive);
         let round = tokio::spawn(calls::streaming(channel, "/limit.Limit/Round", messages));

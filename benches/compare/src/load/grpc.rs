@@ -39,7 +39,7 @@ static REQUESTS: LazyLock<Vec<Bytes>> = LazyLock::new(|| {
     sample::POOL.iter().map(request).collect()
 });
 
-pub struct Grpc {
+pub(crate) struct Grpc {
     /// Headers of the first call, which put the names into the table; of the others, which find them there.
     first_block: Option<Vec<u8>>,
     block: [u8; 6],
@@ -52,12 +52,12 @@ pub struct Grpc {
 }
 
 impl Grpc {
-    pub fn new(host: &str, path: &str) -> Grpc {
+    pub(crate) fn new(host: &str, path: &str) -> Grpc {
         // :method POST and :scheme http are in the static table.
         let mut block = vec![0x83, 0x86];
         let mut put = |name: &[u8], value: &str| {
             block.extend_from_slice(name);
-            block.push(value.len() as u8);
+            block.push(u8::try_from(value.len()).unwrap_or(u8::MAX));
             block.extend_from_slice(value.as_bytes());
         };
         put(&[0x44], path);
@@ -77,7 +77,8 @@ impl Grpc {
 }
 
 fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-    out.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
+    let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    out.extend_from_slice(&len.to_be_bytes()[1..]);
     out.extend_from_slice(&[kind, flags]);
     out.extend_from_slice(&stream.to_be_bytes());
     out.extend_from_slice(payload);
@@ -117,7 +118,7 @@ impl Session for Grpc {
             read += 9 + len;
             match kind {
                 DATA => {
-                    self.received += len as u32;
+                    self.received += u32::try_from(len)?;
                     // The five bytes alone are an empty message: no answer of ours.
                     if len > 5 && !self.answered.contains(&stream) {
                         self.answered.push(stream);
@@ -201,6 +202,7 @@ mod tests {
         let request = &REQUESTS[7];
         let message = pb::PublishRequest::decode(&request[5..]).unwrap();
         assert_eq!(message.event.unwrap().body, sample::POOL[7]);
-        assert_eq!(request[..5], [0, 0, 0, 0, (request.len() - 5) as u8]);
+        let len = u32::from_be_bytes(*request[1..].first_chunk().unwrap());
+        assert_eq!((request[0], len as usize), (0, request.len() - 5));
     }
 }

@@ -5,13 +5,13 @@ use anyhow::{Context, Result, bail};
 use super::{Session, first};
 use crate::sample;
 
-pub struct Http {
+pub(crate) struct Http {
     host: String,
     at: u64,
 }
 
 impl Http {
-    pub fn new(host: &str) -> Http {
+    pub(crate) fn new(host: &str) -> Http {
         Http { host: host.to_owned(), at: first() }
     }
 }

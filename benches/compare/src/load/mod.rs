@@ -25,7 +25,7 @@ const ANSWERED: Duration = Duration::from_secs(60);
 
 /// How one event is published on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
+pub(crate) enum Protocol {
     /// A unary call of this path.
     Grpc(&'static str),
     /// `POST /v1/events`, HTTP/1.1.
@@ -40,10 +40,10 @@ pub enum Protocol {
 
 /// Where and how to publish.
 #[derive(Clone, Debug)]
-pub struct Lane {
+pub(crate) struct Lane {
     /// Host and port.
-    pub host: String,
-    pub protocol: Protocol,
+    pub(crate) host: String,
+    pub(crate) protocol: Protocol,
 }
 
 /// One connection's side of a protocol.
@@ -60,7 +60,7 @@ trait Session: Send {
 }
 
 impl Lane {
-    pub fn new(addr: &str, protocol: Protocol) -> Lane {
+    pub(crate) fn new(addr: &str, protocol: Protocol) -> Lane {
         let host = addr.split_once("://").map_or(addr, |(_, host)| host);
         Lane { host: host.trim_end_matches('/').to_owned(), protocol }
     }
@@ -77,29 +77,29 @@ impl Lane {
 
 /// How many connections, and how many events of each under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    pub connections: usize,
-    pub in_flight: usize,
+pub(crate) struct Shape {
+    pub(crate) connections: usize,
+    pub(crate) in_flight: usize,
 }
 
 /// How long a load goes on.
 #[derive(Clone, Copy, Debug)]
-pub enum Enough {
+pub(crate) enum Enough {
     Events(u64),
     Time(Duration),
 }
 
 /// What a load did.
 #[derive(Clone, Copy, Debug)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Acked in all, what came before and after it was timed included.
-    pub acked: u64,
-    pub timed: u64,
-    pub took: Duration,
+    pub(crate) acked: u64,
+    pub(crate) timed: u64,
+    pub(crate) took: Duration,
 }
 
 /// Publishes from so many connections at once.
-pub async fn run(lane: &Lane, shape: Shape, enough: Enough) -> Result<Outcome> {
+pub(crate) async fn run(lane: &Lane, shape: Shape, enough: Enough) -> Result<Outcome> {
     let most = match enough {
         Enough::Events(events) => i64::try_from(events)?,
         Enough::Time(_) => i64::MAX / 2,
@@ -208,7 +208,7 @@ async fn publish(
 
 /// When one publisher has done enough.
 #[derive(Debug)]
-pub struct Until {
+pub(crate) struct Until {
     events: usize,
     end: Option<Instant>,
     is_stopped: AtomicBool,
@@ -216,17 +216,17 @@ pub struct Until {
 
 impl Until {
     /// So many, or as many as there are within this time.
-    pub fn within(events: usize, time: Duration) -> Arc<Until> {
+    pub(crate) fn within(events: usize, time: Duration) -> Arc<Until> {
         let end = Some(Instant::now() + time);
         Arc::new(Until { events, end, is_stopped: AtomicBool::new(false) })
     }
 
     /// Until it is stopped.
-    pub fn stopped() -> Arc<Until> {
+    pub(crate) fn stopped() -> Arc<Until> {
         Arc::new(Until { events: usize::MAX, end: None, is_stopped: AtomicBool::new(false) })
     }
 
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.is_stopped.store(true, Ordering::Relaxed);
     }
 
@@ -239,7 +239,7 @@ impl Until {
 
 /// One publisher, one event at a time, each from its request to its ack; on a thread of its own, which what else
 /// this program does at the time does not hold up.
-pub async fn one(lane: &Lane, until: Arc<Until>) -> Result<Vec<Duration>> {
+pub(crate) async fn one(lane: &Lane, until: Arc<Until>) -> Result<Vec<Duration>> {
     let lane = lane.clone();
     let work = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -334,7 +334,7 @@ mod tests {
     #[tokio::test]
     async fn every_event_that_may_be_sent_is_acked_once() {
         for (events, in_flight) in [(1, 1), (7, 3), (100, 10), (3, 10), (0, 5)] {
-            assert_eq!(ask(1_000, events, in_flight).await.unwrap(), events as u64);
+            assert_eq!(ask(1_000, events, in_flight).await.unwrap(), events.unsigned_abs());
         }
     }
 

@@ -5,13 +5,13 @@ use anyhow::{Context, Result, bail};
 use super::{Session, first, line};
 use crate::sample;
 
-pub struct Nats {
+pub(crate) struct Nats {
     inbox: String,
     at: u64,
 }
 
 impl Nats {
-    pub fn new() -> Nats {
+    pub(crate) fn new() -> Nats {
         Nats { inbox: format!("_INBOX.{:016x}", rand::random::<u64>()), at: first() }
     }
 }

@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use super::{Session, first, line};
 use crate::sample;
 
-pub struct Redis {
+pub(crate) struct Redis {
     at: u64,
 }
 

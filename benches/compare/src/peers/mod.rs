@@ -60,7 +60,7 @@ impl Target {
     }
 
     /// Whether each event waits for an fsync of its own, so that a million of them take an hour.
-    pub fn syncs_each(self) -> bool {
+    pub(crate) fn syncs_each(self) -> bool {
         match self {
             #[cfg(feature = "peers")]
             Target::JetstreamSynced => true,
@@ -91,16 +91,16 @@ impl Target {
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
     /// The `tailmark` program.
-    pub daemon: PathBuf,
+    pub(crate) daemon: PathBuf,
     /// The `nats-server` program.
     #[cfg_attr(not(feature = "peers"), expect(dead_code, reason = "only the peers start it"))]
-    pub nats_server: PathBuf,
+    pub(crate) nats_server: PathBuf,
     /// A running daemon instead of one of our own.
-    pub addr: Option<String>,
+    pub(crate) addr: Option<String>,
     /// Below it each server gets a directory.
-    pub dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// Bytes of one commit of the file limit.
-    pub commit_bytes: usize,
+    pub(crate) commit_bytes: usize,
 }
 
 impl Setup {
@@ -124,7 +124,7 @@ impl Setup {
 
 /// How a single event is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Call {
+pub(crate) enum Call {
     /// In the protocol of the house.
     Own,
     /// By plain HTTP.

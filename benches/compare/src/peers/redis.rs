@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 
 use super::{Call, Peer, Replay, Setup};
 use crate::calls;
-use crate::fan::{BURST, Fan};
+use crate::fan::{BURST, BURST_LEN, Fan};
 use crate::load::{Lane, Protocol};
 use crate::own::{Opened, Own, Storm, Watches};
 use crate::process::Server;
@@ -402,7 +402,7 @@ impl Peer for Redis {
         let lots = (0..all.div_ceil(PIPELINE)).map(|lot| {
             let mut connection = self.connection.clone();
             async move {
-                let mut pipeline = Pipeline::with_capacity(PIPELINE as usize);
+                let mut pipeline = Pipeline::new();
                 for at in lot * PIPELINE..all.min((lot + 1) * PIPELINE) {
                     pipeline.add_command(xadd_own(at % topics, at / topics)).ignore();
                 }

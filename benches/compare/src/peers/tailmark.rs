@@ -23,7 +23,7 @@ use tonic::transport::Channel;
 
 use super::{Call, Peer, Replay, Setup};
 use crate::calls;
-use crate::fan::{BURST, Fan};
+use crate::fan::{BURST, BURST_LEN, Fan};
 use crate::load::{Lane, Protocol};
 use crate::own::{self, Opened, Own, Storm};
 use crate::process::Server;
@@ -63,7 +63,7 @@ impl Tailmark {
     }
 
     /// A daemon that runs already, with whatever is in its log.
-    pub fn attach(addr: &str) -> Result<Tailmark> {
+    pub(crate) fn attach(addr: &str) -> Result<Tailmark> {
         let client = Client::new(addr)?;
         Ok(Tailmark { client, addr: addr.to_owned(), own: None, places: Vec::new() })
     }
@@ -362,7 +362,7 @@ impl Peer for Tailmark {
     }
 
     async fn publish_own(&self, own: &Arc<Own>) -> Result<()> {
-        let (send, receive) = tokio::sync::mpsc::channel(BURST as usize);
+        let (send, receive) = tokio::sync::mpsc::channel(BURST_LEN);
         let client = self.client.clone();
         let upload = tokio::spawn(async move { client.upload(ReceiverStream::new(receive)).await });
         while let Some(places) = own.lot(BURST).await {
@@ -378,8 +378,11 @@ impl Peer for Tailmark {
 
     async fn fill_storm(&mut self, storm: &Storm) -> Result<bool> {
         let before = self.client.log().await?.head_seq;
-        let (topics, all) = (storm.topics, storm.all_events());
-        let event = move |at| own::encoded(at % topics, at / topics);
+        let (of, all) = (*storm, storm.all_events());
+        let event = move |at| {
+            let (topic, number) = of.event(at);
+            own::encoded(topic, number)
+        };
         let result = self.client.upload(tokio_stream::iter((0..all).map(event))).await?;
         ensure!(result.stored == all, "{} were stored", result.stored);
         let mut options = WatchOptions::default();
@@ -426,7 +429,9 @@ impl Peer for Tailmark {
     async fn commit_bytes(&self) -> Result<Option<u64>> {
         let bytes = self.metric("tailmark_appended_bytes_total").await?;
         let commits = self.metric("tailmark_commits_total").await?;
-        Ok((commits > 0.0).then_some((bytes / commits) as u64))
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+        let mean = (bytes / commits) as u64;
+        Ok((commits > 0.0).then_some(mean))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::own::Own;
 use crate::peers::{Call, Peer};
 use crate::stats;
 
-pub async fn run(peer: &mut dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
+pub(crate) async fn run(peer: &mut dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
     let (mut rates, mut shares) = (Vec::new(), Vec::new());
     for watches in plan.interest {
         // Nobody is left of those before, and each has an alone of its own right before it.
@@ -40,7 +40,7 @@ pub async fn run(peer: &mut dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
 }
 
 /// Acks a second of one publisher.
-pub async fn rate(lane: &Lane, time: Duration) -> Result<f64> {
+pub(crate) async fn rate(lane: &Lane, time: Duration) -> Result<f64> {
     // The first ones make the connection and what else is made once.
     load::one(lane, Until::within(100, time / 2)).await?;
     let samples = load::one(lane, Until::within(usize::MAX, time)).await?;

@@ -39,7 +39,7 @@ pub(crate) enum Unit {
 }
 
 impl Unit {
-    pub fn is_more_better(self) -> bool {
+    pub(crate) fn is_more_better(self) -> bool {
         matches!(self, Unit::PerSecond | Unit::Share)
     }
 }
@@ -47,19 +47,19 @@ impl Unit {
 /// One measured value; `None` where there is no way to do the work.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Figure {
-    pub name: String,
-    pub unit: Unit,
-    pub value: Option<f64>,
+    pub(crate) name: String,
+    pub(crate) unit: Unit,
+    pub(crate) value: Option<f64>,
     /// What the table says of it, as where a target takes less than others.
-    pub note: Option<String>,
+    pub(crate) note: Option<String>,
 }
 
 impl Figure {
-    pub fn of(name: impl Into<String>, unit: Unit, value: Option<f64>) -> Figure {
+    pub(crate) fn of(name: impl Into<String>, unit: Unit, value: Option<f64>) -> Figure {
         Figure { name: name.into(), unit, value, note: None }
     }
 
-    pub fn noted(self, note: Option<String>) -> Figure {
+    pub(crate) fn noted(self, note: Option<String>) -> Figure {
         Figure { note, ..self }
     }
 }
@@ -68,37 +68,37 @@ impl Figure {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     /// Events of an append.
-    pub append: u64,
+    pub(crate) append: u64,
     /// Events of a batch.
-    pub batch: usize,
+    pub(crate) batch: usize,
     /// Events of the log that is replayed and resumed in.
-    pub log: u64,
+    pub(crate) log: u64,
     /// Of a fan-out, over all watchers.
-    pub deliveries: u64,
+    pub(crate) deliveries: u64,
     /// Single publishes.
-    pub publishes: usize,
+    pub(crate) publishes: usize,
     /// Resumes at a place that was read just before.
-    pub hot: usize,
+    pub(crate) hot: usize,
     /// Resumes at places that were not read since the start.
-    pub cold: usize,
+    pub(crate) cold: usize,
     /// The log in which a topic is rare.
-    pub rare: Load,
+    pub(crate) rare: Load,
     /// Events after which memory is looked at.
-    pub memory: u64,
+    pub(crate) memory: u64,
     /// Watchers that wait.
-    pub idle: usize,
+    pub(crate) idle: usize,
     /// As many as Tailmark and the limit have to hold; peers need not.
-    pub many_idle: usize,
+    pub(crate) many_idle: usize,
     /// Watches of other topics beside a publisher.
-    pub interest: [usize; 3],
+    pub(crate) interest: [usize; 3],
     /// Until such watches are open, at most: with what there is then it goes on.
-    pub opening: Duration,
+    pub(crate) opening: Duration,
     /// Watches that have a topic of their own, of which all events are.
-    pub own: usize,
+    pub(crate) own: usize,
     /// Of publishing.
-    pub time: Duration,
+    pub(crate) time: Duration,
     /// Clients that come back at once, of so many topics; how many events each topic has, and how many were missed.
-    pub storm: [u64; 4],
+    pub(crate) storm: [u64; 4],
 }
 
 impl Plan {
@@ -188,7 +188,7 @@ impl Work {
     }
 
     /// Whether a target can be expected to get to the end of it.
-    pub fn suits(self, target: Target) -> bool {
+    pub(crate) fn suits(self, target: Target) -> bool {
         let is_short = matches!(
             self,
             Work::Append | Work::Publish | Work::Interest | Work::OwnTopics | Work::Publishers
@@ -196,7 +196,7 @@ impl Work {
         is_short || !target.syncs_each()
     }
 
-    pub async fn run(
+    pub(crate) async fn run(
         self,
         target: Target,
         peer: &mut dyn Peer,

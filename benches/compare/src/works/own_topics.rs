@@ -10,7 +10,7 @@ use crate::own::Own;
 use crate::peers::Peer;
 use crate::stats;
 
-pub async fn run(peer: &mut dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
+pub(crate) async fn run(peer: &mut dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
     let (mut rate, mut bytes) = (None, None);
     // As after some use.
     peer.restart().await?;

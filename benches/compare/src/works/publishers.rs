@@ -15,7 +15,7 @@ const SHAPES: [Shape; 3] = [
     Shape { connections: 1_000, in_flight: 1 },
 ];
 
-pub async fn run(peer: &dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
+pub(crate) async fn run(peer: &dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     let mut first = None;
     for shape in SHAPES {

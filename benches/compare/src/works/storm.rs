@@ -10,7 +10,7 @@ use crate::own::Storm;
 use crate::peers::{Call, Peer};
 use crate::stats;
 
-pub async fn run(peer: &mut dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
+pub(crate) async fn run(peer: &mut dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
     let [clients, topics, events, missed] = plan.storm;
     let storm = Storm { clients, topics, events, missed };
     let is_there = peer.fill_storm(&storm).await?;
