@@ -257,7 +257,7 @@ impl Peer for Tonic {
         Ok(())
     }
 
-    async fn fill_storm(&mut self, _: &Storm) -> Result<bool> {
+    async fn fill_storm(&mut self, _: &mut Storm) -> Result<bool> {
         Ok(true)
     }
 

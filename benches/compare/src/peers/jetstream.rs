@@ -363,7 +363,7 @@ impl Peer for Jetstream {
         acks.down_to(0).await
     }
 
-    async fn fill_storm(&mut self, storm: &Storm) -> Result<bool> {
+    async fn fill_storm(&mut self, storm: &mut Storm) -> Result<bool> {
         self.before_storm = self.stored().await?.unwrap_or_default();
         let mut acks = Acks::default();
         for at in 0..storm.all_events() {

@@ -226,8 +226,9 @@ pub(crate) trait Peer: Send + Sync {
         bail!("it has no topics")
     }
 
-    /// Appends the events of a storm, and keeps where its clients are; false where that cannot be done.
-    async fn fill_storm(&mut self, _: &Storm) -> Result<bool> {
+    /// Appends the events of a storm, or as many more rounds over its topics as it takes to have the newest in the most
+    /// expensive place, and keeps where its clients are; false where that cannot be done.
+    async fn fill_storm(&mut self, _: &mut Storm) -> Result<bool> {
         Ok(false)
     }
 

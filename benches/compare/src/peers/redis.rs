@@ -397,7 +397,7 @@ impl Peer for Redis {
         Ok(())
     }
 
-    async fn fill_storm(&mut self, storm: &Storm) -> Result<bool> {
+    async fn fill_storm(&mut self, storm: &mut Storm) -> Result<bool> {
         let (all, topics) = (storm.all_events(), storm.topics);
         let lots = (0..all.div_ceil(PIPELINE)).map(|lot| {
             let mut connection = self.connection.clone();

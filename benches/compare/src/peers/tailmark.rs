@@ -95,6 +95,17 @@ impl Tailmark {
         Ok(last)
     }
 
+    /// Slots begun so far, sealed or not, once nothing is being sealed.
+    async fn slots(&self) -> Result<f64> {
+        let begun = Instant::now();
+        while self.metric("tailmark_sealing").await? > 0.0 {
+            ensure!(begun.elapsed() < SEALED, "the log is not sealed in time");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(self.metric("tailmark_segments ").await?
+            + self.metric("tailmark_unsealed_slots").await?)
+    }
+
     async fn replay_batches(&self, events: u64) -> Result<()> {
         let mut options = WatchOptions::default();
         (options.start, options.limit) = (Start::Oldest, events);
@@ -125,6 +136,35 @@ impl Tailmark {
         ensure!(count == events, "{count} of {events} events came");
         std::hint::black_box(bytes);
         Ok(())
+    }
+}
+
+/// How far the newest slot is, in rounds of appends, by how many went into those before.
+#[derive(Debug, Default)]
+struct Slots {
+    count: f64,
+    /// When the newest was begun.
+    begun: u64,
+    rounds: u64,
+    /// The most that one took.
+    most: u64,
+}
+
+impl Slots {
+    /// So many slots were begun after so many rounds.
+    fn note(&mut self, count: f64, rounds: u64) {
+        if count > self.count && self.count > 0.0 {
+            self.most = self.most.max(rounds - 1 - self.begun);
+            self.begun = rounds - 1;
+        }
+        self.count = count;
+        self.rounds = rounds;
+    }
+
+    /// Nearly: one round more could be too much.
+    fn is_newest_full(&self) -> bool {
+        let taken = self.rounds - self.begun;
+        self.most > 0 && taken * 10 >= self.most * 8 && taken < self.most
     }
 }
 
@@ -376,15 +416,19 @@ impl Peer for Tailmark {
         Ok(())
     }
 
-    async fn fill_storm(&mut self, storm: &Storm) -> Result<bool> {
+    async fn fill_storm(&mut self, storm: &mut Storm) -> Result<bool> {
         let before = self.client.log().await?.head_seq;
-        let (of, all) = (*storm, storm.all_events());
-        let event = move |at| {
-            let (topic, number) = of.event(at);
-            own::encoded(topic, number)
-        };
-        let result = self.client.upload(tokio_stream::iter((0..all).map(event))).await?;
-        ensure!(result.stored == all, "{} were stored", result.stored);
+        let mut slots = Slots::default();
+        let mut rounds = 0;
+        while rounds < storm.events || !slots.is_newest_full() {
+            let of = move |topic| own::encoded(topic, rounds);
+            let events = tokio_stream::iter((0..storm.topics).map(of));
+            let result = self.client.upload(events).await?;
+            ensure!(result.stored == storm.topics, "{} were stored", result.stored);
+            rounds += 1;
+            slots.note(self.slots().await?, rounds);
+        }
+        storm.events = rounds;
         let mut options = WatchOptions::default();
         options.start = Start::Seq(Seq::new(before + storm.last_seen(0) + 1));
         options.limit = storm.clients;
@@ -396,7 +440,6 @@ impl Peer for Tailmark {
             }
         }
         ensure!(self.places.len() as u64 == storm.clients, "not every client has a cursor");
-        self.sealed(Duration::from_secs(1)).await?;
         Ok(true)
     }
 
@@ -443,6 +486,21 @@ pub(crate) fn share(all: usize, shares: usize, at: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_newest_slot_is_full_when_it_has_taken_nearly_what_others_took() {
+        let mut slots = Slots::default();
+        let mut full = Vec::new();
+        for rounds in 1..=50 {
+            // A slot takes 20 rounds.
+            slots.note(f64::from(u32::try_from((rounds - 1) / 20 + 1).unwrap()), rounds);
+            if slots.is_newest_full() {
+                full.push(rounds);
+            }
+        }
+        assert_eq!(full, [36, 37, 38, 39]);
+        assert!(!Slots::default().is_newest_full());
+    }
 
     #[test]
     fn shares_add_up() {

@@ -12,8 +12,8 @@ use crate::stats;
 
 pub(crate) async fn run(peer: &mut dyn Peer, plan: &Plan) -> Result<Vec<Figure>> {
     let [clients, topics, events, missed] = plan.storm;
-    let storm = Storm { clients, topics, events, missed };
-    let is_there = peer.fill_storm(&storm).await?;
+    let mut storm = Storm { clients, topics, events, missed };
+    let is_there = peer.fill_storm(&mut storm).await?;
     let mut figures = Vec::new();
     for (phase, is_sealed) in [("newest unsealed", false), ("sealed", true)] {
         let has_phase = is_there && (!is_sealed || peer.seal().await?);
