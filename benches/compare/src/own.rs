@@ -147,11 +147,13 @@ pub(crate) struct Storm {
 }
 
 impl Storm {
+    #[cfg(any(feature = "peers", test))]
     pub(crate) fn all_events(&self) -> u64 {
         self.topics * self.events
     }
 
     /// Topic and number in its topic of the event at a place.
+    #[cfg(any(feature = "peers", test))]
     pub(crate) fn event(&self, at: u64) -> (u64, u64) {
         (at % self.topics, at / self.topics)
     }

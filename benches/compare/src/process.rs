@@ -150,6 +150,12 @@ pub(crate) fn raise_open_files() {
     }
 }
 
+/// How many files this process and what it starts may have open.
+#[cfg(feature = "peers")]
+pub(crate) fn open_files() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// Time on a processor so far of this process.
 pub(crate) fn own_cpu() -> Result<Duration> {
     cpu_of("self")
