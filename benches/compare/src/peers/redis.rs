@@ -153,8 +153,9 @@ async fn launch(dir: &TempDir) -> Result<(Server, u16)> {
 }
 
 async fn connect(client: &Client) -> Result<MultiplexedConnection> {
-    // A watch waits for as long as it takes.
-    let config = AsyncConnectionConfig::new().set_response_timeout(None);
+    // A watch waits for as long as it takes, and thousands that connect at once wait for each other.
+    let config =
+        AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
     Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
 }
 
