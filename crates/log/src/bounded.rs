@@ -100,6 +100,11 @@ impl<K: Ord + Clone, V> Bounded<K, V> {
         self.entries.last_key_value().map(|(_, entry)| &entry.value)
     }
 
+    /// The least key.
+    pub fn first_key(&self) -> Option<&K> {
+        self.entries.first_key_value().map(|(key, _)| key)
+    }
+
     /// Bytes of the entry under a key.
     pub fn bytes_of<Q: Ord + ?Sized>(&self, key: &Q) -> Option<usize>
     where

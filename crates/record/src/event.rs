@@ -30,7 +30,8 @@ impl EventError {
     /// Fewer events than there should be.
     pub const MISSING: EventError = EventError { what: "an event is missing" };
 
-    pub(super) fn new(what: &'static str) -> Self {
+    /// Bytes that are not what they should be, and in what.
+    pub fn new(what: &'static str) -> Self {
         EventError { what }
     }
 

@@ -4,7 +4,10 @@
 //! `>`. A pattern is a topic in which a segment `*` matches any one segment and a final `>` one or
 //! more. Invariant: matching never allocates and takes time linear in the topic.
 
+mod index;
+
 use crate::{Limits, Problem};
+pub use index::PatternIndex;
 
 /// Rules for topics.
 pub struct Topic;
@@ -82,6 +85,12 @@ impl Pattern {
         &self.0
     }
 
+    /// Whether it may select more than one topic.
+    pub fn has_wildcard(&self) -> bool {
+        // Neither stands but alone in a segment.
+        self.0.bytes().any(|c| c == b'*' || c == b'>')
+    }
+
     /// The segments before the first wildcard, with the dot behind them; all of it if there is
     /// none.
     fn beginning(&self) -> &str {
@@ -94,6 +103,22 @@ impl Pattern {
                 dots.map_or(text, |(at, _)| &text[..=at])
             }
         }
+    }
+
+    /// Whether it selects every topic that `other` selects.
+    pub fn covers(&self, other: &Pattern) -> bool {
+        let mut others = other.0.split('.');
+        for want in self.0.split('.') {
+            match (want, others.next()) {
+                (_, None) => return false,
+                (">", Some(_)) => return true,
+                (_, Some(">")) => return false,
+                ("*", Some(_)) => {}
+                (want, Some(segment)) if want == segment => {}
+                _ => return false,
+            }
+        }
+        others.next().is_none()
     }
 
     /// Whether it selects `topic`.
@@ -120,11 +145,21 @@ impl Filter {
     /// Everything.
     pub const ALL: Filter = Filter(Vec::new());
 
-    /// A union. A pattern that selects everything makes the filter one that does.
-    pub fn new(patterns: Vec<Pattern>) -> Self {
+    /// A union, without the patterns that others make needless. One that selects everything makes the filter
+    /// one that does.
+    pub fn new(mut patterns: Vec<Pattern>) -> Self {
         if patterns.iter().any(|pattern| pattern.as_str() == ">") {
             return Filter::ALL;
         }
+        patterns.sort_unstable();
+        patterns.dedup();
+        let needed = |at: usize, it: &Pattern| {
+            !patterns.iter().enumerate().any(|(other, pattern)| other != at && pattern.covers(it))
+        };
+        let is_needed: Vec<bool> =
+            patterns.iter().enumerate().map(|(at, it)| needed(at, it)).collect();
+        let mut is_needed = is_needed.into_iter();
+        patterns.retain(|_| is_needed.next().unwrap_or(true));
         Filter(patterns)
     }
 
@@ -136,6 +171,12 @@ impl Filter {
     /// Its patterns; none for everything.
     pub fn patterns(&self) -> &[Pattern] {
         &self.0
+    }
+
+    /// Its patterns, if each of them selects one topic.
+    pub fn exact(&self) -> Option<&[Pattern]> {
+        let is_exact = !self.is_all() && !self.0.iter().any(Pattern::has_wildcard);
+        is_exact.then_some(&self.0)
     }
 
     /// What every topic that it selects begins with, as far as that is plain.
@@ -217,6 +258,36 @@ mod tests {
         for bad in ["", ">.a", "a.>.b", "a*", "a.b>", "a..*", "**"] {
             assert!(Pattern::parse(bad, &Limits::default()).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_pattern_covers_what_selects_nothing_else() {
+        for (wide, narrow, expected) in [
+            ("a.>", "a.b", true),
+            ("a.>", "a.b.>", true),
+            ("a.>", "a.*", true),
+            ("a.>", "a", false),
+            ("a.*", "a.>", false),
+            ("a.*", "a.b", true),
+            ("a.b", "a.*", false),
+            ("*.*", "a.*", true),
+            ("*.b", "a.*", false),
+            ("*", ">", false),
+            (">", "*", true),
+            ("a", "a", true),
+        ] {
+            assert_eq!(pattern(wide).covers(&pattern(narrow)), expected, "{wide} {narrow}");
+        }
+    }
+
+    #[test]
+    fn a_filter_keeps_the_patterns_that_it_needs() {
+        let patterns = ["a.b", "a.*", "c", "c", "a.>", "*.b", "b.b"].map(pattern).to_vec();
+        let kept = Filter::new(patterns);
+        let texts: Vec<_> = kept.patterns().iter().map(Pattern::as_str).collect();
+        assert_eq!(texts, ["*.b", "a.>", "c"]);
+        // Neither of two covers the other.
+        assert_eq!(Filter::new(["a.*", "*.b"].map(pattern).to_vec()).patterns().len(), 2);
     }
 
     #[test]

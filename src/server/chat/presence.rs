@@ -176,6 +176,11 @@ impl Listener {
         }
     }
 
+    /// Whether a change waits for the stream to move on.
+    pub(super) fn is_held(&self) -> bool {
+        self.next.is_some()
+    }
+
     /// Ready when there may be more to tell.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // What is kept for later is told when the stream has moved on.

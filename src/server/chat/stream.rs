@@ -129,6 +129,16 @@ impl<D: Dialect> RoomStream<D> {
     fn passed(&self) -> Seq {
         match (&self.held, &self.place) {
             (Some((seq, _)), _) => seq.prev(),
+            (None, Some(place)) if place.machine.is_walked() => {
+                let passed = place.machine.passed();
+                let quiet = place.reading.quiet_upto(place.machine.next());
+                // Looked at after that: what is said in a room comes after it was joined.
+                let has_joined = |link: &Arc<Link>| link.view().rooms > self.rooms.len();
+                match quiet {
+                    Some(upto) if !self.link.as_ref().is_some_and(has_joined) => upto.max(passed),
+                    _ => passed,
+                }
+            }
             (None, Some(place)) => place.machine.passed(),
             (None, None) => self.start.prev(),
         }
@@ -145,6 +155,8 @@ impl<D: Dialect> RoomStream<D> {
             // What was read without the new rooms is read again.
             self.held = None;
             let reader = self.log.reader(next, filter.clone()).at_most(KEPT_BYTES);
+            self.open.reached(self.messages, next);
+            self.open.follow(reader.progress());
             self.place = Some(RoomReader {
                 reading: Reading::new(self.log.clone(), reader),
                 machine: Machine::new(Plan {
@@ -205,6 +217,7 @@ impl<D: Dialect> RoomStream<D> {
                 Ok(walked) => walked,
                 Err(what) => return self.broken(what),
             };
+            let is_ending = end.is_some();
             if let Some(end) = end
                 && self.passed() >= end.after
             {
@@ -212,6 +225,10 @@ impl<D: Dialect> RoomStream<D> {
             }
             if let Some(news) = self.presence() {
                 return Poll::Ready(Ok(news));
+            }
+            if is_ending || self.listeners.iter().any(Listener::is_held) {
+                // That waits for a place in the log, which it may sleep through.
+                self.look();
             }
             match walked {
                 Walked::Event => match self.judge(limit) {
@@ -235,6 +252,13 @@ impl<D: Dialect> RoomStream<D> {
                 },
             }
             ready!(self.poll_wake(cx));
+        }
+    }
+
+    /// Has a reader that sleeps come to the head.
+    fn look(&self) {
+        if let Some(place) = &self.place {
+            place.reading.look();
         }
     }
 

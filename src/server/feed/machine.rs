@@ -204,6 +204,24 @@ impl Machine {
         self.next.prev()
     }
 
+    /// The last seq that the client knows to be passed.
+    pub(crate) fn told(&self) -> Seq {
+        Seq::new(self.passed().get().saturating_sub(self.skipped))
+    }
+
+    /// Whether it has caught up and not fallen behind since.
+    pub(crate) fn is_live(&self) -> bool {
+        self.is_live
+    }
+
+    /// Moves past events, up to one, that are known not to be wanted.
+    pub(crate) fn pass_quiet(&mut self, upto: Seq) {
+        if self.run.is_none() && upto >= self.next {
+            self.skipped += self.next.distance_to(upto.next());
+            self.next = upto.next();
+        }
+    }
+
     /// Events delivered.
     pub(crate) fn delivered(&self) -> u64 {
         self.delivered

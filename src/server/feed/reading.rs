@@ -1,6 +1,7 @@
 //! A reader for streams that are polled: one read at a time, with read-ahead of the next chunk, and
 //! the facts that a failed read reports.
 
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio_util::sync::ReusableBoxFuture;
 use super::parked::{Parking, Ticket};
 use crate::server::report;
 use crate::server::rpc::status::{self, Failure, LogFacts};
-use tailmark_log::eventlog::{Ahead, Delivery, EventLog, ReadError, Reader};
+use tailmark_log::eventlog::{Ahead, Delivery, EventLog, Progress, ReadError, Reader};
 use tailmark_record::{GapReason, Seq};
 
 /// Chunks without an event for its client that one poll of a stream goes through before it lets
@@ -31,6 +32,8 @@ pub(crate) struct Reading {
     /// Absent while it reads.
     reader: Option<Reader>,
     read: ReusableBoxFuture<'static, Read>,
+    /// How far a reader is that may sleep.
+    progress: Option<Arc<Progress>>,
     /// The chunk after the one at hand, which is parked from the first.
     ahead: Option<Ahead<Ticket>>,
 }
@@ -38,7 +41,7 @@ pub(crate) struct Reading {
 impl Reading {
     pub(crate) fn new(log: EventLog, reader: Reader) -> Self {
         let read = ReusableBoxFuture::new(std::future::pending());
-        Reading { log, reader: Some(reader), read, ahead: None }
+        Reading { log, progress: reader.progress(), reader: Some(reader), read, ahead: None }
     }
 
     /// Whether no read is under way.
@@ -58,6 +61,27 @@ impl Reading {
         let (reader, result) = ready!(self.read.poll(cx));
         self.reader = Some(reader);
         Poll::Ready(result)
+    }
+
+    /// The last seq of which it is known, without a read, that nothing from `next` up to there concerns this reader.
+    /// `None` where what it has delivered has not been gone through up to `next`.
+    pub(crate) fn quiet_upto(&self, next: Seq) -> Option<Seq> {
+        let progress = self.progress.as_ref().filter(|progress| progress.next() <= next)?;
+        progress.quiet_upto()
+    }
+
+    /// Has a reader that sleeps come to the head.
+    pub(crate) fn look(&self) {
+        if let Some(progress) = &self.progress {
+            progress.look();
+        }
+    }
+
+    /// The client knows that nothing up to here is left.
+    pub(crate) fn told(&self, passed: Seq) {
+        if let Some(progress) = &self.progress {
+            progress.told(passed);
+        }
     }
 
     /// Has the next chunk read while this one is sent. Nothing that is read ahead takes the place of

@@ -10,6 +10,7 @@ use tonic::Code;
 
 use super::histogram::{Buckets, Histogram};
 use crate::server::rpc::trace;
+use tailmark_log::eventlog::Progress;
 use tailmark_record::Seq;
 
 /// From a tenth of a second to a day, in microseconds.
@@ -50,7 +51,28 @@ pub(super) struct Streams {
 #[derive(Debug, Default)]
 struct Positions {
     last_id: u64,
-    open: HashMap<u64, Arc<AtomicU64>>,
+    open: HashMap<u64, Arc<Position>>,
+}
+
+#[derive(Debug)]
+struct Position {
+    next: AtomicU64,
+    /// Of its reader, which may sleep.
+    progress: Mutex<Option<Arc<Progress>>>,
+}
+
+impl Position {
+    /// The first seq that it may have to do with; `None` where that is nothing.
+    fn waits_for(&self) -> Option<Seq> {
+        let next = Seq::new(self.next.load(Ordering::Relaxed));
+        match &*self.progress.lock() {
+            // What it has read and not sent yet comes first.
+            Some(progress) if next >= progress.next() => {
+                progress.waits_for().map(|it| it.max(next))
+            }
+            _ => Some(next),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -80,7 +102,7 @@ pub(crate) struct OpenStream {
     delivered: u64,
     /// Events that it stored.
     taken: u64,
-    position: Option<(u64, Arc<AtomicU64>)>,
+    position: Option<(u64, Arc<Position>)>,
     reason: &'static str,
     span: tracing::Span,
 }
@@ -95,8 +117,15 @@ impl OpenStream {
             self.kind.delivered.fetch_add(more, Ordering::Relaxed);
         }
         match &self.position {
-            Some((_, position)) => position.store(next.get(), Ordering::Relaxed),
+            Some((_, position)) => position.next.store(next.get(), Ordering::Relaxed),
             None => self.position = Some(self.streams.positions.lock().add(next)),
+        }
+    }
+
+    /// It has a place by its reader too, which may sleep through what does not concern it.
+    pub(crate) fn follow(&mut self, progress: Option<Arc<Progress>>) {
+        if let Some((_, position)) = &self.position {
+            *position.progress.lock() = progress;
         }
     }
 
@@ -134,8 +163,9 @@ impl Drop for OpenStream {
 }
 
 impl Positions {
-    fn add(&mut self, next: Seq) -> (u64, Arc<AtomicU64>) {
-        let position = Arc::new(AtomicU64::new(next.get()));
+    fn add(&mut self, next: Seq) -> (u64, Arc<Position>) {
+        let next = AtomicU64::new(next.get());
+        let position = Arc::new(Position { next, progress: Mutex::default() });
         self.last_id += 1;
         self.open.insert(self.last_id, Arc::clone(&position));
         (self.last_id, position)
@@ -178,10 +208,10 @@ impl Streams {
         kinds.iter().map(count).collect()
     }
 
-    /// The next seq of the one that is farthest behind.
+    /// The next seq of the one that is farthest behind, if any has something to come.
     pub(super) fn slowest(&self) -> Option<Seq> {
         let positions = self.positions.lock();
-        positions.open.values().map(|position| position.load(Ordering::Relaxed)).min().map(Seq::new)
+        positions.open.values().filter_map(|position| position.waits_for()).min()
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) use body::NoStream;
 pub(super) use request::{after_cursor, two_cursors};
 pub(super) use stream::{Item, WatchStream};
 
-use crate::server::feed::machine::{Bundle, Machine, Plan};
+use crate::server::feed::machine::{Bundle, Machine, Plan, SKIPPED_PER_HEARTBEAT};
 use crate::server::permits::{Peer, WatchPermits};
 use crate::server::rpc::deadline;
 use crate::server::rpc::frames::YIELD_BYTES;
@@ -131,7 +131,9 @@ impl Admitted {
             heartbeat: asked.markers.then_some(asked.heartbeat),
             retry_delay: shared.options.retry_delay,
         };
-        let reader = shared.log.reader(start, asked.filter);
+        // Only one with markers tells how far it has looked.
+        let tell_every = if asked.markers { SKIPPED_PER_HEARTBEAT } else { 0 };
+        let reader = shared.log.reader(start, asked.filter).tells_every(tell_every);
         let endings = Endings::new(deadline, &shared.stop);
         let open = shared.figures.open("watch", Some(start), &span);
         let log = shared.log.clone();

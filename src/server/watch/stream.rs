@@ -26,8 +26,8 @@ use crate::server::report;
 use crate::server::rpc::frames::YIELD_BYTES;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::transport::ending::Endings;
-use tailmark_log::eventlog::{EventLog, Reader};
-use tailmark_record::{Marker, MarkerKind, Timestamp};
+use tailmark_log::eventlog::{Delivery, EventLog, Reader};
+use tailmark_record::{Marker, MarkerKind, Seq, Timestamp};
 
 /// What a marker counts for among what was handed over, beside its cursor.
 const MARKER_BYTES: usize = 64;
@@ -106,7 +106,8 @@ enum Alarm {
 }
 
 impl WatchStream {
-    pub(super) fn new(parts: WatchParts) -> Self {
+    pub(super) fn new(mut parts: WatchParts) -> Self {
+        parts.open.follow(parts.reader.progress());
         WatchStream {
             machine: parts.machine,
             reading: Reading::new(parts.log.clone(), parts.reader),
@@ -159,7 +160,7 @@ impl WatchStream {
                             cx.waker().wake_by_ref();
                             return Poll::Pending;
                         }
-                        None => match self.reading.poll(end, cx) {
+                        None => match self.poll_read(end, cx) {
                             Poll::Ready(read) => read,
                             Poll::Pending => {
                                 let Poll::Ready(alarm) = self.poll_alarm(cx) else {
@@ -193,12 +194,21 @@ impl WatchStream {
         }
     }
 
+    fn poll_read(&mut self, end: Seq, cx: &mut Context<'_>) -> Poll<Result<Delivery, Box<Lost>>> {
+        if !self.machine.is_live() {
+            // One that has fallen behind has to hear that it has caught up, without an event too.
+            self.reading.look();
+        }
+        self.reading.poll(end, cx)
+    }
+
     /// Between two reads is where a watch that never falls silent looks at the clock.
     fn look_at_clock(&mut self) -> Option<Alarm> {
         if !self.reading.is_idle() {
             return None;
         }
         self.open.reached(self.machine.delivered(), self.machine.next());
+        self.reading.told(self.machine.told());
         if self.endings.is_stopping() {
             return Some(Alarm::Stop);
         }
@@ -220,6 +230,10 @@ impl WatchStream {
     /// # Errors
     /// Its last status.
     fn ring(&mut self, alarm: Alarm) -> Result<(), Status> {
+        // What it slept through is passed all the same.
+        if let Some(upto) = self.reading.quiet_upto(self.machine.next()) {
+            self.machine.pass_quiet(upto);
+        }
         match alarm {
             Alarm::Silence => {
                 self.silence.is_set = false;
@@ -253,6 +267,7 @@ impl WatchStream {
     fn marker(&self, news: News) -> Marker {
         let bounds = self.log.bounds();
         let is_closing = news.kind == MarkerKind::Closing;
+        self.reading.told(news.passed);
         Marker {
             kind: news.kind,
             cursor: self.log.cursor(news.passed),

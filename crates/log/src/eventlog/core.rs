@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, watch};
 use super::AppendError;
 use super::batch::Rules;
 use super::hot::Hot;
+use super::interest::Interest;
 use super::looking::Looking;
 use super::maintenance::Maintenance;
 use super::metrics::Metrics;
@@ -41,6 +42,8 @@ const AHEAD: Duration = Duration::from_secs(60);
 pub(super) struct ReadPath {
     /// Only the writer moves head and oldest, only closing sets `is_closed`.
     pub published: watch::Sender<Published>,
+    /// Readers that sleep until something concerns them.
+    pub interest: Arc<Interest>,
     pub hot: Hot,
     pub pool: Arc<ReaderPool>,
     pub metrics: Arc<Metrics>,

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::filter_cache::FilterCache;
-use super::recent::Recent;
+use super::recent::{Recent, Run};
 use crate::storage::Chunk;
 use tailmark_record::topic::Filter;
 use tailmark_record::{EventError, Seq};
@@ -15,11 +15,12 @@ pub(super) struct Hot {
     pub filter_cache: FilterCache,
 }
 
-/// A chunk that was in memory.
-pub(super) struct Hit {
-    pub chunk: Chunk,
-    /// Of the newest commits.
-    pub is_recent: bool,
+/// What a read found in memory.
+pub(super) enum Hit {
+    /// A chunk, and whether it is of the newest commits.
+    Chunk(Chunk, bool),
+    /// Of the newest commits, and yet more to look through than a thread that serves should.
+    Run(Run),
 }
 
 impl Hot {
@@ -31,11 +32,18 @@ impl Hot {
         from: Seq,
         end: Seq,
     ) -> Result<Option<Hit>, EventError> {
-        if let Some(chunk) = self.recent.read(from, end)? {
-            return Ok(Some(Hit { chunk, is_recent: true }));
+        if filter.is_all() {
+            let chunk = self.recent.read(from, end)?;
+            return Ok(chunk.map(|chunk| Hit::Chunk(chunk, true)));
         }
-        let found = self.filter_cache.read(filter, from, end);
-        Ok(found.map(|chunk| Hit { chunk, is_recent: false }))
+        match self.recent.run(filter, from, end) {
+            Some(run) if run.is_quick => Ok(Some(Hit::Chunk(run.find(filter)?, true))),
+            Some(run) => Ok(Some(Hit::Run(run))),
+            None => {
+                let found = self.filter_cache.read(filter, from, end);
+                Ok(found.map(|chunk| Hit::Chunk(chunk, false)))
+            }
+        }
     }
 
     /// Whether a read from `from` on would find something.

@@ -15,6 +15,7 @@ use super::core::{Core, Published, ReadPath};
 use super::filter_cache::FilterCache;
 use super::group_commit::CommitBuilder;
 use super::hot::Hot;
+use super::interest;
 use super::looking::Looking;
 use super::maintenance::Maintenance;
 use super::metrics::Metrics;
@@ -114,6 +115,11 @@ pub(super) fn open(
         })
         .and_then(|thread| {
             others.push(thread);
+            let reads = core.reads.clone();
+            spawn("log-interest", move || interest::run(&reads))
+        })
+        .and_then(|thread| {
+            others.push(thread);
             spawn("log-write", move || writer.run())
         });
     match started {
@@ -148,6 +154,7 @@ fn core(
         rules,
         reads: Arc::new(ReadPath {
             published: watch::Sender::new(published),
+            interest: Arc::default(),
             hot: Hot {
                 recent: Recent::new(options.recent_bytes),
                 filter_cache: FilterCache::new(options.found_bytes),
@@ -183,6 +190,7 @@ pub(super) fn signal_end(core: &Core) {
     core.maintenance.end();
     core.reads.pool.close();
     core.reads.published.send_modify(|now| now.is_closed = true);
+    core.reads.interest.close();
 }
 
 /// Ends everything in order, and waits. Blocks.

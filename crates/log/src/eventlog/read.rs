@@ -11,6 +11,7 @@ use super::ReadError;
 use super::core::ReadPath;
 use super::error::{damage, damaged};
 use super::hot::Hit;
+use super::recent::Run;
 use crate::storage::{Chunk, Engine, StoreError};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Event, EventError, Events, Seq, Start, Timestamp};
@@ -36,8 +37,12 @@ impl ReadPath {
             return Err(ReadError::Trimmed { from, oldest });
         }
         let malformed = |error: EventError| damaged(from, end, error.what());
-        if let Some(Hit { chunk, is_recent }) = hit.map_err(malformed)? {
+        if let Some(hit) = hit.map_err(malformed)? {
             self.metrics.reads_recent.fetch_add(1, Ordering::Relaxed);
+            let (chunk, is_recent) = match hit {
+                Hit::Chunk(chunk, is_recent) => (chunk, is_recent),
+                Hit::Run(run) => (self.pool.ask(from, find(run, from, end, filter)).await?, true),
+            };
             let chunk = filtered(chunk, filter, at_most).map_err(malformed)?;
             check(&chunk, from, end)?;
             return Ok((chunk, is_recent));
@@ -152,6 +157,17 @@ impl ReadPath {
         }
         Ok(oldest)
     }
+}
+
+/// Looks through a run of the newest commits.
+fn find(
+    run: Run,
+    from: Seq,
+    end: Seq,
+    filter: &Arc<Filter>,
+) -> impl FnOnce(&dyn Engine) -> Result<Chunk, StoreError> + Send + use<> {
+    let filter = filter.clone();
+    move |_| run.find(&filter).map_err(|error| damage(from, end, error.what()).into())
 }
 
 /// What is asked of the engine for a chunk.

@@ -6,6 +6,12 @@
 //!    is an error; this is checked after the read, so that a trim meanwhile is seen.
 //! 4. One line moves `next`, the last: a future dropped before has moved nothing.
 //!
+//! A reader with a filter does not wait for the head but for what concerns it (`interest`). It reads by
+//! itself up to `own_upto`; beyond that, what it is not woken for is nothing that it wants.
+//!
+//! A reader with a filter does not wait for the head but for what concerns it (`interest`): it reads by
+//! itself up to `own_upto`, and beyond that what it is woken for.
+//!
 //! 5. What is read ahead is a guess that moves nothing. It counts when it is asked for, if it
 //!    begins at `next` then; else, or if it came to nothing, it is read as if there had been no
 //!    guess.
@@ -17,10 +23,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
+use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use super::ReadError;
 use super::core::{Published, ReadPath};
+use super::interest::{Registration, Woken};
+use super::progress::Progress;
 use super::read::{check, question};
 use crate::storage::{Chunk, StoreError};
 use tailmark_record::Seq;
@@ -34,6 +43,29 @@ pub struct Reader {
     filter: Arc<Filter>,
     /// Bytes of events that match, to be delivered at most at a time.
     at_most: Option<usize>,
+    /// Where it does not want everything.
+    interested: Option<Box<Interested>>,
+}
+
+/// What a reader with a filter knows of what concerns it.
+struct Interested {
+    /// From when it first comes to the head.
+    registration: Option<Arc<Registration>>,
+    /// What it reads by itself. Beyond that it waits to be woken.
+    own_upto: Seq,
+    /// No event from the position up to before this one concerns it.
+    quiet_until: Seq,
+    /// Events passed over in its sleep after which it delivers a chunk without one; 0 = never.
+    tell_every: u64,
+    progress: Arc<Progress>,
+}
+
+/// What a reader has to do next.
+enum Turn {
+    /// Read from one seq, at the position or behind, up to another (exclusive). Nothing before concerns it.
+    Read(Seq, Seq),
+    /// Nothing of what lies before this seq concerns it.
+    Quiet(Seq),
 }
 
 impl Reader {
@@ -41,7 +73,16 @@ impl Reader {
         log.metrics.readers.fetch_add(1, Ordering::Relaxed);
         let published = log.published.subscribe();
         let (next, filter) = (next.max(Seq::FIRST), Arc::new(filter));
-        Reader { log, published, next, filter, at_most: None }
+        let interested = (!filter.is_all()).then(|| {
+            Box::new(Interested {
+                registration: None,
+                own_upto: Seq::ZERO,
+                quiet_until: Seq::ZERO,
+                tell_every: 0,
+                progress: Arc::new(Progress::at(next)),
+            })
+        });
+        Reader { log, published, next, filter, at_most: None, interested }
     }
 
     /// The same, but each delivery has at most so many bytes, or one event, of events that match
@@ -51,13 +92,28 @@ impl Reader {
         self
     }
 
+    /// The same, but when so many events have passed that did not concern it, it delivers a chunk without an event now
+    /// and then: for one who has to say how far it has looked.
+    pub fn tells_every(mut self, events: u64) -> Reader {
+        if let Some(interested) = &mut self.interested {
+            interested.tell_every = events;
+        }
+        self
+    }
+
+    /// For others who want to know how far it is, if it has a filter and so may sleep.
+    pub fn progress(&self) -> Option<Arc<Progress>> {
+        self.interested.as_ref().map(|interested| interested.progress.clone())
+    }
+
     /// The seq it delivers next.
     pub fn position(&self) -> Seq {
         self.next
     }
 
-    /// Waits until the head has reached the position, then delivers a chunk that begins exactly
-    /// there and ends at or below `end` (exclusive, above the position), and moves past it.
+    /// Waits until there is something to deliver at the position, then delivers a chunk that begins exactly
+    /// there and ends at or below `end` (exclusive, above the position), and moves past it. With a filter the chunk
+    /// may begin with, or be nothing but, events that were passed over.
     /// Cancel-safe: a dropped future has moved nothing.
     ///
     /// # Errors
@@ -68,15 +124,113 @@ impl Reader {
             let error = StoreError::Invalid("a read must end above its position");
             return Err(ReadError::Store(Arc::new(error)));
         }
+        let turn = match self.interested.is_some() {
+            true => self.turn(end).await?,
+            false => Turn::Read(next, self.wait_for_head().await?),
+        };
+        let (chunk, is_recent) = match turn {
+            Turn::Quiet(until) => (quiet(next, until.min(end)), true),
+            Turn::Read(from, until) => {
+                let (filter, at_most) = (&self.filter, self.at_most);
+                let (mut chunk, is_recent) =
+                    self.log.read(from, until.min(end), filter, at_most).await?;
+                if from > next {
+                    chunk.first = next;
+                    chunk.complete = false;
+                }
+                (chunk, is_recent)
+            }
+        };
+        self.move_to(chunk.end);
+        Ok(Delivery { chunk, is_recent })
+    }
+
+    /// The last line that moves the position.
+    fn move_to(&mut self, next: Seq) {
+        self.next = next;
+        if let Some(it) = &self.interested {
+            it.progress.moved(next, it.own_upto);
+        }
+    }
+
+    /// The seq after the head, as soon as that has reached the position.
+    async fn wait_for_head(&mut self) -> Result<Seq, ReadError> {
+        let next = self.next;
         let wait = self.published.wait_for(|now| now.head >= next || now.is_closed);
         let now = *wait.await.map_err(|_| ReadError::Closing)?;
-        if now.head < next {
-            return Err(ReadError::Closing);
+        if now.head < next { Err(ReadError::Closing) } else { Ok(now.head.next()) }
+    }
+
+    /// Waits for what is to be done, with a filter.
+    async fn turn(&mut self, end: Seq) -> Result<Turn, ReadError> {
+        let next = self.next;
+        loop {
+            let Some(it) = &mut self.interested else { return Ok(Turn::Quiet(next)) };
+            it.quiet_until = it.quiet_until.max(it.progress.handed_until());
+            // Before anybody is told that nothing concerns it.
+            it.progress.moved(next, it.own_upto);
+            if next <= it.own_upto {
+                let from = it.quiet_until.max(next);
+                let until = it.own_upto.next().min(end);
+                // What it was woken for may lie behind what it is asked for.
+                return Ok(if from < until { Turn::Read(from, until) } else { Turn::Quiet(until) });
+            }
+            if end != Seq::MAX {
+                // It is to come to that end, whatever lies before.
+                self.goes_up_to_the_head().await?;
+                continue;
+            }
+            let Some(registration) = it.registration.clone() else {
+                self.come_to_the_head();
+                continue;
+            };
+            let (examined, woken) = registration.take();
+            match woken {
+                Some(Woken::Matched(first, last)) if last >= next => {
+                    (it.quiet_until, it.own_upto) = (first, last);
+                }
+                // It has read that by itself.
+                Some(Woken::Matched(..)) => {}
+                Some(Woken::Look) => {
+                    let head = self.published.borrow().head;
+                    if head >= next && examined >= head {
+                        return Ok(Turn::Quiet(head.next()));
+                    }
+                    // What is not examined yet it reads by itself.
+                    it.own_upto = it.own_upto.max(head);
+                }
+                // Nobody is woken any more, but by the head.
+                _ if registration.is_closed() => self.goes_up_to_the_head().await?,
+                _ => registration.woken().await,
+            }
         }
-        let end = end.min(now.head.next());
-        let (chunk, is_recent) = self.log.read(next, end, &self.filter, self.at_most).await?;
-        self.next = chunk.end;
-        Ok(Delivery { chunk, is_recent })
+    }
+
+    /// Has to read by itself up to a head that has reached the position.
+    async fn goes_up_to_the_head(&mut self) -> Result<(), ReadError> {
+        let until = self.wait_for_head().await?;
+        if let Some(it) = &mut self.interested {
+            it.own_upto = until.prev();
+        }
+        Ok(())
+    }
+
+    /// Reads by itself up to the head. From the first time that it has come to the head on, it is in the index.
+    fn come_to_the_head(&mut self) {
+        let Some(it) = &mut self.interested else { return };
+        let head = |published: &watch::Receiver<Published>| published.borrow().head;
+        if head(&self.published) < self.next {
+            let tell = (self.next.prev(), it.tell_every);
+            let interest = &self.log.interest;
+            let registration =
+                interest.register(self.filter.clone(), tell, || head(&self.published));
+            let registration = Arc::new(registration);
+            it.progress.sleeps_with(&registration);
+            it.registration = Some(registration);
+        }
+        // After that, so that nothing lies between.
+        it.own_upto = head(&self.published);
+        it.progress.moved(self.next, it.own_upto);
     }
 
     /// Begins to read what lies at the position, on a reader thread, and does not wait for it. What
@@ -87,8 +241,14 @@ impl Reader {
         end: Seq,
         keep: impl FnOnce(Delivery) -> Option<T> + Send + 'static,
     ) -> Option<Ahead<T>> {
-        let (from, end) = (self.next, end.min(self.published.borrow().head.next()));
-        if end <= from || self.log.hot.has(&self.filter, from) {
+        let head = self.published.borrow().head;
+        let upto = match &self.interested {
+            // Beyond that it does not go by itself.
+            Some(it) if it.registration.is_some() => it.own_upto,
+            _ => head,
+        };
+        let (from, end) = (self.next, end.min(upto.next()));
+        if end <= from || self.wanted_from() > from || self.log.hot.has(&self.filter, from) {
             return None;
         }
         let read = question(from, end, &self.filter, self.at_most);
@@ -110,20 +270,48 @@ impl Reader {
         }
         self.log.metrics.reads_stored.fetch_add(1, Ordering::Relaxed);
         self.log.hot.filter_cache.keep(&self.filter, chunk);
-        self.next = chunk.end;
+        self.move_to(chunk.end);
         Some(delivery)
     }
 
     /// Whether the next read has nothing to wait for but events that are not there yet: what is
     /// at the position is in memory, or beyond the head.
     pub fn is_at_hand(&self) -> bool {
-        self.published.borrow().head < self.next || self.log.hot.has(&self.filter, self.next)
+        let from = self.wanted_from();
+        self.is_asleep()
+            || self.published.borrow().head < from
+            || self.log.hot.has(&self.filter, from)
+    }
+
+    /// The first seq from the position on that may concern it.
+    fn wanted_from(&self) -> Seq {
+        self.interested.as_ref().map_or(self.next, |it| it.quiet_until.max(self.next))
+    }
+
+    /// Whether it has nothing to read but what it is woken for.
+    fn is_asleep(&self) -> bool {
+        let sleeps = |it: &Interested| it.registration.is_some() && self.next > it.own_upto;
+        self.interested.as_deref().is_some_and(sleeps)
     }
 
     /// Moves to another position, as after a gap was reported.
     pub fn jump(&mut self, to: Seq) {
-        self.next = to.max(Seq::FIRST);
+        let to = to.max(Seq::FIRST);
+        if let Some(it) = &mut self.interested
+            && to < self.next
+        {
+            // What it has passed over without reading it counts no more.
+            it.quiet_until = Seq::ZERO;
+            it.progress.forget();
+            it.own_upto = it.own_upto.max(self.next.prev());
+        }
+        self.move_to(to);
     }
+}
+
+/// A chunk without an event.
+fn quiet(first: Seq, end: Seq) -> Chunk {
+    Chunk { first, end, events: Bytes::new(), complete: false }
 }
 
 /// What a reader got.

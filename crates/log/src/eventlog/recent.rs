@@ -3,27 +3,130 @@
 //! Bounded by bytes, which it shares with every reader. It is contiguous and ends at the published
 //! head. The caller refuses what was trimmed.
 
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
 use bytes::Bytes;
 use parking_lot::RwLock;
 
 use crate::bounded::{Bounded, Dropped};
+use crate::storage::topic_index::{self, TopicIndex};
 use crate::storage::{Chunk, part_of};
-use tailmark_record::{EventError, Events, Seq, Timestamp};
+use crate::width::to_usize;
+use tailmark_record::topic::Filter;
+use tailmark_record::{Event, EventError, Events, Seq, Timestamp};
 
-/// What one commit costs beside its events.
-const COMMIT_BYTES: usize = 160;
+/// What one commit costs beside its events, and what each of those costs in its index.
+const COMMIT_BYTES: usize = 224;
+const INDEX_BYTES: usize = topic_index::BYTES_PER_EVENT;
+/// Bytes of events found with which a read is content, and commits that it looks through.
+const FOUND_BYTES: usize = 256 << 10;
+const COMMITS_PER_READ: usize = 1024;
+/// A commit of which more than one event in so many is wanted is passed on as it is.
+const DENSE: u64 = 4;
+/// So many patterns are tried on each event, again, by who reads them.
+const FEW_PATTERNS: usize = 4;
+/// Events without an index, or verdicts on topics, that are little enough for a thread that serves.
+const QUICK: usize = 512;
 
 /// A durable commit.
 pub(super) struct Commit {
-    pub first: Seq,
-    pub end: Seq,
-    pub at: Timestamp,
-    pub events: Bytes,
+    pub(super) first: Seq,
+    pub(super) end: Seq,
+    pub(super) at: Timestamp,
+    pub(super) events: Bytes,
+}
+
+/// A commit in the ring. Shared with who looks at it without the lock.
+#[derive(Clone)]
+pub(super) struct Held {
+    pub(super) first: Seq,
+    pub(super) end: Seq,
+    pub(super) events: Bytes,
+    at: Timestamp,
+    /// Made when it is first asked for.
+    topics: Arc<OnceLock<TopicIndex>>,
+}
+
+impl Held {
+    /// Its index by topic. Walks it, the first time.
+    pub(super) fn topics(&self) -> Result<&TopicIndex, EventError> {
+        if let Some(topics) = self.topics.get() {
+            return Ok(topics);
+        }
+        let topics = TopicIndex::of(&self.events)?;
+        Ok(self.topics.get_or_init(|| topics))
+    }
+
+    /// Whether its events can be judged in a moment.
+    fn is_quick(&self, filter: &Filter) -> bool {
+        match self.topics.get() {
+            None => self.first.distance_to(self.end) <= QUICK as u64,
+            Some(_) if filter.exact().is_some() => true,
+            Some(topics) => topics.len() * filter.patterns().len() <= QUICK,
+        }
+    }
+
+    /// Adds the entries at these places, if they are wanted.
+    fn pick(
+        &self,
+        places: &[u32],
+        wanted: Range<Seq>,
+        found: &mut Vec<u8>,
+    ) -> Result<(), EventError> {
+        for &place in places {
+            let (entry, event) = topic_index::entry(&self.events, place)?;
+            if wanted.contains(&Event::seq_of(event)?) {
+                found.extend_from_slice(self.events.get(entry).unwrap_or_default());
+            }
+        }
+        Ok(())
+    }
+
+    /// All of it from `from` on, below `end`.
+    fn part(&self, from: Seq, end: Seq) -> Result<Chunk, EventError> {
+        let end = self.end.min(end);
+        if self.first == from && self.end == end {
+            return Ok(Chunk { first: from, end, events: self.events.clone(), complete: true });
+        }
+        let events = slice(&self.events, self.first.distance_to(from), from.distance_to(end))?;
+        Ok(Chunk { first: from, end, events, complete: true })
+    }
+}
+
+/// The commits of the ring that a filtered read looks through, not looked at yet.
+pub(super) struct Run {
+    commits: Vec<Held>,
+    from: Seq,
+    end: Seq,
+    /// Whether that takes but a moment.
+    pub(super) is_quick: bool,
+}
+
+impl Run {
+    /// The events that match, as far as one read goes.
+    pub(super) fn find(self, filter: &Filter) -> Result<Chunk, EventError> {
+        let (mut found, mut end) = (Vec::new(), self.from);
+        for commit in &self.commits {
+            let places = commit.topics()?.find(&commit.events, filter)?;
+            // Most of it is wanted, and told apart by its reader as fast as here: nothing is won by copying.
+            let is_dense = places.len() as u64 * DENSE > commit.first.distance_to(commit.end);
+            if end == self.from && is_dense && filter.patterns().len() <= FEW_PATTERNS {
+                return commit.part(self.from, self.end);
+            }
+            commit.pick(&places, self.from..self.end, &mut found)?;
+            end = commit.end.min(self.end);
+            if found.len() >= FOUND_BYTES {
+                break;
+            }
+        }
+        Ok(Chunk { first: self.from, end, events: found.into(), complete: false })
+    }
 }
 
 pub(super) struct Recent {
     /// By the first seq; without a hole.
-    ring: RwLock<Bounded<Seq, Commit>>,
+    ring: RwLock<Bounded<Seq, Held>>,
 }
 
 impl Recent {
@@ -39,8 +142,11 @@ impl Recent {
         let cleared = if is_next { Dropped::default() } else { ring.clear() };
         debug_assert!(commit.first < commit.end, "a commit in the ring has events");
         debug_assert!(ring.last().is_none_or(|last| last.end == commit.first), "no hole");
-        let bytes = commit.events.len() + COMMIT_BYTES;
-        let dropped = ring.insert(commit.first, commit, bytes);
+        let Commit { first, end, at, events } = commit;
+        let count = to_usize(first.distance_to(end));
+        let bytes = events.len() + COMMIT_BYTES + count.saturating_mul(INDEX_BYTES);
+        let held = Held { first, end, events, at, topics: Arc::default() };
+        let dropped = ring.insert(first, held, bytes);
         drop(ring);
         // Freeing megabytes takes a while: not while readers wait for the lock.
         drop((cleared, dropped));
@@ -49,18 +155,43 @@ impl Recent {
     /// The events from `from` on that lie in one commit, cut at `end`; `None` when `from` is not
     /// here. `end` is above `from`.
     pub(super) fn read(&self, from: Seq, end: Seq) -> Result<Option<Chunk>, EventError> {
-        let (first, end, events) = {
-            let ring = self.ring.read();
-            let Some(commit) = find(&ring, from) else { return Ok(None) };
-            if commit.first == from && commit.end <= end {
-                let (end, events) = (commit.end, commit.events.clone());
-                return Ok(Some(Chunk { first: from, end, events, complete: true }));
-            }
-            (commit.first, commit.end.min(end), commit.events.clone())
-        };
         // The walk is done without the lock.
-        let events = slice(&events, first.distance_to(from), from.distance_to(end))?;
-        Ok(Some(Chunk { first: from, end, events, complete: true }))
+        let commit = find(&self.ring.read(), from).cloned();
+        commit.map(|commit| commit.part(from, end)).transpose()
+    }
+
+    /// The commits from `from` on, below `end`, that a read with a filter looks through; `None` when `from` is not
+    /// here.
+    pub(super) fn run(&self, filter: &Filter, from: Seq, end: Seq) -> Option<Run> {
+        let ring = self.ring.read();
+        let first = find(&ring, from)?;
+        let mut is_quick = first.is_quick(filter);
+        let mut commits = vec![first.clone()];
+        let (mut events, mut next) = (0, first.end);
+        while next < end
+            && commits.len() < COMMITS_PER_READ
+            && let Some(commit) = find(&ring, next)
+        {
+            // More than that is a read of its own.
+            if !commit.is_quick(filter) {
+                break;
+            }
+            events += commit.events.len();
+            next = commit.end;
+            commits.push(commit.clone());
+        }
+        is_quick &= events < 16 * FOUND_BYTES;
+        Some(Run { commits, from, end, is_quick })
+    }
+
+    /// The commit that holds `seq`.
+    pub(super) fn held(&self, seq: Seq) -> Option<Held> {
+        find(&self.ring.read(), seq).cloned()
+    }
+
+    /// The first seq that is here, if it lies behind `seq`.
+    pub(super) fn first_from(&self, seq: Seq) -> Option<Seq> {
+        self.ring.read().first_key().copied().filter(|first| *first > seq)
     }
 
     /// Whether an event is here.
@@ -74,7 +205,7 @@ impl Recent {
     }
 }
 
-fn find(ring: &Bounded<Seq, Commit>, seq: Seq) -> Option<&Commit> {
+fn find(ring: &Bounded<Seq, Held>, seq: Seq) -> Option<&Held> {
     ring.at_or_below(&seq).filter(|commit| seq < commit.end)
 }
 

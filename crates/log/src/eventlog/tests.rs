@@ -15,6 +15,7 @@ use tailmark_record::{
 
 mod appending;
 mod clocks;
+mod interested;
 mod looking;
 mod model;
 mod order;

@@ -150,6 +150,8 @@ impl Writer {
             let done = batch.tally.finish(staged.at);
             batch.answer(Ok(done));
         }
+        // Who has no answer yet comes before who watches.
+        self.core.reads.interest.poke();
         if let Some(mut batch) = staged.unfinished {
             batch.durable = batch.tally;
             batch.durable_at = staged.at;

@@ -19,6 +19,7 @@ pub mod migrate;
 pub mod segment;
 mod sift;
 mod time;
+pub(crate) mod topic_index;
 mod unfinished;
 
 pub use engine::{

@@ -141,7 +141,11 @@ impl Claim {
     ///
     /// # Errors
     /// [`StoreError::Displaced`].
-    pub fn check_segments(&self, known: &[Arc<Segment>], disk: &Disk) -> Result<(), StoreError> {
+    pub(super) fn check_segments(
+        &self,
+        known: &[Arc<Segment>],
+        disk: &Disk,
+    ) -> Result<(), StoreError> {
         let path = self.dir.join(SEGMENTS_DIR);
         let displaced = |detail: String| StoreError::Displaced { path: self.dir.clone(), detail };
         let mut held = self.segments.lock();
