@@ -212,18 +212,21 @@ pub(crate) struct Until {
     events: usize,
     end: Option<Instant>,
     is_stopped: AtomicBool,
+    /// Between one ack and the next event.
+    pause: Duration,
 }
 
 impl Until {
     /// So many, or as many as there are within this time.
     pub(crate) fn within(events: usize, time: Duration) -> Arc<Until> {
         let end = Some(Instant::now() + time);
-        Arc::new(Until { events, end, is_stopped: AtomicBool::new(false) })
+        Arc::new(Until { events, end, is_stopped: AtomicBool::new(false), pause: Duration::ZERO })
     }
 
-    /// Until it is stopped.
-    pub(crate) fn stopped() -> Arc<Until> {
-        Arc::new(Until { events: usize::MAX, end: None, is_stopped: AtomicBool::new(false) })
+    /// Until it is stopped, or for this time, with pauses.
+    pub(crate) fn paced(pause: Duration, time: Option<Duration>) -> Arc<Until> {
+        let end = time.map(|time| Instant::now() + time);
+        Arc::new(Until { events: usize::MAX, end, is_stopped: AtomicBool::new(false), pause })
     }
 
     pub(crate) fn stop(&self) {
@@ -269,6 +272,9 @@ async fn one_by_one(lane: &Lane, until: &Until) -> Result<Vec<Duration>> {
             }
         }
         samples.push(begun.elapsed());
+        if !until.pause.is_zero() {
+            tokio::time::sleep(until.pause).await;
+        }
     }
     Ok(samples)
 }
@@ -367,7 +373,7 @@ mod tests {
         let hour = Duration::from_secs(3_600);
         assert!(Until::within(3, hour).is_over(3) && !Until::within(3, hour).is_over(2));
         assert!(Until::within(3, Duration::ZERO).is_over(0));
-        let until = Until::stopped();
+        let until = Until::paced(Duration::ZERO, None);
         assert!(!until.is_over(1_000_000));
         until.stop();
         assert!(until.is_over(0));

@@ -23,6 +23,12 @@ pub(crate) async fn run(peer: &mut dyn Peer, plan: &Plan) -> Result<Vec<Figure>>
     Ok(figures)
 }
 
+/// A single event takes a page of the journal: without a pause the publisher alone would fill the newest slot, and
+/// have it sealed, while the clients come back.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How long the publisher is looked at while nothing else goes on.
+const QUIET: Duration = Duration::from_secs(3);
+
 /// What was seen of one storm.
 struct Seen {
     cpu: Duration,
@@ -33,14 +39,13 @@ struct Seen {
 
 async fn one(peer: &dyn Peer, storm: &Storm) -> Result<Option<Seen>> {
     let (Some(lane), Some(server)) = (peer.lane(Call::Own), peer.server()) else { return Ok(None) };
-    let time = Duration::from_secs(2);
-    load::one(&lane, Until::within(200, time)).await?;
+    load::one(&lane, Until::within(50, QUIET)).await?;
     let begun = server.cpu()?;
-    let quiet = load::one(&lane, Until::within(usize::MAX, time)).await?;
+    let quiet = load::one(&lane, Until::paced(PAUSE, Some(QUIET))).await?;
     let before = server.cpu()?;
     let each = (before - begun) / u32::try_from(quiet.len().max(1))?;
 
-    let until = Until::stopped();
+    let until = Until::paced(PAUSE, None);
     let come_back = async {
         let took = peer.storm(storm).await;
         until.stop();
