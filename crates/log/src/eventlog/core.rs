@@ -9,45 +9,19 @@ use tokio::sync::{Semaphore, watch};
 
 use super::AppendError;
 use super::batch::Rules;
-use super::hot::Hot;
-use super::interest::Interest;
 use super::looking::Looking;
 use super::maintenance::Maintenance;
 use super::metrics::Metrics;
 use super::options::Clock;
 use super::queue::Queue;
-use super::reader_pool::ReaderPool;
-use super::repeats::RepeatsReady;
-use super::retention::Trouble;
+use super::read_path::ReadPath;
+use super::repeats_ready::RepeatsReady;
+use super::trouble::Trouble;
 use crate::storage::Engine;
 use tailmark_record::{Bounds, CursorMint, GenerationTable, LogId, Seq, Timestamp};
 
-/// What readers may see. Head and oldest only go up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Published {
-    /// Last durable seq.
-    pub head: Seq,
-    /// When that was appended, as it is stamped.
-    pub head_at: Timestamp,
-    /// First readable seq.
-    pub oldest: Seq,
-    /// Nothing comes any more.
-    pub is_closed: bool,
-}
-
 /// Clocks are set right by small steps all the time; beyond this it is worth a word.
 const AHEAD: Duration = Duration::from_secs(60);
-
-/// All that a reader has of the log.
-pub(super) struct ReadPath {
-    /// Only the writer moves head and oldest, only closing sets `is_closed`.
-    pub published: watch::Sender<Published>,
-    /// Readers that sleep until something concerns them.
-    pub interest: Arc<Interest>,
-    pub hot: Hot,
-    pub pool: Arc<ReaderPool>,
-    pub metrics: Arc<Metrics>,
-}
 
 pub(super) struct Core {
     pub engine: Arc<dyn Engine>,

@@ -153,3 +153,9 @@ impl CursorError {
         }
     }
 }
+
+/// The writer died with the request in its hands.
+pub(super) fn lost_answer() -> AppendError {
+    let reason = "the writer is gone".to_owned();
+    AppendError::Unknown(Arc::new(StoreError::Stopped { reason }))
+}

@@ -10,10 +10,11 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::core::Core;
+use super::error::lost_answer;
 use super::open::{self, Threads};
 use super::producers::Sent;
 use super::queue::{Pending, TrimRequest, Trimmed, Work};
-use super::repeats::RepeatsReady;
+use super::repeats_ready::RepeatsReady;
 use super::{
     Answer, AppendError, AppendOptions, Appended, Batch, CursorError, Options, ReadError, Reader,
     Retention, Status, resolve,
@@ -51,11 +52,8 @@ impl EventLog {
         recovered: Recovered,
         options: Options,
     ) -> Result<EventLog, StoreError> {
-        open::open(engine, &recovered, options)
-    }
-
-    pub(super) fn new(core: Arc<Core>, threads: Threads) -> EventLog {
-        EventLog { shared: Arc::new(Shared { core, threads: Mutex::new(Some(threads)) }) }
+        let (core, threads) = open::open(engine, &recovered, options)?;
+        Ok(EventLog { shared: Arc::new(Shared { core, threads: Mutex::new(Some(threads)) }) })
     }
 
     pub(super) fn core(&self) -> &Arc<Core> {
@@ -285,10 +283,4 @@ impl EventLog {
         let panicked = || StoreError::Stopped { reason: "closing panicked".into() };
         closing.await.unwrap_or_else(|_| Err(panicked()))
     }
-}
-
-/// The writer died with the request in its hands.
-pub(super) fn lost_answer() -> AppendError {
-    let reason = "the writer is gone".to_owned();
-    AppendError::Unknown(Arc::new(StoreError::Stopped { reason }))
 }

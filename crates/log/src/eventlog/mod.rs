@@ -11,6 +11,7 @@
 //! ```
 
 mod age_clock;
+mod answer;
 mod append;
 mod batch;
 mod core;
@@ -25,28 +26,33 @@ mod maintenance;
 mod metrics;
 mod open;
 mod options;
+mod producer;
 mod producers;
 mod progress;
 mod queue;
 mod read;
+mod read_path;
 mod reader;
 mod reader_pool;
 mod recent;
 mod repeats;
+mod repeats_ready;
 mod resolve;
 mod retention;
 mod state;
 mod status;
 mod topic_heads;
+mod trouble;
 mod writer;
 
+pub use answer::Answer;
 pub use append::{AppendOptions, Appended, ExpectedHead};
 pub use batch::Batch;
 pub use error::{AppendError, CursorError, ReadError};
 pub use log::EventLog;
 pub use metrics::{Counters, LATENCY_BUCKETS};
 pub use options::{Clock, Elapsed, Options, Retention};
-pub use producers::handle::{Answer, Producer};
+pub use producer::Producer;
 pub use progress::Progress;
 pub use queue::Trimmed;
 pub use reader::{Ahead, Delivery, Reader};

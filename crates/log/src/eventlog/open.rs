@@ -9,9 +9,10 @@ use std::thread::{self, JoinHandle};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
+use super::AppendError;
 use super::age_clock::{AgeClock, Seen};
 use super::batch::{MAX_SERVER_BYTES, Rules};
-use super::core::{Core, Published, ReadPath};
+use super::core::Core;
 use super::filter_cache::FilterCache;
 use super::group_commit::CommitBuilder;
 use super::hot::Hot;
@@ -22,14 +23,16 @@ use super::metrics::Metrics;
 use super::options::Options;
 use super::producers::Producers;
 use super::queue::Queue;
+use super::read_path::{Published, ReadPath};
 use super::reader_pool::ReaderPool;
 use super::recent::Recent;
-use super::repeats::{self, Handover, Repeats, RepeatsReady};
+use super::repeats::{self, Handover, Repeats};
+use super::repeats_ready::RepeatsReady;
 use super::retention::RetentionThread;
 use super::state::LogState;
 use super::topic_heads::TopicHeads;
 use super::writer::Writer;
-use super::{AppendError, EventLog};
+
 use crate::storage::{Engine, Recovered, StoreError};
 use tailmark_record::{CursorMint, Seq, Timestamp};
 
@@ -47,7 +50,7 @@ pub(super) fn open(
     engine: Arc<dyn Engine>,
     recovered: &Recovered,
     options: Options,
-) -> Result<EventLog, StoreError> {
+) -> Result<(Arc<Core>, Threads), StoreError> {
     let bounds = engine.bounds();
     // A stamp ahead of the clock says nothing: from there the clocks that things age by would follow
     // each jump of the wall clock at once.
@@ -123,7 +126,7 @@ pub(super) fn open(
             spawn("log-write", move || writer.run())
         });
     match started {
-        Ok(writer) => Ok(EventLog::new(core, Threads { writer, others })),
+        Ok(writer) => Ok((core, Threads { writer, others })),
         Err(error) => {
             signal_end(&core);
             Err(cannot_start_thread(error))

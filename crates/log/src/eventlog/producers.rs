@@ -8,7 +8,6 @@
 //! A producer has one stream that may append, the one opened last. So when an opening is answered,
 //! nothing of an older stream can be stored behind its back.
 
-pub(super) mod handle;
 mod history;
 mod table;
 

@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::ReadError;
-use super::core::ReadPath;
 use super::error::{damage, damaged};
 use super::hot::Hit;
+use super::read_path::ReadPath;
 use super::recent::Run;
 use crate::storage::{Chunk, Engine, StoreError};
 use tailmark_record::topic::Filter;

@@ -27,10 +27,10 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use super::ReadError;
-use super::core::{Published, ReadPath};
 use super::interest::{Registration, Woken};
 use super::progress::Progress;
 use super::read::{check, question};
+use super::read_path::{Published, ReadPath};
 use crate::storage::{Chunk, StoreError};
 use tailmark_record::Seq;
 use tailmark_record::topic::Filter;

@@ -13,17 +13,7 @@ use parking_lot::Mutex;
 
 pub(super) use self::rebuild::rebuild;
 use self::window::Window;
-use crate::storage::StoreError;
 use tailmark_record::{Fingerprint, Seq};
-
-/// Whether repeats can be told.
-#[derive(Clone, Debug)]
-pub(super) enum RepeatsReady {
-    NotYet,
-    Ready,
-    /// Not in this run of the log: what was stored cannot be read.
-    Failed(Arc<StoreError>),
-}
 
 /// Where the window is handed over to the writer.
 pub(super) type Handover = Arc<Mutex<Option<Window>>>;

@@ -4,7 +4,6 @@
 //! before any space is given back. Events age by a clock of their own, [`AgeClock`], and by when
 //! they were [`Seen`].
 
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,37 +14,9 @@ use super::age_clock::{AgeClock, Seen};
 use super::core::Core;
 use super::options::{Clock, Elapsed, Retention};
 use super::queue::{TrimRequest, Work};
+use super::trouble::{Job, Trouble};
 use crate::storage::StoreError;
 use tailmark_record::{Seq, Timestamp};
-
-/// What the thread does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Job {
-    Retention,
-    Reclaim,
-}
-
-impl fmt::Display for Job {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Job::Retention => "retention",
-            Job::Reclaim => "giving back space",
-        })
-    }
-}
-
-/// Why a job does not work.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Trouble {
-    job: Job,
-    error: String,
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.job, self.error)
-    }
-}
 
 /// Whatever happens, the thread goes on: retention that ended would fill the disk without a word.
 fn guarded(work: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {

@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use super::index::{Interest, Waking};
-use crate::eventlog::core::ReadPath;
+use crate::eventlog::read_path::ReadPath;
 use crate::eventlog::recent::Held;
 use tailmark_record::{Event, EventError, Seq};
 

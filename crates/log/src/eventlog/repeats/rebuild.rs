@@ -3,9 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::Handover;
 use super::window::Window;
-use super::{Handover, RepeatsReady};
 use crate::eventlog::core::Core;
+use crate::eventlog::repeats_ready::RepeatsReady;
 use crate::storage::StoreError;
 use tailmark_record::Seq;
 

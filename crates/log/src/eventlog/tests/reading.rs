@@ -1,7 +1,7 @@
 //! What readers get, from memory and from the engine.
 
 use super::*;
-use crate::eventlog::repeats::RepeatsReady;
+use crate::eventlog::repeats_ready::RepeatsReady;
 use crate::storage::faulty::Faulty;
 use tailmark_record::topic::Pattern;
 use tailmark_record::{Limits, Start};

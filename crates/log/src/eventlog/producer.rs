@@ -1,15 +1,11 @@
 //! Appending as a producer: each batch whole, once, in the order of its numbers.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use tokio::sync::oneshot;
 
-use super::{Key, Opened, Producers, Sent};
-use crate::eventlog::log::lost_answer;
-use crate::eventlog::queue::{OpenRequest, Work};
-use crate::eventlog::{AppendError, AppendOptions, Appended, Batch, EventLog, ExpectedHead};
+use super::error::lost_answer;
+use super::producers::{Key, Opened, Producers, Sent};
+use super::queue::{OpenRequest, Work};
+use super::{Answer, AppendError, AppendOptions, Batch, EventLog, ExpectedHead};
 use tailmark_record::Seq;
 
 /// A producer's stream. Of all that were opened for a producer only the last may append.
@@ -19,10 +15,6 @@ pub struct Producer {
     key: Key,
     opened: Opened,
 }
-
-/// What will become of a batch that is queued. Dropping it does not take the batch back.
-#[derive(Debug)]
-pub struct Answer(oneshot::Receiver<Result<Appended, AppendError>>);
 
 impl EventLog {
     /// Opens a stream of the producer `id`, and answers when that is durable. Epoch 0 begins a new
@@ -58,7 +50,7 @@ impl Producer {
 
     /// Queues a batch, whole or not at all, after waiting for room among the bytes in flight.
     /// `seq` counts the producer's batches from 1. One that was stored before is answered as such
-    /// ([`Appended::last_is_duplicate`]), whatever head it expects and whatever is in it now.
+    /// ([`last_is_duplicate`](super::Appended::last_is_duplicate)), whatever head it expects and whatever is in it now.
     ///
     /// # Errors
     /// When it could not be queued.
@@ -71,22 +63,5 @@ impl Producer {
         let options = AppendOptions { dedup: false, expected_head, atomic: true };
         let sent = Sent { key: self.key, session: self.opened.session, seq };
         self.log.submit(batch, options, Some(sent)).await
-    }
-}
-
-impl Answer {
-    pub(in crate::eventlog) fn new(
-        answer: oneshot::Receiver<Result<Appended, AppendError>>,
-    ) -> Answer {
-        Answer(answer)
-    }
-}
-
-impl Future for Answer {
-    type Output = Result<Appended, AppendError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = Pin::new(&mut self.0).poll(cx);
-        answer.map(|answer| answer.unwrap_or_else(|_| Err(lost_answer())))
     }
 }

@@ -1,0 +1,35 @@
+//! What the readers of a log share with its writer.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::hot::Hot;
+use super::interest::Interest;
+use super::metrics::Metrics;
+use super::reader_pool::ReaderPool;
+use tailmark_record::{Seq, Timestamp};
+
+/// What readers may see. Head and oldest only go up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Published {
+    /// Last durable seq.
+    pub head: Seq,
+    /// When that was appended, as it is stamped.
+    pub head_at: Timestamp,
+    /// First readable seq.
+    pub oldest: Seq,
+    /// Nothing comes any more.
+    pub is_closed: bool,
+}
+
+/// All that a reader has of the log.
+pub(super) struct ReadPath {
+    /// Only the writer moves head and oldest, only closing sets `is_closed`.
+    pub published: watch::Sender<Published>,
+    /// Readers that sleep until something concerns them.
+    pub interest: Arc<Interest>,
+    pub hot: Hot,
+    pub pool: Arc<ReaderPool>,
+    pub metrics: Arc<Metrics>,
+}
