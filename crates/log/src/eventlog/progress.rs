@@ -1,87 +1,109 @@
 //! How far a reader is, for others to look at while it waits.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Weak};
 
-use super::interest::Registration;
+use parking_lot::Mutex;
+
+use super::interest::{Registration, Woken};
 use tailmark_record::Seq;
 
-/// See the module.
+/// See the module. May be asked from anywhere, at any time.
 #[derive(Debug, Default)]
-pub struct Progress {
-    next: AtomicU64,
-    own_upto: AtomicU64,
+pub struct Progress(Mutex<Position>);
+
+#[derive(Debug, Default)]
+struct Position {
+    /// What is delivered next.
+    next: Seq,
+    /// What the reader reads by itself. Beyond that it sleeps until it is woken.
+    own_upto: Seq,
     /// The seq after the last that it was said to be quiet up to. What is delivered then has nothing before it.
-    handed_until: AtomicU64,
-    registration: OnceLock<Arc<Registration>>,
+    handed_until: Seq,
+    /// The reader's place in the index; dead where it has none.
+    registration: Weak<Registration>,
+}
+
+impl Position {
+    /// The place in the index of a reader that sleeps.
+    fn asleep(&self) -> Option<Arc<Registration>> {
+        if self.next > self.own_upto { self.registration.upgrade() } else { None }
+    }
 }
 
 impl Progress {
     pub(super) fn at(next: Seq) -> Progress {
-        Progress { next: AtomicU64::new(next.get()), ..Progress::default() }
+        Progress(Mutex::new(Position { next, ..Position::default() }))
     }
 
-    pub(super) fn moved(&self, next: Seq, own_upto: Seq) {
-        self.own_upto.store(own_upto.get(), Ordering::Relaxed);
-        self.next.store(next.get(), Ordering::Relaxed);
+    /// The reader has moved, or reads by itself up to another seq. Answers up to before which it was said to be quiet.
+    pub(super) fn moved(&self, next: Seq, own_upto: Seq) -> Seq {
+        let mut position = self.0.lock();
+        (position.next, position.own_upto) = (next, own_upto);
+        position.handed_until
     }
 
-    pub(super) fn sleeps_with(&self, registration: &Arc<Registration>) {
-        // There is none before: a reader registers once.
-        let _ = self.registration.set(registration.clone());
+    /// The reader goes back, and reads everything again.
+    pub(super) fn went_back(&self, next: Seq, own_upto: Seq) {
+        let mut position = self.0.lock();
+        (position.next, position.own_upto, position.handed_until) = (next, own_upto, Seq::ZERO);
     }
 
-    /// The seq that it delivers next.
+    /// The reader is in the index, and reads by itself up to a seq.
+    pub(super) fn registered(&self, registration: &Arc<Registration>, own_upto: Seq) {
+        let mut position = self.0.lock();
+        (position.own_upto, position.registration) = (own_upto, Arc::downgrade(registration));
+    }
+
+    /// Takes what the reader was woken for, so that nobody is told in between that it sleeps.
+    pub(super) fn take(&self, registration: &Registration) -> (Seq, Option<Woken>) {
+        let mut position = self.0.lock();
+        let (examined, woken) = registration.take();
+        if let Some(Woken::Matched(_, last)) = woken {
+            position.own_upto = position.own_upto.max(last);
+        }
+        (examined, woken)
+    }
+
+    /// The seq that the reader delivers next.
     pub fn next(&self) -> Seq {
-        Seq::new(self.next.load(Ordering::Relaxed))
+        self.0.lock().next
     }
 
-    /// The first seq that it may have to do with: the next one that it delivers, or, while it sleeps, the first that it
-    /// has been woken for. `None` where that is nothing.
+    /// The first seq that the reader may have to do with: the next one that it delivers, or, while it sleeps, the first
+    /// that it has been woken for. `None` where that is nothing.
     pub fn waits_for(&self) -> Option<Seq> {
-        match self.registration.get() {
-            Some(registration) if self.sleeps() => registration.waits_for(),
-            _ => Some(self.next()),
+        let position = self.0.lock();
+        match position.asleep() {
+            Some(registration) => registration.waits_for(),
+            None => Some(position.next),
         }
     }
 
-    /// The last seq of which it is known that nothing up to there concerns a sleeping reader; `None` where it does not
-    /// sleep, or has been woken.
+    /// The last seq up to which nothing concerns a reader that sleeps; `None` where it does not sleep, or has
+    /// been woken. From then on it delivers nothing before that seq.
     pub fn quiet_upto(&self) -> Option<Seq> {
-        let registration = self.registration.get().filter(|_| self.sleeps())?;
-        let upto = registration.quiet_upto()?;
-        // It may have moved meanwhile.
-        let is_news = self.sleeps() && upto >= self.next();
+        let mut position = self.0.lock();
+        let upto = position.asleep()?.quiet_upto()?;
+        let is_news = upto >= position.next;
         if is_news {
-            self.handed_until.fetch_max(upto.next().get(), Ordering::Relaxed);
+            position.handed_until = position.handed_until.max(upto.next());
         }
         is_news.then_some(upto)
     }
 
-    pub(super) fn handed_until(&self) -> Seq {
-        Seq::new(self.handed_until.load(Ordering::Relaxed))
-    }
-
-    /// The reader goes back: it reads everything again.
-    pub(super) fn forget(&self) {
-        self.handed_until.store(0, Ordering::Relaxed);
-    }
-
-    /// Has a sleeping reader come to the head; it delivers a chunk, without an event where none concerns it.
+    /// Has a reader that sleeps come to the head; it delivers a chunk, without an event where none concerns it.
     /// Nothing happens where it does not sleep, or is there.
     pub fn look(&self) {
-        if let Some(registration) = self.registration.get().filter(|_| self.sleeps()) {
+        let registration = self.0.lock().asleep();
+        if let Some(registration) = registration {
             registration.look();
         }
     }
 
-    fn sleeps(&self) -> bool {
-        self.next.load(Ordering::Relaxed) > self.own_upto.load(Ordering::Relaxed)
-    }
-
-    /// Its client is told that nothing up to here is left.
+    /// The reader's client knows that nothing up to here is left.
     pub fn told(&self, passed: Seq) {
-        if let Some(registration) = self.registration.get() {
+        let registration = self.0.lock().registration.upgrade();
+        if let Some(registration) = registration {
             registration.told(passed);
         }
     }

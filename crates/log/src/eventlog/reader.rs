@@ -6,15 +6,11 @@
 //!    is an error; this is checked after the read, so that a trim meanwhile is seen.
 //! 4. One line moves `next`, the last: a future dropped before has moved nothing.
 //!
-//! A reader with a filter does not wait for the head but for what concerns it (`interest`). It reads by
-//! itself up to `own_upto`; beyond that, what it is not woken for is nothing that it wants.
-//!
-//! A reader with a filter does not wait for the head but for what concerns it (`interest`): it reads by
-//! itself up to `own_upto`, and beyond that what it is woken for.
-//!
 //! 5. What is read ahead is a guess that moves nothing. It counts when it is asked for, if it
 //!    begins at `next` then; else, or if it came to nothing, it is read as if there had been no
 //!    guess.
+//! 6. A reader with a filter waits for what concerns it instead of the head (`interest`). It reads
+//!    every event up to `own_upto` by itself; beyond that, only what it is woken for.
 //!
 //! So a reader from `s` yields s, s + 1, s + 2, ... or says loudly why not. Nothing is sent to a
 //! reader, so there is nothing to overflow; a slow one finds its events in the engine.
@@ -166,9 +162,8 @@ impl Reader {
         let next = self.next;
         loop {
             let Some(it) = &mut self.interested else { return Ok(Turn::Quiet(next)) };
-            it.quiet_until = it.quiet_until.max(it.progress.handed_until());
-            // Before anybody is told that nothing concerns it.
-            it.progress.moved(next, it.own_upto);
+            let handed_until = it.progress.moved(next, it.own_upto);
+            it.quiet_until = it.quiet_until.max(handed_until);
             if next <= it.own_upto {
                 let from = it.quiet_until.max(next);
                 let until = it.own_upto.next().min(end);
@@ -184,10 +179,11 @@ impl Reader {
                 self.come_to_the_head();
                 continue;
             };
-            let (examined, woken) = registration.take();
+            let (examined, woken) = it.progress.take(&registration);
             match woken {
                 Some(Woken::Matched(first, last)) if last >= next => {
-                    (it.quiet_until, it.own_upto) = (first, last);
+                    // Of a commit that is still being matched, what comes first may be noted last.
+                    (it.quiet_until, it.own_upto) = (first.min(examined.next()), last);
                 }
                 // It has read that by itself.
                 Some(Woken::Matched(..)) => {}
@@ -224,13 +220,14 @@ impl Reader {
             let interest = &self.log.interest;
             let registration =
                 interest.register(self.filter.clone(), tell, || head(&self.published));
+            // The head after that, so that nothing lies between.
+            it.own_upto = head(&self.published);
             let registration = Arc::new(registration);
-            it.progress.sleeps_with(&registration);
+            it.progress.registered(&registration, it.own_upto);
             it.registration = Some(registration);
+        } else {
+            it.own_upto = head(&self.published);
         }
-        // After that, so that nothing lies between.
-        it.own_upto = head(&self.published);
-        it.progress.moved(self.next, it.own_upto);
     }
 
     /// Begins to read what lies at the position, on a reader thread, and does not wait for it. What
@@ -302,8 +299,8 @@ impl Reader {
         {
             // What it has passed over without reading it counts no more.
             it.quiet_until = Seq::ZERO;
-            it.progress.forget();
             it.own_upto = it.own_upto.max(self.next.prev());
+            it.progress.went_back(to, it.own_upto);
         }
         self.move_to(to);
     }

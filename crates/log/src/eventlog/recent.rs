@@ -19,14 +19,13 @@ use tailmark_record::{Event, EventError, Events, Seq, Timestamp};
 /// What one commit costs beside its events, and what each of those costs in its index.
 const COMMIT_BYTES: usize = 224;
 const INDEX_BYTES: usize = topic_index::BYTES_PER_EVENT;
-/// Bytes of events found with which a read is content, and commits that it looks through.
+/// Bytes of events found with which a read is content.
 const FOUND_BYTES: usize = 256 << 10;
-const COMMITS_PER_READ: usize = 1024;
 /// A commit of which more than one event in so many is wanted is passed on as it is.
 const DENSE: u64 = 4;
 /// So many patterns are tried on each event, again, by who reads them.
 const FEW_PATTERNS: usize = 4;
-/// Events without an index, or verdicts on topics, that are little enough for a thread that serves.
+/// Verdicts on events or topics that take a thread that serves but a moment.
 const QUICK: usize = 512;
 
 /// A durable commit.
@@ -58,12 +57,12 @@ impl Held {
         Ok(self.topics.get_or_init(|| topics))
     }
 
-    /// Whether its events can be judged in a moment.
-    fn is_quick(&self, filter: &Filter) -> bool {
+    /// Events to walk, or topics to judge by patterns, before it is known what of it matches.
+    fn verdicts(&self, filter: &Filter) -> usize {
         match self.topics.get() {
-            None => self.first.distance_to(self.end) <= QUICK as u64,
-            Some(_) if filter.exact().is_some() => true,
-            Some(topics) => topics.len() * filter.patterns().len() <= QUICK,
+            None => to_usize(self.first.distance_to(self.end)),
+            Some(_) if filter.exact().is_some() => filter.patterns().len(),
+            Some(topics) => topics.len().saturating_mul(filter.patterns().len()),
         }
     }
 
@@ -165,22 +164,23 @@ impl Recent {
     pub(super) fn run(&self, filter: &Filter, from: Seq, end: Seq) -> Option<Run> {
         let ring = self.ring.read();
         let first = find(&ring, from)?;
-        let mut is_quick = first.is_quick(filter);
+        let mut verdicts = first.verdicts(filter);
+        let is_quick = verdicts <= QUICK;
         let mut commits = vec![first.clone()];
         let (mut events, mut next) = (0, first.end);
         while next < end
-            && commits.len() < COMMITS_PER_READ
+            && events < 16 * FOUND_BYTES
             && let Some(commit) = find(&ring, next)
         {
             // More than that is a read of its own.
-            if !commit.is_quick(filter) {
+            verdicts = verdicts.saturating_add(commit.verdicts(filter));
+            if verdicts > QUICK {
                 break;
             }
             events += commit.events.len();
             next = commit.end;
             commits.push(commit.clone());
         }
-        is_quick &= events < 16 * FOUND_BYTES;
         Some(Run { commits, from, end, is_quick })
     }
 

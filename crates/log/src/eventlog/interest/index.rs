@@ -12,9 +12,11 @@ use crate::width::to_u32;
 use tailmark_record::Seq;
 use tailmark_record::topic::{Filter, PatternIndex};
 
-/// Readers that are woken a second, at most, to say how far they have looked: so many cost nobody anything. With more
-/// that are due, each says it less often.
+/// At most so many readers are woken a second to say how far they have looked, which costs nobody much. Where more
+/// are due, each says it less often.
 const TOLD_PER_SECOND: u64 = 500;
+/// Topics and readers that are gone through while the index is locked, about: others want to come and go.
+const NOTES_PER_LOCK: usize = 1024;
 /// How long the matcher waits before it wakes more of those that are due.
 const TOLD_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -27,8 +29,11 @@ pub(in crate::eventlog) struct Interest {
     len: AtomicUsize,
     /// All up to this seq has been matched for every reader that does not read it by itself.
     examined: AtomicU64,
+    /// Nothing is locked while this is.
     is_poked: Mutex<bool>,
     poke: Condvar,
+    /// Some that are due to tell how far they are had to wait for their turn.
+    is_telling: AtomicBool,
     is_closed: AtomicBool,
 }
 
@@ -86,6 +91,10 @@ impl Interest {
                 index.patterns.insert(pattern, id);
             }
             if let Some((told, _)) = signal.tell_after() {
+                // Those who have left lie there until their turn comes.
+                if index.to_tell.len() > 2 * index.signals.len() + 64 {
+                    index.to_tell.retain(|(_, signal)| signal.strong_count() > 0);
+                }
                 index.to_tell.push_back((told, Arc::downgrade(&signal)));
             }
             self.len.fetch_add(1, Ordering::Relaxed);
@@ -112,7 +121,7 @@ impl Interest {
     pub(in crate::eventlog) fn wait(&self) -> bool {
         let mut is_poked = self.is_poked.lock();
         while !*is_poked && !self.is_closed() {
-            if self.is_telling() {
+            if self.is_telling.load(Ordering::Relaxed) {
                 if self.poke.wait_for(&mut is_poked, TOLD_INTERVAL).timed_out() {
                     break;
                 }
@@ -122,11 +131,6 @@ impl Interest {
         }
         *is_poked = false;
         !self.is_closed()
-    }
-
-    /// Whether some that are due had to wait for the next turn.
-    fn is_telling(&self) -> bool {
-        self.index.lock().told.is_some()
     }
 
     /// Wakes everybody for good.
@@ -156,15 +160,20 @@ impl Interest {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Notes events of some topics, each with its first and last seq. Adds who is to be woken.
+    /// Notes events of some topics, each with its first and last seq, until the index has been locked for long enough.
+    /// Adds who is to be woken; true when there may be more topics.
     pub(in crate::eventlog) fn matched<'a>(
         &self,
-        topics: impl Iterator<Item = (&'a str, Seq, Seq)>,
+        topics: &mut impl Iterator<Item = (&'a str, Seq, Seq)>,
         woken: &mut Waking,
-    ) {
+    ) -> bool {
         let index = self.index.lock();
-        for (topic, first, last) in topics {
+        let mut notes = 0;
+        while notes < NOTES_PER_LOCK {
+            let Some((topic, first, last)) = topics.next() else { return false };
+            notes += 1;
             index.patterns.each(topic, |&id| {
+                notes += 1;
                 if let Some(Some(signal)) = index.signals.get(id as usize)
                     && signal.note(first, last)
                 {
@@ -172,6 +181,7 @@ impl Interest {
                 }
             });
         }
+        true
     }
 
     /// What lies between is not known: it may concern everybody.
@@ -221,7 +231,8 @@ impl Interest {
             index.to_tell.push_back((head.get(), Arc::downgrade(&signal)));
             signal.look();
         }
-        index.told = is_left.then_some((began, count));
+        index.told = Some((began, count));
+        self.is_telling.store(is_left, Ordering::Relaxed);
     }
 }
 
@@ -242,6 +253,10 @@ impl Waking {
 
 #[cfg(test)]
 impl Interest {
+    pub(in crate::eventlog) fn waiting_to_tell(&self) -> usize {
+        self.index.lock().to_tell.len()
+    }
+
     /// Whether nothing is left of those who were here.
     pub(in crate::eventlog) fn is_bare(&self) -> bool {
         let index = self.index.lock();

@@ -9,8 +9,8 @@ use crate::eventlog::read_path::ReadPath;
 use crate::eventlog::recent::Held;
 use tailmark_record::{Event, EventError, Seq};
 
-/// Topics that are matched while the index is locked.
-const TOPICS_PER_LOCK: usize = 256;
+/// Topics of a commit that are read at once.
+const TOPICS_AT_ONCE: usize = 256;
 
 /// Works until the log is closed.
 pub(in crate::eventlog) fn run(log: &ReadPath) {
@@ -38,12 +38,12 @@ fn match_upto(log: &ReadPath, head: Seq) {
             Some(commit) => {
                 let last = commit.end.prev();
                 if match_commit(interest, &commit, &mut woken).is_err() {
-                    // Who reads it hears what is wrong with it.
+                    // Readers find out what is wrong with it.
                     interest.missed(next, last, &mut woken);
                 }
                 last
             }
-            // It was too fast for us.
+            // The ring has lost it already.
             None => {
                 let last = log.hot.recent.first_from(next).map_or(head, Seq::prev).min(head);
                 interest.missed(next, last, &mut woken);
@@ -69,12 +69,13 @@ fn match_commit(interest: &Interest, commit: &Held, woken: &mut Waking) -> Resul
         Ok((text, seq(places.first())?, seq(places.last())?))
     });
     loop {
-        let some: Vec<_> =
-            topics.by_ref().take(TOPICS_PER_LOCK).collect::<Result<_, EventError>>()?;
+        // Read without the lock of the index.
+        let some = topics.by_ref().take(TOPICS_AT_ONCE).collect::<Result<Vec<_>, EventError>>()?;
         if some.is_empty() {
             return Ok(());
         }
-        interest.matched(some.into_iter(), woken);
+        let mut some = some.into_iter();
+        while interest.matched(&mut some, woken) {}
     }
 }
 
@@ -83,6 +84,11 @@ struct Close<'a>(&'a Interest);
 
 impl Drop for Close<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(
+                "the thread that wakes watches is gone; they all wake at each commit from now on"
+            );
+        }
         self.0.close();
     }
 }

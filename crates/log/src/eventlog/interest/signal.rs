@@ -29,7 +29,8 @@ struct Noted {
 /// Why a reader is awake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::eventlog) enum Woken {
-    /// Events from the first to the last may concern it; none before the first does.
+    /// Events from the first to the last may concern it. None before the first does, as far as the index was
+    /// asked before this was taken.
     Matched(Seq, Seq),
     /// To move on without events.
     Look,

@@ -182,6 +182,15 @@ async fn whatever_happens_each_reader_gets_what_it_wants_once_and_in_order() {
                 let filter = filter(&[patterns, &["the.end"]].concat());
                 tokio::spawn(async move {
                     let mut reader = log.reader(Seq::FIRST, filter.clone());
+                    // Whoever asks how far it is, and when: that moves nothing past an event.
+                    let progress = reader.progress().unwrap();
+                    let asking = tokio::spawn(async move {
+                        loop {
+                            progress.quiet_upto();
+                            progress.look();
+                            tokio::task::yield_now().await;
+                        }
+                    });
                     let (mut found, mut turns) = (Vec::new(), number);
                     while found.last() != Some(&end) {
                         turns = turns.wrapping_mul(6364136223846793005).wrapping_add(number | 1);
@@ -209,6 +218,7 @@ async fn whatever_happens_each_reader_gets_what_it_wants_once_and_in_order() {
                             tokio::task::yield_now().await;
                         }
                     }
+                    asking.abort();
                     (filter, found)
                 })
             })
