@@ -137,7 +137,7 @@ fn one_folder_names_sled() {
         }
         let is_test = path.components().any(|part| part.as_os_str() == "tests");
         // Where the segments choose their database, the module of that name is asked.
-        let chooses = path.ends_with("segment/store.rs");
+        let chooses = path.ends_with("segment/database.rs");
         let text = code(&text);
         let text = if chooses { text.replace("super::sled::", "") } else { text };
         if is_test {

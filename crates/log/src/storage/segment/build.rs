@@ -12,12 +12,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::{Bytes, BytesMut};
 
 use super::block::{Compression, Encoder, MAX_BLOCK_BYTES, PART_BYTES, Row, VALUE_BYTES};
+use super::database::Database;
 use super::describe::{Described, Describer, Plan};
 use super::digest::{Hash, hash, hash_file, hash_windows};
 use super::direct::{Locator, Places};
 use super::footer::{FileEntry, Footer};
 use super::identity::Identity;
-use super::store::{Database, Fault, Store};
+use super::store::{Fault, Store};
 use super::{DB, FOOTER, Segment, dir};
 use crate::storage::disk::{Disk, make_private};
 use crate::storage::{Chunk, Damage, StoreError};

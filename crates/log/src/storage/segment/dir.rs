@@ -1,14 +1,16 @@
-//! Directories of segments: names, syncing, moving away, and what is there at start.
+//! Directories of segments: names, moving away, deleting.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use super::Segment;
+use crate::storage::StoreError;
 use crate::storage::disk::Disk;
-use crate::storage::{Damage, StoreError};
 use tailmark_record::Seq;
+
+/// What is known of a segment without opening its database.
+pub(super) const FOOTER: &str = "footer";
+/// The directory of its database.
+pub(super) const DB: &str = "db";
 
 const TMP: &str = ".tmp-";
 const TRASH: &str = "trash-";
@@ -29,6 +31,11 @@ pub(super) fn parse_name(dir: &Path) -> Option<(Seq, u32)> {
     let (first, revision) = text.split_once('-')?;
     let parsed = (Seq::new(first.parse().ok()?), revision.parse().ok()?);
     (name(parsed.0, parsed.1) == text).then_some(parsed)
+}
+
+/// Whether a directory is being built, or was moved away.
+pub(super) fn is_passing(name: &str) -> bool {
+    name.starts_with(TMP) || name.starts_with(TRASH)
 }
 
 /// Moves a segment's directory away for good: after this it is never read again, not even after a
@@ -70,7 +77,7 @@ pub fn clean(parent: &Path, disk: &Disk) -> Result<usize, StoreError> {
     let mut removed = 0;
     for path in disk.list(parent)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with(TMP) || name.starts_with(TRASH) {
+        if is_passing(&name) {
             disk.remove_tree(&path)?;
             removed += 1;
         }
@@ -89,78 +96,6 @@ pub fn names(parent: &Path, disk: &Disk) -> Result<Vec<PathBuf>, StoreError> {
     let mut paths = disk.list(parent)?;
     paths.retain(|path| parse_name(path).is_some());
     Ok(paths)
-}
-
-/// What lies in a directory of segments.
-#[derive(Debug, Default)]
-pub struct Scan {
-    /// The segments to read from, in order, none overlapping another.
-    pub segments: Vec<Arc<Segment>>,
-    /// Segments whose events are all in one of a higher revision; may be moved away.
-    pub superseded: Vec<Arc<Segment>>,
-    /// Segments that overlap another without either covering the other: never happens by itself.
-    pub overlapping: Vec<Arc<Segment>>,
-    /// Footers that cannot be read.
-    pub damaged: Vec<Damage>,
-    /// Ranges `from..end` between neighbours that no segment holds.
-    pub holes: Vec<(Seq, Seq)>,
-    /// Names that mean nothing here.
-    pub unknown: Vec<PathBuf>,
-}
-
-/// Reads the footers of all segments in `parent`. Where two hold the same events, the highest valid
-/// revision wins.
-///
-/// # Errors
-/// I/O, and [`StoreError::Format`] when another version wrote one. A damaged footer is reported in
-/// the answer.
-pub fn scan(parent: &Path, disk: &Disk) -> Result<Scan, StoreError> {
-    let mut scan = Scan::default();
-    let mut found = Vec::new();
-    for path in disk.list(parent)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with(TMP) || name.starts_with(TRASH) {
-            continue;
-        }
-        if parse_name(&path).is_none() {
-            scan.unknown.push(path);
-            continue;
-        }
-        match Segment::load(&path, disk) {
-            Ok(segment) => found.push(Arc::new(segment)),
-            // Trimmed or folded into another since it was listed.
-            Err(_) if !path.exists() => {}
-            Err(StoreError::Damaged(damage)) => scan.damaged.push(damage),
-            Err(other) => return Err(other),
-        }
-    }
-    // Newest first, and of equal revisions the longer, so that what covers comes before what it
-    // covers.
-    found.sort_by_key(|s| {
-        (std::cmp::Reverse((s.revision(), s.first().distance_to(s.end()))), s.first())
-    });
-    let mut kept: BTreeMap<Seq, Arc<Segment>> = BTreeMap::new();
-    for segment in found {
-        // Those kept do not overlap each other: if one covers it, no other overlaps it.
-        let before_its_end = kept.range(..segment.end()).next_back().map(|(_, other)| other);
-        match before_its_end.filter(|other| other.end() > segment.first()) {
-            None => {
-                kept.insert(segment.first(), segment);
-            }
-            Some(other) if other.first() <= segment.first() && segment.end() <= other.end() => {
-                scan.superseded.push(segment);
-            }
-            Some(_) => scan.overlapping.push(segment),
-        }
-    }
-    scan.segments = kept.into_values().collect();
-    scan.holes = scan
-        .segments
-        .windows(2)
-        .filter(|pair| pair[0].end() < pair[1].first())
-        .map(|pair| (pair[0].end(), pair[1].first()))
-        .collect();
-    Ok(scan)
 }
 
 /// The files of a database by name, in order. Directories, sled's `blobs`, are left out.

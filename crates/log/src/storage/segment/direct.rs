@@ -20,9 +20,10 @@ use memchr::memmem::Finder;
 use super::DB;
 use super::block::{self, CODEC_NONE, HEADER_BYTES, PART_BYTES, Row};
 use super::blocks::Blocks;
+use super::database::Database;
 use super::footer;
 use super::index::Index;
-use super::store::{Database, Store};
+use super::store::Store;
 use crate::storage::StoreError;
 use crate::width::to_u32;
 

@@ -5,11 +5,12 @@
 use std::io;
 use std::path::Path;
 
+use super::database::Database;
 use super::digest::{hash_file, hash_windows};
 use super::dir::list_files;
 use super::direct::{Locator, Places};
 use super::index::Index;
-use super::store::{Database, Store};
+use super::store::Store;
 use super::{DB, Segment};
 use crate::storage::StoreError;
 

@@ -17,6 +17,7 @@
 mod block;
 mod blocks;
 mod build;
+mod database;
 mod describe;
 mod digest;
 mod dir;
@@ -27,21 +28,22 @@ mod handle;
 mod identity;
 mod index;
 mod lookup;
+mod open;
 mod problem;
 mod readers;
+mod scan;
 mod sled;
 mod store;
 mod verify;
 
 pub use block::{Compression, HAS_ZSTD};
 pub use build::{BLOCK_BYTES, BuildSpec, DB_CACHE_BYTES, Progress, Source, build};
-pub use dir::{Scan, clean, delete, names, scan, trash};
+use dir::{DB, FOOTER};
+pub use dir::{clean, delete, names, trash};
 pub use handle::{Lease, Segment};
 pub use readers::{Cache, CacheOptions, CacheStatus};
+pub use scan::{Scan, scan};
 pub use verify::{Examined, OfflineReader, examine, verify};
-
-const FOOTER: &str = "footer";
-const DB: &str = "db";
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use super::blocks::Blocks;
 use super::direct::{Direct, Located, Places, Seen};
 use super::files::{self, locate};
 use super::index::Index;
-use super::store::{Bounds, DatabaseSlot, Open, OpenDatabases};
+use super::open::{Bounds, DatabaseSlot, Open, OpenDatabases};
 use super::{Lease, Segment, dir};
 use crate::bounded::Bounded;
 use crate::storage::{Chunk, Damage, StoreError};

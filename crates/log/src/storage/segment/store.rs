@@ -1,7 +1,6 @@
 //! What a segment asks of the database that its blocks rest in.
 //!
-//! The one place outside its folder that names sled: what is below this line may be another
-//! database, as long as it keeps what [`Store`] says.
+//! What is below may be another database, as long as it keeps what [`Store`] says; `database` chooses.
 
 use std::io;
 use std::path::Path;
@@ -9,7 +8,6 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::block::Row;
-pub(super) use super::sled::{Bounds, Database, DatabaseSlot, Open, OpenDatabases};
 use tailmark_record::Seq;
 
 /// What a call into the database came to.
@@ -30,6 +28,10 @@ pub(super) trait Store: Sized {
     const EMPTY_DIRS: &'static [&'static str];
     /// The size that the footer notes with it, for [`Store::open`].
     const UNIT_BYTES: u32;
+    /// Memory that an open one takes before anything was read.
+    const OPEN_BYTES: u64;
+    /// How often it keeps in memory what it has read.
+    const COPIES: u64;
 
     /// Opens the one in `dir`, or begins one where nothing is. `unit_bytes` is
     /// [`Store::UNIT_BYTES`] of the program that made it; it may take about so much memory.

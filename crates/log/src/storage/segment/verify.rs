@@ -15,7 +15,7 @@ use super::digest::{Chain, Hash};
 use super::direct::Places;
 use super::files::locate;
 use super::index::Index;
-use super::store::Open;
+use super::open::Open;
 use super::{DB, FOOTER, Segment, footer};
 use crate::storage::disk::Disk;
 use crate::storage::{Chunk, Damage, StoreError, TopicStats};

@@ -33,6 +33,11 @@ impl Store for Database {
     /// Where sled would put values that are too large for it, and never sync them.
     const EMPTY_DIRS: &'static [&'static str] = &["blobs"];
     const UNIT_BYTES: u32 = SEGMENT_BYTES;
+    /// Its log buffers and tables. Measured as resident memory over many open ones;
+    /// docs/performance.md.
+    const OPEN_BYTES: u64 = 6 << 20;
+    /// As the page that it pulled and as the leaf made of it.
+    const COPIES: u64 = 2;
 
     fn open(dir: &Path, unit_bytes: u32, cache_bytes: u64) -> Result<Self, Fault> {
         Self::open_or_create(dir, Layout { segment_bytes: unit_bytes as usize, cache_bytes })

@@ -224,7 +224,7 @@ fn open_databases_stay_within_their_bounds() {
         assert_eq!((status.open, status.opens), (2, round * 6));
     }
     drop(by_count);
-    let held = segments[0].identity.stored_bytes + sled::OPEN_BYTES;
+    let held = segments[0].identity.stored_bytes + <database::Database as store::Store>::OPEN_BYTES;
     let max_bytes = held * 7 / 2;
     let by_bytes = Cache::new(CacheOptions { max_bytes, ..OPENING });
     scan_all(&by_bytes);

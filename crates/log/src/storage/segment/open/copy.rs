@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::db;
 use crate::storage::StoreError;
+use crate::storage::segment::database::Database;
 use crate::storage::segment::dir::{self, list_files};
+use crate::storage::segment::store::Store;
 use crate::storage::segment::{DB, Segment};
 
 /// A copied database directory, deleted with this, or by [`super::super::clean`] after a crash.
@@ -32,7 +33,7 @@ impl Copy {
             listed => listed?,
         };
         // sled would trip over a half-written snapshot.
-        for (name, path) in files.into_iter().filter(|(name, _)| !db::is_half_snapshot(name)) {
+        for (name, path) in files.into_iter().filter(|(name, _)| !Database::is_leftover(name)) {
             segment.disk.run("copy", &path, || fs::copy(&path, copy.0.join(name)))?;
         }
         Ok(copy)

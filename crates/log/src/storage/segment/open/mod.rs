@@ -1,8 +1,10 @@
-//! One segment's database while it is open: checked files, block table, reads.
-//!
-//! Must not know how many are open, or for how long. Invariants: no file of the database differs
+//! A segment's database while it is open, in place or as a copy: checked files, block table, reads;
+//! and how many are open, for how long. Invariants: no file of the database differs
 //! from the footer when sled first sees it; a block's bytes pass the CRC of what was stored and the
 //! CRC of its events before anybody gets them.
+
+mod copy;
+mod databases;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,46 +12,39 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use super::copy::Copy;
-use crate::storage::segment::block::{self, CODEC_NONE};
-use crate::storage::segment::blocks::Blocks;
-use crate::storage::segment::files::check_files;
-use crate::storage::segment::footer::FileEntry;
-use crate::storage::segment::index::Index;
-use crate::storage::segment::store::{Database, Fault, Store};
-use crate::storage::segment::{DB, Segment};
+use self::copy::Copy;
+pub(super) use self::databases::{Bounds, DatabaseSlot, OpenDatabases};
+use super::block::{self, CODEC_NONE};
+use super::blocks::Blocks;
+use super::database::Database;
+use super::files::check_files;
+use super::footer::FileEntry;
+use super::index::Index;
+use super::store::{Fault, Store};
+use super::{DB, Segment};
 use crate::storage::{Damage, StoreError};
 
-/// What an open database takes before anything was read: sled's log buffers and tables. Measured
-/// as resident memory over many open ones; docs/performance.md.
-pub(in crate::storage::segment) const OPEN_BYTES: u64 = 6 << 20;
-/// sled keeps what it has read twice: as the page that it pulled and as the leaf made of it.
-const COPIES: u64 = 2;
-
 /// An open database.
-pub(in crate::storage::segment) struct Open {
+pub(super) struct Open {
     index: Arc<Index>,
     db: Database,
     /// Blocks that sled has read, which is memory that it may hold.
     pulled: Box<[AtomicBool]>,
     pulled_bytes: AtomicU64,
     /// What is wrong with the segment's files, where this is a copy of altered ones.
-    pub(in crate::storage::segment) altered: Option<Damage>,
+    pub(super) altered: Option<Damage>,
     // After the database, so that it is closed before the copy is deleted.
     _copy: Option<Copy>,
 }
 
 impl Open {
-    /// Memory that sled may take for one that is read.
-    pub(in crate::storage::segment) const CACHE_BYTES: u64 = 8 << 20;
+    /// Memory that the database may take for one that is read.
+    pub(super) const CACHE_BYTES: u64 = 8 << 20;
 
     /// Checks the segment's database against its footer and opens it in place. Where a file was
     /// altered, a copy is opened: what it says of each block is proved by the block's checksums, so
     /// the damage costs no more events than it must.
-    pub(in crate::storage::segment) fn in_place(
-        segment: Arc<Segment>,
-        cache_bytes: u64,
-    ) -> Result<Open, StoreError> {
+    pub(super) fn in_place(segment: Arc<Segment>, cache_bytes: u64) -> Result<Open, StoreError> {
         let index = Arc::new(Index::load(Arc::clone(&segment))?);
         let db_dir = segment.dir().join(DB);
         let checked = check_files(&segment, &db_dir, None);
@@ -71,7 +66,7 @@ impl Open {
     }
 
     /// Opens a copy made below `scratch`; not a byte of the segment changes.
-    pub(in crate::storage::segment) fn copied(
+    pub(super) fn copied(
         segment: Arc<Segment>,
         scratch: &Path,
         cache_bytes: u64,
@@ -112,8 +107,8 @@ impl Open {
 
     /// Bytes that it is taken to hold: what sled has read since it was opened, because
     /// `cache_capacity` does not bound it.
-    pub(in crate::storage::segment) fn held_bytes(&self) -> u64 {
-        OPEN_BYTES + COPIES * self.pulled_bytes.load(Ordering::Relaxed)
+    pub(super) fn held_bytes(&self) -> u64 {
+        Database::OPEN_BYTES + Database::COPIES * self.pulled_bytes.load(Ordering::Relaxed)
     }
 
     fn pull(&self, at: usize) {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::open::Open;
+use super::Open;
 use crate::storage::segment::Segment;
 use crate::storage::{Damage, StoreError};
 
