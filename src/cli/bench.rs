@@ -8,8 +8,9 @@ use bytes::Bytes;
 use futures_core::Stream;
 use tokio_stream::StreamExt;
 
+use super::online::Online;
 use super::output::{count_text, events_text, print_json, print_line};
-use super::{Exit, Failure, Online};
+use super::{Exit, Failure};
 use tailmark_client::{Client, Item, ProducerOptions, Start, WatchOptions};
 use tailmark_record::{Event, Seq};
 use tailmark_wire::feed_v1 as pb;

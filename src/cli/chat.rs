@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
-use super::output::excerpt;
+use super::message::excerpt;
 use super::signals::Stop;
 use super::terminal::is_capable;
 use super::{Exit, Failure};

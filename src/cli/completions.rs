@@ -1,10 +1,9 @@
 //! `tailmark completions`.
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
+use super::Failure;
 use super::output::Output;
-use super::{Cli, Failure};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -12,8 +11,9 @@ pub(super) struct Args {
     shell: Shell,
 }
 
-pub(super) fn run(args: Args) -> Result<(), Failure> {
+/// Prints those of `command`, the whole program.
+pub(super) fn run(args: Args, mut command: clap::Command) -> Result<(), Failure> {
     let mut output = Output::default();
-    clap_complete::generate(args.shell, &mut Cli::command(), "tailmark", &mut output.buffer);
+    clap_complete::generate(args.shell, &mut command, "tailmark", &mut output.buffer);
     Ok(output.flush()?)
 }

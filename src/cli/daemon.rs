@@ -1,5 +1,4 @@
-//! The daemon behind `serve`: opens the log, serves it, closes it. The one place where settings
-//! become the options of the layers.
+//! The daemon behind `serve`: opens the log, serves it, closes it.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -7,16 +6,17 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::layer_options::{log_options, server_options, storage_options};
+use super::live::Live;
 use super::notify::{self, Notifier};
 use super::reload;
 use super::signals::{DaemonSignals, Stop};
 use super::{Exit, Failure};
-use crate::config::{Config, LogFormat};
-use crate::server::{self, AccessRules, ServeError, Server};
-use crate::telemetry::{self, LogLevel, Telemetry};
-use tailmark_log::eventlog::{self, EventLog};
-use tailmark_log::storage::local;
-use tailmark_record::{self as record, Seq};
+use crate::config::Config;
+use crate::server::{ServeError, Server};
+use crate::telemetry::Telemetry;
+use tailmark_log::eventlog::EventLog;
+use tailmark_record::Seq;
 
 /// What a daemon tells when it can serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,41 +25,8 @@ pub(super) struct Ready {
     pub head: Seq,
 }
 
-/// What settings act on while the daemon runs, and what shows how it is.
-#[derive(Clone)]
-pub(super) struct Live {
-    log: EventLog,
-    access: AccessRules,
-    level: LogLevel,
-}
-
-impl Live {
-    /// Puts into force what may change.
-    ///
-    /// # Errors
-    /// Nothing has changed then.
-    pub(super) fn take(&self, config: &Config) -> Result<(), String> {
-        // The one step that can fail is the first.
-        self.level.set(&config.telemetry.log_level)?;
-        self.log.set_retention(retention(config), config.retention.interval);
-        self.access.set(access_rules(config));
-        Ok(())
-    }
-
-    /// Returns when the writer thread has come to a question among its work.
-    pub(super) async fn writer_answers(&self) {
-        self.log.ping().await;
-    }
-
-    /// What does not work, in words.
-    pub(super) fn trouble(&self) -> Option<String> {
-        let status = self.log.status();
-        status.trouble.or(status.store.trouble).or(status.clock)
-    }
-}
-
 /// What a daemon has to do with the rest of the process and of the machine.
-pub(super) struct Way<'a> {
+pub(super) struct Context<'a> {
     pub telemetry: &'a Telemetry,
     pub settings: reload::Settings,
     pub signals: DaemonSignals,
@@ -71,10 +38,10 @@ pub(super) struct Way<'a> {
 pub(super) async fn run(
     config: &Config,
     listeners: Vec<TcpListener>,
-    way: Way<'_>,
+    context: Context<'_>,
     ready: impl FnOnce(Ready) + Send,
 ) -> Result<(), Failure> {
-    let Way { telemetry, settings, signals, notifier } = way;
+    let Context { telemetry, settings, signals, notifier } = context;
     let DaemonSignals { mut stop, reload } = signals;
     let Some(log) = open(config, &mut stop, &notifier).await? else { return Ok(()) };
     let listeners = listeners
@@ -85,7 +52,7 @@ pub(super) async fn run(
     let server =
         Server::new(log.clone(), server_options(config)).map_err(|error| unserved(&error))?;
     server.show_dropped_log_lines(telemetry.dropped_lines());
-    let live = Live { log: log.clone(), access: server.access_rules(), level: telemetry.level() };
+    let live = Live::new(log.clone(), server.access_rules(), telemetry.level());
     let bounds = log.bounds();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"), log = %log.id(),
@@ -168,130 +135,4 @@ fn unclosed(config: &Config) -> Failure {
     let grace = config.server.shutdown_grace;
     Failure::new(Exit::Failure, format!("the log did not close within {grace:?}"))
         .hint("nothing acknowledged is lost: the next start recovers it as after a kill")
-}
-
-fn size(value: u64) -> usize {
-    usize::try_from(value).unwrap_or(usize::MAX)
-}
-
-/// What is logged and traced.
-pub(super) fn telemetry_options(config: &Config) -> telemetry::Options {
-    telemetry::Options {
-        log_level: config.telemetry.log_level.clone(),
-        log_format: match config.telemetry.log_format {
-            LogFormat::Text => telemetry::Format::Text,
-            LogFormat::Json => telemetry::Format::Json,
-        },
-        otlp_endpoint: config.telemetry.otlp_endpoint.clone(),
-    }
-}
-
-fn storage_options(config: &Config) -> local::Options {
-    let storage = &config.storage;
-    local::Options {
-        slot_bytes: storage.slot_bytes,
-        compression: storage.compression,
-        seal_after: storage.seal_after,
-        min_free_bytes: storage.min_free_bytes,
-        open_bytes: storage.open_segment_bytes,
-        open_segments: size(storage.open_segments),
-        ..local::Options::default()
-    }
-}
-
-fn log_options(config: &Config) -> eventlog::Options {
-    let (log, limits) = (&config.log, &config.limits);
-    eventlog::Options {
-        limits: record::Limits {
-            event_bytes: size(limits.event_bytes),
-            batch_events: size(limits.batch_events),
-            batch_bytes: size(limits.batch_bytes),
-            topic_bytes: size(limits.topic_bytes),
-            topic_segments: size(limits.topic_segments),
-            name_bytes: size(limits.name_bytes),
-            headers: size(limits.headers),
-            header_bytes: size(limits.header_bytes),
-        },
-        dedup_window: size(log.dedup_window),
-        producers: size(log.producers),
-        producer_idle: log.producer_idle,
-        recent_bytes: size(log.recent_bytes),
-        found_bytes: size(log.found_bytes),
-        in_flight_bytes: size(log.in_flight_bytes),
-        reader_threads: size(log.reader_threads),
-        retention: retention(config),
-        retention_interval: config.retention.interval,
-        ..eventlog::Options::default()
-    }
-}
-
-/// Both of these may change while the daemon runs.
-fn retention(config: &Config) -> eventlog::Retention {
-    let retention = &config.retention;
-    eventlog::Retention {
-        max_age: retention.max_age,
-        max_bytes: retention.max_bytes,
-        max_events: retention.max_events,
-    }
-}
-
-fn access_rules(config: &Config) -> server::Http {
-    server::Http {
-        cors_origins: config.http.cors_origins.clone(),
-        allowed_hosts: config.http.allowed_hosts.clone(),
-    }
-}
-
-fn server_options(config: &Config) -> server::Options {
-    let (server, limits, http2) = (&config.server, &config.limits, &config.http2);
-    let window = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-    server::Options {
-        message_bytes: size(limits.message_bytes),
-        patterns_per_watch: size(limits.patterns_per_watch),
-        watches_per_connection: size(limits.watches_per_connection),
-        watches: size(limits.watches),
-        connections: size(limits.connections),
-        max_concurrent_streams: window(http2.max_concurrent_streams),
-        stream_in_flight_bytes: size(limits.stream_in_flight_bytes),
-        arriving_bytes: size(config.log.in_flight_bytes),
-        parked_bytes: size(limits.parked_bytes),
-        unary_deadline: limits.unary_deadline,
-        shutdown_grace: server.shutdown_grace,
-        preface_timeout: server.preface_timeout,
-        http1_header_timeout: server.http1_header_timeout,
-        retry_delay: server.retry_delay,
-        chat_heartbeat: config.chat.heartbeat,
-        http2: server::Http2 {
-            stream_window_bytes: window(http2.stream_window_bytes),
-            connection_window_bytes: window(http2.connection_window_bytes),
-            max_frame_bytes: window(http2.max_frame_bytes),
-            max_send_buffer_bytes: size(http2.max_send_buffer_bytes),
-            keepalive_interval: http2.keepalive_interval,
-            keepalive_timeout: http2.keepalive_timeout,
-            max_header_list_bytes: window(http2.max_header_list_bytes),
-        },
-        http: access_rules(config),
-        dedup_window: size(config.log.dedup_window),
-        instance: server.instance_id.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Each default stands twice: where a library's user finds it, and in the settings.
-    #[test]
-    fn the_layers_defaults_are_those_of_the_settings() {
-        let config = Config::default();
-        let (here, there) = (storage_options(&config), local::Options::default());
-        assert_eq!(format!("{here:#?}"), format!("{there:#?}"));
-        let (here, there) = (log_options(&config), eventlog::Options::default());
-        assert_eq!(format!("{here:#?}"), format!("{there:#?}"));
-        let here = server_options(&config);
-        let there = server::Options { version: here.version.clone(), ..Default::default() };
-        assert_eq!(here, there);
-        assert_eq!(telemetry_options(&config), telemetry::Options::default());
-    }
 }

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::io::{self, Write as _};
 use std::time::Duration;
 
-use super::output::message;
+use super::message::message;
 use crate::config::ConfigError;
 use tailmark_client::{Error, Kind, Reason};
 use tailmark_log::storage::StoreError;

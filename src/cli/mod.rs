@@ -2,7 +2,7 @@
 //!
 //! Owns arguments, output and exit codes. Data goes to standard output, everything else to
 //! standard error. Client commands speak through `client` alone; `serve` reaches the server and
-//! the log through `daemon`, `log` the data directory through `inspect`.
+//! the log through `daemon` and `layer_options`, `log` the data directory through `inspect`.
 
 mod ahead;
 mod bench;
@@ -12,10 +12,14 @@ mod config;
 mod daemon;
 mod failure;
 mod input;
+mod layer_options;
+mod live;
 mod log;
+mod message;
 mod metrics;
 mod moment;
 mod notify;
+mod online;
 mod output;
 mod publish;
 mod reload;
@@ -33,11 +37,11 @@ mod watch;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 pub use failure::{Exit, Failure};
+use online::Online;
 use output::{flush, of_stdout};
-use tailmark_client::Client;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -55,22 +59,6 @@ Exit codes:
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
-}
-
-// A command that talks to a server: no doc comment, since clap would print it as help.
-#[derive(Debug, clap::Args)]
-struct Online<A: clap::Args> {
-    #[command(flatten)]
-    args: A,
-    /// The server to talk to
-    #[arg(
-        long,
-        env = "TAILMARK_ADDR",
-        hide_env_values = true,
-        value_name = "URL",
-        default_value = "http://127.0.0.1:50051"
-    )]
-    addr: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -156,32 +144,8 @@ impl Cli {
             Command::Bench(command) => bench::run(command),
             Command::Config(command) => config::run(command),
             Command::Log(command) => log::run(command),
-            Command::Completions(args) => completions::run(args),
+            Command::Completions(args) => completions::run(args, Cli::command()),
         }
-    }
-}
-
-impl<A: clap::Args> Online<A> {
-    /// Runs the command with a client of its server.
-    fn run<F>(self, command: impl FnOnce(A, Client) -> F) -> Result<(), Failure>
-    where
-        F: Future<Output = Result<(), Failure>>,
-    {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .map_err(|error| Failure::new(Exit::Failure, "cannot start").because(&error))?;
-        let outcome = runtime.block_on(async {
-            let client = Client::new(&self.addr).map_err(|error| {
-                // Made here: nothing was asked of a server yet.
-                Failure::new(Exit::Usage, format!("--addr (TAILMARK_ADDR): {error}"))
-            })?;
-            command(self.args, client).await
-        });
-        // A thread that waits for standard input must not keep the program.
-        runtime.shutdown_background();
-        outcome
     }
 }
 

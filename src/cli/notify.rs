@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use super::daemon::Live;
+use super::live::Live;
 use crate::escape;
 
 /// News that may wait for the manager; what finds no room is old when it would be read.

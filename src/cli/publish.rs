@@ -3,7 +3,8 @@
 use std::io::Read;
 use std::path::PathBuf;
 
-use super::output::{print_json, print_line, quoted};
+use super::message::quoted;
+use super::output::{print_json, print_line};
 use super::{Exit, Failure};
 use tailmark_client::{Client, Expect};
 use tailmark_record::{Seq, Timestamp};

@@ -4,7 +4,7 @@
 use tokio::sync::mpsc;
 use tracing::Level;
 
-use super::daemon::Live;
+use super::live::Live;
 use super::notify::Notifier;
 use crate::config::{Config, ConfigError, Loaded, Sources};
 use crate::telemetry;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::daemon::{self, Ready, Way};
+use super::daemon::{self, Context, Ready};
+use super::layer_options::telemetry_options;
 use super::notify::Notifier;
 use super::output::print_line;
 use super::reload;
@@ -82,7 +83,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Exit::Failure, "cannot start").because(&error))?;
     let telemetry = {
         let _inside = runtime.enter();
-        telemetry::init(&daemon::telemetry_options(&config), &config.server.instance_id)
+        telemetry::init(&telemetry_options(&config), &config.server.instance_id)
             .map_err(|why| Failure::new(Exit::Usage, why))?
     };
     for warning in config.warnings() {
@@ -92,8 +93,9 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let outcome = runtime.block_on(async {
         // Before anything is open that an end in disorder could harm.
         let signals = DaemonSignals::listen()?;
-        let way = Way { telemetry: &telemetry, settings, signals, notifier: notifier.clone() };
-        serve(&config, way).await
+        let context =
+            Context { telemetry: &telemetry, settings, signals, notifier: notifier.clone() };
+        serve(&config, context).await
     });
     notifier.finish();
     telemetry.finish();
@@ -105,7 +107,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 /// For standard output and standard error to take a line.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-async fn serve(config: &Config, way: Way<'_>) -> Result<(), Failure> {
+async fn serve(config: &Config, context: Context<'_>) -> Result<(), Failure> {
     allow_open_files(config);
     let listeners = bind(config)?;
     let addresses =
@@ -115,7 +117,7 @@ async fn serve(config: &Config, way: Way<'_>) -> Result<(), Failure> {
             .collect::<io::Result<Vec<_>>>()
             .map_err(|error| Failure::new(Exit::Failure, "cannot listen").because(&error))?;
     let ready = |ready: Ready| announce(ready_text(config, &addresses, ready));
-    daemon::run(config, listeners, way, ready).await
+    daemon::run(config, listeners, context, ready).await
 }
 
 /// Files for segments, slots, readers and whatever else is open beside connections.

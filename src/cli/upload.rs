@@ -15,7 +15,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::{mpsc, oneshot};
 
 use super::input::{Chunk, Encoder, Format, InputError, Summary};
-use super::output::{count_text, events_text, print_json, quoted, say};
+use super::message::quoted;
+use super::output::{count_text, events_text, print_json, say};
 use super::publish::unreadable;
 use super::signals::Stop;
 use super::terminal::progress_target;

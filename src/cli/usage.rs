@@ -3,7 +3,7 @@
 use clap::Error;
 use clap::error::{ContextKind, ContextValue};
 
-use super::output::quoted;
+use super::message::quoted;
 
 /// Makes the texts of an error fit to be printed.
 pub(super) fn tame(error: &mut Error) {

@@ -7,7 +7,8 @@ use jiff::tz::TimeZone;
 use rustix::termios::{OptionalActions, Termios, tcsetattr};
 
 use crate::cli::Failure;
-use crate::cli::output::{self, Output, has_color, print_json, say, say_dimmed};
+use crate::cli::message::message;
+use crate::cli::output::{Output, has_color, print_json, say, say_dimmed};
 use crate::escape::{self, mark};
 use tailmark_record::Timestamp;
 use tailmark_record::json::Object;
@@ -126,9 +127,7 @@ impl Screen {
     /// News about the chat itself.
     pub(super) fn note(&mut self, text: &str) -> Result<(), Failure> {
         match &mut self.above {
-            Some(print) if self.color => {
-                print(format!("\x1b[2m-- {}\x1b[0m\n", output::message(text)))
-            }
+            Some(print) if self.color => print(format!("\x1b[2m-- {}\x1b[0m\n", message(text))),
             Some(print) => print(format!("-- {}\n", escape::line(text))),
             None => {
                 say_dimmed(&format!("-- {text}"));

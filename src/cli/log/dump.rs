@@ -2,8 +2,9 @@
 
 use std::io;
 
+use super::super::message::quoted;
 use super::super::moment::SeqRange;
-use super::super::output::{Output, count_text, events_text, quoted, say};
+use super::super::output::{Output, count_text, events_text, say};
 use super::{Dump, Exit, Failure, Interrupt, span_text};
 use crate::escape;
 use crate::inspect::{Found, Selection, dump};

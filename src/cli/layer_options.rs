@@ -1,0 +1,133 @@
+//! The one place where settings become the options of the layers.
+
+use crate::config::{Config, LogFormat};
+use crate::{server, telemetry};
+use tailmark_log::eventlog;
+use tailmark_log::storage::local;
+use tailmark_record as record;
+
+/// What is logged and traced.
+pub(super) fn telemetry_options(config: &Config) -> telemetry::Options {
+    telemetry::Options {
+        log_level: config.telemetry.log_level.clone(),
+        log_format: match config.telemetry.log_format {
+            LogFormat::Text => telemetry::Format::Text,
+            LogFormat::Json => telemetry::Format::Json,
+        },
+        otlp_endpoint: config.telemetry.otlp_endpoint.clone(),
+    }
+}
+
+pub(super) fn storage_options(config: &Config) -> local::Options {
+    let storage = &config.storage;
+    local::Options {
+        slot_bytes: storage.slot_bytes,
+        compression: storage.compression,
+        seal_after: storage.seal_after,
+        min_free_bytes: storage.min_free_bytes,
+        open_bytes: storage.open_segment_bytes,
+        open_segments: size(storage.open_segments),
+        ..local::Options::default()
+    }
+}
+
+pub(super) fn log_options(config: &Config) -> eventlog::Options {
+    let (log, limits) = (&config.log, &config.limits);
+    eventlog::Options {
+        limits: record::Limits {
+            event_bytes: size(limits.event_bytes),
+            batch_events: size(limits.batch_events),
+            batch_bytes: size(limits.batch_bytes),
+            topic_bytes: size(limits.topic_bytes),
+            topic_segments: size(limits.topic_segments),
+            name_bytes: size(limits.name_bytes),
+            headers: size(limits.headers),
+            header_bytes: size(limits.header_bytes),
+        },
+        dedup_window: size(log.dedup_window),
+        producers: size(log.producers),
+        producer_idle: log.producer_idle,
+        recent_bytes: size(log.recent_bytes),
+        found_bytes: size(log.found_bytes),
+        in_flight_bytes: size(log.in_flight_bytes),
+        reader_threads: size(log.reader_threads),
+        retention: retention(config),
+        retention_interval: config.retention.interval,
+        ..eventlog::Options::default()
+    }
+}
+
+/// Both of these may change while the daemon runs.
+pub(super) fn retention(config: &Config) -> eventlog::Retention {
+    let retention = &config.retention;
+    eventlog::Retention {
+        max_age: retention.max_age,
+        max_bytes: retention.max_bytes,
+        max_events: retention.max_events,
+    }
+}
+
+pub(super) fn access_rules(config: &Config) -> server::Http {
+    server::Http {
+        cors_origins: config.http.cors_origins.clone(),
+        allowed_hosts: config.http.allowed_hosts.clone(),
+    }
+}
+
+pub(super) fn server_options(config: &Config) -> server::Options {
+    let (server, limits, http2) = (&config.server, &config.limits, &config.http2);
+    let window = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+    server::Options {
+        message_bytes: size(limits.message_bytes),
+        patterns_per_watch: size(limits.patterns_per_watch),
+        watches_per_connection: size(limits.watches_per_connection),
+        watches: size(limits.watches),
+        connections: size(limits.connections),
+        max_concurrent_streams: window(http2.max_concurrent_streams),
+        stream_in_flight_bytes: size(limits.stream_in_flight_bytes),
+        arriving_bytes: size(config.log.in_flight_bytes),
+        parked_bytes: size(limits.parked_bytes),
+        unary_deadline: limits.unary_deadline,
+        shutdown_grace: server.shutdown_grace,
+        preface_timeout: server.preface_timeout,
+        http1_header_timeout: server.http1_header_timeout,
+        retry_delay: server.retry_delay,
+        chat_heartbeat: config.chat.heartbeat,
+        http2: server::Http2 {
+            stream_window_bytes: window(http2.stream_window_bytes),
+            connection_window_bytes: window(http2.connection_window_bytes),
+            max_frame_bytes: window(http2.max_frame_bytes),
+            max_send_buffer_bytes: size(http2.max_send_buffer_bytes),
+            keepalive_interval: http2.keepalive_interval,
+            keepalive_timeout: http2.keepalive_timeout,
+            max_header_list_bytes: window(http2.max_header_list_bytes),
+        },
+        http: access_rules(config),
+        dedup_window: size(config.log.dedup_window),
+        instance: server.instance_id.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+fn size(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each default stands twice: where a library's user finds it, and in the settings.
+    #[test]
+    fn the_layers_defaults_are_those_of_the_settings() {
+        let config = Config::default();
+        let (here, there) = (storage_options(&config), local::Options::default());
+        assert_eq!(format!("{here:#?}"), format!("{there:#?}"));
+        let (here, there) = (log_options(&config), eventlog::Options::default());
+        assert_eq!(format!("{here:#?}"), format!("{there:#?}"));
+        let here = server_options(&config);
+        let there = server::Options { version: here.version.clone(), ..Default::default() };
+        assert_eq!(here, there);
+        assert_eq!(telemetry_options(&config), telemetry::Options::default());
+    }
+}

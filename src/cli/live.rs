@@ -1,0 +1,44 @@
+//! A daemon that runs, as those see it who change its settings and who watch over it.
+
+use super::layer_options::{access_rules, retention};
+use crate::config::Config;
+use crate::server::AccessRules;
+use crate::telemetry::LogLevel;
+use tailmark_log::eventlog::EventLog;
+
+/// What settings act on while the daemon runs, and what shows how it is.
+#[derive(Clone)]
+pub(super) struct Live {
+    log: EventLog,
+    access: AccessRules,
+    level: LogLevel,
+}
+
+impl Live {
+    pub(super) fn new(log: EventLog, access: AccessRules, level: LogLevel) -> Live {
+        Live { log, access, level }
+    }
+
+    /// Puts into force what may change.
+    ///
+    /// # Errors
+    /// Nothing has changed then.
+    pub(super) fn take(&self, config: &Config) -> Result<(), String> {
+        // The one step that can fail is the first.
+        self.level.set(&config.telemetry.log_level)?;
+        self.log.set_retention(retention(config), config.retention.interval);
+        self.access.set(access_rules(config));
+        Ok(())
+    }
+
+    /// Returns when the writer thread has come to a question among its work.
+    pub(super) async fn writer_answers(&self) {
+        self.log.ping().await;
+    }
+
+    /// What does not work, in words.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let status = self.log.status();
+        status.trouble.or(status.store.trouble).or(status.clock)
+    }
+}
