@@ -71,7 +71,7 @@ const EVENTLOG: House<'_> = House {
         "topic_heads",
         "repeats_ready",
         "trouble",
-        "looking",
+        "readiness",
         "interest",
         "read_path",
         "interest/matcher",

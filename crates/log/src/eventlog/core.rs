@@ -9,12 +9,12 @@ use tokio::sync::{Semaphore, watch};
 
 use super::AppendError;
 use super::batch::Rules;
-use super::looking::Looking;
 use super::maintenance::Maintenance;
 use super::metrics::Metrics;
 use super::options::Clock;
 use super::queue::Queue;
 use super::read_path::ReadPath;
+use super::readiness::ReadinessProbe;
 use super::repeats_ready::RepeatsReady;
 use super::trouble::Trouble;
 use crate::storage::Engine;
@@ -38,7 +38,7 @@ pub(super) struct Core {
     pub repeats_ready: watch::Sender<RepeatsReady>,
     pub maintenance: Maintenance,
     /// For who asks whether appends would be refused.
-    pub looking: Looking,
+    pub readiness: ReadinessProbe,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
     /// It was said that stamps lie ahead of the clock.

@@ -249,7 +249,7 @@ impl EventLog {
         if let RepeatsReady::Failed(error) = &*core.repeats_ready.borrow() {
             return Some(AppendError::RepeatsUnknown(error.clone()));
         }
-        core.looking.look(&core.engine).await
+        core.readiness.refusal(&core.engine).await
     }
 
     /// Figures for operators.

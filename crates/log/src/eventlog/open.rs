@@ -17,7 +17,6 @@ use super::filter_cache::FilterCache;
 use super::group_commit::CommitBuilder;
 use super::hot::Hot;
 use super::interest;
-use super::looking::Looking;
 use super::maintenance::Maintenance;
 use super::metrics::Metrics;
 use super::options::Options;
@@ -25,6 +24,7 @@ use super::producers::Producers;
 use super::queue::Queue;
 use super::read_path::{Published, ReadPath};
 use super::reader_pool::ReaderPool;
+use super::readiness::ReadinessProbe;
 use super::recent::Recent;
 use super::repeats::{self, Handover, Repeats};
 use super::repeats_ready::RepeatsReady;
@@ -173,7 +173,7 @@ fn core(
         metrics,
         clock: options.clock.clone(),
         has_said_ahead: AtomicBool::new(false),
-        looking: Looking::default(),
+        readiness: ReadinessProbe::default(),
         trouble: Mutex::default(),
         engine,
     }

@@ -16,10 +16,10 @@ use tailmark_record::{
 mod appending;
 mod clocks;
 mod interested;
-mod looking;
 mod model;
 mod order;
 mod producing;
+mod readiness;
 mod reading;
 mod retaining;
 

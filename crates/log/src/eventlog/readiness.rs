@@ -1,4 +1,4 @@
-//! One look at the engine for all who ask whether appends would be refused.
+//! The readiness probe: one look at the engine for all who ask whether appends would be refused.
 //!
 //! A look may hang with the disk. So it has the place to itself until it ends, also where nobody waits for it
 //! any more, and it keeps one thread at most. Who waits too long is told so.
@@ -17,37 +17,37 @@ const FRESH: Duration = Duration::from_secs(1);
 /// For a look: a disk that does not answer in this time takes nothing either.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The last look, which is locked while another is under way.
+/// What was seen last, which is locked while a look is under way.
 #[derive(Debug, Default)]
-pub(super) struct Looking(Arc<Mutex<Option<Look>>>);
+pub(super) struct ReadinessProbe(Arc<Mutex<Option<Seen>>>);
 
 #[derive(Debug)]
-struct Look {
+struct Seen {
     at: Instant,
-    seen: Option<AppendError>,
+    refusal: Option<AppendError>,
 }
 
-impl Looking {
+impl ReadinessProbe {
     /// What is to be seen now, or was within a second.
-    pub(super) async fn look(&self, engine: &Arc<dyn Engine>) -> Option<AppendError> {
+    pub(super) async fn refusal(&self, engine: &Arc<dyn Engine>) -> Option<AppendError> {
         let until = Instant::now() + PATIENCE;
         let Ok(mut last) = timeout_at(until, Arc::clone(&self.0).lock_owned()).await else {
             return Some(hanging());
         };
-        if let Some(look) = &*last
-            && look.at.elapsed() < FRESH
+        if let Some(seen) = &*last
+            && seen.at.elapsed() < FRESH
         {
-            return look.seen.clone();
+            return seen.refusal.clone();
         }
         let engine = Arc::clone(engine);
-        let looking = tokio::task::spawn_blocking(move || {
-            let seen = engine.refusal().map(refused);
-            *last = Some(Look { at: Instant::now(), seen: seen.clone() });
-            seen
+        let probing = tokio::task::spawn_blocking(move || {
+            let refusal = engine.refusal().map(refused);
+            *last = Some(Seen { at: Instant::now(), refusal: refusal.clone() });
+            refusal
         });
-        match timeout(PATIENCE, looking).await {
+        match timeout(PATIENCE, probing).await {
             // An end of the runtime ends the question.
-            Ok(seen) => seen.ok().flatten(),
+            Ok(refusal) => refusal.ok().flatten(),
             Err(_) => Some(hanging()),
         }
     }
