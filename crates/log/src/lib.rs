@@ -38,6 +38,7 @@
 //! | append only if nobody else did meanwhile | [`ExpectedHead`] |
 //! | remove old events | [`Retention`], [`EventLog::trim`] |
 //! | keep it in memory, or elsewhere | [`EventLog::open`] over another [`storage::Engine`] |
+//! | know how far a reader is that waits for what a filter selects | [`eventlog::Reader::progress`] |
 //! | see how it does | [`EventLog::status`] |
 //!
 //! `examples/embed.rs` is a whole program. It needs a tokio runtime for what waits; what blocks

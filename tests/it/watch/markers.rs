@@ -15,7 +15,10 @@ over_both! {
     without_markers_there_are_none,
     silence_is_broken_by_heartbeats,
     a_filtered_watch_tells_how_far_it_has_looked,
+    a_watch_says_how_far_the_log_has_come_while_nothing_concerned_it,
+    a_live_watch_tells_after_so_many_events_that_it_skipped,
     who_falls_out_of_the_recent_ones_is_told_and_caught_up_again,
+    who_falls_out_with_a_filter_is_caught_up_again_without_an_event,
 }
 
 fn marked(request: pb::WatchRequest) -> pb::WatchRequest {
@@ -116,12 +119,65 @@ async fn a_filtered_watch_tells_how_far_it_has_looked(rpc: Rpc) {
     server.stop().await;
 }
 
+async fn a_watch_says_how_far_the_log_has_come_while_nothing_concerned_it(rpc: Rpc) {
+    let server = start().await;
+    let mut client = server.client().await;
+    let request =
+        pb::WatchRequest { topic: "wanted".into(), heartbeat_ms: 20, ..Default::default() };
+    let mut watching = rpc.watch(&mut client, marked(request)).await.unwrap();
+    watching.expect_marker(Kind::Resumed).await;
+    watching.expect_marker(Kind::CaughtUp).await;
+    for head in [5, 12] {
+        server.store("other", head - server.head()).await;
+        loop {
+            let heartbeat = watching.expect_marker(Kind::Heartbeat).await;
+            if heartbeat.head_seq == head && heartbeat.lag_events == 0 {
+                assert_eq!(heartbeat.cursor, server.cursor(head));
+                break;
+            }
+        }
+    }
+    server.store("wanted", 1).await;
+    loop {
+        let event = watching.next().await.unwrap().unwrap();
+        if event.marker.is_none() {
+            assert_eq!(event.seq, 13);
+            break;
+        }
+    }
+    server.stop().await;
+}
+
+async fn a_live_watch_tells_after_so_many_events_that_it_skipped(rpc: Rpc) {
+    let server = start().await;
+    let mut client = server.client().await;
+    let request =
+        pb::WatchRequest { topic: "wanted".into(), heartbeat_ms: 600_000, ..Default::default() };
+    let mut watching = rpc.watch(&mut client, marked(request)).await.unwrap();
+    watching.expect_marker(Kind::Resumed).await;
+    watching.expect_marker(Kind::CaughtUp).await;
+    server.store("other", 9_999).await;
+    server.store("other", 15_000).await;
+    let heartbeat = watching.expect_marker(Kind::Heartbeat).await;
+    assert!(heartbeat.lag_events <= 14_999, "{}", heartbeat.lag_events);
+    server.stop().await;
+}
+
 async fn who_falls_out_of_the_recent_ones_is_told_and_caught_up_again(rpc: Rpc) {
+    falls_out(rpc, "").await;
+}
+
+async fn who_falls_out_with_a_filter_is_caught_up_again_without_an_event(rpc: Rpc) {
+    falls_out(rpc, "a").await;
+}
+
+async fn falls_out(rpc: Rpc, topic: &str) {
     let engine = memory(generations(&[1]), MemoryOptions::default());
     let options = eventlog::Options { recent_bytes: 64 << 10, ..Default::default() };
     let server = start_with(open(Arc::new(engine), options), Default::default()).await;
     let mut client = server.client().await;
-    let mut watching = rpc.watch(&mut client, marked(Default::default())).await.unwrap();
+    let request = pb::WatchRequest { topic: topic.into(), ..Default::default() };
+    let mut watching = rpc.watch(&mut client, marked(request)).await.unwrap();
     watching.expect_marker(Kind::Resumed).await;
     watching.expect_marker(Kind::CaughtUp).await;
     // More than all buffers between here and there, while nobody reads.
@@ -131,6 +187,10 @@ async fn who_falls_out_of_the_recent_ones_is_told_and_caught_up_again(rpc: Rpc) 
     let events = vec![event("a", &body); count];
     let result = uploader.upload_events(tokio_stream::iter(events)).await.unwrap().into_inner();
     assert_eq!(result.received as usize, count);
+    if !topic.is_empty() {
+        // The head moves on, and nothing of that is for this one.
+        server.store("b", 3).await;
+    }
     let mut kinds = Vec::new();
     let mut next = 1;
     while next <= count as u64 || kinds.last() != Some(&Kind::CaughtUp) {
