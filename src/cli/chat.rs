@@ -10,8 +10,9 @@ mod typing;
 
 use std::collections::{HashSet, VecDeque};
 use std::io::IsTerminal;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::message::excerpt;
@@ -61,11 +62,11 @@ struct Own(Arc<Mutex<HashSet<String>>>);
 
 impl Own {
     fn add(&self, id: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
+        self.0.lock().insert(id.to_owned());
     }
 
     fn take(&self, id: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id)
+        self.0.lock().remove(id)
     }
 }
 

@@ -7,9 +7,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tracing::callsite::Identifier;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -73,14 +74,10 @@ impl Window {
 }
 
 impl Flood {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Identifier, Window>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Whether a line passes.
     fn admit(&self, place: &'static Metadata<'static>, now: Instant) -> bool {
         let Some(most) = most(*place.level()) else { return true };
-        let mut windows = self.lock();
+        let mut windows = self.0.lock();
         let new = || Window { place, began: now, lines: 0, left_out: 0 };
         let window = windows.entry(place.callsite()).or_insert_with(new);
         if window.is_over(now) {
@@ -94,7 +91,7 @@ impl Flood {
     /// What was left out in windows that are over, once. Needs no further line of those places.
     pub(super) fn sweep(&self, now: Instant) -> Vec<LeftOut> {
         let mut told = Vec::new();
-        self.lock().retain(|_, window| {
+        self.0.lock().retain(|_, window| {
             if !window.is_over(now) && window.left_out == 0 {
                 return true;
             }

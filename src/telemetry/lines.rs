@@ -9,10 +9,11 @@
 //! does not count what a failed write loses, and says that it could not end by a write that may wait for ever.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Bytes of lines that may wait.
@@ -75,24 +76,19 @@ impl Lines {
 
     /// Waits until all that came is written, but not longer than this.
     pub(super) fn flush(&self, patience: Duration) {
-        let queue = self.0.lock();
+        let mut queue = self.0.queue.lock();
         let is_busy = |queue: &mut Queue| queue.is_writing || !queue.waiting.is_empty();
         // What is left then is lost with the process; nobody took it.
-        drop(self.0.changed.wait_timeout_while(queue, patience, is_busy));
+        let _ = self.0.changed.wait_while_for(&mut queue, is_busy, patience);
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Bytes have no invariant that a panic could break.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn push(&self, line: &[u8]) {
         if line.is_empty() {
             return;
         }
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         if queue.waiting.len() + line.len() > MAX_BYTES {
             drop(queue);
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -141,7 +137,7 @@ impl<W: Write, U: Upkeep> Thread<W, U> {
             if !taken.is_empty() {
                 self.write(&taken);
                 taken.clear();
-                self.shared.lock().is_writing = false;
+                self.shared.queue.lock().is_writing = false;
                 self.shared.changed.notify_all();
             }
             self.look_after();
@@ -150,10 +146,9 @@ impl<W: Write, U: Upkeep> Thread<W, U> {
 
     /// All that waits; nothing when nothing has come for a while.
     fn take(&self, taken: &mut Vec<u8>) {
-        let queue = self.shared.lock();
+        let mut queue = self.shared.queue.lock();
         let is_empty = |queue: &mut Queue| queue.waiting.is_empty();
-        let waited = self.shared.changed.wait_timeout_while(queue, LOOK_INTERVAL, is_empty);
-        let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let _ = self.shared.changed.wait_while_for(&mut queue, is_empty, LOOK_INTERVAL);
         // The two buffers change places, so that there are never more.
         std::mem::swap(&mut queue.waiting, taken);
         queue.is_writing = !taken.is_empty();

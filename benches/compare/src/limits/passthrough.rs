@@ -11,11 +11,12 @@ use std::future::Future;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, ready};
 
 use anyhow::Result;
 use bytes::{BufMut, Bytes, BytesMut};
+use parking_lot::Mutex;
 use tailmark_client::raw::Raw;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -158,10 +159,6 @@ impl tower::Service<http::Request<Body>> for Limit {
 }
 
 impl Limit {
-    fn lock_own(&self) -> MutexGuard<'_, HashMap<u64, mpsc::UnboundedSender<Bytes>>> {
-        self.own.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn answer(&self, method: &str, mut messages: Streaming<Bytes>) -> Result<Answer, Status> {
         match method {
             "Upload" => {
@@ -203,13 +200,13 @@ impl Limit {
             "Own" => {
                 let place = place(&messages.message().await?.unwrap_or_default())?;
                 let (send, receive) = mpsc::unbounded_channel();
-                self.lock_own().insert(place, send);
+                self.own.lock().insert(place, send);
                 Ok(Box::pin(UnboundedReceiverStream::new(receive).map(Ok)))
             }
             "Round" => {
                 while let Some(message) = messages.next().await {
                     let message = message?;
-                    if let Some(watch) = self.lock_own().get(&place(&message)?) {
+                    if let Some(watch) = self.own.lock().get(&place(&message)?) {
                         // Its watch may have ended.
                         let _ = watch.send(message.slice(PLACE_BYTES..));
                     }

@@ -6,12 +6,13 @@
 
 use std::any::Any;
 use std::net::TcpListener;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use async_trait::async_trait;
 use futures_util::StreamExt;
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::streams::StreamReadReply;
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, Value, cmd};
@@ -271,7 +272,7 @@ impl Peer for Redis {
 
     async fn fill(&self, load: Load) -> Result<()> {
         let ids = self.add(load, PIPELINE, false, true).await?;
-        *self.ids.lock().unwrap_or_else(PoisonError::into_inner) = ids;
+        *self.ids.lock() = ids;
         Ok(())
     }
 
@@ -330,7 +331,7 @@ impl Peer for Redis {
         let after = match place {
             0 | 1 => "0-0".to_owned(),
             _ => {
-                let ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+                let ids = self.ids.lock();
                 ids.get(before).cloned().context("no such place")?
             }
         };
