@@ -1,6 +1,6 @@
 //! Sealing and scanning one 64 MB segment of 200-byte events.
-#![allow(missing_docs)]
 #![allow(
+    missing_docs,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

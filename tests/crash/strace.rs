@@ -271,7 +271,6 @@ fn lossy(line: &[u8]) -> String {
     String::from_utf8_lossy(&line[..line.len().min(300)]).into_owned()
 }
 
-#[allow(dead_code)]
 pub fn self_test() {
     let text = b"12 openat(AT_FDCWD, \"\\x2f\\x61\", O_RDWR|O_CREAT|O_CLOEXEC, 0666) = 3\n\
         12 pwritev(3, [{iov_base=\"\\x41\\x42\", iov_len=2}, {iov_base=\"\\x43\", iov_len=1}], 2, 8192 <unfinished ...>\n\

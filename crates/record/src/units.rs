@@ -101,7 +101,7 @@ macro_rules! as_text {
             use serde::de::{Deserializer, Error, Visitor};
             use serde::ser::Serializer;
 
-            #[allow(unused_imports)]
+            #[allow(unused_imports, reason = "not every unit needs what is beside it")]
             use super::*;
 
             /// Writes it as text.

@@ -9,13 +9,13 @@ pub mod methods;
 pub mod values;
 
 /// `feed.v1`, as `proto/feed/v1/feed.proto` documents it.
-#[allow(missing_docs, clippy::all, rustdoc::all)]
+#[allow(missing_docs, clippy::all, rustdoc::all, reason = "generated")]
 pub mod feed_v1 {
     include!("generated/feed.v1.rs");
 }
 
 /// `chat`, as `proto/chat/chat.proto` documents it.
-#[allow(missing_docs, clippy::all, rustdoc::all)]
+#[allow(missing_docs, clippy::all, rustdoc::all, reason = "generated")]
 pub mod chat {
     include!("generated/chat.rs");
 }

@@ -6,7 +6,7 @@ pub(crate) mod codec;
 pub(crate) mod convert;
 pub(crate) mod deadline;
 pub(crate) mod frames;
-#[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)]
+#[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all, reason = "generated")]
 pub(crate) mod generated {
     include!(concat!(env!("OUT_DIR"), "/feed.v1.FeedService.rs"));
     include!(concat!(env!("OUT_DIR"), "/chat.ChatService.rs"));

@@ -11,7 +11,7 @@ use tailmark_record::topic::Filter;
 use tailmark_record::{Bounds, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
 
 /// An engine in front of another. Each method has the meaning that it has in [`Engine`].
-#[allow(missing_docs)] // Said there.
+#[allow(missing_docs, reason = "said in `Engine`")]
 pub trait Intercept: Send + Sync + 'static {
     /// The engine behind.
     fn inner(&self) -> &dyn Engine;
