@@ -149,6 +149,16 @@ impl Screen {
     }
 }
 
+/// A name and cells in columns.
+fn row(name: &str, cells: &[String]) -> String {
+    let cells: Vec<_> = cells.iter().map(|cell| format!("{cell:>20}")).collect();
+    format!("{name:<12}{}", cells.concat())
+}
+
+fn pair(name: &str, value: &str) -> String {
+    format!("{name} {value}")
+}
+
 /// One sample, asked by name.
 struct View<'a>(&'a [pb::Metric]);
 
@@ -198,6 +208,18 @@ impl<'a> View<'a> {
 
     /// A screen.
     fn table(&self) -> Vec<String> {
+        let mut lines = vec![self.title(), String::new()];
+        lines.extend(self.throughput());
+        lines.push(String::new());
+        lines.extend(self.store());
+        lines.extend(self.clients());
+        lines.extend(self.process());
+        lines.extend(self.endpoints());
+        lines
+    }
+
+    /// Whose figures these are, and of when.
+    fn title(&self) -> String {
         let first = self.0.first();
         let instance = first.and_then(|metric| metric.labels.get("instance"));
         let at = first.and_then(|metric| metric.timestamp).map(|t| from_timestamp(t).to_string());
@@ -205,94 +227,96 @@ impl<'a> View<'a> {
         let up = self.find("uptime_seconds").unwrap_or_default();
         let up = Duration::try_from_secs_f64(up).unwrap_or_default();
         let up = units::duration_text(Duration::from_secs(up.as_secs()));
-        let row = |name: &str, cells: &[String]| {
-            let cells: Vec<_> = cells.iter().map(|cell| format!("{cell:>20}")).collect();
-            format!("{name:<12}{}", cells.concat())
-        };
-        let pair = |name: &str, value: String| format!("{name} {value}");
-        let mut lines = vec![
-            format!(
-                "{}  up {up}  {}",
-                escape::name(instance.map_or("", String::as_str)),
-                at.unwrap_or_default()
-            ),
-            String::new(),
+        format!(
+            "{}  up {up}  {}",
+            escape::name(instance.map_or("", String::as_str)),
+            at.unwrap_or_default()
+        )
+    }
+
+    /// What goes through, in all and a second.
+    fn throughput(&self) -> [String; 5] {
+        let both = |name: &str| [self.number(name), self.per_second(&format!("{name}_per_second"))];
+        let [appended, rate] = both("events_appended");
+        let bytes = self
+            .find("bytes_appended_per_second")
+            .map_or_else(|| "-".to_owned(), |value| format!("{}/s", bytes(value)));
+        [
             row("", &["total".into(), "rate".into(), "bytes".into()]),
-            row(
-                "appended",
-                &[
-                    self.number("events_appended"),
-                    self.per_second("events_appended_per_second"),
-                    self.find("bytes_appended_per_second")
-                        .map_or_else(|| "-".to_owned(), |value| format!("{}/s", bytes(value))),
-                ],
-            ),
-            row(
-                "delivered",
-                &[self.number("events_delivered"), self.per_second("events_delivered_per_second")],
-            ),
-            row(
-                "repeats",
-                &[self.number("events_duplicate"), self.per_second("events_duplicate_per_second")],
-            ),
-            row("commits", &[self.number("commits"), self.per_second("commits_per_second")]),
-            String::new(),
+            row("appended", &[appended, rate, bytes]),
+            row("delivered", &both("events_delivered")),
+            row("repeats", &both("events_duplicate")),
+            row("commits", &both("commits")),
+        ]
+    }
+
+    /// How the log is.
+    fn store(&self) -> [String; 4] {
+        [
             row(
                 "latency",
                 &[
-                    pair("p50", self.latency("0.5")),
-                    pair("p99", self.latency("0.99")),
-                    pair("failed", self.number("commits_failed")),
+                    pair("p50", &self.latency("0.5")),
+                    pair("p99", &self.latency("0.99")),
+                    pair("failed", &self.number("commits_failed")),
                 ],
             ),
             row(
                 "log",
                 &[
-                    pair("oldest", self.number("oldest_seq")),
-                    pair("head", self.number("head_seq")),
-                    pair("readable", self.number("readable_events")),
+                    pair("oldest", &self.number("oldest_seq")),
+                    pair("head", &self.number("head_seq")),
+                    pair("readable", &self.number("readable_events")),
                 ],
             ),
             row(
                 "disk",
                 &[
-                    pair("journal", self.bytes("journal")),
-                    pair("segments", self.bytes("segments")),
-                    pair("of them", self.number("segments")),
+                    pair("journal", &self.bytes("journal")),
+                    pair("segments", &self.bytes("segments")),
+                    pair("of them", &self.number("segments")),
                 ],
             ),
             row(
                 "reads",
                 &[
-                    pair("memory", self.read_rate("memory")),
-                    pair("disk", self.read_rate("disk")),
-                    pair("waiting", self.number("reads_waiting")),
+                    pair("memory", &self.read_rate("memory")),
+                    pair("disk", &self.read_rate("disk")),
+                    pair("waiting", &self.number("reads_waiting")),
                 ],
             ),
+        ]
+    }
+
+    /// Who is there, and what waits for them.
+    fn clients(&self) -> [String; 2] {
+        let in_flight = self.find("in_flight_bytes").map_or_else(|| "-".to_owned(), bytes);
+        [
             row(
                 "open",
                 &[
-                    pair("connections", self.number("connections")),
-                    pair("watches", self.number("watches")),
-                    pair("uploads", self.number("uploads")),
+                    pair("connections", &self.number("connections")),
+                    pair("watches", &self.number("watches")),
+                    pair("uploads", &self.number("uploads")),
                 ],
             ),
             row(
                 "behind",
                 &[
-                    pair("slowest watch", self.number("watch_lag_events")),
-                    pair(
-                        "in flight",
-                        self.find("in_flight_bytes").map_or_else(|| "-".to_owned(), bytes),
-                    ),
+                    pair("slowest watch", &self.number("watch_lag_events")),
+                    pair("in flight", &in_flight),
                 ],
             ),
+        ]
+    }
+
+    /// What the daemon takes of the machine, and whether it is well.
+    fn process(&self) -> [String; 3] {
+        [
             row("process", &[self.cpu(), self.memory()]),
             row("cores", &[]) + &self.cores(),
             row("state", &[]) + self.state(),
-        ];
-        lines.extend(self.endpoints());
-        lines
+        ]
     }
 
     fn read_rate(&self, source: &str) -> String {
