@@ -74,17 +74,37 @@ pub(super) fn open(
     core.say_if_ahead();
     core.metrics.producers.store(known, Ordering::Relaxed);
     let handover = Handover::default();
-    let mut others = readers;
     let window = options.dedup_window;
     // A window that has grown since may need older events than the last run of the log kept.
     let grown = window as u64 > state.window_capacity;
     let from = if grown { Seq::FIRST } else { Seq::new(state.window_start).max(Seq::FIRST) };
-    let writer = Writer {
+    let last_at = recovered.last_at;
+    let writer = writer(&core, &options, producers, state, last_at, handover.clone());
+    let age_clock = AgeClock::new(state.age_clock().unwrap_or(ages_begin).min(wall));
+    let keeper = keeper(&core, options, age_clock);
+    let rebuild = {
+        let core = core.clone();
+        move || repeats::rebuild(&core, from, bounds.head, window, &handover)
+    };
+    start(core, readers, writer, keeper, rebuild)
+}
+
+fn writer(
+    core: &Arc<Core>,
+    options: &Options,
+    producers: Producers,
+    state: LogState,
+    last_at: Timestamp,
+    handover: Handover,
+) -> Writer {
+    let bounds = core.engine.bounds();
+    let window = options.dedup_window;
+    Writer {
         core: core.clone(),
         clock: options.clock.clone(),
         elapsed: options.elapsed.clone(),
         builder: CommitBuilder {
-            repeats: Repeats::new(window, handover.clone()),
+            repeats: Repeats::new(window, handover),
             topic_heads: TopicHeads::default(),
             producers,
             mint: CursorMint::new(core.id, bounds.generations.current().generation),
@@ -92,25 +112,34 @@ pub(super) fn open(
         },
         next: bounds.next(),
         oldest: bounds.oldest,
-        last_at: recovered.last_at,
+        last_at,
         state,
         window_capacity: window as u64,
-    };
-    let seen = Seen::for_age(options.retention.max_age.unwrap_or_default());
-    let keeper = RetentionThread {
+    }
+}
+
+fn keeper(core: &Arc<Core>, options: Options, age_clock: AgeClock) -> RetentionThread {
+    RetentionThread {
         core: core.clone(),
+        seen: Seen::for_age(options.retention.max_age.unwrap_or_default()),
         retention: options.retention,
         interval: options.retention_interval,
         clock: options.clock,
         elapsed: options.elapsed,
-        age_clock: AgeClock::new(state.age_clock().unwrap_or(ages_begin).min(wall)),
-        seen,
+        age_clock,
         stored: Vec::new(),
-    };
-    let rebuild = {
-        let core = core.clone();
-        move || repeats::rebuild(&core, from, bounds.head, window, &handover)
-    };
+    }
+}
+
+/// Starts the threads beside those of the readers. The writer comes last: what it does must be seen.
+fn start(
+    core: Arc<Core>,
+    readers: Vec<JoinHandle<()>>,
+    writer: Writer,
+    keeper: RetentionThread,
+    rebuild: impl FnOnce() + Send + 'static,
+) -> Result<(Arc<Core>, Threads), StoreError> {
+    let mut others = readers;
     let started = spawn("log-repeats", rebuild)
         .and_then(|thread| {
             others.push(thread);

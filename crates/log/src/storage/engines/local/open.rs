@@ -94,25 +94,10 @@ impl Recovery {
     fn run(mut self, found: Survey) -> Result<(Arc<LocalEngine>, Recovered), StoreError> {
         let disk = self.options.disk.clone();
         let (oldest, next) = (found.oldest(), found.next());
-        let torn = self.quarantine(&found)?;
-        // What a segment holds was durable: a torn end of its slot has lost nothing.
-        let is_proven = found.sealed_end() > found.journal_next();
-        let torn = torn && !is_proven;
-        if torn {
-            self.begin_generation(next)?;
-        }
+        let torn = self.settle_torn(&found)?;
         let recovered = recovered(&found);
         let (origin, suffix) = self.origin(&disk, &found)?;
-        let Survey {
-            mut segments,
-            mut superseded,
-            slots: surveyed,
-            trimmed: passed,
-            mut free,
-            unbegun,
-            meta_is_stale,
-            ..
-        } = found;
+        let meta_is_stale = found.meta_is_stale;
         let cache = segment::Cache::new(segment::CacheOptions {
             max_open: self.options.open_segments,
             max_bytes: self.options.open_bytes,
@@ -120,16 +105,7 @@ impl Recovery {
         });
         let keep = self.options.kept_fingerprints;
         let trimmed = Trimmed::open(&self.dir, &disk, self.meta.log, keep)?;
-        let sealed = segments.last().map_or(Seq::FIRST, |last| last.end());
-        for slot in passed {
-            free.push(slot.path.clone());
-            lookup::keep_slot(&trimmed, &self.as_slot(slot, &disk)?, sealed, &self.meta.key);
-        }
-        free.extend(unbegun.map(|(path, _)| path));
-        let opened = surveyed.into_iter().map(|slot| self.as_slot(slot, &disk).map(Arc::new));
-        let mut slots = opened.collect::<Result<Vec<_>, _>>()?;
-        let (set, folded) = self.slot_set(&disk, free, &mut slots, &mut segments, &cache)?;
-        superseded.extend(folded);
+        let (set, mut view, superseded) = self.take_over(found, &disk, &trimmed, &cache)?;
         let mut journal = Journal::begin(disk.clone(), set, origin)?;
         if torn || !suffix.is_empty() {
             journal.rewrite(&suffix).map_err(Failure::into_error)?;
@@ -139,17 +115,7 @@ impl Recovery {
             tracing::warn!(dir = %self.dir.display(), "writing log.meta from the journal's copy");
             self.meta.store(&disk, &self.dir)?;
         }
-        let mut view = View { segments, slots };
-        let sealed = view.sealed_end().unwrap_or(Seq::FIRST).max(oldest);
-        // Oldest first, as the sealer does: the chain to a needed slot leads through all newer
-        // ones, also through one without events.
-        let is_needed = |slot: &Arc<Slot>| slot.end() > sealed && slot.end() > slot.first();
-        let needed = view.slots.iter().position(is_needed).unwrap_or(view.slots.len());
-        let sealed = view.sealed_end().unwrap_or(Seq::FIRST);
-        let retired: Vec<_> = view.slots.drain(..needed).collect();
-        for slot in &retired {
-            lookup::keep_slot(&trimmed, slot, sealed, &self.meta.key);
-        }
+        let retired = self.retire(&mut view, oldest, &trimmed);
         view.slots.push(Arc::clone(journal.active()));
         let bounds =
             Bounds { oldest, head: next.prev(), generations: self.meta.generations.clone() };
@@ -177,6 +143,64 @@ impl Recovery {
         engine.note_files(&mut engine.journal.lock());
         engine.start_threads()?;
         Ok((engine, recovered))
+    }
+
+    /// Whether the end of the log may have been lost: then a new generation begins.
+    fn settle_torn(&mut self, found: &Survey) -> Result<bool, StoreError> {
+        let torn = self.quarantine(found)?;
+        // What a segment holds was durable: a torn end of its slot has lost nothing.
+        let is_proven = found.sealed_end() > found.journal_next();
+        let torn = torn && !is_proven;
+        if torn {
+            self.begin_generation(found.next())?;
+        }
+        Ok(torn)
+    }
+
+    /// Opens what was found: the slots to go on in, what there is to read, and the segments that
+    /// others have taken the place of.
+    fn take_over(
+        &mut self,
+        found: Survey,
+        disk: &Disk,
+        trimmed: &Trimmed,
+        cache: &segment::Cache,
+    ) -> Result<(SlotSet, View, Vec<Arc<Segment>>), StoreError> {
+        let Survey {
+            mut segments,
+            mut superseded,
+            slots: surveyed,
+            trimmed: passed,
+            mut free,
+            unbegun,
+            ..
+        } = found;
+        let sealed = segments.last().map_or(Seq::FIRST, |last| last.end());
+        for slot in passed {
+            free.push(slot.path.clone());
+            lookup::keep_slot(trimmed, &self.as_slot(slot, disk)?, sealed, &self.meta.key);
+        }
+        free.extend(unbegun.map(|(path, _)| path));
+        let opened = surveyed.into_iter().map(|slot| self.as_slot(slot, disk).map(Arc::new));
+        let mut slots = opened.collect::<Result<Vec<_>, _>>()?;
+        let (set, folded) = self.slot_set(disk, free, &mut slots, &mut segments, cache)?;
+        superseded.extend(folded);
+        Ok((set, View { segments, slots }, superseded))
+    }
+
+    /// Takes the slots out that hold nothing which is not sealed or trimmed.
+    fn retire(&self, view: &mut View, oldest: Seq, trimmed: &Trimmed) -> Vec<Arc<Slot>> {
+        let sealed = view.sealed_end().unwrap_or(Seq::FIRST);
+        let begin = sealed.max(oldest);
+        // Oldest first, as the sealer does: the chain to a needed slot leads through all newer
+        // ones, also through one without events.
+        let is_needed = |slot: &Arc<Slot>| slot.end() > begin && slot.end() > slot.first();
+        let needed = view.slots.iter().position(is_needed).unwrap_or(view.slots.len());
+        let retired: Vec<_> = view.slots.drain(..needed).collect();
+        for slot in &retired {
+            lookup::keep_slot(trimmed, slot, sealed, &self.meta.key);
+        }
+        retired
     }
 
     /// Keeps the bytes of torn writes. Answers whether there were any.
