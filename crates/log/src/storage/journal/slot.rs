@@ -1,6 +1,7 @@
 //! One slot in use: its file and where its commits lie.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -47,6 +48,22 @@ impl FrameRef {
     pub fn end(&self) -> Seq {
         self.first.plus(u64::from(self.count))
     }
+}
+
+/// The bytes of some commits, and where in them the events of each lie.
+type Run = (Bytes, Vec<(FrameRef, Range<usize>)>);
+
+/// The events of one commit, as read and checked.
+#[derive(Debug)]
+pub struct CommitRead {
+    /// Seq of the first.
+    pub first: Seq,
+    /// Seq after the last.
+    pub end: Seq,
+    /// Where the events begin in the slot's file.
+    pub offset: u64,
+    /// Their entries.
+    pub events: Bytes,
 }
 
 /// A slot that holds events. Shared with readers; the file is not reused while any of them has it.
@@ -161,24 +178,15 @@ impl Slot {
 
     /// Reads events from `from`, below `end`, both within the slot. Every byte is checked.
     pub fn read(&self, from: Seq, end: Seq) -> Result<Chunk, StoreError> {
-        let run = self.run_at(from, end);
-        let (Some(head), Some(last)) = (run.first(), run.last()) else {
+        let (buffer, run) = self.read_run(from, end)?;
+        let (Some((head, _)), Some((last, _))) = (run.first(), run.last()) else {
             return Err(StoreError::Invalid("no commit of this slot holds that seq"));
         };
-        let span = last.offset + u64::from(last.len) - head.offset;
-        let buffer = self.disk.read_new(&self.file, &self.path, to_usize(span), head.offset)?;
-        let mut parts = Vec::with_capacity(run.len());
-        for frame in &run {
-            let at = to_usize(frame.offset - head.offset);
-            let bytes = &buffer[at..at + frame.len as usize];
-            let events = self.check(frame, bytes)?;
-            parts.push(at + events.start..at + events.end);
-        }
-        let events = match parts.as_slice() {
-            [part] => Bytes::from(buffer).slice(part.clone()),
-            parts => {
-                let mut joined = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
-                parts.iter().for_each(|part| joined.extend_from_slice(&buffer[part.clone()]));
+        let events = match run.as_slice() {
+            [(_, part)] => buffer.slice(part.clone()),
+            run => {
+                let mut joined = Vec::with_capacity(run.iter().map(|(_, part)| part.len()).sum());
+                run.iter().for_each(|(_, part)| joined.extend_from_slice(&buffer[part.clone()]));
                 joined.into()
             }
         };
@@ -186,8 +194,44 @@ impl Slot {
         chunk.cut(from, end).map_err(|_| self.damage(head, "a commit does not hold its events"))
     }
 
+    /// Reads the commits that hold `from` and what follows, below `end`, as far as one read goes, with where
+    /// their events lie in the file. Every byte is checked.
+    pub fn read_commits(&self, from: Seq, end: Seq) -> Result<Vec<CommitRead>, StoreError> {
+        let (buffer, run) = self.read_run(from, end)?;
+        let begin = run.first().map_or(0, |(frame, _)| frame.offset);
+        let read = |(frame, part): (FrameRef, Range<usize>)| CommitRead {
+            first: frame.first,
+            end: frame.end(),
+            offset: begin + part.start as u64,
+            events: buffer.slice(part),
+        };
+        Ok(run.into_iter().map(read).collect())
+    }
+
+    /// Reads bytes of the file, whatever they are. Who asks has to check them.
+    pub fn read_unchecked(&self, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        self.disk.read_new(&self.file, &self.path, len, offset)
+    }
+
+    /// The bytes of a run of commits, and where in them the events of each lie. Checked.
+    fn read_run(&self, from: Seq, end: Seq) -> Result<Run, StoreError> {
+        let run = self.run_at(from, end);
+        let (Some(head), Some(last)) = (run.first(), run.last()) else {
+            return Err(StoreError::Invalid("no commit of this slot holds that seq"));
+        };
+        let (begin, span) = (head.offset, last.offset + u64::from(last.len) - head.offset);
+        let buffer = self.disk.read_new(&self.file, &self.path, to_usize(span), begin)?;
+        let mut parts = Vec::with_capacity(run.len());
+        for frame in run {
+            let at = to_usize(frame.offset - begin);
+            let events = self.check(&frame, &buffer[at..at + frame.len as usize])?;
+            parts.push((frame, at + events.start..at + events.end));
+        }
+        Ok((buffer.into(), parts))
+    }
+
     /// Checks a frame as read; answers where its events lie.
-    fn check(&self, frame: &FrameRef, bytes: &[u8]) -> Result<std::ops::Range<usize>, StoreError> {
+    fn check(&self, frame: &FrameRef, bytes: &[u8]) -> Result<Range<usize>, StoreError> {
         let nonce = self.header.nonce;
         let head = Frame::decode(bytes, nonce, frame.offset)
             .ok()

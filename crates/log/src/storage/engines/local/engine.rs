@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::claim::Claim;
 use super::options::Options;
+use super::unsealed::Unsealed;
 use super::view::View;
 use super::work::{Trouble, Work};
 use super::{SEGMENTS_DIR, lookup, trimmed};
@@ -32,6 +33,7 @@ use tailmark_record::{Bounds, Fingerprint, FingerprintKey, LogId, Seq, Timestamp
 ///                      journal > view, bounds, work.{broken, displaced, trouble, signals}
 /// discarded > the cache's locks, trash
 /// summaries > a slot's table of frames
+/// unsealed > view
 /// ```
 ///
 /// `journal` is held during fdatasync, so that nothing that must answer at once may wait for it.
@@ -61,6 +63,8 @@ pub struct LocalEngine {
     /// What is known of trimmed events.
     pub(super) trimmed: trimmed::Trimmed,
     pub(super) summaries: lookup::Summaries,
+    /// Where the events of each topic lie in the slots.
+    pub(super) unsealed: Unsealed,
     pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
     /// Keeps the log ours for as long as the engine lives.
     pub(super) claim: Claim,

@@ -26,6 +26,7 @@ mod seen;
 mod survey;
 mod threads;
 mod trimmed;
+mod unsealed;
 mod view;
 mod work;
 

@@ -16,6 +16,7 @@ use super::create::{create, refuse_foreign};
 use super::seal::Sealer;
 use super::survey::{Survey, SurveyedSlot, survey};
 use super::trimmed::Trimmed;
+use super::unsealed::Unsealed;
 use super::view::View;
 use super::work::Work;
 use super::{JOURNAL_DIR, LocalEngine, Options, QUARANTINE_DIR, SEGMENTS_DIR, lookup};
@@ -136,6 +137,7 @@ impl Recovery {
             work: Arc::new(Work::default()),
             trimmed,
             summaries: lookup::Summaries::default(),
+            unsealed: Unsealed::default(),
             threads: Mutex::new(Vec::new()),
             options: self.options,
             claim: self.claim,

@@ -1,5 +1,7 @@
 //! Reading: find the segment or slot that holds a seq, and read from it.
 
+use std::sync::Arc;
+
 use super::LocalEngine;
 use super::view::View;
 use crate::storage::journal::Slot;
@@ -42,9 +44,23 @@ impl LocalEngine {
         let at = view.slots.partition_point(|slot| slot.end() <= from);
         match view.slots.get(at).filter(|slot| slot.first() <= from) {
             Some(slot) if filter.is_all() => slot.read(from, end.min(slot.end())),
-            Some(slot) => sift(slot, from, end.min(slot.end()), filter),
+            Some(slot) => self.read_slot(slot, from, end.min(slot.end()), filter),
             None => Err(self.hole(from)),
         }
+    }
+
+    /// What a filter selects of a slot: by its index, and where that does not tell, by going through the events.
+    fn read_slot(
+        &self,
+        slot: &Arc<Slot>,
+        from: Seq,
+        end: Seq,
+        filter: &Filter,
+    ) -> Result<Chunk, StoreError> {
+        let is_read = || self.view().slots.iter().any(|other| Arc::ptr_eq(other, slot));
+        let topics = self.unsealed.of(slot, is_read);
+        let found = topics.and_then(|topics| topics.read(slot, from, end, filter));
+        found.map_or_else(|| sift(slot, from, end, filter), Ok)
     }
 
     /// A segment that was trimmed away between two steps of a read is not damaged.
@@ -63,9 +79,9 @@ impl LocalEngine {
     }
 }
 
-/// Picks the events that match out of a slot. It has no index of topics: every event is looked at,
+/// Picks the events that match out of a part of a slot that has no index of topics: every event is looked at,
 /// but here, rather than by each watch chunk by chunk.
-fn sift(slot: &Slot, from: Seq, end: Seq, filter: &Filter) -> Result<Chunk, StoreError> {
+pub(super) fn sift(slot: &Slot, from: Seq, end: Seq, filter: &Filter) -> Result<Chunk, StoreError> {
     let sifter = Sifter::new(filter);
     let (mut found, mut sifted, mut next) = (Vec::new(), 0, from);
     while next < end && sifted < SIFTED_BYTES && found.len() < FOUND_BYTES {

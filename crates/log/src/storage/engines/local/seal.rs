@@ -158,9 +158,16 @@ impl LocalEngine {
             } else {
                 self.keep_trimmed_slot(&slot);
             }
-            self.change_view(|view| view.slots.retain(|other| !Arc::ptr_eq(other, &slot)));
-            self.retired.lock().push(slot);
+            self.retire(slot);
         }
+    }
+
+    /// Takes a slot out of what is read; it waits for its last reader.
+    fn retire(&self, slot: Arc<Slot>) {
+        self.change_view(|view| view.slots.retain(|other| !Arc::ptr_eq(other, &slot)));
+        // After that: nobody makes it another.
+        self.unsealed.forget(&slot);
+        self.retired.lock().push(slot);
     }
 
     fn seal_slot(&self, slot: &Arc<Slot>, end: Seq) -> Result<(), StoreError> {
@@ -223,8 +230,7 @@ impl LocalEngine {
         slots.truncate(slots.iter().position(|slot| slot.end() > oldest).unwrap_or(slots.len()));
         for slot in slots {
             self.keep_trimmed_slot(&slot);
-            self.change_view(|view| view.slots.retain(|other| !Arc::ptr_eq(other, &slot)));
-            self.retired.lock().push(slot);
+            self.retire(slot);
         }
     }
 
