@@ -48,6 +48,6 @@ impl Hot {
 
     /// Whether a read from `from` on would find something.
     pub(super) fn has(&self, filter: &Arc<Filter>, from: Seq) -> bool {
-        self.recent.has(from) || self.filter_cache.has(filter, from)
+        self.recent.has(filter, from) || self.filter_cache.has(filter, from)
     }
 }

@@ -19,8 +19,10 @@ use tailmark_record::{Event, EventError, Events, Seq, Timestamp};
 /// What one commit costs beside its events, and what each of those costs in its index.
 const COMMIT_BYTES: usize = 224;
 const INDEX_BYTES: usize = topic_index::BYTES_PER_EVENT;
-/// Bytes of events found with which a read is content.
+/// Bytes of events found with which a read is content, and commits that it looks through: where there are more before
+/// the end, the store has an index over all of them.
 const FOUND_BYTES: usize = 256 << 10;
+const COMMITS_PER_READ: u64 = 64;
 /// A commit of which more than one event in so many is wanted is passed on as it is.
 const DENSE: u64 = 4;
 /// So many patterns are tried on each event, again, by who reads them.
@@ -43,6 +45,8 @@ pub(super) struct Held {
     pub(super) end: Seq,
     pub(super) events: Bytes,
     at: Timestamp,
+    /// Counted up from commit to commit.
+    number: u64,
     /// Made when it is first asked for.
     topics: Arc<OnceLock<TopicIndex>>,
 }
@@ -144,7 +148,8 @@ impl Recent {
         let Commit { first, end, at, events } = commit;
         let count = to_usize(first.distance_to(end));
         let bytes = events.len() + COMMIT_BYTES + count.saturating_mul(INDEX_BYTES);
-        let held = Held { first, end, events, at, topics: Arc::default() };
+        let number = ring.last().map_or(0, |last| last.number + 1);
+        let held = Held { first, end, events, at, number, topics: Arc::default() };
         let dropped = ring.insert(first, held, bytes);
         drop(ring);
         // Freeing megabytes takes a while: not while readers wait for the lock.
@@ -160,10 +165,14 @@ impl Recent {
     }
 
     /// The commits from `from` on, below `end`, that a read with a filter looks through; `None` when `from` is not
-    /// here.
+    /// here, or so many commits lie between that the store tells sooner.
     pub(super) fn run(&self, filter: &Filter, from: Seq, end: Seq) -> Option<Run> {
         let ring = self.ring.read();
         let first = find(&ring, from)?;
+        let last = find(&ring, end.prev()).or_else(|| ring.last())?;
+        if !is_near(first, last) {
+            return None;
+        }
         let mut verdicts = first.verdicts(filter);
         let is_quick = verdicts <= QUICK;
         let mut commits = vec![first.clone()];
@@ -194,15 +203,22 @@ impl Recent {
         self.ring.read().first_key().copied().filter(|first| *first > seq)
     }
 
-    /// Whether an event is here.
-    pub(super) fn has(&self, seq: Seq) -> bool {
-        find(&self.ring.read(), seq).is_some()
+    /// Whether a read from `from` on, up to the newest event, would find something here.
+    pub(super) fn has(&self, filter: &Filter, from: Seq) -> bool {
+        let ring = self.ring.read();
+        let (first, last) = (find(&ring, from), ring.last());
+        first.zip(last).is_some_and(|(first, last)| filter.is_all() || is_near(first, last))
     }
 
     /// When an event was appended, if it is here.
     pub(super) fn time_of(&self, seq: Seq) -> Option<Timestamp> {
         find(&self.ring.read(), seq).map(|commit| commit.at)
     }
+}
+
+/// Whether so few commits lie between that a read looks through them.
+fn is_near(first: &Held, last: &Held) -> bool {
+    last.number.saturating_sub(first.number) < COMMITS_PER_READ
 }
 
 fn find(ring: &Bounded<Seq, Held>, seq: Seq) -> Option<&Held> {
@@ -221,4 +237,38 @@ pub(super) fn slice(entries: &Bytes, skip: u64, count: u64) -> Result<Bytes, Eve
     let start = pass(skip, entries)?;
     let end = pass(count, entries)?;
     Ok(part_of(entries, start..end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tailmark_record::Limits;
+    use tailmark_record::topic::Pattern;
+
+    #[test]
+    fn many_small_commits_are_left_to_the_store_and_few_are_not() {
+        let recent = Recent::new(1 << 20);
+        let commit = |seq: u64| Commit {
+            first: Seq::new(seq),
+            end: Seq::new(seq + 1),
+            at: Timestamp::EPOCH,
+            events: Bytes::from_static(b"an event"),
+        };
+        (1..=1_000).for_each(|seq| recent.push(commit(seq)));
+        let filter = Filter::new(vec![Pattern::parse("a.b", &Limits::default()).unwrap()]);
+        let commits = |from, end| {
+            let run = recent.run(&filter, Seq::new(from), Seq::new(end))?;
+            Some(run.commits.len())
+        };
+        let most = COMMITS_PER_READ;
+        assert_eq!(commits(1_001 - most, 1_001), Some(64));
+        assert_eq!(commits(1_000 - most, 1_001), None);
+        assert_eq!(commits(500, 500 + most), Some(64), "what lies beyond costs nothing");
+        assert_eq!((commits(1, 1_001), commits(1_001, 1_002)), (None, None));
+        let has = |filter, from| recent.has(filter, Seq::new(from));
+        assert!(has(&filter, 1_001 - most) && !has(&filter, 1_000 - most) && !has(&filter, 1_001));
+        assert!(has(&Filter::ALL, 1), "each commit is a read of its own");
+        // Without a filter nothing is looked through.
+        assert!(recent.read(Seq::new(1), Seq::new(2)).is_ok_and(|chunk| chunk.is_some()));
+    }
 }
