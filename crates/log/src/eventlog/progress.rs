@@ -91,8 +91,8 @@ impl Progress {
         is_news.then_some(upto)
     }
 
-    /// Has a reader that sleeps come to the head; it delivers a chunk, without an event where none concerns it.
-    /// Nothing happens where it does not sleep, or is there.
+    /// Has a reader that sleeps deliver what it knows of what it slept through, a chunk without an event, or what
+    /// lies before the head. Nothing happens where it does not sleep, or is at the head.
     pub fn look(&self) {
         let registration = self.0.lock().asleep();
         if let Some(registration) = registration {

@@ -187,14 +187,9 @@ impl Reader {
                 }
                 // It has read that by itself.
                 Some(Woken::Matched(..)) => {}
-                Some(Woken::Look) => {
-                    let head = self.published.borrow().head;
-                    if head >= next && examined >= head {
-                        return Ok(Turn::Quiet(head.next()));
-                    }
-                    // What is not examined yet it reads by itself.
-                    it.own_upto = it.own_upto.max(head);
-                }
+                Some(Woken::Look) if examined >= next => return Ok(Turn::Quiet(examined.next())),
+                // What is not examined yet it reads by itself.
+                Some(Woken::Look) => it.own_upto = it.own_upto.max(self.published.borrow().head),
                 // Nobody is woken any more, but by the head.
                 _ if registration.is_closed() => self.goes_up_to_the_head().await?,
                 _ => registration.woken().await,

@@ -206,7 +206,7 @@ fn an_index_that_lacks_events_would_be_found_and_one_that_is_wrong_of_them_shows
         *topics.built.write() = before;
     }
     spoil(&topics, |run| *run = run.nothing());
-    assert_ne!(indexed(&engine, range.clone(), &one), expected, "the comparison sees");
+    assert_ne!(indexed(&engine, range, &one), expected, "the comparison sees");
 }
 
 #[test]
