@@ -86,8 +86,11 @@ async fn who_comes_and_goes_is_told_apart_from_who_reads_alike() {
     let mut notes = BufReader::new(child.stderr.take().unwrap()).lines();
     // Whoever shows a message is in the room; whoever is counted as a watch need not be there yet.
     let mut said = BufReader::new(child.stdout.take().unwrap());
-    let shown = tokio::task::spawn_blocking(move || said.read_line(&mut String::new()));
-    assert!(within("a message", shown).await.unwrap().unwrap() > 0);
+    let shown =
+        tokio::task::spawn_blocking(move || (said.read_line(&mut String::new()).unwrap(), said));
+    // Kept: the program ends when nobody reads what it says.
+    let (bytes, _said) = within("a message", shown).await.unwrap();
+    assert!(bytes > 0);
     for (user, shown) in
         [("ann", "ann"), ("ann\u{200b}", "ann\\u{200b}"), ("\u{202e}nna", "\\u{202e}nna")]
     {
