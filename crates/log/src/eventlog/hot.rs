@@ -17,8 +17,8 @@ pub(super) struct Hot {
 
 /// What a read found in memory.
 pub(super) enum Hit {
-    /// A chunk, and whether it is of the newest commits.
-    Chunk(Chunk, bool),
+    /// All of it.
+    Chunk(Chunk),
     /// Of the newest commits, and yet more to look through than a thread that serves should.
     Run(Run),
 }
@@ -34,14 +34,14 @@ impl Hot {
     ) -> Result<Option<Hit>, EventError> {
         if filter.is_all() {
             let chunk = self.recent.read(from, end)?;
-            return Ok(chunk.map(|chunk| Hit::Chunk(chunk, true)));
+            return Ok(chunk.map(Hit::Chunk));
         }
         match self.recent.run(filter, from, end) {
-            Some(run) if run.is_quick => Ok(Some(Hit::Chunk(run.find(filter)?, true))),
+            Some(run) if run.is_quick => Ok(Some(Hit::Chunk(run.find(filter)?))),
             Some(run) => Ok(Some(Hit::Run(run))),
             None => {
                 let found = self.filter_cache.read(filter, from, end);
-                Ok(found.map(|chunk| Hit::Chunk(chunk, false)))
+                Ok(found.map(Hit::Chunk))
             }
         }
     }

@@ -21,8 +21,8 @@ const FIRST_STEP: u64 = 1 << 10;
 const LARGEST_STEP: u64 = 1 << 16;
 
 impl ReadPath {
-    /// A chunk that begins exactly at `from` and ends at or below `end`, and whether it is of the
-    /// newest commits. `from <= head`.
+    /// A chunk that begins exactly at `from` and ends at or below `end`, and whether that is among the
+    /// newest commits, which memory holds, wherever it was read. `from <= head`.
     pub(crate) async fn read(
         &self,
         from: Seq,
@@ -30,6 +30,8 @@ impl ReadPath {
         filter: &Arc<Filter>,
         at_most: Option<usize>,
     ) -> Result<(Chunk, bool), ReadError> {
+        // Without a filter a hit tells.
+        let is_recent = !filter.is_all() && self.hot.recent.holds(from);
         let hit = self.hot.read(filter, from, end);
         // What is trimmed is gone, wherever a copy may be left.
         let oldest = self.published.borrow().oldest;
@@ -39,19 +41,19 @@ impl ReadPath {
         let malformed = |error: EventError| damaged(from, end, error.what());
         if let Some(hit) = hit.map_err(malformed)? {
             self.metrics.reads_recent.fetch_add(1, Ordering::Relaxed);
-            let (chunk, is_recent) = match hit {
-                Hit::Chunk(chunk, is_recent) => (chunk, is_recent),
-                Hit::Run(run) => (self.pool.ask(from, find(run, from, end, filter)).await?, true),
+            let chunk = match hit {
+                Hit::Chunk(chunk) => chunk,
+                Hit::Run(run) => self.pool.ask(from, find(run, from, end, filter)).await?,
             };
             let chunk = filtered(chunk, filter, at_most).map_err(malformed)?;
             check(&chunk, from, end)?;
-            return Ok((chunk, is_recent));
+            return Ok((chunk, is_recent || filter.is_all()));
         }
         let chunk = self.pool.ask(from, question(from, end, filter, at_most)).await?;
         self.metrics.reads_stored.fetch_add(1, Ordering::Relaxed);
         check(&chunk, from, end)?;
         self.hot.filter_cache.keep(filter, &chunk);
-        Ok((chunk, false))
+        Ok((chunk, is_recent))
     }
 
     /// One event, encoded; `None` beyond the head.

@@ -311,7 +311,7 @@ fn quiet(first: Seq, end: Seq) -> Chunk {
 pub struct Delivery {
     /// Events from exactly the reader's position on; those that do not match may still be in it.
     pub chunk: Chunk,
-    /// It came from the cache of recent commits.
+    /// It begins among the newest commits, which memory holds.
     pub is_recent: bool,
 }
 

@@ -203,6 +203,11 @@ impl Recent {
         self.ring.read().first_key().copied().filter(|first| *first > seq)
     }
 
+    /// Whether an event is here.
+    pub(super) fn holds(&self, seq: Seq) -> bool {
+        find(&self.ring.read(), seq).is_some()
+    }
+
     /// Whether a read from `from` on, up to the newest event, would find something here.
     pub(super) fn has(&self, filter: &Filter, from: Seq) -> bool {
         let ring = self.ring.read();

@@ -237,3 +237,22 @@ async fn whatever_happens_each_reader_gets_what_it_wants_once_and_in_order() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_comes_late_has_not_fallen_behind_while_the_ring_holds_what_it_wants() {
+    let (log, _) = open(options());
+    let filter = filter(&["a"]);
+    let mut reader = log.reader(Seq::FIRST, filter.clone());
+    assert!(poll_once(Box::pin(reader.next(Seq::MAX)).as_mut()).await.is_none());
+    // Far more small commits than are looked through in the ring.
+    for _ in 0..200 {
+        publish(&log, &["a"]).await;
+    }
+    let mut found = Vec::new();
+    while found.len() < 200 {
+        let delivery = reader.next(Seq::MAX).await.unwrap();
+        assert!(delivery.is_recent, "after {found:?}");
+        found.extend(matching(&delivery, &filter));
+    }
+    assert_eq!(found, (1..=200).collect::<Vec<_>>());
+}
