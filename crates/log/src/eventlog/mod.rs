@@ -22,6 +22,7 @@ mod hot;
 mod interest;
 mod log;
 mod maintenance;
+mod matcher;
 mod metrics;
 mod open;
 mod options;
@@ -42,6 +43,7 @@ mod retention;
 mod state;
 mod status;
 mod topic_heads;
+mod topic_index;
 mod trouble;
 mod writer;
 

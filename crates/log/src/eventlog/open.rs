@@ -16,8 +16,8 @@ use super::core::Core;
 use super::filter_cache::FilterCache;
 use super::group_commit::CommitBuilder;
 use super::hot::Hot;
-use super::interest;
 use super::maintenance::Maintenance;
+use super::matcher;
 use super::metrics::Metrics;
 use super::options::Options;
 use super::producers::Producers;
@@ -148,7 +148,7 @@ fn start(
         .and_then(|thread| {
             others.push(thread);
             let reads = core.reads.clone();
-            spawn("log-interest", move || interest::run(&reads))
+            spawn("log-interest", move || matcher::run(&reads))
         })
         .and_then(|thread| {
             others.push(thread);

@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use parking_lot::RwLock;
 
+use super::topic_index::{self, TopicIndex};
 use crate::bounded::{Bounded, Dropped};
-use crate::storage::topic_index::{self, TopicIndex};
 use crate::storage::{Chunk, part_of};
 use crate::width::to_usize;
 use tailmark_record::topic::Filter;

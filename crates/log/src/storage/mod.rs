@@ -19,7 +19,6 @@ pub mod migrate;
 pub mod segment;
 mod sift;
 mod time;
-pub(crate) mod topic_index;
 mod unfinished;
 
 pub use engine::{

@@ -18,11 +18,9 @@
 //! list and etcd's watcher groups.
 
 mod index;
-mod matcher;
 mod signal;
 
-pub(super) use index::{Interest, Registration};
-pub(super) use matcher::run;
+pub(super) use index::{Interest, Registration, Waking};
 pub(super) use signal::Woken;
 
 #[cfg(test)]

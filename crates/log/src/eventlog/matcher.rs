@@ -4,16 +4,17 @@
 
 use std::time::Instant;
 
-use super::index::{Interest, Waking};
-use crate::eventlog::read_path::ReadPath;
-use crate::eventlog::recent::Held;
+use super::interest::{Interest, Waking};
+use super::read_path::ReadPath;
+use super::recent::Held;
+use super::topic_index;
 use tailmark_record::{Event, EventError, Seq};
 
 /// Topics of a commit that are read at once.
 const TOPICS_AT_ONCE: usize = 256;
 
 /// Works until the log is closed.
-pub(in crate::eventlog) fn run(log: &ReadPath) {
+pub(super) fn run(log: &ReadPath) {
     let interest = &log.interest;
     // Also when this thread panics: who sleeps then waits for the head.
     let _guard = Close(interest);
@@ -64,7 +65,7 @@ fn match_commit(interest: &Interest, commit: &Held, woken: &mut Waking) -> Resul
         let (text, places) = topic?;
         let seq = |place: Option<&u32>| {
             let place = *place.ok_or(EventError::new("a topic without an event"))?;
-            Event::seq_of(crate::storage::topic_index::entry(run, place)?.1)
+            Event::seq_of(topic_index::entry(run, place)?.1)
         };
         Ok((text, seq(places.first())?, seq(places.last())?))
     });

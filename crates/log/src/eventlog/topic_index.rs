@@ -14,11 +14,11 @@ use tailmark_record::topic::Filter;
 use tailmark_record::{Event, EventError, Events};
 
 /// Bytes that it takes for each event, at most.
-pub(crate) const BYTES_PER_EVENT: usize = 4 + size_of::<Topic>();
+pub(super) const BYTES_PER_EVENT: usize = 4 + size_of::<Topic>();
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct TopicIndex {
+pub(super) struct TopicIndex {
     /// By hash.
     topics: Vec<Topic>,
     /// Where each topic's entries begin in the run, topic after topic, each in order.
@@ -35,7 +35,7 @@ struct Topic {
 
 impl TopicIndex {
     /// Walks the run.
-    pub(crate) fn of(run: &[u8]) -> Result<TopicIndex, EventError> {
+    pub(super) fn of(run: &[u8]) -> Result<TopicIndex, EventError> {
         u32::try_from(run.len()).map_err(|_| EventError::new("a run of more than 4 GiB"))?;
         let mut ids: HashTable<u32> = HashTable::new();
         let mut topics: Vec<Topic> = Vec::new();
@@ -90,12 +90,12 @@ impl TopicIndex {
     }
 
     /// How many topics there are.
-    pub(crate) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.topics.len()
     }
 
     /// Each topic, with the places of its entries in the run.
-    pub(crate) fn each<'a>(
+    pub(super) fn each<'a>(
         &'a self,
         run: &'a [u8],
     ) -> impl Iterator<Item = Result<(&'a str, &'a [u32]), EventError>> {
@@ -107,7 +107,7 @@ impl TopicIndex {
     }
 
     /// The places of the entries that a filter selects, in order.
-    pub(crate) fn find(&self, run: &[u8], filter: &Filter) -> Result<Vec<u32>, EventError> {
+    pub(super) fn find(&self, run: &[u8], filter: &Filter) -> Result<Vec<u32>, EventError> {
         let mut found = Vec::new();
         let mut topics = 0;
         if let Some(patterns) = filter.exact() {
@@ -154,7 +154,7 @@ impl TopicIndex {
 }
 
 /// The entry that begins at a place in a run: where it lies, and its event.
-pub(crate) fn entry(run: &[u8], place: u32) -> Result<(Range<usize>, &[u8]), EventError> {
+pub(super) fn entry(run: &[u8], place: u32) -> Result<(Range<usize>, &[u8]), EventError> {
     let start = place as usize;
     let rest = run.get(start..).ok_or(EventError::new("a place beyond the run"))?;
     let mut walk = Events::new(rest);
