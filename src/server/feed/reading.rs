@@ -87,7 +87,7 @@ impl Reading {
     /// Has the next chunk read while this one is sent. Nothing that is read ahead takes the place of
     /// what is needed.
     pub(crate) fn read_ahead(&mut self, end: Option<Seq>, parking: &Parking) {
-        self.ahead = match (&self.reader, end) {
+        self.ahead = match (&mut self.reader, end) {
             (Some(reader), Some(end)) if parking.has_spare_room() => {
                 let parking = parking.clone();
                 reader.read_ahead(end, move |delivery| parking.park_spare(delivery))

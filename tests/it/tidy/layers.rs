@@ -68,6 +68,7 @@ const EVENTLOG: House<'_> = House {
         "topic_index",
         "recent",
         "hot",
+        "fair_queue",
         "reader_pool",
         "topic_heads",
         "repeats_ready",

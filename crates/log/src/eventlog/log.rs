@@ -14,6 +14,7 @@ use super::error::lost_answer;
 use super::open::{self, Threads};
 use super::producers::Sent;
 use super::queue::{Pending, TrimRequest, Trimmed, Work};
+use super::reader_pool::Asker;
 use super::repeats_ready::RepeatsReady;
 use super::{
     Answer, AppendError, AppendOptions, Appended, Batch, CursorError, Options, ReadError, Reader,
@@ -192,7 +193,7 @@ impl EventLog {
     /// # Errors
     /// As a reader's.
     pub async fn topics(&self) -> Result<BTreeMap<Arc<str>, TopicStats>, ReadError> {
-        self.core().reads.pool.ask(Seq::ZERO, Engine::topics).await
+        self.core().reads.topics(&mut Asker::default()).await
     }
 
     /// Removes every event below `before` (clamped to `head + 1`).

@@ -16,6 +16,7 @@ mod append;
 mod batch;
 mod core;
 mod error;
+mod fair_queue;
 mod filter_cache;
 mod group_commit;
 mod hot;

@@ -2,6 +2,7 @@
 //!
 //! Owns what is asked of the engine, and the check of what it answers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,22 +10,27 @@ use bytes::Bytes;
 
 use super::ReadError;
 use super::error::{damage, damaged};
+use super::fair_queue::Lane;
 use super::hot::Hit;
 use super::read_path::ReadPath;
+use super::reader_pool::Asker;
 use super::recent::Run;
-use crate::storage::{Chunk, Engine, StoreError};
+use crate::storage::{Chunk, Engine, StoreError, TopicStats};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Event, EventError, Events, Seq, Start, Timestamp};
 
 /// Seqs that one step of a backward search looks at: at first, and at most.
 const FIRST_STEP: u64 = 1 << 10;
 const LARGEST_STEP: u64 = 1 << 16;
+/// A read of no more events than that is a point.
+const POINT_EVENTS: u64 = 1 << 10;
 
 impl ReadPath {
     /// A chunk that begins exactly at `from` and ends at or below `end`, and whether that is among the
     /// newest commits, which memory holds, wherever it was read. `from <= head`.
     pub(crate) async fn read(
         &self,
+        asker: &mut Asker,
         from: Seq,
         end: Seq,
         filter: &Arc<Filter>,
@@ -43,13 +49,17 @@ impl ReadPath {
             self.metrics.reads_recent.fetch_add(1, Ordering::Relaxed);
             let chunk = match hit {
                 Hit::Chunk(chunk) => chunk,
-                Hit::Run(run) => self.pool.ask(from, find(run, from, end, filter)).await?,
+                Hit::Run(run) => {
+                    let question = find(run, from, end, filter);
+                    self.pool.ask(asker, lane(from, end), from, question).await?
+                }
             };
             let chunk = filtered(chunk, filter, at_most).map_err(malformed)?;
             check(&chunk, from, end)?;
             return Ok((chunk, is_recent || filter.is_all()));
         }
-        let chunk = self.pool.ask(from, question(from, end, filter, at_most)).await?;
+        let question = question(from, end, filter, at_most);
+        let chunk = self.pool.ask(asker, lane(from, end), from, question).await?;
         self.metrics.reads_stored.fetch_add(1, Ordering::Relaxed);
         check(&chunk, from, end)?;
         self.hot.filter_cache.keep(filter, &chunk);
@@ -63,7 +73,7 @@ impl ReadPath {
             return Ok(None);
         }
         let all = Arc::new(Filter::ALL);
-        let (chunk, _) = self.read(seq, seq.next(), &all, None).await?;
+        let (chunk, _) = self.read(&mut Asker::default(), seq, seq.next(), &all, None).await?;
         let mut events = Events::new(&chunk.events);
         match (chunk.first == seq, events.next()) {
             (true, Some(Ok(event))) => Ok(Some(chunk.events.slice_ref(event))),
@@ -78,8 +88,19 @@ impl ReadPath {
         match recent {
             _ if seq < oldest => Err(ReadError::Trimmed { from: seq, oldest }),
             Some(time) => Ok(time),
-            None => self.pool.ask(seq, move |engine| engine.time_of(seq)).await,
+            None => {
+                let asker = &mut Asker::default();
+                self.pool.ask(asker, Lane::Point, seq, move |engine| engine.time_of(seq)).await
+            }
         }
+    }
+
+    /// Readable events by topic.
+    pub(crate) async fn topics(
+        &self,
+        asker: &mut Asker,
+    ) -> Result<BTreeMap<Arc<str>, TopicStats>, ReadError> {
+        self.pool.ask(asker, Lane::Scan, Seq::ZERO, Engine::topics).await
     }
 
     /// The seq a reader from `start` begins with.
@@ -109,7 +130,9 @@ impl ReadPath {
 
     /// The first seq appended at or after `time`, as published.
     pub(crate) async fn seek_time(&self, time: Timestamp) -> Result<Seq, ReadError> {
-        let seq = self.pool.ask(Seq::ZERO, move |engine| engine.seek_time(time)).await?;
+        let asker = &mut Asker::default();
+        let question = move |engine: &dyn Engine| engine.seek_time(time);
+        let seq = self.pool.ask(asker, Lane::Point, Seq::ZERO, question).await?;
         // The engine's head is published a moment after it is durable.
         let mut published = self.published.subscribe();
         let wait = published.wait_for(|now| now.head.next() >= seq || now.is_closed);
@@ -125,7 +148,8 @@ impl ReadPath {
         head: Seq,
         filter: Arc<Filter>,
     ) -> Result<Seq, ReadError> {
-        let topics = self.pool.ask(oldest, Engine::topics).await?;
+        let asker = &mut Asker::default();
+        let topics = self.topics(asker).await?;
         let matching = topics.iter().filter(|(topic, _)| filter.matches(topic));
         let (total, last) = matching.fold((0, Seq::ZERO), |(total, last), (_, stats)| {
             (total + stats.events, last.max(stats.last_seq))
@@ -139,9 +163,8 @@ impl ReadPath {
         while end > oldest {
             let from = Seq::new(end.get().saturating_sub(step)).max(oldest);
             let filter = filter.clone();
-            let found =
-                self.pool.ask(from, move |engine| matches(engine, from, end, &filter)).await;
-            let found = match found {
+            let question = move |engine: &dyn Engine| matches(engine, from, end, &filter);
+            let found = match self.pool.ask(asker, Lane::Scan, from, question).await {
                 Ok(found) => found,
                 // Trimmed meanwhile: fewer are left than were wanted, so all of them.
                 Err(ReadError::Trimmed { oldest, .. }) => return Ok(oldest),
@@ -159,6 +182,11 @@ impl ReadPath {
         }
         Ok(oldest)
     }
+}
+
+/// Whether a read is a point or a scan.
+pub(super) fn lane(from: Seq, end: Seq) -> Lane {
+    if from.distance_to(end) <= POINT_EVENTS { Lane::Point } else { Lane::Scan }
 }
 
 /// Looks through a run of the newest commits.

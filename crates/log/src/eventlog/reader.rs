@@ -15,6 +15,7 @@
 //! So a reader from `s` yields s, s + 1, s + 2, ... or says loudly why not. Nothing is sent to a
 //! reader, so there is nothing to overflow; a slow one finds its events in the engine.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
@@ -25,8 +26,9 @@ use tokio::sync::{oneshot, watch};
 use super::ReadError;
 use super::interest::{Registration, Woken};
 use super::progress::Progress;
-use super::read::{check, question};
+use super::read::{check, lane, question};
 use super::read_path::{Published, ReadPath};
+use super::reader_pool::Asker;
 use crate::storage::{Chunk, StoreError};
 use tailmark_record::Seq;
 use tailmark_record::topic::Filter;
@@ -38,7 +40,9 @@ pub struct Reader {
     next: Seq,
     filter: Arc<Filter>,
     /// Bytes of events that match, to be delivered at most at a time.
-    at_most: Option<usize>,
+    at_most: Option<NonZeroUsize>,
+    /// Its share of the reader threads.
+    asker: Asker,
     /// Where it does not want everything.
     interested: Option<Box<Interested>>,
 }
@@ -78,13 +82,13 @@ impl Reader {
                 progress: Arc::new(Progress::at(next)),
             })
         });
-        Reader { log, published, next, filter, at_most: None, interested }
+        Reader { log, published, next, filter, at_most: None, asker: Asker::default(), interested }
     }
 
     /// The same, but each delivery has at most so many bytes, or one event, of events that match
     /// and of nothing else, in memory of its own: for one who keeps them long.
     pub fn at_most(mut self, bytes: usize) -> Reader {
-        self.at_most = Some(bytes);
+        self.at_most = NonZeroUsize::new(bytes.max(1));
         self
     }
 
@@ -127,9 +131,9 @@ impl Reader {
         let (chunk, is_recent) = match turn {
             Turn::Quiet(until) => (quiet(next, until.min(end)), true),
             Turn::Read(from, until) => {
-                let (filter, at_most) = (&self.filter, self.at_most);
+                let (filter, at_most) = (&self.filter, self.at_most.map(NonZeroUsize::get));
                 let (mut chunk, is_recent) =
-                    self.log.read(from, until.min(end), filter, at_most).await?;
+                    self.log.read(&mut self.asker, from, until.min(end), filter, at_most).await?;
                 if from > next {
                     chunk.first = next;
                     chunk.complete = false;
@@ -229,7 +233,7 @@ impl Reader {
     /// came is left with `keep`, there, if that takes it. `None` where nothing would be won: the next read has to
     /// wait for events, or finds them in memory.
     pub fn read_ahead<T: Send + 'static>(
-        &self,
+        &mut self,
         end: Seq,
         keep: impl FnOnce(Delivery) -> Option<T> + Send + 'static,
     ) -> Option<Ahead<T>> {
@@ -243,8 +247,8 @@ impl Reader {
         if end <= from || self.wanted_from() > from || self.log.hot.has(&self.filter, from) {
             return None;
         }
-        let read = question(from, end, &self.filter, self.at_most);
-        let answer = self.log.pool.post(move |engine| {
+        let read = question(from, end, &self.filter, self.at_most.map(NonZeroUsize::get));
+        let answer = self.log.pool.post(&mut self.asker, lane(from, end), move |engine| {
             let chunk = read(engine)?;
             Ok(keep(Delivery { chunk, is_recent: false }))
         })?;
