@@ -46,6 +46,8 @@ section!(
     Config {
         /// The daemon.
         server: Server = Server::default(),
+        /// Encryption.
+        tls: Tls = Tls::default(),
         /// How the log rests on disk.
         storage: Storage = Storage::default(),
         /// The log in memory.
@@ -82,6 +84,18 @@ section!(
         http1_header_timeout: Duration as "units::duration" = Duration::from_secs(30),
         /// What a client is asked to wait before it comes back.
         retry_delay: Duration as "units::duration" = Duration::from_secs(1),
+    }
+);
+
+section!(
+    /// Encryption; empty = none.
+    Tls {
+        /// The server's certificate and its chain, as PEM.
+        cert_file: PathBuf = PathBuf::new(),
+        /// Its key.
+        key_file: PathBuf = PathBuf::new(),
+        /// Who vouches for clients, each of which then needs a certificate.
+        client_ca_file: PathBuf = PathBuf::new(),
     }
 );
 
@@ -271,6 +285,8 @@ impl Config {
     /// The first value that is not allowed.
     pub fn check(&self) -> Result<(), Invalid> {
         self.server.check()?;
+        self.tls.check()?;
+        self.check_exposure()?;
         self.storage.check()?;
         self.log.check()?;
         self.retention.check()?;
@@ -281,6 +297,26 @@ impl Config {
         crate::telemetry::filter(&self.telemetry.log_level)
             .map_err(|problem| Invalid::new("telemetry.log_level", problem))?;
         self.telemetry.check()
+    }
+
+    /// Whom other machines reach must know who asks, and nobody on the way may read along.
+    fn check_exposure(&self) -> Result<(), Invalid> {
+        let Some(address) = self.server.exposed()?.filter(|_| !self.server.insecure) else {
+            return Ok(());
+        };
+        let missing = if !self.tls.is_on() {
+            "there is no TLS; set tls.cert_file and tls.key_file, and tls.client_ca_file for who \
+             may come"
+        } else if self.tls.client_ca_file.as_os_str().is_empty() {
+            "TLS without tls.client_ca_file lets everybody in; set that"
+        } else {
+            return Ok(());
+        };
+        let problem = format!(
+            "{address} is reachable from other machines, and {missing}, listen on a loopback \
+             address, or say --insecure"
+        );
+        Err(Invalid::new("server.listen", problem))
     }
 
     /// What is allowed, and may not be meant.
@@ -298,6 +334,8 @@ impl Config {
         }
         if let Ok(Some(address)) = self.server.exposed()
             && self.http.allowed_hosts.is_empty()
+            // Nobody who points a name of his own here has a certificate for it here.
+            && !self.tls.is_on()
         {
             warnings.push(format!(
                 "http.allowed_hosts: names no host, so on {address} any name is taken, and a page \
@@ -343,15 +381,6 @@ impl Server {
     }
 
     fn check(&self) -> Result<(), Invalid> {
-        if let Some(address) = self.exposed()?
-            && !self.insecure
-        {
-            let problem = format!(
-                "{address} is reachable from other machines, and there is no TLS and no \
-                 authentication yet; listen on a loopback address, or say --insecure"
-            );
-            return Err(Invalid::new("server.listen", problem));
-        }
         time("server.shutdown_grace", self.shutdown_grace, 0, 3_600)?;
         time("server.preface_timeout", self.preface_timeout, 1, 3_600)?;
         time("server.http1_header_timeout", self.http1_header_timeout, 1, 3_600)?;
@@ -362,6 +391,24 @@ impl Server {
             return Err(Invalid::new("server.instance_id", problem));
         }
         Ok(())
+    }
+}
+
+impl Tls {
+    /// Whether the daemon speaks TLS.
+    pub fn is_on(&self) -> bool {
+        !self.cert_file.as_os_str().is_empty()
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        let has = |path: &PathBuf| !path.as_os_str().is_empty();
+        let missing = |key, other| Err(Invalid::new(key, "is missing").against(other));
+        match (has(&self.cert_file), has(&self.key_file), has(&self.client_ca_file)) {
+            (true, false, _) => missing("tls.key_file", "tls.cert_file"),
+            (false, true, _) => missing("tls.cert_file", "tls.key_file"),
+            (false, _, true) => missing("tls.cert_file", "tls.client_ca_file"),
+            _ => Ok(()),
+        }
     }
 }
 

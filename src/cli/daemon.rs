@@ -52,7 +52,7 @@ pub(super) async fn run(
     let server =
         Server::new(log.clone(), server_options(config)).map_err(|error| unserved(&error))?;
     server.show_dropped_log_lines(telemetry.dropped_lines());
-    let live = Live::new(log.clone(), server.access_rules(), telemetry.level());
+    let live = Live::new(log.clone(), &server, telemetry.level());
     let bounds = log.bounds();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"), log = %log.id(),
@@ -128,6 +128,12 @@ async fn reload_for_ever(
 }
 
 fn unserved(error: &ServeError) -> Failure {
+    if let ServeError::Tls(error) = error {
+        return Failure::new(Exit::Usage, "no TLS").because(error).hint(
+            "docs/operations.md says how to make certificates; `openssl x509 -noout -text -in \
+             FILE` shows one",
+        );
+    }
     Failure::new(Exit::Failure, "cannot serve").because(error)
 }
 

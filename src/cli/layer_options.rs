@@ -102,11 +102,23 @@ pub(super) fn server_options(config: &Config) -> server::Options {
             keepalive_timeout: http2.keepalive_timeout,
             max_header_list_bytes: window(http2.max_header_list_bytes),
         },
+        tls: tls_files(config),
         http: access_rules(config),
         dedup_window: size(config.log.dedup_window),
         instance: server.instance_id.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
+}
+
+fn tls_files(config: &Config) -> Option<server::TlsFiles> {
+    let tls = &config.tls;
+    let client_ca =
+        (!tls.client_ca_file.as_os_str().is_empty()).then(|| tls.client_ca_file.clone());
+    tls.is_on().then(|| server::TlsFiles {
+        cert: tls.cert_file.clone(),
+        key: tls.key_file.clone(),
+        client_ca,
+    })
 }
 
 fn size(value: u64) -> usize {

@@ -2,7 +2,7 @@
 
 use super::layer_options::{access_rules, retention};
 use crate::config::Config;
-use crate::server::AccessRules;
+use crate::server::{AccessRules, Certificates, Server};
 use crate::telemetry::LogLevel;
 use tailmark_log::eventlog::EventLog;
 
@@ -11,12 +11,22 @@ use tailmark_log::eventlog::EventLog;
 pub(super) struct Live {
     log: EventLog,
     access: AccessRules,
+    certificates: Option<Certificates>,
     level: LogLevel,
 }
 
 impl Live {
-    pub(super) fn new(log: EventLog, access: AccessRules, level: LogLevel) -> Live {
-        Live { log, access, level }
+    pub(super) fn new(log: EventLog, server: &Server, level: LogLevel) -> Live {
+        let (access, certificates) = (server.access_rules(), server.certificates());
+        Live { log, access, certificates, level }
+    }
+
+    /// Reads the certificates again, and logs what came of it.
+    pub(super) async fn reload_certificates(&self) {
+        if let Some(certificates) = self.certificates.clone() {
+            // Off the runtime: the files may lie anywhere.
+            let _ = tokio::task::spawn_blocking(move || certificates.reload()).await;
+        }
     }
 
     /// Puts into force what may change.
@@ -39,6 +49,7 @@ impl Live {
     /// What does not work, in words.
     pub(super) fn trouble(&self) -> Option<String> {
         let status = self.log.status();
-        status.trouble.or(status.store.trouble).or(status.clock)
+        let tls = || self.certificates.as_ref().and_then(Certificates::trouble);
+        status.trouble.or(status.store.trouble).or(status.clock).or_else(tls)
     }
 }

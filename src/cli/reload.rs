@@ -108,6 +108,7 @@ async fn reload(settings: Settings, live: &Live, notifier: &Notifier) -> Setting
     let reader = settings.clone();
     // Off the runtime: a file may lie anywhere.
     let read = tokio::task::spawn_blocking(move || reader.read()).await;
+    live.reload_certificates().await;
     let outcome = match read {
         Ok(Ok(new)) => settings.take(&new, live),
         Ok(Err(error)) => Err(chain(&error)),

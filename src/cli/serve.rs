@@ -31,9 +31,18 @@ pub(super) struct Settings {
     /// Where to listen: IP:PORT or localhost:PORT; port 0 takes any free one (server.listen)
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// Listen beyond the loopback, without TLS and authentication (server.insecure)
+    /// Listen beyond the loopback without TLS, or without knowing who asks (server.insecure)
     #[arg(long)]
     insecure: bool,
+    /// The server's certificate and its chain, as PEM: the port then speaks TLS (tls.cert_file)
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<String>,
+    /// The certificate's key (tls.key_file)
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
+    /// Who vouches for clients, which then need certificates (tls.client_ca_file)
+    #[arg(long, value_name = "FILE")]
+    tls_client_ca: Option<String>,
     /// What is logged: error, warn, info, debug, trace, or a filter (telemetry.log_level)
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -53,6 +62,9 @@ impl Settings {
         sources.flag("--data-dir", "storage.data_dir", self.data_dir);
         sources.flag("--listen", "server.listen", self.listen);
         sources.flag("--insecure", "server.insecure", self.insecure.then(|| "true".to_owned()));
+        sources.flag("--tls-cert", "tls.cert_file", self.tls_cert);
+        sources.flag("--tls-key", "tls.key_file", self.tls_key);
+        sources.flag("--tls-client-ca", "tls.client_ca_file", self.tls_client_ca);
         sources.flag("--log-level", "telemetry.log_level", self.log_level);
         sources.flag("--log-format", "telemetry.log_format", self.log_format);
         sources
@@ -156,9 +168,14 @@ fn announce(text: String) {
 
 fn ready_text(config: &Config, addresses: &[SocketAddr], ready: Ready) -> String {
     let on: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    let scheme = if config.tls.is_on() { "https" } else { "http" };
     let addr = match addresses.first() {
         // Where client commands look by themselves.
-        _ if addresses.contains(&SocketAddr::from((Ipv4Addr::LOCALHOST, 50051))) => String::new(),
+        _ if !config.tls.is_on()
+            && addresses.contains(&SocketAddr::from((Ipv4Addr::LOCALHOST, 50051))) =>
+        {
+            String::new()
+        }
         None => String::new(),
         Some(first) => {
             let ip = match first.ip() {
@@ -166,7 +183,7 @@ fn ready_text(config: &Config, addresses: &[SocketAddr], ready: Ready) -> String
                 IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
                 ip => ip,
             };
-            format!(" --addr http://{}", SocketAddr::new(ip, first.port()))
+            format!(" --addr {scheme}://{}", SocketAddr::new(ip, first.port()))
         }
     };
     let next = if ready.head < ready.oldest {

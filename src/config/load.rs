@@ -11,7 +11,8 @@ use toml::{Table, Value};
 use super::{Config, DEFAULT_TOML, Invalid, foreign, read};
 
 /// Variables that begin with `TAILMARK_` and are no settings of the daemon.
-const OTHER_VARIABLES: [&str; 2] = ["TAILMARK_ADDR", "TAILMARK_CONFIG"];
+const OTHER_VARIABLES: [&str; 5] =
+    ["TAILMARK_ADDR", "TAILMARK_CA", "TAILMARK_CERT", "TAILMARK_CONFIG", "TAILMARK_KEY"];
 const PREFIX: &str = "TAILMARK_";
 
 /// Where a value comes from.

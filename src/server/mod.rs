@@ -7,6 +7,7 @@
 //!
 //! | wing | owns |
 //! |---|---|
+//! | `tls` | certificates, and when they are read again |
 //! | `rpc` | what a request is, codecs; errors and values mapped to the wire and back |
 //! | `figures` | the daemon's metrics |
 //! | `transport` | connections and bytes |
@@ -30,6 +31,7 @@ mod rpc;
 mod run;
 mod service;
 mod shared;
+mod tls;
 mod transport;
 mod watch;
 
@@ -37,5 +39,6 @@ pub use options::{AccessRules, Http, Http2, Options};
 pub use permits::Gauges;
 pub use rpc::status::DOMAIN;
 pub use run::{ServeError, Server, serve};
+pub use tls::{Certificates, TlsError, TlsFiles};
 
 use shared::Shared;

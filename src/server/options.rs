@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
+use crate::server::TlsFiles;
+
 /// How the server behaves. The defaults are those of the wire contract.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -33,7 +35,8 @@ pub struct Options {
     pub unary_deadline: Duration,
     /// Time between the order to stop and the cutting of what is still open. 10 s.
     pub shutdown_grace: Duration,
-    /// Time for a new connection to say which protocol it speaks. 10 s.
+    /// Time for a new connection to shake hands, where there is TLS, and to say which protocol it
+    /// speaks. 10 s.
     pub preface_timeout: Duration,
     /// Time for the head of an HTTP/1.1 request, also between two on one connection. 30 s.
     pub http1_header_timeout: Duration,
@@ -41,6 +44,8 @@ pub struct Options {
     pub retry_delay: Duration,
     /// Time between two signs of life on a `chat.ChatService.Chat`. 5 s.
     pub chat_heartbeat: Duration,
+    /// Certificates, where the server speaks TLS and nothing else.
+    pub tls: Option<TlsFiles>,
     /// HTTP/2.
     pub http2: Http2,
     /// Which pages may ask, and under which names, at first.
@@ -71,6 +76,7 @@ impl Default for Options {
             http1_header_timeout: Duration::from_secs(30),
             retry_delay: Duration::from_secs(1),
             chat_heartbeat: Duration::from_secs(5),
+            tls: None,
             http2: Http2::default(),
             http: Http::default(),
             dedup_window: 1_000_000,

@@ -23,8 +23,11 @@ use super::rpc::health;
 use super::rpc::reflection::{Index, Reflection};
 use super::transport::accept;
 use super::transport::arrivals::Arrivals;
+use super::transport::greeting::Notices;
 use super::transport::serving::Serving;
-use super::{AccessRules, Gauges, Options, Shared, chat, http, service, watch};
+use super::{
+    AccessRules, Certificates, Gauges, Options, Shared, TlsError, chat, http, service, watch,
+};
 use tailmark_log::eventlog::EventLog;
 
 /// Why a server cannot run.
@@ -37,12 +40,16 @@ pub enum ServeError {
     /// The built-in descriptors do not fit together.
     #[error("cannot build the reflection service: {0}")]
     Reflection(String),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// A server that is ready to run.
 pub struct Server {
     shared: Arc<Shared>,
     access: AccessRules,
+    certificates: Option<Certificates>,
     routes: Routes,
     health: health::Reporter,
 }
@@ -62,19 +69,21 @@ pub async fn serve(
 }
 
 impl Server {
-    /// Builds the services.
+    /// Builds the services, and reads the certificates.
     ///
     /// # Errors
-    /// When reflection cannot be built.
+    /// When reflection cannot be built, or the certificates cannot be used.
     pub fn new(log: EventLog, options: Options) -> Result<Server, ServeError> {
         let parking = Parking::new(options.parked_bytes);
         let arrivals = Arrivals::new(options.arriving_bytes, options.unary_deadline);
         let access = AccessRules::new(options.http.clone());
+        let certificates = options.tls.clone().map(Certificates::open).transpose()?;
         let (options, gauges, started) = (Arc::new(options), Gauges::default(), Instant::now());
         let figures = Figures::new(Sources {
             log: log.clone(),
             gauges: gauges.clone(),
             options: Arc::clone(&options),
+            certificates: certificates.clone(),
             started,
         });
         let shared = Arc::new(Shared {
@@ -91,7 +100,7 @@ impl Server {
         });
         let health = health::Reporter::new(shared.log.clone());
         let routes = routes(&shared, &health)?;
-        Ok(Server { shared, access, routes, health })
+        Ok(Server { shared, access, certificates, routes, health })
     }
 
     /// What is open now.
@@ -102,6 +111,11 @@ impl Server {
     /// Who may ask, to be changed while the server runs.
     pub fn access_rules(&self) -> AccessRules {
         self.access.clone()
+    }
+
+    /// The certificates in force, where there is TLS.
+    pub fn certificates(&self) -> Option<Certificates> {
+        self.certificates.clone()
     }
 
     /// Shows in the figures how many lines of the program's log nobody took, which somebody else counts.
@@ -127,16 +141,21 @@ impl Server {
         if listeners.is_empty() {
             return Err(ServeError::NoListener);
         }
-        let Server { shared, access, routes, health } = self;
+        let Server { shared, access, certificates, routes, health } = self;
         let cut = CancellationToken::new();
         // Whoever drops this future has cut the server off.
         let _cut_on_drop = cut.clone().drop_guard();
         let _stop_on_drop = shared.stop.clone().drop_guard();
         let mut loops = JoinSet::new();
         loops.spawn(figures::look(Arc::clone(&shared.figures), shared.stop.clone()));
+        if let Some(certificates) = certificates.clone() {
+            loops.spawn(certificates.watch(shared.stop.clone()));
+        }
         let serving = Arc::new(Serving {
             routes: routes.prepare(),
             options: Arc::clone(&shared.options),
+            tls: certificates,
+            notices: Notices::default(),
             access,
             gauges: shared.gauges.clone(),
             calls: Arc::clone(&shared.figures.calls),

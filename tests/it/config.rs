@@ -219,6 +219,9 @@ fn hosts_that_nobody_checks_are_warned_of() {
     assert!(said[0].starts_with("http.allowed_hosts: ") && said[0].contains("0.0.0.0:50051"));
     let named = format!("{exposed}[http]\nallowed_hosts = [\"log.example\"]\n");
     assert_eq!(warnings(&named), [] as [&str; 0]);
+    // A name that somebody points here has no certificate here.
+    let tls = format!("{exposed}[tls]\ncert_file = \"c\"\nkey_file = \"k\"\n");
+    assert_eq!(warnings(&tls), [] as [&str; 0]);
     // On the loopback hosts are checked, whatever else is allowed.
     assert_eq!(warnings("[server]\ninsecure = true\n"), [] as [&str; 0]);
 }
@@ -231,6 +234,18 @@ fn settings_are_listed_in_the_order_of_the_documented_default() {
         let line = format!("\n{} = ", key.split_once('.').unwrap().1);
         let rest = &DEFAULT_TOML[at..];
         at += rest.find(&line).unwrap_or_else(|| panic!("{key} is not in its place")) + 1;
+    }
+}
+
+#[test]
+fn certificates_come_with_their_keys() {
+    for (text, missing) in [
+        ("cert_file = \"c\"\n", "tls.key_file: is missing, as tls.cert_file is set"),
+        ("key_file = \"k\"\n", "tls.cert_file: is missing, as tls.key_file is set"),
+        ("client_ca_file = \"a\"\n", "tls.cert_file: is missing, as tls.client_ca_file is set"),
+    ] {
+        let error = load(&format!("[tls]\n{text}")).unwrap_err();
+        assert!(error.contains(missing), "{error}");
     }
 }
 
@@ -250,6 +265,15 @@ fn only_the_loopback_is_open_by_default() {
         assert_eq!(load(&text).is_ok(), is_fine, "{listen}");
         assert!(load(&format!("{text}insecure = true\n")).is_ok(), "{listen}");
     }
+    // TLS hides what is said, and lets everybody in.
+    let exposed = "[server]\nlisten = \"0.0.0.0:1\"\n";
+    let tls = "[tls]\ncert_file = \"c\"\nkey_file = \"k\"\n";
+    let error = load(&format!("{exposed}{tls}")).unwrap_err();
+    assert!(error.contains("lets everybody in"), "{error}");
+    assert!(load(exposed).unwrap_err().contains("there is no TLS"));
+    let clients = "client_ca_file = \"a\"\n";
+    assert!(load(&format!("{exposed}{tls}{clients}")).is_ok());
+    assert!(load(&format!("{exposed}insecure = true\n{tls}")).is_ok());
     let config = load("[server]\nlisten = \"localhost:7\"").unwrap();
     let addresses: Vec<_> =
         config.server.addresses().unwrap().iter().map(ToString::to_string).collect();

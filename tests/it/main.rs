@@ -27,6 +27,7 @@ mod support {
     pub mod reverse_proxy;
     pub mod server;
     pub mod terminal;
+    pub mod tls;
     pub mod web;
 }
 
@@ -59,5 +60,6 @@ mod stalled;
 mod stamped_ahead;
 mod standards;
 mod tidy;
+mod tls;
 mod upload;
 mod watch;

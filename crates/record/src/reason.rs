@@ -39,6 +39,10 @@ reasons! {
     ServiceNotFound = "SERVICE_NOT_FOUND",
     /// The metrics of another instance were asked for.
     InstanceNotFound = "INSTANCE_NOT_FOUND",
+    /// The port speaks TLS, and the client did not.
+    TlsRequired = "TLS_REQUIRED",
+    /// A client's certificate is good, and names nobody.
+    CertificateUnnamed = "CERTIFICATE_UNNAMED",
     /// The deadline has passed.
     Deadline = "DEADLINE",
     /// The server is stopping.

@@ -55,6 +55,7 @@ pub fn of(reason: Reason) -> Code {
         | Reason::MessageMalformed
         | Reason::RequestMalformed
         | Reason::CursorMalformed
+        | Reason::TlsRequired
         | Reason::UnsupportedMediaType => Code::InvalidArgument,
         Reason::Unimplemented | Reason::MethodNotAllowed | Reason::HttpVersion => {
             Code::Unimplemented
@@ -64,6 +65,7 @@ pub fn of(reason: Reason) -> Code {
         | Reason::InstanceNotFound
         | Reason::EventNotFound
         | Reason::PathNotFound => Code::NotFound,
+        Reason::CertificateUnnamed => Code::Unauthenticated,
         Reason::Deadline | Reason::HeadTimeout => Code::DeadlineExceeded,
         Reason::Stopping | Reason::StoreBusy => Code::Unavailable,
         Reason::UploadCut => Code::Cancelled,

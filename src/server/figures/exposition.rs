@@ -232,11 +232,18 @@ impl Snapshot {
                 ("store", u64::from(store.trouble.is_some())),
                 ("log", u64::from(self.log.trouble.is_some())),
                 ("clock", u64::from(self.log.clock.is_some())),
+                ("tls", u64::from(self.is_tls_in_trouble)),
             ],
         )
     }
 
     fn open(&self, page: &mut Page<'_>) -> fmt::Result {
+        page.gauge_of(
+            "tailmark_tls_certificate_not_after",
+            Unit::Seconds,
+            "When the certificate in force expires, since 1970; 0 without TLS",
+            self.certificate_end as f64,
+        )?;
         page.gauge("tailmark_connections", "Connections open", self.connections)?;
         page.gauge("tailmark_watches", "Watches open", self.watches)?;
         page.gauge("tailmark_uploads", "Uploads under way", self.uploads)?;

@@ -27,7 +27,7 @@ pub(super) use snapshot::Snapshot;
 use streams::Streams;
 pub(super) use streams::{OpenStream, ended_with};
 
-use crate::server::{Gauges, Options};
+use crate::server::{Certificates, Gauges, Options};
 use tailmark_log::eventlog::EventLog;
 use tailmark_record::Seq;
 
@@ -50,6 +50,7 @@ pub(super) struct Sources {
     pub(super) log: EventLog,
     pub(super) gauges: Gauges,
     pub(super) options: Arc<Options>,
+    pub(super) certificates: Option<Certificates>,
     pub(super) started: Instant,
 }
 

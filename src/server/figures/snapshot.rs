@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Instant, UNIX_EPOCH};
 
 use super::calls::MethodCount;
 use super::host::{self, CpuCore, ProcessUsage};
@@ -23,6 +23,10 @@ pub(crate) struct Snapshot {
     pub(super) oldest: Seq,
     pub(super) head: Seq,
     pub(super) log: Status,
+    /// The certificate cannot be renewed, or has expired.
+    pub(super) is_tls_in_trouble: bool,
+    /// When the certificate in force expires, in seconds since 1970; 0 = there is no TLS.
+    pub(super) certificate_end: u64,
     pub(super) connections: u64,
     pub(super) watches: u64,
     pub(super) uploads: u64,
@@ -47,7 +51,7 @@ impl Snapshot {
     }
 
     fn look(figures: &Figures) -> Snapshot {
-        let Sources { log, gauges, options, started } = &figures.sources;
+        let Sources { log, gauges, options, certificates, started } = &figures.sources;
         // Before the head: who reads on meanwhile is not ahead of it.
         let slowest = figures.streams.slowest();
         let bounds = log.bounds();
@@ -60,6 +64,10 @@ impl Snapshot {
             oldest: bounds.oldest,
             head: bounds.head,
             log: log.status(),
+            is_tls_in_trouble: certificates.as_ref().is_some_and(|all| all.trouble().is_some()),
+            certificate_end: certificates.as_ref().map_or(0, |all| {
+                all.not_after().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+            }),
             connections: gauges.connections() as u64,
             watches: gauges.watches() as u64,
             uploads: gauges.uploads() as u64,

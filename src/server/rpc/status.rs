@@ -281,6 +281,17 @@ pub(crate) fn too_many(over: OverLimit) -> Failure {
     over_limit(over.what, over.limit, over.actual)
 }
 
+/// A client without TLS where there is nothing else.
+pub(crate) fn tls_required() -> Failure {
+    let message = "this port speaks TLS: the URL must begin with https://";
+    Failure::new(Reason::TlsRequired, message)
+}
+
+/// A client's certificate that says not who he is.
+pub(crate) fn certificate_unnamed(why: &str) -> Failure {
+    Failure::new(Reason::CertificateUnnamed, format!("the client's certificate: {why}"))
+}
+
 /// Metrics of an instance that is not this one.
 pub(crate) fn other_instance(asked: &str, ours: &str) -> Failure {
     let message = format!("this is {ours}, not {}", excerpt(asked));

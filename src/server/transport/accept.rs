@@ -3,18 +3,17 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::server::permits::OverLimit;
+use crate::server::transport::rarely::Rarely;
 use crate::server::transport::serving::Serving;
-use crate::server::transport::{connection, over_limit};
+use crate::server::transport::{connection, refuse};
 
 /// Wait after an error that another try would meet again at once, such as "too many open files".
 const PAUSE: Duration = Duration::from_millis(50);
-/// At most one line of log for each kind of trouble in this time.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Accepts until the server stops.
 pub(crate) async fn run(listener: TcpListener, serving: Arc<Serving>) {
@@ -59,7 +58,8 @@ fn begin(stream: TcpStream, address: SocketAddr, serving: &Arc<Serving>) -> Resu
         }
         Err(over) => {
             if let Some(permit) = serving.gauges.turned_away() {
-                serving.tasks.spawn(over_limit::tell(stream, over, serving.stop.clone(), permit));
+                let told = refuse::over_limit(stream, address, over, Arc::clone(serving), permit);
+                serving.tasks.spawn(told);
             }
             Err(over)
         }
@@ -70,38 +70,4 @@ fn begin(stream: TcpStream, address: SocketAddr, serving: &Arc<Serving>) -> Resu
 fn is_about_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
-}
-
-/// Keeps a log readable under a flood.
-#[derive(Debug, Default)]
-struct Rarely {
-    count: u64,
-    last: Option<Instant>,
-}
-
-impl Rarely {
-    fn log(&mut self, log: impl FnOnce(u64)) {
-        self.count += 1;
-        if self.last.is_none_or(|last| last.elapsed() >= LOG_INTERVAL) {
-            log(self.count);
-            self.count = 0;
-            self.last = Some(Instant::now());
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_flood_is_one_line() {
-        let mut rarely = Rarely::default();
-        let mut lines = Vec::new();
-        for _ in 0..1_000 {
-            rarely.log(|count| lines.push(count));
-        }
-        assert_eq!(lines, [1]);
-        assert_eq!(rarely.count, 999);
-    }
 }

@@ -34,6 +34,13 @@ pub(crate) struct Granted {
     is_native: bool,
 }
 
+/// Our end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Local {
+    pub(crate) address: SocketAddr,
+    pub(crate) is_tls: bool,
+}
+
 /// Decides. `local` is our end of the connection; `is_native` says that it is a gRPC call as no
 /// browser can send it.
 ///
@@ -41,7 +48,7 @@ pub(crate) struct Granted {
 /// Why it may not.
 pub(crate) fn check(
     head: &Parts,
-    local: SocketAddr,
+    local: Local,
     rules: &Http,
     is_native: bool,
 ) -> Result<Granted, Failure> {
@@ -55,7 +62,7 @@ pub(crate) fn check(
     check_host_header(head)?;
     let hosts = hosts(head)?;
     check_hosts(&hosts, local, rules, head.version)?;
-    let origin = check_origin(head, &hosts, rules)?;
+    let origin = check_origin(head, &hosts, local, rules)?;
     Ok(Granted { origin, is_native: false })
 }
 
@@ -93,11 +100,11 @@ fn hosts(head: &Parts) -> Result<Vec<Authority>, Failure> {
 /// our own, but its requests say the name.
 fn check_hosts(
     hosts: &[Authority],
-    local: SocketAddr,
+    local: Local,
     rules: &Http,
     version: Version,
 ) -> Result<(), Failure> {
-    let is_loopback = local.ip().to_canonical().is_loopback();
+    let is_loopback = local.address.ip().to_canonical().is_loopback();
     if !is_loopback && rules.allowed_hosts.is_empty() {
         return Ok(());
     }
@@ -105,16 +112,17 @@ fn check_hosts(
         // Older than the header, as are some probes; no browser speaks it.
         return Ok(());
     }
+    let default_port = if local.is_tls { 443 } else { 80 };
+    let is_port =
+        |host: &Authority| host.port_u16().unwrap_or(default_port) == local.address.port();
     let is_allowed = |host: &Authority| {
         is_listed(host, &rules.allowed_hosts)
             || match ip_of(host) {
-                Some(ip) if is_loopback => ip.is_loopback() && port_of(host) == local.port(),
+                Some(ip) if is_loopback => ip.is_loopback() && is_port(host),
                 // An address is no name that somebody could point elsewhere.
                 Some(_) => true,
                 None => {
-                    is_loopback
-                        && host.host().eq_ignore_ascii_case("localhost")
-                        && port_of(host) == local.port()
+                    is_loopback && host.host().eq_ignore_ascii_case("localhost") && is_port(host)
                 }
             }
     };
@@ -131,10 +139,6 @@ fn ip_of(host: &Authority) -> Option<IpAddr> {
     text.parse().ok().map(|ip: IpAddr| ip.to_canonical())
 }
 
-fn port_of(host: &Authority) -> u16 {
-    host.port_u16().unwrap_or(80)
-}
-
 /// `name` means any port, `name:port` that one.
 fn is_listed(host: &Authority, allowed: &[String]) -> bool {
     allowed.iter().any(|entry| {
@@ -146,6 +150,7 @@ fn is_listed(host: &Authority, allowed: &[String]) -> bool {
 fn check_origin(
     head: &Parts,
     hosts: &[Authority],
+    local: Local,
     rules: &Http,
 ) -> Result<Option<HeaderValue>, Failure> {
     let mut origins = head.headers.get_all(header::ORIGIN).iter();
@@ -156,7 +161,7 @@ fn check_origin(
         return check_site(head).map(|()| None);
     };
     let text = origin.to_str().unwrap_or_default();
-    if is_same_origin(text, hosts) {
+    if is_same_origin(text, hosts, local) {
         return Ok(None);
     }
     if rules.cors_origins.iter().any(|listed| listed == "*") {
@@ -169,9 +174,10 @@ fn check_origin(
 }
 
 /// Whether the page comes from the very host and port that it asks.
-fn is_same_origin(origin: &str, hosts: &[Authority]) -> bool {
+fn is_same_origin(origin: &str, hosts: &[Authority], local: Local) -> bool {
     let (rest, default_port) = match origin.split_once("://") {
-        Some(("http", rest)) => (rest, 80),
+        // A proxy before us may have TLS where we have none, and not the other way round.
+        Some(("http", rest)) if !local.is_tls => (rest, 80),
         Some(("https", rest)) => (rest, 443),
         _ => return false,
     };
@@ -248,6 +254,10 @@ mod tests {
 
     const LOCAL: &str = "127.0.0.1:50051";
 
+    fn at(address: &str) -> Local {
+        Local { address: address.parse().unwrap(), is_tls: false }
+    }
+
     fn head(method: &str, uri: &str, version: Version, headers: &[(&'static str, &str)]) -> Parts {
         let mut request = Request::builder().method(method).uri(uri).version(version);
         for &(name, value) in headers {
@@ -264,7 +274,7 @@ mod tests {
     /// What the answer says about the origin; `Err` = refused, with the reason.
     fn ask(local: &str, rules: &Http, headers: &[(&'static str, &str)]) -> Result<String, String> {
         let head = head("GET", "/v1/log", Version::HTTP_11, headers);
-        told(check(&head, local.parse().unwrap(), rules, false))
+        told(check(&head, at(local), rules, false))
     }
 
     fn told(result: Result<Granted, Failure>) -> Result<String, String> {
@@ -339,7 +349,7 @@ mod tests {
 
     #[test]
     fn the_target_itself_counts_as_much_as_the_header() {
-        let local = LOCAL.parse().unwrap();
+        let local = at(LOCAL);
         let none = rules(&[], &[]);
         let go = |uri: &str, version, headers: &[(&'static str, &str)]| {
             told(check(&head("GET", uri, version, headers), local, &none, false))
@@ -419,10 +429,24 @@ mod tests {
         let none = rules(&[], &[]);
         let go = |headers: &[(&'static str, &str)]| {
             let head = head("POST", "http://anything/x.Y/Z", Version::HTTP_2, headers);
-            told(check(&head, LOCAL.parse().unwrap(), &none, true))
+            told(check(&head, at(LOCAL), &none, true))
         };
         assert!(go(&[]).is_ok());
         assert!(go(&[("origin", "http://evil.example")]).is_err());
         assert!(go(&[(SEC_FETCH_SITE, "cross-site")]).is_err());
+    }
+
+    #[test]
+    fn with_tls_the_port_that_is_not_said_and_the_scheme_are_its_own() {
+        let local = |is_tls| Local { address: "127.0.0.1:443".parse().unwrap(), is_tls };
+        let none = rules(&[], &[]);
+        let ask = |is_tls, origin: &str| {
+            let headers = [("host", "localhost"), ("origin", origin)];
+            let head = head("GET", "/", Version::HTTP_11, &headers);
+            told(check(&head, local(is_tls), &none, false))
+        };
+        assert_eq!(ask(true, "https://localhost"), Ok(String::new()));
+        assert_eq!(ask(true, "http://localhost"), Err("ORIGIN_REFUSED".to_owned()));
+        assert_eq!(ask(false, "https://localhost"), Err("HOST_REFUSED".to_owned()));
     }
 }

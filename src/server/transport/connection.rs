@@ -28,16 +28,18 @@ use crate::server::Http2;
 use crate::server::permits::{Peer, Permit};
 use crate::server::rpc::classify::{self, Call, Kind};
 use crate::server::rpc::{status, web};
-use crate::server::transport::access;
+use crate::server::tls::ClientCertificate;
+use crate::server::transport::access::{self, Local};
 use crate::server::transport::answer::{Answer, Ends};
 use crate::server::transport::body::{Framing, Limited};
 use crate::server::transport::drain::Drained;
 use crate::server::transport::ending::Endings;
+use crate::server::transport::greeting::{self, Greeting, Hello};
 use crate::server::transport::http1::{HalfClosed, Socket};
 use crate::server::transport::outbox::Outbox;
-use crate::server::transport::preface::{self, Protocol};
+use crate::server::transport::preface::Protocol;
 use crate::server::transport::serving::Serving;
-use crate::server::transport::{date, framing, streams};
+use crate::server::transport::{date, framing, linger, refuse, streams};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -68,20 +70,15 @@ pub(crate) async fn serve(
     if let Err(error) = keep_alive(&stream, &serving.options.http2) {
         tracing::debug!(%error, "cannot set SO_KEEPALIVE");
     }
-    let timeout = serving.options.preface_timeout;
-    let begun = tokio::select! {
-        begun = tokio::time::timeout(timeout, preface::begin(stream)) => begun,
-        () = serving.stop.cancelled() => return,
-    };
-    let Ok(Ok((stream, protocol))) = begun else {
-        tracing::debug!(%address, "a connection that did not say what it speaks");
-        return;
-    };
+    let Some(hello) = welcome(stream, address, &serving).await else { return };
+    let Hello { stream, protocol, certificate } = hello;
+    let is_tls = stream.inner().is_tls();
     let peer = Peer::new(address);
     let half_closed = (protocol == Protocol::Http1).then(HalfClosed::default);
     let context = RequestContext {
         peer: peer.clone(),
-        local,
+        local: Local { address: local, is_tls },
+        certificate,
         serving: Arc::clone(&serving),
         half_closed: half_closed.clone(),
     };
@@ -126,6 +123,25 @@ pub(crate) async fn serve(
         // Clients go away as they like.
         tracing::debug!(%address, %error, "connection ended");
     }
+}
+
+/// Greets a connection within its time; `None` where it is not to be served, and has heard why.
+async fn welcome(stream: TcpStream, address: SocketAddr, serving: &Serving) -> Option<Hello> {
+    let Serving { tls, notices, stop, options, .. } = serving;
+    let greeting = greeting::greet(stream, address, tls.as_ref(), notices);
+    let greeting = tokio::select! {
+        greeting = tokio::time::timeout(options.preface_timeout, greeting) => greeting,
+        () = stop.cancelled() => return None,
+    };
+    match greeting {
+        Ok(Ok(Greeting::Served(hello))) => return Some(hello),
+        Ok(Ok(Greeting::Refused(hello, why))) => refuse::tell(hello, why, stop).await,
+        Ok(Ok(Greeting::Over(stream))) => linger::close(stream, stop).await,
+        Ok(Err(_)) | Err(_) => {
+            tracing::debug!(%address, "a connection that did not say what it speaks");
+        }
+    }
+    None
 }
 
 /// Lets the system probe a silent peer: HTTP/1.1 has no probe of its own, and one that only waits
@@ -203,8 +219,9 @@ fn http1_builder(serving: &Serving) -> http1::Builder {
 #[derive(Clone)]
 struct RequestContext {
     peer: Peer,
-    /// Our end of the connection.
-    local: SocketAddr,
+    local: Local,
+    /// What the client has shown.
+    certificate: Option<ClientCertificate>,
     serving: Arc<Serving>,
     /// Of a connection of HTTP/1.1.
     half_closed: Option<HalfClosed>,
@@ -221,6 +238,9 @@ async fn respond(
     if let Some(half_closed) = &context.half_closed {
         half_closed.wait_until(None);
         head.extensions.insert(half_closed.clone());
+    }
+    if let Some(certificate) = &context.certificate {
+        head.extensions.insert(certificate.clone());
     }
     let response = answer(head, body, context).await;
     let mut response = without_wrong_length(response, &method);

@@ -16,12 +16,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::linger;
+use super::maybe_tls::MaybeTls;
 use super::preface::Begun;
 use crate::server::rpc::status;
 
@@ -58,7 +58,7 @@ impl HalfClosed {
 /// The socket, for hyper.
 pub(crate) struct Socket {
     /// Absent once it was given back.
-    stream: Option<Begun<TcpStream>>,
+    stream: Option<Begun>,
     back: Option<oneshot::Sender<Rest>>,
     /// hyper's own answer, not sent.
     bare: Vec<u8>,
@@ -82,7 +82,7 @@ struct Gone {
 
 /// A connection with which hyper is done.
 pub(crate) struct Rest {
-    stream: TcpStream,
+    stream: MaybeTls,
     bare: Vec<u8>,
     has_heard: bool,
 }
@@ -93,7 +93,7 @@ pub(crate) struct Back(oneshot::Receiver<Rest>);
 impl Socket {
     /// `patience` is how long a half-closed connection may say nothing before it is given up.
     pub(crate) fn new(
-        stream: Begun<TcpStream>,
+        stream: Begun,
         half_closed: HalfClosed,
         patience: Duration,
     ) -> (Socket, Back) {
@@ -112,7 +112,7 @@ impl Socket {
         (socket, Back(receiver))
     }
 
-    fn stream(&mut self) -> io::Result<&mut Begun<TcpStream>> {
+    fn stream(&mut self) -> io::Result<&mut Begun> {
         self.stream.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
@@ -150,14 +150,12 @@ impl Socket {
     /// Looks whether the client is still there while nothing is read from it.
     fn poll_client(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let patience = self.patience;
-        let mut byte = [0];
-        let Some(stream) = &self.stream else { return Ok(()) };
+        let Some(stream) = &mut self.stream else { return Ok(()) };
         let Some(gone) = &mut self.gone else {
             // What has come already hides what comes after it: then a write will show it.
-            match stream.socket().poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
-                Poll::Ready(Ok(0)) => {}
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Ready(Ok(_)) | Poll::Pending => return Ok(()),
+            match stream.inner_mut().poll_closed(cx)? {
+                Poll::Ready(true) => {}
+                Poll::Ready(false) | Poll::Pending => return Ok(()),
             }
             let mut look = interval(LOOK);
             look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -167,7 +165,7 @@ impl Socket {
         };
         while gone.look.poll_tick(cx).is_ready() {
             // A read says nothing but "the end" from now on, whatever happens.
-            if let Some(error) = stream.socket().take_error()? {
+            if let Some(error) = stream.inner().tcp().take_error()? {
                 return Err(error);
             }
             if gone.written.elapsed() > patience && !self.half_closed.is_waited_for() {

@@ -8,9 +8,10 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
+
+use super::maybe_tls::MaybeTls;
 
 /// What is thrown away at most: more than any body that we take.
 const BYTES: usize = 32 << 20;
@@ -29,10 +30,14 @@ const BUFFER_BYTES: usize = 16 << 10;
 
 /// Closes a connection on which everything has been said. `stop` makes it shorter, and whoever
 /// drops this future closes at once.
-pub(crate) async fn close(mut stream: TcpStream, stop: &CancellationToken) {
-    if stream.shutdown().await.is_err() {
+pub(crate) async fn close(mut stream: MaybeTls, stop: &CancellationToken) {
+    // What is sent before that waits until the client takes it.
+    let shut = tokio::time::timeout(TIME, stream.shutdown());
+    if !matches!(shut.await, Ok(Ok(()))) {
         return;
     }
+    // What is thrown away need not be decrypted.
+    let mut stream = stream.into_tcp();
     let begun = Instant::now();
     let mut stopped = None;
     let mut buffer = vec![0; BUFFER_BYTES];

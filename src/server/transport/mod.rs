@@ -1,5 +1,5 @@
-//! Connections and bytes: accepting, the protocol's preface, who may ask, limits on bodies, and how
-//! answers leave. Knows no event, and nobody who answers: `serving` has what it is given.
+//! Connections and bytes: accepting, the handshake, the protocol's preface, who may ask, limits on
+//! bodies, and how answers leave. Knows no event, and nobody who answers: `serving` has what it is given.
 
 pub(crate) mod accept;
 pub(crate) mod access;
@@ -11,10 +11,13 @@ pub(crate) mod date;
 pub(crate) mod drain;
 pub(crate) mod ending;
 pub(crate) mod framing;
+pub(crate) mod greeting;
 pub(crate) mod http1;
 pub(crate) mod linger;
+pub(crate) mod maybe_tls;
 pub(crate) mod outbox;
-pub(crate) mod over_limit;
 pub(crate) mod preface;
+pub(crate) mod rarely;
+pub(crate) mod refuse;
 pub(crate) mod serving;
 pub(crate) mod streams;

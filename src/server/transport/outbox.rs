@@ -86,7 +86,8 @@ impl<T: AsyncWrite + Unpin> Out<T> {
         while self.sent < self.waiting.len() {
             ready!(self.poll_send_with(cx, &[]))?;
         }
-        Poll::Ready(Ok(()))
+        // What is encrypted may lie in a record.
+        Pin::new(&mut self.inner).poll_flush(cx)
     }
 
     /// Sends what waits and more behind it, or some of that: how much of `more`.

@@ -5,10 +5,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use super::maybe_tls::MaybeTls;
 
 /// What every HTTP/2 connection begins with. RFC 9113 section 3.4.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What a handshake of TLS begins with, and no method of HTTP. RFC 8446 section 5.1.
+pub(crate) const HANDSHAKE: u8 = 22;
 
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +22,7 @@ pub(crate) enum Protocol {
 }
 
 /// A connection whose first bytes were read already.
-#[derive(Debug)]
-pub(crate) struct Begun<T = TcpStream> {
+pub(crate) struct Begun<T = MaybeTls> {
     inner: T,
     first: [u8; PREFACE.len()],
     read: usize,
@@ -42,9 +45,19 @@ pub(crate) async fn begin<T: AsyncRead + Unpin>(mut inner: T) -> io::Result<(Beg
 }
 
 impl<T> Begun<T> {
+    /// Whether it begins with a handshake of TLS.
+    pub(crate) fn is_handshake(&self) -> bool {
+        self.first[0] == HANDSHAKE
+    }
+
     /// What lies below.
-    pub(crate) fn socket(&self) -> &T {
+    pub(crate) fn inner(&self) -> &T {
         &self.inner
+    }
+
+    /// The same.
+    pub(crate) fn inner_mut(&mut self) -> &mut T {
+        &mut self.inner
     }
 
     /// Gives up what was read and not given out.

@@ -7,13 +7,18 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use super::arrivals::Arrivals;
+use super::greeting::Notices;
 use crate::server::figures::Calls;
+use crate::server::tls::Certificates;
 use crate::server::{AccessRules, Gauges, Options};
 
 /// Shared by all connections.
 pub(crate) struct Serving {
     pub(crate) routes: Routes,
     pub(crate) options: Arc<Options>,
+    /// Where the server speaks TLS, and nothing else.
+    pub(crate) tls: Option<Certificates>,
+    pub(crate) notices: Notices,
     /// Who may ask.
     pub(crate) access: AccessRules,
     pub(crate) gauges: Gauges,

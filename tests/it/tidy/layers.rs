@@ -20,6 +20,7 @@ const SERVER: House<'_> = House {
     folder: "src/server",
     module: &["server"],
     rooms: &[
+        "tls",
         "options",
         "permits",
         "report",

@@ -1,10 +1,14 @@
-//! Connections over the limit: each request gets an answer that says so, and the connection is
-//! closed.
+//! Connections that are not served, as those over the limit: each request gets an answer that says
+//! why, and the connection is closed.
 //!
-//! Bounded, so that a flood costs no more than the limit allows: few at a time (`permits.rs`), a
-//! few seconds each, a few requests, next to no buffers, and no service is reached.
+//! Bounded, so that a flood costs no more than the limit allows: of those over the limit few at a
+//! time (`permits.rs`), a few seconds each, a few requests, next to no buffers, and no service is
+//! reached.
 
 use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -18,10 +22,13 @@ use tonic::Status;
 use tonic::body::Body;
 
 use crate::server::permits::{OverLimit, Permit};
+use crate::server::rpc::status::Failure;
 use crate::server::rpc::{classify, status};
+use crate::server::transport::greeting::{self, Greeting, Hello};
 use crate::server::transport::http1::{HalfClosed, Socket};
-use crate::server::transport::preface::{self, Protocol};
-use crate::server::transport::{date, streams};
+use crate::server::transport::preface::Protocol;
+use crate::server::transport::serving::Serving;
+use crate::server::transport::{date, linger, streams};
 
 /// A connection is closed after this long, whatever it has said.
 const LIFE: Duration = Duration::from_secs(5);
@@ -33,26 +40,47 @@ const STREAMS: u32 = 16;
 /// Bytes of a request that are taken in, on one connection.
 const WINDOW: u32 = 64 << 10;
 
-/// Answers what comes until the connection, its time or the server ends.
-pub(crate) async fn tell(
+/// Tells a connection that it is one too many.
+pub(crate) async fn over_limit(
     stream: TcpStream,
+    address: SocketAddr,
     over: OverLimit,
-    stop: CancellationToken,
+    serving: Arc<Serving>,
     _permit: Permit,
 ) {
+    let Serving { tls, notices, stop, .. } = &*serving;
+    let told = async {
+        match greeting::greet(stream, address, tls.as_ref(), notices).await {
+            Ok(Greeting::Served(hello) | Greeting::Refused(hello, _)) => {
+                answer(hello, &Status::from(status::too_many(over)), stop).await;
+            }
+            Ok(Greeting::Over(stream)) => linger::close(stream, stop).await,
+            Err(_) => {}
+        }
+    };
+    bounded(told, stop).await;
+}
+
+/// Tells a connection why it is not served.
+pub(crate) async fn tell(hello: Hello, why: Failure, stop: &CancellationToken) {
+    bounded(answer(hello, &Status::from(why), stop), stop).await;
+}
+
+/// Until its end, its time or the server's end.
+async fn bounded(told: impl Future<Output = ()>, stop: &CancellationToken) {
     tokio::select! {
-        () = answer(stream, over, &stop) => {}
+        () = told => {}
         () = tokio::time::sleep(LIFE) => {}
         () = stop.cancelled() => {}
     }
 }
 
-async fn answer(stream: TcpStream, over: OverLimit, stop: &CancellationToken) {
-    let Ok((stream, protocol)) = preface::begin(stream).await else { return };
+async fn answer(hello: Hello, why: &Status, stop: &CancellationToken) {
+    let Hello { stream, protocol, .. } = hello;
     let answered = CancellationToken::new();
     let service = service_fn(|request| {
         answered.cancel();
-        let mut refusal = refusal(request, over);
+        let mut refusal = refusal(request, why);
         date::add(refusal.headers_mut());
         std::future::ready(Ok::<_, Infallible>(refusal))
     });
@@ -97,8 +125,7 @@ async fn close_after<C: GracefulConnection>(
     connection.await.err()
 }
 
-fn refusal<B>(request: Request<B>, over: OverLimit) -> Response<Body> {
-    let status = Status::from(status::too_many(over));
+fn refusal<B>(request: Request<B>, why: &Status) -> Response<Body> {
     let (head, _) = request.into_parts();
-    if classify::is_native(&head) { status.into_http() } else { status::respond(&status) }
+    if classify::is_native(&head) { why.clone().into_http() } else { status::respond(why) }
 }
