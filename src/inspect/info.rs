@@ -215,7 +215,7 @@ fn segment_info(segment: &Segment) -> SegmentInfo {
         last: segment.end().prev(),
         first_at: segment.first_at(),
         last_at: segment.last_at(),
-        topics: segment.topics().len() as u64,
+        topics: segment.topics(),
         raw_bytes: segment.raw_bytes(),
         disk_bytes: segment.disk_bytes(),
         logical_hash: segment.logical_hash(),

@@ -434,7 +434,17 @@ fn status_topics_and_trim_tell_the_same_story() {
         stdout(&topics).lines().map(|l| l.split_whitespace().collect()).collect();
     assert_eq!(lines[1][..3], ["a.x", "3", "3"], "{}", stdout(&topics));
     assert_eq!(lines[2][..3], ["b", "1", "4"], "{}", stdout(&topics));
-    assert_eq!(stdout(&daemon.run(&["topics", "a", "--json"])).lines().count(), 1);
+    for (args, count) in [
+        (&["topics", "--json", "--prefix", "a"][..], 1),
+        (&["topics", "--json", "a.>"], 1),
+        (&["topics", "--json", "a.*", "b"], 2),
+        (&["topics", "--json", "a.*", "b", "--prefix", "b"], 1),
+        (&["topics", "--json", "c"], 0),
+    ] {
+        let listed = daemon.run(args);
+        assert_ok(&listed);
+        assert_eq!(stdout(&listed).lines().count(), count, "{args:?}");
+    }
 
     let trimmed = daemon.run(&["trim", "--before", "3", "--yes"]);
     assert_ok(&trimmed);

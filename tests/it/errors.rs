@@ -289,7 +289,26 @@ async fn topics_come_in_pages() {
         let response = client.list_topics(request).await.unwrap().into_inner();
         assert_eq!(response.topics.len(), count);
     }
+    for (prefix, patterns, count) in [
+        ("", &["t.*"][..], 205),
+        ("t.1", &["t.*"], 100),
+        ("", &["t.007", "t.204", "z", "x"], 3),
+        ("t.", &["z"], 0),
+        ("", &["*.007", "z"], 2),
+    ] {
+        let patterns = patterns.iter().map(|&it| it.to_owned()).collect();
+        let request = pb::ListTopicsRequest {
+            prefix: prefix.into(),
+            page_size: 1_000,
+            patterns,
+            ..Default::default()
+        };
+        let response = client.list_topics(request.clone()).await.unwrap().into_inner();
+        assert_eq!((response.topics.len(), &*response.next_page_token), (count, ""), "{request:?}");
+    }
+    let bad_patterns = vec!["a".into(), "b..c".into()];
     for (request, field) in [
+        (pb::ListTopicsRequest { patterns: bad_patterns, ..Default::default() }, "patterns[1]"),
         (pb::ListTopicsRequest { page_size: -1, ..Default::default() }, "page_size"),
         (pb::ListTopicsRequest { page_token: "?".into(), ..Default::default() }, "page_token"),
     ] {
@@ -297,6 +316,10 @@ async fn topics_come_in_pages() {
         expect(&status, Code::InvalidArgument, "INVALID_FIELD");
         assert_eq!(bad_field(&status), field);
     }
+    let patterns = vec!["a".to_owned(); 65];
+    let request = pb::ListTopicsRequest { patterns, ..Default::default() };
+    let status = client.list_topics(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
     server.stop().await;
 }
 

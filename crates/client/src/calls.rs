@@ -91,34 +91,6 @@ impl Client {
         self.read(request, async |mut feed, request| feed.get_log(request).await).await
     }
 
-    /// All topics whose name begins with `prefix`, in the order of their names.
-    ///
-    /// # Errors
-    /// As any call.
-    pub async fn topics(&self, prefix: &str) -> Result<Vec<pb::TopicStatus>, Error> {
-        let mut all = Vec::new();
-        let mut page_token = String::new();
-        loop {
-            let request = pb::ListTopicsRequest {
-                prefix: prefix.to_owned(),
-                page_size: 1_000,
-                page_token: page_token.clone(),
-            };
-            let page = self
-                .read(request, async |mut feed, request| feed.list_topics(request).await)
-                .await?;
-            all.extend(page.topics);
-            if page.next_page_token.is_empty() {
-                return Ok(all);
-            }
-            if page.next_page_token == page_token {
-                // It would go round for ever.
-                return Err(Error::new(Kind::Protocol, "the server sent the same page twice"));
-            }
-            page_token = page.next_page_token;
-        }
-    }
-
     /// Removes the oldest events: every one below a seq, or appended before a time.
     ///
     /// # Errors
@@ -156,7 +128,7 @@ impl Client {
     }
 
     /// A call that changes nothing.
-    async fn read<M, R, F>(
+    pub(super) async fn read<M, R, F>(
         &self,
         message: M,
         call: impl FnOnce(FeedServiceClient<Channel>, Request<M>) -> F,

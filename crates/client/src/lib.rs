@@ -66,6 +66,7 @@ mod producer;
 #[doc(hidden)]
 pub mod raw;
 mod room;
+mod topics;
 mod watch;
 
 pub use backoff::Backoff;
@@ -77,6 +78,7 @@ pub use kept::KeptWatch;
 pub use metrics::{Metrics, MetricsItem};
 pub use producer::{Ack, Durable, Position, Producer, ProducerOptions};
 pub use room::{Room, RoomItem, Saying};
+pub use topics::TopicPages;
 pub use watch::{Item, Received, Watch, WatchOptions};
 
 pub use tailmark_record::moment::Moment;

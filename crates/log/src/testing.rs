@@ -7,6 +7,7 @@ use std::sync::mpsc;
 
 use bytes::Bytes;
 
+pub use crate::storage::conformance::{all_topics, topics_of};
 use crate::storage::{Commit, Engine, Receipt, StoreError};
 use tailmark_record::{CursorMint, Event, Seq, Stamp, Timestamp, write_entry};
 

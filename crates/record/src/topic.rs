@@ -163,6 +163,11 @@ impl Filter {
         Filter(patterns)
     }
 
+    /// The one topic.
+    pub fn one(topic: &str) -> Filter {
+        Filter(vec![Pattern(topic.into())])
+    }
+
     /// Whether it selects every topic.
     pub fn is_all(&self) -> bool {
         self.0.is_empty()
@@ -187,9 +192,74 @@ impl Filter {
         }
     }
 
+    /// Where the topics that it selects lie in the order of their names: each in one of these, which
+    /// are in order and have nothing in common.
+    pub fn ranges(&self) -> Vec<Range<'_>> {
+        if self.is_all() {
+            return vec![Range::beginning_with("")];
+        }
+        let range = |pattern| {
+            let (beginning, is_one) = (Pattern::beginning(pattern), !pattern.has_wildcard());
+            Range { beginning, is_one }
+        };
+        let mut ranges: Vec<_> = self.0.iter().map(range).collect();
+        ranges.sort_unstable_by_key(|range| (range.beginning, range.is_one));
+        let mut kept: Vec<Range<'_>> = Vec::new();
+        let mut wide: Option<Range<'_>> = None;
+        for range in ranges {
+            // What begins so follows at once.
+            if wide.is_some_and(|wide| range.beginning.starts_with(wide.beginning)) {
+                continue;
+            }
+            if !range.is_one {
+                wide = Some(range);
+            }
+            kept.push(range);
+        }
+        kept
+    }
+
     /// Whether it selects `topic`.
     pub fn matches(&self, topic: &str) -> bool {
         self.0.is_empty() || self.0.iter().any(|pattern| pattern.matches(topic))
+    }
+}
+
+/// One topic, or all that begin with some text: neighbours in the order of their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range<'a> {
+    beginning: &'a str,
+    is_one: bool,
+}
+
+impl<'a> Range<'a> {
+    /// All topics that begin so.
+    pub fn beginning_with(beginning: &'a str) -> Range<'a> {
+        Range { beginning, is_one: false }
+    }
+
+    /// What all of them begin with: nothing in the range is below it.
+    pub fn beginning(&self) -> &'a str {
+        self.beginning
+    }
+
+    /// Whether it is the one topic [`Range::beginning`].
+    pub fn is_one(&self) -> bool {
+        self.is_one
+    }
+
+    /// Whether `topic` is in it.
+    pub fn has(&self, topic: &str) -> bool {
+        if self.is_one { topic == self.beginning } else { topic.starts_with(self.beginning) }
+    }
+
+    /// What of it begins with `prefix`, if anything may.
+    pub fn within(self, prefix: &'a str) -> Option<Range<'a>> {
+        if self.beginning.starts_with(prefix) {
+            return Some(self);
+        }
+        let is_wider = !self.is_one && prefix.starts_with(self.beginning);
+        is_wider.then_some(Range::beginning_with(prefix))
     }
 }
 
@@ -288,6 +358,36 @@ mod tests {
         assert_eq!(texts, ["*.b", "a.>", "c"]);
         // Neither of two covers the other.
         assert_eq!(Filter::new(["a.*", "*.b"].map(pattern).to_vec()).patterns().len(), 2);
+    }
+
+    #[test]
+    fn the_ranges_of_a_filter_hold_what_it_selects_once() {
+        let topics = ["a", "a.b", "a.b.c", "a.bc", "ab", "b", "b.a", "c.a.b", "c.x"];
+        for patterns in [
+            &[][..],
+            &["a"],
+            &["a.*"],
+            &["a.b", "a.*.c"],
+            &["a.b", "ab", "b.>"],
+            &["c.*.b", "c.a.>", "c.a"],
+            &["*.b", "a"],
+        ] {
+            let filter = Filter::new(patterns.iter().map(|text| pattern(text)).collect());
+            let ranges = filter.ranges();
+            assert!(ranges.is_sorted_by(|a, b| a.beginning() < b.beginning()), "{ranges:?}");
+            for topic in topics {
+                let holding = ranges.iter().filter(|range| range.has(topic)).count();
+                assert!(holding <= 1, "{topic} in {ranges:?}");
+                assert!(holding == 1 || !filter.matches(topic), "{topic} in {ranges:?}");
+                for prefix in ["", "a", "a.", "a.b", "c.a", "x"] {
+                    let narrow = ranges.iter().filter_map(|range| range.within(prefix));
+                    let holding = narrow.filter(|range| range.has(topic)).count();
+                    let is_wanted = topic.starts_with(prefix) && filter.matches(topic);
+                    assert!(holding == 1 || !is_wanted, "{topic} in {ranges:?} within {prefix}");
+                }
+            }
+        }
+        assert!(Filter::new(vec![pattern("a.b"), pattern("c")]).ranges().iter().all(Range::is_one));
     }
 
     #[test]

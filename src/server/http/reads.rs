@@ -36,11 +36,13 @@ pub(super) async fn topics(
     RawQuery(query): RawQuery,
 ) -> Response<Body> {
     answer(&shared, async {
-        let query = Query::read(query.as_deref(), &["prefix", "page_size", "page_token"])?;
+        let known = ["prefix", "pattern", "page_size", "page_token"];
+        let query = Query::read(query.as_deref(), &known)?;
         let request = pb::ListTopicsRequest {
             prefix: query.one("prefix")?.unwrap_or_default().to_owned(),
             page_size: query.number("page_size")?.unwrap_or_default(),
             page_token: query.one("page_token")?.unwrap_or_default().to_owned(),
+            patterns: query.all("pattern").map(str::to_owned).collect(),
         };
         Ok(json::topics(&read::list_topics(&shared, request).await?))
     })

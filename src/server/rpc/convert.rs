@@ -1,10 +1,12 @@
 //! Conversions between wire types and record types; the only place that knows both.
 use tailmark_log::storage::TopicStats;
+use tailmark_record::topic::{Filter, Pattern};
 use tailmark_record::{self as record, GenerationEntry, Limits, Seq};
 use tailmark_wire::feed_v1 as pb;
 
 pub(crate) use tailmark_wire::values::{duration, from_timestamp, timestamp};
 
+use super::status::{self, Failure};
 use crate::server::Options;
 
 /// A view of an event that a client sent in a decoded message.
@@ -55,6 +57,22 @@ pub(crate) fn limits(options: &Options, limits: &Limits, dedup_window: u64) -> p
         connections: n(options.connections),
         dedup_window,
     }
+}
+
+/// A union of patterns, each with the name of its field.
+pub(crate) fn filter<'a>(
+    patterns: impl ExactSizeIterator<Item = (String, &'a str)>,
+    limits: &Limits,
+    max_patterns: usize,
+) -> Result<Filter, Failure> {
+    let count = patterns.len();
+    if count > max_patterns {
+        return Err(status::over_limit("patterns_per_watch", max_patterns, count));
+    }
+    let parse = |(field, text): (String, &str)| {
+        Pattern::parse(text, limits).map_err(|problem| status::bad_text(&field, &problem))
+    };
+    Ok(Filter::new(patterns.map(parse).collect::<Result<_, _>>()?))
 }
 
 pub(crate) fn topic(name: &str, stats: &TopicStats) -> pb::TopicStatus {

@@ -6,7 +6,7 @@ use tonic::metadata::MetadataMap;
 
 use crate::server::rpc::convert;
 use crate::server::rpc::status::{self, Failure};
-use tailmark_record::topic::{Filter, Pattern};
+use tailmark_record::topic::Filter;
 use tailmark_record::{Cursor, Limits, OnLost, Seq, Start};
 use tailmark_wire::feed_v1 as pb;
 
@@ -88,22 +88,12 @@ fn filter(
     limits: &Limits,
     max_patterns: usize,
 ) -> Result<Filter, Failure> {
-    let single = (!request.topic.is_empty()).then_some(request.topic.as_str());
-    let count = request.topics.len() + usize::from(single.is_some());
-    if count > max_patterns {
-        return Err(status::over_limit("patterns_per_watch", max_patterns, count));
-    }
-    let mut patterns = Vec::with_capacity(count);
-    if let Some(text) = single {
-        let pattern = Pattern::parse(text, limits);
-        patterns.push(pattern.map_err(|problem| status::bad_text("topic", &problem))?);
-    }
-    for (at, text) in request.topics.iter().enumerate() {
-        let pattern = Pattern::parse(text, limits);
-        let field = || format!("topics[{at}]");
-        patterns.push(pattern.map_err(|problem| status::bad_text(&field(), &problem))?);
-    }
-    Ok(Filter::new(patterns))
+    let single = (!request.topic.is_empty()).then_some(&request.topic);
+    let named = single.map(|text| ("topic".to_owned(), text.as_str()));
+    let others = request.topics.iter().enumerate();
+    let others = others.map(|(at, text)| (format!("topics[{at}]"), text.as_str()));
+    let patterns: Vec<_> = named.into_iter().chain(others).collect();
+    convert::filter(patterns.into_iter(), limits, max_patterns)
 }
 
 fn position(request: &pb::WatchRequest, metadata: &MetadataMap) -> Result<Position, Failure> {

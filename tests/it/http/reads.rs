@@ -31,8 +31,10 @@ async fn the_log_and_its_topics_are_told() {
     let rest = get(&server, &format!("/v1/topics?page_size=2&page_token={token}")).await.json();
     assert_eq!(rest["topics"].as_array().unwrap().len(), 1);
     assert_eq!(rest["next_page_token"], serde_json::Value::Null);
-    let some = get(&server, "/v1/topics?prefix=a.").await.json();
-    assert_eq!(some["topics"].as_array().unwrap().len(), 2);
+    for some in ["prefix=a.", "pattern=a.*", "pattern=a.%3E&pattern=c&prefix=a"] {
+        let some = get(&server, &format!("/v1/topics?{some}")).await.json();
+        assert_eq!(some["topics"].as_array().unwrap().len(), 2);
+    }
     for (query, field) in [
         ("page_size=-1", "page_size"),
         ("page_size=99999999999", "page_size"),

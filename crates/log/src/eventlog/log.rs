@@ -1,6 +1,5 @@
 //! The handle to an open log.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,13 +13,13 @@ use super::error::lost_answer;
 use super::open::{self, Threads};
 use super::producers::Sent;
 use super::queue::{Pending, TrimRequest, Trimmed, Work};
-use super::reader_pool::Asker;
 use super::repeats_ready::RepeatsReady;
+use super::topics::Topics;
 use super::{
-    Answer, AppendError, AppendOptions, Appended, Batch, CursorError, Options, ReadError, Reader,
-    Retention, Status, resolve,
+    Answer, AppendError, AppendOptions, Appended, Batch, CursorError, ExpectedHead, Options,
+    ReadError, Reader, Retention, Status, resolve,
 };
-use crate::storage::{Engine, Recovered, StoreError, TopicStats};
+use crate::storage::{Engine, Recovered, StoreError};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Bounds, Cursor, FingerprintKey, Limits, LogId, Seq, Start, Timestamp};
 
@@ -131,6 +130,11 @@ impl EventLog {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let share = core.room.clone().acquire_many_owned(bytes).await;
         let share = share.map_err(|_| AppendError::Closing)?;
+        if let Some(ExpectedHead { topic: Some(topic), .. }) = &options.expected_head {
+            // What has to be indexed for the answer is indexed here: the writer asks again, and then it
+            // is a lookup. What is wrong it finds, too.
+            let _ = core.reads.topic_head(topic).await;
+        }
         let (reply, answer) = oneshot::channel();
         let pending = Pending::new(batch, options, sent, share, reply);
         core.queue.push(Work::Append(Box::new(pending)))?;
@@ -188,12 +192,9 @@ impl EventLog {
         self.core().reads.time_of(seq).await
     }
 
-    /// Readable events by topic.
-    ///
-    /// # Errors
-    /// As a reader's.
-    pub async fn topics(&self) -> Result<BTreeMap<Arc<str>, TopicStats>, ReadError> {
-        self.core().reads.topics(&mut Asker::default()).await
+    /// To list topics with.
+    pub fn topics(&self) -> Topics {
+        Topics::new(Arc::clone(&self.core().reads))
     }
 
     /// Removes every event below `before` (clamped to `head + 1`).

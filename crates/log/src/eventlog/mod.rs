@@ -45,6 +45,7 @@ mod state;
 mod status;
 mod topic_heads;
 mod topic_index;
+mod topics;
 mod trouble;
 mod writer;
 
@@ -61,6 +62,7 @@ pub use queue::Trimmed;
 pub use reader::{Ahead, Delivery, Reader};
 pub use resolve::resolve;
 pub use status::Status;
+pub use topics::Topics;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,6 @@
 //!
 //! Owns what is asked of the engine, and the check of what it answers.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -15,13 +14,10 @@ use super::hot::Hit;
 use super::read_path::ReadPath;
 use super::reader_pool::Asker;
 use super::recent::Run;
-use crate::storage::{Chunk, Engine, StoreError, TopicStats};
+use crate::storage::{Chunk, Engine, StoreError};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Event, EventError, Events, Seq, Start, Timestamp};
 
-/// Seqs that one step of a backward search looks at: at first, and at most.
-const FIRST_STEP: u64 = 1 << 10;
-const LARGEST_STEP: u64 = 1 << 16;
 /// A read of no more events than that is a point.
 const POINT_EVENTS: u64 = 1 << 10;
 
@@ -95,14 +91,6 @@ impl ReadPath {
         }
     }
 
-    /// Readable events by topic.
-    pub(crate) async fn topics(
-        &self,
-        asker: &mut Asker,
-    ) -> Result<BTreeMap<Arc<str>, TopicStats>, ReadError> {
-        self.pool.ask(asker, Lane::Scan, Seq::ZERO, Engine::topics).await
-    }
-
     /// The seq a reader from `start` begins with.
     pub(crate) async fn start(&self, start: Start, filter: &Filter) -> Result<Seq, ReadError> {
         let now = *self.published.borrow();
@@ -140,7 +128,7 @@ impl ReadPath {
         Ok(seq)
     }
 
-    /// Searches backward in steps that grow, each a request of its own to the reader threads.
+    /// Looks back in steps, each a request of its own to the reader threads.
     async fn last_matching(
         &self,
         count: u64,
@@ -149,38 +137,25 @@ impl ReadPath {
         filter: Arc<Filter>,
     ) -> Result<Seq, ReadError> {
         let asker = &mut Asker::default();
-        let topics = self.topics(asker).await?;
-        let matching = topics.iter().filter(|(topic, _)| filter.matches(topic));
-        let (total, last) = matching.fold((0, Seq::ZERO), |(total, last), (_, stats)| {
-            (total + stats.events, last.max(stats.last_seq))
-        });
-        if total == 0 {
-            return Ok(head.next());
-        }
-        let mut missing = count;
-        let mut end = last.min(head).next();
-        let mut step = FIRST_STEP;
+        let (mut missing, mut end) = (count, head.next());
         while end > oldest {
-            let from = Seq::new(end.get().saturating_sub(step)).max(oldest);
             let filter = filter.clone();
-            let question = move |engine: &dyn Engine| matches(engine, from, end, &filter);
-            let found = match self.pool.ask(asker, Lane::Scan, from, question).await {
+            let look = move |engine: &dyn Engine| engine.look_back(oldest..end, &filter, missing);
+            let found = match self.pool.ask(asker, Lane::Scan, oldest, look).await {
                 Ok(found) => found,
                 // Trimmed meanwhile: fewer are left than were wanted, so all of them.
                 Err(ReadError::Trimmed { oldest, .. }) => return Ok(oldest),
                 Err(error) => return Err(error),
             };
-            match (found.len() as u64).checked_sub(missing) {
-                Some(before) => {
-                    let at = usize::try_from(before).unwrap_or(usize::MAX);
-                    return Ok(found.get(at).copied().unwrap_or(end));
-                }
-                None => missing -= found.len() as u64,
+            if found.from < oldest || found.from >= end || found.events > missing {
+                return Err(damaged(oldest, end, "a search that gets nowhere"));
             }
-            end = from;
-            step = (step * 2).min(LARGEST_STEP);
+            (missing, end) = (missing - found.events, found.from);
+            if missing == 0 {
+                return Ok(found.from);
+            }
         }
-        Ok(oldest)
+        Ok(if missing == count { head.next() } else { oldest })
     }
 }
 
@@ -251,31 +226,4 @@ fn check_events(chunk: &Chunk) -> Result<(), &'static str> {
         return Err("events are missing or out of order");
     }
     Ok(())
-}
-
-/// The seqs in `from..end` that match.
-fn matches(
-    engine: &dyn Engine,
-    from: Seq,
-    end: Seq,
-    filter: &Filter,
-) -> Result<Vec<Seq>, StoreError> {
-    let mut found = Vec::new();
-    let mut next = from;
-    while next < end {
-        let chunk = engine.read(next, end, filter)?;
-        if chunk.first != next || chunk.end <= next {
-            return Err(damage(next, end, "a read that is not contiguous").into());
-        }
-        for event in Events::new(&chunk.events) {
-            let seq = event.and_then(|event| {
-                let is_match = filter.matches(Event::topic_of(event)?);
-                Ok(if is_match { Some(Event::seq_of(event)?) } else { None })
-            });
-            let seq = seq.map_err(|error| damage(next, chunk.end, error.what()))?;
-            found.extend(seq);
-        }
-        next = chunk.end;
-    }
-    Ok(found)
 }

@@ -90,13 +90,14 @@ impl Writer {
                     break;
                 }
             };
-            if self.needs_topics(&batch) {
-                if !staged.is_empty(&self.builder.producers) {
-                    // Heads are read between two commits.
+            if let Some(topic) = expected_topic(&batch) {
+                let heads = &mut self.builder.topic_heads;
+                if !heads.is_kept() && !staged.is_empty(&self.builder.producers) {
+                    // Its events were not staged by topic.
                     work.push_front(Work::Append(batch));
                     break;
                 }
-                if let Err(error) = self.builder.topic_heads.load(&*self.core.engine) {
+                if let Err(error) = heads.look_up(topic, &*self.core.engine) {
                     batch.refuse(AppendError::Refused(Arc::new(error)));
                     continue;
                 }
@@ -111,11 +112,6 @@ impl Writer {
             }
         }
         self.finish(staged, work)
-    }
-
-    fn needs_topics(&self, batch: &Pending) -> bool {
-        !self.builder.topic_heads.is_kept()
-            && batch.options.expected_head.as_ref().is_some_and(|head| head.topic.is_some())
     }
 
     /// Makes the commit durable, then publishes it, then answers.
@@ -327,6 +323,11 @@ impl Writer {
         }
         bytes
     }
+}
+
+/// The topic of which a batch expects a head.
+fn expected_topic(batch: &Pending) -> Option<&str> {
+    batch.options.expected_head.as_ref()?.topic.as_deref()
 }
 
 /// Lets nobody wait for a writer that is gone.

@@ -9,9 +9,7 @@
 //! a commit is whole or absent; `bounds().head` covers durable events only; (generation, seq) is
 //! never reused; what is damaged is an error with its range and never a shorter answer.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -164,6 +162,55 @@ pub struct TopicStats {
     pub last_at: Timestamp,
 }
 
+/// Asks for topics, in the order of their names (bytes of UTF-8).
+#[derive(Clone, Copy, Debug)]
+pub struct TopicQuery<'a> {
+    /// No name below this. Empty = from the first on.
+    pub from: &'a str,
+    /// What names begin with.
+    pub prefix: &'a str,
+    /// What selects them, beside that.
+    pub filter: &'a Filter,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Topics that were asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicPage {
+    /// In the order of their names. May be fewer than asked for, or none, though there are more: the
+    /// work for one page is bounded.
+    pub topics: Vec<(Box<str>, TopicStats)>,
+    /// [`TopicQuery::from`] of the next page; `None` = there are no more.
+    pub next: Option<Box<str>>,
+}
+
+/// What was found by looking back from the end of a range.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LookBack {
+    /// How far it was looked: from here on to the end of the range there are exactly `events` that
+    /// match. The seq of the first of them where that is as many as were wanted.
+    pub from: Seq,
+    /// How many were found; at most as many as were wanted.
+    pub events: u64,
+}
+
+impl LookBack {
+    /// Takes the newest of these into account, as far as they are wanted: they lie before what was
+    /// looked at so far, and there are no others from `from` on.
+    pub(crate) fn take(&mut self, seqs: &[Seq], wanted: u64) {
+        let found = seqs.len() as u64;
+        match found.checked_sub(wanted.saturating_sub(self.events)) {
+            Some(too_many) => {
+                let first = usize::try_from(too_many).ok().and_then(|at| seqs.get(at));
+                self.from = first.copied().unwrap_or(self.from);
+                self.events = wanted;
+            }
+            None => self.events += found,
+        }
+    }
+}
+
 /// Figures for operators.
 #[derive(Clone, Debug, Default)]
 pub struct StoreStatus {
@@ -237,11 +284,32 @@ pub trait Engine: Send + Sync + 'static {
     /// As [`Engine::read`].
     fn time_of(&self, seq: Seq) -> Result<Timestamp, StoreError>;
 
-    /// Readable events by topic, exact.
+    /// A page of topics that have readable events, with exact figures as of now. The work is bounded,
+    /// and so a page may be short: see [`TopicPage`].
+    ///
+    /// # Errors
+    /// As [`Engine::read`]; a damaged table of topics with the range of the events that it is of.
+    fn topics(&self, query: &TopicQuery<'_>) -> Result<TopicPage, StoreError>;
+
+    /// The last readable event of a topic, as of now; 0 if it has none. One lookup, but for what has
+    /// to be indexed of what came since the last question.
+    ///
+    /// # Errors
+    /// As [`Engine::topics`].
+    fn topic_head(&self, topic: &str) -> Result<Seq, StoreError>;
+
+    /// Looks back from the end of a range, in `oldest <= start < end <= head + 1`, for the newest
+    /// `count` events that match, at least 1. The work is bounded: it may stop before it has them,
+    /// but has always come nearer to the start; go on below [`LookBack::from`].
     ///
     /// # Errors
     /// As [`Engine::read`].
-    fn topics(&self) -> Result<BTreeMap<Arc<str>, TopicStats>, StoreError>;
+    fn look_back(
+        &self,
+        range: Range<Seq>,
+        filter: &Filter,
+        count: u64,
+    ) -> Result<LookBack, StoreError>;
 
     /// Visits the events that their senders named, newest first, until `visit` answers false or
     /// `from` is reached. Those that are trimmed count too, as far as the engine is told to keep

@@ -22,7 +22,8 @@ mod time;
 mod unfinished;
 
 pub use engine::{
-    Chunk, Commit, Completion, Engine, Level, Receipt, Recovered, StoreStatus, TopicStats, part_of,
+    Chunk, Commit, Completion, Engine, Level, LookBack, Receipt, Recovered, StoreStatus, TopicPage,
+    TopicQuery, TopicStats, part_of,
 };
 pub use engines::intercept::Intercept;
 #[cfg(any(test, feature = "testing"))]

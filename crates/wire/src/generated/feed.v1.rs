@@ -599,9 +599,13 @@ pub struct ListTopicsRequest {
     /// From the last answer.
     #[prost(string, tag = "3")]
     pub page_token: ::prost::alloc::string::String,
+    /// Topics that one of these patterns selects; at most 64. With a prefix: that, too. Neither = all.
+    #[prost(string, repeated, tag = "4")]
+    pub patterns: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListTopicsResponse {
+    /// May be fewer than asked for, or none, though there are more: work for one page is bounded.
     #[prost(message, repeated, tag = "1")]
     pub topics: ::prost::alloc::vec::Vec<TopicStatus>,
     /// Empty = no more.

@@ -6,10 +6,12 @@
 #![allow(clippy::expect_used, reason = "a case that fails panics")]
 
 mod cases;
+mod listing;
 mod support;
 
 use std::sync::Arc;
 
+pub use self::listing::{all_topics, topics_of};
 use crate::storage::{Engine, Recovered};
 
 /// An engine and what it recovered.

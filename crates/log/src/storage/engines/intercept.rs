@@ -3,10 +3,11 @@
 //! Whoever implements [`Intercept`] is an [`Engine`]: a method that is not overridden is that of
 //! the engine behind, so that a method which the trait gains later is never forgotten here.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::ops::Range;
 
-use crate::storage::{Chunk, Commit, Completion, Engine, StoreError, StoreStatus, TopicStats};
+use crate::storage::{
+    Chunk, Commit, Completion, Engine, LookBack, StoreError, StoreStatus, TopicPage, TopicQuery,
+};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Bounds, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
 
@@ -52,8 +53,21 @@ pub trait Intercept: Send + Sync + 'static {
         self.inner().time_of(seq)
     }
 
-    fn topics(&self) -> Result<BTreeMap<Arc<str>, TopicStats>, StoreError> {
-        self.inner().topics()
+    fn topics(&self, query: &TopicQuery<'_>) -> Result<TopicPage, StoreError> {
+        self.inner().topics(query)
+    }
+
+    fn topic_head(&self, topic: &str) -> Result<Seq, StoreError> {
+        self.inner().topic_head(topic)
+    }
+
+    fn look_back(
+        &self,
+        range: Range<Seq>,
+        filter: &Filter,
+        count: u64,
+    ) -> Result<LookBack, StoreError> {
+        self.inner().look_back(range, filter, count)
     }
 
     fn fingerprints(
@@ -130,8 +144,21 @@ impl<I: Intercept> Engine for I {
         Intercept::time_of(self, seq)
     }
 
-    fn topics(&self) -> Result<BTreeMap<Arc<str>, TopicStats>, StoreError> {
-        Intercept::topics(self)
+    fn topics(&self, query: &TopicQuery<'_>) -> Result<TopicPage, StoreError> {
+        Intercept::topics(self, query)
+    }
+
+    fn topic_head(&self, topic: &str) -> Result<Seq, StoreError> {
+        Intercept::topic_head(self, topic)
+    }
+
+    fn look_back(
+        &self,
+        range: Range<Seq>,
+        filter: &Filter,
+        count: u64,
+    ) -> Result<LookBack, StoreError> {
+        Intercept::look_back(self, range, filter, count)
     }
 
     fn fingerprints(

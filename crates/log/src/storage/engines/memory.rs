@@ -5,7 +5,10 @@
 //! themselves, so that it is easy to see that it is right. "Durable" means completed: a commit that
 //! was held back ([`Options::hold`]) is lost by [`Memory::crash`].
 
-use std::collections::{BTreeMap, VecDeque};
+mod topics;
+
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,8 +16,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::storage::{
-    Chunk, Commit, Completion, Damage, Engine, Level, Receipt, Recovered, StoreError, StoreStatus,
-    TopicStats,
+    Chunk, Commit, Completion, Damage, Engine, Level, LookBack, Receipt, Recovered, StoreError,
+    StoreStatus, TopicPage, TopicQuery,
 };
 use tailmark_record::topic::Filter;
 use tailmark_record::{
@@ -323,26 +326,21 @@ impl Engine for Memory {
         self.readable(seq).map(|run| run.at)
     }
 
-    fn topics(&self) -> Result<BTreeMap<Arc<str>, TopicStats>, StoreError> {
-        let (commits, oldest) = self.snapshot();
-        let mut topics = BTreeMap::<Arc<str>, TopicStats>::new();
-        for run in commits {
-            let mut seq = run.first;
-            for event in Events::new(&run.events) {
-                let topic = event.and_then(Event::topic_of).map_err(|e| damage(&run, &e))?;
-                if seq >= oldest {
-                    if !topics.contains_key(topic) {
-                        topics.insert(topic.into(), TopicStats::default());
-                    }
-                    if let Some(stats) = topics.get_mut(topic) {
-                        stats.events += 1;
-                        (stats.last_seq, stats.last_at) = (seq, run.at);
-                    }
-                }
-                seq = seq.next();
-            }
-        }
-        Ok(topics)
+    fn topics(&self, query: &TopicQuery<'_>) -> Result<TopicPage, StoreError> {
+        Memory::topics(self, query)
+    }
+
+    fn topic_head(&self, topic: &str) -> Result<Seq, StoreError> {
+        Memory::topic_head(self, topic)
+    }
+
+    fn look_back(
+        &self,
+        range: Range<Seq>,
+        filter: &Filter,
+        count: u64,
+    ) -> Result<LookBack, StoreError> {
+        Memory::look_back(self, range, filter, count)
     }
 
     fn fingerprints(

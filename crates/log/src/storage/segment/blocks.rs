@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use super::index::{Index, Wanted};
 use crate::storage::sift::{FOUND_BYTES, SIFTED_BYTES, Sifter};
-use crate::storage::{Chunk, StoreError, part_of};
+use crate::storage::{Chunk, LookBack, StoreError, part_of};
 use tailmark_record::topic::Filter;
-use tailmark_record::{Events, Facts, Seq};
+use tailmark_record::{Event, Events, Facts, Seq};
 
 /// Neighbouring blocks are joined up to this.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -103,6 +103,48 @@ pub(super) trait Blocks {
             }
         }
         Ok(Chunk { first: from, end: upto, events: found.into(), complete: false })
+    }
+
+    /// As [`Cache::look_back`](super::Cache::look_back), within the segment.
+    fn look_back(
+        &self,
+        range: std::ops::Range<Seq>,
+        filter: &Filter,
+        count: u64,
+    ) -> Result<LookBack, StoreError> {
+        let index = self.index();
+        let wanted = index.wanted(filter)?;
+        let is_all = range.start <= index.segment.first() && range.end >= index.segment.end();
+        if let Some(events) = wanted.events.filter(|&events| is_all && events <= count) {
+            return Ok(LookBack { from: range.start, events });
+        }
+        let sifter = Sifter::new(filter);
+        let (mut raw, mut found, mut looked) = (Vec::new(), 0, LookBack::default());
+        let last = index.block_of(range.end.prev());
+        for at in (index.block_of(range.start)..=last).rev() {
+            let row = &index.rows[at];
+            looked.from = row.first.max(range.start);
+            if !wanted.has(at) {
+                continue;
+            }
+            raw.resize(row.raw_len as usize, 0);
+            self.block_into(at, &mut raw)?;
+            let mut picked = Vec::new();
+            match sifter.pick(&raw, row.first, range.clone(), &mut picked) {
+                Ok(next) if next == row.end() => {}
+                Ok(_) => return Err(index.damage(at, "an event is missing")),
+                Err(what) => return Err(index.damage(at, what)),
+            }
+            let seqs = Events::new(&picked).map(|event| Event::seq_of(event?));
+            let seqs: Result<Vec<_>, _> = seqs.collect();
+            let seqs = seqs.map_err(|error| index.damage(at, error.what()))?;
+            looked.take(&seqs, count);
+            found += raw.len();
+            if looked.events == count || found >= SIFTED_BYTES {
+                break;
+            }
+        }
+        Ok(looked)
     }
 
     /// The events of the blocks from `begin` to before `stop`, or to before the first damaged one

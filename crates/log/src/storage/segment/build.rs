@@ -167,6 +167,7 @@ impl Build<'_> {
         window.close();
         loader.load(&mut window)?;
         let described = loader.describer.finish();
+        let described = described.ok_or(StoreError::Invalid("a segment without events"))?;
         db.finish().map_err(|fault| self.fault(fault))?;
         self.spec.progress.beat();
         db.close().map_err(|fault| self.fault(fault))?;

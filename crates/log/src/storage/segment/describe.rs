@@ -5,8 +5,7 @@
 
 use super::block::{self, Row};
 use super::digest::{Chain, Hash, hash};
-use super::footer::TopicEntry;
-use crate::storage::TopicStats;
+use super::topics::{Collector, Origin, Table};
 use crate::width::to_u32;
 use tailmark_record::{Events, Facts, Fingerprint, FingerprintKey, Seq, Timestamp};
 
@@ -20,7 +19,7 @@ pub(super) struct Plan {
 /// What the footer says of the events.
 pub(super) struct Described {
     pub(super) rows: Vec<Row>,
-    pub(super) topics: Vec<TopicEntry>,
+    pub(super) topics: Table,
     pub(super) fingerprints: Vec<(Seq, Fingerprint)>,
     pub(super) chain_end: Hash,
     /// Of the raw bytes of each block, to tell whether the database gives them back.
@@ -35,9 +34,8 @@ pub(super) struct Describer<'a> {
     rows: Vec<Row>,
     hashes: Vec<Hash>,
     chain: Chain,
-    places: hashbrown::HashMap<Box<[u8]>, usize>,
-    topics: Vec<TopicEntry>,
-    last_topic: usize,
+    first: Seq,
+    topics: Collector,
     fingerprints: Vec<(Seq, Fingerprint)>,
 }
 
@@ -50,9 +48,8 @@ impl<'a> Describer<'a> {
             rows: Vec::new(),
             hashes: Vec::new(),
             chain: Chain::new(Hash::default()),
-            places: hashbrown::HashMap::new(),
-            topics: Vec::new(),
-            last_topic: usize::MAX,
+            first,
+            topics: Collector::default(),
             fingerprints: Vec::new(),
         }
     }
@@ -113,46 +110,19 @@ impl<'a> Describer<'a> {
             self.fingerprints.push((facts.seq, self.key.fingerprint(client_part)));
         }
         let block = to_u32(self.rows.len());
-        let place = self.place(facts.topic)?;
-        let topic = &mut self.topics[place];
-        topic.stats = TopicStats {
-            events: topic.stats.events + 1,
-            last_seq: facts.seq,
-            last_at: facts.appended_at,
-        };
-        if topic.blocks.last() != Some(&block) {
-            topic.blocks.push(block);
-        }
+        self.topics.note(facts.topic, facts.seq, facts.appended_at, block)?;
         Ok(facts.appended_at)
     }
 
-    /// The topic's place in `topics`.
-    fn place(&mut self, name: &[u8]) -> Result<usize, &'static str> {
-        if self.topics.get(self.last_topic).is_some_and(|topic| topic.name.as_bytes() == name) {
-            return Ok(self.last_topic);
-        }
-        let place = match self.places.get(name) {
-            Some(&place) => place,
-            None => {
-                let text = std::str::from_utf8(name).map_err(|_| "a topic is not UTF-8")?;
-                let (name, stats) = (text.to_owned(), TopicStats::default());
-                self.topics.push(TopicEntry { name, stats, blocks: Vec::new() });
-                self.places.insert(text.as_bytes().into(), self.topics.len() - 1);
-                self.topics.len() - 1
-            }
-        };
-        self.last_topic = place;
-        Ok(place)
-    }
-
-    pub(super) fn finish(mut self) -> Described {
-        self.topics.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        Described {
+    /// `None` if there was no event.
+    pub(super) fn finish(self) -> Option<Described> {
+        let first_at = self.rows.first()?.first_at;
+        Some(Described {
+            topics: self.topics.finish(Origin { first: self.first, first_at })?,
             rows: self.rows,
-            topics: self.topics,
             fingerprints: self.fingerprints,
             chain_end: self.chain.end(),
             hashes: self.hashes,
-        }
+        })
     }
 }

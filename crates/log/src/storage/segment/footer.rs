@@ -5,13 +5,16 @@
 //! little-endian, hashes in their canonical order. A section of an unknown kind refuses the file,
 //! unless bit 0 of its flags says that it may be ignored.
 
+use std::borrow::Cow;
+
 use super::block::{MAX_BLOCK_BYTES, Row};
 use super::digest::{Hash, XXH3_128};
 use super::identity::Identity;
 use super::problem::{FORMAT, Problem, Result};
+use super::topics::{Origin, Table, TableBuilder};
 use crate::storage::TopicStats;
 use crate::width::to_u32;
-use tailmark_record::{Fingerprint, Seq, Timestamp, put_varint};
+use tailmark_record::{Fingerprint, Seq, Timestamp};
 
 pub(super) const HEADER_BYTES: usize = HEADER_LEN as usize;
 const HEADER_LEN: u16 = 64;
@@ -24,17 +27,30 @@ const IGNORABLE_BLOCK: u8 = 1;
 const ROW_BYTES: usize = 64;
 const FINGERPRINT_BYTES: usize = 20;
 
-/// Kinds of sections, in the order in which they are written.
+/// Kinds of sections.
 pub(super) mod kind {
     pub(in super::super) const IDENTITY: u16 = 1;
     pub(in super::super) const FILES: u16 = 2;
-    pub(in super::super) const TOPICS: u16 = 3;
+    /// All topics, in format 1.
+    pub(in super::super) const OLD_TOPICS: u16 = 3;
     pub(in super::super) const BLOCKS: u16 = 4;
-    pub(in super::super) const TOPIC_BLOCKS: u16 = 5;
+    /// The blocks of each topic, in format 1.
+    pub(in super::super) const OLD_TOPIC_BLOCKS: u16 = 5;
     pub(in super::super) const FINGERPRINTS: u16 = 6;
     /// May be ignored, and is not there when the blocks were not found in the file.
     pub(in super::super) const PLACES: u16 = 7;
+    pub(in super::super) const TOPICS: u16 = 8;
+    pub(in super::super) const TOPIC_PAGES: u16 = 9;
+    pub(in super::super) const TOPIC_LISTS: u16 = 10;
+    pub(in super::super) const TOPIC_FILTER: u16 = 11;
 }
+
+/// What every footer has.
+pub(super) const REQUIRED: &[u16] =
+    &[kind::IDENTITY, kind::FILES, kind::BLOCKS, kind::FINGERPRINTS];
+/// Where topics are, beside that.
+pub(super) const TABLE: &[u16] =
+    &[kind::TOPICS, kind::TOPIC_PAGES, kind::TOPIC_LISTS, kind::TOPIC_FILTER];
 
 /// A file of the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,20 +60,11 @@ pub(super) struct FileEntry {
     pub(super) hash: Hash,
 }
 
-/// A topic and the blocks that hold events of it, by their place in the table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct TopicEntry {
-    pub(super) name: String,
-    pub(super) stats: TopicStats,
-    pub(super) blocks: Vec<u32>,
-}
-
 /// All that is written.
 pub(super) struct Footer<'a> {
     pub(super) identity: &'a Identity,
     pub(super) files: &'a [FileEntry],
-    /// In the order of their names.
-    pub(super) topics: &'a [TopicEntry],
+    pub(super) topics: &'a Table,
     pub(super) rows: &'a [Row],
     pub(super) fingerprints: &'a [(Seq, Fingerprint)],
     /// Where each part of each block lies in its file.
@@ -67,15 +74,21 @@ pub(super) struct Footer<'a> {
 impl Footer<'_> {
     /// The file's bytes.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut sections = vec![
-            (kind::IDENTITY, self.identity.encode()),
-            (kind::FILES, encode_files(self.files)),
-            (kind::TOPICS, encode_topics(self.topics)),
-            (kind::BLOCKS, encode_rows(self.rows)),
-            (kind::TOPIC_BLOCKS, encode_topic_blocks(self.topics)),
-            (kind::FINGERPRINTS, encode_fingerprints(self.identity.first, self.fingerprints)),
+        let Table { summary, pages, lists, filter } = self.topics;
+        let mut sections: Vec<(u16, Cow<'_, [u8]>)> = vec![
+            (kind::IDENTITY, self.identity.encode().into()),
+            (kind::FILES, encode_files(self.files).into()),
+            (kind::TOPICS, summary.encode().into()),
+            (kind::BLOCKS, encode_rows(self.rows).into()),
+            (kind::TOPIC_PAGES, pages.into()),
+            (kind::TOPIC_LISTS, lists.into()),
+            (kind::TOPIC_FILTER, filter.bytes().into()),
+            (
+                kind::FINGERPRINTS,
+                encode_fingerprints(self.identity.first, self.fingerprints).into(),
+            ),
         ];
-        sections.extend(self.places.map(|places| (kind::PLACES, encode_places(places))));
+        sections.extend(self.places.map(|places| (kind::PLACES, encode_places(places).into())));
         let mut out = vec![0; HEADER_BYTES];
         for (kind, payload) in &sections {
             let mut h = [0; SECTION_HEADER_BYTES];
@@ -154,7 +167,7 @@ impl Section {
         if crc32c::crc32c(&bytes[..20]) != own_crc {
             return Err("the checksum of a section's header does not fit".into());
         }
-        let known = (kind::IDENTITY..=kind::PLACES).contains(&kind);
+        let known = (kind::IDENTITY..=kind::TOPIC_FILTER).contains(&kind);
         if !known && flags & MAY_BE_IGNORED == 0 || flags & !MAY_BE_IGNORED != 0 {
             return Err(Problem::Version(FORMAT));
         }
@@ -227,34 +240,27 @@ fn name_len(file: &FileEntry) -> u16 {
     file.name.len() as u16
 }
 
-fn encode_topics(topics: &[TopicEntry]) -> Vec<u8> {
-    let mut out = to_u32(topics.len()).to_le_bytes().to_vec();
-    for topic in topics {
-        out.extend_from_slice(&to_u32(topic.name.len()).to_le_bytes());
-        out.extend_from_slice(topic.name.as_bytes());
-        out.extend_from_slice(&topic.stats.events.to_le_bytes());
-        out.extend_from_slice(&topic.stats.last_seq.get().to_le_bytes());
-        put_time(&mut out, topic.stats.last_at);
-    }
-    out
-}
-
-pub(super) fn decode_topics(bytes: &[u8]) -> Result<Vec<(std::sync::Arc<str>, TopicStats)>> {
-    let mut r = Reader(bytes);
-    let (mut topics, mut sum) = (Vec::<(std::sync::Arc<str>, TopicStats)>::new(), 0);
-    for _ in 0..r.u32()? {
+/// The table of a segment of format 1, from two intact sections.
+pub(super) fn old_table(topics: &[u8], lists: &[u8], identity: &Identity) -> Result<Table> {
+    let mut r = Reader(topics);
+    let mut table = TableBuilder::new(Origin::of(identity));
+    let (mut before, mut sum) = (None, 0);
+    for topic in 0..r.u32()? as usize {
         let name_len = r.u32()?;
         let name = r.text(name_len as usize)?;
-        if topics.last().is_some_and(|(before, _)| before.as_ref() >= name) {
+        if before.is_some_and(|before| before >= name) {
             return Err("its topics are out of order".into());
         }
+        before = Some(name);
         let stats =
             TopicStats { events: r.u64()?, last_seq: Seq::new(r.u64()?), last_at: r.time()? };
         sum = summed(sum, stats.events)?;
-        topics.push((name.into(), stats));
+        let mut blocks = Vec::new();
+        old_topic_blocks(lists, topic, |block| blocks.push(block))?;
+        table.topic(name.as_bytes(), &stats, &blocks);
     }
     r.end()?;
-    Ok(topics)
+    table.finish().ok_or(Problem::Damaged("it has no topic"))
 }
 
 fn encode_rows(rows: &[Row]) -> Vec<u8> {
@@ -308,24 +314,8 @@ pub(super) fn decode_rows(bytes: &[u8], identity: &Identity) -> Result<Vec<Row>>
     Ok(rows)
 }
 
-fn encode_topic_blocks(topics: &[TopicEntry]) -> Vec<u8> {
-    let mut out = to_u32(topics.len()).to_le_bytes().to_vec();
-    let mut lists = Vec::new();
-    for topic in topics {
-        out.extend_from_slice(&to_u32(lists.len()).to_le_bytes());
-        let mut next = 0;
-        for &block in &topic.blocks {
-            put_varint(&mut lists, u64::from(block - next));
-            next = block + 1;
-        }
-    }
-    out.extend_from_slice(&to_u32(lists.len()).to_le_bytes());
-    out.extend_from_slice(&lists);
-    out
-}
-
 /// Visits the blocks of the topic at place `topic`, from an intact section.
-pub(super) fn topic_blocks(bytes: &[u8], topic: usize, mut visit: impl FnMut(u32)) -> Result<()> {
+fn old_topic_blocks(bytes: &[u8], topic: usize, mut visit: impl FnMut(u32)) -> Result<()> {
     let mut r = Reader(bytes);
     let topics = r.u32()? as usize;
     if topic >= topics {
@@ -451,15 +441,5 @@ mod tests {
             |lens: [u64; 2]| decode_files(&encode_files(&[file("a", lens[0]), file("b", lens[1])]));
         assert_eq!(files([1 << 40, 7]).unwrap().len(), 2);
         assert!(matches!(files([u64::MAX, 1]), Err(Problem::Damaged(_))));
-        let topic = |name: &str, events| TopicEntry {
-            name: name.into(),
-            stats: TopicStats { events, ..TopicStats::default() },
-            blocks: Vec::new(),
-        };
-        let topics = |events: [u64; 2]| {
-            decode_topics(&encode_topics(&[topic("a", events[0]), topic("b", events[1])]))
-        };
-        assert_eq!(topics([1 << 40, 7]).unwrap().len(), 2);
-        assert!(matches!(topics([u64::MAX, 1]), Err(Problem::Damaged(_))));
     }
 }

@@ -8,17 +8,18 @@ use std::fs::File;
 use std::ops::Deref;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use super::footer::{self, FileEntry, Header, SECTION_HEADER_BYTES, Section};
+use super::filter_room::KeptFilter;
+use super::footer::{self, FileEntry, Header, SECTION_HEADER_BYTES, Section, kind};
 use super::identity::Identity;
 use super::problem::{self, Problem};
+use super::topics::{Summary, Table};
 use super::{FOOTER, dir};
 use crate::storage::disk::Disk;
-use crate::storage::{Damage, StoreError, TopicStats};
+use crate::storage::{Damage, StoreError};
 use crate::width::to_usize;
-use tailmark_record::topic::Filter;
 use tailmark_record::{Fingerprint, GenerationTable, LogId, Seq, Timestamp};
 
 /// Set in a segment's lease counter when no new lease is given out.
@@ -29,7 +30,11 @@ const RETIRED: u64 = 1 << 63;
 pub struct Segment {
     dir: PathBuf,
     pub(super) identity: Identity,
-    pub(super) topics: Box<[(Arc<str>, TopicStats)]>,
+    pub(super) topics: Summary,
+    /// The table of a segment of format 1, which has none in its footer.
+    pub(super) old_table: Option<Table>,
+    /// Set when it is first asked for and there is room; `None` in it = it cannot be read.
+    pub(super) filter: OnceLock<Option<KeptFilter>>,
     pub(super) files: Box<[FileEntry]>,
     pub(super) sections: Box<[(u64, Section)]>,
     footer_bytes: u64,
@@ -90,7 +95,8 @@ impl Segment {
             Ok(bytes)
         };
         let mut at = u64::from(header.header_len);
-        let (mut identity, mut files, mut topics) = (None, None, None);
+        let (mut identity, mut files) = (None, None);
+        let (mut topics, mut old_topics, mut old_lists) = (None, None, None);
         let mut sections = Vec::new();
         for _ in 0..header.sections {
             let (section, known) = Section::decode(&read(at, SECTION_HEADER_BYTES as u64)?)?;
@@ -100,17 +106,18 @@ impl Segment {
             {
                 return Err(Problem::Damaged("a section is there twice").into());
             }
-            if matches!(
-                section.kind,
-                footer::kind::IDENTITY | footer::kind::FILES | footer::kind::TOPICS
-            ) {
+            let payload = || -> Result<Vec<u8>, FooterError> {
                 let payload = read(at, section.len)?;
                 section.check(&payload)?;
-                match section.kind {
-                    footer::kind::IDENTITY => identity = Some(Identity::decode(&payload)?),
-                    footer::kind::FILES => files = Some(footer::decode_files(&payload)?),
-                    _ => topics = Some(footer::decode_topics(&payload)?),
-                }
+                Ok(payload)
+            };
+            match section.kind {
+                kind::IDENTITY => identity = Some(Identity::decode(&payload()?)?),
+                kind::FILES => files = Some(footer::decode_files(&payload()?)?),
+                kind::TOPICS => topics = Some(Summary::decode(&payload()?)?),
+                kind::OLD_TOPICS => old_topics = Some(payload()?),
+                kind::OLD_TOPIC_BLOCKS => old_lists = Some(payload()?),
+                _ => {}
             }
             if known {
                 sections.push((at, section));
@@ -120,17 +127,26 @@ impl Segment {
                 .filter(|&at| at <= len)
                 .ok_or(Problem::Damaged("a section reaches beyond its end"))?;
         }
-        let (Some(identity), Some(files), Some(topics)) = (identity, files, topics) else {
-            return Err(Problem::Damaged("a section is missing").into());
-        };
-        let required = sections.iter().filter(|(_, it)| it.kind <= footer::kind::FINGERPRINTS);
-        if at != len || required.count() != usize::from(footer::kind::FINGERPRINTS) {
-            return Err(Problem::Damaged("a section is missing").into());
+        const MISSING: Problem = Problem::Damaged("a section is missing");
+        let (Some(identity), Some(files)) = (identity, files) else { return Err(MISSING.into()) };
+        let has = |kind: &u16| sections.iter().any(|(_, section)| section.kind == *kind);
+        if at != len || !footer::REQUIRED.iter().all(has) {
+            return Err(MISSING.into());
         }
+        let (topics, old_table) = match (topics, old_topics, old_lists) {
+            (Some(topics), ..) if footer::TABLE.iter().all(has) => (topics, None),
+            (None, Some(topics), Some(lists)) => {
+                let table = footer::old_table(&topics, &lists, &identity)?;
+                (table.summary.clone(), Some(table))
+            }
+            _ => return Err(MISSING.into()),
+        };
         Ok(Segment {
             dir: dir.to_owned(),
             identity,
-            topics: topics.into(),
+            topics,
+            old_table,
+            filter: OnceLock::new(),
             files: files.into(),
             sections: sections.into(),
             footer_bytes: len,
@@ -141,14 +157,19 @@ impl Segment {
 
     /// Whether there is such a section. Only that of places may be missing.
     pub(super) fn has_section(&self, kind: u16) -> bool {
-        self.sections.iter().any(|(_, section)| section.kind == kind)
+        self.place_of(kind).is_some()
+    }
+
+    /// Where a section begins, and its header.
+    pub(super) fn place_of(&self, kind: u16) -> Option<&(u64, Section)> {
+        self.sections.iter().find(|(_, section)| section.kind == kind)
     }
 
     /// Reads a section that does not stay in memory.
     pub(super) fn section(&self, kind: u16) -> Result<Vec<u8>, StoreError> {
         let path = self.dir.join(FOOTER);
         let read = || -> Result<Vec<u8>, FooterError> {
-            let found = self.sections.iter().find(|(_, section)| section.kind == kind);
+            let found = self.place_of(kind);
             let (at, section) = found.ok_or(Problem::Damaged("a section is missing"))?;
             let file = File::open(&path)?;
             if file.metadata()?.len() != self.footer_bytes {
@@ -160,7 +181,13 @@ impl Segment {
             Ok(payload)
         };
         let read = self.disk.run("read", &path, || Ok(read()))?;
-        read.map_err(|error| error.or_damaged(&path, |detail| self.damage_of_all(&path, detail)))
+        read.map_err(|error| self.footer_error(error))
+    }
+
+    /// What it means that the footer cannot be read.
+    pub(super) fn footer_error(&self, error: FooterError) -> StoreError {
+        let path = self.dir.join(FOOTER);
+        error.or_damaged(&path, |detail| self.damage_of_all(&path, detail))
     }
 
     /// A damage that may concern every event.
@@ -224,30 +251,9 @@ impl Segment {
         &self.identity.generations
     }
 
-    /// All events of each topic, in the order of their names.
-    pub fn topics(&self) -> &[(Arc<str>, TopicStats)] {
-        &self.topics
-    }
-
-    /// Whether any event of it matches.
-    pub fn may_match(&self, filter: &Filter) -> bool {
-        filter.is_all() || self.matching(filter).next().is_some()
-    }
-
-    /// The topics that match, by their place among all.
-    pub(super) fn matching<'a>(
-        &'a self,
-        filter: &'a Filter,
-    ) -> impl Iterator<Item = (usize, &'a TopicStats)> + 'a {
-        // They are in the order of their names: of many only those with the right beginning are
-        // looked at.
-        let beginning = filter.beginning();
-        let start = self.topics.partition_point(|(topic, _)| &**topic < beginning);
-        let topics = self.topics.iter().enumerate().skip(start);
-        topics
-            .take_while(move |(_, (topic, _))| topic.starts_with(beginning))
-            .filter(move |(_, (topic, _))| filter.matches(topic))
-            .map(|(at, (_, stats))| (at, stats))
+    /// How many topics its events have.
+    pub fn topics(&self) -> u64 {
+        self.topics.topics
     }
 
     /// Bytes of its events, not compressed.
@@ -332,9 +338,16 @@ impl Drop for Lease {
 }
 
 /// Why reading a footer stopped.
-enum FooterError {
+pub(super) enum FooterError {
     Problem(Problem),
     Io(std::io::Error),
+    Store(StoreError),
+}
+
+impl From<StoreError> for FooterError {
+    fn from(error: StoreError) -> Self {
+        FooterError::Store(error)
+    }
 }
 
 impl From<Problem> for FooterError {
@@ -367,6 +380,7 @@ impl FooterError {
                 damaged("the footer is missing or truncated").into()
             }
             FooterError::Io(error) => StoreError::io("read", path)(error),
+            FooterError::Store(error) => error,
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Must not know how a block is fetched. Its bytes are bounded by the segment: [`Index::bytes`].
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -23,7 +23,8 @@ const SPARSE: u64 = 4;
 pub(super) struct Index {
     pub(super) segment: Arc<Segment>,
     pub(super) rows: Vec<Row>,
-    topic_blocks: Vec<u8>,
+    /// What is wrong with the table of topics, if a read has met it.
+    pub(super) table_damage: OnceLock<Damage>,
     filters: Mutex<Vec<(Filter, Wanted)>>,
 }
 
@@ -34,6 +35,8 @@ pub(super) struct Wanted {
     blocks: Option<Arc<[bool]>>,
     /// Most events of the segment do not match.
     pub(super) is_sparse: bool,
+    /// How many match, where that is known.
+    pub(super) events: Option<u64>,
 }
 
 impl Wanted {
@@ -48,14 +51,13 @@ impl Index {
     pub(super) fn load(segment: Arc<Segment>) -> Result<Index, StoreError> {
         let rows = footer::decode_rows(&segment.section(footer::kind::BLOCKS)?, &segment.identity)
             .map_err(|problem| footer_damage(&segment, &problem))?;
-        let topic_blocks = segment.section(footer::kind::TOPIC_BLOCKS)?;
-        Ok(Index { segment, rows, topic_blocks, filters: Mutex::default() })
+        Ok(Index { segment, rows, table_damage: OnceLock::new(), filters: Mutex::default() })
     }
 
     /// Bytes that it takes in memory, filters included.
     pub(super) fn bytes(&self) -> u64 {
         let rows = self.rows.len() * (size_of::<Row>() + REMEMBERED_FILTERS);
-        (rows + self.topic_blocks.len() + size_of::<Index>()) as u64
+        (rows + size_of::<Index>()) as u64
     }
 
     /// The place of the block that holds `seq`, which is in the segment.
@@ -66,38 +68,53 @@ impl Index {
     /// Which blocks hold events that match.
     pub(super) fn wanted(&self, filter: &Filter) -> Result<Wanted, StoreError> {
         if filter.is_all() {
-            return Ok(Wanted { blocks: None, is_sparse: false });
+            let events = self.segment.first().distance_to(self.segment.end());
+            return Ok(Wanted { blocks: None, is_sparse: false, events: Some(events) });
         }
         let mut filters = self.filters.lock();
         if let Some(at) = filters.iter().position(|(known, _)| known == filter) {
             filters[..=at].rotate_right(1);
             return Ok(filters[0].1.clone());
         }
+        drop(filters);
+        // Without the lock: others ask for what is known meanwhile.
+        let wanted = match self.search(filter) {
+            // Events are whole all the same: every block is looked through, and the damage told.
+            Err(StoreError::Damaged(damage)) => {
+                let _ = self.table_damage.set(damage);
+                return Ok(Wanted { blocks: None, is_sparse: true, events: None });
+            }
+            wanted => wanted?,
+        };
+        filters = self.filters.lock();
+        filters.truncate(REMEMBERED_FILTERS - 1);
+        filters.insert(0, (filter.clone(), wanted.clone()));
+        Ok(wanted)
+    }
+
+    /// Looks into the table of topics.
+    fn search(&self, filter: &Filter) -> Result<Wanted, StoreError> {
         let mut blocks = vec![false; self.rows.len()];
-        let mut events = 0;
-        for (at, stats) in self.segment.matching(filter) {
-            events += stats.events;
-            let mut beyond = false;
-            footer::topic_blocks(&self.topic_blocks, at, |block| {
+        let (mut events, mut beyond) = (0u64, false);
+        self.segment.each_topic(filter, &mut |stats, block| {
+            events += if block.is_none() { stats.events } else { 0 };
+            if let Some(block) = block {
                 match blocks.get_mut(block as usize) {
                     Some(wanted) => *wanted = true,
                     None => beyond = true,
                 }
-            })
-            .map_err(|problem| footer_damage(&self.segment, &problem))?;
-            if beyond {
-                let problem = Problem::Damaged("the index of topics makes no sense");
-                return Err(footer_damage(&self.segment, &problem));
             }
+        })?;
+        if beyond {
+            let problem = Problem::Damaged("its table of topics makes no sense");
+            return Err(footer_damage(&self.segment, &problem));
         }
         let total = self.segment.first().distance_to(self.segment.end());
-        let wanted = Wanted {
+        Ok(Wanted {
             is_sparse: events.saturating_mul(SPARSE) <= total,
             blocks: Some(blocks.into()),
-        };
-        filters.truncate(REMEMBERED_FILTERS - 1);
-        filters.insert(0, (filter.clone(), wanted.clone()));
-        Ok(wanted)
+            events: Some(events),
+        })
     }
 
     /// Damage of one block.

@@ -1,10 +1,13 @@
 //! Questions about a segment other than "what is in it": by time, by topic.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::ops::Range;
+
+use hashbrown::HashMap;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::{Cache, Lease};
-use crate::storage::{StoreError, TopicStats};
+use crate::storage::{LookBack, StoreError};
+use tailmark_record::topic::Filter;
 use tailmark_record::{Seq, Timestamp};
 
 impl Cache {
@@ -64,55 +67,73 @@ impl Cache {
         })
     }
 
-    /// Events by topic from `from` on, exact. Free for a whole segment; else reads the blocks
-    /// before `from` or those after it, whichever are fewer.
+    /// Counts the events of a part of the segment by topic, up to the end of the block in which
+    /// `max_bytes` of them are reached; answers the seq after the last that it counted.
     ///
     /// # Errors
     /// As [`Cache::read`].
-    pub fn topics_from(
+    pub fn count_topics(
         &self,
         lease: &Lease,
-        from: Seq,
-    ) -> Result<BTreeMap<Arc<str>, TopicStats>, StoreError> {
-        let topics = || -> BTreeMap<_, _> { lease.topics().iter().cloned().collect() };
-        if from <= lease.first() {
-            return Ok(topics());
-        }
-        if from >= lease.end() {
-            return Ok(BTreeMap::new());
-        }
+        range: Range<Seq>,
+        max_bytes: usize,
+    ) -> Result<(TopicCounts, Seq), StoreError> {
         self.with(lease, |blocks| {
-            let (index, mut topics) = (blocks.index(), topics());
-            let at = index.block_of(from);
-            let before_is_less = at * 2 < index.rows.len();
-            let range = if before_is_less { 0..at + 1 } else { at..index.rows.len() };
-            if !before_is_less {
-                for stats in topics.values_mut() {
-                    stats.events = 0;
-                }
-            }
-            for block in range {
-                let mut unknown = false;
-                blocks.visit(block, &mut |facts| {
-                    if (facts.seq < from) == before_is_less {
-                        let topic = std::str::from_utf8(facts.topic).ok();
-                        match topic.and_then(|topic| topics.get_mut(topic)) {
-                            Some(stats) if before_is_less => {
-                                unknown |= stats.events == 0;
-                                stats.events = stats.events.saturating_sub(1);
-                            }
-                            Some(stats) => stats.events += 1,
-                            None => unknown = true,
-                        }
+            let (index, mut counts) = (blocks.index(), TopicCounts::default());
+            let (mut bytes, mut next) = (0, range.start);
+            while next < range.end && bytes < max_bytes {
+                let at = index.block_of(next);
+                blocks.visit(at, &mut |facts| {
+                    if range.contains(&facts.seq) && facts.seq >= next {
+                        *counts.0.entry(xxh3_128(facts.topic)).or_default() += 1;
                     }
-                    true
+                    facts.seq < range.end
                 })?;
-                if unknown {
-                    return Err(index.damage(block, "its topics are not those of the footer"));
-                }
+                let row = &index.rows[at];
+                bytes += row.raw_len as usize;
+                next = row.end().min(range.end);
             }
-            topics.retain(|_, stats| stats.events > 0);
-            Ok(topics)
+            Ok((counts, next))
         })
+    }
+
+    /// Looks for the newest events of the segment below `end` that match: at most `count` of them,
+    /// and none below `oldest`. Goes back until it has them or has looked through so many bytes.
+    ///
+    /// # Errors
+    /// As [`Cache::read`].
+    pub fn look_back(
+        &self,
+        lease: &Lease,
+        range: Range<Seq>,
+        filter: &Filter,
+        count: u64,
+    ) -> Result<LookBack, StoreError> {
+        let range = range.start.max(lease.first())..range.end.min(lease.end());
+        if range.is_empty() || count == 0 {
+            return Err(StoreError::Invalid("the range is not in the segment"));
+        }
+        if !self.may_match(lease, filter) {
+            return Ok(LookBack { from: range.start, events: 0 });
+        }
+        self.with(lease, |blocks| blocks.look_back(range.clone(), filter, count))
+    }
+}
+
+/// How many events there are of each topic, by the hash of its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicCounts(HashMap<u128, u64>);
+
+impl TopicCounts {
+    /// Of one topic.
+    pub fn of(&self, topic: &str) -> u64 {
+        self.0.get(&xxh3_128(topic.as_bytes())).copied().unwrap_or_default()
+    }
+
+    /// Adds others.
+    pub fn add(&mut self, others: &TopicCounts) {
+        for (topic, count) in &others.0 {
+            *self.0.entry(*topic).or_default() += count;
+        }
     }
 }

@@ -23,6 +23,7 @@ mod digest;
 mod dir;
 mod direct;
 mod files;
+mod filter_room;
 mod footer;
 mod handle;
 mod identity;
@@ -34,6 +35,8 @@ mod readers;
 mod scan;
 mod sled;
 mod store;
+mod topic_search;
+mod topics;
 mod verify;
 
 pub use block::{Compression, HAS_ZSTD};
@@ -41,8 +44,10 @@ pub use build::{BLOCK_BYTES, BuildSpec, DB_CACHE_BYTES, Progress, Source, build}
 use dir::{DB, FOOTER};
 pub use dir::{clean, delete, names, trash};
 pub use handle::{Lease, Segment};
+pub use lookup::TopicCounts;
 pub use readers::{Cache, CacheOptions, CacheStatus};
 pub use scan::{Scan, scan};
+pub use topic_search::SegmentTopics;
 pub use verify::{Examined, OfflineReader, examine, verify};
 
 #[cfg(test)]

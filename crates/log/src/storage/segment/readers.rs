@@ -14,13 +14,14 @@ use parking_lot::Mutex;
 use super::blocks::Blocks;
 use super::direct::{Direct, Located, Places, Seen};
 use super::files::{self, locate};
+use super::filter_room::FilterRoom;
 use super::index::Index;
 use super::open::{Bounds, DatabaseSlot, Open, OpenDatabases};
 use super::{Lease, Segment, dir};
 use crate::bounded::Bounded;
 use crate::storage::{Chunk, Damage, StoreError};
 use tailmark_record::Seq;
-use tailmark_record::topic::Filter;
+use tailmark_record::topic::{self, Filter};
 
 /// Bounds on open databases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,9 @@ pub struct CacheOptions {
     /// Most bytes of tables by which blocks are read directly, about 80 KB for a segment of 64 MiB.
     /// With 0 every read opens the database.
     pub max_table_bytes: u64,
+    /// Most bytes of filters that tell which topics are not in a segment, 1.5 bytes a topic. Where
+    /// one has no room, the table of topics is searched: some pages of 4 KB.
+    pub max_filter_bytes: u64,
 }
 
 impl Default for CacheOptions {
@@ -43,6 +47,7 @@ impl Default for CacheOptions {
             max_bytes: 64 << 20,
             db_cache_bytes: Open::CACHE_BYTES,
             max_table_bytes: 16 << 20,
+            max_filter_bytes: 32 << 20,
         }
     }
 }
@@ -58,6 +63,8 @@ pub struct CacheStatus {
     pub opens: u64,
     /// Reads that were answered directly since the start.
     pub direct_reads: u64,
+    /// Bytes of filters of topics, see [`CacheOptions::max_filter_bytes`].
+    pub filter_bytes: u64,
 }
 
 /// Readers of segments, and what they share.
@@ -73,6 +80,7 @@ pub struct Cache {
     /// Of segments that can be read directly, by their directory.
     tables: Mutex<Bounded<PathBuf, Arc<Located>>>,
     damages: Mutex<HashMap<PathBuf, Damage>>,
+    filter_room: Arc<FilterRoom>,
     clock: AtomicU64,
     direct_reads: AtomicU64,
 }
@@ -122,6 +130,7 @@ impl Cache {
             databases,
             tables: Mutex::new(Bounded::new(max_table_bytes)),
             damages: Mutex::default(),
+            filter_room: Arc::new(FilterRoom::new(options.max_filter_bytes)),
             clock: AtomicU64::new(0),
             direct_reads: AtomicU64::new(0),
         }
@@ -144,11 +153,21 @@ impl Cache {
         if from < lease.first() || from >= end {
             return Err(StoreError::Invalid("the range is not in the segment"));
         }
-        if !lease.may_match(filter) {
+        if !self.may_match(lease, filter) {
             let events = bytes::Bytes::new();
             return Ok(Chunk { first: from, end, events, complete: false });
         }
         self.with(lease, |blocks| blocks.read(from, end, filter))
+    }
+
+    /// Whether any event of a segment may match, by what is in memory.
+    pub fn may_match(&self, segment: &Segment, filter: &Filter) -> bool {
+        filter.ranges().iter().any(|range| segment.may_have(range, &self.filter_room))
+    }
+
+    /// Whether a segment may have topics in a range, by what is in memory.
+    pub fn may_have(&self, segment: &Segment, range: &topic::Range<'_>) -> bool {
+        segment.may_have(range, &self.filter_room)
     }
 
     /// Figures.
@@ -159,6 +178,7 @@ impl Cache {
             bytes,
             opens: self.databases.opens(),
             direct_reads: self.direct_reads.load(Ordering::Relaxed),
+            filter_bytes: self.filter_room.bytes(),
         }
     }
 
@@ -213,6 +233,7 @@ impl Cache {
             let direct = Direct::open(Arc::clone(&located), Arc::clone(seen));
             if let Ok(result) = direct.and_then(|direct| read(&direct)) {
                 self.direct_reads.fetch_add(1, Ordering::Relaxed);
+                self.note_table(&located.index);
                 if seen.is_whole() {
                     self.compare(&entry, &located.index);
                 }
@@ -221,9 +242,18 @@ impl Cache {
         }
         let open = self.open(&entry, lease)?;
         let result = read(&*open);
+        self.note_table(open.index());
         drop(open);
         self.databases.shrink();
         result
+    }
+
+    /// Keeps for operators what a read has met in a segment's table of topics.
+    fn note_table(&self, index: &Index) {
+        if let Some(damage) = index.table_damage.get() {
+            let dir = index.segment.dir().to_owned();
+            self.damages.lock().entry(dir).or_insert_with(|| damage.clone());
+        }
     }
 
     /// Compares a segment's files as a whole when all its blocks have been read, once: else rot in

@@ -4,7 +4,6 @@
 //! file was altered the copy is opened all the same: each block is proved by its own checksums, and
 //! so the damage is told to the block.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,11 +13,13 @@ use super::build::Progress;
 use super::digest::{Chain, Hash};
 use super::direct::Places;
 use super::files::locate;
+use super::footer::kind;
 use super::index::Index;
 use super::open::Open;
+use super::topics::{Collector, Table};
 use super::{DB, FOOTER, Segment, footer};
 use crate::storage::disk::Disk;
-use crate::storage::{Chunk, Damage, StoreError, TopicStats};
+use crate::storage::{Chunk, Damage, StoreError};
 use crate::width::to_u32;
 use tailmark_record::topic::Filter;
 use tailmark_record::{Events, Facts, FingerprintKey, Seq};
@@ -145,7 +146,7 @@ pub fn examine(
 /// Compares what the footer says of where blocks lie with where they do.
 fn misplaced(index: &Index) -> Result<Option<Damage>, StoreError> {
     let segment = &index.segment;
-    if !segment.has_section(footer::kind::PLACES) {
+    if !segment.has_section(kind::PLACES) {
         return Ok(None);
     }
     let located = match locate(index) {
@@ -165,7 +166,7 @@ struct Check<'a> {
     segment: &'a Segment,
     key: Option<&'a FingerprintKey>,
     chain: Chain,
-    topics: HashMap<String, (TopicStats, Vec<u32>)>,
+    topics: Collector,
     fingerprints: Vec<(Seq, tailmark_record::Fingerprint)>,
 }
 
@@ -175,7 +176,7 @@ impl<'a> Check<'a> {
             segment: &reader.segment,
             key,
             chain: Chain::new(Hash::default()),
-            topics: HashMap::new(),
+            topics: Collector::default(),
             fingerprints: Vec::new(),
         }
     }
@@ -208,18 +209,7 @@ impl<'a> Check<'a> {
             {
                 self.fingerprints.push((facts.seq, key.fingerprint(client)));
             }
-            let topic = std::str::from_utf8(facts.topic).map_err(|_| "a topic is not UTF-8")?;
-            if !self.topics.contains_key(topic) {
-                self.topics.insert(topic.to_owned(), Default::default());
-            }
-            if let Some((stats, blocks)) = self.topics.get_mut(topic) {
-                stats.events += 1;
-                stats.last_seq = facts.seq;
-                stats.last_at = facts.appended_at;
-                if blocks.last() != Some(&to_u32(at)) {
-                    blocks.push(to_u32(at));
-                }
-            }
+            self.topics.note(facts.topic, facts.seq, facts.appended_at, to_u32(at))?;
         }
         if seq != row.end() {
             return Err("an event is missing");
@@ -238,20 +228,23 @@ impl<'a> Check<'a> {
         if self.chain.end() != segment.identity.chain_end {
             wrong("the hash of its events is another");
         }
-        let mut topics_fit = self.topics.len() == segment.topics.len();
-        let lists = segment.section(footer::kind::TOPIC_BLOCKS)?;
-        for (at, (topic, stats)) in segment.topics.iter().enumerate() {
-            let mut blocks = Vec::new();
-            let is_read = footer::topic_blocks(&lists, at, |block| blocks.push(block)).is_ok();
-            topics_fit &= is_read
-                && self.topics.get(topic.as_ref()).is_some_and(|(counted, counted_blocks)| {
-                    counted == stats && *counted_blocks == blocks
-                });
-        }
+        let table = self.topics.finish(segment.origin());
+        let topics_fit = match &segment.old_table {
+            Some(old) => table.as_ref() == Some(old),
+            None => match table {
+                None => false,
+                Some(Table { summary, pages, lists, filter }) => {
+                    summary == segment.topics
+                        && pages == segment.section(kind::TOPIC_PAGES)?
+                        && lists == segment.section(kind::TOPIC_LISTS)?
+                        && filter.bytes() == segment.section(kind::TOPIC_FILTER)?
+                }
+            },
+        };
         if !topics_fit {
             wrong("its topics are not those of its events");
         }
-        match segment.section(footer::kind::FINGERPRINTS) {
+        match segment.section(kind::FINGERPRINTS) {
             Ok(section) if self.key.is_some() => {
                 let stored = footer::fingerprints(&section, segment.first());
                 if !stored.eq(self.fingerprints.iter().rev().copied()) {

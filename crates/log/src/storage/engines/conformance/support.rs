@@ -4,8 +4,8 @@ use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
 
-use super::{Factory, Opened, Recovered, Reopen};
-use crate::storage::{Chunk, Commit, Engine, Level, Receipt, StoreError};
+use super::{Factory, Opened, Recovered, Reopen, all_topics, topics_of};
+use crate::storage::{Chunk, Commit, Engine, Level, Receipt, StoreError, TopicStats};
 use crate::width::{to_u32, to_usize};
 use tailmark_record::topic::{Filter, Pattern};
 use tailmark_record::{
@@ -146,6 +146,7 @@ impl<'f, F: Factory> Subject<'f, F> {
             assert_eq!(self.read_all(self.oldest, self.next(), &filter), expected, "{filter:?}");
         }
         self.check_topics(readable);
+        self.check_look_back(readable);
         self.check_times(readable);
         self.check_fingerprints(readable);
     }
@@ -160,17 +161,54 @@ impl<'f, F: Factory> Subject<'f, F> {
     }
 
     fn check_topics(&self, readable: &[Stored]) {
-        let topics = self.engine().topics().expect("topics");
-        let mut expected = std::collections::BTreeMap::new();
+        let engine = &**self.engine();
+        let mut expected = std::collections::BTreeMap::<String, TopicStats>::new();
         for event in readable {
-            let entry = expected.entry(event.sent.topic.clone()).or_insert((0, Seq::ZERO, self.at));
-            *entry = (entry.0 + 1, event.seq, event.at);
+            let stats = expected.entry(event.sent.topic.clone()).or_default();
+            let events = stats.events + 1;
+            *stats = TopicStats { events, last_seq: event.seq, last_at: event.at };
         }
-        let found: std::collections::BTreeMap<_, _> = topics
-            .into_iter()
-            .map(|(topic, s)| (topic.to_string(), (s.events, s.last_seq, s.last_at)))
-            .collect();
-        assert_eq!(found, expected);
+        for limit in [1, 2, 1_000] {
+            assert_eq!(all_topics(engine, limit).expect("topics"), expected, "{limit}");
+        }
+        for patterns in [&["a.>"][..], &["a.x", "c", "none"], &["*.x", "b"]] {
+            for prefix in ["", "a", "a.x", "z"] {
+                let filter = filter(patterns);
+                let found = topics_of(engine, prefix, &filter, 2).expect("topics");
+                let is_wanted = |topic: &str| topic.starts_with(prefix) && filter.matches(topic);
+                let wanted = expected.iter().filter(|(topic, _)| is_wanted(topic));
+                let wanted: std::collections::BTreeMap<_, _> =
+                    wanted.map(|(topic, stats)| (topic.clone(), *stats)).collect();
+                assert_eq!(found, wanted, "{patterns:?} {prefix}");
+            }
+        }
+        for event in self.events.iter().rev().take(20) {
+            let topic = &event.sent.topic;
+            let head = expected.get(topic).map_or(Seq::ZERO, |stats| stats.last_seq);
+            assert_eq!(engine.topic_head(topic).expect("a head"), head, "{topic}");
+        }
+        assert_eq!(engine.topic_head("a.x.none").expect("a head"), Seq::ZERO);
+    }
+
+    /// Looks back for the newest events that match, in as many steps as it takes.
+    fn check_look_back(&self, readable: &[Stored]) {
+        for filter in [Filter::ALL, filter(&["a.>"]), filter(&["a.x", "c"]), filter(&["none"])] {
+            let matching = readable.iter().filter(|e| filter.matches(&e.sent.topic));
+            let seqs: Vec<_> = matching.map(|e| e.seq).collect();
+            for count in [1, 2, 7, seqs.len().max(1), seqs.len() + 1] {
+                let (mut end, mut missing) = (self.next(), count as u64);
+                while end > self.oldest && missing > 0 {
+                    let range = self.oldest..end;
+                    let found = self.engine().look_back(range, &filter, missing).expect("found");
+                    assert!(found.from < end && found.from >= self.oldest, "it gets on");
+                    let between = seqs.iter().filter(|seq| (found.from..end).contains(seq));
+                    assert_eq!(between.count() as u64, found.events, "{filter:?} {count}");
+                    (end, missing) = (found.from, missing - found.events);
+                }
+                let first = seqs.len().checked_sub(count).map(|at| seqs[at]);
+                assert_eq!(first, (missing == 0).then_some(end), "{filter:?} {count}");
+            }
+        }
     }
 
     fn check_times(&self, readable: &[Stored]) {

@@ -1,6 +1,6 @@
 //! The engine's state, and which file answers what.
 
-use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,14 +11,17 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::claim::Claim;
 use super::options::Options;
+use super::topics::Cut;
 use super::unsealed::Unsealed;
 use super::view::View;
 use super::work::{Trouble, Work};
-use super::{SEGMENTS_DIR, lookup, trimmed};
+use super::{SEGMENTS_DIR, trimmed};
 use crate::storage::journal::{self, Journal, Slot};
 use crate::storage::meta::Meta;
 use crate::storage::segment::{self, Segment};
-use crate::storage::{Chunk, Commit, Completion, Engine, StoreError, StoreStatus, TopicStats};
+use crate::storage::{
+    Chunk, Commit, Completion, Engine, LookBack, StoreError, StoreStatus, TopicPage, TopicQuery,
+};
 use crate::width::to_usize;
 use tailmark_record::topic::Filter;
 use tailmark_record::{Bounds, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
@@ -32,7 +35,7 @@ use tailmark_record::{Bounds, Fingerprint, FingerprintKey, LogId, Seq, Timestamp
 ///                      journal > retired
 ///                      journal > view, bounds, work.{broken, displaced, trouble, signals}
 /// discarded > the cache's locks, trash
-/// summaries > a slot's table of frames
+/// cut > bounds, the cache's locks
 /// unsealed > view
 /// ```
 ///
@@ -62,7 +65,7 @@ pub struct LocalEngine {
     pub(super) work: Arc<Work>,
     /// What is known of trimmed events.
     pub(super) trimmed: trimmed::Trimmed,
-    pub(super) summaries: lookup::Summaries,
+    pub(super) cut: Cut,
     /// Where the events of each topic lie in the slots.
     pub(super) unsealed: Unsealed,
     pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
@@ -155,8 +158,21 @@ impl Engine for LocalEngine {
         LocalEngine::time_of(self, seq)
     }
 
-    fn topics(&self) -> Result<BTreeMap<Arc<str>, TopicStats>, StoreError> {
-        LocalEngine::topics(self)
+    fn topics(&self, query: &TopicQuery<'_>) -> Result<TopicPage, StoreError> {
+        LocalEngine::topics(self, query)
+    }
+
+    fn topic_head(&self, topic: &str) -> Result<Seq, StoreError> {
+        LocalEngine::topic_head(self, topic)
+    }
+
+    fn look_back(
+        &self,
+        range: Range<Seq>,
+        filter: &Filter,
+        count: u64,
+    ) -> Result<LookBack, StoreError> {
+        LocalEngine::look_back(self, range, filter, count)
     }
 
     fn fingerprints(

@@ -1,10 +1,6 @@
-//! Questions other than "what comes next": by time, by topic, by fingerprint, by size.
+//! Questions other than "what comes next": by time, by fingerprint, by size.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-use parking_lot::Mutex;
 
 use super::LocalEngine;
 use super::create::FIRST_SLOTS;
@@ -12,22 +8,9 @@ use super::trimmed::{Trimmed, TrimmedRun};
 use super::view::View;
 use crate::storage::journal::Slot;
 use crate::storage::segment::{Lease, Segment};
-use crate::storage::{Damage, StoreError, TopicStats};
+use crate::storage::{Damage, StoreError};
 use crate::width::to_usize;
-use tailmark_record::{Event, Events, Facts, Fingerprint, FingerprintKey, Seq, Timestamp};
-
-type Topics = BTreeMap<Arc<str>, TopicStats>;
-
-/// Topics of unsealed slots, counted as far as somebody has asked; appends pay nothing for it.
-#[derive(Default)]
-pub(super) struct Summaries(Mutex<BTreeMap<u64, Summary>>);
-
-#[derive(Default)]
-struct Summary {
-    /// Counted below this seq.
-    upto: Seq,
-    topics: Topics,
-}
+use tailmark_record::{Events, Facts, Fingerprint, FingerprintKey, Seq, Timestamp};
 
 /// Where named events are known from.
 enum Part<'a> {
@@ -88,42 +71,6 @@ impl LocalEngine {
             file: self.dir.clone(),
             detail: "no segment or slot holds this event".to_owned(),
         }))
-    }
-
-    pub(super) fn topics(&self) -> Result<Topics, StoreError> {
-        self.on_view(|view| self.topics_in(view))
-    }
-
-    fn topics_in(&self, view: &View) -> Result<Topics, StoreError> {
-        let bounds = self.bounds();
-        let mut all = Topics::new();
-        for segment in view.segments.iter().filter(|segment| segment.end() > bounds.oldest) {
-            if segment.first() >= bounds.oldest {
-                segment.topics().iter().for_each(|(topic, stats)| add(&mut all, topic, *stats));
-            } else {
-                let lease = self.lease(segment)?;
-                let part = self.cache.topics_from(&lease, bounds.oldest)?;
-                part.iter().for_each(|(topic, stats)| add(&mut all, topic, *stats));
-            }
-        }
-        let from = view.sealed_end().unwrap_or(Seq::FIRST).max(bounds.oldest);
-        let mut summaries = self.summaries.0.lock();
-        summaries.retain(|number, _| view.slots.iter().any(|s| s.header().number == *number));
-        for slot in &view.slots {
-            if from > slot.first() {
-                // Partly sealed or trimmed: count what is left.
-                let mut rest = Summary { upto: from, topics: Topics::new() };
-                count(slot, &mut rest)?;
-                rest.topics.iter().for_each(|(topic, stats)| add(&mut all, topic, *stats));
-                continue;
-            }
-            let summary = summaries
-                .entry(slot.header().number)
-                .or_insert_with(|| Summary { upto: slot.first(), topics: Topics::new() });
-            count(slot, summary)?;
-            summary.topics.iter().for_each(|(topic, stats)| add(&mut all, topic, *stats));
-        }
-        Ok(all)
     }
 
     pub(super) fn fingerprints(
@@ -204,14 +151,6 @@ impl LocalEngine {
     }
 }
 
-fn add(all: &mut Topics, topic: &Arc<str>, stats: TopicStats) {
-    let sum = all.entry(Arc::clone(topic)).or_default();
-    sum.events += stats.events;
-    if stats.last_seq >= sum.last_seq {
-        (sum.last_seq, sum.last_at) = (stats.last_seq, stats.last_at);
-    }
-}
-
 /// As [`LocalEngine::keep_trimmed_slot`].
 pub(super) fn keep_slot(trimmed: &Trimmed, slot: &Slot, sealed: Seq, key: &FingerprintKey) {
     let first = slot.first().max(sealed);
@@ -232,27 +171,6 @@ fn named_events(
         }
     })?;
     Ok(found)
-}
-
-/// Goes on counting where the summary ends.
-fn count(slot: &Slot, summary: &mut Summary) -> Result<(), StoreError> {
-    // Events may come in meanwhile: they count next time.
-    let end = slot.end();
-    let Summary { upto, topics } = summary;
-    each_event(slot, *upto, end, |facts, event| {
-        *upto = facts.seq.next();
-        let topic = Event::topic_of(event).unwrap_or_default();
-        let one = TopicStats { events: 1, last_seq: facts.seq, last_at: facts.appended_at };
-        match topics.get_mut(topic) {
-            Some(sum) => {
-                sum.events += 1;
-                (sum.last_seq, sum.last_at) = (one.last_seq, one.last_at);
-            }
-            None => {
-                topics.insert(Arc::from(topic), one);
-            }
-        }
-    })
 }
 
 fn each_event(

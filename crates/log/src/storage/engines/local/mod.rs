@@ -25,6 +25,7 @@ mod seal;
 mod seen;
 mod survey;
 mod threads;
+mod topics;
 mod trimmed;
 mod unsealed;
 mod view;

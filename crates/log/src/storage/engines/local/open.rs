@@ -15,6 +15,7 @@ use super::claim::Claim;
 use super::create::{create, refuse_foreign};
 use super::seal::Sealer;
 use super::survey::{Survey, SurveyedSlot, survey};
+use super::topics::Cut;
 use super::trimmed::Trimmed;
 use super::unsealed::Unsealed;
 use super::view::View;
@@ -136,7 +137,7 @@ impl Recovery {
             trash: Mutex::new(Vec::new()),
             work: Arc::new(Work::default()),
             trimmed,
-            summaries: lookup::Summaries::default(),
+            cut: Cut::default(),
             unsealed: Unsealed::default(),
             threads: Mutex::new(Vec::new()),
             options: self.options,

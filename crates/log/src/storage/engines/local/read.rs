@@ -27,7 +27,7 @@ impl LocalEngine {
             .map_err(|error| self.trimmed_meanwhile(from, error))
     }
 
-    fn read_in(
+    pub(super) fn read_in(
         &self,
         view: &View,
         from: Seq,
@@ -64,18 +64,18 @@ impl LocalEngine {
     }
 
     /// A segment that was trimmed away between two steps of a read is not damaged.
-    fn trimmed_meanwhile(&self, from: Seq, error: StoreError) -> StoreError {
+    pub(super) fn trimmed_meanwhile(&self, from: Seq, error: StoreError) -> StoreError {
         let oldest = self.bounds().oldest;
         if from < oldest { StoreError::Trimmed { oldest } } else { error }
     }
 
     fn hole(&self, seq: Seq) -> StoreError {
-        StoreError::Damaged(Damage {
-            from: seq,
-            to: seq,
-            file: self.dir.clone(),
-            detail: "no segment or slot holds this event".to_owned(),
-        })
+        self.malformed(seq, "no segment or slot holds this event")
+    }
+
+    pub(super) fn malformed(&self, seq: Seq, what: &str) -> StoreError {
+        let (file, detail) = (self.dir.clone(), what.to_owned());
+        StoreError::Damaged(Damage { from: seq, to: seq, file, detail })
     }
 }
 

@@ -61,9 +61,33 @@ impl Victim {
                 Err(other) => panic!("{what}: {other}"),
             }
         }
+        // A filter goes by the table of topics, or does without.
+        let some = filter(&["t.3", "t.5.>"]);
+        let chunks = read_all(&cache, &lease, segment.first(), segment.end(), &some);
+        match chunks.map(|chunks| join(&chunks)) {
+            Ok(read) => {
+                let matches = |event: &&[u8]| some.matches(Event::topic_of(event).unwrap());
+                let read = Events::new(&read).map(Result::unwrap).filter(matches).count();
+                let all = events.iter().take(segment.first().distance_to(segment.end()) as usize);
+                assert_eq!(read, all.map(Vec::as_slice).filter(matches).count(), "{what}");
+            }
+            Err(StoreError::Damaged(_)) => assert!(!found.is_empty(), "{what}"),
+            Err(other) => panic!("{what}: {other}"),
+        }
         if found.is_empty() {
             // Every block was intact; the files are not, and that is told.
             found = cache.damages();
+        }
+        match all_topics(&segment) {
+            Ok(topics) => {
+                let is_whole = segment.end() == self.log.end();
+                assert!(!is_whole || topics == self.log.topics(), "{what}: other topics");
+            }
+            Err(StoreError::Damaged(damage)) => {
+                assert_eq!((damage.from, damage.to), (segment.first(), segment.end().prev()));
+                found.push(damage);
+            }
+            Err(other) => panic!("{what}: {other}"),
         }
         let fingerprints = segment.fingerprints(Seq::ZERO, &mut |_, _| true);
         if let Err(StoreError::Damaged(damage)) = fingerprints {
@@ -105,16 +129,21 @@ fn a_flipped_bit_in_the_footer_is_an_error() {
     let original = fs::read(&path).unwrap();
     let mut rng = StdRng::seed_from_u64(2);
     let segment = Segment::load(&dir, &Disk::real()).unwrap();
-    let spare = direct::payload_of(&segment, footer::kind::PLACES);
+    // What readers can do without.
+    let spare = [footer::kind::PLACES, footer::kind::TOPIC_FILTER]
+        .map(|kind| direct::payload_of(&segment, kind));
+    let tables = [footer::kind::TOPICS, footer::kind::TOPIC_PAGES]
+        .map(|kind| direct::payload_of(&segment, kind));
     // All of the headers and identity, and a sample of the rest.
     let places = (0..400).chain((0..200).map(|_| rng.random_range(400..original.len())));
-    let places = places.chain([spare.start, spare.end - 1]);
+    let ends = spare.iter().chain(&tables).flat_map(|part| [part.start, part.end - 1]);
+    let places = places.chain(ends);
     for at in places.collect::<Vec<_>>() {
         let mut bytes = original.clone();
         bytes[at] ^= 1 << (at % 8);
         fs::write(&path, &bytes).unwrap();
         let mut found = victim.check(&dir, &format!("footer at {at}"));
-        if spare.contains(&at) {
+        if spare.iter().any(|part| part.contains(&at)) {
             // Of no use to any reader any more, and no reader needs it.
             assert_eq!(found, [], "at {at}");
             let scratch = victim.dir.path();

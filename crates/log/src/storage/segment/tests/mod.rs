@@ -5,6 +5,7 @@ mod direct;
 mod life;
 mod reading;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,6 +37,7 @@ const OPENING: CacheOptions = CacheOptions {
     max_bytes: 128 << 20,
     db_cache_bytes: 8 << 20,
     max_table_bytes: 0,
+    max_filter_bytes: 1 << 20,
 };
 const KEY: FingerprintKey = FingerprintKey::new([7; 16]);
 
@@ -162,6 +164,17 @@ impl Log {
         Events::new(&bytes).map(|event| event.unwrap().to_vec()).collect()
     }
 
+    /// What is known of each topic.
+    fn topics(&self) -> BTreeMap<String, TopicStats> {
+        let mut topics = BTreeMap::<String, TopicStats>::new();
+        for (seq, event) in (self.first().get()..).zip(self.events()) {
+            let stats = topics.entry(Event::topic_of(&event).unwrap().into()).or_default();
+            let events = stats.events + 1;
+            *stats = TopicStats { events, last_seq: Seq::new(seq), last_at: time_of(seq) };
+        }
+        topics
+    }
+
     fn spec(&self) -> BuildSpec {
         BuildSpec {
             log_id: log_id(),
@@ -218,6 +231,17 @@ fn read_all(
         chunks.push(chunk);
     }
     Ok(chunks)
+}
+
+/// What a segment says of each topic.
+fn all_topics(segment: &Arc<Segment>) -> Result<BTreeMap<String, TopicStats>, StoreError> {
+    let mut topics = SegmentTopics::seek(segment.lease().unwrap(), "")?;
+    let mut found = BTreeMap::new();
+    while let Some((name, stats)) = topics.get() {
+        found.insert(name.to_owned(), *stats);
+        topics.advance()?;
+    }
+    Ok(found)
 }
 
 fn join(chunks: &[Chunk]) -> Vec<u8> {

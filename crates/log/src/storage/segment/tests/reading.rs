@@ -1,7 +1,5 @@
 //! What goes in comes out: whole, in slices, by topic, by time.
 
-use std::collections::BTreeMap;
-
 use super::*;
 
 #[test]
@@ -136,23 +134,42 @@ fn times_are_found_and_told() {
 }
 
 #[test]
-fn topics_of_a_suffix_are_exact() {
+fn topics_of_any_part_are_counted_in_steps() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::random(1, 900, 3);
     let segment = log.build(dir.path());
     let (cache, lease) = (Cache::default(), segment.lease().unwrap());
     let events = log.events();
-    for from in [0, 1, 2, 13, 300, 449, 450, 600, 899, 900, 901] {
-        let mut expected: BTreeMap<Arc<str>, TopicStats> = BTreeMap::new();
-        for (at, event) in events.iter().enumerate() {
-            let seq = at as u64 + 1;
-            if seq >= from {
-                let stats = expected.entry(Event::topic_of(event).unwrap().into()).or_default();
-                stats.events += 1;
-                (stats.last_seq, stats.last_at) = (Seq::new(seq), time_of(seq));
+    let topic_of = |seq: u64| Event::topic_of(&events[seq as usize - 1]).unwrap();
+    for (from, end) in [(1, 2), (1, 901), (13, 300), (449, 450), (600, 899), (900, 901)] {
+        for max_bytes in [1, 20_000, usize::MAX] {
+            let (mut counts, mut next) = (TopicCounts::default(), Seq::new(from));
+            while next < Seq::new(end) {
+                let range = next..Seq::new(end);
+                let (more, upto) = cache.count_topics(&lease, range, max_bytes).unwrap();
+                assert!(upto > next);
+                counts.add(&more);
+                next = upto;
+            }
+            for topic in (1..901).map(topic_of) {
+                let expected = (from..end).filter(|&seq| topic_of(seq) == topic).count();
+                assert_eq!(counts.of(topic), expected as u64, "{from}..{end} {topic}");
             }
         }
-        assert_eq!(cache.topics_from(&lease, Seq::new(from)).unwrap(), expected, "{from}");
+    }
+}
+
+#[test]
+fn topics_are_found_and_listed_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::random(1, 900, 3);
+    let segment = log.build(dir.path());
+    let expected = log.topics();
+    assert_eq!(segment.topics(), expected.len() as u64);
+    assert_eq!(all_topics(&segment).unwrap(), expected);
+    for (name, stats) in &expected {
+        assert_eq!(segment.topic(name).unwrap(), Some(*stats));
+        assert_eq!(segment.topic(&format!("{name}x")).unwrap(), None);
     }
 }
 

@@ -7,7 +7,7 @@
 //! it. Whatever is not as it should be is left to the walk (`read.rs`), which says what is wrong.
 //!
 //! Owns the indexes, one a slot, gone when the slot has left the view. Must not decide what is damaged.
-//! Bounded by the slots: 16 bytes an event, and for each topic 24 and its text, several times in a slot that is
+//! Bounded by the slots: 16 bytes an event, and for each topic 16 and its text, several times in a slot that is
 //! larger than [`MERGED_EVENTS`].
 
 mod run;
@@ -96,7 +96,7 @@ struct Building {
 }
 
 impl SlotTopics {
-    fn of(slot: &Slot) -> SlotTopics {
+    pub(super) fn of(slot: &Slot) -> SlotTopics {
         let built = Built { upto: slot.first(), runs: Vec::new() };
         SlotTopics { built: RwLock::new(Arc::new(built)), building: Mutex::default() }
     }
@@ -116,12 +116,58 @@ impl SlotTopics {
         found.read(slot, from, filter)
     }
 
+    /// Goes a step nearer to having all events below `end` that the slot has; answers whether it has.
+    ///
+    /// # Errors
+    /// What is damaged before that; I/O.
+    pub(super) fn reach(&self, slot: &Slot, end: Seq) -> Result<bool, StoreError> {
+        let end = end.min(slot.end());
+        if self.built().upto >= end {
+            return Ok(true);
+        }
+        let mut building = self.building.lock();
+        self.step(slot, &mut building)?;
+        let upto = self.built().upto;
+        if upto >= end || !building.has_ended {
+            return Ok(upto >= end);
+        }
+        // What keeps it from going on says so itself.
+        slot.read_commits(upto, end)?;
+        Err(slot.malformed(upto, "a commit does not hold its events"))
+    }
+
+    /// Its topics that have events in a range, run by run, from some name on. Only of what it has.
+    pub(super) fn runs(&self, slot: &Slot, range: Range<Seq>, from: &str) -> Vec<RunTopics> {
+        let origin = slot.first();
+        let nth = |seq: Seq| to_u32(origin.distance_to(seq.max(origin)));
+        let nths = nth(range.start)..nth(range.end.min(slot.end()));
+        let of = |run: &Arc<Run>| RunTopics::seek(Arc::clone(run), origin, nths.clone(), from);
+        self.built().runs.iter().map(of).collect()
+    }
+
+    /// The last event of a topic below `end`, of what it has.
+    pub(super) fn head(&self, slot: &Slot, topic: &str, end: Seq) -> Option<Seq> {
+        let end = to_u32(slot.first().distance_to(end.min(slot.end())));
+        self.built().runs.iter().rev().find_map(|run| {
+            let (_, entries) = run.topic_at(run.seek(topic)).filter(|(name, _)| *name == topic)?;
+            let entries = entries.get(..entries.partition_point(|entry| entry.nth < end))?;
+            entries.last().map(|entry| slot.first().plus(u64::from(entry.nth)))
+        })
+    }
+
     /// Makes one step, unless another read is at it.
     fn extend(&self, slot: &Slot) {
-        let Some(mut building) = self.building.try_lock() else { return };
-        if building.has_ended {
-            return;
+        if let Some(mut building) = self.building.try_lock() {
+            // What is wrong the walk says.
+            let _ = self.step(slot, &mut building);
         }
+    }
+
+    fn step(&self, slot: &Slot, building: &mut Building) -> Result<(), StoreError> {
+        if building.has_ended {
+            return Ok(());
+        }
+        let mut failure = None;
         let built = self.built();
         let mut builder = Builder::new(slot.first(), built.upto);
         let (mut end, mut bytes) = (slot.end(), 0);
@@ -143,7 +189,10 @@ impl SlotTopics {
                     break;
                 }
                 // The next read tries again.
-                Err(_) => break,
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
             }
         }
         let upto = builder.next();
@@ -152,6 +201,7 @@ impl SlotTopics {
             let before = std::mem::replace(&mut *self.built.write(), built);
             drop(before);
         }
+        failure.map_or(Ok(()), Err)
     }
 
     /// What it takes in memory.
@@ -188,8 +238,7 @@ impl Built {
         let (mut lists, mut tried) = (Vec::new(), 0);
         let from = self.runs.partition_point(|run| run.nths.end <= nths.start);
         for run in self.runs.iter().skip(from).take_while(|run| run.nths.start < nths.end) {
-            let tries = if filter.exact().is_some() { 1 } else { run.topics() };
-            tried += tries * filter.patterns().len();
+            tried += run.tries(filter) * filter.patterns().len();
             if tried > TRIED {
                 if run.nths.start <= nths.start {
                     return None;
@@ -210,6 +259,45 @@ impl Built {
             found.entries.push(entry);
         }
         (!found.is_dense(nths.start, bytes)).then_some(found)
+    }
+}
+
+/// The topics of a run that have events in some part of the slot, in order.
+pub(super) struct RunTopics {
+    run: Arc<Run>,
+    origin: Seq,
+    nths: Range<u32>,
+    at: usize,
+}
+
+impl RunTopics {
+    fn seek(run: Arc<Run>, origin: Seq, nths: Range<u32>, from: &str) -> RunTopics {
+        let at = run.seek(from);
+        let mut topics = RunTopics { run, origin, nths, at };
+        topics.skip_others();
+        topics
+    }
+
+    /// The topic that it is at, how many events of it there are, and the last of them.
+    pub(super) fn get(&self) -> Option<(&str, u64, Seq)> {
+        let (name, entries) = self.run.topic_at(self.at)?;
+        let from = entries.partition_point(|entry| entry.nth < self.nths.start);
+        let end = entries.partition_point(|entry| entry.nth < self.nths.end);
+        let entries = entries.get(from..end)?;
+        let last = entries.last()?;
+        Some((name, entries.len() as u64, self.origin.plus(u64::from(last.nth))))
+    }
+
+    /// Moves to the next.
+    pub(super) fn advance(&mut self) {
+        self.at += 1;
+        self.skip_others();
+    }
+
+    fn skip_others(&mut self) {
+        while self.at < self.run.topics() && self.get().is_none() {
+            self.at += 1;
+        }
     }
 }
 

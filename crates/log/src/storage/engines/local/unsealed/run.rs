@@ -1,6 +1,6 @@
 //! A part of the index of a slot: where the events of each topic lie, of some commits in a row.
 //!
-//! Never changes. Takes 16 bytes an event, 24 a topic and the topic's text. Must not read files: who asks
+//! Never changes. Takes 16 bytes an event, 16 a topic and the topic's text. Must not read files: who asks
 //! reads, and checks what came by the checksum of each entry.
 //! Invariant: each event of its commits is in it once, under its topic, in order.
 
@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::storage::crc::crc32c;
 use crate::storage::journal::CommitRead;
 use crate::width::to_u32;
-use tailmark_record::topic::Filter;
+use tailmark_record::topic::{self, Filter};
 use tailmark_record::{Event, EventError, Events, Seq};
 
 /// Where the entry of one event lies in the slot's file, and what it has to be.
@@ -35,7 +35,7 @@ impl Entry {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Run {
-    /// By hash, then text.
+    /// In the order of their texts.
     topics: Box<[Topic]>,
     /// Topic after topic.
     entries: Box<[Entry]>,
@@ -46,7 +46,6 @@ pub(super) struct Run {
 
 #[derive(Clone, Copy, Debug)]
 struct Topic {
-    hash: u64,
     /// Its part of the texts.
     text: (u32, u32),
     /// Its part of the entries.
@@ -83,22 +82,37 @@ impl Run {
             let end = entries.partition_point(|entry| entry.nth < nths.end);
             found.extend(entries.get(from..end).filter(|entries| !entries.is_empty()));
         };
-        match filter.exact() {
-            Some(patterns) => {
-                patterns.iter().filter_map(|it| self.topic(it.as_str())).for_each(&mut add);
-            }
-            None => {
-                let matching = self.topics.iter().filter(|it| filter.matches(self.text_of(it)));
-                matching.for_each(&mut add);
-            }
+        for range in filter.ranges() {
+            let from = self.seek(range.beginning());
+            let rest = self.topics.iter().skip(from);
+            let within = rest.take_while(|topic| range.has(self.text_of(topic)));
+            // One that is alone in its range is what was asked for.
+            let is_it = |topic: &&Topic| range.is_one() || filter.matches(self.text_of(topic));
+            within.filter(is_it).for_each(&mut add);
         }
     }
 
-    fn topic(&self, text: &str) -> Option<&Topic> {
-        let hash = xxh3_64(text.as_bytes());
-        let from = self.topics.partition_point(|topic| topic.hash < hash);
-        let alike = self.topics.iter().skip(from).take_while(|topic| topic.hash == hash);
-        alike.into_iter().find(|topic| self.text_of(topic) == text)
+    /// How many topics would be looked at to find those that match.
+    pub(super) fn tries(&self, filter: &Filter) -> usize {
+        let tries = |range: topic::Range<'_>| {
+            if range.is_one() {
+                return 1;
+            }
+            let from = self.seek(range.beginning());
+            let rest = self.topics.get(from..).unwrap_or_default();
+            rest.partition_point(|topic| range.has(self.text_of(topic)))
+        };
+        filter.ranges().into_iter().map(tries).sum()
+    }
+
+    /// The place of the first topic that is not below `text`.
+    pub(super) fn seek(&self, text: &str) -> usize {
+        self.topics.partition_point(|topic| self.text_of(topic) < text)
+    }
+
+    /// The topic at a place, and its entries.
+    pub(super) fn topic_at(&self, at: usize) -> Option<(&str, &[Entry])> {
+        self.topics.get(at).map(|topic| (self.text_of(topic), self.entries_of(topic)))
     }
 
     fn text_of(&self, topic: &Topic) -> &str {
@@ -119,10 +133,7 @@ impl Run {
             (self.topics.iter().peekable(), later.topics.iter().peekable());
         loop {
             let order = match (ours.peek(), theirs.peek()) {
-                (Some(our), Some(their)) => {
-                    let key = (our.hash, self.text_of(our));
-                    key.cmp(&(their.hash, later.text_of(their)))
-                }
+                (Some(our), Some(their)) => self.text_of(our).cmp(later.text_of(their)),
                 (Some(_), None) => std::cmp::Ordering::Less,
                 (None, Some(_)) => std::cmp::Ordering::Greater,
                 (None, None) => break,
@@ -162,19 +173,19 @@ impl Parts {
         let mut known = None;
         for (run, topic) in of {
             self.entries.extend_from_slice(run.entries_of(topic));
-            known.get_or_insert((topic.hash, run.text_of(topic)));
+            known.get_or_insert(run.text_of(topic));
         }
-        if let Some((hash, text)) = known {
-            self.end_topic(hash, text, begin);
+        if let Some(text) = known {
+            self.end_topic(text, begin);
         }
     }
 
     /// What was added to the entries since is all of one topic.
-    fn end_topic(&mut self, hash: u64, text: &str, begin: usize) {
+    fn end_topic(&mut self, text: &str, begin: usize) {
         let at = to_u32(self.texts.len());
         self.texts.push_str(text);
         let entries = (to_u32(begin), to_u32(self.entries.len()));
-        self.topics.push(Topic { hash, text: (at, to_u32(self.texts.len())), entries });
+        self.topics.push(Topic { text: (at, to_u32(self.texts.len())), entries });
     }
 
     fn run(self, nths: Range<u32>) -> Run {
@@ -260,13 +271,13 @@ impl Builder {
         if self.nths.is_empty() {
             return None;
         }
-        self.topics.sort_unstable_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        self.topics.sort_unstable_by(|a, b| a.1.cmp(&b.1));
         let mut parts = Parts::default();
         parts.entries.reserve_exact(self.nths.len());
-        for (hash, text, entries) in self.topics {
+        for (_, text, entries) in self.topics {
             let begin = parts.entries.len();
             parts.entries.extend(entries);
-            parts.end_topic(hash, &text, begin);
+            parts.end_topic(&text, begin);
         }
         Some(parts.run(self.nths))
     }

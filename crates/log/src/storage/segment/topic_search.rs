@@ -1,0 +1,227 @@
+//! Looking for topics in a sealed segment: by name, by filter, and in order.
+//!
+//! Reads pages of the footer's table, a few for each question; nothing of a topic stays in memory
+//! but a few bits, and those within a bound ([`FilterRoom`]).
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use super::filter_room::{FilterRoom, KeptFilter};
+use super::footer::kind;
+use super::handle::FooterError;
+use super::problem::Problem;
+use super::topics::{self, Bloom, Cursor, Entry, Origin, Pages};
+use super::{FOOTER, Lease, Segment};
+use crate::storage::{StoreError, TopicStats};
+use tailmark_record::topic::{Filter, Range};
+
+/// The footer of a segment, open.
+pub(super) struct TableFile<'a> {
+    segment: &'a Segment,
+    /// `None` where the table is in memory.
+    file: Option<File>,
+}
+
+impl TableFile<'_> {
+    fn read(&self, kind: u16, offset: u64, len: usize) -> Result<Vec<u8>, FooterError> {
+        const BEYOND: Problem = Problem::Damaged("its table of topics reaches beyond its end");
+        let (begin, section) = self.segment.place_of(kind).ok_or(BEYOND)?;
+        let end = offset.checked_add(len as u64).filter(|end| *end <= section.len);
+        end.ok_or(BEYOND)?;
+        let Some(file) = &self.file else { return Err(BEYOND.into()) };
+        let mut bytes = vec![0; len];
+        let path = self.segment.dir().join(FOOTER);
+        let read = || Ok(file.read_exact_at(&mut bytes, begin + offset));
+        self.segment.disk.run("read", &path, read)??;
+        Ok(bytes)
+    }
+}
+
+impl Pages for TableFile<'_> {
+    type Error = FooterError;
+
+    fn page(&self, offset: u64, len: usize) -> Result<Vec<u8>, FooterError> {
+        match &self.segment.old_table {
+            Some(table) => Ok(table.page(offset, len)?),
+            None => self.read(kind::TOPIC_PAGES, offset, len),
+        }
+    }
+
+    fn list(&self, offset: u64, len: usize) -> Result<Vec<u8>, FooterError> {
+        match &self.segment.old_table {
+            Some(table) => Ok(table.list(offset, len)?),
+            None => self.read(kind::TOPIC_LISTS, offset, len),
+        }
+    }
+}
+
+impl Segment {
+    pub(super) fn origin(&self) -> Origin {
+        Origin::of(&self.identity)
+    }
+
+    fn table(&self) -> Result<TableFile<'_>, StoreError> {
+        let file = match self.old_table {
+            Some(_) => None,
+            None => Some(self.disk.open_read(&self.dir().join(FOOTER)).map_err(|error| {
+                let is_gone =
+                    |source: &std::io::Error| source.kind() == std::io::ErrorKind::NotFound;
+                match error {
+                    StoreError::Io { source, .. } if is_gone(&source) => {
+                        self.footer_error(FooterError::Io(source))
+                    }
+                    error => error,
+                }
+            })?),
+        };
+        Ok(TableFile { segment: self, file })
+    }
+
+    fn find_topic(&self, name: &str) -> Result<Option<Entry>, StoreError> {
+        let found = topics::find(&self.table()?, &self.topics, self.origin(), name);
+        found.map_err(|error| self.footer_error(error))
+    }
+
+    /// What is known of one topic; `None` if no event has it.
+    ///
+    /// # Errors
+    /// A damaged table, with the segment's range; I/O.
+    pub fn topic(&self, name: &str) -> Result<Option<TopicStats>, StoreError> {
+        Ok(self.find_topic(name)?.map(|entry| entry.stats))
+    }
+
+    /// Its table of topics says what its events do not.
+    pub fn wrong_topics(&self) -> StoreError {
+        let detail = "its topics are not those of its events";
+        self.damage_of_all(&self.dir().join(FOOTER), detail).into()
+    }
+
+    /// Visits the topics that match: each with `None`, then with each block that holds events of it.
+    ///
+    /// # Errors
+    /// As [`Segment::find_topic`].
+    pub(super) fn each_topic(
+        &self,
+        filter: &Filter,
+        visit: &mut dyn FnMut(&TopicStats, Option<u32>),
+    ) -> Result<(), StoreError> {
+        let table = self.table()?;
+        self.show_topics(&table, filter, visit).map_err(|error| self.footer_error(error))
+    }
+
+    fn show_topics(
+        &self,
+        table: &TableFile<'_>,
+        filter: &Filter,
+        visit: &mut dyn FnMut(&TopicStats, Option<u32>),
+    ) -> Result<(), FooterError> {
+        let mut show = |entry: &Entry| {
+            visit(&entry.stats, None);
+            entry.blocks.each(table, |block| visit(&entry.stats, Some(block)))
+        };
+        let (summary, origin) = (&self.topics, self.origin());
+        for range in filter.ranges() {
+            if range.is_one() {
+                let found = topics::find(table, summary, origin, range.beginning())?;
+                found.as_ref().map_or(Ok(()), &mut show)?;
+                continue;
+            }
+            if !summary.may_have(range.beginning()) {
+                continue;
+            }
+            let mut cursor = Cursor::seek(table, summary, origin, range.beginning())?;
+            while let (Some(name), Some(entry)) = (cursor.name(), cursor.entry())
+                && range.has(name)
+            {
+                if filter.matches(name) {
+                    show(entry)?;
+                }
+                cursor.advance(table)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether any topic of it may be in the range, by what is in memory.
+    pub(super) fn may_have(&self, range: &Range<'_>, room: &Arc<FilterRoom>) -> bool {
+        if !range.is_one() {
+            return self.topics.may_have(range.beginning());
+        }
+        let name = range.beginning();
+        if name < &*self.topics.first || name > &*self.topics.last {
+            return false;
+        }
+        let hash = Bloom::hash(name.as_bytes());
+        self.kept_filter(room).is_none_or(|filter| filter.may_have(hash))
+    }
+
+    /// Whether any topic of it matches, by its table; true where that cannot be read.
+    pub fn may_match(&self, filter: &Filter) -> bool {
+        let mut found = filter.is_all();
+        if !found {
+            let read = self.each_topic(filter, &mut |_, _| found = true);
+            found |= read.is_err();
+        }
+        found
+    }
+
+    fn kept_filter(&self, room: &Arc<FilterRoom>) -> Option<&Bloom> {
+        if let Some(table) = &self.old_table {
+            return Some(&table.filter);
+        }
+        if let Some(kept) = self.filter.get() {
+            return kept.as_ref().map(|kept| &kept.filter);
+        }
+        let (_, section) = self.place_of(kind::TOPIC_FILTER)?;
+        let share = room.take(section.len)?;
+        // One that cannot be read tells nothing; the table does.
+        let read = self.section(kind::TOPIC_FILTER).ok().map(Bloom::decode);
+        let kept = read.and_then(Result::ok).map(|filter| KeptFilter { filter, share });
+        self.filter.get_or_init(|| kept).as_ref().map(|kept| &kept.filter)
+    }
+}
+
+/// The topics of a segment in order, from some name on.
+pub struct SegmentTopics {
+    lease: Lease,
+    file: Option<File>,
+    cursor: Cursor,
+}
+
+impl SegmentTopics {
+    /// # Errors
+    /// A damaged table, with the segment's range; I/O.
+    pub fn seek(lease: Lease, from: &str) -> Result<SegmentTopics, StoreError> {
+        let table = lease.table()?;
+        let cursor = Cursor::seek(&table, &lease.topics, lease.origin(), from);
+        let (cursor, file) = (cursor.map_err(|error| lease.footer_error(error))?, table.file);
+        Ok(SegmentTopics { lease, file, cursor })
+    }
+
+    /// The name that it is at, and what is known of it; `None` at the end.
+    pub fn get(&self) -> Option<(&str, &TopicStats)> {
+        Some((self.cursor.name()?, &self.cursor.entry()?.stats))
+    }
+
+    /// Moves to the next name.
+    ///
+    /// # Errors
+    /// A damaged table, with the segment's range; I/O.
+    pub fn advance(&mut self) -> Result<(), StoreError> {
+        let table = TableFile { segment: &self.lease, file: self.file.take() };
+        let moved = self.cursor.advance(&table);
+        self.file = table.file;
+        moved.map_err(|error| self.lease.footer_error(error))
+    }
+
+    /// The segment.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Pages that were read.
+    pub fn pages_read(&self) -> u64 {
+        self.cursor.pages_read
+    }
+}

@@ -1,0 +1,162 @@
+//! Collecting the topics of a segment while its events go by.
+//!
+//! Costs a hash an event, and no allocation a topic: an hour of new topics must not slow sealing
+//! down. Invariant: what [`Collector::finish`] answers depends on the events alone.
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as Slot;
+
+use super::page::Origin;
+use super::{Bloom, Table, TableBuilder};
+use crate::storage::TopicStats;
+use crate::width::to_u32;
+use tailmark_record::{Seq, Timestamp};
+
+/// See the module.
+#[derive(Default)]
+pub(in crate::storage::segment) struct Collector {
+    names: Vec<u8>,
+    ids: HashTable<u32>,
+    topics: Vec<Topic>,
+    /// A topic, and a block that has events of it: in the order of the blocks.
+    blocks: Vec<(u32, u32)>,
+    /// The topic of the last event.
+    last: usize,
+}
+
+struct Topic {
+    hash: u64,
+    /// Where its name lies.
+    start: usize,
+    len: u32,
+    /// The last block that has events of it, and how many have.
+    block: u32,
+    blocks: u32,
+    stats: TopicStats,
+}
+
+impl Topic {
+    fn name<'a>(&self, names: &'a [u8]) -> &'a [u8] {
+        names.get(self.start..self.start + self.len as usize).unwrap_or_default()
+    }
+}
+
+impl Collector {
+    /// Notes an event. Blocks come in order.
+    pub(in crate::storage::segment) fn note(
+        &mut self,
+        name: &[u8],
+        seq: Seq,
+        at: Timestamp,
+        block: u32,
+    ) -> Result<(), &'static str> {
+        let id = self.id(name)?;
+        self.last = id;
+        let Some(topic) = self.topics.get_mut(id) else { return Ok(()) };
+        topic.stats.events += 1;
+        (topic.stats.last_seq, topic.stats.last_at) = (seq, at);
+        if topic.blocks == 0 || topic.block != block {
+            topic.block = block;
+            topic.blocks += 1;
+            self.blocks.push((to_u32(id), block));
+        }
+        Ok(())
+    }
+
+    fn id(&mut self, name: &[u8]) -> Result<usize, &'static str> {
+        let Collector { names, ids, topics, last, .. } = self;
+        if topics.get(*last).is_some_and(|topic| topic.name(names) == name) {
+            return Ok(*last);
+        }
+        let hash = Bloom::hash(name);
+        let is_it = |&id: &u32| {
+            let topic = topics.get(id as usize);
+            topic.is_some_and(|topic| topic.hash == hash && topic.name(names) == name)
+        };
+        let hash_of = |&id: &u32| topics.get(id as usize).map_or(0, |topic| topic.hash);
+        match ids.entry(hash, is_it, hash_of) {
+            Slot::Occupied(known) => Ok(*known.get() as usize),
+            Slot::Vacant(vacant) => {
+                std::str::from_utf8(name).map_err(|_| "a topic is not UTF-8")?;
+                vacant.insert(to_u32(topics.len()));
+                let (start, len) = (names.len(), to_u32(name.len()));
+                names.extend_from_slice(name);
+                let stats = TopicStats::default();
+                topics.push(Topic { hash, start, len, block: 0, blocks: 0, stats });
+                Ok(topics.len() - 1)
+            }
+        }
+    }
+
+    /// The table; `None` without an event.
+    pub(in crate::storage::segment) fn finish(self, origin: Origin) -> Option<Table> {
+        let lists = self.lists();
+        let mut table = TableBuilder::new(origin);
+        for id in self.in_order() {
+            let Some(topic) = self.topics.get(id as usize) else { continue };
+            table.topic(topic.name(&self.names), &topic.stats, lists.of(id));
+        }
+        table.finish()
+    }
+
+    /// The topics in the order of their names.
+    fn in_order(&self) -> Vec<u32> {
+        let name =
+            |id: u32| self.topics.get(id as usize).map_or(&[][..], |it| it.name(&self.names));
+        let mut shared = self.topics.first().map_or(&[][..], |topic| topic.name(&self.names));
+        for topic in &self.topics {
+            let name = topic.name(&self.names);
+            let same = shared.iter().zip(name).take_while(|(a, b)| a == b).count();
+            shared = shared.get(..same).unwrap_or_default();
+        }
+        // Nearly all are told apart by the eight bytes behind what all begin with.
+        let key = |name: &[u8]| {
+            let mut key = [0; 8];
+            let rest = name.get(shared.len()..).unwrap_or_default();
+            let len = rest.len().min(8);
+            key[..len].copy_from_slice(&rest[..len]);
+            u64::from_be_bytes(key)
+        };
+        let mut order: Vec<_> =
+            (0..to_u32(self.topics.len())).map(|id| (key(name(id)), id)).collect();
+        order.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| name(a.1).cmp(name(b.1))));
+        order.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// The blocks, topic after topic.
+    fn lists(&self) -> Lists {
+        let mut starts = Vec::with_capacity(self.topics.len() + 1);
+        let mut end = 0;
+        for topic in &self.topics {
+            starts.push(end);
+            end += topic.blocks as usize;
+        }
+        let mut filled = starts.clone();
+        starts.push(end);
+        let mut blocks = vec![0; end];
+        for &(id, block) in &self.blocks {
+            if let Some(at) = filled.get_mut(id as usize)
+                && let Some(place) = blocks.get_mut(*at)
+            {
+                *place = block;
+                *at += 1;
+            }
+        }
+        Lists { starts, blocks }
+    }
+}
+
+struct Lists {
+    starts: Vec<usize>,
+    blocks: Vec<u32>,
+}
+
+impl Lists {
+    fn of(&self, id: u32) -> &[u32] {
+        let at = id as usize;
+        match (self.starts.get(at), self.starts.get(at + 1)) {
+            (Some(&start), Some(&end)) => self.blocks.get(start..end).unwrap_or_default(),
+            _ => &[],
+        }
+    }
+}
