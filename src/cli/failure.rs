@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::message::message;
 use crate::config::ConfigError;
-use tailmark_client::{Error, Kind, Reason};
+use tailmark_client::{Error, Kind, Reason, TlsProblem};
 use tailmark_log::storage::StoreError;
 
 /// What the program says to its caller. Documented in `--help` and `docs/cli.md`.
@@ -312,9 +312,33 @@ fn hint_for_http(status: u16) -> &'static str {
     }
 }
 
+/// What to do where TLS fails.
+pub(super) fn hint_for_tls(problem: TlsProblem) -> Option<&'static str> {
+    Some(match problem {
+        TlsProblem::NotSpoken => "if the server has no TLS: --addr http://...",
+        TlsProblem::Required => "--addr https://..., and --ca FILE where its authority is your own",
+        TlsProblem::UnknownIssuer => "--ca FILE (TAILMARK_CA) names the authority to trust",
+        TlsProblem::Expired | TlsProblem::NotYetValid => {
+            "the server needs a new certificate, or one of the two clocks is wrong"
+        }
+        TlsProblem::WrongName => "--addr must name the server as its certificate does",
+        TlsProblem::ClientRefused => {
+            "--cert FILE and --key FILE show one that the server's tls.client_ca_file has signed"
+        }
+        TlsProblem::NoHttp2 => {
+            "a proxy in between must pass on HTTP/2 (ALPN h2); docs/http.md has configurations"
+        }
+        TlsProblem::Files => "files of certificates and keys are PEM, and not encrypted",
+        _ => "`tailmark doctor URL` looks at each step",
+    })
+}
+
 fn hint_for(error: &Error) -> Option<&'static str> {
     if let Some(status) = error.http_status() {
         return Some(hint_for_http(status));
+    }
+    if let Some(problem) = error.tls_problem() {
+        return hint_for_tls(problem);
     }
     Some(match (error.kind(), error.known_reason()) {
         _ if error.is_foreign() => NOT_OURS,

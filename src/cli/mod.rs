@@ -37,7 +37,7 @@ mod watch;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use failure::{Exit, Failure};
 use online::Online;
@@ -102,7 +102,8 @@ pub fn main() -> ExitCode {
 /// Runs the program with these arguments, the first being its name.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     terminal::settle_colors();
-    let cli = match Cli::try_parse_from(args) {
+    let parsed = command().try_get_matches_from(args);
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(mut error) => {
             usage::tame(&mut error);
@@ -117,6 +118,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     exit_code(cli.dispatch())
+}
+
+/// What the program takes.
+fn command() -> clap::Command {
+    // An event has a key, too.
+    Cli::command().mut_subcommand("publish", online::with_tls_key)
 }
 
 fn exit_code(result: Result<(), Failure>) -> ExitCode {
@@ -144,17 +151,15 @@ impl Cli {
             Command::Bench(command) => bench::run(command),
             Command::Config(command) => config::run(command),
             Command::Log(command) => log::run(command),
-            Command::Completions(args) => completions::run(args, Cli::command()),
+            Command::Completions(args) => completions::run(args, command()),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     #[test]
     fn the_arguments_are_consistent() {
-        super::Cli::command().debug_assert();
+        super::command().debug_assert();
     }
 }

@@ -1,6 +1,8 @@
 //! What all commands have in common that talk to a server.
 
-use tailmark_client::Client;
+use std::path::PathBuf;
+
+use tailmark_client::{Client, Options, Pem};
 
 use super::{Exit, Failure};
 
@@ -18,6 +20,49 @@ pub(super) struct Online<A: clap::Args> {
         default_value = "http://127.0.0.1:50051"
     )]
     addr: String,
+    #[command(flatten)]
+    tls: Tls,
+}
+
+// No doc comment, as above.
+#[derive(Debug, clap::Args)]
+struct Tls {
+    /// Who may vouch for the server at an https:// address, as PEM, in place of this system's
+    /// authorities
+    #[arg(long, env = "TAILMARK_CA", hide_env_values = true, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The certificate to show to the server, as PEM
+    #[arg(long, env = "TAILMARK_CERT", hide_env_values = true, value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// Its key, where it is not in the same file
+    #[arg(
+        id = KEY,
+        long = "key",
+        alias = "tls-key",
+        env = "TAILMARK_KEY",
+        hide_env_values = true,
+        value_name = "FILE",
+        requires = "cert"
+    )]
+    key: Option<PathBuf>,
+}
+
+/// The argument for the certificate's key.
+const KEY: &str = "tls_key";
+
+/// Names the certificate's key otherwise where a command has a `--key` of its own.
+pub(super) fn with_tls_key(command: clap::Command) -> clap::Command {
+    command.mut_arg(KEY, |key| key.alias(None).long("tls-key"))
+}
+
+impl Tls {
+    fn options(&self) -> Options {
+        let mut options = Options::default();
+        let pem = |path: &Option<PathBuf>| path.as_ref().map(Pem::file);
+        (options.tls.ca, options.tls.cert) = (pem(&self.ca), pem(&self.cert));
+        options.tls.key = pem(&self.key).or_else(|| pem(&self.cert));
+        options
+    }
 }
 
 impl<A: clap::Args> Online<A> {
@@ -32,7 +77,7 @@ impl<A: clap::Args> Online<A> {
             .build()
             .map_err(|error| Failure::new(Exit::Failure, "cannot start").because(&error))?;
         let outcome = runtime.block_on(async {
-            let client = Client::new(&self.addr).map_err(|error| {
+            let client = Client::with_options(&self.addr, self.tls.options()).map_err(|error| {
                 // Made here: nothing was asked of a server yet.
                 Failure::new(Exit::Usage, format!("--addr (TAILMARK_ADDR): {error}"))
             })?;

@@ -332,9 +332,13 @@ fn bad_input_is_told_apart_by_exit_code() {
         assert!(stdout(&output).is_empty(), "{args:?}");
     }
     assert_eq!(daemon.head(), 0);
-    for addr in ["http://127.0.0.1:1", "https://localhost:1", "nonsense"] {
+    for (addr, expected) in [
+        ("http://127.0.0.1:1", 5),
+        ("https://localhost:1", 5),
+        ("ftp://localhost:1", 2),
+        ("nonsense", 2),
+    ] {
         let output = run(&["status", "--addr", addr]);
-        let expected = if addr == "http://127.0.0.1:1" { 5 } else { 2 };
         assert_eq!(code(&output), expected, "{addr}: {}", stderr(&output));
     }
     // A watch does not wait for a server that was never there, unless asked to.

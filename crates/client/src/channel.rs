@@ -14,8 +14,9 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, Request, Response, StatusCode, header};
 use tonic::codegen::{Service, StdError};
-use tonic::transport;
+use tonic::transport::{self, Endpoint};
 
+use super::connector::{Connector, Fate};
 use super::intermediary::Foreign;
 
 /// Where the status of a call is.
@@ -23,11 +24,15 @@ const STATUS: &str = "grpc-status";
 
 /// A connection, made when needed.
 #[derive(Clone, Debug)]
-pub(super) struct Channel(transport::Channel);
+pub(super) struct Channel {
+    inner: transport::Channel,
+    fate: Fate,
+}
 
 impl Channel {
-    pub(super) fn new(channel: transport::Channel) -> Channel {
-        Channel(channel)
+    pub(super) fn new(endpoint: &Endpoint, connector: Connector) -> Channel {
+        let fate = connector.fate.clone();
+        Channel { inner: endpoint.connect_with_connector_lazy(connector), fate }
     }
 }
 
@@ -37,12 +42,19 @@ impl Service<Request<Body>> for Channel {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Answer>, StdError>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StdError>> {
-        self.0.poll_ready(cx).map_err(Into::into)
+        self.inner.poll_ready(cx).map_err(Into::into)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let response = self.0.call(request);
-        Box::pin(async move { Ok(checked(response.await?)?) })
+        let response = self.inner.call(request);
+        let fate = self.fate.clone();
+        Box::pin(async move {
+            let response = response.await.map_err(|error| match fate.problem() {
+                Some(problem) => StdError::from(problem),
+                None => error.into(),
+            })?;
+            Ok(checked(response)?)
+        })
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use tonic::transport::Endpoint;
 
 use super::channel::Channel;
+use super::connector::Connector;
+use super::tls::Tls;
 use super::{Error, Kind};
 
 /// Largest frame that a server may send: a buffer of a busy stream crosses in one.
@@ -14,7 +16,7 @@ const MAX_FRAME_BYTES: u32 = 72 << 10;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
-    /// Until a connection stands: 5 s if not set.
+    /// Until a connection stands, and as long again until hands are shaken: 5 s if not set.
     pub connect_timeout: Duration,
     /// Until the answer of a call that is not a stream and stores or removes something: 30 s if not
     /// set.
@@ -34,6 +36,8 @@ pub struct Options {
     pub stream_window_bytes: u32,
     /// Largest message taken: 10 MiB if not set.
     pub max_message_bytes: usize,
+    /// For `https://` addresses.
+    pub tls: Tls,
 }
 
 impl Default for Options {
@@ -47,20 +51,23 @@ impl Default for Options {
             connection_window_bytes: 16 << 20,
             stream_window_bytes: 1 << 20,
             max_message_bytes: 10 << 20,
+            tls: Tls::default(),
         }
     }
 }
 
 /// A client of one server; cheap to clone. Connects when first used, and again when needed.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Client {
     endpoint: Endpoint,
+    connector: Connector,
     channel: Channel,
     options: Options,
 }
 
 impl Client {
-    /// A client of the server at `addr`, as in `http://127.0.0.1:50051`. Needs a tokio runtime.
+    /// A client of the server at `addr`, as in `http://127.0.0.1:50051` or, with TLS,
+    /// `https://log.example:50051`. Needs a tokio runtime.
     ///
     /// # Errors
     /// When `addr` is not such an address.
@@ -74,21 +81,20 @@ impl Client {
     /// When `addr` is not an address.
     pub fn with_options(addr: &str, options: Options) -> Result<Client, Error> {
         let bad = |why: &str| Error::new(Kind::InvalidRequest, format!("address `{addr}`: {why}"));
-        let expected = "expected http://HOST:PORT";
+        let expected = "expected http://HOST:PORT or https://HOST:PORT";
         let endpoint = Endpoint::from_shared(addr.to_owned()).map_err(|_| bad(expected))?;
         let uri = endpoint.uri();
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(bad("TLS is not supported yet, use http://")),
-            _ => return Err(bad(expected)),
+        if !matches!(uri.scheme_str(), Some("http" | "https")) {
+            return Err(bad(expected));
+        }
+        if let Some(wrong) = options.tls.wrong() {
+            return Err(Error::new(Kind::InvalidRequest, wrong));
         }
         if uri.host().is_none_or(str::is_empty) || !matches!(uri.path(), "" | "/") {
             return Err(bad(expected));
         }
+        let connector = Connector::new(uri, &options).map_err(bad)?;
         let endpoint = endpoint
-            .connect_timeout(options.connect_timeout)
-            .tcp_nodelay(true)
-            .tcp_keepalive(Some(options.keepalive_interval))
             .http2_keep_alive_interval(options.keepalive_interval)
             .keep_alive_timeout(options.keepalive_timeout)
             .keep_alive_while_idle(true)
@@ -97,8 +103,8 @@ impl Client {
             .max_frame_size(MAX_FRAME_BYTES)
             .user_agent(concat!("tailmark/", env!("CARGO_PKG_VERSION")))
             .map_err(|_| bad(expected))?;
-        let channel = Channel::new(endpoint.connect_lazy());
-        Ok(Client { endpoint, channel, options })
+        let channel = Channel::new(&endpoint, connector.clone());
+        Ok(Client { endpoint, connector, channel, options })
     }
 
     /// The options in force.
@@ -113,6 +119,16 @@ impl Client {
 
     /// A connection of its own: what a watch takes after the shared one went silent.
     pub(super) fn fresh_channel(&self) -> Channel {
-        Channel::new(self.endpoint.connect_lazy())
+        Channel::new(&self.endpoint, self.connector.again())
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let uri = self.endpoint.uri();
+        f.debug_struct("Client")
+            .field("uri", uri)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }

@@ -9,6 +9,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::intermediary::{self, Foreign, Outlook};
+use super::tls::{Problem, TlsProblem};
 use tailmark_record::Reason;
 use tailmark_wire::code::name;
 
@@ -66,6 +67,9 @@ pub enum Kind {
     Unsupported,
     /// Not allowed.
     Denied,
+    /// TLS fails: the server is not who it must be, or does not take us for who we must be;
+    /// [`Error::tls_problem`] says which.
+    Untrusted,
     /// The answer breaks the protocol: an event out of order, a hole, what is no message. Nothing
     /// was handed over that is in doubt.
     Protocol,
@@ -130,6 +134,7 @@ struct Inner {
     is_foreign: bool,
     http_status: Option<u16>,
     outlook: Outlook,
+    tls_problem: Option<TlsProblem>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -166,6 +171,11 @@ impl Error {
     /// server's place.
     pub fn http_status(&self) -> Option<u16> {
         self.0.http_status
+    }
+
+    /// What is wrong with TLS, where that is it.
+    pub fn tls_problem(&self) -> Option<TlsProblem> {
+        self.0.tls_problem
     }
 
     /// The server's stable name for the reason, as in `CURSOR_TRIMMED`; empty where it gave none.
@@ -216,6 +226,7 @@ impl Error {
             is_foreign: false,
             http_status: None,
             outlook: if passes(kind) { Outlook::Passes } else { Outlook::Stays },
+            tls_problem: None,
             source: None,
         }))
     }
@@ -228,13 +239,15 @@ impl Error {
 
     /// Whether it may stay for ever, although it looks as if it passed.
     pub(super) fn is_doubtful(&self) -> bool {
-        self.0.outlook == Outlook::Doubtful
+        matches!(self.0.outlook, Outlook::Doubtful | Outlook::Untrusted)
     }
 
     /// It has stayed, for so many attempts.
     pub(super) fn given_up(mut self, attempts: u32) -> Error {
-        (self.0.kind, self.0.outlook, self.0.is_retryable) =
-            (Kind::Internal, Outlook::Stays, false);
+        if self.0.outlook != Outlook::Untrusted {
+            self.0.kind = Kind::Internal;
+        }
+        (self.0.outlook, self.0.is_retryable) = (Outlook::Stays, false);
         self.0.message = format!("{} ({attempts} times in a row)", self.0.message);
         self
     }
@@ -262,7 +275,7 @@ impl Error {
     pub(super) fn duplicate(&self) -> Error {
         let Inner { kind, code, retry_delay, is_retryable, may_have_applied, is_foreign, .. } =
             *self.0;
-        let Inner { http_status, outlook, .. } = *self.0;
+        let Inner { http_status, outlook, tls_problem, .. } = *self.0;
         Error(Box::new(Inner {
             kind,
             code,
@@ -276,6 +289,7 @@ impl Error {
             is_foreign,
             http_status,
             outlook,
+            tls_problem,
             source: None,
         }))
     }
@@ -310,6 +324,9 @@ fn from_transport(status: Status) -> Error {
     while let Some(error) = cause {
         if let Some(foreign) = error.downcast_ref::<Foreign>() {
             return from_foreign(foreign);
+        }
+        if let Some(problem) = error.downcast_ref::<Problem>() {
+            return from_tls(problem);
         }
         if let Some(error) = error.downcast_ref::<tonic::ConnectError>() {
             connect = Some(root(error));
@@ -356,6 +373,18 @@ fn from_foreign(foreign: &Foreign) -> Error {
     error.0.outlook = foreign.outlook();
     // An answer that was cut off was one.
     error.0.is_foreign = *foreign != Foreign::Cut;
+    error
+}
+
+/// Of hands that were not shaken: nothing was asked for.
+fn from_tls(problem: &Problem) -> Error {
+    // A file of ours, and the wrong address, are for the caller to mend.
+    let kind = match problem.what {
+        TlsProblem::Files | TlsProblem::Required => Kind::InvalidRequest,
+        _ => Kind::Untrusted,
+    };
+    let mut error = Error::new(kind, problem.to_string());
+    (error.0.outlook, error.0.tls_problem) = (Outlook::Untrusted, Some(problem.what));
     error
 }
 
@@ -418,8 +447,11 @@ fn from_server(status: &Status) -> Error {
             _ if is_retryable => Outlook::Passes,
             // What a proxy says that knows no server for it.
             Code::Unimplemented if reason.is_empty() => Outlook::Misrouted,
+            // The server has got TLS since it was met, perhaps by mistake.
+            _ if known == Some(Reason::TlsRequired) => Outlook::Untrusted,
             _ => Outlook::Stays,
         },
+        tls_problem: (known == Some(Reason::TlsRequired)).then_some(TlsProblem::Required),
         reason,
         source: None,
     }))
@@ -460,6 +492,7 @@ fn nearest_code(kind: Kind) -> Code {
         Kind::LimitExceeded => Code::ResourceExhausted,
         Kind::Unsupported => Code::Unimplemented,
         Kind::Denied => Code::PermissionDenied,
+        Kind::Untrusted => Code::Unauthenticated,
         Kind::Protocol | Kind::Internal | Kind::CursorStore => Code::Internal,
     }
 }
@@ -477,6 +510,7 @@ fn describe(kind: Kind) -> &'static str {
         Kind::LimitExceeded => "over a limit",
         Kind::Unsupported => "this server does not have the call",
         Kind::Denied => "not allowed",
+        Kind::Untrusted => "TLS failed",
         Kind::Protocol => "the answer breaks the protocol",
         Kind::Internal => "the server failed",
         Kind::CursorStore => "the cursor store failed",

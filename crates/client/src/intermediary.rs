@@ -47,6 +47,9 @@ pub(super) enum Outlook {
     /// What answers is another than the server. Who has met the server there may wait for it to
     /// come back; who has not has the wrong address.
     Misrouted,
+    /// TLS fails. Who has met the server there may wait until a certificate is renewed or the server
+    /// restarted, and not for ever.
+    Untrusted,
     /// It does not pass.
     Stays,
 }

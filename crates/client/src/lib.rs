@@ -49,6 +49,7 @@
 //! | store one event, also only if nobody else was faster | [`Client::publish`] |
 //! | store a stream of events | [`Client::upload`] |
 //! | listen and speak in a chat room | [`Client::room`], [`Client::say`] |
+//! | speak TLS | [`Tls`] in [`Options`], and an address that begins with `https://` |
 //! | decide what to do about a failure | [`Error`] |
 #![deny(missing_docs)]
 
@@ -56,6 +57,7 @@ mod backoff;
 mod calls;
 mod channel;
 mod connect;
+mod connector;
 mod cursors;
 mod doubt;
 mod error;
@@ -66,6 +68,7 @@ mod producer;
 #[doc(hidden)]
 pub mod raw;
 mod room;
+mod tls;
 mod topics;
 mod watch;
 
@@ -78,6 +81,7 @@ pub use kept::KeptWatch;
 pub use metrics::{Metrics, MetricsItem};
 pub use producer::{Ack, Durable, Position, Producer, ProducerOptions};
 pub use room::{Room, RoomItem, Saying};
+pub use tls::{Pem, Tls, TlsProblem};
 pub use topics::TopicPages;
 pub use watch::{Item, Received, Watch, WatchOptions};
 

@@ -273,6 +273,11 @@ fn at_once() -> Vec<(When, Member)> {
         // What a port that wants TLS says: alert, fatal, protocol_version.
         member("TLS alert", Act::Bytes(b"\x15\x03\x03\x00\x02\x02\x46")),
     ];
+    if let Some(alert) = members.last_mut() {
+        (alert.code, alert.kind) = ("INVALID_ARGUMENT", Kind::InvalidRequest);
+        (alert.passes, alert.maybe) = (OnceMet, false);
+        alert.said = "the server speaks TLS at this port".to_owned();
+    }
     for (reason, _) in reasons() {
         // SETTINGS; GOAWAY of 8 bytes, whose last stream is none.
         let settings = b"\0\0\0\x04\0\0\0\0\0";

@@ -75,7 +75,11 @@ pub async fn start() -> TestServer {
 }
 
 pub async fn start_with(log: EventLog, options: Options) -> TestServer {
-    let port = Port::reserve();
+    start_on(Port::reserve(), log, options).await
+}
+
+/// On a port of the caller's, as after a restart.
+pub async fn start_on(port: Port, log: EventLog, options: Options) -> TestServer {
     let (listener, address) = (port.listen(), port.address);
     let server = Server::new(log.clone(), options).unwrap();
     let gauges = server.gauges();
