@@ -164,6 +164,15 @@ pub fn check_answers(engine: &dyn Engine) -> Result<(), Wrong> {
     let events: u64 = topics.values().map(|stats| stats.events).sum();
     ensure!(events == bounds.oldest.distance_to(bounds.next()), "topics count {events} events");
     let last = topics.values().map(|stats| stats.last_seq).max().unwrap_or(Seq::ZERO);
+    for (topic, stats) in &topics {
+        let head = engine.topic_head(topic)?;
+        ensure!(head == stats.last_seq, "the head of {topic} is {head}, not {}", stats.last_seq);
+        let found = engine.look_back(bounds.oldest..bounds.next(), &Filter::one(topic), 1)?;
+        ensure!(
+            found.events == 0 || found.from == head,
+            "the last of {topic} is {found:?}, not {head}"
+        );
+    }
     ensure!(events == 0 || last == bounds.head, "topics end at {last}");
     let mut expected = bounds.head;
     let mut odd = None;
@@ -175,8 +184,10 @@ pub fn check_answers(engine: &dyn Engine) -> Result<(), Wrong> {
         expected = expected.prev();
         true
     })?;
-    ensure!(odd.is_none(), "fingerprints: {odd:?}");
-    ensure!(expected == Seq::ZERO, "fingerprints end at {expected}");
+    // A damaged file of trimmed events costs nothing but what tells their repeats, and is told.
+    let is_told = engine.status().trouble.is_some_and(|trouble| trouble.contains("trimmed/"));
+    ensure!(is_told || odd.is_none(), "fingerprints: {odd:?}");
+    ensure!(is_told || expected == Seq::ZERO, "fingerprints end at {expected}");
     Ok(())
 }
 

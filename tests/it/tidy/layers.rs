@@ -121,6 +121,7 @@ const SEGMENT: House<'_> = House {
         "build",
         "files",
         "open",
+        "comparing",
         "readers",
         "lookup",
         "verify",

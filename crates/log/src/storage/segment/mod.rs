@@ -17,6 +17,7 @@
 mod block;
 mod blocks;
 mod build;
+mod comparing;
 mod database;
 mod describe;
 mod digest;

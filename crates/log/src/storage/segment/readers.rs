@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::blocks::Blocks;
+use super::comparing::Comparisons;
 use super::direct::{Direct, Located, Places, Seen};
-use super::files::{self, locate};
+use super::files::locate;
 use super::filter_room::FilterRoom;
 use super::index::Index;
 use super::open::{Bounds, DatabaseSlot, Open, OpenDatabases};
@@ -81,6 +83,7 @@ pub struct Cache {
     tables: Mutex<Bounded<PathBuf, Arc<Located>>>,
     damages: Mutex<HashMap<PathBuf, Damage>>,
     filter_room: Arc<FilterRoom>,
+    comparisons: Comparisons,
     clock: AtomicU64,
     direct_reads: AtomicU64,
 }
@@ -91,7 +94,7 @@ struct Entry {
     database: Arc<DatabaseSlot>,
     search: Mutex<Search>,
     seen: OnceLock<Arc<Seen>>,
-    /// Its files are being compared, or were.
+    /// Its files have been compared, or are to be.
     is_compared: AtomicBool,
 }
 
@@ -131,6 +134,7 @@ impl Cache {
             tables: Mutex::new(Bounded::new(max_table_bytes)),
             damages: Mutex::default(),
             filter_room: Arc::new(FilterRoom::new(options.max_filter_bytes)),
+            comparisons: Comparisons::default(),
             clock: AtomicU64::new(0),
             direct_reads: AtomicU64::new(0),
         }
@@ -190,6 +194,22 @@ impl Cache {
         found.into_values().collect()
     }
 
+    /// Compares the files of one segment, if one is due: all of its blocks have been read. Nobody else
+    /// waits for it.
+    pub fn compare_next(&self, now: Instant) {
+        if let Some(damage) = self.comparisons.next(now)
+            && let Some(dir) = damage.file.ancestors().find(|dir| dir::parse_name(dir).is_some())
+        {
+            self.damages.lock().insert(dir.to_owned(), damage);
+        }
+    }
+
+    /// Why the files of a segment could not be compared when it was last tried; says nothing about its
+    /// events.
+    pub fn uncompared(&self) -> Option<String> {
+        self.comparisons.failure()
+    }
+
     /// Retires a segment and moves its directory away once nobody reads it: answers where it is,
     /// for [`super::delete`], or `None` while a lease is held; call again later.
     ///
@@ -206,6 +226,7 @@ impl Cache {
             drop(forgotten);
         }
         self.damages.lock().remove(segment.dir());
+        self.comparisons.forget(segment.dir());
         dir::trash(segment.dir(), &segment.disk).map(Some)
     }
 
@@ -234,8 +255,8 @@ impl Cache {
             if let Ok(result) = direct.and_then(|direct| read(&direct)) {
                 self.direct_reads.fetch_add(1, Ordering::Relaxed);
                 self.note_table(&located.index);
-                if seen.is_whole() {
-                    self.compare(&entry, &located.index);
+                if seen.is_whole() && !entry.is_compared.swap(true, Ordering::Relaxed) {
+                    self.comparisons.add(&entry.database, &located.index);
                 }
                 return Ok(result);
             }
@@ -254,29 +275,6 @@ impl Cache {
             let dir = index.segment.dir().to_owned();
             self.damages.lock().entry(dir).or_insert_with(|| damage.clone());
         }
-    }
-
-    /// Compares a segment's files as a whole when all its blocks have been read, once: else rot in
-    /// bytes that hold no block would not be told before the database has to be opened.
-    fn compare(&self, entry: &Entry, index: &Index) {
-        if entry.is_compared.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        // Opened in between it would be compared, too, and must not be at the same time.
-        entry.database.while_closed(|| {
-            let damage = match files::compare(index) {
-                Ok(()) => return,
-                Err(StoreError::Damaged(damage)) => damage,
-                // Told, and not tried at each read again: every block of it could be read.
-                Err(error) => {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    let cause = cause.unwrap_or_default();
-                    let what = format!("its files cannot be compared: {error}: {cause}");
-                    index.segment.damage_of_all(index.segment.dir(), &what)
-                }
-            };
-            self.damages.lock().insert(index.segment.dir().to_owned(), damage);
-        });
     }
 
     /// The tables for direct reads; finds its blocks unless that was done.

@@ -216,7 +216,9 @@ impl Engine for LocalEngine {
             .clone()
             .or_else(|| self.work.displaced.lock().clone())
             .or_else(|| self.work.trouble.lock().as_ref().map(Trouble::to_string))
-            .or_else(|| self.cache.damages().first().map(ToString::to_string));
+            .or_else(|| self.cache.damages().first().map(ToString::to_string))
+            .or_else(|| self.trimmed.damages().first().map(ToString::to_string))
+            .or_else(|| self.cache.uncompared());
         StoreStatus {
             disk_bytes: sealed + journal_bytes,
             journal_bytes,

@@ -1,5 +1,5 @@
-//! The threads behind the engine: one marks pauses, one seals. Both hold it weakly, so that
-//! dropping the engine ends them.
+//! The threads behind the engine: one marks pauses, one seals, one compares the files of segments
+//! that have been read. All hold it weakly, so that dropping the engine ends them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -32,7 +32,11 @@ impl LocalEngine {
                 .spawn(move || run(&engine, &work))
                 .map_err(StoreError::io("start a thread for", &self.dir))
         };
-        let threads = vec![spawn("tailmark-mark", run_marker)?, spawn(SEALER, run_sealer)?];
+        let threads = vec![
+            spawn("tailmark-mark", run_marker)?,
+            spawn(SEALER, run_sealer)?,
+            spawn("tailmark-compare", run_comparer)?,
+        ];
         *self.threads.lock() = threads;
         self.work.signal(|signals| signals.seal = true);
         Ok(())
@@ -133,6 +137,15 @@ fn run_sealer(engine: &Weak<LocalEngine>, work: &Work) {
             drop(engine);
             wait(work, POLL, |_| false);
         }
+    }
+}
+
+/// One segment in so long: it reads as much as nobody else asked for.
+fn run_comparer(engine: &Weak<LocalEngine>, work: &Work) {
+    while wait(work, POLL, |_| false) {
+        let Some(engine) = engine.upgrade() else { return };
+        // What panics over a file must not end the thread for all others.
+        let _ = catch_unwind(AssertUnwindSafe(|| engine.cache.compare_next(Instant::now())));
     }
 }
 

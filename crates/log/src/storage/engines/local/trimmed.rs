@@ -6,6 +6,7 @@
 //! deleted. Must not know how large the window of repeats is now: whoever reads stops when it has
 //! enough.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -33,6 +34,8 @@ pub(super) struct Trimmed {
     keep: usize,
     /// In order of their ends.
     runs: Mutex<Vec<TrimmedRun>>,
+    /// Of the files, by path.
+    damages: Mutex<BTreeMap<PathBuf, Damage>>,
 }
 
 /// One file: the named events of `first..end`.
@@ -71,7 +74,8 @@ impl Trimmed {
             runs.push(TrimmedRun { path, first, end, events });
         }
         runs.sort_by_key(|run| (run.end, run.first));
-        Ok(Trimmed { dir, disk: disk.clone(), log, keep, runs: Mutex::new(runs) })
+        let (disk, runs) = (disk.clone(), Mutex::new(runs));
+        Ok(Trimmed { dir, disk, log, keep, runs, damages: Mutex::default() })
     }
 
     /// Keeps the named events of `first..end`. Space must come free whatever happens to them, so
@@ -119,6 +123,7 @@ impl Trimmed {
             newer += runs[kept].events;
         }
         for run in runs.drain(..kept) {
+            self.damages.lock().remove(&run.path);
             if let Err(error) = self.disk.remove_file(&run.path) {
                 tracing::warn!(error = %chain(&error), "cannot delete what is forgotten");
             }
@@ -130,8 +135,14 @@ impl Trimmed {
         self.runs.lock().clone()
     }
 
+    /// What is wrong with files that were read since the start.
+    pub(super) fn damages(&self) -> Vec<Damage> {
+        self.damages.lock().values().cloned().collect()
+    }
+
     /// Visits the events of one file from `from` on, newest first, until `visit` answers false; and
-    /// then answers false.
+    /// then answers false. Of a damaged file none is told: no event is lost with it, and appends must
+    /// not end with it. It is said, and stays where it is.
     pub(super) fn visit(
         &self,
         run: &TrimmedRun,
@@ -141,6 +152,13 @@ impl Trimmed {
         let named = match read(&run.path, &self.disk, self.log) {
             // Forgotten since, and all that is older too.
             Err(StoreError::Io { .. }) if !run.path.exists() => return Ok(false),
+            Err(StoreError::Damaged(damage)) => {
+                let known = self.damages.lock().insert(run.path.clone(), damage.clone());
+                if known.is_none() {
+                    tracing::error!(%damage, "repeats of some trimmed events will be stored again");
+                }
+                return Ok(true);
+            }
             named => named?,
         };
         let mut wanted = named.into_iter().rev().take_while(|(seq, _)| *seq >= from);

@@ -76,6 +76,7 @@ impl Victim {
         }
         if found.is_empty() {
             // Every block was intact; the files are not, and that is told.
+            cache.compare_next(std::time::Instant::now());
             found = cache.damages();
         }
         match all_topics(&segment) {
@@ -268,6 +269,40 @@ fn damage_is_remembered_and_does_not_reach_other_segments() {
     let lease = good.lease().unwrap();
     let all = read_all(&cache, &lease, good.first(), good.end(), &Filter::ALL).unwrap();
     assert_eq!(join(&all), two.bytes());
+}
+
+#[test]
+fn an_error_while_files_are_compared_is_told_until_it_is_over_and_is_no_damage() {
+    use crate::storage::disk::Faults;
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::small(50, 3_000);
+    let built = log.build(dir.path());
+    let read = |faults: &Arc<Faults>| {
+        let disk = Disk::with_faults(faults.clone());
+        let segment = Arc::new(Segment::load(built.dir(), &disk).unwrap());
+        let (cache, lease) = (Cache::default(), segment.lease().unwrap());
+        read_all(&cache, &lease, log.first(), log.end(), &Filter::ALL).unwrap();
+        (cache, lease)
+    };
+    let counted = Faults::none();
+    let (cache, lease) = read(&counted);
+    let before = counted.seen();
+    let now = std::time::Instant::now();
+    cache.compare_next(now);
+    assert!(counted.seen() > before, "the control: it is compared once all of it was read");
+    assert_eq!((cache.uncompared(), cache.damages()), (None, vec![]));
+    drop((cache, lease));
+
+    let failing = Faults::nth(before + 1, std::io::ErrorKind::Other, false);
+    let (cache, _lease) = read(&failing);
+    cache.compare_next(now);
+    assert!(failing.has_struck());
+    assert!(cache.uncompared().unwrap().contains("injected"), "{:?}", cache.uncompared());
+    assert_eq!(cache.damages(), []);
+    cache.compare_next(now);
+    assert!(cache.uncompared().is_some(), "not tried again at once");
+    cache.compare_next(now + std::time::Duration::from_secs(61));
+    assert_eq!((cache.uncompared(), cache.damages()), (None, vec![]));
 }
 
 /// A footer with one more section, as a later version may write it.

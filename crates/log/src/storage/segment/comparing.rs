@@ -1,0 +1,89 @@
+//! Comparing the files of segments with their footers as a whole, behind the readers' backs.
+//!
+//! Reads check what they read; rot in bytes that hold no block would not be told before the database
+//! has to be opened. So a segment of which all blocks have been read is compared, once after a
+//! start, by a thread that nobody waits for. An error of the operating system says nothing about
+//! the segment: it is told for as long as it lasts, and tried again.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::files;
+use super::index::Index;
+use super::open::DatabaseSlot;
+use crate::storage::error::chain;
+use crate::storage::{Damage, StoreError};
+
+/// Between two tries at a segment whose files could not be read.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// Segments to compare, and those that could not be.
+#[derive(Default)]
+pub(super) struct Comparisons {
+    due: Mutex<VecDeque<Due>>,
+    /// Why, by directory.
+    failed: Mutex<BTreeMap<PathBuf, String>>,
+}
+
+struct Due {
+    database: Arc<DatabaseSlot>,
+    index: Arc<Index>,
+    not_before: Option<Instant>,
+}
+
+impl Comparisons {
+    /// A segment is to be compared; each once.
+    pub(super) fn add(&self, database: &Arc<DatabaseSlot>, index: &Arc<Index>) {
+        let (database, index) = (Arc::clone(database), Arc::clone(index));
+        self.due.lock().push_back(Due { database, index, not_before: None });
+    }
+
+    /// Compares the next one whose time has come. Answers what is wrong with it.
+    pub(super) fn next(&self, now: Instant) -> Option<Damage> {
+        let due = {
+            let mut due = self.due.lock();
+            let is_due = |one: &Due| one.not_before.is_none_or(|at| at <= now);
+            let at = due.iter().position(is_due)?;
+            due.remove(at)?
+        };
+        let segment = &due.index.segment;
+        // Trimmed or folded since: nobody reads it any more.
+        let _lease = segment.lease()?;
+        let mut compared = Ok(());
+        // Opened in between it would be compared, too, and must not be at the same time.
+        due.database.while_closed(|| compared = files::compare(&due.index));
+        let dir = segment.dir().to_owned();
+        match compared {
+            Ok(()) => {
+                self.forget(&dir);
+                None
+            }
+            Err(StoreError::Damaged(damage)) => {
+                self.forget(&dir);
+                Some(damage)
+            }
+            Err(error) => {
+                let why = format!("files cannot be compared, tried again: {}", chain(&error));
+                if self.failed.lock().insert(dir, why.clone()).is_none() {
+                    tracing::warn!(segment = %segment.dir().display(), "{why}");
+                }
+                self.due.lock().push_back(Due { not_before: Some(now + RETRY), ..due });
+                None
+            }
+        }
+    }
+
+    /// Why a segment could not be compared when it was last tried.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failed.lock().values().next().cloned()
+    }
+
+    /// Nothing is to be told of a segment any more.
+    pub(super) fn forget(&self, dir: &Path) {
+        self.failed.lock().remove(dir);
+    }
+}
