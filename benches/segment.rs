@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use tailmark_log::chain::Link;
 use tailmark_log::storage::disk::Disk;
 use tailmark_log::storage::segment::{
     BLOCK_BYTES, BuildSpec, Cache, Compression, DB_CACHE_BYTES, Segment, Source, build, delete,
@@ -23,8 +24,8 @@ use tailmark_log::storage::segment::{
 use tailmark_log::storage::{Chunk, StoreError};
 use tailmark_record::topic::Filter;
 use tailmark_record::{
-    CursorMint, Event, FingerprintKey, Generation, GenerationTable, LogId, Seq, Stamp, Timestamp,
-    write_entry,
+    ChainTag, CursorMint, Event, FingerprintKey, Generation, GenerationTable, LogId, Seq, Stamp,
+    Timestamp, write_entry,
 };
 
 const SEGMENT_BYTES: usize = 64 << 20;
@@ -62,6 +63,7 @@ fn events(is_named: bool) -> Memory {
         let stamp = Stamp {
             seq: Seq::new(seq),
             mint: &mint,
+            tag: ChainTag::START,
             appended_at: Timestamp { seconds: 1_700_000_000 + (seq / 5_000) as i64, nanos: 1 }
                 .into(),
             fill_at: true,
@@ -88,6 +90,8 @@ fn spec(source: &Memory, compression: Compression) -> BuildSpec {
         fingerprint_key: FingerprintKey::new([3; 16]),
         first: Seq::FIRST,
         end: source.0.last().map_or(Seq::FIRST, |chunk| chunk.end),
+        link_before: Link::START,
+        link: None,
         revision: 1,
         compression,
         block_bytes: BLOCK_BYTES,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tailmark_log::chain::Link;
 use tailmark_log::storage::disk::Disk;
 use tailmark_log::storage::journal::{FrameRef, Slot};
 use tailmark_log::storage::local::{Survey, survey};
@@ -69,9 +70,10 @@ impl Cover {
         let disk = Disk::real();
         let mut slots = Vec::new();
         for slot in found.slots {
+            let link = slot.scan.links.map_or(Link::START, |(first, _)| first);
             let frames = slot.scan.frames;
             let file = disk.open_read(&slot.path)?;
-            let slot = Slot::new(slot.path, file, disk.clone(), slot.header, frames.clone());
+            let slot = Slot::new(slot.path, file, disk.clone(), slot.header, link, frames.clone());
             slots.push(SlotPart { slot, frames });
         }
         Ok(Cover { segments: found.segments, slots, oldest, next, damage: found.damage })

@@ -5,11 +5,11 @@ use std::path::Path;
 use super::Error;
 use super::cover::{bounds_of, look};
 use super::dump::{Found, Selection, dump};
-use tailmark_log::eventlog::{CursorError, resolve};
+use tailmark_log::eventlog::{CursorError, parted, resolve};
 use tailmark_log::storage::StoreError;
 use tailmark_record::json::write_event;
 use tailmark_record::{
-    Bounds, Cursor, CursorFormatError, Generation, GenerationEntry, LogId, Seq, Timestamp,
+    Bounds, ChainTag, Cursor, CursorFormatError, Generation, GenerationEntry, LogId, Seq, Timestamp,
 };
 
 /// What a token says, beside its seq.
@@ -25,6 +25,8 @@ pub struct Token {
     pub generation: Generation,
     /// That generation, where this log knows it.
     pub known_as: Option<GenerationEntry>,
+    /// The chain at its event; cursors of version 1 do not say it.
+    pub tag: Option<ChainTag>,
 }
 
 /// What a watch would answer now.
@@ -60,6 +62,8 @@ pub struct Explanation {
     pub appended_at: Option<Timestamp>,
     /// Why its event can't be shown although it should be there.
     pub unreadable: Option<String>,
+    /// The chain at that event, as the log has it.
+    here: Option<ChainTag>,
 }
 
 /// Explains a cursor to the log in `dir`. The inner error is about the text alone.
@@ -72,17 +76,19 @@ pub fn explain(dir: &Path, text: &str) -> Result<Result<Explanation, CursorForma
         Err(error) => return Ok(Err(error)),
     };
     let found = look(dir)?;
+    let oldest_tag = found.slots.last().and_then(|slot| slot.scan.oldest_tag);
     let (Some(log), Some(bounds)) = (found.meta.as_ref().map(|meta| meta.log), bounds_of(&found))
     else {
         return Err(StoreError::Invalid("the log has no identity").into());
     };
     let token = match cursor {
         Cursor::Bare(_) => None,
-        Cursor::Token { log: short, generation, .. } => {
+        Cursor::Token { log: short, generation, tag, .. } => {
             let mut known = bounds.generations.entries().iter();
             let known_as = known.find(|entry| entry.generation == generation).cloned();
             let is_of_this_log = short == log.short();
-            Some(Token { version: 1, log: short, is_of_this_log, generation, known_as })
+            let version = if tag.is_some() { 2 } else { 1 };
+            Some(Token { version, log: short, is_of_this_log, generation, known_as, tag })
         }
     };
     let answer = match resolve(cursor, log, &bounds) {
@@ -98,10 +104,17 @@ pub fn explain(dir: &Path, text: &str) -> Result<Result<Explanation, CursorForma
         event: None,
         appended_at: None,
         unreadable: None,
+        here: None,
     };
     if explanation.names_a_readable_event() {
         explanation.read(dir)?;
     }
+    let here = match explanation.seq {
+        Seq::ZERO => Some(ChainTag::START),
+        seq if seq.next() == explanation.bounds.oldest => oldest_tag,
+        _ => explanation.here,
+    };
+    explanation.compare(cursor, here);
     Ok(Ok(explanation))
 }
 
@@ -117,6 +130,17 @@ impl Explanation {
         is_ours && self.seq >= self.bounds.oldest && self.seq <= self.bounds.head
     }
 
+    /// A cursor whose event is another one here is of another history.
+    fn compare(&mut self, cursor: Cursor, here: Option<ChainTag>) {
+        let tag = self.token.as_ref().and_then(|token| token.tag);
+        if matches!(self.answer, Answer::Starts { .. })
+            && tag.zip(here).is_some_and(|(tag, here)| tag != here)
+        {
+            self.answer = Answer::Refuses(parted(cursor, &self.bounds));
+            (self.event, self.appended_at) = (None, None);
+        }
+    }
+
     fn read(&mut self, dir: &Path) -> Result<(), Error> {
         let only = Some(self.seq);
         let selection = Selection { from: only, to: only, ..Selection::default() };
@@ -127,6 +151,10 @@ impl Explanation {
                     write_event(&mut json, event);
                     self.event = Some(String::from_utf8_lossy(&json).into_owned());
                     self.appended_at = event.appended_at;
+                    self.here = match Cursor::parse(event.cursor) {
+                        Ok(Cursor::Token { tag, .. }) => tag,
+                        _ => None,
+                    };
                 }
                 Found::Lost(damage) => self.unreadable = Some(damage.to_string()),
                 Found::Trimmed { .. } => {}

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use super::cover::look;
 use super::owner::owner;
+use tailmark_log::chain::Link;
 use tailmark_log::storage::journal::{FrameRef, Tail};
 use tailmark_log::storage::local::{Survey, SurveyedSlot};
 use tailmark_log::storage::meta::Meta;
@@ -31,8 +32,8 @@ pub struct SegmentInfo {
     pub raw_bytes: u64,
     /// Bytes of its files.
     pub disk_bytes: u64,
-    /// Hash over its events, the same however they are stored.
-    pub logical_hash: [u8; 16],
+    /// The chain at its last event: the same for the same events since the log began, however they are stored.
+    pub link: Link,
 }
 
 /// What a slot is there for.
@@ -218,7 +219,7 @@ fn segment_info(segment: &Segment) -> SegmentInfo {
         topics: segment.topics(),
         raw_bytes: segment.raw_bytes(),
         disk_bytes: segment.disk_bytes(),
-        logical_hash: segment.logical_hash(),
+        link: segment.link(),
     }
 }
 

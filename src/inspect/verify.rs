@@ -12,12 +12,14 @@ use std::sync::Arc;
 use super::Error;
 use super::cover::{Cover, SlotPart, bounds_of, is_not_found, look};
 use super::scratch::Scratch;
+use tailmark_log::chain::Link;
 use tailmark_log::storage::disk::Disk;
+use tailmark_log::storage::journal::FrameRef;
 use tailmark_log::storage::local::{Survey, verify_trimmed};
 use tailmark_log::storage::meta::{META_FILE, Meta, MetaProblem};
 use tailmark_log::storage::segment::{self, Segment};
 use tailmark_log::storage::{Damage, StoreError};
-use tailmark_record::{Bounds, Cursor, Event, Events, FingerprintKey, LogId, Seq, Timestamp};
+use tailmark_record::{Bounds, ChainTag, Cursor, Event, Events, Facts, FingerprintKey, LogId, Seq};
 
 /// Rounds after which what a daemon moved meanwhile is not looked for any more.
 const ROUNDS: usize = 64;
@@ -212,15 +214,14 @@ impl Check<'_> {
         }
         self.report.slots += 1;
         for frame in &part.frames {
+            let before = slot.link_before(frame.first);
             let damage = match slot.read(frame.first, frame.end()) {
-                Ok(chunk) => self
-                    .events(&chunk.events, frame.first, frame.end(), frame.appended_at)
-                    .map(|detail| Damage {
-                        from: frame.first,
-                        to: frame.end().prev(),
-                        file: path.clone(),
-                        detail: format!("{detail}, in the commit at offset {}", frame.offset),
-                    }),
+                Ok(chunk) => self.events(&chunk.events, frame, before).map(|detail| Damage {
+                    from: frame.first,
+                    to: frame.end().prev(),
+                    file: path.clone(),
+                    detail: format!("{detail}, in the commit at offset {}", frame.offset),
+                }),
                 Err(StoreError::Damaged(damage)) => Some(damage),
                 Err(other) => return Err(other.into()),
             };
@@ -245,11 +246,18 @@ impl Check<'_> {
     }
 
     /// Reads the events of one commit; answers what is wrong with them.
-    fn events(&mut self, bytes: &[u8], first: Seq, end: Seq, at: Timestamp) -> Option<String> {
-        let mut next = first;
+    fn events(&mut self, bytes: &[u8], frame: &FrameRef, before: Option<Link>) -> Option<String> {
+        let (mut next, end, at) = (frame.first, frame.end(), frame.appended_at);
+        // Behind what could not be read nobody knows the chain.
+        let mut link = before;
         for event in Events::new(bytes) {
-            let event = match event.and_then(Event::parse) {
-                Ok(event) => event,
+            let read =
+                event.and_then(|event| Ok((event, Event::parse(event)?, Facts::scan(event)?)));
+            let event = match read {
+                Ok((bytes, event, facts)) => {
+                    link = link.map(|link| link.then_event(bytes, &facts));
+                    event
+                }
                 Err(error) => return Some(format!("event {next}: {}", error.what())),
             };
             if event.seq != next {
@@ -258,21 +266,27 @@ impl Check<'_> {
             if event.appended_at != Some(at) {
                 return Some(format!("event {next} has another append time than its commit"));
             }
-            if !self.cursor_fits(&event) {
+            if !self.cursor_fits(&event, link.map(Link::tag)) {
                 return Some(format!("event {next} has the cursor of another event"));
             }
             self.whole.push(next, next.next());
             next = next.next();
         }
-        (next != end).then(|| format!("event {next} is missing"))
+        if next != end {
+            return Some(format!("event {next} is missing"));
+        }
+        link.is_some_and(|link| link != frame.link)
+            .then(|| "the chain over its events is another".to_owned())
     }
 
-    fn cursor_fits(&self, event: &Event<'_>) -> bool {
-        let Ok(Cursor::Token { log, generation, seq }) = Cursor::parse(event.cursor) else {
+    fn cursor_fits(&self, event: &Event<'_>, here: Option<ChainTag>) -> bool {
+        let cursor = Cursor::parse(event.cursor);
+        let Ok(Cursor::Token { log, generation, seq, tag: Some(tag) }) = cursor else {
             return false;
         };
         let known = self.bounds.as_ref().map(|bounds| &bounds.generations);
         seq == event.seq
+            && here.is_none_or(|here| here == tag)
             && self.log.is_none_or(|id| id.short() == log)
             && known.is_none_or(|known| known.of(seq).generation == generation)
     }

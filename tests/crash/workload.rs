@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tailmark_log::chain::Link;
 use tailmark_log::storage::local::{self, LocalEngine, Options};
 use tailmark_log::storage::{Commit, Engine, Receipt, Recovered, StoreError};
 use tailmark_log::testing;
 use tailmark_record::topic::Filter;
-use tailmark_record::{Bounds, CursorMint, Event, Events, Seq, Timestamp};
+use tailmark_record::{Bounds, CursorMint, Event, Events, Facts, Seq, Timestamp};
 
 /// The smallest slot there is.
 pub const SLOT_BYTES: u64 = 256 << 10;
@@ -123,19 +124,35 @@ macro_rules! ensure {
 pub fn check_events(engine: &dyn Engine, salt_of: impl Fn(u64) -> u64) -> Result<u64, Wrong> {
     let bounds = engine.bounds();
     let (mut at, mut seen) = (bounds.oldest, 0u64);
+    // What is trimmed has left no link to go on from.
+    let mut link = (bounds.oldest == Seq::FIRST).then_some(Link::START);
     while at <= bounds.head {
         let chunk = engine.read(at, bounds.next(), &Filter::ALL)?;
         ensure!(chunk.first == at && chunk.complete, "a read at {at} began at {}", chunk.first);
         let mut seq = at;
         for event in Events::new(&chunk.events) {
-            let event = event.and_then(Event::parse);
-            let event = event.map_err(|error| Wrong::Served(format!("event {seq}: {error}")))?;
+            let event = event.and_then(|bytes| Ok((bytes, Event::parse(bytes)?)));
+            let event = event.map_err(|error| Wrong::Served(format!("event {seq}: {error}")));
+            let (bytes, event) = event?;
             check_event(&event, seq, &bounds, engine, salt_of(seq.get()))?;
+            if let Some(before) = link {
+                let facts = Facts::scan(bytes);
+                let facts =
+                    facts.map_err(|error| Wrong::Served(format!("event {seq}: {error}")))?;
+                let here = before.then_event(bytes, &facts);
+                let tag = engine.tag_of(seq)?;
+                ensure!(tag == here.tag(), "the chain at {seq} is another");
+                link = Some(here);
+            }
             (seq, seen) = (seq.next(), seen + 1);
         }
         ensure!(seq == chunk.end && seq > at, "a read from {at} to {} held {seen}", chunk.end);
         at = chunk.end;
     }
+    ensure!(
+        link.is_none_or(|link| link == engine.links().head),
+        "the chain at the head is another"
+    );
     ensure!(seen == bounds.oldest.distance_to(bounds.next()), "{seen} events in {bounds:?}");
     Ok(seen)
 }
@@ -152,7 +169,9 @@ fn check_event(
     ensure!(event.body == body_of(n, salt), "event {seq} has another body: {}", event.body);
     ensure!(event.topic == topic_of(n) && event.id == format!("id-{n}"), "event {seq}: {event:?}");
     let owner = bounds.generations.entries().iter().rev().find(|entry| entry.first <= seq);
-    let mint = owner.map(|entry| CursorMint::new(engine.id(), entry.generation).mint_string(seq));
+    let tag = engine.tag_of(seq)?;
+    let mint =
+        owner.map(|entry| CursorMint::new(engine.id(), entry.generation).mint_string(seq, tag));
     ensure!(mint.as_deref() == Some(event.cursor), "event {seq} has another cursor");
     Ok(())
 }

@@ -237,7 +237,7 @@ fn other_log() -> By {
     use tailmark_record::{CursorMint, Generation, LogId, Seq};
     let mint =
         CursorMint::new(LogId::new(uuid::Uuid::from_u128(9)), Generation { counter: 1, nonce: 1 });
-    By::Cursor(mint.mint_string(Seq::new(5)))
+    By::Cursor(mint.mint_place(Seq::new(5)))
 }
 
 #[tokio::test]

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tailmark::inspect::{self, Found, LastStop, Selection};
+use tailmark::inspect::{self, Found, Selection};
+use tailmark_log::chain::Link;
 use tailmark_log::eventlog::{self, AppendOptions, EventLog, Retention};
 use tailmark_log::storage::journal::{
     Frame, FrameKind, Previous, SlotHeader, StateFrame, body_crc,
@@ -14,10 +15,9 @@ use tailmark_log::storage::journal::{
 use tailmark_log::storage::meta::{CleanStop, Meta};
 use tailmark_log::storage::segment::Compression;
 use tailmark_log::storage::{Engine, FORMAT_VERSION, Recovered, local};
-use tailmark_record::topic::Filter;
 use tailmark_record::{
-    CursorMint, Event, FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq,
-    Stamp, Timestamp, json, write_entry,
+    ChainTag, CursorMint, Event, FingerprintKey, Generation, GenerationEntry, GenerationTable,
+    LogId, Seq, Stamp, Timestamp, json, write_entry,
 };
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -101,38 +101,12 @@ fn dump(dir: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn what_version_1_wrote_is_whole_and_gives_what_it_gave() {
+fn what_version_1_wrote_is_refused_with_the_way_out_and_left_alone() {
     let dir = fixture();
     let before = logdir::snapshot(dir.path());
-    let report = inspect::verify(dir.path(), |_, _| Ok(())).unwrap();
-    assert!(report.is_clean() && report.notes.is_empty(), "{report:?}");
-    assert!(dump(dir.path()) == shipped("expected.jsonl"));
-    let info = inspect::info(dir.path()).unwrap();
-    assert_eq!((info.last_stop, info.generations.len()), (LastStop::Clean, 2));
-    assert_eq!((info.quarantine.len(), info.oldest.get()), (1, 11));
-    assert!(info.segments.len() >= 2 && info.slots.iter().any(|slot| slot.seqs.is_some()));
+    let refused = inspect::verify(dir.path(), |_, _| Ok(())).err().unwrap();
+    assert!(refused.to_string().contains("format 1"), "{refused}");
     assert!(logdir::snapshot(dir.path()) == before);
-}
-
-#[test]
-fn what_version_1_wrote_is_opened_and_goes_on() {
-    let dir = fixture();
-    let lines = shipped("expected.jsonl").iter().filter(|&&byte| byte == b'\n').count() as u64;
-    let (engine, recovered) = logdir::open(dir.path());
-    assert!(!recovered.deltas.is_empty());
-    let bounds = engine.bounds();
-    assert_eq!(bounds.oldest.distance_to(bounds.next()), lines);
-    let (mut at, mut read) = (bounds.oldest, 0);
-    while at < bounds.next() {
-        let chunk = engine.read(at, bounds.next(), &Filter::ALL).unwrap();
-        read += chunk.first.distance_to(chunk.end);
-        at = chunk.end;
-    }
-    assert_eq!(read, lines);
-    let topics = tailmark_log::testing::all_topics(&*engine, 100).unwrap();
-    assert_eq!(topics.values().map(|it| it.events).sum::<u64>(), lines);
-    drop(recovered);
-    engine.close().unwrap();
 }
 
 #[test]
@@ -140,7 +114,7 @@ fn the_shipped_files_are_as_they_were_shipped() {
     let names = ["FORMAT.md", "fixture.zst", "expected.jsonl"];
     let found = names.map(|name| format!("{name} {:032x}", xxh3_128(&shipped(name))));
     assert_eq!(found, SHIPPED, "these files are frozen: a new format gets a new folder");
-    assert_eq!(FORMAT_VERSION, 1, "a new format needs a folder in migrations/ and a step");
+    assert_eq!(FORMAT_VERSION, 2, "a new format needs a folder in migrations/ and a step");
 }
 
 const SHIPPED: [&str; 3] = [
@@ -168,6 +142,7 @@ fn meta() -> Meta {
         slot_bytes: 64 << 20,
         slot_files: 3,
         clean_stop: Some(CleanStop { slot: 4, end: 8_192, head: 99 }),
+        whereabouts: [6; 16],
     }
 }
 
@@ -193,6 +168,7 @@ fn event_bytes() -> Vec<u8> {
         let stamp = Stamp {
             seq: Seq::new(seq),
             mint: &mint,
+            tag: ChainTag::new(0x0506_0708),
             appended_at: Timestamp { seconds: 1_700_000_000, nanos: 7 }.into(),
             fill_at: !has_client_part,
             fill_id: (!has_client_part).then_some("0197-given"),
@@ -203,7 +179,7 @@ fn event_bytes() -> Vec<u8> {
 }
 
 #[test]
-fn what_is_written_now_is_what_version_1_wrote() {
+fn what_is_written_now_is_what_version_2_wrote() {
     let header = SlotHeader {
         slot_bytes: 64 << 20,
         log: meta().log,
@@ -227,6 +203,9 @@ fn what_is_written_now_is_what_version_1_wrote() {
         count: 2,
         first: Seq::new(99),
         oldest: Seq::new(2),
+        oldest_tag: Some(ChainTag::new(0x0102_0304)),
+        link_before: Link::new([3; 16]),
+        link: Link::new([4; 16]),
         appended_at: Timestamp { seconds: 1_700_000_000, nanos: 7 },
         durable_upto: 8_192,
         previous_crc: 0xdead_beef,
@@ -241,19 +220,19 @@ fn what_is_written_now_is_what_version_1_wrote() {
         ("state", state.encode()),
         ("frame", frame.encode(header.nonce).to_vec()),
         ("events", events),
-        ("cursor", mint.mint(Seq::new(99)).to_vec()),
+        ("cursor", mint.mint(Seq::new(99), ChainTag::new(0x0506_0708)).to_vec()),
     ]
     .map(|(what, bytes)| format!("{what} {:032x}", xxh3_128(&bytes)));
     assert_eq!(found, GOLDEN, "the bytes that are written have changed");
 }
 
 const GOLDEN: [&str; 6] = [
-    "log.meta 2f494d8d070e95eac86eb65ed4e8cbd4",
-    "slot header 5c712fd86a7b2be8d8806f06324c029d",
-    "state 75a8b8f9aa04238fb16954deb1c64316",
-    "frame e5546eb99317eabfc85a3899ae119860",
-    "events 66eff047922bcca032a6ceb459888f28",
-    "cursor 5bac348a9e7db67bf6042bead2214d08",
+    "log.meta 96cd2604c4899c25b9eb498f175e8936",
+    "slot header 75b4c14863a39f93d533280c7c2e5575",
+    "state 408a24c9b67de2fdf728e9c87dcc308b",
+    "frame faac28b7c50295e85d423acebe3040bf",
+    "events 890e1de8ade53793624fe89b18d92d97",
+    "cursor 4a2aa6af25c26044115e081f454447c4",
 ];
 
 /// Events as they are printed, without what differs from log to log.

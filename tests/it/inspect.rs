@@ -10,7 +10,7 @@ use tailmark::inspect::{self, Answer, Dumped, Found, LastStop, Selection, SlotSt
 use tailmark_log::eventlog::CursorError;
 use tailmark_log::storage::{Damage, Engine, StoreError};
 use tailmark_record::topic::{Filter, Pattern};
-use tailmark_record::{CursorMint, Generation, Limits, LogId, Seq};
+use tailmark_record::{ChainTag, CursorMint, Generation, Limits, LogId, Seq};
 
 use crate::support::logdir::*;
 
@@ -388,17 +388,27 @@ fn cursors_are_explained_as_a_watch_would_answer() {
     let (engine, _) = open(dir.path());
     fill(&*engine, 100, 10);
     let (id, generation) = (engine.id(), engine.bounds().generations.current().generation);
+    let tag = engine.tag_of(Seq::new(7)).unwrap();
     close(dir.path(), engine);
     let ask = |text: &str| inspect::explain(dir.path(), text).unwrap();
     let mint = CursorMint::new(id, generation);
 
-    let seventh = ask(&mint.mint_string(Seq::new(7))).unwrap();
-    assert_eq!(seventh.answer, Answer::Starts { next: Seq::new(8), ready: 93 });
-    assert!(seventh.event.unwrap().contains("\"body\":\"event 7 xxxxxxx\""));
-    let token = seventh.token.unwrap();
-    assert!(token.is_of_this_log && token.known_as.is_some());
+    for (version, cursor) in
+        [(1, mint.mint_place(Seq::new(7))), (2, mint.mint_string(Seq::new(7), tag))]
+    {
+        let seventh = ask(&cursor).unwrap();
+        assert_eq!(seventh.answer, Answer::Starts { next: Seq::new(8), ready: 93 });
+        assert!(seventh.event.unwrap().contains("\"body\":\"event 7 xxxxxxx\""));
+        let token = seventh.token.unwrap();
+        assert!(token.is_of_this_log && token.known_as.is_some());
+        assert_eq!(token.version, version);
+    }
+    // Another event stood there when this was kept.
+    let other = ask(&mint.mint_string(Seq::new(7), ChainTag::new(!tag.get()))).unwrap();
+    let parted = CursorError::LogDiverged { last_common: Seq::ZERO, at_most: Seq::new(6) };
+    assert_eq!((other.answer, other.event), (Answer::Refuses(parted), None));
 
-    let start = ask(&mint.mint_string(Seq::ZERO)).unwrap();
+    let start = ask(&mint.mint_string(Seq::ZERO, ChainTag::START)).unwrap();
     assert_eq!(
         (start.answer, start.event),
         (Answer::Starts { next: Seq::FIRST, ready: 100 }, None)
@@ -408,15 +418,15 @@ fn cursors_are_explained_as_a_watch_would_answer() {
     assert!(head.event.is_some() && head.token.is_none());
     let ahead = Answer::Refuses(CursorError::Ahead { head: Seq::new(100) });
     assert_eq!(ask("101").unwrap().answer, ahead);
-    assert_eq!(ask(&mint.mint_string(Seq::new(101))).unwrap().answer, ahead);
+    assert_eq!(ask(&mint.mint_place(Seq::new(101))).unwrap().answer, ahead);
 
     let other = LogId::new(uuid::Uuid::from_u128(5));
-    let foreign = ask(&CursorMint::new(other, generation).mint_string(Seq::new(7))).unwrap();
+    let foreign = ask(&CursorMint::new(other, generation).mint_place(Seq::new(7))).unwrap();
     assert_eq!(foreign.answer, Answer::Refuses(CursorError::LogChanged));
     assert_eq!(foreign.event, None);
     let later = Generation { counter: 2, nonce: 9 };
-    let diverged = ask(&CursorMint::new(id, later).mint_string(Seq::new(7))).unwrap();
-    let expected = CursorError::LogDiverged { last_common: Seq::new(100) };
+    let diverged = ask(&CursorMint::new(id, later).mint_place(Seq::new(7))).unwrap();
+    let expected = CursorError::LogDiverged { last_common: Seq::ZERO, at_most: Seq::new(6) };
     assert_eq!((diverged.answer, diverged.event), (Answer::Refuses(expected), None));
 
     for bad in ["", "007", "x", "tAAAA", "t!!!!!!!!!!!!!!!!!!!!!!!!!!!!"] {
@@ -458,7 +468,7 @@ fn the_commands_print_and_exit_as_documented() {
     let lines: Vec<_> = lines.lines().collect();
     assert_eq!(lines.len(), 2);
     assert!(lines[0].starts_with(r#"{"id":"id-3","topic":"t.3","body":"event 3 xxx","at":"#));
-    assert!(lines[0].contains(r#""seq":"3","cursor":"t"#));
+    assert!(lines[0].contains(r#""seq":"3","cursor":"u"#));
     let (code, text, _) = run(&["verify"]);
     assert!(code == Some(0) && text.starts_with("clean    1 to 5000: "), "{text}");
     let (code, text, _) = run(&["verify", "--json"]);

@@ -39,6 +39,7 @@ mod cli;
 mod client;
 mod clocks;
 mod config;
+mod copied;
 mod daemon;
 mod errors;
 mod format;

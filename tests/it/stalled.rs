@@ -121,7 +121,7 @@ async fn stalled_streams_of_other_kinds_hold_no_more_either() {
     let mut seqs = 0;
     while seqs < 4_000 {
         seqs += 1;
-        assert_eq!(events[0].event().await.id(), server.log.cursor(Seq::new(seqs)));
+        assert_eq!(events[0].event().await.id(), server.log.cursor(Seq::new(seqs)).await);
     }
     drop(events);
     until("nothing is held", || held() == 0).await;
@@ -130,7 +130,7 @@ async fn stalled_streams_of_other_kinds_hold_no_more_either() {
     let mut streams = Vec::new();
     let before = reads();
     for at in 0..WATCHES {
-        let after_cursor = server.log.cursor(Seq::ZERO);
+        let after_cursor = server.log.cursor(Seq::ZERO).await;
         let user = format!("user {at}");
         let request = chat::SubscribeRequest { user, after_cursor, ..Default::default() };
         streams.push(within("subscribe", rooms.subscribe_messages(request)).await.unwrap());

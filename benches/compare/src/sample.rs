@@ -21,7 +21,7 @@ const FIRST_NUMBER: u64 = 1_000_000_000;
 const NUMBER_KEY: &str = r#"{"n":"#;
 
 /// As long as one of ours.
-const CURSOR: &str = "c1-0123456789abcdef-012345678";
+const CURSOR: &str = "c1-0123456789abcdef-0123456789abc";
 
 /// Together more than any compressor's window here looks back.
 const BODIES: usize = 4_096;

@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Where the last run was. The cursor says so if it cannot be gone on from: the log is another,
     // or what comes after it was removed.
     let next = match fs::read_to_string(&kept) {
-        Ok(cursor) => log.resolve(Cursor::parse(cursor.trim())?)?,
+        Ok(cursor) => log.resolve(Cursor::parse(cursor.trim())?).await?,
         Err(_) => Seq::FIRST,
     };
 
@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             seen = event.seq;
         }
         // What was dealt with is not seen again.
-        fs::write(&kept, log.cursor(seen))?;
+        fs::write(&kept, log.cursor(seen).await)?;
     }
     appending.await??;
     log.close().await?;

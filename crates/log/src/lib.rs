@@ -58,6 +58,7 @@
 
 #[doc(hidden)]
 pub mod bounded;
+pub mod chain;
 mod directory;
 pub mod eventlog;
 pub mod storage;
@@ -68,7 +69,8 @@ mod width;
 // The log.
 pub use directory::open;
 pub use eventlog::{
-    Clock, Counters, CursorError, EventLog, Options, ReadError, Retention, Status, Trimmed,
+    Clock, Counters, CursorError, EventLog, Options, ReadError, ResolveError, Retention, Status,
+    Trimmed,
 };
 pub use storage::local::Options as DiskOptions;
 pub use storage::segment::{Compression, HAS_ZSTD};
@@ -81,5 +83,6 @@ pub use storage::{Chunk, Damage, StoreError, StoreStatus, TopicStats};
 // The values that all of it speaks of.
 pub use tailmark_record::topic::{Filter, Pattern};
 pub use tailmark_record::{
-    Bounds, Cursor, Event, Events, Generation, InvalidEvent, Limits, LogId, Seq, Start, Timestamp,
+    Bounds, ChainTag, Cursor, Event, Events, Generation, InvalidEvent, Limits, LogId, Seq, Start,
+    Timestamp,
 };

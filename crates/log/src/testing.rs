@@ -7,8 +7,9 @@ use std::sync::mpsc;
 
 use bytes::Bytes;
 
+use crate::chain::Said;
 pub use crate::storage::conformance::{all_topics, topics_of};
-use crate::storage::{Commit, Engine, Receipt, StoreError};
+use crate::storage::{Commit, Engine, Links, Receipt, StoreError};
 use tailmark_record::{CursorMint, Event, Seq, Stamp, Timestamp, write_entry};
 
 /// A commit of `count` events after the head. Each is named `id-<seq>`, has one of the topics `t.0`
@@ -18,6 +19,7 @@ pub fn commit(engine: &dyn Engine, count: u32, body_of: impl Fn(Seq) -> String) 
     let first = bounds.next();
     let mint = CursorMint::new(engine.id(), bounds.generations.current().generation);
     let appended_at = time_of(first);
+    let Links { head: mut link, oldest_tag } = engine.links();
     let mut events = Vec::new();
     for seq in (0..u64::from(count)).map(|at| first.plus(at)) {
         let (id, body) = (format!("id-{seq}"), body_of(seq));
@@ -25,13 +27,14 @@ pub fn commit(engine: &dyn Engine, count: u32, body_of: impl Fn(Seq) -> String) 
         let event = Event { id: &id, topic: &topic, body: &body, ..Event::default() };
         let mut client_part = Vec::new();
         event.write_client_part(&mut client_part);
-        let appended_at = appended_at.into();
-        let stamp = Stamp { seq, mint: &mint, appended_at, fill_at: true, fill_id: None };
+        link = link.then(seq, appended_at, Said::of_part(&client_part, "").unwrap_or_default());
+        let (tag, appended_at) = (link.tag(), appended_at.into());
+        let stamp = Stamp { seq, mint: &mint, tag, appended_at, fill_at: true, fill_id: None };
         write_entry(&mut events, &client_part, &stamp);
     }
     let state = engine.wants_state(events.len()).then(Bytes::new);
     let (events, delta, oldest) = (events.into(), Bytes::new(), bounds.oldest);
-    Commit { first, count, appended_at, events, delta, state, oldest }
+    Commit { first, count, appended_at, events, delta, state, link, oldest, oldest_tag }
 }
 
 /// When the commit that begins with `first` was appended.

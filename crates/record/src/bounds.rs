@@ -55,7 +55,7 @@ pub struct GenerationEntry {
     pub first: Seq,
     /// When it began.
     pub since: Timestamp,
-    /// Why it began: `created`, `quarantined`, `restored`, `salvaged`, `imported`.
+    /// Why it began: `created`, `quarantined`, `copied`, `restored`, `salvaged`, `imported`.
     pub cause: String,
 }
 
@@ -96,10 +96,20 @@ impl GenerationTable {
         &self.0[at.saturating_sub(1)]
     }
 
+    /// The first seq that may belong to a generation known here.
+    pub fn first_of(&self, generation: Generation) -> Option<Seq> {
+        self.0.iter().find(|entry| entry.generation == generation).map(|entry| entry.first)
+    }
+
     /// The last seq of a generation known here, `Seq::MAX` for the current one.
     pub fn end_of(&self, generation: Generation) -> Option<Seq> {
         let at = self.0.iter().position(|entry| entry.generation == generation)?;
         Some(self.0.get(at + 1).map_or(Seq::MAX, |next| next.first.prev()))
+    }
+
+    /// Whether there can be no other generation.
+    pub fn is_full(&self) -> bool {
+        self.current().generation.counter == u16::MAX
     }
 
     /// A table with one more generation, which begins at `first`.

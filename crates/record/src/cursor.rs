@@ -1,28 +1,65 @@
-//! Cursors: printable tokens that name one event of one log. `docs/decisions/0002-cursor.md`.
+//! Cursors: printable tokens that name one event of one log. `docs/decisions/0002-cursor.md`,
+//! `docs/decisions/0016-chain.md`.
 //!
-//! Version 1 is the letter `t` and 28 characters of canonical base64url (RFC 4648 section 5, no
-//! padding) over 21 bytes, big-endian:
+//! A letter, the version, and canonical base64url (RFC 4648 section 5, no padding) over these bytes,
+//! big-endian:
 //!
-//! | bytes | what |
-//! |---|---|
-//! | 4 | log id, short form |
-//! | 2 | generation counter |
-//! | 4 | generation nonce |
-//! | 8 | seq |
-//! | 3 | low 24 bits of CRC-32C over the letter and the 18 bytes before |
+//! | `u`, version 2 | `t`, version 1 | what |
+//! |---|---|---|
+//! | 4 | 4 | log id, short form |
+//! | 2 | 2 | generation counter |
+//! | 4 | 4 | generation nonce |
+//! | 8 | 8 | seq |
+//! | 4 | | tag of the chain at that event; 0 with seq 0 |
+//! | 2 | 3 | low bits of CRC-32C over the letter and the bytes before |
 //!
 //! Every version ever stored stays readable. A bare decimal number is a seq without the identity
 //! check, for people.
 
-use std::fmt;
-
 use super::{Generation, LogId, Seq};
 
-const VERSION_1: u8 = b't';
-const BODY_LEN: usize = 21;
-/// Characters of a version 1 cursor.
-const TEXT_LEN: usize = 29;
+/// Bytes of every version up to the seq, which end in the same.
+const PLACE_LEN: usize = 18;
+/// Bytes of the longest body.
+const MAX_BODY_LEN: usize = 24;
+/// Characters of a cursor of version 2.
+const TEXT_LEN: usize = 33;
+
+/// What a version looks like.
+struct Shape {
+    letter: u8,
+    /// Characters after the letter.
+    chars: usize,
+    /// Bytes before the checksum.
+    covered: usize,
+    /// Bytes of the checksum.
+    sum: usize,
+}
+
+/// Without a tag.
+const VERSION_1: Shape = Shape { letter: b't', chars: 28, covered: PLACE_LEN, sum: 3 };
+const VERSION_2: Shape = Shape { letter: b'u', chars: 32, covered: PLACE_LEN + 4, sum: 2 };
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// 32 bits of the chain over a log's events, up to and with one of them: two logs that have the same
+/// there are, but for one chance in four thousand million, the same up to there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ChainTag(u32);
+
+impl ChainTag {
+    /// Before the first event.
+    pub const START: ChainTag = ChainTag(0);
+
+    /// Of its bits.
+    pub const fn new(bits: u32) -> ChainTag {
+        ChainTag(bits)
+    }
+
+    /// Its bits.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
 
 /// What a client holds: exclusive, "after this event".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +72,8 @@ pub enum Cursor {
         generation: Generation,
         /// The event; 0 = before the first.
         seq: Seq,
+        /// Of the chain at that event; none in a cursor of version 1.
+        tag: Option<ChainTag>,
     },
     /// A bare number, taken at its word.
     Bare(Seq),
@@ -91,16 +130,17 @@ impl Cursor {
     pub fn parse(text: &str) -> Result<Cursor, CursorFormatError> {
         let fail = |part| Err(CursorFormatError { part });
         let bytes = text.as_bytes();
-        match bytes.first() {
+        let shape = match bytes.first() {
             None => return fail(CursorPart::Length),
             Some(b'0'..=b'9') => return parse_bare(text),
-            Some(&VERSION_1) => {}
+            Some(&letter) if letter == VERSION_2.letter => VERSION_2,
+            Some(&letter) if letter == VERSION_1.letter => VERSION_1,
             Some(_) => return fail(CursorPart::Version),
-        }
-        if bytes.len() != TEXT_LEN {
+        };
+        if bytes.len() != 1 + shape.chars {
             return fail(CursorPart::Length);
         }
-        let mut body = [0u8; BODY_LEN];
+        let mut body = [0u8; MAX_BODY_LEN];
         for (out, four) in body.chunks_exact_mut(3).zip(bytes[1..].chunks_exact(4)) {
             let mut word = 0u32;
             for &c in four {
@@ -109,7 +149,9 @@ impl Cursor {
             }
             out.copy_from_slice(&word.to_be_bytes()[1..]);
         }
-        if checksum(&body[..18]) != body[18..] {
+        let (covered, rest) = body.split_at(shape.covered);
+        let sum = checksum(shape.letter, covered);
+        if sum[4 - shape.sum..] != rest[..shape.sum] {
             return fail(CursorPart::Checksum);
         }
         let be32 =
@@ -121,6 +163,7 @@ impl Cursor {
                 nonce: be32(6),
             },
             seq: Seq::new(u64::from(be32(10)) << 32 | u64::from(be32(14))),
+            tag: (shape.covered > PLACE_LEN).then(|| ChainTag(be32(PLACE_LEN))),
         })
     }
 }
@@ -145,27 +188,24 @@ fn decode_char(c: u8) -> Option<u8> {
     })
 }
 
-fn checksum(body: &[u8]) -> [u8; 3] {
-    let crc = super::varint::crc32c(super::varint::crc32c(0, &[VERSION_1]), body);
-    let b = crc.to_be_bytes();
-    [b[1], b[2], b[3]]
+fn checksum(letter: u8, body: &[u8]) -> [u8; 4] {
+    super::varint::crc32c(super::varint::crc32c(0, &[letter]), body).to_be_bytes()
 }
 
 /// Makes the cursors of one generation of one log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CursorMint {
-    log: u32,
     generation: Generation,
+    /// Log id and generation.
+    head: [u8; 10],
     /// The letter and the first 12 characters, the same for every seq.
     prefix: [u8; 13],
-    /// Last byte of the nonce, which shares its character group with the seq.
-    nonce_low: u8,
     /// CRC over everything before the seq.
     crc: u32,
 }
 
 impl CursorMint {
-    /// Characters of every cursor it makes.
+    /// Characters of every cursor that it makes with a tag.
     pub const LEN: usize = TEXT_LEN;
 
     /// A mint for `generation` of the log `id`.
@@ -174,10 +214,10 @@ impl CursorMint {
         head[..4].copy_from_slice(&id.short().to_be_bytes());
         head[4..6].copy_from_slice(&generation.counter.to_be_bytes());
         head[6..].copy_from_slice(&generation.nonce.to_be_bytes());
-        let mut prefix = [VERSION_1; 13];
+        let mut prefix = [VERSION_2.letter; 13];
         encode(&head[..9], &mut prefix[1..]);
-        let crc = super::varint::crc32c(super::varint::crc32c(0, &[VERSION_1]), &head);
-        CursorMint { log: id.short(), generation, prefix, nonce_low: head[9], crc }
+        let crc = u32::from_be_bytes(checksum(VERSION_2.letter, &head));
+        CursorMint { generation, head, prefix, crc }
     }
 
     /// The generation it mints for.
@@ -185,13 +225,15 @@ impl CursorMint {
         self.generation
     }
 
-    /// The cursor of the event `seq`, as ASCII.
-    pub fn mint(&self, seq: Seq) -> [u8; TEXT_LEN] {
-        let mut tail = [0u8; 12];
-        tail[0] = self.nonce_low;
+    /// The cursor of the event `seq`, at which the chain has this tag, as ASCII.
+    pub fn mint(&self, seq: Seq, tag: ChainTag) -> [u8; TEXT_LEN] {
+        // What shares a group of characters with the seq, the seq, the tag, the checksum.
+        let mut tail = [0u8; 15];
+        tail[0] = self.head[9];
         tail[1..9].copy_from_slice(&seq.get().to_be_bytes());
-        let crc = super::varint::crc32c(self.crc, &tail[1..9]).to_be_bytes();
-        tail[9..].copy_from_slice(&crc[1..]);
+        tail[9..13].copy_from_slice(&tag.get().to_be_bytes());
+        let crc = super::varint::crc32c(self.crc, &tail[1..13]).to_be_bytes();
+        tail[13..].copy_from_slice(&crc[2..]);
         let mut text = [0u8; TEXT_LEN];
         text[..13].copy_from_slice(&self.prefix);
         encode(&tail, &mut text[13..]);
@@ -199,8 +241,21 @@ impl CursorMint {
     }
 
     /// The cursor of the event `seq`, as text.
-    pub fn mint_string(&self, seq: Seq) -> String {
-        self.mint(seq).iter().map(|&c| char::from(c)).collect()
+    pub fn mint_string(&self, seq: Seq, tag: ChainTag) -> String {
+        self.mint(seq, tag).iter().map(|&c| char::from(c)).collect()
+    }
+
+    /// A cursor of version 1, which names the place and nothing of what was there: for a seq whose event
+    /// cannot be read.
+    pub fn mint_place(&self, seq: Seq) -> String {
+        let mut body = [0u8; 21];
+        body[..10].copy_from_slice(&self.head);
+        body[10..PLACE_LEN].copy_from_slice(&seq.get().to_be_bytes());
+        let sum = checksum(VERSION_1.letter, &body[..PLACE_LEN]);
+        body[PLACE_LEN..].copy_from_slice(&sum[1..]);
+        let mut text = [VERSION_1.letter; 29];
+        encode(&body, &mut text[1..]);
+        text.iter().map(|&c| char::from(c)).collect()
     }
 }
 
@@ -220,11 +275,5 @@ fn encode(bytes: &[u8], out: &mut [u8]) {
         let word = usize::from(three[0]) << 16 | usize::from(three[1]) << 8 | usize::from(three[2]);
         four[..2].copy_from_slice(&PAIRS[word >> 12]);
         four[2..].copy_from_slice(&PAIRS[word & 0xfff]);
-    }
-}
-
-impl fmt::Display for CursorMint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "log {:08x} generation {}", self.log, self.generation.counter)
     }
 }

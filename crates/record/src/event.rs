@@ -4,15 +4,15 @@
 //! the **client part** (fields 1 2 3 4 7 8 9 10, absent ones left out, headers sorted), then the
 //! **server part** (5 6 11, then 4 if the client gave no time, then 1 if it gave no id). So a
 //! stored event tells what its sender really said: the client part is the prefix before field 5.
-//! `migrations/0001_initial/FORMAT.md` freezes this.
+//! `migrations/0002_history/FORMAT.md` freezes this.
 
 use super::varint::{
     LEN, Reader, VARINT, Value, int32, of_int32, put_bytes, put_varint, varint_len,
 };
-use super::{CursorMint, Seq, Timestamp};
+use super::{ChainTag, CursorMint, Seq, Timestamp};
 
 const SEQ_TAG: u8 = 5 << 3 | VARINT;
-#[expect(clippy::cast_possible_truncation, reason = "of 29 characters")]
+#[expect(clippy::cast_possible_truncation, reason = "of 33 characters")]
 const CURSOR_HEAD: [u8; 2] = [6 << 3 | LEN, CursorMint::LEN as u8];
 const APPENDED_AT_TAG: u8 = 11 << 3 | LEN;
 const AT_TAG: u8 = 4 << 3 | LEN;
@@ -328,6 +328,8 @@ pub struct Stamp<'a> {
     pub seq: Seq,
     /// Makes its cursor.
     pub mint: &'a CursorMint,
+    /// Of the chain at it.
+    pub tag: ChainTag,
     /// When.
     pub appended_at: EncodedTime,
     /// The sender gave no time.
@@ -351,7 +353,7 @@ pub fn write_entry(out: &mut Vec<u8>, client_part: &[u8], stamp: &Stamp<'_>) {
     out.push(SEQ_TAG);
     put_varint(out, stamp.seq.get());
     out.extend_from_slice(&CURSOR_HEAD);
-    out.extend_from_slice(&stamp.mint.mint(stamp.seq));
+    out.extend_from_slice(&stamp.mint.mint(stamp.seq, stamp.tag));
     out.push(APPENDED_AT_TAG);
     out.extend_from_slice(time);
     if stamp.fill_at {

@@ -17,6 +17,8 @@ pub struct Facts<'a> {
     pub appended_at: Timestamp,
     /// Its sender named it.
     pub has_client_id: bool,
+    /// The id that the server gave it, as bytes that were text; empty where its sender named it.
+    pub given_id: &'a [u8],
     /// Length of the client part, which is a prefix.
     pub client_len: usize,
     /// Where the fields `body` and `data` lie, tag and length included; empty = absent.
@@ -31,7 +33,7 @@ impl<'a> Facts<'a> {
     /// stored event is not there.
     pub fn scan(bytes: &'a [u8]) -> Result<Facts<'a>, EventError> {
         let mut reader = Reader { rest: bytes };
-        let (mut topic, mut has_client_id): (&[u8], bool) = (&[], false);
+        let (mut topic, mut given_id, mut has_client_id): (&[u8], &[u8], bool) = (&[], &[], false);
         let (mut stored, mut appended_at) = (None, None);
         let mut payload = [0..0, 0..0];
         loop {
@@ -39,7 +41,8 @@ impl<'a> Facts<'a> {
             let Some((number, value)) = reader.field()? else { break };
             let end = bytes.len() - reader.rest.len();
             match (number, value) {
-                (1, Value::Bytes(v)) => has_client_id |= stored.is_none() && !v.is_empty(),
+                (1, Value::Bytes(v)) if stored.is_some() => given_id = v,
+                (1, Value::Bytes(v)) => has_client_id |= !v.is_empty(),
                 (2, Value::Bytes(v)) => topic = v,
                 (3, Value::Bytes(_)) => payload[0] = start..end,
                 (7, Value::Bytes(_)) => payload[1] = start..end,
@@ -56,6 +59,25 @@ impl<'a> Facts<'a> {
         }
         let (seq, client_len) = stored.ok_or(EventError::new("no seq"))?;
         let appended_at = appended_at.ok_or(EventError::new("no append time"))?;
-        Ok(Facts { seq, topic, appended_at, has_client_id, client_len, payload })
+        Ok(Facts { seq, topic, appended_at, has_client_id, given_id, client_len, payload })
+    }
+}
+
+/// Where the fields `body` and `data` lie in a client part, tag and length included; empty = absent.
+///
+/// # Errors
+/// When the bytes are not protobuf.
+pub fn payload_of(client_part: &[u8]) -> Result<[Range<usize>; 2], EventError> {
+    let mut reader = Reader { rest: client_part };
+    let mut payload = [0..0, 0..0];
+    loop {
+        let start = client_part.len() - reader.rest.len();
+        let Some((number, _)) = reader.field()? else { return Ok(payload) };
+        let end = client_part.len() - reader.rest.len();
+        match number {
+            3 => payload[0] = start..end,
+            7 => payload[1] = start..end,
+            _ => {}
+        }
     }
 }

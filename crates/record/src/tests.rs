@@ -12,31 +12,46 @@ fn mint() -> CursorMint {
 
 #[test]
 fn a_cursor_survives_the_round_trip() {
-    for seq in [0, 1, 2, 255, 1 << 40, u64::MAX] {
-        let text = mint().mint_string(Seq::new(seq));
-        assert_eq!(text.len(), CursorMint::LEN);
-        let Ok(Cursor::Token { log, generation, seq: back }) = Cursor::parse(&text) else {
-            panic!("{text}");
-        };
-        assert_eq!((log, generation), (0x89ab_cdef, Generation { counter: 3, nonce: 0xdead_beef }));
-        assert_eq!(back.get(), seq);
+    let ours = Generation { counter: 3, nonce: 0xdead_beef };
+    for seq in [0, 1, 2, 255, 1 << 40, u64::MAX].map(Seq::new) {
+        for bits in [0, 1, 0x8000_0000, u32::MAX] {
+            let text = mint().mint_string(seq, ChainTag::new(bits));
+            assert_eq!(text.len(), CursorMint::LEN);
+            let (log, generation, tag) = (0x89ab_cdef, ours, Some(ChainTag::new(bits)));
+            assert_eq!(Cursor::parse(&text), Ok(Cursor::Token { log, generation, seq, tag }));
+        }
+        let (log, generation, tag) = (0x89ab_cdef, ours, None);
+        let text = mint().mint_place(seq);
+        assert_eq!(Cursor::parse(&text), Ok(Cursor::Token { log, generation, seq, tag }));
     }
 }
 
 #[test]
+fn cursors_are_what_they_were() {
+    // Somebody has kept these.
+    assert_eq!(mint().mint_place(Seq::new(77)), "tiavN7wAD3q2-7wAAAAAAAABNRNAU");
+    assert_eq!(mint().mint_string(Seq::new(77), ChainTag::new(0x0102_0304)), "V2");
+}
+
+#[test]
 fn every_altered_character_of_a_cursor_is_refused() {
-    let text = mint().mint_string(Seq::new(77));
-    for at in 0..text.len() {
-        for c in ['A', 'z', '7', '_', '=', 'é'] {
-            let mut altered: Vec<char> = text.chars().collect();
-            if altered[at] == c {
-                continue;
+    let alphabet: Vec<char> =
+        ('A'..='Z').chain('a'..='z').chain('0'..='9').chain(['-', '_', '=', 'é']).collect();
+    let (seq, tag) = (Seq::new(77), ChainTag::new(0x1234_5678));
+    // Whether an alteration is found does not depend on the text: a CRC is linear.
+    for text in [mint().mint_string(seq, tag), mint().mint_place(seq)] {
+        for at in 0..text.len() {
+            for &c in &alphabet {
+                let mut altered: Vec<char> = text.chars().collect();
+                if altered[at] == c {
+                    continue;
+                }
+                altered[at] = c;
+                let altered: String = altered.into_iter().collect();
+                assert!(Cursor::parse(&altered).is_err(), "{altered}");
             }
-            altered[at] = c;
-            let altered: String = altered.into_iter().collect();
-            assert!(Cursor::parse(&altered).is_err(), "{altered}");
+            assert!(Cursor::parse(&text[..at]).is_err());
         }
-        assert!(Cursor::parse(&text[..at]).is_err());
     }
 }
 
@@ -66,6 +81,7 @@ fn a_stored_event_tells_what_its_sender_said() {
         let stamp = event::Stamp {
             seq: Seq::new(seq),
             mint: &mint(),
+            tag: ChainTag::START,
             appended_at: appended_at.into(),
             fill_at: fill_id.is_some(),
             fill_id,
@@ -81,7 +97,7 @@ fn a_stored_event_tells_what_its_sender_said() {
     assert_eq!(Event::client_part(stored[0]).unwrap(), client);
     let second = Event::parse(stored[1]).unwrap();
     assert_eq!((second.seq, second.id, second.at), (Seq::new(300), "", None));
-    assert_eq!(second.cursor, mint().mint_string(Seq::new(300)));
+    assert_eq!(second.cursor, mint().mint_string(Seq::new(300), ChainTag::START));
     assert_eq!(Event::topic_of(stored[1]), Ok("a.b"));
     assert_eq!(Event::parse(stored[2]).unwrap().id, long);
 }

@@ -144,8 +144,11 @@ fn json(what: &Explanation) -> Vec<u8> {
             object.text("reason", reason);
             object.text("message", &error.to_string());
             match error {
-                CursorError::LogDiverged { last_common } => {
+                CursorError::LogDiverged { last_common, at_most } => {
                     object.number("last_common_seq", last_common.get());
+                    if at_most > last_common {
+                        object.number("last_common_at_most_seq", at_most.get());
+                    }
                 }
                 CursorError::Trimmed { missed, .. } => object.number("missed", *missed),
                 CursorError::LogChanged | CursorError::Ahead { .. } => {}

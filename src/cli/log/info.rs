@@ -215,7 +215,6 @@ fn json(info: &Info) -> Vec<u8> {
 }
 
 fn write_segment(object: &mut Object<'_>, segment: &SegmentInfo) {
-    let hash: String = segment.logical_hash.iter().map(|byte| format!("{byte:02x}")).collect();
     object.text("name", &segment.name);
     object.number("first_seq", segment.first.get());
     object.number("last_seq", segment.last.get());
@@ -224,7 +223,7 @@ fn write_segment(object: &mut Object<'_>, segment: &SegmentInfo) {
     object.number("topics", segment.topics);
     object.number("raw_bytes", segment.raw_bytes);
     object.number("disk_bytes", segment.disk_bytes);
-    object.text("logical_hash", &hash);
+    object.text("chain", &segment.link.to_string());
 }
 
 fn write_slot(object: &mut Object<'_>, slot: &SlotInfo) {

@@ -91,12 +91,13 @@ pub(super) async fn subscribe(
     let cursor = watch::after_cursor(&message.after_cursor, &metadata)?;
     let opening = StreamSetup::new(shared, &extensions)?;
     let start = opening.start(shared, cursor).await?;
-    let welcome = ChatDialect::welcome(&room.name, &message.user, log.cursor(start.prev()));
+    let cursor = log.cursor(start.prev()).await;
+    let welcome = ChatDialect::welcome(&room.name, &message.user, cursor);
     let stay = chat.presence.enter(log, &room.name, &message.user);
     let rooms = vec![Joined { room, from: Some(start), stay }];
     let parts = opening.parts(shared, start, "subscription", &metadata);
     let parts = StreamParts { welcome: Some(welcome), rooms, ..parts };
-    respond(shared, start, parts)
+    respond(shared, start, parts).await
 }
 
 /// Rooms to speak in.
@@ -123,7 +124,7 @@ pub(super) async fn chat(
         let _permits = permits;
         task.await;
     });
-    respond(shared, start, parts)
+    respond(shared, start, parts).await
 }
 
 /// `feed.v1.FeedService.Chat`.
@@ -147,7 +148,7 @@ pub(crate) async fn chat_of_feed(
         let _permits = permits;
         task.await;
     });
-    respond(shared, start, parts)
+    respond(shared, start, parts).await
 }
 
 fn not_stopping(shared: &Shared) -> Result<(), Failure> {
@@ -221,13 +222,13 @@ impl StreamSetup {
 }
 
 /// The headers at once, the stream as it comes.
-fn respond<D: Dialect>(
+async fn respond<D: Dialect>(
     shared: &Shared,
     start: Seq,
     parts: StreamParts<D>,
 ) -> Result<Response<RoomStream<D>>, Status> {
     let mut metadata = MetadataMap::new();
-    watch::describe(shared, start, &mut metadata)?;
+    watch::describe(shared, start, &mut metadata).await?;
     let mut response = Response::new(RoomStream::new(parts)?);
     *response.metadata_mut() = metadata;
     Ok(response)

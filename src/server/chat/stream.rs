@@ -19,6 +19,7 @@ use super::link::{End, Joined, Link};
 use super::messages::{Dialect, Room};
 use super::presence::Listener;
 use crate::server::feed::machine::{Bundle, Machine, Plan, Step};
+use crate::server::feed::naming::Naming;
 use crate::server::feed::reading::{CHUNKS_PER_POLL, Reading};
 use crate::server::figures::{self, OpenStream};
 use crate::server::permits::WatchPermits;
@@ -73,6 +74,9 @@ pub(crate) struct RoomStream<D: Dialect> {
     /// Messages sent, and own ones confirmed.
     messages: u64,
     confirmed: u64,
+    /// Its last status and why, until it is known where it stands.
+    ending: Option<(&'static str, Status)>,
+    naming: Naming,
     /// Why it is over.
     over: Option<&'static str>,
     open: OpenStream,
@@ -116,6 +120,8 @@ impl<D: Dialect> RoomStream<D> {
             retry_delay: parts.retry_delay,
             messages: 0,
             confirmed: 0,
+            ending: None,
+            naming: Naming::default(),
             over: None,
             open: parts.open,
             span: parts.span,
@@ -198,11 +204,14 @@ impl<D: Dialect> RoomStream<D> {
         }
         let mut chunks = 0;
         loop {
+            if let Some((reason, status)) = self.ending.take() {
+                return self.over(reason, status, cx);
+            }
             if self.endings.is_late() {
-                return self.fail("deadline", status::deadline());
+                return self.fail("deadline", status::deadline(), cx);
             }
             if self.link.is_none() && self.endings.is_stopping() {
-                return self.fail("stopping", status::stopping(self.retry_delay));
+                return self.fail("stopping", status::stopping(self.retry_delay), cx);
             }
             if let Some(heartbeat) = &mut self.heartbeat
                 && heartbeat.poll_tick(cx).is_ready()
@@ -211,17 +220,17 @@ impl<D: Dialect> RoomStream<D> {
             }
             let (limit, end) = match self.sync() {
                 Ok(view) => view,
-                Err(failure) => return self.fail("defect", failure),
+                Err(failure) => return self.fail("defect", failure, cx),
             };
             let walked = match self.walk() {
                 Ok(walked) => walked,
-                Err(what) => return self.broken(what),
+                Err(what) => return self.broken(what, cx),
             };
             let is_ending = end.is_some();
             if let Some(end) = end
                 && self.passed() >= end.after
             {
-                return self.end(end);
+                return self.end(end, cx);
             }
             if let Some(news) = self.presence() {
                 return Poll::Ready(Ok(news));
@@ -236,7 +245,7 @@ impl<D: Dialect> RoomStream<D> {
                     Ok(None) if self.held.is_none() => continue,
                     // It may be our own: wait for the answer to the append.
                     Ok(None) => {}
-                    Err(what) => return self.broken(what),
+                    Err(what) => return self.broken(what, cx),
                 },
                 Walked::Nothing => match self.poll_read(cx) {
                     Poll::Ready(Ok(())) => {
@@ -247,7 +256,7 @@ impl<D: Dialect> RoomStream<D> {
                         }
                         continue;
                     }
-                    Poll::Ready(Err(failure)) => return self.fail("read failed", failure),
+                    Poll::Ready(Err(failure)) => return self.fail("read failed", failure, cx),
                     Poll::Pending => {}
                 },
             }
@@ -321,7 +330,7 @@ impl<D: Dialect> RoomStream<D> {
                 if self.link.as_ref().is_some_and(|link| link.view().rooms > self.rooms.len()) => {}
             Ok(delivery) => place.machine.deliver(delivery),
             Err(lost) => {
-                let failure = lost.failure(&self.log, place.machine.next(), self.retry_delay);
+                let failure = lost.failure(place.machine.next(), self.retry_delay);
                 return Poll::Ready(Err(failure));
             }
         }
@@ -343,28 +352,43 @@ impl<D: Dialect> RoomStream<D> {
     }
 
     /// The end that the other direction came to.
-    fn end(&mut self, end: End) -> Poll<Result<D::Message, Status>> {
-        let cursor = self.log.cursor(self.passed());
-        let status = match end.failure {
-            None => status::end_of_stream(watch::CURSOR, &cursor),
-            Some(mut status) => {
-                status::add_trailer(&mut status, watch::CURSOR, &cursor);
-                status
-            }
-        };
-        self.over = Some(figures::ended_with(status.code()));
-        Poll::Ready(Err(status))
+    fn end(&mut self, end: End, cx: &mut Context<'_>) -> Poll<Result<D::Message, Status>> {
+        let status = end.failure.unwrap_or_else(|| Status::ok(""));
+        self.over(figures::ended_with(status.code()), status, cx)
     }
 
-    fn fail(&mut self, why: &'static str, failure: Failure) -> Poll<Result<D::Message, Status>> {
-        self.over = Some(why);
-        let cursor = self.log.cursor(self.passed());
-        Poll::Ready(Err(failure.with_trailer(watch::CURSOR, &cursor)))
+    fn fail(
+        &mut self,
+        why: &'static str,
+        failure: Failure,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<D::Message, Status>> {
+        self.over(why, failure.into(), cx)
     }
 
-    fn broken(&mut self, what: &'static str) -> Poll<Result<D::Message, Status>> {
+    fn broken(
+        &mut self,
+        what: &'static str,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<D::Message, Status>> {
         report::defect(what);
-        self.fail("defect", status::internal())
+        self.fail("defect", status::internal(), cx)
+    }
+
+    /// Ends with a status that says where it stands, once the cursor of that is known.
+    fn over(
+        &mut self,
+        why: &'static str,
+        mut status: Status,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<D::Message, Status>> {
+        let Poll::Ready(cursor) = self.naming.poll(&self.log, self.passed(), cx) else {
+            self.ending = Some((why, status));
+            return Poll::Pending;
+        };
+        status::add_trailer(&mut status, watch::CURSOR, &cursor);
+        self.over = Some(why);
+        Poll::Ready(Err(status))
     }
 }
 
@@ -392,7 +416,7 @@ impl<D: Dialect> Drop for RoomStream<D> {
         let mut rooms = self.rooms.iter().map(|joined| &*joined.room.name);
         self.span.record("room", rooms.next());
         self.span.record("start", self.start.get());
-        self.span.record("cursor", self.log.cursor(passed));
+        self.span.record("cursor", self.log.cursor_at_hand(passed));
         tracing::info!(
             parent: &self.span,
             other_rooms = rooms.count(),

@@ -22,6 +22,8 @@ pub(crate) const CHUNKS_PER_POLL: u32 = 4;
 pub(crate) struct Lost {
     error: ReadError,
     facts: LogFacts,
+    /// Where to go on behind it.
+    resume_cursor: Option<String>,
 }
 
 type Read = (Reader, Result<Delivery, Box<Lost>>);
@@ -139,12 +141,12 @@ impl Lost {
     }
 
     /// Why what begins with `next` cannot be read, and where to go on. Reported: a stream ends of it.
-    pub(crate) fn failure(&self, log: &EventLog, next: Seq, retry_delay: Duration) -> Failure {
+    pub(crate) fn failure(&self, next: Seq, retry_delay: Duration) -> Failure {
         report::read(&self.error);
         let failure = status::read(&self.error, &self.facts, retry_delay);
-        match self.range(next) {
-            Some((to, _)) => failure.with("resume_cursor", log.cursor(to)),
-            None => failure,
+        match (self.range(next), &self.resume_cursor) {
+            (Some(_), Some(cursor)) => failure.with("resume_cursor", cursor),
+            _ => failure,
         }
     }
 }
@@ -165,7 +167,11 @@ async fn read(mut reader: Reader, end: Seq, log: EventLog, ahead: Option<Ahead<T
         Ok(delivery) => (reader, Ok(delivery)),
         Err(error) => {
             let facts = LogFacts::of(&log).await;
-            (reader, Err(Box::new(Lost { error, facts })))
+            let mut lost = Box::new(Lost { error, facts, resume_cursor: None });
+            if let Some((to, _)) = lost.range(reader.position()) {
+                lost.resume_cursor = Some(log.cursor(to).await);
+            }
+            (reader, Err(lost))
         }
     }
 }

@@ -66,7 +66,10 @@ pub(crate) fn append(
     })
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Producer, AppendError>> + Send>>;
+/// With the cursor of its last event.
+type Opening = Pin<Box<dyn Future<Output = Result<(Producer, String), AppendError>> + Send>>;
+/// With the cursor of the batch's last event.
+type Acking = Pin<Box<dyn Future<Output = Result<(Appended, String), AppendError>> + Send>>;
 type Submitting = Pin<Box<dyn Future<Output = Result<Answer, AppendError>> + Send>>;
 
 enum Phase {
@@ -92,7 +95,7 @@ pub(crate) struct AppendStream {
     /// A batch that waits for room among the bytes in flight.
     submitting: Option<(Sent, Submitting)>,
     /// Queued, in order.
-    in_flight: VecDeque<(Sent, Answer)>,
+    in_flight: VecDeque<(Sent, Acking)>,
     in_flight_bytes: usize,
     /// Set when no more is read.
     end: Option<End>,
@@ -113,7 +116,7 @@ struct Tally {
     batches: u64,
     events: u64,
     duplicates: u64,
-    last: Option<Seq>,
+    last_cursor: String,
 }
 
 impl AppendStream {
@@ -125,7 +128,7 @@ impl AppendStream {
                 return Poll::Ready(self.opened(opened));
             }
             if let Some((_, answer)) = self.in_flight.front_mut()
-                && let Poll::Ready(result) = Pin::new(answer).poll(cx)
+                && let Poll::Ready(result) = answer.as_mut().poll(cx)
             {
                 return Poll::Ready(self.settle(result));
             }
@@ -187,10 +190,14 @@ impl AppendStream {
                 let producer = self.check_id(producer)?.to_owned();
                 let log = self.shared.log.clone();
                 self.span.record("producer", producer.as_str());
-                self.phase =
-                    Phase::Opening(Box::pin(
-                        async move { log.open_producer(&producer, epoch).await },
-                    ));
+                self.phase = Phase::Opening(Box::pin(async move {
+                    let producer = log.open_producer(&producer, epoch).await?;
+                    let cursor = match producer.last_event() {
+                        Some(seq) => log.cursor(seq).await,
+                        None => String::new(),
+                    };
+                    Ok((producer, cursor))
+                }));
             }
             (AppendMessage::Batch(batch), Phase::Open(producer)) => {
                 let producer = producer.clone();
@@ -269,7 +276,13 @@ impl AppendStream {
         match queued {
             Ok(answer) => {
                 self.in_flight_bytes += sent.bytes;
-                self.in_flight.push_back((sent, answer));
+                let log = self.shared.log.clone();
+                let acking = Box::pin(async move {
+                    let appended = answer.await?;
+                    let cursor = log.cursor_of(&appended).await;
+                    Ok((appended, cursor))
+                });
+                self.in_flight.push_back((sent, acking));
             }
             Err(error) => self.end = Some(Some(self.explain(&error, sent.seq))),
         }
@@ -277,14 +290,14 @@ impl AppendStream {
 
     fn opened(
         &mut self,
-        opened: Result<Producer, AppendError>,
+        opened: Result<(Producer, String), AppendError>,
     ) -> Option<Result<pb::AppendResponse, Status>> {
         match opened {
-            Ok(producer) => {
+            Ok((producer, last_cursor)) => {
                 let opened = Opened {
                     epoch: producer.epoch(),
                     last_producer_seq: producer.last_seq(),
-                    last_cursor: self.cursor(producer.last_event()),
+                    last_cursor,
                 };
                 self.phase = Phase::Open(producer);
                 Some(Ok(pb::AppendResponse { kind: Some(Kind::Opened(opened)) }))
@@ -299,22 +312,24 @@ impl AppendStream {
     /// The batch sent longest ago has its answer.
     fn settle(
         &mut self,
-        result: Result<Appended, AppendError>,
+        result: Result<(Appended, String), AppendError>,
     ) -> Option<Result<pb::AppendResponse, Status>> {
         let (sent, _) = self.in_flight.pop_front()?;
         self.in_flight_bytes -= sent.bytes;
         match result {
-            Ok(appended) => {
+            Ok((appended, last_cursor)) => {
                 self.acked.batches += 1;
                 self.acked.events += appended.stored;
                 self.acked.duplicates += appended.duplicates;
-                self.acked.last = appended.last.or(self.acked.last);
+                if appended.last.is_some() {
+                    self.acked.last_cursor.clone_from(&last_cursor);
+                }
                 let seq = |seq: Option<Seq>| seq.map_or(0, Seq::get);
                 let acked = Acked {
                     producer_seq: sent.seq,
                     first_seq: seq(appended.first),
                     last_seq: seq(appended.last),
-                    last_cursor: self.cursor(appended.last),
+                    last_cursor,
                     duplicate: appended.last_is_duplicate,
                     durability: pb::Durability::Fsync.into(),
                 };
@@ -330,10 +345,6 @@ impl AppendStream {
 
     fn explain(&self, error: &AppendError, producer_seq: u64) -> Failure {
         super::failure(error, self.shared.options.retry_delay).with("producer_seq", producer_seq)
-    }
-
-    fn cursor(&self, seq: Option<Seq>) -> String {
-        seq.map(|seq| self.shared.log.cursor(seq)).unwrap_or_default()
     }
 
     fn finish(&mut self, end: End) -> Option<Result<pb::AppendResponse, Status>> {
@@ -359,8 +370,8 @@ impl Stream for AppendStream {
 impl Drop for AppendStream {
     fn drop(&mut self) {
         self.open.took(self.acked.events + self.acked.duplicates);
-        if self.acked.last.is_some() {
-            self.span.record("cursor", self.cursor(self.acked.last));
+        if !self.acked.last_cursor.is_empty() {
+            self.span.record("cursor", self.acked.last_cursor.as_str());
         }
         tracing::info!(
             parent: &self.span,

@@ -33,7 +33,7 @@ pub(crate) async fn publish(
     Ok(pb::PublishResult {
         id,
         seq: appended.last_event.get(),
-        cursor: log.cursor(appended.last_event),
+        cursor: log.cursor_of(&appended).await,
         duplicate: appended.last_is_duplicate,
         // A repeat was appended when its original was: this commit's time is not its own.
         appended_at: (!appended.last_is_duplicate)

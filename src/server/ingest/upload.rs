@@ -179,7 +179,8 @@ struct Totals {
     duplicates: u64,
     first: Option<Seq>,
     last: Option<Seq>,
-    last_event: Option<Seq>,
+    /// What became of the last events.
+    last_batch: Option<Appended>,
 }
 
 /// Why the gathering pauses.
@@ -230,8 +231,8 @@ where
         open.ends(reason);
         open.took(self.totals.received);
         span.record("topic", self.topic.as_deref());
-        if self.totals.last_event.is_some() {
-            span.record("cursor", self.last_cursor());
+        if self.totals.last_batch.is_some() {
+            span.record("cursor", self.last_cursor().await);
         }
         tracing::info!(
             parent: &span,
@@ -252,13 +253,13 @@ where
                 Pause::Flush => self.flush(),
                 Pause::Appended(result) => {
                     self.append = None;
-                    self.settle(result)?;
+                    self.settle(result).await?;
                 }
                 Pause::Over(failure) => {
                     self.drain().await?;
                     return match failure {
-                        None => Ok(self.result()),
-                        Some(failure) => Err(self.explain(failure, self.taken)),
+                        None => Ok(self.result().await),
+                        Some(failure) => Err(self.explain(failure, self.taken).await),
                     };
                 }
             }
@@ -351,19 +352,19 @@ where
     async fn drain(&mut self) -> Result<(), Status> {
         if let Some(append) = self.append.take() {
             let result = append.await;
-            self.settle(result)?;
+            self.settle(result).await?;
         }
         if !self.batch.is_empty() {
             self.flush();
             if let Some(append) = self.append.take() {
                 let result = append.await;
-                self.settle(result)?;
+                self.settle(result).await?;
             }
         }
         Ok(())
     }
 
-    fn settle(&mut self, result: Result<Appended, AppendError>) -> Result<(), Status> {
+    async fn settle(&mut self, result: Result<Appended, AppendError>) -> Result<(), Status> {
         match result {
             Ok(appended) => {
                 self.source.appended(&appended);
@@ -375,31 +376,36 @@ where
                     self.totals.add(done);
                 }
                 let failure = super::failure(&error, self.shared.options.retry_delay);
-                Err(self.explain(failure, self.totals.received))
+                Err(self.explain(failure, self.totals.received).await)
             }
         }
     }
 
     /// A failure with how far the upload came: `index` is the first event that was not stored.
-    fn explain(&self, failure: Failure, index: u64) -> Status {
+    async fn explain(&mut self, failure: Failure, index: u64) -> Status {
+        let last_cursor = self.last_cursor().await;
         failure
             .with("index", index)
             .with("received", self.totals.received)
-            .with("last_cursor", self.last_cursor())
+            .with("last_cursor", last_cursor)
             .into()
     }
 
-    fn last_cursor(&self) -> String {
-        self.totals.last_event.map(|seq| self.shared.log.cursor(seq)).unwrap_or_default()
+    async fn last_cursor(&mut self) -> String {
+        match &self.totals.last_batch {
+            Some(batch) => self.shared.log.cursor_of(batch).await,
+            None => String::new(),
+        }
     }
 
-    fn result(&self) -> pb::UploadResult {
+    async fn result(&mut self) -> pb::UploadResult {
+        let last_cursor = self.last_cursor().await;
         let totals = &self.totals;
         pb::UploadResult {
             received: saturate(totals.received),
             first_seq: totals.first.map_or(0, Seq::get),
             last_seq: totals.last.map_or(0, Seq::get),
-            last_cursor: self.last_cursor(),
+            last_cursor,
             duplicates: totals.duplicates,
             durability: pb::Durability::Fsync.into(),
             stored: totals.stored,
@@ -414,7 +420,7 @@ impl Totals {
         self.duplicates += appended.duplicates;
         self.first = self.first.or(appended.first);
         self.last = appended.last.or(self.last);
-        self.last_event = Some(appended.last_event);
+        self.last_batch = Some(appended.clone());
     }
 }
 
@@ -442,6 +448,7 @@ mod tests {
             duplicates,
             first: (stored > 0).then(|| Seq::new(first)),
             last: (stored > 0).then(|| Seq::new(last)),
+            last_tag: None,
             last_event: Seq::new(last_event),
             last_is_duplicate: false,
             appended_at: Timestamp::EPOCH,
@@ -452,6 +459,6 @@ mod tests {
         }
         assert_eq!((totals.received, totals.stored, totals.duplicates), (7, 3, 4));
         assert_eq!((totals.first, totals.last), (Some(Seq::new(10)), Some(Seq::new(12))));
-        assert_eq!(totals.last_event, Some(Seq::new(5)));
+        assert_eq!(totals.last_batch.map(|batch| batch.last_event), Some(Seq::new(5)));
     }
 }

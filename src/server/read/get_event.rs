@@ -6,7 +6,7 @@ use super::failure;
 use crate::server::Shared;
 use crate::server::rpc::codec::Encoded;
 use crate::server::rpc::status::{self, Failure, LogFacts};
-use tailmark_log::eventlog::{CursorError, ReadError};
+use tailmark_log::eventlog::{CursorError, ReadError, ResolveError};
 use tailmark_record::{Cursor, Seq};
 use tailmark_wire::feed_v1 as pb;
 
@@ -37,7 +37,12 @@ pub(crate) async fn get_event(
 async fn named_by(shared: &Shared, text: &str) -> Result<Seq, Failure> {
     let cursor = Cursor::parse(text).map_err(|error| status::malformed_cursor("cursor", error))?;
     let seq = cursor.seq();
-    match shared.log.resolve(cursor) {
+    let resolved = match shared.log.resolve(cursor).await {
+        Ok(next) => Ok(next),
+        Err(ResolveError::Cursor(error)) => Err(error),
+        Err(ResolveError::Read(error)) => return Err(failure(shared, &error).await),
+    };
+    match resolved {
         // What is trimmed or not there yet is found out by reading it.
         Ok(_) | Err(CursorError::Trimmed { .. } | CursorError::Ahead { .. }) if seq > Seq::ZERO => {
             Ok(seq)

@@ -29,7 +29,7 @@ pub(crate) async fn get_log(shared: &Shared) -> Result<pb::LogStatus, Failure> {
         oldest_seq: bounds.oldest.get(),
         head_seq: bounds.head.get(),
         oldest_time: oldest_time.map(convert::timestamp),
-        head_cursor: log.cursor(bounds.head),
+        head_cursor: log.cursor(bounds.head).await,
         limits: Some(convert::limits(options, log.limits(), dedup_window)),
         version: options.version.clone(),
         capabilities: CAPABILITIES.map(str::to_owned).to_vec(),

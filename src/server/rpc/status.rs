@@ -461,7 +461,13 @@ pub(crate) fn cursor(error: &CursorError, facts: &LogFacts) -> Failure {
         CursorError::LogChanged => {
             failure.with("log_id", facts.id).with("oldest", facts.oldest).with("head", facts.head)
         }
-        CursorError::LogDiverged { last_common } => failure.with("last_common_seq", last_common),
+        CursorError::LogDiverged { last_common, at_most } => {
+            let failure = failure.with("last_common_seq", last_common);
+            match at_most > last_common {
+                true => failure.with("last_common_at_most_seq", at_most),
+                false => failure,
+            }
+        }
         CursorError::Ahead { head } => failure.with("head", head),
         CursorError::Trimmed { oldest, missed } => {
             trimmed(error.to_string(), *oldest, *missed, facts)

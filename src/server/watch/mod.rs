@@ -93,7 +93,7 @@ async fn begin(
     let head = log.bounds().head;
     let resolved = resolve(shared, &asked, deadline).await?;
     let mut response_metadata = MetadataMap::new();
-    describe(shared, resolved.start, &mut response_metadata)?;
+    describe(shared, resolved.start, &mut response_metadata).await?;
     let span = span(&message, peer, resolved.start);
     trace::adopt(&span, &metadata);
     let watch = Admitted { asked, permits, head, resolved, deadline, span };
@@ -214,14 +214,14 @@ fn patterns(message: &pb::WatchRequest) -> String {
 }
 
 /// What a client learns at once, also on an idle topic.
-pub(super) fn describe(
+pub(super) async fn describe(
     shared: &Shared,
     start: Seq,
     metadata: &mut MetadataMap,
 ) -> Result<(), Failure> {
     let bounds = shared.log.bounds();
     for (name, value) in [
-        (CURSOR, shared.log.cursor(start.prev())),
+        (CURSOR, shared.log.cursor(start.prev()).await),
         (OLDEST, bounds.oldest.to_string()),
         (HEAD, bounds.head.to_string()),
         (LOG_ID, shared.log.id().to_string()),

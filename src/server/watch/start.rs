@@ -1,10 +1,12 @@
 //! From what was asked for to the seq that a watch begins with: the rows of the cursor table, and
 //! the jumps that `on_lost` makes of them.
 
+use std::time::Duration;
+
 use super::request::{Position, Request};
 use crate::server::report;
 use crate::server::rpc::status::{self, Failure, LogFacts};
-use tailmark_log::eventlog::{CursorError, EventLog, ReadError};
+use tailmark_log::eventlog::{CursorError, EventLog, ReadError, ResolveError};
 use tailmark_record::{Bounds, Gap, GapReason, OnLost, Seq, Start};
 
 /// Where a watch begins.
@@ -25,12 +27,13 @@ impl Resolved {
 pub(super) async fn resolve(
     log: &EventLog,
     request: &Request,
-    retry_delay: std::time::Duration,
+    retry_delay: Duration,
 ) -> Result<Resolved, Failure> {
     let (error, wanted) = match &request.position {
-        Position::After(cursor) => match log.resolve(*cursor) {
+        Position::After(cursor) => match log.resolve(*cursor).await {
             Ok(start) => return Ok(Resolved::at(start)),
-            Err(error) => (error, cursor.seq().next()),
+            Err(ResolveError::Cursor(error)) => (error, cursor.seq().next()),
+            Err(ResolveError::Read(error)) => return Err(unread(&error, log, retry_delay).await),
         },
         Position::At(Start::Seq(seq)) if *seq > log.bounds().next() => {
             (CursorError::Ahead { head: log.bounds().head }, *seq)
@@ -40,10 +43,7 @@ pub(super) async fn resolve(
             Err(ReadError::Trimmed { from, oldest }) => {
                 (CursorError::Trimmed { oldest, missed: from.distance_to(oldest) }, from)
             }
-            Err(error) => {
-                report::read(&error);
-                return Err(status::read(&error, &LogFacts::of(log).await, retry_delay));
-            }
+            Err(error) => return Err(unread(&error, log, retry_delay).await),
         },
     };
     match jump(&error, wanted, request.on_lost, &log.bounds()) {
@@ -58,13 +58,18 @@ pub(super) async fn resolve(
     }
 }
 
+async fn unread(error: &ReadError, log: &EventLog, retry_delay: Duration) -> Failure {
+    report::read(error);
+    status::read(error, &LogFacts::of(log).await, retry_delay)
+}
+
 /// Where to go on instead; `None` = nowhere. `wanted` is the first seq that was asked for.
 fn jump(error: &CursorError, wanted: Seq, on_lost: OnLost, bounds: &Bounds) -> Option<Resolved> {
     let start = match (on_lost, error) {
         (OnLost::Fail, _) => return None,
         (OnLost::Oldest, _) => bounds.oldest,
         (OnLost::Latest, _) => bounds.next(),
-        (OnLost::LastCommon, CursorError::LogDiverged { last_common }) => {
+        (OnLost::LastCommon, CursorError::LogDiverged { last_common, .. }) => {
             last_common.next().max(bounds.oldest)
         }
         // Both histories are the same up to the head.
@@ -82,7 +87,7 @@ fn jump(error: &CursorError, wanted: Seq, on_lost: OnLost, bounds: &Bounds) -> O
         CursorError::LogDiverged { .. } => unknown(GapReason::LogDiverged),
         CursorError::Ahead { .. } => unknown(GapReason::Ahead),
     }];
-    if let (OnLost::LastCommon, CursorError::LogDiverged { last_common }) = (on_lost, error)
+    if let (OnLost::LastCommon, CursorError::LogDiverged { last_common, .. }) = (on_lost, error)
         && last_common.next() < start
     {
         let from = last_common.next();
@@ -107,8 +112,8 @@ mod tests {
         let zero = |reason| Gap { from: Seq::ZERO, to: Seq::ZERO, reason };
         let trimmed = |from, to| Gap { from: s(from), to: s(to), reason: GapReason::Trimmed };
         let trim = CursorError::Trimmed { oldest: s(10), missed: 5 };
-        let diverged = CursorError::LogDiverged { last_common: s(15) };
-        let far = CursorError::LogDiverged { last_common: s(3) };
+        let diverged = CursorError::LogDiverged { last_common: s(15), at_most: s(15) };
+        let far = CursorError::LogDiverged { last_common: s(3), at_most: s(4) };
         let ahead = CursorError::Ahead { head: s(20) };
         use GapReason::{Ahead, LogChanged, LogDiverged};
         for (error, on_lost, start, gaps) in [

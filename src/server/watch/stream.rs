@@ -17,6 +17,7 @@ use tonic::Status;
 
 use super::CURSOR;
 use crate::server::feed::machine::{End, Machine, News, Step};
+use crate::server::feed::naming::Naming;
 use crate::server::feed::parked::{Parking, Ticket};
 use crate::server::feed::reading::{CHUNKS_PER_POLL, Lost, Reading};
 use crate::server::feed::shared_frames::SharedFrames;
@@ -49,6 +50,9 @@ pub(crate) struct WatchStream {
     silence: Silence,
     settings: Settings,
     phase: Phase,
+    /// What goes out next, as soon as its cursor is known.
+    due: Option<Box<Due>>,
+    naming: Naming,
     /// Bytes handed over since the last buffer of them was complete.
     unflushed: usize,
     /// The chunk, while it is not at hand.
@@ -92,6 +96,15 @@ enum Phase {
     Over(&'static str),
 }
 
+/// What says where the watch stands.
+enum Due {
+    Marker(News),
+    /// The last status of one that came to its end.
+    End(End),
+    /// The last status of one that failed, and why.
+    Failure(&'static str, Failure),
+}
+
 /// Counts from the last thing sent.
 struct Silence {
     timer: Pin<Box<Sleep>>,
@@ -116,6 +129,8 @@ impl WatchStream {
             silence: Silence { timer: Box::pin(sleep_until(Instant::now())), is_set: false },
             settings: parts.settings,
             phase: Phase::Running,
+            due: None,
+            naming: Naming::default(),
             unflushed: 0,
             parked: None,
             open: parts.open,
@@ -125,6 +140,9 @@ impl WatchStream {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Item, Status>> {
+        if let Some(due) = self.due.take() {
+            return self.poll_due(due, cx);
+        }
         self.unpark();
         let mut chunks = 0;
         loop {
@@ -133,23 +151,21 @@ impl WatchStream {
                     self.handed(events.len());
                     return Poll::Ready(Ok(Item::Events(events)));
                 }
-                Step::News(news) => {
-                    let marker = self.marker(news);
-                    self.handed(MARKER_BYTES + marker.cursor.len());
-                    return Poll::Ready(Ok(Item::Marker(Box::new(marker))));
-                }
+                Step::News(news) => return self.poll_due(Box::new(Due::Marker(news)), cx),
                 _ if matches!(self.phase, Phase::Closing) => {
                     let failure = status::stopping(self.settings.retry_delay);
-                    return Poll::Ready(Err(self.fail("stopping", failure)));
+                    return self.fail("stopping", failure, cx);
                 }
-                Step::End(end) => return Poll::Ready(Err(self.end(end))),
+                Step::End(end) => return self.poll_due(Box::new(Due::End(end)), cx),
                 Step::Broken(what) => {
                     report::defect(what);
-                    return Poll::Ready(Err(self.fail("defect", status::internal())));
+                    return self.fail("defect", status::internal(), cx);
                 }
                 Step::Read { end } => {
                     if let Some(alarm) = self.look_at_clock() {
-                        self.ring(alarm)?;
+                        if let Some((reason, failure)) = self.ring(alarm) {
+                            return self.fail(reason, failure, cx);
+                        }
                         continue;
                     }
                     let read = match self.reading.take_ahead(end) {
@@ -167,7 +183,9 @@ impl WatchStream {
                                     self.unflushed = 0;
                                     return Poll::Pending;
                                 };
-                                self.ring(alarm)?;
+                                if let Some((reason, failure)) = self.ring(alarm) {
+                                    return self.fail(reason, failure, cx);
+                                }
                                 continue;
                             }
                         },
@@ -181,7 +199,11 @@ impl WatchStream {
                                 self.reading.read_ahead(end, &self.settings.parking);
                             }
                         }
-                        Err(lost) => self.skip(&lost)?,
+                        Err(lost) => {
+                            if let Some(failure) = self.skip(&lost) {
+                                return self.fail("read failed", failure, cx);
+                            }
+                        }
                     }
                     chunks += 1;
                     if chunks > CHUNKS_PER_POLL {
@@ -227,9 +249,8 @@ impl WatchStream {
         self.silence.poll(heartbeat, cx).map(|()| Alarm::Silence)
     }
 
-    /// # Errors
-    /// Its last status.
-    fn ring(&mut self, alarm: Alarm) -> Result<(), Status> {
+    /// Answers why it ends, if it does.
+    fn ring(&mut self, alarm: Alarm) -> Option<(&'static str, Failure)> {
         // What it slept through is passed all the same.
         if let Some(upto) = self.reading.quiet_upto(self.machine.next()) {
             self.machine.pass_quiet(upto);
@@ -239,38 +260,34 @@ impl WatchStream {
                 self.silence.is_set = false;
                 self.machine.heartbeat();
             }
-            Alarm::Deadline => return Err(self.fail("deadline", status::deadline())),
+            Alarm::Deadline => return Some(("deadline", status::deadline())),
             Alarm::Stop => {
                 self.phase = Phase::Closing;
                 self.machine.close();
             }
         }
-        Ok(())
+        None
     }
 
-    /// What was to be read is gone: a gap, or the end.
-    ///
-    /// # Errors
-    /// Its last status.
-    fn skip(&mut self, lost: &Lost) -> Result<(), Status> {
+    /// What was to be read is gone: a gap, or the end, of which it answers the failure.
+    fn skip(&mut self, lost: &Lost) -> Option<Failure> {
         let next = self.machine.next();
         let gap = if self.settings.skip_lost { lost.gap(next) } else { None };
         let Some((to, reason)) = gap else {
-            let failure = lost.failure(&self.log, next, self.settings.retry_delay);
-            return Err(self.fail("read failed", failure));
+            return Some(lost.failure(next, self.settings.retry_delay));
         };
         self.machine.skip_gap(to.min(self.log.bounds().head), reason);
         self.reading.jump(self.machine.next());
-        Ok(())
+        None
     }
 
-    fn marker(&self, news: News) -> Marker {
+    fn marker(&self, news: News, cursor: String) -> Marker {
         let bounds = self.log.bounds();
         let is_closing = news.kind == MarkerKind::Closing;
         self.reading.told(news.passed);
         Marker {
             kind: news.kind,
-            cursor: self.log.cursor(news.passed),
+            cursor,
             at: Some(Timestamp::now()),
             oldest: bounds.oldest,
             head: bounds.head,
@@ -317,17 +334,37 @@ impl WatchStream {
         }
     }
 
-    fn end(&mut self, end: End) -> Status {
-        self.phase = Phase::Over(match end {
-            End::Limit => "limit",
-            End::CaughtUp => "caught up",
-        });
-        status::end_of_stream(CURSOR, &self.log.cursor(self.machine.passed()))
+    /// Yields what says where the watch stands, once its cursor is known.
+    fn poll_due(&mut self, due: Box<Due>, cx: &mut Context<'_>) -> Poll<Result<Item, Status>> {
+        let seq = match &*due {
+            Due::Marker(news) => news.passed,
+            Due::End(_) | Due::Failure(..) => self.machine.passed(),
+        };
+        let Poll::Ready(cursor) = self.naming.poll(&self.log, seq, cx) else {
+            self.due = Some(due);
+            return Poll::Pending;
+        };
+        let (reason, status) = match *due {
+            Due::Marker(news) => {
+                let marker = self.marker(news, cursor);
+                self.handed(MARKER_BYTES + marker.cursor.len());
+                return Poll::Ready(Ok(Item::Marker(Box::new(marker))));
+            }
+            Due::End(End::Limit) => ("limit", status::end_of_stream(CURSOR, &cursor)),
+            Due::End(End::CaughtUp) => ("caught up", status::end_of_stream(CURSOR, &cursor)),
+            Due::Failure(reason, failure) => (reason, failure.with_trailer(CURSOR, &cursor)),
+        };
+        self.phase = Phase::Over(reason);
+        Poll::Ready(Err(status))
     }
 
-    fn fail(&mut self, reason: &'static str, failure: Failure) -> Status {
-        self.phase = Phase::Over(reason);
-        failure.with_trailer(CURSOR, &self.log.cursor(self.machine.passed()))
+    fn fail(
+        &mut self,
+        reason: &'static str,
+        failure: Failure,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Item, Status>> {
+        self.poll_due(Box::new(Due::Failure(reason, failure)), cx)
     }
 }
 
@@ -351,7 +388,7 @@ impl Drop for WatchStream {
         };
         self.open.reached(self.machine.delivered(), self.machine.next());
         self.open.ends(reason);
-        self.span.record("cursor", self.log.cursor(self.machine.passed()));
+        self.span.record("cursor", self.log.cursor_at_hand(self.machine.passed()));
         tracing::info!(
             parent: &self.span,
             events = self.machine.delivered(),

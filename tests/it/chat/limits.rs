@@ -186,7 +186,7 @@ async fn the_first_services_chat_refuses_what_makes_no_sense() {
         }
     }
     // The room may be named again, and the cursor repeated.
-    let cursor = server.log.cursor(tailmark_record::Seq::ZERO);
+    let cursor = server.log.cursor(tailmark_record::Seq::ZERO).await;
     let mut talk = full_chat(&server, "").await;
     for text in ["", "one", "two"] {
         let room = "general".into();
@@ -219,7 +219,7 @@ async fn what_the_server_sets_is_not_taken_from_a_client() {
     let echo = talk.message().await;
     assert_eq!(
         (echo.seq, echo.cursor.clone()),
-        (1, server.log.cursor(tailmark_record::Seq::new(1)))
+        (1, server.log.cursor(tailmark_record::Seq::new(1)).await)
     );
     assert_eq!((echo.room.as_str(), echo.kind()), ("general", pb::chat_message::Kind::System));
     assert!(echo.at.is_some());

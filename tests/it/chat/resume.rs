@@ -57,7 +57,7 @@ async fn a_subscription_that_is_cut_again_and_again_gets_each_message_once() {
     const EACH: usize = 200;
     let server = InProcess::start();
     let mut heard = Vec::new();
-    let mut cursor = server.log.cursor(tailmark_record::Seq::ZERO);
+    let mut cursor = server.log.cursor(tailmark_record::Seq::ZERO).await;
     let mut tasks = crowd(&server, EACH).await;
     for round in 0.. {
         let channel = server.channel().await;
@@ -148,7 +148,7 @@ async fn a_chat_of_the_first_service_that_is_cut_gets_each_message_once() {
 async fn both_services_hear_one_order() {
     const EACH: usize = 150;
     let server = InProcess::start();
-    let zero = server.log.cursor(tailmark_record::Seq::ZERO);
+    let zero = server.log.cursor(tailmark_record::Seq::ZERO).await;
     let mut second = subscribe(server.channel().await, "", "", &zero).await.unwrap();
     let mut first = feed_chat(server.channel().await, &zero).await.unwrap();
     first.send(say("", ""));
@@ -203,7 +203,7 @@ async fn a_client_with_the_sketchs_fields_alone_resumes_from_header_and_trailer(
     let expected: [feed::ChatMessage; 1] = [say("Bob", "four")];
     assert_eq!(
         (messages, cursor),
-        (expected.to_vec(), server.log.cursor(server.log.bounds().head))
+        (expected.to_vec(), server.log.cursor(server.log.bounds().head).await)
     );
 }
 

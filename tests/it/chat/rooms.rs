@@ -35,7 +35,7 @@ async fn the_first_sketchs_chat_echoes_to_the_sender_and_tells_the_others() {
     let (messages, cursor) = talk.rest().await;
     let echoes = ["echo: hello", "echo: world", "echo: bye"].map(|text| pair("server", text));
     assert_eq!(messages, echoes);
-    assert_eq!(cursor, server.log.cursor(server.log.bounds().head));
+    assert_eq!(cursor, server.log.cursor(server.log.bounds().head).await);
     drop(talk);
     let mut heard = Vec::new();
     for _ in 0..5 {
@@ -67,7 +67,7 @@ async fn the_second_sketchs_chat_echoes_in_the_messages_place() {
     // The same id and the same words are another message all the same.
     assert_eq!(server.head(), 3);
     talk.half_close();
-    assert_eq!(talk.rest().await, (vec![], server.log.cursor(server.log.bounds().head)));
+    assert_eq!(talk.rest().await, (vec![], server.log.cursor(server.log.bounds().head).await));
 }
 
 #[tokio::test]

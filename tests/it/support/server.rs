@@ -114,8 +114,13 @@ impl TestServer {
         self.log.bounds().head.get()
     }
 
+    /// Waits for a read where it takes one, on a thread of its own.
     pub fn cursor(&self, seq: u64) -> String {
-        self.log.cursor(Seq::new(seq))
+        let cursor = self.log.cursor(Seq::new(seq));
+        std::thread::scope(|scope| {
+            let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
+            scope.spawn(move || runtime().block_on(cursor)).join().unwrap()
+        })
     }
 
     pub async fn trim(&self, before: u64) {

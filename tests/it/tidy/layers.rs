@@ -48,7 +48,7 @@ const ROOT: House<'_> = House {
 const LOG: House<'_> = House {
     folder: "crates/log/src",
     module: &[],
-    rooms: &["bounded", "width", "storage", "eventlog", "directory", "testing"],
+    rooms: &["bounded", "width", "chain", "storage", "eventlog", "directory", "testing"],
 };
 
 const EVENTLOG: House<'_> = House {
@@ -91,6 +91,7 @@ const EVENTLOG: House<'_> = House {
         "topics",
         "status",
         "resolve",
+        "cursors",
         "log",
         "producer",
     ],

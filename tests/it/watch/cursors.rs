@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tailmark_log::storage::memory::Options as MemoryOptions;
-use tailmark_record::{CursorMint, Generation, LogId, Seq};
+use tailmark_record::{Cursor, CursorMint, Generation, LogId, Seq};
 use tailmark_wire::feed_v1::{self as pb, OnLost, marker::Kind};
 use tonic::Code;
 use uuid::Uuid;
@@ -34,7 +34,8 @@ async fn two_generations() -> TestServer {
 }
 
 fn token(id: LogId, counter: u16, nonce: u32, seq: u64) -> String {
-    CursorMint::new(id, Generation { counter, nonce }).mint_string(Seq::new(seq))
+    // Of version 1, which says nothing of the chain: what stands there is for `copied.rs`.
+    CursorMint::new(id, Generation { counter, nonce }).mint_place(Seq::new(seq))
 }
 
 fn ours(counter: u16, seq: u64) -> String {
@@ -99,20 +100,23 @@ async fn another_log(rpc: Rpc) {
 async fn another_history(rpc: Rpc) {
     let server = two_generations().await;
     let mut client = server.client().await;
-    for (cursor, last_common) in [
+    for (cursor, last_common, at_most) in [
         // Beyond the end of generation 1.
-        (ours(1, 10), "9"),
-        (ours(1, 99), "9"),
-        // A second generation that is not ours: the first is shared.
-        (token(log_id(), 2, 77, 12), "9"),
+        (ours(1, 10), "9", None),
+        (ours(1, 99), "9", None),
+        // A second generation that is not ours: it was begun somewhere in the first.
+        (token(log_id(), 2, 77, 12), "0", Some("9")),
+        (token(log_id(), 2, 77, 8), "0", Some("7")),
         // A later one: both of ours may be shared, up to the head.
-        (token(log_id(), 3, 3, 40), "30"),
+        (token(log_id(), 3, 3, 40), "0", Some("30")),
         // No generation is shared.
-        (token(log_id(), 1, 77, 3), "0"),
+        (token(log_id(), 1, 77, 3), "0", None),
     ] {
         let status = rpc.watch(&mut client, after(&cursor)).await.err().unwrap();
         let info = expect(&status, Code::FailedPrecondition, "LOG_DIVERGED");
         assert_eq!(info["last_common_seq"], last_common, "{cursor}");
+        let found = info.get("last_common_at_most_seq").map(String::as_str);
+        assert_eq!(found, at_most, "{cursor}");
     }
     server.stop().await;
 }
@@ -173,7 +177,11 @@ async fn else_exactly_after_it(rpc: Rpc) {
         let event = watching.event().await;
         assert_eq!(event.seq, seq, "{cursor}");
         let start = server.cursor(seq - 1);
-        assert_eq!(start, ours(if seq <= 10 { 1 } else { 2 }, seq - 1));
+        let named = |text: &str| match Cursor::parse(text) {
+            Ok(Cursor::Token { generation, seq, .. }) => (generation.counter, seq.get()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(named(&start), (if seq <= 10 { 1 } else { 2 }, seq - 1));
         assert_eq!(watching.header("feed-cursor"), start);
     }
     let mut live = rpc.watch(&mut client, after(&ours(2, 30))).await.unwrap();

@@ -77,7 +77,7 @@ async fn what_was_not_done_comes_again_after_a_stop_at_any_event() {
                 watch.finish().await.unwrap();
             }
         }
-        assert_eq!(open().cursor().map(str::to_owned), Some(world.log.cursor(40.into())));
+        assert_eq!(open().cursor().map(str::to_owned), Some(world.log.cursor(40.into()).await));
     }
 }
 
@@ -89,10 +89,10 @@ async fn the_cursor_is_saved_when_nothing_more_is_there_and_not_before() {
     let mut watch = world.client.watch_kept(options(), store.clone()).await.unwrap();
     for seq in 1..=3 {
         assert_eq!(next(&mut watch).await, Some(seq));
-        assert_ne!(store.cursor(), Some(world.log.cursor(seq.into())), "not done yet");
+        assert_ne!(store.cursor(), Some(world.log.cursor(seq.into()).await), "not done yet");
     }
     // Asks for the fourth: the third is done. Dropped in between, it has taken nothing.
-    let third = world.log.cursor(3.into());
+    let third = world.log.cursor(3.into()).await;
     tokio::time::timeout(PATIENCE, async {
         while store.cursor().as_ref() != Some(&third) {
             tokio::select! {
@@ -107,7 +107,7 @@ async fn the_cursor_is_saved_when_nothing_more_is_there_and_not_before() {
     assert_eq!(next(&mut watch).await, Some(4));
     assert_eq!(store.cursor(), Some(third), "not done yet");
     watch.finish().await.unwrap();
-    assert_eq!(store.cursor(), Some(world.log.cursor(4.into())));
+    assert_eq!(store.cursor(), Some(world.log.cursor(4.into()).await));
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn the_end_is_saved_before_it_is_told() {
             count += 1;
         }
         assert_eq!(count, expected);
-        assert_eq!(store.cursor(), Some(world.log.cursor(5.into())));
+        assert_eq!(store.cursor(), Some(world.log.cursor(5.into()).await));
         assert_eq!(watch.saved(), watch.watch().cursor());
         assert!(watch.next().await.is_none(), "over is over");
     }
@@ -144,7 +144,7 @@ async fn a_panic_in_the_middle_of_an_event_leaves_it_to_the_next_run() {
         }
     });
     assert!(handling.await.unwrap_err().is_panic());
-    assert_eq!(store.cursor(), Some(world.log.cursor(2.into())), "the third is not done");
+    assert_eq!(store.cursor(), Some(world.log.cursor(2.into()).await), "the third is not done");
     let mut again = client.watch_kept(options(), store).await.unwrap();
     assert_eq!(next(&mut again).await, Some(3));
 }
@@ -158,7 +158,7 @@ async fn a_store_may_be_chosen_while_the_program_runs() {
     let mut watch = world.client.watch_kept(options(), store).await.unwrap();
     assert_eq!(next(&mut watch).await, Some(1));
     watch.finish().await.unwrap();
-    assert_eq!(shared.cursor(), Some(world.log.cursor(1.into())));
+    assert_eq!(shared.cursor(), Some(world.log.cursor(1.into()).await));
 }
 
 /// Fails from the second save on.

@@ -492,10 +492,10 @@ fn a_watch_without_bounds_never_ends_by_itself() {
 
 #[test]
 fn a_bare_number_becomes_a_token() {
-    use tailmark_record::{CursorMint, Generation, LogId};
+    use tailmark_record::{ChainTag, CursorMint, Generation, LogId};
     let generation = Generation { counter: 1, nonce: 5 };
     let mint = CursorMint::new(LogId::new(uuid::Uuid::from_u128(9)), generation);
-    let token = mint.mint_string(Seq::new(7));
+    let token = mint.mint_string(Seq::new(7), ChainTag::new(3));
     let mut machine = Machine::new(plan(), Some("7".to_owned()));
     machine.step(Input::Woke);
     open_at(&mut machine, 7, 9);

@@ -1,6 +1,6 @@
 //! Appending as callers see it: conditions and results.
 
-use tailmark_record::{Seq, Timestamp};
+use tailmark_record::{ChainTag, Seq, Timestamp};
 
 /// A condition on an append.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Appended {
     pub first: Option<Seq>,
     /// Last newly stored; of a batch sent again as `first`.
     pub last: Option<Seq>,
+    /// Of the chain at the last newly stored.
+    pub last_tag: Option<ChainTag>,
     /// Where the batch's last event lies, newly stored or not; 0 where that is not known.
     pub last_event: Seq,
     /// Whether that one was there already.
@@ -52,6 +54,7 @@ pub(super) struct Tally {
     duplicates: u64,
     first: Option<Seq>,
     last: Option<Seq>,
+    last_tag: Option<ChainTag>,
     last_event: Seq,
     last_is_duplicate: bool,
     /// Highest seq that the answer speaks of.
@@ -59,11 +62,11 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn store(&mut self, seq: Seq) {
+    pub(super) fn store(&mut self, seq: Seq, tag: ChainTag) {
         self.events += 1;
         self.stored += 1;
         self.first.get_or_insert(seq);
-        self.last = Some(seq);
+        (self.last, self.last_tag) = (Some(seq), Some(tag));
         (self.last_event, self.last_is_duplicate) = (seq, false);
         self.highest = self.highest.max(seq);
     }
@@ -84,6 +87,7 @@ impl Tally {
             duplicates: events as u64,
             first: place.map(|(first, _)| first),
             last: place.map(|(_, last)| last),
+            last_tag: None,
             last_event,
             last_is_duplicate: true,
             highest: last_event,
@@ -96,6 +100,7 @@ impl Tally {
             duplicates: self.duplicates,
             first: self.first,
             last: self.last,
+            last_tag: self.last_tag,
             last_event: self.last_event,
             last_is_duplicate: self.last_is_duplicate,
             appended_at,

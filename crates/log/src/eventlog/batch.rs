@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::chain::Said;
 use tailmark_record::{
     CursorMint, Event, Fingerprint, FingerprintKey, InvalidEvent, Limits, Problem, Timestamp,
 };
@@ -49,6 +50,7 @@ struct Entry {
     aside: u32,
     is_named: bool,
     fill_at: bool,
+    said: Said,
 }
 
 /// A UUID of version 7: drawn for the first event of a batch, one more than the last for each after
@@ -75,6 +77,7 @@ fn id_at(now: Timestamp) -> Uuid {
 pub(super) struct Item<'a> {
     pub client_part: &'a [u8],
     pub fill_at: bool,
+    pub said: Said,
     pub name: Name<'a>,
 }
 
@@ -126,6 +129,10 @@ impl Batch {
             self.last_id = None;
             self.given_ids.len() / ID_LEN - 1
         };
+        let given_id = if is_named { "" } else { &self.given_ids[aside * ID_LEN..] };
+        let said = Said::of_part(&self.parts[start..], given_id);
+        debug_assert!(said.is_ok(), "what was just written can be read");
+        let said = said.unwrap_or_default();
         #[expect(clippy::cast_possible_truncation, reason = "memory holds no such batch")]
         let aside = aside as u32;
         self.entries.push(Entry {
@@ -133,6 +140,7 @@ impl Batch {
             aside,
             is_named,
             fill_at: event.at.is_none(),
+            said,
         });
         Ok(())
     }
@@ -201,7 +209,7 @@ impl Batch {
             } else {
                 Name::Us(&self.given_ids[aside * ID_LEN..(aside + 1) * ID_LEN])
             };
-            Item { client_part, fill_at: entry.fill_at, name }
+            Item { client_part, fill_at: entry.fill_at, said: entry.said, name }
         })
     }
 }

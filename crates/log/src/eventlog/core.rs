@@ -53,16 +53,6 @@ impl Core {
         Bounds { oldest: now.oldest, head: now.head, generations: self.generations.clone() }
     }
 
-    /// The cursor of `seq`, in the generation that it belongs to.
-    pub(super) fn cursor(&self, seq: Seq) -> String {
-        let generation = self.generations.of(seq).generation;
-        let mint = self.mints.iter().find(|mint| mint.generation() == generation);
-        match mint {
-            Some(mint) => mint.mint_string(seq),
-            None => CursorMint::new(self.id, generation).mint_string(seq),
-        }
-    }
-
     /// Whether an append could be taken now, as far as is known without trying.
     pub(super) fn takes_events(&self) -> bool {
         let can_tell = !matches!(&*self.repeats_ready.borrow(), RepeatsReady::Failed(_));

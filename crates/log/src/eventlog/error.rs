@@ -121,10 +121,12 @@ pub enum CursorError {
     #[error("the cursor belongs to another log")]
     LogChanged,
     /// Its history ended differently.
-    #[error("the cursor's history ended at {last_common}")]
+    #[error("the cursor's history is another after {last_common}{}", up_to(*last_common, *at_most))]
     LogDiverged {
-        /// Last seq that both histories share; 0 = none.
+        /// A seq up to which both histories are the same; 0 = none.
         last_common: Seq,
+        /// They may be the same up to here, and are not beyond; `last_common` where it is known exactly.
+        at_most: Seq,
     },
     /// It is beyond the head.
     #[error("the cursor is ahead of the head {head}")]
@@ -140,6 +142,14 @@ pub enum CursorError {
         /// How many seqs are gone.
         missed: u64,
     },
+}
+
+fn up_to(last_common: Seq, at_most: Seq) -> String {
+    if at_most > last_common {
+        format!(", or after {at_most} at the latest")
+    } else {
+        String::new()
+    }
 }
 
 impl CursorError {

@@ -11,6 +11,7 @@ use super::queue::{OpenRequest, Pending};
 use super::repeats::Repeats;
 use super::state::DELTA_BYTES;
 use super::topic_heads::TopicHeads;
+use crate::chain::Link;
 use tailmark_record::{CursorMint, Seq, Stamp, Timestamp, write_entry};
 
 /// A commit in the making.
@@ -18,6 +19,8 @@ pub(super) struct GroupCommit {
     pub first: Seq,
     pub next: Seq,
     pub at: Timestamp,
+    /// At the last event in it.
+    pub link: Link,
     pub events: Vec<u8>,
     pub duplicates: u64,
     /// Batches that are answered when it is durable.
@@ -34,6 +37,8 @@ pub(super) struct CommitBuilder {
     pub topic_heads: TopicHeads,
     pub producers: Producers,
     pub mint: CursorMint,
+    /// The chain at the last durable event.
+    pub link: Link,
     pub max_commit_bytes: usize,
 }
 
@@ -58,11 +63,13 @@ enum Judgement {
 }
 
 impl GroupCommit {
-    pub(super) fn new(first: Seq, at: Timestamp, capacity: usize) -> GroupCommit {
+    /// A commit after the event at which the chain has this link.
+    pub(super) fn new(first: Seq, link: Link, at: Timestamp, capacity: usize) -> GroupCommit {
         GroupCommit {
             first,
             next: first,
             at,
+            link,
             events: Vec::with_capacity(capacity),
             duplicates: 0,
             answers: Vec::new(),
@@ -216,11 +223,12 @@ impl CommitBuilder {
             if keeps_topics {
                 self.topic_heads.stage(item.client_part, seq);
             }
-            let stamp =
-                Stamp { seq, mint: &self.mint, appended_at, fill_at: item.fill_at, fill_id };
+            commit.link = commit.link.then(seq, commit.at, item.said);
+            let (mint, tag, fill_at) = (&self.mint, commit.link.tag(), item.fill_at);
+            let stamp = Stamp { seq, mint, tag, appended_at, fill_at, fill_id };
             write_entry(&mut commit.events, item.client_part, &stamp);
             commit.next = seq.next();
-            tally.store(seq);
+            tally.store(seq, tag);
         }
         true
     }
@@ -252,10 +260,11 @@ impl CommitBuilder {
     }
 
     /// The commit is durable.
-    pub(super) fn promote(&mut self, at: Timestamp) {
+    pub(super) fn promote(&mut self, commit: &GroupCommit) {
+        self.link = commit.link;
         self.repeats.promote();
         self.topic_heads.promote();
-        self.producers.promote(at);
+        self.producers.promote(commit.at);
     }
 
     /// The commit was not stored.

@@ -16,8 +16,8 @@ use super::queue::{Pending, TrimRequest, Trimmed, Work};
 use super::repeats_ready::RepeatsReady;
 use super::topics::Topics;
 use super::{
-    Answer, AppendError, AppendOptions, Appended, Batch, CursorError, ExpectedHead, Options,
-    ReadError, Reader, Retention, Status, resolve,
+    Answer, AppendError, AppendOptions, Appended, Batch, ExpectedHead, Options, ReadError, Reader,
+    ResolveError, Retention, Status,
 };
 use crate::storage::{Engine, Recovered, StoreError};
 use tailmark_record::topic::Filter;
@@ -90,9 +90,31 @@ impl EventLog {
         self.core().rules.key
     }
 
-    /// Makes the cursor of `seq`, in the generation that it belongs to (0: in the first).
-    pub fn cursor(&self, seq: Seq) -> String {
-        self.core().cursor(seq)
+    /// The cursor of `seq`, in the generation that it belongs to (0: in the first). Reads its event where
+    /// memory does not know what the cursor has to say; where that can't be read, the cursor names the place
+    /// alone.
+    pub async fn cursor(&self, seq: Seq) -> String {
+        self.core().cursor(seq).await
+    }
+
+    /// The same without a read; `None` where it would take one.
+    pub fn known_cursor(&self, seq: Seq) -> Option<String> {
+        self.core().known_cursor(seq)
+    }
+
+    /// The cursor of `seq` without a read: where memory does not know what stands there, one that names the
+    /// place alone. For lines of a log.
+    pub fn cursor_at_hand(&self, seq: Seq) -> String {
+        self.known_cursor(seq).unwrap_or_else(|| self.core().cursor_with(seq, None))
+    }
+
+    /// The cursor of a batch's last event, newly stored or not; empty where it is not known where that lies.
+    pub async fn cursor_of(&self, appended: &Appended) -> String {
+        match (appended.last_event, appended.last_tag) {
+            (Seq::ZERO, _) => String::new(),
+            (seq, tag @ Some(_)) if appended.last == Some(seq) => self.core().cursor_with(seq, tag),
+            (seq, _) => self.cursor(seq).await,
+        }
     }
 
     /// An empty batch.
@@ -155,12 +177,13 @@ impl EventLog {
         }
     }
 
-    /// The seq a watch after `cursor` begins with.
+    /// The seq a watch after `cursor` begins with. A cursor that tells of the chain is compared with the event
+    /// that it names.
     ///
     /// # Errors
-    /// The row of the cursor table that applies.
-    pub fn resolve(&self, cursor: Cursor) -> Result<Seq, CursorError> {
-        resolve(cursor, self.id(), &self.bounds())
+    /// The row of the cursor table that applies; a reader's.
+    pub async fn resolve(&self, cursor: Cursor) -> Result<Seq, ResolveError> {
+        self.core().resolve(cursor).await
     }
 
     /// The seq a reader from `start` begins with.
@@ -202,8 +225,12 @@ impl EventLog {
     /// # Errors
     /// As an append's.
     pub async fn trim(&self, before: Seq) -> Result<Trimmed, AppendError> {
+        let core = self.core();
+        // What is appended from here on is not meant.
+        let before = before.min(self.head().next());
+        let tag = core.reads.tag(before.prev()).await.ok().flatten();
         let (reply, answer) = oneshot::channel();
-        let request = TrimRequest { before, age_clock: None, reply };
+        let request = TrimRequest { before, tag, age_clock: None, reply };
         self.core().queue.push(Work::Trim(request))?;
         answer.await.unwrap_or_else(|_| Err(lost_answer()))
     }

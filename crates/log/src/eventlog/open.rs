@@ -33,7 +33,7 @@ use super::state::LogState;
 use super::topic_heads::TopicHeads;
 use super::writer::Writer;
 
-use crate::storage::{Engine, Recovered, StoreError};
+use crate::storage::{Engine, Links, Recovered, StoreError};
 use tailmark_record::{CursorMint, Seq, Timestamp};
 
 /// Most permits of one request to tokio's semaphore.
@@ -97,7 +97,7 @@ fn writer(
     last_at: Timestamp,
     handover: Handover,
 ) -> Writer {
-    let bounds = core.engine.bounds();
+    let (bounds, links) = (core.engine.bounds(), core.engine.links());
     let window = options.dedup_window;
     Writer {
         core: core.clone(),
@@ -107,11 +107,13 @@ fn writer(
             repeats: Repeats::new(window, handover),
             topic_heads: TopicHeads::default(),
             producers,
+            link: links.head,
             mint: CursorMint::new(core.id, bounds.generations.current().generation),
             max_commit_bytes: core.engine.max_commit_bytes(),
         },
         next: bounds.next(),
         oldest: bounds.oldest,
+        oldest_tag: links.oldest_tag,
         last_at,
         state,
         window_capacity: window as u64,
@@ -176,7 +178,9 @@ fn core(
     let rules = Arc::new(Rules { limits, key: engine.fingerprint_key() });
     let in_flight_bytes = options.in_flight_bytes.clamp(1, MAX_IN_FLIGHT_BYTES);
     let (head, oldest) = (bounds.head, bounds.oldest);
-    let published = Published { head, head_at, oldest, is_closed: false };
+    let Links { head: link, oldest_tag } = engine.links();
+    let head_tag = link.tag();
+    let published = Published { head, head_at, head_tag, oldest, oldest_tag, is_closed: false };
     let generations = bounds.generations;
     let metrics = Arc::new(Metrics::default());
     Core {

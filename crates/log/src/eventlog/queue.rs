@@ -12,7 +12,7 @@ use super::AppendError;
 use super::append::{AppendOptions, Appended, Tally};
 use super::batch::Batch;
 use super::producers::{Key, Opened, Sent};
-use tailmark_record::{Seq, Timestamp};
+use tailmark_record::{ChainTag, Seq, Timestamp};
 
 /// Result of a trim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub(super) struct OpenRequest {
 /// A wish to remove events.
 pub(super) struct TrimRequest {
     pub before: Seq,
+    /// Of the chain at the event before that, if it could be read.
+    pub tag: Option<ChainTag>,
     /// How far the clock that events age by has come, to be kept with the mark.
     pub age_clock: Option<Timestamp>,
     pub reply: oneshot::Sender<Result<Trimmed, AppendError>>,

@@ -8,7 +8,7 @@ use super::hot::Hot;
 use super::interest::Interest;
 use super::metrics::Metrics;
 use super::reader_pool::ReaderPool;
-use tailmark_record::{Seq, Timestamp};
+use tailmark_record::{ChainTag, Seq, Timestamp};
 
 /// What readers may see. Head and oldest only go up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,8 +17,12 @@ pub(super) struct Published {
     pub head: Seq,
     /// When that was appended, as it is stamped.
     pub head_at: Timestamp,
+    /// Of the chain at it.
+    pub head_tag: ChainTag,
     /// First readable seq.
     pub oldest: Seq,
+    /// Of the chain at the event before that, if it is known.
+    pub oldest_tag: Option<ChainTag>,
     /// Nothing comes any more.
     pub is_closed: bool,
 }

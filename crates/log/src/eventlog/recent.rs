@@ -14,7 +14,7 @@ use crate::bounded::{Bounded, Dropped};
 use crate::storage::{Chunk, part_of};
 use crate::width::to_usize;
 use tailmark_record::topic::Filter;
-use tailmark_record::{Event, EventError, Events, Seq, Timestamp};
+use tailmark_record::{ChainTag, Event, EventError, Events, Seq, Timestamp};
 
 /// What one commit costs beside its events, and what each of those costs in its index.
 const COMMIT_BYTES: usize = 224;
@@ -35,6 +35,8 @@ pub(super) struct Commit {
     pub(super) first: Seq,
     pub(super) end: Seq,
     pub(super) at: Timestamp,
+    /// Of the chain at its last event.
+    pub(super) tag: ChainTag,
     pub(super) events: Bytes,
 }
 
@@ -45,6 +47,7 @@ pub(super) struct Held {
     pub(super) end: Seq,
     pub(super) events: Bytes,
     at: Timestamp,
+    tag: ChainTag,
     /// Counted up from commit to commit.
     number: u64,
     /// Made when it is first asked for.
@@ -145,11 +148,11 @@ impl Recent {
         let cleared = if is_next { Dropped::default() } else { ring.clear() };
         debug_assert!(commit.first < commit.end, "a commit in the ring has events");
         debug_assert!(ring.last().is_none_or(|last| last.end == commit.first), "no hole");
-        let Commit { first, end, at, events } = commit;
+        let Commit { first, end, at, tag, events } = commit;
         let count = to_usize(first.distance_to(end));
         let bytes = events.len() + COMMIT_BYTES + count.saturating_mul(INDEX_BYTES);
         let number = ring.last().map_or(0, |last| last.number + 1);
-        let held = Held { first, end, events, at, number, topics: Arc::default() };
+        let held = Held { first, end, events, at, tag, number, topics: Arc::default() };
         let dropped = ring.insert(first, held, bytes);
         drop(ring);
         // Freeing megabytes takes a while: not while readers wait for the lock.
@@ -201,6 +204,13 @@ impl Recent {
     /// The first seq that is here, if it lies behind `seq`.
     pub(super) fn first_from(&self, seq: Seq) -> Option<Seq> {
         self.ring.read().first_key().copied().filter(|first| *first > seq)
+    }
+
+    /// The chain at an event with which a commit ends, if it is here.
+    pub(super) fn tag_of(&self, seq: Seq) -> Option<ChainTag> {
+        find(&self.ring.read(), seq)
+            .filter(|commit| commit.end == seq.next())
+            .map(|commit| commit.tag)
     }
 
     /// Whether an event is here.
@@ -257,6 +267,7 @@ mod tests {
             first: Seq::new(seq),
             end: Seq::new(seq + 1),
             at: Timestamp::EPOCH,
+            tag: ChainTag::START,
             events: Bytes::from_static(b"an event"),
         };
         (1..=1_000).for_each(|seq| recent.push(commit(seq)));

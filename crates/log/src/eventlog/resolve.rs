@@ -11,13 +11,17 @@ use tailmark_record::{Bounds, Cursor, Generation, LogId, Seq};
 /// # Errors
 /// The first row of the table that applies.
 pub fn resolve(cursor: Cursor, id: LogId, bounds: &Bounds) -> Result<Seq, CursorError> {
-    if let Cursor::Token { log, generation, seq } = cursor {
+    if let Cursor::Token { log, generation, seq, .. } = cursor {
         if log != id.short() {
             return Err(CursorError::LogChanged);
         }
-        if bounds.generations.end_of(generation).is_none_or(|end| seq > end) {
-            let last_common = last_common(generation, bounds);
-            return Err(CursorError::LogDiverged { last_common });
+        match bounds.generations.end_of(generation) {
+            None => return Err(unknown(generation, seq, bounds)),
+            Some(end) if seq > end => {
+                let last_common = end.min(bounds.head);
+                return Err(CursorError::LogDiverged { last_common, at_most: last_common });
+            }
+            Some(_) => {}
         }
     }
     let (seq, oldest) = (cursor.seq(), bounds.oldest);
@@ -30,16 +34,15 @@ pub fn resolve(cursor: Cursor, id: LogId, bounds: &Bounds) -> Result<Seq, Cursor
     Ok(seq.next())
 }
 
-/// The end of the newest generation that this log shares with the history of `generation`: itself
-/// if it is known here, else the newest before it.
-fn last_common(generation: Generation, bounds: &Bounds) -> Seq {
+/// A generation of another continuation. It was begun somewhere after one that both share, which need not be
+/// the newest here that has a lower counter: this log may have begun others of its own since.
+fn unknown(generation: Generation, seq: Seq, bounds: &Bounds) -> CursorError {
     let table = &bounds.generations;
-    let shared = table.entries().iter().rev().find(|entry| {
-        entry.generation == generation || entry.generation.counter < generation.counter
-    });
-    shared
-        .and_then(|entry| table.end_of(entry.generation))
-        .map_or(Seq::ZERO, |end| end.min(bounds.head))
+    let mut older = table.entries().iter().rev();
+    let older = older.find(|entry| entry.generation.counter < generation.counter);
+    let end = older.and_then(|entry| table.end_of(entry.generation)).unwrap_or(Seq::ZERO);
+    let at_most = end.min(bounds.head).min(seq.prev());
+    CursorError::LogDiverged { last_common: Seq::ZERO, at_most }
 }
 
 #[cfg(test)]

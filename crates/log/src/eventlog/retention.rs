@@ -16,7 +16,7 @@ use super::options::{Clock, Elapsed, Retention};
 use super::queue::{TrimRequest, Work};
 use super::trouble::{Job, Trouble};
 use crate::storage::StoreError;
-use tailmark_record::{Seq, Timestamp};
+use tailmark_record::{ChainTag, Seq, Timestamp};
 
 /// Whatever happens, the thread goes on: retention that ended would fill the disk without a word.
 fn guarded(work: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
@@ -123,7 +123,12 @@ impl RetentionThread {
             return Ok(());
         }
         let (reply, answer) = oneshot::channel();
-        let request = TrimRequest { before, age_clock: Some(aged_to), reply };
+        let tag = match before.prev() {
+            Seq::ZERO => Some(ChainTag::START),
+            // Damage must not keep what comes after it from being removed.
+            last => self.core.engine.tag_of(last).ok(),
+        };
+        let request = TrimRequest { before, tag, age_clock: Some(aged_to), reply };
         // A log that is closing or has stopped trims nothing, and has said so elsewhere.
         if self.core.queue.push(Work::Trim(request)).is_ok() {
             let _ = answer.blocking_recv();

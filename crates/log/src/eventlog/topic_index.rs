@@ -168,7 +168,7 @@ mod tests {
     use proptest::prelude::*;
     use tailmark_record::topic::Pattern;
     use tailmark_record::{
-        CursorMint, Generation, Limits, LogId, Seq, Stamp, Timestamp, write_entry,
+        ChainTag, CursorMint, Generation, Limits, LogId, Seq, Stamp, Timestamp, write_entry,
     };
 
     fn run(topics: &[String]) -> Vec<u8> {
@@ -182,6 +182,7 @@ mod tests {
             let stamp = Stamp {
                 seq: Seq::new(1 + at as u64),
                 mint: &mint,
+                tag: ChainTag::START,
                 appended_at: Timestamp::EPOCH.into(),
                 fill_at: true,
                 fill_id: None,

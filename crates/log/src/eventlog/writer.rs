@@ -20,8 +20,9 @@ use super::queue::{Pending, TrimRequest, Work};
 use super::recent;
 use super::state::{Delta, LogState};
 use super::{AppendError, Trimmed};
+use crate::chain::Link;
 use crate::storage::{Commit, Receipt, StoreError};
-use tailmark_record::{Seq, Timestamp};
+use tailmark_record::{ChainTag, Seq, Timestamp};
 
 pub(super) struct Writer {
     pub core: Arc<Core>,
@@ -30,6 +31,8 @@ pub(super) struct Writer {
     pub builder: CommitBuilder,
     pub next: Seq,
     pub oldest: Seq,
+    /// Of the chain at the event before that, if it is known.
+    pub oldest_tag: Option<ChainTag>,
     pub last_at: Timestamp,
     pub state: LogState,
     pub window_capacity: u64,
@@ -74,7 +77,8 @@ impl Writer {
         // Not by a stamp that lies ahead: it would forget who has been idle for a moment.
         self.builder.producers.forget_idle((self.clock)(), (self.elapsed)());
         self.core.say_if_ahead();
-        let mut staged = GroupCommit::new(self.next, now, self.capacity_for(work));
+        let mut staged =
+            GroupCommit::new(self.next, self.builder.link, now, self.capacity_for(work));
         while let Some(item) = work.pop_front() {
             let batch = match item {
                 Work::Append(batch) => batch,
@@ -129,13 +133,14 @@ impl Writer {
         if !staged.is_empty(&self.builder.producers) {
             self.last_at = staged.at;
         }
-        self.builder.promote(staged.at);
+        self.builder.promote(&staged);
         let producers = self.builder.producers.len() as u64;
         self.core.metrics.producers.store(producers, Ordering::Relaxed);
         self.next = staged.next;
         if staged.count() > 0 {
             let (first, end, at) = (staged.first, staged.next, staged.at);
-            self.core.reads.hot.recent.push(recent::Commit { first, end, at, events });
+            let tag = staged.link.tag();
+            self.core.reads.hot.recent.push(recent::Commit { first, end, at, tag, events });
             self.publish();
         }
         self.core.metrics.duplicates.fetch_add(staged.duplicates, Ordering::Relaxed);
@@ -168,7 +173,8 @@ impl Writer {
             [] => Bytes::new(),
             _ => self.delta(Delta { age_clock: self.state.age_clock }, staged.at)?,
         };
-        self.commit(count, staged.at, events, delta, self.oldest)?;
+        let oldest = (self.oldest, self.oldest_tag);
+        self.commit(count, staged.at, events, delta, staged.link, oldest)?;
         if count > 0 {
             self.core.metrics.committed(staged.count(), bytes, began.elapsed());
         }
@@ -182,7 +188,8 @@ impl Writer {
         appended_at: Timestamp,
         events: Bytes,
         delta: Bytes,
-        oldest: Seq,
+        link: Link,
+        (oldest, oldest_tag): (Seq, Option<ChainTag>),
     ) -> Result<(), StoreError> {
         let engine = self.core.engine.clone();
         let state = if engine.wants_state(events.len() + delta.len()) {
@@ -191,7 +198,8 @@ impl Writer {
             None
         };
         let first = self.next;
-        let commit = Commit { first, count, appended_at, events, delta, state, oldest };
+        let commit =
+            Commit { first, count, appended_at, events, delta, state, link, oldest, oldest_tag };
         let (done, outcome) = mpsc::sync_channel(1);
         engine.append(commit, Box::new(move |result| drop(done.send(result))));
         let dropped = || StoreError::Stopped { reason: "the commit got no answer".into() };
@@ -223,8 +231,10 @@ impl Writer {
             debug_assert!(head >= now.head && oldest >= now.oldest, "what is published only grows");
             let moved = head > now.head || oldest > now.oldest;
             now.head = now.head.max(head);
-            now.head_at = self.last_at;
-            now.oldest = now.oldest.max(oldest);
+            (now.head_at, now.head_tag) = (self.last_at, self.builder.link.tag());
+            if oldest > now.oldest {
+                (now.oldest, now.oldest_tag) = (oldest, self.oldest_tag);
+            }
             moved
         });
     }
@@ -271,7 +281,9 @@ impl Writer {
             let _ = request.reply.send(Ok(done));
             return Ok(());
         }
-        let outcome = self.commit_trim(oldest, request.age_clock);
+        let oldest_tag =
+            if oldest == self.next { Some(self.builder.link.tag()) } else { request.tag };
+        let outcome = self.commit_trim((oldest, oldest_tag), request.age_clock);
         if let Err(error) = outcome {
             let error = Arc::new(error);
             let verdict = self.judge(&error);
@@ -279,20 +291,25 @@ impl Writer {
             let _ = request.reply.send(Err(verdict));
             return if stops { Err(Stop(error)) } else { Ok(()) };
         }
-        self.oldest = oldest;
+        (self.oldest, self.oldest_tag) = (oldest, oldest_tag);
         self.publish();
         self.core.maintenance.reclaim_soon();
         let _ = request.reply.send(Ok(Trimmed { oldest, head: self.next.prev(), removed }));
         Ok(())
     }
 
-    fn commit_trim(&mut self, oldest: Seq, age_clock: Option<Timestamp>) -> Result<(), StoreError> {
+    fn commit_trim(
+        &mut self,
+        oldest: (Seq, Option<ChainTag>),
+        age_clock: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
         let clock = age_clock.map(|clock| self.state.age_clock.max(clock.as_nanos()));
         let delta = match clock {
             Some(age_clock) => self.delta(Delta { age_clock }, self.last_at)?,
             None => Bytes::new(),
         };
-        self.commit(0, self.last_at, Bytes::new(), delta, oldest)?;
+        let link = self.builder.link;
+        self.commit(0, self.last_at, Bytes::new(), delta, link, oldest)?;
         self.state.age_clock = clock.unwrap_or(self.state.age_clock);
         Ok(())
     }

@@ -14,9 +14,10 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::StoreError;
+use crate::chain::Link;
 use tailmark_record::topic::Filter;
 use tailmark_record::{
-    Bounds, Event, EventError, Events, Fingerprint, FingerprintKey, LogId, Seq, Timestamp,
+    Bounds, ChainTag, Event, EventError, Events, Fingerprint, FingerprintKey, LogId, Seq, Timestamp,
 };
 
 /// One group commit: whole or absent.
@@ -34,9 +35,22 @@ pub struct Commit {
     pub delta: Bytes,
     /// The caller's whole state before this commit. Needed when [`Engine::wants_state`] says so.
     pub state: Option<Bytes>,
+    /// The chain at its last event; without one, as it was before.
+    pub link: Link,
     /// The trim mark from this commit on: the first seq that stays readable. Never goes down;
     /// at most `first + count`.
     pub oldest: Seq,
+    /// The chain at the event before that; `None` where it could not be read.
+    pub oldest_tag: Option<ChainTag>,
+}
+
+/// What an engine knows of the chain over its events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Links {
+    /// At the last durable event.
+    pub head: Link,
+    /// At the event before the oldest that is readable, if that is known.
+    pub oldest_tag: Option<ChainTag>,
 }
 
 /// A durable commit.
@@ -250,6 +264,9 @@ pub trait Engine: Send + Sync + 'static {
     /// Durable bounds, as of now. Cheap.
     fn bounds(&self) -> Bounds;
 
+    /// The chain at both ends of [`Engine::bounds`], as of now. Cheap.
+    fn links(&self) -> Links;
+
     /// Most bytes of events in one commit.
     fn max_commit_bytes(&self) -> usize;
 
@@ -283,6 +300,12 @@ pub trait Engine: Send + Sync + 'static {
     /// # Errors
     /// As [`Engine::read`].
     fn time_of(&self, seq: Seq) -> Result<Timestamp, StoreError>;
+
+    /// The chain at a readable event.
+    ///
+    /// # Errors
+    /// As [`Engine::read`].
+    fn tag_of(&self, seq: Seq) -> Result<ChainTag, StoreError>;
 
     /// A page of topics that have readable events, with exact figures as of now. The work is bounded,
     /// and so a page may be short: see [`TopicPage`].
@@ -368,7 +391,7 @@ pub trait Engine: Send + Sync + 'static {
 mod tests {
     use super::*;
     use tailmark_record::topic::Pattern;
-    use tailmark_record::{CursorMint, Generation, Limits, Stamp, write_entry};
+    use tailmark_record::{ChainTag, CursorMint, Generation, Limits, Stamp, write_entry};
 
     const TOPICS: [&str; 3] = ["a", "b", "a.c"];
 
@@ -382,7 +405,14 @@ mod tests {
             Event { id: "x", topic, ..Event::default() }.write_client_part(&mut client);
             let appended_at = Timestamp::EPOCH.into();
             let seq = Seq::new(seq);
-            let stamp = Stamp { seq, mint: &mint, appended_at, fill_at: true, fill_id: None };
+            let stamp = Stamp {
+                seq,
+                mint: &mint,
+                tag: ChainTag::START,
+                appended_at,
+                fill_at: true,
+                fill_id: None,
+            };
             write_entry(&mut events, &client, &stamp);
         }
         let (first, end) = (Seq::new(first), Seq::new(first + count));

@@ -38,6 +38,8 @@ pub struct Meta {
     pub slot_files: u32,
     /// How the last stop ended, if it was clean.
     pub clean_stop: Option<CleanStop>,
+    /// Where it was when it was opened last, as its engine tells places apart; zeros = not known.
+    pub whereabouts: [u8; 16],
 }
 
 /// Where the journal ended at a clean stop.
@@ -60,6 +62,7 @@ struct Body {
     slot_files: u32,
     clean_stop: Option<CleanStop>,
     generations: Vec<Row>,
+    whereabouts: [u8; 16],
 }
 
 #[derive(Serialize, Deserialize)]
@@ -93,6 +96,7 @@ impl Meta {
             slot_files: self.slot_files,
             clean_stop: self.clean_stop,
             generations: self.generations.entries().iter().map(Row::of).collect(),
+            whereabouts: self.whereabouts,
         };
         let body = codec()
             .serialize(&body)
@@ -135,6 +139,7 @@ impl Meta {
             slot_bytes: body.slot_bytes,
             slot_files: body.slot_files,
             clean_stop: body.clean_stop,
+            whereabouts: body.whereabouts,
         })
     }
 

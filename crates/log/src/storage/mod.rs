@@ -22,8 +22,8 @@ mod time;
 mod unfinished;
 
 pub use engine::{
-    Chunk, Commit, Completion, Engine, Level, LookBack, Receipt, Recovered, StoreStatus, TopicPage,
-    TopicQuery, TopicStats, part_of,
+    Chunk, Commit, Completion, Engine, Level, Links, LookBack, Receipt, Recovered, StoreStatus,
+    TopicPage, TopicQuery, TopicStats, part_of,
 };
 pub use engines::intercept::Intercept;
 #[cfg(any(test, feature = "testing"))]
@@ -34,4 +34,4 @@ pub(crate) use time::since_now;
 pub use time::{Clock, Clocks, Elapsed};
 
 /// Version of everything on disk. `migrations/` has a folder for each.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;

@@ -78,7 +78,9 @@ impl<'a> Sifter<'a> {
 mod tests {
     use super::*;
     use tailmark_record::topic::Pattern;
-    use tailmark_record::{CursorMint, Generation, Limits, LogId, Stamp, Timestamp, write_entry};
+    use tailmark_record::{
+        ChainTag, CursorMint, Generation, Limits, LogId, Stamp, Timestamp, write_entry,
+    };
 
     const TOPICS: [&str; 7] = ["a.b", "a.b.c", "a", "x.a.b", "a.bc", "b", "a.c"];
 
@@ -96,6 +98,7 @@ mod tests {
             let stamp = Stamp {
                 seq: Seq::new(seq),
                 mint: &mint,
+                tag: ChainTag::START,
                 appended_at: appended_at.into(),
                 fill_at: true,
                 fill_id: None,

@@ -9,7 +9,8 @@ use tailmark_log::storage::Chunk;
 use tailmark_record::topic::{Filter, Pattern};
 use tailmark_record::write_entry;
 use tailmark_record::{
-    CursorMint, Event, Events, Gap, GapReason, Generation, Limits, LogId, Seq, Stamp, Timestamp,
+    ChainTag, CursorMint, Event, Events, Gap, GapReason, Generation, Limits, LogId, Seq, Stamp,
+    Timestamp,
 };
 
 fn s(seq: u64) -> Seq {
@@ -29,6 +30,7 @@ fn entry(seq: u64, out: &mut Vec<u8>) {
     let stamp = Stamp {
         seq: s(seq),
         mint: &mint,
+        tag: ChainTag::START,
         appended_at: Timestamp::EPOCH.into(),
         fill_at: true,
         fill_id: Some("id"),

@@ -1,6 +1,8 @@
 use super::*;
 use tailmark_record::topic::Pattern;
-use tailmark_record::{CursorMint, Generation, Limits, LogId, Stamp, Timestamp, write_entry};
+use tailmark_record::{
+    ChainTag, CursorMint, Generation, Limits, LogId, Stamp, Timestamp, write_entry,
+};
 
 fn s(seq: u64) -> Seq {
     Seq::new(seq)
@@ -19,7 +21,14 @@ fn chunk(first: u64, end: u64, seqs: &[u64]) -> Chunk {
         let mut client = Vec::new();
         Event { id: "x", topic: "t", ..Event::default() }.write_client_part(&mut client);
         let appended_at = Timestamp::EPOCH.into();
-        let stamp = Stamp { seq: s(seq), mint: &mint, appended_at, fill_at: true, fill_id: None };
+        let stamp = Stamp {
+            seq: s(seq),
+            mint: &mint,
+            tag: ChainTag::START,
+            appended_at,
+            fill_at: true,
+            fill_id: None,
+        };
         write_entry(&mut events, &client, &stamp);
     }
     Chunk { first: s(first), end: s(end), events: events.into(), complete: false }

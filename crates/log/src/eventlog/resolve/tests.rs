@@ -18,7 +18,7 @@ fn bounds(oldest: u64, head: u64) -> Bounds {
 }
 
 fn token(log: u32, generation: Generation, seq: u64) -> Cursor {
-    Cursor::Token { log, generation, seq: Seq::new(seq) }
+    Cursor::Token { log, generation, seq: Seq::new(seq), tag: None }
 }
 
 fn ours(generation: Generation, seq: u64) -> Cursor {
@@ -30,7 +30,8 @@ fn bare(seq: u64) -> Cursor {
 }
 
 fn diverged(last_common: u64) -> Result<Seq, CursorError> {
-    Err(CursorError::LogDiverged { last_common: Seq::new(last_common) })
+    let last_common = Seq::new(last_common);
+    Err(CursorError::LogDiverged { last_common, at_most: last_common })
 }
 
 fn ahead(head: u64) -> Result<Seq, CursorError> {
@@ -57,13 +58,19 @@ fn a_history_that_ended_differently_is_told_with_its_last_common_seq() {
     // Beyond the end of a generation that is known here.
     assert_eq!(resolve(ours(ONE, 11), id(), &b), diverged(10));
     assert_eq!(resolve(ours(ONE, u64::MAX), id(), &b), diverged(10));
-    // Unknown: the newest generation before it is shared.
+    // Unknown: begun after one that is older here, and before its event.
+    let between = |at_most| {
+        let (last_common, at_most) = (Seq::ZERO, Seq::new(at_most));
+        Err(CursorError::LogDiverged { last_common, at_most })
+    };
     assert_eq!(resolve(ours(other(1), 5), id(), &b), diverged(0));
-    assert_eq!(resolve(ours(other(2), 5), id(), &b), diverged(10));
-    assert_eq!(resolve(ours(other(3), 5), id(), &b), diverged(20));
+    assert_eq!(resolve(ours(other(2), 5), id(), &b), between(4));
+    assert_eq!(resolve(ours(other(2), 11), id(), &b), between(10));
+    assert_eq!(resolve(ours(other(3), 5), id(), &b), between(4));
+    assert_eq!(resolve(ours(other(3), 99), id(), &b), between(20));
     // Comes before "ahead" and "trimmed".
-    assert_eq!(resolve(ours(other(2), 99), id(), &b), diverged(10));
-    assert_eq!(resolve(ours(other(2), 1), id(), &bounds(15, 20)), diverged(10));
+    assert_eq!(resolve(ours(other(2), 99), id(), &b), between(10));
+    assert_eq!(resolve(ours(other(2), 1), id(), &bounds(15, 20)), between(0));
     assert_eq!(resolve(ours(ONE, 11), id(), &bounds(15, 20)), diverged(10));
 }
 

@@ -56,7 +56,7 @@ async fn a_stored_event_carries_what_the_server_adds() {
     let first = Event::parse(&first).unwrap();
     assert_eq!(Some(first.id), given.as_deref());
     assert_eq!((first.at, first.appended_at), (Some(done.appended_at), Some(done.appended_at)));
-    assert_eq!(first.cursor, log.cursor(Seq::FIRST));
+    assert_eq!(first.cursor, log.cursor(Seq::FIRST).await);
     let second = log.event(Seq::new(2)).await.unwrap().unwrap();
     let second = Event::parse(&second).unwrap();
     assert_eq!((second.id, second.at), ("mine", Some(Timestamp::EPOCH)));
@@ -141,7 +141,9 @@ async fn only_appends_that_need_the_window_wait_for_it() {
             events: chunk.events,
             delta: Bytes::new(),
             state: Some(Bytes::new()),
+            link: core.links().head,
             oldest: Seq::FIRST,
+            oldest_tag: None,
         };
         fresh.append(commit, Box::new(|result| assert!(result.is_ok())));
         fresh.reopen()

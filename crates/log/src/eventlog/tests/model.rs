@@ -59,7 +59,7 @@ impl World {
             watchers: Vec::new(),
         };
         for n in 0..4 {
-            let cursor = world.log.cursor(Seq::ZERO);
+            let cursor = world.log.known_cursor(Seq::ZERO).unwrap();
             let topic = [None, None, Some(0), Some(1)][n];
             world.watchers.push(Watcher { reader: None, cursor, next: 1, topic });
         }
@@ -146,12 +146,12 @@ impl World {
         let watcher = &mut self.watchers[at];
         if watcher.reader.is_none() {
             let cursor = Cursor::parse(&watcher.cursor).unwrap();
-            let next = match self.log.resolve(cursor) {
+            let next = match self.log.resolve(cursor).await {
                 Ok(next) => next,
-                Err(CursorError::Trimmed { oldest, missed }) => {
+                Err(ResolveError::Cursor(CursorError::Trimmed { oldest, missed })) => {
                     assert_eq!((oldest.get(), missed), (self.oldest, self.oldest - watcher.next));
                     watcher.next = self.oldest;
-                    watcher.cursor = self.log.cursor(oldest.prev());
+                    watcher.cursor = self.log.cursor(oldest.prev()).await;
                     oldest
                 }
                 Err(error) => panic!("{error}"),
@@ -177,14 +177,14 @@ impl World {
         };
         drop(read);
         if let Some(result) = result {
-            Self::receive(&self.events, &self.log, self.oldest, watcher, result);
+            Self::receive(&self.events, &self.log, self.oldest, watcher, result).await;
         }
         if self.rng.random_bool(0.2) {
             watcher.reader = None;
         }
     }
 
-    fn receive(
+    async fn receive(
         events: &[(usize, String)],
         log: &EventLog,
         oldest: u64,
@@ -207,10 +207,14 @@ impl World {
         let found: Vec<_> = Events::new(&chunk.events)
             .map(|event| Event::parse(event.unwrap()).unwrap())
             .filter(|event| watcher.topic.is_none_or(|wanted| TOPICS[wanted] == event.topic))
-            .map(|event| {
-                assert_eq!(event.cursor, log.cursor(event.seq));
-                (event.seq.get(), event.topic.to_owned(), event.body.to_owned())
-            })
+            .collect();
+        for event in &found {
+            let cursor = log.cursor(event.seq).await;
+            assert_eq!(event.cursor, cursor);
+        }
+        let found: Vec<_> = found
+            .iter()
+            .map(|event| (event.seq.get(), event.topic.to_owned(), event.body.to_owned()))
             .collect();
         let expected: Vec<_> = (chunk.first.get()..chunk.end.get())
             .map(|seq| (seq, &events[seq as usize - 1]))
@@ -219,7 +223,7 @@ impl World {
             .collect();
         assert_eq!(found, expected);
         watcher.next = chunk.end.get();
-        watcher.cursor = log.cursor(chunk.end.prev());
+        watcher.cursor = log.cursor(chunk.end.prev()).await;
     }
 }
 

@@ -32,7 +32,7 @@ fn bodies(found: &[(u64, String)]) -> Vec<u64> {
 
 #[tokio::test]
 async fn every_position_reads_the_same_from_memory_and_from_the_engine() {
-    for recent_bytes in [0, 1_000, 1 << 20] {
+    for recent_bytes in [0, 1_200, 1 << 20] {
         let (log, _) = open(Options { recent_bytes, ..options() });
         fill(&log, 5, 7).await;
         for from in 1..=36 {

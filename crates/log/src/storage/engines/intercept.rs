@@ -6,10 +6,11 @@
 use std::ops::Range;
 
 use crate::storage::{
-    Chunk, Commit, Completion, Engine, LookBack, StoreError, StoreStatus, TopicPage, TopicQuery,
+    Chunk, Commit, Completion, Engine, Links, LookBack, StoreError, StoreStatus, TopicPage,
+    TopicQuery,
 };
 use tailmark_record::topic::Filter;
-use tailmark_record::{Bounds, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
+use tailmark_record::{Bounds, ChainTag, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
 
 /// An engine in front of another. Each method has the meaning that it has in [`Engine`].
 #[allow(missing_docs, reason = "said in `Engine`")]
@@ -27,6 +28,10 @@ pub trait Intercept: Send + Sync + 'static {
 
     fn bounds(&self) -> Bounds {
         self.inner().bounds()
+    }
+
+    fn links(&self) -> Links {
+        self.inner().links()
     }
 
     fn max_commit_bytes(&self) -> usize {
@@ -51,6 +56,10 @@ pub trait Intercept: Send + Sync + 'static {
 
     fn time_of(&self, seq: Seq) -> Result<Timestamp, StoreError> {
         self.inner().time_of(seq)
+    }
+
+    fn tag_of(&self, seq: Seq) -> Result<ChainTag, StoreError> {
+        self.inner().tag_of(seq)
     }
 
     fn topics(&self, query: &TopicQuery<'_>) -> Result<TopicPage, StoreError> {
@@ -120,6 +129,10 @@ impl<I: Intercept> Engine for I {
         Intercept::bounds(self)
     }
 
+    fn links(&self) -> Links {
+        Intercept::links(self)
+    }
+
     fn max_commit_bytes(&self) -> usize {
         Intercept::max_commit_bytes(self)
     }
@@ -142,6 +155,10 @@ impl<I: Intercept> Engine for I {
 
     fn time_of(&self, seq: Seq) -> Result<Timestamp, StoreError> {
         Intercept::time_of(self, seq)
+    }
+
+    fn tag_of(&self, seq: Seq) -> Result<ChainTag, StoreError> {
+        Intercept::tag_of(self, seq)
     }
 
     fn topics(&self, query: &TopicQuery<'_>) -> Result<TopicPage, StoreError> {

@@ -15,14 +15,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::chain::{Link, tag_in};
 use crate::storage::{
-    Chunk, Commit, Completion, Damage, Engine, Level, LookBack, Receipt, Recovered, StoreError,
-    StoreStatus, TopicPage, TopicQuery,
+    Chunk, Commit, Completion, Damage, Engine, Level, Links, LookBack, Receipt, Recovered,
+    StoreError, StoreStatus, TopicPage, TopicQuery,
 };
+use crate::width::to_usize;
 use tailmark_record::topic::Filter;
 use tailmark_record::{
-    Bounds, Event, EventError, Events, Fingerprint, FingerprintKey, GenerationTable, LogId, Seq,
-    Timestamp,
+    Bounds, ChainTag, Event, EventError, Events, Fingerprint, FingerprintKey, GenerationTable,
+    LogId, Seq, Timestamp,
 };
 
 /// Named events that are still known when they are trimmed.
@@ -67,6 +69,7 @@ struct Log {
     commits: VecDeque<Arc<StoredCommit>>,
     oldest: Seq,
     head: Seq,
+    links: Links,
     last_at: Timestamp,
     state: Option<Bytes>,
     deltas: Vec<(Seq, Seq, Bytes)>,
@@ -109,7 +112,8 @@ impl Memory {
         generations: GenerationTable,
         options: Options,
     ) -> Memory {
-        let log = Mutex::new(Log { oldest: Seq::FIRST, ..Log::default() });
+        let links = Links { head: Link::START, oldest_tag: Some(ChainTag::START) };
+        let log = Mutex::new(Log { oldest: Seq::FIRST, links, ..Log::default() });
         Memory { id, key, generations, options, log }
     }
 
@@ -149,6 +153,7 @@ impl Memory {
             commits: log.commits.clone(),
             oldest: log.oldest,
             head: log.head,
+            links: log.links,
             last_at: log.last_at,
             state: log.state.clone(),
             deltas: log.deltas.clone(),
@@ -221,6 +226,9 @@ impl Log {
         if wants_state && commit.state.is_none() {
             return invalid("the state is missing");
         }
+        if self.links.head.then_all(&commit.events) != Ok(commit.link) {
+            return invalid("an event is malformed, or the chain does not join");
+        }
         let mut seq = commit.first;
         for event in Events::new(&commit.events) {
             if event.and_then(Event::seq_of) != Ok(seq) {
@@ -256,6 +264,7 @@ impl Log {
         }
         self.head = end.prev();
         self.oldest = commit.oldest;
+        self.links = Links { head: commit.link, oldest_tag: commit.oldest_tag };
         self.last_at = commit.appended_at;
         Receipt { first, last: end.prev(), level: Level::Fsync, term: 0 }
     }
@@ -278,6 +287,10 @@ impl Engine for Memory {
     fn bounds(&self) -> Bounds {
         let log = self.log.lock();
         Bounds { oldest: log.oldest, head: log.head, generations: self.generations.clone() }
+    }
+
+    fn links(&self) -> Links {
+        self.log.lock().links
     }
 
     fn max_commit_bytes(&self) -> usize {
@@ -324,6 +337,13 @@ impl Engine for Memory {
 
     fn time_of(&self, seq: Seq) -> Result<Timestamp, StoreError> {
         self.readable(seq).map(|run| run.at)
+    }
+
+    fn tag_of(&self, seq: Seq) -> Result<ChainTag, StoreError> {
+        let run = self.readable(seq)?;
+        let nth = to_usize(run.first.distance_to(seq));
+        let event = Events::new(&run.events).nth(nth).unwrap_or(Err(EventError::MISSING));
+        event.and_then(tag_in).map_err(|error| damage(&run, &error))
     }
 
     fn topics(&self, query: &TopicQuery<'_>) -> Result<TopicPage, StoreError> {

@@ -14,10 +14,11 @@ use super::format::{
 use super::slot::{FrameRef, Slot};
 use super::slots::{FreeSlot, JournalOptions, SlotSet};
 use super::tip::{Tip, TipFile};
+use crate::chain::Link;
 use crate::storage::error::chain;
 use crate::storage::{Commit, StoreError, disk::Disk};
 use crate::width::{to_u32, to_usize};
-use tailmark_record::{Generation, LogId, Seq, Timestamp};
+use tailmark_record::{ChainTag, Generation, LogId, Seq, Timestamp};
 
 static ZEROS: [u8; PAGE_LEN] = [0; PAGE_LEN];
 
@@ -42,8 +43,12 @@ pub struct Origin {
     pub number: u64,
     /// Seq of the next event.
     pub next: Seq,
+    /// The chain before it.
+    pub link: Link,
     /// The trim mark.
     pub oldest: Seq,
+    /// The chain at the event before the trim mark, if that is known.
+    pub oldest_tag: Option<ChainTag>,
     /// Time of the last commit.
     pub last_at: Timestamp,
     /// The caller's newest whole state, and the deltas after it.
@@ -133,6 +138,16 @@ impl Journal {
     /// How long that slot has been it: whatever the clock said when it was begun, and says now.
     pub fn active_for(&self) -> Duration {
         (self.slots.options.clocks.elapsed)().saturating_sub(self.begun)
+    }
+
+    /// The chain at the last event.
+    pub fn link(&self) -> Link {
+        self.origin.link
+    }
+
+    /// The chain at the event before the trim mark, if that is known.
+    pub fn oldest_tag(&self) -> Option<ChainTag> {
+        self.origin.oldest_tag
     }
 
     /// The slot files.
@@ -231,7 +246,8 @@ impl Journal {
         }
         let mut frame = self.frame(FrameKind::Commit, &commit.delta, &commit.events);
         frame.count = commit.count;
-        frame.oldest = commit.oldest;
+        (frame.oldest, frame.oldest_tag) = (commit.oldest, commit.oldest_tag);
+        frame.link = commit.link;
         frame.appended_at = commit.appended_at;
         self.write(&mut frame, &commit.delta, &commit.events).map_err(Failure::Broken)?;
         if commit.count > 0 {
@@ -243,7 +259,8 @@ impl Journal {
             self.origin.deltas.push((range.0, range.1, commit.delta.to_vec()));
         }
         self.origin.next = frame.end_seq();
-        self.origin.oldest = commit.oldest;
+        self.origin.link = commit.link;
+        (self.origin.oldest, self.origin.oldest_tag) = (commit.oldest, commit.oldest_tag);
         self.origin.last_at = commit.appended_at;
         Ok(retired)
     }
@@ -301,6 +318,9 @@ impl Journal {
         }
         if (commit.count == 0) != commit.events.is_empty() {
             return refused(StoreError::Invalid("events and their count disagree"));
+        }
+        if commit.count == 0 && commit.link != self.origin.link {
+            return refused(StoreError::Invalid("the chain goes on without an event"));
         }
         let body = (commit.events.len() + commit.delta.len()) as u64;
         if body > self.max_body_bytes() {
@@ -446,6 +466,9 @@ impl Journal {
             count: 0,
             first: self.origin.next,
             oldest: self.origin.oldest,
+            oldest_tag: self.origin.oldest_tag,
+            link_before: self.origin.link,
+            link: self.origin.link,
             appended_at: self.origin.last_at,
             durable_upto: self.durable_upto,
             previous_crc: self.previous_crc,
@@ -523,5 +546,5 @@ fn first_slot(
         generation: origin.generation,
         previous: origin.previous,
     };
-    Ok(Slot::new(free.path, free.file, disk.clone(), header, Vec::new()))
+    Ok(Slot::new(free.path, free.file, disk.clone(), header, origin.link, Vec::new()))
 }

@@ -1,8 +1,9 @@
-//! Bytes of slots and frames, little-endian. Frozen in `migrations/0001_initial/FORMAT.md`.
+//! Bytes of slots and frames, little-endian. Frozen in `migrations/0002_history/FORMAT.md`.
 
+use crate::chain::Link;
 use crate::storage::crc::crc32c;
 use crate::width::to_u32;
-use tailmark_record::{Generation, LogId, Seq, Timestamp};
+use tailmark_record::{ChainTag, Generation, LogId, Seq, Timestamp};
 
 /// A slot header takes one page; it is written twice, at 0 and at one page.
 pub(super) const PAGE_LEN: usize = 4096;
@@ -14,13 +15,16 @@ pub const SLOT_HEADER_BYTES: u64 = 2 * PAGE_BYTES;
 pub(super) const SLOT_HEADER_IN_MEMORY: usize = 2 * PAGE_LEN;
 /// Bytes of a frame before its body.
 pub const FRAME_HEADER_BYTES: usize = FRAME_HEADER_LEN as usize;
-const FRAME_HEADER_LEN: u16 = 96;
+const FRAME_HEADER_LEN: u16 = 144;
+/// Where the checksum of the head lies, behind all that it covers.
+const FRAME_CRC_AT: usize = FRAME_HEADER_BYTES - 4;
 /// Frames begin at multiples of this.
 pub(super) const FRAME_ALIGN: u64 = 8;
 
 const SLOT_MAGIC: &[u8; 8] = b"TMSLOT\0\x01";
 const SLOT_HEADER_LEN: usize = 160;
-const FRAME_MAGIC: &[u8; 4] = b"TMF1";
+/// How the head of a frame begins.
+pub(super) const FRAME_MAGIC: &[u8; 4] = b"TMF2";
 /// Bit 0 of flags: a reader that does not know the kind may pass over it.
 pub(super) const FLAG_IGNORABLE: u8 = 1;
 
@@ -191,6 +195,12 @@ pub struct Frame {
     pub first: Seq,
     /// The trim mark from here on.
     pub oldest: Seq,
+    /// The chain at the event before the trim mark, if that was known.
+    pub oldest_tag: Option<ChainTag>,
+    /// The chain before its first event.
+    pub link_before: Link,
+    /// The chain at its last event; as before where it has none.
+    pub link: Link,
     /// Time of the commit.
     pub appended_at: Timestamp,
     /// Offset in this slot below which everything was synced before this frame was written.
@@ -238,10 +248,17 @@ impl Frame {
         // 56..64: term, of a replicated log.
         out[64..68].copy_from_slice(&self.previous_crc.to_le_bytes());
         out[68..72].copy_from_slice(&self.body_crc.to_le_bytes());
-        // 72..80: checksum of the raw bytes where a codec is used; reserved.
+        // 72..80: checksum and length of the raw bytes where a codec is used; reserved.
         out[80..88].copy_from_slice(&self.offset.to_le_bytes());
-        self.crc = crc32c(seed(nonce), &out[..92]);
-        out[92..].copy_from_slice(&self.crc.to_le_bytes());
+        out[88..104].copy_from_slice(&self.link_before.bytes());
+        out[104..120].copy_from_slice(&self.link.bytes());
+        if let Some(tag) = self.oldest_tag {
+            out[120..124].copy_from_slice(&tag.get().to_le_bytes());
+            out[124] = 1;
+        }
+        // 128..136: place in a replicated journal; reserved.
+        self.crc = crc32c(seed(nonce), &out[..FRAME_CRC_AT]);
+        out[FRAME_CRC_AT..].copy_from_slice(&self.crc.to_le_bytes());
         out
     }
 
@@ -252,7 +269,7 @@ impl Frame {
     pub fn decode(bytes: &[u8], nonce: u64, offset: u64) -> Result<Frame, NotAFrame> {
         let head = bytes.get(..FRAME_HEADER_BYTES).ok_or(NotAFrame::Foreign)?;
         if &head[..4] != FRAME_MAGIC
-            || u32_at(head, 92) != crc32c(seed(nonce), &head[..92])
+            || u32_at(head, FRAME_CRC_AT) != crc32c(seed(nonce), &head[..FRAME_CRC_AT])
             || u64_at(head, 80) != offset
         {
             return Err(NotAFrame::Foreign);
@@ -274,12 +291,15 @@ impl Frame {
             count: u32_at(head, 16),
             first: Seq::new(u64_at(head, 24)),
             oldest: Seq::new(u64_at(head, 32)),
+            oldest_tag: (head[124] != 0).then(|| ChainTag::new(u32_at(head, 120))),
+            link_before: link_at(head, 88),
+            link: link_at(head, 104),
             appended_at: Timestamp::from_nanos(u64_at(head, 40).cast_signed()),
             durable_upto: u64_at(head, 48),
             previous_crc: u32_at(head, 64),
             body_crc: u32_at(head, 68),
             offset,
-            crc: u32_at(head, 92),
+            crc: u32_at(head, FRAME_CRC_AT),
         })
     }
 }
@@ -372,6 +392,12 @@ fn u16_at(bytes: &[u8], at: usize) -> u16 {
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn link_at(bytes: &[u8], at: usize) -> Link {
+    let mut link = [0; 16];
+    link.copy_from_slice(&bytes[at..at + 16]);
+    Link::new(link)
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {

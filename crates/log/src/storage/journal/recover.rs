@@ -8,14 +8,15 @@ use std::fs::File;
 use std::path::Path;
 
 use super::format::{
-    FRAME_ALIGN, FRAME_HEADER_BYTES, Frame, FrameKind, HeaderProblem, NotAFrame, PAGE_BYTES,
-    PAGE_LEN, SLOT_HEADER_BYTES, SLOT_HEADER_IN_MEMORY, SlotHeader, StateFrame, body_crc,
-    padding_after,
+    FRAME_ALIGN, FRAME_HEADER_BYTES, FRAME_MAGIC, Frame, FrameKind, HeaderProblem, NotAFrame,
+    PAGE_BYTES, PAGE_LEN, SLOT_HEADER_BYTES, SLOT_HEADER_IN_MEMORY, SlotHeader, StateFrame,
+    body_crc, padding_after,
 };
-use super::slot::FrameRef;
+use super::slot::{FrameRef, link_before};
+use crate::chain::Link;
 use crate::storage::{Damage, StoreError, disk::Disk};
 use crate::width::to_usize;
-use tailmark_record::{Seq, Timestamp};
+use tailmark_record::{ChainTag, Seq, Timestamp};
 
 /// What a slot file turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,8 +81,12 @@ pub struct ScannedSlot {
     pub proven: u64,
     /// Seq after the last event.
     pub next: Seq,
+    /// The chain before its first event and at its last; `None` when its first frame is not valid.
+    pub links: Option<(Link, Link)>,
     /// The newest trim mark.
     pub oldest: Seq,
+    /// The chain at the event before that, if it is known.
+    pub oldest_tag: Option<ChainTag>,
     /// Time of the last commit.
     pub last_at: Timestamp,
     /// Valid commits at or above `proven`: written, perhaps acknowledged, not known to be synced.
@@ -92,6 +97,16 @@ pub struct ScannedSlot {
     pub tail: Tail,
     /// Ranges that were durable and cannot be read; recovery refuses, offline tools go on.
     pub damage: Vec<Damage>,
+}
+
+impl ScannedSlot {
+    /// The chain before the event `seq`, where a commit begins with it or ends before it.
+    pub fn link_before(&self, first: Seq, seq: Seq) -> Option<Link> {
+        match self.links {
+            Some((link, _)) if seq == first => Some(link),
+            _ => link_before(&self.frames, seq),
+        }
+    }
 }
 
 /// What is known of a slot from elsewhere.
@@ -133,7 +148,9 @@ pub fn scan_slot(
             frames_begin: SLOT_HEADER_BYTES,
             proven: known.end.unwrap_or(SLOT_HEADER_BYTES).max(synced),
             next: header.first,
+            links: None,
             oldest: Seq::ZERO,
+            oldest_tag: None,
             last_at: Timestamp::from_nanos(i64::MIN),
             unproven: Vec::new(),
             last_kind: None,
@@ -177,7 +194,9 @@ impl Scanner<'_> {
     /// Takes a frame that is the next one and whole; answers whether it was.
     fn take_if_whole(&mut self, frame: Option<&Frame>) -> Result<bool, StoreError> {
         let chained = |frame: &&Frame| {
-            frame.previous_crc == self.previous_crc && frame.first == self.slot.next
+            frame.previous_crc == self.previous_crc
+                && frame.first == self.slot.next
+                && self.slot.links.is_none_or(|(_, link)| link == frame.link_before)
         };
         let Some(frame) = frame.filter(chained) else { return Ok(false) };
         if !self.body_is_valid(frame)? {
@@ -237,7 +256,11 @@ impl Scanner<'_> {
             self.slot.unproven.push(frame.clone());
         }
         self.slot.next = range.1;
-        self.slot.oldest = self.slot.oldest.max(frame.oldest);
+        let first = self.slot.links.map_or(frame.link_before, |(first, _)| first);
+        self.slot.links = Some((first, frame.link));
+        if frame.oldest >= self.slot.oldest {
+            (self.slot.oldest, self.slot.oldest_tag) = (frame.oldest, frame.oldest_tag);
+        }
         self.slot.last_at = self.slot.last_at.max(frame.appended_at);
         self.slot.last_kind = Some(frame.kind);
         self.previous_crc = frame.crc;
@@ -284,6 +307,7 @@ impl Scanner<'_> {
                 self.report(from, to, format!("a frame that was durable is bad at offset {at}"));
                 self.slot.end = frame.offset;
                 self.slot.next = frame.first;
+                self.slot.links = self.slot.links.map(|(first, _)| (first, frame.link_before));
                 self.previous_crc = frame.previous_crc;
                 Ok(true)
             }
@@ -347,7 +371,7 @@ impl Window<'_> {
             let span = (self.len - at).min(1 << 20);
             let Some(bytes) = self.get(at, span)? else { return Ok(None) };
             let step = to_usize(FRAME_ALIGN);
-            if let Some(found) = bytes.chunks_exact(step).position(|c| c.starts_with(b"TMF1")) {
+            if let Some(found) = bytes.chunks_exact(step).position(|c| c.starts_with(FRAME_MAGIC)) {
                 return Ok(Some(at + (found * step) as u64));
             }
             at += span.next_multiple_of(FRAME_ALIGN);

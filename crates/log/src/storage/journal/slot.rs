@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 
 use super::format::{FRAME_HEADER_BYTES, Frame, SlotHeader, body_crc};
 use super::slots::FreeSlot;
+use crate::chain::Link;
 use crate::storage::{Chunk, Damage, StoreError, disk::Disk};
 use crate::width::to_usize;
 use tailmark_record::{Seq, Timestamp};
@@ -29,6 +30,8 @@ pub struct FrameRef {
     pub first: Seq,
     /// Time of the commit.
     pub appended_at: Timestamp,
+    /// The chain at its last event.
+    pub link: Link,
 }
 
 impl FrameRef {
@@ -41,6 +44,7 @@ impl FrameRef {
             count: frame.count,
             first: frame.first,
             appended_at: frame.appended_at,
+            link: frame.link,
         }
     }
 
@@ -48,6 +52,12 @@ impl FrameRef {
     pub fn end(&self) -> Seq {
         self.first.plus(u64::from(self.count))
     }
+}
+
+/// The chain before the event `seq`, where one of these commits ends with the one before.
+pub(super) fn link_before(frames: &[FrameRef], seq: Seq) -> Option<Link> {
+    let at = frames.partition_point(|frame| frame.end() < seq);
+    frames.get(at).filter(|frame| frame.end() == seq).map(|frame| frame.link)
 }
 
 /// The bytes of some commits, and where in them the events of each lie.
@@ -73,6 +83,8 @@ pub struct Slot {
     file: File,
     disk: Disk,
     header: SlotHeader,
+    /// The chain before its first event.
+    link_before: Link,
     frames: RwLock<Vec<FrameRef>>,
 }
 
@@ -83,9 +95,10 @@ impl Slot {
         file: File,
         disk: Disk,
         header: SlotHeader,
+        link_before: Link,
         frames: Vec<FrameRef>,
     ) -> Slot {
-        Slot { path, file, disk, header, frames: RwLock::new(frames) }
+        Slot { path, file, disk, header, link_before, frames: RwLock::new(frames) }
     }
 
     /// Its file, when nobody reads it any more.
@@ -111,6 +124,14 @@ impl Slot {
     /// First seq that may be in it.
     pub fn first(&self) -> Seq {
         self.header.first
+    }
+
+    /// The chain before the event `seq`, where a commit of this slot begins with it or ends before it.
+    pub fn link_before(&self, seq: Seq) -> Option<Link> {
+        if seq == self.header.first {
+            return Some(self.link_before);
+        }
+        self.read_frames(|frames| link_before(frames, seq))
     }
 
     /// Seq after its last durable event.

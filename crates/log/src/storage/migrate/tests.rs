@@ -1,4 +1,4 @@
-//! The runner, put to a format 0 that never was: a line of identity and events as JSON lines.
+//! The runner, put to a format before this one that never was: a line of identity and events as JSON lines.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -9,6 +9,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::*;
+use crate::chain::Said;
 use crate::storage::disk::Faults;
 use crate::storage::local::{LocalEngine, Options, create_with, open};
 use crate::storage::meta::Meta;
@@ -22,13 +23,15 @@ use tailmark_record::{
 const LOG: LogId = LogId::new(Uuid::from_u128(0x5a5a_0000_1111_4222_8333_4444_5555_6666));
 const GENERATION: Generation = Generation { counter: 1, nonce: 77 };
 const EVENTS: u64 = 300;
+const BEFORE: u32 = 1;
+const NEW: u32 = FORMAT_VERSION;
 
-/// Format 0: `identity` (the log id) and `events` (topic, a tab, body).
+/// The format before: `identity` (the log id) and `events` (topic, a tab, body).
 struct FromLines;
 
 impl Step for FromLines {
     fn from(&self) -> u32 {
-        0
+        BEFORE
     }
 
     fn recognises(&self, dir: &Path) -> bool {
@@ -78,6 +81,7 @@ fn identity(dir: &Path) -> Meta {
         slot_bytes: 0,
         slot_files: 0,
         clean_stop: None,
+        whereabouts: [0; 16],
     }
 }
 
@@ -96,9 +100,12 @@ fn append(engine: &LocalEngine, seq: u64, topic: &str, body: &str) -> Result<(),
     let (mut client, mut events) = (Vec::new(), Vec::new());
     Event { id: "i", topic, body, ..Event::default() }.write_client_part(&mut client);
     let mint = CursorMint::new(LOG, GENERATION);
+    let link =
+        engine.links().head.then(Seq::new(seq), appended_at, Said::of_part(&client, "").unwrap());
     let stamp = Stamp {
         seq: Seq::new(seq),
         mint: &mint,
+        tag: link.tag(),
         appended_at: appended_at.into(),
         fill_at: true,
         fill_id: None,
@@ -111,14 +118,16 @@ fn append(engine: &LocalEngine, seq: u64, topic: &str, body: &str) -> Result<(),
         delta: Bytes::new(),
         state: engine.wants_state(events.len()).then(Bytes::new),
         events: events.into(),
+        link,
         oldest: Seq::FIRST,
+        oldest_tag: None,
     };
     let (send, receive) = mpsc::channel();
     engine.append(commit, Box::new(move |result| drop(send.send(result.map(drop)))));
     receive.recv().unwrap_or(Err(StoreError::Invalid("no answer")))
 }
 
-/// What a log of format 1 has.
+/// What a log of this format has.
 fn read(dir: &Path) -> Result<Vec<(String, String)>, StoreError> {
     let options = Options { create: false, min_free_bytes: 0, ..Options::default() };
     let begun = Instant::now();
@@ -145,7 +154,7 @@ fn read(dir: &Path) -> Result<Vec<(String, String)>, StoreError> {
     Ok(found)
 }
 
-/// A log of format 0 in a directory that has nothing else.
+/// A log of the old format in a directory that has nothing else.
 fn old_log() -> (tempfile::TempDir, PathBuf) {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("data");
@@ -163,10 +172,10 @@ fn expected() -> Vec<(String, String)> {
 }
 
 fn run(dir: &Path, disk: &Disk) -> Result<Outcome, Error> {
-    migrate(dir, &[&FromLines], 1, disk, |_| {})
+    migrate(dir, &[&FromLines], NEW, disk, |_| {})
 }
 
-/// Names and bytes of the files of format 0.
+/// Names and bytes of the files of the old format.
 fn old_files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let names = ["identity", "events"];
     names.iter().map(|n| ((*n).to_owned(), std::fs::read(dir.join(n)).unwrap())).collect()
@@ -187,16 +196,16 @@ fn an_old_log_is_copied_verified_and_swapped() {
     let (parent, dir) = old_log();
     let before = old_files(&dir);
     let mut stages = Vec::new();
-    let outcome = migrate(&dir, &[&FromLines], 1, &Disk::real(), |stage| stages.push(stage));
-    let kept = parent.path().join("data.format-0");
-    assert_eq!(outcome.unwrap(), Outcome::Migrated { from: 0, to: 1, kept: kept.clone() });
-    assert_eq!(stages[stages.len() - 2..], [Stage::Verifying { to: 1 }, Stage::Swapping]);
-    assert!(matches!(stages[0], Stage::Copying { to: 1, bytes } if bytes > 0));
+    let outcome = migrate(&dir, &[&FromLines], NEW, &Disk::real(), |stage| stages.push(stage));
+    let kept = parent.path().join("data.format-1");
+    assert_eq!(outcome.unwrap(), Outcome::Migrated { from: BEFORE, to: NEW, kept: kept.clone() });
+    assert_eq!(stages[stages.len() - 2..], [Stage::Verifying { to: NEW }, Stage::Swapping]);
+    assert!(matches!(stages[0], Stage::Copying { to: NEW, bytes } if bytes > 0));
     assert_eq!(read(&dir).unwrap(), expected());
     assert_eq!(old_files(&kept), before);
-    assert_eq!(entries(parent.path()), ["data", "data.format-0"]);
+    assert_eq!(entries(parent.path()), ["data", "data.format-1"]);
     // Again: nothing to do.
-    assert_eq!(run(&dir, &Disk::real()).unwrap(), Outcome::UpToDate { version: 1 });
+    assert_eq!(run(&dir, &Disk::real()).unwrap(), Outcome::UpToDate { version: NEW });
 }
 
 #[test]
@@ -215,12 +224,12 @@ fn a_migration_cut_at_any_file_operation_leaves_one_whole_log_and_can_be_run_aga
         let faults = Faults::nth(nth, std::io::ErrorKind::Other, true);
         let cut = run(&dir, &Disk::with_faults(faults));
         match detect(&dir, &[&FromLines]) {
-            Ok(0) => {
+            Ok(BEFORE) => {
                 assert!(cut.is_err(), "operation {nth}: nothing done, no error");
                 assert_eq!(old_files(&dir), before, "operation {nth}");
                 old += 1;
             }
-            Ok(1) => {
+            Ok(NEW) => {
                 assert_eq!(read(&dir).unwrap(), expected(), "operation {nth}");
                 new += 1;
             }
@@ -231,8 +240,8 @@ fn a_migration_cut_at_any_file_operation_leaves_one_whole_log_and_can_be_run_aga
         }
         run(&dir, &Disk::real()).unwrap_or_else(|error| panic!("operation {nth}: {error}"));
         assert_eq!(read(&dir).unwrap(), expected(), "operation {nth}");
-        assert_eq!(old_files(&parent.path().join("data.format-0")), before, "operation {nth}");
-        assert_eq!(entries(parent.path()), ["data", "data.format-0"], "operation {nth}");
+        assert_eq!(old_files(&parent.path().join("data.format-1")), before, "operation {nth}");
+        assert_eq!(entries(parent.path()), ["data", "data.format-1"], "operation {nth}");
     }
     assert!(old > 40 && new >= 4, "cut before the swap {old}, after {new} times");
     assert_eq!(away, 0, "this file system exchanges names at once");
@@ -246,10 +255,10 @@ fn a_swap_in_two_renames_is_finished_and_no_daemon_begins_a_new_log_meanwhile() 
         let workspace = parent.path().join("data.migrating");
         let disk = Disk::real();
         let swap = Swap { dir: &dir, workspace: workspace.clone(), disk: &disk };
-        swap.copy(&plan(&dir, &[&FromLines], 1).unwrap(), &mut |_| {}).unwrap();
+        swap.copy(&plan(&dir, &[&FromLines], NEW).unwrap(), &mut |_| {}).unwrap();
         std::fs::rename(&dir, workspace.join(OLD)).unwrap();
         if is_back {
-            std::fs::rename(workspace.join("step-1"), &dir).unwrap();
+            std::fs::rename(workspace.join("step-2"), &dir).unwrap();
         } else {
             match open(&dir, Options { min_free_bytes: 0, ..Options::default() }) {
                 Err(StoreError::Unfinished { path, .. }) => assert_eq!(path, dir),
@@ -258,11 +267,11 @@ fn a_swap_in_two_renames_is_finished_and_no_daemon_begins_a_new_log_meanwhile() 
             assert!(matches!(survey(&dir, &disk), Err(StoreError::Unfinished { .. })));
             assert!(!dir.exists());
         }
-        let kept = parent.path().join("data.format-0");
+        let kept = parent.path().join("data.format-1");
         let outcome = run(&dir, &disk).unwrap();
-        assert_eq!(outcome, Outcome::Migrated { from: 0, to: 1, kept: kept.clone() });
+        assert_eq!(outcome, Outcome::Migrated { from: BEFORE, to: NEW, kept: kept.clone() });
         assert_eq!((read(&dir).unwrap(), old_files(&kept)), (expected(), before));
-        assert_eq!(entries(parent.path()), ["data", "data.format-0"]);
+        assert_eq!(entries(parent.path()), ["data", "data.format-1"]);
     }
 }
 
@@ -271,7 +280,7 @@ fn what_was_appended_after_a_cut_is_not_lost() {
     let (parent, dir) = old_log();
     let disk = Disk::real();
     let swap = Swap { dir: &dir, workspace: parent.path().join("data.migrating"), disk: &disk };
-    swap.copy(&plan(&dir, &[&FromLines], 1).unwrap(), &mut |_| {}).unwrap();
+    swap.copy(&plan(&dir, &[&FromLines], NEW).unwrap(), &mut |_| {}).unwrap();
     // The copy is ready, the power fails, and an older program goes on with the log.
     let mut events = std::fs::OpenOptions::new().append(true).open(dir.join("events")).unwrap();
     writeln!(events, "late\tone more").unwrap();
@@ -284,7 +293,7 @@ struct Forgetful;
 
 impl Step for Forgetful {
     fn from(&self) -> u32 {
-        0
+        BEFORE
     }
 
     fn recognises(&self, dir: &Path) -> bool {
@@ -324,14 +333,14 @@ fn a_link_to_the_log_stays_and_what_it_names_is_migrated_where_it_lies() {
     let link = links.path().join("link");
     std::os::unix::fs::symlink(&dir, &link).unwrap();
     let outcome = run(&link, &Disk::real()).unwrap();
-    assert!(matches!(outcome, Outcome::Migrated { from: 0, to: 1, .. }), "{outcome:?}");
+    assert!(matches!(outcome, Outcome::Migrated { from: BEFORE, to: NEW, .. }), "{outcome:?}");
     assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(entries(links.path()), ["link"]);
-    assert_eq!(entries(parent.path()), ["data", "data.format-0"]);
+    assert_eq!(entries(parent.path()), ["data", "data.format-1"]);
     // What is away because a swap was cut is told through the link, too.
     std::fs::rename(&dir, parent.path().join("elsewhere")).unwrap();
     std::fs::create_dir(parent.path().join("data.migrating")).unwrap();
-    std::fs::write(parent.path().join("data.migrating/ready"), "0 1\n").unwrap();
+    std::fs::write(parent.path().join("data.migrating/ready"), "1 2\n").unwrap();
     let refused = open(&link, Options::default()).map(|_| ());
     assert!(matches!(refused, Err(StoreError::Unfinished { .. })), "{refused:?}");
 }
@@ -340,7 +349,7 @@ fn a_link_to_the_log_stays_and_what_it_names_is_migrated_where_it_lies() {
 fn a_wrong_copy_is_never_swapped_in() {
     let (parent, dir) = old_log();
     let before = old_files(&dir);
-    let error = migrate(&dir, &[&Forgetful], 1, &Disk::real(), |_| {}).unwrap_err();
+    let error = migrate(&dir, &[&Forgetful], NEW, &Disk::real(), |_| {}).unwrap_err();
     assert!(error.to_string().contains("other events"), "{error}");
     assert_eq!(old_files(&dir), before);
     assert_eq!(entries(parent.path()), ["data"]);
@@ -349,8 +358,8 @@ fn a_wrong_copy_is_never_swapped_in() {
 #[test]
 fn other_formats_and_logs_in_use_are_refused() {
     let (_parent, dir) = old_log();
-    let no_way = plan(&dir, &[&FromLines], 2).map(|_| ()).unwrap_err();
-    assert!(matches!(no_way, Error::NoWay { found: 0, wanted: 2, .. }), "{no_way}");
+    let no_way = plan(&dir, &[&FromLines], NEW + 1).map(|_| ()).unwrap_err();
+    assert!(matches!(no_way, Error::NoWay { found: BEFORE, wanted: 3, .. }), "{no_way}");
     let lock = Claim::take(&dir, &Disk::real()).unwrap();
     let used = run(&dir, &Disk::real()).unwrap_err();
     assert!(matches!(used, Error::Store(StoreError::Locked { .. })), "{used}");
@@ -363,12 +372,12 @@ fn other_formats_and_logs_in_use_are_refused() {
     std::fs::write(&meta, bytes).unwrap();
     let newer = run(&dir, &Disk::real()).unwrap_err();
     assert!(
-        matches!(newer, Error::Store(StoreError::Format { found: 9, supported: 1, .. })),
+        matches!(newer, Error::Store(StoreError::Format { found: 9, supported: NEW, .. })),
         "{newer}"
     );
     // A daemon refuses it too.
     let refused = open(&dir, Options::default()).map(|_| ());
-    assert!(matches!(refused, Err(StoreError::Format { found: 9, supported: 1, .. })));
+    assert!(matches!(refused, Err(StoreError::Format { found: 9, supported: NEW, .. })));
 
     let empty = tempfile::tempdir().unwrap();
     let missing = run(empty.path(), &Disk::real()).unwrap_err();

@@ -3,7 +3,7 @@
 //! Must not know files or databases. Invariants: a block holds at least one event; a part with its
 //! header is at most [`VALUE_BYTES`]; what a reader gets from a block has passed two CRCs.
 
-use tailmark_record::{Seq, Timestamp};
+use tailmark_record::{ChainTag, Seq, Timestamp};
 
 /// The largest value that goes into the database.
 pub(super) const VALUE_BYTES: usize = 64 << 10;
@@ -52,6 +52,8 @@ pub(super) struct Row {
     pub(super) dictionary: u32,
     pub(super) first_at: Timestamp,
     pub(super) last_at: Timestamp,
+    /// Of the chain before its first event.
+    pub(super) tag_before: ChainTag,
 }
 
 impl Row {

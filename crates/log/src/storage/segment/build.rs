@@ -14,12 +14,13 @@ use bytes::{Bytes, BytesMut};
 use super::block::{Compression, Encoder, MAX_BLOCK_BYTES, PART_BYTES, Row, VALUE_BYTES};
 use super::database::Database;
 use super::describe::{Described, Describer, Plan};
-use super::digest::{Hash, hash, hash_file, hash_windows};
+use super::digest::{hash_file, hash_windows};
 use super::direct::{Locator, Places};
 use super::footer::{FileEntry, Footer};
 use super::identity::Identity;
 use super::store::{Fault, Store};
 use super::{DB, FOOTER, Segment, dir};
+use crate::chain::{Link, hash};
 use crate::storage::disk::{Disk, make_private};
 use crate::storage::{Chunk, Damage, StoreError};
 use crate::width::to_u32;
@@ -62,6 +63,10 @@ pub struct BuildSpec {
     pub first: Seq,
     /// Seq after the last.
     pub end: Seq,
+    /// The chain before the first.
+    pub link_before: Link,
+    /// The chain at the last, as the source has it; `None` where nobody knows.
+    pub link: Option<Link>,
     /// 1, or more than that of every segment which this one replaces.
     pub revision: u32,
     /// How blocks are compressed.
@@ -168,6 +173,10 @@ impl Build<'_> {
         loader.load(&mut window)?;
         let described = loader.describer.finish();
         let described = described.ok_or(StoreError::Invalid("a segment without events"))?;
+        if self.spec.link.is_some_and(|link| link != described.link) {
+            let what = "the chain over its events is another";
+            return Err(self.source_damage(self.spec.first, self.spec.end, what));
+        }
         db.finish().map_err(|fault| self.fault(fault))?;
         self.spec.progress.beat();
         db.close().map_err(|fault| self.fault(fault))?;
@@ -236,8 +245,8 @@ impl Build<'_> {
             stored_bytes: described.rows.iter().map(|row| u64::from(row.stored_len)).sum(),
             blocks: to_u32(described.rows.len()),
             unit_bytes: Database::UNIT_BYTES,
-            chain_start: Hash::default(),
-            chain_end: described.chain_end,
+            link_before: spec.link_before,
+            link: described.link,
             generations: spec.generations.clone(),
         };
         let footer = Footer {
@@ -402,7 +411,7 @@ impl<'a> Loader<'a> {
             build,
             db,
             encoder: Encoder::new(spec.compression).map_err(io)?,
-            describer: Describer::new(spec.first, &spec.fingerprint_key),
+            describer: Describer::new(spec.first, spec.link_before, &spec.fingerprint_key),
             value: Vec::with_capacity(VALUE_BYTES),
         })
     }

@@ -4,8 +4,8 @@
 //! without a hole, by the events' own seqs and append times.
 
 use super::block::{self, Row};
-use super::digest::{Chain, Hash, hash};
 use super::topics::{Collector, Origin, Table};
+use crate::chain::{Hash, Link, hash};
 use crate::width::to_u32;
 use tailmark_record::{Events, Facts, Fingerprint, FingerprintKey, Seq, Timestamp};
 
@@ -21,7 +21,7 @@ pub(super) struct Described {
     pub(super) rows: Vec<Row>,
     pub(super) topics: Table,
     pub(super) fingerprints: Vec<(Seq, Fingerprint)>,
-    pub(super) chain_end: Hash,
+    pub(super) link: Link,
     /// Of the raw bytes of each block, to tell whether the database gives them back.
     pub(super) hashes: Vec<Hash>,
 }
@@ -33,21 +33,22 @@ pub(super) struct Describer<'a> {
     last_at: Timestamp,
     rows: Vec<Row>,
     hashes: Vec<Hash>,
-    chain: Chain,
+    link: Link,
     first: Seq,
     topics: Collector,
     fingerprints: Vec<(Seq, Fingerprint)>,
 }
 
 impl<'a> Describer<'a> {
-    pub(super) fn new(first: Seq, key: &'a FingerprintKey) -> Self {
+    /// Begins with the event `first`, before which the chain has this link.
+    pub(super) fn new(first: Seq, link: Link, key: &'a FingerprintKey) -> Self {
         Describer {
             key,
             next: first,
             last_at: Timestamp { seconds: i64::MIN, nanos: 0 },
             rows: Vec::new(),
             hashes: Vec::new(),
-            chain: Chain::new(Hash::default()),
+            link,
             first,
             topics: Collector::default(),
             fingerprints: Vec::new(),
@@ -74,6 +75,7 @@ impl<'a> Describer<'a> {
             stored_len: to_u32(stored.len()),
             crc_raw: crc32c::crc32c(raw),
             codec,
+            tag_before: self.link.tag(),
             ..Row::default()
         };
         row.crc_stored =
@@ -104,7 +106,7 @@ impl<'a> Describer<'a> {
         }
         self.last_at = facts.appended_at;
         self.next = self.next.next();
-        self.chain.push(event, &facts);
+        self.link = self.link.then_event(event, &facts);
         if facts.has_client_id {
             let client_part = event.get(..facts.client_len).unwrap_or_default();
             self.fingerprints.push((facts.seq, self.key.fingerprint(client_part)));
@@ -121,7 +123,7 @@ impl<'a> Describer<'a> {
             topics: self.topics.finish(Origin { first: self.first, first_at })?,
             rows: self.rows,
             fingerprints: self.fingerprints,
-            chain_end: self.chain.end(),
+            link: self.link,
             hashes: self.hashes,
         })
     }

@@ -8,13 +8,14 @@
 use std::borrow::Cow;
 
 use super::block::{MAX_BLOCK_BYTES, Row};
-use super::digest::{Hash, XXH3_128};
+use super::digest::XXH3_128;
 use super::identity::Identity;
 use super::problem::{FORMAT, Problem, Result};
 use super::topics::{Origin, Table, TableBuilder};
+use crate::chain::Hash;
 use crate::storage::TopicStats;
 use crate::width::to_u32;
-use tailmark_record::{Fingerprint, Seq, Timestamp};
+use tailmark_record::{ChainTag, Fingerprint, Seq, Timestamp};
 
 pub(super) const HEADER_BYTES: usize = HEADER_LEN as usize;
 const HEADER_LEN: u16 = 64;
@@ -276,7 +277,8 @@ fn encode_rows(rows: &[Row]) -> Vec<u8> {
         put_time(&mut out, row.last_at);
         out.push(row.codec);
         // Flags, then room for what a later version has to say of a block.
-        out.extend_from_slice(&[0; 7]);
+        out.extend_from_slice(&[0; 3]);
+        out.extend_from_slice(&row.tag_before.get().to_le_bytes());
     }
     out
 }
@@ -300,7 +302,8 @@ pub(super) fn decode_rows(bytes: &[u8], identity: &Identity) -> Result<Vec<Row>>
         if r.u8()? & !IGNORABLE_BLOCK != 0 {
             return Err(Problem::Version(FORMAT));
         }
-        r.take(6)?;
+        r.take(2)?;
+        row.tag_before = ChainTag::new(r.u32()?);
         let fits = |len: u32| len > 0 && len as usize <= MAX_BLOCK_BYTES;
         if row.first != next || row.count == 0 || !fits(row.raw_len) || !fits(row.stored_len) {
             return Err("its block table makes no sense".into());

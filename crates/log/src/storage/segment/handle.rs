@@ -17,6 +17,7 @@ use super::identity::Identity;
 use super::problem::{self, Problem};
 use super::topics::{Summary, Table};
 use super::{FOOTER, dir};
+use crate::chain::Link;
 use crate::storage::disk::Disk;
 use crate::storage::{Damage, StoreError};
 use crate::width::to_usize;
@@ -266,9 +267,14 @@ impl Segment {
         self.footer_bytes + self.files.iter().map(|file| file.len).sum::<u64>()
     }
 
-    /// End of the chain over its events' digests: equal for equal events.
-    pub fn logical_hash(&self) -> [u8; 16] {
-        self.identity.chain_end
+    /// The chain before its first event.
+    pub fn link_before(&self) -> Link {
+        self.identity.link_before
+    }
+
+    /// The chain at its last event.
+    pub fn link(&self) -> Link {
+        self.identity.link
     }
 
     /// Visits the events that their senders named, newest first, until `visit` answers false or

@@ -6,8 +6,9 @@
 use bincode::Options;
 use serde::{Deserialize, Serialize};
 
-use super::digest::{Hash, XXH3_128};
+use super::digest::XXH3_128;
 use super::problem::{FORMAT, Problem, Result};
+use crate::chain::{Hash, Link};
 use tailmark_record::{Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp};
 
 /// Identities are some hundred bytes; each generation adds less than 300.
@@ -58,8 +59,10 @@ pub(super) struct Identity {
     pub(super) blocks: u32,
     /// [`super::store::Store::UNIT_BYTES`] of its database.
     pub(super) unit_bytes: u32,
-    pub(super) chain_start: Hash,
-    pub(super) chain_end: Hash,
+    /// The chain before its first event.
+    pub(super) link_before: Link,
+    /// The chain at its last event.
+    pub(super) link: Link,
     /// The log's whole history when the segment was sealed.
     pub(super) generations: GenerationTable,
 }
@@ -94,8 +97,8 @@ impl Identity {
             blocks: self.blocks,
             unit_bytes: self.unit_bytes,
             digest_algorithm: XXH3_128,
-            chain_start: self.chain_start,
-            chain_end: self.chain_end,
+            chain_start: self.link_before.bytes(),
+            chain_end: self.link.bytes(),
             generations: self
                 .generations
                 .entries()
@@ -144,8 +147,8 @@ impl Identity {
             stored_bytes: stored.stored_bytes,
             blocks: stored.blocks,
             unit_bytes: stored.unit_bytes,
-            chain_start: stored.chain_start,
-            chain_end: stored.chain_end,
+            link_before: Link::new(stored.chain_start),
+            link: Link::new(stored.chain_end),
             generations: GenerationTable::new(generations)
                 .ok_or(Problem::Damaged("its generations make no sense"))?,
         })

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::{Cache, Lease};
 use crate::storage::{LookBack, StoreError};
 use tailmark_record::topic::Filter;
-use tailmark_record::{Seq, Timestamp};
+use tailmark_record::{ChainTag, Seq, Timestamp};
 
 impl Cache {
     /// The first seq of the segment appended at or after `time`; its end if there is none.
@@ -64,6 +64,21 @@ impl Cache {
                 facts.seq < seq
             })?;
             found.ok_or_else(|| blocks.index().damage(at, "an event is missing"))
+        })
+    }
+
+    /// The chain at the event `seq` of the segment, where a block ends with it.
+    ///
+    /// # Errors
+    /// As [`Cache::read`].
+    pub fn tag_beside(&self, lease: &Lease, seq: Seq) -> Result<Option<ChainTag>, StoreError> {
+        if seq.next() == lease.end() {
+            return Ok(Some(lease.link().tag()));
+        }
+        self.with(lease, |blocks| {
+            let rows = &blocks.index().rows;
+            let at = rows.partition_point(|row| row.first <= seq);
+            Ok(rows.get(at).filter(|row| row.first == seq.next()).map(|row| row.tag_before))
         })
     }
 

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use super::block::Row;
 use super::blocks::Blocks;
 use super::build::Progress;
-use super::digest::{Chain, Hash};
 use super::direct::Places;
 use super::files::locate;
 use super::footer::kind;
@@ -18,6 +17,7 @@ use super::index::Index;
 use super::open::Open;
 use super::topics::{Collector, Table};
 use super::{DB, FOOTER, Segment, footer};
+use crate::chain::{Link, tag_in};
 use crate::storage::disk::Disk;
 use crate::storage::{Chunk, Damage, StoreError};
 use crate::width::to_u32;
@@ -165,7 +165,11 @@ fn misplaced(index: &Index) -> Result<Option<Damage>, StoreError> {
 struct Check<'a> {
     segment: &'a Segment,
     key: Option<&'a FingerprintKey>,
-    chain: Chain,
+    link: Link,
+    /// The seq after the last event in `link`.
+    next: Seq,
+    /// All up to there was in `link`: what cannot be read has no link, and nobody after it is to blame.
+    is_joined: bool,
     topics: Collector,
     fingerprints: Vec<(Seq, tailmark_record::Fingerprint)>,
 }
@@ -175,7 +179,9 @@ impl<'a> Check<'a> {
         Check {
             segment: &reader.segment,
             key,
-            chain: Chain::new(Hash::default()),
+            link: reader.segment.identity.link_before,
+            next: reader.segment.first(),
+            is_joined: true,
             topics: Collector::default(),
             fingerprints: Vec::new(),
         }
@@ -189,6 +195,10 @@ impl<'a> Check<'a> {
     fn block(&mut self, at: usize, row: &Row, events: &[u8]) -> Result<(), &'static str> {
         let mut seq = row.first;
         let mut last_at = row.first_at;
+        self.is_joined &= self.next == row.first;
+        if self.is_joined && self.link.tag() != row.tag_before {
+            return Err("the chain before it is another");
+        }
         for event in Events::new(events) {
             let event = event.map_err(|error| error.what())?;
             let facts = Facts::scan(event).map_err(|error| error.what())?;
@@ -203,7 +213,10 @@ impl<'a> Check<'a> {
             }
             last_at = facts.appended_at;
             seq = seq.next();
-            self.chain.push(event, &facts);
+            self.link = self.link.then_event(event, &facts);
+            if self.is_joined && tag_in(event) != Ok(self.link.tag()) {
+                return Err("an event has the cursor of another");
+            }
             if facts.has_client_id
                 && let (Some(key), Some(client)) = (self.key, event.get(..facts.client_len))
             {
@@ -217,6 +230,7 @@ impl<'a> Check<'a> {
         if last_at != row.last_at {
             return Err("the time of its last event is another");
         }
+        self.next = seq;
         Ok(())
     }
 
@@ -225,8 +239,8 @@ impl<'a> Check<'a> {
         let mut wrong = |what: &str| {
             found.push(segment.damage_of_all(&segment.dir().join(FOOTER), what));
         };
-        if self.chain.end() != segment.identity.chain_end {
-            wrong("the hash of its events is another");
+        if self.link != segment.identity.link {
+            wrong("the chain over its events is another");
         }
         let table = self.topics.finish(segment.origin());
         let topics_fit = match &segment.old_table {

@@ -5,11 +5,12 @@ use std::sync::{Arc, mpsc};
 use bytes::Bytes;
 
 use super::{Factory, Opened, Recovered, Reopen, all_topics, topics_of};
-use crate::storage::{Chunk, Commit, Engine, Level, Receipt, StoreError, TopicStats};
+use crate::chain::{Said, tag_in};
+use crate::storage::{Chunk, Commit, Engine, Level, Links, Receipt, StoreError, TopicStats};
 use crate::width::{to_u32, to_usize};
 use tailmark_record::topic::{Filter, Pattern};
 use tailmark_record::{
-    CursorMint, Event, Events, Fingerprint, Limits, Seq, Stamp, Timestamp, write_entry,
+    ChainTag, CursorMint, Event, Events, Fingerprint, Limits, Seq, Stamp, Timestamp, write_entry,
 };
 
 /// One event as it was appended.
@@ -65,6 +66,12 @@ impl<'f, F: Factory> Subject<'f, F> {
         Seq::new(self.events.len() as u64 + 1)
     }
 
+    /// The chain at an event, as its cursor tells it.
+    pub(super) fn tag_of(&self, seq: Seq) -> ChainTag {
+        let event = to_usize(seq.get()).checked_sub(1).map(|at| &self.events[at].event);
+        event.map_or(ChainTag::START, |event| tag_in(event).expect("a cursor"))
+    }
+
     pub(super) fn reopen(&mut self, how: Reopen) {
         let engine = self.engine.take().expect("an open engine");
         if how == Reopen::Clean {
@@ -78,6 +85,7 @@ impl<'f, F: Factory> Subject<'f, F> {
     pub(super) fn commit(&self, sent: &[Sent]) -> (Commit, Vec<Stored>) {
         let engine = self.engine();
         let mint = CursorMint::new(engine.id(), engine.bounds().generations.current().generation);
+        let Links { head: mut link, .. } = engine.links();
         let mut entries = Vec::new();
         let mut stored = Vec::new();
         let mut seq = self.next();
@@ -87,12 +95,16 @@ impl<'f, F: Factory> Subject<'f, F> {
                 Event { id: &one.id, topic: &one.topic, body: &one.body, ..Event::default() };
             event.write_client_part(&mut part);
             let is_named = !one.id.is_empty();
+            let fill_id = (!is_named).then_some("given");
+            let said = Said::of_part(&part, fill_id.unwrap_or_default()).expect("well formed");
+            link = link.then(seq, self.at, said);
             let stamp = Stamp {
                 seq,
                 mint: &mint,
+                tag: link.tag(),
                 appended_at: self.at.into(),
                 fill_at: true,
-                fill_id: (!is_named).then_some("given"),
+                fill_id,
             };
             let start = entries.len();
             write_entry(&mut entries, &part, &stamp);
@@ -110,7 +122,9 @@ impl<'f, F: Factory> Subject<'f, F> {
             events: entries.into(),
             delta: Bytes::new(),
             state,
+            link,
             oldest: self.oldest,
+            oldest_tag: Some(self.tag_of(self.oldest.prev())),
         };
         (commit, stored)
     }
@@ -145,6 +159,7 @@ impl<'f, F: Factory> Subject<'f, F> {
             let expected: Vec<_> = matching.map(|e| e.event.clone()).collect();
             assert_eq!(self.read_all(self.oldest, self.next(), &filter), expected, "{filter:?}");
         }
+        self.check_chain(readable);
         self.check_topics(readable);
         self.check_look_back(readable);
         self.check_times(readable);
@@ -158,6 +173,20 @@ impl<'f, F: Factory> Subject<'f, F> {
     pub(super) fn check_bounds(&self) {
         let bounds = self.engine().bounds();
         assert_eq!((bounds.oldest, bounds.head), (self.oldest, self.next().prev()));
+    }
+
+    fn check_chain(&self, readable: &[Stored]) {
+        let Links { head, oldest_tag } = self.engine().links();
+        assert_eq!(head.tag(), self.tag_of(self.next().prev()), "the chain at the head");
+        assert_eq!(
+            oldest_tag,
+            Some(self.tag_of(self.oldest.prev())),
+            "the chain before the oldest"
+        );
+        for event in readable {
+            let tag = self.engine().tag_of(event.seq).expect("a tag");
+            assert_eq!(tag, self.tag_of(event.seq), "the chain at {}", event.seq);
+        }
     }
 
     fn check_topics(&self, readable: &[Stored]) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::LocalEngine;
 use super::work::Trouble;
 use crate::storage::journal::{Failure, Journal, Slot};
-use crate::storage::{Commit, Completion, Level, Receipt, StoreError};
+use crate::storage::{Commit, Completion, Level, Links, Receipt, StoreError};
 use tailmark_record::Seq;
 
 /// How often a commit that waits for a slot looks whether sealing has failed meanwhile.
@@ -77,6 +77,7 @@ impl LocalEngine {
         bounds.head = journal.next().prev();
         bounds.oldest = commit.oldest.max(bounds.oldest).max(Seq::FIRST);
         debug_assert!(bounds.oldest <= bounds.next(), "the trim mark is not beyond the end");
+        *self.links.write() = Links { head: journal.link(), oldest_tag: journal.oldest_tag() };
         drop(bounds);
         let appends = self.work.appends.fetch_add(1, Ordering::SeqCst);
         // The marker sleeps until the first append after a mark; the sealer until a slot is full.

@@ -6,14 +6,16 @@
 use std::path::Path;
 
 use super::trimmed::TRIMMED_DIR;
+use super::whereabouts::whereabouts;
 use super::{JOURNAL_DIR, LOCK_FILE, Options, QUARANTINE_DIR, SEGMENTS_DIR};
+use crate::chain::Link;
 use crate::storage::StoreError;
 use crate::storage::journal::{
     Failure, Journal, Origin, Previous, SlotSet, max_body_bytes, open_slot, slot_name,
 };
 use crate::storage::meta::{META_FILE, Meta};
 use crate::width::to_u32;
-use tailmark_record::{FingerprintKey, GenerationTable, LogId, Seq, Timestamp};
+use tailmark_record::{ChainTag, FingerprintKey, GenerationTable, LogId, Seq, Timestamp};
 
 /// Slot files of a new log, and the fewest that it is left with.
 pub(super) const FIRST_SLOTS: usize = 2;
@@ -30,6 +32,7 @@ pub(super) fn create(dir: &Path, options: &Options) -> Result<(), StoreError> {
         slot_bytes: options.slot_bytes,
         slot_files: to_u32(FIRST_SLOTS),
         clean_stop: None,
+        whereabouts: whereabouts(dir),
     };
     create_with(dir, options, meta)
 }
@@ -95,7 +98,9 @@ fn begin_first_slot(journal: &Path, meta: &Meta, options: &Options) -> Result<()
         previous: Previous::default(),
         number: 1,
         next: Seq::FIRST,
+        link: Link::START,
         oldest: Seq::FIRST,
+        oldest_tag: Some(ChainTag::START),
         last_at: Timestamp::EPOCH,
         snapshot: Vec::new(),
         deltas: Vec::new(),

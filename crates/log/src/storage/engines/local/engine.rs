@@ -20,11 +20,12 @@ use crate::storage::journal::{self, Journal, Slot};
 use crate::storage::meta::Meta;
 use crate::storage::segment::{self, Segment};
 use crate::storage::{
-    Chunk, Commit, Completion, Engine, LookBack, StoreError, StoreStatus, TopicPage, TopicQuery,
+    Chunk, Commit, Completion, Engine, Links, LookBack, StoreError, StoreStatus, TopicPage,
+    TopicQuery,
 };
 use crate::width::to_usize;
 use tailmark_record::topic::Filter;
-use tailmark_record::{Bounds, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
+use tailmark_record::{Bounds, ChainTag, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
 
 /// The engine of one machine; see the module.
 ///
@@ -33,7 +34,7 @@ use tailmark_record::{Bounds, Fingerprint, FingerprintKey, LogId, Seq, Timestamp
 /// ```text
 /// storing_slot_files > journal > meta
 ///                      journal > retired
-///                      journal > view, bounds, work.{broken, displaced, trouble, signals}
+///                      journal > view, bounds > links, work.{broken, displaced, trouble, signals}
 /// discarded > the cache's locks, trash
 /// cut > bounds, the cache's locks
 /// unsealed > view
@@ -55,6 +56,8 @@ pub struct LocalEngine {
     pub(super) slot_freed: Condvar,
     pub(super) view: RwLock<Arc<View>>,
     pub(super) bounds: RwLock<Bounds>,
+    /// Of the same moment as `bounds`, which is locked while it changes.
+    pub(super) links: RwLock<Links>,
     pub(super) cache: segment::Cache,
     /// Filled, sealed or trimmed slots that wait for their last reader.
     pub(super) retired: Mutex<Vec<Arc<Slot>>>,
@@ -134,6 +137,10 @@ impl Engine for LocalEngine {
         LocalEngine::bounds(self)
     }
 
+    fn links(&self) -> Links {
+        *self.links.read()
+    }
+
     fn max_commit_bytes(&self) -> usize {
         to_usize(journal::max_body_bytes(self.options.slot_bytes))
     }
@@ -156,6 +163,10 @@ impl Engine for LocalEngine {
 
     fn time_of(&self, seq: Seq) -> Result<Timestamp, StoreError> {
         LocalEngine::time_of(self, seq)
+    }
+
+    fn tag_of(&self, seq: Seq) -> Result<ChainTag, StoreError> {
+        LocalEngine::tag_of(self, seq)
     }
 
     fn topics(&self, query: &TopicQuery<'_>) -> Result<TopicPage, StoreError> {

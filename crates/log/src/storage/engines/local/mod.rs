@@ -29,6 +29,7 @@ mod topics;
 mod trimmed;
 mod unsealed;
 mod view;
+mod whereabouts;
 mod work;
 
 pub(in crate::storage) use claim::Claim;

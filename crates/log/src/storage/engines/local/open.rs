@@ -19,8 +19,10 @@ use super::topics::Cut;
 use super::trimmed::Trimmed;
 use super::unsealed::Unsealed;
 use super::view::View;
+use super::whereabouts::whereabouts;
 use super::work::Work;
 use super::{JOURNAL_DIR, LocalEngine, Options, QUARANTINE_DIR, SEGMENTS_DIR, lookup};
+use crate::chain::Link;
 use crate::storage::disk::Disk;
 use crate::storage::error::chain;
 use crate::storage::journal::{
@@ -28,7 +30,7 @@ use crate::storage::journal::{
 };
 use crate::storage::meta::{META_FILE, Meta};
 use crate::storage::segment::{self, Segment};
-use crate::storage::{Commit, Recovered, StoreError, unfinished};
+use crate::storage::{Commit, Links, Recovered, StoreError, unfinished};
 use crate::width::{to_u32, to_usize};
 use tailmark_record::{Bounds, Seq, Timestamp};
 
@@ -85,6 +87,17 @@ pub fn open(dir: &Path, mut options: Options) -> Result<(Arc<LocalEngine>, Recov
     Recovery { dir: dir.to_owned(), options, meta, claim }.run(found)
 }
 
+/// What is known of where the log was before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moved {
+    /// Here.
+    No,
+    /// Nothing.
+    Unknown,
+    /// In another directory.
+    Elsewhere,
+}
+
 struct Recovery {
     dir: PathBuf,
     options: Options,
@@ -97,6 +110,7 @@ impl Recovery {
         let disk = self.options.disk.clone();
         let (oldest, next) = (found.oldest(), found.next());
         let torn = self.settle_torn(&found)?;
+        let moved = self.settle_moved(&found, torn)?;
         let recovered = recovered(&found);
         let (origin, suffix) = self.origin(&disk, &found)?;
         let meta_is_stale = found.meta_is_stale;
@@ -109,18 +123,21 @@ impl Recovery {
         let trimmed = Trimmed::open(&self.dir, &disk, self.meta.log, keep)?;
         let (set, mut view, superseded) = self.take_over(found, &disk, &trimmed, &cache)?;
         let mut journal = Journal::begin(disk.clone(), set, origin)?;
-        if torn || !suffix.is_empty() {
+        if torn || moved == Moved::Elsewhere || !suffix.is_empty() {
             journal.rewrite(&suffix).map_err(Failure::into_error)?;
         }
         self.meta.slot_files = to_u32(journal.slots().files());
         if torn || meta_is_stale {
             tracing::warn!(dir = %self.dir.display(), "writing log.meta from the journal's copy");
+        }
+        if torn || meta_is_stale || moved != Moved::No {
             self.meta.store(&disk, &self.dir)?;
         }
         let retired = self.retire(&mut view, oldest, &trimmed);
         view.slots.push(Arc::clone(journal.active()));
         let bounds =
             Bounds { oldest, head: next.prev(), generations: self.meta.generations.clone() };
+        let links = Links { head: journal.link(), oldest_tag: journal.oldest_tag() };
         let engine = Arc::new(LocalEngine {
             cache,
             dir: self.dir,
@@ -132,6 +149,7 @@ impl Recovery {
             slot_freed: Condvar::new(),
             view: RwLock::new(Arc::new(view)),
             bounds: RwLock::new(bounds),
+            links: RwLock::new(links),
             retired: Mutex::new(retired),
             discarded: Mutex::new(superseded),
             trash: Mutex::new(Vec::new()),
@@ -155,9 +173,31 @@ impl Recovery {
         let is_proven = found.sealed_end() > found.journal_next();
         let torn = torn && !is_proven;
         if torn {
-            self.begin_generation(found.next())?;
+            self.begin_generation(found.next(), "quarantined")?;
         }
         Ok(torn)
+    }
+
+    /// Whether this is another directory than the log was in: then it may not be its only continuation, and
+    /// a new generation begins.
+    fn settle_moved(&mut self, found: &Survey, torn: bool) -> Result<Moved, StoreError> {
+        let here = whereabouts(&self.dir);
+        let before = std::mem::replace(&mut self.meta.whereabouts, here);
+        if before == here {
+            return Ok(Moved::No);
+        }
+        let is_known = before != [0; 16] && here != [0; 16];
+        if !is_known || torn || self.meta.generations.is_full() {
+            return Ok(Moved::Unknown);
+        }
+        self.begin_generation(found.next(), "copied")?;
+        tracing::warn!(
+            dir = %self.dir.display(), head = %found.next().prev(),
+            generation = self.meta.generations.current().generation.counter,
+            "the directory was copied, put back or moved since the log was open last; a new generation begins, \
+             so that readers of another continuation are told where it parted from this one"
+        );
+        Ok(Moved::Elsewhere)
     }
 
     /// Opens what was found: the slots to go on in, what there is to read, and the segments that
@@ -231,11 +271,11 @@ impl Recovery {
         Ok(torn)
     }
 
-    fn begin_generation(&mut self, next: Seq) -> Result<(), StoreError> {
+    fn begin_generation(&mut self, next: Seq, cause: &str) -> Result<(), StoreError> {
         self.meta.generations = self
             .meta
             .generations
-            .with_next(rand::random(), next, Timestamp::now(), "quarantined")
+            .with_next(rand::random(), next, Timestamp::now(), cause)
             .ok_or(StoreError::Invalid("the log has used up its generations"))?;
         Ok(())
     }
@@ -251,6 +291,9 @@ impl Recovery {
         if sealed > scan.next {
             return Ok((self.origin_after_segments(found, newest, sealed)?, Vec::new()));
         }
+        let Some((_, link)) = scan.links else {
+            return Err(StoreError::Invalid("the newest slot has no frame"));
+        };
         let suffix = read_commits(disk, newest)?;
         let first = scan.unproven.first();
         let copied = suffix.iter().filter(|commit| !commit.delta.is_empty()).count();
@@ -273,7 +316,9 @@ impl Recovery {
             },
             number: found.last_number + 1,
             next: first.map_or(scan.next, |frame| frame.first),
+            link: first.map_or(link, |frame| frame.link_before),
             oldest: first.map_or(scan.oldest, |frame| frame.oldest),
+            oldest_tag: first.map_or(scan.oldest_tag, |frame| frame.oldest_tag),
             last_at: first.map_or(scan.last_at, |frame| frame.appended_at).max(Timestamp::EPOCH),
             snapshot: state.snapshot,
             deltas,
@@ -290,7 +335,9 @@ impl Recovery {
     ) -> Result<Origin, StoreError> {
         let scan = &newest.scan;
         let state = scan.state.clone().unwrap_or_default();
-        let sealed_at = found.segments.last().map(|segment| segment.last_at());
+        let Some(last) = found.segments.last() else {
+            return Err(StoreError::Invalid("no segment"));
+        };
         Ok(Origin {
             log: self.meta.log,
             meta: self.meta.encode()?,
@@ -302,8 +349,10 @@ impl Recovery {
             },
             number: found.last_number + 1,
             next: sealed,
+            link: last.link(),
             oldest: scan.oldest,
-            last_at: sealed_at.unwrap_or_default().max(scan.last_at).max(Timestamp::EPOCH),
+            oldest_tag: scan.oldest_tag,
+            last_at: last.last_at().max(scan.last_at).max(Timestamp::EPOCH),
             snapshot: state.snapshot,
             deltas: state.deltas.into_iter().chain(scan.deltas.iter().cloned()).collect(),
         })
@@ -313,7 +362,8 @@ impl Recovery {
         let file = self.claim.open_slot(&slot.path, disk)?.file;
         let copied = slot.scan.unproven.first().map_or(u64::MAX, |frame| frame.offset);
         let frames = slot.scan.frames.into_iter().filter(|frame| frame.offset < copied).collect();
-        Ok(Slot::new(slot.path, file, disk.clone(), slot.header, frames))
+        let link_before = slot.scan.links.map_or(Link::START, |(first, _)| first);
+        Ok(Slot::new(slot.path, file, disk.clone(), slot.header, link_before, frames))
     }
 
     /// The slot files, with at least one to go on in: sealing makes room if there is none.
@@ -396,7 +446,9 @@ fn read_commits(disk: &Disk, slot: &SurveyedSlot) -> Result<Vec<Commit>, StoreEr
             events: bytes.slice(events..),
             delta: bytes.slice(FRAME_HEADER_BYTES..events),
             state: None,
+            link: frame.link,
             oldest: frame.oldest,
+            oldest_tag: frame.oldest_tag,
         })
     };
     slot.scan.unproven.iter().map(read).collect()

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::LocalEngine;
 use super::view::View;
+use crate::chain::{Link, tag_in};
 use crate::storage::journal::Slot;
 use crate::storage::sift::{FOUND_BYTES, SIFTED_BYTES, Sifter};
 use crate::storage::{Chunk, Damage, StoreError};
-use tailmark_record::Seq;
 use tailmark_record::topic::Filter;
+use tailmark_record::{ChainTag, EventError, Events, Seq};
 
 /// A chunk of which more than one byte in so many is wanted is passed on as it is.
 const DENSE: usize = 4;
@@ -47,6 +48,28 @@ impl LocalEngine {
             Some(slot) => self.read_slot(slot, from, end.min(slot.end()), filter),
             None => Err(self.hole(from)),
         }
+    }
+
+    /// The chain at a readable event: what stands beside its block or commit, where it ends with it; else its
+    /// cursor.
+    pub(super) fn tag_of(&self, seq: Seq) -> Result<ChainTag, StoreError> {
+        if let Some(tag) = self.on_view(|view| self.tag_beside(view, seq))? {
+            return Ok(tag);
+        }
+        let chunk = self.read(seq, seq.next(), &Filter::ALL)?;
+        let event = Events::new(&chunk.events).next().unwrap_or(Err(EventError::MISSING));
+        event.and_then(tag_in).map_err(|error| {
+            let (file, detail) = (self.dir.clone(), error.what().to_owned());
+            Damage { from: seq, to: seq, file, detail }.into()
+        })
+    }
+
+    fn tag_beside(&self, view: &View, seq: Seq) -> Result<Option<ChainTag>, StoreError> {
+        if let Some(segment) = view.segments.iter().find(|segment| segment.contains(seq)) {
+            return self.cache.tag_beside(&self.lease(segment)?, seq);
+        }
+        let mut slots = view.slots.iter().filter(|slot| slot.frame_of(seq).is_some());
+        Ok(slots.find_map(|slot| slot.link_before(seq.next())).map(Link::tag))
     }
 
     /// What a filter selects of a slot: by its index, and where that does not tell, by going through the events.

@@ -7,13 +7,14 @@ use std::time::Instant;
 
 use super::work::Trouble;
 use super::{LocalEngine, Options};
+use crate::chain::Link;
 use crate::storage::error::chain;
 use crate::storage::journal::{Journal, Slot, sealing_bytes};
 use crate::storage::meta::{CleanStop, Meta};
 use crate::storage::segment::{
     self, BLOCK_BYTES, BuildSpec, Cache, DB_CACHE_BYTES, Lease, Progress, Segment, Source,
 };
-use crate::storage::{Chunk, StoreError};
+use crate::storage::{Chunk, Damage, StoreError};
 use crate::width::to_u32;
 use tailmark_record::Seq;
 use tailmark_record::topic::Filter;
@@ -46,6 +47,8 @@ impl Sealer<'_> {
         let folded = segments.last().filter(|last| self.is_small(last, slot)).cloned();
         let lease = folded.as_ref().and_then(|segment| segment.lease());
         let folded = folded.filter(|_| lease.is_some());
+        let link_before = self.link_before(segments, slot, from)?;
+        let link_before = folded.as_ref().map_or(link_before, |folded| folded.link_before());
         let source = Unsealed { folded: lease.map(|lease| (lease, self.cache)), slot, from, end };
         self.check_space(source.bytes())?;
         let spec = BuildSpec {
@@ -54,6 +57,8 @@ impl Sealer<'_> {
             fingerprint_key: self.meta.key,
             first: folded.as_ref().map_or(from, |segment| segment.first()),
             end,
+            link_before,
+            link: slot.link_before(end),
             revision: folded.as_ref().map_or(1, |segment| segment.revision() + 1),
             compression: self.options.compression,
             block_bytes: BLOCK_BYTES,
@@ -67,6 +72,27 @@ impl Sealer<'_> {
         }
         segments.push(built);
         Ok(folded)
+    }
+
+    /// The chain before the first event of `slot` that is to be sealed.
+    fn link_before(
+        &self,
+        segments: &[Arc<Segment>],
+        slot: &Slot,
+        from: Seq,
+    ) -> Result<Link, StoreError> {
+        let damage = |detail: &str| {
+            let (file, detail) = (slot.path().to_owned(), detail.to_owned());
+            StoreError::from(Damage { from, to: Seq::ZERO, file, detail })
+        };
+        let sealed = segments.last().filter(|last| last.end() == from).map(|last| last.link());
+        match (sealed, slot.link_before(from)) {
+            (Some(sealed), Some(link)) if sealed != link => {
+                Err(damage("the slot does not go on where the segment before it ends"))
+            }
+            (Some(link), _) | (None, Some(link)) => Ok(link),
+            (None, None) => Err(damage("the chain before it is not known")),
+        }
     }
 
     /// Many small stops must not leave many small segments.

@@ -19,6 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{JOURNAL_DIR, SEGMENTS_DIR};
+use crate::chain::Link;
 use crate::storage::disk::Disk;
 use crate::storage::journal::{
     FrameKind, Known, Previous, Scan, ScannedSlot, SlotHeader, Tail, Tip, is_slot_name,
@@ -73,6 +74,12 @@ pub struct SurveyedSlot {
     known_end: Option<u64>,
 }
 
+impl SurveyedSlot {
+    fn link_before(&self, seq: Seq) -> Option<Link> {
+        self.scan.link_before(self.header.first, seq)
+    }
+}
+
 impl Survey {
     /// Nothing was ever stored here.
     pub fn is_blank(&self) -> bool {
@@ -97,6 +104,34 @@ impl Survey {
     /// Seq after the last sealed event.
     pub fn sealed_end(&self) -> Seq {
         self.segments.last().map_or(Seq::FIRST, |last| last.end())
+    }
+
+    /// Where the chain over the events does not join from one file to the next: the first seq of the
+    /// later file, and its path.
+    fn parted(&self) -> Vec<(Seq, PathBuf)> {
+        let mut parted = Vec::new();
+        for two in self.segments.windows(2) {
+            if two[0].end() == two[1].first() && two[0].link() != two[1].link_before() {
+                parted.push((two[1].first(), two[1].dir().to_owned()));
+            }
+        }
+        for two in self.slots.windows(2) {
+            let seq = two[1].header.first;
+            let (before, after) = (two[0].link_before(seq), two[1].link_before(seq));
+            if before.zip(after).is_some_and(|(before, after)| before != after) {
+                parted.push((seq, two[1].path.clone()));
+            }
+        }
+        // Slots hold for a while what is sealed: compared where one ends, and another goes on or has it too.
+        if let Some(last) = self.segments.last() {
+            for slot in &self.slots {
+                let link = slot.link_before(last.end());
+                if link.is_some_and(|link| link != last.link()) {
+                    parted.push((last.end(), slot.path.clone()));
+                }
+            }
+        }
+        parted
     }
 
     /// Whether the last stop was a clean one.
@@ -446,6 +481,11 @@ impl<'a> Pass<'a> {
         let next = found.next();
         for (from, to, path) in holes {
             self.report(from, to, &path, "the events before this file are missing");
+        }
+        for (seq, path) in self.found.parted() {
+            let what =
+                "the chain does not join: this file is of another history than the one before";
+            self.report(seq, Seq::ZERO, &path, what);
         }
         let journal = self.dir.join(JOURNAL_DIR);
         if has_no_slot {

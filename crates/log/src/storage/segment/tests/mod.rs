@@ -15,6 +15,7 @@ use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
 
 use super::*;
+use crate::chain::{Link, Said};
 use crate::storage::disk::Disk;
 use crate::storage::segment::footer::{self, SECTION_HEADER_BYTES};
 
@@ -53,7 +54,12 @@ fn generations() -> GenerationTable {
 #[derive(Clone)]
 struct Log {
     chunks: Vec<Chunk>,
+    /// The chain at the last event.
+    link: Link,
 }
+
+/// The chain before the first event.
+const LINK_BEFORE: Link = Link::new([5; 16]);
 
 impl Source for Log {
     fn chunks(&self) -> Box<dyn Iterator<Item = Result<Chunk, StoreError>> + '_> {
@@ -75,6 +81,7 @@ impl Log {
         let mint = CursorMint::new(log_id(), Generation { counter: 1, nonce: 99 });
         let mut chunks = Vec::new();
         let (mut entries, mut begin, mut seq) = (Vec::new(), first, first);
+        let mut link = LINK_BEFORE;
         for event in made {
             let mut client = Vec::new();
             Event {
@@ -86,12 +93,16 @@ impl Log {
                 ..Event::default()
             }
             .write_client_part(&mut client);
+            let fill_id = event.id.is_none().then_some("given");
+            let said = Said::of_part(&client, fill_id.unwrap_or_default()).unwrap();
+            link = link.then(Seq::new(seq), time_of(seq), said);
             let stamp = Stamp {
                 seq: Seq::new(seq),
                 mint: &mint,
+                tag: link.tag(),
                 appended_at: time_of(seq).into(),
                 fill_at: true,
-                fill_id: event.id.is_none().then_some("given"),
+                fill_id,
             };
             write_entry(&mut entries, &client, &stamp);
             seq += 1;
@@ -103,7 +114,7 @@ impl Log {
         if begin < seq {
             chunks.push(chunk(begin, seq, entries));
         }
-        Log { chunks }
+        Log { chunks, link }
     }
 
     /// `count` small events over ten topics, every third of them named by its sender.
@@ -182,6 +193,8 @@ impl Log {
             fingerprint_key: KEY,
             first: self.first(),
             end: self.end(),
+            link_before: LINK_BEFORE,
+            link: Some(self.link),
             revision: 1,
             compression: Compression::Lz4,
             block_bytes: BLOCK_BYTES,
@@ -253,7 +266,7 @@ fn copy_dir(from: &Path, to: &Path) {
 }
 
 /// Every file below `dir` with its bytes' hash.
-fn snapshot(dir: &Path) -> Vec<(PathBuf, u64, digest::Hash)> {
+fn snapshot(dir: &Path) -> Vec<(PathBuf, u64, crate::chain::Hash)> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
         let entry = entry.unwrap();

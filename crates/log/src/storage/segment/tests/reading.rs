@@ -31,13 +31,14 @@ fn random_events_come_back_in_every_compression() {
 }
 
 #[test]
-fn the_same_events_have_the_same_logical_hash_however_they_are_blocked() {
+fn the_chain_depends_on_the_events_and_not_on_how_they_are_blocked() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::small(1, 2_000);
     let one = log.build(&dir.path().join("one"));
     let spec = BuildSpec { block_bytes: 5_000, compression: Compression::None, ..log.spec() };
     let two = build(&dir.path().join("two"), &spec, &log).unwrap();
-    assert_eq!(one.logical_hash(), two.logical_hash());
+    assert_eq!((one.link_before(), one.link()), (LINK_BEFORE, log.link));
+    assert_eq!((two.link_before(), two.link()), (LINK_BEFORE, log.link));
     let mut made = Log::small(1, 2_000);
     let last = made.chunks.last_mut().unwrap();
     // One letter of the last body.
@@ -45,8 +46,14 @@ fn the_same_events_have_the_same_logical_hash_however_they_are_blocked() {
     let at = bytes.iter().rposition(|&byte| byte == b'x').unwrap();
     bytes[at] = b'y';
     last.events = bytes.into();
-    let three = made.build(&dir.path().join("three"));
-    assert_ne!(one.logical_hash(), three.logical_hash());
+    // Nobody knows the chain: it is what it is.
+    let unknown = BuildSpec { link: None, ..made.spec() };
+    let three = build(&dir.path().join("three"), &unknown, &made).unwrap();
+    assert_ne!(three.link(), one.link());
+    // Whoever knows it hears that these are not the events.
+    let refused = build(&dir.path().join("four"), &made.spec(), &made).unwrap_err();
+    assert!(matches!(&refused, StoreError::Damaged(_)), "{refused}");
+    assert!(refused.to_string().contains("chain"), "{refused}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Faults that were found by review, each kept as a test.
 
 use super::*;
+use crate::storage::journal::FRAME_HEADER_BYTES;
 
 pub(super) fn block_segments(dir: &Path) {
     std::fs::rename(dir.join("segments"), dir.join("aside")).unwrap();
@@ -128,8 +129,9 @@ fn a_frame_of_a_later_program_is_refused_and_kept() {
     let at = last.offset as usize;
     file[at + 20] = 9; // a codec that does not exist yet
     let seed = crate::storage::crc::crc32c(0, &nonce.to_le_bytes());
-    let crc = crate::storage::crc::crc32c(seed, &file[at..at + 92]);
-    file[at + 92..at + 96].copy_from_slice(&crc.to_le_bytes());
+    let crc_at = at + FRAME_HEADER_BYTES - 4;
+    let crc = crate::storage::crc::crc32c(seed, &file[at..crc_at]);
+    file[crc_at..crc_at + 4].copy_from_slice(&crc.to_le_bytes());
     std::fs::write(&slot, &file).unwrap();
     assert!(matches!(open(dir.path(), options()), Err(StoreError::Format { .. })));
     assert_eq!(std::fs::read(&slot).unwrap(), file);

@@ -8,8 +8,9 @@ use proptest::prelude::*;
 use super::super::read::sift;
 use super::super::{LocalEngine, Options, open};
 use super::*;
+use crate::chain::Said;
 use crate::storage::disk::Disk;
-use crate::storage::{Commit, Engine};
+use crate::storage::{Commit, Engine, Links};
 use crate::testing::{append, copy_dir, time_of};
 use tailmark_record::topic::Pattern;
 use tailmark_record::{CursorMint, Limits, Stamp, write_entry};
@@ -27,6 +28,7 @@ fn store(engine: &LocalEngine, topics: &[&str], body_len: usize) {
     let bounds = Engine::bounds(engine);
     let first = bounds.next();
     let mint = CursorMint::new(Engine::id(engine), bounds.generations.current().generation);
+    let Links { head: mut link, oldest_tag } = Engine::links(engine);
     let mut events = Vec::new();
     for (at, topic) in (0..).zip(topics) {
         let seq = first.plus(at);
@@ -34,14 +36,17 @@ fn store(engine: &LocalEngine, topics: &[&str], body_len: usize) {
         let mut client_part = Vec::new();
         Event { id: &id, topic, body: &body, ..Event::default() }
             .write_client_part(&mut client_part);
-        let appended_at = time_of(first).into();
-        let stamp = Stamp { seq, mint: &mint, appended_at, fill_at: true, fill_id: None };
+        link = link.then(seq, time_of(first), Said::of_part(&client_part, "").unwrap());
+        let (tag, appended_at) = (link.tag(), time_of(first).into());
+        let stamp = Stamp { seq, mint: &mint, tag, appended_at, fill_at: true, fill_id: None };
         write_entry(&mut events, &client_part, &stamp);
     }
     let state = engine.wants_state(events.len()).then(Bytes::new);
     let (count, appended_at) = (topics.len() as u32, time_of(first));
     let (events, delta, oldest) = (events.into(), Bytes::new(), bounds.oldest);
-    append(engine, Commit { first, count, appended_at, events, delta, state, oldest }).unwrap();
+    let commit =
+        Commit { first, count, appended_at, events, delta, state, link, oldest, oldest_tag };
+    append(engine, commit).unwrap();
 }
 
 fn filter(patterns: &[&str]) -> Filter {

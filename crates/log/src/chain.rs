@@ -1,0 +1,266 @@
+//! The chain over a log's events: what tells one history from another.
+//!
+//! Every event has a link, made of the link before it and of the event. So two logs that have the
+//! same link at a seq have the same events up to there, and a directory that was put back, cloned or
+//! patched together is found where its links do not join. 32 bits of a link are in the event's
+//! cursor. XXH3-128 is enough against accidents; it proves nothing against somebody who forges.
+//! `migrations/0002_history/FORMAT.md` freezes this.
+//!
+//! A link covers what an event says only through two hashes, of its payload and of the rest, so that
+//! both can be erased later and the chain still proves everything else.
+
+use std::fmt;
+use std::ops::Range;
+
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+
+use tailmark_record::{ChainTag, Cursor, EventError, Facts, Seq, Timestamp, payload_of};
+
+/// XXH3-128, seed 0, canonical (big-endian) bytes.
+pub(crate) type Hash = [u8; 16];
+
+pub(crate) fn hash(bytes: &[u8]) -> Hash {
+    xxh3_128(bytes).to_be_bytes()
+}
+
+/// The link at one event; before the first, all zeros.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Link(Hash);
+
+impl Link {
+    /// Before the first event of a log.
+    pub const START: Link = Link([0; 16]);
+
+    /// Of its bytes.
+    pub const fn new(bytes: [u8; 16]) -> Link {
+        Link(bytes)
+    }
+
+    /// Its bytes.
+    pub const fn bytes(self) -> [u8; 16] {
+        self.0
+    }
+
+    /// What a cursor carries of it.
+    pub const fn tag(self) -> ChainTag {
+        let [a, b, c, d, ..] = self.0;
+        ChainTag::new(u32::from_be_bytes([a, b, c, d]))
+    }
+
+    /// The link of the event after this one.
+    #[must_use]
+    pub fn then(self, seq: Seq, appended_at: Timestamp, said: Said) -> Link {
+        let mut bytes = [0; 52];
+        bytes[..16].copy_from_slice(&self.0);
+        bytes[16..24].copy_from_slice(&seq.get().to_le_bytes());
+        bytes[24..32].copy_from_slice(&appended_at.seconds.to_le_bytes());
+        bytes[32..36].copy_from_slice(&appended_at.nanos.to_le_bytes());
+        bytes[36..].copy_from_slice(&said.0);
+        Link(hash(&bytes))
+    }
+
+    /// The link of a stored event after this one.
+    #[must_use]
+    pub fn then_event(self, event: &[u8], facts: &Facts<'_>) -> Link {
+        let client_part = event.get(..facts.client_len).unwrap_or_default();
+        let said = Said::of(client_part, &facts.payload, facts.given_id);
+        self.then(facts.seq, facts.appended_at, said)
+    }
+
+    /// The link at the last of some stored events, `EventBatch.events` entries.
+    ///
+    /// # Errors
+    /// When they are not stored events.
+    pub fn then_all(self, entries: &[u8]) -> Result<Link, EventError> {
+        tailmark_record::Events::new(entries).try_fold(self, |link, event| {
+            let event = event?;
+            Ok(link.then_event(event, &Facts::scan(event)?))
+        })
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The tag in a stored event's cursor.
+///
+/// # Errors
+/// When it has none.
+pub(crate) fn tag_in(event: &[u8]) -> Result<ChainTag, EventError> {
+    let place = tailmark_record::Event::place_of(event)?;
+    let text = std::str::from_utf8(place.cursor).unwrap_or_default();
+    match Cursor::parse(text) {
+        Ok(Cursor::Token { tag: Some(tag), .. }) => Ok(tag),
+        _ => Err(EventError::new("its cursor cannot be read")),
+    }
+}
+
+/// What an event says, hashed: everything but its place and its time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Said(Hash);
+
+impl Said {
+    /// Of a client part, and of the id that the server gave; empty where the sender named it.
+    ///
+    /// # Errors
+    /// When the bytes are not protobuf.
+    pub fn of_part(client_part: &[u8], given_id: &str) -> Result<Said, EventError> {
+        Ok(Said::of(client_part, &payload_of(client_part)?, given_id.as_bytes()))
+    }
+
+    /// Of a client part, of the places in it that are payload, and of the id that the server gave;
+    /// empty where the sender named it.
+    pub(crate) fn of(client_part: &[u8], payload: &[Range<usize>; 2], given_id: &[u8]) -> Said {
+        let [one, two] = in_order(payload);
+        let part = |range: Range<usize>| client_part.get(range).unwrap_or_default();
+        let rest = [part(0..one.start), part(one.end..two.start), part(two.end..client_part.len())];
+        let payload = match (part(one), part(two)) {
+            (whole, []) | ([], whole) => hash(whole),
+            (first, second) => hash_all(&[first, second]),
+        };
+        let [head, middle, tail] = rest;
+        let mut both = [0; 32];
+        both[..16].copy_from_slice(&hash_all(&[head, middle, tail, given_id]));
+        both[16..].copy_from_slice(&payload);
+        Said(hash(&both))
+    }
+}
+
+/// The two ranges by place, an absent one at the end of the other.
+fn in_order([body, data]: &[Range<usize>; 2]) -> [Range<usize>; 2] {
+    match (body.is_empty(), data.is_empty()) {
+        (true, true) => [0..0, 0..0],
+        (false, true) => [body.clone(), body.end..body.end],
+        (true, false) => [data.clone(), data.end..data.end],
+        (false, false) if body.start < data.start => [body.clone(), data.clone()],
+        (false, false) => [data.clone(), body.clone()],
+    }
+}
+
+/// The hash of some bytes one after the other.
+fn hash_all(parts: &[&[u8]]) -> Hash {
+    /// What fits is hashed at once, which costs a small part of a hasher that is fed.
+    const AT_ONCE: usize = 512;
+    let len = parts.iter().map(|part| part.len()).sum();
+    let mut joined = [0; AT_ONCE];
+    match joined.get_mut(..len) {
+        Some(joined) => {
+            let mut at = 0;
+            for part in parts {
+                joined[at..at + part.len()].copy_from_slice(part);
+                at += part.len();
+            }
+            hash(joined)
+        }
+        None => {
+            let mut hasher = Xxh3::new();
+            parts.iter().for_each(|part| hasher.update(part));
+            hasher.digest128().to_be_bytes()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tailmark_record::{CursorMint, Event, Events, Generation, LogId, Stamp, write_entry};
+
+    fn stored(event: &Event<'_>, seq: u64, seconds: i64, fill_id: Option<&str>) -> Vec<u8> {
+        let log = LogId::new(uuid::Uuid::from_u128(1));
+        let mint = CursorMint::new(log, Generation { counter: 1, nonce: 1 });
+        let (mut part, mut entry) = (Vec::new(), Vec::new());
+        event.write_client_part(&mut part);
+        let appended_at = Timestamp { seconds, nanos: 5 }.into();
+        let (seq, tag, fill_at) = (Seq::new(seq), ChainTag::START, event.at.is_none());
+        write_entry(
+            &mut entry,
+            &part,
+            &Stamp { seq, mint: &mint, tag, appended_at, fill_at, fill_id },
+        );
+        entry
+    }
+
+    fn event() -> Event<'static> {
+        Event { id: "i", topic: "a.b", body: "text", kind: "k", key: "key", ..Event::default() }
+    }
+
+    /// Frozen: the bytes of a log depend on it.
+    #[test]
+    fn links_are_what_they_were() {
+        let one = Link::START.then_all(&stored(&event(), 1, 7, None)).unwrap();
+        let two = one.then_all(&stored(&event(), 2, 7, None)).unwrap();
+        assert_eq!(
+            (one.to_string().as_str(), two.to_string().as_str()),
+            ("2ad4db225135be11fdeaf65b606ce827", "5d1fc60489053087ad448c069127c4ee")
+        );
+        assert_eq!(one.tag().get().to_be_bytes(), one.bytes()[..4]);
+        // By hand, from the description.
+        let (payload, rest) = (b"\x1a\x04text", b"\x0a\x01i\x12\x03a.bB\x01kJ\x03key");
+        let said = hash(&[hash(rest), hash(payload)].concat());
+        let place = [&1u64.to_le_bytes()[..], &7i64.to_le_bytes(), &5i32.to_le_bytes()].concat();
+        let link = hash(&[&[0; 16][..], &place, &said].concat());
+        assert_eq!(one, Link::new(link));
+    }
+
+    #[test]
+    fn a_link_covers_all_that_an_event_says_and_where_it_stands() {
+        let long = "x".repeat(600);
+        let same = stored(&event(), 1, 7, None);
+        let link = Link::START.then_all(&same).unwrap();
+        let mut others = vec![
+            stored(&event(), 2, 7, None),
+            stored(&event(), 1, 8, None),
+            stored(&Event { id: "", ..event() }, 1, 7, None),
+            stored(&Event { id: "", ..event() }, 1, 7, Some("i")),
+            stored(&Event { id: "", ..event() }, 1, 7, Some("j")),
+            stored(&Event { topic: "a.c", ..event() }, 1, 7, None),
+            stored(&Event { body: "texT", ..event() }, 1, 7, None),
+            stored(&Event { body: "", ..event() }, 1, 7, None),
+            stored(&Event { body: "", data: b"text", ..event() }, 1, 7, None),
+            stored(&Event { data: b"more", ..event() }, 1, 7, None),
+            stored(&Event { kind: "kk", ..event() }, 1, 7, None),
+            stored(&Event { key: "", ..event() }, 1, 7, None),
+            stored(&Event { key: &long, ..event() }, 1, 7, None),
+            stored(&Event { headers: vec![("h", "1")], ..event() }, 1, 7, None),
+            stored(&Event { at: Some(Timestamp::EPOCH), ..event() }, 1, 7, None),
+        ];
+        others.push([same.clone(), same].concat());
+        let mut links: Vec<_> =
+            others.iter().map(|entries| Link::START.then_all(entries).unwrap()).collect();
+        links.push(link);
+        links.push(Link::new([1; 16]).then_all(&others[0]).unwrap());
+        let distinct: std::collections::HashSet<_> = links.iter().collect();
+        assert_eq!(distinct.len(), links.len());
+    }
+
+    #[test]
+    fn a_link_does_not_depend_on_the_cursor_or_on_how_entries_are_joined() {
+        let entries = [stored(&event(), 1, 7, None), stored(&event(), 2, 7, None)];
+        let apart = Link::START.then_all(&entries[0]).unwrap().then_all(&entries[1]).unwrap();
+        assert_eq!(Link::START.then_all(&entries.concat()), Ok(apart));
+        let log = LogId::new(uuid::Uuid::from_u128(2));
+        let mint = CursorMint::new(log, Generation { counter: 9, nonce: 3 });
+        let (mut part, mut other) = (Vec::new(), Vec::new());
+        event().write_client_part(&mut part);
+        let appended_at = Timestamp { seconds: 7, nanos: 5 }.into();
+        let tag = ChainTag::new(77);
+        let (seq, fill_id) = (Seq::FIRST, None);
+        write_entry(
+            &mut other,
+            &part,
+            &Stamp { seq, mint: &mint, tag, appended_at, fill_at: true, fill_id },
+        );
+        assert_ne!(other, entries[0]);
+        assert_eq!(Link::START.then_all(&other), Link::START.then_all(&entries[0]));
+        assert_eq!(Events::new(&other).count(), 1);
+    }
+}
