@@ -3,10 +3,13 @@
 //! Around it: `tailmark-record` has the plain values, `tailmark-wire` what goes over the network,
 //! `tailmark-log` the durable log itself, `tailmark-client` the client.
 
+mod certificate;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "cli")]
 pub mod config;
+#[cfg(feature = "cli")]
+pub mod doctor;
 #[cfg(feature = "cli")]
 mod escape;
 pub mod inspect;

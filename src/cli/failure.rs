@@ -333,7 +333,8 @@ pub(super) fn hint_for_tls(problem: TlsProblem) -> Option<&'static str> {
     })
 }
 
-fn hint_for(error: &Error) -> Option<&'static str> {
+/// What to do about an error of a call.
+pub(super) fn hint_for(error: &Error) -> Option<&'static str> {
     if let Some(status) = error.http_status() {
         return Some(hint_for_http(status));
     }

@@ -10,6 +10,7 @@ mod chat;
 mod completions;
 mod config;
 mod daemon;
+mod doctor;
 mod failure;
 mod input;
 mod layer_options;
@@ -84,6 +85,8 @@ enum Command {
     /// Measure uploads and replays of a running daemon
     #[command(subcommand)]
     Bench(bench::Command),
+    /// Say step by step what is wrong between here and a server
+    Doctor(doctor::Args),
     /// Check or show the daemon's settings
     #[command(subcommand)]
     Config(config::Command),
@@ -149,6 +152,7 @@ impl Cli {
             Command::Metrics(online) => online.run(metrics::run),
             Command::Trim(online) => online.run(trim::run),
             Command::Bench(command) => bench::run(command),
+            Command::Doctor(args) => doctor::run(args),
             Command::Config(command) => config::run(command),
             Command::Log(command) => log::run(command),
             Command::Completions(args) => completions::run(args, command()),

@@ -26,7 +26,7 @@ pub(super) struct Online<A: clap::Args> {
 
 // No doc comment, as above.
 #[derive(Debug, clap::Args)]
-struct Tls {
+pub(super) struct Tls {
     /// Who may vouch for the server at an https:// address, as PEM, in place of this system's
     /// authorities
     #[arg(long, env = "TAILMARK_CA", hide_env_values = true, value_name = "FILE")]
@@ -56,7 +56,7 @@ pub(super) fn with_tls_key(command: clap::Command) -> clap::Command {
 }
 
 impl Tls {
-    fn options(&self) -> Options {
+    pub(super) fn options(&self) -> Options {
         let mut options = Options::default();
         let pem = |path: &Option<PathBuf>| path.as_ref().map(Pem::file);
         (options.tls.ca, options.tls.cert) = (pem(&self.ca), pem(&self.cert));

@@ -41,6 +41,7 @@ mod clocks;
 mod config;
 mod copied;
 mod daemon;
+mod doctor;
 mod errors;
 mod format;
 mod full_journal;

@@ -81,6 +81,9 @@ pub use kept::KeptWatch;
 pub use metrics::{Metrics, MetricsItem};
 pub use producer::{Ack, Durable, Position, Producer, ProducerOptions};
 pub use room::{Room, RoomItem, Saying};
+#[cfg(feature = "tls")]
+#[doc(hidden)]
+pub use tls::look;
 pub use tls::{Pem, Tls, TlsProblem};
 pub use topics::TopicPages;
 pub use watch::{Item, Received, Watch, WatchOptions};

@@ -7,8 +7,9 @@ use parking_lot::{Mutex, RwLock};
 use rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
-use super::certificate::{Validity, time_text};
+use super::certificate::Validity;
 use super::files::{Bytes, Made, TlsError, TlsFiles};
+use crate::certificate::time_text;
 
 /// How often the files are looked at. What is new counts once it was seen twice.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);

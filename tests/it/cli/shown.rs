@@ -98,7 +98,7 @@ fn topics_read_apart_in_watches_and_lists() {
     }
     // The columns stand below each other, wide characters or none.
     daemon.store("日本語", &["wide"]);
-    let listed = daemon.run(&["topics", "日本"]);
+    let listed = daemon.run(&["topics", "--prefix", "日本"]);
     let lines: Vec<_> = stdout(&listed).lines().collect();
     let until = |line: &str| {
         unicode_width::UnicodeWidthStr::width(&line[..line.find("1 ").unwrap_or(line.len())])

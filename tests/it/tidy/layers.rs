@@ -42,7 +42,18 @@ const SERVER: House<'_> = House {
 const ROOT: House<'_> = House {
     folder: "src",
     module: &[],
-    rooms: &["escape", "telemetry", "config", "inspect", "server", "testing", "cli", "bin"],
+    rooms: &[
+        "escape",
+        "certificate",
+        "telemetry",
+        "config",
+        "inspect",
+        "server",
+        "testing",
+        "doctor",
+        "cli",
+        "bin",
+    ],
 };
 
 const LOG: House<'_> = House {
@@ -151,6 +162,7 @@ const CLI: House<'_> = House {
         "serve",
         "config",
         "completions",
+        "doctor",
         "bench",
         "watch",
         "chat",

@@ -2,9 +2,13 @@
 //!
 //! Files are read again whenever a connection is made, so that what was renewed is taken up.
 
+#[cfg(feature = "tls")]
+pub mod look;
 mod problem;
 #[cfg(feature = "tls")]
 mod shake;
+#[cfg(feature = "tls")]
+mod words;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,7 +17,9 @@ use std::sync::Arc;
 pub(super) use problem::Problem;
 pub use problem::TlsProblem;
 #[cfg(feature = "tls")]
-pub(super) use shake::{Shaker, problem_of};
+pub(super) use shake::Shaker;
+#[cfg(feature = "tls")]
+pub(super) use words::problem_of;
 
 /// How a client speaks TLS. The default trusts the authorities of the system, shows nothing, and
 /// expects the server under the name in its address.

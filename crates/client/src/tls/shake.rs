@@ -1,4 +1,4 @@
-//! Shaking hands: files, trust, and what a failure means.
+//! Shaking hands: files and trust.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,32 +6,30 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
-use tailmark_record::Timestamp;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::words::problem_of;
 use super::{Pem, Problem, Tls, TlsProblem};
 
 /// What is spoken: HTTP/2.
 const PROTOCOL: &[u8] = b"h2";
 /// Of a file.
 const MAX_BYTES: u64 = 4 << 20;
-/// Names of a certificate that are told.
-const MAX_NAMES: usize = 8;
 
 /// Shakes hands with one server.
 pub(crate) struct Shaker {
     options: Tls,
-    name: ServerName<'static>,
+    pub(super) name: ServerName<'static>,
     /// What was made last, and of what.
     last: Mutex<Option<(Read3, Arc<ClientConfig>)>>,
 }
 
 /// The bytes of `ca`, `cert` and `key`.
-type Read3 = [Option<Vec<u8>>; 3];
+pub(super) type Read3 = [Option<Vec<u8>>; 3];
 
 impl Shaker {
     /// For the server at this host, unless the options name it otherwise.
@@ -69,8 +67,7 @@ impl Shaker {
 
     /// The configuration by the files as they are now.
     fn config(&self) -> Result<Arc<ClientConfig>, Problem> {
-        let Tls { ca, cert, key, .. } = &self.options;
-        let now = [read(ca)?, read(cert)?, read(key)?];
+        let now = self.read()?;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((read, config)) = &*last
             && *read == now
@@ -82,12 +79,22 @@ impl Shaker {
         Ok(config)
     }
 
-    fn make(&self, [ca, cert, key]: &Read3) -> Result<ClientConfig, Problem> {
-        let Tls { ca: of_ca, cert: of_cert, key: of_key, .. } = &self.options;
-        let roots = match ca {
-            Some(bytes) => roots(of_ca, bytes)?,
-            None => system_roots()?,
-        };
+    /// Reads what the options name.
+    pub(super) fn read(&self) -> Result<Read3, Problem> {
+        let Tls { ca, cert, key, .. } = &self.options;
+        Ok([read(ca)?, read(cert)?, read(key)?])
+    }
+
+    pub(super) fn roots(&self, [ca, ..]: &Read3) -> Result<Arc<RootCertStore>, Problem> {
+        match ca {
+            Some(bytes) => roots(&self.options.ca, bytes),
+            None => system_roots(),
+        }
+    }
+
+    pub(super) fn make(&self, read: &Read3) -> Result<ClientConfig, Problem> {
+        let Tls { cert: of_cert, key: of_key, .. } = &self.options;
+        let (roots, [_, cert, key]) = (self.roots(read)?, read);
         let ring = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(ring)
             .with_safe_default_protocol_versions()
@@ -170,110 +177,4 @@ fn bad(pem: &Option<Pem>, problem: &str) -> Problem {
         _ => problem.to_owned(),
     };
     Problem::new(TlsProblem::Files, words)
-}
-
-/// What an error of a connection with TLS means; `None` where the connection just broke.
-pub(crate) fn problem_of(error: &io::Error) -> Option<Problem> {
-    let error = error.get_ref()?;
-    if let Some(problem) = error.downcast_ref::<Problem>() {
-        return Some(problem.clone());
-    }
-    let (what, words) = match error.downcast_ref::<rustls::Error>()? {
-        rustls::Error::InvalidCertificate(error) => of_certificate(error),
-        rustls::Error::AlertReceived(alert) => of_alert(*alert)?,
-        rustls::Error::InvalidMessage(_) => (
-            TlsProblem::NotSpoken,
-            "what answers does not speak TLS: its address may begin with http://".to_owned(),
-        ),
-        error => (TlsProblem::Other, format!("TLS failed: {error}")),
-    };
-    Some(Problem::new(what, words))
-}
-
-fn of_certificate(error: &CertificateError) -> (TlsProblem, String) {
-    use CertificateError::{
-        ExpiredContext, NotValidForNameContext, NotValidYetContext, UnknownIssuer,
-    };
-    match error {
-        ExpiredContext { time, not_after } => (
-            TlsProblem::Expired,
-            format!(
-                "the server's certificate expired at {}; here it is {}",
-                at(*not_after),
-                at(*time)
-            ),
-        ),
-        NotValidYetContext { time, not_before } => (
-            TlsProblem::NotYetValid,
-            format!(
-                "the server's certificate is not valid before {}; here it is {}",
-                at(*not_before),
-                at(*time)
-            ),
-        ),
-        UnknownIssuer => (
-            TlsProblem::UnknownIssuer,
-            "the server's certificate is signed by an authority that is not trusted here"
-                .to_owned(),
-        ),
-        CertificateError::BadSignature => (
-            TlsProblem::UnknownIssuer,
-            "the server's certificate is not signed by the authority that is trusted here, but by \
-             one of the same name"
-                .to_owned(),
-        ),
-        NotValidForNameContext { expected, presented } => (
-            TlsProblem::WrongName,
-            format!(
-                "the server's certificate is for {}, not for {}",
-                names(presented),
-                expected.to_str()
-            ),
-        ),
-        error => (TlsProblem::Other, format!("the server's certificate cannot be used: {error}")),
-    }
-}
-
-/// As webpki has them: `DnsName("a.example")`, `IpAddress(127.0.0.1)`.
-fn names(presented: &[String]) -> String {
-    let bare = |name: &String| {
-        let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
-        inner.unwrap_or(name).trim_matches('"').to_owned()
-    };
-    let mut names: Vec<_> = presented.iter().take(MAX_NAMES).map(bare).collect();
-    if presented.len() > MAX_NAMES {
-        names.push(format!("{} more", presented.len() - MAX_NAMES));
-    }
-    if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") }
-}
-
-/// What the other side says.
-fn of_alert(alert: AlertDescription) -> Option<(TlsProblem, String)> {
-    let refused = |why: &str| {
-        (TlsProblem::ClientRefused, format!("the server refuses the client's certificate: {why}"))
-    };
-    Some(match alert {
-        AlertDescription::CertificateRequired | AlertDescription::NoCertificate => (
-            TlsProblem::ClientRefused,
-            "the server wants a certificate of the client, and got none".to_owned(),
-        ),
-        AlertDescription::UnknownCA => refused("it does not trust who signed it"),
-        AlertDescription::CertificateExpired => refused("it is not valid now"),
-        AlertDescription::CertificateRevoked => refused("it was revoked"),
-        AlertDescription::BadCertificate
-        | AlertDescription::UnsupportedCertificate
-        | AlertDescription::CertificateUnknown
-        | AlertDescription::AccessDenied => refused(&format!("{alert:?}")),
-        AlertDescription::NoApplicationProtocol => {
-            (TlsProblem::NoHttp2, "what answers there speaks no HTTP/2, and so no gRPC".to_owned())
-        }
-        // It may get over that.
-        AlertDescription::InternalError | AlertDescription::UserCanceled => return None,
-        alert => (TlsProblem::Other, format!("the server refuses to speak TLS with us: {alert:?}")),
-    })
-}
-
-fn at(time: UnixTime) -> String {
-    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-    Timestamp { seconds, nanos: 0 }.to_string()
 }
