@@ -5,9 +5,11 @@
 //! more. Invariant: matching never allocates and takes time linear in the topic.
 
 mod index;
+mod verdicts;
 
 use crate::{Limits, Problem};
 pub use index::PatternIndex;
+pub use verdicts::{Verdict, Verdicts};
 
 /// Rules for topics.
 pub struct Topic;
@@ -91,6 +93,11 @@ impl Pattern {
         self.0.bytes().any(|c| c == b'*' || c == b'>')
     }
 
+    /// The segment that begins at this place; `None`, which comes before all others, at the end.
+    fn segment_at(&self, at: usize) -> Option<&str> {
+        self.0.get(at..)?.split('.').next()
+    }
+
     /// The segments before the first wildcard, with the dot behind them; all of it if there is
     /// none.
     fn beginning(&self) -> &str {
@@ -137,7 +144,8 @@ impl Pattern {
     }
 }
 
-/// A union of patterns; empty selects everything.
+/// A union of patterns; empty selects everything. They are in the order of their segments: those
+/// that begin with the same ones lie together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Filter(Vec<Pattern>);
 
@@ -151,7 +159,7 @@ impl Filter {
         if patterns.iter().any(|pattern| pattern.as_str() == ">") {
             return Filter::ALL;
         }
-        patterns.sort_unstable();
+        patterns.sort_unstable_by(|a, b| a.0.split('.').cmp(b.0.split('.')));
         patterns.dedup();
         let needed = |at: usize, it: &Pattern| {
             !patterns.iter().enumerate().any(|(other, pattern)| other != at && pattern.covers(it))
@@ -221,7 +229,11 @@ impl Filter {
 
     /// Whether it selects `topic`.
     pub fn matches(&self, topic: &str) -> bool {
-        self.0.is_empty() || self.0.iter().any(|pattern| pattern.matches(topic))
+        match self.0.as_slice() {
+            [] => true,
+            [pattern] => pattern.matches(topic),
+            patterns => any_matches(patterns, 0, Some(topic)),
+        }
     }
 }
 
@@ -263,8 +275,34 @@ impl<'a> Range<'a> {
     }
 }
 
+/// Whether one of some patterns selects a topic. They are in the order of their segments and all
+/// begin with the same ones, up to before `at`; `topic` is what follows those. So of many patterns
+/// only those are looked at that can still select it.
+fn any_matches(patterns: &[Pattern], at: usize, topic: Option<&str>) -> bool {
+    let Some(topic) = topic else {
+        return patterns.first().is_some_and(|it| it.segment_at(at).is_none());
+    };
+    let (segment, rest) = match topic.split_once('.') {
+        Some((segment, rest)) => (segment, Some(rest)),
+        None => (topic, None),
+    };
+    let those_with = |want: &str| {
+        let from = patterns.partition_point(|it| it.segment_at(at) < Some(want));
+        let from = patterns.get(from..).unwrap_or_default();
+        let count = from.partition_point(|it| it.segment_at(at) == Some(want));
+        from.get(..count).unwrap_or_default()
+    };
+    let goes_on = |want: &str| {
+        let those = those_with(want);
+        !those.is_empty() && any_matches(those, at + want.len() + 1, rest)
+    };
+    !those_with(">").is_empty() || goes_on("*") || goes_on(segment)
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn pattern(text: &str) -> Pattern {
@@ -358,6 +396,20 @@ mod tests {
         assert_eq!(texts, ["*.b", "a.>", "c"]);
         // Neither of two covers the other.
         assert_eq!(Filter::new(["a.*", "*.b"].map(pattern).to_vec()).patterns().len(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn a_filter_selects_what_one_of_its_patterns_does(
+            patterns in prop::collection::vec("[ab!*](\\.[ab!-]{1,2}|\\.\\*){0,3}(\\.>)?", 1..20),
+            topics in prop::collection::vec("[ab!](\\.[ab!-]{1,2}){0,4}", 1..20),
+        ) {
+            let filter = Filter::new(patterns.iter().map(|text| pattern(text)).collect());
+            for topic in topics {
+                let expected = patterns.iter().any(|text| pattern(text).matches(&topic));
+                prop_assert_eq!(filter.matches(&topic), expected, "{}", topic);
+            }
+        }
     }
 
     #[test]

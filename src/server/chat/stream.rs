@@ -96,6 +96,8 @@ enum Walked {
     Event,
     /// More has to be read first.
     Nothing,
+    /// It has looked at a lot: others come first.
+    Rest,
 }
 
 impl<D: Dialect> RoomStream<D> {
@@ -202,6 +204,9 @@ impl<D: Dialect> RoomStream<D> {
         if let Some(welcome) = self.welcome.take() {
             return Poll::Ready(Ok(welcome));
         }
+        if let Some(place) = &mut self.place {
+            place.machine.rested();
+        }
         let mut chunks = 0;
         loop {
             if let Some((reason, status)) = self.ending.take() {
@@ -247,6 +252,10 @@ impl<D: Dialect> RoomStream<D> {
                     Ok(None) => {}
                     Err(what) => return self.broken(what, cx),
                 },
+                Walked::Rest => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Walked::Nothing => match self.poll_read(cx) {
                     Poll::Ready(Ok(())) => {
                         chunks += 1;
@@ -284,6 +293,7 @@ impl<D: Dialect> RoomStream<D> {
                 Ok(Walked::Event)
             }
             Step::Read { .. } => Ok(Walked::Nothing),
+            Step::Rest => Ok(Walked::Rest),
             Step::Broken(what) => Err(what),
             Step::News(_) | Step::End(_) => Err("a step that was not asked for"),
         }

@@ -13,11 +13,16 @@ use bytes::Bytes;
 use crate::server::rpc::frames;
 use tailmark_log::eventlog::Delivery;
 use tailmark_log::storage::Chunk;
-use tailmark_record::topic::Filter;
+use tailmark_record::topic::{Filter, Verdicts};
 use tailmark_record::{Event, EventError, Events, Gap, GapReason, MarkerKind, Seq};
 
 /// Skipped events after which a filtered watch tells how far it has looked.
 pub(crate) const SKIPPED_PER_HEARTBEAT: u64 = 10_000;
+/// What a watch spends on its filter before it lets others run, and what a verdict costs: one that was given
+/// before, one that is new, and that for each pattern more. So about a tenth of a millisecond, a whole one at most.
+const EFFORT_PER_POLL: usize = 16 << 10;
+const KNOWN_VERDICT: usize = 4;
+const NEW_VERDICT: usize = 16;
 
 /// What a watch wants.
 #[derive(Clone, Debug)]
@@ -58,6 +63,8 @@ pub(crate) enum Step {
     News(News),
     /// Read from `next` on, up to `end` (exclusive), and hand over what came.
     Read { end: Seq },
+    /// Let others run: it has looked at a lot. [`Machine::rested`], then go on.
+    Rest,
     /// Finish: all that was wanted has been sent.
     End(End),
     /// A chunk is not what it should be.
@@ -92,6 +99,10 @@ pub(crate) struct Machine {
     walked_of_taken: usize,
     end: Option<End>,
     bundle: Bundle,
+    /// On the topics of the chunk at hand.
+    verdicts: Verdicts,
+    /// Spent on the filter since it has rested.
+    effort: usize,
 }
 
 /// Which events are sent at once: what is ready, up to so many bytes unless one event has more.
@@ -186,6 +197,8 @@ impl Machine {
             walked_of_taken: 0,
             end: None,
             bundle: plan.bundle,
+            verdicts: Verdicts::default(),
+            effort: 0,
         };
         for gap in plan.gaps {
             machine.announce(MarkerKind::Gap, Some(gap));
@@ -227,6 +240,15 @@ impl Machine {
         self.delivered
     }
 
+    /// Others have run.
+    pub(crate) fn rested(&mut self) {
+        self.effort = 0;
+    }
+
+    fn is_tired(&self) -> bool {
+        self.effort >= EFFORT_PER_POLL
+    }
+
     /// The next thing to do. `head` is asked for only where the answer depends on it.
     pub(crate) fn step(&mut self, head: impl Fn() -> Seq) -> Step {
         loop {
@@ -247,7 +269,11 @@ impl Machine {
                         self.run = Some(run);
                         return Step::Event(events);
                     }
-                    Ok(None) if self.queue.is_empty() => {}
+                    Ok(None) if self.queue.is_empty() && run.left() > 0 && self.is_tired() => {
+                        self.run = Some(run);
+                        return Step::Rest;
+                    }
+                    Ok(None) if self.queue.is_empty() => self.verdicts.clear(),
                     // A heartbeat in the middle of a run.
                     Ok(None) => self.run = Some(run),
                     Err(what) => return Step::Broken(what),
@@ -272,6 +298,7 @@ impl Machine {
             self.is_live = false;
             self.announce(MarkerKind::FellBehind, None);
         }
+        self.verdicts.clear();
         self.run = Some(ChunkWalk { delivery, walked: 0 });
     }
 
@@ -318,6 +345,7 @@ impl Machine {
     /// read again, from `next` on.
     pub(crate) fn take_chunk(&mut self) -> Option<Delivery> {
         let run = self.run.take()?;
+        self.verdicts.clear();
         self.walked_of_taken = run.walked;
         Some(run.delivery)
     }
@@ -351,14 +379,14 @@ impl Machine {
         }
     }
 
-    /// The next matching event of a run; `None` at its end, or when a marker is due.
+    /// The next matching event of a run; `None` at its end, or when a marker or a rest is due.
     fn take_event(&mut self, run: &mut ChunkWalk) -> Result<Option<Bytes>, &'static str> {
         let Some(found) = self.find(run)? else { return Ok(None) };
         self.pass(run, &found);
         Ok(Some(run.chunk().events.slice(found.event)))
     }
 
-    /// The next matching events of a run, framed; `None` at its end, or when a marker is due.
+    /// The next matching events of a run, framed; `None` as for one.
     fn take_frames(
         &mut self,
         run: &mut ChunkWalk,
@@ -382,7 +410,7 @@ impl Machine {
         Ok((!frames.is_empty()).then(|| frames::finished(frames)))
     }
 
-    /// The entries of the next matching events of a run; `None` at its end, or when a marker is due.
+    /// The entries of the next matching events of a run; `None` as for one.
     fn take_batch(
         &mut self,
         run: &mut ChunkWalk,
@@ -404,13 +432,15 @@ impl Machine {
     /// The next event that is wanted. Passes those before it; it is not passed itself.
     fn find(&mut self, run: &mut ChunkWalk) -> Result<Option<Found>, &'static str> {
         loop {
+            if self.is_tired() && run.left() > 0 {
+                return Ok(None);
+            }
             let start = run.walked;
             let mut events = Events::new(&run.chunk().events[start..]);
             let Some(event) = events.next() else { return self.finish(run) };
             let event = event.map_err(|error| error.what())?;
             let end = run.chunk().events.len() - events.remaining();
-            let (seq, matches) =
-                self.judge(event, run.chunk().complete).map_err(|error| error.what())?;
+            let (seq, matches) = self.judge(event, run.chunk()).map_err(|error| error.what())?;
             if seq < self.next || seq >= run.chunk().end {
                 return Err("an event outside its chunk");
             }
@@ -439,9 +469,19 @@ impl Machine {
     }
 
     /// The seq of the event at the position, and whether it is wanted.
-    fn judge(&self, event: &[u8], complete: bool) -> Result<(Seq, bool), EventError> {
-        let seq = if complete { self.next } else { Event::seq_of(event)? };
-        Ok((seq, self.filter.is_all() || self.filter.matches(Event::topic_of(event)?)))
+    fn judge(&mut self, event: &[u8], chunk: &Chunk) -> Result<(Seq, bool), EventError> {
+        let seq = if chunk.complete { self.next } else { Event::seq_of(event)? };
+        if self.filter.is_all() {
+            return Ok((seq, true));
+        }
+        let topic = Event::topic_of(event)?;
+        let verdict = self.verdicts.on(&self.filter, &chunk.events, topic);
+        let cost = match verdict.is_new {
+            true => NEW_VERDICT + self.filter.patterns().len(),
+            false => KNOWN_VERDICT,
+        };
+        self.effort = self.effort.saturating_add(cost);
+        Ok((seq, verdict.is_match))
     }
 
     /// The end of a run: what it covers beyond its last event did not match.

@@ -144,6 +144,7 @@ impl WatchStream {
             return self.poll_due(due, cx);
         }
         self.unpark();
+        self.machine.rested();
         let mut chunks = 0;
         loop {
             match self.settings.shared_frames.step(&mut self.machine, || self.log.head()) {
@@ -156,6 +157,7 @@ impl WatchStream {
                     let failure = status::stopping(self.settings.retry_delay);
                     return self.fail("stopping", failure, cx);
                 }
+                Step::Rest => return self.rest(cx),
                 Step::End(end) => return self.poll_due(Box::new(Due::End(end)), cx),
                 Step::Broken(what) => {
                     report::defect(what);
@@ -207,13 +209,18 @@ impl WatchStream {
                     }
                     chunks += 1;
                     if chunks > CHUNKS_PER_POLL {
-                        self.park();
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
+                        return self.rest(cx);
                     }
                 }
             }
         }
+    }
+
+    /// Lets others run. Whether it goes on then is up to its client.
+    fn rest<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
+        self.park();
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn poll_read(&mut self, end: Seq, cx: &mut Context<'_>) -> Poll<Result<Delivery, Box<Lost>>> {

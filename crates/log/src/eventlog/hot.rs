@@ -31,13 +31,14 @@ impl Hot {
         filter: &Arc<Filter>,
         from: Seq,
         end: Seq,
+        only_matching: bool,
     ) -> Result<Option<Hit>, EventError> {
         if filter.is_all() {
             let chunk = self.recent.read(from, end)?;
             return Ok(chunk.map(Hit::Chunk));
         }
         match self.recent.run(filter, from, end) {
-            Some(run) if run.is_quick => Ok(Some(Hit::Chunk(run.find(filter)?))),
+            Some(run) if run.is_quick => Ok(Some(Hit::Chunk(run.find(filter, only_matching)?))),
             Some(run) => Ok(Some(Hit::Run(run))),
             None => {
                 let found = self.filter_cache.read(filter, from, end);

@@ -34,7 +34,7 @@ impl ReadPath {
     ) -> Result<(Chunk, bool), ReadError> {
         // Without a filter a hit tells.
         let is_recent = !filter.is_all() && self.hot.recent.holds(from);
-        let hit = self.hot.read(filter, from, end);
+        let hit = self.hot.read(filter, from, end, at_most.is_some());
         // What is trimmed is gone, wherever a copy may be left.
         let oldest = self.published.borrow().oldest;
         if from < oldest {
@@ -46,7 +46,7 @@ impl ReadPath {
             let chunk = match hit {
                 Hit::Chunk(chunk) => chunk,
                 Hit::Run(run) => {
-                    let question = find(run, from, end, filter);
+                    let question = find(run, from, end, filter, at_most.is_some());
                     self.pool.ask(asker, lane(from, end), from, question).await?
                 }
             };
@@ -170,9 +170,12 @@ fn find(
     from: Seq,
     end: Seq,
     filter: &Arc<Filter>,
+    only_matching: bool,
 ) -> impl FnOnce(&dyn Engine) -> Result<Chunk, StoreError> + Send + use<> {
     let filter = filter.clone();
-    move |_| run.find(&filter).map_err(|error| damage(from, end, error.what()).into())
+    move |_| {
+        run.find(&filter, only_matching).map_err(|error| damage(from, end, error.what()).into())
+    }
 }
 
 /// What is asked of the engine for a chunk.

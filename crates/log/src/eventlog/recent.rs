@@ -66,27 +66,37 @@ impl Held {
 
     /// Events to walk, or topics to judge by patterns, before it is known what of it matches.
     fn verdicts(&self, filter: &Filter) -> usize {
-        match self.topics.get() {
-            None => to_usize(self.first.distance_to(self.end)),
-            Some(_) if filter.exact().is_some() => filter.patterns().len(),
-            Some(topics) => topics.len().saturating_mul(filter.patterns().len()),
+        let events = to_usize(self.first.distance_to(self.end));
+        let patterns = filter.patterns().len();
+        match (self.topics.get(), filter.exact()) {
+            (None, Some(_)) => events.saturating_add(patterns),
+            // Each may be of another topic.
+            (None, None) => events.saturating_mul(patterns),
+            (Some(_), Some(_)) => patterns,
+            (Some(topics), None) => topics.len().saturating_mul(patterns),
         }
     }
 
-    /// Adds the entries at these places, if they are wanted.
+    /// Adds the entries at these places, if they are wanted, until enough is found. The seq after the
+    /// last event that is known to be in it, or not wanted.
     fn pick(
         &self,
         places: &[u32],
         wanted: Range<Seq>,
         found: &mut Vec<u8>,
-    ) -> Result<(), EventError> {
+    ) -> Result<Seq, EventError> {
         for &place in places {
             let (entry, event) = topic_index::entry(&self.events, place)?;
-            if wanted.contains(&Event::seq_of(event)?) {
-                found.extend_from_slice(self.events.get(entry).unwrap_or_default());
+            let seq = Event::seq_of(event)?;
+            if !wanted.contains(&seq) {
+                continue;
             }
+            if found.len() >= FOUND_BYTES {
+                return Ok(seq);
+            }
+            found.extend_from_slice(self.events.get(entry).unwrap_or_default());
         }
-        Ok(())
+        Ok(self.end.min(wanted.end))
     }
 
     /// All of it from `from` on, below `end`.
@@ -110,18 +120,20 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// The events that match, as far as one read goes.
-    pub(super) fn find(self, filter: &Filter) -> Result<Chunk, EventError> {
+    /// The events that match, as far as one read goes, and where most do perhaps others; not where only those
+    /// that match are asked for.
+    pub(super) fn find(self, filter: &Filter, only_matching: bool) -> Result<Chunk, EventError> {
         let (mut found, mut end) = (Vec::new(), self.from);
         for commit in &self.commits {
             let places = commit.topics()?.find(&commit.events, filter)?;
             // Most of it is wanted, and told apart by its reader as fast as here: nothing is won by copying.
             let is_dense = places.len() as u64 * DENSE > commit.first.distance_to(commit.end);
-            if end == self.from && is_dense && filter.patterns().len() <= FEW_PATTERNS {
+            let is_passed_on =
+                is_dense && !only_matching && filter.patterns().len() <= FEW_PATTERNS;
+            if end == self.from && is_passed_on {
                 return commit.part(self.from, self.end);
             }
-            commit.pick(&places, self.from..self.end, &mut found)?;
-            end = commit.end.min(self.end);
+            end = commit.pick(&places, self.from..self.end, &mut found)?;
             if found.len() >= FOUND_BYTES {
                 break;
             }
@@ -257,8 +269,8 @@ pub(super) fn slice(entries: &Bytes, skip: u64, count: u64) -> Result<Bytes, Eve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tailmark_record::Limits;
     use tailmark_record::topic::Pattern;
+    use tailmark_record::{CursorMint, Generation, Limits, LogId, Stamp, write_entry};
 
     #[test]
     fn many_small_commits_are_left_to_the_store_and_few_are_not() {
@@ -286,5 +298,63 @@ mod tests {
         assert!(has(&Filter::ALL, 1), "each commit is a read of its own");
         // Without a filter nothing is looked through.
         assert!(recent.read(Seq::new(1), Seq::new(2)).is_ok_and(|chunk| chunk.is_some()));
+    }
+
+    /// One commit of so many events, every other of which is on "a.b", the rest on a topic of its own.
+    fn commit(count: u64) -> Recent {
+        let log = LogId::new(uuid::Uuid::from_u128(1));
+        let mint = CursorMint::new(log, Generation { counter: 1, nonce: 1 });
+        let mut events = Vec::new();
+        for seq in 1..=count {
+            let topic = if seq % 2 == 0 { "a.b".to_owned() } else { format!("c.{seq}") };
+            let mut client = Vec::new();
+            Event { id: "x", topic: &topic, ..Event::default() }.write_client_part(&mut client);
+            let appended_at = Timestamp::EPOCH.into();
+            let seq = Seq::new(seq);
+            let tag = ChainTag::START;
+            let stamp = Stamp { seq, mint: &mint, tag, appended_at, fill_at: true, fill_id: None };
+            write_entry(&mut events, &client, &stamp);
+        }
+        let recent = Recent::new(64 << 20);
+        let (first, end) = (Seq::FIRST, Seq::new(count + 1));
+        let (at, tag) = (Timestamp::EPOCH, ChainTag::START);
+        recent.push(Commit { first, end, at, tag, events: events.into() });
+        recent
+    }
+
+    #[test]
+    fn a_read_ends_where_enough_is_found_within_a_commit_too() {
+        const COUNT: u64 = 30_000;
+        let recent = commit(COUNT);
+        let filter = Filter::new(vec![Pattern::parse("a.b", &Limits::default()).unwrap()]);
+        let (mut next, mut found, mut reads) = (Seq::FIRST, Vec::new(), 0);
+        while next <= Seq::new(COUNT) {
+            let run = recent.run(&filter, next, Seq::MAX).unwrap();
+            let chunk = run.find(&filter, true).unwrap();
+            assert!(chunk.first == next && chunk.end > next && !chunk.complete);
+            assert!(chunk.events.len() < FOUND_BYTES + 200, "{}", chunk.events.len());
+            for event in Events::new(&chunk.events) {
+                let seq = Event::seq_of(event.unwrap()).unwrap();
+                assert!(seq >= chunk.first && seq < chunk.end);
+                found.push(seq.get());
+            }
+            (next, reads) = (chunk.end, reads + 1);
+        }
+        assert!(found.iter().copied().eq((1..=COUNT).filter(|seq| seq % 2 == 0)));
+        assert!(reads > 2 && next == Seq::new(COUNT + 1), "{reads}");
+        // Half of it is wanted, and passed on as it is to who does not mind.
+        let run = recent.run(&filter, Seq::FIRST, Seq::MAX).unwrap();
+        assert!(run.find(&filter, false).unwrap().complete);
+    }
+
+    #[test]
+    fn many_patterns_on_many_events_are_not_for_a_thread_that_serves() {
+        let parse = |text: String| Pattern::parse(&text, &Limits::default()).unwrap();
+        let filter = Filter::new((0..64).map(|at| parse(format!("*.x{at}.>"))).collect());
+        let is_quick = |count| {
+            let recent = commit(count);
+            recent.run(&filter, Seq::FIRST, Seq::MAX).unwrap().is_quick
+        };
+        assert!(is_quick(8) && !is_quick(9));
     }
 }

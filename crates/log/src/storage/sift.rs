@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use memchr::memmem::Finder;
 
-use tailmark_record::topic::Filter;
+use tailmark_record::topic::{Filter, Verdicts};
 use tailmark_record::{Event, Events, Seq};
 
 /// Bytes of events that one read goes through to find some that match.
@@ -38,13 +38,14 @@ impl<'a> Sifter<'a> {
         wanted: Range<Seq>,
         found: &mut Vec<u8>,
     ) -> Result<Seq, &'static str> {
+        let mut verdicts = Verdicts::default();
         let mut next_hit = self.hit(run, 0);
         let (mut events, mut seq, mut start) = (Events::new(run), first, 0);
         while let Some(event) = events.next() {
             let event = event.map_err(|error| error.what())?;
             let end = run.len() - events.remaining();
             if next_hit < end {
-                if wanted.contains(&seq) && self.matches(event)? {
+                if wanted.contains(&seq) && self.matches(&mut verdicts, run, event)? {
                     if Event::seq_of(event).map_err(|error| error.what())? != seq {
                         return Err("an event has another seq");
                     }
@@ -57,9 +58,14 @@ impl<'a> Sifter<'a> {
         Ok(seq)
     }
 
-    fn matches(&self, event: &[u8]) -> Result<bool, &'static str> {
+    fn matches(
+        &self,
+        verdicts: &mut Verdicts,
+        run: &[u8],
+        event: &[u8],
+    ) -> Result<bool, &'static str> {
         let topic = Event::topic_of(event).map_err(|error| error.what())?;
-        Ok(self.filter.matches(topic))
+        Ok(verdicts.on(self.filter, run, topic).is_match)
     }
 
     /// The first place from `start` on at which an event that matches may have its topic.

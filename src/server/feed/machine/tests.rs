@@ -2,7 +2,9 @@
 
 use bytes::{Buf, Bytes};
 
-use crate::server::feed::machine::{Bundle, End, Machine, Plan, SKIPPED_PER_HEARTBEAT, Step};
+use crate::server::feed::machine::{
+    Bundle, EFFORT_PER_POLL, End, Machine, Plan, SKIPPED_PER_HEARTBEAT, Step,
+};
 use crate::server::feed::shared_frames::SharedFrames;
 use tailmark_log::eventlog::Delivery;
 use tailmark_log::storage::Chunk;
@@ -23,10 +25,14 @@ fn topic(seq: u64) -> &'static str {
 }
 
 fn entry(seq: u64, out: &mut Vec<u8>) {
+    entry_on(seq, topic(seq), out);
+}
+
+fn entry_on(seq: u64, topic: &str, out: &mut Vec<u8>) {
     let mint =
         CursorMint::new(LogId::new(uuid::Uuid::from_u128(1)), Generation { counter: 1, nonce: 1 });
     let mut part = Vec::new();
-    Event { topic: topic(seq), ..Event::default() }.write_client_part(&mut part);
+    Event { topic, ..Event::default() }.write_client_part(&mut part);
     let stamp = Stamp {
         seq: s(seq),
         mint: &mint,
@@ -82,6 +88,7 @@ fn tell(step: &Step) -> String {
         },
         Step::Read { end } if *end == Seq::MAX => "read".to_owned(),
         Step::Read { end } => format!("read below {end}"),
+        Step::Rest => "rest".to_owned(),
         Step::End(end) => format!("{end:?}"),
         Step::Broken(_) => "broken".to_owned(),
     }
@@ -92,6 +99,10 @@ fn run(machine: &mut Machine, head: u64) -> Vec<String> {
     let mut told = Vec::new();
     loop {
         let step = machine.step(|| s(head));
+        if step == Step::Rest {
+            machine.rested();
+            continue;
+        }
         told.push(tell(&step));
         if !matches!(step, Step::Event(_) | Step::News(_)) {
             return told;
@@ -267,6 +278,46 @@ fn a_chunk_that_is_not_what_it_says_is_broken() {
     }
 }
 
+/// How many events a watch of so many patterns passes over before it lets others run, of a chunk whose events have
+/// so many topics.
+fn passed_before_rest(patterns: usize, topics: u64) -> Vec<u64> {
+    let pattern = |at: usize| format!("*.*.x{at}.>");
+    let parse = |text: String| Pattern::parse(&text, &Limits::default()).unwrap();
+    let filter = Filter::new((0..patterns).map(|at| parse(pattern(at))).collect());
+    let mut machine = Machine::new(Plan { filter, bundle: Bundle::Frames(1 << 16), ..plan() });
+    let mut events = Vec::new();
+    (1..=9_999).for_each(|seq| entry_on(seq, &format!("a.b.y{}.c", seq % topics), &mut events));
+    let chunk = Chunk { first: s(1), end: s(10_000), events: events.into(), complete: true };
+    machine.step(|| s(9_999));
+    machine.deliver(recent(chunk));
+    let (mut passed, mut before) = (Vec::new(), machine.next());
+    loop {
+        match machine.step(|| s(9_999)) {
+            Step::Rest => {
+                passed.push(before.distance_to(machine.next()));
+                before = machine.next();
+                machine.rested();
+            }
+            Step::News(_) => {}
+            step => {
+                assert_eq!((machine.next(), tell(&step)), (s(10_000), "read".to_owned()));
+                return passed;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_filter_that_finds_nothing_lets_others_run() {
+    let rests = passed_before_rest(64, 9_999);
+    assert!(rests.len() >= 40 && rests.iter().all(|&passed| passed <= 256), "{rests:?}");
+    let rests = passed_before_rest(1, 9_999);
+    assert!(rests.len() >= 8 && rests.iter().all(|&passed| passed <= 1_024), "{rests:?}");
+    // Each topic is judged once.
+    let rests = passed_before_rest(64, 20);
+    assert!((1..=3).contains(&rests.len()), "{rests:?}");
+}
+
 proptest::proptest! {
     /// However the log is cut into chunks: events in order, each matching one once.
     #[test]
@@ -276,6 +327,7 @@ proptest::proptest! {
         limit in 0u64..60,
         together in 0..3,
         most in 0usize..4_000,
+        rests_after in 1usize..100,
     ) {
         let filter = if filtered { only_b() } else { Filter::ALL };
         let limit = (limit > 0).then_some(limit);
@@ -285,6 +337,8 @@ proptest::proptest! {
             _ => Bundle::Frames(most),
         };
         let mut machine = Machine::new(Plan { filter, limit, bundle, ..plan() });
+        let effort = EFFORT_PER_POLL.saturating_sub(rests_after);
+        machine.effort = effort;
         let head: u64 = cuts.iter().map(|(len, ..)| len).sum();
         let mut got = Vec::new();
         let mut passed = 0;
@@ -306,6 +360,11 @@ proptest::proptest! {
                     let first = machine.next().get();
                     let chunk = chunk(first, first + len, complete || !filtered);
                     machine.deliver(Delivery { chunk, is_recent });
+                }
+                Step::Rest => {
+                    proptest::prop_assert!(filtered && machine.step(|| s(head)) == Step::Rest);
+                    machine.rested();
+                    machine.effort = effort;
                 }
                 Step::End(_) => break,
                 Step::Broken(what) => proptest::prop_assert!(false, "{}", what),
@@ -362,7 +421,7 @@ proptest::proptest! {
                         machine.deliver(Delivery { chunk: chunk(first, end, true), is_recent });
                         has_read = true;
                     }
-                    Step::Read { .. } | Step::End(_) => break,
+                    Step::Read { .. } | Step::Rest | Step::End(_) => break,
                     Step::Broken(what) => proptest::prop_assert!(false, "{}", what),
                 }
             }
