@@ -38,7 +38,7 @@ pub struct CacheOptions {
     /// With 0 every read opens the database.
     pub max_table_bytes: u64,
     /// Most bytes of filters that tell which topics are not in a segment, 1.5 bytes a topic. Where
-    /// one has no room, the table of topics is searched: some pages of 4 KB.
+    /// one has no room, the table of topics is searched: some pages of 2 KB.
     pub max_filter_bytes: u64,
 }
 

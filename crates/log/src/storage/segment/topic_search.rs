@@ -11,7 +11,7 @@ use super::filter_room::{FilterRoom, KeptFilter};
 use super::footer::kind;
 use super::handle::FooterError;
 use super::problem::Problem;
-use super::topics::{self, Bloom, Cursor, Entry, Origin, Pages};
+use super::topics::{self, Blocks, Bloom, Cursor, Entry, Origin, Pages};
 use super::{FOOTER, Lease, Segment};
 use crate::storage::{StoreError, TopicStats};
 use tailmark_record::topic::{Filter, Range};
@@ -116,26 +116,26 @@ impl Segment {
         filter: &Filter,
         visit: &mut dyn FnMut(&TopicStats, Option<u32>),
     ) -> Result<(), FooterError> {
-        let mut show = |entry: &Entry| {
-            visit(&entry.stats, None);
-            entry.blocks.each(table, |block| visit(&entry.stats, Some(block)))
+        let mut show = |stats: &TopicStats, blocks: &Blocks| {
+            visit(stats, None);
+            blocks.each(table, |block| visit(stats, Some(block)))
         };
         let (summary, origin) = (&self.topics, self.origin());
         for range in filter.ranges() {
             if range.is_one() {
                 let found = topics::find(table, summary, origin, range.beginning())?;
-                found.as_ref().map_or(Ok(()), &mut show)?;
+                found.map_or(Ok(()), |entry| show(&entry.stats, &entry.blocks))?;
                 continue;
             }
             if !summary.may_have(range.beginning()) {
                 continue;
             }
             let mut cursor = Cursor::seek(table, summary, origin, range.beginning())?;
-            while let (Some(name), Some(entry)) = (cursor.name(), cursor.entry())
+            while let Some(name) = cursor.name()
                 && range.has(name)
             {
                 if filter.matches(name) {
-                    show(entry)?;
+                    show(cursor.stats(), &cursor.blocks())?;
                 }
                 cursor.advance(table)?;
             }
@@ -201,7 +201,7 @@ impl SegmentTopics {
 
     /// The name that it is at, and what is known of it; `None` at the end.
     pub fn get(&self) -> Option<(&str, &TopicStats)> {
-        Some((self.cursor.name()?, &self.cursor.entry()?.stats))
+        Some((self.cursor.name()?, self.cursor.stats()))
     }
 
     /// Moves to the next name.

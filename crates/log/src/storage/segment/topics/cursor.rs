@@ -2,6 +2,8 @@
 
 use super::page::{Entry, Link, Origin, SENSELESS, Walk, check_list, each_block};
 use super::{Blocks, Pages, Summary};
+use crate::storage::TopicStats;
+use crate::storage::segment::problem::Result as Read;
 
 /// A place in a table. Reads a page when it comes to it.
 #[derive(Debug)]
@@ -10,7 +12,8 @@ pub(in crate::storage::segment) struct Cursor {
     /// The pages above the leaf, from the root down.
     above: Vec<Walk>,
     leaf: Walk,
-    entry: Option<Entry>,
+    /// The name that it is at; `None` at the end.
+    name: Option<String>,
     /// Pages that were read.
     pub(in crate::storage::segment) pages_read: u64,
 }
@@ -24,14 +27,14 @@ impl Cursor {
         from: &str,
     ) -> Result<Cursor, P::Error> {
         let (above, leaf) = (Vec::new(), Walk::default());
-        let mut cursor = Cursor { origin, above, leaf, entry: None, pages_read: 0 };
+        let mut cursor = Cursor { origin, above, leaf, name: None, pages_read: 0 };
         let mut link = summary.root;
         for _ in 0..summary.levels {
             let mut walk = cursor.read(pages, link)?;
             // The last page that does not begin above it.
             link = walk.next_link()?.ok_or(SENSELESS)?;
             while let Some(next) = walk.next_link()? {
-                if walk.name.as_str() > from {
+                if *walk.name > *from.as_bytes() {
                     walk.put_back(next);
                     break;
                 }
@@ -40,21 +43,28 @@ impl Cursor {
             cursor.above.push(walk);
         }
         cursor.leaf = cursor.read(pages, link)?;
-        cursor.advance(pages)?;
-        while cursor.name().is_some_and(|name| name < from) {
-            cursor.advance(pages)?;
+        while cursor.step(pages)? {
+            if *cursor.leaf.name >= *from.as_bytes() {
+                cursor.take_name()?;
+                break;
+            }
         }
         Ok(cursor)
     }
 
     /// The name that it is at; `None` at the end.
     pub(in crate::storage::segment) fn name(&self) -> Option<&str> {
-        self.entry.is_some().then_some(&self.leaf.name)
+        self.name.as_deref()
     }
 
     /// What is known of it.
-    pub(in crate::storage::segment) fn entry(&self) -> Option<&Entry> {
-        self.entry.as_ref()
+    pub(in crate::storage::segment) fn stats(&self) -> &TopicStats {
+        &self.leaf.stats
+    }
+
+    /// The blocks of it.
+    pub(in crate::storage::segment) fn blocks(&self) -> Blocks {
+        self.leaf.blocks()
     }
 
     /// Moves to the next name.
@@ -62,9 +72,26 @@ impl Cursor {
         &mut self,
         pages: &P,
     ) -> Result<(), P::Error> {
-        self.entry = self.leaf.next_entry(&self.origin)?;
-        if self.entry.is_some() {
-            return Ok(());
+        if self.step(pages)? {
+            self.take_name()?;
+        } else {
+            self.name = None;
+        }
+        Ok(())
+    }
+
+    fn take_name(&mut self) -> Read<()> {
+        let name = std::str::from_utf8(&self.leaf.name).map_err(|_| SENSELESS)?;
+        let kept = self.name.get_or_insert_default();
+        kept.clear();
+        kept.push_str(name);
+        Ok(())
+    }
+
+    /// Moves to the next entry; false at the end.
+    fn step<P: Pages>(&mut self, pages: &P) -> Result<bool, P::Error> {
+        if self.leaf.next_entry(&self.origin)? {
+            return Ok(true);
         }
         // Up to a page that goes on, and down along the left.
         let depth = self.above.len();
@@ -76,15 +103,14 @@ impl Cursor {
             }
             self.above.pop();
         }
-        let Some(mut link) = link else { return Ok(()) };
+        let Some(mut link) = link else { return Ok(false) };
         while self.above.len() < depth {
             let mut walk = self.read(pages, link)?;
             link = walk.next_link()?.ok_or(SENSELESS)?;
             self.above.push(walk);
         }
         self.leaf = self.read(pages, link)?;
-        self.entry = self.leaf.next_entry(&self.origin)?;
-        Ok(())
+        Ok(self.leaf.next_entry(&self.origin)?)
     }
 
     fn read<P: Pages>(&mut self, pages: &P, link: Link) -> Result<Walk, P::Error> {
@@ -105,7 +131,8 @@ pub(in crate::storage::segment) fn find<P: Pages>(
         return Ok(None);
     }
     let cursor = Cursor::seek(pages, summary, origin, name)?;
-    Ok(if cursor.name() == Some(name) { cursor.entry } else { None })
+    let is_it = cursor.name() == Some(name);
+    Ok(is_it.then(|| Entry { stats: *cursor.stats(), blocks: cursor.blocks() }))
 }
 
 impl Blocks {

@@ -8,7 +8,7 @@ use crate::width::{to_u32, to_usize};
 use tailmark_record::{Seq, Timestamp, put_varint, take_varint};
 
 /// A page ends with the entry that reaches this.
-const PAGE_BYTES: usize = 4 << 10;
+const PAGE_BYTES: usize = 2 << 10;
 const CRC_BYTES: usize = 4;
 /// A list of blocks of more bytes lies outside of its entry.
 const INLINE_BYTES: usize = 24;
@@ -173,15 +173,32 @@ fn checksum(offset: u64, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&offset.to_le_bytes()), bytes)
 }
 
-/// A page that passed its checksum, entry after entry.
+/// A page that passed its checksum, entry after entry. Moving on copies nothing but the end of a
+/// name: searches pass over many entries.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
     body: Vec<u8>,
     at: usize,
     /// The name that was read last.
-    pub(super) name: String,
+    pub(super) name: Vec<u8>,
+    /// What a leaf has of it.
+    pub(super) stats: TopicStats,
+    list: List,
     /// A link that is to come again.
     ahead: Option<Link>,
+}
+
+/// Where the list of an entry is: in the page, or outside.
+#[derive(Clone, Copy, Debug)]
+enum List {
+    Here { start: usize, end: usize },
+    There { link: Link, crc: u32 },
+}
+
+impl Default for List {
+    fn default() -> Self {
+        List::Here { start: 0, end: 0 }
+    }
 }
 
 impl Walk {
@@ -197,54 +214,59 @@ impl Walk {
         Ok(Walk { body: bytes, ..Walk::default() })
     }
 
-    /// Reads the next name; false at the end.
-    fn next_name(&mut self) -> Result<bool> {
+    /// Reads the next name and answers what follows it; `None` at the end.
+    fn next_name(&mut self) -> Result<Option<&[u8]>> {
         let mut rest = self.body.get(self.at..).unwrap_or_default();
         if rest.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
-        let is_first = self.at == 0;
         let shared = to_usize(number(&mut rest)?);
         let len = to_usize(number(&mut rest)?);
         let (suffix, rest) = rest.split_at_checked(len).ok_or(SENSELESS)?;
-        let before = self.name.as_bytes().get(shared..).ok_or(SENSELESS)?;
-        if !is_first && before >= suffix {
+        let before = self.name.get(shared..).ok_or(SENSELESS)?;
+        if self.at > 0 && before >= suffix {
             return Err(Problem::Damaged("its topics are out of order"));
         }
-        let mut name = std::mem::take(&mut self.name).into_bytes();
-        name.truncate(shared);
-        name.extend_from_slice(suffix);
-        self.name = String::from_utf8(name).map_err(|_| SENSELESS)?;
-        self.at = self.body.len() - rest.len();
-        Ok(true)
+        self.name.truncate(shared);
+        self.name.extend_from_slice(suffix);
+        Ok(Some(rest))
     }
 
-    /// The next entry of a leaf.
-    pub(super) fn next_entry(&mut self, origin: &Origin) -> Result<Option<Entry>> {
-        if !self.next_name()? {
-            return Ok(None);
-        }
-        let mut rest = self.body.get(self.at..).unwrap_or_default();
+    /// Moves to the next entry of a leaf; false at the end.
+    pub(super) fn next_entry(&mut self, origin: &Origin) -> Result<bool> {
+        let total = self.body.len();
+        let Some(mut rest) = self.next_name()? else { return Ok(false) };
         let events = number(&mut rest)?;
         let last_seq = origin.first.plus(number(&mut rest)?);
         let seconds = origin.first_at.seconds.wrapping_add(number(&mut rest)?.cast_signed());
         let nanos = u32::try_from(number(&mut rest)?).map_err(|_| SENSELESS)?.cast_signed();
-        let stats = TopicStats { events, last_seq, last_at: Timestamp { seconds, nanos } };
         let tag = number(&mut rest)?;
         let len = tag >> 1;
-        let blocks = if tag & 1 == 0 {
-            let (list, behind) = rest.split_at_checked(to_usize(len)).ok_or(SENSELESS)?;
-            rest = behind;
-            Blocks::Here(list.to_vec())
+        let list = if tag & 1 == 0 {
+            let start = total - rest.len();
+            rest = rest.get(to_usize(len)..).ok_or(SENSELESS)?;
+            List::Here { start, end: total - rest.len() }
         } else {
             let offset = number(&mut rest)?;
             let (crc, behind) = rest.split_first_chunk().ok_or(SENSELESS)?;
             rest = behind;
             let len = u32::try_from(len).map_err(|_| SENSELESS)?;
-            Blocks::There { link: Link { offset, len }, crc: u32::from_le_bytes(*crc) }
+            List::There { link: Link { offset, len }, crc: u32::from_le_bytes(*crc) }
         };
-        self.at = self.body.len() - rest.len();
-        Ok(Some(Entry { stats, blocks }))
+        self.at = total - rest.len();
+        self.stats = TopicStats { events, last_seq, last_at: Timestamp { seconds, nanos } };
+        self.list = list;
+        Ok(true)
+    }
+
+    /// The blocks of the entry that it is at.
+    pub(super) fn blocks(&self) -> Blocks {
+        match self.list {
+            List::Here { start, end } => {
+                Blocks::Here(self.body.get(start..end).unwrap_or_default().to_vec())
+            }
+            List::There { link, crc } => Blocks::There { link, crc },
+        }
     }
 
     /// The next link of a page above the leaves.
@@ -252,13 +274,11 @@ impl Walk {
         if let Some(link) = self.ahead.take() {
             return Ok(Some(link));
         }
-        if !self.next_name()? {
-            return Ok(None);
-        }
-        let mut rest = self.body.get(self.at..).unwrap_or_default();
+        let total = self.body.len();
+        let Some(mut rest) = self.next_name()? else { return Ok(None) };
         let offset = number(&mut rest)?;
         let len = u32::try_from(number(&mut rest)?).map_err(|_| SENSELESS)?;
-        self.at = self.body.len() - rest.len();
+        self.at = total - rest.len();
         Ok(Some(Link { offset, len }))
     }
 

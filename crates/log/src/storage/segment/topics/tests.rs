@@ -33,10 +33,10 @@ fn collect(topics: &[String], per_block: u32) -> (Table, Model) {
 fn rest(table: &Table, from: &str) -> Vec<(String, TopicStats, Vec<u32>)> {
     let mut cursor = Cursor::seek(table, &table.summary, ORIGIN, from).unwrap();
     let mut found = Vec::new();
-    while let (Some(name), Some(entry)) = (cursor.name(), cursor.entry()) {
+    while let Some(name) = cursor.name() {
         let mut blocks = Vec::new();
-        entry.blocks.each(table, |block| blocks.push(block)).unwrap();
-        found.push((name.to_owned(), entry.stats, blocks));
+        cursor.blocks().each(table, |block| blocks.push(block)).unwrap();
+        found.push((name.to_owned(), *cursor.stats(), blocks));
         cursor.advance(table).unwrap();
     }
     found
@@ -109,8 +109,8 @@ fn no_altered_page_or_list_is_taken() {
     let all = |table: &Table| -> Result<usize> {
         let mut cursor = Cursor::seek(table, &table.summary, ORIGIN, "")?;
         let mut blocks = 0;
-        while let Some(entry) = cursor.entry() {
-            entry.blocks.each(table, |_| blocks += 1)?;
+        while cursor.name().is_some() {
+            cursor.blocks().each(table, |_| blocks += 1)?;
             cursor.advance(table)?;
         }
         Ok(blocks)
