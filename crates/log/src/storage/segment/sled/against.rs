@@ -62,7 +62,7 @@ fn a_table_of_topics_beside_a_tree_of_sleds() {
     let Table { summary, pages, lists, filter } = collector.finish(ORIGIN).unwrap();
     let path = dir.path().join("footer");
     std::fs::write(&path, [&pages[..], &lists, filter.bytes()].concat()).unwrap();
-    let made = (cpu() - begun);
+    let made = cpu() - begun;
     println!("table: made in {:.2} us a topic, {} bytes a topic", per(made, TOPICS), {
         (pages.len() + lists.len() + filter.bytes().len()) as u64 / TOPICS
     });
@@ -81,7 +81,7 @@ fn a_table_of_topics_beside_a_tree_of_sleds() {
     }
     db.flush().unwrap();
     db.drop_now().unwrap();
-    let made = (cpu() - begun);
+    let made = cpu() - begun;
     let bytes: u64 = std::fs::read_dir(&db_dir)
         .unwrap()
         .map(|entry| entry.unwrap().metadata().unwrap().len())
@@ -99,7 +99,7 @@ fn a_table_of_topics_beside_a_tree_of_sleds() {
             let in_file = InFile { file: File::open(&path).unwrap(), lists: pages.len() as u64 };
             assert!(find(&in_file, &summary, ORIGIN, &asked(n)).unwrap().is_some());
         }
-        let table = per((cpu() - begun), LOOKUPS);
+        let table = per(cpu() - begun, LOOKUPS);
         let begun = cpu();
         const OPENED: u64 = 20;
         for n in 0..OPENED {
@@ -107,14 +107,14 @@ fn a_table_of_topics_beside_a_tree_of_sleds() {
             assert!(db.get(asked(n).as_bytes()).unwrap().is_some());
             db.drop_now().unwrap();
         }
-        let closed = per((cpu() - begun), OPENED);
+        let closed = per(cpu() - begun, OPENED);
         let db = open();
         (0..TOPICS).for_each(|n| assert!(db.get(name(n).as_bytes()).unwrap().is_some()));
         let begun = cpu();
         for n in 0..LOOKUPS {
             assert!(db.get(asked(n).as_bytes()).unwrap().is_some());
         }
-        let warm = per((cpu() - begun), LOOKUPS);
+        let warm = per(cpu() - begun, LOOKUPS);
         db.drop_now().unwrap();
         println!(
             "round {round}: table {table:.1} us; sled closed {closed:.0} us, open and warm {warm:.1} us"
