@@ -65,6 +65,7 @@ fn feed_service() -> manual::Service {
             method("list_topics", "ListTopics", "ListTopicsRequest", "ListTopicsResponse").build(),
         )
         .method(method("trim", "Trim", "TrimRequest", "TrimResult").build())
+        .method(method("get_principal", "GetPrincipal", "GetPrincipalRequest", "Principal").build())
         .build()
 }
 

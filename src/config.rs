@@ -41,6 +41,11 @@ macro_rules! section {
     };
 }
 
+// What it makes use of stands above it.
+mod auth;
+
+pub use auth::{Auth, AuthMode, JWT_ALGORITHMS};
+
 section!(
     /// All settings.
     Config {
@@ -62,6 +67,8 @@ section!(
         http2: Http2 = Http2::default(),
         /// Plain HTTP and gRPC-Web.
         http: Http = Http::default(),
+        /// Who must say who they are.
+        auth: Auth = Auth::default(),
         /// Logs.
         telemetry: Telemetry = Telemetry::default(),
     }
@@ -294,6 +301,7 @@ impl Config {
         time("chat.heartbeat", self.chat.heartbeat, 1, 3_600)?;
         self.http2.check(&self.limits)?;
         self.http.check()?;
+        self.auth.check()?;
         crate::telemetry::filter(&self.telemetry.log_level)
             .map_err(|problem| Invalid::new("telemetry.log_level", problem))?;
         self.telemetry.check()
@@ -305,10 +313,11 @@ impl Config {
             return Ok(());
         };
         let missing = if !self.tls.is_on() {
-            "there is no TLS; set tls.cert_file and tls.key_file, and tls.client_ca_file for who \
-             may come"
-        } else if self.tls.client_ca_file.as_os_str().is_empty() {
-            "TLS without tls.client_ca_file lets everybody in; set that"
+            "there is no TLS; set tls.cert_file and tls.key_file, and auth.mode = \"required\" or \
+             tls.client_ca_file for who may come"
+        } else if self.auth.mode == AuthMode::None && self.tls.client_ca_file.as_os_str().is_empty()
+        {
+            "TLS alone lets everybody in; set auth.mode = \"required\" or tls.client_ca_file"
         } else {
             return Ok(());
         };

@@ -17,3 +17,5 @@ pub mod server;
 #[cfg(feature = "cli")]
 pub mod telemetry;
 pub mod testing;
+#[cfg(feature = "cli")]
+pub mod tokens;

@@ -12,9 +12,10 @@ use super::notify::{self, Notifier};
 use super::reload;
 use super::signals::{DaemonSignals, Stop};
 use super::{Exit, Failure};
-use crate::config::Config;
+use crate::config::{AuthMode, Config};
 use crate::server::{ServeError, Server};
 use crate::telemetry::Telemetry;
+use crate::tokens::Files;
 use tailmark_log::eventlog::EventLog;
 use tailmark_record::Seq;
 
@@ -52,7 +53,9 @@ pub(super) async fn run(
     let server =
         Server::new(log.clone(), server_options(config)).map_err(|error| unserved(&error))?;
     server.show_dropped_log_lines(telemetry.dropped_lines());
-    let live = Live::new(log.clone(), &server, telemetry.level());
+    let files = credentials(config, &server)?;
+    let trouble = files.as_ref().map(Files::trouble).unwrap_or_default();
+    let live = Live::new(log.clone(), &server, trouble, telemetry.level());
     let bounds = log.bounds();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"), log = %log.id(),
@@ -77,6 +80,7 @@ pub(super) async fn run(
         () = stopping => Ok(()),
         () = reload_for_ever(settings, reload, live.clone(), notifier.clone()) => Ok(()),
         () = notifier.watch_over(&live) => Ok(()),
+        () = follow_for_ever(files) => Ok(()),
     };
     // A disk that hangs must not keep the program: what was acknowledged is durable without this.
     let closed = tokio::time::timeout(config.server.shutdown_grace, log.close()).await;
@@ -84,6 +88,25 @@ pub(super) async fn run(
     closed.map_err(|_| unclosed(config))??;
     tracing::info!(head = %log.bounds().head, "closed");
     Ok(())
+}
+
+/// Takes the files of tokens and keys, where callers must say who they are.
+fn credentials(config: &Config, server: &Server) -> Result<Option<Files>, Failure> {
+    let auth = &config.auth;
+    if auth.mode == AuthMode::None {
+        return Ok(None);
+    }
+    let (tokens, keys) = (auth.tokens_file.clone(), auth.jwt_keys_file.clone());
+    let files = Files::take(tokens, keys, server.credentials());
+    Ok(Some(files.map_err(|error| Failure::new(Exit::Usage, error.to_string()).because(&error))?))
+}
+
+/// Also when there are none.
+async fn follow_for_ever(files: Option<Files>) {
+    match files {
+        Some(files) => files.follow().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// For what comes after the grace of closing.

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::failure::{hint_for, hint_for_tls};
-use super::online::Tls;
+use super::online::Identity;
 use super::output::{print_json, print_line};
 use super::{Exit, Failure};
 use crate::doctor::{self, Hints, Step, Verdict};
@@ -20,7 +20,7 @@ pub(super) struct Args {
     )]
     url: String,
     #[command(flatten)]
-    tls: Tls,
+    identity: Identity,
     /// Print one JSON object a step
     #[arg(long)]
     json: bool,
@@ -45,7 +45,7 @@ async fn examine(args: &Args) -> Result<(), Failure> {
             printed = if args.json { print_json(&json(&step)) } else { print_line(&text(&step)) };
         }
     };
-    doctor::examine(&args.url, args.tls.options(), &hints, tell)
+    doctor::examine(&args.url, args.identity.options(), &hints, tell)
         .await
         .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     printed?;

@@ -355,6 +355,13 @@ pub(super) fn hint_for(error: &Error) -> Option<&'static str> {
         (Kind::InvalidRequest, Some(Reason::CursorMalformed)) => {
             "a cursor is copied whole, as `watch --json` prints it, or a plain sequence number"
         }
+        (Kind::Denied, Some(reason)) if reason.is_of_token() => {
+            "give a token that is in force: TAILMARK_TOKEN or --token-file; on the server, \
+             `tailmark token create` gives one out"
+        }
+        (Kind::Denied, Some(Reason::RightMissing)) => {
+            "`tailmark token check --addr URL` says what this token may"
+        }
         (Kind::Damaged, _) => {
             "on the server, `tailmark log verify --data-dir DIR` names every damaged range"
         }

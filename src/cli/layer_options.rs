@@ -1,6 +1,6 @@
 //! The one place where settings become the options of the layers.
 
-use crate::config::{Config, LogFormat};
+use crate::config::{AuthMode, Config, LogFormat};
 use crate::{server, telemetry};
 use tailmark_log::eventlog;
 use tailmark_log::storage::local;
@@ -74,6 +74,21 @@ pub(super) fn access_rules(config: &Config) -> server::Http {
     }
 }
 
+fn auth(config: &Config) -> server::Auth {
+    let auth = &config.auth;
+    let algorithms = auth.jwt_algorithms.iter();
+    server::Auth {
+        required: auth.mode == AuthMode::Required,
+        metrics_open: auth.metrics_open,
+        jwt: server::Jwt {
+            issuer: auth.jwt_issuer.clone(),
+            audience: auth.jwt_audience.clone(),
+            // Others were refused with the settings.
+            algorithms: algorithms.filter_map(|it| server::JwtAlgorithm::parse(it)).collect(),
+        },
+    }
+}
+
 pub(super) fn server_options(config: &Config) -> server::Options {
     let (server, limits, http2) = (&config.server, &config.limits, &config.http2);
     let window = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
@@ -104,6 +119,7 @@ pub(super) fn server_options(config: &Config) -> server::Options {
         },
         tls: tls_files(config),
         http: access_rules(config),
+        auth: auth(config),
         dedup_window: size(config.log.dedup_window),
         instance: server.instance_id.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -141,5 +157,11 @@ mod tests {
         let there = server::Options { version: here.version.clone(), ..Default::default() };
         assert_eq!(here, there);
         assert_eq!(telemetry_options(&config), telemetry::Options::default());
+    }
+
+    #[test]
+    fn the_algorithms_of_the_settings_are_those_of_the_server() {
+        let known = server::JwtAlgorithm::ALL.map(|(name, _)| name);
+        assert_eq!(known, crate::config::JWT_ALGORITHMS);
     }
 }

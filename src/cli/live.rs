@@ -4,6 +4,7 @@ use super::layer_options::{access_rules, retention};
 use crate::config::Config;
 use crate::server::{AccessRules, Certificates, Server};
 use crate::telemetry::LogLevel;
+use crate::tokens::Trouble;
 use tailmark_log::eventlog::EventLog;
 
 /// What settings act on while the daemon runs, and what shows how it is.
@@ -12,13 +13,14 @@ pub(super) struct Live {
     log: EventLog,
     access: AccessRules,
     certificates: Option<Certificates>,
+    tokens: Trouble,
     level: LogLevel,
 }
 
 impl Live {
-    pub(super) fn new(log: EventLog, server: &Server, level: LogLevel) -> Live {
+    pub(super) fn new(log: EventLog, server: &Server, tokens: Trouble, level: LogLevel) -> Live {
         let (access, certificates) = (server.access_rules(), server.certificates());
-        Live { log, access, certificates, level }
+        Live { log, access, certificates, tokens, level }
     }
 
     /// Reads the certificates again, and logs what came of it.
@@ -50,6 +52,7 @@ impl Live {
     pub(super) fn trouble(&self) -> Option<String> {
         let status = self.log.status();
         let tls = || self.certificates.as_ref().and_then(Certificates::trouble);
-        status.trouble.or(status.store.trouble).or(status.clock).or_else(tls)
+        let of_log = status.trouble.or(status.store.trouble).or(status.clock);
+        of_log.or_else(tls).or_else(|| self.tokens.now())
     }
 }

@@ -29,6 +29,7 @@ mod signals;
 mod state;
 mod status;
 mod terminal;
+mod token;
 mod topics;
 mod trim;
 mod upload;
@@ -87,6 +88,9 @@ enum Command {
     Bench(bench::Command),
     /// Say step by step what is wrong between here and a server
     Doctor(doctor::Args),
+    /// Give out tokens, and take them back
+    #[command(subcommand)]
+    Token(token::Command),
     /// Check or show the daemon's settings
     #[command(subcommand)]
     Config(config::Command),
@@ -153,6 +157,7 @@ impl Cli {
             Command::Trim(online) => online.run(trim::run),
             Command::Bench(command) => bench::run(command),
             Command::Doctor(args) => doctor::run(args),
+            Command::Token(command) => token::run(command),
             Command::Config(command) => config::run(command),
             Command::Log(command) => log::run(command),
             Command::Completions(args) => completions::run(args, command()),

@@ -2,9 +2,14 @@
 
 use std::path::PathBuf;
 
-use tailmark_client::{Client, Options, Pem};
+use tailmark_client::{Client, Options, Pem, TokenProvider};
 
+use super::output::say;
 use super::{Exit, Failure};
+
+/// What clap would print with its value.
+const TOKEN: &str = "TAILMARK_TOKEN";
+const TOKEN_FILE: &str = "TAILMARK_TOKEN_FILE";
 
 // A command that talks to a server: no doc comment, since clap would print it as help.
 #[derive(Debug, clap::Args)]
@@ -21,12 +26,77 @@ pub(super) struct Online<A: clap::Args> {
     )]
     addr: String,
     #[command(flatten)]
+    identity: Identity,
+}
+
+// As whom a command asks: no doc comment, since clap would print it as help.
+#[derive(clap::Args)]
+pub(super) struct Identity {
+    /// Who asks, where the server wants to know: a token, better given as TAILMARK_TOKEN, for others on
+    /// this machine see arguments
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
+    token: Option<String>,
+    /// A file with the token, read again at each connection (TAILMARK_TOKEN_FILE)
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    #[command(flatten)]
     tls: Tls,
+}
+
+/// Without the token.
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").field("token_file", &self.token_file).finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// Where the token comes from; a flag counts before a variable.
+    fn token(&self) -> Option<TokenProvider> {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        match (&self.token, &self.token_file) {
+            (Some(token), _) => Some(TokenProvider::fixed(token.as_str())),
+            (None, Some(path)) => Some(TokenProvider::file(path)),
+            (None, None) => token_of_environment()
+                .map(TokenProvider::fixed)
+                .or_else(|| variable(TOKEN_FILE).map(TokenProvider::file)),
+        }
+    }
+
+    /// The token that a flag gives.
+    pub(super) fn given(&self) -> Result<Option<String>, Failure> {
+        let Some(path) = &self.token_file else { return Ok(self.token.clone()) };
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Failure::new(Exit::Failure, format!("cannot read {}", path.display())).because(&error)
+        })?;
+        Ok(Some(text.trim().to_owned()))
+    }
+
+    /// As whom a client connects.
+    pub(super) fn options(&self) -> Options {
+        let mut options = self.tls.options();
+        options.token = self.token();
+        options
+    }
+
+    /// A client of the server at `addr`. Needs a tokio runtime.
+    pub(super) fn client(&self, addr: &str) -> Result<Client, Failure> {
+        let options = self.options();
+        if options.token.is_some() && !is_private(addr) {
+            say(&format!(
+                "warning: the token goes to {addr} without TLS: whoever is in between can take it"
+            ));
+        }
+        Client::with_options(addr, options).map_err(|error| {
+            // Made here: nothing was asked of a server yet.
+            Failure::new(Exit::Usage, format!("--addr (TAILMARK_ADDR): {error}"))
+        })
+    }
 }
 
 // No doc comment, as above.
 #[derive(Debug, clap::Args)]
-pub(super) struct Tls {
+struct Tls {
     /// Who may vouch for the server at an https:// address, as PEM, in place of this system's
     /// authorities
     #[arg(long, env = "TAILMARK_CA", hide_env_values = true, value_name = "FILE")]
@@ -56,7 +126,7 @@ pub(super) fn with_tls_key(command: clap::Command) -> clap::Command {
 }
 
 impl Tls {
-    pub(super) fn options(&self) -> Options {
+    fn options(&self) -> Options {
         let mut options = Options::default();
         let pem = |path: &Option<PathBuf>| path.as_ref().map(Pem::file);
         (options.tls.ca, options.tls.cert) = (pem(&self.ca), pem(&self.cert));
@@ -65,26 +135,82 @@ impl Tls {
     }
 }
 
+/// The token that the environment has.
+pub(super) fn token_of_environment() -> Option<String> {
+    std::env::var(TOKEN).ok().filter(|value| !value.is_empty())
+}
+
+/// Whether nobody else sees what is sent to this address: it is encrypted, or does not leave the machine.
+fn is_private(addr: &str) -> bool {
+    let Some(rest) = addr.strip_prefix("http://") else { return true };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, _)) => host,
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    let ip = host.parse::<std::net::IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
 impl<A: clap::Args> Online<A> {
     /// Runs the command with a client of its server.
     pub(super) fn run<F>(self, command: impl FnOnce(A, Client) -> F) -> Result<(), Failure>
     where
         F: Future<Output = Result<(), Failure>>,
     {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .map_err(|error| Failure::new(Exit::Failure, "cannot start").because(&error))?;
-        let outcome = runtime.block_on(async {
-            let client = Client::with_options(&self.addr, self.tls.options()).map_err(|error| {
-                // Made here: nothing was asked of a server yet.
-                Failure::new(Exit::Usage, format!("--addr (TAILMARK_ADDR): {error}"))
-            })?;
-            command(self.args, client).await
-        });
-        // A thread that waits for standard input must not keep the program.
-        runtime.shutdown_background();
-        outcome
+        let Online { args, addr, identity } = self;
+        run(async move { command(args, identity.client(&addr)?).await })
+    }
+}
+
+/// Runs a command that talks to a server.
+pub(super) fn run(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failure, "cannot start").because(&error))?;
+    let outcome = runtime.block_on(command);
+    // A thread that waits for standard input must not keep the program.
+    runtime.shutdown_background();
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leaves_the_machine_in_the_open_is_told() {
+        for addr in [
+            "https://log.example",
+            "http://localhost:50051",
+            "http://127.0.0.1:1",
+            "http://127.9.9.9/",
+            "http://[::1]:50051",
+            "http://[::ffff:127.0.0.1]:1",
+        ] {
+            assert!(is_private(addr), "{addr}");
+        }
+        for addr in [
+            "http://log.example:50051",
+            "http://10.0.0.1",
+            "http://[2001:db8::1]:1",
+            "http://localhost.evil",
+        ] {
+            assert!(!is_private(addr), "{addr}");
+        }
+    }
+
+    #[derive(Debug, clap::Args)]
+    struct Nothing {}
+
+    #[test]
+    fn a_token_is_in_no_debug_output() {
+        let tls = Tls { ca: None, cert: None, key: None };
+        let token = Some("tailmark_secret".to_owned());
+        let identity = Identity { token, token_file: None, tls };
+        let online = Online { args: Nothing {}, addr: String::new(), identity };
+        assert!(!format!("{online:?}").contains("secret"));
     }
 }

@@ -11,8 +11,18 @@ use toml::{Table, Value};
 use super::{Config, DEFAULT_TOML, Invalid, foreign, read};
 
 /// Variables that begin with `TAILMARK_` and are no settings of the daemon.
-const OTHER_VARIABLES: [&str; 5] =
-    ["TAILMARK_ADDR", "TAILMARK_CA", "TAILMARK_CERT", "TAILMARK_CONFIG", "TAILMARK_KEY"];
+const OTHER_VARIABLES: [&str; 7] = [
+    "TAILMARK_ADDR",
+    "TAILMARK_CA",
+    "TAILMARK_CERT",
+    "TAILMARK_CONFIG",
+    "TAILMARK_KEY",
+    "TAILMARK_TOKEN",
+    "TAILMARK_TOKEN_FILE",
+];
+/// Paths that begin at the directory of the file of settings, where they are relative and nobody says
+/// otherwise: what is run elsewhere with the same file means the same.
+const BESIDE_FILE: [&str; 2] = ["auth.tokens_file", "auth.jwt_keys_file"];
 const PREFIX: &str = "TAILMARK_";
 
 /// Where a value comes from.
@@ -172,12 +182,17 @@ impl Sources {
             let origin = Origin::Environment(STATE_DIRECTORY.to_owned());
             merged.add_text("storage.data_dir", path, origin)?;
         }
-        if let Some(path) = self.found()? {
+        let file = self.found()?;
+        if let Some(path) = file {
             merged.add_file(path)?;
         }
         merged.add_environment(&self.environment)?;
         for (flag, key, value) in &self.flags {
             merged.add_text(key, value, Origin::Flag(flag))?;
+        }
+        // A pipe lies beside nothing.
+        if let Some(directory) = file.filter(|path| path.is_file()).and_then(Path::parent) {
+            merged.begin_at(directory);
         }
         let loaded = merged.finish()?;
         loaded.config.check().map_err(|invalid| loaded.refuse(invalid))?;
@@ -344,6 +359,32 @@ impl Merged {
             .map_err(|error| bad(error.message().to_owned()))?;
         self.set(key, value, origin);
         Ok(())
+    }
+
+    /// Makes paths that the file, or nobody, says relative to the file.
+    fn begin_at(&mut self, directory: &Path) {
+        for key in BESIDE_FILE {
+            let said = key.split_once('.').and_then(|(section, name)| {
+                let values = self.table.get(section).and_then(Value::as_table)?;
+                values.get(name).and_then(Value::as_str).map(str::to_owned)
+            });
+            let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default);
+            let default = || leaves(&Config::default()).into_iter().find(|(name, _)| name == key);
+            let path = match (&origin, said) {
+                (Origin::File(_), Some(path)) => path,
+                (Origin::Default, _) => match default() {
+                    Some((_, Value::String(path))) => path,
+                    _ => continue,
+                },
+                _ => continue,
+            };
+            // Joined, an absolute path stays as it is.
+            if !path.is_empty()
+                && let Some(path) = directory.join(&path).to_str()
+            {
+                self.set(key, Value::String(path.to_owned()), origin);
+            }
+        }
     }
 
     fn set(&mut self, key: &str, value: Value, origin: Origin) {

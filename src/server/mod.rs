@@ -9,8 +9,10 @@
 //! |---|---|
 //! | `tls` | certificates, and when they are read again |
 //! | `rpc` | what a request is, codecs; errors and values mapped to the wire and back |
+//! | `principal` | who asks, and what they may |
 //! | `figures` | the daemon's metrics |
 //! | `transport` | connections and bytes |
+//! | `auth` | from a token or a certificate to a principal |
 //! | `feed` | what streams of events share |
 //! | `read` | the calls that only read |
 //! | `ingest` | the calls that change the log |
@@ -18,6 +20,7 @@
 //! | `chat` | rooms |
 //! | `http` | plain HTTP, one file a path |
 
+mod auth;
 mod chat;
 mod feed;
 mod figures;
@@ -25,6 +28,7 @@ mod http;
 mod ingest;
 mod options;
 mod permits;
+mod principal;
 mod read;
 mod report;
 mod rpc;
@@ -35,8 +39,10 @@ mod tls;
 mod transport;
 mod watch;
 
-pub use options::{AccessRules, Http, Http2, Options};
+pub use auth::{Certificate, Credentials, Keys, KeysError, Token, TokenHash, new_token};
+pub use options::{AccessRules, Auth, Http, Http2, Jwt, JwtAlgorithm, Options};
 pub use permits::Gauges;
+pub use principal::Rights;
 pub use rpc::status::DOMAIN;
 pub use run::{ServeError, Server, serve};
 pub use tls::{Certificates, TlsError, TlsFiles};

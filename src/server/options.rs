@@ -50,6 +50,8 @@ pub struct Options {
     pub http2: Http2,
     /// Which pages may ask, and under which names, at first.
     pub http: Http,
+    /// Who must say who they are.
+    pub auth: Auth,
     /// Events among which the log recognises repeats, as `GetLog` tells it. 1,000,000.
     pub dedup_window: usize,
     /// The name of this instance in logs and metrics. `server-01`.
@@ -79,6 +81,7 @@ impl Default for Options {
             tls: None,
             http2: Http2::default(),
             http: Http::default(),
+            auth: Auth::default(),
             dedup_window: 1_000_000,
             instance: "server-01".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -95,6 +98,72 @@ pub struct Http {
     /// Names beside the loopback's that a request may be for, with a port or for any. Where there
     /// are some, they are checked on every address.
     pub allowed_hosts: Vec<String>,
+}
+
+/// Whether callers must say who they are, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Auth {
+    /// Nobody is answered who does not, but about health and with the files of the page. `false`.
+    pub required: bool,
+    /// `/metrics` is for everybody. `false`.
+    pub metrics_open: bool,
+    /// Tokens of issuers.
+    pub jwt: Jwt,
+}
+
+/// What a token of an issuer (JWT) must say; the issuer's keys are set while the server runs
+/// ([`Credentials`](super::Credentials)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Jwt {
+    /// Who must have issued it; empty = whoever has one of the keys.
+    pub issuer: String,
+    /// Whom it must be meant for; empty = only one that is meant for nobody by name is taken.
+    pub audience: String,
+    /// By which algorithms it may be signed. EdDSA, ES256, RS256.
+    pub algorithms: Vec<JwtAlgorithm>,
+}
+
+impl Default for Jwt {
+    fn default() -> Self {
+        let algorithms = vec![JwtAlgorithm::EdDsa, JwtAlgorithm::Es256, JwtAlgorithm::Rs256];
+        Jwt { issuer: String::new(), audience: String::new(), algorithms }
+    }
+}
+
+/// How a token of an issuer is signed (RFC 7518, RFC 8037): with a key of which this server knows the
+/// public half alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum JwtAlgorithm {
+    EdDsa,
+    Es256,
+    Es384,
+    Rs256,
+    Rs384,
+    Rs512,
+    Ps256,
+    Ps384,
+    Ps512,
+}
+
+impl JwtAlgorithm {
+    /// All of them, as the header of a token names them.
+    pub const ALL: [(&str, JwtAlgorithm); 9] = [
+        ("EdDSA", JwtAlgorithm::EdDsa),
+        ("ES256", JwtAlgorithm::Es256),
+        ("ES384", JwtAlgorithm::Es384),
+        ("RS256", JwtAlgorithm::Rs256),
+        ("RS384", JwtAlgorithm::Rs384),
+        ("RS512", JwtAlgorithm::Rs512),
+        ("PS256", JwtAlgorithm::Ps256),
+        ("PS384", JwtAlgorithm::Ps384),
+        ("PS512", JwtAlgorithm::Ps512),
+    ];
+
+    /// The one with this name.
+    pub fn parse(name: &str) -> Option<JwtAlgorithm> {
+        JwtAlgorithm::ALL.iter().find(|(known, _)| *known == name).map(|(_, algorithm)| *algorithm)
+    }
 }
 
 /// Who may ask, while the server runs: the one part of the options that can change then. Clones are the

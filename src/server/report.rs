@@ -4,8 +4,14 @@
 //! A failure is reported where it is met, so once. Mapping it to a status may happen any number of
 //! times, and logs nothing.
 
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
 use tailmark_log::eventlog::{AppendError, ReadError};
 use tailmark_log::storage::{Damage, StoreError};
+use tailmark_record::Reason;
 
 /// A defect of ours.
 pub(crate) fn defect(detail: &str) {
@@ -45,4 +51,69 @@ pub(crate) fn read(error: &ReadError) {
 
 fn damage(damage: &Damage) {
     tracing::error!(%damage, "damage found");
+}
+
+/// Somebody asked for what is not theirs.
+pub(crate) fn refused(principal: &str, right: &'static str) {
+    static BOUND: Bound = Bound::new();
+    BOUND.line(|left_out| {
+        tracing::warn!(target: "audit", principal, right, left_out, "refused");
+    });
+}
+
+/// Somebody came without a credential that counts.
+pub(crate) fn unauthenticated(peer: Option<SocketAddr>, reason: Reason) {
+    static BOUND: Bound = Bound::new();
+    let peer = peer.map(tracing::field::display);
+    BOUND.line(|left_out| {
+        tracing::warn!(target: "audit", peer, %reason, left_out, "not authenticated");
+    });
+}
+
+/// Lines of one kind in one second; whoever is refused may try as often as they like.
+const LINES: u64 = 20;
+
+/// Keeps lines that others cause to so many a second.
+struct Bound(Mutex<Second>);
+
+struct Second {
+    begun: Option<Instant>,
+    lines: u64,
+    left_out: u64,
+}
+
+impl Bound {
+    const fn new() -> Bound {
+        Bound(Mutex::new(Second { begun: None, lines: 0, left_out: 0 }))
+    }
+
+    /// Writes the line, with how many were left out before it; or leaves it out.
+    fn line(&self, write: impl FnOnce(u64)) {
+        let mut second = self.0.lock();
+        if second.begun.is_none_or(|begun| begun.elapsed() >= Duration::from_secs(1)) {
+            (second.begun, second.lines) = (Some(Instant::now()), 0);
+        }
+        if second.lines >= LINES {
+            second.left_out += 1;
+            return;
+        }
+        second.lines += 1;
+        let left_out = std::mem::take(&mut second.left_out);
+        drop(second);
+        write(left_out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_others_cause_are_bounded() {
+        let bound = Bound::new();
+        let mut lines = Vec::new();
+        (0..1_000).for_each(|_| bound.line(|left_out| lines.push(left_out)));
+        assert!(lines.len() <= 2 * usize::try_from(LINES).unwrap(), "{}", lines.len());
+        assert!(lines.len() >= usize::try_from(LINES).unwrap());
+    }
 }

@@ -15,6 +15,7 @@ use tonic_reflection::pb::{v1 as reflection_v1, v1alpha as reflection_v1alpha};
 use tonic_reflection::server::v1::ServerReflectionServer;
 use tonic_reflection::server::v1alpha::ServerReflectionServer as ServerReflectionServerAlpha;
 
+use super::auth::{Auth, Guard, guard};
 use super::feed::parked::Parking;
 use super::figures::{self, Figures, Sources};
 use super::rpc::generated::chat_service_server::ChatServiceServer;
@@ -26,7 +27,8 @@ use super::transport::arrivals::Arrivals;
 use super::transport::greeting::Notices;
 use super::transport::serving::Serving;
 use super::{
-    AccessRules, Certificates, Gauges, Options, Shared, TlsError, chat, http, service, watch,
+    AccessRules, Certificates, Credentials, Gauges, Options, Shared, TlsError, chat, http, service,
+    watch,
 };
 use tailmark_log::eventlog::EventLog;
 
@@ -78,6 +80,7 @@ impl Server {
         let arrivals = Arrivals::new(options.arriving_bytes, options.unary_deadline);
         let access = AccessRules::new(options.http.clone());
         let certificates = options.tls.clone().map(Certificates::open).transpose()?;
+        let auth = Arc::new(Auth::new(options.auth.clone()));
         let (options, gauges, started) = (Arc::new(options), Gauges::default(), Instant::now());
         let figures = Figures::new(Sources {
             log: log.clone(),
@@ -88,6 +91,7 @@ impl Server {
         });
         let shared = Arc::new(Shared {
             log,
+            auth,
             arrivals,
             parking,
             shared_frames: Arc::default(),
@@ -118,13 +122,18 @@ impl Server {
         self.certificates.clone()
     }
 
+    /// Who is known, to be changed while the server runs. At first nobody is.
+    pub fn credentials(&self) -> Credentials {
+        self.shared.auth.credentials().clone()
+    }
+
     /// Shows in the figures how many lines of the program's log nobody took, which somebody else counts.
     pub fn show_dropped_log_lines(&self, count: Arc<AtomicU64>) {
         self.shared.figures.show_dropped_log_lines(count);
     }
 
     /// The routes, so that others can be served on the same port. The router inside answers to
-    /// gRPC and to plain HTTP.
+    /// gRPC and to plain HTTP. What is added to them is behind no rights: it has to ask by itself.
     pub fn routes_mut(&mut self) -> &mut Routes {
         &mut self.routes
     }
@@ -150,6 +159,10 @@ impl Server {
         loops.spawn(figures::look(Arc::clone(&shared.figures), shared.stop.clone()));
         if let Some(certificates) = certificates.clone() {
             loops.spawn(certificates.watch(shared.stop.clone()));
+        }
+        if shared.auth.is_required() {
+            let credentials = shared.auth.credentials().clone();
+            loops.spawn(credentials.expire_in_time(shared.stop.clone()));
         }
         let serving = Arc::new(Serving {
             routes: routes.prepare(),
@@ -216,6 +229,11 @@ fn routes(shared: &Arc<Shared>, health: &health::Reporter) -> Result<Routes, Ser
         .add_service(ServerReflectionServerAlpha::new(reflection));
     let grpc = std::mem::take(routes.axum_router_mut());
     let counted = from_fn_with_state(Arc::clone(&shared.figures.calls), figures::count);
-    *routes.axum_router_mut() = grpc.merge(plain).layer(counted);
+    let mut router = grpc.merge(plain);
+    if shared.auth.is_required() {
+        let look = Guard { auth: Arc::clone(&shared.auth), stop: shared.stop.clone() };
+        router = router.layer(from_fn_with_state(look, guard));
+    }
+    *routes.axum_router_mut() = router.layer(counted);
     Ok(routes)
 }

@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use crate::server::chat::{self, Chat, FeedDialect, RoomStream};
 use crate::server::ingest::append::{self, AppendStream};
 use crate::server::ingest::{publish, trim, upload};
+use crate::server::principal::Caller;
 use crate::server::rpc::codec::Encoded;
 use crate::server::rpc::deadline;
 use crate::server::rpc::generated::feed_service_server::FeedService;
@@ -29,14 +30,16 @@ impl Feed {
     async fn call<Q, A, F>(
         &self,
         request: Request<Q>,
-        work: impl FnOnce(Q) -> F,
+        work: impl FnOnce(Caller, Q) -> F,
     ) -> Result<Response<A>, Status>
     where
         F: Future<Output = Result<A, status::Failure>>,
     {
         let (_, extensions, message) = request.into_parts();
+        let caller = self.shared.auth.caller(&extensions)?;
         let default = self.shared.options.unary_deadline;
-        Ok(Response::new(deadline::bound(&extensions, default, work(message)).await?))
+        let work = work(caller, message);
+        Ok(Response::new(deadline::bound(&extensions, default, work).await?))
     }
 }
 
@@ -65,35 +68,42 @@ impl FeedService for Feed {
         &self,
         request: Request<pb::PublishRequest>,
     ) -> Result<Response<pb::PublishResult>, Status> {
-        self.call(request, |message| publish::publish(&self.shared, message)).await
+        self.call(request, |caller, message| publish::publish(&self.shared, caller, message)).await
     }
 
     async fn get_event(
         &self,
         request: Request<pb::GetEventRequest>,
     ) -> Result<Response<Encoded>, Status> {
-        self.call(request, |message| read::get_event(&self.shared, message)).await
+        self.call(request, |caller, message| read::get_event(&self.shared, caller, message)).await
     }
 
     async fn get_log(
         &self,
         request: Request<pb::GetLogRequest>,
     ) -> Result<Response<pb::LogStatus>, Status> {
-        self.call(request, |_| read::get_log(&self.shared)).await
+        self.call(request, |caller, _| read::get_log(&self.shared, caller)).await
     }
 
     async fn list_topics(
         &self,
         request: Request<pb::ListTopicsRequest>,
     ) -> Result<Response<pb::ListTopicsResponse>, Status> {
-        self.call(request, |message| read::list_topics(&self.shared, message)).await
+        self.call(request, |caller, message| read::list_topics(&self.shared, caller, message)).await
     }
 
     async fn trim(
         &self,
         request: Request<pb::TrimRequest>,
     ) -> Result<Response<pb::TrimResult>, Status> {
-        self.call(request, |message| trim::trim(&self.shared, message)).await
+        self.call(request, |caller, message| trim::trim(&self.shared, caller, message)).await
+    }
+
+    async fn get_principal(
+        &self,
+        request: Request<pb::GetPrincipalRequest>,
+    ) -> Result<Response<pb::Principal>, Status> {
+        self.call(request, |caller, _| async move { Ok(read::get_principal(&caller)) }).await
     }
 
     async fn chat(
@@ -107,7 +117,7 @@ impl FeedService for Feed {
         &self,
         request: Request<Streaming<Bytes>>,
     ) -> Result<Response<AppendStream>, Status> {
-        Ok(append::append(&self.shared, request))
+        append::append(&self.shared, request)
     }
 
     async fn watch_batches(

@@ -7,6 +7,7 @@ use tailmark_log::eventlog::EventLog;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::auth::Auth;
 use super::feed::parked::Parking;
 use super::feed::shared_frames::SharedFrames;
 use super::figures::Figures;
@@ -17,6 +18,8 @@ use super::{Gauges, Options};
 pub(crate) struct Shared {
     pub(crate) log: EventLog,
     pub(crate) options: Arc<Options>,
+    /// Who calls.
+    pub(crate) auth: Arc<Auth>,
     pub(crate) gauges: Gauges,
     pub(crate) figures: Arc<Figures>,
     /// Cancelled when the server begins to stop.

@@ -33,6 +33,7 @@ mod support {
 
 mod append;
 mod arriving;
+mod auth;
 mod batches;
 mod chat;
 mod cli;

@@ -2,9 +2,10 @@
 
 import { cut } from './shown.js';
 import { frames, refusal } from './sse.js';
+import { bearer } from './token.js';
 
 async function getJson(path, signal) {
-  const response = await fetch(path, { signal, cache: 'no-store', headers: { accept: 'application/json' } });
+  const response = await fetch(path, { signal, cache: 'no-store', headers: { accept: 'application/json', ...bearer() } });
   if (!response.ok) throw await refusal(response);
   return response.json();
 }
@@ -39,7 +40,7 @@ export function watchPath(params) {
 /// Stores one event; resolves once it is durable.
 export async function publish(event) {
   const response = await fetch('/v1/events', {
-    method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(event),
+    method: 'POST', headers: { 'content-type': 'application/json', ...bearer() }, body: JSON.stringify(event),
   });
   if (!response.ok) throw await refusal(response);
   return response.json();
@@ -70,7 +71,7 @@ export function summary(event) {
 export async function newest(patterns, n, signal, keep = () => true) {
   const events = [];
   const path = watchPath({ topics: patterns, from: `last:${n}`, until_caught_up: true });
-  for await (const batch of frames(path, { signal })) {
+  for await (const batch of frames(path, { signal, headers: bearer() })) {
     for (const frame of batch) {
       if (frame.event === 'message' && frame.data !== null) {
         const event = readEvent(frame);

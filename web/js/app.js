@@ -6,10 +6,11 @@ import { Chat, store, stored } from './chat.js';
 import { Detail } from './detail.js';
 import { $, bytes, count, plural, setText, short } from './dom.js';
 import { Link } from './link.js';
-import { readPatterns, says } from './pattern.js';
+import { readPatterns, says, selects } from './pattern.js';
 import { Publisher } from './publish.js';
 import { copyTopics, sayUnseen, shownLine } from './shown.js';
 import { noteText, Tail } from './tail.js';
+import { hasToken, isOfToken, keep, kept, principal, setToken } from './token.js';
 import { Tree } from './tree.js';
 
 const HISTORY = 200;
@@ -19,7 +20,9 @@ const SIDES = ['event', 'chat', 'publish'];
 const NAMES = ['pattern', 'chat-room', 'chat-name', 'pub-topic', 'pub-type', 'pub-key', 'pub-id'];
 
 class App {
-  constructor() {
+  /// `granted`: patterns of what may be watched; empty = everything.
+  constructor(granted) {
+    this.granted = granted;
     this.want = { patterns: [], text: '' };
     this.wantNumber = 0;
     this.wantTaken = 0;
@@ -44,7 +47,7 @@ class App {
     this.#filter();
     this.link = new Link((message) => this.#receive(message), () => ({
       want: this.#wanted(), number: this.wantNumber, visible: !document.hidden, after: this.position,
-    }));
+    }), kept());
     document.addEventListener('visibilitychange', () => {
       this.link.send({ t: 'visible', visible: !document.hidden });
       this.charts.draw();
@@ -57,7 +60,11 @@ class App {
     setInterval(() => this.#drawConnection(), 500);
   }
 
-  #wanted() { return { ...this.want, room: this.chat.topic }; }
+  /// A room that may not be watched would have the whole stream refused.
+  #wanted() {
+    const { topic } = this.chat;
+    return { ...this.want, room: topic !== null && selects(this.granted, topic) ? topic : null };
+  }
 
   #receive(message) {
     switch (message.t) {
@@ -158,6 +165,8 @@ class App {
     sayUnseen($('pattern'));
     $('pattern').setAttribute('aria-invalid', String(problem !== null));
     if (problem !== null) return;
+    // Everything is what may be watched of it.
+    if (patterns.length === 0) patterns.push(...this.granted);
     const text = $('text').value.trim().toLowerCase();
     if (JSON.stringify(patterns) === JSON.stringify(this.want.patterns) && text === this.want.text) return;
     this.want = { patterns, text };
@@ -327,7 +336,8 @@ class App {
 
   #writeHash() {
     const params = new URLSearchParams();
-    if (this.want.patterns.length > 0) params.set('topic', this.want.patterns.join(','));
+    const isGranted = JSON.stringify(this.want.patterns) === JSON.stringify(this.granted);
+    if (this.want.patterns.length > 0 && !isGranted) params.set('topic', this.want.patterns.join(','));
     if (this.want.text) params.set('text', this.want.text);
     if (this.chat.active) params.set('room', this.chat.room);
     if (document.body.dataset.side !== 'event') params.set('view', document.body.dataset.side);
@@ -338,6 +348,7 @@ class App {
   #setState(state) {
     const before = this.state?.phase;
     this.state = state;
+    if (state.phase === 'refused' && state.status === 401 && before !== 'refused') askForToken(state.error);
     this.skew = Date.now() - state.now;
     if (before !== state.phase) {
       if (state.phase === 'open' && this.historyDue && this.wantTaken === this.wantNumber) this.#history();
@@ -421,5 +432,36 @@ class App {
   #announce(text) { setText($('announce'), shownLine(text)); }
 }
 
-// Reachable for the tests and for the curious.
-globalThis.tailmark = new App();
+/// The daemon wants another token than the one of this tab. All begins anew with it: nothing of what
+/// another one showed stays.
+function askForToken(problem) {
+  const dialog = $('token');
+  if (dialog.open) return;
+  const field = $('token-problem');
+  field.hidden = problem === '';
+  setText(field, shownLine(problem));
+  $('token-form').addEventListener('submit', () => {
+    keep($('token-text').value.trim());
+    location.reload();
+  }, { once: true });
+  dialog.showModal();
+}
+
+async function begin() {
+  setToken(kept());
+  let granted = [];
+  try {
+    const { watch = [] } = await principal();
+    if (!watch.includes('>')) granted = watch;
+  } catch (error) {
+    if (isOfToken(error)) {
+      askForToken(hasToken() ? error.message : '');
+      return;
+    }
+    // The stream will say what it is, and tries again.
+  }
+  // Reachable for the tests and for the curious.
+  globalThis.tailmark = new App(granted);
+}
+
+begin();

@@ -5,6 +5,7 @@ import { eventPath, getEvent } from './api.js';
 import { prettyJson } from './json.js';
 import { named, shownLine, textNodes } from './shown.js';
 import { topicChip } from './tail.js';
+import { hasToken } from './token.js';
 
 export class Detail {
   /// `on.watch(patterns)`.
@@ -50,7 +51,8 @@ export class Detail {
       el('div', { class: 'actions' },
         el('button', { type: 'button', text: 'Watch this topic', onclick: () => this.on.watch([event.topic]) }),
         copyButton('Copy JSON', () => asJson(event)),
-        el('a', { class: 'button', href: eventPath(event.seq), target: '_blank', rel: 'noopener', text: 'Open' })),
+        // A link carries no token.
+        ...(hasToken() ? [] : [el('a', { class: 'button', href: eventPath(event.seq), target: '_blank', rel: 'noopener', text: 'Open' })])),
       fields,
     ];
     if (headers.length > 0) {

@@ -8,6 +8,7 @@ import { summary } from './api.js';
 import { selects, says } from './pattern.js';
 import { Sampler } from './sampler.js';
 import { Stream } from './stream.js';
+import { setToken } from './token.js';
 
 const FLUSH_MS = 80;
 const MAX_PENDING = 600;
@@ -52,6 +53,7 @@ export class Hub {
   /// A message from a tab. `port.send` answers it.
   receive(id, message, port) {
     if (message.t === 'hello') {
+      setToken(message.token);
       this.#tabs.set(id, {
         port, pending: [], omitted: null, waiting: false, ready: false,
         visible: message.visible, want: message.want, heard: Date.now(),

@@ -6,12 +6,16 @@
 
 import { uniqueId } from './dom.js';
 import { Hub } from './hub.js';
+import { tag } from './token.js';
 
+// Tabs of other tokens see other things, and have a hub of their own.
 const CHANNEL = 'tailmark-hub';
 
 export class Link {
   /// `on(message)` gets what the hub says. `hello()` makes the first message, also the next first one.
-  constructor(on, hello) {
+  constructor(on, hello, token = '') {
+    this.token = token;
+    this.tag = tag(token);
     this.id = uniqueId('tab-');
     this.on = on;
     this.hello = hello;
@@ -33,7 +37,7 @@ export class Link {
     });
   }
 
-  #greet() { this.send({ t: 'hello', id: this.id, ...this.hello() }); }
+  #greet() { this.send({ t: 'hello', id: this.id, token: this.token, ...this.hello() }); }
 
   #receive(message) {
     if (message.t === 'who') this.#greet();
@@ -50,7 +54,7 @@ export class Link {
 
   #worker() {
     this.mode = 'worker';
-    const worker = new SharedWorker(new URL('./worker.js', import.meta.url), { type: 'module', name: 'tailmark' });
+    const worker = new SharedWorker(new URL('./worker.js', import.meta.url), { type: 'module', name: `tailmark${this.tag}` });
     worker.addEventListener('error', () => {
       // A browser without module workers.
       if (this.mode === 'worker') this.#own();
@@ -71,12 +75,13 @@ export class Link {
 
   #elect() {
     this.mode = 'elected';
-    const channel = new BroadcastChannel(CHANNEL);
+    const name = `${CHANNEL}${this.tag}`;
+    const channel = new BroadcastChannel(name);
     channel.addEventListener('message', ({ data }) => { if (data.to === this.id) this.#receive(data.message); });
     channel.addEventListener('message', ({ data }) => { if (data.to === 'tabs') this.#greet(); });
     this.send = (message) => channel.postMessage({ to: 'hub', from: this.id, message });
     this.#greet();
-    navigator.locks.request(CHANNEL, () => {
+    navigator.locks.request(name, () => {
       const hub = new Hub();
       const local = { send: (message) => queueMicrotask(() => this.#receive(message)) };
       const remote = (to) => ({ send: (message) => channel.postMessage({ to, message }) });

@@ -1,6 +1,7 @@
 // What is asked for at intervals: head and oldest, topics, commit latency. Once a browser.
 
 import { getLog, listTopics } from './api.js';
+import { bearer } from './token.js';
 import { buckets, commitHistogram, difference, quantile } from './metrics.js';
 
 const LOG_EVERY_MS = 1000;
@@ -142,7 +143,7 @@ export class Sampler {
     // A daemon that has none will not have them soon.
     if (this.hasMetrics === false && Date.now() - this.metricsAt < 60000) return;
     this.metricsAt = Date.now();
-    const response = await fetch('/metrics', { cache: 'no-store', signal: AbortSignal.timeout(10000) });
+    const response = await fetch('/metrics', { cache: 'no-store', headers: bearer(), signal: AbortSignal.timeout(10000) });
     this.hasMetrics = response.ok;
     if (!response.ok) return;
     const text = await response.text();

@@ -70,7 +70,7 @@ export async function refusal(response) {
 
 /// Yields frames, as arrays, until the stream ends. Silence longer than `silenceMs` is an error:
 /// the daemon says something, if only a comment, every 15 seconds.
-export async function* frames(url, { signal, silenceMs = 60000 }) {
+export async function* frames(url, { signal, headers = {}, silenceMs = 60000 }) {
   const own = new AbortController();
   const stop = () => own.abort(signal.reason);
   signal.addEventListener('abort', stop);
@@ -83,7 +83,7 @@ export async function* frames(url, { signal, silenceMs = 60000 }) {
     signal.throwIfAborted();
     alive();
     const response = await fetch(url, {
-      signal: own.signal, cache: 'no-store', headers: { accept: 'text/event-stream' },
+      signal: own.signal, cache: 'no-store', headers: { accept: 'text/event-stream', ...headers },
     });
     if (response.status !== 200) throw await refusal(response);
     yield [];

@@ -5,6 +5,7 @@
 
 import { getLog, readEvent, watchPath } from './api.js';
 import { frames, Refused } from './sse.js';
+import { bearer } from './token.js';
 
 const FIRST_DELAY_MS = 250;
 const LONGEST_DELAY_MS = 5000;
@@ -86,9 +87,10 @@ export class Stream {
           this.losses += 1;
           continue;
         }
-        if (error instanceof Refused && error.status === 400) {
+        if (error instanceof Refused && [400, 401, 403].includes(error.status)) {
           // The same request would get the same answer.
-          this.#set({ phase: 'refused', error: error.message });
+          if (error.status === 401 && this.downSince === 0) this.downSince = Date.now();
+          this.#set({ phase: 'refused', error: error.message, status: error.status });
           await aborted(signal);
           continue;
         }
@@ -136,7 +138,7 @@ export class Stream {
     const filtered = this.patterns.length > 0;
     this.live = false;
     const url = watchPath({ topics: this.patterns, after_cursor: this.cursor });
-    for await (const batch of frames(url, { signal })) {
+    for await (const batch of frames(url, { signal, headers: bearer() })) {
       if (batch.length === 0) {
         onConnected();
         if (resuming) this.#beginResume(filtered, head);

@@ -91,6 +91,15 @@ impl Client {
         self.read(request, async |mut feed, request| feed.get_log(request).await).await
     }
 
+    /// Whom the server takes this client for, and what it may: a way to try a token.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn principal(&self) -> Result<pb::Principal, Error> {
+        let request = pb::GetPrincipalRequest {};
+        self.read(request, async |mut feed, request| feed.get_principal(request).await).await
+    }
+
     /// Removes the oldest events: every one below a seq, or appended before a time.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ use tonic::transport::{self, Endpoint};
 
 use super::connector::{Connector, Fate};
 use super::intermediary::Foreign;
+use super::token::TokenProvider;
 
 /// Where the status of a call is.
 const STATUS: &str = "grpc-status";
@@ -27,12 +28,18 @@ const STATUS: &str = "grpc-status";
 pub(super) struct Channel {
     inner: transport::Channel,
     fate: Fate,
+    /// Who asks.
+    token: Option<TokenProvider>,
 }
 
 impl Channel {
-    pub(super) fn new(endpoint: &Endpoint, connector: Connector) -> Channel {
+    pub(super) fn new(
+        endpoint: &Endpoint,
+        connector: Connector,
+        token: Option<TokenProvider>,
+    ) -> Channel {
         let fate = connector.fate.clone();
-        Channel { inner: endpoint.connect_with_connector_lazy(connector), fate }
+        Channel { inner: endpoint.connect_with_connector_lazy(connector), fate, token }
     }
 }
 
@@ -45,11 +52,16 @@ impl Service<Request<Body>> for Channel {
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let response = self.inner.call(request);
-        let fate = self.fate.clone();
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let (fate, token) = (self.fate.clone(), self.token.clone());
+        // The one that is ready goes along; what stays behind has to become so.
+        let another = self.inner.clone();
+        let mut ready = std::mem::replace(&mut self.inner, another);
         Box::pin(async move {
-            let response = response.await.map_err(|error| match fate.problem() {
+            if let Some(token) = token {
+                request.headers_mut().insert(header::AUTHORIZATION, token.header().await?);
+            }
+            let response = ready.call(request).await.map_err(|error| match fate.problem() {
                 Some(problem) => StdError::from(problem),
                 None => error.into(),
             })?;

@@ -7,7 +7,7 @@ use tonic::transport::Endpoint;
 use super::channel::Channel;
 use super::connector::Connector;
 use super::tls::Tls;
-use super::{Error, Kind};
+use super::{Error, Kind, TokenProvider};
 
 /// Largest frame that a server may send: a buffer of a busy stream crosses in one.
 const MAX_FRAME_BYTES: u32 = 72 << 10;
@@ -38,6 +38,8 @@ pub struct Options {
     pub max_message_bytes: usize,
     /// For `https://` addresses.
     pub tls: Tls,
+    /// Who asks. Nobody in particular if not set.
+    pub token: Option<TokenProvider>,
 }
 
 impl Default for Options {
@@ -52,6 +54,7 @@ impl Default for Options {
             stream_window_bytes: 1 << 20,
             max_message_bytes: 10 << 20,
             tls: Tls::default(),
+            token: None,
         }
     }
 }
@@ -103,13 +106,22 @@ impl Client {
             .max_frame_size(MAX_FRAME_BYTES)
             .user_agent(concat!("tailmark/", env!("CARGO_PKG_VERSION")))
             .map_err(|_| bad(expected))?;
-        let channel = Channel::new(&endpoint, connector.clone());
+        let channel = Channel::new(&endpoint, connector.clone(), options.token.clone());
         Ok(Client { endpoint, connector, channel, options })
     }
 
     /// The options in force.
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// An error of something that goes on by itself: what another token may mend is tried again with
+    /// the next one, if there may be another.
+    pub(super) fn weigh(&self, error: Error) -> Error {
+        match &self.options.token {
+            Some(token) if token.renews() => error.renewable(),
+            _ => error,
+        }
     }
 
     /// The connection that calls share.
@@ -119,7 +131,7 @@ impl Client {
 
     /// A connection of its own: what a watch takes after the shared one went silent.
     pub(super) fn fresh_channel(&self) -> Channel {
-        Channel::new(&self.endpoint, self.connector.again())
+        Channel::new(&self.endpoint, self.connector.again(), self.options.token.clone())
     }
 }
 

@@ -10,22 +10,35 @@ const MOST: u32 = 10;
 
 /// Counts such failures.
 #[derive(Debug, Default)]
-pub(super) struct Doubts(u32);
+pub(super) struct Doubts {
+    row: u32,
+    /// Tokens that were not taken, one after the other.
+    refused: u32,
+}
 
 impl Doubts {
     /// Takes why an attempt has failed. An `Err` is final.
     pub(super) fn weigh(&mut self, cause: Error) -> Result<Error, Error> {
+        if cause.is_of_token() {
+            self.refused += 1;
+            return if self.refused < MOST { Ok(cause) } else { Err(cause.given_up(MOST)) };
+        }
         if !cause.is_doubtful() {
-            self.0 = 0;
+            self.row = 0;
             return Ok(cause);
         }
-        self.0 += 1;
-        if self.0 < MOST { Ok(cause) } else { Err(cause.given_up(MOST)) }
+        self.row += 1;
+        if self.row < MOST { Ok(cause) } else { Err(cause.given_up(MOST)) }
+    }
+
+    /// The server has taken the token.
+    pub(super) fn admitted(&mut self) {
+        self.refused = 0;
     }
 
     /// Something came that gets further: it was no such place.
     pub(super) fn forget(&mut self) {
-        self.0 = 0;
+        self.row = 0;
     }
 }
 
@@ -59,6 +72,32 @@ mod tests {
                 assert!(doubts.weigh(failed(code)).is_ok(), "{code:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_token_that_is_never_renewed_is_given_up() {
+        let mut details = tonic_types::ErrorDetails::new();
+        details.set_error_info("TOKEN_EXPIRED", "tailmark", std::collections::HashMap::new());
+        let refused = || {
+            let status = <Status as tonic_types::StatusExt>::with_error_details(
+                Code::Unauthenticated,
+                "said so",
+                details.clone(),
+            );
+            Error::from_status(status).renewable()
+        };
+        let mut doubts = Doubts::default();
+        // However often it expires, if there is another each time.
+        for _ in 0..100 {
+            assert!(refused().passes_once_met() && !refused().is_retryable());
+            assert!(doubts.weigh(refused()).is_ok());
+            doubts.admitted();
+        }
+        for _ in 1..MOST {
+            assert!(doubts.weigh(refused()).is_ok());
+        }
+        let error = doubts.weigh(refused()).unwrap_err();
+        assert_eq!((error.kind(), error.is_retryable()), (Kind::Denied, false));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tonic_types::StatusExt;
 
 use super::intermediary::{self, Foreign, Outlook};
 use super::tls::{Problem, TlsProblem};
+use super::token::NoToken;
 use tailmark_record::Reason;
 use tailmark_wire::code::name;
 
@@ -65,7 +66,8 @@ pub enum Kind {
     LimitExceeded,
     /// This server does not have the call.
     Unsupported,
-    /// Not allowed.
+    /// Not allowed: no token that is taken ([`Error::code`] is `UNAUTHENTICATED`), or not within the
+    /// rights of whoever has it (`RIGHT_MISSING`, with `right` and what is `granted`).
     Denied,
     /// TLS fails: the server is not who it must be, or does not take us for who we must be;
     /// [`Error::tls_problem`] says which.
@@ -242,9 +244,23 @@ impl Error {
         matches!(self.0.outlook, Outlook::Doubtful | Outlook::Untrusted)
     }
 
+    /// Of a client that may have another token by now: who was let in before is let in again with the
+    /// next one.
+    pub(super) fn renewable(mut self) -> Error {
+        if self.is_of_token() {
+            self.0.outlook = Outlook::Misrouted;
+        }
+        self
+    }
+
+    /// Whether it is the token that was refused, or there was none to send.
+    pub(super) fn is_of_token(&self) -> bool {
+        self.known_reason().is_some_and(Reason::is_of_token)
+    }
+
     /// It has stayed, for so many attempts.
     pub(super) fn given_up(mut self, attempts: u32) -> Error {
-        if self.0.outlook != Outlook::Untrusted {
+        if self.0.outlook != Outlook::Untrusted && !self.is_of_token() {
             self.0.kind = Kind::Internal;
         }
         (self.0.outlook, self.0.is_retryable) = (Outlook::Stays, false);
@@ -327,6 +343,11 @@ fn from_transport(status: Status) -> Error {
         }
         if let Some(problem) = error.downcast_ref::<Problem>() {
             return from_tls(problem);
+        }
+        if let Some(error) = error.downcast_ref::<NoToken>() {
+            let mut error = Error::new(Kind::Denied, error.to_string());
+            error.0.reason = Reason::TokenMissing.as_str().to_owned();
+            return error.with_code(Code::Unauthenticated);
         }
         if let Some(error) = error.downcast_ref::<tonic::ConnectError>() {
             connect = Some(root(error));

@@ -50,6 +50,7 @@
 //! | store a stream of events | [`Client::upload`] |
 //! | listen and speak in a chat room | [`Client::room`], [`Client::say`] |
 //! | speak TLS | [`Tls`] in [`Options`], and an address that begins with `https://` |
+//! | say who asks, with tokens that are renewed | [`TokenProvider`] |
 //! | decide what to do about a failure | [`Error`] |
 #![deny(missing_docs)]
 
@@ -69,6 +70,7 @@ mod producer;
 pub mod raw;
 mod room;
 mod tls;
+mod token;
 mod topics;
 mod watch;
 
@@ -85,6 +87,7 @@ pub use room::{Room, RoomItem, Saying};
 #[doc(hidden)]
 pub use tls::look;
 pub use tls::{Pem, Tls, TlsProblem};
+pub use token::TokenProvider;
 pub use topics::TopicPages;
 pub use watch::{Item, Received, Watch, WatchOptions};
 

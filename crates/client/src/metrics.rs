@@ -73,7 +73,9 @@ impl Metrics {
                 self.backoff.reset();
                 Ok(MetricsItem::Sample(sample))
             }
-            Err(cause) if self.has_met && cause.passes_once_met() => {
+            Err(cause)
+                if self.has_met && self.client.weigh(cause.duplicate()).passes_once_met() =>
+            {
                 let retry_in = self.backoff.next(cause.retry_delay());
                 self.pause = Some(retry_in);
                 self.stream = None;

@@ -212,7 +212,10 @@ impl Room {
             }
             let Some(stream) = &mut self.stream else {
                 match self.open().await {
-                    Ok(stream) => (self.stream, self.began) = (Some(stream), Instant::now()),
+                    Ok(stream) => {
+                        self.doubts.admitted();
+                        (self.stream, self.began) = (Some(stream), Instant::now());
+                    }
                     Err(status) => return self.interrupted(status),
                 }
                 continue;
@@ -286,7 +289,7 @@ impl Room {
         {
             self.cursor = cursor.to_owned();
         }
-        let cause = Error::from_status(status).of_read();
+        let cause = self.client.weigh(Error::from_status(status).of_read());
         if !(cause.is_retryable() || (self.has_met && cause.passes_once_met())) {
             return Err(cause);
         }

@@ -103,6 +103,16 @@ reasons! {
     HostRefused = "HOST_REFUSED",
     /// A page of an origin that may not ask.
     OriginRefused = "ORIGIN_REFUSED",
+    /// Nobody said who asks.
+    TokenMissing = "TOKEN_MISSING",
+    /// A token or certificate that this server does not know, or not in this way.
+    TokenInvalid = "TOKEN_INVALID",
+    /// A token whose time is over.
+    TokenExpired = "TOKEN_EXPIRED",
+    /// What a stream was opened with is not in force any more, or its rights are others now.
+    TokenRevoked = "TOKEN_REVOKED",
+    /// Not within the rights of who asks.
+    RightMissing = "RIGHT_MISSING",
 }
 
 impl Reason {
@@ -129,6 +139,17 @@ impl Reason {
     /// late.
     pub const fn is_of_upload(self) -> bool {
         matches!(self, Reason::MessageMalformed | Reason::Deadline | Reason::LimitExceeded)
+    }
+
+    /// Whether another token may be all that it takes.
+    pub const fn is_of_token(self) -> bool {
+        matches!(
+            self,
+            Reason::TokenMissing
+                | Reason::TokenInvalid
+                | Reason::TokenExpired
+                | Reason::TokenRevoked
+        )
     }
 
     /// Whether it ends a producer: its batches can never be stored by this life of it.

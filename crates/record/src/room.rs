@@ -32,6 +32,11 @@ pub fn topic(name: &str) -> String {
     topic
 }
 
+/// Whether a topic is that of a room.
+pub fn is_topic(topic: &str) -> bool {
+    topic.strip_prefix(PREFIX).is_some_and(|name| !name.is_empty() && !name.contains('.'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +59,14 @@ mod tests {
         ] {
             assert_eq!(topic(name), expected, "{name:?}");
             assert_eq!(Topic::check(&topic(name), &Limits::default()), Ok(()), "{name:?}");
+            assert!(is_topic(&topic(name)), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn not_everything_about_chat_is_a_room() {
+        for topic in ["chat", "chat.", "chat.a.b", "chats.a", "a.chat.b", ""] {
+            assert!(!is_topic(topic), "{topic:?}");
         }
     }
 }

@@ -192,6 +192,40 @@ impl Filter {
         is_exact.then_some(&self.0)
     }
 
+    /// Whether it selects every topic that `other` selects: exactly, also where it takes several of its
+    /// patterns to cover one of the other's (`a.*` and `a.*.>` cover `a.>`).
+    pub fn contains(&self, other: &Filter) -> bool {
+        if self.is_all() {
+            return true;
+        }
+        let all = [Pattern(">".into())];
+        let others = if other.is_all() { &all[..] } else { other.patterns() };
+        others.iter().all(|pattern| self.covers(pattern))
+    }
+
+    fn covers(&self, other: &Pattern) -> bool {
+        if self.0.iter().any(|pattern| pattern.covers(other)) {
+            return true;
+        }
+        // Segments are any text, so no number of literals makes up for a `*`: of topics with so many
+        // segments one pattern covers all or they are not covered. What is left is a final `>`, which
+        // stands for each number of segments by itself. Beyond the longest of ours, all are alike.
+        let Some(stem) = other.0.strip_suffix('>') else { return false };
+        let depth = |pattern: &Pattern| pattern.0.split('.').count();
+        let own = depth(other);
+        let longest = self.0.iter().map(depth).max().unwrap_or_default().max(own);
+        let mut stars = format!("{stem}*");
+        for _ in own..=longest {
+            let of_depth = Pattern(stars.as_str().into());
+            if !self.0.iter().any(|pattern| pattern.covers(&of_depth)) {
+                return false;
+            }
+            stars.push_str(".*");
+        }
+        let rest = Pattern(format!("{}>", &stars[..stars.len() - 1]).into());
+        self.0.iter().any(|pattern| pattern.covers(&rest))
+    }
+
     /// What every topic that it selects begins with, as far as that is plain.
     pub fn beginning(&self) -> &str {
         match self.0.as_slice() {
@@ -409,6 +443,69 @@ mod tests {
                 let expected = patterns.iter().any(|text| pattern(text).matches(&topic));
                 prop_assert_eq!(filter.matches(&topic), expected, "{}", topic);
             }
+        }
+    }
+
+    fn filter(patterns: &[&str]) -> Filter {
+        Filter::new(patterns.iter().map(|text| pattern(text)).collect())
+    }
+
+    #[test]
+    fn several_patterns_may_cover_one() {
+        for (wide, narrow, expected) in [
+            (&["a.*", "a.*.>"][..], &["a.>"][..], true),
+            (&["a.*", "a.*.*", "a.*.*.>"], &["a.>"], true),
+            (&["a.*", "a.*.*.>"], &["a.>"], false),
+            (&["a.*", "a.b.>"], &["a.>"], false),
+            (&["a.*", "a.*.*"], &["a.>"], false),
+            (&["*", "*.>"], &[], true),
+            (&["*", "*.*", "*.*.>"], &[], true),
+            (&["*.>"], &[], false),
+            (&["a", "b"], &["*"], false),
+            (&["a.>", "b"], &["a.x", "b"], true),
+            (&["a.>", "b"], &["a.x", "c"], false),
+            (&[], &["a", ">"], true),
+            (&["a"], &[], false),
+        ] {
+            assert_eq!(filter(wide).contains(&filter(narrow)), expected, "{wide:?} {narrow:?}");
+        }
+    }
+
+    /// Up to this many segments; patterns have fewer.
+    const DEPTH: usize = 5;
+
+    /// Every topic of these segments. None of the patterns has the last: it stands for all others.
+    fn topics() -> Vec<String> {
+        let mut all = vec![String::new()];
+        let mut last = all.clone();
+        for _ in 0..DEPTH {
+            let longer =
+                |topic: &String| ["a", "b", "z"].map(|segment| format!("{topic}.{segment}"));
+            last = last.iter().flat_map(longer).collect();
+            all.extend(last.iter().cloned());
+        }
+        all[1..].iter().map(|topic| topic[1..].to_owned()).collect()
+    }
+
+    fn some_filter() -> impl Strategy<Value = Filter> {
+        let segment = prop_oneof![3 => Just("a"), 1 => Just("b"), 3 => Just("*")];
+        let text = (proptest::collection::vec(segment, 0..4), any::<bool>());
+        let text = text.prop_map(|(mut segments, has_rest)| {
+            if has_rest || segments.is_empty() {
+                segments.push(">");
+            }
+            pattern(&segments.join("."))
+        });
+        proptest::collection::vec(text, 1..5).prop_map(Filter::new)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        /// Against trying every topic.
+        #[test]
+        fn containment_is_exact(wide in some_filter(), narrow in some_filter()) {
+            let is_within = |topic: &String| !narrow.matches(topic) || wide.matches(topic);
+            prop_assert_eq!(wide.contains(&narrow), topics().iter().all(is_within));
         }
     }
 

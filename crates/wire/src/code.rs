@@ -81,7 +81,13 @@ pub fn of(reason: Reason) -> Code {
         | Reason::LogDiverged => Code::FailedPrecondition,
         Reason::Damaged => Code::DataLoss,
         Reason::CursorTrimmed | Reason::CursorAhead => Code::OutOfRange,
-        Reason::HostRefused | Reason::OriginRefused => Code::PermissionDenied,
+        Reason::HostRefused | Reason::OriginRefused | Reason::RightMissing => {
+            Code::PermissionDenied
+        }
+        Reason::TokenMissing
+        | Reason::TokenInvalid
+        | Reason::TokenExpired
+        | Reason::TokenRevoked => Code::Unauthenticated,
     }
 }
 

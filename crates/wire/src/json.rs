@@ -85,6 +85,19 @@ fn write_topic(object: &mut Object<'_>, topic: &pb::TopicStatus) {
     object.time("last_at", topic.last_at.map(from_timestamp));
 }
 
+/// What `GetPrincipal` answers.
+pub fn principal(principal: &pb::Principal) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut object = Object::open(&mut out);
+    object.text("name", &principal.name);
+    object.texts("publish", &principal.publish);
+    object.texts("watch", &principal.watch);
+    object.flag("admin", principal.admin);
+    object.time("expires", principal.expires.map(from_timestamp));
+    object.close();
+    out
+}
+
 /// What `GetLog` answers.
 pub fn log_status(status: &pb::LogStatus) -> Vec<u8> {
     let mut out = Vec::new();

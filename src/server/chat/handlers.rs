@@ -15,6 +15,7 @@ use super::messages::{ChatDialect, Dialect, FeedDialect, Room, Said, check_said,
 use super::stream::{Permits, RoomStream, StreamParts};
 use crate::server::ingest::upload::{self, Source};
 use crate::server::permits::Peer;
+use crate::server::principal::Caller;
 use crate::server::rpc::deadline;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::{convert, trace};
@@ -30,12 +31,15 @@ pub(super) async fn send(
     request: Request<chat_pb::SendMessageRequest>,
 ) -> Result<Response<chat_pb::SendMessageResponse>, Status> {
     let (_, extensions, message) = request.into_parts();
+    let caller = shared.auth.caller(&extensions)?;
     let work = async {
         let log = &shared.log;
-        check_said(&message.user, &message.content, log.limits())?;
+        let user = caller.speaks_as(&message.user);
+        check_said(user, &message.content, log.limits())?;
         let room = Room::read(&message.room, log.limits())?;
+        caller.may_publish(&room.topic)?;
         let mut batch = log.batch();
-        let said = Said { id: "", from: &message.user, text: &message.content, at: None };
+        let said = Said { id: "", from: user, text: &message.content, at: None };
         said.push(&room, &mut batch, "timestamp")?;
         let message_id = batch.last_id().unwrap_or_default().to_owned();
         let appended = log
@@ -70,10 +74,17 @@ impl Source for Uploaded {
         AppendOptions { dedup: false, expected_head: None, atomic: false }
     }
 
-    fn take(&mut self, message: chat_pb::Message, batch: &mut Batch) -> Result<(), Failure> {
-        ChatDialect::check(&message, &self.0)?;
+    fn take(
+        &mut self,
+        message: chat_pb::Message,
+        caller: &Caller,
+        batch: &mut Batch,
+    ) -> Result<(), Failure> {
+        let user = caller.speaks_as(&message.user);
+        ChatDialect::check(&message, user, &self.0)?;
         let room = Room::read(&message.room, &self.0)?;
-        ChatDialect::push(&message, &room, batch)
+        caller.may_publish(&room.topic)?;
+        ChatDialect::push(&message, user, &room, batch)
     }
 }
 
@@ -87,13 +98,16 @@ pub(super) async fn subscribe(
     let log = &shared.log;
     not_stopping(shared)?;
     let room = Room::read(&message.room, log.limits())?;
-    check_user("user", &message.user, log.limits())?;
+    let caller = shared.auth.caller(&extensions)?;
+    caller.may_watch_topic(&room.topic)?;
+    let user = caller.listens_as(&message.user);
+    check_user("user", user, log.limits())?;
     let cursor = watch::after_cursor(&message.after_cursor, &metadata)?;
     let opening = StreamSetup::new(shared, &extensions)?;
     let start = opening.start(shared, cursor).await?;
     let cursor = log.cursor(start.prev()).await;
-    let welcome = ChatDialect::welcome(&room.name, &message.user, cursor);
-    let stay = chat.presence.enter(log, &room.name, &message.user);
+    let welcome = ChatDialect::welcome(&room.name, user, cursor);
+    let stay = chat.presence.enter(log, &room.name, user);
     let rooms = vec![Joined { room, from: Some(start), stay }];
     let parts = opening.parts(shared, start, "subscription", &metadata);
     let parts = StreamParts { welcome: Some(welcome), rooms, ..parts };
@@ -119,7 +133,8 @@ pub(super) async fn chat(
         ..opening.parts(shared, start, "chat", &metadata)
     };
     let (permits, deadline) = (Arc::clone(&opening.permits), opening.deadline);
-    let task = intake::run_chat(chat.clone(), link, messages, replay, deadline);
+    let ends = intake::Ends { deadline, caller: opening.caller.clone() };
+    let task = intake::run_chat(chat.clone(), link, messages, replay, ends);
     shared.tasks.spawn(async move {
         let _permits = permits;
         task.await;
@@ -143,7 +158,8 @@ pub(crate) async fn chat_of_feed(
     let parts = StreamParts { link: Some(Arc::clone(&link)), ..parts };
     let (permits, deadline) = (Arc::clone(&opening.permits), opening.deadline);
     let begin = Begin { cursor: cursor.to_owned(), start };
-    let task = intake::run_feed(chat.clone(), link, messages, begin, deadline);
+    let ends = intake::Ends { deadline, caller: opening.caller.clone() };
+    let task = intake::run_feed(chat.clone(), link, messages, begin, ends);
     shared.tasks.spawn(async move {
         let _permits = permits;
         task.await;
@@ -163,6 +179,7 @@ struct StreamSetup {
     permits: Permits,
     deadline: Option<Instant>,
     peer: Option<Peer>,
+    caller: Caller,
 }
 
 impl StreamSetup {
@@ -172,6 +189,7 @@ impl StreamSetup {
             permits: Arc::new(watch::permits(shared, peer)?),
             deadline: deadline::of(extensions),
             peer: peer.cloned(),
+            caller: shared.auth.caller(extensions)?,
         })
     }
 
@@ -212,7 +230,7 @@ impl StreamSetup {
             link: None,
             rooms: Vec::new(),
             heartbeat: None,
-            endings: Endings::new(self.deadline, &shared.stop),
+            endings: Endings::new(self.deadline, &shared.stop, self.caller.clone()),
             retry_delay: shared.options.retry_delay,
             permits: Arc::clone(&self.permits),
             open: shared.figures.open(call, None, &span),

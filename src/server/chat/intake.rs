@@ -4,6 +4,7 @@
 //! one being made durable, one being filled. It ends at the client's half-close, on a bad message,
 //! at the deadline, or when the outbound stream is gone.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -15,7 +16,9 @@ use super::Chat;
 use super::link::{Joined, Link};
 use super::messages::{ChatDialect, FeedDialect, Room, Said, check_user};
 use crate::server::ingest::upload::{Source, Upload};
+use crate::server::principal::Caller;
 use crate::server::rpc::status::{self, Failure};
+use crate::server::transport::ending::Endings;
 use crate::server::{Shared, report, watch};
 use tailmark_log::eventlog::{AppendOptions, Appended, Batch};
 use tailmark_record::{Limits, Seq};
@@ -36,18 +39,25 @@ impl Drop for EndOnDrop {
     }
 }
 
+/// What ends a chat from outside, and whose it is.
+#[derive(Clone)]
+pub(super) struct Ends {
+    pub(super) deadline: Option<Instant>,
+    pub(super) caller: Caller,
+}
+
 /// Takes messages until they end, and tells the link.
 async fn take<M, S>(
     shared: &Arc<Shared>,
     messages: M,
     source: S,
-    deadline: Option<Instant>,
+    Ends { deadline, caller }: Ends,
 ) -> Result<(), Status>
 where
     M: Stream<Item = Result<S::Message, Status>> + Unpin,
     S: Source,
 {
-    Upload::new(shared, messages, source, deadline).take_all().await.map(|_| ())
+    Upload::new(shared, messages, source, deadline, caller).take_all().await.map(|_| ())
 }
 
 /// The rest of a `chat.ChatService.Chat`: joins each room that it sends to.
@@ -56,7 +66,7 @@ pub(super) async fn run_chat(
     link: Arc<Link>,
     messages: Streaming<chat_pb::Message>,
     replay: Option<Seq>,
-    deadline: Option<Instant>,
+    ends: Ends,
 ) {
     let ending = EndOnDrop(Arc::clone(&link));
     let shared = Arc::clone(&chat.shared);
@@ -68,7 +78,7 @@ pub(super) async fn run_chat(
         gathered: Vec::new(),
         under_way: Vec::new(),
     };
-    let result = take(&shared, messages, source, deadline).await;
+    let result = take(&shared, messages, source, ends).await;
     ending.0.end(result.err());
 }
 
@@ -90,8 +100,11 @@ impl ChatSource {
     }
 
     /// The number of a room, and whether it is new.
-    fn room(&mut self, name: &str) -> Result<(usize, bool), Failure> {
+    fn room(&mut self, name: &str, caller: &Caller) -> Result<(usize, bool), Failure> {
         let room = Room::read(name, self.limits())?;
+        // Who speaks in a room here hears it, too.
+        caller.may_publish(&room.topic)?;
+        caller.may_watch_topic(&room.topic)?;
         if let Some(at) = self.rooms.iter().position(|known| *known == room) {
             return Ok((at, false));
         }
@@ -115,14 +128,20 @@ impl Source for ChatSource {
         ChatDialect::stored_bytes(message)
     }
 
-    fn take(&mut self, message: chat_pb::Message, batch: &mut Batch) -> Result<(), Failure> {
-        ChatDialect::check(&message, self.limits())?;
-        let (room, is_new) = self.room(&message.room)?;
+    fn take(
+        &mut self,
+        message: chat_pb::Message,
+        caller: &Caller,
+        batch: &mut Batch,
+    ) -> Result<(), Failure> {
+        let user = caller.speaks_as(&message.user);
+        ChatDialect::check(&message, user, self.limits())?;
+        let (room, is_new) = self.room(&message.room, caller)?;
         let place = batch.len() as u64;
-        let pushed = ChatDialect::push(&message, &self.rooms[room], batch);
+        let pushed = ChatDialect::push(&message, user, &self.rooms[room], batch);
         if is_new {
             match pushed {
-                Ok(()) => self.gathered.push((room, message.user, place)),
+                Ok(()) => self.gathered.push((room, user.to_owned(), place)),
                 Err(_) => self.rooms.truncate(room),
             }
         }
@@ -170,10 +189,10 @@ pub(super) async fn run_feed(
     link: Arc<Link>,
     mut messages: Streaming<feed_pb::ChatMessage>,
     begin: Begin,
-    deadline: Option<Instant>,
+    ends: Ends,
 ) {
     let ending = EndOnDrop(Arc::clone(&link));
-    let result = feed(&chat, &link, &mut messages, begin, deadline).await;
+    let result = feed(&chat, &link, &mut messages, begin, ends).await;
     ending.0.end(result.err());
 }
 
@@ -190,16 +209,18 @@ async fn feed(
     link: &Arc<Link>,
     messages: &mut Streaming<feed_pb::ChatMessage>,
     begin: Begin,
-    deadline: Option<Instant>,
+    ends: Ends,
 ) -> Result<(), Status> {
     let shared = &chat.shared;
+    let mut credential = Endings::new(None, &shared.stop, ends.caller.clone());
     let first = tokio::select! {
         biased;
-        () = std::future::poll_fn(|cx| link.poll_left(cx)) => return Ok(()),
+        () = poll_fn(|cx| link.poll_left(cx)) => return Ok(()),
         () = shared.stop.cancelled() => {
             return Err(status::stopping(shared.options.retry_delay).into());
         }
-        () = at(deadline) => return Err(status::deadline().into()),
+        () = at(ends.deadline) => return Err(status::deadline().into()),
+        failure = poll_fn(|cx| credential.poll_revoked(cx)) => return Err(failure.into()),
         first = messages.message() => first.map_err(|error| status::upload_broken(&error))?,
     };
     let Some(first) = first else { return Ok(()) };
@@ -207,8 +228,10 @@ async fn feed(
     let index = |failure: Failure| failure.with("index", 0);
     FeedDialect::check(&first, limits).map_err(index)?;
     let room = Room::read(&first.room, limits).map_err(index)?;
+    let caller = &ends.caller;
+    caller.may_watch_topic(&room.topic).map_err(index)?;
     let start = start(shared, &begin, &first.after_cursor).await.map_err(index)?;
-    let stay = chat.presence.enter(&shared.log, &room.name, &first.from);
+    let stay = chat.presence.enter(&shared.log, &room.name, caller.listens_as(&first.from));
     link.join_at(room.clone(), stay, start);
     let source = FeedSource {
         shared: Arc::clone(shared),
@@ -218,7 +241,7 @@ async fn feed(
         is_first: true,
     };
     let messages = tokio_stream::once(Ok(first)).chain(messages);
-    take(shared, messages, source, deadline).await
+    take(shared, messages, source, ends).await
 }
 
 async fn at(deadline: Option<Instant>) {
@@ -258,7 +281,12 @@ impl Source for FeedSource {
         FeedDialect::stored_bytes(message)
     }
 
-    fn take(&mut self, message: feed_pb::ChatMessage, batch: &mut Batch) -> Result<(), Failure> {
+    fn take(
+        &mut self,
+        message: feed_pb::ChatMessage,
+        caller: &Caller,
+        batch: &mut Batch,
+    ) -> Result<(), Failure> {
         let limits = self.shared.log.limits();
         if std::mem::take(&mut self.is_first) {
             if message.text.is_empty() {
@@ -278,8 +306,10 @@ impl Source for FeedSource {
                 return Err(status::bad_field("after_cursor", problem));
             }
         }
-        check_user("from", &message.from, limits)?;
-        let said = Said { id: "", from: &message.from, text: &message.text, at: message.at };
+        caller.may_publish(&self.room.topic)?;
+        let from = caller.speaks_as(&message.from);
+        check_user("from", from, limits)?;
+        let said = Said { id: "", from, text: &message.text, at: message.at };
         said.push(&self.room, batch, "at")
     }
 

@@ -212,8 +212,12 @@ impl Dialect for FeedDialect {
 pub(crate) struct ChatDialect;
 
 impl ChatDialect {
-    /// Checks a message, but for its room.
-    pub(super) fn check(message: &chat_pb::Message, limits: &Limits) -> Result<(), Failure> {
+    /// Checks a message of `user`, but for its room.
+    pub(super) fn check(
+        message: &chat_pb::Message,
+        user: &str,
+        limits: &Limits,
+    ) -> Result<(), Failure> {
         match chat_pb::MessageType::try_from(message.r#type) {
             Ok(chat_pb::MessageType::Chat) => {}
             Ok(_) => return Err(status::bad_field("type", "clients send CHAT only")),
@@ -221,21 +225,18 @@ impl ChatDialect {
                 return Err(status::bad_field("type", "is not a value that this server knows"));
             }
         }
-        check_said(&message.user, &message.content, limits)
+        check_said(user, &message.content, limits)
     }
 
-    /// Adds a message that was checked.
+    /// Adds a message of `user` that was checked.
     pub(super) fn push(
         message: &chat_pb::Message,
+        user: &str,
         room: &Room,
         batch: &mut Batch,
     ) -> Result<(), Failure> {
-        let said = Said {
-            id: &message.id,
-            from: &message.user,
-            text: &message.content,
-            at: message.timestamp,
-        };
+        let said =
+            Said { id: &message.id, from: user, text: &message.content, at: message.timestamp };
         said.push(room, batch, "timestamp")
     }
 

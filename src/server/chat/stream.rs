@@ -215,6 +215,9 @@ impl<D: Dialect> RoomStream<D> {
             if self.endings.is_late() {
                 return self.fail("deadline", status::deadline(), cx);
             }
+            if let Some(failure) = self.endings.revoked() {
+                return self.fail("token ended", failure, cx);
+            }
             if self.link.is_none() && self.endings.is_stopping() {
                 return self.fail("stopping", status::stopping(self.retry_delay), cx);
             }
@@ -355,6 +358,7 @@ impl<D: Dialect> RoomStream<D> {
             None => is_ready |= self.endings.poll_stop(cx).is_ready(),
         }
         is_ready |= self.endings.poll_deadline(cx).is_ready();
+        is_ready |= self.endings.poll_revoked(cx).is_ready();
         for listener in &mut self.listeners {
             is_ready |= listener.poll(cx).is_ready();
         }

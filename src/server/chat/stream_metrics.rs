@@ -39,6 +39,8 @@ pub(super) fn stream_metrics(
     if shared.stop.is_cancelled() {
         return Err(status::stopping(shared.options.retry_delay).into());
     }
+    let caller = shared.auth.caller(&extensions)?;
+    caller.admin("stream metrics")?;
     let interval = interval(message.interval_seconds)?;
     let instance = &shared.options.instance;
     if !message.instance_id.is_empty() && message.instance_id != *instance {
@@ -65,7 +67,7 @@ pub(super) fn stream_metrics(
         sample: Vec::new().into_iter(),
         samples: 0,
         ticks,
-        endings: Endings::new(deadline, &shared.stop),
+        endings: Endings::new(deadline, &shared.stop, caller),
         is_over: false,
         open: shared.figures.open("metrics", None, &span),
         span,
@@ -115,6 +117,9 @@ impl MetricsStream {
             }
             if self.endings.poll_deadline(cx).is_ready() {
                 return self.fail("deadline", status::deadline());
+            }
+            if let Poll::Ready(failure) = self.endings.poll_revoked(cx) {
+                return self.fail("token ended", failure);
             }
             if let Some(metric) = self.sample.next() {
                 return Poll::Ready(Ok(metric));

@@ -18,6 +18,7 @@ use super::query::Query;
 use super::reads::json_body;
 use crate::server::Shared;
 use crate::server::ingest::upload::{self, Source};
+use crate::server::principal::Caller;
 use crate::server::rpc::deadline;
 use crate::server::rpc::negotiation::{codings, media_type};
 use crate::server::rpc::status::{self, Failure};
@@ -89,16 +90,17 @@ impl Source for Json {
         AppendOptions { dedup: true, expected_head: None, atomic: false }
     }
 
-    fn take(&mut self, line: Line, batch: &mut Batch) -> Result<(), Failure> {
+    fn take(&mut self, line: Line, caller: &Caller, batch: &mut Batch) -> Result<(), Failure> {
         let taken = match &line.text {
             Text::TooLong => {
                 Err(status::over_limit("message_bytes", self.limit, self.limit.saturating_add(1)))
             }
-            Text::Whole(text) => {
-                EventJson::parse(text).map_err(|error| status::malformed_json(&error)).and_then(
-                    |json| batch.push(&json.event()).map_err(|error| status::invalid_event(&error)),
-                )
-            }
+            Text::Whole(text) => EventJson::parse(text)
+                .map_err(|error| status::malformed_json(&error))
+                .and_then(|json| {
+                    let event = caller.admit(json.event())?;
+                    batch.push(&event).map_err(|error| status::invalid_event(&error))
+                }),
         };
         taken.map_err(|failure| failure.with("line", line.number))
     }

@@ -32,6 +32,7 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
         .route("/v1/events", post(events::store))
         .route("/v1/events/{seq}", get(reads::event))
         .route("/v1/log", get(reads::log))
+        .route("/v1/principal", get(reads::principal))
         .route("/v1/topics", get(reads::topics))
         .merge(page::router())
         .method_not_allowed_fallback(other_method)

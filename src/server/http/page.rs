@@ -51,6 +51,7 @@ files![
     "js/sse.js",
     "js/stream.js",
     "js/tail.js",
+    "js/token.js",
     "js/tree.js",
     "js/worker.js",
     "style.css",

@@ -1,15 +1,16 @@
-//! `GET /v1/log`, `/v1/topics` and `/v1/events/{seq}`: the unary calls that only read, as JSON.
+//! `GET /v1/log`, `/v1/topics`, `/v1/principal` and `/v1/events/{seq}`: the unary calls that only read, as JSON.
 
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
-use http::{HeaderValue, Response, header};
+use http::{Extensions, HeaderValue, Response, header};
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::body::Body;
 
 use super::query::Query;
+use crate::server::principal::Caller;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::{Shared, read, report};
 use tailmark_record::Event;
@@ -21,11 +22,26 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// `GET /v1/log`.
 pub(super) async fn log(
     State(shared): State<Arc<Shared>>,
+    extensions: Extensions,
     RawQuery(query): RawQuery,
 ) -> Response<Body> {
-    answer(&shared, async {
+    let shared = &*shared;
+    answer(shared, &extensions, |caller| async move {
         Query::read(query.as_deref(), &[])?;
-        Ok(json::log_status(&read::get_log(&shared).await?))
+        Ok(json::log_status(&read::get_log(shared, caller).await?))
+    })
+    .await
+}
+
+/// `GET /v1/principal`.
+pub(super) async fn principal(
+    State(shared): State<Arc<Shared>>,
+    extensions: Extensions,
+    RawQuery(query): RawQuery,
+) -> Response<Body> {
+    answer(&shared, &extensions, |caller| async move {
+        Query::read(query.as_deref(), &[])?;
+        Ok(json::principal(&read::get_principal(&caller)))
     })
     .await
 }
@@ -33,9 +49,11 @@ pub(super) async fn log(
 /// `GET /v1/topics`.
 pub(super) async fn topics(
     State(shared): State<Arc<Shared>>,
+    extensions: Extensions,
     RawQuery(query): RawQuery,
 ) -> Response<Body> {
-    answer(&shared, async {
+    let shared = &*shared;
+    answer(shared, &extensions, |caller| async move {
         let known = ["prefix", "pattern", "page_size", "page_token"];
         let query = Query::read(query.as_deref(), &known)?;
         let request = pb::ListTopicsRequest {
@@ -44,7 +62,7 @@ pub(super) async fn topics(
             page_token: query.one("page_token")?.unwrap_or_default().to_owned(),
             patterns: query.all("pattern").map(str::to_owned).collect(),
         };
-        Ok(json::topics(&read::list_topics(&shared, request).await?))
+        Ok(json::topics(&read::list_topics(shared, caller, request).await?))
     })
     .await
 }
@@ -52,11 +70,13 @@ pub(super) async fn topics(
 /// `GET /v1/events/{seq}`; a cursor in place of the seq is checked.
 pub(super) async fn event(
     State(shared): State<Arc<Shared>>,
+    extensions: Extensions,
     which: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
 ) -> Response<Body> {
     use pb::get_event_request::By;
-    answer(&shared, async {
+    let shared = &*shared;
+    answer(shared, &extensions, |caller| async move {
         let Path(which) = which.map_err(|_| status::bad_field("seq", "is not UTF-8"))?;
         Query::read(query.as_deref(), &[])?;
         let is_seq = which.bytes().all(|c| c.is_ascii_digit());
@@ -67,7 +87,7 @@ pub(super) async fn event(
             By::Cursor(which)
         };
         let request = pb::GetEventRequest { by: Some(by) };
-        let encoded = read::get_event(&shared, request).await?.0;
+        let encoded = read::get_event(shared, caller, request).await?.0;
         let event = Event::parse(&encoded).map_err(|error| {
             report::defect(error.what());
             status::internal()
@@ -80,11 +100,19 @@ pub(super) async fn event(
 }
 
 /// Bounds the work and makes an answer of what comes of it.
-async fn answer(
+async fn answer<F>(
     shared: &Shared,
-    work: impl Future<Output = Result<Vec<u8>, Failure>>,
-) -> Response<Body> {
-    let result = match timeout(shared.options.unary_deadline, work).await {
+    extensions: &Extensions,
+    work: impl FnOnce(Caller) -> F,
+) -> Response<Body>
+where
+    F: Future<Output = Result<Vec<u8>, Failure>>,
+{
+    let caller = match shared.auth.caller(extensions) {
+        Ok(caller) => caller,
+        Err(failure) => return status::respond(&failure.into()),
+    };
+    let result = match timeout(shared.options.unary_deadline, work(caller)).await {
         Ok(result) => result,
         Err(_) => Err(status::deadline()),
     };

@@ -13,6 +13,7 @@ use tonic::body::Body;
 use super::query::Query;
 use super::sse::{self, Probe, Sse};
 use crate::server::permits::Peer;
+use crate::server::principal::Caller;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::transport::http1::HalfClosed;
 use crate::server::{Shared, watch};
@@ -57,6 +58,9 @@ async fn begin(shared: &Shared, head: &Parts) -> Result<Response<Body>, Status> 
     }
     if let Some(peer) = head.extensions.get::<Peer>() {
         request.extensions_mut().insert(peer.clone());
+    }
+    if let Some(caller) = head.extensions.get::<Caller>() {
+        request.extensions_mut().insert(caller.clone());
     }
     let begun = watch::events(shared, request).await;
     let (metadata, stream) = begun.map_err(called)?;

@@ -21,6 +21,7 @@ use crate::server::Shared;
 use crate::server::figures::{self, OpenStream};
 use crate::server::ingest::upload;
 use crate::server::permits::{Peer, Permit};
+use crate::server::principal::Caller;
 use crate::server::rpc::deadline;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::trace;
@@ -34,9 +35,11 @@ use tailmark_wire::feed_v1 as pb;
 pub(crate) fn append(
     shared: &Arc<Shared>,
     request: Request<Streaming<Bytes>>,
-) -> Response<AppendStream> {
+) -> Result<Response<AppendStream>, Status> {
     let (metadata, extensions, messages) = request.into_parts();
     let deadline = deadline::of(&extensions);
+    let caller = shared.auth.caller(&extensions)?;
+    caller.may_publish_something()?;
     let peer = extensions.get::<Peer>().map(|peer| tracing::field::display(peer.address));
     let span = tracing::info_span!(
         "append",
@@ -48,7 +51,7 @@ pub(crate) fn append(
         reason = Empty,
     );
     trace::adopt(&span, &metadata);
-    Response::new(AppendStream {
+    Ok(Response::new(AppendStream {
         messages,
         phase: Phase::New,
         submitting: None,
@@ -57,13 +60,14 @@ pub(crate) fn append(
         end: None,
         is_over: false,
         acked: Tally::default(),
-        endings: Endings::new(deadline, &shared.stop),
+        endings: Endings::new(deadline, &shared.stop, caller.clone()),
+        caller,
         open: shared.figures.open("append", None, &span),
         span,
         has_topic: false,
         _permit: shared.gauges.upload(),
         shared: Arc::clone(shared),
-    })
+    }))
 }
 
 /// With the cursor of its last event.
@@ -102,6 +106,7 @@ pub(crate) struct AppendStream {
     is_over: bool,
     acked: Tally,
     endings: Endings,
+    caller: Caller,
     open: OpenStream,
     span: tracing::Span,
     /// The span has the topic of the first event.
@@ -143,6 +148,12 @@ impl AppendStream {
             {
                 return Poll::Ready(self.finish(end));
             }
+            if self.end.is_none()
+                && let Some(failure) = self.endings.revoked()
+            {
+                self.end = Some(Some(failure));
+                continue;
+            }
             if self.may_read()
                 && let Poll::Ready(message) = Pin::new(&mut self.messages).poll_next(cx)
             {
@@ -153,6 +164,12 @@ impl AppendStream {
             }
             if self.endings.poll_deadline(cx).is_ready() {
                 return Poll::Ready(self.finish(Some(status::deadline())));
+            }
+            if self.end.is_none()
+                && let Poll::Ready(failure) = self.endings.poll_revoked(cx)
+            {
+                self.end = Some(Some(failure));
+                continue;
             }
             if self.end.is_none() && self.endings.poll_stop(cx).is_ready() {
                 self.end = Some(Some(status::stopping(self.shared.options.retry_delay)));
@@ -187,9 +204,9 @@ impl AppendStream {
         let message = AppendMessage::parse(&bytes).map_err(status::malformed_append)?;
         match (message, &self.phase) {
             (AppendMessage::Open { producer, epoch }, Phase::New) => {
-                let producer = self.check_id(producer)?.to_owned();
+                self.span.record("producer", self.check_id(producer)?);
+                let producer = self.caller.producer_id(producer);
                 let log = self.shared.log.clone();
-                self.span.record("producer", producer.as_str());
                 self.phase = Phase::Opening(Box::pin(async move {
                     let producer = log.open_producer(&producer, epoch).await?;
                     let cursor = match producer.last_event() {
@@ -220,7 +237,10 @@ impl AppendStream {
     }
 
     fn check_id<'a>(&self, id: &'a str) -> Result<&'a str, Failure> {
-        let (limit, actual) = (self.shared.log.limits().name_bytes, id.len());
+        // Of the log's limit a part is the principal's name.
+        let own = self.caller.producer_id("").len();
+        let limit = self.shared.log.limits().name_bytes.saturating_sub(own);
+        let actual = id.len();
         match id {
             "" => Err(status::bad_field("open.producer_id", "is required")),
             _ if actual > limit => Err(status::over_limit("open.producer_id", limit, actual)),
@@ -242,7 +262,7 @@ impl AppendStream {
         let expected = match message.expected_head {
             None => None,
             Some((topic, seq)) => Some(
-                publish::expected_head(topic.to_owned(), seq, limits)
+                publish::expected_head(topic.to_owned(), seq, &self.caller, limits)
                     .map_err(|failure| failure.within("batch"))?,
             ),
         };
@@ -255,7 +275,7 @@ impl AppendStream {
         }
         let mut batch = self.shared.log.batch();
         for (index, bytes) in message.events().enumerate() {
-            upload::take_event(bytes, &mut batch)
+            upload::take_event(bytes, &self.caller, &mut batch)
                 .map_err(|failure| failure.within("batch.events").with("index", index))?;
         }
         if batch.bytes() > limits.batch_bytes {

@@ -1,6 +1,7 @@
 //! `Publish`: one event, one answer.
 
 use crate::server::Shared;
+use crate::server::principal::Caller;
 use crate::server::rpc::convert;
 use crate::server::rpc::status::{self, Failure};
 use tailmark_log::eventlog::{AppendOptions, ExpectedHead};
@@ -11,20 +12,20 @@ use tailmark_wire::feed_v1 as pb;
 /// Stores one event.
 pub(crate) async fn publish(
     shared: &Shared,
+    caller: Caller,
     request: pb::PublishRequest,
 ) -> Result<pb::PublishResult, Failure> {
     let log = &shared.log;
     let Some(event) = &request.event else {
         return Err(status::bad_field("event", "is required"));
     };
+    let event = caller.admit(convert::event(event))?;
     let mut batch = log.batch();
-    batch
-        .push(&convert::event(event))
-        .map_err(|error| status::invalid_event(&error).within("event"))?;
+    batch.push(&event).map_err(|error| status::invalid_event(&error).within("event"))?;
     let id = batch.last_id().unwrap_or_default().to_owned();
     let expected_head = match request.expected_head {
         None => None,
-        Some(it) => Some(expected_head(it.topic, Seq::new(it.seq), log.limits())?),
+        Some(it) => Some(expected_head(it.topic, Seq::new(it.seq), &caller, log.limits())?),
     };
     let appended = log
         .append(batch, AppendOptions { dedup: true, expected_head, atomic: true })
@@ -42,16 +43,19 @@ pub(crate) async fn publish(
     })
 }
 
-/// A topic that is none could never have a head, and would pass as one without events.
+/// A topic that is none could never have a head, and would pass as one without events. Where a topic's
+/// head is not tells where it is, so it takes the right to watch it; the log's everyone knows.
 pub(crate) fn expected_head(
     topic: String,
     seq: Seq,
+    caller: &Caller,
     limits: &Limits,
 ) -> Result<ExpectedHead, Failure> {
     let topic = Some(topic).filter(|topic| !topic.is_empty());
     if let Some(topic) = &topic {
         Topic::check(topic, limits)
             .map_err(|problem| status::bad_text("expected_head.topic", &problem))?;
+        caller.may_watch_topic(topic)?;
     }
     Ok(ExpectedHead { topic, seq })
 }

@@ -1,5 +1,6 @@
 //! `Trim`: removes the oldest events.
 
+use crate::server::principal::Caller;
 use crate::server::rpc::convert;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::{Shared, read};
@@ -10,9 +11,11 @@ use tailmark_wire::feed_v1 as pb;
 /// the wish to remove everything, events to come included. A time may lie in the future.
 pub(crate) async fn trim(
     shared: &Shared,
+    caller: Caller,
     request: pb::TrimRequest,
 ) -> Result<pb::TrimResult, Failure> {
     use pb::trim_request::Before;
+    caller.admin("trim")?;
     let log = &shared.log;
     let before = match request.before {
         None => return Err(status::bad_field("before", "set seq or time")),

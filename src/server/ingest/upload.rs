@@ -18,6 +18,7 @@ use tracing::field::Empty;
 
 use crate::server::figures::{self, OpenStream};
 use crate::server::permits::Peer;
+use crate::server::principal::Caller;
 use crate::server::rpc::deadline;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::trace;
@@ -45,8 +46,13 @@ pub(crate) trait Source: Send + 'static {
         0
     }
 
-    /// Adds a message to a batch.
-    fn take(&mut self, message: Self::Message, batch: &mut Batch) -> Result<(), Failure>;
+    /// Adds a message to a batch, if who sends it may.
+    fn take(
+        &mut self,
+        message: Self::Message,
+        caller: &Caller,
+        batch: &mut Batch,
+    ) -> Result<(), Failure>;
 
     /// Whether more may be taken.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<()> {
@@ -75,14 +81,15 @@ impl Source for Encoded {
         AppendOptions { dedup: true, expected_head: None, atomic: false }
     }
 
-    fn take(&mut self, bytes: Bytes, batch: &mut Batch) -> Result<(), Failure> {
-        take_event(&bytes, batch)
+    fn take(&mut self, bytes: Bytes, caller: &Caller, batch: &mut Batch) -> Result<(), Failure> {
+        take_event(&bytes, caller, batch)
     }
 }
 
 /// Adds an event as it came.
-pub(crate) fn take_event(bytes: &[u8], batch: &mut Batch) -> Result<(), Failure> {
+pub(crate) fn take_event(bytes: &[u8], caller: &Caller, batch: &mut Batch) -> Result<(), Failure> {
     let event = Event::parse(bytes).map_err(status::malformed_event)?;
+    let event = caller.admit(event)?;
     batch.push(&event).map_err(|error| status::invalid_event(&error))
 }
 
@@ -106,6 +113,7 @@ where
 {
     let (metadata, extensions, messages) = request.into_parts();
     let deadline = deadline::of(&extensions);
+    let caller = shared.auth.caller(&extensions)?;
     let peer = extensions.get::<Peer>().map(|peer| tracing::field::display(peer.address));
     let span = tracing::info_span!(
         "upload",
@@ -117,7 +125,7 @@ where
     );
     trace::adopt(&span, &metadata);
     let open = shared.figures.open("upload", None, &span);
-    let upload = Upload::new(shared, messages, source, deadline);
+    let upload = Upload::new(shared, messages, source, deadline, caller);
     let permit = shared.gauges.upload();
     let task = shared.tasks.spawn(async move {
         let _permit = permit;
@@ -168,6 +176,7 @@ pub(crate) struct Upload<M, S: Source> {
     topic: Option<String>,
     totals: Totals,
     endings: Endings,
+    caller: Caller,
     shared: Arc<Shared>,
 }
 
@@ -203,6 +212,7 @@ where
         messages: M,
         source: S,
         deadline: Option<Instant>,
+        caller: Caller,
     ) -> Self {
         Upload {
             messages,
@@ -215,7 +225,8 @@ where
             taken: 0,
             topic: None,
             totals: Totals::default(),
-            endings: Endings::new(deadline, &shared.stop),
+            endings: Endings::new(deadline, &shared.stop, caller.clone()),
+            caller,
             shared: Arc::clone(shared),
         }
     }
@@ -272,6 +283,10 @@ where
         {
             return Poll::Ready(Pause::Appended(result));
         }
+        // What came is kept; nothing more is taken.
+        if let Poll::Ready(failure) = self.endings.poll_revoked(cx) {
+            return Poll::Ready(Pause::Over(Some(failure)));
+        }
         let left = self.source.poll_left(cx).is_ready();
         if let Some(pause) = self.gather(cx) {
             return Poll::Ready(pause);
@@ -324,7 +339,7 @@ where
                 self.held = Some(message);
                 return idle.then_some(Pause::Flush);
             }
-            if let Err(failure) = self.source.take(message, &mut self.batch) {
+            if let Err(failure) = self.source.take(message, &self.caller, &mut self.batch) {
                 return Some(Pause::Over(Some(failure)));
             }
             self.taken += 1;

@@ -1,21 +1,26 @@
 //! `GetEvent`: one event, by seq or cursor.
+//!
+//! An event that its caller may not see is answered like one that is not there.
 
 use bytes::Bytes;
 
 use super::failure;
-use crate::server::Shared;
+use crate::server::principal::Caller;
 use crate::server::rpc::codec::Encoded;
 use crate::server::rpc::status::{self, Failure, LogFacts};
+use crate::server::{Shared, report};
 use tailmark_log::eventlog::{CursorError, ReadError, ResolveError};
-use tailmark_record::{Cursor, Seq};
+use tailmark_record::{Cursor, Event, Seq};
 use tailmark_wire::feed_v1 as pb;
 
 /// One event, as it is stored.
 pub(crate) async fn get_event(
     shared: &Shared,
+    caller: Caller,
     request: pb::GetEventRequest,
 ) -> Result<Encoded, Failure> {
     use pb::get_event_request::By;
+    caller.may_watch_something()?;
     let seq = match &request.by {
         None => return Err(status::bad_field("by", "set seq or cursor")),
         Some(By::Seq(0)) => return Err(status::bad_field("seq", "the first event has seq 1")),
@@ -23,7 +28,8 @@ pub(crate) async fn get_event(
         Some(By::Cursor(text)) => named_by(shared, text).await?,
     };
     match shared.log.event(seq).await {
-        Ok(Some(event)) => Ok(Encoded(Bytes::clone(&event))),
+        Ok(Some(event)) if may_see(&caller, &event)? => Ok(Encoded(Bytes::clone(&event))),
+        Ok(Some(_)) => Err(status::not_found(seq, shared.log.bounds().head)),
         Ok(None) => Err(status::not_found(seq, shared.log.bounds().head)),
         Err(ReadError::Trimmed { from, oldest }) => {
             let missed = from.distance_to(oldest);
@@ -31,6 +37,18 @@ pub(crate) async fn get_event(
         }
         Err(error) => Err(failure(shared, &error).await),
     }
+}
+
+/// Whether an event is of a topic that its caller may see.
+fn may_see(caller: &Caller, encoded: &[u8]) -> Result<bool, Failure> {
+    if caller.sees_all() {
+        return Ok(true);
+    }
+    let event = Event::parse(encoded).map_err(|error| {
+        report::defect(error.what());
+        status::internal()
+    })?;
+    Ok(caller.may_see(event.topic))
 }
 
 /// The event that a cursor names, its identity checked.

@@ -2,6 +2,7 @@
 
 use super::failure;
 use crate::server::Shared;
+use crate::server::principal::Caller;
 use crate::server::rpc::convert;
 use crate::server::rpc::status::Failure;
 use tailmark_log::eventlog::ReadError;
@@ -12,8 +13,8 @@ use tailmark_wire::feed_v1 as pb;
 const CAPABILITIES: [&str; 7] =
     ["append", "dedup", "expected_head", "markers", "on_lost", "trim", "watch_batches"];
 
-/// What the log is.
-pub(crate) async fn get_log(shared: &Shared) -> Result<pb::LogStatus, Failure> {
+/// What the log is. What is open, and what the log takes on disk, is for whoever administers it.
+pub(crate) async fn get_log(shared: &Shared, caller: Caller) -> Result<pb::LogStatus, Failure> {
     let (log, options) = (&shared.log, &shared.options);
     let bounds = log.bounds();
     let (oldest_time, head_time) = if bounds.is_empty() {
@@ -21,7 +22,7 @@ pub(crate) async fn get_log(shared: &Shared) -> Result<pb::LogStatus, Failure> {
     } else {
         (time_of(shared, bounds.oldest).await?, time_of(shared, bounds.head).await?)
     };
-    let status = log.status();
+    let (status, is_admin) = (log.status(), caller.is_admin());
     let dedup_window = options.dedup_window as u64;
     Ok(pb::LogStatus {
         log_id: log.id().to_string(),
@@ -35,9 +36,9 @@ pub(crate) async fn get_log(shared: &Shared) -> Result<pb::LogStatus, Failure> {
         capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
         durability: pb::Durability::Fsync.into(),
         head_time: head_time.map(convert::timestamp),
-        disk_bytes: status.store.disk_bytes,
-        segments: status.store.segments,
-        watches: shared.gauges.watches() as u64,
+        disk_bytes: if is_admin { status.store.disk_bytes } else { 0 },
+        segments: if is_admin { status.store.segments } else { 0 },
+        watches: if is_admin { shared.gauges.watches() as u64 } else { 0 },
         uptime: Some(convert::duration(shared.started.elapsed())),
     })
 }

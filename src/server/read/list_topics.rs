@@ -2,9 +2,11 @@
 
 use super::failure;
 use crate::server::Shared;
+use crate::server::principal::Caller;
 use crate::server::rpc::convert;
 use crate::server::rpc::status::{self, Failure};
 use tailmark_log::storage::TopicQuery;
+use tailmark_record::topic::Filter;
 use tailmark_wire::feed_v1 as pb;
 
 const DEFAULT_PAGE: usize = 100;
@@ -15,8 +17,10 @@ const MAX_STEPS: usize = 64;
 /// A page of topics, in the order of their names.
 pub(crate) async fn list_topics(
     shared: &Shared,
+    caller: Caller,
     request: pb::ListTopicsRequest,
 ) -> Result<pb::ListTopicsResponse, Failure> {
+    caller.may_watch_something()?;
     let size = match usize::try_from(request.page_size) {
         Ok(0) => DEFAULT_PAGE,
         Ok(size) => size.min(MAX_PAGE),
@@ -26,6 +30,9 @@ pub(crate) async fn list_topics(
     let patterns = patterns.map(|(at, text)| (format!("patterns[{at}]"), text.as_str()));
     let (limits, most) = (shared.log.limits(), shared.options.patterns_per_watch);
     let filter = convert::filter(patterns, limits, most)?;
+    if let Some(granted) = caller.sees_part() {
+        return seen_topics(shared, granted, &filter, &request, size).await;
+    }
     let mut next = Some(read_token(&request.page_token)?.into_boxed_str());
     let mut response = pb::ListTopicsResponse::default();
     let (mut topics, mut steps) = (shared.log.topics(), 0);
@@ -47,6 +54,40 @@ pub(crate) async fn list_topics(
         }
     }
     response.next_page_token = next.as_deref().map(write_token).unwrap_or_default();
+    Ok(response)
+}
+
+/// The same for one who may not see all topics. Where a page ends, and whether there is another, must
+/// not tell of the others: it is looked on until that is known, and a token is made of what was seen.
+async fn seen_topics(
+    shared: &Shared,
+    granted: &Filter,
+    asked: &Filter,
+    request: &pb::ListTopicsRequest,
+    size: usize,
+) -> Result<pb::ListTopicsResponse, Failure> {
+    let filter = if granted.contains(asked) { asked } else { granted };
+    let mut next = Some(read_token(&request.page_token)?.into_boxed_str());
+    let mut response = pb::ListTopicsResponse::default();
+    let mut topics = shared.log.topics();
+    while let Some(from) = next.as_deref()
+        && response.topics.len() <= size
+    {
+        let (prefix, limit) = (request.prefix.as_str(), size + 1 - response.topics.len());
+        let page = match topics.page(&TopicQuery { from, prefix, filter, limit }).await {
+            Ok(page) => page,
+            Err(error) => return Err(failure(shared, &error).await),
+        };
+        let seen = page.topics.iter().filter(|(name, _)| asked.matches(name));
+        response.topics.extend(seen.map(|(name, stats)| convert::topic(name, stats)));
+        next = page.next;
+    }
+    if response.topics.len() > size {
+        response.topics.truncate(size);
+        let last = response.topics.last().map_or("", |topic| &topic.topic);
+        // No topic has this character: what comes next comes after it.
+        response.next_page_token = write_token(&format!("{last}\0"));
+    }
     Ok(response)
 }
 

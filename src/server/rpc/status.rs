@@ -6,6 +6,7 @@
 //! program's log. The mapping is pure: `report.rs` logs, where a failure is met.
 
 mod http;
+mod who;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -21,6 +22,10 @@ pub(crate) use self::http::{
     is_of_position, malformed_json, method_not_allowed, no_path, not_grpc, not_ready,
     origin_refused, respond, respond_head_too_large, transfer_coding, unknown_parameter,
     unreadable, unsupported_media_type, write_json,
+};
+use self::who::{CHALLENGE, challenge};
+pub(crate) use self::who::{
+    certificate_unknown, right_missing, token_expired, token_invalid, token_missing, token_revoked,
 };
 use crate::server::permits::OverLimit;
 use tailmark_log::eventlog::{AppendError, CursorError, EventLog, ReadError};
@@ -132,6 +137,17 @@ impl Failure {
         self.with("limit", limit).with("actual", actual)
     }
 
+    /// For who may watch something, and asked for all there is by naming nothing.
+    pub(crate) fn hint_patterns(mut self) -> Self {
+        self.0.message.push_str("; a watch that names no pattern asks for everything: name yours");
+        self
+    }
+
+    /// Why.
+    pub(crate) fn reason(&self) -> Reason {
+        self.0.reason
+    }
+
     /// What a status of ours was made of, whatever has passed it on.
     fn of(status: &Status) -> Option<&Failure> {
         let source = std::error::Error::source(status);
@@ -172,6 +188,9 @@ impl From<Failure> for Status {
         details.set_error_info(parts.reason.as_str(), DOMAIN, parts.metadata);
         let mut status = Status::with_error_details(parts.code, parts.message, details);
         status.set_source(source);
+        if let Some(challenge) = challenge(parts.reason) {
+            status.metadata_mut().insert(CHALLENGE, challenge);
+        }
         status
     }
 }

@@ -49,6 +49,9 @@ impl Ends {
         if self.endings.poll_deadline(cx).is_ready() {
             return Poll::Ready(status::deadline());
         }
+        if let Poll::Ready(failure) = self.endings.poll_revoked(cx) {
+            return Poll::Ready(failure);
+        }
         self.endings.poll_stop(cx).map(|()| status::stopping(self.retry_delay))
     }
 }

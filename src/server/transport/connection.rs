@@ -26,6 +26,7 @@ use tower::Service;
 
 use crate::server::Http2;
 use crate::server::permits::{Peer, Permit};
+use crate::server::principal::Caller;
 use crate::server::rpc::classify::{self, Call, Kind};
 use crate::server::rpc::{status, web};
 use crate::server::tls::ClientCertificate;
@@ -341,7 +342,8 @@ where
         return status::unknown_method(&path).into_http();
     }
     let ends = call.is_builtin.then(|| Ends {
-        endings: Endings::new(call.deadline.of_client(), &context.serving.stop),
+        // Whose credential it was is known further in (`auth/guard.rs`).
+        endings: Endings::new(call.deadline.of_client(), &context.serving.stop, Caller::Anyone),
         retry_delay: context.serving.options.retry_delay,
     });
     // Over HTTP/1.1 the connection outlives the answer. Made only where it is wanted: dropping it acts.

@@ -1,27 +1,52 @@
-//! What ends a stream from outside: its deadline, or the server's stop.
+//! What ends a stream from outside: its deadline, the server's stop, or the end of the credential that
+//! it was opened with.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// The two of them, for one stream.
+use crate::server::principal::{Caller, Session};
+use crate::server::rpc::status::Failure;
+
+/// All of them, for one stream.
 pub(crate) struct Endings {
     at: Option<Instant>,
     deadline: Option<Pin<Box<Sleep>>>,
     stop: CancellationToken,
     stopping: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Where somebody had to say who they are.
+    session: Option<(Arc<Session>, Pin<Box<WaitForCancellationFutureOwned>>)>,
 }
 
 impl Endings {
-    pub(crate) fn new(deadline: Option<Instant>, stop: &CancellationToken) -> Self {
+    pub(crate) fn new(deadline: Option<Instant>, stop: &CancellationToken, caller: Caller) -> Self {
+        let session = caller.into_session().map(|session| {
+            let over = Box::pin(session.over().clone().cancelled_owned());
+            (session, over)
+        });
         Endings {
             at: deadline,
             deadline: deadline.map(|at| Box::pin(sleep_until(at))),
             stop: stop.clone(),
             stopping: Box::pin(stop.clone().cancelled_owned()),
+            session,
+        }
+    }
+
+    /// Whether the credential is not in force any more, and what the stream ends with then.
+    pub(crate) fn revoked(&self) -> Option<Failure> {
+        self.session.as_ref().and_then(|(session, _)| session.ended())
+    }
+
+    /// Waits for that; for ever where nobody had to say who they are.
+    pub(crate) fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        match &mut self.session {
+            Some((session, over)) => over.as_mut().poll(cx).map(|()| session.failure()),
+            None => Poll::Pending,
         }
     }
 
@@ -54,6 +79,8 @@ impl Endings {
             "cut after its deadline"
         } else if self.is_stopping() {
             "cut while stopping"
+        } else if self.revoked().is_some() {
+            "cut after its token ended"
         } else {
             "client gone"
         }

@@ -19,6 +19,7 @@ pub(super) use stream::{Item, WatchStream};
 
 use crate::server::feed::machine::{Bundle, Machine, Plan, SKIPPED_PER_HEARTBEAT};
 use crate::server::permits::{Peer, WatchPermits};
+use crate::server::principal::Caller;
 use crate::server::rpc::deadline;
 use crate::server::rpc::frames::YIELD_BYTES;
 use crate::server::rpc::status::{self, Failure};
@@ -87,6 +88,8 @@ async fn begin(
     }
     let asked =
         request::Request::read(&message, &metadata, log.limits(), options.patterns_per_watch)?;
+    let caller = shared.auth.caller(&extensions)?;
+    caller.may_watch(&asked.filter)?;
     let peer = extensions.get::<Peer>();
     let permits = permits(shared, peer)?;
     // Read first: what is stored while the start is looked for comes after it.
@@ -96,7 +99,7 @@ async fn begin(
     describe(shared, resolved.start, &mut response_metadata).await?;
     let span = span(&message, peer, resolved.start);
     trace::adopt(&span, &metadata);
-    let watch = Admitted { asked, permits, head, resolved, deadline, span };
+    let watch = Admitted { asked, permits, head, resolved, deadline, caller, span };
     Ok((response_metadata, watch.stream(shared, bundle)))
 }
 
@@ -108,12 +111,13 @@ struct Admitted {
     head: Seq,
     resolved: Resolved,
     deadline: Option<Instant>,
+    caller: Caller,
     span: tracing::Span,
 }
 
 impl Admitted {
     fn stream(self, shared: &Shared, bundle: Bundle) -> WatchStream {
-        let Admitted { asked, permits, head, resolved, deadline, span } = self;
+        let Admitted { asked, permits, head, resolved, deadline, caller, span } = self;
         let start = resolved.start;
         let machine = Machine::new(Plan {
             filter: asked.filter.clone(),
@@ -134,7 +138,7 @@ impl Admitted {
         // Only one with markers tells how far it has looked.
         let tell_every = if asked.markers { SKIPPED_PER_HEARTBEAT } else { 0 };
         let reader = shared.log.reader(start, asked.filter).tells_every(tell_every);
-        let endings = Endings::new(deadline, &shared.stop);
+        let endings = Endings::new(deadline, &shared.stop, caller);
         let open = shared.figures.open("watch", Some(start), &span);
         let log = shared.log.clone();
         WatchStream::new(WatchParts {

@@ -116,6 +116,7 @@ enum Alarm {
     Stop,
     Deadline,
     Silence,
+    Revoked(Failure),
 }
 
 impl WatchStream {
@@ -140,6 +141,13 @@ impl WatchStream {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Item, Status>> {
+        // Also of a chunk that is at hand nothing more goes out.
+        if let Some(failure) = self.endings.revoked()
+            && !matches!(self.due.as_deref(), Some(Due::End(_) | Due::Failure(..)))
+        {
+            self.due = None;
+            return self.fail("token ended", failure, cx);
+        }
         if let Some(due) = self.due.take() {
             return self.poll_due(due, cx);
         }
@@ -241,6 +249,9 @@ impl WatchStream {
         if self.endings.is_stopping() {
             return Some(Alarm::Stop);
         }
+        if let Some(failure) = self.endings.revoked() {
+            return Some(Alarm::Revoked(failure));
+        }
         self.endings.is_late().then_some(Alarm::Deadline)
     }
 
@@ -251,6 +262,9 @@ impl WatchStream {
         }
         if self.endings.poll_deadline(cx).is_ready() {
             return Poll::Ready(Alarm::Deadline);
+        }
+        if let Poll::Ready(failure) = self.endings.poll_revoked(cx) {
+            return Poll::Ready(Alarm::Revoked(failure));
         }
         let Some(heartbeat) = self.settings.heartbeat else { return Poll::Pending };
         self.silence.poll(heartbeat, cx).map(|()| Alarm::Silence)
@@ -268,6 +282,7 @@ impl WatchStream {
                 self.machine.heartbeat();
             }
             Alarm::Deadline => return Some(("deadline", status::deadline())),
+            Alarm::Revoked(failure) => return Some(("token ended", failure)),
             Alarm::Stop => {
                 self.phase = Phase::Closing;
                 self.machine.close();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
-use tailmark::server::{Gauges, Options, ServeError, Server};
+use tailmark::server::{Credentials, Gauges, Options, ServeError, Server};
 use tailmark_log::eventlog::{self, EventLog};
 use tailmark_log::storage::memory::{Memory, Options as MemoryOptions};
 use tailmark_log::storage::{Engine, Recovered};
@@ -37,6 +37,8 @@ pub struct TestServer {
     pub port: Port,
     pub log: EventLog,
     pub gauges: Gauges,
+    /// Where somebody must say who they are.
+    pub credentials: Credentials,
     pub shutdown: CancellationToken,
     pub task: JoinHandle<Result<(), ServeError>>,
 }
@@ -82,10 +84,10 @@ pub async fn start_with(log: EventLog, options: Options) -> TestServer {
 pub async fn start_on(port: Port, log: EventLog, options: Options) -> TestServer {
     let (listener, address) = (port.listen(), port.address);
     let server = Server::new(log.clone(), options).unwrap();
-    let gauges = server.gauges();
+    let (gauges, credentials) = (server.gauges(), server.credentials());
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(server.run(vec![listener], shutdown.clone()));
-    TestServer { address, port, log, gauges, shutdown, task }
+    TestServer { address, port, log, gauges, credentials, shutdown, task }
 }
 
 impl TestServer {

@@ -137,6 +137,7 @@ impl Machine {
     }
 
     fn opened(&mut self, epoch: u64, last_seq: u64) -> Action {
+        self.doubts.admitted();
         if self.is_open {
             return violation("the server opened the stream twice".to_owned());
         }

@@ -110,7 +110,10 @@ impl Task {
         };
         let mut answers = match opening {
             Ok(Ok(answers)) => answers,
-            Ok(Err(error)) => return Some(self.machine.step(Input::Failed(error))),
+            Ok(Err(error)) => {
+                let error = self.client.weigh(error);
+                return Some(self.machine.step(Input::Failed(error)));
+            }
             Err(_) => return Some(self.machine.step(Input::Silent)),
         };
         let mut heard = Instant::now();
@@ -144,7 +147,8 @@ impl Task {
                 Came::Nothing => self.machine.step(Input::Silent),
                 Came::Answer(Ok(None)) => self.machine.step(Input::Ended),
                 Came::Answer(Err(status)) => {
-                    self.machine.step(Input::Failed(Error::from_status(status)))
+                    let error = self.client.weigh(Error::from_status(status));
+                    self.machine.step(Input::Failed(error))
                 }
                 Came::Answer(Ok(Some(answer))) => self.hear(answer.kind),
             };

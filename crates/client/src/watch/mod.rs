@@ -222,7 +222,8 @@ impl Watch {
     fn end(&mut self, broken: Option<Broken>) -> (Action, Option<Item>) {
         let action = match broken {
             Some(Broken::Call(status)) => {
-                self.machine.step(Input::Failed(Error::from_status(status)))
+                let error = self.client.weigh(Error::from_status(status));
+                self.machine.step(Input::Failed(error))
             }
             Some(Broken::Message(error)) => {
                 let what = "the server sent what is no event";
@@ -271,7 +272,10 @@ impl Stream for Watch {
                         this.heard = true;
                         (action, None)
                     }
-                    Poll::Ready(Err(error)) => (this.machine.step(Input::Failed(error)), None),
+                    Poll::Ready(Err(error)) => {
+                        let error = this.client.weigh(error);
+                        (this.machine.step(Input::Failed(error)), None)
+                    }
                 },
                 Phase::Reading(incoming) => match incoming.poll_next(cx, &mut this.heard) {
                     Poll::Ready(Some(Ok(News::Event(received)))) => {

@@ -156,6 +156,7 @@ impl Machine {
     }
 
     fn opened(&mut self, cursor: Option<&str>, head: Option<Seq>) -> Action {
+        self.doubts.admitted();
         self.has_met |= cursor.is_some();
         if self.target.is_none() {
             self.target = head;

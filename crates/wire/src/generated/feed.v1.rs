@@ -498,6 +498,26 @@ pub mod get_event_request {
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetPrincipalRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Principal {
+    /// Empty where nobody is asked who they are; then everybody may do everything.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Topics that may be published to, as patterns.
+    #[prost(string, repeated, tag = "2")]
+    pub publish: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Topics that may be watched, as patterns.
+    #[prost(string, repeated, tag = "3")]
+    pub watch: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// May trim, and see what concerns the log as a whole.
+    #[prost(bool, tag = "4")]
+    pub admin: bool,
+    /// When the token expires; absent where it does not.
+    #[prost(message, optional, tag = "5")]
+    pub expires: ::core::option::Option<::prost_types::Timestamp>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetLogRequest {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogStatus {
@@ -1058,6 +1078,28 @@ pub mod feed_service_client {
             let path = http::uri::PathAndQuery::from_static("/feed.v1.FeedService/Trim");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("feed.v1.FeedService", "Trim"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Whom the server takes the caller for, and what they may.
+        pub async fn get_principal(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetPrincipalRequest>,
+        ) -> std::result::Result<tonic::Response<super::Principal>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/feed.v1.FeedService/GetPrincipal",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("feed.v1.FeedService", "GetPrincipal"));
             self.inner.unary(req, path, codec).await
         }
     }

@@ -25,6 +25,8 @@ pub mod feed_service {
     pub const LIST_TOPICS: Method = Method::unary("/feed.v1.FeedService/ListTopics");
     /// `Trim`.
     pub const TRIM: Method = Method::unary("/feed.v1.FeedService/Trim");
+    /// `GetPrincipal`.
+    pub const GET_PRINCIPAL: Method = Method::unary("/feed.v1.FeedService/GetPrincipal");
 }
 
 /// `chat.ChatService`.
@@ -46,7 +48,7 @@ pub mod chat_service {
 }
 
 /// Every method of `proto/`, in its order.
-pub static OURS: [Method; 15] = [
+pub static OURS: [Method; 16] = [
     feed_service::WATCH,
     feed_service::UPLOAD_EVENTS,
     feed_service::CHAT,
@@ -57,6 +59,7 @@ pub static OURS: [Method; 15] = [
     feed_service::GET_LOG,
     feed_service::LIST_TOPICS,
     feed_service::TRIM,
+    feed_service::GET_PRINCIPAL,
     chat_service::SEND_MESSAGE,
     chat_service::SUBSCRIBE_MESSAGES,
     chat_service::UPLOAD_MESSAGES,

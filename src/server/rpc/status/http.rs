@@ -105,6 +105,11 @@ fn respond_as(code: StatusCode, status: &Status) -> Response<Body> {
         let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
+    if let Some(challenge) = status.metadata().get(super::CHALLENGE)
+        && let Ok(challenge) = HeaderValue::from_bytes(challenge.as_bytes())
+    {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
     response
 }
 
@@ -338,6 +343,7 @@ mod tests {
         for (from, to) in [
             (Code::InvalidArgument, 400),
             (Code::OutOfRange, 400),
+            (Code::Unauthenticated, 401),
             (Code::FailedPrecondition, 400),
             (Code::PermissionDenied, 403),
             (Code::NotFound, 404),

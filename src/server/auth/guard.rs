@@ -1,0 +1,86 @@
+//! The layer that every request passes where callers must say who they are: it lets through what is open
+//! to everybody, and puts a name to all else. New paths are not open.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use http::{Response, header};
+use tonic::Status;
+use tonic::body::Body;
+
+use super::Auth;
+use crate::server::permits::Peer;
+use crate::server::principal::{Caller, Session};
+use crate::server::report;
+use crate::server::rpc::status::{self, Failure};
+use crate::server::tls::ClientCertificate;
+use crate::server::transport::answer::{Answer, Ends};
+use crate::server::transport::ending::Endings;
+use tailmark_wire::methods::Asked;
+use tokio_util::sync::CancellationToken;
+
+/// What the layer needs.
+#[derive(Clone)]
+pub(crate) struct Guard {
+    pub(crate) auth: Arc<Auth>,
+    /// Cancelled when the server begins to stop.
+    pub(crate) stop: CancellationToken,
+}
+
+/// Answers in the place of what is behind it, or lets a request through with a name to it.
+pub(crate) async fn guard(
+    State(guard): State<Guard>,
+    mut request: Request,
+    next: Next,
+) -> Response<axum::body::Body> {
+    let path = request.uri().path();
+    if is_open(path, &guard.auth) {
+        return next.run(request).await;
+    }
+    let is_reflection = Asked::of(path).is_builtin();
+    let session = match guard.session(&request) {
+        Ok(session) => session,
+        Err(failure) => {
+            let peer = request.extensions().get::<Peer>().map(|peer| peer.address);
+            report::unauthenticated(peer, failure.reason());
+            return refuse(&request, failure).map(axum::body::Body::new);
+        }
+    };
+    // Nobody needs it any more, and what nobody has nobody can tell.
+    request.headers_mut().remove(header::AUTHORIZATION);
+    let caller = Caller::Principal(session);
+    request.extensions_mut().insert(caller.clone());
+    let response = next.run(request).await;
+    if !is_reflection {
+        return response;
+    }
+    // It knows no caller, and its streams have no end of their own.
+    let endings = Endings::new(None, &guard.stop, caller);
+    let ends = Ends { endings, retry_delay: std::time::Duration::ZERO };
+    Answer::wrap(response.map(Body::new), Some(ends), None).map(axum::body::Body::new)
+}
+
+impl Guard {
+    fn session(&self, request: &Request) -> Result<Arc<Session>, Failure> {
+        let certificate = request.extensions().get::<ClientCertificate>();
+        let name = certificate.map(|certificate| &*certificate.name);
+        self.auth.authenticate(request.headers(), name)
+    }
+}
+
+/// Whether anybody may ask: whether the server is there, and the page, which then asks for a token.
+fn is_open(path: &str, auth: &Auth) -> bool {
+    matches!(path, "/" | "/healthz" | "/readyz")
+        || path.starts_with("/page/")
+        || path.starts_with("/grpc.health.v1.Health/")
+        || path == "/metrics" && auth.options.metrics_open
+}
+
+/// In the way of whoever asks.
+fn refuse(request: &Request, failure: Failure) -> Response<Body> {
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    let is_grpc = content_type.is_some_and(|it| it.as_bytes().starts_with(b"application/grpc"));
+    let status = Status::from(failure);
+    if is_grpc { status.into_http() } else { status::respond(&status) }
+}
