@@ -18,7 +18,7 @@ use tailmark_log::storage::journal::FrameRef;
 use tailmark_log::storage::local::{Survey, verify_trimmed};
 use tailmark_log::storage::meta::{META_FILE, Meta, MetaProblem};
 use tailmark_log::storage::segment::{self, Segment};
-use tailmark_log::storage::{Damage, StoreError};
+use tailmark_log::storage::{Damage, FORMAT_VERSION, StoreError};
 use tailmark_record::{Bounds, ChainTag, Cursor, Event, Events, Facts, FingerprintKey, LogId, Seq};
 
 /// Rounds after which what a daemon moved meanwhile is not looked for any more.
@@ -156,7 +156,7 @@ impl Check<'_> {
     fn meta(&mut self, found: &Survey) -> Result<(), Error> {
         let path = self.dir.join(META_FILE);
         let problem = match std::fs::read(&path) {
-            Ok(bytes) => match Meta::decode(&bytes) {
+            Ok(bytes) => match Meta::decode(&bytes, FORMAT_VERSION) {
                 Ok(_) => None,
                 Err(MetaProblem::Damaged) => Some("it is damaged"),
                 Err(MetaProblem::Format(_)) => Some("it has another format"),

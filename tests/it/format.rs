@@ -9,27 +9,32 @@ use std::time::{Duration, Instant};
 use tailmark::inspect::{self, Found, Selection};
 use tailmark_log::chain::Link;
 use tailmark_log::eventlog::{self, AppendOptions, EventLog, Retention};
+use tailmark_log::storage::disk::{Disk, Faults};
 use tailmark_log::storage::journal::{
-    Frame, FrameKind, Previous, SlotHeader, StateFrame, body_crc,
+    FRAME_HEADER_BYTES, Frame, FrameKind, Previous, SlotHeader, StateFrame, body_crc,
 };
 use tailmark_log::storage::meta::{CleanStop, Meta};
+use tailmark_log::storage::migrate::{Outcome, STEPS, detect, migrate};
 use tailmark_log::storage::segment::Compression;
-use tailmark_log::storage::{Engine, FORMAT_VERSION, Recovered, local};
+use tailmark_log::storage::{Engine, FORMAT_VERSION, Recovered, StoreError, local};
+use tailmark_log::testing;
+use tailmark_record::topic::Filter;
 use tailmark_record::{
-    ChainTag, CursorMint, Event, FingerprintKey, Generation, GenerationEntry, GenerationTable,
-    LogId, Seq, Stamp, Timestamp, json, write_entry,
+    ChainTag, Cursor, CursorMint, Event, FingerprintKey, Generation, GenerationEntry,
+    GenerationTable, LogId, Seq, Stamp, Timestamp, json, write_entry,
 };
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::support::logdir;
 use crate::support::server::PATIENCE;
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/0001_initial")
-}
+/// The folders of formats, in order.
+const FORMATS: [&str; 2] = ["0001_initial", "0002_history"];
 
-fn shipped(name: &str) -> Vec<u8> {
-    std::fs::read(folder().join(name)).unwrap()
+/// A file that was shipped with a format.
+fn shipped(format: &str, name: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(format);
+    std::fs::read(folder.join(name)).unwrap()
 }
 
 /// One file for a whole directory: a zstd frame over entries in the order of their paths, each a
@@ -82,10 +87,13 @@ fn unpack(packed: &[u8], dir: &Path) {
     }
 }
 
-fn fixture() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    unpack(&shipped("fixture.zst"), dir.path());
-    dir
+/// The directory that was shipped with a format, in one that has nothing else.
+fn fixture(format: &str) -> (tempfile::TempDir, PathBuf) {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("data");
+    std::fs::create_dir(&dir).unwrap();
+    unpack(&shipped(format, "fixture.zst"), &dir);
+    (parent, dir)
 }
 
 fn dump(dir: &Path) -> Vec<u8> {
@@ -100,19 +108,127 @@ fn dump(dir: &Path) -> Vec<u8> {
     lines
 }
 
+/// What is in the files of a log, the lock file left out.
+fn files_of(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = logdir::snapshot(dir).into_iter();
+    let named = files.filter(|(path, _)| path.is_file() && !path.ends_with("LOCK"));
+    named.map(|(path, (.., bytes))| (path.strip_prefix(dir).unwrap().to_owned(), bytes)).collect()
+}
+
+/// Lines of events without their cursors, which a step may write anew.
+fn without_cursors(lines: &[u8]) -> Vec<serde_json::Value> {
+    let lines = lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    let event = |line| {
+        let mut event: serde_json::Value = serde_json::from_slice(line).unwrap();
+        event.as_object_mut().unwrap().remove("cursor").unwrap();
+        event
+    };
+    lines.map(event).collect()
+}
+
+fn bring_forward(dir: &Path) -> Outcome {
+    migrate(dir, STEPS, FORMAT_VERSION, &Disk::real(), |_| {}).unwrap()
+}
+
 #[test]
-fn what_version_1_wrote_is_refused_with_the_way_out_and_left_alone() {
-    let dir = fixture();
-    let before = logdir::snapshot(dir.path());
-    let refused = inspect::verify(dir.path(), |_, _| Ok(())).err().unwrap();
-    assert!(refused.to_string().contains("format 1"), "{refused}");
-    assert!(logdir::snapshot(dir.path()) == before);
+fn what_an_older_version_wrote_is_refused_with_the_way_out_and_left_alone() {
+    for format in &FORMATS[..FORMATS.len() - 1] {
+        let (_parent, dir) = fixture(format);
+        let before = files_of(&dir);
+        let refused = inspect::verify(&dir, |_, _| Ok(())).err().unwrap();
+        assert!(refused.to_string().contains("format 1"), "{refused}");
+        let opened = local::open(&dir, logdir::options()).err().unwrap();
+        assert!(matches!(opened, StoreError::Format { found: 1, supported: 2, .. }), "{opened}");
+        assert!(files_of(&dir) == before);
+    }
+}
+
+#[test]
+fn what_an_older_version_wrote_is_brought_forward_whole() {
+    for format in &FORMATS[..FORMATS.len() - 1] {
+        let (parent, dir) = fixture(format);
+        let before = files_of(&dir);
+        let kept = parent.path().join("data.format-1");
+        assert_eq!(bring_forward(&dir), Outcome::Migrated { from: 1, to: 2, kept: kept.clone() });
+        assert!(files_of(&kept) == before, "the old directory is as it was");
+        let report = inspect::verify(&dir, |_, _| Ok(())).unwrap();
+        assert!(report.is_clean() && report.notes.is_empty(), "{report:?}");
+        let lines = shipped(format, "expected.jsonl");
+        assert_eq!(without_cursors(&dump(&dir)), without_cursors(&lines));
+        let info = inspect::info(&dir).unwrap();
+        assert_eq!((info.generations.len(), info.quarantine.len(), info.oldest.get()), (2, 1, 11));
+        let count = lines.iter().filter(|&&byte| byte == b'\n').count() as u64;
+        assert_eq!(goes_on(&dir), count);
+        // The first start after it is no start somewhere else.
+        assert_eq!(inspect::info(&dir).unwrap().generations.len(), 2);
+        // Cursors of version 1 that somebody has kept lead where they led.
+        let (engine, recovered) = logdir::open(&dir);
+        let log = EventLog::open(engine, recovered, eventlog::Options::default()).unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        for line in lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+            let event: serde_json::Value = serde_json::from_slice(line).unwrap();
+            let cursor = Cursor::parse(event["cursor"].as_str().unwrap()).unwrap();
+            let next = runtime.block_on(log.resolve(cursor)).unwrap();
+            assert_eq!(next.get().to_string(), (cursor.seq().get() + 1).to_string());
+        }
+        runtime.block_on(log.close()).unwrap();
+    }
+}
+
+/// Opens a log, reads all of it, and closes it; answers how many events it has.
+fn goes_on(dir: &Path) -> u64 {
+    let (engine, recovered) = logdir::open(dir);
+    assert!(!recovered.deltas.is_empty() || !recovered.state.is_empty());
+    let bounds = engine.bounds();
+    let (mut at, mut read) = (bounds.oldest, 0);
+    while at < bounds.next() {
+        let chunk = engine.read(at, bounds.next(), &Filter::ALL).unwrap();
+        read += chunk.first.distance_to(chunk.end);
+        at = chunk.end;
+    }
+    drop((testing::all_topics(&*engine, 1_000).unwrap(), recovered));
+    engine.close().unwrap();
+    drop(engine);
+    read
+}
+
+#[test]
+fn a_step_forward_that_is_cut_at_any_file_operation_leaves_one_whole_log() {
+    let lines = without_cursors(&shipped("0001_initial", "expected.jsonl"));
+    let run = |dir: &Path, disk: &Disk| migrate(dir, STEPS, FORMAT_VERSION, disk, |_| {});
+    let counter = Faults::none();
+    let (_parent, dir) = fixture("0001_initial");
+    run(&dir, &Disk::with_faults(counter.clone())).unwrap();
+    let operations = counter.seen();
+    assert!(operations > 60, "{operations}");
+    // Both ends, and every few in between: a build has many that are alike.
+    let is_looked_at = |nth: &i64| *nth < 10 || *nth > operations - 30 || nth % 23 == 0;
+    let (mut old, mut new) = (0, 0);
+    for nth in (1..=operations).filter(is_looked_at) {
+        let (parent, dir) = fixture("0001_initial");
+        let before = files_of(&dir);
+        let faults = Faults::nth(nth, std::io::ErrorKind::Other, true);
+        let cut = run(&dir, &Disk::with_faults(faults));
+        match detect(&dir, STEPS).unwrap() {
+            1 => {
+                assert!(cut.is_err(), "operation {nth}: nothing done, no error");
+                assert!(files_of(&dir) == before, "operation {nth}");
+                old += 1;
+            }
+            _ => new += 1,
+        }
+        run(&dir, &Disk::real()).unwrap_or_else(|error| panic!("operation {nth}: {error}"));
+        assert_eq!(without_cursors(&dump(&dir)), lines, "operation {nth}");
+        assert!(parent.path().join("data.format-1").is_dir(), "operation {nth}");
+    }
+    assert!(old > 10 && new >= 2, "cut before the swap {old}, after it {new} times");
 }
 
 #[test]
 fn the_shipped_files_are_as_they_were_shipped() {
     let names = ["FORMAT.md", "fixture.zst", "expected.jsonl"];
-    let found = names.map(|name| format!("{name} {:032x}", xxh3_128(&shipped(name))));
+    let found =
+        names.map(|name| format!("{name} {:032x}", xxh3_128(&shipped("0001_initial", name))));
     assert_eq!(found, SHIPPED, "these files are frozen: a new format gets a new folder");
     assert_eq!(FORMAT_VERSION, 2, "a new format needs a folder in migrations/ and a step");
 }
@@ -181,6 +297,7 @@ fn event_bytes() -> Vec<u8> {
 #[test]
 fn what_is_written_now_is_what_version_2_wrote() {
     let header = SlotHeader {
+        format: FORMAT_VERSION,
         slot_bytes: 64 << 20,
         log: meta().log,
         number: 5,
@@ -197,6 +314,7 @@ fn what_is_written_now_is_what_version_2_wrote() {
     };
     let events = event_bytes();
     let mut frame = Frame {
+        header_bytes: FRAME_HEADER_BYTES,
         kind: FrameKind::Commit,
         delta_len: 5,
         events_len: events.len() as u32,
@@ -309,7 +427,7 @@ fn a_log_with_the_history_of_the_fixture_has_its_events() {
     let report = inspect::verify(dir.path(), |_, _| Ok(())).unwrap();
     assert!(report.is_clean(), "{report:?}");
     let (lines, packed) = (dump(dir.path()), pack(dir.path()));
-    assert_eq!(told(&lines), told(&shipped("expected.jsonl")));
+    assert_eq!(told(&lines), told(&shipped("0001_initial", "expected.jsonl")));
     let copy = tempfile::tempdir().unwrap();
     unpack(&packed, copy.path());
     assert!(dump(copy.path()) == lines);

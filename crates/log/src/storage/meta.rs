@@ -4,6 +4,7 @@
 //! Bytes: magic, format version, length and CRC-32C (little-endian), then the body in bincode with
 //! fixed-width integers. The version stands outside the body, so that any program can tell.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use bincode::Options as _;
@@ -110,11 +111,11 @@ impl Meta {
         Ok(out)
     }
 
-    /// Reads the bytes of the file.
+    /// Reads the bytes of a file of this format, or of the one before, which does not say where the log was.
     ///
     /// # Errors
     /// What is wrong with them.
-    pub fn decode(bytes: &[u8]) -> Result<Meta, MetaProblem> {
+    pub fn decode(bytes: &[u8], format: u32) -> Result<Meta, MetaProblem> {
         let header = bytes.get(..HEADER_BYTES).ok_or(MetaProblem::Damaged)?;
         if &header[..8] != MAGIC {
             return Err(MetaProblem::Damaged);
@@ -122,14 +123,16 @@ impl Meta {
         let u32_at = |at: usize| {
             u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
         };
-        if u32_at(8) != FORMAT_VERSION {
+        if u32_at(8) != format {
             return Err(MetaProblem::Format(u32_at(8)));
         }
         let body = &bytes[HEADER_BYTES..];
         if u32_at(12) as usize != body.len() || u32_at(16) != crc32c(0, body) {
             return Err(MetaProblem::Damaged);
         }
-        let body: Body = codec().deserialize(body).map_err(|_| MetaProblem::Damaged)?;
+        let nowhere = [0; 16];
+        let body = if format == 1 { Cow::Owned([body, &nowhere].concat()) } else { body.into() };
+        let body: Body = codec().deserialize(&body).map_err(|_| MetaProblem::Damaged)?;
         let generations = body.generations.into_iter().map(Row::into_entry).collect();
         Ok(Meta {
             log: LogId::new(uuid::Uuid::from_bytes(body.log)),
@@ -147,17 +150,17 @@ impl Meta {
     ///
     /// # Errors
     /// I/O, or another format.
-    pub fn load(disk: &Disk, dir: &Path) -> Result<Option<Meta>, StoreError> {
+    pub fn load(disk: &Disk, dir: &Path, format: u32) -> Result<Option<Meta>, StoreError> {
         let path = dir.join(META_FILE);
         let Some(bytes) = disk.read(&path)? else { return Ok(None) };
-        match Meta::decode(&bytes) {
+        match Meta::decode(&bytes, format) {
             Ok(meta) => Ok(Some(meta)),
             Err(MetaProblem::Damaged) => {
                 tracing::warn!(path = %path.display(), "log.meta is damaged; using the journal's copy");
                 Ok(None)
             }
             Err(MetaProblem::Format(found)) => {
-                Err(StoreError::Format { path: dir.to_owned(), found, supported: FORMAT_VERSION })
+                Err(StoreError::Format { path: dir.to_owned(), found, supported: format })
             }
         }
     }

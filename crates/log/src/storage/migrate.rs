@@ -55,8 +55,11 @@ pub trait Step: Sync {
     fn verify(&self, from: &Path, to: &Path) -> Result<(), StoreError>;
 }
 
-/// All steps of this program. Format 1 is the first, so there is none yet.
-pub const STEPS: &[&dyn Step] = &[];
+/// All steps of this program, each beside the description of the format that it brings a log to.
+pub const STEPS: &[&dyn Step] = &[&to_format_2::History];
+
+#[path = "../../../../migrations/0002_history/step.rs"]
+mod to_format_2;
 
 /// Why a migration did not happen. The log is whole, and where it was.
 #[derive(Debug, thiserror::Error)]

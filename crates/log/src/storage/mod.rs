@@ -9,6 +9,7 @@ pub mod disk;
 mod engine;
 pub mod engines;
 mod error;
+mod forward;
 #[doc(hidden)]
 pub mod journal;
 #[doc(hidden)]

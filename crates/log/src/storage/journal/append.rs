@@ -16,7 +16,7 @@ use super::slots::{FreeSlot, JournalOptions, SlotSet};
 use super::tip::{Tip, TipFile};
 use crate::chain::Link;
 use crate::storage::error::chain;
-use crate::storage::{Commit, StoreError, disk::Disk};
+use crate::storage::{Commit, FORMAT_VERSION, StoreError, disk::Disk};
 use crate::width::{to_u32, to_usize};
 use tailmark_record::{ChainTag, Generation, LogId, Seq, Timestamp};
 
@@ -460,6 +460,7 @@ impl Journal {
 
     fn frame(&self, kind: FrameKind, delta: &[u8], events: &[u8]) -> Frame {
         Frame {
+            header_bytes: FRAME_HEADER_BYTES,
             kind,
             delta_len: to_u32(delta.len()),
             events_len: to_u32(events.len()),
@@ -537,6 +538,7 @@ fn first_slot(
     options: &JournalOptions,
 ) -> Result<Slot, StoreError> {
     let header = SlotHeader {
+        format: FORMAT_VERSION,
         slot_bytes: options.slot_bytes,
         log: origin.log,
         number: origin.number,

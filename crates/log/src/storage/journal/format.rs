@@ -13,24 +13,26 @@ pub(super) const PAGE_BYTES: u64 = PAGE_LEN as u64;
 pub const SLOT_HEADER_BYTES: u64 = 2 * PAGE_BYTES;
 /// The same, in memory.
 pub(super) const SLOT_HEADER_IN_MEMORY: usize = 2 * PAGE_LEN;
-/// Bytes of a frame before its body.
+/// Bytes of a frame before its body, as this program writes it.
 pub const FRAME_HEADER_BYTES: usize = FRAME_HEADER_LEN as usize;
 const FRAME_HEADER_LEN: u16 = 144;
-/// Where the checksum of the head lies, behind all that it covers.
-const FRAME_CRC_AT: usize = FRAME_HEADER_BYTES - 4;
+/// The same in format 1, where the checksum ends it too, and nothing is said of the chain.
+const FRAME_HEADER_BYTES_1: usize = 96;
 /// Frames begin at multiples of this.
 pub(super) const FRAME_ALIGN: u64 = 8;
 
 const SLOT_MAGIC: &[u8; 8] = b"TMSLOT\0\x01";
 const SLOT_HEADER_LEN: usize = 160;
-/// How the head of a frame begins.
-pub(super) const FRAME_MAGIC: &[u8; 4] = b"TMF2";
+const FRAME_MAGIC: &[u8; 4] = b"TMF2";
+const FRAME_MAGIC_1: &[u8; 4] = b"TMF1";
 /// Bit 0 of flags: a reader that does not know the kind may pass over it.
 pub(super) const FLAG_IGNORABLE: u8 = 1;
 
 /// What the head of a slot file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotHeader {
+    /// The format of the slot: that of this program, or an older one that it reads to copy it.
+    pub format: u32,
     /// Bytes of the whole file.
     pub slot_bytes: u64,
     /// Whose log.
@@ -65,7 +67,7 @@ impl SlotHeader {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(PAGE_LEN);
         out.extend_from_slice(SLOT_MAGIC);
-        out.extend_from_slice(&crate::storage::FORMAT_VERSION.to_le_bytes());
+        out.extend_from_slice(&self.format.to_le_bytes());
         out.extend_from_slice(&to_u32(SLOT_HEADER_LEN).to_le_bytes());
         out.extend_from_slice(&[0; 8]); // kind, flags, reserved
         out.extend_from_slice(&self.slot_bytes.to_le_bytes());
@@ -87,6 +89,16 @@ impl SlotHeader {
         out
     }
 
+    /// How its frames begin.
+    pub(super) fn frame_magic(&self) -> &'static [u8; 4] {
+        if self.format == 1 { FRAME_MAGIC_1 } else { FRAME_MAGIC }
+    }
+
+    /// Bytes of its frames before their bodies.
+    pub(super) fn frame_header_bytes(&self) -> usize {
+        if self.format == 1 { FRAME_HEADER_BYTES_1 } else { FRAME_HEADER_BYTES }
+    }
+
     /// Reads one copy of a header.
     pub fn decode(page: &[u8]) -> Result<SlotHeader, HeaderProblem> {
         if page.iter().all(|&b| b == 0) {
@@ -101,7 +113,7 @@ impl SlotHeader {
             return Err(HeaderProblem::Damaged);
         }
         let format = u32_at(header, 8);
-        if format != crate::storage::FORMAT_VERSION {
+        if !(1..=crate::storage::FORMAT_VERSION).contains(&format) {
             return Err(HeaderProblem::Format(format));
         }
         if u32_at(header, 12) as usize != SLOT_HEADER_LEN || header[16..24] != [0; 8] {
@@ -116,6 +128,7 @@ impl SlotHeader {
             return Err(HeaderProblem::Damaged);
         }
         Ok(SlotHeader {
+            format,
             slot_bytes: u64_at(header, 24),
             log: LogId::new(uuid::Uuid::from_bytes(log)),
             number,
@@ -183,6 +196,8 @@ impl FrameKind {
 /// The head of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
+    /// Bytes of it, by the slot's format.
+    pub header_bytes: usize,
     /// What it is.
     pub kind: FrameKind,
     /// Bytes of the caller's delta, or of the state.
@@ -218,7 +233,7 @@ pub struct Frame {
 impl Frame {
     /// Bytes of the frame without its padding.
     pub fn bytes(&self) -> u64 {
-        FRAME_HEADER_BYTES as u64 + u64::from(self.delta_len) + u64::from(self.events_len)
+        self.header_bytes as u64 + u64::from(self.delta_len) + u64::from(self.events_len)
     }
 
     /// Where the next frame begins.
@@ -257,19 +272,22 @@ impl Frame {
             out[124] = 1;
         }
         // 128..136: place in a replicated journal; reserved.
-        self.crc = crc32c(seed(nonce), &out[..FRAME_CRC_AT]);
-        out[FRAME_CRC_AT..].copy_from_slice(&self.crc.to_le_bytes());
+        let crc_at = FRAME_HEADER_BYTES - 4;
+        self.crc = crc32c(seed(nonce), &out[..crc_at]);
+        out[crc_at..].copy_from_slice(&self.crc.to_le_bytes());
         out
     }
 
-    /// Reads the head of a frame that lies at `offset` of the slot with this nonce.
+    /// Reads the head of a frame that lies at `offset` of the slot.
     ///
     /// # Errors
     /// When there is none of this slot, or one that this program does not know and must not ignore.
-    pub fn decode(bytes: &[u8], nonce: u64, offset: u64) -> Result<Frame, NotAFrame> {
-        let head = bytes.get(..FRAME_HEADER_BYTES).ok_or(NotAFrame::Foreign)?;
-        if &head[..4] != FRAME_MAGIC
-            || u32_at(head, FRAME_CRC_AT) != crc32c(seed(nonce), &head[..FRAME_CRC_AT])
+    pub fn decode(bytes: &[u8], slot: &SlotHeader, offset: u64) -> Result<Frame, NotAFrame> {
+        let (header_bytes, nonce) = (slot.frame_header_bytes(), slot.nonce);
+        let crc_at = header_bytes - 4;
+        let head = bytes.get(..header_bytes).ok_or(NotAFrame::Foreign)?;
+        if &head[..4] != slot.frame_magic()
+            || u32_at(head, crc_at) != crc32c(seed(nonce), &head[..crc_at])
             || u64_at(head, 80) != offset
         {
             return Err(NotAFrame::Foreign);
@@ -281,25 +299,27 @@ impl Frame {
             None => return Err(NotAFrame::Unknown),
         };
         // A codec, or a longer head: the bytes are ours, this program is too old for them.
-        if head[20..24] != [0; 4] || usize::from(u16_at(head, 4)) != FRAME_HEADER_BYTES {
+        if head[20..24] != [0; 4] || usize::from(u16_at(head, 4)) != header_bytes {
             return Err(NotAFrame::Unknown);
         }
+        let has_links = header_bytes == FRAME_HEADER_BYTES;
         Ok(Frame {
+            header_bytes,
             kind,
             delta_len: u32_at(head, 8),
             events_len: u32_at(head, 12),
             count: u32_at(head, 16),
             first: Seq::new(u64_at(head, 24)),
             oldest: Seq::new(u64_at(head, 32)),
-            oldest_tag: (head[124] != 0).then(|| ChainTag::new(u32_at(head, 120))),
-            link_before: link_at(head, 88),
-            link: link_at(head, 104),
+            oldest_tag: (has_links && head[124] != 0).then(|| ChainTag::new(u32_at(head, 120))),
+            link_before: if has_links { link_at(head, 88) } else { Link::START },
+            link: if has_links { link_at(head, 104) } else { Link::START },
             appended_at: Timestamp::from_nanos(u64_at(head, 40).cast_signed()),
             durable_upto: u64_at(head, 48),
             previous_crc: u32_at(head, 64),
             body_crc: u32_at(head, 68),
             offset,
-            crc: u32_at(head, FRAME_CRC_AT),
+            crc: u32_at(head, crc_at),
         })
     }
 }
@@ -411,6 +431,7 @@ mod tests {
     #[test]
     fn a_slot_that_leaves_no_number_for_the_next_is_none() {
         let header = |number| SlotHeader {
+            format: crate::storage::FORMAT_VERSION,
             slot_bytes: 1 << 20,
             log: LogId::new(uuid::Uuid::nil()),
             number,

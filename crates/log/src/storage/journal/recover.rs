@@ -8,9 +8,8 @@ use std::fs::File;
 use std::path::Path;
 
 use super::format::{
-    FRAME_ALIGN, FRAME_HEADER_BYTES, FRAME_MAGIC, Frame, FrameKind, HeaderProblem, NotAFrame,
-    PAGE_BYTES, PAGE_LEN, SLOT_HEADER_BYTES, SLOT_HEADER_IN_MEMORY, SlotHeader, StateFrame,
-    body_crc, padding_after,
+    FRAME_ALIGN, Frame, FrameKind, HeaderProblem, NotAFrame, PAGE_BYTES, PAGE_LEN,
+    SLOT_HEADER_BYTES, SLOT_HEADER_IN_MEMORY, SlotHeader, StateFrame, body_crc, padding_after,
 };
 use super::slot::{FrameRef, link_before};
 use crate::chain::Link;
@@ -208,8 +207,10 @@ impl Scanner<'_> {
 
     /// The head of a frame at `at`, if it is one of this slot.
     fn frame_at(&mut self, at: u64) -> Result<Option<Frame>, StoreError> {
-        let Some(head) = self.window.get(at, FRAME_HEADER_BYTES as u64)? else { return Ok(None) };
-        match Frame::decode(head, self.header.nonce, at) {
+        let Some(head) = self.window.get(at, self.header.frame_header_bytes() as u64)? else {
+            return Ok(None);
+        };
+        match Frame::decode(head, self.header, at) {
             Ok(frame) => Ok(Some(frame)),
             Err(NotAFrame::Unknown) => Err(format_error(self.window.path.to_owned())),
             Err(NotAFrame::Foreign) => Ok(None),
@@ -272,7 +273,7 @@ impl Scanner<'_> {
     fn resync(&mut self, at: u64) -> Result<bool, StoreError> {
         let mut position = at + FRAME_ALIGN;
         let mut go_on = None;
-        while let Some(next) = self.window.find_magic(position)? {
+        while let Some(next) = self.window.find_magic(self.header, position)? {
             position = next + FRAME_ALIGN;
             let Some(frame) = self.frame_at(next)? else { continue };
             self.slot.proven = self.slot.proven.max(frame.durable_upto);
@@ -335,7 +336,7 @@ fn format_error(path: std::path::PathBuf) -> StoreError {
 }
 
 fn split_body<'b>(frame: &Frame, bytes: &'b [u8]) -> (&'b [u8], &'b [u8]) {
-    bytes[FRAME_HEADER_BYTES..].split_at(frame.delta_len as usize)
+    bytes[frame.header_bytes..].split_at(frame.delta_len as usize)
 }
 
 /// A moving window over a file.
@@ -365,13 +366,14 @@ impl Window<'_> {
     }
 
     /// The next place at or after `at` where a frame may begin.
-    fn find_magic(&mut self, at: u64) -> Result<Option<u64>, StoreError> {
+    fn find_magic(&mut self, slot: &SlotHeader, at: u64) -> Result<Option<u64>, StoreError> {
+        let (magic, header_bytes) = (slot.frame_magic(), slot.frame_header_bytes() as u64);
         let mut at = at.next_multiple_of(FRAME_ALIGN);
-        while at + FRAME_HEADER_BYTES as u64 <= self.len {
+        while at + header_bytes <= self.len {
             let span = (self.len - at).min(1 << 20);
             let Some(bytes) = self.get(at, span)? else { return Ok(None) };
             let step = to_usize(FRAME_ALIGN);
-            if let Some(found) = bytes.chunks_exact(step).position(|c| c.starts_with(FRAME_MAGIC)) {
+            if let Some(found) = bytes.chunks_exact(step).position(|c| c.starts_with(magic)) {
                 return Ok(Some(at + (found * step) as u64));
             }
             at += span.next_multiple_of(FRAME_ALIGN);

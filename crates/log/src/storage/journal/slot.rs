@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::format::{FRAME_HEADER_BYTES, Frame, SlotHeader, body_crc};
+use super::format::{Frame, SlotHeader, body_crc};
 use super::slots::FreeSlot;
 use crate::chain::Link;
 use crate::storage::{Chunk, Damage, StoreError, disk::Disk};
@@ -254,12 +254,12 @@ impl Slot {
     /// Checks a frame as read; answers where its events lie.
     fn check(&self, frame: &FrameRef, bytes: &[u8]) -> Result<Range<usize>, StoreError> {
         let nonce = self.header.nonce;
-        let head = Frame::decode(bytes, nonce, frame.offset)
+        let head = Frame::decode(bytes, &self.header, frame.offset)
             .ok()
             .filter(|head| FrameRef::of(head) == *frame)
             .ok_or_else(|| self.damage(frame, "the head of a commit is damaged"))?;
-        let events = FRAME_HEADER_BYTES + head.delta_len as usize;
-        let (delta, rest) = (&bytes[FRAME_HEADER_BYTES..events], &bytes[events..]);
+        let events = head.header_bytes + head.delta_len as usize;
+        let (delta, rest) = (&bytes[head.header_bytes..events], &bytes[events..]);
         if body_crc(nonce, delta, rest) != head.body_crc {
             return Err(self.damage(frame, "a commit does not match its checksum"));
         }

@@ -126,7 +126,7 @@ pub(super) struct Header {
 }
 
 impl Header {
-    pub(super) fn decode(bytes: &[u8]) -> Result<Header> {
+    pub(super) fn decode(bytes: &[u8], wanted: u32) -> Result<Header> {
         let mut r = Reader(bytes);
         if r.take(8)? != MAGIC {
             return Err("not a segment footer".into());
@@ -138,7 +138,7 @@ impl Header {
         if crc32c::crc32c(&head[..60]) != crc {
             return Err("the checksum of its header does not fit".into());
         }
-        if version != FORMAT {
+        if u32::from(version) != wanted {
             return Err(Problem::Version(version));
         }
         if file_kind != KIND_EVENTS || flags & !MAY_BE_IGNORED != 0 {

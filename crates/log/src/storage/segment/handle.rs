@@ -19,7 +19,7 @@ use super::topics::{Summary, Table};
 use super::{FOOTER, dir};
 use crate::chain::Link;
 use crate::storage::disk::Disk;
-use crate::storage::{Damage, StoreError};
+use crate::storage::{Damage, FORMAT_VERSION, StoreError};
 use crate::width::to_usize;
 use tailmark_record::{Fingerprint, GenerationTable, LogId, Seq, Timestamp};
 
@@ -50,6 +50,15 @@ impl Segment {
     /// [`StoreError::Damaged`] when the footer is missing or altered, [`StoreError::Format`] when
     /// another version wrote it.
     pub fn load(dir: &Path, disk: &Disk) -> Result<Segment, StoreError> {
+        Self::load_of(dir, disk, FORMAT_VERSION)
+    }
+
+    /// The same of another format, that this program reads to copy it. Of format 1 the topics are passed over.
+    pub(in crate::storage) fn load_of(
+        dir: &Path,
+        disk: &Disk,
+        format: u32,
+    ) -> Result<Segment, StoreError> {
         let path = dir.join(FOOTER);
         // What the name promises; nothing else is known while the footer cannot be read.
         let from = dir::parse_name(dir).map_or(Seq::ZERO, |(first, _)| first);
@@ -65,7 +74,7 @@ impl Segment {
             }
             opened => opened?,
         };
-        let read = disk.run("read", &path, || Ok(Self::read_footer(&file, dir, disk)))?;
+        let read = disk.run("read", &path, || Ok(Self::read_footer(&file, dir, disk, format)))?;
         let mut segment = read.map_err(|error| error.or_damaged(&path, damaged))?;
         if dir::parse_name(dir)
             .is_some_and(|name| name != (segment.identity.first, segment.identity.revision))
@@ -76,12 +85,17 @@ impl Segment {
         Ok(segment)
     }
 
-    fn read_footer(file: &File, dir: &Path, disk: &Disk) -> Result<Segment, FooterError> {
+    fn read_footer(
+        file: &File,
+        dir: &Path,
+        disk: &Disk,
+        format: u32,
+    ) -> Result<Segment, FooterError> {
         let len = file.metadata()?.len();
         // Nearly always all that stays in memory.
         let mut head = vec![0; to_usize(len.min(64 << 10))];
         file.read_exact_at(&mut head, 0)?;
-        let header = Header::decode(&head)?;
+        let header = Header::decode(&head, format)?;
         if header.file_len != len {
             return Err(Problem::Damaged("its length is not what it was").into());
         }

@@ -1,7 +1,7 @@
 //! Why a footer cannot be read.
 
-/// Version of a footer and of the blocks.
-pub(super) const FORMAT: u16 = 1;
+/// Version of a footer.
+pub(super) const FORMAT: u16 = 2;
 
 /// Why a footer cannot be read.
 #[derive(Debug, PartialEq, Eq)]

@@ -33,7 +33,7 @@ pub struct Scan {
 /// # Errors
 /// I/O, and [`StoreError::Format`] when another version wrote one. A damaged footer is reported in
 /// the answer.
-pub fn scan(parent: &Path, disk: &Disk) -> Result<Scan, StoreError> {
+pub fn scan(parent: &Path, disk: &Disk, format: u32) -> Result<Scan, StoreError> {
     let mut scan = Scan::default();
     let mut found = Vec::new();
     for path in disk.list(parent)? {
@@ -45,7 +45,7 @@ pub fn scan(parent: &Path, disk: &Disk) -> Result<Scan, StoreError> {
             scan.unknown.push(path);
             continue;
         }
-        match Segment::load(&path, disk) {
+        match Segment::load_of(&path, disk, format) {
             Ok(segment) => found.push(Arc::new(segment)),
             // Trimmed or folded into another since it was listed.
             Err(_) if !path.exists() => {}

@@ -36,7 +36,14 @@ impl OfflineReader {
     /// # Errors
     /// A damaged footer, a database that cannot be opened at all; I/O, a full disk included.
     pub fn open(dir: &Path, scratch: &Path) -> Result<OfflineReader, StoreError> {
-        let segment = Arc::new(Segment::load(dir, &Disk::real())?);
+        Self::of(Arc::new(Segment::load(dir, &Disk::real())?), scratch)
+    }
+
+    /// The same of a segment whose footer is read.
+    ///
+    /// # Errors
+    /// As [`OfflineReader::open`].
+    pub fn of(segment: Arc<Segment>, scratch: &Path) -> Result<OfflineReader, StoreError> {
         let open = Open::copied(Arc::clone(&segment), scratch, Open::CACHE_BYTES)?;
         Ok(OfflineReader { segment, open })
     }

@@ -43,15 +43,32 @@ pub(super) fn create(dir: &Path, options: &Options) -> Result<(), StoreError> {
 /// # Errors
 /// The directory holds something else; a full disk, I/O.
 pub fn create_with(dir: &Path, options: &Options, meta: Meta) -> Result<(), StoreError> {
+    prepare(dir, options)?;
+    let origin = Origin {
+        log: meta.log,
+        meta: Vec::new(),
+        generation: meta.generations.current().generation,
+        previous: Previous::default(),
+        number: 1,
+        next: Seq::FIRST,
+        link: Link::START,
+        oldest: Seq::FIRST,
+        oldest_tag: Some(ChainTag::START),
+        last_at: Timestamp::EPOCH,
+        snapshot: Vec::new(),
+        deltas: Vec::new(),
+    };
+    begin(dir, options, meta, origin)
+}
+
+/// Makes the directories and the first slots of a log, all zeros.
+///
+/// # Errors
+/// The directory holds something else; a full disk, I/O.
+pub(in crate::storage) fn prepare(dir: &Path, options: &Options) -> Result<(), StoreError> {
     check_sizes(options)?;
     refuse_foreign(dir)?;
     let disk = &options.disk;
-    let meta = Meta {
-        slot_bytes: options.slot_bytes,
-        slot_files: to_u32(FIRST_SLOTS),
-        clean_stop: None,
-        ..meta
-    };
     for name in [JOURNAL_DIR, SEGMENTS_DIR, QUARANTINE_DIR] {
         disk.create_dir(&dir.join(name))?;
     }
@@ -78,35 +95,38 @@ pub fn create_with(dir: &Path, options: &Options, meta: Meta) -> Result<(), Stor
             synced => synced?,
         }
     }
-    begin_first_slot(&journal, &meta, options)?;
-    meta.store(disk, dir)
+    Ok(())
 }
 
-/// From here on a log without any slot is damaged, never new.
-fn begin_first_slot(journal: &Path, meta: &Meta, options: &Options) -> Result<(), StoreError> {
+/// Writes the head of the first slot, then `log.meta`: from here on a log without any slot is damaged, never
+/// new. Of `meta` the sizes and the last stop do not count.
+///
+/// # Errors
+/// I/O.
+pub(in crate::storage) fn begin(
+    dir: &Path,
+    options: &Options,
+    meta: Meta,
+    origin: Origin,
+) -> Result<(), StoreError> {
     let disk = &options.disk;
+    let journal = dir.join(JOURNAL_DIR);
+    let meta = Meta {
+        slot_bytes: options.slot_bytes,
+        slot_files: to_u32(FIRST_SLOTS),
+        clean_stop: None,
+        ..meta
+    };
     let free = (1..=FIRST_SLOTS)
         .rev()
         .map(|n| open_slot(disk, &journal.join(slot_name(n))))
         .collect::<Result<Vec<_>, _>>()?;
     let sizes = options.journal(options.slot_bytes);
-    let slots = SlotSet::new(journal.to_owned(), disk.clone(), sizes, free, FIRST_SLOTS);
-    let origin = Origin {
-        log: meta.log,
-        meta: meta.encode()?,
-        generation: meta.generations.current().generation,
-        previous: Previous::default(),
-        number: 1,
-        next: Seq::FIRST,
-        link: Link::START,
-        oldest: Seq::FIRST,
-        oldest_tag: Some(ChainTag::START),
-        last_at: Timestamp::EPOCH,
-        snapshot: Vec::new(),
-        deltas: Vec::new(),
-    };
+    let slots = SlotSet::new(journal, disk.clone(), sizes, free, FIRST_SLOTS);
+    let origin = Origin { meta: meta.encode()?, ..origin };
     let mut journal = Journal::begin(disk.clone(), slots, origin)?;
-    journal.rewrite(&[]).map_err(Failure::into_error)
+    journal.rewrite(&[]).map_err(Failure::into_error)?;
+    meta.store(disk, dir)
 }
 
 fn check_sizes(options: &Options) -> Result<(), StoreError> {

@@ -1,12 +1,15 @@
 //! Questions other than "what comes next": by time, by fingerprint, by size.
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use super::LocalEngine;
 use super::create::FIRST_SLOTS;
 use super::trimmed::{Trimmed, TrimmedRun};
 use super::view::View;
+use crate::storage::disk::Disk;
 use crate::storage::journal::Slot;
+use crate::storage::meta::Meta;
 use crate::storage::segment::{Lease, Segment};
 use crate::storage::{Damage, StoreError};
 use crate::width::to_usize;
@@ -155,6 +158,22 @@ impl LocalEngine {
 pub(super) fn keep_slot(trimmed: &Trimmed, slot: &Slot, sealed: Seq, key: &FingerprintKey) {
     let first = slot.first().max(sealed);
     trimmed.keep(first, slot.end(), named_events(slot, first, key));
+}
+
+/// Keeps the named events of slots that were trimmed before they were sealed, in a directory that is made.
+///
+/// # Errors
+/// I/O.
+pub(in crate::storage) fn keep_trimmed_slots(
+    dir: &Path,
+    disk: &Disk,
+    meta: &Meta,
+    slots: &[Slot],
+    sealed: Seq,
+) -> Result<(), StoreError> {
+    let trimmed = Trimmed::open(dir, disk, meta.log, usize::MAX)?;
+    slots.iter().for_each(|slot| keep_slot(&trimmed, slot, sealed, &meta.key));
+    Ok(())
 }
 
 /// The events of a slot from `from` on that their senders named, in order.

@@ -34,15 +34,19 @@ mod work;
 
 pub(in crate::storage) use claim::Claim;
 pub use create::create_with;
+pub(in crate::storage) use create::{begin, prepare};
 pub use engine::LocalEngine;
+pub(in crate::storage) use lookup::keep_trimmed_slots;
 pub use open::open;
 pub use options::Options;
+pub(in crate::storage) use survey::survey_of;
 pub use survey::{Survey, SurveyedSlot, survey};
+pub(in crate::storage) use trimmed::TRIMMED_DIR;
 pub use trimmed::verify_trimmed;
 
 const JOURNAL_DIR: &str = "journal";
-const SEGMENTS_DIR: &str = "segments";
-const QUARANTINE_DIR: &str = "quarantine";
+pub(in crate::storage) const SEGMENTS_DIR: &str = "segments";
+pub(in crate::storage) const QUARANTINE_DIR: &str = "quarantine";
 const LOCK_FILE: &str = "LOCK";
 
 #[cfg(test)]

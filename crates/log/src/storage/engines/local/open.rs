@@ -26,7 +26,7 @@ use crate::chain::Link;
 use crate::storage::disk::Disk;
 use crate::storage::error::chain;
 use crate::storage::journal::{
-    FRAME_HEADER_BYTES, Failure, Frame, Journal, Origin, Previous, Slot, SlotSet, Tail, open_slot,
+    Failure, Frame, Journal, Origin, Previous, Slot, SlotSet, Tail, open_slot,
 };
 use crate::storage::meta::{META_FILE, Meta};
 use crate::storage::segment::{self, Segment};
@@ -438,13 +438,13 @@ fn read_commits(disk: &Disk, slot: &SurveyedSlot) -> Result<Vec<Commit>, StoreEr
         let mut bytes = vec![0u8; to_usize(frame.bytes())];
         disk.read_at(&file, &slot.path, &mut bytes, frame.offset)?;
         let bytes = Bytes::from(bytes);
-        let events = FRAME_HEADER_BYTES + frame.delta_len as usize;
+        let events = frame.header_bytes + frame.delta_len as usize;
         Ok(Commit {
             first: frame.first,
             count: frame.count,
             appended_at: frame.appended_at,
             events: bytes.slice(events..),
-            delta: bytes.slice(FRAME_HEADER_BYTES..events),
+            delta: bytes.slice(frame.header_bytes..events),
             state: None,
             link: frame.link,
             oldest: frame.oldest,

@@ -27,7 +27,7 @@ use crate::storage::journal::{
 };
 use crate::storage::meta::Meta;
 use crate::storage::segment::{self, Segment};
-use crate::storage::{Damage, StoreError, unfinished};
+use crate::storage::{Damage, FORMAT_VERSION, StoreError, unfinished};
 use tailmark_record::Seq;
 
 /// How long a look beside a daemon waits for a moment at which what it reads does not move.
@@ -145,12 +145,22 @@ impl Survey {
 /// # Errors
 /// Missing, another format, or I/O; [`StoreError::Unsettled`] beside a daemon that is too busy.
 pub fn survey(dir: &Path, disk: &Disk) -> Result<Survey, StoreError> {
-    survey_within(dir, disk, PATIENCE)
+    survey_within(dir, disk, FORMAT_VERSION, PATIENCE)
+}
+
+/// The same of a directory of another format, that this program reads to copy it.
+pub(in crate::storage) fn survey_of(
+    dir: &Path,
+    disk: &Disk,
+    format: u32,
+) -> Result<Survey, StoreError> {
+    survey_within(dir, disk, format, PATIENCE)
 }
 
 pub(super) fn survey_within(
     dir: &Path,
     disk: &Disk,
+    format: u32,
     patience: Duration,
 ) -> Result<Survey, StoreError> {
     if !dir.is_dir() {
@@ -161,7 +171,7 @@ pub(super) fn survey_within(
     let mut before = Vec::new();
     let mut whole = Vec::new();
     loop {
-        let mut pass = Pass::new(dir, disk, std::mem::take(&mut whole))?;
+        let mut pass = Pass::new(dir, disk, format, std::mem::take(&mut whole))?;
         if pass.run()? {
             if pass.found.damage.iter().all(|damage| before.contains(damage)) {
                 return Ok(pass.found);
@@ -195,7 +205,7 @@ fn slot_paths(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
 }
 
 /// The heads of all slot files. One that was given back since it was listed is left out.
-fn read_heads(dir: &Path, disk: &Disk) -> Result<Vec<(PathBuf, Scan)>, StoreError> {
+fn read_heads(dir: &Path, disk: &Disk, format: u32) -> Result<Vec<(PathBuf, Scan)>, StoreError> {
     let mut heads = Vec::new();
     for path in slot_paths(dir)? {
         let head = match disk.open_read(&path) {
@@ -203,6 +213,12 @@ fn read_heads(dir: &Path, disk: &Disk) -> Result<Vec<(PathBuf, Scan)>, StoreErro
             Err(StoreError::Io { .. }) if !path.exists() => continue,
             Err(error) => return Err(error),
         };
+        if let Scan::Used(header) = &head
+            && header.format != format
+        {
+            let found = header.format;
+            return Err(StoreError::Format { path, found, supported: format });
+        }
         heads.push((path, head));
     }
     Ok(heads)
@@ -217,6 +233,7 @@ fn segment_names(dir: &Path, disk: &Disk) -> Result<Vec<PathBuf>, StoreError> {
 struct Pass<'a> {
     dir: &'a Path,
     disk: &'a Disk,
+    format: u32,
     stored: Option<Meta>,
     /// Older than the heads and all that is read after them.
     tip: Option<Tip>,
@@ -233,9 +250,10 @@ impl<'a> Pass<'a> {
     fn new(
         dir: &'a Path,
         disk: &'a Disk,
+        format: u32,
         whole: Vec<SurveyedSlot>,
     ) -> Result<Pass<'a>, StoreError> {
-        let stored = Meta::load(disk, dir)?;
+        let stored = Meta::load(disk, dir, format)?;
         let tip = Tip::read(disk, &dir.join(JOURNAL_DIR))?;
         let found = Survey {
             meta: stored.clone(),
@@ -249,11 +267,22 @@ impl<'a> Pass<'a> {
             last_number: 0,
             damage: Vec::new(),
         };
-        let heads = read_heads(dir, disk)?;
+        let heads = read_heads(dir, disk, format)?;
         // Segments after the slots' heads: what is sealed meanwhile is then seen as sealed.
         let segments = segment_names(dir, disk)?;
         let rests_on_stillness = false;
-        Ok(Pass { dir, disk, stored, tip, heads, segments, whole, rests_on_stillness, found })
+        Ok(Pass {
+            dir,
+            disk,
+            format,
+            stored,
+            tip,
+            heads,
+            segments,
+            whole,
+            rests_on_stillness,
+            found,
+        })
     }
 
     /// Answers whether what was found holds: nothing that it rests on has moved.
@@ -272,7 +301,7 @@ impl<'a> Pass<'a> {
         self.check_files();
         let segments = self.dir.join(SEGMENTS_DIR);
         if segments.is_dir() {
-            self.take_segments(segment::scan(&segments, self.disk)?);
+            self.take_segments(segment::scan(&segments, self.disk, self.format)?);
         }
         used.sort_by_key(|(_, header)| header.number);
         self.found.last_number = used.last().map_or(0, |(_, header)| header.number);
@@ -286,7 +315,7 @@ impl<'a> Pass<'a> {
 
     /// Whether heads and segments are what they were when the pass began.
     fn is_still(&self) -> Result<bool, StoreError> {
-        Ok(read_heads(self.dir, self.disk)? == self.heads
+        Ok(read_heads(self.dir, self.disk, self.format)? == self.heads
             && segment_names(self.dir, self.disk)? == self.segments)
     }
 
@@ -442,7 +471,8 @@ impl<'a> Pass<'a> {
     /// The journal's copy of the identity counts where it knows a newer generation.
     fn take_newest_meta(&mut self) {
         let Some(slot) = self.found.slots.last() else { return };
-        let state = slot.scan.state.as_ref().and_then(|state| Meta::decode(&state.meta).ok());
+        let state =
+            slot.scan.state.as_ref().and_then(|state| Meta::decode(&state.meta, self.format).ok());
         let Some(journal) = state else { return };
         let path = slot.path.clone();
         match &self.found.meta {
@@ -482,7 +512,8 @@ impl<'a> Pass<'a> {
         for (from, to, path) in holes {
             self.report(from, to, &path, "the events before this file are missing");
         }
-        for (seq, path) in self.found.parted() {
+        let parted = if self.format == 1 { Vec::new() } else { self.found.parted() };
+        for (seq, path) in parted {
             let what =
                 "the chain does not join: this file is of another history than the one before";
             self.report(seq, Seq::ZERO, &path, what);

@@ -17,7 +17,7 @@ use crate::storage::{Damage, StoreError, disk::Disk};
 use crate::width::to_u32;
 use tailmark_record::{Fingerprint, LogId, Seq};
 
-pub(super) const TRIMMED_DIR: &str = "trimmed";
+pub(in crate::storage) const TRIMMED_DIR: &str = "trimmed";
 const MAGIC: &[u8; 8] = b"TMTRIM\0\x01";
 const HEADER_BYTES: usize = 64;
 const ENTRY_BYTES: usize = 20;

@@ -31,11 +31,11 @@ fn a_failed_build_leaves_no_segment() {
         let source = Failing { log: &log, fails_at };
         let result = build(dir.path(), &log.spec(), &source);
         assert!(matches!(result, Err(StoreError::Invalid("failed on purpose"))), "{fails_at}");
-        assert!(scan(dir.path(), &Disk::real()).unwrap().segments.is_empty());
+        assert!(scan(dir.path(), &Disk::real(), FORMAT_VERSION).unwrap().segments.is_empty());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
     log.build(dir.path());
-    assert_eq!(scan(dir.path(), &Disk::real()).unwrap().segments.len(), 1);
+    assert_eq!(scan(dir.path(), &Disk::real(), FORMAT_VERSION).unwrap().segments.len(), 1);
 }
 
 const HERE: &str = "the build has come this far";
@@ -105,10 +105,10 @@ fn a_killed_build_leaves_nothing_that_is_read() {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         assert_eq!(left, [".tmp-00000000000000000001-1"]);
-        assert!(scan(dir.path(), &Disk::real()).unwrap().segments.is_empty());
+        assert!(scan(dir.path(), &Disk::real(), FORMAT_VERSION).unwrap().segments.is_empty());
         assert_eq!(clean(dir.path(), &Disk::real()).unwrap(), 1);
         log.build(dir.path());
-        assert_eq!(scan(dir.path(), &Disk::real()).unwrap().segments.len(), 1);
+        assert_eq!(scan(dir.path(), &Disk::real(), FORMAT_VERSION).unwrap().segments.len(), 1);
     }
 }
 
@@ -121,7 +121,7 @@ fn a_half_built_directory_is_never_read_and_is_cleaned() {
     copy_dir(segment.dir(), &dir.path().join(".tmp-00000000000000000001-2"));
     copy_dir(segment.dir(), &dir.path().join("trash-00000000000000000001-1.0"));
     std::fs::create_dir(dir.path().join("notes")).unwrap();
-    let found = scan(dir.path(), &Disk::real()).unwrap();
+    let found = scan(dir.path(), &Disk::real(), FORMAT_VERSION).unwrap();
     assert_eq!((found.segments.len(), found.superseded.len(), found.unknown.len()), (1, 0, 1));
     assert_eq!(clean(dir.path(), &Disk::real()).unwrap(), 2);
     assert_eq!(clean(dir.path(), &Disk::real()).unwrap(), 0);
@@ -129,7 +129,7 @@ fn a_half_built_directory_is_never_read_and_is_cleaned() {
     copy_dir(segment.dir(), &dir.path().join(".tmp-00000000000000000001-2"));
     let spec = BuildSpec { revision: 2, ..log.spec() };
     build(dir.path(), &spec, &log).unwrap();
-    let found = scan(dir.path(), &Disk::real()).unwrap();
+    let found = scan(dir.path(), &Disk::real(), FORMAT_VERSION).unwrap();
     assert_eq!(found.segments[0].revision(), 2);
     assert_eq!(found.superseded[0].revision(), 1);
 }
@@ -168,19 +168,19 @@ fn the_highest_revision_wins_and_holes_are_told() {
     // The first two folded into one.
     part(1, 401, 2);
     part(500, 600, 1);
-    let found = scan(dir.path(), &Disk::real()).unwrap();
+    let found = scan(dir.path(), &Disk::real(), FORMAT_VERSION).unwrap();
     let ranges: Vec<_> = found.segments.iter().map(|s| (s.first().get(), s.end().get())).collect();
     assert_eq!(ranges, [(1, 401), (500, 600)]);
     assert_eq!(found.superseded.len(), 2);
     assert_eq!(found.holes, [(Seq::new(401), Seq::new(500))]);
     part(590, 650, 1);
-    assert_eq!(scan(dir.path(), &Disk::real()).unwrap().overlapping.len(), 1);
+    assert_eq!(scan(dir.path(), &Disk::real(), FORMAT_VERSION).unwrap().overlapping.len(), 1);
     // With the winner's footer damaged, those it replaced are read again, and it is told.
     let footer = dir.path().join("00000000000000000001-2/footer");
     let mut bytes = std::fs::read(&footer).unwrap();
     bytes[70] ^= 1;
     std::fs::write(&footer, bytes).unwrap();
-    let found = scan(dir.path(), &Disk::real()).unwrap();
+    let found = scan(dir.path(), &Disk::real(), FORMAT_VERSION).unwrap();
     assert_eq!(found.damaged.len(), 1);
     assert_eq!(found.segments[1].first(), Seq::new(301));
 }

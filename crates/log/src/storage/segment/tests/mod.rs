@@ -19,7 +19,7 @@ use crate::chain::{Link, Said};
 use crate::storage::disk::Disk;
 use crate::storage::segment::footer::{self, SECTION_HEADER_BYTES};
 
-use crate::storage::{Chunk, Damage, StoreError, TopicStats};
+use crate::storage::{Chunk, Damage, FORMAT_VERSION, StoreError, TopicStats};
 use tailmark_record::topic::{Filter, Pattern};
 use tailmark_record::{
     CursorMint, Event, Events, FingerprintKey, Generation, GenerationTable, Limits, LogId, Seq,

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU32;
 
 use super::super::survey::survey_within;
 use super::*;
+use crate::storage::FORMAT_VERSION;
 use crate::storage::journal::{Scan, read_header};
 
 #[test]
@@ -87,7 +88,7 @@ fn damage_is_told_beside_a_daemon_and_only_when_nothing_moves() {
             std::fs::write(journal.join(format!("slot-9{n:05}")), [0; 8192]).unwrap();
         }
     }));
-    match survey_within(dir.path(), &busy, Duration::from_millis(50)) {
+    match survey_within(dir.path(), &busy, FORMAT_VERSION, Duration::from_millis(50)) {
         Err(StoreError::Unsettled { path }) => assert_eq!(path, dir.path()),
         other => panic!("{:?}", other.map(|found| found.damage)),
     }

@@ -1,6 +1,7 @@
 //! Whether the engine knows, without an append, that it would refuse one.
 
 use super::*;
+use crate::storage::FORMAT_VERSION;
 use crate::storage::meta::{META_FILE, Meta};
 
 /// Appends until one is refused.
@@ -74,7 +75,7 @@ fn the_identity_of_a_log_is_written_again_where_it_is_gone() {
     let path = dir.path().join(META_FILE);
     std::fs::rename(&path, dir.path().join("elsewhere")).unwrap();
     assert!(engine.refusal().is_none(), "{:?}", engine.refusal());
-    assert!(Meta::decode(&std::fs::read(&path).unwrap()).is_ok());
+    assert!(Meta::decode(&std::fs::read(&path).unwrap(), FORMAT_VERSION).is_ok());
     // Where that cannot be it is told.
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(path.with_extension("meta.new")).unwrap();

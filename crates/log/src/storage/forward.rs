@@ -1,0 +1,213 @@
+//! Copying a log forward: the events of any directory into a new one of this format.
+//!
+//! Owns how such a directory is put together: every event goes into a segment, stamped anew, with
+//! its seq, its times and its id as they were; the journal begins with an empty slot that has all
+//! state which is not events. Nothing in the new directory counts before whoever asked for it says
+//! so, so that nothing here has an order that a crash could disturb.
+
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::journal::{Origin, Previous};
+use super::local::{self, Options, SEGMENTS_DIR};
+use super::meta::Meta;
+use super::segment::{self, BLOCK_BYTES, BuildSpec, DB_CACHE_BYTES, Source};
+use super::{Chunk, Damage, StoreError};
+use crate::chain::{Link, Said};
+use tailmark_record::{
+    ChainTag, CursorMint, Event, EventError, Events, Facts, GenerationTable, LogId, Seq, Stamp,
+    Timestamp, write_entry,
+};
+
+/// A new directory, while events are put into it.
+pub(in crate::storage) struct Forward<'a> {
+    dir: &'a Path,
+    options: Options,
+    meta: Meta,
+    /// The seq after the last event that was put in.
+    next: Seq,
+    link: Link,
+    last_at: Timestamp,
+    oldest: Seq,
+    oldest_tag: Option<ChainTag>,
+}
+
+/// What a log is beside its events.
+pub(in crate::storage) struct Rest {
+    /// Above the number of every slot that there was.
+    pub(in crate::storage) slot_number: u64,
+    /// Time of the last commit.
+    pub(in crate::storage) last_at: Timestamp,
+    /// The caller's newest whole state, and the deltas after it.
+    pub(in crate::storage) state: Bytes,
+    pub(in crate::storage) deltas: Vec<(Seq, Seq, Vec<u8>)>,
+}
+
+impl<'a> Forward<'a> {
+    /// Begins with the event `first`, in an empty directory. `oldest` is the trim mark: events before it are
+    /// put in where they are there, for what tells repeats of them.
+    ///
+    /// # Errors
+    /// I/O, a full disk.
+    pub(in crate::storage) fn begin(
+        dir: &'a Path,
+        options: Options,
+        meta: Meta,
+        first: Seq,
+        oldest: Seq,
+    ) -> Result<Forward<'a>, StoreError> {
+        local::prepare(dir, &options)?;
+        let link = Link::START;
+        let oldest_tag = (oldest <= first).then_some(link.tag());
+        let last_at = Timestamp::EPOCH;
+        Ok(Forward { dir, options, meta, next: first, link, last_at, oldest, oldest_tag })
+    }
+
+    /// The seq of the event that comes next.
+    pub(in crate::storage) fn next(&self) -> Seq {
+        self.next
+    }
+
+    /// Puts in the events up to `end`, as a segment.
+    ///
+    /// # Errors
+    /// What `chunks` says; damage where they are not these events; I/O.
+    pub(in crate::storage) fn segment(
+        &mut self,
+        end: Seq,
+        chunks: impl Iterator<Item = Result<Chunk, StoreError>>,
+    ) -> Result<(), StoreError> {
+        let stamps = Stamps::new(&self.meta, self.next, self.link, self.oldest);
+        let source = Stamped { chunks: RefCell::new(Some(chunks)), stamps, origin: self.dir };
+        let spec = BuildSpec {
+            log_id: self.meta.log,
+            generations: self.meta.generations.clone(),
+            fingerprint_key: self.meta.key,
+            first: self.next,
+            end,
+            link_before: self.link,
+            link: None,
+            revision: 1,
+            compression: self.options.compression,
+            block_bytes: BLOCK_BYTES,
+            db_cache_bytes: DB_CACHE_BYTES,
+            progress: Arc::default(),
+            disk: self.options.disk.clone(),
+        };
+        let built = segment::build(&self.dir.join(SEGMENTS_DIR), &spec, &source)?;
+        (self.next, self.link, self.last_at) = (end, built.link(), built.last_at());
+        self.oldest_tag = self.oldest_tag.or(source.stamps.oldest_tag.get());
+        Ok(())
+    }
+
+    /// Writes the journal and the identity: from here on it is a log.
+    ///
+    /// # Errors
+    /// I/O.
+    pub(in crate::storage) fn finish(self, rest: Rest) -> Result<(), StoreError> {
+        let origin = Origin {
+            log: self.meta.log,
+            meta: Vec::new(),
+            generation: self.meta.generations.current().generation,
+            previous: Previous::default(),
+            number: rest.slot_number,
+            next: self.next,
+            link: self.link,
+            oldest: self.oldest,
+            oldest_tag: self.oldest_tag,
+            last_at: self.last_at.max(rest.last_at),
+            snapshot: rest.state.to_vec(),
+            deltas: rest.deltas,
+        };
+        local::begin(self.dir, &self.options, self.meta, origin)
+    }
+}
+
+/// Stamps events as they come.
+struct Stamps {
+    log: LogId,
+    generations: GenerationTable,
+    mint: Cell<CursorMint>,
+    next: Cell<Seq>,
+    link: Cell<Link>,
+    oldest: Seq,
+    oldest_tag: Cell<Option<ChainTag>>,
+}
+
+impl Stamps {
+    fn new(meta: &Meta, next: Seq, link: Link, oldest: Seq) -> Stamps {
+        let (log, generations) = (meta.log, meta.generations.clone());
+        let mint = Cell::new(CursorMint::new(log, generations.of(next).generation));
+        let (next, link) = (Cell::new(next), Cell::new(link));
+        Stamps { log, generations, mint, next, link, oldest, oldest_tag: Cell::default() }
+    }
+
+    /// The same event, with a cursor of this log and of the chain so far.
+    fn stamp(&self, event: &[u8], out: &mut Vec<u8>) -> Result<(), EventError> {
+        let (facts, view) = (Facts::scan(event)?, Event::parse(event)?);
+        let seq = self.next.get();
+        if facts.seq != seq {
+            return Err(EventError::new("another event than the next one"));
+        }
+        let client_part = event.get(..facts.client_len).unwrap_or_default();
+        let given_id = std::str::from_utf8(facts.given_id);
+        let given_id = given_id.map_err(|_| EventError::new("an id is not text"))?;
+        let said = Said::of_part(client_part, given_id)?;
+        let link = self.link.get().then(seq, facts.appended_at, said);
+        let generation = self.generations.of(seq).generation;
+        if self.mint.get().generation() != generation {
+            self.mint.set(CursorMint::new(self.log, generation));
+        }
+        let stamp = Stamp {
+            seq,
+            mint: &self.mint.get(),
+            tag: link.tag(),
+            appended_at: facts.appended_at.into(),
+            fill_at: !view.has_client_at,
+            fill_id: (!given_id.is_empty()).then_some(given_id),
+        };
+        write_entry(out, client_part, &stamp);
+        if seq.next() == self.oldest {
+            self.oldest_tag.set(Some(link.tag()));
+        }
+        self.next.set(seq.next());
+        self.link.set(link);
+        Ok(())
+    }
+}
+
+/// The events of a segment in the making. They are walked once.
+struct Stamped<'a, I> {
+    chunks: RefCell<Option<I>>,
+    stamps: Stamps,
+    origin: &'a Path,
+}
+
+impl<I: Iterator<Item = Result<Chunk, StoreError>>> Stamped<'_, I> {
+    fn stamped(&self, chunk: Chunk) -> Result<Chunk, StoreError> {
+        let mut events = Vec::with_capacity(chunk.events.len() + chunk.events.len() / 16);
+        for event in Events::new(&chunk.events) {
+            let stamped = event.and_then(|event| self.stamps.stamp(event, &mut events));
+            stamped.map_err(|error| {
+                let (from, file) = (self.stamps.next.get(), self.origin.to_owned());
+                Damage { from, to: chunk.end.prev(), file, detail: error.what().to_owned() }
+            })?;
+        }
+        Ok(Chunk { events: events.into(), ..chunk })
+    }
+}
+
+impl<I: Iterator<Item = Result<Chunk, StoreError>>> Source for Stamped<'_, I> {
+    fn chunks(&self) -> Box<dyn Iterator<Item = Result<Chunk, StoreError>> + '_> {
+        let chunks = self.chunks.borrow_mut().take();
+        let chunks = chunks.into_iter().flatten();
+        Box::new(chunks.map(|chunk| self.stamped(chunk?)))
+    }
+
+    fn origin(&self) -> PathBuf {
+        self.origin.to_owned()
+    }
+}
