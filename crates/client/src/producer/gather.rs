@@ -252,6 +252,25 @@ impl Gather {
     }
 }
 
+/// What the task of a producer runs in: however it ends, nobody goes on waiting for it.
+pub(super) async fn held(gather: Arc<Gather>, task: impl Future<Output = ()>) {
+    let _ended = Ended(gather);
+    task.await;
+}
+
+/// Ends what is gathered when the task ends, by a panic too.
+struct Ended(Arc<Gather>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let is_failed = self.0.lock().failed.is_some();
+        if !is_failed {
+            // What it was to send was not sent. Of what it had taken nobody knows.
+            self.0.fail(&Error::new(Kind::Internal, "the producer's task has ended"));
+        }
+    }
+}
+
 impl State {
     fn check(&self) -> Result<(), Error> {
         match &self.failed {
@@ -384,6 +403,62 @@ mod tests {
         let head = pb::ExpectedHead { topic: "t".into(), seq: 9 };
         assert_eq!(batches[1].expected_head, Some(head));
         assert!(batches[0].expected_head.is_none() && batches[2].expected_head.is_none());
+    }
+
+    /// A producer whose task takes two batches and panics, with more gathered behind them and a sender that waits
+    /// for room: what each of them hears.
+    #[tokio::test]
+    async fn a_task_that_panics_leaves_nobody_waiting() {
+        let one = event("x");
+        let bytes = entry_len(one.encoded_len());
+        let options = ProducerOptions {
+            in_flight_bytes: 4 * bytes,
+            linger: Duration::from_secs(3_600),
+            ..ProducerOptions::default()
+        };
+        let gather = Arc::new(gather(options));
+        let taken = [
+            gather.push_batch(std::slice::from_ref(&one), None).await.unwrap(),
+            gather.push_batch(std::slice::from_ref(&one), None).await.unwrap(),
+        ];
+        let (go, panics) = tokio::sync::oneshot::channel::<()>();
+        let task = tokio::spawn(held(Arc::clone(&gather), {
+            let gather = Arc::clone(&gather);
+            async move {
+                let mut waiting = VecDeque::new();
+                gather.take(&mut waiting);
+                assert_eq!(waiting.len(), 2);
+                let _ = panics.await;
+                panic!("a provoked panic");
+            }
+        }));
+        tokio::task::yield_now().await;
+        let sealed = gather.push_batch(std::slice::from_ref(&one), None).await.unwrap();
+        let open = push(&gather, &one).await;
+        let wants_room = tokio::spawn({
+            let (gather, one) = (Arc::clone(&gather), one.clone());
+            async move { gather.push(one.encoded_len(), |out| one.encode_raw(out)).await }
+        });
+        while gather.lock().waiting == 0 {
+            tokio::task::yield_now().await;
+        }
+        go.send(()).unwrap();
+        assert!(task.await.unwrap_err().is_panic());
+        let hears = |ack: Ack| async {
+            let patience = Duration::from_secs(20);
+            let heard = tokio::time::timeout(patience, ack.durable()).await;
+            heard.expect("nobody goes on waiting").unwrap_err()
+        };
+        for ack in taken {
+            assert!(hears(ack).await.may_have_applied(), "nobody knows");
+        }
+        for ack in [sealed, open] {
+            let error = hears(ack).await;
+            assert!(error.kind() == Kind::Internal && !error.may_have_applied(), "{error}");
+        }
+        assert_eq!(wants_room.await.unwrap().unwrap_err().kind(), Kind::Internal);
+        let late = gather.push(one.encoded_len(), |out| one.encode_raw(out)).await;
+        assert_eq!(late.unwrap_err().kind(), Kind::Internal);
     }
 
     #[tokio::test]

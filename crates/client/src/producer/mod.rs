@@ -113,7 +113,8 @@ pub struct Ack {
 /// sent after that is stored once, and nothing of it was stored before.
 ///
 /// Dropped without [`Producer::close`], it sends no more, and what became of events without an ack
-/// is not known.
+/// is not known. Should its task ever panic, whoever waits hears the same, and it takes no more
+/// events ([`Kind::Internal`]).
 ///
 /// ```
 /// use tailmark_client::{Client, Error, ProducerOptions};
@@ -176,7 +177,7 @@ impl Client {
         let gather = Arc::new(Gather::new(options.clone()));
         let (opened, position) = oneshot::channel();
         let task = task::Task::new(self.clone(), id.into(), options, Arc::clone(&gather), opened);
-        let task = AbortOnDrop(Some(tokio::spawn(task.run())));
+        let task = AbortOnDrop(Some(tokio::spawn(gather::held(Arc::clone(&gather), task.run()))));
         let position = position.await.map_err(|_| ended())??;
         Ok(Producer { gather, position, task: task.keep() })
     }
@@ -287,7 +288,7 @@ impl Drop for Producer {
 }
 
 fn ended() -> Error {
-    Error::new(Kind::Unavailable, "the producer was dropped before the ack").maybe_applied()
+    Error::new(Kind::Unavailable, "the producer ended before the ack").maybe_applied()
 }
 
 impl Ack {

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use crate::Error;
 use tailmark_wire::feed_v1::append_response::Acked;
 
-/// `None` = nobody will ever know: the producer was dropped. An error is shared by all.
+/// `None` = nobody will ever know: the producer was dropped, or its task has panicked. An error is shared by all.
 pub(super) type Ended = Option<Result<Acked, Error>>;
 
 /// Set once.
