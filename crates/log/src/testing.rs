@@ -15,15 +15,27 @@ use tailmark_record::{CursorMint, Event, Seq, Stamp, Timestamp, write_entry};
 /// A commit of `count` events after the head. Each is named `id-<seq>`, has one of the topics `t.0`
 /// to `t.4`, by seq, and the body that it is given.
 pub fn commit(engine: &dyn Engine, count: u32, body_of: impl Fn(Seq) -> String) -> Commit {
+    let first = engine.bounds().next();
+    let topics = (0..u64::from(count)).map(|at| format!("t.{}", first.plus(at).get() % 5));
+    commit_of(engine, topics, body_of)
+}
+
+/// The same with an event of each of these topics.
+pub fn commit_of(
+    engine: &dyn Engine,
+    topics: impl IntoIterator<Item = String>,
+    body_of: impl Fn(Seq) -> String,
+) -> Commit {
     let bounds = engine.bounds();
     let first = bounds.next();
     let mint = CursorMint::new(engine.id(), bounds.generations.current().generation);
     let appended_at = time_of(first);
     let Links { head: mut link, oldest_tag } = engine.links();
-    let mut events = Vec::new();
-    for seq in (0..u64::from(count)).map(|at| first.plus(at)) {
+    let (mut events, mut count) = (Vec::new(), 0);
+    for topic in topics {
+        let seq = first.plus(u64::from(count));
+        count += 1;
         let (id, body) = (format!("id-{seq}"), body_of(seq));
-        let topic = format!("t.{}", seq.get() % 5);
         let event = Event { id: &id, topic: &topic, body: &body, ..Event::default() };
         let mut client_part = Vec::new();
         event.write_client_part(&mut client_part);

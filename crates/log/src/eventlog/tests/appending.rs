@@ -240,6 +240,50 @@ async fn of_two_that_expect_the_same_head_one_wins() {
     assert_eq!((won, log.bounds().head), (2, Seq::new(2)));
 }
 
+/// Many topics beside each other, and beside events that expect nothing: of each two that expect the
+/// same head one wins, however they fall into commits, also when topics were not kept for a while.
+#[tokio::test]
+async fn heads_of_many_topics_are_right_in_every_commit() {
+    const TOPICS: usize = 60;
+    let (log, _) = open(options());
+    let mut heads = vec![0; TOPICS];
+    for round in 0..4 {
+        let mut calls = tokio::task::JoinSet::new();
+        for n in 0..TOPICS * 2 {
+            let (log, at) = (log.clone(), n % TOPICS);
+            let (name, expected) = (format!("t.{at}"), heads[at]);
+            calls.spawn(async move {
+                if n % 7 == 0 {
+                    let other = batch(&log, &[("other", "")]);
+                    log.append(other, AppendOptions::default()).await.unwrap();
+                }
+                let one = batch(&log, &[(&name, "")]);
+                (at, log.append(one, expecting(Some(&name), expected)).await)
+            });
+        }
+        let mut won = vec![0; TOPICS];
+        let mut lost = Vec::new();
+        while let Some(done) = calls.join_next().await {
+            match done.unwrap() {
+                (at, Ok(done)) => (won[at], heads[at]) = (won[at] + 1, done.last_event.get()),
+                (at, Err(AppendError::HeadMoved { actual })) => lost.push((at, actual.get())),
+                (_, other) => panic!("{other:?}"),
+            }
+        }
+        assert!(won.iter().all(|&count| count == 1), "round {round}: {won:?}");
+        assert_eq!(lost.len(), TOPICS);
+        for (at, actual) in lost {
+            assert_eq!(actual, heads[at], "round {round}: who lost hears of the winner");
+        }
+        // Longer than topics are kept for nobody, and with events of some of them.
+        for n in 0..300 {
+            let name = format!("t.{}", n % 10);
+            let done = log.append(batch(&log, &[(&name, "")]), AppendOptions::default()).await;
+            heads[n % 10] = done.unwrap().last_event.get();
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_large_batch_takes_several_commits_unless_it_must_be_whole() {
     let options_of_engine =

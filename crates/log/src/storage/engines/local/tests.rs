@@ -6,6 +6,7 @@ mod proof;
 mod refusal;
 mod regressions;
 mod releasing;
+mod topics;
 mod trimmed;
 
 use std::path::{Path, PathBuf};
