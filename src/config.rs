@@ -6,6 +6,7 @@
 
 mod compression;
 mod foreign;
+mod limits;
 mod load;
 mod read;
 
@@ -189,6 +190,16 @@ section!(
         watches: u64 = 20_000,
         /// Connections open at once.
         connections: u64 = 4_096,
+        /// Connections open at once from one address.
+        connections_per_address: Option<u64> as "units::count_or_unlimited" = None,
+        /// Watches open at once from one address.
+        watches_per_address: Option<u64> as "units::count_or_unlimited" = None,
+        /// Watches open at once of one principal.
+        watches_per_principal: Option<u64> as "units::count_or_unlimited" = None,
+        /// Events that a principal may store in a second.
+        events_per_principal: Option<u64> as "units::count_or_unlimited" = None,
+        /// Bytes of events that a principal may store in a second.
+        bytes_per_principal: Option<u64> as "units::size_or_unlimited" = None,
         /// Bytes of one upload that may wait to become durable.
         stream_in_flight_bytes: u64 as "units::size" = 8 << 20,
         /// Bytes of chunks kept for watches whose clients do not take more.
@@ -455,32 +466,6 @@ impl Retention {
     fn check(&self) -> Result<(), Invalid> {
         let (low, high) = (Duration::from_millis(10), Duration::from_secs(3_600));
         within("retention.interval", self.interval, low, high, units::duration_text)
-    }
-}
-
-impl Limits {
-    fn check(&self) -> Result<(), Invalid> {
-        let event = self.event_bytes;
-        bytes(EVENT_BYTES, event, 1, 8 * MIB)?;
-        bytes("limits.message_bytes", self.message_bytes, KIB, 64 * MIB)?;
-        at_least("limits.message_bytes", self.message_bytes, event + 64 * KIB, EVENT_BYTES)?;
-        count("limits.batch_events", self.batch_events, 1, 1_000_000)?;
-        bytes("limits.batch_bytes", self.batch_bytes, 1, 16 * MIB)?;
-        at_least("limits.batch_bytes", self.batch_bytes, event, EVENT_BYTES)?;
-        bytes("limits.topic_bytes", self.topic_bytes, 1, 255)?;
-        count("limits.topic_segments", self.topic_segments, 1, 128)?;
-        bytes("limits.name_bytes", self.name_bytes, 36, 255)?;
-        count("limits.headers", self.headers, 0, 1_000)?;
-        bytes("limits.header_bytes", self.header_bytes, 0, MIB)?;
-        count("limits.patterns_per_watch", self.patterns_per_watch, 1, 10_000)?;
-        count("limits.watches_per_connection", self.watches_per_connection, 1, MANY - 1)?;
-        count("limits.watches", self.watches, 1, MANY)?;
-        count("limits.connections", self.connections, 1, 1_000_000)?;
-        let in_flight = self.stream_in_flight_bytes;
-        bytes("limits.stream_in_flight_bytes", in_flight, 1, GIB)?;
-        at_least("limits.stream_in_flight_bytes", in_flight, event, EVENT_BYTES)?;
-        bytes("limits.parked_bytes", self.parked_bytes, 0, GIB)?;
-        time("limits.unary_deadline", self.unary_deadline, 1, 3_600)
     }
 }
 

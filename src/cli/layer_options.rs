@@ -1,5 +1,7 @@
 //! The one place where settings become the options of the layers.
 
+use std::num::NonZeroU32;
+
 use crate::config::{AuthMode, Config, LogFormat};
 use crate::{server, telemetry};
 use tailmark_log::eventlog;
@@ -98,6 +100,13 @@ pub(super) fn server_options(config: &Config) -> server::Options {
         watches_per_connection: size(limits.watches_per_connection),
         watches: size(limits.watches),
         connections: size(limits.connections),
+        connections_per_address: limits.connections_per_address.map(size),
+        watches_per_address: limits.watches_per_address.map(size),
+        watches_per_principal: limits.watches_per_principal.map(size),
+        rates: server::Rates {
+            events: rate(limits.events_per_principal),
+            bytes: rate(limits.bytes_per_principal),
+        },
         max_concurrent_streams: window(http2.max_concurrent_streams),
         stream_in_flight_bytes: size(limits.stream_in_flight_bytes),
         arriving_bytes: size(config.log.in_flight_bytes),
@@ -135,6 +144,11 @@ fn tls_files(config: &Config) -> Option<server::TlsFiles> {
         key: tls.key_file.clone(),
         client_ca,
     })
+}
+
+/// So many a second; checked with the settings.
+fn rate(value: Option<u64>) -> Option<NonZeroU32> {
+    value.and_then(|value| NonZeroU32::new(u32::try_from(value).unwrap_or(u32::MAX)))
 }
 
 fn size(value: u64) -> usize {

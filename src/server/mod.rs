@@ -35,12 +35,13 @@ mod rpc;
 mod run;
 mod service;
 mod shared;
+mod shares;
 mod tls;
 mod transport;
 mod watch;
 
 pub use auth::{Certificate, Credentials, Keys, KeysError, Token, TokenHash, new_token};
-pub use options::{AccessRules, Auth, Http, Http2, Jwt, JwtAlgorithm, Options};
+pub use options::{AccessRules, Auth, Http, Http2, Jwt, JwtAlgorithm, Options, Rates};
 pub use permits::Gauges;
 pub use principal::Rights;
 pub use rpc::status::DOMAIN;

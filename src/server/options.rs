@@ -1,5 +1,6 @@
 //! What the server allows and how it speaks HTTP/2.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,14 @@ pub struct Options {
     pub watches: usize,
     /// Connections open at once; one more is closed as it comes. 4,096.
     pub connections: usize,
+    /// Connections open at once from one address (of IPv6, one network of 64 bits). As many as all.
+    pub connections_per_address: Option<usize>,
+    /// Watches open at once from one address. As many as all.
+    pub watches_per_address: Option<usize>,
+    /// Watches open at once of one principal. As many as all.
+    pub watches_per_principal: Option<usize>,
+    /// What a principal may store in a second. As much as comes.
+    pub rates: Rates,
     /// HTTP/2 streams open at once on one connection; more are queued by the client. Above
     /// `watches_per_connection`, so that a connection full of watches can still publish. 1,100.
     pub max_concurrent_streams: u32,
@@ -68,6 +77,10 @@ impl Default for Options {
             watches_per_connection: 1_000,
             watches: 20_000,
             connections: 4_096,
+            connections_per_address: None,
+            watches_per_address: None,
+            watches_per_principal: None,
+            rates: Rates::default(),
             max_concurrent_streams: 1_100,
             stream_in_flight_bytes: 8 << 20,
             arriving_bytes: 64 << 20,
@@ -98,6 +111,15 @@ pub struct Http {
     /// Names beside the loopback's that a request may be for, with a port or for any. Where there
     /// are some, they are checked on every address.
     pub allowed_hosts: Vec<String>,
+}
+
+/// How much a principal may store in a second; a second's worth may come at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// Events; `None` = as many as come.
+    pub events: Option<NonZeroU32>,
+    /// Bytes of events; `None` = as many as come.
+    pub bytes: Option<NonZeroU32>,
 }
 
 /// Whether callers must say who they are, and how.

@@ -68,8 +68,19 @@ impl Gauges {
 
 /// What is limited in how much of it is open at once: less of it may be open a moment later. What
 /// exceeds any other limit exceeds it for ever.
-pub(crate) const AT_ONCE: [&str; 5] =
-    ["connections", "watches", "watches_per_connection", "metrics_streams", "rooms_per_chat"];
+pub(crate) const AT_ONCE: [&str; 11] = [
+    "connections",
+    "connections_per_address",
+    "watches",
+    "watches_per_connection",
+    "watches_per_address",
+    "watches_per_principal",
+    "metrics_streams",
+    "rooms_per_chat",
+    "tokens",
+    "events_per_principal",
+    "bytes_per_principal",
+];
 
 /// A limit that one more would exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,6 +22,7 @@ use super::rpc::generated::chat_service_server::ChatServiceServer;
 use super::rpc::generated::feed_service_server::FeedServiceServer;
 use super::rpc::health;
 use super::rpc::reflection::{Index, Reflection};
+use super::shares::Shares;
 use super::transport::accept;
 use super::transport::arrivals::Arrivals;
 use super::transport::greeting::Notices;
@@ -80,7 +81,7 @@ impl Server {
         let arrivals = Arrivals::new(options.arriving_bytes, options.unary_deadline);
         let access = AccessRules::new(options.http.clone());
         let certificates = options.tls.clone().map(Certificates::open).transpose()?;
-        let auth = Arc::new(Auth::new(options.auth.clone()));
+        let auth = Arc::new(Auth::new(options.auth.clone(), options.rates));
         let (options, gauges, started) = (Arc::new(options), Gauges::default(), Instant::now());
         let figures = Figures::new(Sources {
             log: log.clone(),
@@ -92,6 +93,11 @@ impl Server {
         let shared = Arc::new(Shared {
             log,
             auth,
+            watches_per_address: Shares::new("watches_per_address", options.watches_per_address),
+            watches_per_principal: Shares::new(
+                "watches_per_principal",
+                options.watches_per_principal,
+            ),
             arrivals,
             parking,
             shared_frames: Arc::default(),
@@ -171,6 +177,10 @@ impl Server {
             notices: Notices::default(),
             access,
             gauges: shared.gauges.clone(),
+            per_address: Shares::new(
+                "connections_per_address",
+                shared.options.connections_per_address,
+            ),
             calls: Arc::clone(&shared.figures.calls),
             arrivals: shared.arrivals.clone(),
             tasks: shared.tasks.clone(),

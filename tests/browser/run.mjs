@@ -11,6 +11,7 @@ import { chromium } from 'playwright-core';
 
 import { cases as parts } from './cases.mjs';
 import { cases as shown } from './shown.mjs';
+import { cases as tokens } from './tokens.mjs';
 import { BOUND_MS, cleanUp, Daemon } from './support.mjs';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
@@ -48,6 +49,8 @@ class Visitor {
     this.cutsConnections = false;
     /// Errors of an event that must be refused.
     this.getsRefused = false;
+    /// Answers to who has no token, or the wrong one.
+    this.isUnknown = false;
   }
 
   static async make(problems, options = {}) {
@@ -67,8 +70,10 @@ class Visitor {
       const text = `${message.text()} (${message.location().url})`;
       const isCut = /net::ERR_(CONNECTION|INCOMPLETE|EMPTY_RESPONSE|NETWORK)/.test(text);
       const isRefused = /status of 4\d\d .*\/v1\/events\)$/.test(text);
+      const isUnknown = /status of 40[13] /.test(text);
       if (visitor.cutsConnections && isCut) return;
       if (visitor.getsRefused && isRefused) return;
+      if (visitor.isUnknown && isUnknown) return;
       problems.push(`console ${message.type()}: ${text}`);
     });
     context.on('request', (request) => {
@@ -97,7 +102,7 @@ class Visitor {
 
 let passed = 0;
 let failed = 0;
-for (const { name, run } of [...parts, ...shown].filter((one) => one.name.includes(only))) {
+for (const { name, run } of [...parts, ...shown, ...tokens].filter((one) => one.name.includes(only))) {
   const began = Date.now();
   const problems = [];
   const visitors = [];
@@ -105,8 +110,9 @@ for (const { name, run } of [...parts, ...shown].filter((one) => one.name.includ
   const shots = [];
   try {
     await run({
-      daemon: async () => {
+      daemon: async (settings) => {
         const daemon = new Daemon(binary);
+        if (settings) daemon.configure(settings);
         daemons.push(daemon);
         await daemon.start();
         return daemon;

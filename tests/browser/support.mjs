@@ -1,7 +1,7 @@
 // A daemon of one's own, a browser of one's own, and waiting for things.
 
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
@@ -30,13 +30,21 @@ export class Daemon {
     this.binary = binary;
     this.dir = dir;
     this.port = 0;
+    this.settings = [];
+  }
+
+  /// Begins with these settings, which commands of it read too.
+  configure(text) {
+    const file = path.join(tempDir(), 'config.toml');
+    writeFileSync(file, text);
+    this.settings = ['--config', file];
   }
 
   get url() { return `http://127.0.0.1:${this.port}`; }
 
   /// Starts it; again on the same port, once it has one.
   async start() {
-    const child = spawn(this.binary, ['serve', '--data-dir', this.dir, '--listen', `127.0.0.1:${this.port}`], { stdio: ['ignore', 'pipe', 'pipe'], env });
+    const child = spawn(this.binary, ['serve', '--data-dir', this.dir, '--listen', `127.0.0.1:${this.port}`, ...this.settings], { stdio: ['ignore', 'pipe', 'pipe'], env });
     children.add(child);
     this.child = child;
     this.ended = new Promise((done) => { child.once('exit', () => { children.delete(child); done(); }); });
@@ -68,7 +76,8 @@ export class Daemon {
     const child = spawn(this.binary, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...env, TAILMARK_ADDR: this.url } });
     children.add(child);
     let said = '';
-    child.stdout.on('data', (data) => { said += data; });
+    this.printed = '';
+    child.stdout.on('data', (data) => { said += data; this.printed += data; });
     child.stderr.on('data', (data) => { said += data; });
     const code = await within(new Promise((done) => { child.once('exit', done); }), `tailmark ${args[0]}`);
     children.delete(child);

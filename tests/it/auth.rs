@@ -1,6 +1,8 @@
 //! Who may do what, over every protocol: nobody without a credential, and nobody beyond their rights.
 
+mod certificates;
 mod leaks;
+mod limits;
 mod matrix;
 mod program;
 mod renewal;

@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::jwt::{KeyId, Keys, Verified};
 use super::token::{Certificate, PREFIX, Token, TokenHash};
-use crate::server::options::Jwt;
+use crate::server::options::{Jwt, Rates};
 use crate::server::permits::OverLimit;
 use crate::server::principal::{Ended, Rights, Session};
 use crate::server::rpc::status::{self, Failure};
+use crate::server::shares::Paces;
 use tailmark_record::Timestamp;
 
 /// How often the clock is looked at for what has expired.
@@ -36,6 +37,7 @@ struct State {
     /// Tokens of issuers that were found good, by hash.
     jwts: Mutex<HashMap<[u8; 32], Issued>>,
     rules: Jwt,
+    paces: Paces,
 }
 
 /// What a file of tokens says.
@@ -66,11 +68,16 @@ fn part(hash: &TokenHash) -> [u8; 8] {
 impl Credentials {
     /// Nobody is known at first.
     pub fn with(rules: Jwt) -> Credentials {
+        Credentials::new(rules, Rates::default())
+    }
+
+    pub(super) fn new(rules: Jwt, rates: Rates) -> Credentials {
         Credentials(Arc::new(State {
             known: RwLock::default(),
             keys: RwLock::default(),
             jwts: Mutex::default(),
             rules,
+            paces: Paces::new(rates),
         }))
     }
 
@@ -91,14 +98,14 @@ impl Credentials {
         for token in tokens {
             let session = match known.token(&token.hash) {
                 Some((old, session)) if *old == token => Arc::clone(session),
-                _ => Arc::new(Session::new(&token.name, token.rights.clone(), token.expires)),
+                _ => self.session(&token.name, token.rights.clone(), token.expires),
             };
             next.tokens.entry(part(&token.hash)).or_default().push((token, session));
         }
         for certificate in certificates {
             let session = match known.certificates.get(&certificate.name) {
                 Some((old, session)) if *old == certificate => Arc::clone(session),
-                _ => Arc::new(Session::new(&certificate.name, certificate.rights.clone(), None)),
+                _ => self.session(&certificate.name, certificate.rights.clone(), None),
             };
             next.certificates.insert(certificate.name.clone(), (certificate, session));
         }
@@ -123,6 +130,10 @@ impl Credentials {
             stays
         });
         *self.0.keys.write() = Arc::new(keys);
+    }
+
+    fn session(&self, name: &str, rights: Rights, expires: Option<Timestamp>) -> Arc<Session> {
+        Arc::new(Session::new(name, rights, expires, self.0.paces.of(name)))
     }
 
     /// Ends what has expired.
@@ -172,7 +183,7 @@ impl Credentials {
         }
         let keys = Arc::clone(&self.0.keys.read());
         let Verified { name, rights, expires, key } = keys.verify(token, &self.0.rules, now)?;
-        let session = in_time(Arc::new(Session::new(&name, rights, Some(expires))), now)?;
+        let session = in_time(self.session(&name, rights, Some(expires)), now)?;
         let mut jwts = self.0.jwts.lock();
         // They may have been changed while we looked.
         if !self.0.keys.read().has(&key) {

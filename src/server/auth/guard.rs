@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
-use http::{Response, header};
+use http::{Response, Version, header};
 use tonic::Status;
 use tonic::body::Body;
 
@@ -17,6 +17,7 @@ use crate::server::rpc::status::{self, Failure};
 use crate::server::tls::ClientCertificate;
 use crate::server::transport::answer::{Answer, Ends};
 use crate::server::transport::ending::Endings;
+use crate::server::transport::streams;
 use tailmark_wire::methods::Asked;
 use tokio_util::sync::CancellationToken;
 
@@ -49,16 +50,21 @@ pub(crate) async fn guard(
     };
     // Nobody needs it any more, and what nobody has nobody can tell.
     request.headers_mut().remove(header::AUTHORIZATION);
+    streams::cut_after(session.over());
     let caller = Caller::Principal(session);
     request.extensions_mut().insert(caller.clone());
+    // Over HTTP/1.1 the connection outlives the answer, and what comes next may be another's.
+    let spare = (request.version() != Version::HTTP_2).then(|| streams::Spare);
     let response = next.run(request).await;
-    if !is_reflection {
+    // It knows no caller, and its streams have no end of their own.
+    let ends = is_reflection.then(|| Ends {
+        endings: Endings::new(None, &guard.stop, caller),
+        retry_delay: std::time::Duration::ZERO,
+    });
+    if ends.is_none() && spare.is_none() {
         return response;
     }
-    // It knows no caller, and its streams have no end of their own.
-    let endings = Endings::new(None, &guard.stop, caller);
-    let ends = Ends { endings, retry_delay: std::time::Duration::ZERO };
-    Answer::wrap(response.map(Body::new), Some(ends), None).map(axum::body::Body::new)
+    Answer::wrap(response.map(Body::new), ends, spare).map(axum::body::Body::new)
 }
 
 impl Guard {

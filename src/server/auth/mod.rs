@@ -19,7 +19,7 @@ pub(super) use guard::{Guard, guard};
 pub use jwt::{Keys, KeysError};
 pub use token::{Certificate, Token, TokenHash, new_token};
 
-use crate::server::options;
+use crate::server::options::{self, Rates};
 use crate::server::principal::{Caller, Session};
 use crate::server::rpc::status::{self, Failure};
 use tailmark_record::Timestamp;
@@ -31,8 +31,8 @@ pub(crate) struct Auth {
 }
 
 impl Auth {
-    pub(crate) fn new(options: options::Auth) -> Auth {
-        let credentials = Credentials::with(options.jwt.clone());
+    pub(crate) fn new(options: options::Auth, rates: Rates) -> Auth {
+        let credentials = Credentials::new(options.jwt.clone(), rates);
         Auth { options, credentials }
     }
 

@@ -38,6 +38,7 @@ pub(super) async fn send(
         check_said(user, &message.content, log.limits())?;
         let room = Room::read(&message.room, log.limits())?;
         caller.may_publish(&room.topic)?;
+        caller.may_store(1, message.content.len())?;
         let mut batch = log.batch();
         let said = Said { id: "", from: user, text: &message.content, at: None };
         said.push(&room, &mut batch, "timestamp")?;
@@ -84,6 +85,7 @@ impl Source for Uploaded {
         ChatDialect::check(&message, user, &self.0)?;
         let room = Room::read(&message.room, &self.0)?;
         caller.may_publish(&room.topic)?;
+        caller.may_store(1, message.content.len())?;
         ChatDialect::push(&message, user, &room, batch)
     }
 }
@@ -184,12 +186,12 @@ struct StreamSetup {
 
 impl StreamSetup {
     fn new(shared: &Shared, extensions: &http::Extensions) -> Result<StreamSetup, Failure> {
-        let peer = extensions.get::<Peer>();
+        let (peer, caller) = (extensions.get::<Peer>(), shared.auth.caller(extensions)?);
         Ok(StreamSetup {
-            permits: Arc::new(watch::permits(shared, peer)?),
+            permits: Arc::new(watch::permits(shared, peer, &caller)?),
             deadline: deadline::of(extensions),
             peer: peer.cloned(),
-            caller: shared.auth.caller(extensions)?,
+            caller,
         })
     }
 

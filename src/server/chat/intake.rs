@@ -137,6 +137,7 @@ impl Source for ChatSource {
         let user = caller.speaks_as(&message.user);
         ChatDialect::check(&message, user, self.limits())?;
         let (room, is_new) = self.room(&message.room, caller)?;
+        caller.may_store(1, message.content.len())?;
         let place = batch.len() as u64;
         let pushed = ChatDialect::push(&message, user, &self.rooms[room], batch);
         if is_new {
@@ -307,6 +308,7 @@ impl Source for FeedSource {
             }
         }
         caller.may_publish(&self.room.topic)?;
+        caller.may_store(1, message.text.len())?;
         let from = caller.speaks_as(&message.from);
         check_user("from", from, limits)?;
         let said = Said { id: "", from, text: &message.text, at: message.at };

@@ -99,6 +99,7 @@ impl Source for Json {
                 .map_err(|error| status::malformed_json(&error))
                 .and_then(|json| {
                     let event = caller.admit(json.event())?;
+                    caller.may_store(1, text.len())?;
                     batch.push(&event).map_err(|error| status::invalid_event(&error))
                 }),
         };

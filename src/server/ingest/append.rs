@@ -281,6 +281,7 @@ impl AppendStream {
         if batch.bytes() > limits.batch_bytes {
             return Err(status::over_limit("batch_bytes", limits.batch_bytes, batch.bytes()));
         }
+        self.caller.may_store(count, batch.bytes())?;
         if !self.has_topic {
             self.has_topic = true;
             self.span.record("topic", batch.first_topic());

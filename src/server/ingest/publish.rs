@@ -22,6 +22,7 @@ pub(crate) async fn publish(
     let event = caller.admit(convert::event(event))?;
     let mut batch = log.batch();
     batch.push(&event).map_err(|error| status::invalid_event(&error).within("event"))?;
+    caller.may_store(1, batch.bytes())?;
     let id = batch.last_id().unwrap_or_default().to_owned();
     let expected_head = match request.expected_head {
         None => None,

@@ -82,6 +82,7 @@ impl Source for Encoded {
     }
 
     fn take(&mut self, bytes: Bytes, caller: &Caller, batch: &mut Batch) -> Result<(), Failure> {
+        caller.may_store(1, bytes.len())?;
         take_event(&bytes, caller, batch)
     }
 }

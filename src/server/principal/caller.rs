@@ -149,6 +149,15 @@ impl Caller {
         Ok(event)
     }
 
+    /// Whether so much may be stored now: events, and bytes of them. A batch that is stored as a whole is
+    /// asked for as a whole.
+    pub(crate) fn may_store(&self, events: usize, bytes: usize) -> Result<(), Failure> {
+        match self.session().and_then(|session| session.pace()) {
+            Some(pace) => pace.takes(events, bytes).map_err(status::too_fast),
+            None => Ok(()),
+        }
+    }
+
     /// A producer's id as the log knows it: each principal has ids of its own, so that nobody can take
     /// over another's, or learn where it is.
     pub(crate) fn producer_id(&self, id: &str) -> String {

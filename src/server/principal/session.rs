@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Rights;
 use crate::server::rpc::status::{self, Failure};
+use crate::server::shares::Pace;
 use tailmark_record::Timestamp;
 
 /// Why a session is over.
@@ -25,14 +26,26 @@ pub(crate) struct Session {
     name: Arc<str>,
     rights: Rights,
     expires: Option<Timestamp>,
+    /// What the principal has stored lately, where that is limited.
+    pace: Option<Arc<Pace>>,
     over: CancellationToken,
     why: OnceLock<Ended>,
 }
 
 impl Session {
-    pub(crate) fn new(name: &str, rights: Rights, expires: Option<Timestamp>) -> Session {
+    pub(crate) fn new(
+        name: &str,
+        rights: Rights,
+        expires: Option<Timestamp>,
+        pace: Option<Arc<Pace>>,
+    ) -> Session {
         let (over, why) = (CancellationToken::new(), OnceLock::new());
-        Session { name: name.into(), rights, expires, over, why }
+        Session { name: name.into(), rights, expires, pace, over, why }
+    }
+
+    /// What the principal has stored lately, where that is limited.
+    pub(crate) fn pace(&self) -> Option<&Pace> {
+        self.pace.as_deref()
     }
 
     /// Of the principal.

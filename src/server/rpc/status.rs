@@ -26,6 +26,7 @@ pub(crate) use self::http::{
 use self::who::{CHALLENGE, challenge};
 pub(crate) use self::who::{
     certificate_unknown, right_missing, token_expired, token_invalid, token_missing, token_revoked,
+    too_fast,
 };
 use crate::server::permits::OverLimit;
 use tailmark_log::eventlog::{AppendError, CursorError, EventLog, ReadError};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::server::permits::OverLimit;
+use crate::server::shares::holder;
 use crate::server::transport::rarely::Rarely;
 use crate::server::transport::serving::Serving;
 use crate::server::transport::{connection, refuse};
@@ -46,14 +47,20 @@ pub(crate) async fn run(listener: TcpListener, serving: Arc<Serving>) {
 
 /// Begins to serve a connection; one that is too many is told so, as long as few are being told.
 fn begin(stream: TcpStream, address: SocketAddr, serving: &Arc<Serving>) -> Result<(), OverLimit> {
-    let permit = serving.gauges.connection(serving.options.connections);
+    // Of its own first: who has too many takes none of the others'.
+    let share = serving.per_address.take(&holder(address.ip()));
+    let permit = share
+        .and_then(|share| Ok((serving.gauges.connection(serving.options.connections)?, share)));
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     match permit {
-        Ok(permit) => {
+        Ok((permit, share)) => {
             let connection = connection::serve(stream, address, Arc::clone(serving), permit);
-            serving.tasks.spawn(connection);
+            serving.tasks.spawn(async move {
+                let _share = share;
+                connection.await;
+            });
             Ok(())
         }
         Err(over) => {

@@ -1,5 +1,6 @@
 //! What connections need of the server, and no more.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -9,6 +10,7 @@ use tonic::service::Routes;
 use super::arrivals::Arrivals;
 use super::greeting::Notices;
 use crate::server::figures::Calls;
+use crate::server::shares::Shares;
 use crate::server::tls::Certificates;
 use crate::server::{AccessRules, Gauges, Options};
 
@@ -22,6 +24,8 @@ pub(crate) struct Serving {
     /// Who may ask.
     pub(crate) access: AccessRules,
     pub(crate) gauges: Gauges,
+    /// How many connections an address has.
+    pub(crate) per_address: Shares<IpAddr>,
     /// Where requests are counted.
     pub(crate) calls: Arc<Calls>,
     pub(crate) arrivals: Arrivals,

@@ -5,12 +5,14 @@
 //! a body cannot notice that its deadline has passed while the client stalls; the task around it
 //! can. A call without a deadline costs no timer, and no call costs an extra task.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 tokio::task_local! {
     /// What the answer that is being polled asks of the task around it.
@@ -19,7 +21,10 @@ tokio::task_local! {
 
 /// What an answer wishes for its task, until the task looks.
 #[derive(Debug, Default)]
-struct Wish(Cell<Change>);
+struct Wish {
+    change: Cell<Change>,
+    over: RefCell<Option<CancellationToken>>,
+}
 
 /// How the time at which a task is cut changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,11 +40,11 @@ enum Change {
 
 impl Wish {
     fn ask(&self, change: Change) {
-        self.0.set(change);
+        self.change.set(change);
     }
 
-    fn take(&self) -> Change {
-        self.0.take()
+    fn take(&self) -> (Change, Option<CancellationToken>) {
+        (self.change.take(), self.over.take())
     }
 }
 
@@ -50,6 +55,15 @@ pub(crate) fn cut_at(at: Option<Instant>) {
     // Elsewhere there is nothing to cut.
     let _ = WISH.try_with(|wish| wish.ask(change));
 }
+
+/// The same, some time after `over` was cancelled: what was begun with a credential is told that it is
+/// not in force any more, and who does not take that has no more of it all the same.
+pub(crate) fn cut_after(over: &CancellationToken) {
+    let _ = WISH.try_with(|wish| wish.over.replace(Some(over.clone())));
+}
+
+/// For a client to take the status that ends a stream whose credential is not in force any more.
+const TELLING: Duration = Duration::from_secs(4);
 
 /// Takes the cut back when the answer that it was for is over.
 #[derive(Debug)]
@@ -76,11 +90,12 @@ where
 
 /// Runs a future until it ends or is cut: then `None`.
 pub(crate) fn cuttable<F: Future>(inner: F) -> Cuttable<F> {
-    Cuttable { inner: Box::pin(inner), cut: None }
+    Cuttable { inner: Box::pin(inner), over: None, cut: None }
 }
 
 pub(crate) struct Cuttable<F> {
     inner: Pin<Box<F>>,
+    over: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     cut: Option<Pin<Box<Sleep>>>,
 }
 
@@ -89,7 +104,7 @@ impl<F: Future> Future for Cuttable<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let (polled, change) = WISH.sync_scope(Wish::default(), || {
+        let (polled, (change, over)) = WISH.sync_scope(Wish::default(), || {
             let polled = this.inner.as_mut().poll(cx);
             (polled, WISH.with(Wish::take))
         });
@@ -99,7 +114,16 @@ impl<F: Future> Future for Cuttable<F> {
         match change {
             Change::None => {}
             Change::CutAt(at) => this.cut = Some(Box::pin(sleep_until(at))),
-            Change::Spare => this.cut = None,
+            Change::Spare => (this.cut, this.over) = (None, None),
+        }
+        if let Some(over) = over {
+            this.over = Some(Box::pin(over.cancelled_owned()));
+        }
+        if let Some(over) = &mut this.over
+            && over.as_mut().poll(cx).is_ready()
+        {
+            this.over = None;
+            this.cut = Some(Box::pin(sleep_until(Instant::now() + TELLING)));
         }
         match &mut this.cut {
             // Dropped with its stream open, the answer is reset with CANCEL.
@@ -113,7 +137,6 @@ impl<F: Future> Future for Cuttable<F> {
 mod tests {
     use super::*;
     use std::future::poll_fn;
-    use std::time::Duration;
     use tokio::time::{Instant, sleep};
 
     /// Sets a cut when it is polled first and lives for a second.
@@ -129,6 +152,31 @@ mod tests {
             }
             life.as_mut().poll(cx)
         })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_outlives_its_credential_by_little() {
+        let long = |token: CancellationToken| {
+            let mut life = Box::pin(sleep(Duration::from_secs(60)));
+            let mut is_first = true;
+            poll_fn(move |cx| {
+                if std::mem::take(&mut is_first) {
+                    cut_after(&token);
+                }
+                life.as_mut().poll(cx)
+            })
+        };
+        let over = CancellationToken::new();
+        assert_eq!(cuttable(long(over.clone())).await, Some(()), "it stays in force");
+        let ends = over.clone();
+        tokio::spawn(async move {
+            sleep(Duration::from_secs(1)).await;
+            ends.cancel();
+        });
+        let began = Instant::now();
+        assert_eq!(cuttable(long(over.clone())).await, None);
+        assert_eq!(began.elapsed(), Duration::from_secs(1) + TELLING);
+        assert_eq!(cuttable(work(None, false)).await, Some(()), "another's");
     }
 
     #[tokio::test(start_paused = true)]

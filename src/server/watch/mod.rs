@@ -5,6 +5,7 @@ mod request;
 mod start;
 mod stream;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
@@ -24,6 +25,7 @@ use crate::server::rpc::deadline;
 use crate::server::rpc::frames::YIELD_BYTES;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::trace;
+use crate::server::shares::{self, Share};
 use crate::server::transport::ending::Endings;
 use crate::server::{Shared, report};
 use body::Framing;
@@ -91,7 +93,7 @@ async fn begin(
     let caller = shared.auth.caller(&extensions)?;
     caller.may_watch(&asked.filter)?;
     let peer = extensions.get::<Peer>();
-    let permits = permits(shared, peer)?;
+    let permits = permits(shared, peer, &caller)?;
     // Read first: what is stored while the start is looked for comes after it.
     let head = log.bounds().head;
     let resolved = resolve(shared, &asked, deadline).await?;
@@ -106,7 +108,7 @@ async fn begin(
 /// A watch that may begin.
 struct Admitted {
     asked: request::Request,
-    permits: WatchPermits,
+    permits: Permits,
     /// The head when it came.
     head: Seq,
     resolved: Resolved,
@@ -183,10 +185,32 @@ fn span(message: &pb::WatchRequest, peer: Option<&Peer>, start: Seq) -> tracing:
 }
 
 /// The right to one more watch.
-pub(super) fn permits(shared: &Shared, peer: Option<&Peer>) -> Result<WatchPermits, Failure> {
+pub(super) fn permits(
+    shared: &Shared,
+    peer: Option<&Peer>,
+    caller: &Caller,
+) -> Result<Permits, Failure> {
     let options = &shared.options;
-    WatchPermits::take(&shared.gauges, options.watches, peer, options.watches_per_connection)
-        .map_err(status::too_many)
+    let take = || {
+        let address = peer.map(|peer| shares::holder(peer.address.ip()));
+        let of_address = address.map(|it| shared.watches_per_address.take(&it)).transpose()?;
+        let of_principal =
+            caller.name().map(|name| shared.watches_per_principal.take(name)).transpose()?;
+        let limit = options.watches_per_connection;
+        Ok(Permits {
+            _of_address: of_address.flatten(),
+            _of_principal: of_principal.flatten(),
+            _of_all: WatchPermits::take(&shared.gauges, options.watches, peer, limit)?,
+        })
+    };
+    take().map_err(status::too_many)
+}
+
+/// The right to be one of the watches: of an address, of a principal, of a connection, and of all.
+pub(super) struct Permits {
+    _of_address: Option<Share<IpAddr>>,
+    _of_principal: Option<Share<Arc<str>>>,
+    _of_all: WatchPermits,
 }
 
 /// The first seq of what follows a cursor, or of what is live where there is none.

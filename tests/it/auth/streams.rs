@@ -276,6 +276,26 @@ async fn other_rights_end_what_the_old_ones_began() {
     server.stop().await;
 }
 
+/// Nor does it hold what it has for longer than others.
+#[tokio::test]
+async fn a_watch_that_is_never_read_again_is_cut() {
+    let server = start_with(new_log(), options()).await;
+    let mut known = Known::default();
+    let token = known.give("ann", rights(&[], ALL, false));
+    known.enforce(&server);
+    server.store("a", 100_000).await;
+    let mut feed = server.client().await;
+    let request = feed::WatchRequest { start: from_oldest(), ..Default::default() };
+    let mut watching = watch(&mut feed, bearing(request, &token)).await.unwrap();
+    assert_eq!(watching.event().await.seq, 1);
+    known.take_back("ann");
+    known.enforce(&server);
+    let gone = until("watches", || server.gauges.watches() == 0);
+    timeout(SOON + Duration::from_secs(5), gone).await.expect("it is still there");
+    drop(watching);
+    server.stop().await;
+}
+
 /// A client that takes nothing is not told, and gets nothing more all the same.
 #[tokio::test]
 async fn a_watch_that_is_not_read_hands_out_nothing_after_the_end() {

@@ -23,6 +23,7 @@ const SERVER: House<'_> = House {
         "tls",
         "options",
         "permits",
+        "shares",
         "report",
         "rpc",
         "principal",

@@ -2,7 +2,8 @@
 
 use tonic::metadata::AsciiMetadataValue;
 
-use super::Failure;
+use super::{Failure, over_limit};
+use crate::server::shares::TooFast;
 use tailmark_record::{Reason, excerpt};
 
 /// The challenge of an answer that wants a token, or a better one (RFC 6750).
@@ -37,6 +38,17 @@ pub(crate) fn token_expired() -> Failure {
 pub(crate) fn token_revoked() -> Failure {
     let message = "the token was revoked, or has other rights now; come back with one in force";
     Failure::new(Reason::TokenRevoked, message)
+}
+
+/// More in a second than a principal may store.
+pub(crate) fn too_fast(over: TooFast) -> Failure {
+    let limit = usize::try_from(over.limit).unwrap_or(usize::MAX);
+    let failure = over_limit(over.what, limit, over.actual);
+    match over.wait {
+        Some(wait) => failure.retry(wait),
+        // It will never fit.
+        None => failure,
+    }
 }
 
 /// Says which of one's own rights was looked at, and nothing else.

@@ -1,0 +1,161 @@
+//! What one principal or one address may have, at the limit and one over, and that another is none the
+//! worse for it.
+
+use std::num::NonZeroU32;
+
+use tailmark::server::{Options, Rates};
+use tailmark_wire::chat::chat_service_client::ChatServiceClient;
+use tailmark_wire::{chat, feed_v1 as feed};
+use tonic::Code;
+use tonic::transport::Endpoint;
+use tonic_types::StatusExt;
+
+use super::{Known, bearing, options, rights};
+use crate::support::server::{event, expect, new_log, start_with, until, watch, within};
+use crate::support::web::{ask, full, request, with};
+
+const ALL: &[&str] = &[">"];
+
+fn rate(n: u32) -> Option<NonZeroU32> {
+    NonZeroU32::new(n)
+}
+
+#[tokio::test]
+async fn a_principal_has_so_many_watches_over_all_its_connections() {
+    let options = Options { watches_per_principal: Some(3), ..options() };
+    let server = start_with(new_log(), options).await;
+    let mut known = Known::default();
+    let [ann, again] = ["ann", "ann"].map(|name| known.give(name, rights(ALL, ALL, false)));
+    let bob = known.give("bob", rights(ALL, ALL, false));
+    known.enforce(&server);
+    let begin = async |token: &str| {
+        let mut feed = server.client().await;
+        watch(&mut feed, bearing(feed::WatchRequest::default(), token)).await
+    };
+    // Rooms are watches too, and another token of the same principal is the same principal.
+    let mut held = vec![begin(&ann).await.unwrap(), begin(&again).await.unwrap()];
+    let mut rooms = ChatServiceClient::new(server.channel().await);
+    let listen = || chat::SubscribeRequest { room: "r".into(), ..Default::default() };
+    let room = rooms.subscribe_messages(bearing(listen(), &ann)).await.unwrap();
+    let over = begin(&ann).await.err().unwrap();
+    let metadata = expect(&over, Code::ResourceExhausted, "LIMIT_EXCEEDED");
+    assert_eq!(
+        (&*metadata["what"], &*metadata["limit"], &*metadata["actual"]),
+        ("watches_per_principal", "3", "4")
+    );
+    let over = rooms.subscribe_messages(bearing(listen(), &again)).await.err().unwrap();
+    expect(&over, Code::ResourceExhausted, "LIMIT_EXCEEDED");
+    let bearer = format!("Bearer {ann}");
+    let asked = with(request(&server, "GET", "/v1/watch"), &[("authorization", &*bearer)]);
+    let answer = ask(server.address, http::Version::HTTP_11, asked).await;
+    answer.expect(429, "RESOURCE_EXHAUSTED", "LIMIT_EXCEEDED");
+    assert!(!answer.header("retry-after").is_empty());
+    // The control.
+    assert!(begin(&bob).await.is_ok());
+    held.pop();
+    drop(room);
+    until("watches", || server.gauges.watches() <= 2).await;
+    assert!(begin(&ann).await.is_ok());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_connections_and_watches() {
+    let options = Options {
+        connections_per_address: Some(2),
+        watches_per_address: Some(2),
+        ..Options::default()
+    };
+    let server = start_with(new_log(), options).await;
+    let one = server.client().await;
+    let two = server.client().await;
+    let mut held = Vec::new();
+    for feed in [&one, &two] {
+        held.push(watch(&mut feed.clone(), feed::WatchRequest::default()).await.unwrap());
+    }
+    let over = watch(&mut one.clone(), feed::WatchRequest::default()).await.err().unwrap();
+    let metadata = expect(&over, Code::ResourceExhausted, "LIMIT_EXCEEDED");
+    assert_eq!(metadata["what"], "watches_per_address");
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
+    let third = endpoint.connect_lazy();
+    let mut third = feed::feed_service_client::FeedServiceClient::new(third);
+    let over = within("refusal", third.get_log(feed::GetLogRequest {})).await.unwrap_err();
+    let metadata = expect(&over, Code::ResourceExhausted, "LIMIT_EXCEEDED");
+    assert_eq!((&*metadata["what"], &*metadata["actual"]), ("connections_per_address", "3"));
+    // Another address is not concerned.
+    let other = std::net::TcpStream::connect(server.address);
+    drop(other);
+    drop((held, two));
+    until("connections", || server.gauges.connections() <= 1).await;
+    server.client().await.get_log(feed::GetLogRequest {}).await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_principal_stores_so_much_in_a_second() {
+    let rates = Rates { events: rate(20), bytes: rate(100_000) };
+    let server = start_with(new_log(), Options { rates, ..options() }).await;
+    let mut known = Known::default();
+    let ann = known.give("ann", rights(ALL, ALL, false));
+    let bob = known.give("bob", rights(ALL, ALL, false));
+    let eve = known.give("eve", rights(ALL, ALL, false));
+    known.enforce(&server);
+    let mut feed = server.client().await;
+    let many = |count: usize| tokio_stream::iter(vec![event("a", "b"); count]);
+    // A second's worth comes at once, and one more does not.
+    let stored = feed.upload_events(bearing(many(20), &ann)).await.unwrap().into_inner();
+    assert_eq!(stored.stored, 20);
+    let over = feed.upload_events(bearing(many(20), &ann)).await.unwrap_err();
+    let metadata = expect(&over, Code::ResourceExhausted, "LIMIT_EXCEEDED");
+    assert_eq!((&*metadata["what"], &*metadata["limit"]), ("events_per_principal", "20"));
+    assert!(over.get_details_retry_info().is_some(), "when to come back");
+    assert!(metadata["received"].parse::<u64>().unwrap() < 20);
+    // The control: another's second is another's.
+    feed.upload_events(bearing(many(20), &bob)).await.unwrap();
+
+    // Whatever way it comes: as a call, a batch, plain HTTP, a room.
+    let publish = || feed::PublishRequest { event: Some(event("a", "b")), expected_head: None };
+    loop {
+        match feed.publish(bearing(publish(), &ann)).await {
+            Ok(_) => {}
+            Err(status) => break drop(expect(&status, Code::ResourceExhausted, "LIMIT_EXCEEDED")),
+        }
+    }
+    let bearer = format!("Bearer {ann}");
+    let headers = [("content-type", "application/json"), ("authorization", &*bearer)];
+    let answer = loop {
+        let mut post = with(request(&server, "POST", "/v1/events"), &headers);
+        *post.body_mut() = full(r#"{"topic":"a"}"#);
+        let answer = ask(server.address, http::Version::HTTP_11, post).await;
+        if answer.status != 200 {
+            break answer;
+        }
+    };
+    answer.expect(429, "RESOURCE_EXHAUSTED", "LIMIT_EXCEEDED");
+    assert_eq!(answer.header("retry-after"), "1");
+
+    // A batch that never fits is refused for good: no wait would help.
+    use feed::append_request::{Batch, Kind, Open};
+    let append = |kind| feed::AppendRequest { kind: Some(kind) };
+    for (events, what) in [
+        (vec![event("a", "b"); 21], "events_per_principal"),
+        (vec![event("a", &"x".repeat(100_000))], "bytes_per_principal"),
+    ] {
+        let batch = Batch { producer_seq: 1, events, expected_head: None };
+        let open = Open { producer_id: "p".into(), epoch: 0 };
+        let messages =
+            tokio_stream::iter(vec![append(Kind::Open(open)), append(Kind::Batch(batch))]);
+        let mut answers = feed.append(bearing(messages, &eve)).await.unwrap().into_inner();
+        let status = loop {
+            match within("answer", answers.message()).await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("a regular end"),
+                Err(status) => break status,
+            }
+        };
+        let metadata = expect(&status, Code::ResourceExhausted, "LIMIT_EXCEEDED");
+        assert_eq!(&*metadata["what"], what);
+        assert!(status.get_details_retry_info().is_none(), "{what}");
+    }
+    server.stop().await;
+}
