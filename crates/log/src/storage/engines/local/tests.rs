@@ -1,5 +1,6 @@
 mod beside;
 mod hanging;
+mod joining;
 mod owning;
 mod private;
 mod proof;
