@@ -219,3 +219,6 @@ fn not_valid(validity: Validity, now: SystemTime) -> Option<String> {
     (now < validity.not_before)
         .then(|| format!("it is not valid before {}", time_text(validity.not_before)))
 }
+
+#[cfg(test)]
+mod tests;

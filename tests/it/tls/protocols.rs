@@ -3,6 +3,8 @@
 use http::Version;
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tailmark_log::eventlog::AppendOptions;
+use tailmark_record::Event;
 use tailmark_wire::feed_v1 as pb;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::body::Body;
@@ -115,6 +117,55 @@ async fn the_end_of_a_connection_is_announced_and_its_answer_is_whole() {
         within("answer", stream.read_to_string(&mut answer)).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("reason"), "{answer}");
     }
+    server.stop().await;
+}
+
+/// Whatever is encrypted and not sent when a socket is full is sent when it has room.
+#[tokio::test]
+async fn a_long_replay_comes_whole_over_sockets_that_fill_up() {
+    const WATCHES: usize = 12;
+    const EVENTS: u64 = 3_000;
+    let authority = Authority::new("tests");
+    let (server, _dir) = start(&authority).await;
+    let body = "x".repeat(1_000);
+    for _ in 0..EVENTS / 1_000 {
+        let mut batch = server.log.batch();
+        for _ in 0..1_000 {
+            let event = Event { topic: "a", body: &body, ..Event::default() };
+            batch.push(&event).unwrap();
+        }
+        server.log.append(batch, AppendOptions::default()).await.unwrap();
+    }
+    // So many on one connection that what they write is collected.
+    let mut client = Trust::new(&authority).client(&server).await;
+    let request = pb::WatchRequest { start: from_oldest(), ..Default::default() };
+    let mut watches = Vec::new();
+    for at in 0..WATCHES {
+        watches.push(match at % 2 {
+            0 => watch(&mut client, request.clone()).await.unwrap(),
+            _ => watch_batches(&mut client, request.clone()).await.unwrap(),
+        });
+    }
+    for watching in &mut watches {
+        for seq in 1..=EVENTS {
+            assert_eq!(watching.event().await.seq, seq);
+        }
+    }
+    server.store("a", 1).await;
+    for watching in &mut watches {
+        assert_eq!(watching.event().await.seq, EVENTS + 1);
+    }
+    // One reader of plain HTTP that takes nothing for a while.
+    let mut stream = Trust::new(&authority).connect(server.address).await.unwrap();
+    let host = server.address;
+    let path = "/v1/watch?from=oldest&until_caught_up=true";
+    let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    until("it is served", || server.gauges.watches() > WATCHES).await;
+    let mut text = String::new();
+    within("all of it", stream.read_to_string(&mut text)).await.unwrap();
+    assert_eq!(text.matches("\"seq\":").count() as u64, EVENTS + 1);
     server.stop().await;
 }
 

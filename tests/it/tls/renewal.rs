@@ -143,22 +143,6 @@ async fn a_bad_certificate_is_kept_out_and_told() {
     test.stop().await;
 }
 
-/// A chain whose second certificate is still being written looks whole.
-#[tokio::test]
-async fn a_file_that_grows_is_waited_for() {
-    let authority = Authority::new("tests");
-    let (server, dir) = crate::support::tls::start(&authority).await;
-    let trust = Trust::new(&authority);
-    let next = authority.server();
-    let whole = format!("{}{}", next.cert, authority.pem);
-    std::fs::write(dir.path("key.pem"), &next.key).unwrap();
-    std::fs::write(dir.path("cert.pem"), &whole).unwrap();
-    shows(&trust, &server, &next).await;
-    let stream = trust.connect(server.address).await.unwrap();
-    assert_eq!(stream.get_ref().1.peer_certificates().unwrap().len(), 2);
-    server.stop().await;
-}
-
 #[tokio::test]
 async fn at_the_start_bad_files_are_refused_and_an_expired_certificate_is_not() {
     use tailmark::server::Server;
