@@ -6,6 +6,7 @@ import sys
 
 import grpc
 
+import connection
 from feed.v1 import feed_pb2, feed_pb2_grpc
 
 
@@ -24,11 +25,11 @@ def messages(name, room):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("room", nargs="?", default="general")
-    parser.add_argument("--addr", default="127.0.0.1:50051")
+    connection.add_arguments(parser)
     parser.add_argument("--as", dest="name", required=True)
     arguments = parser.parse_args()
     kinds = feed_pb2.ChatMessage.Kind
-    with grpc.insecure_channel(arguments.addr) as channel:
+    with connection.connect(arguments) as channel:
         stub = feed_pb2_grpc.FeedServiceStub(channel)
         # Ends by itself after the end of the input, when all that was said is confirmed.
         for message in stub.Chat(messages(arguments.name, arguments.room)):

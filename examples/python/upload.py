@@ -7,6 +7,7 @@ import sys
 
 import grpc
 
+import connection
 from feed.v1 import feed_pb2, feed_pb2_grpc
 
 
@@ -21,11 +22,11 @@ def events(file, topic):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", nargs="?", default="-")
-    parser.add_argument("--addr", default="127.0.0.1:50051")
+    connection.add_arguments(parser)
     parser.add_argument("--topic", required=True)
     arguments = parser.parse_args()
     file = sys.stdin if arguments.file == "-" else open(arguments.file, encoding="utf-8")
-    with file, grpc.insecure_channel(arguments.addr) as channel:
+    with file, connection.connect(arguments) as channel:
         stub = feed_pb2_grpc.FeedServiceStub(channel)
         try:
             result = stub.UploadEvents(events(file, arguments.topic))

@@ -15,6 +15,7 @@ import grpc
 from grpc_status import rpc_status
 from google.rpc import error_details_pb2
 
+import connection
 from feed.v1 import feed_pb2, feed_pb2_grpc
 
 CODE = grpc.StatusCode
@@ -110,7 +111,7 @@ def follow(stub, pattern, cursor, handle, keep):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pattern", nargs="?", default="")
-    parser.add_argument("--addr", default="127.0.0.1:50051")
+    connection.add_arguments(parser)
     parser.add_argument("--state", help="file that keeps the cursor from run to run")
     arguments = parser.parse_args()
 
@@ -124,7 +125,7 @@ def main():
         print(f"{event.seq} {plain(event.topic)} {plain(event.body)}", flush=True)
 
     pause = 0.1
-    with grpc.insecure_channel(arguments.addr, options=CHANNEL_OPTIONS) as channel:
+    with connection.connect(arguments, CHANNEL_OPTIONS) as channel:
         stub = feed_pb2_grpc.FeedServiceStub(channel)
         while True:
             before = cursor

@@ -8,6 +8,8 @@ use tokio_stream::StreamExt;
 
 use super::{Hints, PATIENCE, Report, Step, Verdict};
 
+/// Of a token, or none where none is asked for.
+const TAKEN: &str = "the server takes us as we come";
 /// How often the stream must show that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
@@ -26,7 +28,7 @@ pub(super) async fn calls<T: FnMut(Step)>(client: &Client, hints: &Hints, report
     let text = format!("log {}, head {}, answered in {ms:.1} ms", status.log_id, status.head_seq);
     let step = Step::new("grpc", Verdict::Ok, text).fact("ms", ms);
     report.tell(step.fact("log_id", status.log_id).fact("head_seq", status.head_seq.to_string()));
-    report.tell(Step::new("token", Verdict::Ok, "the server takes us for who we are"));
+    report.tell(Step::new("token", Verdict::Ok, TAKEN));
     report.tell(Step::new("rights", Verdict::Ok, "the log's status may be seen"));
     report.tell(stream(client, hints).await);
     report.tell(version(&status.version));
@@ -45,7 +47,7 @@ fn refused<T: FnMut(Step)>(error: &Error, hints: &Hints, ms: f64, report: &mut R
         report.tell(Step::new("grpc", Verdict::Ok, text).fact("ms", ms));
     }
     if name == "rights" {
-        report.tell(Step::new("token", Verdict::Ok, "the server takes us for who we are"));
+        report.tell(Step::new("token", Verdict::Ok, TAKEN));
     }
     report.tell(failed(name, error, hints));
 }
