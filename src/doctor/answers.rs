@@ -3,53 +3,98 @@
 use std::time::{Duration, Instant};
 
 use tailmark_client::{Client, Error, Item, Kind, MarkerKind, Start, WatchOptions};
+use tailmark_wire::feed_v1 as pb;
+use tailmark_wire::values::from_timestamp;
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
 
 use super::{Hints, PATIENCE, Report, Step, Verdict};
 
-/// Of a token, or none where none is asked for.
-const TAKEN: &str = "the server takes us as we come";
 /// How often the stream must show that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Of those that may be watched: one is enough to see whether streams flow.
+const PATTERNS: usize = 1;
 
 /// Makes them.
 pub(super) async fn calls<T: FnMut(Step)>(client: &Client, hints: &Hints, report: &mut Report<T>) {
     let begun = Instant::now();
-    let answer = client.log().await;
+    let principal = client.principal().await;
     let ms = begun.elapsed().as_secs_f64() * 1e3;
-    let status = match answer {
-        Ok(status) => status,
+    let answers = Step::new("grpc", Verdict::Ok, format!("the server answers in {ms:.1} ms"));
+    let answers = answers.fact("ms", ms);
+    let principal = match principal {
+        Ok(principal) => principal,
+        Err(error) if is_refusal(&error) => {
+            report.tell(answers);
+            report.tell(failed("token", &error, hints));
+            return;
+        }
+        // One that is older knows no such call, and nobody by name.
+        Err(error) if error.kind() == Kind::Unsupported && !error.is_foreign() => {
+            pb::Principal::default()
+        }
         Err(error) => {
-            refused(&error, hints, ms, report);
+            report.tell(failed("grpc", &error, hints));
             return;
         }
     };
-    let text = format!("log {}, head {}, answered in {ms:.1} ms", status.log_id, status.head_seq);
-    let step = Step::new("grpc", Verdict::Ok, text).fact("ms", ms);
-    report.tell(step.fact("log_id", status.log_id).fact("head_seq", status.head_seq.to_string()));
-    report.tell(Step::new("token", Verdict::Ok, TAKEN));
-    report.tell(Step::new("rights", Verdict::Ok, "the log's status may be seen"));
-    report.tell(stream(client, hints).await);
-    report.tell(version(&status.version));
+    let log = client.log().await;
+    report.tell(match &log {
+        Ok(log) => Step {
+            text: format!("{}; log {}, head {}", answers.text, log.log_id, log.head_seq),
+            ..answers.fact("log_id", log.log_id.as_str()).fact("head_seq", log.head_seq.to_string())
+        },
+        Err(_) => answers,
+    });
+    report.tell(token(&principal));
+    report.tell(rights(&principal));
+    if let Err(error) = &log
+        && !is_refusal(error)
+    {
+        report.tell(failed("stream", error, hints));
+        return;
+    }
+    report.tell(stream(client, &principal, hints).await);
+    if let Ok(log) = &log {
+        report.tell(version(&log.version));
+    }
 }
 
-/// Tells what is in the way of a call.
-fn refused<T: FnMut(Step)>(error: &Error, hints: &Hints, ms: f64, report: &mut Report<T>) {
-    let is_answer = error.kind() == Kind::Denied && !error.is_foreign();
-    let name = match error.code() {
-        _ if !is_answer => "grpc",
-        "UNAUTHENTICATED" => "token",
-        _ => "rights",
+/// Whether the server itself has refused.
+fn is_refusal(error: &Error) -> bool {
+    error.kind() == Kind::Denied && !error.is_foreign()
+}
+
+fn token(principal: &pb::Principal) -> Step {
+    if principal.name.is_empty() {
+        return Step::new("token", Verdict::Ok, "the server asks nobody who they are");
+    }
+    let until = principal.expires.map(|at| from_timestamp(at).to_string());
+    let text = match &until {
+        Some(until) => format!("the server takes us for {}, until {until}", principal.name),
+        None => format!("the server takes us for {}", principal.name),
     };
-    if is_answer {
-        let text = format!("the server answers in {ms:.1} ms");
-        report.tell(Step::new("grpc", Verdict::Ok, text).fact("ms", ms));
+    let step = Step::new("token", Verdict::Ok, text);
+    step.fact("principal", principal.name.as_str()).fact("expires", until)
+}
+
+fn rights(principal: &pb::Principal) -> Step {
+    if principal.name.is_empty() {
+        return Step::new("rights", Verdict::Ok, "everybody may do everything");
     }
-    if name == "rights" {
-        report.tell(Step::new("token", Verdict::Ok, TAKEN));
-    }
-    report.tell(failed(name, error, hints));
+    let list = |patterns: &[String]| match patterns {
+        [] => "nothing".to_owned(),
+        patterns => patterns.join(" "),
+    };
+    let (watch, publish) = (list(&principal.watch), list(&principal.publish));
+    let admin = if principal.admin { ", and administer" } else { "" };
+    let is_any = principal.admin || !principal.watch.is_empty() || !principal.publish.is_empty();
+    let verdict = if is_any { Verdict::Ok } else { Verdict::Failure };
+    let step = Step::new("rights", verdict, format!("may watch {watch}, publish {publish}{admin}"));
+    let step =
+        step.fact("watch", principal.watch.clone()).fact("publish", principal.publish.clone());
+    let step = step.fact("admin", principal.admin);
+    if is_any { step } else { step.hint("`tailmark token create` on the server gives rights") }
 }
 
 fn failed(name: &'static str, error: &Error, hints: &Hints) -> Step {
@@ -63,8 +108,14 @@ fn failed(name: &'static str, error: &Error, hints: &Hints) -> Step {
 }
 
 /// A watch of nothing but its own signs of life: what lies between may keep answers back.
-async fn stream(client: &Client, hints: &Hints) -> Step {
+async fn stream(client: &Client, principal: &pb::Principal, hints: &Hints) -> Step {
     let mut options = WatchOptions::default();
+    if !principal.name.is_empty() && !principal.admin {
+        options.patterns = principal.watch.iter().take(PATTERNS).cloned().collect();
+        if options.patterns.is_empty() {
+            return Step::new("stream", Verdict::Skipped, "nothing may be watched");
+        }
+    }
     (options.start, options.markers, options.heartbeat) = (Start::Latest, true, HEARTBEAT);
     let mut watch = client.watch(options);
     let mut kinds = Vec::new();
@@ -88,10 +139,6 @@ async fn stream(client: &Client, hints: &Hints) -> Step {
         Ok(Ok(())) => {
             let ms = begun.elapsed().as_secs_f64() * 1e3;
             Step::new("stream", Verdict::Ok, "a watch shows signs of life").fact("ms", ms)
-        }
-        Ok(Err(error)) if error.kind() == Kind::Denied && !error.is_foreign() => {
-            let text = "not everything may be watched with these rights, so no stream was opened";
-            Step::new("stream", Verdict::Skipped, text)
         }
         Ok(Err(error)) => failed("stream", &error, hints),
         Err(_) => {

@@ -207,6 +207,51 @@ async fn what_the_server_refuses_is_told_by_its_own_words() {
     server.stop().await;
 }
 
+/// Whom the server takes us for, what we may, and a stream within that.
+#[tokio::test]
+async fn who_one_is_and_what_one_may_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = dir.path().join("tokens.toml");
+    let settings = [
+        ("TAILMARK_AUTH_MODE", "required"),
+        ("TAILMARK_AUTH_TOKENS_FILE", tokens.to_str().unwrap()),
+    ];
+    let create = |args: &[&str]| {
+        let output = program(&["token", "create"]).args(args).envs(settings).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let alice = create(&["alice", "--watch", "orders.>", "--expires", "90d"]);
+    let bob = create(&["bob", "--publish", "orders.a"]);
+    let port = crate::support::port::Port::reserve();
+    let daemon =
+        crate::support::daemon::Daemon::start_at(&dir.path().join("data"), port.address, &settings);
+    let examine = async |token: &str| {
+        let mut command = program(&["doctor", daemon.url(), "--json"]);
+        command.env("TAILMARK_TOKEN", token);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        Report::of(&output)
+    };
+    let report = examine(&alice).await;
+    let token = report.step("token");
+    assert_eq!(
+        (&token["verdict"], &token["principal"]),
+        (&"ok".into(), &"alice".into()),
+        "{token}"
+    );
+    assert!(token["expires"].is_string(), "{token}");
+    let rights = report.step("rights");
+    assert_eq!(rights["watch"], serde_json::json!(["orders.>"]), "{rights}");
+    assert_eq!(report.step("stream")["verdict"], "ok", "{:?}", report.steps);
+    assert_eq!(report.code, 0, "{:?}", report.steps);
+    let report = examine(&bob).await;
+    assert_eq!(report.step("stream")["verdict"], "skipped", "{:?}", report.steps);
+    assert_eq!(report.step("rights")["publish"], serde_json::json!(["orders.a"]));
+    examine("").await.fails_at("token", &["TAILMARK_TOKEN"]);
+    examine("tailmark_nonsense").await.fails_at("token", &["TAILMARK_TOKEN"]);
+    assert_eq!(daemon.stop(), Some(0));
+}
+
 /// Who answers whatever comes with this, and ends.
 async fn answering(answer: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -328,4 +328,63 @@ mod tests {
         let error = ended.unwrap_err().downcast::<io::Error>().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
+
+    /// Keeps what is written until it is flushed, as TLS may do.
+    #[derive(Debug, Default)]
+    struct Held {
+        held: usize,
+        flushed: usize,
+    }
+
+    impl AsyncRead for Held {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Held {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.held += bytes.len();
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushed += std::mem::take(&mut self.held);
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_lies_below_is_flushed_when_the_connection_rests() {
+        let (mut outbox, mut inlet) = Outbox::new(Held::default());
+        let sent = outbox.out.clone();
+        let connection = async move {
+            // What is not collected, and what is.
+            for len in [LARGE_BYTES, 10] {
+                inlet.write_all(&vec![7; len]).await?;
+                inlet.flush().await?;
+            }
+            std::future::pending::<io::Result<()>>().await
+        };
+        let mut connection = pin!(connection);
+        poll_fn(|cx| {
+            assert!(outbox.poll(cx, connection.as_mut(), false).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        let out = sent.lock();
+        assert_eq!((out.inner.held, out.inner.flushed), (0, LARGE_BYTES + 10));
+    }
 }

@@ -210,6 +210,9 @@ impl Trust {
             async move { trust.connect(address).await.map(TokioIo::new) }
         });
         let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap();
+        // More than sockets hold.
+        let endpoint =
+            endpoint.initial_stream_window_size(4 << 20).initial_connection_window_size(64 << 20);
         within("connect", endpoint.connect_with_connector(connector)).await
     }
 
