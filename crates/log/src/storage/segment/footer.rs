@@ -11,7 +11,7 @@ use super::block::{MAX_BLOCK_BYTES, Row};
 use super::digest::XXH3_128;
 use super::identity::Identity;
 use super::problem::{FORMAT, Problem, Result};
-use super::topics::{Origin, Table, TableBuilder};
+use super::topics::{Bloom, Origin, Table, TableBuilder};
 use crate::chain::Hash;
 use crate::storage::TopicStats;
 use crate::width::to_u32;
@@ -258,7 +258,7 @@ pub(super) fn old_table(topics: &[u8], lists: &[u8], identity: &Identity) -> Res
         sum = summed(sum, stats.events)?;
         let mut blocks = Vec::new();
         old_topic_blocks(lists, topic, |block| blocks.push(block))?;
-        table.topic(name.as_bytes(), &stats, &blocks);
+        table.topic(name.as_bytes(), Bloom::hash(name.as_bytes()), &stats, &blocks);
     }
     r.end()?;
     table.finish().ok_or(Problem::Damaged("it has no topic"))

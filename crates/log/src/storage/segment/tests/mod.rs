@@ -1,5 +1,6 @@
 //! Tests of sealed segments, and what they share.
 
+mod cost;
 mod damage;
 mod direct;
 mod life;

@@ -12,6 +12,9 @@ use crate::storage::TopicStats;
 use crate::width::to_u32;
 use tailmark_record::{Seq, Timestamp};
 
+/// So few names are compared as a whole.
+const FEW: usize = 16;
+
 /// See the module.
 #[derive(Default)]
 pub(in crate::storage::segment) struct Collector {
@@ -89,38 +92,63 @@ impl Collector {
     }
 
     /// The table; `None` without an event.
-    pub(in crate::storage::segment) fn finish(self, origin: Origin) -> Option<Table> {
+    pub(in crate::storage::segment) fn finish(mut self, origin: Origin) -> Option<Table> {
+        // Not needed any more; what follows takes room of its own.
+        self.ids = HashTable::new();
         let lists = self.lists();
         let mut table = TableBuilder::new(origin);
         for id in self.in_order() {
             let Some(topic) = self.topics.get(id as usize) else { continue };
-            table.topic(topic.name(&self.names), &topic.stats, lists.of(id));
+            table.topic(topic.name(&self.names), topic.hash, &topic.stats, lists.of(id));
         }
         table.finish()
     }
 
     /// The topics in the order of their names.
     fn in_order(&self) -> Vec<u32> {
-        let name =
-            |id: u32| self.topics.get(id as usize).map_or(&[][..], |it| it.name(&self.names));
-        let mut shared = self.topics.first().map_or(&[][..], |topic| topic.name(&self.names));
-        for topic in &self.topics {
-            let name = topic.name(&self.names);
-            let same = shared.iter().zip(name).take_while(|(a, b)| a == b).count();
-            shared = shared.get(..same).unwrap_or_default();
-        }
-        // Nearly all are told apart by the eight bytes behind what all begin with.
-        let key = |name: &[u8]| {
-            let mut key = [0; 8];
-            let rest = name.get(shared.len()..).unwrap_or_default();
-            let len = rest.len().min(8);
-            key[..len].copy_from_slice(&rest[..len]);
-            u64::from_be_bytes(key)
-        };
-        let mut order: Vec<_> =
-            (0..to_u32(self.topics.len())).map(|id| (key(name(id)), id)).collect();
-        order.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| name(a.1).cmp(name(b.1))));
+        let mut order: Vec<_> = (0..to_u32(self.topics.len())).map(|id| (0, id)).collect();
+        self.sort(&mut order, 0);
         order.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Sorts topics whose names are alike in their first `depth` bytes: by the eight bytes behind what
+    /// all begin with, then those that are alike in these, too. Names mostly have much in common;
+    /// comparing them as a whole would take several times as long.
+    fn sort(&self, order: &mut [(u64, u32)], depth: usize) {
+        let Some(&(_, one)) = order.first() else { return };
+        let mut shared = self.name(one);
+        for &(_, id) in order.iter() {
+            let name = self.name(id);
+            if name.get(..shared.len()) != Some(shared) {
+                let same = shared.iter().zip(name).take_while(|(a, b)| a == b).count();
+                shared = shared.get(..same).unwrap_or_default();
+            }
+        }
+        let depth = depth.max(shared.len());
+        for (key, id) in order.iter_mut() {
+            let rest = self.name(*id).get(depth..).unwrap_or_default();
+            *key = match rest.first_chunk() {
+                Some(eight) => u64::from_be_bytes(*eight),
+                None => {
+                    let mut eight = [0; 8];
+                    eight.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+                    u64::from_be_bytes(eight)
+                }
+            };
+        }
+        order.sort_unstable();
+        for alike in order.chunk_by_mut(|a, b| a.0 == b.0).filter(|alike| alike.len() > 1) {
+            let goes_on = |&(_, id): &(u64, u32)| self.name(id).len() > depth + 8;
+            if alike.len() > FEW && alike.iter().all(goes_on) {
+                self.sort(alike, depth + 8);
+            } else {
+                alike.sort_unstable_by(|a, b| self.name(a.1).cmp(self.name(b.1)));
+            }
+        }
+    }
+
+    fn name(&self, id: u32) -> &[u8] {
+        self.topics.get(id as usize).map_or(&[], |topic| topic.name(&self.names))
     }
 
     /// The blocks, topic after topic.

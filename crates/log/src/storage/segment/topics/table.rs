@@ -46,14 +46,15 @@ impl TableBuilder {
         TableBuilder { writer: Writer::new(origin), hashes: Vec::new() }
     }
 
-    /// The next topic, with its blocks in order.
+    /// The next topic with its [`Bloom::hash`], and its blocks in order.
     pub(in crate::storage::segment) fn topic(
         &mut self,
         name: &[u8],
+        hash: u64,
         stats: &TopicStats,
         blocks: &[u32],
     ) {
-        self.hashes.push(Bloom::hash(name));
+        self.hashes.push(hash);
         self.writer.topic(name, stats, blocks);
     }
 
