@@ -19,6 +19,7 @@ use super::direct::{Locator, Places};
 use super::footer::{FileEntry, Footer};
 use super::identity::Identity;
 use super::store::{Fault, Store};
+use super::topics::Table;
 use super::{DB, FOOTER, Segment, dir};
 use crate::chain::{Link, hash};
 use crate::storage::disk::{Disk, make_private};
@@ -137,8 +138,17 @@ struct Build<'a> {
 
 impl Build<'_> {
     fn run(&self, tmp: &Path) -> Result<(), StoreError> {
-        let described = self.fill()?;
-        self.compare(&described)?;
+        let mut described = self.fill()?;
+        let (topics, origin) = (std::mem::take(&mut described.topics), described.origin);
+        // Sorting many topics takes a while, and needs nothing of the database.
+        let table = std::thread::scope(|scope| {
+            let named = std::thread::Builder::new().name("tailmark-topics".to_owned());
+            let table = named.spawn_scoped(scope, move || topics.finish(origin));
+            let table = table.map_err(StoreError::io("start a thread for", tmp))?;
+            self.compare(&described)?;
+            let table = table.join().ok().flatten();
+            table.ok_or(StoreError::Invalid("a segment without topics"))
+        })?;
         // Once more, so that a snapshot of the closed database is there and the next open changes
         // no byte.
         self.open()?.close().map_err(|fault| self.fault(fault))?;
@@ -151,7 +161,7 @@ impl Build<'_> {
             }
             dir::list_files(&self.db_dir)?.iter().try_for_each(|(_, path)| make_private(path))
         })?;
-        self.seal(tmp, &described)
+        self.seal(tmp, &described, &table)
     }
 
     /// Loads the database, a window of blocks at a time: first room for them, then their values.
@@ -227,7 +237,7 @@ impl Build<'_> {
     }
 
     /// Describes and syncs what was built.
-    fn seal(&self, tmp: &Path, described: &Described) -> Result<(), StoreError> {
+    fn seal(&self, tmp: &Path, described: &Described, table: &Table) -> Result<(), StoreError> {
         let (files, places) = self.files(&described.rows)?;
         let spec = self.spec;
         let (Some(first_row), Some(last_row)) = (described.rows.first(), described.rows.last())
@@ -252,7 +262,7 @@ impl Build<'_> {
         let footer = Footer {
             identity: &identity,
             files: &files,
-            topics: &described.topics,
+            topics: table,
             rows: &described.rows,
             fingerprints: &described.fingerprints,
             places: places.as_ref().map(Places::offsets),

@@ -4,7 +4,7 @@
 //! without a hole, by the events' own seqs and append times.
 
 use super::block::{self, Row};
-use super::topics::{Collector, Origin, Table};
+use super::topics::{Collector, Origin};
 use crate::chain::{Hash, Link, hash};
 use crate::width::to_u32;
 use tailmark_record::{Events, Facts, Fingerprint, FingerprintKey, Seq, Timestamp};
@@ -19,7 +19,9 @@ pub(super) struct Plan {
 /// What the footer says of the events.
 pub(super) struct Described {
     pub(super) rows: Vec<Row>,
-    pub(super) topics: Table,
+    pub(super) topics: Collector,
+    /// What numbers in the table of topics count from.
+    pub(super) origin: Origin,
     pub(super) fingerprints: Vec<(Seq, Fingerprint)>,
     pub(super) link: Link,
     /// Of the raw bytes of each block, to tell whether the database gives them back.
@@ -120,7 +122,8 @@ impl<'a> Describer<'a> {
     pub(super) fn finish(self) -> Option<Described> {
         let first_at = self.rows.first()?.first_at;
         Some(Described {
-            topics: self.topics.finish(Origin { first: self.first, first_at })?,
+            topics: self.topics,
+            origin: Origin { first: self.first, first_at },
             rows: self.rows,
             fingerprints: self.fingerprints,
             link: self.link,

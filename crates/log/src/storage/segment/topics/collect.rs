@@ -19,12 +19,18 @@ const FEW: usize = 16;
 #[derive(Default)]
 pub(in crate::storage::segment) struct Collector {
     names: Vec<u8>,
-    ids: HashTable<u32>,
+    /// Half of the hash, and the place in `topics`: growing looks at nothing else.
+    ids: HashTable<(u32, u32)>,
     topics: Vec<Topic>,
     /// A topic, and a block that has events of it: in the order of the blocks.
     blocks: Vec<(u32, u32)>,
     /// The topic of the last event.
     last: usize,
+}
+
+/// All bits of a hash table's hash out of half of a name's.
+fn spread(half: u32) -> u64 {
+    u64::from(half).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 struct Topic {
@@ -72,16 +78,15 @@ impl Collector {
             return Ok(*last);
         }
         let hash = Bloom::hash(name);
-        let is_it = |&id: &u32| {
-            let topic = topics.get(id as usize);
-            topic.is_some_and(|topic| topic.hash == hash && topic.name(names) == name)
+        let half = to_u32(hash >> 32);
+        let is_it = |&(other, id): &(u32, u32)| {
+            other == half && topics.get(id as usize).is_some_and(|it| it.name(names) == name)
         };
-        let hash_of = |&id: &u32| topics.get(id as usize).map_or(0, |topic| topic.hash);
-        match ids.entry(hash, is_it, hash_of) {
-            Slot::Occupied(known) => Ok(*known.get() as usize),
+        match ids.entry(spread(half), is_it, |&(half, _)| spread(half)) {
+            Slot::Occupied(known) => Ok(known.get().1 as usize),
             Slot::Vacant(vacant) => {
                 std::str::from_utf8(name).map_err(|_| "a topic is not UTF-8")?;
-                vacant.insert(to_u32(topics.len()));
+                vacant.insert((half, to_u32(topics.len())));
                 let (start, len) = (names.len(), to_u32(name.len()));
                 names.extend_from_slice(name);
                 let stats = TopicStats::default();
@@ -99,7 +104,10 @@ impl Collector {
         let mut table = TableBuilder::new(origin);
         for id in self.in_order() {
             let Some(topic) = self.topics.get(id as usize) else { continue };
-            table.topic(topic.name(&self.names), topic.hash, &topic.stats, lists.of(id));
+            // Most of many are in one block.
+            let one = [topic.block];
+            let blocks = if topic.blocks == 1 { &one[..] } else { lists.of(id) };
+            table.topic(topic.name(&self.names), topic.hash, &topic.stats, blocks);
         }
         table.finish()
     }
@@ -151,18 +159,19 @@ impl Collector {
         self.topics.get(id as usize).map_or(&[], |topic| topic.name(&self.names))
     }
 
-    /// The blocks, topic after topic.
+    /// The blocks, topic after topic, of those that are in several.
     fn lists(&self) -> Lists {
         let mut starts = Vec::with_capacity(self.topics.len() + 1);
         let mut end = 0;
         for topic in &self.topics {
             starts.push(end);
-            end += topic.blocks as usize;
+            end += if topic.blocks > 1 { topic.blocks as usize } else { 0 };
         }
         let mut filled = starts.clone();
         starts.push(end);
         let mut blocks = vec![0; end];
-        for &(id, block) in &self.blocks {
+        let has_list = |id: u32| self.topics.get(id as usize).is_some_and(|it| it.blocks > 1);
+        for &(id, block) in self.blocks.iter().filter(|(id, _)| has_list(*id)) {
             if let Some(at) = filled.get_mut(id as usize)
                 && let Some(place) = blocks.get_mut(*at)
             {

@@ -256,7 +256,7 @@ fn damage_in_a_table_is_told_with_its_range_and_hides_no_event() {
     let whole = std::fs::read(&footer).unwrap();
     let name = "größe.".as_bytes();
     let at = whole.windows(name.len()).rposition(|bytes| bytes == name).unwrap();
-    let mut bad = whole.clone();
+    let mut bad = whole;
     bad[at] ^= 4;
     std::fs::write(&footer, bad).unwrap();
     let (engine, _) = reopen(dir.path());
