@@ -5,6 +5,7 @@ mod jetstream;
 #[cfg(feature = "peers")]
 mod redis;
 mod tailmark;
+mod tls;
 
 use std::any::Any;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ use crate::sample::Load;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
 pub(crate) enum Target {
     Tailmark,
+    /// It over TLS.
+    TailmarkTls,
     #[cfg(feature = "peers")]
     Jetstream,
     /// It with an fsync before each ack.
@@ -43,6 +46,7 @@ impl Target {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Target::Tailmark => "tailmark",
+            Target::TailmarkTls => "tailmark, TLS",
             #[cfg(feature = "peers")]
             Target::Jetstream => "jetstream",
             #[cfg(feature = "peers")]
@@ -75,6 +79,7 @@ impl Target {
                 Some(addr) => Box::new(Tailmark::attach(addr)?),
                 None => Box::new(Tailmark::start(setup).await?),
             },
+            Target::TailmarkTls => Box::new(tls::TailmarkTls::start(setup).await?),
             #[cfg(feature = "peers")]
             Target::Jetstream => Box::new(jetstream::Jetstream::start(setup, false).await?),
             #[cfg(feature = "peers")]

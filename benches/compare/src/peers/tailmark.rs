@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use async_trait::async_trait;
 use bytes::Bytes;
 use prost::Message;
-use tailmark_client::{Client, Item, ProducerOptions, Start, WatchOptions};
+use tailmark_client::{Client, Item, Options, ProducerOptions, Start, WatchOptions};
 use tailmark_record::Seq;
 use tailmark_wire::feed_v1 as pb;
 use tailmark_wire::feed_v1::feed_service_client::FeedServiceClient;
@@ -41,6 +41,7 @@ const SEALED: Duration = Duration::from_secs(120);
 pub(crate) struct Tailmark {
     client: Client,
     addr: String,
+    options: Options,
     own: Option<Daemon>,
     /// Cursors of a storm's clients.
     places: Vec<String>,
@@ -52,20 +53,39 @@ struct Daemon {
     // Before its directory, which is removed when nothing writes there any more.
     server: Server,
     dir: TempDir,
+    settings: Vec<(String, String)>,
 }
 
 impl Tailmark {
     pub(crate) async fn start(setup: &Setup) -> Result<Tailmark> {
+        Tailmark::start_with(setup, |_| Ok((Vec::new(), Options::default()))).await
+    }
+
+    /// With settings that have something in the daemon's directory, and a client to them.
+    pub(crate) async fn start_with(
+        setup: &Setup,
+        prepare: impl FnOnce(&Path) -> Result<(Vec<(String, String)>, Options)>,
+    ) -> Result<Tailmark> {
         let dir = setup.new_dir("tailmark")?;
-        let (server, addr) = start_daemon(&setup.daemon, dir.path(), &[]).await?;
-        let own = Daemon { program: setup.daemon.clone(), server, dir };
-        Ok(Tailmark { own: Some(own), ..Tailmark::attach(&addr)? })
+        let (settings, options) = prepare(dir.path())?;
+        let (server, addr) = start_daemon(&setup.daemon, dir.path(), &borrowed(&settings)).await?;
+        let own = Daemon { program: setup.daemon.clone(), server, dir, settings };
+        Ok(Tailmark { own: Some(own), ..Tailmark::attach_with(&addr, options)? })
     }
 
     /// A daemon that runs already, with whatever is in its log.
     pub(crate) fn attach(addr: &str) -> Result<Tailmark> {
-        let client = Client::new(addr)?;
-        Ok(Tailmark { client, addr: addr.to_owned(), own: None, places: Vec::new() })
+        Tailmark::attach_with(addr, Options::default())
+    }
+
+    fn attach_with(addr: &str, options: Options) -> Result<Tailmark> {
+        let client = Client::with_options(addr, options.clone())?;
+        Ok(Tailmark { client, addr: addr.to_owned(), options, own: None, places: Vec::new() })
+    }
+
+    /// A client on a connection of its own.
+    fn another(&self) -> Result<Client> {
+        Ok(Client::with_options(&self.addr, self.options.clone())?)
     }
 
     pub(crate) async fn log(&self) -> Result<pb::LogStatus> {
@@ -168,6 +188,10 @@ impl Slots {
     }
 }
 
+fn borrowed(settings: &[(String, String)]) -> Vec<(&str, &str)> {
+    settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+}
+
 /// Starts a daemon on a directory, with settings of the environment; answers its address.
 pub(crate) async fn start_daemon(
     program: &Path,
@@ -180,7 +204,8 @@ pub(crate) async fn start_daemon(
     let mut server = Server::start(&mut command, &dir.join("daemon.txt"))?;
     let ready = |line: &str| {
         let (addr, _) = line.strip_prefix("ready on ")?.split_once([',', ' '])?;
-        Some(format!("http://{addr}"))
+        let is_tls = settings.iter().any(|(name, _)| *name == "TAILMARK_TLS_CERT_FILE");
+        Some(format!("{}://{addr}", if is_tls { "https" } else { "http" }))
     };
     let addr = server.line(ready).await?;
     Ok((server, addr))
@@ -241,14 +266,14 @@ impl Peer for Tailmark {
     }
 
     async fn restart(&mut self) -> Result<()> {
-        let Some(Daemon { program, server, dir }) = self.own.take() else {
+        let Some(Daemon { program, server, dir, settings }) = self.own.take() else {
             return Ok(());
         };
         server.stop().await?;
-        let (server, addr) = start_daemon(&program, dir.path(), &[]).await?;
-        self.own = Some(Daemon { program, server, dir });
-        self.client = Client::new(&addr)?;
+        let (server, addr) = start_daemon(&program, dir.path(), &borrowed(&settings)).await?;
+        self.own = Some(Daemon { program, server, dir, settings });
         self.addr = addr;
+        self.client = self.another()?;
         // The connection is no part of what is measured next.
         self.client.log().await?;
         Ok(())
@@ -300,10 +325,15 @@ impl Peer for Tailmark {
     async fn fan_out(&self, fan: &Arc<Fan>) -> Result<Option<Duration>> {
         let mut watchers = JoinSet::new();
         for at in 0..fan.connections {
-            let (client, channel) = (Client::new(&self.addr)?, calls::connect(&self.addr).await?);
+            let client = self.another()?;
+            // Opened where it is used.
+            let channel = match fan.is_single {
+                true => Some(calls::connect(&self.addr).await?),
+                false => None,
+            };
             for _ in 0..share(fan.watchers, fan.connections, at) {
                 let fan = Arc::clone(fan);
-                if fan.is_single {
+                if let Some(channel) = &channel {
                     let mut stream = live_single(channel.clone()).await?;
                     watchers.spawn(async move { calls::follow(&mut stream, &fan).await });
                 } else {
@@ -368,7 +398,7 @@ impl Peer for Tailmark {
     ) -> Result<Option<Box<dyn Any + Send>>> {
         let mut held = Vec::new();
         for at in 0..connections {
-            let client = Client::new(&self.addr)?;
+            let client = self.another()?;
             for _ in 0..share(watchers, connections, at) {
                 held.push(live(&client).await?);
             }

@@ -193,7 +193,21 @@ impl Work {
             self,
             Work::Append | Work::Publish | Work::Interest | Work::OwnTopics | Work::Publishers
         );
-        is_short || !target.syncs_each()
+        // What does not go through the client library has no TLS.
+        let has_tls = matches!(
+            self,
+            Work::Append
+                | Work::AppendBatches
+                | Work::Publish
+                | Work::Fanout100
+                | Work::Fanout1000
+                | Work::ReplayBatches
+                | Work::Resume
+        );
+        match target {
+            Target::TailmarkTls => has_tls,
+            target => is_short || !target.syncs_each(),
+        }
     }
 
     pub(crate) async fn run(
