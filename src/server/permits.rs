@@ -17,8 +17,11 @@ struct Counts {
     uploads: Arc<AtomicUsize>,
     turned_away: Arc<AtomicUsize>,
     metrics_streams: Arc<AtomicUsize>,
+    health_watches: Arc<AtomicUsize>,
 }
 
+/// Watches of health: for load balancers, of which each has one or a few.
+const HEALTH_WATCHES: usize = 1_000;
 /// Connections over the limit that are told so at a time; the others are closed without a word.
 const TURNED_AWAY: usize = 64;
 
@@ -60,6 +63,10 @@ impl Gauges {
         Permit::take(&self.0.metrics_streams, limit, "metrics_streams")
     }
 
+    pub(crate) fn health_watch(&self) -> Result<Permit, OverLimit> {
+        Permit::take(&self.0.health_watches, HEALTH_WATCHES, "health_watches")
+    }
+
     pub(crate) fn upload(&self) -> Permit {
         self.0.uploads.fetch_add(1, Ordering::Relaxed);
         Permit(Arc::clone(&self.0.uploads))
@@ -68,7 +75,7 @@ impl Gauges {
 
 /// What is limited in how much of it is open at once: less of it may be open a moment later. What
 /// exceeds any other limit exceeds it for ever.
-pub(crate) const AT_ONCE: [&str; 11] = [
+pub(crate) const AT_ONCE: [&str; 12] = [
     "connections",
     "connections_per_address",
     "watches",
@@ -76,6 +83,7 @@ pub(crate) const AT_ONCE: [&str; 11] = [
     "watches_per_address",
     "watches_per_principal",
     "metrics_streams",
+    "health_watches",
     "rooms_per_chat",
     "tokens",
     "events_per_principal",

@@ -108,7 +108,7 @@ impl Server {
             tasks: TaskTracker::new(),
             started,
         });
-        let health = health::Reporter::new(shared.log.clone());
+        let health = health::Reporter::new(shared.log.clone(), shared.gauges.clone());
         let routes = routes(&shared, &health)?;
         Ok(Server { shared, access, certificates, routes, health })
     }

@@ -1,6 +1,7 @@
 //! What watches whose clients take nothing keep in the server's memory.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Version;
 use tailmark::server::Options;
@@ -15,6 +16,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::support::broken::Broken;
 use crate::support::daemon::Daemon;
+use crate::support::frames::{self, Frames};
 use crate::support::server::{
     TestServer, event, from_oldest, generations, memory, open, start_with, until, watch,
     watch_batches, within,
@@ -52,6 +54,38 @@ async fn narrow(server: &TestServer) -> Channel {
     let endpoint =
         endpoint.initial_stream_window_size(64 << 10).initial_connection_window_size(8 << 20);
     within("connect", endpoint.connect()).await.unwrap()
+}
+
+/// SETTINGS with INITIAL_WINDOW_SIZE, and WINDOW_UPDATE of the connection: as much as there can be.
+fn wide() -> Vec<u8> {
+    let most = i32::MAX.to_be_bytes();
+    let more = (i32::MAX - 65_535).to_be_bytes();
+    [frames::frame(4, 0, 0, &[&[0, 4], &most[..]].concat()), frames::frame(8, 0, 0, &more)].concat()
+}
+
+/// A client breaks the protocol while it reads nothing and sends what nobody reads any more.
+#[tokio::test]
+async fn who_reads_late_hears_why_the_connection_ended() {
+    let (server, _) = filled(PARKED_BYTES, 20).await;
+    let mut client = Frames::connect(server.address).await;
+    client.write(&wide()).await;
+    client.write(&frames::begin(1, "Watch", false)).await;
+    let request = pb::WatchRequest { start: from_oldest(), ..Default::default() };
+    let message = frames::framed(&request);
+    client.write(&frames::frame(frames::DATA, 1, 1, &message)).await;
+    // More than the sockets take.
+    let sent = || server.log.status().counters.reads_stored;
+    until("a socket that is full", || sent() > 2).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    // DATA of no stream: RFC 9113 section 6.1.
+    client.write(&frames::frame(frames::DATA, 0, 0, b"x")).await;
+    client.write(&frames::frame(frames::DATA, 0, 0, &[0; 8_000])).await;
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    let goaway = client.next_of(&[frames::GOAWAY]).await;
+    assert_eq!(goaway.payload[4..8], 1_u32.to_be_bytes(), "PROTOCOL_ERROR");
+    drop(client);
+    until("no connection", || server.gauges.connections() == 0).await;
+    server.stop().await;
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
+use crate::server::permits::Gauges;
 use crate::server::rpc::status;
 use tailmark_wire::methods::{chat_service, feed_service};
 
@@ -33,13 +34,14 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) struct Reporter {
     serving: watch::Sender<ServingStatus>,
     log: EventLog,
+    gauges: Gauges,
 }
 
 type Statuses = Pin<Box<dyn Stream<Item = ServingStatus> + Send>>;
 
 impl Reporter {
-    pub(crate) fn new(log: EventLog) -> Reporter {
-        Reporter { serving: watch::Sender::new(ServingStatus::Serving), log }
+    pub(crate) fn new(log: EventLog, gauges: Gauges) -> Reporter {
+        Reporter { serving: watch::Sender::new(ServingStatus::Serving), log, gauges }
     }
 
     /// Tells everyone who watches.
@@ -147,8 +149,13 @@ impl Health for Reporter {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        let permit = self.gauges.health_watch().map_err(status::too_many)?;
         let statuses = self.statuses(&request.get_ref().service);
-        Ok(Response::new(Box::pin(statuses.map(|status| Ok(answer(status))))))
+        let answers = statuses.map(move |status| {
+            let _held = &permit;
+            Ok(answer(status))
+        });
+        Ok(Response::new(Box::pin(answers)))
     }
 }
 

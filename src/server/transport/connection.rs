@@ -38,7 +38,7 @@ use crate::server::transport::ending::Endings;
 use crate::server::transport::greeting::{self, Greeting, Hello};
 use crate::server::transport::http1::{HalfClosed, Socket};
 use crate::server::transport::outbox::Outbox;
-use crate::server::transport::preface::Protocol;
+use crate::server::transport::preface::{Begun, Protocol};
 use crate::server::transport::serving::Serving;
 use crate::server::transport::{date, framing, linger, refuse, streams};
 
@@ -92,7 +92,12 @@ pub(crate) async fn serve(
             let run = |connection: Pin<&mut http2::Connection<_, _, _>>, cx: &mut Context<'_>| {
                 outbox.poll(cx, connection, peer.watches() >= MANY_WATCHES)
             };
-            drive(connection, run, &serving.stop, &serving.cut).await
+            let ended = drive(connection, run, &serving.stop, &serving.cut).await;
+            tokio::select! {
+                () = say_last(outbox, &serving.stop) => {}
+                () = serving.cut.cancelled() => {}
+            }
+            ended
         }
         Protocol::Http1 if !date::can_be_written() => {
             return date::refuse(stream, &serving.stop).await;
@@ -123,6 +128,13 @@ pub(crate) async fn serve(
     if let Err(error) = ended {
         // Clients go away as they like.
         tracing::debug!(%address, %error, "connection ended");
+    }
+}
+
+/// Gives a client that does not read just now time to take what was said last: why the connection ends.
+async fn say_last(outbox: Outbox<Begun>, stop: &CancellationToken) {
+    if let Ok(Some(stream)) = tokio::time::timeout(linger::TIME, outbox.finish()).await {
+        linger::close(stream.into_inner(), stop).await;
     }
 }
 

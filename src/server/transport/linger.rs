@@ -1,5 +1,5 @@
-//! A lingering close of HTTP/1.1 connections, as RFC 9112 section 9.6 has it: first the write side
-//! is closed, then incoming bytes are read and discarded.
+//! A lingering close, as RFC 9112 section 9.6 has it: first the write side is closed, then incoming
+//! bytes are read and discarded. So the last words over HTTP/2, GOAWAY and why, arrive too.
 //!
 //! Closing a socket over unread bytes sends a reset, and a reset takes an unread answer out of the
 //! client's hands. Bounded in bytes and in time. The connection counts as open meanwhile, so nobody
@@ -16,7 +16,7 @@ use super::maybe_tls::MaybeTls;
 /// What is thrown away at most: more than any body that we take.
 const BYTES: usize = 32 << 20;
 /// In all. A client that has its answer closes at once.
-const TIME: Duration = Duration::from_secs(5);
+pub(crate) const TIME: Duration = Duration::from_secs(5);
 /// Bytes a second that prolong it: whoever still sends a body in earnest is heard to its end.
 const RATE: u64 = 64 << 10;
 /// However much is sent.

@@ -6,7 +6,7 @@
 //! ready streams, and its small writes are collected and sent when it comes to rest. Nothing waits
 //! for data that is not there yet. Knows nothing of what the bytes mean.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -78,6 +78,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Outbox<T> {
             (_, Poll::Ready(Err(error))) => Poll::Ready(Err(error.into())),
             _ => Poll::Pending,
         }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Outbox<T> {
+    /// Sends what is left when the connection, with the inlet, is gone, and answers the stream. `None` where it
+    /// cannot be sent.
+    pub(crate) async fn finish(self) -> Option<T> {
+        let mut out = Arc::into_inner(self.out)?.into_inner();
+        poll_fn(|cx| out.poll_send(cx)).await.ok()?;
+        Some(out.inner)
     }
 }
 
@@ -185,7 +195,6 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Inlet<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
     use std::pin::pin;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -302,6 +311,28 @@ mod tests {
         })
         .await;
         assert_eq!(sent.lock().inner.taken.len(), 40 * 256);
+    }
+
+    #[tokio::test]
+    async fn what_was_written_last_is_sent_when_there_is_room_again() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let (mut outbox, mut inlet) = Outbox::new(near);
+        let mut connection = Box::pin(async move {
+            inlet.write_all(&[7; 3_000]).await?;
+            inlet.write_all(b"the reason").await?;
+            Err::<(), _>(io::Error::other("over"))
+        });
+        let ended = poll_fn(|cx| outbox.poll(cx, connection.as_mut(), false)).await;
+        assert_eq!(ended.unwrap_err().to_string(), "over");
+        drop(connection);
+        let mut read = Vec::new();
+        let reads = async {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            far.read_to_end(&mut read).await.unwrap()
+        };
+        let finishes = async { drop(outbox.finish().await.unwrap()) };
+        assert_eq!(tokio::join!(reads, finishes).0, 3_010);
+        assert!(read.ends_with(b"the reason"));
     }
 
     #[tokio::test]

@@ -234,7 +234,8 @@ impl Engine for LocalEngine {
             disk_bytes: sealed + journal_bytes,
             journal_bytes,
             segments: view.segments.len() as u64,
-            unsealed_slots: view.slots.len() as u64,
+            unsealed_slots: view.slots.iter().filter(|slot| slot.end() > slot.first()).count()
+                as u64,
             open_segments: self.cache.status().open,
             leases: view.segments.iter().map(|segment| segment.leases()).sum(),
             is_sealing: self.work.sealing.lock().is_some(),

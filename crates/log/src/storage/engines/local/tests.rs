@@ -121,6 +121,19 @@ fn commits_survive_a_clean_stop_and_a_kill() {
 }
 
 #[test]
+fn an_active_slot_without_an_event_is_not_unsealed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, _) = reopen(dir.path());
+    assert_eq!(engine.status().unsealed_slots, 0);
+    fill(&*engine, 1, 1);
+    assert_eq!(engine.status().unsealed_slots, 1);
+    engine.close().unwrap();
+    drop(engine);
+    let (engine, _) = reopen(dir.path());
+    assert_eq!(engine.status().unsealed_slots, 1);
+}
+
+#[test]
 fn full_slots_are_sealed_and_reused() {
     let dir = tempfile::tempdir().unwrap();
     let (engine, _) = reopen(dir.path());
