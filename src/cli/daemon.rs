@@ -54,8 +54,7 @@ pub(super) async fn run(
         Server::new(log.clone(), server_options(config)).map_err(|error| unserved(&error))?;
     server.show_dropped_log_lines(telemetry.dropped_lines());
     let files = credentials(config, &server)?;
-    let trouble = files.as_ref().map(Files::trouble).unwrap_or_default();
-    let live = Live::new(log.clone(), &server, trouble, telemetry.level());
+    let live = Live::new(log.clone(), &server, telemetry.level());
     let bounds = log.bounds();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"), log = %log.id(),

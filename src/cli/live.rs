@@ -2,9 +2,8 @@
 
 use super::layer_options::{access_rules, retention};
 use crate::config::Config;
-use crate::server::{AccessRules, Certificates, Server};
+use crate::server::{AccessRules, Certificates, Credentials, Server};
 use crate::telemetry::LogLevel;
-use crate::tokens::Trouble;
 use tailmark_log::eventlog::EventLog;
 
 /// What settings act on while the daemon runs, and what shows how it is.
@@ -13,14 +12,15 @@ pub(super) struct Live {
     log: EventLog,
     access: AccessRules,
     certificates: Option<Certificates>,
-    tokens: Trouble,
+    credentials: Credentials,
     level: LogLevel,
 }
 
 impl Live {
-    pub(super) fn new(log: EventLog, server: &Server, tokens: Trouble, level: LogLevel) -> Live {
+    pub(super) fn new(log: EventLog, server: &Server, level: LogLevel) -> Live {
         let (access, certificates) = (server.access_rules(), server.certificates());
-        Live { log, access, certificates, tokens, level }
+        let credentials = server.credentials();
+        Live { log, access, certificates, credentials, level }
     }
 
     /// Reads the certificates again, and logs what came of it.
@@ -53,6 +53,6 @@ impl Live {
         let status = self.log.status();
         let tls = || self.certificates.as_ref().and_then(Certificates::trouble);
         let of_log = status.trouble.or(status.store.trouble).or(status.clock);
-        of_log.or_else(tls).or_else(|| self.tokens.now())
+        of_log.or_else(tls).or_else(|| self.credentials.trouble())
     }
 }

@@ -88,6 +88,7 @@ impl Server {
             gauges: gauges.clone(),
             options: Arc::clone(&options),
             certificates: certificates.clone(),
+            are_credentials_in_trouble: auth.credentials().is_in_trouble(),
             started,
         });
         let shared = Arc::new(Shared {

@@ -1,10 +1,7 @@
 //! A daemon's view of the files: what they say is in force soon after they say it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
-
-use parking_lot::Mutex;
 
 use super::{Tokens, TokensError, io_error, parse_keys, read_keys, text_of};
 use crate::server::Credentials;
@@ -21,18 +18,6 @@ pub struct Files {
     credentials: Credentials,
     /// What was taken last of each, for what is the same need not be taken.
     taken: [Option<String>; 2],
-    trouble: Trouble,
-}
-
-/// What keeps a file from being taken; clones are the same.
-#[derive(Clone, Debug, Default)]
-pub struct Trouble(Arc<Mutex<Option<String>>>);
-
-impl Trouble {
-    /// In words; `None` if all is well.
-    pub fn now(&self) -> Option<String> {
-        self.0.lock().clone()
-    }
 }
 
 impl Files {
@@ -55,12 +40,7 @@ impl Files {
         Tokens::parse(&tokens, text.as_deref().unwrap_or_default())?.set(&credentials);
         credentials.set_keys(read_keys(&keys)?);
         let taken = [Some(text.unwrap_or_default()), None];
-        Ok(Files { tokens, keys, credentials, taken, trouble: Trouble::default() })
-    }
-
-    /// What keeps them from being taken, now and later.
-    pub fn trouble(&self) -> Trouble {
-        self.trouble.clone()
+        Ok(Files { tokens, keys, credentials, taken })
     }
 
     /// Follows them for ever.
@@ -84,8 +64,7 @@ impl Files {
     fn look(&mut self) {
         let outcome = self.look_at_tokens().and_then(|()| self.look_at_keys());
         let trouble = outcome.err().map(|error| told(&error));
-        let mut known = self.trouble.0.lock();
-        if trouble != *known {
+        if trouble != self.credentials.trouble() {
             match &trouble {
                 Some(why) => tracing::error!(
                     why,
@@ -93,7 +72,7 @@ impl Files {
                 ),
                 None => tracing::info!("the files of tokens and keys are fine again"),
             }
-            *known = trouble;
+            self.credentials.set_trouble(trouble);
         }
     }
 

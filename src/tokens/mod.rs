@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 pub use change::{New, create, revoke};
 pub use entry::Entry;
-pub use follow::{Files, Trouble};
+pub use follow::Files;
 pub use known::Known;
 
 use crate::server::{Certificate, Credentials, Keys, KeysError, Token};

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -38,6 +39,8 @@ struct State {
     jwts: Mutex<HashMap<[u8; 32], Issued>>,
     rules: Jwt,
     paces: Paces,
+    trouble: Mutex<Option<String>>,
+    is_in_trouble: Arc<AtomicBool>,
 }
 
 /// What a file of tokens says.
@@ -78,6 +81,8 @@ impl Credentials {
             jwts: Mutex::default(),
             rules,
             paces: Paces::new(rates),
+            trouble: Mutex::default(),
+            is_in_trouble: Arc::default(),
         }))
     }
 
@@ -89,6 +94,23 @@ impl Credentials {
     pub fn check(&self, token: &str) -> Result<(String, Rights, Option<Timestamp>), String> {
         let session = self.of_token(token, Timestamp::now()).map_err(|why| why.to_string())?;
         Ok((session.name().to_string(), session.rights().clone(), session.expires()))
+    }
+
+    /// What keeps newer ones from coming into force, in words; `None` if nothing does. For whoever
+    /// watches over the server.
+    pub fn set_trouble(&self, trouble: Option<String>) {
+        self.0.is_in_trouble.store(trouble.is_some(), Ordering::Relaxed);
+        *self.0.trouble.lock() = trouble;
+    }
+
+    /// The same, as it was set last.
+    pub fn trouble(&self) -> Option<String> {
+        self.0.trouble.lock().clone()
+    }
+
+    /// Whether there is any, for the figures.
+    pub(crate) fn is_in_trouble(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0.is_in_trouble)
     }
 
     /// Puts these into force, and all others out of it.

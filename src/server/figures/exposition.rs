@@ -233,6 +233,7 @@ impl Snapshot {
                 ("log", u64::from(self.log.trouble.is_some())),
                 ("clock", u64::from(self.log.clock.is_some())),
                 ("tls", u64::from(self.is_tls_in_trouble)),
+                ("credentials", u64::from(self.are_credentials_in_trouble)),
             ],
         )
     }

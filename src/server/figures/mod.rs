@@ -13,7 +13,7 @@ mod rates;
 mod snapshot;
 mod streams;
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,8 @@ pub(super) struct Sources {
     pub(super) gauges: Gauges,
     pub(super) options: Arc<Options>,
     pub(super) certificates: Option<Certificates>,
+    /// Whether something keeps newer credentials from coming into force.
+    pub(super) are_credentials_in_trouble: Arc<AtomicBool>,
     pub(super) started: Instant,
 }
 

@@ -24,6 +24,7 @@ pub(crate) struct Snapshot {
     pub(super) head: Seq,
     pub(super) log: Status,
     /// The certificate cannot be renewed, or has expired.
+    pub(super) are_credentials_in_trouble: bool,
     pub(super) is_tls_in_trouble: bool,
     /// When the certificate in force expires, in seconds since 1970; 0 = there is no TLS.
     pub(super) certificate_end: u64,
@@ -51,7 +52,8 @@ impl Snapshot {
     }
 
     fn look(figures: &Figures) -> Snapshot {
-        let Sources { log, gauges, options, certificates, started } = &figures.sources;
+        let Sources { log, gauges, options, certificates, started, .. } = &figures.sources;
+        let credentials = &figures.sources.are_credentials_in_trouble;
         // Before the head: who reads on meanwhile is not ahead of it.
         let slowest = figures.streams.slowest();
         let bounds = log.bounds();
@@ -64,6 +66,7 @@ impl Snapshot {
             oldest: bounds.oldest,
             head: bounds.head,
             log: log.status(),
+            are_credentials_in_trouble: credentials.load(Ordering::Relaxed),
             is_tls_in_trouble: certificates.as_ref().is_some_and(|all| all.trouble().is_some()),
             certificate_end: certificates.as_ref().map_or(0, |all| {
                 all.not_after().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())

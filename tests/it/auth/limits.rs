@@ -159,3 +159,32 @@ async fn a_principal_stores_so_much_in_a_second() {
     }
     server.stop().await;
 }
+
+/// Who is told to come back does, and each event is stored once.
+#[tokio::test]
+async fn a_producer_goes_as_fast_as_it_may() {
+    let rates = Rates { events: rate(100), bytes: None };
+    let server = start_with(new_log(), Options { rates, ..options() }).await;
+    let mut known = Known::default();
+    let ann = known.give("ann", rights(ALL, ALL, false));
+    known.enforce(&server);
+    let mut options = tailmark_client::Options::default();
+    options.token = Some(tailmark_client::TokenProvider::fixed(ann));
+    let addr = format!("http://{}", server.address);
+    let client = tailmark_client::Client::with_options(&addr, options).unwrap();
+    let mut options = tailmark_client::ProducerOptions::default();
+    options.batch_events = 20;
+    let producer = within("open", client.producer("p", options)).await.unwrap();
+    let begun = std::time::Instant::now();
+    let mut acks = Vec::new();
+    for at in 0..250 {
+        acks.push(within("send", producer.send(&event("a", &at.to_string()))).await.unwrap());
+    }
+    for ack in acks {
+        within("ack", ack.durable()).await.unwrap();
+    }
+    assert_eq!(server.head(), 250);
+    // The control: a second's worth at once, and the rest as it may.
+    assert!(begun.elapsed() >= std::time::Duration::from_millis(1_400), "{:?}", begun.elapsed());
+    server.stop().await;
+}

@@ -60,6 +60,21 @@ impl Daemon {
         feed(&mut command, b"")
     }
 
+    /// What a path answers, head included.
+    fn get(&self, path: &str, token: &str) -> String {
+        use std::io::{Read, Write};
+        let host = self.addr.trim_start_matches("http://");
+        let mut stream = std::net::TcpStream::connect(host).unwrap();
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {token}\r\n\
+             connection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
     /// Runs it until it succeeds or not, as is wished, for no longer than the contract has it.
     fn until(&self, token: &str, args: &[&str], succeeds: bool) -> Output {
         let begun = Instant::now();
@@ -133,7 +148,14 @@ fn a_token_is_taken_up_and_taken_back_without_a_restart() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(daemon.run(&ann, &publish).status.success());
+    let in_trouble = || daemon.get("/metrics", &ann).contains("part=\"credentials\"} 1");
+    assert!(in_trouble());
     std::fs::write(&file, good).unwrap();
+    let begun = Instant::now();
+    while in_trouble() {
+        assert!(begun.elapsed() < SOON, "{}", daemon.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
 
     let gone = daemon.token(&["revoke", "ann"]);
     assert!(gone.status.success(), "{}", said(&gone));
