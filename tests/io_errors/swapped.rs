@@ -4,17 +4,19 @@ use std::path::{Path, PathBuf};
 
 use tailmark_log::storage::disk::Disk;
 use tailmark_log::storage::migrate::{self, Outcome, Step};
-use tailmark_log::storage::{Engine, StoreError};
+use tailmark_log::storage::{Engine, FORMAT_VERSION, StoreError};
 
 use crate::CHILD_LIMIT;
 use crate::crash::{self, strace, workload};
+
+const NEXT: u32 = FORMAT_VERSION + 1;
 
 /// A next format that never was: the same bytes under another number.
 struct Renumbered;
 
 impl Step for Renumbered {
     fn from(&self) -> u32 {
-        1
+        FORMAT_VERSION
     }
 
     fn recognises(&self, _: &Path) -> bool {
@@ -54,7 +56,7 @@ fn renumbered(log: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files = crash::read_tree(log);
     for (path, bytes) in &mut files {
         if path.ends_with("log.meta") {
-            bytes[8..12].copy_from_slice(&2u32.to_le_bytes());
+            bytes[8..12].copy_from_slice(&NEXT.to_le_bytes());
         }
     }
     files
@@ -62,7 +64,7 @@ fn renumbered(log: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 
 /// Tells how a migration ended.
 pub fn child(dir: &Path) {
-    match migrate::migrate(dir, &[&Renumbered], 2, &Disk::real(), |_| {}) {
+    match migrate::migrate(dir, &[&Renumbered], NEXT, &Disk::real(), |_| {}) {
         Ok(Outcome::Migrated { kept, .. }) => {
             workload::tell(&format!("M {}\n", kept.file_name().expect("a name").display()));
         }
@@ -79,13 +81,13 @@ pub fn test() {
     for error in ["ENOSYS", "EINVAL", "EOPNOTSUPP", "EPERM"] {
         let (place, told) = migrated(scratch.path(), error);
         // What lay there under that name lies there still.
-        assert_eq!(told, "M log.format-1.2\n", "{error}");
+        assert_eq!(told, "M log.format-2.2\n", "{error}");
         let log = place.path().join("log");
-        let kept = place.path().join("log.format-1.2");
-        assert_eq!(migrate::detect(&log, &[]).expect("a format"), 2, "{error}");
-        assert_eq!(migrate::detect(&kept, &[]).expect("a format"), 1, "{error}");
+        let kept = place.path().join("log.format-2.2");
+        assert_eq!(migrate::detect(&log, &[]).expect("a format"), NEXT, "{error}");
+        assert_eq!(migrate::detect(&kept, &[]).expect("a format"), FORMAT_VERSION, "{error}");
         assert_eq!(renumbered(&kept), renumbered(&log), "{error}");
-        assert_eq!(names(&place), ["log", "log.format-1", "log.format-1.2", "trace"], "{error}");
+        assert_eq!(names(&place), ["log", "log.format-2", "log.format-2.2", "trace"], "{error}");
         let (engine, _) = workload::open(&kept).expect("the log as it was");
         assert_eq!(workload::check_events(&*engine, |_| 0).expect("its events"), 50, "{error}");
     }
@@ -93,7 +95,7 @@ pub fn test() {
     let (place, told) = migrated(scratch.path(), "EIO");
     assert!(told.starts_with("E ") && told.contains("swap"), "{told}");
     let log = place.path().join("log");
-    assert_eq!(migrate::detect(&log, &[]).expect("a format"), 1);
+    assert_eq!(migrate::detect(&log, &[]).expect("a format"), FORMAT_VERSION);
     let (engine, _) = workload::open(&log).expect("the log as it was");
     assert_eq!(workload::check_events(&*engine, |_| 0).expect("its events"), 50);
 }
@@ -117,7 +119,7 @@ fn migrated(scratch: &Path, error: &str) -> (tempfile::TempDir, String) {
     engine.close().expect("a clean stop");
     drop(engine);
     // Somebody's; not for us to replace.
-    let taken = place.path().join("log.format-1");
+    let taken = place.path().join("log.format-2");
     std::fs::create_dir(&taken).expect("a directory");
     std::fs::write(taken.join("mine"), b"mine").expect("a file");
     let trace = place.path().join("trace");

@@ -186,7 +186,7 @@ impl Recovery {
         if before == here {
             return Ok(Moved::No);
         }
-        let is_known = before != [0; 16] && here != [0; 16];
+        let is_known = self.options.tells_copies && before != [0; 16] && here != [0; 16];
         if !is_known || torn || self.meta.generations.is_full() {
             return Ok(Moved::Unknown);
         }

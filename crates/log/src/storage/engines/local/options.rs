@@ -36,6 +36,10 @@ pub struct Options {
     /// Named events that are still known as such when they are trimmed, over a restart too: the
     /// window of repeats. 20 bytes on disk each.
     pub kept_fingerprints: usize,
+    /// A log that is found in another directory than it was in when it was open last begins a generation, so
+    /// that it and a log that goes on elsewhere can name where they parted. Without this only the chain
+    /// over the events tells: for whoever carries one directory about and never has two of it.
+    pub tells_copies: bool,
     /// File operations; real, but in tests.
     pub disk: Disk,
     /// What slots age by; real, but in tests.
@@ -56,6 +60,7 @@ impl Default for Options {
             open_bytes: 64 << 20,
             open_segments: 64,
             kept_fingerprints: 1_000_000,
+            tells_copies: true,
             disk: Disk::real(),
             clocks: Clocks::default(),
         }
