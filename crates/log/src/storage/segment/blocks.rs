@@ -115,7 +115,8 @@ pub(super) trait Blocks {
         let index = self.index();
         let wanted = index.wanted(filter)?;
         let is_all = range.start <= index.segment.first() && range.end >= index.segment.end();
-        if let Some(events) = wanted.events.filter(|&events| is_all && events <= count) {
+        // With as many as are wanted, the first of them has to be found.
+        if let Some(events) = wanted.events.filter(|&events| is_all && events < count) {
             return Ok(LookBack { from: range.start, events });
         }
         let sifter = Sifter::new(filter);

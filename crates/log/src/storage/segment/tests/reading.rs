@@ -209,3 +209,16 @@ fn fingerprints_come_newest_first() {
     let late: Vec<_> = expected.iter().copied().filter(|(seq, _)| seq.get() >= 200).collect();
     assert_eq!(collect(200, usize::MAX), (late, true));
 }
+
+#[test]
+fn looking_back_for_as_many_as_there_are_tells_where_the_first_of_them_lies() {
+    let dir = tempfile::tempdir().unwrap();
+    // Topics go round: `t.4` has seqs 4, 14, 24, 34, 44.
+    let segment = Log::small(1, 45).build(dir.path());
+    let (cache, lease) = (Cache::default(), segment.lease().unwrap());
+    for (count, from, events) in [(1, 44, 1), (3, 24, 3), (5, 4, 5), (6, 1, 5)] {
+        let range = segment.first()..segment.end();
+        let found = cache.look_back(&lease, range, &filter(&["t.4"]), count).unwrap();
+        assert_eq!((found.from.get(), found.events), (from, events), "{count}");
+    }
+}
