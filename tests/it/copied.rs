@@ -222,7 +222,7 @@ async fn rooms_tell_it() {
 
 fn metadata_of(answer: &Answer) -> serde_json::Value {
     let text = answer.text();
-    let data = text.lines().find_map(|line| line.strip_prefix("data: ")).unwrap_or(&text);
+    let data = text.lines().find_map(|line| line.strip_prefix("data: ")).unwrap_or(text);
     let json: serde_json::Value = serde_json::from_str(data).unwrap();
     assert_eq!(json["reason"], "LOG_DIVERGED", "{text}");
     json["metadata"].clone()

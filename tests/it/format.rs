@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tailmark::inspect::{self, Found, Selection};
+use tailmark::inspect::{self, Found, LastStop, Selection};
 use tailmark_log::chain::Link;
 use tailmark_log::eventlog::{self, AppendOptions, EventLog, Retention};
 use tailmark_log::storage::disk::{Disk, Faults};
@@ -225,18 +225,45 @@ fn a_step_forward_that_is_cut_at_any_file_operation_leaves_one_whole_log() {
 }
 
 #[test]
+fn what_this_version_wrote_is_whole_and_gives_what_it_gave() {
+    let format = FORMATS[FORMATS.len() - 1];
+    let (_parent, dir) = fixture(format);
+    let before = logdir::snapshot(&dir);
+    let report = inspect::verify(&dir, |_, _| Ok(())).unwrap();
+    assert!(report.is_clean() && report.notes.is_empty(), "{report:?}");
+    assert!(dump(&dir) == shipped(format, "expected.jsonl"));
+    let info = inspect::info(&dir).unwrap();
+    assert_eq!((info.last_stop, info.generations.len()), (LastStop::Clean, 2));
+    assert_eq!((info.quarantine.len(), info.oldest.get()), (1, 11));
+    assert!(info.segments.len() >= 2 && info.slots.iter().any(|slot| slot.seqs.is_some()));
+    assert!(logdir::snapshot(&dir) == before);
+    let lines = shipped(format, "expected.jsonl").iter().filter(|&&byte| byte == b'\n').count();
+    assert_eq!(goes_on(&dir), lines as u64);
+    // Unpacked somewhere: another directory than it was in.
+    let generations = inspect::info(&dir).unwrap().generations;
+    assert_eq!((generations.len(), &*generations[2].cause), (3, "copied"));
+}
+
+#[test]
 fn the_shipped_files_are_as_they_were_shipped() {
     let names = ["FORMAT.md", "fixture.zst", "expected.jsonl"];
-    let found =
-        names.map(|name| format!("{name} {:032x}", xxh3_128(&shipped("0001_initial", name))));
+    let mut found = Vec::new();
+    for format in FORMATS {
+        found.extend(
+            names.map(|name| format!("{format}/{name} {:032x}", xxh3_128(&shipped(format, name)))),
+        );
+    }
     assert_eq!(found, SHIPPED, "these files are frozen: a new format gets a new folder");
     assert_eq!(FORMAT_VERSION, 2, "a new format needs a folder in migrations/ and a step");
 }
 
-const SHIPPED: [&str; 3] = [
-    "FORMAT.md f9218862a7bca2e544ca11f29988b444",
-    "fixture.zst 84204aad6e8c5b2f79cd6d288d63f3ce",
-    "expected.jsonl 88ea44a1574885793f0d888227d123fe",
+const SHIPPED: [&str; 6] = [
+    "0001_initial/FORMAT.md f9218862a7bca2e544ca11f29988b444",
+    "0001_initial/fixture.zst 84204aad6e8c5b2f79cd6d288d63f3ce",
+    "0001_initial/expected.jsonl 88ea44a1574885793f0d888227d123fe",
+    "0002_history/FORMAT.md ae2dc989e7594af2b50b6eb0718534d3",
+    "0002_history/fixture.zst afce843f427b258f51be27aa56311d8c",
+    "0002_history/expected.jsonl 432bd2aab7e18ff835a34da477f57896",
 ];
 
 fn meta() -> Meta {

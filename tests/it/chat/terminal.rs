@@ -84,13 +84,22 @@ async fn who_comes_and_goes_is_told_apart_from_who_reads_alike() {
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut notes = BufReader::new(child.stderr.take().unwrap()).lines();
-    // Whoever shows a message is in the room; whoever is counted as a watch need not be there yet.
+    // What was said before is read before the room is entered; what is said after that is shown by who is there.
     let mut said = BufReader::new(child.stdout.take().unwrap());
-    let shown =
-        tokio::task::spawn_blocking(move || (said.read_line(&mut String::new()).unwrap(), said));
-    // Kept: the program ends when nobody reads what it says.
-    let (bytes, _said) = within("a message", shown).await.unwrap();
-    assert!(bytes > 0);
+    for message in ["before", "after"] {
+        let mut line = String::new();
+        let shown = tokio::task::spawn_blocking(move || {
+            said.read_line(&mut line).unwrap();
+            (line, said)
+        });
+        // Kept: the program ends when nobody reads what it says.
+        let (line, rest) = within("a message", shown).await.unwrap();
+        said = rest;
+        assert!(line.ends_with(&format!("Ann: {message}\n")), "{line}");
+        if message == "before" {
+            send(server.channel().await, "ops", "Ann", "after").await;
+        }
+    }
     for (user, shown) in
         [("ann", "ann"), ("ann\u{200b}", "ann\\u{200b}"), ("\u{202e}nna", "\\u{202e}nna")]
     {
