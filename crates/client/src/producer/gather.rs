@@ -252,19 +252,19 @@ impl Gather {
     }
 }
 
-/// What the task of a producer runs in: however it ends, nobody goes on waiting for it.
+/// What the task of a producer runs in: should it panic, nobody goes on waiting for it.
 pub(super) async fn held(gather: Arc<Gather>, task: impl Future<Output = ()>) {
     let _ended = Ended(gather);
     task.await;
 }
 
-/// Ends what is gathered when the task ends, by a panic too.
+/// Ends what is gathered when the task panics.
 struct Ended(Arc<Gather>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        let is_failed = self.0.lock().failed.is_some();
-        if !is_failed {
+        // Ended by whoever dropped the producer, it leaves everybody to hear that.
+        if std::thread::panicking() && self.0.lock().failed.is_none() {
             // What it was to send was not sent. Of what it had taken nobody knows.
             self.0.fail(&Error::new(Kind::Internal, "the producer's task has ended"));
         }
