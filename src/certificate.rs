@@ -2,7 +2,6 @@
 //!
 //! Reads X.509 that a peer or a file has shown, whoever vouches for it; trust is decided elsewhere.
 
-use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use x509_cert::TbsCertificate;
@@ -80,9 +79,9 @@ impl Certificate {
 }
 
 #[cfg(feature = "cli")]
-fn address(bytes: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+fn address(bytes: &[u8]) -> Option<std::net::IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(std::net::IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(std::net::IpAddr::from)).ok()
 }
 
 fn common_name(name: &Name) -> Option<String> {
