@@ -18,10 +18,13 @@ use crate::storage::local::{
 use crate::storage::meta::Meta;
 use crate::storage::segment::{OfflineReader, Segment};
 use crate::storage::{Chunk, Damage, StoreError};
+use crate::width::to_usize;
 use tailmark_record::topic::Filter;
 use tailmark_record::{Event, EventError, Events, Facts, Seq, Timestamp};
 
 const FROM: u32 = 1;
+/// Most bytes of a torn write that are kept, as at a start.
+const KEPT_BYTES: u64 = 32 << 20;
 
 /// The step.
 pub(super) struct History;
@@ -44,8 +47,8 @@ impl Step for History {
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), StoreError> {
         let old = Old::look(from, disk, FROM)?;
-        let torn = old.torn_bytes();
-        let meta = old.meta(!torn.is_empty())?;
+        let torn = old.torn_bytes()?;
+        let meta = old.meta(old.is_torn())?;
         let options = Options {
             slot_bytes: meta.slot_bytes,
             min_free_bytes: 0,
@@ -247,24 +250,27 @@ impl Old {
         Ok(meta)
     }
 
-    /// What of the last write did not survive, by the name that it is kept under. What a segment holds was
-    /// durable: a torn end of its slot has lost nothing.
-    fn torn_bytes(&self) -> Vec<(String, Vec<u8>)> {
-        if self.found.sealed_end() > self.found.journal_next() {
-            return Vec::new();
-        }
+    /// Whether something was being written that did not survive. What a segment holds was durable: a torn end
+    /// of its slot has lost nothing.
+    fn is_torn(&self) -> bool {
+        let newest = self.found.slots.last().map(|slot| slot.scan.tail);
+        let has_torn = matches!(newest, Some(Tail::Torn { .. })) || self.found.unbegun.is_some();
+        has_torn && self.found.sealed_end() <= self.found.journal_next()
+    }
+
+    /// The bytes of it, by the name that they are kept under.
+    fn torn_bytes(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let newest = self.found.slots.last().map(|slot| (&slot.path, slot.scan.tail));
         let unbegun = self.found.unbegun.as_ref().map(|(path, tail)| (path, *tail));
-        let torn = newest.into_iter().chain(unbegun).filter_map(|(path, tail)| {
-            let Tail::Torn { from, to } = tail else { return None };
-            let len = usize::try_from((to - from).min(32 << 20)).ok()?;
-            let mut bytes = vec![0; len];
-            let file = self.disk.open_read(path).ok()?;
-            self.disk.read_at(&file, path, &mut bytes, from).ok()?;
-            let slot = path.file_name()?.to_string_lossy().into_owned();
-            Some((format!("{}-{slot}-{from}.bin", Timestamp::now().seconds), bytes))
-        });
-        torn.collect()
+        let mut kept = Vec::new();
+        for (path, tail) in newest.into_iter().chain(unbegun) {
+            let Tail::Torn { from, to } = tail else { continue };
+            let mut bytes = vec![0; to_usize((to - from).min(KEPT_BYTES))];
+            self.disk.read_at(&self.disk.open_read(path)?, path, &mut bytes, from)?;
+            let slot = path.file_name().unwrap_or_default().to_string_lossy();
+            kept.push((format!("{}-{slot}-{from}.bin", Timestamp::now().seconds), bytes));
+        }
+        Ok(kept)
     }
 
     fn rest(&self) -> Rest {

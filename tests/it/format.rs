@@ -175,6 +175,40 @@ fn what_an_older_version_wrote_is_brought_forward_whole() {
     }
 }
 
+/// The fixture of version 1 as a power loss in its last commit leaves it: all before it is there, what is torn is
+/// kept, and a generation begins, as a start would have done.
+#[test]
+fn a_log_of_an_older_version_that_was_killed_is_brought_forward_too() {
+    let (_parent, dir) = fixture("0001_initial");
+    // What says that the stop was clean.
+    std::fs::remove_file(dir.join("log.meta")).unwrap();
+    std::fs::remove_file(dir.join("journal/tip")).unwrap();
+    let slots = std::fs::read_dir(dir.join("journal")).unwrap();
+    let mut slots = slots.map(|entry| entry.unwrap().path());
+    let slot = slots.find(|slot| logdir::find(slot, b"number 104").is_some()).unwrap();
+    let bytes = std::fs::read(&slot).unwrap();
+    // The head of the commit of the last event stands at the last frame before its text, and after it nothing
+    // that would prove it.
+    let text = logdir::find(&slot, b"number 104").unwrap() as usize;
+    let head = bytes[..text].windows(4).rposition(|four| four == b"TMF1").unwrap();
+    let mut torn = bytes.clone();
+    torn[text..].fill(0);
+    assert!(head > 8_192);
+    std::fs::write(&slot, torn).unwrap();
+    assert!(matches!(bring_forward(&dir), Outcome::Migrated { from: 1, to: 2, .. }));
+    let report = inspect::verify(&dir, |_, _| Ok(())).unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    let info = inspect::info(&dir).unwrap();
+    assert_eq!((info.quarantine.len(), info.generations.len()), (2, 3));
+    assert_eq!(&*info.generations[2].cause, "quarantined");
+    let all = without_cursors(&shipped("0001_initial", "expected.jsonl"));
+    let found = without_cursors(&dump(&dir));
+    assert!(!found.is_empty() && found.len() < all.len(), "{} of {}", found.len(), all.len());
+    assert_eq!(found, all[..found.len()]);
+    assert_eq!(info.generations[2].first, Seq::new(info.oldest.get() + found.len() as u64));
+    assert_eq!(goes_on(&dir), found.len() as u64);
+}
+
 /// Opens a log, reads all of it, and closes it; answers how many events it has.
 fn goes_on(dir: &Path) -> u64 {
     let (engine, recovered) = logdir::open(dir);

@@ -30,7 +30,10 @@ fn a_cursor_survives_the_round_trip() {
 fn cursors_are_what_they_were() {
     // Somebody has kept these.
     assert_eq!(mint().mint_place(Seq::new(77)), "tiavN7wAD3q2-7wAAAAAAAABNRNAU");
-    assert_eq!(mint().mint_string(Seq::new(77), ChainTag::new(0x0102_0304)), "uiavN7wAD3q2-7wAAAAAAAABNAQIDBAGY");
+    assert_eq!(
+        mint().mint_string(Seq::new(77), ChainTag::new(0x0102_0304)),
+        "uiavN7wAD3q2-7wAAAAAAAABNAQIDBAGY"
+    );
 }
 
 #[test]
