@@ -248,7 +248,7 @@ async fn respond<D: Dialect>(
     parts: StreamParts<D>,
 ) -> Result<Response<RoomStream<D>>, Status> {
     let mut metadata = MetadataMap::new();
-    watch::describe(shared, start, &mut metadata).await?;
+    watch::describe(shared, start, None, &mut metadata).await?;
     let mut response = Response::new(RoomStream::new(parts)?);
     *response.metadata_mut() = metadata;
     Ok(response)

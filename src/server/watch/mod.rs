@@ -32,7 +32,7 @@ use body::Framing;
 use start::Resolved;
 use stream::{Settings, WatchParts};
 use tailmark_record::topic::Filter;
-use tailmark_record::{Cursor, OnLost, Seq, Start};
+use tailmark_record::{ChainTag, Cursor, OnLost, Seq, Start};
 use tailmark_wire::feed_v1 as pb;
 
 /// Response metadata and trailer: where to go on.
@@ -98,7 +98,7 @@ async fn begin(
     let head = log.bounds().head;
     let resolved = resolve(shared, &asked, deadline).await?;
     let mut response_metadata = MetadataMap::new();
-    describe(shared, resolved.start, &mut response_metadata).await?;
+    describe(shared, resolved.start, resolved.tag, &mut response_metadata).await?;
     let span = span(&message, peer, resolved.start);
     trace::adopt(&span, &metadata);
     let watch = Admitted { asked, permits, head, resolved, deadline, caller, span };
@@ -241,15 +241,21 @@ fn patterns(message: &pb::WatchRequest) -> String {
     }
 }
 
-/// What a client learns at once, also on an idle topic.
+/// What a client learns at once, also on an idle topic. `tag` is of the chain before the start, if that is known: a
+/// client that comes back costs no second read of the event that it named.
 pub(super) async fn describe(
     shared: &Shared,
     start: Seq,
+    tag: Option<ChainTag>,
     metadata: &mut MetadataMap,
 ) -> Result<(), Failure> {
     let bounds = shared.log.bounds();
+    let cursor = match tag {
+        Some(tag) => shared.log.cursor_with(start.prev(), tag),
+        None => shared.log.cursor(start.prev()).await,
+    };
     for (name, value) in [
-        (CURSOR, shared.log.cursor(start.prev()).await),
+        (CURSOR, cursor),
         (OLDEST, bounds.oldest.to_string()),
         (HEAD, bounds.head.to_string()),
         (LOG_ID, shared.log.id().to_string()),

@@ -7,7 +7,7 @@ use super::request::{Position, Request};
 use crate::server::report;
 use crate::server::rpc::status::{self, Failure, LogFacts};
 use tailmark_log::eventlog::{CursorError, EventLog, ReadError, ResolveError};
-use tailmark_record::{Bounds, Gap, GapReason, OnLost, Seq, Start};
+use tailmark_record::{Bounds, ChainTag, Cursor, Gap, GapReason, OnLost, Seq, Start};
 
 /// Where a watch begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,11 +15,13 @@ pub(super) struct Resolved {
     pub(super) start: Seq,
     /// What is lost before it.
     pub(super) gaps: Vec<Gap>,
+    /// Of the chain before it, where the client's cursor said it and it is what is here.
+    pub(super) tag: Option<ChainTag>,
 }
 
 impl Resolved {
     fn at(start: Seq) -> Self {
-        Resolved { start, gaps: Vec::new() }
+        Resolved { start, gaps: Vec::new(), tag: None }
     }
 }
 
@@ -31,7 +33,10 @@ pub(super) async fn resolve(
 ) -> Result<Resolved, Failure> {
     let (error, wanted) = match &request.position {
         Position::After(cursor) => match log.resolve(*cursor).await {
-            Ok(start) => return Ok(Resolved::at(start)),
+            Ok(start) => {
+                let Cursor::Token { tag, .. } = *cursor else { return Ok(Resolved::at(start)) };
+                return Ok(Resolved { tag, ..Resolved::at(start) });
+            }
             Err(ResolveError::Cursor(error)) => (error, cursor.seq().next()),
             Err(ResolveError::Read(error)) => return Err(unread(&error, log, retry_delay).await),
         },
@@ -93,7 +98,7 @@ fn jump(error: &CursorError, wanted: Seq, on_lost: OnLost, bounds: &Bounds) -> O
         let from = last_common.next();
         gaps.push(Gap { from, to: start.prev(), reason: GapReason::Trimmed });
     }
-    Some(Resolved { start, gaps })
+    Some(Resolved { start, gaps, tag: None })
 }
 
 #[cfg(test)]
@@ -132,7 +137,7 @@ mod tests {
             (&ahead, OnLost::LastCommon, 21, vec![zero(Ahead)]),
         ] {
             let resolved = jump(error, s(5), on_lost, &bounds(10, 20));
-            let expected = Resolved { start: s(start), gaps };
+            let expected = Resolved { start: s(start), gaps, tag: None };
             assert_eq!(resolved, Some(expected), "{error:?} {on_lost:?}");
             assert_eq!(jump(error, s(5), OnLost::Fail, &bounds(10, 20)), None);
         }

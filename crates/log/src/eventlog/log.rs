@@ -21,7 +21,9 @@ use super::{
 };
 use crate::storage::{Engine, Recovered, StoreError};
 use tailmark_record::topic::Filter;
-use tailmark_record::{Bounds, Cursor, FingerprintKey, Limits, LogId, Seq, Start, Timestamp};
+use tailmark_record::{
+    Bounds, ChainTag, Cursor, FingerprintKey, Limits, LogId, Seq, Start, Timestamp,
+};
 
 /// A handle to an open log; cheap to clone. When the last one is dropped without
 /// [`EventLog::close`], the log ends by itself: what is queued is written, readers hear `Closing`,
@@ -100,6 +102,11 @@ impl EventLog {
     /// The same without a read; `None` where it would take one.
     pub fn known_cursor(&self, seq: Seq) -> Option<String> {
         self.core().known_cursor(seq)
+    }
+
+    /// The cursor of a seq at which the chain is known to have this tag.
+    pub fn cursor_with(&self, seq: Seq, tag: ChainTag) -> String {
+        self.core().cursor_with(seq, Some(tag))
     }
 
     /// The cursor of `seq` without a read: where memory does not know what stands there, one that names the
