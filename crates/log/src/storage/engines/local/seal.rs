@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::whereabouts::whereabouts;
 use super::work::Trouble;
 use super::{LocalEngine, Options};
 use crate::chain::Link;
@@ -338,6 +339,8 @@ impl LocalEngine {
     fn store_clean_stop(&self, journal: &mut Journal) -> Result<(), StoreError> {
         let mut meta = self.meta.lock();
         meta.slot_files = to_u32(journal.slots().files());
+        // The lock file may have been made again since the start.
+        meta.whereabouts = whereabouts(&self.dir);
         meta.clean_stop = Some(CleanStop {
             slot: journal.active().header().number,
             end: journal.end(),
