@@ -96,7 +96,7 @@ fn a_log_of_an_older_version_that_was_killed_is_brought_forward_too() {
     // that would prove it.
     let text = logdir::find(&slot, b"number 103").unwrap() as usize;
     let head = bytes[..text].windows(4).rposition(|four| four == b"TMF1").unwrap();
-    let mut torn = bytes.clone();
+    let mut torn = bytes;
     torn[text..].fill(0);
     assert!(head > 8_192);
     std::fs::write(&slot, torn).unwrap();
