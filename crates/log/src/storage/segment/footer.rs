@@ -11,9 +11,8 @@ use super::block::{MAX_BLOCK_BYTES, Row};
 use super::digest::XXH3_128;
 use super::identity::Identity;
 use super::problem::{FORMAT, Problem, Result};
-use super::topics::{Bloom, Origin, Table, TableBuilder};
+use super::topics::Table;
 use crate::chain::Hash;
-use crate::storage::TopicStats;
 use crate::width::to_u32;
 use tailmark_record::{ChainTag, Fingerprint, Seq, Timestamp};
 
@@ -28,15 +27,11 @@ const IGNORABLE_BLOCK: u8 = 1;
 const ROW_BYTES: usize = 64;
 const FINGERPRINT_BYTES: usize = 20;
 
-/// Kinds of sections.
+/// Kinds of sections. 3 and 5 had the topics in format 1.
 pub(super) mod kind {
     pub(in super::super) const IDENTITY: u16 = 1;
     pub(in super::super) const FILES: u16 = 2;
-    /// All topics, in format 1.
-    pub(in super::super) const OLD_TOPICS: u16 = 3;
     pub(in super::super) const BLOCKS: u16 = 4;
-    /// The blocks of each topic, in format 1.
-    pub(in super::super) const OLD_TOPIC_BLOCKS: u16 = 5;
     pub(in super::super) const FINGERPRINTS: u16 = 6;
     /// May be ignored, and is not there when the blocks were not found in the file.
     pub(in super::super) const PLACES: u16 = 7;
@@ -241,29 +236,6 @@ fn name_len(file: &FileEntry) -> u16 {
     file.name.len() as u16
 }
 
-/// The table of a segment of format 1, from two intact sections.
-pub(super) fn old_table(topics: &[u8], lists: &[u8], identity: &Identity) -> Result<Table> {
-    let mut r = Reader(topics);
-    let mut table = TableBuilder::new(Origin::of(identity));
-    let (mut before, mut sum) = (None, 0);
-    for topic in 0..r.u32()? as usize {
-        let name_len = r.u32()?;
-        let name = r.text(name_len as usize)?;
-        if before.is_some_and(|before| before >= name) {
-            return Err("its topics are out of order".into());
-        }
-        before = Some(name);
-        let stats =
-            TopicStats { events: r.u64()?, last_seq: Seq::new(r.u64()?), last_at: r.time()? };
-        sum = summed(sum, stats.events)?;
-        let mut blocks = Vec::new();
-        old_topic_blocks(lists, topic, |block| blocks.push(block))?;
-        table.topic(name.as_bytes(), Bloom::hash(name.as_bytes()), &stats, &blocks);
-    }
-    r.end()?;
-    table.finish().ok_or(Problem::Damaged("it has no topic"))
-}
-
 fn encode_rows(rows: &[Row]) -> Vec<u8> {
     let mut out = Vec::with_capacity(rows.len() * ROW_BYTES);
     for row in rows {
@@ -315,31 +287,6 @@ pub(super) fn decode_rows(bytes: &[u8], identity: &Identity) -> Result<Vec<Row>>
         return Err("its block table does not cover its events".into());
     }
     Ok(rows)
-}
-
-/// Visits the blocks of the topic at place `topic`, from an intact section.
-fn old_topic_blocks(bytes: &[u8], topic: usize, mut visit: impl FnMut(u32)) -> Result<()> {
-    let mut r = Reader(bytes);
-    let topics = r.u32()? as usize;
-    if topic >= topics {
-        return Err("a topic is not in the index".into());
-    }
-    let offsets = r.take((topics + 1) * 4)?;
-    let offset = |at: usize| {
-        let mut r = Reader(offsets.get(at * 4..).unwrap_or_default());
-        r.u32().map(|offset| offset as usize)
-    };
-    let list = r.0.get(offset(topic)?..offset(topic + 1)?);
-    let mut list = Reader(list.ok_or(Problem::Damaged("the index of topics makes no sense"))?);
-    let mut next = 0u32;
-    while !list.0.is_empty() {
-        let block = list.varint()?.checked_add(u64::from(next));
-        let block = block.and_then(|block| u32::try_from(block).ok());
-        let block = block.ok_or(Problem::Damaged("the index of topics makes no sense"))?;
-        visit(block);
-        next = block.saturating_add(1);
-    }
-    Ok(())
 }
 
 fn encode_fingerprints(first: Seq, fingerprints: &[(Seq, Fingerprint)]) -> Vec<u8> {
@@ -413,18 +360,6 @@ impl<'a> Reader<'a> {
 
     fn text(&mut self, len: usize) -> Result<&'a str> {
         std::str::from_utf8(self.take(len)?).map_err(|_| "a name is not text".into())
-    }
-
-    fn varint(&mut self) -> Result<u64> {
-        let mut value = 0u64;
-        for shift in (0..35).step_by(7) {
-            let byte = self.u8()?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err("bad varint".into())
     }
 
     fn end(&self) -> Result<()> {

@@ -15,7 +15,7 @@ use super::filter_room::KeptFilter;
 use super::footer::{self, FileEntry, Header, SECTION_HEADER_BYTES, Section, kind};
 use super::identity::Identity;
 use super::problem::{self, Problem};
-use super::topics::{Summary, Table};
+use super::topics::Summary;
 use super::{FOOTER, dir};
 use crate::chain::Link;
 use crate::storage::disk::Disk;
@@ -32,8 +32,6 @@ pub struct Segment {
     dir: PathBuf,
     pub(super) identity: Identity,
     pub(super) topics: Summary,
-    /// The table of a segment of format 1, which has none in its footer.
-    pub(super) old_table: Option<Table>,
     /// Set when it is first asked for and there is room; `None` in it = it cannot be read.
     pub(super) filter: OnceLock<Option<KeptFilter>>,
     pub(super) files: Box<[FileEntry]>,
@@ -111,7 +109,8 @@ impl Segment {
         };
         let mut at = u64::from(header.header_len);
         let (mut identity, mut files) = (None, None);
-        let (mut topics, mut old_topics, mut old_lists) = (None, None, None);
+        // Those of format 1 are passed over: whoever reads it copies its events.
+        let mut topics = (format == 1).then(Summary::default);
         let mut sections = Vec::new();
         for _ in 0..header.sections {
             let (section, known) = Section::decode(&read(at, SECTION_HEADER_BYTES as u64)?)?;
@@ -130,8 +129,6 @@ impl Segment {
                 kind::IDENTITY => identity = Some(Identity::decode(&payload()?)?),
                 kind::FILES => files = Some(footer::decode_files(&payload()?)?),
                 kind::TOPICS => topics = Some(Summary::decode(&payload()?)?),
-                kind::OLD_TOPICS => old_topics = Some(payload()?),
-                kind::OLD_TOPIC_BLOCKS => old_lists = Some(payload()?),
                 _ => {}
             }
             if known {
@@ -143,24 +140,18 @@ impl Segment {
                 .ok_or(Problem::Damaged("a section reaches beyond its end"))?;
         }
         const MISSING: Problem = Problem::Damaged("a section is missing");
-        let (Some(identity), Some(files)) = (identity, files) else { return Err(MISSING.into()) };
+        let (Some(identity), Some(files), Some(topics)) = (identity, files, topics) else {
+            return Err(MISSING.into());
+        };
         let has = |kind: &u16| sections.iter().any(|(_, section)| section.kind == *kind);
-        if at != len || !footer::REQUIRED.iter().all(has) {
+        let table = if format == 1 { &[] } else { footer::TABLE };
+        if at != len || !footer::REQUIRED.iter().chain(table).all(has) {
             return Err(MISSING.into());
         }
-        let (topics, old_table) = match (topics, old_topics, old_lists) {
-            (Some(topics), ..) if footer::TABLE.iter().all(has) => (topics, None),
-            (None, Some(topics), Some(lists)) => {
-                let table = footer::old_table(&topics, &lists, &identity)?;
-                (table.summary.clone(), Some(table))
-            }
-            _ => return Err(MISSING.into()),
-        };
         Ok(Segment {
             dir: dir.to_owned(),
             identity,
             topics,
-            old_table,
             filter: OnceLock::new(),
             files: files.into(),
             sections: sections.into(),

@@ -19,8 +19,7 @@ use tailmark_record::topic::{Filter, Range};
 /// The footer of a segment, open.
 pub(super) struct TableFile<'a> {
     segment: &'a Segment,
-    /// `None` where the table is in memory.
-    file: Option<File>,
+    file: Arc<File>,
 }
 
 impl TableFile<'_> {
@@ -29,10 +28,9 @@ impl TableFile<'_> {
         let (begin, section) = self.segment.place_of(kind).ok_or(BEYOND)?;
         let end = offset.checked_add(len as u64).filter(|end| *end <= section.len);
         end.ok_or(BEYOND)?;
-        let Some(file) = &self.file else { return Err(BEYOND.into()) };
         let mut bytes = vec![0; len];
         let path = self.segment.dir().join(FOOTER);
-        let read = || Ok(file.read_exact_at(&mut bytes, begin + offset));
+        let read = || Ok(self.file.read_exact_at(&mut bytes, begin + offset));
         self.segment.disk.run("read", &path, read)??;
         Ok(bytes)
     }
@@ -42,17 +40,11 @@ impl Pages for TableFile<'_> {
     type Error = FooterError;
 
     fn page(&self, offset: u64, len: usize) -> Result<Vec<u8>, FooterError> {
-        match &self.segment.old_table {
-            Some(table) => Ok(table.page(offset, len)?),
-            None => self.read(kind::TOPIC_PAGES, offset, len),
-        }
+        self.read(kind::TOPIC_PAGES, offset, len)
     }
 
     fn list(&self, offset: u64, len: usize) -> Result<Vec<u8>, FooterError> {
-        match &self.segment.old_table {
-            Some(table) => Ok(table.list(offset, len)?),
-            None => self.read(kind::TOPIC_LISTS, offset, len),
-        }
+        self.read(kind::TOPIC_LISTS, offset, len)
     }
 }
 
@@ -62,20 +54,13 @@ impl Segment {
     }
 
     fn table(&self) -> Result<TableFile<'_>, StoreError> {
-        let file = match self.old_table {
-            Some(_) => None,
-            None => Some(self.disk.open_read(&self.dir().join(FOOTER)).map_err(|error| {
-                let is_gone =
-                    |source: &std::io::Error| source.kind() == std::io::ErrorKind::NotFound;
-                match error {
-                    StoreError::Io { source, .. } if is_gone(&source) => {
-                        self.footer_error(FooterError::Io(source))
-                    }
-                    error => error,
-                }
-            })?),
-        };
-        Ok(TableFile { segment: self, file })
+        let file = self.disk.open_read(&self.dir().join(FOOTER)).map_err(|error| match error {
+            StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                self.footer_error(FooterError::Io(source))
+            }
+            error => error,
+        })?;
+        Ok(TableFile { segment: self, file: Arc::new(file) })
     }
 
     fn find_topic(&self, name: &str) -> Result<Option<Entry>, StoreError> {
@@ -167,9 +152,6 @@ impl Segment {
     }
 
     fn kept_filter(&self, room: &Arc<FilterRoom>) -> Option<&Bloom> {
-        if let Some(table) = &self.old_table {
-            return Some(&table.filter);
-        }
         if let Some(kept) = self.filter.get() {
             return kept.as_ref().map(|kept| &kept.filter);
         }
@@ -185,7 +167,7 @@ impl Segment {
 /// The topics of a segment in order, from some name on.
 pub struct SegmentTopics {
     lease: Lease,
-    file: Option<File>,
+    file: Arc<File>,
     cursor: Cursor,
 }
 
@@ -209,9 +191,8 @@ impl SegmentTopics {
     /// # Errors
     /// A damaged table, with the segment's range; I/O.
     pub fn advance(&mut self) -> Result<(), StoreError> {
-        let table = TableFile { segment: &self.lease, file: self.file.take() };
+        let table = TableFile { segment: &self.lease, file: Arc::clone(&self.file) };
         let moved = self.cursor.advance(&table);
-        self.file = table.file;
         moved.map_err(|error| self.lease.footer_error(error))
     }
 

@@ -250,17 +250,14 @@ impl<'a> Check<'a> {
             wrong("the chain over its events is another");
         }
         let table = self.topics.finish(segment.origin());
-        let topics_fit = match &segment.old_table {
-            Some(old) => table.as_ref() == Some(old),
-            None => match table {
-                None => false,
-                Some(Table { summary, pages, lists, filter }) => {
-                    summary == segment.topics
-                        && pages == segment.section(kind::TOPIC_PAGES)?
-                        && lists == segment.section(kind::TOPIC_LISTS)?
-                        && filter.bytes() == segment.section(kind::TOPIC_FILTER)?
-                }
-            },
+        let topics_fit = match table {
+            None => false,
+            Some(Table { summary, pages, lists, filter }) => {
+                summary == segment.topics
+                    && pages == segment.section(kind::TOPIC_PAGES)?
+                    && lists == segment.section(kind::TOPIC_LISTS)?
+                    && filter.bytes() == segment.section(kind::TOPIC_FILTER)?
+            }
         };
         if !topics_fit {
             wrong("its topics are not those of its events");

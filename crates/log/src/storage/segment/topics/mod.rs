@@ -41,7 +41,7 @@ pub(super) trait Pages {
 }
 
 /// What stays in memory of a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Summary {
     /// How many topics there are; one at least.
     pub(super) topics: u64,
