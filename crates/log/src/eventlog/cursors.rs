@@ -6,7 +6,7 @@
 
 use super::core::Core;
 use super::fair_queue::Lane;
-use super::read_path::ReadPath;
+use super::read_path::{Published, ReadPath};
 use super::reader_pool::Asker;
 use super::resolve::resolve;
 use super::{CursorError, ReadError};
@@ -26,7 +26,10 @@ pub enum ResolveError {
 impl ReadPath {
     /// The tag at `seq`, if memory has it.
     fn known_tag(&self, seq: Seq) -> Option<ChainTag> {
-        let now = *self.published.borrow();
+        self.known_tag_as_of(seq, *self.published.borrow())
+    }
+
+    fn known_tag_as_of(&self, seq: Seq, now: Published) -> Option<ChainTag> {
         match seq {
             Seq::ZERO => Some(ChainTag::START),
             seq if seq == now.head => Some(now.head_tag),
@@ -37,12 +40,13 @@ impl ReadPath {
 
     /// The tag at a seq that is readable, or just before; `None` where damage hides it.
     pub(super) async fn tag(&self, seq: Seq) -> Result<Option<ChainTag>, ReadError> {
-        if let Some(tag) = self.known_tag(seq) {
+        // Of one moment: a trim in between would hide what it keeps of the chain.
+        let now = *self.published.borrow();
+        if let Some(tag) = self.known_tag_as_of(seq, now) {
             return Ok(Some(tag));
         }
-        let oldest = self.published.borrow().oldest;
-        if seq < oldest {
-            // What was not known when the mark was set.
+        if seq < now.oldest {
+            // What was not known when the mark was set, or lies before what is kept.
             return Ok(None);
         }
         let asker = &mut Asker::default();

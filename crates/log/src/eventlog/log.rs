@@ -157,13 +157,13 @@ impl EventLog {
         // A batch that is larger than everything takes everything.
         let bytes = batch.stored_bytes_from(0).clamp(1, core.in_flight_bytes);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let share = core.room.clone().acquire_many_owned(bytes).await;
-        let share = share.map_err(|_| AppendError::Closing)?;
         if let Some(ExpectedHead { topic: Some(topic), .. }) = &options.expected_head {
             // What has to be indexed for the answer is indexed here: the writer asks again, and then it
-            // is a lookup. What is wrong it finds, too.
+            // is a lookup. What is wrong it finds, too. Before it takes room that others wait for.
             let _ = core.reads.topic_head(topic).await;
         }
+        let share = core.room.clone().acquire_many_owned(bytes).await;
+        let share = share.map_err(|_| AppendError::Closing)?;
         let (reply, answer) = oneshot::channel();
         let pending = Pending::new(batch, options, sent, share, reply);
         core.queue.push(Work::Append(Box::new(pending)))?;

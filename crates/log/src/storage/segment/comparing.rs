@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::Segment;
 use super::files;
-use super::index::Index;
 use super::open::DatabaseSlot;
 use crate::storage::error::chain;
 use crate::storage::{Damage, StoreError};
@@ -31,15 +31,15 @@ pub(super) struct Comparisons {
 
 struct Due {
     database: Arc<DatabaseSlot>,
-    index: Arc<Index>,
+    segment: Arc<Segment>,
     not_before: Option<Instant>,
 }
 
 impl Comparisons {
     /// A segment is to be compared; each once.
-    pub(super) fn add(&self, database: &Arc<DatabaseSlot>, index: &Arc<Index>) {
-        let (database, index) = (Arc::clone(database), Arc::clone(index));
-        self.due.lock().push_back(Due { database, index, not_before: None });
+    pub(super) fn add(&self, database: &Arc<DatabaseSlot>, segment: &Arc<Segment>) {
+        let (database, segment) = (Arc::clone(database), Arc::clone(segment));
+        self.due.lock().push_back(Due { database, segment, not_before: None });
     }
 
     /// Compares the next one whose time has come. Answers what is wrong with it.
@@ -50,12 +50,12 @@ impl Comparisons {
             let at = due.iter().position(is_due)?;
             due.remove(at)?
         };
-        let segment = &due.index.segment;
+        let segment = &due.segment;
         // Trimmed or folded since: nobody reads it any more.
         let _lease = segment.lease()?;
         let mut compared = Ok(());
         // Opened in between it would be compared, too, and must not be at the same time.
-        due.database.while_closed(|| compared = files::compare(&due.index));
+        due.database.while_closed(|| compared = files::compare(segment));
         let dir = segment.dir().to_owned();
         match compared {
             Ok(()) => {

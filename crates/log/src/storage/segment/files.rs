@@ -23,8 +23,8 @@ pub(super) fn locate(index: &Index) -> Result<Option<Places>, StoreError> {
 }
 
 /// Compares the files of a segment's database with its footer.
-pub(super) fn compare(index: &Index) -> Result<(), StoreError> {
-    check_files(&index.segment, &index.segment.dir().join(DB), None)
+pub(super) fn compare(segment: &Segment) -> Result<(), StoreError> {
+    check_files(segment, &segment.dir().join(DB), None)
 }
 
 /// Compares the files of a database with the footer. Shows the bytes of its values on the way.

@@ -97,7 +97,7 @@ impl Index {
         let mut blocks = vec![false; self.rows.len()];
         let (mut events, mut beyond) = (0u64, false);
         self.segment.each_topic(filter, &mut |stats, block| {
-            events += if block.is_none() { stats.events } else { 0 };
+            events = events.saturating_add(if block.is_none() { stats.events } else { 0 });
             if let Some(block) = block {
                 match blocks.get_mut(block as usize) {
                     Some(wanted) => *wanted = true,

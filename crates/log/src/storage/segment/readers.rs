@@ -256,7 +256,7 @@ impl Cache {
                 self.direct_reads.fetch_add(1, Ordering::Relaxed);
                 self.note_table(&located.index);
                 if seen.is_whole() && !entry.is_compared.swap(true, Ordering::Relaxed) {
-                    self.comparisons.add(&entry.database, &located.index);
+                    self.comparisons.add(&entry.database, &located.index.segment);
                 }
                 return Ok(result);
             }

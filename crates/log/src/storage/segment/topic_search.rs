@@ -3,6 +3,7 @@
 //! Reads pages of the footer's table, a few for each question; nothing of a topic stays in memory
 //! but a few bits, and those within a bound ([`FilterRoom`]).
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -19,18 +20,32 @@ use tailmark_record::topic::{Filter, Range};
 /// The footer of a segment, open.
 pub(super) struct TableFile<'a> {
     segment: &'a Segment,
-    file: Arc<File>,
+    /// Opened by who reads a page: a list over many segments must not hold as many files.
+    file: OnceCell<File>,
 }
 
 impl TableFile<'_> {
+    fn open(&self) -> Result<&File, FooterError> {
+        if let Some(file) = self.file.get() {
+            return Ok(file);
+        }
+        match self.segment.disk.open_read(&self.segment.dir().join(FOOTER)) {
+            Ok(file) => Ok(self.file.get_or_init(|| file)),
+            Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                Err(FooterError::Io(source))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn read(&self, kind: u16, offset: u64, len: usize) -> Result<Vec<u8>, FooterError> {
         const BEYOND: Problem = Problem::Damaged("its table of topics reaches beyond its end");
         let (begin, section) = self.segment.place_of(kind).ok_or(BEYOND)?;
         let end = offset.checked_add(len as u64).filter(|end| *end <= section.len);
         end.ok_or(BEYOND)?;
         let mut bytes = vec![0; len];
-        let path = self.segment.dir().join(FOOTER);
-        let read = || Ok(self.file.read_exact_at(&mut bytes, begin + offset));
+        let (file, path) = (self.open()?, self.segment.dir().join(FOOTER));
+        let read = || Ok(file.read_exact_at(&mut bytes, begin + offset));
         self.segment.disk.run("read", &path, read)??;
         Ok(bytes)
     }
@@ -53,18 +68,12 @@ impl Segment {
         Origin::of(&self.identity)
     }
 
-    fn table(&self) -> Result<TableFile<'_>, StoreError> {
-        let file = self.disk.open_read(&self.dir().join(FOOTER)).map_err(|error| match error {
-            StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                self.footer_error(FooterError::Io(source))
-            }
-            error => error,
-        })?;
-        Ok(TableFile { segment: self, file: Arc::new(file) })
+    fn table(&self) -> TableFile<'_> {
+        TableFile { segment: self, file: OnceCell::new() }
     }
 
     fn find_topic(&self, name: &str) -> Result<Option<Entry>, StoreError> {
-        let found = topics::find(&self.table()?, &self.topics, self.origin(), name);
+        let found = topics::find(&self.table(), &self.topics, self.origin(), name);
         found.map_err(|error| self.footer_error(error))
     }
 
@@ -91,7 +100,7 @@ impl Segment {
         filter: &Filter,
         visit: &mut dyn FnMut(&TopicStats, Option<u32>),
     ) -> Result<(), StoreError> {
-        let table = self.table()?;
+        let table = self.table();
         self.show_topics(&table, filter, visit).map_err(|error| self.footer_error(error))
     }
 
@@ -157,9 +166,12 @@ impl Segment {
         }
         let (_, section) = self.place_of(kind::TOPIC_FILTER)?;
         let share = room.take(section.len)?;
-        // One that cannot be read tells nothing; the table does.
-        let read = self.section(kind::TOPIC_FILTER).ok().map(Bloom::decode);
-        let kept = read.and_then(Result::ok).map(|filter| KeptFilter { filter, share });
+        // One that is damaged tells nothing; the table does. An error of the system passes.
+        let kept = match self.section(kind::TOPIC_FILTER) {
+            Ok(section) => Bloom::decode(section).ok().map(|filter| KeptFilter { filter, share }),
+            Err(StoreError::Damaged(_)) => None,
+            Err(_) => return None,
+        };
         self.filter.get_or_init(|| kept).as_ref().map(|kept| &kept.filter)
     }
 }
@@ -167,7 +179,6 @@ impl Segment {
 /// The topics of a segment in order, from some name on.
 pub struct SegmentTopics {
     lease: Lease,
-    file: Arc<File>,
     cursor: Cursor,
 }
 
@@ -175,10 +186,10 @@ impl SegmentTopics {
     /// # Errors
     /// A damaged table, with the segment's range; I/O.
     pub fn seek(lease: Lease, from: &str) -> Result<SegmentTopics, StoreError> {
-        let table = lease.table()?;
+        let table = lease.table();
         let cursor = Cursor::seek(&table, &lease.topics, lease.origin(), from);
-        let (cursor, file) = (cursor.map_err(|error| lease.footer_error(error))?, table.file);
-        Ok(SegmentTopics { lease, file, cursor })
+        let cursor = cursor.map_err(|error| lease.footer_error(error))?;
+        Ok(SegmentTopics { lease, cursor })
     }
 
     /// The name that it is at, and what is known of it; `None` at the end.
@@ -191,7 +202,7 @@ impl SegmentTopics {
     /// # Errors
     /// A damaged table, with the segment's range; I/O.
     pub fn advance(&mut self) -> Result<(), StoreError> {
-        let table = TableFile { segment: &self.lease, file: Arc::clone(&self.file) };
+        let table = self.lease.table();
         let moved = self.cursor.advance(&table);
         moved.map_err(|error| self.lease.footer_error(error))
     }

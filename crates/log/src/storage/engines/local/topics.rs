@@ -51,14 +51,14 @@ struct Counted {
 struct Work {
     /// Names, in each part of the log that has them.
     looked_at: usize,
-    /// Parts that were gone into.
+    /// Parts that were gone into, those of the first range left out: a question always comes on.
     sought: usize,
 }
 
 impl Work {
-    /// Whether it is enough for one question: as much for names as for going to them, at least.
+    /// Whether it is enough for one question.
     fn is_done(&self) -> bool {
-        self.looked_at >= LOOKED_AT.max(self.sought * SEEK_COST)
+        self.looked_at + self.sought.saturating_mul(SEEK_COST) >= LOOKED_AT
     }
 }
 
@@ -143,6 +143,7 @@ impl LocalEngine {
         let (mut page, mut work) = (TopicPage::default(), Work::default());
         let ranges = query.filter.ranges();
         let ranges = ranges.into_iter().filter_map(|range| range.within(query.prefix));
+        let mut is_first = true;
         for range in ranges {
             let from = range.beginning().max(query.from);
             // All of it lies below, if nothing of it begins there.
@@ -154,7 +155,9 @@ impl LocalEngine {
                 return Ok(page);
             }
             let mut merge = self.merge(view, moment, &range, from)?;
-            work.sought += merge.len();
+            // Also where it was in vain.
+            let parts = view.segments.len() + moment.slots.len();
+            work.sought += if std::mem::take(&mut is_first) { 0 } else { parts };
             while let Some(head) = merge.peek()
                 && range.has(head.name())
             {

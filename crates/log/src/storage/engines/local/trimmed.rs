@@ -152,7 +152,17 @@ impl Trimmed {
         let named = match read(&run.path, &self.disk, self.log) {
             // Forgotten since, and all that is older too.
             Err(StoreError::Io { .. }) if !run.path.exists() => return Ok(false),
-            Err(StoreError::Damaged(damage)) => {
+            // What cannot be read is no better, and must not end appends either.
+            Err(error) if !passes(&error) => {
+                let damage = match error {
+                    StoreError::Damaged(damage) => damage,
+                    other => Damage {
+                        from: run.first,
+                        to: run.end.prev(),
+                        file: run.path.clone(),
+                        detail: chain(&other),
+                    },
+                };
                 let known = self.damages.lock().insert(run.path.clone(), damage.clone());
                 if known.is_none() {
                     tracing::error!(%damage, "repeats of some trimmed events will be stored again");
@@ -163,6 +173,19 @@ impl Trimmed {
         };
         let mut wanted = named.into_iter().rev().take_while(|(seq, _)| *seq >= from);
         Ok(wanted.all(|(seq, fingerprint)| visit(seq, fingerprint)))
+    }
+}
+
+/// Whether another try may succeed: this process or the system is short of something.
+fn passes(error: &StoreError) -> bool {
+    match error {
+        StoreError::Damaged(_) => false,
+        StoreError::Io { source, .. } => {
+            let short =
+                [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE, rustix::io::Errno::NOMEM];
+            short.iter().any(|errno| source.raw_os_error() == Some(errno.raw_os_error()))
+        }
+        _ => true,
     }
 }
 

@@ -178,4 +178,12 @@ fn a_damaged_file_of_trimmed_events_is_named_and_costs_no_others() {
         vanish(engine);
         assert_eq!(verify_trimmed(dir.path(), &Disk::real(), log).unwrap().len(), 1);
     }
+    // One that the system will not read, as of a bad sector: a directory is no file.
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    let (engine, _) = reopen(dir.path());
+    let others = all.iter().filter(|(seq, _)| !lost.contains(seq)).copied();
+    assert_known(&engine, &others.collect::<Vec<_>>(), "a file that cannot be read");
+    let trouble = engine.status().trouble.unwrap_or_default();
+    assert!(trouble.contains(&*file.to_string_lossy()), "{trouble}");
 }
