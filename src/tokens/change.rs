@@ -129,15 +129,37 @@ fn beside(path: &Path, what: &str) -> PathBuf {
     path.with_file_name(format!(".{name}.{what}"))
 }
 
+/// Gives a new file the owner, the group and the mode of the one whose place it takes: the daemon's user may be
+/// another than whoever gives out tokens.
+///
+/// # Errors
+/// It can't be made readable for who could read the old one: what it says would not come into force.
+fn keep_owner(file: &File, old: &std::fs::Metadata) -> io::Result<()> {
+    use std::os::unix::fs::fchown;
+    if fchown(file, Some(old.uid()), Some(old.gid())).is_err() {
+        // Of a group one belongs to, one may do that much.
+        let _ = fchown(file, None, Some(old.gid()));
+    }
+    let ours = file.metadata()?;
+    let (has_owner, has_group) = (ours.uid() == old.uid(), ours.gid() == old.gid());
+    // Bits of a group are for that group.
+    let mode = if has_group { old.mode() & KEPT_MODE | MODE } else { MODE };
+    const GROUP_READS: u32 = 0o040;
+    if !has_owner && mode & GROUP_READS == 0 {
+        let what =
+            "its owner could not read what takes its place; run this as its owner, or as root";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+    }
+    file.set_permissions(std::fs::Permissions::from_mode(mode))
+}
+
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let new = beside(path, "new");
     // Left behind by somebody who was stopped; the lock is ours.
     let _ = std::fs::remove_file(&new);
     let mut file = OpenOptions::new().create_new(true).write(true).mode(MODE).open(&new)?;
     if let Ok(old) = path.metadata() {
-        // The daemon's user may be another than whoever gives out tokens.
-        let _ = std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()));
-        file.set_permissions(std::fs::Permissions::from_mode(old.mode() & KEPT_MODE | MODE))?;
+        keep_owner(&file, &old).inspect_err(|_| drop(std::fs::remove_file(&new)))?;
     }
     file.write_all(text)?;
     file.sync_all()?;

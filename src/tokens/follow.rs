@@ -62,8 +62,13 @@ impl Files {
     }
 
     fn look(&mut self) {
-        let outcome = self.look_at_tokens().and_then(|()| self.look_at_keys());
-        let trouble = outcome.err().map(|error| told(&error));
+        // Each by itself: a file that cannot be taken must not keep the keys of issuers in force.
+        let outcomes = [self.look_at_tokens(), self.look_at_keys()];
+        let troubles: Vec<_> = outcomes
+            .into_iter()
+            .filter_map(|outcome| outcome.err().map(|error| told(&error)))
+            .collect();
+        let trouble = (!troubles.is_empty()).then(|| troubles.join("; "));
         if trouble != self.credentials.trouble() {
             match &trouble {
                 Some(why) => tracing::error!(

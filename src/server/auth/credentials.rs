@@ -32,11 +32,19 @@ pub struct Credentials(Arc<State>);
 /// The key that signed a token, and what the token stands for.
 type Issued = (KeyId, Arc<Session>);
 
+/// The session of a name, and that of one certificate of it, which ends with both.
+struct Shown {
+    name: Arc<Session>,
+    certificate: Arc<Session>,
+}
+
 struct State {
     known: RwLock<Known>,
     keys: RwLock<Arc<Keys>>,
     /// Tokens of issuers that were found good, by hash.
     jwts: Mutex<HashMap<[u8; 32], Issued>>,
+    /// Certificates that were shown, by name and end. Taken under no other lock.
+    shown: Mutex<HashMap<(String, Timestamp), Shown>>,
     rules: Jwt,
     paces: Paces,
     trouble: Mutex<Option<String>>,
@@ -79,6 +87,7 @@ impl Credentials {
             known: RwLock::default(),
             keys: RwLock::default(),
             jwts: Mutex::default(),
+            shown: Mutex::default(),
             rules,
             paces: Paces::new(rates),
             trouble: Mutex::default(),
@@ -139,6 +148,18 @@ impl Credentials {
             .collect();
         drop(known);
         gone.iter().for_each(|session| session.end(Ended::Revoked));
+        self.end_shown(Timestamp::now());
+    }
+
+    /// Ends what certificates began that have expired, or whose name has lost its rights.
+    fn end_shown(&self, now: Timestamp) {
+        self.0.shown.lock().retain(|_, shown| {
+            let ended = match shown.certificate.is_expired(now) {
+                true => Some(Ended::Expired),
+                false => shown.name.over().is_cancelled().then_some(Ended::Revoked),
+            };
+            ended.map(|why| shown.certificate.end(why)).is_none()
+        });
     }
 
     /// Believes these keys of issuers, and no others.
@@ -163,6 +184,7 @@ impl Credentials {
         for session in self.0.known.read().sessions().filter(|session| session.is_expired(now)) {
             session.end(Ended::Expired);
         }
+        self.end_shown(now);
         self.0.jwts.lock().retain(|_, (_, session)| {
             let is_over = session.is_expired(now);
             if is_over {
@@ -181,24 +203,66 @@ impl Credentials {
         }
     }
 
-    /// Who holds a certificate of this name.
+    /// Who holds a certificate of this name, which is valid until then: what it begins ends with it.
     pub(super) fn of_certificate(
         &self,
         name: &str,
+        until: Timestamp,
         now: Timestamp,
     ) -> Result<Arc<Session>, Failure> {
-        let known = self.0.known.read();
-        let found = known.certificates.get(name).map(|(_, session)| Arc::clone(session));
-        in_time(found.ok_or_else(|| status::certificate_unknown(name))?, now)
+        let found = {
+            let known = self.0.known.read();
+            known.certificates.get(name).map(|(_, session)| Arc::clone(session))
+        };
+        let found = found.ok_or_else(|| status::certificate_unknown(name))?;
+        let own = in_time(self.session(name, found.rights().clone(), Some(until)), now)?;
+        let mut shown = self.0.shown.lock();
+        if shown.len() >= MOST_JWTS {
+            // Nobody but the table has it.
+            shown.retain(|_, shown| Arc::strong_count(&shown.certificate) > 1);
+        }
+        if shown.len() >= MOST_JWTS {
+            let (limit, actual) = (MOST_JWTS, shown.len() + 1);
+            return Err(status::too_many(OverLimit { what: "certificates", limit, actual }));
+        }
+        let key = (name.to_owned(), until);
+        match shown.get(&key).filter(|known| Arc::ptr_eq(&known.name, &found)) {
+            Some(known) => Ok(Arc::clone(&known.certificate)),
+            None => {
+                let certificate = Arc::clone(&own);
+                if let Some(old) = shown.insert(key, Shown { name: found, certificate }) {
+                    // Its name's rights are others by now.
+                    old.certificate.end(Ended::Revoked);
+                }
+                Ok(own)
+            }
+        }
+    }
+
+    /// The session of a token that is good although its session has ended: the clock was ahead for a while.
+    fn again(&self, hash: &TokenHash) -> Option<Arc<Session>> {
+        let mut known = self.0.known.write();
+        let tokens = known.tokens.get_mut(&part(hash))?;
+        let (token, session) = tokens.iter_mut().find(|(token, _)| token.hash == *hash)?;
+        if session.over().is_cancelled() {
+            *session = self.session(&token.name, token.rights.clone(), token.expires);
+        }
+        Some(Arc::clone(session))
     }
 
     /// Who sends this token.
     pub(super) fn of_token(&self, token: &str, now: Timestamp) -> Result<Arc<Session>, Failure> {
         let hash = TokenHash::of(token);
         if token.starts_with(PREFIX) {
-            let known = self.0.known.read();
-            let found = known.token(&hash).map(|(_, session)| Arc::clone(session));
-            return in_time(found.ok_or_else(status::token_invalid)?, now);
+            let found = {
+                let known = self.0.known.read();
+                known.token(&hash).map(|(_, session)| Arc::clone(session))
+            };
+            let session = in_time(found.ok_or_else(status::token_invalid)?, now)?;
+            return match session.over().is_cancelled() {
+                true => self.again(&hash).ok_or_else(status::token_invalid),
+                false => Ok(session),
+            };
         }
         if let Some((_, session)) = self.0.jwts.lock().get(hash.bytes()) {
             return in_time(Arc::clone(session), now);
@@ -291,7 +355,12 @@ mod tests {
         assert!(one.ended().is_none());
         assert_eq!(why(credentials.of_token(&stays, at(100))), "TOKEN_EXPIRED");
         credentials.expire(at(100));
-        assert_eq!(why(one.ended().map_or(Ok(one), Err)), "TOKEN_EXPIRED");
+        assert_eq!(why(one.ended().map_or(Ok(one.clone()), Err)), "TOKEN_EXPIRED");
+
+        // The clock was ahead and is right again: what comes now is served, what it ended stays ended.
+        let again = credentials.of_token(&stays, at(60)).unwrap();
+        assert!(again.ended().is_none() && one.ended().is_some());
+        assert!(Arc::ptr_eq(&again, &credentials.of_token(&stays, at(61)).unwrap()));
     }
 
     #[test]
@@ -305,10 +374,18 @@ mod tests {
         {
             assert_eq!(why(credentials.of_token(bad, at(1))), "TOKEN_INVALID", "{bad}");
         }
-        assert_eq!(why(credentials.of_certificate("a", at(1))), "TOKEN_INVALID");
+        assert_eq!(why(credentials.of_certificate("a", at(9), at(1))), "TOKEN_INVALID");
         let certificate = Certificate { name: "a".to_owned(), rights: rights("x") };
         credentials.set_known(vec![], vec![certificate]);
-        assert!(credentials.of_certificate("a", at(1)).unwrap().rights().may_see("x"));
+        let shown = credentials.of_certificate("a", at(9), at(1)).unwrap();
+        assert!(shown.rights().may_see("x"));
+        let again = credentials.of_certificate("a", at(9), at(2)).unwrap();
+        assert!(Arc::ptr_eq(&shown, &again), "the same certificate");
+        // What it began ends with it, and what another one of that name began does not.
+        let newer = credentials.of_certificate("a", at(20), at(2)).unwrap();
+        credentials.expire(at(9));
+        assert!(shown.over().is_cancelled() && !newer.over().is_cancelled());
+        assert_eq!(why(credentials.of_certificate("a", at(9), at(9))), "TOKEN_EXPIRED");
         assert_eq!(why(credentials.of_token(&secret, at(1))), "TOKEN_INVALID");
     }
 }

@@ -18,6 +18,7 @@ use crate::server::tls::ClientCertificate;
 use crate::server::transport::answer::{Answer, Ends};
 use crate::server::transport::ending::Endings;
 use crate::server::transport::streams;
+use tailmark_record::Timestamp;
 use tailmark_wire::methods::Asked;
 use tokio_util::sync::CancellationToken;
 
@@ -70,8 +71,8 @@ pub(crate) async fn guard(
 impl Guard {
     fn session(&self, request: &Request) -> Result<Arc<Session>, Failure> {
         let certificate = request.extensions().get::<ClientCertificate>();
-        let name = certificate.map(|certificate| &*certificate.name);
-        self.auth.authenticate(request.headers(), name)
+        let shown = certificate.map(|it| (&*it.name, Timestamp::of(it.not_after)));
+        self.auth.authenticate(request.headers(), shown)
     }
 }
 

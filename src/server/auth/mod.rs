@@ -59,13 +59,13 @@ impl Auth {
     fn authenticate(
         &self,
         headers: &HeaderMap,
-        certificate: Option<&str>,
+        certificate: Option<(&str, Timestamp)>,
     ) -> Result<Arc<Session>, Failure> {
         let now = Timestamp::now();
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
         match (values.next(), values.next(), certificate) {
             (None, _, None) => Err(status::token_missing()),
-            (None, _, Some(name)) => self.credentials.of_certificate(name, now),
+            (None, _, Some((name, until))) => self.credentials.of_certificate(name, until, now),
             // Two that differ would be whichever somebody else looks at.
             (Some(_), Some(_), _) => Err(status::token_invalid()),
             (Some(value), None, _) => {
