@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use bytes::Bytes;
 
 use crate::chain::Said;
-pub use crate::storage::conformance::{all_topics, topics_of};
+pub use crate::storage::conformance::{all_topics, topic_head, topics_of};
 use crate::storage::{Commit, Engine, Links, Receipt, StoreError};
 use tailmark_record::{CursorMint, Event, Seq, Stamp, Timestamp, write_entry};
 

@@ -72,6 +72,19 @@ pub enum AppendError {
     },
 }
 
+impl AppendError {
+    /// What a lookup that was needed for it failed with; nothing was stored.
+    pub(super) fn of_lookup(error: ReadError) -> AppendError {
+        let store = match error {
+            ReadError::Closing => return AppendError::Closing,
+            ReadError::Trimmed { oldest, .. } => Arc::new(StoreError::Trimmed { oldest }),
+            ReadError::Damaged(damage) => Arc::new(damage.into()),
+            ReadError::Store(error) => error,
+        };
+        AppendError::Refused(store)
+    }
+}
+
 /// Why a read failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ReadError {

@@ -158,9 +158,9 @@ impl EventLog {
         let bytes = batch.stored_bytes_from(0).clamp(1, core.in_flight_bytes);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         if let Some(ExpectedHead { topic: Some(topic), .. }) = &options.expected_head {
-            // What has to be indexed for the answer is indexed here: the writer asks again, and then it
-            // is a lookup. What is wrong it finds, too. Before it takes room that others wait for.
-            let _ = core.reads.topic_head(topic).await;
+            // What has to be indexed for the answer is indexed here, a bounded step at a time: the writer
+            // asks again, and then it is a lookup. Before it takes room that others wait for.
+            core.reads.topic_head(topic).await.map_err(AppendError::of_lookup)?;
         }
         let share = core.room.clone().acquire_many_owned(bytes).await;
         let share = share.map_err(|_| AppendError::Closing)?;

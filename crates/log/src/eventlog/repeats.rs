@@ -66,7 +66,7 @@ impl Repeats {
             Some(window) => window.promote(),
             None => {
                 // A rebuild that failed never comes to take them.
-                let excess = self.deferred.len().saturating_sub(2 * self.capacity);
+                let excess = self.deferred.len().saturating_sub(self.capacity.saturating_mul(2));
                 if excess > 0 {
                     self.deferred.drain(..excess + self.capacity);
                 }

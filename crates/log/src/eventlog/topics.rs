@@ -39,8 +39,13 @@ impl Topics {
 impl ReadPath {
     /// The last readable event of a topic; 0 if it has none.
     pub(super) async fn topic_head(&self, topic: &str) -> Result<Seq, ReadError> {
-        let topic = topic.to_owned();
-        let ask = move |engine: &dyn Engine| engine.topic_head(&topic);
-        self.pool.ask(&mut Asker::default(), Lane::Scan, Seq::ZERO, ask).await
+        let (topic, mut asker) = (Arc::<str>::from(topic), Asker::default());
+        loop {
+            let topic = Arc::clone(&topic);
+            let ask = move |engine: &dyn Engine| engine.topic_head(&topic);
+            if let Some(head) = self.pool.ask(&mut asker, Lane::Scan, Seq::ZERO, ask).await? {
+                return Ok(head);
+            }
+        }
     }
 }

@@ -314,12 +314,12 @@ pub trait Engine: Send + Sync + 'static {
     /// As [`Engine::read`]; a damaged table of topics with the range of the events that it is of.
     fn topics(&self, query: &TopicQuery<'_>) -> Result<TopicPage, StoreError>;
 
-    /// The last readable event of a topic, as of now; 0 if it has none. One lookup, but for what has
-    /// to be indexed of what came since the last question.
+    /// The last readable event of a topic, as of now; 0 if it has none. `None` while there is more to be
+    /// indexed of what is not sealed than one question does: ask again.
     ///
     /// # Errors
     /// As [`Engine::topics`].
-    fn topic_head(&self, topic: &str) -> Result<Seq, StoreError>;
+    fn topic_head(&self, topic: &str) -> Result<Option<Seq>, StoreError>;
 
     /// Looks back from the end of a range, in `oldest <= start < end <= head + 1`, for the newest
     /// `count` events that match, at least 1. The work is bounded: it may stop before it has them,

@@ -11,7 +11,7 @@ mod support;
 
 use std::sync::Arc;
 
-pub use self::listing::{all_topics, topics_of};
+pub use self::listing::{all_topics, topic_head, topics_of};
 use crate::storage::{Engine, Recovered};
 
 /// An engine and what it recovered.

@@ -66,7 +66,7 @@ pub trait Intercept: Send + Sync + 'static {
         self.inner().topics(query)
     }
 
-    fn topic_head(&self, topic: &str) -> Result<Seq, StoreError> {
+    fn topic_head(&self, topic: &str) -> Result<Option<Seq>, StoreError> {
         self.inner().topic_head(topic)
     }
 
@@ -165,7 +165,7 @@ impl<I: Intercept> Engine for I {
         Intercept::topics(self, query)
     }
 
-    fn topic_head(&self, topic: &str) -> Result<Seq, StoreError> {
+    fn topic_head(&self, topic: &str) -> Result<Option<Seq>, StoreError> {
         Intercept::topic_head(self, topic)
     }
 

@@ -350,8 +350,8 @@ impl Engine for Memory {
         Memory::topics(self, query)
     }
 
-    fn topic_head(&self, topic: &str) -> Result<Seq, StoreError> {
-        Memory::topic_head(self, topic)
+    fn topic_head(&self, topic: &str) -> Result<Option<Seq>, StoreError> {
+        Memory::topic_head(self, topic).map(Some)
     }
 
     fn look_back(

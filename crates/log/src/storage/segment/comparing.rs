@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::Segment;
 use super::files;
 use super::open::DatabaseSlot;
+use super::{Lease, Segment};
 use crate::storage::error::chain;
 use crate::storage::{Damage, StoreError};
 
@@ -42,29 +42,20 @@ impl Comparisons {
         self.due.lock().push_back(Due { database, segment, not_before: None });
     }
 
-    /// Compares the next one whose time has come. Answers what is wrong with it.
-    pub(super) fn next(&self, now: Instant) -> Option<Damage> {
-        let due = {
-            let mut due = self.due.lock();
-            let is_due = |one: &Due| one.not_before.is_none_or(|at| at <= now);
-            let at = due.iter().position(is_due)?;
-            due.remove(at)?
-        };
+    /// Compares the next one whose time has come. What is wrong with it is noted while it cannot be
+    /// discarded, which would forget the note.
+    pub(super) fn next(&self, now: Instant, note: impl FnOnce(Damage)) {
+        let Some((due, _lease)) = self.take(now) else { return };
         let segment = &due.segment;
-        // Trimmed or folded since: nobody reads it any more.
-        let _lease = segment.lease()?;
         let mut compared = Ok(());
         // Opened in between it would be compared, too, and must not be at the same time.
         due.database.while_closed(|| compared = files::compare(segment));
         let dir = segment.dir().to_owned();
         match compared {
-            Ok(()) => {
-                self.forget(&dir);
-                None
-            }
+            Ok(()) => self.forget(&dir),
             Err(StoreError::Damaged(damage)) => {
                 self.forget(&dir);
-                Some(damage)
+                note(damage);
             }
             Err(error) => {
                 let why = format!("files cannot be compared, tried again: {}", chain(&error));
@@ -72,7 +63,18 @@ impl Comparisons {
                     tracing::warn!(segment = %segment.dir().display(), "{why}");
                 }
                 self.due.lock().push_back(Due { not_before: Some(now + RETRY), ..due });
-                None
+            }
+        }
+    }
+
+    /// The next whose time has come. Those that were trimmed or folded since nobody reads any more.
+    fn take(&self, now: Instant) -> Option<(Due, Lease)> {
+        let mut due = self.due.lock();
+        loop {
+            let at = due.iter().position(|one| one.not_before.is_none_or(|at| at <= now))?;
+            let one = due.remove(at)?;
+            if let Some(lease) = one.segment.lease() {
+                return Some((one, lease));
             }
         }
     }

@@ -197,11 +197,12 @@ impl Cache {
     /// Compares the files of one segment, if one is due: all of its blocks have been read. Nobody else
     /// waits for it.
     pub fn compare_next(&self, now: Instant) {
-        if let Some(damage) = self.comparisons.next(now)
-            && let Some(dir) = damage.file.ancestors().find(|dir| dir::parse_name(dir).is_some())
-        {
-            self.damages.lock().insert(dir.to_owned(), damage);
-        }
+        self.comparisons.next(now, |damage| {
+            let mut dirs = damage.file.ancestors();
+            if let Some(dir) = dirs.find(|dir| dir::parse_name(dir).is_some()) {
+                self.damages.lock().insert(dir.to_owned(), damage.clone());
+            }
+        });
     }
 
     /// Why the files of a segment could not be compared when it was last tried; says nothing about its

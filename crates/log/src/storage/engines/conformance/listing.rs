@@ -3,7 +3,20 @@
 use std::collections::BTreeMap;
 
 use crate::storage::{Engine, StoreError, TopicPage, TopicQuery, TopicStats};
+use tailmark_record::Seq;
 use tailmark_record::topic::Filter;
+
+/// The head of a topic, in as many steps as it takes; 0 = it has none.
+///
+/// # Errors
+/// The engine's.
+pub fn topic_head(engine: &dyn Engine, topic: &str) -> Result<Seq, StoreError> {
+    loop {
+        if let Some(head) = engine.topic_head(topic)? {
+            return Ok(head);
+        }
+    }
+}
 
 /// All topics of a log, page by page.
 ///

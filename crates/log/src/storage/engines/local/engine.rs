@@ -173,7 +173,7 @@ impl Engine for LocalEngine {
         LocalEngine::topics(self, query)
     }
 
-    fn topic_head(&self, topic: &str) -> Result<Seq, StoreError> {
+    fn topic_head(&self, topic: &str) -> Result<Option<Seq>, StoreError> {
         LocalEngine::topic_head(self, topic)
     }
 

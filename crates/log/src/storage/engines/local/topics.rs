@@ -114,14 +114,11 @@ impl LocalEngine {
         };
         drop(counted);
         let from = view.sealed_end().unwrap_or(Seq::FIRST).max(bounds.oldest);
-        let (mut slots, mut steps) = (Vec::new(), 0);
+        let (mut slots, mut steps) = (Vec::new(), INDEX_STEPS);
         for slot in view.slots.iter().filter(|slot| slot.end() > from) {
             let topics = self.slot_topics(slot);
-            while !topics.reach(slot, bounds.next())? {
-                steps += 1;
-                if steps == INDEX_STEPS {
-                    return Ok(None);
-                }
+            if !reached(slot, &topics, bounds.next(), &mut steps)? {
+                return Ok(None);
             }
             slots.push((Arc::clone(slot), topics));
         }
@@ -206,19 +203,21 @@ impl LocalEngine {
         Ok(merge)
     }
 
-    pub(super) fn topic_head(&self, topic: &str) -> Result<Seq, StoreError> {
+    pub(super) fn topic_head(&self, topic: &str) -> Result<Option<Seq>, StoreError> {
         self.on_view(|view| self.topic_head_in(view, topic))
     }
 
-    fn topic_head_in(&self, view: &View, topic: &str) -> Result<Seq, StoreError> {
-        let bounds = self.bounds();
+    fn topic_head_in(&self, view: &View, topic: &str) -> Result<Option<Seq>, StoreError> {
+        let (bounds, mut steps) = (self.bounds(), INDEX_STEPS);
         let sealed = view.sealed_end().unwrap_or(Seq::FIRST);
         let first = sealed.max(bounds.oldest);
         for slot in view.slots.iter().rev().filter(|slot| slot.end() > first) {
             let topics = self.slot_topics(slot);
-            while !topics.reach(slot, bounds.next())? {}
+            if !reached(slot, &topics, bounds.next(), &mut steps)? {
+                return Ok(None);
+            }
             let head = topics.head(slot, topic, bounds.next());
-            if let Some(head) = head.filter(|head| *head >= first) {
+            if head.is_some_and(|head| head >= first) {
                 return Ok(head);
             }
         }
@@ -228,10 +227,10 @@ impl LocalEngine {
                 && let Some(stats) = self.lease(segment)?.topic(topic)?
             {
                 let head = stats.last_seq;
-                return Ok(if head < bounds.oldest { Seq::ZERO } else { head });
+                return Ok(Some(if head < bounds.oldest { Seq::ZERO } else { head }));
             }
         }
-        Ok(Seq::ZERO)
+        Ok(Some(Seq::ZERO))
     }
 
     pub(super) fn look_back(
@@ -305,6 +304,22 @@ impl LocalEngine {
         found.take(&seqs, count);
         Ok(found)
     }
+}
+
+/// Whether a slot is indexed below `end`, or is after some of the steps that are left.
+fn reached(
+    slot: &Slot,
+    topics: &SlotTopics,
+    end: Seq,
+    steps: &mut usize,
+) -> Result<bool, StoreError> {
+    while !topics.reach(slot, end)? {
+        *steps = steps.saturating_sub(1);
+        if *steps == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What all sources have of the name that they are at; they move on.

@@ -305,6 +305,34 @@ fn an_error_while_files_are_compared_is_told_until_it_is_over_and_is_no_damage()
     assert_eq!((cache.uncompared(), cache.damages()), (None, vec![]));
 }
 
+#[test]
+fn what_comparing_finds_is_noted_before_the_segment_can_go() {
+    use crate::storage::segment::comparing::Comparisons;
+    let dir = tempfile::tempdir().unwrap();
+    let built = Log::small(50, 3_000).build(dir.path());
+    let load = || Arc::new(Segment::load(built.dir(), &Disk::default()).unwrap());
+    let (gone, segment) = (load(), load());
+    let file = segment.dir().join("db/db");
+    let mut bytes = std::fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let comparisons = Comparisons::default();
+    comparisons.add(&Arc::default(), &gone);
+    comparisons.add(&Arc::default(), &segment);
+    assert!(gone.retire());
+    let mut noted = 0;
+    // Who is gone takes nobody's turn.
+    comparisons.next(std::time::Instant::now(), |damage| {
+        assert!(damage.file.starts_with(segment.dir()));
+        assert!(!segment.retire(), "discarded now, it would be told for ever");
+        noted += 1;
+    });
+    assert_eq!(noted, 1);
+    assert!(segment.retire());
+    comparisons.next(std::time::Instant::now(), |_| noted += 1);
+    assert_eq!(noted, 1);
+}
+
 /// A footer with one more section, as a later version may write it.
 fn with_section(footer: &[u8], kind: u16, flags: u16) -> Vec<u8> {
     let mut out = footer.to_vec();

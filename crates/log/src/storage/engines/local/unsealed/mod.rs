@@ -16,6 +16,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -32,6 +33,8 @@ use tailmark_record::{Event, Events, Seq};
 const STEP_BYTES: usize = 2 << 20;
 /// Runs are merged up to so many events: no merge takes longer than a step.
 const MERGED_EVENTS: usize = 1 << 17;
+/// For so long the index goes no further than where something was damaged.
+const ENDED: Duration = Duration::from_secs(10);
 /// Topics that one read tries patterns on, times patterns.
 const TRIED: usize = 1 << 16;
 /// What lies closer together is read at once, up to so many bytes.
@@ -91,8 +94,9 @@ struct Built {
 
 #[derive(Default)]
 struct Building {
-    /// What comes next is damaged: the index goes no further.
-    has_ended: bool,
+    /// What comes next was damaged when it was last looked at: the index goes no further for a while.
+    /// What one read finds the next may not.
+    ended: Option<Instant>,
 }
 
 impl SlotTopics {
@@ -126,9 +130,10 @@ impl SlotTopics {
             return Ok(true);
         }
         let mut building = self.building.lock();
+        building.ended = None;
         self.step(slot, &mut building)?;
         let upto = self.built().upto;
-        if upto >= end || !building.has_ended {
+        if upto >= end || building.ended.is_none() {
             return Ok(upto >= end);
         }
         // What keeps it from going on says so itself.
@@ -164,9 +169,10 @@ impl SlotTopics {
     }
 
     fn step(&self, slot: &Slot, building: &mut Building) -> Result<(), StoreError> {
-        if building.has_ended {
+        if building.ended.is_some_and(|at| at.elapsed() < ENDED) {
             return Ok(());
         }
+        building.ended = None;
         let mut failure = None;
         let built = self.built();
         let mut builder = Builder::new(slot.first(), built.upto);
@@ -178,14 +184,14 @@ impl SlotTopics {
                     let is_added = |commit: &CommitRead| builder.add(commit).is_ok();
                     bytes += commits.iter().map(|commit| commit.events.len()).sum::<usize>();
                     if !commits.iter().all(is_added) || builder.next() == at {
-                        building.has_ended = true;
+                        building.ended = Some(Instant::now());
                         break;
                     }
                 }
                 // What lies before it is whole.
                 Err(StoreError::Damaged(damage)) if damage.from > at => end = damage.from,
                 Err(StoreError::Damaged(_)) => {
-                    building.has_ended = true;
+                    building.ended = Some(Instant::now());
                     break;
                 }
                 // The next read tries again.
