@@ -521,13 +521,17 @@ fn is_host(text: &str) -> bool {
 }
 
 impl Server {
-    /// The sockets to bind: one, or both loopbacks for `localhost`.
+    /// The sockets to bind: one, or both loopbacks for `localhost`. `:PORT` is the one socket that
+    /// takes every address of this machine.
     ///
     /// # Errors
-    /// When it is not `HOST:PORT` with an IP address or `localhost`.
+    /// When it is not `HOST:PORT` with an IP address, `localhost` or nothing.
     pub fn addresses(&self) -> Result<Vec<SocketAddr>, Invalid> {
         if let Ok(address) = self.listen.parse() {
             return Ok(vec![address]);
+        }
+        if let Some(Ok(port)) = self.listen.strip_prefix(':').map(str::parse) {
+            return Ok(vec![SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)]);
         }
         let port = self.listen.strip_prefix("localhost:").and_then(|port| port.parse().ok());
         match port {
@@ -537,7 +541,7 @@ impl Server {
             None => {
                 let problem = format!(
                     "`{}` is not an address; expected IP:PORT as in 127.0.0.1:50051 or \
-                     [::1]:50051, or localhost:PORT",
+                     [::1]:50051, localhost:PORT, or :PORT for every address",
                     self.listen
                 );
                 Err(Invalid::new("server.listen", problem))

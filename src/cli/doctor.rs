@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::failure::{hint_for, hint_for_tls};
-use super::online::Identity;
+use super::online::{Identity, Said};
 use super::output::{print_json, print_line};
 use super::{Exit, Failure};
 use crate::doctor::{self, Hints, Step, Verdict};
@@ -11,14 +11,16 @@ use crate::escape;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The server to look at
-    #[arg(
-        env = "TAILMARK_ADDR",
-        hide_env_values = true,
-        value_name = "URL",
-        default_value = "http://127.0.0.1:50051"
-    )]
-    url: String,
+    /// The server to look at: a URL, or HOST:PORT without TLS (TAILMARK_ADDR) [default:
+    /// http://127.0.0.1:50051]
+    #[arg(value_name = "URL")]
+    url: Option<String>,
+    /// The same, as other commands take it
+    #[arg(long, value_name = "URL", hide = true)]
+    addr: Option<String>,
+    /// The same by a name that `tailmark context` gave it (TAILMARK_CONTEXT)
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
     #[command(flatten)]
     identity: Identity,
     /// Print one JSON object a step
@@ -26,17 +28,21 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(args: Args) -> Result<(), Failure> {
+pub(super) fn run(mut args: Args) -> Result<(), Failure> {
+    let (argument, flag) = (args.url.take(), args.addr.take());
+    let said = Said { argument, flag, context: args.context.take() };
+    let (address, context) = said.settle()?;
+    args.identity.context = context;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Failure, "cannot start").because(&error))?;
-    let outcome = runtime.block_on(examine(&args));
+    let outcome = runtime.block_on(examine(&args, &address.url));
     runtime.shutdown_background();
     outcome
 }
 
-async fn examine(args: &Args) -> Result<(), Failure> {
+async fn examine(args: &Args, url: &str) -> Result<(), Failure> {
     let hints = Hints { of_error: hint_for, of_tls: hint_for_tls };
     let (mut is_well, mut printed) = (true, Ok(()));
     let tell = |step: Step| {
@@ -45,7 +51,7 @@ async fn examine(args: &Args) -> Result<(), Failure> {
             printed = if args.json { print_json(&json(&step)) } else { print_line(&text(&step)) };
         }
     };
-    doctor::examine(&args.url, args.identity.options(), &hints, tell)
+    doctor::examine(url, args.identity.options(), &hints, tell)
         .await
         .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     printed?;

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::io::{self, Write as _};
 use std::time::Duration;
 
+use super::address::{Address, Origin};
 use super::message::message;
 use crate::config::ConfigError;
 use tailmark_client::{Error, Kind, Reason, TlsProblem};
@@ -59,12 +60,17 @@ pub struct Failure {
     message: String,
     causes: Vec<String>,
     hint: Option<String>,
+    /// No server was met: where it was looked for helps.
+    is_unmet: bool,
 }
+
+/// How an error begins when nobody listens.
+const CANNOT_CONNECT: &str = "cannot connect";
 
 impl Failure {
     /// A failure that says `message`.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Failure { exit, message: message.into(), causes: Vec::new(), hint: None }
+        Failure { exit, message: message.into(), causes: Vec::new(), hint: None, is_unmet: false }
     }
 
     /// One that has nothing to say.
@@ -110,6 +116,27 @@ impl Failure {
                     self.exit = Exit::Usage;
                 }
             }
+        }
+        self
+    }
+
+    /// Says which server it is about and who named it, where none was met.
+    #[must_use]
+    pub(super) fn of_server(mut self, address: &Address) -> Self {
+        if !self.is_unmet {
+            return self;
+        }
+        let Address { url, origin } = address;
+        match self.message.strip_prefix(CANNOT_CONNECT) {
+            Some(why) => {
+                self.message = format!("{CANNOT_CONNECT} to {url} ({origin}){why}");
+                if *origin != Origin::Default {
+                    self.hint = Some(format!(
+                        "is the daemon running there? `tailmark doctor {url}` looks at each step"
+                    ));
+                }
+            }
+            None => self.message.push_str(&format!("; asked at {url} ({origin})")),
         }
         self
     }
@@ -226,9 +253,7 @@ impl From<StoreError> for Failure {
                 (Exit::Failure, "`tailmark log migrate --data-dir DIR` brings it up to date")
             }
             StoreError::Format { .. } => (Exit::Failure, "use the newer tailmark that wrote it"),
-            StoreError::DiskFull { .. } => {
-                (Exit::Failure, "free space, or lower storage.min_free_bytes")
-            }
+            StoreError::DiskFull { .. } => (Exit::Failure, Reason::DiskFull.remedy()),
             StoreError::Io { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                     (Exit::Failure, "the data directory must be readable and writable by this user")
@@ -280,6 +305,8 @@ impl From<Error> for Failure {
         }
         let hint = hint_for(&error);
         let mut failure = Failure::new(exit, message);
+        failure.is_unmet = error.is_foreign()
+            || error.reason().is_empty() && matches!(error.kind(), Kind::Connect | Kind::Untrusted);
         if let Some(source) = StdError::source(&error) {
             failure = failure.because(source);
         }
@@ -362,16 +389,14 @@ pub(super) fn hint_for(error: &Error) -> Option<&'static str> {
         (Kind::Denied, Some(Reason::RightMissing)) => {
             "`tailmark token check --addr URL` says what this token may"
         }
-        (Kind::Damaged, _) => {
-            "on the server, `tailmark log verify --data-dir DIR` names every damaged range"
-        }
-        (Kind::LimitExceeded, Some(Reason::DiskFull)) => {
-            "free space on the server's disk, or remove old events: `tailmark trim`"
-        }
+        (Kind::Damaged, _) => Reason::Damaged.remedy(),
         (Kind::Unavailable | Kind::Timeout, _) if error.may_have_applied() => {
             "it may have been done all the same"
         }
         (Kind::Unavailable | Kind::Timeout, _) if error.reason().is_empty() => CUT,
+        // The field that is named says it better.
+        (_, Some(Reason::InvalidField | Reason::LimitExceeded)) => return None,
+        (_, Some(reason)) => reason.remedy(),
         _ => return None,
     })
 }

@@ -4,11 +4,14 @@
 //! standard error. Client commands speak through `client` alone; `serve` reaches the server and
 //! the log through `daemon` and `layer_options`, `log` the data directory through `inspect`.
 
+mod address;
 mod ahead;
 mod bench;
 mod chat;
 mod completions;
 mod config;
+mod context;
+mod contexts;
 mod daemon;
 mod doctor;
 mod failure;
@@ -22,6 +25,7 @@ mod moment;
 mod notify;
 mod online;
 mod output;
+mod pattern;
 mod publish;
 mod reload;
 mod serve;
@@ -59,6 +63,11 @@ Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "tailmark", version, after_help = EXIT_CODES, arg_required_else_help = true)]
 pub struct Cli {
+    /// Which server, said before the command; each command that talks to one has it too.
+    #[arg(long, global = true, hide = true, value_name = "URL")]
+    addr: Option<String>,
+    #[arg(long, global = true, hide = true, value_name = "NAME")]
+    context: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -88,6 +97,9 @@ enum Command {
     Bench(bench::Command),
     /// Say step by step what is wrong between here and a server
     Doctor(doctor::Args),
+    /// Give servers names, so that nobody types addresses
+    #[command(subcommand)]
+    Context(context::Command),
     /// Give out tokens, and take them back
     #[command(subcommand)]
     Token(token::Command),
@@ -145,7 +157,16 @@ fn exit_code(result: Result<(), Failure>) -> ExitCode {
 
 impl Cli {
     fn dispatch(self) -> Result<(), Failure> {
+        let is_of_server = self.addr.is_some() || self.context.is_some();
         match self.command {
+            Command::Config(_)
+            | Command::Log(_)
+            | Command::Context(_)
+            | Command::Completions(_)
+                if is_of_server =>
+            {
+                Err(Failure::new(Exit::Usage, "--addr and --context: this command asks no server"))
+            }
             Command::Serve(args) => serve::run(args),
             Command::Publish(online) => online.run(publish::run),
             Command::Upload(online) => online.run(upload::run),
@@ -157,6 +178,7 @@ impl Cli {
             Command::Trim(online) => online.run(trim::run),
             Command::Bench(command) => bench::run(command),
             Command::Doctor(args) => doctor::run(args),
+            Command::Context(command) => context::run(command),
             Command::Token(command) => token::run(command),
             Command::Config(command) => config::run(command),
             Command::Log(command) => log::run(command),

@@ -10,11 +10,15 @@ pub(super) fn parse_moment(text: &str) -> Result<Moment, String> {
     moment::moment(text, Timestamp::now()).ok_or_else(|| moment::MOMENT.to_owned())
 }
 
+/// What a time looks like.
+const TIME: &str =
+    "expected a time (2026-01-31T09:30:00Z or 2026-01-31 09:30, in UTC) or an age (15m, 7 days)";
+
 /// Reads a time, a date (UTC) or an age before now.
 pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
     match moment::moment(text, Timestamp::now()) {
         Some(Moment::Time(time)) => Ok(time),
-        _ => Err("expected a time (2026-01-31T09:30:00Z or 2026-01-31) or an age (15m)".to_owned()),
+        _ => Err(TIME.to_owned()),
     }
 }
 
@@ -78,6 +82,14 @@ mod tests {
             ("last:1", Some(Start::Last(1))),
             ("2026-01-30", time("2026-01-30T00:00:00Z")),
             ("2026-01-30T10:00:00+02:00", time("2026-01-30T08:00:00Z")),
+            ("2026-01-30 07:14:27", time("2026-01-30T07:14:27Z")),
+            ("2026-01-30 07:14:27.25 UTC", time("2026-01-30T07:14:27.25Z")),
+            ("2026-01-30 07:14:27+02:00", time("2026-01-30T05:14:27Z")),
+            ("2026-01-30 07:14", time("2026-01-30T07:14:00Z")),
+            ("2026-01-30 7:14", None),
+            ("2026-01-30 ", time("2026-01-30T00:00:00Z")),
+            ("5min", time("2026-01-31T11:55:00Z")),
+            ("7 days", time("2026-01-24T12:00:00Z")),
             ("15m", time("2026-01-31T11:45:00Z")),
             ("1h30m", time("2026-01-31T10:30:00Z")),
             ("7d", time("2026-01-24T12:00:00Z")),

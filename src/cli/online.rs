@@ -4,29 +4,98 @@ use std::path::PathBuf;
 
 use tailmark_client::{Client, Options, Pem, TokenProvider};
 
+use super::address::{self, Address, Origin};
+use super::contexts::{Context, Contexts};
 use super::output::say;
 use super::{Exit, Failure};
 
 /// What clap would print with its value.
 const TOKEN: &str = "TAILMARK_TOKEN";
 const TOKEN_FILE: &str = "TAILMARK_TOKEN_FILE";
+const ADDR: &str = "TAILMARK_ADDR";
+const CONTEXT: &str = "TAILMARK_CONTEXT";
 
 // A command that talks to a server: no doc comment, since clap would print it as help.
 #[derive(Debug, clap::Args)]
 pub(super) struct Online<A: clap::Args> {
     #[command(flatten)]
     args: A,
-    /// The server to talk to
-    #[arg(
-        long,
-        env = "TAILMARK_ADDR",
-        hide_env_values = true,
-        value_name = "URL",
-        default_value = "http://127.0.0.1:50051"
-    )]
-    addr: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+// Which server: no doc comment, since clap would print it as help.
+#[derive(Debug, clap::Args)]
+pub(super) struct Target {
+    /// The server to talk to: a URL, or HOST:PORT without TLS (TAILMARK_ADDR) [default:
+    /// http://127.0.0.1:50051]
+    #[arg(long, value_name = "URL")]
+    addr: Option<String>,
+    /// The same by a name that `tailmark context` gave it (TAILMARK_CONTEXT)
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
     #[command(flatten)]
     identity: Identity,
+}
+
+impl Target {
+    /// Which server it is, and as whom it is asked.
+    pub(super) fn settle(self) -> Result<(Address, Identity), Failure> {
+        let Target { addr, context, mut identity } = self;
+        let said = Said { argument: None, flag: addr, context };
+        let (address, context) = said.settle()?;
+        identity.context = context;
+        Ok((address, identity))
+    }
+}
+
+/// What was said of the server to talk to.
+pub(super) struct Said {
+    pub argument: Option<String>,
+    pub flag: Option<String>,
+    pub context: Option<String>,
+}
+
+impl Said {
+    /// What counts: arguments before variables, an address before a context.
+    pub(super) fn settle(self) -> Result<(Address, Option<Context>), Failure> {
+        let flag = match (self.argument, self.flag) {
+            (Some(_), Some(_)) => return Err(twice("a URL")),
+            (Some(argument), None) => Some((argument, Origin::Argument)),
+            (None, flag) => flag.map(|flag| (flag, Origin::Flag)),
+        };
+        if let Some((text, origin)) = flag {
+            return match self.context {
+                Some(_) => Err(twice("--context")),
+                None => Ok((Address::new(&text, origin), None)),
+            };
+        }
+        if self.context.is_none()
+            && let Some(text) = variable(ADDR)
+        {
+            return Ok((Address::new(&text, Origin::Environment), None));
+        }
+        let all = match self.context.or_else(|| variable(CONTEXT)) {
+            Some(name) => Contexts { current: Some(name), ..Contexts::read()? },
+            None => Contexts::read()?,
+        };
+        if let Some(name) = &all.current
+            && let Some(context) = all.get(name)?
+        {
+            let origin = Origin::Context(name.clone());
+            return Ok((Address::new(&context.addr, origin), Some(context.clone())));
+        }
+        Ok((Address::new(address::DEFAULT, Origin::Default), None))
+    }
+}
+
+fn twice(other: &str) -> Failure {
+    Failure::new(Exit::Usage, format!("--addr and {other} name a server each"))
+        .hint("leave one out")
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 // As whom a command asks: no doc comment, since clap would print it as help.
@@ -41,6 +110,9 @@ pub(super) struct Identity {
     token_file: Option<PathBuf>,
     #[command(flatten)]
     tls: Tls,
+    /// What the server's context says, where nothing else does.
+    #[arg(skip)]
+    pub(super) context: Option<Context>,
 }
 
 /// Without the token.
@@ -51,15 +123,15 @@ impl std::fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// Where the token comes from; a flag counts before a variable.
+    /// Where the token comes from; a flag counts before a variable, and that before the context.
     fn token(&self) -> Option<TokenProvider> {
-        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         match (&self.token, &self.token_file) {
             (Some(token), _) => Some(TokenProvider::fixed(token.as_str())),
             (None, Some(path)) => Some(TokenProvider::file(path)),
             (None, None) => token_of_environment()
                 .map(TokenProvider::fixed)
-                .or_else(|| variable(TOKEN_FILE).map(TokenProvider::file)),
+                .or_else(|| variable(TOKEN_FILE).map(TokenProvider::file))
+                .or_else(|| self.context.as_ref()?.token_file.as_ref().map(TokenProvider::file)),
         }
     }
 
@@ -74,14 +146,15 @@ impl Identity {
 
     /// As whom a client connects.
     pub(super) fn options(&self) -> Options {
-        let mut options = self.tls.options();
+        let mut options = Options::default();
+        options.tls = self.tls.settled(self.context.as_ref());
         options.token = self.token();
         options
     }
 
-    /// A client of the server at `addr`. Needs a tokio runtime.
-    pub(super) fn client(&self, addr: &str) -> Result<Client, Failure> {
-        let options = self.options();
+    /// A client of the server at an address. Needs a tokio runtime.
+    pub(super) fn client(&self, address: &Address) -> Result<Client, Failure> {
+        let (options, addr) = (self.options(), &address.url);
         if options.token.is_some() && !is_private(addr) {
             say(&format!(
                 "warning: the token goes to {addr} without TLS: whoever is in between can take it"
@@ -89,7 +162,7 @@ impl Identity {
         }
         Client::with_options(addr, options).map_err(|error| {
             // Made here: nothing was asked of a server yet.
-            Failure::new(Exit::Usage, format!("--addr (TAILMARK_ADDR): {error}"))
+            Failure::new(Exit::Usage, format!("{}: {error}", address.origin))
         })
     }
 }
@@ -126,18 +199,23 @@ pub(super) fn with_tls_key(command: clap::Command) -> clap::Command {
 }
 
 impl Tls {
-    fn options(&self) -> Options {
-        let mut options = Options::default();
+    /// What is said here, else by the context. A certificate and its key go together.
+    fn settled(&self, context: Option<&Context>) -> tailmark_client::Tls {
         let pem = |path: &Option<PathBuf>| path.as_ref().map(Pem::file);
-        (options.tls.ca, options.tls.cert) = (pem(&self.ca), pem(&self.cert));
-        options.tls.key = pem(&self.key).or_else(|| pem(&self.cert));
-        options
+        let (cert, key) = match context.filter(|_| self.cert.is_none()) {
+            Some(context) => (&context.cert, &context.key),
+            None => (&self.cert, &self.key),
+        };
+        let mut tls = tailmark_client::Tls::default();
+        tls.ca = pem(&self.ca).or_else(|| pem(&context?.ca));
+        (tls.cert, tls.key) = (pem(cert), pem(key).or_else(|| pem(cert)));
+        tls
     }
 }
 
 /// The token that the environment has.
 pub(super) fn token_of_environment() -> Option<String> {
-    std::env::var(TOKEN).ok().filter(|value| !value.is_empty())
+    variable(TOKEN)
 }
 
 /// Whether nobody else sees what is sent to this address: it is encrypted, or does not leave the machine.
@@ -158,13 +236,15 @@ impl<A: clap::Args> Online<A> {
     where
         F: Future<Output = Result<(), Failure>>,
     {
-        let Online { args, addr, identity } = self;
-        run(async move { command(args, identity.client(&addr)?).await })
+        let Online { args, target } = self;
+        let (address, identity) = target.settle()?;
+        let outcome = run(async { command(args, identity.client(&address)?).await });
+        outcome.map_err(|failure| failure.of_server(&address))
     }
 }
 
 /// Runs a command that talks to a server.
-pub(super) fn run(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+pub(super) fn run<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -209,8 +289,9 @@ mod tests {
     fn a_token_is_in_no_debug_output() {
         let tls = Tls { ca: None, cert: None, key: None };
         let token = Some("tailmark_secret".to_owned());
-        let identity = Identity { token, token_file: None, tls };
-        let online = Online { args: Nothing {}, addr: String::new(), identity };
+        let identity = Identity { token, token_file: None, tls, context: None };
+        let target = Target { addr: None, context: None, identity };
+        let online = Online { args: Nothing {}, target };
         assert!(!format!("{online:?}").contains("secret"));
     }
 }

@@ -28,7 +28,8 @@ pub(super) struct Settings {
     /// Where the log lives (storage.data_dir)
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
-    /// Where to listen: IP:PORT or localhost:PORT; port 0 takes any free one (server.listen)
+    /// Where to listen: IP:PORT, localhost:PORT, or :PORT for every address; port 0 takes any free one
+    /// (server.listen)
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
     /// Listen beyond the loopback without TLS, or without knowing who asks (server.insecure)
@@ -218,6 +219,11 @@ fn bind(config: &Config) -> Result<Vec<TcpListener>, Failure> {
             Ok(listener) => listeners.push(listener),
             Err(error) if is_absent(&error) && !listeners.is_empty() => {
                 tracing::warn!(%address, %error, "this loopback is not there; going on without it");
+            }
+            // `:PORT` on a machine without IPv6.
+            Err(error) if is_absent(&error) && config.server.listen.starts_with(':') => {
+                let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+                listeners.push(listen(address).map_err(|error| bind_failure(address, &error))?);
             }
             Err(error) => return Err(bind_failure(address, &error)),
         }

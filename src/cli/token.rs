@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::address::{Address, Origin};
 use super::online::{self, Identity, token_of_environment};
 use super::output::{count_text, print_json, print_line, say};
 use super::{Exit, Failure};
@@ -9,7 +10,7 @@ use crate::config::{AuthMode, Config, Sources};
 use crate::escape;
 use crate::tokens::{self, Entry, Known, New, Tokens, TokensError};
 use tailmark_record::json::Object;
-use tailmark_record::{Timestamp, units};
+use tailmark_record::{Timestamp, moment, units};
 use tailmark_wire::feed_v1 as pb;
 use tailmark_wire::{json, values};
 
@@ -116,9 +117,10 @@ fn parse_expiry(text: &str) -> Result<Timestamp, String> {
             let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
             Some(Timestamp { seconds: now.seconds.saturating_add(seconds), nanos: 0 })
         }
-        Err(_) => Timestamp::parse(text),
+        Err(_) => moment::time(text),
     };
-    let expected = "expected a time (90d, 12h) or a moment (2027-01-31T09:30:00Z)";
+    let expected = "expected a duration (90d, 12 hours) or a time (2027-01-31 or \
+                    2027-01-31T09:30:00Z)";
     let at = at.filter(|at| at.is_valid()).ok_or(expected)?;
     if at <= now {
         return Err("lies in the past".to_owned());
@@ -195,10 +197,10 @@ fn revoke(args: &Revoke) -> Result<(), Failure> {
 fn check(args: Check) -> Result<(), Failure> {
     let Check { place, addr, identity, json } = args;
     if let Some(addr) = addr {
-        return online::run(async move {
-            let principal = identity.client(&addr)?.principal().await?;
-            tell(&principal, json)
-        });
+        let address = Address::new(&addr, Origin::Flag);
+        let asked = online::run(async { Ok(identity.client(&address)?.principal().await?) });
+        let principal = asked.map_err(|failure| failure.of_server(&address))?;
+        return tell(&principal, json);
     }
     let token = identity.given()?.or_else(token_of_environment).ok_or_else(|| {
         Failure::new(Exit::Usage, "there is no token to check").hint("give it as TAILMARK_TOKEN")

@@ -4,6 +4,7 @@ use comfy_table::{CellAlignment, ColumnConstraint, Table, Width, presets};
 
 use super::Failure;
 use super::output::{Output, print_line, say};
+use super::pattern::{doubts, parse_pattern};
 use crate::escape;
 use tailmark_client::Client;
 use tailmark_wire::feed_v1 as pb;
@@ -13,7 +14,7 @@ use tailmark_wire::values::from_timestamp;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Only topics that one of these patterns selects, such as `orders.>`
-    #[arg(value_name = "PATTERN")]
+    #[arg(value_name = "PATTERN", value_parser = parse_pattern)]
     patterns: Vec<String>,
     /// Only topics whose name begins with this
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -43,7 +44,16 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
         print_line(&table(&topics, &mut widths))?;
     }
     if widths.is_empty() {
-        say("no topics");
+        let patterns = &args.patterns;
+        let wide = patterns.iter().find_map(|it| it.strip_suffix(".*").or(it.strip_suffix('*')));
+        match (wide, doubts(patterns)) {
+            (_, Some(doubt)) => say(&format!("no topics; {doubt}")),
+            (Some(stem), None) => {
+                let stem = if stem.is_empty() { String::new() } else { format!("{stem}.") };
+                say(&format!("no topics; `*` is one segment, and '{stem}>' has all below"));
+            }
+            (None, None) => say("no topics"),
+        }
     }
     Ok(())
 }

@@ -11,11 +11,12 @@ use toml::{Table, Value};
 use super::{Config, DEFAULT_TOML, Invalid, foreign, read};
 
 /// Variables that begin with `TAILMARK_` and are no settings of the daemon.
-const OTHER_VARIABLES: [&str; 7] = [
+const OTHER_VARIABLES: [&str; 8] = [
     "TAILMARK_ADDR",
     "TAILMARK_CA",
     "TAILMARK_CERT",
     "TAILMARK_CONFIG",
+    "TAILMARK_CONTEXT",
     "TAILMARK_KEY",
     "TAILMARK_TOKEN",
     "TAILMARK_TOKEN_FILE",

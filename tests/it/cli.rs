@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::port::Port;
 use crate::support::server::within;
 
+mod contexts;
 mod files;
 mod outputs;
 mod refused;
@@ -117,7 +118,7 @@ fn tailmark(args: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
-    command.env("NO_COLOR", "1").args(args);
+    command.env("NO_COLOR", "1").env("XDG_CONFIG_HOME", "/nonexistent").args(args);
     command
 }
 
@@ -164,6 +165,8 @@ fn every_command_has_help() {
         "upload",
         "watch",
         "status",
+        "context",
+        "context add",
         "topics",
         "trim",
         "config",

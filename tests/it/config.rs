@@ -122,7 +122,7 @@ fn what_is_wrong_in_a_file_is_named_with_its_line() {
         ("[server]\nlisten = 5\n", 2, "expected a string"),
         ("[server]\nlisten\n", 2, "expected `=`"),
         ("[log]\nreader_threads = -1\n", 2, ""),
-        ("[storage]\nslot_bytes = \"64 MB\"\n", 2, "expected a size"),
+        ("[storage]\nslot_bytes = \"64 M\"\n", 2, "expected a size"),
         ("[storage]\nslot_bytes = -1\n", 2, "must not be negative"),
         ("[storage]\ncompression = \"gzip\"\n", 2, "gzip"),
         ("[storage]\nseal_after = 5\n", 2, "expected a duration"),
@@ -143,7 +143,7 @@ fn what_is_wrong_in_the_environment_is_named() {
         ("TAILMARK_FOO", "x", "unknown environment variable TAILMARK_FOO"),
         ("TAILMARK_SERVER_INSECURE", "yes", "TAILMARK_SERVER_INSECURE: `yes`: expected true"),
         ("TAILMARK_LIMITS_WATCHES", "many", "expected a whole number"),
-        ("TAILMARK_LIMITS_EVENT_BYTES", "1 MB", "TAILMARK_LIMITS_EVENT_BYTES: `1 MB`"),
+        ("TAILMARK_LIMITS_EVENT_BYTES", "1 M", "TAILMARK_LIMITS_EVENT_BYTES: `1 MB`"),
         ("TAILMARK_STORAGE_COMPRESSION", "gzip", "TAILMARK_STORAGE_COMPRESSION: "),
     ] {
         let environment = env(&[(name, value)]);

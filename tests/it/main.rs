@@ -50,6 +50,7 @@ mod gapless;
 mod http;
 mod inspect;
 mod limits;
+mod messages;
 mod metrics;
 mod one_owner;
 mod producer;

@@ -14,7 +14,7 @@ pub enum Moment {
 
 macro_rules! moment {
     () => {
-        "a sequence number, a time (2026-01-31T09:30:00Z or 2026-01-31) or an age (15m)"
+        "a sequence number, a time (2026-01-31T09:30:00Z or 2026-01-31 09:30, in UTC) or an age (15m, 7 days)"
     };
 }
 
@@ -43,10 +43,19 @@ pub fn moment(text: &str, now: Timestamp) -> Option<Moment> {
     if let Some(seq) = whole(text) {
         return Some(Moment::Seq(Seq::new(seq)));
     }
-    let time = Timestamp::parse(text)
-        .or_else(|| Timestamp::parse(&format!("{text}T00:00:00Z")))
-        .or_else(|| parse_duration(text).ok().map(|age| now.before(age)))?;
+    let time = time(text).or_else(|| parse_duration(text).ok().map(|age| now.before(age)))?;
     Some(Moment::Time(time))
+}
+
+/// Reads a time as people and logs write it: RFC 3339, also with a space in place of the `T`, without
+/// seconds, or the date alone. Without an offset it is UTC, as everything that is printed is.
+pub fn time(text: &str) -> Option<Timestamp> {
+    let text = text.trim();
+    let text = text.strip_suffix("UTC").map_or(text, str::trim_end);
+    let (date, clock) = text.split_once([' ', 'T', 't']).unwrap_or((text, "00:00:00"));
+    let seconds = if clock.len() == "07:14".len() { ":00" } else { "" };
+    let time = format!("{date}T{clock}{seconds}");
+    Timestamp::parse(&time).or_else(|| Timestamp::parse(&format!("{time}Z")))
 }
 
 /// Digits and nothing else: `str::parse` would take a sign.

@@ -1,8 +1,11 @@
-//! Durations and sizes as people write them: `15m`, `1h30m`, `64 MiB`.
+//! Durations and sizes as people write them: `15m`, `7 days`, `64 MiB`, `10GB`.
 //!
-//! Exact: what is written by `*_text` reads back as the same value.
+//! Exact: what is written by `*_text` reads back as the same value. Durations are jiff's friendly
+//! ones; sizes are our own, since crates read them as floating point and round.
 
 use std::time::Duration;
+
+use jiff::{Span, SpanRelativeTo};
 
 const SECOND: u64 = 1_000;
 /// Milliseconds a unit, largest first, so that `duration_text` prefers large ones.
@@ -16,6 +19,9 @@ const DURATION_UNITS: [(&str, u64); 6] = [
 ];
 const SIZE_UNITS: [(&str, u64); 5] =
     [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+/// Powers of 1,000: read, never written.
+const DECIMAL_UNITS: [(&str, u64); 4] =
+    [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("KB", 1_000)];
 
 /// A text that is no duration or no size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,30 +30,25 @@ pub struct UnitError {
     expected: &'static str,
 }
 
-const DURATION: UnitError = UnitError { expected: "a duration as in 500ms, 15m, 1h30m or 7d" };
-const SIZE: UnitError = UnitError { expected: "a size as in 64 MiB, 4KiB, 1 GiB or plain bytes" };
+const DURATION: UnitError = UnitError { expected: "a duration as in 500ms, 15m, 1h30m or 7 days" };
+const SIZE: UnitError =
+    UnitError { expected: "a size as in 64 MiB (of 1,024), 10 GB (of 1,000) or plain bytes" };
 
-/// Reads one or more numbers with units, as in `1h30m`; spaces between are fine.
+/// Reads numbers with units from weeks down to milliseconds, largest first: `1h30m`, `5min`, `7 days`,
+/// `1.5h`. A day is 24 hours. Months and years have no fixed length and are refused, as is what a
+/// millisecond does not divide.
+///
+/// # Errors
+/// When it is no such duration.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
-    let mut rest = text.trim();
-    let mut millis = 0u64;
-    if rest == "0" {
+    let text = text.trim();
+    if text == "0" {
         return Ok(Duration::ZERO);
     }
-    if rest.is_empty() {
-        return Err(DURATION);
-    }
-    while !rest.is_empty() {
-        let (number, after) = split_number(rest).ok_or(DURATION)?;
-        let after = after.trim_start();
-        let len = after.bytes().take_while(u8::is_ascii_alphabetic).count();
-        let (unit, after) = after.split_at(len);
-        let (_, factor) = DURATION_UNITS.iter().find(|(name, _)| *name == unit).ok_or(DURATION)?;
-        let part = number.checked_mul(*factor).ok_or(DURATION)?;
-        millis = millis.checked_add(part).ok_or(DURATION)?;
-        rest = after.trim_start();
-    }
-    Ok(Duration::from_millis(millis))
+    let span: Span = text.parse().map_err(|_| DURATION)?;
+    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| DURATION)?;
+    let duration = Duration::try_from(duration).map_err(|_| DURATION)?;
+    if duration.subsec_nanos().is_multiple_of(1_000_000) { Ok(duration) } else { Err(DURATION) }
 }
 
 /// The shortest text that [`parse_duration`] reads back, to the millisecond.
@@ -67,14 +68,45 @@ pub fn duration_text(duration: Duration) -> String {
     text
 }
 
-/// Reads a size in powers of 1,024, or plain bytes.
+/// Reads plain bytes, or a size in powers of 1,024 (`MiB`) or of 1,000 (`MB`), in any case; decimals
+/// are fine where whole bytes come of them. `M` alone is refused: programs differ on what it means.
+///
+/// # Errors
+/// When it is no such size.
 pub fn parse_size(text: &str) -> Result<u64, UnitError> {
-    let (number, unit) = split_number(text.trim()).ok_or(SIZE)?;
+    let (whole, rest) = split_number(text.trim()).ok_or(SIZE)?;
+    let (decimals, unit) = match rest.strip_prefix('.') {
+        Some(rest) => {
+            let len = rest.bytes().take_while(u8::is_ascii_digit).count();
+            let (decimals, unit) = rest.split_at(len);
+            if decimals.is_empty() {
+                return Err(SIZE);
+            }
+            (decimals, unit)
+        }
+        None => ("", rest),
+    };
     let factor = match unit.trim() {
         "" => 1,
-        unit => SIZE_UNITS.iter().find(|(name, _)| *name == unit).ok_or(SIZE)?.1,
+        unit => {
+            let mut units = SIZE_UNITS.iter().chain(&DECIMAL_UNITS);
+            units.find(|(name, _)| name.eq_ignore_ascii_case(unit)).ok_or(SIZE)?.1
+        }
     };
-    number.checked_mul(factor).ok_or(SIZE)
+    let whole = whole.checked_mul(factor).ok_or(SIZE)?;
+    let Some((decimals, of)) = fraction(decimals) else { return Err(SIZE) };
+    let part = u128::from(decimals) * u128::from(factor);
+    if !part.is_multiple_of(u128::from(of)) {
+        return Err(SIZE);
+    }
+    let part = u64::try_from(part / u128::from(of)).map_err(|_| SIZE)?;
+    whole.checked_add(part).ok_or(SIZE)
+}
+
+/// Digits behind a point: how many, of how many.
+fn fraction(digits: &str) -> Option<(u64, u64)> {
+    let of = 10u64.checked_pow(u32::try_from(digits.len()).ok()?)?;
+    if digits.is_empty() { Some((0, of)) } else { Some((digits.parse().ok()?, of)) }
 }
 
 /// The text in the largest unit that divides `bytes`.
@@ -198,7 +230,16 @@ mod tests {
             ("", Err(DURATION)),
             ("15", Err(DURATION)),
             ("m", Err(DURATION)),
-            ("1.5h", Err(DURATION)),
+            ("1.5h", ms(5_400_000)),
+            ("5min", ms(300_000)),
+            ("5 minutes", ms(300_000)),
+            ("7 days", ms(604_800_000)),
+            ("1 week 2 days", ms(777_600_000)),
+            ("30sec", ms(30_000)),
+            ("1 hour ago", Err(DURATION)),
+            ("1mo", Err(DURATION)),
+            ("5 apples", Err(DURATION)),
+            ("500us", Err(DURATION)),
             ("-1h", Err(DURATION)),
             ("1h30", Err(DURATION)),
             ("1y", Err(DURATION)),
@@ -208,7 +249,7 @@ mod tests {
         ] {
             assert_eq!(parse_duration(text), expected, "{text:?}");
         }
-        for millis in [0, 1, 999, 1_000, 61_001, 5_400_000, 604_800_000, u64::MAX] {
+        for millis in [0, 1, 999, 1_000, 61_001, 5_400_000, 604_800_000, 315_576_000_000_001] {
             let duration = Duration::from_millis(millis);
             assert_eq!(parse_duration(&duration_text(duration)), Ok(duration));
         }
@@ -227,10 +268,16 @@ mod tests {
             ("17 B", Ok(17)),
             ("", Err(SIZE)),
             ("MiB", Err(SIZE)),
-            ("64 MB", Err(SIZE)),
-            ("64 mib", Err(SIZE)),
+            ("64 mib", Ok(64 << 20)),
+            ("10GB", Ok(10_000_000_000)),
+            ("64 kB", Ok(64_000)),
+            ("1.5 GiB", Ok(3 << 29)),
+            ("0.5 B", Err(SIZE)),
+            ("1.0000000000000000000000001 GiB", Err(SIZE)),
+            ("1. GiB", Err(SIZE)),
+            ("9007199254740993 B", Ok(9_007_199_254_740_993)),
+            ("64 M", Err(SIZE)),
             ("-1", Err(SIZE)),
-            ("1.5 GiB", Err(SIZE)),
             ("18446744073709551615 KiB", Err(SIZE)),
         ] {
             assert_eq!(parse_size(text), expected, "{text:?}");

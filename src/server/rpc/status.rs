@@ -6,6 +6,7 @@
 //! program's log. The mapping is pure: `report.rs` logs, where a failure is met.
 
 mod http;
+mod paths;
 mod who;
 
 use std::borrow::Cow;
@@ -393,9 +394,19 @@ pub(crate) fn append(error: &AppendError, retry_delay: Duration) -> Failure {
 }
 
 fn disk_full(store: &StoreError) -> Failure {
-    let failure =
-        Failure::new(Reason::DiskFull, "no room on disk; nothing was stored, reading goes on");
-    with_room(failure, store)
+    let message = format!("{}; nothing was stored, reading goes on", no_room(store));
+    with_room(Failure::new(Reason::DiskFull, message), store)
+}
+
+/// The same words wherever it is told: what is, what is needed, and what to do.
+fn no_room(store: &StoreError) -> String {
+    let remedy = Reason::DiskFull.remedy();
+    match store {
+        StoreError::DiskFull { available_bytes, needed_bytes } => format!(
+            "no room on disk: {available_bytes} bytes are free, {needed_bytes} are needed; {remedy}"
+        ),
+        _ => format!("no room on disk; {remedy}"),
+    }
 }
 
 /// Says how much room there is, and how much is wanted.

@@ -38,7 +38,7 @@ fn an_error_names_the_parameter_as_it_was_typed() {
     for (args, expected) in [
         (&["config", "check", "--listen", "nowhere"][..], "error: --listen: server.listen: "),
         (&["config", "check", "--log-level", "loud"], "error: --log-level: telemetry.log_level: "),
-        (&["status", "--addr", "no where"], "error: --addr (TAILMARK_ADDR): address `no where`: "),
+        (&["status", "--addr", "no where"], "error: --addr: address `no where`: "),
     ] {
         let said = run(args);
         assert!(stderr(&said).starts_with(expected), "{args:?}: {}", stderr(&said));

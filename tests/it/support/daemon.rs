@@ -111,7 +111,7 @@ pub fn program(args: &[&str]) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TAILMARK_")) {
         command.env_remove(name);
     }
-    command.args(args);
+    command.env("XDG_CONFIG_HOME", "/nonexistent").args(args);
     command
 }
 

@@ -9,7 +9,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::{Failure, with_room};
+use super::{Failure, no_room, paths, with_room};
 use crate::server::permits::AT_ONCE;
 use tailmark_log::eventlog::AppendError;
 use tailmark_log::storage::StoreError;
@@ -166,9 +166,15 @@ fn malformed_part(error: &str) -> (StatusCode, &'static str) {
 
 /// No such path.
 pub(crate) fn no_path(path: &str) -> Response<Body> {
-    let path = &excerpt(path);
-    let message = format!("nothing is at {path}");
-    let failure = Failure::new(Reason::PathNotFound, message).with("path", path);
+    let (path, meant) = (&excerpt(path), paths::meant(path));
+    let failure = match meant {
+        Some(meant) => {
+            let message = format!("nothing is at {path}; did you mean {meant}?");
+            Failure::new(Reason::PathNotFound, message).with("meant", meant)
+        }
+        None => Failure::new(Reason::PathNotFound, format!("nothing is at {path}")),
+    };
+    let failure = failure.with("path", path);
     respond_as(StatusCode::NOT_FOUND, &failure.into())
 }
 
@@ -283,7 +289,10 @@ pub(crate) fn malformed_json(error: &JsonError) -> Failure {
 /// A host that is none of ours: the name may have been pointed here by somebody else.
 pub(crate) fn host_refused(host: &str) -> Failure {
     let host = &excerpt(host);
-    let message = format!("this server does not answer to the host `{host}`");
+    let message = format!(
+        "this server does not answer to the host `{host}`; http.allowed_hosts in its settings lists \
+         those that it answers to"
+    );
     Failure::new(Reason::HostRefused, message).with("host", host)
 }
 
@@ -298,7 +307,7 @@ pub(crate) fn origin_refused(origin: &str) -> Failure {
 /// files of this machine, and the log has it.
 pub(crate) fn not_ready(refusal: &AppendError) -> Failure {
     let (reason, why) = match refusal {
-        AppendError::DiskFull(_) => (Reason::DiskFull, "there is no room on disk"),
+        AppendError::DiskFull(store) => (Reason::DiskFull, no_room(store)),
         // As an append would be refused.
         AppendError::Busy(store) => (
             Reason::StoreBusy,
@@ -308,15 +317,18 @@ pub(crate) fn not_ready(refusal: &AppendError) -> Failure {
                 }
                 StoreError::Hanging { .. } => "a commit is under way and the disk does not answer",
                 _ => "the journal is full, and sealing does not go on",
-            },
+            }
+            .to_owned(),
         ),
-        AppendError::RepeatsUnknown(_) => (Reason::RepeatsUnknown, "repeats cannot be told"),
-        AppendError::Closing => (Reason::Stopping, "the log is being closed"),
+        AppendError::RepeatsUnknown(_) => {
+            (Reason::RepeatsUnknown, "repeats cannot be told".to_owned())
+        }
+        AppendError::Closing => (Reason::Stopping, "the log is being closed".to_owned()),
         AppendError::Stopped(_) => {
-            (Reason::StoreStopped, "the store has stopped after a failed write")
+            (Reason::StoreStopped, "the store has stopped after a failed write".to_owned())
         }
         // Nothing has been written yet.
-        _ => (Reason::StoreBusy, "the disk cannot be looked at"),
+        _ => (Reason::StoreBusy, "the disk cannot be looked at".to_owned()),
     };
     let taken = match refusal {
         AppendError::RepeatsUnknown(_) => "no events with ids are taken",

@@ -1,0 +1,45 @@
+//! The paths of plain HTTP, for who looks for one by another name.
+
+/// What is there, and what else it is called elsewhere.
+const PATHS: [(&str, &[&str]); 8] = [
+    ("/healthz", &["health", "live", "livez", "liveness", "alive", "ping", "status"]),
+    ("/readyz", &["ready", "readiness"]),
+    ("/metrics", &["metric", "prometheus"]),
+    ("/v1/watch", &["watch", "stream", "subscribe", "sse", "events/stream"]),
+    ("/v1/events", &["events", "event", "publish", "upload", "append"]),
+    ("/v1/topics", &["topics", "topic"]),
+    ("/v1/log", &["log", "info"]),
+    ("/v1/principal", &["principal", "whoami", "me"]),
+];
+
+/// The path that was probably meant.
+pub(super) fn meant(path: &str) -> Option<&'static str> {
+    let name = path.trim_matches('/').to_ascii_lowercase();
+    let name = name.strip_prefix("v1/").or(name.strip_prefix("api/")).unwrap_or(&name);
+    let is_it = |(there, names): &&(&str, &[&str])| {
+        names.contains(&name) || there.trim_start_matches("/v1").trim_matches('/') == name
+    };
+    PATHS.iter().find(is_it).map(|(there, _)| *there)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_names_lead_to_what_is_there() {
+        for (asked, there) in [
+            ("/health", Some("/healthz")),
+            ("/HEALTHZ/", Some("/healthz")),
+            ("/ready", Some("/readyz")),
+            ("/v1/stream", Some("/v1/watch")),
+            ("/events", Some("/v1/events")),
+            ("/v1/topics/", Some("/v1/topics")),
+            ("/", None),
+            ("/v1", None),
+            ("/favicon.ico", None),
+        ] {
+            assert_eq!(meant(asked), there, "{asked}");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What someone new is told, each message a row: what was asked, the exit code or status, and the words
+//! that must be there.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use http::Version;
+use tailmark_log::storage::faulty::Faulty;
+use tailmark_log::storage::memory::Options as MemoryOptions;
+use tailmark_record::Reason;
+
+use crate::support::daemon::{feed, program};
+use crate::support::server::{TestServer, generations, memory, open, start_with, within};
+use crate::support::web::{ask, full, get, request, with};
+
+/// What is asked.
+enum Asked {
+    /// The program, with what is said on standard error; `ADDR` is the server's address as host and port.
+    Cli(&'static [&'static str]),
+    /// The same, with variables.
+    With(&'static [(&'static str, &'static str)], &'static [&'static str]),
+    /// Method, path, headers.
+    Http(&'static str, &'static str, &'static [(&'static str, &'static str)]),
+}
+
+use Asked::{Cli, Http, With};
+
+/// Exit code or status, and words.
+type Row = (Asked, u16, &'static [&'static str]);
+
+const CONTEXTS: &str = "[contexts.prod]\naddr = \"http://127.0.0.1:1\"\n";
+
+const ROWS: &[Row] = &[
+    // Where it was looked for, and who said so.
+    (
+        Cli(&["status", "--addr", ":1"]),
+        5,
+        &["cannot connect to http://127.0.0.1:1 (--addr): ", "tailmark doctor http://127.0.0.1:1"],
+    ),
+    (
+        With(&[("TAILMARK_ADDR", "localhost:1")], &["status"]),
+        5,
+        &["cannot connect to http://localhost:1 (TAILMARK_ADDR): "],
+    ),
+    (
+        Cli(&["watch", "--context", "prod"]),
+        5,
+        &["cannot connect to http://127.0.0.1:1 (context prod): "],
+    ),
+    (
+        With(&[("TAILMARK_CONTEXT", "prod")], &["topics"]),
+        5,
+        &["cannot connect to http://127.0.0.1:1 (context prod): "],
+    ),
+    (Cli(&["status", "--context", "test"]), 3, &["no context test", "known: prod"]),
+    (Cli(&["status", "--addr", "ADDR", "--context", "prod"]), 2, &["--addr and --context"]),
+    (Cli(&["--addr", "ADDR", "config", "check"]), 2, &["this command asks no server"]),
+    (Cli(&["status", "--addr", "https://ADDR"]), 1, &["asked at https://", "(--addr)"]),
+    // What a shell made of a pattern, and what other systems call it.
+    (
+        Cli(&["watch", "--addr", "ADDR", "orders."]),
+        2,
+        &["a shell takes an unquoted one", "'orders.>'"],
+    ),
+    (Cli(&["watch", "--addr", "ADDR", "orders/*"]), 2, &["dots part the segments: 'orders.*'"]),
+    (Cli(&["topics", "--addr", "ADDR", "orders/#"]), 0, &["no topics"]),
+    (Cli(&["watch", "--addr", "ADDR", "orders.**"]), 2, &["'orders.>'"]),
+    (
+        Cli(&["watch", "--addr", "ADDR", "a.b,c.d", "--until-caught-up"]),
+        0,
+        &["one pattern with a comma in it", "several arguments: 'a.b' 'c.d'"],
+    ),
+    (
+        Cli(&["topics", "--addr", "ADDR", "orders.*"]),
+        0,
+        &["no topics; `*` is one segment, and 'orders.>' has all below"],
+    ),
+    // Numbers and fields as they were typed.
+    (Cli(&["watch", "--addr", "ADDR", "--after", "9"]), 3, &["--after 9: the head is 1"]),
+    (Cli(&["watch", "--addr", "ADDR", "--from", "9"]), 3, &["--from 9: the head is 1"]),
+    (Cli(&["publish", "--addr", "ADDR", "a..b", "x"]), 2, &["TOPIC: has an empty segment"]),
+    (Cli(&["trim", "--addr", "ADDR", "--before", "99", "--yes"]), 2, &["--before: lies beyond"]),
+    // What is read, and what is not.
+    (Cli(&["--addr", "ADDR", "status"]), 0, &[]),
+    (Cli(&["status", "--addr", "ADDR"]), 0, &[]),
+    (Cli(&["doctor", "ADDR"]), 0, &[]),
+    (Cli(&["doctor", "--addr", "ADDR"]), 0, &[]),
+    (
+        Cli(&["watch", "--addr", "ADDR", "--from", "2026-11-29 07:14:27", "--until-caught-up"]),
+        0,
+        &[],
+    ),
+    (Cli(&["watch", "--addr", "ADDR", "--from", "5min", "--until-caught-up"]), 0, &[]),
+    (Cli(&["watch", "--addr", "ADDR", "--from", "7 days", "--until-caught-up"]), 0, &[]),
+    (Cli(&["watch", "--addr", "ADDR", "--from", "soon"]), 2, &["2026-01-31 09:30", "7 days"]),
+    (Cli(&["token", "create", "a", "--expires", "soon"]), 2, &["90d, 12 hours"]),
+    (Cli(&["config", "check", "--listen", ":50051", "--insecure"]), 0, &[]),
+    (Cli(&["config", "check", "--listen", ":50051"]), 2, &["[::]:50051 is reachable"]),
+    (Cli(&["config", "check", "--listen", "50051"]), 2, &[":PORT for every address"]),
+    (With(&[("TAILMARK_RETENTION_MAX_AGE", "7 days")], &["config", "check"]), 0, &[]),
+    (With(&[("TAILMARK_RETENTION_MAX_BYTES", "10GB")], &["config", "check"]), 0, &[]),
+    (
+        With(&[("TAILMARK_RETENTION_MAX_AGE", "7 apples")], &["config", "check"]),
+        2,
+        &["TAILMARK_RETENTION_MAX_AGE: `7 apples`: expected a duration", "7 days"],
+    ),
+    (
+        With(&[("TAILMARK_RETENTION_MAX_BYTES", "10G")], &["config", "check"]),
+        2,
+        &["`10G`: expected a size as in 64 MiB (of 1,024), 10 GB (of 1,000)"],
+    ),
+    // Plain HTTP.
+    (Http("GET", "/health", &[]), 404, &["did you mean /healthz?"]),
+    (Http("GET", "/v1/stream", &[]), 404, &["did you mean /v1/watch?"]),
+    (Http("GET", "/nothing", &[]), 404, &["nothing is at /nothing\""]),
+    (
+        Http("GET", "/v1/log", &[("host", "log.example")]),
+        403,
+        &["log.example", "http.allowed_hosts"],
+    ),
+    (Http("GET", "/v1/watch?from=soon", &[]), 400, &["from: expected oldest", "7 days"]),
+];
+
+/// In one voice, wherever it is met.
+const FULL: &[Row] = &[
+    (Cli(&["publish", "--addr", "ADDR", "a", "x"]), 1, &["no room on disk: "]),
+    (
+        Http("POST", "/v1/events", &[("content-type", "application/json")]),
+        429,
+        &["no room on disk: "],
+    ),
+    (
+        Http("GET", "/readyz", &[]),
+        503,
+        &["no room on disk: ", "no events are taken, reading goes on"],
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_message_says_what_someone_new_must_know() {
+    let inner = Arc::new(memory(generations(&[1]), MemoryOptions::default()));
+    let engine = Arc::new(Faulty::new(inner));
+    let server = start_with(open(engine.clone(), Default::default()), Default::default()).await;
+    server.store("a", 1).await;
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join("tailmark")).unwrap();
+    std::fs::write(home.path().join("tailmark/contexts.toml"), CONTEXTS).unwrap();
+    for row in ROWS {
+        check(&server, home.path(), row, &[]).await;
+    }
+    assert_eq!(get(&server, "/readyz").await.status, 200);
+    engine.set_full(true);
+    // What was seen holds for a second.
+    within("a refusal that is seen", async {
+        while get(&server, "/readyz").await.status == 200 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    for row in FULL {
+        check(&server, home.path(), row, &[Reason::DiskFull.remedy()]).await;
+    }
+    server.stop().await;
+}
+
+async fn check(server: &TestServer, home: &Path, (asked, expected, words): &Row, more: &[&str]) {
+    let (name, code, said) = match asked {
+        Cli(args) => run(server, home, &[], args).await,
+        With(variables, args) => run(server, home, variables, args).await,
+        Http(method, path, headers) => {
+            let mut request = with(request(server, method, path), headers);
+            if *method == "POST" {
+                *request.body_mut() = full(r#"{"topic":"a","body":"x"}"#);
+            }
+            let answer = ask(server.address, Version::HTTP_11, request).await;
+            (format!("{method} {path}"), answer.status.as_u16(), answer.text().to_owned())
+        }
+    };
+    assert_eq!(code, *expected, "{name}: {said}");
+    for word in words.iter().chain(more) {
+        assert!(said.contains(word), "{name} lacks {word:?}: {said}");
+    }
+}
+
+async fn run(
+    server: &TestServer,
+    home: &Path,
+    variables: &'static [(&'static str, &'static str)],
+    args: &[&str],
+) -> (String, u16, String) {
+    let address = server.address.to_string();
+    let args: Vec<_> = args.iter().map(|arg| arg.replace("ADDR", &address)).collect();
+    let mut command = program(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    command.env("XDG_CONFIG_HOME", home).env("NO_COLOR", "1").envs(variables.iter().copied());
+    command.current_dir(home);
+    let output = tokio::task::spawn_blocking(move || feed(&mut command, b"")).await.unwrap();
+    let code = output.status.code().unwrap().try_into().unwrap();
+    (args.join(" "), code, String::from_utf8(output.stderr).unwrap())
+}
+
+/// The index of reasons has each of them once, with its code, what it means and what to do.
+#[test]
+fn the_index_of_reasons_is_complete() {
+    let index = include_str!("../../docs/reasons.md");
+    let rows: Vec<_> = index.lines().filter(|line| line.starts_with("| `")).collect();
+    assert_eq!(rows.len(), Reason::ALL.len());
+    for (row, reason) in rows.iter().zip(Reason::ALL) {
+        let code = tailmark_wire::code::name(tailmark_wire::code::of(*reason));
+        let meaning = reason.meaning();
+        let meaning = meaning.trim_end_matches('.');
+        let (first, rest) = meaning.split_at(1);
+        let meaning = format!("{}{rest}", first.to_lowercase());
+        assert_eq!(*row, format!("| `{reason}` | `{code}` | {meaning} | {} |", reason.remedy()));
+    }
+}
