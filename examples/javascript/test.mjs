@@ -2,8 +2,8 @@
 // own: `node test.mjs PROGRAM`. Prints `N passed, N failed`.
 
 import assert from 'node:assert/strict';
-import {spawn} from 'node:child_process';
-import {mkdtemp, readFile, rm} from 'node:fs/promises';
+import {execFileSync, spawn} from 'node:child_process';
+import {mkdtemp, readFile, rm, writeFile} from 'node:fs/promises';
 import {createServer, request as ask} from 'node:http';
 import {tmpdir} from 'node:os';
 import {dirname, join} from 'node:path';
@@ -18,14 +18,15 @@ const HERE = dirname(fileURLToPath(import.meta.url));
 const PATIENCE_MS = 60_000;
 
 class Daemon {
-  constructor(data, origin) {
+  constructor(data, origin, more = []) {
     this.data = data;
+    this.more = more;
     this.origin = origin;
     this.address = '127.0.0.1:0';
   }
 
   async start() {
-    const args = ['serve', '--listen', this.address, '--data-dir', this.data];
+    const args = ['serve', '--listen', this.address, '--data-dir', this.data, ...this.more];
     const env = {...process.env, TAILMARK_HTTP_CORS_ORIGINS: this.origin};
     this.process = spawn(PROGRAM, args, {stdio: ['ignore', 'pipe', 'ignore'], env});
     const lines = createInterface(this.process.stdout);
@@ -252,6 +253,42 @@ const TESTS = {
     await page.close();
     await direct.page.close();
     proxy.close();
+  },
+
+  async 'a watch goes on with the next token, and says when there is none'({context, origin}) {
+    const folder = await mkdtemp(join(tmpdir(), 'tailmark-tokens-'));
+    const config = join(folder, 'config.toml');
+    await writeFile(config, `[auth]\nmode = "required"\ntokens_file = "${join(folder, 'tokens.toml')}"\n`);
+    const run = (...args) => execFileSync(PROGRAM, ['token', ...args, '--config', config], {encoding: 'utf8'}).trim();
+    const create = () => run('create', 'page', '--publish', 'a', '--watch', 'a');
+    const first = create();
+    const closed = new Daemon(join(folder, 'data'), origin, ['--config', config]);
+    await closed.start();
+    try {
+      const {page, lines, said} = await open(context, origin, closed, 'connect');
+      await page.evaluate((token) => { globalThis.TOKEN = token; }, first);
+      await page.evaluate(() => {
+        tailmark.follow('a', (event) => console.log(`event ${event.body}`))
+          .catch((error) => console.log(`ended ${error.code}`));
+      });
+      const publish = (body) => page.evaluate((body) => tailmark.publish('a', body), body);
+      for (let n = 0; !lines.some((line) => line.startsWith('event warm')); n++) await publish(`warm${n}`);
+      run('revoke', 'page');
+      await said(/^Lost the connection: Unauthenticated/);
+      await page.evaluate((token) => { globalThis.TOKEN = token; }, create());
+      await said(/^Lost the connection/).then(() => closed.kill()).then(() => closed.start());
+      // Taken up by now, for it has just read its file.
+      for (let n = 1; n <= 3; n++) await publish(`${n}.`);
+      await said(/^event 3\.$/);
+      const seen = lines.filter((line) => /^event \d/.test(line)).map((line) => parseInt(line.slice(6)));
+      assert.deepEqual(seen, [1, 2, 3]);
+      run('revoke', 'page');
+      await said(/^ended 16$/);
+      await page.close();
+    } finally {
+      await closed.kill();
+      await rm(folder, {recursive: true});
+    }
   },
 
   async 'an origin that is not listed is kept out'({context, daemon}) {

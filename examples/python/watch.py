@@ -24,6 +24,8 @@ PASSING = {CODE.UNAVAILABLE, CODE.CANCELLED, CODE.DEADLINE_EXCEEDED}
 # What passes where no reason of the server's comes with it: a proxy is in trouble, or has cut an
 # answer off.
 PASSING_ON_THE_WAY = {CODE.INTERNAL, CODE.UNKNOWN, CODE.RESOURCE_EXHAUSTED}
+# Refusals of a token in a row, each of the next one, after which there is none to be had.
+MOST_REFUSALS = 10
 # A connection that is silent for this long is probed, and given up if nothing answers.
 CHANNEL_OPTIONS = [
     ("grpc.keepalive_time_ms", 20_000),
@@ -78,12 +80,12 @@ def passes(code, reason, pause, has_met):
     return code in PASSING_ON_THE_WAY or (has_met and code == CODE.UNIMPLEMENTED)
 
 
-def follow(stub, pattern, cursor, handle, keep):
-    """One connection's worth of watching; returns the cursor that it came to, and how long the
-    server wants to be left alone."""
+def follow(stub, pattern, cursor, handle, keep, may_renew):
+    """One connection's worth of watching; returns the cursor that it came to, how long the server
+    wants to be left alone, and whether it refused the token: the next call sends the next one."""
     # Markers tell how far a watch has looked that finds nothing: else its cursor would grow old.
     request = feed_pb2.WatchRequest(topic=pattern, after_cursor=cursor, markers=True)
-    pause = 0.0
+    pause, is_refused = 0.0, False
     try:
         call = stub.Watch(request)
         # Comes at once, also on an idle topic: from here on nothing can be missed. What a proxy
@@ -101,11 +103,13 @@ def follow(stub, pattern, cursor, handle, keep):
                 keep(cursor)
     except grpc.RpcError as error:
         reason, metadata, pause = explain(error)
+        is_refused = error.code() == CODE.UNAUTHENTICATED and reason.startswith("TOKEN_")
         # Whoever has a cursor has met the server, be it in a run before.
-        if not passes(error.code(), reason, pause, has_met=bool(cursor)):
+        passes_by_itself = passes(error.code(), reason, pause, has_met=bool(cursor))
+        if not passes_by_itself and not (is_refused and may_renew):
             raise SystemExit(f"{error.code().name} {reason} {metadata}: {error.details()}")
         print(f"lost the connection: {error.details()} {reason}", file=sys.stderr, flush=True)
-    return cursor, pause
+    return cursor, pause, is_refused
 
 
 def main():
@@ -124,12 +128,16 @@ def main():
     def handle(event):
         print(f"{event.seq} {plain(event.topic)} {plain(event.body)}", flush=True)
 
-    pause = 0.1
+    pause, refusals = 0.1, 0
+    has_token = connection.has_token(arguments)
     with connection.connect(arguments, CHANNEL_OPTIONS) as channel:
         stub = feed_pb2_grpc.FeedServiceStub(channel)
         while True:
             before = cursor
-            cursor, asked = follow(stub, arguments.pattern, cursor, handle, keep)
+            may_renew = has_token and refusals < MOST_REFUSALS
+            cursor, asked, is_refused = follow(
+                stub, arguments.pattern, cursor, handle, keep, may_renew)
+            refusals = refusals + 1 if is_refused and cursor == before else 0
             pause = 0.1 if cursor != before else min(pause * 2, 5)
             # On top of what was asked for, so that not everybody comes back at the same moment.
             pause_now = asked + pause * random.uniform(0.5, 1)

@@ -6,11 +6,24 @@ import {createGrpcWebTransport} from '@connectrpc/connect-web';
 import {FeedService} from '../generated/feed/v1/feed_pb.js';
 import {ChatService} from '../generated/chat/chat_pb.js';
 
-const transport = createGrpcWebTransport({baseUrl: globalThis.DAEMON ?? 'http://localhost:50051'});
+// Who asks, where the daemon wants to know: asked at each call, so that the next token is the one in force.
+let token = () => globalThis.TOKEN ?? '';
+const bearer = (next) => async (request) => {
+  const current = await token();
+  if (current) request.header.set('authorization', `Bearer ${current}`);
+  return next(request);
+};
+
+const transport = createGrpcWebTransport({
+  baseUrl: globalThis.DAEMON ?? 'http://localhost:50051',
+  interceptors: [bearer],
+});
 const feed = createClient(FeedService, transport);
 const chat = createClient(ChatService, transport);
 
 const PAUSE_MS = 250;
+// Refusals of a token in a row, each of the next one, after which there is none to be had.
+const MOST_REFUSALS = 10;
 const pause = () => new Promise((done) => setTimeout(done, PAUSE_MS));
 
 // What passes by itself: the server stops, restarts, or cannot be reached.
@@ -28,10 +41,17 @@ function passes(error, hasMet) {
   return PASSING_ON_THE_WAY.includes(error.code) || (hasMet && error.code === Code.Unimplemented);
 }
 
-/** Follows a topic; `handle` sees each event once, also over restarts of the server. */
+/** Says who asks: `from` gives the token, or a promise of it, whenever a call is made. */
+export function identify(from) {
+  token = from;
+}
+
+/** Follows a topic; `handle` sees each event once, also over restarts of the server and with the next token. */
 export async function follow(topic, handle) {
   let afterCursor = '';
+  let refusals = 0;
   for (;;) {
+    const before = afterCursor;
     try {
       const onHeader = (headers) => {
         // Comes at once: from here on nothing can be missed.
@@ -43,7 +63,10 @@ export async function follow(topic, handle) {
       }
     } catch (thrown) {
       const error = ConnectError.from(thrown);
-      if (!passes(error, afterCursor !== '')) throw error;
+      const isRefused = error.code === Code.Unauthenticated && (await token()) !== '';
+      refusals = isRefused && afterCursor === before ? refusals + 1 : 0;
+      const mayRenew = isRefused && refusals < MOST_REFUSALS;
+      if (!mayRenew && !passes(error, afterCursor !== '')) throw error;
       console.log('Lost the connection:', Code[error.code]);
     }
     await pause();
@@ -72,4 +95,4 @@ export function say(room, user, content) {
   return chat.sendMessage({room, user, content});
 }
 
-Object.assign(globalThis, {tailmark: {follow, publish, visit, say}});
+Object.assign(globalThis, {tailmark: {identify, follow, publish, visit, say}});

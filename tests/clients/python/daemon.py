@@ -37,7 +37,8 @@ class Daemon:
     """`tailmark serve` on a data directory of its own; can be killed and started again on the
     same port."""
 
-    def __init__(self):
+    def __init__(self, *options):
+        self.options = options
         self.data = tempfile.TemporaryDirectory(prefix="tailmark-clients-")
         self.address = "127.0.0.1:0"
         self.process = None
@@ -45,7 +46,8 @@ class Daemon:
 
     def start(self):
         self.process = subprocess.Popen(
-            [PROGRAM, "serve", "--listen", self.address, "--data-dir", self.data.name],
+            [PROGRAM, "serve", "--listen", self.address, "--data-dir", self.data.name,
+             *self.options],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )
         line = self.process.stdout.readline()
