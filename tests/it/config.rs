@@ -143,7 +143,7 @@ fn what_is_wrong_in_the_environment_is_named() {
         ("TAILMARK_FOO", "x", "unknown environment variable TAILMARK_FOO"),
         ("TAILMARK_SERVER_INSECURE", "yes", "TAILMARK_SERVER_INSECURE: `yes`: expected true"),
         ("TAILMARK_LIMITS_WATCHES", "many", "expected a whole number"),
-        ("TAILMARK_LIMITS_EVENT_BYTES", "1 M", "TAILMARK_LIMITS_EVENT_BYTES: `1 MB`"),
+        ("TAILMARK_LIMITS_EVENT_BYTES", "1 M", "TAILMARK_LIMITS_EVENT_BYTES: `1 M`"),
         ("TAILMARK_STORAGE_COMPRESSION", "gzip", "TAILMARK_STORAGE_COMPRESSION: "),
     ] {
         let environment = env(&[(name, value)]);
