@@ -6,7 +6,6 @@
 
 mod compression;
 mod foreign;
-mod limits;
 mod load;
 mod read;
 
@@ -44,8 +43,10 @@ macro_rules! section {
 
 // What it makes use of stands above it.
 mod auth;
+mod limits;
 
 pub use auth::{Auth, AuthMode, JWT_ALGORITHMS};
+pub use limits::Limits;
 
 section!(
     /// All settings.
@@ -158,54 +159,6 @@ section!(
         max_events: Option<u64> as "units::count_or_unlimited" = None,
         /// How often that is looked at.
         interval: Duration as "units::duration" = Duration::from_secs(1),
-    }
-);
-
-section!(
-    /// Upper bounds, all inclusive.
-    Limits {
-        /// One message on the wire.
-        message_bytes: u64 as "units::size" = 10 << 20,
-        /// One event as encoded.
-        event_bytes: u64 as "units::size" = 1 << 20,
-        /// Events in one batch.
-        batch_events: u64 = 10_000,
-        /// Bytes of one batch.
-        batch_bytes: u64 as "units::size" = 4 << 20,
-        /// A topic or pattern.
-        topic_bytes: u64 as "units::size" = 255,
-        /// Segments of a topic or pattern.
-        topic_segments: u64 = 32,
-        /// An id, a type or a key, each.
-        name_bytes: u64 as "units::size" = 255,
-        /// Headers of one event.
-        headers: u64 = 32,
-        /// All header names and values of one event together.
-        header_bytes: u64 as "units::size" = 8 << 10,
-        /// Patterns of one watch.
-        patterns_per_watch: u64 = 64,
-        /// Watches open at once on one connection.
-        watches_per_connection: u64 = 1_000,
-        /// Watches open at once in all.
-        watches: u64 = 20_000,
-        /// Connections open at once.
-        connections: u64 = 4_096,
-        /// Connections open at once from one address.
-        connections_per_address: Option<u64> as "units::count_or_unlimited" = None,
-        /// Watches open at once from one address.
-        watches_per_address: Option<u64> as "units::count_or_unlimited" = None,
-        /// Watches open at once of one principal.
-        watches_per_principal: Option<u64> as "units::count_or_unlimited" = None,
-        /// Events that a principal may store in a second.
-        events_per_principal: Option<u64> as "units::count_or_unlimited" = None,
-        /// Bytes of events that a principal may store in a second.
-        bytes_per_principal: Option<u64> as "units::size_or_unlimited" = None,
-        /// Bytes of one upload that may wait to become durable.
-        stream_in_flight_bytes: u64 as "units::size" = 8 << 20,
-        /// Bytes of chunks kept for watches whose clients do not take more.
-        parked_bytes: u64 as "units::size" = 64 << 20,
-        /// For a call that is no stream, when its client set none.
-        unary_deadline: Duration as "units::duration" = Duration::from_secs(30),
     }
 );
 

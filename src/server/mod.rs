@@ -29,6 +29,7 @@ mod ingest;
 mod options;
 mod permits;
 mod principal;
+mod quotas;
 mod read;
 mod report;
 mod rpc;

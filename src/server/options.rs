@@ -17,7 +17,8 @@ pub struct Options {
     pub patterns_per_watch: usize,
     /// Watches open at once on one connection. 1,000.
     pub watches_per_connection: usize,
-    /// Watches open at once in all. 20,000.
+    /// Watches open at once in all; beyond that there is an eighth more for who has at most a 64th of
+    /// it. The same goes for uploads and connections. 20,000.
     pub watches: usize,
     /// Connections open at once; one more is closed as it comes. 4,096.
     pub connections: usize,
@@ -27,8 +28,26 @@ pub struct Options {
     pub watches_per_address: Option<usize>,
     /// Watches open at once of one principal. As many as all.
     pub watches_per_principal: Option<usize>,
+    /// Connections open at once of one principal: one that many use counts to whoever used it last.
+    /// As many as all.
+    pub connections_per_principal: Option<usize>,
+    /// Uploads and appends open at once, as all client streams whose events are stored, on one
+    /// connection. 1,000.
+    pub uploads_per_connection: usize,
+    /// The same in all. 10,000.
+    pub uploads: usize,
+    /// The same from one address. As many as all.
+    pub uploads_per_address: Option<usize>,
+    /// The same of one principal. As many as all.
+    pub uploads_per_principal: Option<usize>,
+    /// Time for the first message of an upload or an append; `None` = for ever. 1 min.
+    pub first_message_timeout: Option<Duration>,
+    /// How long one may say nothing after that; `None` = for ever. 1 h.
+    pub stream_idle_timeout: Option<Duration>,
     /// What a principal may store in a second. As much as comes.
     pub rates: Rates,
+    /// What may be stored from one address in a second. As much as comes.
+    pub rates_per_address: Rates,
     /// HTTP/2 streams open at once on one connection; more are queued by the client. Above
     /// `watches_per_connection`, so that a connection full of watches can still publish. 1,100.
     pub max_concurrent_streams: u32,
@@ -80,7 +99,15 @@ impl Default for Options {
             connections_per_address: None,
             watches_per_address: None,
             watches_per_principal: None,
+            connections_per_principal: None,
+            uploads_per_connection: 1_000,
+            uploads: 10_000,
+            uploads_per_address: None,
+            uploads_per_principal: None,
+            first_message_timeout: Some(Duration::from_secs(60)),
+            stream_idle_timeout: Some(Duration::from_secs(3_600)),
             rates: Rates::default(),
+            rates_per_address: Rates::default(),
             max_concurrent_streams: 1_100,
             stream_in_flight_bytes: 8 << 20,
             arriving_bytes: 64 << 20,
@@ -113,7 +140,7 @@ pub struct Http {
     pub allowed_hosts: Vec<String>,
 }
 
-/// How much a principal may store in a second; a second's worth may come at once.
+/// How much one may store in a second; a second's worth may come at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rates {
     /// Events; `None` = as many as come.

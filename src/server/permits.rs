@@ -2,7 +2,6 @@
 //!
 //! Invariant: a gauge goes down when its permit is dropped, however the work ended.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,17 +12,67 @@ pub struct Gauges(Arc<Counts>);
 #[derive(Debug, Default)]
 struct Counts {
     connections: Arc<AtomicUsize>,
-    watches: Arc<AtomicUsize>,
-    uploads: Arc<AtomicUsize>,
     turned_away: Arc<AtomicUsize>,
-    metrics_streams: Arc<AtomicUsize>,
-    health_watches: Arc<AtomicUsize>,
+    streams: [Arc<AtomicUsize>; StreamKind::ALL.len()],
 }
 
-/// Watches of health: for load balancers, of which each has one or a few.
-const HEALTH_WATCHES: usize = 1_000;
-/// Connections over the limit that are told so at a time; the others are closed without a word.
-const TURNED_AWAY: usize = 64;
+/// What is counted of streams, each kind by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamKind {
+    /// Rooms included.
+    Watch,
+    /// Uploads and appends: what a client sends and the log stores.
+    Upload,
+    Health,
+    Reflection,
+    Metrics,
+}
+
+impl StreamKind {
+    pub(crate) const ALL: [StreamKind; 5] = [
+        StreamKind::Watch,
+        StreamKind::Upload,
+        StreamKind::Health,
+        StreamKind::Reflection,
+        StreamKind::Metrics,
+    ];
+
+    /// By which names its limits go: in all, of a connection, of an address, of a principal.
+    pub(crate) const fn limits(self) -> [&'static str; 4] {
+        match self {
+            StreamKind::Watch => [
+                "watches",
+                "watches_per_connection",
+                "watches_per_address",
+                "watches_per_principal",
+            ],
+            StreamKind::Upload => [
+                "uploads",
+                "uploads_per_connection",
+                "uploads_per_address",
+                "uploads_per_principal",
+            ],
+            StreamKind::Health => [
+                "health_watches",
+                "health_watches_per_connection",
+                "health_watches_per_address",
+                "health_watches_per_principal",
+            ],
+            StreamKind::Reflection => [
+                "reflection_streams",
+                "reflection_streams_per_connection",
+                "reflection_streams_per_address",
+                "reflection_streams_per_principal",
+            ],
+            StreamKind::Metrics => [
+                "metrics_streams",
+                "metrics_streams_per_connection",
+                "metrics_streams_per_address",
+                "metrics_streams_per_principal",
+            ],
+        }
+    }
+}
 
 impl Gauges {
     /// Connections.
@@ -33,61 +82,63 @@ impl Gauges {
 
     /// Watches.
     pub fn watches(&self) -> usize {
-        self.0.watches.load(Ordering::Relaxed)
+        self.open(StreamKind::Watch)
     }
 
     /// Uploads, those included whose client has gone but whose events are still being stored.
     pub fn uploads(&self) -> usize {
-        self.0.uploads.load(Ordering::Relaxed)
+        self.open(StreamKind::Upload)
     }
 
     /// Streams of metrics.
     pub fn metrics_streams(&self) -> usize {
-        self.0.metrics_streams.load(Ordering::Relaxed)
+        self.open(StreamKind::Metrics)
     }
 
-    pub(crate) fn connection(&self, limit: usize) -> Result<Permit, OverLimit> {
-        Permit::take(&self.0.connections, limit, "connections")
+    /// Watches of health.
+    pub fn health_watches(&self) -> usize {
+        self.open(StreamKind::Health)
     }
 
-    /// To tell a connection that it is one too many; `None` when enough are being told.
-    pub(crate) fn turned_away(&self) -> Option<Permit> {
-        Permit::take(&self.0.turned_away, TURNED_AWAY, "connections").ok()
+    /// Streams of reflection.
+    pub fn reflection_streams(&self) -> usize {
+        self.open(StreamKind::Reflection)
     }
 
-    pub(crate) fn watch(&self, limit: usize) -> Result<Permit, OverLimit> {
-        Permit::take(&self.0.watches, limit, "watches")
+    fn open(&self, kind: StreamKind) -> usize {
+        self.of(kind).load(Ordering::Relaxed)
     }
 
-    pub(crate) fn metrics_stream(&self, limit: usize) -> Result<Permit, OverLimit> {
-        Permit::take(&self.0.metrics_streams, limit, "metrics_streams")
+    pub(crate) fn of(&self, kind: StreamKind) -> &Arc<AtomicUsize> {
+        &self.0.streams[kind as usize]
     }
 
-    pub(crate) fn health_watch(&self) -> Result<Permit, OverLimit> {
-        Permit::take(&self.0.health_watches, HEALTH_WATCHES, "health_watches")
+    pub(crate) fn of_connections(&self) -> &Arc<AtomicUsize> {
+        &self.0.connections
     }
 
-    pub(crate) fn upload(&self) -> Permit {
-        self.0.uploads.fetch_add(1, Ordering::Relaxed);
-        Permit(Arc::clone(&self.0.uploads))
+    pub(crate) fn of_turned_away(&self) -> &Arc<AtomicUsize> {
+        &self.0.turned_away
     }
 }
 
-/// What is limited in how much of it is open at once: less of it may be open a moment later. What
-/// exceeds any other limit exceeds it for ever.
-pub(crate) const AT_ONCE: [&str; 12] = [
+/// Whether it is limited in how much of it is open at once, or comes in a second: less of it may be open
+/// a moment later. What exceeds any other limit exceeds it for ever.
+pub(crate) fn is_at_once(what: &str) -> bool {
+    AT_ONCE.contains(&what) || StreamKind::ALL.iter().any(|kind| kind.limits().contains(&what))
+}
+
+pub(crate) const AT_ONCE: [&str; 10] = [
     "connections",
     "connections_per_address",
-    "watches",
-    "watches_per_connection",
-    "watches_per_address",
-    "watches_per_principal",
-    "metrics_streams",
-    "health_watches",
+    "connections_per_principal",
     "rooms_per_chat",
+    "certificates",
     "tokens",
     "events_per_principal",
     "bytes_per_principal",
+    "events_per_address",
+    "bytes_per_address",
 ];
 
 /// A limit that one more would exceed.
@@ -103,7 +154,7 @@ pub(crate) struct OverLimit {
 pub(crate) struct Permit(Arc<AtomicUsize>);
 
 impl Permit {
-    fn take(
+    pub(crate) fn take(
         count: &Arc<AtomicUsize>,
         limit: usize,
         what: &'static str,
@@ -124,48 +175,6 @@ impl Drop for Permit {
     }
 }
 
-/// What all requests of one connection share; travels as a request extension.
-#[derive(Clone, Debug)]
-pub(crate) struct Peer {
-    pub(crate) address: SocketAddr,
-    watches: Arc<AtomicUsize>,
-}
-
-impl Peer {
-    pub(crate) fn new(address: SocketAddr) -> Self {
-        Peer { address, watches: Arc::default() }
-    }
-
-    /// Watches open on the connection.
-    pub(crate) fn watches(&self) -> usize {
-        self.watches.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn watch(&self, limit: usize) -> Result<Permit, OverLimit> {
-        Permit::take(&self.watches, limit, "watches_per_connection")
-    }
-}
-
-/// The right to be one of the watches: of those on a connection, and of all.
-#[derive(Debug)]
-pub(crate) struct WatchPermits {
-    /// Absent for a request that came by no connection of ours.
-    _of_connection: Option<Permit>,
-    _of_server: Permit,
-}
-
-impl WatchPermits {
-    pub(crate) fn take(
-        gauges: &Gauges,
-        limit: usize,
-        peer: Option<&Peer>,
-        limit_of_connection: usize,
-    ) -> Result<WatchPermits, OverLimit> {
-        let of_connection = peer.map(|peer| peer.watch(limit_of_connection)).transpose()?;
-        Ok(WatchPermits { _of_connection: of_connection, _of_server: gauges.watch(limit)? })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,13 +182,25 @@ mod tests {
     #[test]
     fn a_permit_is_refused_over_the_limit_and_comes_back() {
         let gauges = Gauges::default();
-        let first = gauges.watch(1);
+        let watch = |limit| Permit::take(gauges.of(StreamKind::Watch), limit, "watches");
+        let first = watch(1);
         assert!(first.is_ok());
         let refused = OverLimit { what: "watches", limit: 1, actual: 2 };
-        assert_eq!(gauges.watch(1).err(), Some(refused));
+        assert_eq!(watch(1).err(), Some(refused));
         assert_eq!(gauges.watches(), 1);
         drop(first);
         assert_eq!(gauges.watches(), 0);
-        assert!(gauges.watch(1).is_ok());
+        assert!(watch(1).is_ok());
+    }
+
+    #[test]
+    fn what_is_open_at_once_is_known_by_name() {
+        for what in ["connections", "uploads_per_address", "health_watches", "bytes_per_address"] {
+            assert!(is_at_once(what), "{what}");
+        }
+        assert!(!is_at_once("topic"));
+        for (at, kind) in StreamKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, at);
+        }
     }
 }

@@ -61,6 +61,14 @@ pub(crate) fn refused(principal: &str, right: &'static str) {
     });
 }
 
+/// Somebody did what is for who administers.
+pub(crate) fn acted(principal: &str, act: &'static str) {
+    static BOUND: Bound = Bound::new();
+    BOUND.line(|left_out| {
+        tracing::info!(target: "audit", principal, act, left_out, "admin");
+    });
+}
+
 /// Somebody came without a credential that counts.
 pub(crate) fn unauthenticated(peer: Option<SocketAddr>, reason: Reason) {
     static BOUND: Bound = Bound::new();

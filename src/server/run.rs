@@ -18,11 +18,11 @@ use tonic_reflection::server::v1alpha::ServerReflectionServer as ServerReflectio
 use super::auth::{Auth, Guard, guard};
 use super::feed::parked::Parking;
 use super::figures::{self, Figures, Sources};
+use super::quotas::Quotas;
 use super::rpc::generated::chat_service_server::ChatServiceServer;
 use super::rpc::generated::feed_service_server::FeedServiceServer;
 use super::rpc::health;
 use super::rpc::reflection::{Index, Reflection};
-use super::shares::Shares;
 use super::transport::accept;
 use super::transport::arrivals::Arrivals;
 use super::transport::greeting::Notices;
@@ -83,6 +83,7 @@ impl Server {
         let certificates = options.tls.clone().map(Certificates::open).transpose()?;
         let auth = Arc::new(Auth::new(options.auth.clone(), options.rates));
         let (options, gauges, started) = (Arc::new(options), Gauges::default(), Instant::now());
+        let quotas = Arc::new(Quotas::new(&options, &gauges));
         let figures = Figures::new(Sources {
             log: log.clone(),
             gauges: gauges.clone(),
@@ -94,11 +95,7 @@ impl Server {
         let shared = Arc::new(Shared {
             log,
             auth,
-            watches_per_address: Shares::new("watches_per_address", options.watches_per_address),
-            watches_per_principal: Shares::new(
-                "watches_per_principal",
-                options.watches_per_principal,
-            ),
+            quotas,
             arrivals,
             parking,
             shared_frames: Arc::default(),
@@ -109,7 +106,7 @@ impl Server {
             tasks: TaskTracker::new(),
             started,
         });
-        let health = health::Reporter::new(shared.log.clone(), shared.gauges.clone());
+        let health = health::Reporter::new(shared.log.clone(), Arc::clone(&shared.quotas));
         let routes = routes(&shared, &health)?;
         Ok(Server { shared, access, certificates, routes, health })
     }
@@ -177,11 +174,7 @@ impl Server {
             tls: certificates,
             notices: Notices::default(),
             access,
-            gauges: shared.gauges.clone(),
-            per_address: Shares::new(
-                "connections_per_address",
-                shared.options.connections_per_address,
-            ),
+            quotas: Arc::clone(&shared.quotas),
             calls: Arc::clone(&shared.figures.calls),
             arrivals: shared.arrivals.clone(),
             tasks: shared.tasks.clone(),
@@ -224,7 +217,11 @@ fn routes(shared: &Arc<Shared>, health: &health::Reporter) -> Result<Routes, Ser
         reflection_v1alpha::FILE_DESCRIPTOR_SET,
     ]);
     let index = index.map_err(|error| ServeError::Reflection(error.to_string()))?;
-    let reflection = Reflection(Arc::new(index));
+    let reflection = Reflection {
+        index: Arc::new(index),
+        quotas: Arc::clone(&shared.quotas),
+        options: Arc::clone(&shared.options),
+    };
     let message_bytes = shared.options.message_bytes;
     let chat = chat::Chat::new(shared);
     let feed = service::Feed { shared: Arc::clone(shared), chat: chat.clone() };
@@ -242,7 +239,11 @@ fn routes(shared: &Arc<Shared>, health: &health::Reporter) -> Result<Routes, Ser
     let counted = from_fn_with_state(Arc::clone(&shared.figures.calls), figures::count);
     let mut router = grpc.merge(plain);
     if shared.auth.is_required() {
-        let look = Guard { auth: Arc::clone(&shared.auth), stop: shared.stop.clone() };
+        let look = Guard {
+            auth: Arc::clone(&shared.auth),
+            quotas: Arc::clone(&shared.quotas),
+            stop: shared.stop.clone(),
+        };
         router = router.layer(from_fn_with_state(look, guard));
     }
     *routes.axum_router_mut() = router.layer(counted);

@@ -1,6 +1,5 @@
 //! What the calls share. Handlers borrow it; layers below get only the parts that they need.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +11,7 @@ use super::auth::Auth;
 use super::feed::parked::Parking;
 use super::feed::shared_frames::SharedFrames;
 use super::figures::Figures;
-use super::shares::Shares;
+use super::quotas::Quotas;
 use super::transport::arrivals::Arrivals;
 use super::{Gauges, Options};
 
@@ -24,9 +23,8 @@ pub(crate) struct Shared {
     pub(crate) auth: Arc<Auth>,
     pub(crate) gauges: Gauges,
     pub(crate) figures: Arc<Figures>,
-    /// How many watches an address and a principal have.
-    pub(crate) watches_per_address: Shares<IpAddr>,
-    pub(crate) watches_per_principal: Shares<Arc<str>>,
+    /// What may be open at once.
+    pub(crate) quotas: Arc<Quotas>,
     /// Cancelled when the server begins to stop.
     pub(crate) stop: CancellationToken,
     /// Room for messages that are not whole yet.

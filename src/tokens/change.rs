@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use toml_edit::{ArrayOfTables, DocumentMut, Item};
 
 use super::entry::{self, Entry};
@@ -116,6 +117,8 @@ fn lock(path: &Path) -> Result<File, TokensError> {
     let beside = beside(path, "lock");
     let open = || {
         let mut options = OpenOptions::new();
+        // A link, put there by whoever may write here, would have us make a file anywhere.
+        options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
         let file = options.create(true).truncate(false).write(true).mode(MODE).open(&beside)?;
         file.lock()?;
         Ok(file)

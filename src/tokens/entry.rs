@@ -1,5 +1,7 @@
 //! What the file says: tables of TOML, one a token or certificate.
 
+use std::collections::HashSet;
+
 use toml_edit::{DocumentMut, Item, Table, TableLike};
 
 use super::Tokens;
@@ -86,6 +88,7 @@ pub(super) fn check_patterns(count: usize) -> Result<(), String> {
 }
 
 pub(super) fn parse(text: &str) -> Result<Tokens, Wrong> {
+    let mut seen = Seen::default();
     let line = |at: Option<std::ops::Range<usize>>| {
         let at = at.map_or(0, |at| at.start).min(text.len());
         text.as_bytes()[..at].iter().filter(|&&c| c == b'\n').count() + 1
@@ -110,16 +113,28 @@ pub(super) fn parse(text: &str) -> Result<Tokens, Wrong> {
         for table in tables {
             let entry = entry(table, key == "token")
                 .map_err(|(span, message)| (line(span.or(table.span())), message))?;
-            let is_twice = |other: &Entry| {
-                other.name == entry.name || entry.hash.is_some() && other.hash == entry.hash
-            };
-            if list.iter().any(is_twice) {
+            if !seen.is_new(key, &entry) {
                 return Err((line(table.span()), "its name or its hash is there twice".to_owned()));
             }
             list.push(entry);
         }
     }
     Ok(tokens)
+}
+
+/// What stood in the file before.
+#[derive(Default)]
+struct Seen {
+    names: HashSet<(bool, String)>,
+    hashes: HashSet<String>,
+}
+
+impl Seen {
+    /// Whether neither the name, among tokens or among certificates, nor the hash was there.
+    fn is_new(&mut self, key: &str, entry: &Entry) -> bool {
+        let hash = entry.hash.as_ref().is_none_or(|hash| self.hashes.insert(hash.to_string()));
+        self.names.insert((key == "token", entry.name.clone())) && hash
+    }
 }
 
 type At = (Option<std::ops::Range<usize>>, String);

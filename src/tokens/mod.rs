@@ -133,7 +133,13 @@ fn text_of(path: &Path) -> Result<Option<String>, TokensError> {
     use std::io::Read;
     let read = || {
         let file = match std::fs::File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // To take it for a file that is not there would replace it by one.
+                if path.is_symlink() {
+                    return Err(io::Error::other("it is a link that leads nowhere"));
+                }
+                return Ok(None);
+            }
             file => file?,
         };
         if !file.metadata()?.is_file() {

@@ -76,6 +76,50 @@ fn what_people_wrote_stays() {
 }
 
 #[test]
+fn links_that_lead_astray_are_not_followed() {
+    use std::os::unix::fs::symlink;
+    let (dir, path) = place();
+    // A link to nothing is no file that has yet to be made.
+    let gone = dir.path().join("gone.toml");
+    symlink(&gone, &path).unwrap();
+    for error in [create(&path, new("a"), now()).unwrap_err(), Tokens::read(&path).unwrap_err()] {
+        let why = std::error::Error::source(&error).unwrap().to_string();
+        assert!(why.contains("leads nowhere"), "{why}");
+    }
+    assert!(path.is_symlink() && !gone.exists());
+    std::fs::remove_file(&path).unwrap();
+
+    // The control: without the link beside it there is no trouble.
+    create(&path, new("a"), now()).unwrap();
+    let (lock, elsewhere) =
+        (path.with_file_name(".tokens.toml.lock"), dir.path().join("elsewhere"));
+    std::fs::remove_file(&lock).unwrap();
+    symlink(&elsewhere, &lock).unwrap();
+    assert!(create(&path, new("b"), now()).is_err());
+    assert!(!elsewhere.exists(), "a file where the link leads");
+}
+
+#[test]
+fn many_entries_are_read_in_time_that_grows_with_their_number() {
+    use std::fmt::Write;
+    let (_dir, path) = place();
+    let mut text = String::new();
+    for at in 0..20_000 {
+        write!(text, "[[token]]\nname = \"n{at}\"\nhash = \"sha256:{at:064}\"\n").unwrap();
+    }
+    std::fs::write(&path, &text).unwrap();
+    let begun = std::time::Instant::now();
+    assert_eq!(Tokens::read(&path).unwrap().tokens.len(), 20_000);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
+    // The control: what is there twice is found.
+    for twice in ["name = \"n7\"\nhash = \"sha256:a", "name = \"x\"\nhash = \"sha256:0"] {
+        std::fs::write(&path, format!("{text}[[token]]\n{twice}{:063}\"\n", 7)).unwrap();
+        let error = Tokens::read(&path).unwrap_err().to_string();
+        assert!(error.contains(":60001:") && error.contains("twice"), "{error}");
+    }
+}
+
+#[test]
 fn what_is_wrong_is_told_with_its_line_and_changes_nothing() {
     let (_dir, path) = place();
     let hash = TokenHash::of("a");

@@ -31,6 +31,7 @@ mod support {
     pub mod web;
 }
 
+mod abuse;
 mod append;
 mod arriving;
 mod auth;

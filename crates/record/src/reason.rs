@@ -77,6 +77,9 @@ reasons! {
     /// An upload broke off.
     UploadCut = "UPLOAD_CUT",
         "send the upload again; events with ids are not stored twice",
+    /// Nothing came on a stream for longer than it may be silent.
+    StreamIdle = "STREAM_IDLE",
+        "go on with another stream; who has nothing to say for long need not keep one open",
     /// A defect of the server.
     Internal = "INTERNAL",
         "look into the server's log; it is a defect and worth a report",

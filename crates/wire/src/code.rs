@@ -67,7 +67,7 @@ pub fn of(reason: Reason) -> Code {
         | Reason::PathNotFound => Code::NotFound,
         Reason::CertificateUnnamed => Code::Unauthenticated,
         Reason::Deadline | Reason::HeadTimeout => Code::DeadlineExceeded,
-        Reason::Stopping | Reason::StoreBusy => Code::Unavailable,
+        Reason::Stopping | Reason::StoreBusy | Reason::StreamIdle => Code::Unavailable,
         Reason::UploadCut => Code::Cancelled,
         Reason::Internal
         | Reason::StoreStopped

@@ -3,12 +3,12 @@
 //! Invariants: what a credential began ends when the credential goes, changes or expires; one that stays
 //! as it is keeps its session, so that reading the same file again disturbs nobody.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use tokio_util::sync::CancellationToken;
 
 use super::jwt::{KeyId, Keys, Verified};
@@ -46,7 +46,7 @@ struct State {
     /// Certificates that were shown, by name and end. Taken under no other lock.
     shown: Mutex<HashMap<(String, Timestamp), Shown>>,
     rules: Jwt,
-    paces: Paces,
+    paces: Paces<String>,
     trouble: Mutex<Option<String>>,
     is_in_trouble: Arc<AtomicBool>,
 }
@@ -89,7 +89,7 @@ impl Credentials {
             jwts: Mutex::default(),
             shown: Mutex::default(),
             rules,
-            paces: Paces::new(rates),
+            paces: Paces::new(rates, ["events_per_principal", "bytes_per_principal"]),
             trouble: Mutex::default(),
             is_in_trouble: Arc::default(),
         }))
@@ -141,11 +141,11 @@ impl Credentials {
             next.certificates.insert(certificate.name.clone(), (certificate, session));
         }
         let old = std::mem::replace(&mut *known, next);
-        let gone: Vec<_> = old
-            .sessions()
-            .filter(|session| !known.sessions().any(|kept| Arc::ptr_eq(kept, session)))
-            .cloned()
-            .collect();
+        // Whoever asks meanwhile is answered.
+        let known = RwLockWriteGuard::downgrade(known);
+        let kept: HashSet<_> = known.sessions().map(Arc::as_ptr).collect();
+        let gone: Vec<_> =
+            old.sessions().filter(|it| !kept.contains(&Arc::as_ptr(it))).cloned().collect();
         drop(known);
         gone.iter().for_each(|session| session.end(Ended::Revoked));
         self.end_shown(Timestamp::now());
@@ -176,7 +176,7 @@ impl Credentials {
     }
 
     fn session(&self, name: &str, rights: Rights, expires: Option<Timestamp>) -> Arc<Session> {
-        Arc::new(Session::new(name, rights, expires, self.0.paces.of(name)))
+        Arc::new(Session::new(name, rights, expires, self.0.paces.of(name.to_owned())))
     }
 
     /// Ends what has expired.
@@ -361,6 +361,24 @@ mod tests {
         let again = credentials.of_token(&stays, at(60)).unwrap();
         assert!(again.ended().is_none() && one.ended().is_some());
         assert!(Arc::ptr_eq(&again, &credentials.of_token(&stays, at(61)).unwrap()));
+    }
+
+    /// It took the square of their number, while nobody was answered.
+    #[test]
+    fn many_tokens_are_put_into_force_in_time_that_grows_with_their_number() {
+        let all: Vec<_> = (0..50_000)
+            .map(|at| given(&format!("n{at}"), &format!("tailmark_{at}"), None))
+            .collect();
+        let credentials = Credentials::with(Jwt::default());
+        let begun = std::time::Instant::now();
+        credentials.set_known(all.clone(), vec![]);
+        let one = credentials.of_token("tailmark_7", at(1)).unwrap();
+        credentials.set_known(all.clone(), vec![]);
+        assert!(one.ended().is_none());
+        credentials.set_known(all[8..].to_vec(), vec![]);
+        assert!(one.ended().is_some());
+        let took = begun.elapsed();
+        assert!(took < std::time::Duration::from_secs(10), "{took:?}");
     }
 
     #[test]

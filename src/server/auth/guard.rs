@@ -10,8 +10,8 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::Auth;
-use crate::server::permits::Peer;
 use crate::server::principal::{Caller, Session};
+use crate::server::quotas::{Peer, Quotas};
 use crate::server::report;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::tls::ClientCertificate;
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone)]
 pub(crate) struct Guard {
     pub(crate) auth: Arc<Auth>,
+    pub(crate) quotas: Arc<Quotas>,
     /// Cancelled when the server begins to stop.
     pub(crate) stop: CancellationToken,
 }
@@ -49,10 +50,15 @@ pub(crate) async fn guard(
             return refuse(&request, failure).map(axum::body::Body::new);
         }
     };
+    if let Some(peer) = request.extensions().get::<Peer>()
+        && let Err(over) = guard.quotas.used_by(peer, session.name())
+    {
+        return refuse(&request, status::too_many(over)).map(axum::body::Body::new);
+    }
     // Nobody needs it any more, and what nobody has nobody can tell.
     request.headers_mut().remove(header::AUTHORIZATION);
     streams::cut_after(session.over());
-    let caller = Caller::Principal(session);
+    let caller = Caller::of(session);
     request.extensions_mut().insert(caller.clone());
     // Over HTTP/1.1 the connection outlives the answer, and what comes next may be another's.
     let spare = (request.version() != Version::HTTP_2).then(|| streams::Spare);

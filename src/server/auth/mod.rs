@@ -21,6 +21,7 @@ pub use token::{Certificate, Token, TokenHash, new_token};
 
 use crate::server::options::{self, Rates};
 use crate::server::principal::{Caller, Session};
+use crate::server::quotas::Peer;
 use crate::server::rpc::status::{self, Failure};
 use tailmark_record::Timestamp;
 
@@ -48,11 +49,12 @@ impl Auth {
 
     /// Who makes a call. What has not passed the layer is nobody's.
     pub(crate) fn caller(&self, extensions: &Extensions) -> Result<Caller, Failure> {
-        match extensions.get::<Caller>() {
-            _ if !self.options.required => Ok(Caller::Anyone),
-            Some(caller @ Caller::Principal(_)) => Ok(caller.clone()),
-            Some(Caller::Anyone) | None => Err(status::token_missing()),
-        }
+        let caller = match extensions.get::<Caller>() {
+            _ if !self.options.required => Caller::anyone(),
+            Some(caller) if caller.name().is_some() => caller.clone(),
+            Some(_) | None => return Err(status::token_missing()),
+        };
+        Ok(caller.from(extensions.get::<Peer>()))
     }
 
     /// Who sends a request with these headers, over a connection with this certificate.

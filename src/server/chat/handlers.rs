@@ -14,8 +14,8 @@ use super::link::{Joined, Link};
 use super::messages::{ChatDialect, Dialect, FeedDialect, Room, Said, check_said, check_user};
 use super::stream::{Permits, RoomStream, StreamParts};
 use crate::server::ingest::upload::{self, Source};
-use crate::server::permits::Peer;
 use crate::server::principal::Caller;
+use crate::server::quotas::Peer;
 use crate::server::rpc::deadline;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::{convert, trace};
@@ -38,10 +38,10 @@ pub(super) async fn send(
         check_said(user, &message.content, log.limits())?;
         let room = Room::read(&message.room, log.limits())?;
         caller.may_publish(&room.topic)?;
-        caller.may_store(1, message.content.len())?;
         let mut batch = log.batch();
         let said = Said { id: "", from: user, text: &message.content, at: None };
         said.push(&room, &mut batch, "timestamp")?;
+        caller.may_store(1, batch.bytes())?;
         let message_id = batch.last_id().unwrap_or_default().to_owned();
         let appended = log
             .append(batch, AppendOptions { dedup: false, expected_head: None, atomic: true })
@@ -85,8 +85,7 @@ impl Source for Uploaded {
         ChatDialect::check(&message, user, &self.0)?;
         let room = Room::read(&message.room, &self.0)?;
         caller.may_publish(&room.topic)?;
-        caller.may_store(1, message.content.len())?;
-        ChatDialect::push(&message, user, &room, batch)
+        upload::charged(caller, batch, |batch| ChatDialect::push(&message, user, &room, batch))
     }
 }
 

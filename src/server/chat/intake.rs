@@ -15,7 +15,7 @@ use tonic::{Status, Streaming};
 use super::Chat;
 use super::link::{Joined, Link};
 use super::messages::{ChatDialect, FeedDialect, Room, Said, check_user};
-use crate::server::ingest::upload::{Source, Upload};
+use crate::server::ingest::upload::{self, Source, Upload};
 use crate::server::principal::Caller;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::transport::ending::Endings;
@@ -137,9 +137,10 @@ impl Source for ChatSource {
         let user = caller.speaks_as(&message.user);
         ChatDialect::check(&message, user, self.limits())?;
         let (room, is_new) = self.room(&message.room, caller)?;
-        caller.may_store(1, message.content.len())?;
         let place = batch.len() as u64;
-        let pushed = ChatDialect::push(&message, user, &self.rooms[room], batch);
+        let pushed = upload::charged(caller, batch, |batch| {
+            ChatDialect::push(&message, user, &self.rooms[room], batch)
+        });
         if is_new {
             match pushed {
                 Ok(()) => self.gathered.push((room, user.to_owned(), place)),
@@ -308,11 +309,10 @@ impl Source for FeedSource {
             }
         }
         caller.may_publish(&self.room.topic)?;
-        caller.may_store(1, message.text.len())?;
         let from = caller.speaks_as(&message.from);
         check_user("from", from, limits)?;
         let said = Said { id: "", from, text: &message.text, at: message.at };
-        said.push(&self.room, batch, "at")
+        upload::charged(caller, batch, |batch| said.push(&self.room, batch, "at"))
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {

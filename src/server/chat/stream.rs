@@ -22,6 +22,7 @@ use crate::server::feed::machine::{Bundle, Machine, Plan, Step};
 use crate::server::feed::naming::Naming;
 use crate::server::feed::reading::{CHUNKS_PER_POLL, Reading};
 use crate::server::figures::{self, OpenStream};
+use crate::server::quotas::Grant;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::transport::ending::Endings;
 use crate::server::{report, watch};
@@ -32,7 +33,7 @@ use tailmark_record::{Event, Seq};
 const KEPT_BYTES: usize = 64 << 10;
 
 /// A right to be one of the watches, shared by both directions of a chat.
-pub(super) type Permits = Arc<watch::Permits>;
+pub(super) type Permits = Arc<Grant>;
 
 /// What a stream is made of.
 pub(super) struct StreamParts<D: Dialect> {

@@ -15,7 +15,8 @@ use tonic::{Request, Response, Status};
 
 use crate::server::Shared;
 use crate::server::figures::{OpenStream, Rates, Snapshot};
-use crate::server::permits::{Peer, Permit};
+use crate::server::permits::StreamKind;
+use crate::server::quotas::{Grant, Peer};
 use crate::server::rpc::deadline;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::{convert, trace};
@@ -25,8 +26,6 @@ use tailmark_wire::chat as pb;
 /// Between two samples, when the client does not say.
 const DEFAULT_INTERVAL_S: u64 = 1;
 const MAX_INTERVAL_S: u64 = 3_600;
-/// Streams open at once: each looks at the whole machine.
-const MAX_STREAMS: usize = 1_000;
 
 type Look = Pin<Box<dyn Future<Output = Option<Snapshot>> + Send>>;
 
@@ -46,14 +45,16 @@ pub(super) fn stream_metrics(
     if !message.instance_id.is_empty() && message.instance_id != *instance {
         return Err(status::other_instance(&message.instance_id, instance).into());
     }
-    let permit = shared.gauges.metrics_stream(MAX_STREAMS).map_err(status::too_many)?;
+    let peer = extensions.get::<Peer>();
+    let permit = shared.quotas.stream(StreamKind::Metrics, peer, caller.name());
+    let permit = permit.map_err(status::too_many)?;
     let deadline = deadline::of(&extensions);
     if deadline.is_some_and(|at| at <= Instant::now()) {
         return Err(status::deadline().into());
     }
     let span = tracing::info_span!(
         "stream_metrics",
-        peer = extensions.get::<Peer>().map(|peer| tracing::field::display(peer.address)),
+        peer = peer.map(|peer| tracing::field::display(peer.address)),
         interval_s = interval.as_secs(),
         reason = tracing::field::Empty,
     );
@@ -106,7 +107,7 @@ pub(crate) struct MetricsStream {
     is_over: bool,
     open: OpenStream,
     span: tracing::Span,
-    _permit: Permit,
+    _permit: Grant,
 }
 
 impl MetricsStream {

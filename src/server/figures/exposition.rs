@@ -254,7 +254,9 @@ impl Snapshot {
             self.lag,
         )?;
         let streams = &self.streams;
-        let open = streams.iter().map(|stream| (stream.kind, stream.open));
+        // Those two are short of everything else that is told of the others.
+        let builtin = [("health", self.health_watches), ("reflection", self.reflection_streams)];
+        let open = streams.iter().map(|stream| (stream.kind, stream.open)).chain(builtin);
         page.gauges("tailmark_streams", None, "Streams open, by kind", "stream", open)?;
         let delivered = streams.iter().map(|stream| ([("stream", stream.kind)], stream.delivered));
         page.counters("tailmark_events_delivered", "Events handed to clients", delivered)?;

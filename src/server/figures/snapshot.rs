@@ -31,6 +31,8 @@ pub(crate) struct Snapshot {
     pub(super) connections: u64,
     pub(super) watches: u64,
     pub(super) uploads: u64,
+    pub(super) health_watches: u64,
+    pub(super) reflection_streams: u64,
     pub(super) methods: Vec<MethodCount>,
     /// Plain HTTP: route, status, how many.
     pub(super) routes: Vec<((Arc<str>, u16), u64)>,
@@ -74,6 +76,8 @@ impl Snapshot {
             connections: gauges.connections() as u64,
             watches: gauges.watches() as u64,
             uploads: gauges.uploads() as u64,
+            health_watches: gauges.health_watches() as u64,
+            reflection_streams: gauges.reflection_streams() as u64,
             methods: figures.calls.methods(),
             routes: figures.calls.routes(),
             streams: figures.streams.counts(),

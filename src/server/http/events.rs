@@ -99,8 +99,9 @@ impl Source for Json {
                 .map_err(|error| status::malformed_json(&error))
                 .and_then(|json| {
                     let event = caller.admit(json.event())?;
-                    caller.may_store(1, text.len())?;
-                    batch.push(&event).map_err(|error| status::invalid_event(&error))
+                    upload::charged(caller, batch, |batch| {
+                        batch.push(&event).map_err(|error| status::invalid_event(&error))
+                    })
                 }),
         };
         taken.map_err(|failure| failure.with("line", line.number))

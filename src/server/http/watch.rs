@@ -12,8 +12,8 @@ use tonic::body::Body;
 
 use super::query::Query;
 use super::sse::{self, Probe, Sse};
-use crate::server::permits::Peer;
 use crate::server::principal::Caller;
+use crate::server::quotas::Peer;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::transport::http1::HalfClosed;
 use crate::server::{Shared, watch};

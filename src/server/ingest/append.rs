@@ -20,9 +20,11 @@ use super::publish;
 use crate::server::Shared;
 use crate::server::figures::{self, OpenStream};
 use crate::server::ingest::upload;
-use crate::server::permits::{Peer, Permit};
+use crate::server::permits::StreamKind;
 use crate::server::principal::Caller;
+use crate::server::quotas::{Grant, Peer};
 use crate::server::rpc::deadline;
+use crate::server::rpc::silence::Silence;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::trace;
 use crate::server::transport::ending::Endings;
@@ -40,7 +42,10 @@ pub(crate) fn append(
     let deadline = deadline::of(&extensions);
     let caller = shared.auth.caller(&extensions)?;
     caller.may_publish_something()?;
-    let peer = extensions.get::<Peer>().map(|peer| tracing::field::display(peer.address));
+    let peer = extensions.get::<Peer>();
+    let permit = shared.quotas.stream(StreamKind::Upload, peer, caller.name());
+    let permit = permit.map_err(status::too_many)?;
+    let peer = peer.map(|peer| tracing::field::display(peer.address));
     let span = tracing::info_span!(
         "append",
         peer,
@@ -65,7 +70,8 @@ pub(crate) fn append(
         open: shared.figures.open("append", None, &span),
         span,
         has_topic: false,
-        _permit: shared.gauges.upload(),
+        silence: Silence::new(&shared.options),
+        _permit: permit,
         shared: Arc::clone(shared),
     }))
 }
@@ -111,7 +117,8 @@ pub(crate) struct AppendStream {
     span: tracing::Span,
     /// The span has the topic of the first event.
     has_topic: bool,
-    _permit: Permit,
+    silence: Silence,
+    _permit: Grant,
     shared: Arc<Shared>,
 }
 
@@ -157,6 +164,7 @@ impl AppendStream {
             if self.may_read()
                 && let Poll::Ready(message) = Pin::new(&mut self.messages).poll_next(cx)
             {
+                self.silence.heard();
                 if let Err(end) = self.take(message) {
                     self.end = Some(end);
                 }
@@ -174,6 +182,15 @@ impl AppendStream {
             if self.end.is_none() && self.endings.poll_stop(cx).is_ready() {
                 self.end = Some(Some(status::stopping(self.shared.options.retry_delay)));
                 continue;
+            }
+            if self.end.is_none() && self.is_idle() {
+                if let Poll::Ready(failure) = self.silence.poll(cx) {
+                    self.end = Some(Some(failure));
+                    continue;
+                }
+            } else {
+                // It waits for us.
+                self.silence.heard();
             }
             return Poll::Pending;
         }

@@ -17,9 +17,11 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::field::Empty;
 
 use crate::server::figures::{self, OpenStream};
-use crate::server::permits::Peer;
+use crate::server::permits::StreamKind;
 use crate::server::principal::Caller;
+use crate::server::quotas::Peer;
 use crate::server::rpc::deadline;
+use crate::server::rpc::silence::Silence;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::trace;
 use crate::server::transport::ending::Endings;
@@ -82,9 +84,19 @@ impl Source for Encoded {
     }
 
     fn take(&mut self, bytes: Bytes, caller: &Caller, batch: &mut Batch) -> Result<(), Failure> {
-        caller.may_store(1, bytes.len())?;
-        take_event(&bytes, caller, batch)
+        charged(caller, batch, |batch| take_event(&bytes, caller, batch))
     }
+}
+
+/// Adds an event if its sender may store as much as the batch grows by it.
+pub(crate) fn charged(
+    caller: &Caller,
+    batch: &mut Batch,
+    push: impl FnOnce(&mut Batch) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mark = batch.mark();
+    push(batch)?;
+    caller.may_store(1, batch.bytes() - mark.bytes()).inspect_err(|_| batch.undo(mark))
 }
 
 /// Adds an event as it came.
@@ -115,7 +127,10 @@ where
     let (metadata, extensions, messages) = request.into_parts();
     let deadline = deadline::of(&extensions);
     let caller = shared.auth.caller(&extensions)?;
-    let peer = extensions.get::<Peer>().map(|peer| tracing::field::display(peer.address));
+    let peer = extensions.get::<Peer>();
+    let permit = shared.quotas.stream(StreamKind::Upload, peer, caller.name());
+    let permit = permit.map_err(status::too_many)?;
+    let peer = peer.map(|peer| tracing::field::display(peer.address));
     let span = tracing::info_span!(
         "upload",
         peer,
@@ -126,8 +141,7 @@ where
     );
     trace::adopt(&span, &metadata);
     let open = shared.figures.open("upload", None, &span);
-    let upload = Upload::new(shared, messages, source, deadline, caller);
-    let permit = shared.gauges.upload();
+    let upload = Upload::new(shared, messages, source, deadline, caller).not_silent();
     let task = shared.tasks.spawn(async move {
         let _permit = permit;
         upload.run(span, open).await
@@ -177,6 +191,7 @@ pub(crate) struct Upload<M, S: Source> {
     topic: Option<String>,
     totals: Totals,
     endings: Endings,
+    silence: Silence,
     caller: Caller,
     shared: Arc<Shared>,
 }
@@ -227,9 +242,16 @@ where
             topic: None,
             totals: Totals::default(),
             endings: Endings::new(deadline, &shared.stop, caller.clone()),
+            silence: Silence::never(),
             caller,
             shared: Arc::clone(shared),
         }
+    }
+
+    /// Gives up a client that says nothing for too long.
+    fn not_silent(mut self) -> Self {
+        self.silence = Silence::new(&self.shared.options);
+        self
     }
 
     async fn run(
@@ -305,7 +327,11 @@ where
             let failure = status::stopping(self.shared.options.retry_delay);
             return Poll::Ready(Pause::Over(Some(failure)));
         }
-        Poll::Pending
+        // While the disk is slow it is not the client who is.
+        if self.append.is_some() {
+            self.silence.heard();
+        }
+        self.silence.poll(cx).map(|failure| Pause::Over(Some(failure)))
     }
 
     /// Puts events into the batch while they are ready and there is room.
@@ -344,6 +370,7 @@ where
                 return Some(Pause::Over(Some(failure)));
             }
             self.taken += 1;
+            self.silence.heard();
         }
         None
     }

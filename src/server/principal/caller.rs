@@ -4,34 +4,47 @@
 use std::sync::Arc;
 
 use super::Session;
+use crate::server::quotas::Peer;
 use crate::server::report;
 use crate::server::rpc::status::{self, Failure};
+use crate::server::shares::{self, Pace};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Event, room};
 
 /// Who makes a call; travels as a request extension where somebody must be named.
 #[derive(Clone, Debug)]
-pub(crate) enum Caller {
-    /// Nobody is asked who they are, and everybody may do everything.
-    Anyone,
-    /// Somebody with a credential in force.
-    Principal(Arc<Session>),
+pub(crate) struct Caller {
+    /// Somebody with a credential in force. Without one nobody is asked who they are, and everybody may
+    /// do everything.
+    session: Option<Arc<Session>>,
+    /// What the address that the call comes from has stored lately, where that is limited.
+    pace: Option<Arc<Pace>>,
 }
 
 impl Caller {
-    fn session(&self) -> Option<&Arc<Session>> {
-        match self {
-            Caller::Anyone => None,
-            Caller::Principal(session) => Some(session),
-        }
+    /// Whoever it is.
+    pub(crate) fn anyone() -> Caller {
+        Caller { session: None, pace: None }
+    }
+
+    /// Somebody with a credential in force.
+    pub(crate) fn of(session: Arc<Session>) -> Caller {
+        Caller { session: Some(session), pace: None }
+    }
+
+    /// The same, over this connection.
+    pub(crate) fn from(self, peer: Option<&Peer>) -> Caller {
+        Caller { pace: peer.and_then(Peer::pace).cloned(), ..self }
+    }
+
+    /// Whose credential it is, where there is one.
+    pub(crate) fn session(&self) -> Option<&Arc<Session>> {
+        self.session.as_ref()
     }
 
     /// What its streams end with, besides their own ends.
     pub(crate) fn into_session(self) -> Option<Arc<Session>> {
-        match self {
-            Caller::Anyone => None,
-            Caller::Principal(session) => Some(session),
-        }
+        self.session
     }
 
     /// The name of the principal, where there is one.
@@ -116,7 +129,7 @@ impl Caller {
         if !session.rights().is_admin() {
             return Err(self.lacks("admin", &[]));
         }
-        tracing::info!(target: "audit", principal = %session.name(), act, "admin");
+        report::acted(session.name(), act);
         Ok(())
     }
 
@@ -144,7 +157,9 @@ impl Caller {
             && room::is_topic(event.topic)
         {
             let from = event.headers.iter_mut().filter(|(header, _)| *header == room::FROM);
-            from.for_each(|(_, value)| *value = name);
+            if from.map(|(_, value)| *value = name).count() == 0 {
+                event.headers.push((room::FROM, name));
+            }
         }
         Ok(event)
     }
@@ -152,9 +167,10 @@ impl Caller {
     /// Whether so much may be stored now: events, and bytes of them. A batch that is stored as a whole is
     /// asked for as a whole.
     pub(crate) fn may_store(&self, events: usize, bytes: usize) -> Result<(), Failure> {
-        match self.session().and_then(|session| session.pace()) {
-            Some(pace) => pace.takes(events, bytes).map_err(status::too_fast),
-            None => Ok(()),
+        let of_principal = self.session().and_then(|session| session.pace());
+        match [self.pace.as_deref(), of_principal] {
+            [None, None] => Ok(()),
+            paces => shares::charge(paces, events, bytes).map_err(status::too_fast),
         }
     }
 

@@ -5,6 +5,7 @@
 //! must not take that away. Whoever sends events asks for the service `readiness`, which is what `/readyz` says.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,7 +19,8 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use crate::server::permits::Gauges;
+use crate::server::permits::StreamKind;
+use crate::server::quotas::{Peer, Quotas};
 use crate::server::rpc::status;
 use tailmark_wire::methods::{chat_service, feed_service};
 
@@ -34,14 +36,14 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) struct Reporter {
     serving: watch::Sender<ServingStatus>,
     log: EventLog,
-    gauges: Gauges,
+    quotas: Arc<Quotas>,
 }
 
 type Statuses = Pin<Box<dyn Stream<Item = ServingStatus> + Send>>;
 
 impl Reporter {
-    pub(crate) fn new(log: EventLog, gauges: Gauges) -> Reporter {
-        Reporter { serving: watch::Sender::new(ServingStatus::Serving), log, gauges }
+    pub(crate) fn new(log: EventLog, quotas: Arc<Quotas>) -> Reporter {
+        Reporter { serving: watch::Sender::new(ServingStatus::Serving), log, quotas }
     }
 
     /// Tells everyone who watches.
@@ -149,7 +151,10 @@ impl Health for Reporter {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let permit = self.gauges.health_watch().map_err(status::too_many)?;
+        // Whoever asks may be nobody's principal: it is open to all.
+        let peer = request.extensions().get::<Peer>();
+        let permit =
+            self.quotas.stream(StreamKind::Health, peer, None).map_err(status::too_many)?;
         let statuses = self.statuses(&request.get_ref().service);
         let answers = statuses.map(move |status| {
             let _held = &permit;

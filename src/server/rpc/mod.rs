@@ -14,6 +14,7 @@ pub(crate) mod generated {
 pub(crate) mod health;
 pub(crate) mod negotiation;
 pub(crate) mod reflection;
+pub(crate) mod silence;
 pub(crate) mod status;
 pub(crate) mod trace;
 pub(crate) mod web;

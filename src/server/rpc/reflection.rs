@@ -13,9 +13,19 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 pub(crate) use index::Index;
 
+use crate::server::Options;
+use crate::server::permits::StreamKind;
+use crate::server::quotas::{Peer, Quotas};
+use crate::server::rpc::silence::Heard;
+use crate::server::rpc::status;
+
 /// The service over an index.
 #[derive(Clone, Debug)]
-pub(crate) struct Reflection(pub(crate) Arc<Index>);
+pub(crate) struct Reflection {
+    pub(crate) index: Arc<Index>,
+    pub(crate) quotas: Arc<Quotas>,
+    pub(crate) options: Arc<Options>,
+}
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -41,8 +51,13 @@ macro_rules! reflection {
                     &self,
                     request: Request<Streaming<ServerReflectionRequest>>,
                 ) -> Result<Response<Self::ServerReflectionInfoStream>, Status> {
-                    let index = Arc::clone(&self.0);
-                    let answers = request.into_inner().map(move |asked| {
+                    let peer = request.extensions().get::<Peer>();
+                    let grant = self.quotas.stream(StreamKind::Reflection, peer, None);
+                    let grant = grant.map_err(status::too_many)?;
+                    let index = Arc::clone(&self.index);
+                    let questions = Heard::new(request.into_inner(), &self.options);
+                    let answers = questions.map(move |asked| {
+                        let _held = &grant;
                         asked.map(|asked| ServerReflectionResponse {
                             valid_host: asked.host.clone(),
                             message_response: Some(tell(&index, asked.message_request.as_ref())),

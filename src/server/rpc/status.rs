@@ -324,6 +324,13 @@ pub(crate) fn deadline() -> Failure {
     Failure::new(Reason::Deadline, "the deadline has passed")
 }
 
+/// Nothing came on a client's stream for so long.
+pub(crate) fn stream_idle(limit: Duration, retry_delay: Duration) -> Failure {
+    let text = tailmark_record::units::duration_text(limit);
+    let message = format!("nothing came for {text}; what came is stored, so go on with another");
+    Failure::new(Reason::StreamIdle, message).with("limit", text).retry(retry_delay)
+}
+
 /// The server is about to stop.
 pub(crate) fn stopping(retry_delay: Duration) -> Failure {
     Failure::new(Reason::Stopping, "the server is stopping").retry(retry_delay)

@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::server::permits::OverLimit;
-use crate::server::shares::holder;
 use crate::server::transport::rarely::Rarely;
 use crate::server::transport::serving::Serving;
 use crate::server::transport::{connection, refuse};
@@ -47,25 +46,18 @@ pub(crate) async fn run(listener: TcpListener, serving: Arc<Serving>) {
 
 /// Begins to serve a connection; one that is too many is told so, as long as few are being told.
 fn begin(stream: TcpStream, address: SocketAddr, serving: &Arc<Serving>) -> Result<(), OverLimit> {
-    // Of its own first: who has too many takes none of the others'.
-    let share = serving.per_address.take(&holder(address.ip()));
-    let permit = share
-        .and_then(|share| Ok((serving.gauges.connection(serving.options.connections)?, share)));
+    let grant = serving.quotas.connection(address);
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
-    match permit {
-        Ok((permit, share)) => {
-            let connection = connection::serve(stream, address, Arc::clone(serving), permit);
-            serving.tasks.spawn(async move {
-                let _share = share;
-                connection.await;
-            });
+    match grant {
+        Ok(grant) => {
+            serving.tasks.spawn(connection::serve(stream, address, Arc::clone(serving), grant));
             Ok(())
         }
         Err(over) => {
-            if let Some(permit) = serving.gauges.turned_away() {
-                let told = refuse::over_limit(stream, address, over, Arc::clone(serving), permit);
+            if let Some(grant) = serving.quotas.turned_away(address) {
+                let told = refuse::over_limit(stream, address, over, Arc::clone(serving), grant);
                 serving.tasks.spawn(told);
             }
             Err(over)

@@ -25,8 +25,8 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use crate::server::Http2;
-use crate::server::permits::{Peer, Permit};
 use crate::server::principal::Caller;
+use crate::server::quotas::{ConnectionGrant, Peer};
 use crate::server::rpc::classify::{self, Call, Kind};
 use crate::server::rpc::{status, web};
 use crate::server::tls::ClientCertificate;
@@ -65,24 +65,17 @@ pub(crate) async fn serve(
     stream: TcpStream,
     address: SocketAddr,
     serving: Arc<Serving>,
-    _permit: Permit,
+    _grant: ConnectionGrant,
 ) {
-    let Ok(local) = stream.local_addr() else { return };
     if let Err(error) = keep_alive(&stream, &serving.options.http2) {
         tracing::debug!(%error, "cannot set SO_KEEPALIVE");
     }
     let Some(hello) = welcome(stream, address, &serving).await else { return };
-    let Hello { stream, protocol, certificate } = hello;
-    let is_tls = stream.inner().is_tls();
-    let peer = Peer::new(address);
+    let peer = serving.quotas.peer(address);
+    let Some(mut context) = RequestContext::new(peer.clone(), &hello, &serving) else { return };
+    let Hello { stream, protocol, .. } = hello;
     let half_closed = (protocol == Protocol::Http1).then(HalfClosed::default);
-    let context = RequestContext {
-        peer: peer.clone(),
-        local: Local { address: local, is_tls },
-        certificate,
-        serving: Arc::clone(&serving),
-        half_closed: half_closed.clone(),
-    };
+    context.half_closed.clone_from(&half_closed);
     let service = service_fn(move |request| respond(request, context.clone()));
     let ended = match protocol {
         Protocol::Http2 => {
@@ -230,7 +223,7 @@ fn http1_builder(serving: &Serving) -> http1::Builder {
 
 /// What a request is answered with: its connection, and what the connection is served with.
 #[derive(Clone)]
-struct RequestContext {
+pub(crate) struct RequestContext {
     peer: Peer,
     local: Local,
     /// What the client has shown.
@@ -240,7 +233,22 @@ struct RequestContext {
     half_closed: Option<HalfClosed>,
 }
 
-async fn respond(
+impl RequestContext {
+    /// Of a connection that was greeted; `None` where it is gone.
+    pub(crate) fn new(peer: Peer, hello: &Hello, serving: &Arc<Serving>) -> Option<RequestContext> {
+        let stream = hello.stream.inner();
+        let local = Local { address: stream.tcp().local_addr().ok()?, is_tls: stream.is_tls() };
+        Some(RequestContext {
+            peer,
+            local,
+            certificate: hello.certificate.clone(),
+            serving: Arc::clone(serving),
+            half_closed: None,
+        })
+    }
+}
+
+pub(crate) async fn respond(
     request: Request<Incoming>,
     context: RequestContext,
 ) -> Result<Response<Body>, Infallible> {
@@ -355,7 +363,7 @@ where
     }
     let ends = call.is_builtin.then(|| Ends {
         // Whose credential it was is known further in (`auth/guard.rs`).
-        endings: Endings::new(call.deadline.of_client(), &context.serving.stop, Caller::Anyone),
+        endings: Endings::new(call.deadline.of_client(), &context.serving.stop, Caller::anyone()),
         retry_delay: context.serving.options.retry_delay,
     });
     // Over HTTP/1.1 the connection outlives the answer. Made only where it is wanted: dropping it acts.

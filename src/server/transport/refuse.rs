@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,9 +22,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::server::permits::{OverLimit, Permit};
+use crate::server::permits::OverLimit;
+use crate::server::quotas::ConnectionGrant;
 use crate::server::rpc::status::Failure;
 use crate::server::rpc::{classify, status};
+use crate::server::transport::connection::{self, RequestContext};
 use crate::server::transport::greeting::{self, Greeting, Hello};
 use crate::server::transport::http1::{HalfClosed, Socket};
 use crate::server::transport::preface::Protocol;
@@ -35,6 +38,8 @@ const LIFE: Duration = Duration::from_secs(5);
 /// From the first answer on a connection of HTTP/2 to its end: a client that opened it for several
 /// calls gets an answer to each.
 const LINGER: Duration = Duration::from_millis(200);
+/// What is answered even so.
+const HEALTH: [&str; 3] = ["/healthz", "/readyz", "/grpc.health.v1.Health/Check"];
 /// Requests on one connection at a time.
 const STREAMS: u32 = 16;
 /// Bytes of a request that are taken in, on one connection.
@@ -46,13 +51,15 @@ pub(crate) async fn over_limit(
     address: SocketAddr,
     over: OverLimit,
     serving: Arc<Serving>,
-    _permit: Permit,
+    _grant: ConnectionGrant,
 ) {
     let Serving { tls, notices, stop, .. } = &*serving;
     let told = async {
         match greeting::greet(stream, address, tls.as_ref(), notices).await {
             Ok(Greeting::Served(hello) | Greeting::Refused(hello, _)) => {
-                answer(hello, &Status::from(status::too_many(over)), stop).await;
+                let why = Status::from(status::too_many(over));
+                let context = RequestContext::new(serving.quotas.peer(address), &hello, &serving);
+                answer(hello, why, context, stop).await;
             }
             Ok(Greeting::Over(stream)) => linger::close(stream, stop).await,
             Err(_) => {}
@@ -63,7 +70,7 @@ pub(crate) async fn over_limit(
 
 /// Tells a connection why it is not served.
 pub(crate) async fn tell(hello: Hello, why: Failure, stop: &CancellationToken) {
-    bounded(answer(hello, &Status::from(why), stop), stop).await;
+    bounded(answer(hello, Status::from(why), None, stop), stop).await;
 }
 
 /// Until its end, its time or the server's end.
@@ -75,14 +82,28 @@ async fn bounded(told: impl Future<Output = ()>, stop: &CancellationToken) {
     }
 }
 
-async fn answer(hello: Hello, why: &Status, stop: &CancellationToken) {
+/// Answers with a refusal whatever is asked; but about health as ever, where `context` is given: whoever
+/// watches over the server must not take a full one for a dead one.
+async fn answer(
+    hello: Hello,
+    why: Status,
+    context: Option<RequestContext>,
+    stop: &CancellationToken,
+) {
     let Hello { stream, protocol, .. } = hello;
-    let answered = CancellationToken::new();
-    let service = service_fn(|request| {
+    let (answered, why) = (CancellationToken::new(), Arc::new(why));
+    let service = service_fn(|request: Request<Incoming>| {
         answered.cancel();
-        let mut refusal = refusal(request, why);
-        date::add(refusal.headers_mut());
-        std::future::ready(Ok::<_, Infallible>(refusal))
+        let why = Arc::clone(&why);
+        let context = context.clone().filter(|_| HEALTH.contains(&request.uri().path()));
+        async move {
+            if let Some(context) = context {
+                return connection::respond(request, context).await;
+            }
+            let mut refusal = refusal(request, &why);
+            date::add(refusal.headers_mut());
+            Ok::<_, Infallible>(refusal)
+        }
     });
     match protocol {
         Protocol::Http2 => {

@@ -1,6 +1,5 @@
 //! What connections need of the server, and no more.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -10,9 +9,9 @@ use tonic::service::Routes;
 use super::arrivals::Arrivals;
 use super::greeting::Notices;
 use crate::server::figures::Calls;
-use crate::server::shares::Shares;
+use crate::server::quotas::Quotas;
 use crate::server::tls::Certificates;
-use crate::server::{AccessRules, Gauges, Options};
+use crate::server::{AccessRules, Options};
 
 /// Shared by all connections.
 pub(crate) struct Serving {
@@ -23,9 +22,8 @@ pub(crate) struct Serving {
     pub(crate) notices: Notices,
     /// Who may ask.
     pub(crate) access: AccessRules,
-    pub(crate) gauges: Gauges,
-    /// How many connections an address has.
-    pub(crate) per_address: Shares<IpAddr>,
+    /// How many connections there may be, and what may be open on them.
+    pub(crate) quotas: Arc<Quotas>,
     /// Where requests are counted.
     pub(crate) calls: Arc<Calls>,
     pub(crate) arrivals: Arrivals,

@@ -5,7 +5,6 @@ mod request;
 mod start;
 mod stream;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
@@ -19,13 +18,13 @@ pub(super) use request::{after_cursor, two_cursors};
 pub(super) use stream::{Item, WatchStream};
 
 use crate::server::feed::machine::{Bundle, Machine, Plan, SKIPPED_PER_HEARTBEAT};
-use crate::server::permits::{Peer, WatchPermits};
+use crate::server::permits::StreamKind;
 use crate::server::principal::Caller;
+use crate::server::quotas::{Grant, Peer};
 use crate::server::rpc::deadline;
 use crate::server::rpc::frames::YIELD_BYTES;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::trace;
-use crate::server::shares::{self, Share};
 use crate::server::transport::ending::Endings;
 use crate::server::{Shared, report};
 use body::Framing;
@@ -108,7 +107,7 @@ async fn begin(
 /// A watch that may begin.
 struct Admitted {
     asked: request::Request,
-    permits: Permits,
+    permits: Grant,
     /// The head when it came.
     head: Seq,
     resolved: Resolved,
@@ -189,28 +188,8 @@ pub(super) fn permits(
     shared: &Shared,
     peer: Option<&Peer>,
     caller: &Caller,
-) -> Result<Permits, Failure> {
-    let options = &shared.options;
-    let take = || {
-        let address = peer.map(|peer| shares::holder(peer.address.ip()));
-        let of_address = address.map(|it| shared.watches_per_address.take(&it)).transpose()?;
-        let of_principal =
-            caller.name().map(|name| shared.watches_per_principal.take(name)).transpose()?;
-        let limit = options.watches_per_connection;
-        Ok(Permits {
-            _of_address: of_address.flatten(),
-            _of_principal: of_principal.flatten(),
-            _of_all: WatchPermits::take(&shared.gauges, options.watches, peer, limit)?,
-        })
-    };
-    take().map_err(status::too_many)
-}
-
-/// The right to be one of the watches: of an address, of a principal, of a connection, and of all.
-pub(super) struct Permits {
-    _of_address: Option<Share<IpAddr>>,
-    _of_principal: Option<Share<Arc<str>>>,
-    _of_all: WatchPermits,
+) -> Result<Grant, Failure> {
+    shared.quotas.stream(StreamKind::Watch, peer, caller.name()).map_err(status::too_many)
 }
 
 /// The first seq of what follows a cursor, or of what is live where there is none.

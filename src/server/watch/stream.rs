@@ -15,13 +15,14 @@ use futures_core::Stream;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
-use super::{CURSOR, Permits};
+use super::CURSOR;
 use crate::server::feed::machine::{End, Machine, News, Step};
 use crate::server::feed::naming::Naming;
 use crate::server::feed::parked::{Parking, Ticket};
 use crate::server::feed::reading::{CHUNKS_PER_POLL, Lost, Reading};
 use crate::server::feed::shared_frames::SharedFrames;
 use crate::server::figures::OpenStream;
+use crate::server::quotas::Grant;
 use crate::server::report;
 use crate::server::rpc::frames::YIELD_BYTES;
 use crate::server::rpc::status::{self, Failure};
@@ -58,7 +59,7 @@ pub(crate) struct WatchStream {
     parked: Option<Ticket>,
     open: OpenStream,
     span: tracing::Span,
-    _permits: Permits,
+    _permits: Grant,
 }
 
 /// What a watch is made of.
@@ -68,7 +69,7 @@ pub(super) struct WatchParts {
     pub(super) reader: Reader,
     pub(super) endings: Endings,
     pub(super) settings: Settings,
-    pub(super) permits: Permits,
+    pub(super) permits: Grant,
     pub(super) open: OpenStream,
     pub(super) span: tracing::Span,
 }

@@ -53,6 +53,10 @@ async fn who_speaks_is_who_has_the_token() {
     let publish = feed::PublishRequest { event: Some(forged.clone()), expected_head: None };
     feed.publish(bearing(publish, &ann)).await.unwrap();
     feed.upload_events(bearing(tokio_stream::iter(vec![forged.clone()]), &ann)).await.unwrap();
+    // And one that names nobody is not nobody's.
+    let unnamed =
+        feed::PublishRequest { event: Some(event("chat.r", "nameless")), expected_head: None };
+    feed.publish(bearing(unnamed, &ann)).await.unwrap();
     use feed::append_request::{Batch, Kind, Open};
     let append = |kind| feed::AppendRequest { kind: Some(kind) };
     let messages = vec![
@@ -75,11 +79,11 @@ async fn who_speaks_is_who_has_the_token() {
         ..Default::default()
     };
     let (events, _) = watch(&mut feed, bearing(request, &ann)).await.unwrap().rest().await;
-    assert_eq!(events.len(), 9);
+    assert_eq!(events.len(), 10);
     for event in &events {
         assert_eq!(event.headers["from"], "ann", "{event:?}");
     }
-    assert_eq!(events[8].headers["x"], "bob", "other headers are nobody's name");
+    assert_eq!(events[9].headers["x"], "bob", "other headers are nobody's name");
     server.stop().await;
 }
 

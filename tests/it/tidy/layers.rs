@@ -24,6 +24,7 @@ const SERVER: House<'_> = House {
         "options",
         "permits",
         "shares",
+        "quotas",
         "report",
         "rpc",
         "principal",

@@ -88,6 +88,23 @@ pub(super) enum Name<'a> {
     Us(&'a str),
 }
 
+/// Where a batch stood.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    events: usize,
+    bytes: usize,
+    named: usize,
+    given: usize,
+    last_id: Option<(usize, usize)>,
+}
+
+impl Mark {
+    /// Encoded bytes that were in it.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
 impl Batch {
     pub(super) fn new(rules: Arc<Rules>) -> Batch {
         Batch {
@@ -143,6 +160,26 @@ impl Batch {
             said,
         });
         Ok(())
+    }
+
+    /// Where it stands, to come back to.
+    pub fn mark(&self) -> Mark {
+        Mark {
+            events: self.entries.len(),
+            bytes: self.parts.len(),
+            named: self.fingerprints.len(),
+            given: self.given_ids.len(),
+            last_id: self.last_id,
+        }
+    }
+
+    /// Takes out what was added since, and nothing else.
+    pub fn undo(&mut self, mark: Mark) {
+        self.entries.truncate(mark.events);
+        self.parts.truncate(mark.bytes);
+        self.fingerprints.truncate(mark.named);
+        self.given_ids.truncate(mark.given);
+        self.last_id = mark.last_id;
     }
 
     /// Events in it.
@@ -217,6 +254,29 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_undone_was_never_there() {
+        let key = FingerprintKey::new([7; 16]);
+        let mut batch = Batch::new(Arc::new(Rules { limits: Limits::default(), key }));
+        let event = |id, body| Event { id, topic: "a", body, ..Event::default() };
+        let shape = |batch: &Batch| {
+            let of = |item: Item<'_>| (item.client_part.to_vec(), matches!(item.name, Name::Us(_)));
+            (batch.items(0).map(of).collect::<Vec<_>>(), batch.last_id().map(str::to_owned))
+        };
+        for id in ["one", "", "two"] {
+            batch.push(&event(id, "x")).unwrap();
+            let (before, mark) = (shape(&batch), batch.mark());
+            for other in ["", "three"] {
+                batch.push(&event(other, "longer than before")).unwrap();
+                assert_ne!(shape(&batch), before);
+            }
+            batch.undo(mark);
+            assert_eq!(shape(&batch), before);
+            assert_eq!(batch.bytes(), mark.bytes());
+        }
+        assert_eq!(batch.len(), 3);
+    }
 
     #[test]
     fn given_ids_are_of_version_7_and_rise() {

@@ -52,7 +52,7 @@ mod writer;
 
 pub use answer::Answer;
 pub use append::{AppendOptions, Appended, ExpectedHead};
-pub use batch::Batch;
+pub use batch::{Batch, Mark};
 pub use cursors::{ResolveError, parted};
 pub use error::{AppendError, CursorError, ReadError};
 pub use log::EventLog;

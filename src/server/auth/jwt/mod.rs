@@ -23,6 +23,8 @@ use tailmark_record::{Limits, Timestamp};
 const MAX_BYTES: usize = 8 << 10;
 /// Of one right in a token. What it costs to hold a watch against them grows with their number.
 const MAX_PATTERNS: usize = 256;
+/// Keys that one token is held against, in the order of the file.
+const MAX_TRIES: usize = 16;
 /// Of a principal's name.
 const MAX_NAME_BYTES: usize = 128;
 /// By how much the issuer's clock may be ahead of ours.
@@ -131,13 +133,18 @@ impl Keys {
         }
         let validation = validation(header.alg, rules);
         let named = header.kid.as_deref();
-        let is_named = named.is_some_and(|name| self.0.iter().any(|key| key.is_called(name)));
+        let is_known = named.is_some_and(|name| self.0.iter().any(|key| key.is_called(name)));
         let fits = |key: &&Key| {
             key.key.family() == header.alg.family()
                 && key.algorithm.is_none_or(|algorithm| algorithm == header.alg)
-                && (!is_named || named.is_some_and(|name| key.is_called(name)))
+                && match named {
+                    Some(name) if is_known => key.is_called(name),
+                    // One with another name did not sign it.
+                    Some(_) => key.name.is_none(),
+                    None => true,
+                }
         };
-        for key in self.0.iter().filter(fits) {
+        for key in self.0.iter().filter(fits).take(MAX_TRIES) {
             match decode::<Claims>(token, &key.key, &validation) {
                 Ok(data) => return verified(data.claims, key.id, now),
                 Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => {}

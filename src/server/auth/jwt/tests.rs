@@ -157,11 +157,29 @@ fn keys_are_told_apart_by_name_and_kind() {
     let signed = |issuer: &Issuer, header: Value| issuer.sign(&header, &claims());
     assert!(verify(&keys, &signed(&two, json!({"alg": "EdDSA", "kid": "two"})), &rules).is_ok());
     assert!(verify(&keys, &signed(&two, json!({"alg": "EdDSA"})), &rules).is_ok());
-    assert!(verify(&keys, &signed(&two, json!({"alg": "EdDSA", "kid": "new"})), &rules).is_ok());
+    // A name that no key has is that of no key that has one, and may be that of one that has none.
+    let renamed = signed(&two, json!({"alg": "EdDSA", "kid": "new"}));
+    assert!(verify(&keys, &renamed, &rules).is_err());
+    let mut bare = two.jwk("");
+    bare.as_object_mut().unwrap().remove("kid");
+    let set = json!({"keys": [one.jwk("one"), bare]}).to_string();
+    assert!(verify(&Keys::parse(&set).unwrap(), &renamed, &rules).is_ok());
     assert!(verify(&keys, &signed(&two, json!({"alg": "EdDSA", "kid": "one"})), &rules).is_err());
     // The one that signed is the one that counts when keys change.
     let key = verify(&keys, &signed(&two, json!({"alg": "EdDSA"})), &rules).unwrap().key;
     assert!(keys.has(&key) && !one.keys().has(&key));
+}
+
+#[test]
+fn a_token_is_held_against_so_many_keys_and_no_more() {
+    let others: Vec<_> = (0..MAX_TRIES).map(|_| Issuer::new()).collect();
+    let last = Issuer::new();
+    let token = last.sign(&json!({"alg": "EdDSA"}), &claims());
+    for (before, is_found) in [(MAX_TRIES - 1, true), (MAX_TRIES, false)] {
+        let keys = others[..before].iter().chain([&last]).map(|it| it.jwk("x")).collect::<Vec<_>>();
+        let keys = Keys::parse(&json!({"keys": keys}).to_string()).unwrap();
+        assert_eq!(verify(&keys, &token, &Jwt::default()).is_ok(), is_found, "{before}");
+    }
 }
 
 #[test]

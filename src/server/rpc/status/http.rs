@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::{Failure, no_room, paths, with_room};
-use crate::server::permits::AT_ONCE;
+use crate::server::permits::is_at_once;
 use tailmark_log::eventlog::AppendError;
 use tailmark_log::storage::StoreError;
 use tailmark_record::json::{JsonError, Object};
@@ -60,7 +60,7 @@ fn status_code(status: &Status) -> StatusCode {
         .map(String::as_str);
     match what {
         None => by_table,
-        Some(what) if AT_ONCE.contains(&what) => by_table,
+        Some(what) if is_at_once(what) => by_table,
         Some(what) if OF_CONTENT.contains(&what) => StatusCode::PAYLOAD_TOO_LARGE,
         Some(_) => StatusCode::BAD_REQUEST,
     }
@@ -386,7 +386,11 @@ mod tests {
             assert_eq!(response.headers().get(header::RETRY_AFTER), None, "{what}");
         }
         let full = Failure::new(Reason::DiskFull, "");
-        for status in AT_ONCE.map(|what| over_limit(what, 1, 2)).into_iter().chain([full]) {
+        for status in crate::server::permits::AT_ONCE
+            .map(|what| over_limit(what, 1, 2))
+            .into_iter()
+            .chain([full])
+        {
             let response = respond(&status.into());
             assert_eq!(response.status(), 429);
             assert_eq!(response.headers()[header::RETRY_AFTER], "5");

@@ -1,0 +1,5 @@
+//! Attacks on a server, each with a victim beside it: they are refused with a status and a reason, the
+//! victim goes on, and afterwards all that they took is back.
+
+mod streams;
+mod victim;
