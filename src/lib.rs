@@ -12,6 +12,7 @@ pub mod config;
 pub mod doctor;
 #[cfg(feature = "cli")]
 mod escape;
+pub mod export;
 pub mod inspect;
 pub mod server;
 #[cfg(feature = "cli")]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::Step;
 use crate::chain::Link;
 use crate::storage::disk::Disk;
-use crate::storage::forward::{Forward, Rest};
+use crate::storage::forward::{Forward, Rest, Start};
 use crate::storage::journal::{Slot, Tail};
 use crate::storage::local::{
     Options, QUARANTINE_DIR, Survey, TRIMMED_DIR, keep_trimmed_slots, survey, survey_of,
@@ -56,7 +56,8 @@ impl Step for History {
             ..Options::default()
         };
         let (first, mut bytes) = (old.first(), 0);
-        let mut new = Forward::begin(to, options, meta, first, old.oldest())?;
+        let start = Start { first, link: Link::START, oldest: old.oldest() };
+        let mut new = Forward::begin(to, options, meta, start)?;
         for part in &old.parts {
             let end = part.end().min(old.next());
             if new.next() >= end {

@@ -249,6 +249,12 @@ impl From<StoreError> for Failure {
             StoreError::Unfinished { .. } => {
                 (Exit::Failure, "`tailmark log migrate --data-dir DIR` finishes it")
             }
+            StoreError::Partial { .. } => {
+                (Exit::Failure, "run the same command again, or remove the directory")
+            }
+            StoreError::NotEmpty { .. } => {
+                (Exit::Usage, "name a directory that is empty or not there yet")
+            }
             StoreError::Format { found, supported, .. } if found < supported => {
                 (Exit::Failure, "`tailmark log migrate --data-dir DIR` brings it up to date")
             }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use crate::export::{self, Reader, Record};
 use tailmark_record::json::EventJson;
 use tailmark_record::{Event, Limits};
 
@@ -28,6 +29,8 @@ pub(super) enum Format {
     Lines,
     /// Each line is one JSON object: {"id", "topic", "at", "body", ...}
     Jsonl,
+    /// What `tailmark log export` wrote, in either format; its events are appended as new ones
+    Export,
 }
 
 /// Events in order, ready to be sent.
@@ -67,6 +70,9 @@ impl Encoder {
     /// Ends early when the receiver is dropped.
     pub(super) fn run(&self, input: impl Read, chunks: &mpsc::Sender<Chunk>) -> Summary {
         let mut input = BufReader::with_capacity(READ_BYTES, input);
+        if self.format == Format::Export {
+            return self.run_export(input, chunks);
+        }
         let mut pending = Pending::default();
         let mut line = Vec::new();
         let mut input_bytes = 0u64;
@@ -92,6 +98,39 @@ impl Encoder {
         Summary { error }
     }
 
+    /// The events of an export, with the ids that they had: a second run stores nothing twice.
+    fn run_export(&self, input: impl BufRead, chunks: &mpsc::Sender<Chunk>) -> Summary {
+        let mut pending = Pending::default();
+        let refused = |error: export::Error, line: u64| match error {
+            export::Error::Input(error) => InputError::Read(error),
+            other => InputError::Line { line, message: other.to_string() },
+        };
+        let mut reader = match Reader::new(input) {
+            Ok(reader) => reader,
+            Err(error) => return Summary { error: Some(refused(error, 1)) },
+        };
+        let error = loop {
+            let at_limit = pending.ends.len() >= CHUNK_EVENTS || pending.bytes.len() >= CHUNK_BYTES;
+            if at_limit && !pending.send(reader.bytes(), chunks) {
+                break None;
+            }
+            let record = match reader.read() {
+                Ok(Some(record)) => record,
+                Ok(None) => break None,
+                Err(error) => break Some(refused(error, self.lines.load(Ordering::Relaxed) + 1)),
+            };
+            let line = self.lines.fetch_add(1, Ordering::Relaxed) + 1;
+            if let Record::Event(event) = record {
+                let event = Event::parse(&event).map_err(|error| error.to_string());
+                if let Err(message) = event.and_then(|event| self.add(&event, &mut pending)) {
+                    break Some(InputError::Line { line, message });
+                }
+            }
+        };
+        pending.send(reader.bytes(), chunks);
+        Summary { error }
+    }
+
     fn encode(&self, line: &[u8], pending: &mut Pending) -> Result<(), String> {
         if line.len() as u64 > MAX_LINE_BYTES {
             return Err(format!("longer than {MAX_LINE_BYTES} bytes"));
@@ -108,6 +147,8 @@ impl Encoder {
                     self.add(&event, pending)
                 }
             },
+            // Read another way.
+            Format::Export => Ok(()),
             Format::Jsonl if line.iter().all(u8::is_ascii_whitespace) => Ok(()),
             Format::Jsonl => {
                 let json = EventJson::parse(line).map_err(|error| error.to_string())?;

@@ -5,13 +5,17 @@ use std::path::PathBuf;
 use super::moment::{SeqRange, parse_range, parse_time};
 use super::signals::Stop;
 use super::{Exit, Failure};
+use crate::export as exports;
 use crate::inspect;
 use tailmark_log::storage::Damage;
 use tailmark_record::json::Object;
 use tailmark_record::{Seq, Timestamp};
 
+mod diff;
 mod dump;
 mod explain;
+mod export;
+mod import;
 mod info;
 mod migrate;
 mod verify;
@@ -26,6 +30,12 @@ pub(super) enum Command {
     Verify(Verify),
     /// Say what a cursor means, and what a watch after it would answer now
     Explain(Explain),
+    /// Say where two logs part
+    Diff(Diff),
+    /// Write the log to one file that other programs can read, and `log import` and `upload`
+    Export(Export),
+    /// Make a log of an export, in a new directory, with the ids, seqs and cursors of the first
+    Import(Import),
     /// Copy a data directory of an older format forward, and put the copy in its place
     Migrate(Migrate),
 }
@@ -112,12 +122,76 @@ pub(super) struct Migrate {
     pub dry_run: bool,
 }
 
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit codes: 0 where nothing differs of what both have, 3 where they part or are not the same log.")]
+pub(super) struct Diff {
+    /// A data directory
+    #[arg(value_name = "DIR")]
+    pub first: PathBuf,
+    /// Another
+    #[arg(value_name = "DIR")]
+    pub second: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Export {
+    #[command(flatten)]
+    pub data_dir: DataDir,
+    /// How records are written
+    #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
+    pub format: ExportFormat,
+    /// First event; the oldest by default
+    #[arg(long, value_name = "SEQ")]
+    pub from: Option<u64>,
+    /// Last event, inclusive; the head by default
+    #[arg(long, value_name = "SEQ")]
+    pub to: Option<u64>,
+    /// Write to this file, which must not be there, in place of standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Print the result as one JSON object; needs --output
+    #[arg(long, requires = "output")]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum ExportFormat {
+    /// One JSON object a line
+    Jsonl,
+    /// Messages of protobuf, each behind its length
+    Protobuf,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+To append the events to a log that is there, as new ones: `tailmark upload --format export FILE`.")]
+pub(super) struct Import {
+    /// What `log export` wrote; `-` reads standard input
+    pub file: PathBuf,
+    /// Keep ids, seqs, times and generations, so that cursors of the first log go on here; the only way to import
+    #[arg(long, required = true)]
+    pub exact: bool,
+    /// Where the log is made; empty, or not there yet
+    #[arg(long = "data-dir", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 pub(super) fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Info(args) => info::run(&args),
         Command::Dump(args) => dump::run(&args, args.range()),
         Command::Verify(args) => verify::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Diff(args) => diff::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Migrate(args) => migrate::run(&args),
     }
 }
@@ -132,6 +206,22 @@ impl From<inspect::Error> for Failure {
                 error.to_string(),
             )
             .hint("a sealed segment is read from a copy; set TMPDIR to a directory with more room"),
+        }
+    }
+}
+
+impl From<exports::Error> for Failure {
+    fn from(error: exports::Error) -> Self {
+        let text = error.to_string();
+        match error {
+            exports::Error::Store(error) => error.into(),
+            exports::Error::Inspect(error) => error.into(),
+            exports::Error::Output(error) => error.into(),
+            exports::Error::Input(error) => Failure::new(Exit::Failure, text).because(&error),
+            exports::Error::Cut { .. } | exports::Error::Altered { .. } => {
+                Failure::new(Exit::Damaged, text).hint("export the log again")
+            }
+            _ => Failure::new(Exit::Usage, text),
         }
     }
 }
@@ -160,7 +250,7 @@ impl Interrupt {
     }
 
     /// What a report's error means: our own interruption says nothing.
-    fn failure(&self, error: inspect::Error) -> Failure {
+    fn failure(&self, error: impl Into<Failure>) -> Failure {
         match self.stop.requested() {
             Some(exit) => Failure::silent(exit),
             None => error.into(),

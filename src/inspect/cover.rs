@@ -97,6 +97,17 @@ impl Cover {
         Place::Hole { end: segments.filter(|first| *first > at).min().map_or(end, |s| s.min(end)) }
     }
 
+    /// The chain before `seq`, where a segment, slot or commit begins or ends there.
+    pub(super) fn link_before(&self, seq: Seq) -> Option<Link> {
+        let of_segment = |segment: &Arc<Segment>| match seq {
+            seq if seq == segment.first() => Some(segment.link_before()),
+            seq if seq == segment.end() => Some(segment.link()),
+            _ => None,
+        };
+        let of_slot = |part: &SlotPart| part.slot.link_before(seq);
+        self.segments.iter().find_map(of_segment).or_else(|| self.slots.iter().find_map(of_slot))
+    }
+
     /// The look's damage that explains why nothing holds `from`.
     pub(super) fn damage_at(&self, from: Seq) -> Option<usize> {
         let holds = |damage: &Damage| {

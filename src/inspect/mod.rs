@@ -8,17 +8,21 @@
 //! Must not know of tonic, generated types or configuration, nor how a report is shown.
 
 mod cover;
+mod diff;
 mod dump;
 mod error;
 mod explain;
+mod history;
 mod info;
 mod owner;
 mod scratch;
 mod verify;
 mod walk;
 
+pub use diff::{Compared, Side, Verdict, diff};
 pub use dump::{Dumped, Found, Selection, dump};
 pub use error::Error;
 pub use explain::{Answer, Explanation, Token, explain};
+pub use history::{History, Range, State};
 pub use info::{Info, KeptFile, LastStop, SegmentInfo, SlotInfo, SlotState, info};
 pub use verify::{Progress, Verified, verify};

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use super::cover::{Cover, Place, PlaceKey, is_not_found, look};
 use super::scratch::Scratch;
+use tailmark_log::chain::Link;
+use tailmark_log::storage::local::Survey;
 use tailmark_log::storage::segment::OfflineReader;
 use tailmark_log::storage::{Chunk, Damage, StoreError};
 use tailmark_record::topic::Filter;
-use tailmark_record::{Seq, Timestamp};
+use tailmark_record::{ChainTag, Cursor, Event, EventError, Events, Seq, Timestamp};
 
 /// Beside a daemon a place may move again and again; this often for one event is not that.
 const MOVES: usize = 64;
@@ -55,7 +57,18 @@ impl Walk {
         filter: Filter,
         times: (Option<Timestamp>, Option<Timestamp>),
     ) -> Result<Walk, Error> {
-        let cover = Cover::new(look(dir)?)?;
+        Walk::over(dir, look(dir)?, (from, end), filter, times)
+    }
+
+    /// The same of a look that was taken.
+    pub(super) fn over(
+        dir: &Path,
+        found: Survey,
+        (from, end): (Seq, Seq),
+        filter: Filter,
+        times: (Option<Timestamp>, Option<Timestamp>),
+    ) -> Result<Walk, Error> {
+        let cover = Cover::new(found)?;
         Ok(Walk {
             dir: dir.to_owned(),
             filter,
@@ -120,6 +133,90 @@ impl Walk {
             return Ok(Some(Item::Lost(damage)));
         }
         Ok(None)
+    }
+
+    /// The chain at an event, as its cursor says it; `None` where that is trimmed or beyond the head.
+    pub(super) fn tag_of(&mut self, seq: Seq) -> Result<Option<ChainTag>, Error> {
+        (self.at, self.end) = (seq, seq.next().min(self.cover.next));
+        let chunk = match self.step()? {
+            Some(Item::Events(chunk)) => chunk,
+            Some(Item::Lost(damage)) => return Err(StoreError::from(damage).into()),
+            Some(Item::Trimmed { .. }) | None => return Ok(None),
+        };
+        let event = Events::new(&chunk.events).next().transpose().ok().flatten();
+        let place = event.and_then(|event| Event::place_of(event).ok());
+        let cursor = place.and_then(|place| std::str::from_utf8(place.cursor).ok());
+        match cursor.map(Cursor::parse) {
+            Some(Ok(Cursor::Token { tag: Some(tag), .. })) => Ok(Some(tag)),
+            _ => {
+                let (file, detail) = (self.dir.clone(), "its cursor cannot be read".to_owned());
+                Err(StoreError::from(Damage { from: seq, to: seq, file, detail }).into())
+            }
+        }
+    }
+
+    /// The chain before an event that is there, or before the next one that is not.
+    pub(super) fn link_before_seq(&mut self, seq: Seq) -> Result<Link, Error> {
+        (self.at, self.end) = (seq, self.cover.next);
+        self.link_before()
+    }
+
+    /// The chain before the event where the walk stands.
+    pub(super) fn link_before(&mut self) -> Result<Link, Error> {
+        loop {
+            if let Some(link) = self.cover.link_before(self.at) {
+                return Ok(link);
+            }
+            let (key, place_end) = match self.cover.locate(self.at) {
+                Place::Hole { end } => return Err(StoreError::from(self.hole(end)).into()),
+                place @ Place::Segment(segment) => (place.key(), segment.end()),
+                place @ Place::Frame(_, frame) => (place.key(), frame.end()),
+            };
+            match self.read_link_before() {
+                Ok(link) => return Ok(link),
+                Err(error) => {
+                    if let Some(damage) = self.judge(error, &key, place_end)? {
+                        return Err(StoreError::from(damage).into());
+                    }
+                }
+            }
+        }
+    }
+
+    /// The same, computed from the events before it in the same segment or commit.
+    fn read_link_before(&mut self) -> Result<Link, Error> {
+        let (first, mut link) = match self.cover.locate(self.at) {
+            Place::Segment(segment) => (segment.first(), Some(segment.link_before())),
+            Place::Frame(part, frame) => (frame.first, part.slot.link_before(frame.first)),
+            Place::Hole { .. } => (self.at, None),
+        };
+        let (upto, end) = (self.at, self.end);
+        (self.at, self.end) = (first, upto);
+        let mut read = Ok(());
+        while read.is_ok() && self.at < upto {
+            let chunk = match self.cover.locate(self.at) {
+                Place::Frame(part, _) => part.slot.read(self.at, upto).map_err(Error::from),
+                _ => self.read_segment(),
+            };
+            read = chunk.and_then(|chunk| {
+                let events = |error: EventError| {
+                    let (file, detail) = (self.dir.clone(), error.what().to_owned());
+                    StoreError::from(Damage {
+                        from: chunk.first,
+                        to: chunk.end.prev(),
+                        file,
+                        detail,
+                    })
+                };
+                let next = link.map(|link| link.then_all(&chunk.events)).transpose();
+                link = next.map_err(events)?;
+                self.at = chunk.end;
+                Ok(())
+            });
+        }
+        (self.at, self.end) = (upto, end);
+        read?;
+        link.ok_or_else(|| StoreError::Invalid("the chain is not known there").into())
     }
 
     /// Damage that the first look found and that the walk did not come across.

@@ -18,6 +18,7 @@ mod support {
     pub mod frames;
     pub mod inprocess;
     pub mod intermediary;
+    pub mod kept;
     pub mod logdir;
     pub mod openmetrics;
     pub mod plain;
@@ -50,6 +51,7 @@ mod full_journal;
 mod gapless;
 mod http;
 mod inspect;
+mod keep;
 mod limits;
 mod messages;
 mod metrics;

@@ -91,6 +91,7 @@ fn every_module_knows_only_what_lies_below_it() {
     );
     refuse("src/server", &insides);
     refuse("src/inspect", &["crate::config", "tailmark_client", "tonic"]);
+    refuse("src/export", &["crate::config", "tailmark_client", "tonic"]);
 }
 
 /// A user of the client or of the log takes in little else.

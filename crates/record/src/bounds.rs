@@ -112,10 +112,12 @@ impl GenerationTable {
         self.current().generation.counter == u16::MAX
     }
 
-    /// A table with one more generation, which begins at `first`.
+    /// A table with one more generation, which begins at `first`; `None` when counters are used up.
     pub fn with_next(&self, nonce: u32, first: Seq, since: Timestamp, cause: &str) -> Option<Self> {
         let counter = self.current().generation.counter.checked_add(1)?;
         let mut entries = self.0.to_vec();
+        // Of a log that is taken back to before they began: they end before `first`, as far as it knows.
+        entries.iter_mut().for_each(|entry| entry.first = entry.first.min(first));
         entries.push(GenerationEntry {
             generation: Generation { counter, nonce },
             first,

@@ -199,4 +199,9 @@ fn generations_know_their_ends() {
     assert_eq!(table.end_of(one), Some(Seq::new(10)));
     assert_eq!(table.end_of(two), Some(Seq::MAX));
     assert_eq!(table.end_of(Generation { counter: 1, nonce: 8 }), None);
+    // Taken back to before the second began: whoever was in it shares what is before the third.
+    let back = table.with_next(9, Seq::new(6), Timestamp::EPOCH, "restored").unwrap();
+    let three = Generation { counter: 3, nonce: 9 };
+    assert_eq!([one, two].map(|it| back.end_of(it)), [Some(Seq::new(5)); 2]);
+    assert_eq!((back.of(Seq::new(5)).generation, back.of(Seq::new(6)).generation), (one, three));
 }

@@ -52,6 +52,7 @@ const ROOT: House<'_> = House {
         "telemetry",
         "config",
         "inspect",
+        "export",
         "server",
         "testing",
         "doctor",

@@ -141,6 +141,20 @@ pub enum StoreError {
         /// Where the log is, old and new.
         workspace: PathBuf,
     },
+    /// A log was being put into the directory, and that was cut.
+    #[error("{} holds no whole log: its {what} was cut", path.display())]
+    Partial {
+        /// The data directory.
+        path: PathBuf,
+        /// What was cut: "import", "restore".
+        what: String,
+    },
+    /// A log is put into empty directories only.
+    #[error("{} is not empty", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The directory holds something else.
     #[error("{} holds no log, but has {entry:?} in it", path.display())]
     Foreign {

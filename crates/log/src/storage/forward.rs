@@ -23,7 +23,7 @@ use tailmark_record::{
 };
 
 /// A new directory, while events are put into it.
-pub(in crate::storage) struct Forward<'a> {
+pub struct Forward<'a> {
     dir: &'a Path,
     options: Options,
     meta: Meta,
@@ -35,47 +35,63 @@ pub(in crate::storage) struct Forward<'a> {
     oldest_tag: Option<ChainTag>,
 }
 
+/// Where a log begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// Its first event.
+    pub first: Seq,
+    /// The chain before that.
+    pub link: Link,
+    /// The trim mark: events before it are put in where they are there, for what tells repeats of them.
+    pub oldest: Seq,
+}
+
 /// What a log is beside its events.
-pub(in crate::storage) struct Rest {
+#[derive(Debug)]
+pub struct Rest {
     /// Above the number of every slot that there was.
-    pub(in crate::storage) slot_number: u64,
+    pub slot_number: u64,
     /// Time of the last commit.
-    pub(in crate::storage) last_at: Timestamp,
-    /// The caller's newest whole state, and the deltas after it.
-    pub(in crate::storage) state: Bytes,
-    pub(in crate::storage) deltas: Vec<(Seq, Seq, Vec<u8>)>,
+    pub last_at: Timestamp,
+    /// The caller's newest whole state.
+    pub state: Bytes,
+    /// What was changed after it: the first seq and the end of a commit, and its delta.
+    pub deltas: Vec<(Seq, Seq, Vec<u8>)>,
 }
 
 impl<'a> Forward<'a> {
-    /// Begins with the event `first`, in an empty directory. `oldest` is the trim mark: events before it are
-    /// put in where they are there, for what tells repeats of them.
+    /// Begins, in an empty directory.
     ///
     /// # Errors
     /// I/O, a full disk.
-    pub(in crate::storage) fn begin(
+    pub fn begin(
         dir: &'a Path,
         options: Options,
         meta: Meta,
-        first: Seq,
-        oldest: Seq,
+        start: Start,
     ) -> Result<Forward<'a>, StoreError> {
         local::prepare(dir, &options)?;
-        let link = Link::START;
+        let Start { first, link, oldest } = start;
         let oldest_tag = (oldest <= first).then_some(link.tag());
         let last_at = Timestamp::EPOCH;
         Ok(Forward { dir, options, meta, next: first, link, last_at, oldest, oldest_tag })
     }
 
     /// The seq of the event that comes next.
-    pub(in crate::storage) fn next(&self) -> Seq {
+    pub fn next(&self) -> Seq {
         self.next
+    }
+
+    /// The chain at the event before that.
+    pub fn link(&self) -> Link {
+        self.link
     }
 
     /// Puts in the events up to `end`, as a segment.
     ///
     /// # Errors
     /// What `chunks` says; damage where they are not these events; I/O.
-    pub(in crate::storage) fn segment(
+    pub fn segment(
         &mut self,
         end: Seq,
         chunks: impl Iterator<Item = Result<Chunk, StoreError>>,
@@ -107,7 +123,7 @@ impl<'a> Forward<'a> {
     ///
     /// # Errors
     /// I/O.
-    pub(in crate::storage) fn finish(self, rest: Rest) -> Result<(), StoreError> {
+    pub fn finish(self, rest: Rest) -> Result<(), StoreError> {
         let origin = Origin {
             log: self.meta.log,
             meta: Vec::new(),

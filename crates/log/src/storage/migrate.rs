@@ -14,12 +14,11 @@
 //! swap it begins anew, after it is finished. Where the file system can't exchange two names at
 //! once there is a moment without `data`; a daemon that finds it then refuses to begin a new log.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::disk::{Disk, followed};
 use super::local::{Claim, survey};
-use super::unfinished::{OLD, READY, beside, refuse_unfinished, workspace_of};
+use super::unfinished::{OLD, READY, beside, refuse_unfinished, sync_tree, workspace_of};
 use super::{Damage, FORMAT_VERSION, StoreError};
 use tailmark_record::Seq;
 
@@ -276,25 +275,11 @@ impl Swap<'_> {
         {
             return Err(damage.clone().into());
         }
-        self.sync_tree(&from)?;
+        sync_tree(&from, self.disk)?;
         self.disk.sync_dir(&self.workspace)?;
         self.disk.sync_dir(parent_of(self.dir))?;
         let ready = format!("{} {}\n", plan.found, plan.wanted);
         self.disk.replace(&self.workspace.join(READY), ready.as_bytes())
-    }
-
-    fn sync_tree(&self, dir: &Path) -> Result<(), StoreError> {
-        for entry in list(dir)? {
-            if entry.is_dir() {
-                self.sync_tree(&entry)?;
-            } else {
-                self.disk.sync_data(
-                    &File::open(&entry).map_err(StoreError::io("open", &entry))?,
-                    &entry,
-                )?;
-            }
-        }
-        self.disk.sync_dir(dir)
     }
 
     /// Puts the copy in place; the old directory is in the workspace then.

@@ -9,7 +9,8 @@ pub mod disk;
 mod engine;
 pub mod engines;
 mod error;
-mod forward;
+#[doc(hidden)]
+pub mod forward;
 #[doc(hidden)]
 pub mod journal;
 #[doc(hidden)]
@@ -20,7 +21,8 @@ pub mod migrate;
 pub mod segment;
 mod sift;
 mod time;
-mod unfinished;
+#[doc(hidden)]
+pub mod unfinished;
 
 pub use engine::{
     Chunk, Commit, Completion, Engine, Level, Links, LookBack, Receipt, Recovered, StoreStatus,

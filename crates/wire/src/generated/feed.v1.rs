@@ -1104,3 +1104,86 @@ pub mod feed_service_client {
         }
     }
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExportRecord {
+    /// In JSON lines, beside an event: the server gave its id, its time.
+    #[prost(bool, tag = "4")]
+    pub server_id: bool,
+    #[prost(bool, tag = "5")]
+    pub server_at: bool,
+    #[prost(oneof = "export_record::Record", tags = "1, 2, 3")]
+    pub record: ::core::option::Option<export_record::Record>,
+}
+/// Nested message and enum types in `ExportRecord`.
+pub mod export_record {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Record {
+        #[prost(message, tag = "1")]
+        Header(super::ExportHeader),
+        /// The stored bytes: what the sender said is the fields before field 5, seq; of id (1) and at (4) one that
+        /// stands after it was given by the server. A writer that keeps no order loses that, and its file
+        /// is refused.
+        #[prost(message, tag = "2")]
+        Event(super::Event),
+        #[prost(message, tag = "3")]
+        End(super::ExportEnd),
+    }
+}
+/// Whose events these are.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExportHeader {
+    /// Of this form: 1.
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    #[prost(string, tag = "2")]
+    pub log_id: ::prost::alloc::string::String,
+    /// All that the log ever had, oldest first.
+    #[prost(message, repeated, tag = "3")]
+    pub generations: ::prost::alloc::vec::Vec<Generation>,
+    #[prost(message, optional, tag = "4")]
+    pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The first event here. What lies before it is trimmed for the log that is made of this.
+    #[prost(uint64, tag = "5")]
+    pub first_seq: u64,
+    /// The last event here; first_seq - 1 where there is none.
+    #[prost(uint64, tag = "6")]
+    pub last_seq: u64,
+    /// The chain before the first event, 16 bytes: with it the cursors of all that follow can be made again.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub link_before: ::prost::bytes::Bytes,
+    /// The secret by which the log tells repeats and producers; of 16 bytes.
+    #[prost(bytes = "bytes", tag = "8")]
+    pub key: ::prost::bytes::Bytes,
+    /// What the log knows of its producers, and other state, as FORMAT.md has it. Empty where the export ends
+    /// before the log did: then nobody can tell what producers had sent by then.
+    #[prost(bytes = "bytes", tag = "9")]
+    pub state: ::prost::bytes::Bytes,
+    #[prost(message, repeated, tag = "10")]
+    pub deltas: ::prost::alloc::vec::Vec<ExportDelta>,
+    /// Of the last commit: no event that comes after it is stamped earlier.
+    #[prost(message, optional, tag = "11")]
+    pub last_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// What a commit has changed of the state.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportDelta {
+    /// The commit's first seq, and the seq after its last.
+    #[prost(uint64, tag = "1")]
+    pub first_seq: u64,
+    #[prost(uint64, tag = "2")]
+    pub end_seq: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub delta: ::prost::bytes::Bytes,
+}
+/// All of it is here.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportEnd {
+    #[prost(uint64, tag = "1")]
+    pub events: u64,
+    /// The chain at the last event, 16 bytes.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub link: ::prost::bytes::Bytes,
+    /// XXH3-128 (canonical, big-endian) of all bytes of the file before this record.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub hash: ::prost::bytes::Bytes,
+}

@@ -1,6 +1,7 @@
 //! The runner, put to a format before this one that never was: a line of identity and events as JSON lines.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};

@@ -14,6 +14,7 @@ use crate::storage::journal::{
     Failure, Journal, Origin, Previous, SlotSet, max_body_bytes, open_slot, slot_name,
 };
 use crate::storage::meta::{META_FILE, Meta};
+use crate::storage::unfinished::UNFINISHED;
 use crate::width::to_u32;
 use tailmark_record::{ChainTag, FingerprintKey, GenerationTable, LogId, Seq, Timestamp};
 
@@ -144,7 +145,7 @@ fn check_sizes(options: &Options) -> Result<(), StoreError> {
 /// A directory that holds something else is left alone.
 pub(super) fn refuse_foreign(dir: &Path) -> Result<(), StoreError> {
     let dirs = [JOURNAL_DIR, SEGMENTS_DIR, QUARANTINE_DIR, TRIMMED_DIR];
-    let known = [&dirs[..], &[LOCK_FILE, META_FILE, "lost+found"]].concat();
+    let known = [&dirs[..], &[LOCK_FILE, META_FILE, "lost+found", UNFINISHED]].concat();
     let entries = std::fs::read_dir(dir).map_err(StoreError::io("list", dir))?;
     for entry in entries {
         let name = entry.map_err(StoreError::io("list", dir))?.file_name();

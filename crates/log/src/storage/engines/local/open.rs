@@ -43,8 +43,8 @@ const QUARANTINE_BYTES: u64 = 32 << 20;
 /// Locked, missing (without `create`), of another format, damaged, or I/O. Nothing is changed by a
 /// failed open but a created lock file.
 pub fn open(dir: &Path, mut options: Options) -> Result<(Arc<LocalEngine>, Recovered), StoreError> {
+    unfinished::refuse_unfinished(dir)?;
     if !dir.exists() {
-        unfinished::refuse_unfinished(dir)?;
         if dir.is_symlink() {
             // A disk that is not mounted, perhaps: nothing is to be made in its place.
             let source = std::io::ErrorKind::NotFound.into();

@@ -163,8 +163,8 @@ pub(super) fn survey_within(
     format: u32,
     patience: Duration,
 ) -> Result<Survey, StoreError> {
+    unfinished::refuse_unfinished(dir)?;
     if !dir.is_dir() {
-        unfinished::refuse_unfinished(dir)?;
         return Err(StoreError::Missing { path: dir.to_owned() });
     }
     let begun = Instant::now();

@@ -1,0 +1,127 @@
+//! `tailmark log export`.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::super::output::{events_text, of_stdout, print_json, say};
+use super::super::terminal::progress_target;
+use super::{Exit, Export, ExportFormat, Failure, Interrupt};
+use crate::escape;
+use crate::export::{Exported, Format, export};
+use crate::inspect::Range;
+use tailmark_record::Seq;
+use tailmark_record::json::Object;
+
+pub(super) fn run(args: &Export) -> Result<(), Failure> {
+    let range = Range { from: args.from.map(Seq::new), to: args.to.map(Seq::new) };
+    let format = match args.format {
+        ExportFormat::Jsonl => Format::Jsonl,
+        ExportFormat::Protobuf => Format::Protobuf,
+    };
+    let interrupt = Interrupt::listen()?;
+    let bar = events_bar("exported");
+    let target = Target::open(args.output.as_deref())?;
+    let result = export(&args.data_dir.path, range, format, &target, |events, total| {
+        interrupt.check()?;
+        bar.set_length(total);
+        bar.set_position(events);
+        Ok(())
+    });
+    bar.finish_and_clear();
+    // What was written has no end then, and says so.
+    let done = result.map_err(|error| interrupt.failure(error))?;
+    target.keep()?;
+    if args.json {
+        return print_json(&json(&done));
+    }
+    say(&format!("exported: {}{}", events_text(done.events), span(done.first, done.last)));
+    Ok(())
+}
+
+/// `, seq 5 to 9`.
+pub(super) fn span(first: Seq, last: Seq) -> String {
+    if last < first { String::new() } else { format!(", seq {first} to {last}") }
+}
+
+pub(super) fn events_bar(what: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(0), progress_target());
+    let template = format!(
+        "{{bar:30}} {{human_pos}} of {{human_len}} events {what}, {{per_sec}}, {{eta}} left"
+    );
+    if let Ok(style) = ProgressStyle::with_template(&template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn json(done: &Exported) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut object = Object::open(&mut out);
+    object.number("first_seq", done.first.get());
+    object.number("last_seq", done.last.get());
+    object.number("events", done.events);
+    object.close();
+    out
+}
+
+/// Where an export goes. A file has its name when all of it is there.
+enum Target {
+    Stdout,
+    File { file: File, beside: PathBuf, path: PathBuf },
+}
+
+impl Target {
+    fn open(path: Option<&Path>) -> Result<Target, Failure> {
+        let Some(path) = path else { return Ok(Target::Stdout) };
+        if path.exists() {
+            let name = path.display().to_string();
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("{} is there already", escape::name(&name)),
+            ));
+        }
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".unfinished");
+        let beside = PathBuf::from(beside);
+        // It has all that the log has.
+        let mut options = OpenOptions::new();
+        let opened = options.write(true).create(true).truncate(true).mode(0o600).open(&beside);
+        let file = opened.map_err(|error| unwritable(&beside, &error))?;
+        Ok(Target::File { file, beside, path: path.to_owned() })
+    }
+
+    fn keep(self) -> Result<(), Failure> {
+        let Target::File { file, beside, path } = self else { return Ok(()) };
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let kept = file
+            .sync_all()
+            .and_then(|()| std::fs::rename(&beside, &path))
+            .and_then(|()| File::open(parent.unwrap_or(Path::new(".")))?.sync_all());
+        kept.map_err(|error| unwritable(&path, &error))
+    }
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> Failure {
+    let name = path.display().to_string();
+    Failure::new(Exit::Failure, format!("cannot write {}", escape::name(&name))).because(error)
+}
+
+impl Write for &Target {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Target::Stdout => io::stdout().write(bytes).map_err(of_stdout),
+            Target::File { file, .. } => (&*file).write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Target::Stdout => io::stdout().flush().map_err(of_stdout),
+            Target::File { .. } => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! From a data directory into a file.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::write::Writer;
+use super::{Error, Format, header};
+use crate::inspect::{History, Range};
+use tailmark_log::storage::{Damage, StoreError};
+use tailmark_record::{Events, Seq};
+
+/// What was exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exported {
+    /// First seq.
+    pub first: Seq,
+    /// Last seq; the one before the first where there is none.
+    pub last: Seq,
+    /// How many.
+    pub events: u64,
+}
+
+/// Writes the events of the log in `dir`, up to the head that it has now. `watch` hears how many are
+/// written of how many, and ends the export with an error of its own.
+///
+/// # Errors
+/// No log, damage where it is read, what `to` and `watch` answer. What was written then has no end.
+pub fn export(
+    dir: &Path,
+    range: Range,
+    format: Format,
+    to: impl Write,
+    mut watch: impl FnMut(u64, u64) -> io::Result<()>,
+) -> Result<Exported, Error> {
+    let mut history = History::open(dir, range)?;
+    let mut writer = Writer::new(format, to);
+    writer.header(header::of(&history)).map_err(Error::Output)?;
+    let total = history.first.distance_to(history.end);
+    let mut events = 0;
+    while let Some(chunk) = history.read()? {
+        for event in Events::new(&chunk.events) {
+            let written = event.and_then(|event| writer.event(event)).map_err(|error| {
+                let (file, detail) = (dir.to_owned(), error.what().to_owned());
+                StoreError::from(Damage { from: chunk.first, to: chunk.end.prev(), file, detail })
+            })?;
+            written.map_err(Error::Output)?;
+            events += 1;
+        }
+        watch(events, total).map_err(Error::Output)?;
+    }
+    writer.end(events, history.link().bytes()).map_err(Error::Output)?;
+    Ok(Exported { first: history.first, last: history.end.prev(), events })
+}

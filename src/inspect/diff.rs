@@ -1,0 +1,149 @@
+//! Where two logs part.
+//!
+//! Two logs that have the same link at a seq have the same events up to there. So it is searched by
+//! halves, at the cost of some thirty events of each, and not by reading both.
+
+use std::path::Path;
+
+use super::Error;
+use super::cover::{bounds_of, look};
+use super::walk::Walk;
+use tailmark_log::storage::{Damage, StoreError};
+use tailmark_record::topic::Filter;
+use tailmark_record::{Bounds, ChainTag, LogId, Seq};
+
+/// One of two logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Side {
+    /// Whose log.
+    pub log: LogId,
+    /// What it has.
+    pub bounds: Bounds,
+}
+
+/// How two logs lie to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// They have the same head, and the same events as far as both can be read.
+    Equal,
+    /// The first has all that the second has, and goes on after this.
+    FirstGoesOn(Seq),
+    /// The second has all that the first has, and goes on after this.
+    SecondGoesOn(Seq),
+    /// After this event they are not the same.
+    Parted(Seq),
+    /// They are not the same where both begin: at most up to this event, which one of them has
+    /// trimmed.
+    PartedBefore(Seq),
+    /// Nothing is in both: one begins after the end of the other.
+    Apart,
+    /// Of two logs, each with an identity of its own.
+    OtherLogs,
+}
+
+/// What a comparison came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compared {
+    /// The first log.
+    pub first: Side,
+    /// The second log.
+    pub second: Side,
+    /// How they lie to each other.
+    pub verdict: Verdict,
+}
+
+/// Compares the logs in two data directories, as they are now.
+///
+/// # Errors
+/// No log, another format; damage where it is looked.
+pub fn diff(first: &Path, second: &Path) -> Result<Compared, Error> {
+    let (mut one, mut two) = (Log::open(first)?, Log::open(second)?);
+    let verdict = verdict(&mut one, &mut two)?;
+    Ok(Compared { first: one.side, second: two.side, verdict })
+}
+
+fn verdict(one: &mut Log, two: &mut Log) -> Result<Verdict, Error> {
+    if one.side.log != two.side.log {
+        return Ok(Verdict::OtherLogs);
+    }
+    let (ours, theirs) = (one.side.bounds.clone(), two.side.bounds.clone());
+    // The event before the first that both have; that can be compared too.
+    let begin = ours.oldest.max(theirs.oldest).prev();
+    let end = ours.head.min(theirs.head);
+    if begin > end {
+        return Ok(Verdict::Apart);
+    }
+    let mut is_same = |seq| -> Result<bool, Error> { Ok(one.tag(seq)? == two.tag(seq)?) };
+    let (mut same, mut other) = (begin, end.next());
+    let begins_alike = is_same(begin)?;
+    if !begins_alike {
+        return Ok(Verdict::PartedBefore(begin));
+    }
+    // Mostly one is a copy of the other.
+    if is_same(end)? {
+        same = end;
+    }
+    while same.next() < other {
+        let middle = same.plus(same.distance_to(other) / 2);
+        if is_same(middle)? {
+            same = middle;
+        } else {
+            other = middle;
+        }
+    }
+    // What was compared has 32 bits.
+    if same >= ours.oldest && same >= theirs.oldest {
+        let (ours, theirs) =
+            (one.walk.link_before_seq(same.next())?, two.walk.link_before_seq(same.next())?);
+        if ours != theirs {
+            let (file, detail) =
+                (one.dir.clone(), "its chain is not that of its events".to_owned());
+            return Err(StoreError::from(Damage { from: same, to: same, file, detail }).into());
+        }
+    }
+    Ok(match (same == ours.head, same == theirs.head) {
+        (true, true) => Verdict::Equal,
+        (true, false) => Verdict::SecondGoesOn(same),
+        (false, true) => Verdict::FirstGoesOn(same),
+        (false, false) => Verdict::Parted(same),
+    })
+}
+
+struct Log {
+    dir: std::path::PathBuf,
+    side: Side,
+    oldest_tag: Option<ChainTag>,
+    walk: Walk,
+}
+
+impl Log {
+    fn open(dir: &Path) -> Result<Log, Error> {
+        let found = look(dir)?;
+        let (Some(meta), Some(bounds)) = (found.meta.as_ref(), bounds_of(&found)) else {
+            return Err(StoreError::Invalid("the log has no identity").into());
+        };
+        let log = meta.log;
+        let oldest_tag = found.slots.last().and_then(|slot| slot.scan.oldest_tag);
+        let range = (bounds.oldest, bounds.next());
+        let walk = Walk::over(dir, found, range, Filter::ALL, (None, None))?;
+        Ok(Log { dir: dir.to_owned(), side: Side { log, bounds }, oldest_tag, walk })
+    }
+
+    /// The chain at an event, or at the one before the oldest.
+    fn tag(&mut self, seq: Seq) -> Result<ChainTag, Error> {
+        let known = match seq {
+            Seq::ZERO => Some(ChainTag::START),
+            seq if seq.next() == self.side.bounds.oldest => self.oldest_tag,
+            _ => None,
+        };
+        let tag = match known {
+            Some(tag) => Some(tag),
+            None if seq.next() == self.side.bounds.oldest => None,
+            None => self.walk.tag_of(seq)?,
+        };
+        match tag {
+            Some(tag) => Ok(tag),
+            None => Ok(self.walk.link_before_seq(seq.next())?.tag()),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The events of a log in order, none missing, each proved by the chain: what copies are made of.
+
+use std::path::{Path, PathBuf};
+
+use super::Error;
+use super::cover::{bounds_of, look};
+use super::walk::{Item, Walk};
+use tailmark_log::chain::Link;
+use tailmark_log::storage::meta::Meta;
+use tailmark_log::storage::{Chunk, Damage, StoreError};
+use tailmark_record::topic::Filter;
+use tailmark_record::{Cursor, Event, EventError, Events, Facts, Seq, Timestamp};
+
+/// Which part of a log; all that is readable by default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Range {
+    /// First seq; the oldest if that is higher.
+    pub from: Option<Seq>,
+    /// Last seq, inclusive; the head if that is lower.
+    pub to: Option<Seq>,
+}
+
+/// What a log is beside its events.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// The newest whole state that the log has written.
+    pub state: Vec<u8>,
+    /// What commits have changed after it: first seq, end, delta.
+    pub deltas: Vec<(Seq, Seq, Vec<u8>)>,
+    /// Time of the last commit.
+    pub last_at: Timestamp,
+}
+
+/// A run of a log's events, read from its directory.
+pub struct History {
+    /// Who the log is.
+    pub meta: Meta,
+    /// What it knew at its head.
+    pub state: State,
+    /// First event.
+    pub first: Seq,
+    /// Seq after the last.
+    pub end: Seq,
+    /// Whether the log goes no further.
+    pub reaches_head: bool,
+    /// The chain before the first event.
+    pub link_before: Link,
+    dir: PathBuf,
+    walk: Walk,
+    next: Seq,
+    link: Link,
+}
+
+impl History {
+    /// Looks at the log in `dir` as it is now; a daemon may have it open.
+    ///
+    /// # Errors
+    /// No log, another format, damage at its beginning; no room for a copy of a segment.
+    pub fn open(dir: &Path, range: Range) -> Result<History, Error> {
+        let found = look(dir)?;
+        let (Some(meta), Some(bounds)) = (found.meta.clone(), bounds_of(&found)) else {
+            return Err(StoreError::Invalid("the log has no identity").into());
+        };
+        // What is damaged may make the log look shorter than it is.
+        let concerns = |damage: &&Damage| range.to.is_none_or(|to| damage.from <= to);
+        if let Some(damage) = found.damage.iter().find(concerns) {
+            return Err(StoreError::from(damage.clone()).into());
+        }
+        let newest = found.slots.last().map(|slot| &slot.scan);
+        let known = newest.and_then(|scan| scan.state.clone()).unwrap_or_default();
+        let after = newest.map(|scan| scan.deltas.clone()).unwrap_or_default();
+        let state = State {
+            state: known.snapshot,
+            deltas: known.deltas.into_iter().chain(after).collect(),
+            last_at: newest.map_or(Timestamp::EPOCH, |scan| scan.last_at).max(Timestamp::EPOCH),
+        };
+        let next = bounds.next();
+        let first = range.from.unwrap_or(Seq::FIRST).clamp(bounds.oldest, next);
+        let end = range.to.map_or(next, Seq::next).min(next).max(first);
+        let mut walk = Walk::over(dir, found, (first, end), Filter::ALL, (None, None))?;
+        let link_before = walk.link_before()?;
+        Ok(History {
+            meta,
+            state,
+            first,
+            end,
+            reaches_head: end == next,
+            link_before,
+            dir: dir.to_owned(),
+            walk,
+            next: first,
+            link: link_before,
+        })
+    }
+
+    /// The chain at the last event that was read.
+    pub fn link(&self) -> Link {
+        self.link
+    }
+
+    /// The next events; `None` after the last.
+    ///
+    /// # Errors
+    /// Damage, also where the chain is not what the events say of it; [`StoreError::Trimmed`] where a daemon
+    /// has trimmed what comes next.
+    pub fn read(&mut self) -> Result<Option<Chunk>, Error> {
+        let chunk = match self.walk.step()? {
+            Some(Item::Events(chunk)) => chunk,
+            Some(Item::Lost(damage)) => return Err(StoreError::from(damage).into()),
+            Some(Item::Trimmed { to, .. }) => {
+                return Err(StoreError::Trimmed { oldest: to.next() }.into());
+            }
+            None if self.next == self.end => return Ok(None),
+            None => return Err(self.damage("events are missing").into()),
+        };
+        self.prove(&chunk).map_err(|error| self.damage(error.what()))?;
+        Ok(Some(chunk))
+    }
+
+    fn prove(&mut self, chunk: &Chunk) -> Result<(), EventError> {
+        for event in Events::new(&chunk.events) {
+            let event = event?;
+            let facts = Facts::scan(event)?;
+            if facts.seq != self.next {
+                return Err(EventError::new("another event than the next one"));
+            }
+            self.link = self.link.then_event(event, &facts);
+            let place = Event::place_of(event)?;
+            let cursor = std::str::from_utf8(place.cursor).ok().map(Cursor::parse);
+            let tag = match cursor {
+                Some(Ok(Cursor::Token { tag, .. })) => tag,
+                _ => None,
+            };
+            if tag != Some(self.link.tag()) {
+                return Err(EventError::new("the chain at an event is not what its cursor says"));
+            }
+            self.next = self.next.next();
+        }
+        match self.next == chunk.end {
+            true => Ok(()),
+            false => Err(EventError::MISSING),
+        }
+    }
+
+    fn damage(&self, detail: &str) -> StoreError {
+        let (from, to) = (self.next, self.end.prev());
+        Damage { from, to, file: self.dir.clone(), detail: detail.to_owned() }.into()
+    }
+}

@@ -1,0 +1,4 @@
+//! Copies of a log that are kept: what comes back is the same log, and who is beyond it is told.
+
+mod differences;
+mod exports;
