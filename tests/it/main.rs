@@ -46,6 +46,7 @@ mod copied;
 mod daemon;
 mod doctor;
 mod errors;
+mod faults;
 mod format;
 mod full_journal;
 mod gapless;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 mod layers;
+mod reliability;
 
 fn sources(below: &str) -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -146,6 +146,8 @@ pub struct WatchPlan {
     /// None: everything.
     pub patterns: Vec<&'static str>,
     pub has_markers: bool,
+    /// Whether it asks for the first event by its number, or for the oldest that there is.
+    pub is_from_first: bool,
     pub seed: u64,
     pub fates: Fates,
 }
@@ -244,6 +246,8 @@ fn watch(rng: &mut StdRng, trims: bool) -> WatchPlan {
         patterns: patterns.to_vec(),
         // What is trimmed is told by a gap, which needs them.
         has_markers: trims || rng.random_bool(0.5),
+        // By the time that it gets through, the oldest may be another.
+        is_from_first: trims || rng.random_bool(0.5),
         seed: rng.random(),
         fates: fates(rng),
     }

@@ -104,7 +104,8 @@ pub async fn run(plan: Plan, happened: Happened) -> Done {
     for path in paths {
         path.close().await;
     }
-    let clean = client(&format!("http://{address}"));
+    // One that has all the time there is.
+    let clean = Client::new(&format!("http://{address}")).unwrap();
     settled(&server).await;
     finish(&clean, &world, plan.rooms.len()).await;
     let (mut watches, mut told) = (Vec::new(), Vec::new());

@@ -78,6 +78,7 @@ impl Watcher {
         let mut options = watch_options();
         options.patterns = self.plan.patterns.iter().map(ToString::to_string).collect();
         options.start = Start::Oldest;
+        options.after_cursor = self.plan.is_from_first.then(|| "0".to_owned());
         options.markers = self.plan.has_markers;
         options.on_lost = if self.plan.has_markers { OnLost::Oldest } else { OnLost::Fail };
         options
@@ -180,7 +181,7 @@ impl Watcher {
         let mut after = None;
         loop {
             let mut options = self.options();
-            options.after_cursor = after.clone();
+            options.after_cursor = after.clone().or(options.after_cursor);
             let mut watch = self.client.watch(options);
             loop {
                 let item = within(&self.name, watch.next()).await;

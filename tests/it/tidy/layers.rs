@@ -143,6 +143,7 @@ const SEGMENT: House<'_> = House {
         "readers",
         "lookup",
         "verify",
+        "fuzzing",
     ],
 };
 

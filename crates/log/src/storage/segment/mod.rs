@@ -26,6 +26,8 @@ mod direct;
 mod files;
 mod filter_room;
 mod footer;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod handle;
 mod identity;
 mod index;

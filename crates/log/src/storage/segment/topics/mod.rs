@@ -22,6 +22,8 @@ mod table;
 pub(super) use bloom::Bloom;
 pub(super) use collect::Collector;
 pub(super) use cursor::{Cursor, find};
+#[cfg(fuzzing)]
+pub(super) use page::checksum;
 pub(super) use page::{Blocks, Entry, Link, Origin};
 pub(super) use table::{Table, TableBuilder};
 

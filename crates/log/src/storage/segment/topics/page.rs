@@ -169,7 +169,7 @@ fn to_text(name: &[u8]) -> Box<str> {
     String::from_utf8_lossy(name).into()
 }
 
-fn checksum(offset: u64, bytes: &[u8]) -> u32 {
+pub(in crate::storage::segment) fn checksum(offset: u64, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&offset.to_le_bytes()), bytes)
 }
 
