@@ -1,10 +1,38 @@
-//! Builds the service traits of the server, with a codec a method.
+//! Builds the service traits of the server, with a codec a method, and the page's files compressed.
 
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use flate2::{Compression, GzBuilder};
 use tonic_build::manual;
 
-fn main() {
+fn main() -> io::Result<()> {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=web");
     manual::Builder::new().build_client(false).compile(&[feed_service(), chat_service()]);
+    let out = std::env::var_os("OUT_DIR").map(PathBuf::from).unwrap_or_default();
+    compress(Path::new("web"), &out.join("web"))
+}
+
+/// Every file of a folder once more, with `.gz` behind its name. Nothing of when it was made goes in,
+/// so that the same files give the same program.
+fn compress(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+        if path.is_dir() {
+            compress(&path, &to.join(name))?;
+            continue;
+        }
+        let mut target = name;
+        target.push(".gz");
+        let file = File::create(to.join(target))?;
+        let mut writer = GzBuilder::new().write(file, Compression::best());
+        writer.write_all(&fs::read(&path)?)?;
+        writer.finish()?;
+    }
+    Ok(())
 }
 
 /// The server side of `feed.v1.FeedService`, with a codec a method: events leave as the bytes that

@@ -3,6 +3,9 @@
 //! Runs on a thread of its own, ahead of the network by a bounded number of chunks. Invariant: an
 //! event is handed over only after it was checked, and nothing after the first bad line.
 
+mod csv_rows;
+mod mapping;
+
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +14,10 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::export::{self, Reader, Record};
-use tailmark_record::json::EventJson;
+use csv_rows::Header;
+use mapping::{KcatLine, Mapped};
+pub(super) use mapping::{Mapping, parse_mapping};
+use tailmark_record::json::{EventJson, Fields};
 use tailmark_record::{Event, Limits};
 
 /// Events handed over at once, and their bytes: few wake-ups, little memory.
@@ -31,6 +37,12 @@ pub(super) enum Format {
     Jsonl,
     /// What `tailmark log export` wrote, in either format; its events are appended as new ones
     Export,
+    /// Each line is any JSON value, which becomes the body; --map takes fields out of it
+    Records,
+    /// Each row becomes a JSON object, by the names in the first; --map takes fields out of it
+    Csv,
+    /// Each line is one that `kcat -J` prints
+    Kcat,
 }
 
 /// Events in order, ready to be sent.
@@ -59,6 +71,10 @@ pub(super) struct Summary {
 /// Reads `input` to its end and hands over what it says.
 pub(super) struct Encoder {
     pub format: Format,
+    /// Where fields come from, of records and rows.
+    pub mappings: Vec<Mapping>,
+    /// What no event has is passed over.
+    pub ignores_unknown: bool,
     /// For events that name none.
     pub topic: String,
     pub limits: Limits,
@@ -76,6 +92,7 @@ impl Encoder {
         let mut pending = Pending::default();
         let mut line = Vec::new();
         let mut input_bytes = 0u64;
+        let mut header = None;
         let error = loop {
             line.clear();
             // Nothing more is there without waiting: do not keep back what is.
@@ -84,13 +101,20 @@ impl Encoder {
             if (at_limit || may_wait) && !pending.send(input_bytes, chunks) {
                 break None;
             }
-            match Read::take(&mut input, MAX_LINE_BYTES + 1).read_until(b'\n', &mut line) {
+            let number = match self.read(&mut input, &mut line) {
                 Ok(0) => break None,
-                Ok(len) => input_bytes += len as u64,
+                Ok(lines) => {
+                    input_bytes += line.len() as u64;
+                    self.lines.fetch_add(lines, Ordering::Relaxed) + 1
+                }
                 Err(error) => break Some(InputError::Read(error)),
-            }
-            let number = self.lines.fetch_add(1, Ordering::Relaxed) + 1;
-            if let Err(message) = self.encode(text_of(&line, number), &mut pending) {
+            };
+            let text = text_of(&line, number);
+            let encoded = match self.format {
+                Format::Csv => self.encode_row(text, &mut header, &mut pending),
+                _ => self.encode(text, &mut pending),
+            };
+            if let Err(message) = encoded {
                 break Some(InputError::Line { line: number, message });
             }
         };
@@ -131,10 +155,50 @@ impl Encoder {
         Summary { error }
     }
 
+    /// Reads a line, or of CSV a whole row; answers how many lines it took, 0 at the end.
+    fn read(&self, input: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<u64> {
+        let mut lines = 0;
+        loop {
+            let left = (MAX_LINE_BYTES + 1).saturating_sub(line.len() as u64);
+            if Read::take(&mut *input, left).read_until(b'\n', line)? == 0 {
+                return Ok(lines);
+            }
+            lines += 1;
+            if self.format != Format::Csv || !csv_rows::goes_on(line) {
+                return Ok(lines);
+            }
+        }
+    }
+
+    fn encode_row(
+        &self,
+        row: &[u8],
+        header: &mut Option<Header>,
+        pending: &mut Pending,
+    ) -> Result<(), String> {
+        if row.len() as u64 > MAX_LINE_BYTES {
+            return Err(format!("longer than {MAX_LINE_BYTES} bytes"));
+        }
+        match header {
+            _ if row.is_empty() => Ok(()),
+            None => {
+                *header = Some(Header::parse(row)?);
+                Ok(())
+            }
+            Some(header) => self.add_record(&header.record(row)?, pending),
+        }
+    }
+
+    fn add_record(&self, record: &str, pending: &mut Pending) -> Result<(), String> {
+        let mapped = Mapped::of(record, &self.mappings)?;
+        self.add_named(&mapped.event(&self.topic), pending)
+    }
+
     fn encode(&self, line: &[u8], pending: &mut Pending) -> Result<(), String> {
         if line.len() as u64 > MAX_LINE_BYTES {
             return Err(format!("longer than {MAX_LINE_BYTES} bytes"));
         }
+        let is_blank = line.iter().all(u8::is_ascii_whitespace);
         match self.format {
             Format::Lines => match std::str::from_utf8(line) {
                 Ok(body) => {
@@ -149,19 +213,30 @@ impl Encoder {
             },
             // Read another way.
             Format::Export => Ok(()),
-            Format::Jsonl if line.iter().all(u8::is_ascii_whitespace) => Ok(()),
+            _ if is_blank => Ok(()),
             Format::Jsonl => {
+                let kept = if self.ignores_unknown { Some(known(line)?) } else { None };
+                let line = kept.as_deref().unwrap_or(line);
                 let json = EventJson::parse(line).map_err(|error| error.to_string())?;
                 let mut event = json.event();
                 if event.topic.is_empty() {
                     event.topic = &self.topic;
                 }
-                if event.topic.is_empty() {
-                    return Err("no topic in the object, and no --topic".to_owned());
-                }
-                self.add(&event, pending)
+                self.add_named(&event, pending)
             }
+            Format::Kcat => {
+                let read = KcatLine::parse(line)?;
+                self.add_named(&read.event(&self.topic, &self.limits), pending)
+            }
+            Format::Records | Format::Csv => self.add_record(text(line)?, pending),
         }
+    }
+
+    fn add_named(&self, event: &Event<'_>, pending: &mut Pending) -> Result<(), String> {
+        if event.topic.is_empty() {
+            return Err("no topic in it, and no --topic".to_owned());
+        }
+        self.add(event, pending)
     }
 
     fn add(&self, event: &Event<'_>, pending: &mut Pending) -> Result<(), String> {
@@ -176,6 +251,16 @@ impl Encoder {
         pending.ends.push(pending.bytes.len());
         Ok(())
     }
+}
+
+/// The object without what no event has.
+fn known(line: &[u8]) -> Result<Vec<u8>, String> {
+    let fields = Fields::parse(text(line)?).map_err(|error| error.to_string())?;
+    Ok(fields.only_of_events())
+}
+
+fn text(line: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(line).map_err(|error| format!("is not UTF-8: {error}"))
 }
 
 /// The line without its end, and without the byte order mark that some editors put first.

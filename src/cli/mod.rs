@@ -14,7 +14,10 @@ mod context;
 mod contexts;
 mod daemon;
 mod doctor;
+mod each;
 mod failure;
+mod form;
+mod get;
 mod input;
 mod layer_options;
 mod live;
@@ -82,6 +85,8 @@ enum Command {
     Upload(Online<upload::Args>),
     /// Print events as they come, from any point on; reconnects and resumes by itself
     Watch(Online<watch::Args>),
+    /// Print one event, by its number or cursor
+    Get(Online<get::Args>),
     /// Talk in a room: its history, then what others say; reconnects and resumes by itself
     Chat(Online<chat::Args>),
     /// Show the log's identity, bounds and limits
@@ -171,6 +176,7 @@ impl Cli {
             Command::Publish(online) => online.run(publish::run),
             Command::Upload(online) => online.run(upload::run),
             Command::Watch(online) => online.run(watch::run),
+            Command::Get(online) => online.run(get::run),
             Command::Chat(online) => online.run(chat::run),
             Command::Status(online) => online.run(status::run),
             Command::Topics(online) => online.run(topics::run),

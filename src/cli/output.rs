@@ -19,6 +19,8 @@ pub(super) struct Output {
     has_marks: bool,
     /// It is JSON for a terminal, which must not act on it.
     is_seen: bool,
+    /// Standard output is a terminal, and takes what others chose in safe form alone.
+    is_guarded: bool,
 }
 
 impl Output {
@@ -30,6 +32,25 @@ impl Output {
     /// For programs; on a terminal with everything escaped that is not seen.
     pub(super) fn json() -> Output {
         Output { is_seen: io::stdout().is_terminal(), ..Output::default() }
+    }
+
+    /// For bodies as they are; on a terminal as people see them elsewhere.
+    pub(super) fn raw() -> Output {
+        Output { is_guarded: io::stdout().is_terminal(), ..Output::text() }
+    }
+
+    /// Appends a content as it is, where that is safe.
+    pub(super) fn content(&mut self, content: &[u8]) {
+        match std::str::from_utf8(content) {
+            _ if !self.is_guarded => self.buffer.extend_from_slice(content),
+            Ok(text) => self.body(text),
+            Err(_) => self.data(content),
+        }
+    }
+
+    /// Appends how much data there is.
+    pub(super) fn data(&mut self, data: &[u8]) {
+        self.buffer.extend_from_slice(format!("({} bytes of data)", data.len()).as_bytes());
     }
 
     /// What is safe on a terminal already, colors included.

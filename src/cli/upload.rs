@@ -14,7 +14,7 @@ use futures_core::Stream;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::{mpsc, oneshot};
 
-use super::input::{Chunk, Encoder, Format, InputError, Summary};
+use super::input::{Chunk, Encoder, Format, InputError, Mapping, Summary, parse_mapping};
 use super::message::quoted;
 use super::output::{count_text, events_text, print_json, say};
 use super::publish::unreadable;
@@ -44,6 +44,13 @@ pub(super) struct Args {
     /// How lines say events
     #[arg(long, value_enum, default_value_t = Format::Lines)]
     format: Format,
+    /// Of records and rows, which field of an event is which of theirs, as in key=.user.id; may be
+    /// repeated
+    #[arg(long = "map", value_name = "FIELD=.PATH", value_parser = parse_mapping)]
+    mappings: Vec<Mapping>,
+    /// Of jsonl, pass over fields that no event has
+    #[arg(long)]
+    ignore_unknown: bool,
     /// Print the result as one JSON object
     #[arg(long)]
     json: bool,
@@ -53,6 +60,14 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
     if args.format == Format::Lines && args.topic.is_none() {
         return Err(Failure::new(Exit::Usage, "lines need a topic")
             .hint("add --topic TOPIC, or use --format jsonl with a topic in each object"));
+    }
+    let has_records = matches!(args.format, Format::Records | Format::Csv);
+    if !has_records && !args.mappings.is_empty() {
+        return Err(Failure::new(Exit::Usage, "--map is for records")
+            .hint("add --format records (any JSON a line) or --format csv"));
+    }
+    if args.ignore_unknown && args.format != Format::Jsonl {
+        return Err(Failure::new(Exit::Usage, "--ignore-unknown is for --format jsonl"));
     }
     let limits = match limits(&client).await {
         Ok(limits) => limits,
@@ -69,6 +84,8 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
     let (tell_summary, summary) = oneshot::channel();
     let encoder = Encoder {
         format: args.format,
+        mappings: args.mappings,
+        ignores_unknown: args.ignore_unknown,
         topic: args.topic.unwrap_or_default(),
         limits,
         lines: Arc::default(),

@@ -1,6 +1,8 @@
 //! `tailmark watch`.
 
+use std::ffi::OsString;
 use std::future::poll_fn;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::Poll;
@@ -8,15 +10,17 @@ use std::task::Poll;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use futures_core::Stream;
 
+use super::each::Each;
+use super::form::{Form, read};
 use super::moment::{parse_cursor, parse_start};
-use super::output::{Output, say};
+use super::output::{Output, events_text, say, say_dimmed};
 use super::pattern::{doubts, parse_pattern};
 use super::signals::Stop;
 use super::{Exit, Failure, ahead, state};
 use tailmark_client::{
     Client, Error, FileStore, Item, Kind, OnLost, Received, Start, Watch, WatchOptions,
 };
-use tailmark_record::{Content, Cursor, Event, Marker, MarkerKind, Reason, Seq, json};
+use tailmark_record::{Cursor, Marker, MarkerKind, Reason, Seq, json};
 use tailmark_wire::feed_v1::LogStatus;
 
 /// What is printed at once, and with `--state` before each save.
@@ -64,12 +68,16 @@ pub(super) struct Args {
     /// Wait for the server if it cannot be reached at the beginning
     #[arg(long)]
     wait: bool,
-    /// Print id, type, key and headers too
-    #[arg(long, short, conflicts_with = "json")]
-    verbose: bool,
-    /// Print one JSON object a line
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
+    /// Run this for each event, one after the other, the body on its standard input; the cursor of an
+    /// event is saved when its command has ended with 0
+    #[arg(
+        last = true,
+        value_name = "COMMAND",
+        conflicts_with_all = ["json", "raw", "columns", "verbose", "cursor", "markers"]
+    )]
+    command: Vec<OsString>,
 }
 
 /// What the command line has for each, and says of it.
@@ -110,15 +118,22 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
             }
         }
     }
+    let is_latest = options.start == Start::Latest && options.after_cursor.is_none();
     let mut watch = client.watch(options);
     let mut printer = Printer {
-        output: if args.json { Output::json() } else { Output::text() },
-        has_json: args.json,
-        is_verbose: args.verbose,
+        output: args.form.output(),
         has_markers: args.markers,
         is_interrupted: false,
+        events: 0,
+        is_told: args.form.json.is_some() || !std::io::stderr().is_terminal(),
+        is_ending: args.until_caught_up,
+        from_latest: is_latest,
+        is_undone: false,
+        form: args.form,
     };
-    let outcome = follow(&mut watch, &mut printer, state.as_mut(), &mut stop, typed).await;
+    let each = Each::of(&args.command);
+    let kept = state.as_mut();
+    let outcome = follow(&mut watch, &mut printer, each.as_ref(), kept, &mut stop, typed).await;
     // Whatever ended it: what was printed is saved.
     let settled = settle(&watch, &mut printer, state.as_mut());
     match (outcome, settled) {
@@ -209,6 +224,7 @@ enum Turn {
 async fn follow(
     watch: &mut Watch,
     printer: &mut Printer,
+    each: Option<&Each>,
     mut state: Option<&mut FileStore>,
     stop: &mut Stop,
     typed: Option<Typed>,
@@ -237,9 +253,26 @@ async fn follow(
             Turn::Item(None) => return Ok(()),
             Turn::Item(Some(Err(error))) => return Err(failed(error, typed)),
             Turn::Item(Some(Ok(item))) => {
-                printer.print(item)?;
+                let is_done = match (&item, each) {
+                    (Item::Event(received), Some(each)) => {
+                        printer.is_undone = true;
+                        let done = each.run(&read(received.bytes())?, stop).await;
+                        if let (Err(_), Some(exit)) = (&done, stop.requested()) {
+                            // It was asked to stop as well.
+                            return Err(Failure::silent(exit));
+                        }
+                        done?;
+                        printer.is_undone = false;
+                        printer.events += 1;
+                        true
+                    }
+                    _ => {
+                        printer.print(item)?;
+                        false
+                    }
+                };
                 is_settled = false;
-                if printer.output.buffer.len() >= BUFFER_BYTES {
+                if is_done || printer.output.buffer.len() >= BUFFER_BYTES {
                     settle(watch, printer, state.as_deref_mut())?;
                 }
             }
@@ -258,6 +291,9 @@ fn settle(
     state: Option<&mut FileStore>,
 ) -> Result<(), Failure> {
     printer.output.flush()?;
+    if printer.is_undone {
+        return Ok(());
+    }
     if let (Some(state), Some(cursor)) = (state, watch.cursor()) {
         state.save(cursor)?;
     }
@@ -265,11 +301,18 @@ fn settle(
 }
 
 struct Printer {
+    form: Form,
     output: Output,
-    has_json: bool,
-    is_verbose: bool,
     has_markers: bool,
     is_interrupted: bool,
+    /// Printed, or done.
+    events: u64,
+    /// Whoever watches knows that it is live, or nobody does.
+    is_told: bool,
+    is_ending: bool,
+    from_latest: bool,
+    /// The event that was handed over last is not dealt with: its cursor must not be kept.
+    is_undone: bool,
 }
 
 impl Printer {
@@ -291,39 +334,31 @@ impl Printer {
     }
 
     fn event(&mut self, received: &Received) -> Result<(), Failure> {
-        let event = received.event().map_err(|error| {
-            Failure::new(Exit::Failure, "the server sent what is no event").because(&error)
-        })?;
-        let out = &mut self.output.buffer;
-        if self.has_json {
-            json::write_event(out, &event);
-            out.push(b'\n');
-            return Ok(());
-        }
-        if let Some(at) = event.at.or(event.appended_at) {
-            at.write_to(out);
-        }
-        out.extend_from_slice(b"  ");
-        self.output.name(event.topic);
-        self.output.buffer.extend_from_slice(format!("  {}  ", event.seq).as_bytes());
-        if self.is_verbose {
-            write_labels(&mut self.output, &event);
-        }
-        let out = &mut self.output.buffer;
-        match event.content() {
-            Content::Empty => {}
-            Content::Body(body) => self.output.body(body),
-            Content::Data(data) => {
-                out.extend_from_slice(format!("({} bytes of data)", data.len()).as_bytes());
-            }
-        }
-        self.output.buffer.push(b'\n');
+        self.events += 1;
+        self.form.print(&mut self.output, &read(received.bytes())?);
         Ok(())
+    }
+
+    /// On a terminal, where somebody may ask themselves what a silent command does.
+    fn say_live(&mut self, marker: &Marker) {
+        if std::mem::replace(&mut self.is_told, true) {
+            return;
+        }
+        let (events, head) = (events_text(self.events), marker.head);
+        say_dimmed(&match (self.events, self.is_ending, self.from_latest) {
+            (_, true, _) => format!("{events} up to the head, {head}"),
+            (0, false, true) => format!("live: what comes after the head, {head}, appears here"),
+            (0, false, false) => format!("live: no event up to the head, {head}; waiting"),
+            _ => format!("live: {events} up to the head, {head}; waiting for more"),
+        });
     }
 
     fn marker(&mut self, marker: &Marker) {
         if marker.kind == MarkerKind::Resumed && std::mem::take(&mut self.is_interrupted) {
             say("connected again; nothing was missed");
+        }
+        if marker.kind == MarkerKind::CaughtUp {
+            self.say_live(marker);
         }
         if marker.kind == MarkerKind::Gap {
             self.is_interrupted = false;
@@ -336,24 +371,12 @@ impl Printer {
             return;
         }
         let out = &mut self.output.buffer;
-        if self.has_json {
+        if self.form.json.is_some() {
             json::write_marker(out, marker);
         } else {
             out.extend_from_slice(marker_text(marker).as_bytes());
         }
         out.push(b'\n');
-    }
-}
-
-/// `id=i-1 type=created key=k a=b`, as far as there are any.
-fn write_labels(output: &mut Output, event: &Event<'_>) {
-    let named = [("id", event.id), ("type", event.kind), ("key", event.key)];
-    let named = named.into_iter().filter(|(_, value)| !value.is_empty());
-    for (name, value) in named.chain(event.headers.iter().copied()) {
-        output.name(name);
-        output.buffer.push(b'=');
-        output.name(value);
-        output.buffer.extend_from_slice(b"  ");
     }
 }
 

@@ -18,6 +18,7 @@ use crate::support::server::within;
 
 mod contexts;
 mod files;
+mod forms;
 mod outputs;
 mod refused;
 mod shown;
@@ -167,6 +168,7 @@ fn every_command_has_help() {
         "status",
         "context",
         "context add",
+        "get",
         "topics",
         "trim",
         "config",
@@ -294,10 +296,14 @@ fn a_published_event_is_watched() {
 
     let shown = daemon.run(&["watch", "orders.*", "--from", "1", "--limit", "1"]);
     assert_ok(&shown);
-    assert_eq!(stdout(&shown), "2026-01-31T09:00:00Z  orders.eu  1  größe \\u{1b}[31m\n");
+    let at = event["appended_at"].as_str().unwrap();
+    assert_eq!(stdout(&shown), format!("{at}  orders.eu  1  größe \\u{{1b}}[31m\n"));
 
     let labelled = daemon.run(&["watch", "-v", "--from", "1", "--limit", "1"]);
-    assert!(stdout(&labelled).contains("1  id=i-1  type=created  key=k  a=b  größe"));
+    assert!(
+        stdout(&labelled)
+            .contains("1  at=2026-01-31T09:00:00Z  id=i-1  type=created  key=k  a=b  größe")
+    );
 
     let again = daemon.run(&["publish", "orders.eu", "other", "--expect-head", "7"]);
     assert_eq!(code(&again), 1);
@@ -321,8 +327,8 @@ fn bad_input_is_told_apart_by_exit_code() {
         (&["watch", "--after", "tBAD"], 2, "malformed cursor"),
         (&["watch", "--after", ""], 2, "--after"),
         (&["trim", "--before", "1"], 2, "--yes"),
-        (&["watch", "--after", "999"], 3, "no event 1000 yet, the head is 0 [CURSOR_AHEAD]"),
-        (&["watch", "--from", "999"], 3, "no event 999 yet, the head is 0 [CURSOR_AHEAD]"),
+        (&["watch", "--after", "999"], 3, "--after 999: the head is 0 [CURSOR_AHEAD]"),
+        (&["watch", "--from", "999"], 3, "--from 999: the head is 0 [CURSOR_AHEAD]"),
         (&["watch", "--limit", "-1"], 2, ""),
         (&["trim", "--before", "x", "--yes"], 2, "expected a sequence number"),
         (&["upload", "--topic", "a", "/nonexistent"], 3, "cannot read /nonexistent"),
@@ -339,7 +345,7 @@ fn bad_input_is_told_apart_by_exit_code() {
         ("http://127.0.0.1:1", 5),
         ("https://localhost:1", 5),
         ("ftp://localhost:1", 2),
-        ("nonsense", 2),
+        ("no sense", 2),
     ] {
         let output = run(&["status", "--addr", addr]);
         assert_eq!(code(&output), expected, "{addr}: {}", stderr(&output));
@@ -466,7 +472,8 @@ fn status_topics_and_trim_tell_the_same_story() {
     assert!(stderr(&gone).contains("CURSOR_TRIMMED"), "{}", stderr(&gone));
     let typed = daemon.run(&["watch", "--from", "1"]);
     assert_eq!(code(&typed), 3);
-    assert!(stderr(&typed).contains("event 1 was trimmed, the oldest is 3"), "{}", stderr(&typed));
+    let said = "--from 1: what follows was trimmed, the oldest is 3";
+    assert!(stderr(&typed).contains(said), "{}", stderr(&typed));
     let args = ["watch", "--after", "1", "--until-caught-up", "--on-lost", "oldest", "--json"];
     let jumped = daemon.run(&args);
     assert_ok(&jumped);

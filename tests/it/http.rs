@@ -1,5 +1,6 @@
 //! Plain HTTP, server-sent events and gRPC-Web on the port of gRPC.
 
+mod cloudevents;
 mod events;
 mod grpc_web;
 mod half_closed;
@@ -8,5 +9,6 @@ mod ready;
 mod refusals;
 mod resume;
 mod rules;
+mod values;
 mod watch;
 mod words;

@@ -69,5 +69,6 @@ mod stamped_ahead;
 mod standards;
 mod tidy;
 mod tls;
+mod tutorial;
 mod upload;
 mod watch;

@@ -67,10 +67,27 @@ export function summary(event) {
   return kept;
 }
 
+/// The event at a seq or a cursor; or the first of `patterns` that was appended from a time on, `null` if there
+/// is none. Throws what the daemon says of a place that is none.
+export async function eventAt(place, patterns) {
+  const digits = place.replaceAll(',', '');
+  const isEvent = /^\d+$/.test(digits) || /^[a-z][\w-]{20,}$/i.test(place);
+  if (isEvent) {
+    const event = await getEvent(/^\d+$/.test(digits) ? digits : place);
+    return { ...event, seq: Number(event.seq), size: (event.body ?? event.data ?? '').length };
+  }
+  const path = watchPath({ topics: patterns, from: place, limit: 1, until_caught_up: true });
+  const [event = null] = await read(path, new AbortController().signal);
+  return event;
+}
+
 /// Of the newest `n` events of `patterns` those that `keep` keeps, oldest first, bounded.
 export async function newest(patterns, n, signal, keep = () => true) {
+  return read(watchPath({ topics: patterns, from: `last:${n}`, until_caught_up: true }), signal, keep);
+}
+
+async function read(path, signal, keep = () => true) {
   const events = [];
-  const path = watchPath({ topics: patterns, from: `last:${n}`, until_caught_up: true });
   for await (const batch of frames(path, { signal, headers: bearer() })) {
     for (const frame of batch) {
       if (frame.event === 'message' && frame.data !== null) {

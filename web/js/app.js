@@ -1,10 +1,11 @@
 // The page: puts the parts together. Each part knows only its own place in the document.
 
-import { newest } from './api.js';
+import { eventAt, newest } from './api.js';
+import { inWords } from './sse.js';
 import { Charts } from './charts.js';
 import { Chat, store, stored } from './chat.js';
 import { Detail } from './detail.js';
-import { $, bytes, count, plural, setText, short } from './dom.js';
+import { $, bytes, clock, count, plural, setText, short } from './dom.js';
 import { Link } from './link.js';
 import { readPatterns, says, selects } from './pattern.js';
 import { Publisher } from './publish.js';
@@ -41,6 +42,7 @@ class App {
     this.charts = new Charts();
     this.publisher = new Publisher();
     this.#theme();
+    this.#widen(stored('tailmark-wide') === 'true');
     this.#controls();
     this.#keys();
     this.#readHash();
@@ -192,7 +194,8 @@ class App {
 
   select(event, open) {
     this.detail.show(event);
-    if (open || !this.#isNarrow()) this.show('event', false);
+    const isBeside = !this.#isNarrow() && document.body.dataset.wide !== 'true';
+    if (open || isBeside) this.show('event', false);
   }
 
   #isNarrow() { return matchMedia('(max-width: 760px)').matches; }
@@ -201,6 +204,7 @@ class App {
   show(view, focus = true) {
     const { body } = document;
     body.dataset.view = view;
+    if (SIDES.includes(view) || view === 'topics') this.#widen(false);
     if (SIDES.includes(view)) {
       body.dataset.side = view;
       for (const side of SIDES) {
@@ -217,6 +221,28 @@ class App {
     this.#writeHash();
     if (focus) this.#focus(view);
     this.charts.draw();
+  }
+
+  /// The tail alone, so that bodies have the width of the window; kept for the next time.
+  #widen(isWide) {
+    document.body.dataset.wide = String(isWide);
+    $('wide').setAttribute('aria-pressed', String(isWide));
+    store('tailmark-wide', String(isWide));
+    this.charts?.draw();
+  }
+
+  /// Shows the event at a place: of a time the first that was appended from then on.
+  async #goTo(place) {
+    const problem = $('goto-problem');
+    problem.hidden = true;
+    try {
+      const event = await eventAt(place, this.want.patterns);
+      if (event === null) throw new Error('nothing was appended from then on that the patterns choose');
+      this.select(event, true);
+    } catch (error) {
+      setText(problem, shownLine(inWords(error)));
+      problem.hidden = false;
+    }
   }
 
   #focus(view) {
@@ -241,6 +267,12 @@ class App {
       });
     }
     $('pause').addEventListener('click', () => this.#pause());
+    $('wide').addEventListener('click', () => this.#widen(document.body.dataset.wide !== 'true'));
+    $('goto').addEventListener('submit', (event) => {
+      event.preventDefault();
+      const place = $('goto-place').value.trim();
+      if (place) this.#goTo(place);
+    });
     $('follow').addEventListener('click', () => this.tail.toNewest());
     $('topics-all').addEventListener('click', () => this.watch([]));
     $('skip-now').addEventListener('click', () => this.link.send({ t: 'skip' }));
@@ -276,6 +308,8 @@ class App {
       '/': () => { this.show('tail', false); $('pattern').select(); $('pattern').focus(); },
       s: () => { this.show('tail', false); $('text').select(); $('text').focus(); },
       p: () => this.#pause(),
+      w: () => this.#widen(document.body.dataset.wide !== 'true'),
+      g: () => { this.show('tail', false); $('goto-place').select(); $('goto-place').focus(); },
       j: () => this.tail.move(1),
       k: () => this.tail.move(-1),
       f: () => this.tail.toNewest(),
@@ -374,6 +408,12 @@ class App {
     }
     pill.dataset.phase = phase;
     setText($('connection-text'), text);
+    // What is shown of the log comes every second, or not at all.
+    const isStale = phase === 'waiting' || phase === 'refused';
+    document.body.dataset.stale = String(isStale);
+    $('facts-stale').hidden = !isStale || this.logAt === undefined;
+    if (this.logAt !== undefined) setText($('fact-as-of'), clock(this.logAt).slice(0, 8));
+    this.charts.stale(isStale);
     const tabs = state.tabs > 1 ? `, shared by ${state.tabs} tabs` : '';
     const title = state.error ? `${shownLine(state.error)}${tabs}. Click: try now` : `one stream${tabs}`;
     if (pill.title !== title) pill.title = title;
@@ -412,6 +452,7 @@ class App {
   }
 
   #drawLog(log) {
+    this.logAt = Date.now();
     this.head = Number(log.head_seq ?? 0);
     const oldest = Number(log.oldest_seq ?? 0);
     setText($('fact-log'), (log.log_id ?? '').slice(0, 8));

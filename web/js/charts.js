@@ -28,6 +28,7 @@ export class Charts {
     this.samples = [];
     this.plots = {};
     this.hasMetrics = null;
+    this.isStale = false;
     const observer = new ResizeObserver(() => this.#resize());
     for (const { id } of Object.values(KINDS)) observer.observe($(id).querySelector('.plot'));
     matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => this.rebuild());
@@ -42,6 +43,13 @@ export class Charts {
     this.samples.push(sample);
     const oldest = Date.now() - WINDOW_S * 1000 - 5000;
     while (this.samples.length > 0 && this.samples[0].at < oldest) this.samples.shift();
+    this.draw();
+  }
+
+  /// Nothing comes any more: what is shown says of when it is.
+  stale(isStale) {
+    if (this.isStale === isStale) return;
+    this.isStale = isStale;
     this.draw();
   }
 
@@ -77,7 +85,8 @@ export class Charts {
     const sample = this.samples[index];
     if (kind === KINDS.latency && this.hasMetrics === false) return setText(strong, 'no /metrics');
     const values = sample ? kind.series.map(({ of }) => of(sample) ?? null) : kind.series.map(() => null);
-    return setText(strong, kind.text(values));
+    const isOld = this.isStale && sample && index === this.samples.length - 1;
+    return setText(strong, isOld ? `${kind.text(values)} at ${clock(sample.at).slice(0, 8)}` : kind.text(values));
   }
 
   #make(name, kind) {

@@ -1,5 +1,6 @@
 // A room: events on `chat.<room>`. One's own message is pending until it comes back from the log.
 
+import { inWords } from './sse.js';
 import { $, el, setText, uniqueId, when } from './dom.js';
 import { newest, publish } from './api.js';
 import { roomTopic, topicRoom } from './pattern.js';
@@ -74,7 +75,7 @@ export class Chat {
       this.#add(events);
       if (this.messages.length === 0 && this.pending.size === 0) this.#empty('Nobody has said anything in ', named(this.room), ' yet.');
     } catch (error) {
-      if (!signal.aborted && this.messages.length === 0) this.#empty(`What was said before cannot be read: ${shownLine(error.message)}`);
+      if (!signal.aborted && this.messages.length === 0) this.#empty(`What was said before cannot be read: ${shownLine(inWords(error))}`);
     }
   }
 
@@ -154,7 +155,7 @@ export class Chat {
       if (this.pending.has(event.id)) setText(state, 'durable, waiting to see it');
     } catch (error) {
       if (!this.pending.has(event.id)) return;
-      setText(state, `not confirmed: ${shownLine(error.message)} `);
+      setText(state, `not confirmed: ${shownLine(inWords(error))} `);
       node.classList.add('failed');
       state.append(el('button', {
         type: 'button', class: 'link', text: 'send again',

@@ -4,6 +4,7 @@ import { $, bytes, copy, count, el, setText, span } from './dom.js';
 import { eventPath, getEvent } from './api.js';
 import { prettyJson } from './json.js';
 import { named, shownLine, textNodes } from './shown.js';
+import { inWords } from './sse.js';
 import { topicChip } from './tail.js';
 import { hasToken } from './token.js';
 
@@ -25,7 +26,7 @@ export class Detail {
       if (this.event !== event) return;
       this.#draw({ ...whole, seq: Number(whole.seq), size: (whole.body ?? whole.data ?? '').length });
     } catch (error) {
-      if (this.event === event) setText($('detail-cut'), `only its beginning is shown: ${shownLine(error.message)}`);
+      if (this.event === event) setText($('detail-cut'), `only its beginning is shown: ${shownLine(inWords(error))}`);
     }
   }
 

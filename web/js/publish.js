@@ -2,6 +2,7 @@
 
 import { $, count, el, millis, setText } from './dom.js';
 import { publish } from './api.js';
+import { inWords } from './sse.js';
 import { topicProblem } from './pattern.js';
 import { label, shownLine, shownName } from './shown.js';
 
@@ -18,6 +19,8 @@ export class Publisher {
         form.requestSubmit();
       }
     });
+    // What became of one event is nothing that the next one is about.
+    form.addEventListener('input', () => $('pub-result').replaceChildren());
     $('pub-body').addEventListener('input', () => this.#hint());
     $('pub-topic').addEventListener('input', ({ target }) => target.setCustomValidity(''));
   }
@@ -67,7 +70,7 @@ export class Publisher {
       const isDuplicate = Number(result.duplicates ?? 0) > 0;
       this.#say(true, isDuplicate ? `was there already (${took})` : `durable as ${count(Number(result.last_seq))}, after ${took}`);
     } catch (error) {
-      this.#say(false, `${error.message}${error.reason ? ` [${error.reason}]` : ''}`);
+      this.#say(false, inWords(error));
     }
     return undefined;
   }

@@ -62,6 +62,15 @@ export class Refused extends Error {
   }
 }
 
+/// What failed, in our words: those of browsers differ, and say little to who looks at a page.
+export function inWords(error) {
+  if (error instanceof Refused) return error.reason ? `${error.message} [${error.reason}]` : error.message;
+  // What `fetch` and its bodies throw where nobody answers, or an answer breaks off.
+  if (error instanceof TypeError) return 'the daemon cannot be reached, or the answer broke off';
+  if (error instanceof SyntaxError) return 'the answer is none of the daemon\'s; is something in between?';
+  return error.message;
+}
+
 export async function refusal(response) {
   let detail = {};
   try { detail = await response.json(); } catch { /* not ours: the status must do */ }

@@ -4,7 +4,7 @@
 // connection begins exactly there. Unfiltered, every seq must follow the one before.
 
 import { getLog, readEvent, watchPath } from './api.js';
-import { frames, Refused } from './sse.js';
+import { frames, inWords, Refused } from './sse.js';
 import { bearer } from './token.js';
 
 const FIRST_DELAY_MS = 250;
@@ -94,7 +94,7 @@ export class Stream {
           await aborted(signal);
           continue;
         }
-        this.#down(error.message);
+        this.#down(inWords(error));
       }
       if (signal.aborted) continue;
       // Full jitter, so that many pages do not come back as one.

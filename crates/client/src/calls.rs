@@ -82,6 +82,16 @@ impl Client {
         self.read(request, async |mut feed, request| feed.get_event(request).await).await
     }
 
+    /// One event, by its cursor, which must be of this log and history.
+    ///
+    /// # Errors
+    /// As [`Client::event`]; also [`Kind::Gone`] when it is of another log or history.
+    pub async fn event_at(&self, cursor: &str) -> Result<pb::Event, Error> {
+        let by = Some(pb::get_event_request::By::Cursor(cursor.to_owned()));
+        let request = pb::GetEventRequest { by };
+        self.read(request, async |mut feed, request| feed.get_event(request).await).await
+    }
+
     /// Identity, bounds and limits of the log.
     ///
     /// # Errors

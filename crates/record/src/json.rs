@@ -7,6 +7,9 @@
 //! What only the server sets (`seq`, `cursor`, `appended_at`) is passed over, so that what was
 //! written can be read back in. One line is one object; nothing here splits lines.
 
+mod cloud;
+mod value;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -18,13 +21,28 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::{Event, Gap, Marker, Timestamp, excerpt};
+pub use cloud::{CloudEvent, write_cloud_event};
+use value::AnyValue;
+pub use value::{Bodies, Fields, elements, value_of};
 
 /// Appends an event as one JSON object, without a line end.
 pub fn write_event(out: &mut Vec<u8>, event: &Event<'_>) {
+    write_event_as(out, event, Bodies::Text);
+}
+
+/// The same, with its body in one of two ways.
+pub fn write_event_as(out: &mut Vec<u8>, event: &Event<'_>, bodies: Bodies) {
+    let value = match bodies {
+        Bodies::Text => None,
+        Bodies::Value => value_of(event.body),
+    };
     let mut object = Object::open(out);
     object.text("id", event.id);
     object.text("topic", event.topic);
-    object.text("body", event.body);
+    match value {
+        Some(value) => object.value("body", value),
+        None => object.text("body", event.body),
+    }
     object.time("at", event.at);
     object.number("seq", event.seq.get());
     object.text("cursor", event.cursor);
@@ -361,15 +379,17 @@ impl From<serde_json::Error> for JsonError {
 }
 
 /// One event as a sender wrote it in JSON. Borrows what needed no unescaping.
+#[derive(Debug, Default)]
+pub struct EventJson<'a>(Sent<'a, Text<'a>>);
+
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EventJson<'a> {
+#[serde(deny_unknown_fields, default, bound(deserialize = "B: Deserialize<'de> + Default"))]
+struct Sent<'a, B> {
     #[serde(borrow)]
     id: Text<'a>,
     #[serde(borrow)]
     topic: Text<'a>,
-    #[serde(borrow)]
-    body: Text<'a>,
+    body: B,
     at: Time,
     data: Data,
     #[serde(borrow, rename = "type")]
@@ -389,7 +409,7 @@ pub struct EventJson<'a> {
 }
 
 impl<'a> EventJson<'a> {
-    /// Reads one JSON object.
+    /// Reads one JSON object. Its body may be any JSON value; what is no string is taken as its text.
     ///
     /// # Errors
     /// When it is not JSON, not an object, or a field is unknown or has a wrong value.
@@ -400,25 +420,43 @@ impl<'a> EventJson<'a> {
             let message = "expected a JSON object, as in {\"topic\": \"a.b\", \"body\": \"...\"}";
             return Err(JsonError { message: message.to_owned(), column: Some(1) });
         }
-        Ok(serde_json::from_slice(text)?)
+        match serde_json::from_slice(text) {
+            Ok(sent) => Ok(EventJson(sent)),
+            // Perhaps it is its body that is no string. To be read as it stands, it takes another look,
+            // which bodies that are strings need not pay for.
+            Err(_) => {
+                let sent: Sent<'a, AnyValue<'a>> = serde_json::from_slice(text)?;
+                Ok(EventJson(sent.map_body(|AnyValue(body)| body)))
+            }
+        }
     }
 
     /// The event it says.
     pub fn event(&self) -> Event<'_> {
+        let sent = &self.0;
         Event {
-            id: &self.id.0,
-            topic: &self.topic.0,
-            body: &self.body.0,
-            data: &self.data.0,
-            at: self.at.0,
-            kind: &self.kind.0,
-            key: &self.key.0,
-            headers: self.headers.0.iter().map(|(n, v)| (&*n.0, &*v.0)).collect(),
-            has_marker: self.marker.is_some(),
-            has_client_id: !self.id.0.is_empty(),
-            has_client_at: self.at.0.is_some(),
+            id: &sent.id.0,
+            topic: &sent.topic.0,
+            body: &sent.body.0,
+            data: &sent.data.0,
+            at: sent.at.0,
+            kind: &sent.kind.0,
+            key: &sent.key.0,
+            headers: sent.headers.0.iter().map(|(n, v)| (&*n.0, &*v.0)).collect(),
+            has_marker: sent.marker.is_some(),
+            has_client_id: !sent.id.0.is_empty(),
+            has_client_at: sent.at.0.is_some(),
             ..Event::default()
         }
+    }
+}
+
+impl<'a, B> Sent<'a, B> {
+    fn map_body<C>(self, map: impl FnOnce(B) -> C) -> Sent<'a, C> {
+        let Sent { id, topic, body, at, data, kind, key, headers, marker, .. } = self;
+        let body = map(body);
+        let (_seq, _cursor, _appended_at) = (None, None, None);
+        Sent { id, topic, body, at, data, kind, key, headers, marker, _seq, _cursor, _appended_at }
     }
 }
 

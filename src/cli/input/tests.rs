@@ -3,7 +3,14 @@ use std::io;
 use super::*;
 
 fn encoder(format: Format, topic: &str) -> Encoder {
-    Encoder { format, topic: topic.to_owned(), limits: Limits::default(), lines: Arc::default() }
+    Encoder {
+        format,
+        mappings: Vec::new(),
+        ignores_unknown: false,
+        topic: topic.to_owned(),
+        limits: Limits::default(),
+        lines: Arc::default(),
+    }
 }
 
 /// What comes out, and how it ended; the channel has room for everything.

@@ -1,4 +1,4 @@
-//! `POST /v1/events`: one JSON object, or one a line. Stored as `UploadEvents` stores: durable as
+//! `POST /v1/events`: one JSON object, or one a line, or CloudEvents. Stored as `UploadEvents` stores: durable as
 //! they arrive, and events before a bad one stay.
 
 use std::pin::Pin;
@@ -8,12 +8,13 @@ use std::task::{Context, Poll};
 use axum::extract::{Request, State};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_core::Stream;
-use http::{HeaderValue, Response, header};
+use http::{HeaderMap, HeaderValue, Response, header};
 use http_body::Body as _;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 
+use super::cloud::{self, Cloud, Mode};
 use super::query::Query;
 use super::reads::json_body;
 use crate::server::Shared;
@@ -27,52 +28,100 @@ use tailmark_log::eventlog::{AppendOptions, Batch};
 use tailmark_record::json::EventJson;
 use tailmark_wire::json;
 
-const ACCEPTED: HeaderValue = HeaderValue::from_static("application/json, application/x-ndjson");
-const TAKEN: &str = "application/json (one event) or application/x-ndjson (one a line)";
+const ACCEPTED: HeaderValue = HeaderValue::from_static(
+    "application/json, application/x-ndjson, application/cloudevents+json, \
+     application/cloudevents-batch+json",
+);
+const TAKEN: &str = "application/json (one event), application/x-ndjson (one a line), or CloudEvents: \
+                     application/cloudevents+json, application/cloudevents-batch+json, or any with \
+                     their headers";
 /// Frames without an event that one poll goes through before it lets others run.
 const FRAMES_PER_POLL: u32 = 16;
+
+/// How a body says events.
+enum Way {
+    /// One of ours.
+    Single,
+    /// One of ours a line.
+    Lines,
+    CloudEvents(Mode),
+}
+
+impl Way {
+    fn of(headers: &HeaderMap) -> Result<Way, Box<Response<Body>>> {
+        match Mode::of(headers) {
+            Ok(Some(mode)) => return Ok(Way::CloudEvents(mode)),
+            Err(failure) => return Err(status::respond(&failure.into()).into()),
+            Ok(None) => {}
+        }
+        match media_type(headers).as_deref() {
+            Some("application/json") => Ok(Way::Single),
+            Some("application/x-ndjson") => Ok(Way::Lines),
+            other => {
+                let found = other.unwrap_or_default();
+                let mut response = status::unsupported_media_type(found, TAKEN);
+                response.headers_mut().insert(header::ACCEPT, ACCEPTED);
+                Err(response.into())
+            }
+        }
+    }
+
+    /// The parameters that there are.
+    fn parameters(&self) -> &[&str] {
+        if let Way::CloudEvents(_) = self { &["topic"] } else { &[] }
+    }
+}
 
 /// Stores what the body says.
 pub(super) async fn store(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let (head, body) = request.into_parts();
-    let is_single = match media_type(&head.headers).as_deref() {
-        Some("application/json") => true,
-        Some("application/x-ndjson") => false,
-        other => {
-            let mut response = status::unsupported_media_type(other.unwrap_or_default(), TAKEN);
-            response.headers_mut().insert(header::ACCEPT, ACCEPTED);
-            return response;
-        }
+    let way = match Way::of(&head.headers) {
+        Ok(way) => way,
+        Err(response) => return *response,
     };
     if let Some(encoding) = codings(&head.headers, header::CONTENT_ENCODING) {
         return status::encoded_body(&encoding);
     }
-    if let Err(failure) = Query::read(head.uri.query(), &[]) {
-        return status::respond(&failure.into());
-    }
+    let query = Query::read(head.uri.query(), way.parameters());
+    let topic = query.and_then(|query| Ok(query.one("topic")?.map(str::to_owned)));
+    let topic = match topic {
+        Ok(topic) => topic,
+        Err(failure) => return status::respond(&failure.into()),
+    };
     let options = &shared.options;
+    let limit = options.message_bytes;
     let mut extensions = head.extensions;
+    let is_single = !matches!(way, Way::Lines);
     if is_single {
-        // One event is a call with one answer; lines may come for ever.
+        // What comes whole is a call with one answer; lines may come for ever.
         extensions.insert(deadline::within(options.unary_deadline));
     }
-    let arrival = shared.arrivals.arrival();
-    let lines = Lines::new(Body::new(body), is_single, options.message_bytes, arrival);
+    let lines = Lines::new(Body::new(body), is_single, limit, shared.arrivals.arrival());
     let metadata = MetadataMap::from_headers(head.headers);
-    let request = tonic::Request::from_parts(metadata, extensions, lines);
-    match upload::upload_from(&shared, request, Json { limit: options.message_bytes }).await {
+    let result = match way {
+        Way::Single | Way::Lines => {
+            let request = tonic::Request::from_parts(metadata, extensions, lines);
+            upload::upload_from(&shared, request, Json { limit }).await
+        }
+        Way::CloudEvents(mode) => {
+            let events = cloud::Events::new(lines, &mode);
+            let request = tonic::Request::from_parts(metadata, extensions, events);
+            upload::upload_from(&shared, request, Cloud { mode, topic, limit }).await
+        }
+    };
+    match result {
         Ok(result) => json_body(json::upload_result(&result)),
         Err(status) => status::respond(&status),
     }
 }
 
 /// One line, or a body that is one event.
-struct Line {
+pub(super) struct Line {
     number: u64,
-    text: Text,
+    pub(super) text: Text,
 }
 
-enum Text {
+pub(super) enum Text {
     Whole(Bytes),
     /// Over the limit. No more of it was read than shows that.
     TooLong,
@@ -109,7 +158,7 @@ impl Source for Json {
 }
 
 /// A body as lines.
-struct Lines {
+pub(super) struct Lines {
     body: Option<Body>,
     /// What came and is not read yet.
     buffer: BytesMut,

@@ -3,7 +3,9 @@
 //! Must not know how requests reach it. Whether a request may be answered at all (its Host, its
 //! Origin) is decided before it comes here.
 
+mod cloud;
 mod events;
+mod form;
 mod health;
 mod metrics;
 mod page;

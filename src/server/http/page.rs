@@ -11,7 +11,8 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY};
+use http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::header::{REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use xxhash_rust::xxh3::Xxh3;
@@ -29,6 +30,9 @@ macro_rules! files {
     ($($path:literal),* $(,)?) => {
         /// Path below `web/`, content.
         const FILES: &[(&str, &[u8])] = &[$(($path, include_bytes!(concat!("../../../web/", $path)))),*];
+        /// The same as gzip has them, in the same order.
+        const COMPRESSED: &[&[u8]] =
+            &[$(include_bytes!(concat!(env!("OUT_DIR"), "/web/", $path, ".gz"))),*];
     };
 }
 
@@ -93,14 +97,41 @@ async fn index(headers: HeaderMap) -> Response {
 }
 
 async fn file(Path((version, path)): Path<(String, String)>, headers: HeaderMap) -> Response {
-    let found = FILES.iter().find(|(name, _)| *name == path);
+    let mut files = FILES.iter().zip(COMPRESSED);
+    let found = files.find(|((name, _), _)| *name == path);
     // Another version's file under this one's name would be kept for ever.
-    let (true, Some((name, content))) = (version == PAGE.version, found) else {
+    let (true, Some(((name, content), compressed))) = (version == PAGE.version, found) else {
         return (StatusCode::NOT_FOUND, [(CACHE_CONTROL, "no-store")]).into_response();
     };
-    let tag = format!("\"{version}\"");
+    let is_compressed = takes_gzip(&headers);
+    let (content, kind) = if is_compressed { (*compressed, "-gzip") } else { (*content, "") };
+    // Two representations, each with a tag of its own (RFC 9110, section 8.8.3.3).
+    let tag = format!("\"{version}{kind}\"");
     let kept = "public, max-age=31536000, immutable";
-    answer(&headers, name, Bytes::from_static(content), &tag, kept)
+    let mut response = answer(&headers, name, Bytes::from_static(content), &tag, kept);
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept-encoding"));
+    if is_compressed {
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
+}
+
+/// Whether a client takes gzip and does not prefer the file as it is (RFC 9110, section 12.5.3).
+fn takes_gzip(asked: &HeaderMap) -> bool {
+    let quality_of = |coding: &str| {
+        let values = asked.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+        let mut parts = values.flat_map(|value| value.split(','));
+        parts.find_map(|part| {
+            let mut part = part.split(';').map(str::trim);
+            if !part.next()?.eq_ignore_ascii_case(coding) {
+                return None;
+            }
+            let weight = part.find_map(|it| it.strip_prefix("q=").or(it.strip_prefix("Q=")));
+            weight.map_or(Some(1.0), |weight| weight.trim().parse::<f32>().ok())
+        })
+    };
+    let gzip = quality_of("gzip").or_else(|| quality_of("*")).unwrap_or(0.0);
+    gzip > 0.0 && gzip >= quality_of("identity").unwrap_or(0.0)
 }
 
 fn answer(
@@ -232,6 +263,45 @@ mod tests {
         let response = file(wrong, HeaderMap::new()).await;
         assert_eq!(response.status(), StatusCode::NOT_FOUND);
         assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
+    }
+
+    #[tokio::test]
+    async fn who_takes_gzip_gets_it_and_nobody_else() {
+        use std::io::Read;
+        let name = "vendor/uplot/uPlot.esm.js";
+        let content = FILES.iter().find(|(path, _)| *path == name).unwrap().1;
+        for (accepts, is_compressed) in [
+            (None, false),
+            (Some("gzip, deflate, br"), true),
+            (Some("GZIP;q=0.5"), true),
+            (Some("*"), true),
+            (Some("br"), false),
+            (Some("gzip;q=0"), false),
+            (Some("*;q=0"), false),
+            (Some("gzip;q=0.2, identity"), false),
+            (Some("gzip;q=no"), false),
+        ] {
+            let mut asked = HeaderMap::new();
+            if let Some(accepts) = accepts {
+                asked.insert(ACCEPT_ENCODING, HeaderValue::from_static(accepts));
+            }
+            let path = || Path((PAGE.version.clone(), name.to_owned()));
+            let response = file(path(), asked.clone()).await;
+            let encoding = response.headers().get(CONTENT_ENCODING);
+            assert_eq!(encoding.is_some(), is_compressed, "{accepts:?}");
+            assert_eq!(response.headers()[VARY], "accept-encoding");
+            // Either is known again by its own tag.
+            asked.insert(IF_NONE_MATCH, response.headers()[ETAG].clone());
+            assert_eq!(file(path(), asked).await.status(), StatusCode::NOT_MODIFIED, "{accepts:?}");
+            let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+            let mut plain = body.to_vec();
+            if is_compressed {
+                assert!(body.len() * 3 < content.len(), "{} of {}", body.len(), content.len());
+                plain = Vec::new();
+                flate2::read::GzDecoder::new(&*body).read_to_end(&mut plain).unwrap();
+            }
+            assert!(plain == content, "{accepts:?}");
+        }
     }
 
     async fn get_status(path: &str) -> StatusCode {

@@ -9,12 +9,12 @@ use tokio::time::timeout;
 use tonic::Status;
 use tonic::body::Body;
 
+use super::form::{self, Form};
 use super::query::Query;
 use crate::server::principal::Caller;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::{Shared, read, report};
 use tailmark_record::Event;
-use tailmark_record::json::write_event;
 use tailmark_wire::{feed_v1 as pb, json};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -78,7 +78,7 @@ pub(super) async fn event(
     let shared = &*shared;
     answer(shared, &extensions, |caller| async move {
         let Path(which) = which.map_err(|_| status::bad_field("seq", "is not UTF-8"))?;
-        Query::read(query.as_deref(), &[])?;
+        let form = Form::of(&Query::read(query.as_deref(), &form::PARAMETERS)?, shared)?;
         let is_seq = which.bytes().all(|c| c.is_ascii_digit());
         let by = if is_seq {
             let seq = which.parse().map_err(|_| status::bad_field("seq", "is too large"))?;
@@ -93,20 +93,39 @@ pub(super) async fn event(
             status::internal()
         })?;
         let mut out = Vec::with_capacity(encoded.len() * 2);
-        write_event(&mut out, &event);
-        Ok(out)
+        form.write(&mut out, &event);
+        Ok((out, form.content_type()))
     })
     .await
 }
 
+/// One JSON object, and what kind of one.
+struct Answer {
+    json: Vec<u8>,
+    content_type: HeaderValue,
+}
+
+impl From<Vec<u8>> for Answer {
+    fn from(json: Vec<u8>) -> Answer {
+        Answer { json, content_type: JSON }
+    }
+}
+
+impl From<(Vec<u8>, HeaderValue)> for Answer {
+    fn from((json, content_type): (Vec<u8>, HeaderValue)) -> Answer {
+        Answer { json, content_type }
+    }
+}
+
 /// Bounds the work and makes an answer of what comes of it.
-async fn answer<F>(
+async fn answer<F, A>(
     shared: &Shared,
     extensions: &Extensions,
     work: impl FnOnce(Caller) -> F,
 ) -> Response<Body>
 where
-    F: Future<Output = Result<Vec<u8>, Failure>>,
+    F: Future<Output = Result<A, Failure>>,
+    A: Into<Answer>,
 {
     let caller = match shared.auth.caller(extensions) {
         Ok(caller) => caller,
@@ -117,7 +136,12 @@ where
         Err(_) => Err(status::deadline()),
     };
     match result {
-        Ok(json) => json_body(json),
+        Ok(answer) => {
+            let Answer { json, content_type } = answer.into();
+            let mut response = json_body(json);
+            response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+            response
+        }
         Err(failure) => status::respond(&Status::from(failure)),
     }
 }

@@ -18,16 +18,20 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
+use super::form::Form;
 use crate::server::report;
 use crate::server::rpc::status;
 use crate::server::transport::http1::HalfClosed;
 use crate::server::watch::{CURSOR, Item, WatchStream};
-use tailmark_record::json::{Object, write_event, write_marker};
+use tailmark_record::json::{Bodies, Object, write_marker};
 use tailmark_record::{Event, EventError, Marker, MarkerKind};
 
 /// What the id of a stream's last frame begins with when the stream has ended for good: a browser
 /// that comes back with it is told so, and stops.
 pub(super) const END: &str = "end:";
+
+const DATA: &[u8] = b"data: ";
+const END_OF_DATA: &[u8] = b"\n\n";
 
 /// Says nothing, and is there.
 const COMMENT: &[u8] = b":\n\n";
@@ -44,19 +48,23 @@ pub(super) struct Sse {
     id: String,
     /// Where the connection can be half closed.
     probe: Option<Probe>,
+    /// How events are written.
+    form: Form,
 }
 
 impl Sse {
     /// Begins with the id of the start, which fires nothing.
-    pub(super) fn new(stream: WatchStream, cursor: &str, probe: Option<Probe>) -> Self {
-        let mut sse = Sse { stream: Some(stream), out: Vec::new(), id: String::new(), probe };
+    pub(super) fn new(stream: WatchStream, cursor: &str, probe: Option<Probe>, form: Form) -> Self {
+        let (out, id) = (Vec::new(), String::new());
+        let mut sse = Sse { stream: Some(stream), out, id, probe, form };
         sse.pass(cursor);
         sse
     }
 
     /// A watch that cannot begin, because of the position that was asked for.
     pub(super) fn lost(status: &Status) -> Self {
-        let mut sse = Sse { stream: None, out: Vec::new(), id: String::new(), probe: None };
+        let (out, id, form) = (Vec::new(), String::new(), Form::Events(Bodies::Text));
+        let mut sse = Sse { stream: None, out, id, probe: None, form };
         sse.fail(status);
         sse
     }
@@ -81,15 +89,17 @@ impl Sse {
 
     /// The data of an event and its end. JSON has no line ends of its own.
     fn data(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        self.out.extend_from_slice(b"data: ");
+        self.out.extend_from_slice(DATA);
         write(&mut self.out);
-        self.out.extend_from_slice(b"\n\n");
+        self.out.extend_from_slice(END_OF_DATA);
     }
 
     fn event(&mut self, encoded: &[u8]) -> Result<(), EventError> {
         let event = Event::parse(encoded)?;
         self.write_id(event.cursor);
-        self.data(|out| write_event(out, &event));
+        self.out.extend_from_slice(DATA);
+        self.form.write(&mut self.out, &event);
+        self.out.extend_from_slice(END_OF_DATA);
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use http::{HeaderMap, Response, StatusCode};
 use tonic::Status;
 use tonic::body::Body;
 
+use super::form::Form;
 use super::query::Query;
 use super::sse::{self, Probe, Sse};
 use crate::server::principal::Caller;
@@ -20,8 +21,17 @@ use crate::server::{Shared, watch};
 use tailmark_record::{Cursor, OnLost, Timestamp, moment};
 use tailmark_wire::feed_v1 as pb;
 
-const PARAMETERS: [&str; 7] =
-    ["topic", "after_cursor", "from", "limit", "until_caught_up", "on_lost", "heartbeat_ms"];
+const PARAMETERS: [&str; 9] = [
+    "topic",
+    "after_cursor",
+    "from",
+    "limit",
+    "until_caught_up",
+    "on_lost",
+    "heartbeat_ms",
+    "json",
+    "format",
+];
 const LAST_EVENT_ID: &str = "last-event-id";
 /// What amvtek's eventsource-polyfill adds where it cannot set headers.
 const POLYFILL: [&str; 2] = ["evs_buffer_size_limit", "evs_preamble"];
@@ -42,7 +52,7 @@ const NAMES: [(&str, &str); 4] =
     [("topics", "topic"), ("start", "from"), ("start.seq", "from"), ("start.time", "from")];
 
 async fn begin(shared: &Shared, head: &Parts) -> Result<Response<Body>, Status> {
-    let asked = read(head)?;
+    let asked = read(shared, head)?;
     if asked.is_over {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
@@ -71,7 +81,7 @@ async fn begin(shared: &Shared, head: &Parts) -> Result<Response<Body>, Status> 
         // More often than a silent connection is given up.
         Probe::new(half_closed, shared.options.unary_deadline / 3)
     });
-    let mut response = sse::response(Sse::new(stream, cursor, probe));
+    let mut response = sse::response(Sse::new(stream, cursor, probe, asked.form));
     response.headers_mut().extend(headers);
     Ok(response)
 }
@@ -81,6 +91,8 @@ struct Asked {
     request: pb::WatchRequest,
     /// It was told that this watch has ended for good.
     is_over: bool,
+    /// How events are written.
+    form: Form,
 }
 
 /// A failure in the words of the request.
@@ -88,7 +100,7 @@ fn called(failure: Failure) -> Failure {
     NAMES.iter().fold(failure, |failure, (ours, theirs)| failure.called(ours, theirs))
 }
 
-fn read(head: &Parts) -> Result<Asked, Failure> {
+fn read(shared: &Shared, head: &Parts) -> Result<Asked, Failure> {
     let is_known = |name: &str| is_last_event_id(name) || POLYFILL.contains(&name);
     let query = Query::read_with(head.uri.query(), &PARAMETERS, is_known)?;
     let mut request = pb::WatchRequest {
@@ -121,7 +133,7 @@ fn read(head: &Parts) -> Result<Asked, Failure> {
         }
         request.after_cursor = text.into_owned();
     }
-    Ok(Asked { request, is_over })
+    Ok(Asked { request, is_over, form: Form::of(&query, shared)? })
 }
 
 /// Where the client is, and by which name it says so: the header, which moves on as the stream does,

@@ -226,7 +226,9 @@ async fn a_coding_that_is_not_ours_is_refused_and_ours_are_told() {
     let asked = with(request(&server, "POST", "/v1/events"), &[("content-type", "text/plain")]);
     let answer = ask(server.address, Version::HTTP_11, asked).await;
     assert_eq!(answer.status, 415);
-    assert_eq!(answer.header("accept"), "application/json, application/x-ndjson");
+    let accept = "application/json, application/x-ndjson, application/cloudevents+json, \
+                  application/cloudevents-batch+json";
+    assert_eq!(answer.header("accept"), accept);
     server.stop().await;
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::json::{EventJson, write_event, write_marker};
+use crate::json::{CloudEvent, EventJson, elements};
+use crate::json::{write_cloud_event, write_event, write_marker};
 use crate::topic::Pattern;
 use crate::*;
 
@@ -57,6 +58,10 @@ fn read_bytes(bytes: &[u8]) {
     }
     let _ = take_varint(&mut &*bytes);
     let _ = EventJson::parse(bytes);
+    let _ = elements(bytes);
+    if let Ok(event) = CloudEvent::structured(bytes) {
+        write_cloud_event(&mut out, &event.event(None), "log");
+    }
 }
 
 /// Bytes that are a message nearly: field tags, small lengths, and what follows.

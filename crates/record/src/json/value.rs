@@ -1,0 +1,244 @@
+//! Bodies that are JSON themselves: taken as any value, and given as one when that is asked for.
+//!
+//! What is stored is always text: that of the value as it was sent, numbers and the order of keys
+//! included. Given as a value is a body whose text is an object, an array, a number, `true` or `false`;
+//! every other body stays a string, also one that reads like a JSON string. So a string is always the
+//! body itself, and nothing has to be guessed on either side.
+
+use std::borrow::Cow;
+
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, de};
+use serde_json::value::RawValue;
+
+use super::{JsonError, Object, Text};
+
+/// How bodies are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bodies {
+    /// As strings.
+    #[default]
+    Text,
+    /// As the values that they are the text of, where they are.
+    Value,
+}
+
+impl Bodies {
+    /// By its name in flags and URLs.
+    pub fn parse(name: &str) -> Option<Bodies> {
+        match name {
+            "text" => Some(Bodies::Text),
+            "value" => Some(Bodies::Value),
+            _ => None,
+        }
+    }
+}
+
+/// The value that a body is the text of, if it is given as one.
+pub fn value_of(body: &str) -> Option<&RawValue> {
+    let first = body.bytes().find(|c| !c.is_ascii_whitespace())?;
+    let may_be = matches!(first, b'{' | b'[' | b'-' | b'0'..=b'9' | b't' | b'f');
+    if may_be { serde_json::from_str(body).ok() } else { None }
+}
+
+impl Object<'_> {
+    /// A JSON value, on one line and safe on a terminal: line ends between its parts become spaces, and
+    /// what controls a terminal is escaped as in any string.
+    pub fn value(&mut self, name: &'static str, value: &RawValue) {
+        self.name(name);
+        let out = &mut *self.out;
+        for c in value.get().chars() {
+            match c {
+                // Within strings JSON has none of these as they are.
+                '\n' | '\r' | '\t' => out.push(b' '),
+                '\u{7f}'..='\u{9f}' => {
+                    out.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes());
+                }
+                c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+    }
+}
+
+/// A body that was sent as any JSON value.
+#[derive(Debug, Default)]
+pub(super) struct AnyValue<'a>(pub(super) Text<'a>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for AnyValue<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?.get();
+        match raw.as_bytes().first() {
+            Some(b'"' | b'n') => serde_json::from_str(raw).map(AnyValue).map_err(de::Error::custom),
+            _ => Ok(AnyValue(Text(Cow::Borrowed(raw)))),
+        }
+    }
+}
+
+/// The fields of an object in their order, each as the text that it is.
+#[derive(Debug, Default)]
+pub struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Fields<'a> {
+    /// Reads one JSON object.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn parse(text: &'a str) -> Result<Fields<'a>, JsonError> {
+        Ok(serde_json::from_str(text)?)
+    }
+
+    /// Each with its name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+        self.0.iter().map(|(name, value)| (&**name, *value))
+    }
+
+    /// The first with this name.
+    pub fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| *value)
+    }
+
+    /// The same object without what no event has.
+    pub fn only_of_events(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut object = Object::open(&mut out);
+        for (name, value) in self.0.iter().filter(|(name, _)| OF_EVENTS.contains(&&**name)) {
+            object.key(name);
+            object.out.extend_from_slice(value.get().as_bytes());
+        }
+        object.close();
+        out
+    }
+}
+
+/// The elements of a JSON array, each as the text that it is.
+///
+/// # Errors
+/// When it is none.
+pub fn elements(text: &[u8]) -> Result<Vec<&[u8]>, JsonError> {
+    let all: Vec<&RawValue> = serde_json::from_slice(text)?;
+    Ok(all.into_iter().map(|one| one.get().as_bytes()).collect())
+}
+
+/// What an event has, either spelling.
+const OF_EVENTS: [&str; 13] = [
+    "id",
+    "topic",
+    "body",
+    "at",
+    "data",
+    "type",
+    "key",
+    "headers",
+    "seq",
+    "cursor",
+    "appended_at",
+    "appendedAt",
+    "marker",
+];
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FieldsVisitor;
+        impl<'de> Visitor<'de> for FieldsVisitor {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+                let mut fields = Vec::new();
+                while let Some((Text(name), value)) = map.next_entry::<Text<'de>, &RawValue>()? {
+                    fields.push((name, value));
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{EventJson, write_event_as};
+    use super::*;
+    use crate::Event;
+
+    fn body_of(json: &str) -> Result<String, String> {
+        let event = EventJson::parse(json.as_bytes()).map_err(|error| error.to_string())?;
+        Ok(event.event().body.to_owned())
+    }
+
+    fn written(body: &str, bodies: Bodies) -> String {
+        let mut out = Vec::new();
+        write_event_as(&mut out, &Event { body, ..Event::default() }, bodies);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_value_is_stored_as_its_text() {
+        for (sent, body) in [
+            (r#"{"topic":"a","body":{"x":1, "a":1.10}}"#, r#"{"x":1, "a":1.10}"#),
+            (r#"{"body": [1, 2]}"#, "[1, 2]"),
+            (r#"{"body":12345678901234567890.123456789}"#, "12345678901234567890.123456789"),
+            (r#"{"body":1e400}"#, "1e400"),
+            (r#"{"body":true}"#, "true"),
+            (r#"{"body":null}"#, ""),
+            (r#"{"body":"é\n"}"#, "é\n"),
+            (r#"{"body":"{\"x\":1}"}"#, r#"{"x":1}"#),
+            (r#"{"body":{"b":1,"a":2,"b":3}}"#, r#"{"b":1,"a":2,"b":3}"#),
+        ] {
+            assert_eq!(body_of(sent).as_deref(), Ok(body), "{sent}");
+        }
+        // Only there, and nothing that is no JSON.
+        for (sent, said) in [
+            (r#"{"topic":{"x":1},"body":{}}"#, "a string"),
+            (r#"{"body":{"x":1},"boddy":1}"#, "unknown field `boddy`"),
+            (r#"{"body":{"x":}}"#, "expected value"),
+            (r#"{"body":{},"body":{}}"#, "duplicate field `body`"),
+        ] {
+            let error = body_of(sent).unwrap_err();
+            assert!(error.contains(said), "{sent}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_given_as_a_value_only_where_it_is_one() {
+        for (body, value) in [
+            (r#"{"x":1,"a":1.10}"#, r#"{"body":{"x":1,"a":1.10}}"#),
+            ("[1,\n 2]\n", r#"{"body":[1,  2]}"#),
+            ("-0.50", r#"{"body":-0.50}"#),
+            ("true", r#"{"body":true}"#),
+            ("null", r#"{"body":"null"}"#),
+            ("\"abc\"", r#"{"body":"\"abc\""}"#),
+            ("abc", r#"{"body":"abc"}"#),
+            ("01", r#"{"body":"01"}"#),
+            ("{\"x\":1} ", r#"{"body":{"x":1}}"#),
+            ("{\"x\":1}x", r#"{"body":"{\"x\":1}x"}"#),
+            ("{\"\u{9b}\":\"\u{7f}é\"}", r#"{"body":{"\u009b":"\u007fé"}}"#),
+            ("", "{}"),
+        ] {
+            let as_value = written(body, Bodies::Value);
+            assert_eq!(as_value, value, "{body:?}");
+            // What is read of it is the same body, but for white space.
+            let again = body_of(&as_value).unwrap();
+            match serde_json::from_str::<serde_json::Value>(body) {
+                Ok(value) => {
+                    assert_eq!(serde_json::from_str::<serde_json::Value>(&again).unwrap(), value)
+                }
+                Err(_) => assert_eq!(again, body),
+            }
+            let as_text = written(body, Bodies::Text);
+            assert_eq!(body_of(&as_text).unwrap(), body);
+        }
+    }
+
+    #[test]
+    fn what_no_event_has_is_left_out() {
+        let text = r#"{"topic":"a","x":{"y":1},"body":[1.0],"z":2}"#;
+        let fields = Fields::parse(text).unwrap();
+        assert_eq!(fields.only_of_events(), br#"{"topic":"a","body":[1.0]}"#);
+        assert_eq!(fields.get("x").unwrap().get(), r#"{"y":1}"#);
+        assert!(Fields::parse("[1]").is_err());
+    }
+}

@@ -1,0 +1,88 @@
+//! A command of the user's, run for each event: the body on its standard input, what else there is in
+//! its environment.
+//!
+//! One at a time and in order. An event counts as done when its command has ended with 0: only then may
+//! its cursor be saved.
+
+use std::ffi::OsString;
+use std::process::{ExitStatus, Stdio};
+
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use super::form::content;
+use super::signals::Stop;
+use super::{Exit, Failure};
+use tailmark_record::Event;
+
+/// The command and its arguments.
+pub(super) struct Each(Vec<OsString>);
+
+impl Each {
+    /// `None` where no command was given.
+    pub(super) fn of(command: &[OsString]) -> Option<Each> {
+        (!command.is_empty()).then(|| Each(command.to_vec()))
+    }
+
+    /// Runs it. A signal that asks to stop is asked of the command too, by the terminal or by nobody: it
+    /// is waited for in either case, for it may be in the middle of its work.
+    ///
+    /// # Errors
+    /// When it cannot be run, or ends with anything but 0.
+    pub(super) async fn run(&self, event: &Event<'_>, stop: &mut Stop) -> Result<(), Failure> {
+        let Some((program, args)) = self.0.split_first() else { return Ok(()) };
+        let name = program.display();
+        let mut command = Command::new(program);
+        command.args(args).stdin(Stdio::piped()).envs(variables(event));
+        let mut child = command.spawn().map_err(|error| {
+            let exit = match error.kind() {
+                std::io::ErrorKind::NotFound => Exit::NotFound,
+                _ => Exit::Failure,
+            };
+            Failure::new(exit, format!("cannot run {name}")).because(&error)
+        })?;
+        let content = content(event);
+        let stdin = child.stdin.take();
+        let feed = async {
+            if let Some(mut stdin) = stdin {
+                // A command need not read what it does not want.
+                let _ = stdin.write_all(content).await;
+            }
+        };
+        let work = async { tokio::join!(child.wait(), feed).0 };
+        let mut work = std::pin::pin!(work);
+        let ended = tokio::select! {
+            ended = &mut work => ended,
+            _ = stop.wait() => work.await,
+        };
+        let status = ended.map_err(|error| {
+            Failure::new(Exit::Failure, format!("cannot wait for {name}")).because(&error)
+        })?;
+        if status.success() { Ok(()) } else { Err(self.failed(event, status)) }
+    }
+
+    fn failed(&self, event: &Event<'_>, status: ExitStatus) -> Failure {
+        let name = self.0.first().map(|name| name.to_string_lossy().into_owned());
+        let what = format!("{} failed at event {}: {status}", name.unwrap_or_default(), event.seq);
+        Failure::new(Exit::Failure, what).hint(
+            "with --state FILE the next run begins with that event again; what came before it is done",
+        )
+    }
+}
+
+/// What of an event a variable can hold. Not `TAILMARK_...`: those are settings.
+fn variables(event: &Event<'_>) -> Vec<(&'static str, String)> {
+    let time = |at: Option<tailmark_record::Timestamp>| at.map(|at| at.to_string());
+    let all = [
+        ("EVENT_SEQ", event.seq.to_string()),
+        ("EVENT_CURSOR", event.cursor.to_owned()),
+        ("EVENT_TOPIC", event.topic.to_owned()),
+        ("EVENT_ID", event.id.to_owned()),
+        ("EVENT_TYPE", event.kind.to_owned()),
+        ("EVENT_KEY", event.key.to_owned()),
+        ("EVENT_APPENDED_AT", time(event.appended_at).unwrap_or_default()),
+        ("EVENT_AT", time(event.at).unwrap_or_default()),
+    ];
+    // The system's variables hold no NUL.
+    all.into_iter().map(|(name, value)| (name, value.replace('\0', "\u{fffd}"))).collect()
+}

@@ -1,0 +1,59 @@
+//! CSV with a header (RFC 4180): each row becomes a JSON object of strings, which is a record like any
+//! other.
+
+use tailmark_record::json::write_string;
+
+/// What the header says.
+#[derive(Debug)]
+pub(super) struct Header(Vec<String>);
+
+impl Header {
+    /// Reads the first row.
+    pub(super) fn parse(row: &[u8]) -> Result<Header, String> {
+        let names = fields(row)?;
+        for (at, name) in names.iter().enumerate() {
+            if name.is_empty() || names[..at].contains(name) {
+                return Err(format!("column {} of the header has no name of its own", at + 1));
+            }
+        }
+        Ok(Header(names))
+    }
+
+    /// A row as a JSON object.
+    pub(super) fn record(&self, row: &[u8]) -> Result<String, String> {
+        let values = fields(row)?;
+        if values.len() != self.0.len() {
+            let (found, wanted) = (values.len(), self.0.len());
+            return Err(format!("has {found} columns, and the header {wanted}"));
+        }
+        let mut out = vec![b'{'];
+        for (at, (name, value)) in self.0.iter().zip(&values).enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            write_string(&mut out, name);
+            out.push(b':');
+            write_string(&mut out, value);
+        }
+        out.push(b'}');
+        String::from_utf8(out).map_err(|error| error.to_string())
+    }
+}
+
+fn fields(row: &[u8]) -> Result<Vec<String>, String> {
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(row);
+    let mut record = csv::StringRecord::new();
+    match reader.read_record(&mut record) {
+        Ok(true) => Ok(record.iter().map(str::to_owned).collect()),
+        Ok(false) => Err("is empty".to_owned()),
+        Err(error) => match error.kind() {
+            csv::ErrorKind::Utf8 { .. } => Err("is not UTF-8".to_owned()),
+            _ => Err(error.to_string()),
+        },
+    }
+}
+
+/// Whether a row goes on behind its line end: a quote is open.
+pub(super) fn goes_on(row: &[u8]) -> bool {
+    row.iter().filter(|&&c| c == b'"').count() % 2 == 1
+}

@@ -1,0 +1,202 @@
+//! Records of other programs as events: which of their fields is which of ours.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use super::Limits;
+use tailmark_record::json::Fields;
+use tailmark_record::{Event, Timestamp, moment};
+
+/// A field of an event that a record may fill.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Field {
+    Id,
+    Topic,
+    Type,
+    Key,
+    At,
+    Body,
+    Header(String),
+}
+
+/// `key=.user.id`: the field `key` is what stands at `user`, `id` in the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli) struct Mapping {
+    field: Field,
+    path: Vec<String>,
+}
+
+/// Reads `FIELD=.PATH`.
+pub(in crate::cli) fn parse_mapping(text: &str) -> Result<Mapping, String> {
+    const EXPECTED: &str = "expected FIELD=.PATH, as in key=.user.id; FIELD is id, topic, type, key, at, \
+                            body or header.NAME";
+    let (field, path) = text.split_once('=').ok_or(EXPECTED)?;
+    let field = match field {
+        "id" => Field::Id,
+        "topic" => Field::Topic,
+        "type" => Field::Type,
+        "key" => Field::Key,
+        "at" => Field::At,
+        "body" => Field::Body,
+        _ => match field.strip_prefix("header.").filter(|name| !name.is_empty()) {
+            Some(name) => Field::Header(name.to_owned()),
+            None => return Err(EXPECTED.to_owned()),
+        },
+    };
+    let path = path.strip_prefix('.').ok_or(EXPECTED)?;
+    let path: Vec<String> = path.split('.').map(str::to_owned).collect();
+    if path.iter().any(String::is_empty) {
+        return Err(EXPECTED.to_owned());
+    }
+    Ok(Mapping { field, path })
+}
+
+/// What a record says, in the order of an event's fields.
+#[derive(Debug, Default)]
+pub(super) struct Mapped<'a> {
+    id: Cow<'a, str>,
+    topic: Cow<'a, str>,
+    kind: Cow<'a, str>,
+    key: Cow<'a, str>,
+    at: Option<Timestamp>,
+    body: Option<Cow<'a, str>>,
+    headers: Vec<(&'a str, Cow<'a, str>)>,
+}
+
+impl<'a> Mapped<'a> {
+    /// Takes the fields out of a record, a JSON value.
+    pub(super) fn of(record: &'a str, mappings: &'a [Mapping]) -> Result<Mapped<'a>, String> {
+        let record: &RawValue = serde_json::from_str(record).map_err(|error| {
+            let error = tailmark_record::json::JsonError::from(error);
+            error.to_string()
+        })?;
+        let mut mapped = Mapped::default();
+        for Mapping { field, path } in mappings {
+            let Some(value) = at(record, path) else { continue };
+            let text = text_of(value);
+            let plain = || match value.get().as_bytes().first() {
+                Some(b'{' | b'[') => Err(format!(".{}: expected a plain value", path.join("."))),
+                _ => Ok(()),
+            };
+            match field {
+                Field::Body => {
+                    mapped.body = Some(text);
+                    continue;
+                }
+                _ => plain()?,
+            }
+            match field {
+                Field::Id => mapped.id = text,
+                Field::Topic => mapped.topic = text,
+                Field::Type => mapped.kind = text,
+                Field::Key => mapped.key = text,
+                Field::At => {
+                    let time = moment::time(&text).filter(|_| value.get().starts_with('"'));
+                    let bad = || {
+                        format!(".{}: expected a time, as in 2026-01-31T09:30:00Z", path.join("."))
+                    };
+                    mapped.at = Some(time.ok_or_else(bad)?);
+                }
+                Field::Header(name) => mapped.headers.push((name, text)),
+                Field::Body => {}
+            }
+        }
+        mapped.body.get_or_insert(Cow::Borrowed(record.get()));
+        Ok(mapped)
+    }
+
+    /// The event; `topic` is for records that say none.
+    pub(super) fn event(&'a self, topic: &'a str) -> Event<'a> {
+        Event {
+            id: &self.id,
+            topic: if self.topic.is_empty() { topic } else { &self.topic },
+            kind: &self.kind,
+            key: &self.key,
+            at: self.at,
+            body: self.body.as_deref().unwrap_or_default(),
+            headers: self.headers.iter().map(|(name, value)| (*name, &**value)).collect(),
+            has_client_id: !self.id.is_empty(),
+            has_client_at: self.at.is_some(),
+            ..Event::default()
+        }
+    }
+}
+
+/// What stands there; `null` is nothing. A number picks from an array.
+fn at<'a>(record: &'a RawValue, path: &[String]) -> Option<&'a RawValue> {
+    let mut value = record;
+    for name in path {
+        value = match value.get().as_bytes().first() {
+            Some(b'{') => Fields::parse(value.get()).ok()?.get(name)?,
+            Some(b'[') => {
+                let all: Vec<&RawValue> = serde_json::from_str(value.get()).ok()?;
+                all.get(name.parse::<usize>().ok()?).copied()?
+            }
+            _ => return None,
+        };
+    }
+    (value.get() != "null").then_some(value)
+}
+
+/// A string without its quotes; anything else as it stands.
+fn text_of(value: &RawValue) -> Cow<'_, str> {
+    match serde_json::from_str::<String>(value.get()) {
+        Ok(text) if value.get().starts_with('"') => Cow::Owned(text),
+        _ => Cow::Borrowed(value.get()),
+    }
+}
+
+/// A line of `kcat -J`.
+#[derive(Debug, serde::Deserialize)]
+pub(super) struct KcatLine {
+    topic: String,
+    partition: Option<u64>,
+    offset: Option<u64>,
+    /// Milliseconds since 1970.
+    ts: Option<i64>,
+    key: Option<String>,
+    payload: Option<String>,
+    /// Names and values in turn.
+    #[serde(default)]
+    headers: Vec<Option<String>>,
+    #[serde(skip)]
+    id: String,
+}
+
+impl KcatLine {
+    /// Reads one. Where it lay is its id, so that the same line is stored once.
+    pub(super) fn parse(line: &[u8]) -> Result<KcatLine, String> {
+        let read = serde_json::from_slice::<KcatLine>(line);
+        let mut read =
+            read.map_err(|error| tailmark_record::json::JsonError::from(error).to_string())?;
+        if let (Some(partition), Some(offset)) = (read.partition, read.offset) {
+            read.id = format!("{}/{partition}/{offset}", read.topic);
+        }
+        Ok(read)
+    }
+
+    /// The event; `topic` goes before the line's own where it is not empty.
+    pub(super) fn event<'a>(&'a self, topic: &'a str, limits: &Limits) -> Event<'a> {
+        let (names, _) = self.headers.as_chunks::<2>();
+        let header = |[name, value]: &'a [Option<String>; 2]| {
+            Some((name.as_deref()?, value.as_deref().unwrap_or_default()))
+        };
+        let id = if self.id.len() <= limits.name_bytes { &*self.id } else { "" };
+        let at = self.ts.filter(|ms| *ms > 0).map(|ms| {
+            let (seconds, ms) = (ms.div_euclid(1_000), ms.rem_euclid(1_000));
+            Timestamp { seconds, nanos: i32::try_from(ms * 1_000_000).unwrap_or_default() }
+        });
+        Event {
+            id,
+            topic: if topic.is_empty() { &self.topic } else { topic },
+            key: self.key.as_deref().unwrap_or_default(),
+            body: self.payload.as_deref().unwrap_or_default(),
+            headers: names.iter().filter_map(header).collect(),
+            at,
+            has_client_id: !id.is_empty(),
+            has_client_at: at.is_some(),
+            ..Event::default()
+        }
+    }
+}

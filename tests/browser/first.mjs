@@ -1,0 +1,93 @@
+// What someone needs in the first hour: room for bodies, places to go to, and figures that say how old they are.
+
+import { check, equal, until } from './support.mjs';
+
+const text = (page, selector) => page.locator(selector).textContent();
+const shows = (page, words) => page.locator('#tail-list .row', { hasText: words }).first().waitFor();
+const width = (page, selector) => page.locator(selector).first().evaluate((node) => node.getBoundingClientRect().width);
+
+export const cases = [
+  {
+    name: 'gives bodies the width of the window, and keeps that',
+    run: async ({ daemon, visitor, shot }) => {
+      const log = await daemon();
+      await log.publish(...Array.from({ length: 40 }, (_, n) => ({ topic: 'orders.eu.created', body: JSON.stringify({ order: n, note: 'x'.repeat(150) }) })));
+      const guest = await visitor({ viewport: { width: 1280, height: 800 } });
+      const page = await guest.open(log.url);
+      await shows(page, 'order 39');
+      const before = await width(page, '#tail-list .row .what');
+      await page.keyboard.press('w');
+      await until('the width', async () => (await width(page, '#tail-list .row .what')) > before * 1.8);
+      check(!(await page.locator('#side').isVisible()), 'the side panel makes room');
+      await shot(page, 'wide');
+      // Going through the events leaves it wide; asking for all of one does not.
+      await page.keyboard.press('k');
+      await page.locator('#tail-list .row.selected').waitFor();
+      check(!(await page.locator('#side').isVisible()), 'still wide');
+      const again = await guest.open(log.url);
+      await shows(again, 'order 39');
+      check(!(await again.locator('#side').isVisible()), 'kept for the next time');
+      await again.locator('#tail-list .row').last().click();
+      check(await again.locator('#side').isVisible(), 'back');
+    },
+  },
+  {
+    name: 'goes to a seq, a cursor and a time, and says when there is none',
+    run: async ({ daemon, visitor }) => {
+      const log = await daemon();
+      await log.publish(...Array.from({ length: 500 }, (_, n) => ({ topic: 'a.b', body: `n ${n + 1}` })));
+      const guest = await visitor();
+      const page = await guest.open(log.url);
+      await shows(page, 'n 500');
+      const goTo = async (place) => {
+        await page.locator('#goto-place').fill(place);
+        await page.locator('#goto-place').press('Enter');
+      };
+      const is = (n) => page.locator('#event-detail .seq', { hasText: new RegExp(`^#${n}$`) }).waitFor();
+      // Far above what the list has.
+      await goTo('7');
+      await is(7);
+      const { cursor } = await (await fetch(`${log.url}/v1/events/9`)).json();
+      await goTo(cursor);
+      await is(9);
+      await goTo('1 day');
+      await is(1);
+      guest.asksInVain = true;
+      for (const [place, words] of [['9000', 'no event 9000'], ['soon', 'expected oldest, latest']]) {
+        await goTo(place);
+        await page.locator('#goto-problem', { hasText: words }).waitFor();
+      }
+    },
+  },
+  {
+    name: 'says of when its figures are, and fails in its own words',
+    run: async ({ daemon, visitor, shot }) => {
+      const log = await daemon();
+      await log.publish({ topic: 'a.b', body: 'one' });
+      const guest = await visitor();
+      guest.cutsConnections = true;
+      const page = await guest.open(log.url);
+      await shows(page, 'one');
+      await until('a figure', async () => (await text(page, '#chart-rate strong')).endsWith('/s'));
+      check(!(await page.locator('#facts-stale').isVisible()), 'fresh');
+      await page.locator('#tab-publish').click();
+      await page.locator('#pub-topic').fill('a.b');
+      await page.locator('#publish-form button[type=submit]').click();
+      await page.locator('#pub-result .good').waitFor();
+      // What became of that one is nothing that the next is about.
+      await page.locator('#pub-body').fill('two');
+      equal(await page.locator('#pub-result').textContent(), '', 'the old success is forgotten');
+      await log.stop();
+      await page.locator('#facts-stale').waitFor();
+      check(/^\d\d:\d\d:\d\d$/.test(await text(page, '#fact-as-of')), 'as of a time');
+      await until('the chart', async () => / at \d\d:\d\d:\d\d$/.test(await text(page, '#chart-rate strong')));
+      await page.locator('#publish-form button[type=submit]').click();
+      await page.locator('#pub-result .bad', { hasText: 'the daemon cannot be reached' }).waitFor();
+      check((await page.locator('#connection').getAttribute('title')).includes('the daemon cannot be reached'), 'the same of the stream');
+      await shot(page, 'stale');
+      await log.start();
+      await page.locator('#facts-stale').waitFor({ state: 'hidden' });
+      await until('a fresh chart', async () => !(await text(page, '#chart-rate strong')).includes(' at '));
+    },
+  },
+];
