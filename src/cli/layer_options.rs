@@ -146,6 +146,11 @@ pub(super) fn server_options(config: &Config) -> server::Options {
     }
 }
 
+/// Files that so many connections may have open.
+pub(super) fn sockets(connections: u64) -> u64 {
+    u64::try_from(server::sockets_of(size(connections))).unwrap_or(u64::MAX)
+}
+
 fn tls_files(config: &Config) -> Option<server::TlsFiles> {
     let tls = &config.tls;
     let client_ca =

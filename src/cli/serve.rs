@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::daemon::{self, Context, Ready};
-use super::layer_options::telemetry_options;
+use super::layer_options::{sockets, telemetry_options};
 use super::notify::Notifier;
 use super::output::print_line;
 use super::reload;
@@ -121,7 +121,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 const PATIENCE: Duration = Duration::from_secs(1);
 
 async fn serve(config: &Config, context: Context<'_>) -> Result<(), Failure> {
-    allow_open_files(config);
+    let config = &within_open_files(config);
     let listeners = bind(config)?;
     let addresses =
         listeners
@@ -133,25 +133,40 @@ async fn serve(config: &Config, context: Context<'_>) -> Result<(), Failure> {
     daemon::run(config, listeners, context, ready).await
 }
 
-/// Files for segments, slots, readers and whatever else is open beside connections.
+/// Files for slots, readers and whatever else is open beside connections and sealed segments.
 const OTHER_FILES: u64 = 512;
 
-/// Raises the soft limit of open files, mostly 1,024, to what all connections need.
-fn allow_open_files(config: &Config) {
-    let needed = config.limits.connections + 4 * config.storage.open_segments + OTHER_FILES;
+/// Raises the soft limit of open files, mostly 1,024, to what all connections need; where that is not
+/// allowed there are fewer connections, for the log's own files come first.
+fn within_open_files(config: &Config) -> Config {
+    let mut config = config.clone();
+    let own = 4 * config.storage.open_segments + OTHER_FILES;
+    let needed = own + sockets(config.limits.connections);
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let Some(current) = current.filter(|current| *current < needed) else { return };
-    let allowed = maximum.map_or(needed, |maximum| maximum.min(needed));
+    let Some(current) = current.filter(|current| *current < needed) else { return config };
+    let mut allowed = maximum.map_or(needed, |maximum| maximum.min(needed));
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(allowed), maximum }) {
         tracing::warn!(current, needed, %error, "cannot raise the limit of open files");
-    } else if allowed < needed {
+        allowed = current;
+    }
+    let connections = connections_within(allowed, own).min(config.limits.connections);
+    if connections < config.limits.connections {
         tracing::warn!(
             allowed,
             needed,
-            "fewer files may be open than limits.connections needs: raise the hard limit \
-             (ulimit -Hn), or lower the setting"
+            connections,
+            "fewer files may be open than limits.connections needs, so there are fewer connections: \
+             raise the hard limit (ulimit -Hn), or lower the setting"
         );
+        config.limits.connections = connections;
     }
+    config
+}
+
+/// How many connections leave the log what it needs, but at most half of all.
+fn connections_within(files: u64, own: u64) -> u64 {
+    let left = files - own.min(files / 2);
+    (1..=left).rev().find(|connections| sockets(*connections) <= left).unwrap_or(1)
 }
 
 /// Nobody reading the line is no reason to stop, nor to wait: standard output may be a pipe that is full,
@@ -281,6 +296,17 @@ mod tests {
             assert_eq!(address.port(), addresses[0].port());
             assert!(address.ip().is_loopback());
         }
+    }
+
+    #[test]
+    fn connections_leave_room_for_the_log() {
+        for (files, own) in [(64, 768), (256, 768), (1_024, 768), (65_536, 768), (4_000, 100)] {
+            let connections = connections_within(files, own);
+            let room = files - own.min(files / 2);
+            assert!(sockets(connections) <= room || connections == 1, "{files}: {connections}");
+            assert!(sockets(connections + 1) > room, "{files}: {connections}");
+        }
+        assert_eq!(connections_within(1_024, 768), 399);
     }
 
     #[test]

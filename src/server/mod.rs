@@ -45,6 +45,7 @@ pub use auth::{Certificate, Credentials, Keys, KeysError, Token, TokenHash, new_
 pub use options::{AccessRules, Auth, Http, Http2, Jwt, JwtAlgorithm, Options, Rates};
 pub use permits::Gauges;
 pub use principal::Rights;
+pub use quotas::sockets_of;
 pub use rpc::status::DOMAIN;
 pub use run::{ServeError, Server, serve};
 pub use tls::{Certificates, TlsError, TlsFiles};

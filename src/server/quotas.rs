@@ -4,9 +4,11 @@
 //! Beyond what may be open in all there is a reserve for who has little: whoever takes all that there
 //! is shuts out nobody but those who have much. Invariant: what was refused is not counted anywhere.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -37,6 +39,12 @@ struct StreamLimits {
     of_principal: Option<usize>,
 }
 
+/// Sockets that so many connections may have open at once, with those for who has little and those that
+/// are told that they are too many.
+pub fn sockets_of(connections: usize) -> usize {
+    connections.saturating_add(connections / RESERVE).saturating_add(TURNED_AWAY)
+}
+
 /// All limits of one server.
 #[derive(Debug)]
 pub(crate) struct Quotas {
@@ -47,7 +55,14 @@ pub(crate) struct Quotas {
     turned_away: Arc<AtomicUsize>,
     turned_away_of_address: Shares<IpAddr>,
     paces: Paces<IpAddr>,
+    /// When a flood came last from an address.
+    floods: Mutex<HashMap<IpAddr, Instant>>,
 }
+
+/// How long a flood is held against new connections from the same address.
+const SUSPICION: Duration = Duration::from_secs(60);
+/// Addresses that are kept in mind for it.
+const SUSPECTS: usize = 4_096;
 
 /// So many in all, and a few more for who has little.
 #[derive(Debug)]
@@ -132,6 +147,7 @@ impl Quotas {
                 options.rates_per_address,
                 ["events_per_address", "bytes_per_address"],
             ),
+            floods: Mutex::default(),
         }
     }
 
@@ -187,6 +203,24 @@ impl Quotas {
             pace: self.paces.of(holder),
         };
         Peer { address, connection: Arc::new(connection) }
+    }
+
+    /// A connection was ended because there was too much on it.
+    pub(crate) fn flooded(&self, peer: &Peer) {
+        let mut floods = self.floods.lock();
+        if floods.len() >= SUSPECTS {
+            floods.retain(|_, at| at.elapsed() < SUSPICION);
+        }
+        // With so many there is nobody left to tell apart.
+        if floods.len() < SUSPECTS {
+            floods.insert(peer.connection.holder, Instant::now());
+        }
+    }
+
+    /// Whether one from the same address was, lately.
+    pub(crate) fn has_flooded(&self, peer: &Peer) -> bool {
+        let floods = self.floods.lock();
+        floods.get(&peer.connection.holder).is_some_and(|at| at.elapsed() < SUSPICION)
     }
 
     /// Counts a connection to the principal that uses it now: one that many use, as a proxy's, to whoever

@@ -27,6 +27,7 @@ use super::transport::accept;
 use super::transport::arrivals::Arrivals;
 use super::transport::greeting::Notices;
 use super::transport::serving::Serving;
+use super::transport::vanished::Vanished;
 use super::{
     AccessRules, Certificates, Credentials, Gauges, Options, Shared, TlsError, chat, http, service,
     watch,
@@ -168,11 +169,15 @@ impl Server {
             let credentials = shared.auth.credentials().clone();
             loops.spawn(credentials.expire_in_time(shared.stop.clone()));
         }
+        let vanished = Vanished::default();
+        let patience = shared.options.http2.keepalive_timeout;
+        loops.spawn(vanished.clone().run(patience, shared.stop.clone()));
         let serving = Arc::new(Serving {
             routes: routes.prepare(),
             options: Arc::clone(&shared.options),
             tls: certificates,
             notices: Notices::default(),
+            vanished,
             access,
             quotas: Arc::clone(&shared.quotas),
             calls: Arc::clone(&shared.figures.calls),

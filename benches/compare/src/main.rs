@@ -1,5 +1,6 @@
 //! Tailmark measured side by side with its peers and with the limits of the machine; `README.md`.
 
+mod abuse;
 mod calls;
 mod fan;
 mod guard;
@@ -37,6 +38,8 @@ enum Command {
     Guard(guard::Args),
     /// Tailmark alone on a large log: memory, opening, growth, stalled watchers, disk
     Large(large::Args),
+    /// What a publisher feels beside attacks on the daemon
+    Abuse(abuse::Args),
     /// The limit of the wire, as a server
     #[command(hide = true)]
     Passthrough,
@@ -121,6 +124,7 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Run(args) => run(args).await,
         Command::Guard(args) => guard::run(args).await,
         Command::Large(args) => large::run(args).await,
+        Command::Abuse(args) => abuse::run(args).await,
         Command::Passthrough => limits::serve().await,
     }
 }

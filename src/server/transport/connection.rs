@@ -1,6 +1,7 @@
 //! One connection: its protocol, its requests, its end.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -18,6 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use rustix::net::sockopt;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -35,6 +37,7 @@ use crate::server::transport::answer::{Answer, Ends};
 use crate::server::transport::body::{Framing, Limited};
 use crate::server::transport::drain::Drained;
 use crate::server::transport::ending::Endings;
+use crate::server::transport::floods::{self, Budgets, Flood, Sentry};
 use crate::server::transport::greeting::{self, Greeting, Hello};
 use crate::server::transport::http1::{HalfClosed, Socket};
 use crate::server::transport::outbox::Outbox;
@@ -42,7 +45,7 @@ use crate::server::transport::preface::{Begun, Protocol};
 use crate::server::transport::serving::Serving;
 use crate::server::transport::{date, framing, linger, refuse, streams};
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Time after its deadline that a call has to say so, before its stream is reset.
 const CUT_SLACK: Duration = Duration::from_secs(2);
@@ -73,6 +76,7 @@ pub(crate) async fn serve(
     let Some(hello) = welcome(stream, address, &serving).await else { return };
     let peer = serving.quotas.peer(address);
     let Some(mut context) = RequestContext::new(peer.clone(), &hello, &serving) else { return };
+    let local = context.local.address;
     let Hello { stream, protocol, .. } = hello;
     let half_closed = (protocol == Protocol::Http1).then(HalfClosed::default);
     context.half_closed.clone_from(&half_closed);
@@ -80,10 +84,17 @@ pub(crate) async fn serve(
     let ended = match protocol {
         Protocol::Http2 => {
             let (mut outbox, inlet) = Outbox::new(stream);
-            let stream = TokioIo::new(inlet);
+            let streams = serving.options.max_concurrent_streams;
+            let budgets = Budgets::new(streams, serving.quotas.has_flooded(&peer));
+            let (metered, sentry) = floods::metered(inlet, budgets);
+            let stream = TokioIo::new(metered);
             let connection = http2_builder(&serving).serve_connection(stream, service);
             let run = |connection: Pin<&mut http2::Connection<_, _, _>>, cx: &mut Context<'_>| {
-                outbox.poll(cx, connection, peer.watches() >= MANY_WATCHES)
+                let polled = outbox.poll(cx, connection, peer.watches() >= MANY_WATCHES);
+                match sentry.flood().filter(|_| polled.is_pending()) {
+                    None => polled,
+                    Some(flood) => Poll::Ready(Err(flooded(flood, &sentry, &outbox))),
+                }
             };
             let ended = drive(connection, run, &serving.stop, &serving.cut).await;
             tokio::select! {
@@ -107,9 +118,17 @@ pub(crate) async fn serve(
                 }
                 connection.poll(cx).map_err(Into::into)
             };
+            let known = serving.vanished.look_after(local, address);
             let driven = drive(connection, run, &serving.stop, &serving.cut);
-            // One that was cut at its deadline does not take what there is to say.
-            let Some(ended) = streams::cuttable(driven).await else { return };
+            // One that was cut at its deadline does not take what there is to say, nor who is gone.
+            let ended = tokio::select! {
+                ended = streams::cuttable(driven) => ended,
+                () = known.gone.cancelled() => {
+                    tracing::debug!(%address, "a client of HTTP/1.1 is gone without a word");
+                    return;
+                }
+            };
+            let Some(ended) = ended else { return };
             let error = ended.as_ref().err().and_then(|error| error.downcast_ref());
             tokio::select! {
                 () = back.close(error, &serving.stop) => {}
@@ -119,8 +138,43 @@ pub(crate) async fn serve(
         }
     };
     if let Err(error) = ended {
+        note_flood(&*error, &peer, &serving);
         // Clients go away as they like.
         tracing::debug!(%address, %error, "connection ended");
+    }
+}
+
+/// Ends a connection on which there was too much, with a word.
+fn flooded<T: AsyncRead + AsyncWrite + Unpin>(
+    flood: Flood,
+    sentry: &Sentry,
+    outbox: &Outbox<T>,
+) -> BoxError {
+    if let Some(words) = sentry.last_words(flood) {
+        outbox.push(&words);
+    }
+    flood.into()
+}
+
+/// Keeps in mind from where a connection came that was ended because there was too much on it, whether by
+/// us or by h2.
+fn note_flood(error: &(dyn Error + 'static), peer: &Peer, serving: &Serving) {
+    let is_calm = |error: &h2::Error| {
+        error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
+    };
+    let mut cause = Some(error);
+    while let Some(it) = cause.filter(|it| !it.is::<Flood>()) {
+        if it.downcast_ref().is_some_and(is_calm) {
+            break;
+        }
+        cause = it.source();
+    }
+    if cause.is_some() {
+        serving.quotas.flooded(peer);
+        let address = peer.address;
+        serving.notices.floods.lock().log(|count| {
+            tracing::warn!(%address, %error, count, "connections that flooded were ended");
+        });
     }
 }
 

@@ -33,12 +33,13 @@ pub(crate) enum Greeting {
     Over(MaybeTls),
 }
 
-/// What went wrong at the beginning of connections, told a few times a minute at most.
+/// What went wrong with connections, told a few times a minute at most.
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
     handshakes: Mutex<Rarely>,
     plain: Mutex<Rarely>,
     encrypted: Mutex<Rarely>,
+    pub(super) floods: Mutex<Rarely>,
 }
 
 /// Shakes hands, and reads until it is clear what the connection speaks.

@@ -82,6 +82,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Outbox<T> {
 }
 
 impl<T: AsyncWrite + Unpin> Outbox<T> {
+    /// Sends this behind all that was written, too.
+    pub(crate) fn push(&self, bytes: &[u8]) {
+        self.out.lock().waiting.extend_from_slice(bytes);
+    }
+
     /// Sends what is left when the connection, with the inlet, is gone, and answers the stream. `None` where it
     /// cannot be sent.
     pub(crate) async fn finish(self) -> Option<T> {

@@ -8,6 +8,7 @@ use tonic::service::Routes;
 
 use super::arrivals::Arrivals;
 use super::greeting::Notices;
+use super::vanished::Vanished;
 use crate::server::figures::Calls;
 use crate::server::quotas::Quotas;
 use crate::server::tls::Certificates;
@@ -20,6 +21,8 @@ pub(crate) struct Serving {
     /// Where the server speaks TLS, and nothing else.
     pub(crate) tls: Option<Certificates>,
     pub(crate) notices: Notices,
+    /// Who sees when a client of HTTP/1.1 is gone.
+    pub(crate) vanished: Vanished,
     /// Who may ask.
     pub(crate) access: AccessRules,
     /// How many connections there may be, and what may be open on them.

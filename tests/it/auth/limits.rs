@@ -60,6 +60,40 @@ async fn a_principal_has_so_many_watches_over_all_its_connections() {
 }
 
 #[tokio::test]
+async fn a_principal_uses_so_many_connections() {
+    let options = Options { connections_per_principal: Some(2), ..options() };
+    let server = start_with(new_log(), options).await;
+    let mut known = Known::default();
+    let [ann, again] = ["ann", "ann"].map(|name| known.give(name, rights(ALL, ALL, false)));
+    let bob = known.give("bob", rights(ALL, ALL, false));
+    known.enforce(&server);
+    let mut clients = Vec::new();
+    for token in [&ann, &again] {
+        let mut feed = server.client().await;
+        feed.get_log(bearing(feed::GetLogRequest {}, token)).await.unwrap();
+        clients.push(feed);
+    }
+    let mut third = server.client().await;
+    let over = third.get_log(bearing(feed::GetLogRequest {}, &ann)).await.unwrap_err();
+    let metadata = expect(&over, Code::ResourceExhausted, "LIMIT_EXCEEDED");
+    assert_eq!(
+        (&*metadata["what"], &*metadata["limit"], &*metadata["actual"]),
+        ("connections_per_principal", "2", "3")
+    );
+    let bearer = format!("Bearer {ann}");
+    let asked = with(request(&server, "GET", "/v1/log"), &[("authorization", &*bearer)]);
+    let answer = ask(server.address, http::Version::HTTP_11, asked).await;
+    answer.expect(429, "RESOURCE_EXHAUSTED", "LIMIT_EXCEEDED");
+    // The control: another has his own, and on the two that she has she goes on.
+    third.get_log(bearing(feed::GetLogRequest {}, &bob)).await.unwrap();
+    clients[0].get_log(bearing(feed::GetLogRequest {}, &again)).await.unwrap();
+    // One that another uses now is his.
+    clients[1].get_log(bearing(feed::GetLogRequest {}, &bob)).await.unwrap();
+    third.get_log(bearing(feed::GetLogRequest {}, &ann)).await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn an_address_has_so_many_connections_and_watches() {
     let options = Options {
         connections_per_address: Some(2),

@@ -1,0 +1,401 @@
+//! Frames of HTTP/2 that cost more than they say: counted by their heads as they come, so many in a
+//! second on one connection.
+//!
+//! h2 answers one frame after the other and bounds what it keeps of them; what they make us do it does
+//! not. A request that is reset as soon as it has begun costs a handler, and a change of the windows a
+//! look at every stream. Knows no contents, and changes no byte; a connection on which there is too
+//! much is told so by GOAWAY, where no frame is half sent.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Types and flags of frames: RFC 9113 section 6.
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+const ENHANCE_YOUR_CALM: u32 = 11;
+const HEAD_BYTES: usize = 9;
+/// What a client says before its first frame.
+const PREFACE_BYTES: usize = 24;
+
+/// What there was too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flood {
+    /// Requests that were begun and reset.
+    Resets,
+    /// Settings, each of which may change the windows of all streams.
+    Settings,
+    Pings,
+    /// Frames with nothing in them, priorities, windows, and what nobody knows.
+    Empty,
+}
+
+const ALL: [Flood; 4] = [Flood::Resets, Flood::Settings, Flood::Pings, Flood::Empty];
+
+impl Flood {
+    /// For the client and for the log.
+    fn words(self) -> &'static str {
+        match self {
+            Flood::Resets => "too many streams were reset in a short time",
+            Flood::Settings => "too many changes of settings in a short time",
+            Flood::Pings => "too many pings in a short time",
+            Flood::Empty => "too many frames with nothing in them in a short time",
+        }
+    }
+}
+
+impl fmt::Display for Flood {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words())
+    }
+}
+
+impl std::error::Error for Flood {}
+
+/// So many at once, and so many more a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Budget {
+    at_once: u32,
+    per_second: u32,
+}
+
+/// What one connection may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Budgets([Budget; ALL.len()]);
+
+impl Budgets {
+    /// Whoever may have so many streams open may give up all of them once a second, and ten times as
+    /// many in one; one from where a flood came lately, a tenth of them. Of the others only an attack
+    /// needs as many: clients that measure the way to here ping once a round trip, some say of each frame
+    /// that they took it.
+    pub(crate) fn new(streams: u32, is_suspect: bool) -> Budgets {
+        let streams = streams.max(100);
+        let at_once = if is_suspect { streams / 10 } else { streams.saturating_mul(10) };
+        Budgets([
+            Budget { at_once, per_second: streams },
+            Budget { at_once: 100, per_second: 1 },
+            Budget { at_once: 100_000, per_second: 20_000 },
+            Budget { at_once: 200_000, per_second: 50_000 },
+        ])
+    }
+}
+
+/// What of a budget was spent. The clock is looked at only when it seems to be all of it.
+#[derive(Clone, Copy, Debug)]
+struct Spent {
+    count: u32,
+    since: Instant,
+}
+
+impl Spent {
+    /// Whether one more is too many.
+    fn is_over(&mut self, budget: Budget) -> bool {
+        self.count += 1;
+        self.count > budget.at_once && self.is_over_by(budget, Instant::now())
+    }
+
+    #[cold]
+    fn is_over_by(&mut self, budget: Budget, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.since);
+        let given = passed.as_millis() * u128::from(budget.per_second) / 1_000;
+        let given = u32::try_from(given).unwrap_or(u32::MAX);
+        // Parts of one are not lost: the time that they took stays.
+        if given > 0 {
+            self.count = self.count.saturating_sub(given);
+            let paid = Duration::from_secs(1) * given.min(1 << 20) / budget.per_second;
+            self.since = if self.count == 0 { now } else { (self.since + paid).min(now) };
+        }
+        self.count > budget.at_once
+    }
+}
+
+/// Reads frames by their heads.
+#[derive(Debug)]
+struct Meter {
+    budgets: Budgets,
+    spent: [Spent; ALL.len()],
+    head: [u8; HEAD_BYTES],
+    /// Of the head of the next frame.
+    have: usize,
+    /// Up to it.
+    skip: usize,
+    /// The newest stream that was begun.
+    newest: u32,
+}
+
+impl Meter {
+    fn new(budgets: Budgets) -> Meter {
+        let spent = [Spent { count: 0, since: Instant::now() }; ALL.len()];
+        Meter { budgets, spent, head: [0; HEAD_BYTES], have: 0, skip: PREFACE_BYTES, newest: 0 }
+    }
+
+    fn see(&mut self, mut bytes: &[u8]) -> Option<Flood> {
+        while !bytes.is_empty() {
+            if self.skip > 0 {
+                let step = self.skip.min(bytes.len());
+                self.skip -= step;
+                bytes = &bytes[step..];
+                continue;
+            }
+            let step = (HEAD_BYTES - self.have).min(bytes.len());
+            self.head[self.have..self.have + step].copy_from_slice(&bytes[..step]);
+            self.have += step;
+            bytes = &bytes[step..];
+            if self.have == HEAD_BYTES {
+                self.have = 0;
+                if let Some(flood) = self.count() {
+                    return Some(flood);
+                }
+            }
+        }
+        None
+    }
+
+    /// Counts the frame whose head is whole.
+    fn count(&mut self) -> Option<Flood> {
+        let [a, b, c, kind, flags, d, e, f, g] = self.head;
+        let len = u32::from_be_bytes([0, a, b, c]);
+        self.skip = len as usize;
+        let flood = match kind {
+            HEADERS => {
+                let stream = u32::from_be_bytes([d, e, f, g]) & !(1 << 31);
+                self.newest = self.newest.max(stream);
+                return None;
+            }
+            DATA if len > 0 || flags & END_STREAM != 0 => return None,
+            SETTINGS if flags & ACK != 0 => return None,
+            SETTINGS => Flood::Settings,
+            RST_STREAM => Flood::Resets,
+            PING => Flood::Pings,
+            _ => Flood::Empty,
+        };
+        let at = flood as usize;
+        self.spent[at].is_over(self.budgets.0[at]).then_some(flood)
+    }
+}
+
+/// What both ends know.
+#[derive(Debug, Default)]
+struct Found {
+    /// 0 = nothing, else one more than its place among all.
+    flood: AtomicU8,
+    newest: AtomicU32,
+    /// Some frame was written in part.
+    is_midway: AtomicBool,
+}
+
+/// A connection's bytes, whose frames are counted. Once there are too many nothing more comes.
+#[derive(Debug)]
+pub(crate) struct Metered<T> {
+    inner: T,
+    meter: Meter,
+    found: Arc<Found>,
+}
+
+/// Who asks whether there were too many.
+#[derive(Debug)]
+pub(crate) struct Sentry(Arc<Found>);
+
+/// Counts what comes by `inner`.
+pub(crate) fn metered<T>(inner: T, budgets: Budgets) -> (Metered<T>, Sentry) {
+    let found = Arc::<Found>::default();
+    (Metered { inner, meter: Meter::new(budgets), found: Arc::clone(&found) }, Sentry(found))
+}
+
+impl Sentry {
+    /// What there was too much of, if there was.
+    pub(crate) fn flood(&self) -> Option<Flood> {
+        let at = self.0.flood.load(Ordering::Relaxed).checked_sub(1)?;
+        ALL.get(usize::from(at)).copied()
+    }
+
+    /// The frame that says so; `None` where it would come amidst another one.
+    pub(crate) fn last_words(&self, flood: Flood) -> Option<Vec<u8>> {
+        if self.0.is_midway.load(Ordering::Relaxed) {
+            return None;
+        }
+        let words = flood.words().as_bytes();
+        let len = u32::try_from(8 + words.len()).ok()?.to_be_bytes();
+        let mut frame = len[1..].to_vec();
+        frame.extend([GOAWAY, 0]);
+        frame.extend(0u32.to_be_bytes());
+        frame.extend(self.0.newest.load(Ordering::Relaxed).to_be_bytes());
+        frame.extend(ENHANCE_YOUR_CALM.to_be_bytes());
+        frame.extend(words);
+        Some(frame)
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.found.flood.load(Ordering::Relaxed) != 0 {
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
+        let newest = this.meter.newest;
+        if let Some(flood) = this.meter.see(&buffer.filled()[before..]) {
+            buffer.set_filled(before);
+            this.found.newest.store(newest, Ordering::Relaxed);
+            this.found.flood.store(1 + flood as u8, Ordering::Relaxed);
+            // Whoever runs the connection looks when it rests.
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.found.is_midway.store(true, Ordering::Relaxed);
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    /// h2 comes here when all frames that it had begun are written whole, and not before.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.found.is_midway.store(false, Ordering::Relaxed);
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.found.is_midway.store(true, Ordering::Relaxed);
+        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, stream: u32, len: usize) -> Vec<u8> {
+        let mut bytes = u32::try_from(len).unwrap().to_be_bytes()[1..].to_vec();
+        bytes.extend([kind, flags]);
+        bytes.extend(stream.to_be_bytes());
+        bytes.resize(HEAD_BYTES + len, 7);
+        bytes
+    }
+
+    fn seen(frames: &[Vec<u8>], cut: usize) -> (Option<Flood>, Meter) {
+        let mut meter = Meter::new(Budgets::new(100, true));
+        let bytes = [vec![b'P'; PREFACE_BYTES], frames.concat()].concat();
+        let flood = bytes.chunks(cut).find_map(|chunk| meter.see(chunk));
+        (flood, meter)
+    }
+
+    #[test]
+    fn frames_are_counted_by_kind_however_they_are_cut() {
+        let window = 8;
+        let all = [
+            frame(SETTINGS, 0, 0, 18),
+            frame(SETTINGS, ACK, 0, 0),
+            frame(HEADERS, 4, 1, 300),
+            frame(DATA, 0, 1, 70_000),
+            frame(DATA, END_STREAM, 1, 0),
+            frame(DATA, 0, 1, 0),
+            frame(HEADERS, 4, 7 | 1 << 31, 2),
+            frame(RST_STREAM, 0, 7, 4),
+            frame(window, 0, 0, 4),
+            frame(PING, 0, 0, 8),
+            frame(99, 0, 0, 3),
+        ];
+        for cut in [1, 2, 3, 8, 9, 10, 24, 25, 4_096, 1 << 20] {
+            let (flood, meter) = seen(&all, cut);
+            assert_eq!(flood, None);
+            assert_eq!(meter.spent.map(|spent| spent.count), [1, 1, 1, 3], "{cut}");
+            assert_eq!((meter.newest, meter.have, meter.skip), (7, 0, 0), "{cut}");
+        }
+    }
+
+    #[test]
+    fn what_is_more_than_the_budget_is_a_flood() {
+        for (kind, len, flood) in [
+            (RST_STREAM, 4, Flood::Resets),
+            (SETTINGS, 6, Flood::Settings),
+            (PING, 8, Flood::Pings),
+            (DATA, 0, Flood::Empty),
+        ] {
+            let at_once = Budgets::new(100, true).0[flood as usize].at_once as usize;
+            assert_eq!(seen(&vec![frame(kind, 0, 1, len); at_once], 4_096).0, None, "{flood}");
+            // While it is read time passes, and more of it is given.
+            let frames = vec![frame(kind, 0, 1, len); 3 * at_once + 1_000];
+            assert_eq!(seen(&frames, 4_096).0, Some(flood), "{flood}");
+        }
+    }
+
+    #[test]
+    fn a_budget_is_given_again_by_time_and_not_beyond_itself() {
+        let budget = Budget { at_once: 10, per_second: 4 };
+        let begun = Instant::now();
+        let at = |ms| begun + Duration::from_millis(ms);
+        let mut spent = Spent { count: 11, since: begun };
+        assert!(spent.is_over_by(budget, at(240)));
+        assert!(!spent.is_over_by(budget, at(250)));
+        // Looking often loses nothing of what is on its way.
+        for ms in (260..1_000).step_by(10) {
+            spent.is_over_by(budget, at(ms));
+        }
+        assert_eq!(spent.count, 8);
+        assert!(!spent.is_over_by(budget, at(60_000)));
+        assert_eq!(spent.count, 0);
+        spent.count = 11;
+        assert!(spent.is_over_by(budget, at(60_100)), "an hour of rest is no credit");
+    }
+
+    #[tokio::test]
+    async fn the_last_words_come_between_frames_or_not_at_all() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let (mut metered, sentry) = metered(near, Budgets::new(100, true));
+        let preface = vec![0; PREFACE_BYTES];
+        let frames = [frame(HEADERS, 4, 5, 10), frame(RST_STREAM, 0, 5, 4)].concat();
+        far.write_all(&[preface, frames].concat()).await.unwrap();
+        let mut read = vec![0; 1 << 16];
+        assert!(metered.read(&mut read).await.unwrap() > 0);
+        assert_eq!(sentry.flood(), None);
+        far.write_all(&frame(RST_STREAM, 0, 5, 4).repeat(1_000)).await.unwrap();
+        let wait = tokio::time::timeout(Duration::from_millis(50), metered.read(&mut read));
+        assert!(wait.await.is_err(), "nothing of a flood is passed on");
+        assert_eq!(sentry.flood(), Some(Flood::Resets));
+        metered.write_all(b"half of a").await.unwrap();
+        assert_eq!(sentry.last_words(Flood::Resets), None);
+        metered.flush().await.unwrap();
+        let words = sentry.last_words(Flood::Resets).unwrap();
+        assert_eq!(words[3..9], [GOAWAY, 0, 0, 0, 0, 0]);
+        assert_eq!(words[9..17], [0, 0, 0, 5, 0, 0, 0, 11]);
+        assert_eq!(&words[17..], Flood::Resets.words().as_bytes());
+        assert_eq!(usize::from(words[2]), words.len() - HEAD_BYTES);
+    }
+}
