@@ -3,6 +3,7 @@
 //! Around it: `tailmark-record` has the plain values, `tailmark-wire` what goes over the network,
 //! `tailmark-log` the durable log itself, `tailmark-client` the client.
 
+pub mod backup;
 mod certificate;
 #[cfg(feature = "cli")]
 pub mod cli;

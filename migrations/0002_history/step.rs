@@ -283,6 +283,7 @@ impl Old {
             last_at: newest.map_or(Timestamp::EPOCH, |scan| scan.last_at),
             state: state.snapshot.into(),
             deltas: state.deltas.into_iter().chain(after).collect(),
+            oldest_tag: None,
         }
     }
 

@@ -227,14 +227,14 @@ impl From<exports::Error> for Failure {
 }
 
 /// Lets a signal end a long report in order, so that its copies are deleted.
-struct Interrupt {
+pub(super) struct Interrupt {
     stop: Stop,
     // Listens for as long as this lives.
     _runtime: tokio::runtime::Runtime,
 }
 
 impl Interrupt {
-    fn listen() -> Result<Interrupt, Failure> {
+    pub(super) fn listen() -> Result<Interrupt, Failure> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let stop = runtime.block_on(async { Stop::listen() })?;
@@ -242,7 +242,7 @@ impl Interrupt {
     }
 
     /// An error once a signal came.
-    fn check(&self) -> std::io::Result<()> {
+    pub(super) fn check(&self) -> std::io::Result<()> {
         match self.stop.requested() {
             Some(_) => Err(std::io::ErrorKind::Interrupted.into()),
             None => Ok(()),
@@ -250,7 +250,7 @@ impl Interrupt {
     }
 
     /// What a report's error means: our own interruption says nothing.
-    fn failure(&self, error: impl Into<Failure>) -> Failure {
+    pub(super) fn failure(&self, error: impl Into<Failure>) -> Failure {
         match self.stop.requested() {
             Some(exit) => Failure::silent(exit),
             None => error.into(),

@@ -6,6 +6,7 @@
 
 mod address;
 mod ahead;
+mod backup;
 mod bench;
 mod chat;
 mod completions;
@@ -31,6 +32,7 @@ mod output;
 mod pattern;
 mod publish;
 mod reload;
+mod restore;
 mod serve;
 mod signals;
 mod state;
@@ -114,6 +116,10 @@ enum Command {
     /// Inspect a data directory offline; changes nothing unless it says so
     #[command(subcommand)]
     Log(log::Command),
+    /// Keep the log in another directory, what is there already once; also beside a running daemon
+    Backup(backup::Args),
+    /// Make a log of a backup, in a new directory
+    Restore(restore::Args),
     /// Print completions for a shell
     Completions(completions::Args),
 }
@@ -188,6 +194,8 @@ impl Cli {
             Command::Token(command) => token::run(command),
             Command::Config(command) => config::run(command),
             Command::Log(command) => log::run(command),
+            Command::Backup(args) => backup::run(&args),
+            Command::Restore(args) => restore::run(&args),
             Command::Completions(args) => completions::run(args, command()),
         }
     }

@@ -30,9 +30,21 @@ pub fn export(
     range: Range,
     format: Format,
     to: impl Write,
+    watch: impl FnMut(u64, u64) -> io::Result<()>,
+) -> Result<Exported, Error> {
+    export_history(History::open(dir, range)?, format, to, watch)
+}
+
+/// The same of a log that was looked at.
+///
+/// # Errors
+/// As [`export`].
+pub fn export_history(
+    mut history: History,
+    format: Format,
+    to: impl Write,
     mut watch: impl FnMut(u64, u64) -> io::Result<()>,
 ) -> Result<Exported, Error> {
-    let mut history = History::open(dir, range)?;
     let mut writer = Writer::new(format, to);
     writer.header(header::of(&history)).map_err(Error::Output)?;
     let total = history.first.distance_to(history.end);
@@ -40,7 +52,7 @@ pub fn export(
     while let Some(chunk) = history.read()? {
         for event in Events::new(&chunk.events) {
             let written = event.and_then(|event| writer.event(event)).map_err(|error| {
-                let (file, detail) = (dir.to_owned(), error.what().to_owned());
+                let (file, detail) = (history.dir().to_owned(), error.what().to_owned());
                 StoreError::from(Damage { from: chunk.first, to: chunk.end.prev(), file, detail })
             })?;
             written.map_err(Error::Output)?;

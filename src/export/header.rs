@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use super::VERSION;
+use super::{Error, VERSION};
 use crate::inspect::{History, State};
 use tailmark_log::chain::Link;
 use tailmark_log::storage::meta::Meta;
@@ -53,16 +53,21 @@ pub(super) fn of(history: &History) -> pb::ExportHeader {
 
 /// What a header says, understood.
 #[derive(Debug)]
-pub(super) struct Origin {
-    pub(super) meta: Meta,
-    pub(super) first: Seq,
-    pub(super) end: Seq,
-    pub(super) link_before: Link,
-    pub(super) state: State,
+pub(crate) struct Origin {
+    pub(crate) meta: Meta,
+    pub(crate) first: Seq,
+    pub(crate) end: Seq,
+    pub(crate) link_before: Link,
+    pub(crate) state: State,
 }
 
 impl Origin {
-    pub(super) fn of(header: pb::ExportHeader) -> Result<Origin, &'static str> {
+    pub(crate) fn of(header: pb::ExportHeader) -> Result<Origin, Error> {
+        let malformed = |what: &str| Error::Malformed { record: 1, what: what.to_owned() };
+        Origin::understood(header).map_err(malformed)
+    }
+
+    fn understood(header: pb::ExportHeader) -> Result<Origin, &'static str> {
         if header.version != VERSION {
             return Err("the export has a newer form, or none");
         }

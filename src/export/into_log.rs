@@ -44,8 +44,7 @@ pub fn import(
 ) -> Result<Imported, Error> {
     let mut reader = Reader::new(input)?;
     let origin = match reader.read()? {
-        Some(Record::Header(header)) => Origin::of(*header)
-            .map_err(|what| Error::Malformed { record: 1, what: what.to_owned() })?,
+        Some(Record::Header(header)) => Origin::of(*header)?,
         _ => return Err(Error::Cut { records: 0 }),
     };
     let making = Making::begin(dir, &options.disk, WHAT)?;
@@ -55,7 +54,7 @@ pub fn import(
     meta.generations = begun.ok_or(StoreError::Invalid("the log has used up its generations"))?;
     let start = Start { first, link: link_before, oldest: first };
     let forward = Forward::begin(dir, options, meta, start)?;
-    let mut pending = Pending { forward, next: first, entries: Vec::new() };
+    let mut pending = Collector::new(forward);
     let end_of = loop {
         match reader.read()? {
             Some(Record::Event(event)) => pending.add(&event)?,
@@ -77,21 +76,27 @@ pub fn import(
         last_at: state.last_at,
         state: state.state.into(),
         deltas: state.deltas,
+        oldest_tag: None,
     })?;
     making.finish()?;
     Ok(Imported { first, last: end.prev(), events })
 }
 
 /// Events on their way into a segment.
-struct Pending<'a> {
+pub(crate) struct Collector<'a> {
     forward: Forward<'a>,
     /// The seq after the last of them.
     next: Seq,
     entries: Vec<u8>,
 }
 
-impl<'a> Pending<'a> {
-    fn add(&mut self, event: &[u8]) -> Result<(), StoreError> {
+impl<'a> Collector<'a> {
+    pub(crate) fn new(forward: Forward<'a>) -> Collector<'a> {
+        Collector { next: forward.next(), forward, entries: Vec::new() }
+    }
+
+    /// A stored event, the next one.
+    pub(crate) fn add(&mut self, event: &[u8]) -> Result<(), StoreError> {
         self.entries.push(ENTRY_TAG);
         put_varint(&mut self.entries, event.len() as u64);
         self.entries.extend_from_slice(event);
@@ -106,7 +111,7 @@ impl<'a> Pending<'a> {
         self.forward.segment(end, std::iter::once(Ok(chunk)))
     }
 
-    fn finish(mut self) -> Result<Forward<'a>, StoreError> {
+    pub(crate) fn finish(mut self) -> Result<Forward<'a>, StoreError> {
         if !self.entries.is_empty() {
             self.put()?;
         }

@@ -14,7 +14,9 @@ mod read;
 mod write;
 
 pub use error::Error;
-pub use from_log::{Exported, export};
+pub use from_log::{Exported, export, export_history};
+pub(crate) use header::Origin;
+pub(crate) use into_log::Collector;
 pub use into_log::{Imported, import};
 pub use read::{Reader, Record};
 pub use write::Format;

@@ -1,15 +1,18 @@
 //! The events of a log in order, none missing, each proved by the chain: what copies are made of.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::Error;
 use super::cover::{bounds_of, look};
 use super::walk::{Item, Walk};
 use tailmark_log::chain::Link;
+use tailmark_log::storage::local::Survey;
 use tailmark_log::storage::meta::Meta;
+use tailmark_log::storage::segment::Segment;
 use tailmark_log::storage::{Chunk, Damage, StoreError};
 use tailmark_record::topic::Filter;
-use tailmark_record::{Cursor, Event, EventError, Events, Facts, Seq, Timestamp};
+use tailmark_record::{ChainTag, Cursor, Event, EventError, Events, Facts, Seq, Timestamp};
 
 /// Which part of a log; all that is readable by default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,6 +40,12 @@ pub struct History {
     pub meta: Meta,
     /// What it knew at its head.
     pub state: State,
+    /// The trim mark.
+    pub oldest: Seq,
+    /// The chain at the event before that, if it is known.
+    pub oldest_tag: Option<ChainTag>,
+    /// What is sealed of what is readable, in order.
+    pub segments: Vec<Arc<Segment>>,
     /// First event.
     pub first: Seq,
     /// Seq after the last.
@@ -57,7 +66,25 @@ impl History {
     /// # Errors
     /// No log, another format, damage at its beginning; no room for a copy of a segment.
     pub fn open(dir: &Path, range: Range) -> Result<History, Error> {
+        History::of(dir, look(dir)?, range)
+    }
+
+    /// The same of what is readable and not in a segment.
+    ///
+    /// # Errors
+    /// As [`History::open`].
+    pub fn unsealed(dir: &Path) -> Result<History, Error> {
         let found = look(dir)?;
+        let from = Some(found.sealed_end());
+        History::of(dir, found, Range { from, to: None })
+    }
+
+    /// The data directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn of(dir: &Path, found: Survey, range: Range) -> Result<History, Error> {
         let (Some(meta), Some(bounds)) = (found.meta.clone(), bounds_of(&found)) else {
             return Err(StoreError::Invalid("the log has no identity").into());
         };
@@ -74,7 +101,10 @@ impl History {
             deltas: known.deltas.into_iter().chain(after).collect(),
             last_at: newest.map_or(Timestamp::EPOCH, |scan| scan.last_at).max(Timestamp::EPOCH),
         };
-        let next = bounds.next();
+        let (oldest, next) = (bounds.oldest, bounds.next());
+        let oldest_tag = newest.and_then(|scan| scan.oldest_tag);
+        let readable = found.segments.iter().filter(|segment| segment.end() > oldest);
+        let segments = readable.cloned().collect();
         let first = range.from.unwrap_or(Seq::FIRST).clamp(bounds.oldest, next);
         let end = range.to.map_or(next, Seq::next).min(next).max(first);
         let mut walk = Walk::over(dir, found, (first, end), Filter::ALL, (None, None))?;
@@ -82,6 +112,9 @@ impl History {
         Ok(History {
             meta,
             state,
+            oldest,
+            oldest_tag,
+            segments,
             first,
             end,
             reaches_head: end == next,

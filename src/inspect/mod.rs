@@ -25,4 +25,5 @@ pub use error::Error;
 pub use explain::{Answer, Explanation, Token, explain};
 pub use history::{History, Range, State};
 pub use info::{Info, KeptFile, LastStop, SegmentInfo, SlotInfo, SlotState, info};
+pub(crate) use scratch::Scratch;
 pub use verify::{Progress, Verified, verify};

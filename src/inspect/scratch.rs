@@ -14,19 +14,19 @@ const MARGIN_BYTES: u64 = 16 << 20;
 
 /// A directory that only its owner can read, made when it is first needed, deleted with this.
 #[derive(Debug)]
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     parent: PathBuf,
     made: Option<PathBuf>,
 }
 
 impl Scratch {
     /// In `TMPDIR`, else in `/tmp`.
-    pub(super) fn new() -> Scratch {
+    pub(crate) fn new() -> Scratch {
         Scratch { parent: std::env::temp_dir(), made: None }
     }
 
     /// A directory with room for a copy of `segment`.
-    pub(super) fn for_copy_of(&mut self, segment: &Segment) -> Result<&Path, Error> {
+    pub(crate) fn for_copy_of(&mut self, segment: &Segment) -> Result<&Path, Error> {
         let available_bytes = Disk::real().available(&self.parent)?;
         let needed_bytes = segment.disk_bytes() + MARGIN_BYTES;
         if available_bytes < needed_bytes {
@@ -44,7 +44,7 @@ impl Scratch {
     }
 
     /// Opens a copy of `segment`.
-    pub(super) fn open(&mut self, segment: &Segment) -> Result<OfflineReader, Error> {
+    pub(crate) fn open(&mut self, segment: &Segment) -> Result<OfflineReader, Error> {
         let scratch = self.for_copy_of(segment)?;
         Ok(OfflineReader::open(segment.dir(), scratch)?)
     }

@@ -1,4 +1,5 @@
 //! Copies of a log that are kept: what comes back is the same log, and who is beyond it is told.
 
+mod backups;
 mod differences;
 mod exports;

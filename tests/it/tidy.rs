@@ -93,6 +93,7 @@ fn every_module_knows_only_what_lies_below_it() {
     refuse("src/server", &insides);
     refuse("src/inspect", &["crate::config", "tailmark_client", "tonic"]);
     refuse("src/export", &["crate::config", "tailmark_client", "tonic"]);
+    refuse("src/backup", &["crate::config", "tailmark_client", "tonic"]);
 }
 
 /// A user of the client or of the log takes in little else.
@@ -117,7 +118,15 @@ fn the_crates_need_only_what_lies_below_them() {
 /// The daemon's start, the translation of errors and the offline work reach below the client.
 #[test]
 fn commands_reach_the_log_through_glue_alone() {
-    let glue = ["daemon.rs", "failure.rs", "layer_options.rs", "live.rs", "log.rs"];
+    let glue = [
+        "backup.rs",
+        "restore.rs",
+        "daemon.rs",
+        "failure.rs",
+        "layer_options.rs",
+        "live.rs",
+        "log.rs",
+    ];
     for (path, text) in sources("src/cli") {
         if glue.iter().any(|file| path == Path::new("src/cli").join(file))
             || path.starts_with("src/cli/log")

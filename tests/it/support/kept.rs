@@ -76,8 +76,13 @@ pub async fn life(dir: &Path) -> Vec<String> {
         push(&mut batch, 10_000 + seq);
         producer.submit(seq, batch, None).await.unwrap().await.unwrap();
     }
-    store(&log, 2_900..3_000).await;
     log.trim(Seq::new(OLDEST)).await.unwrap();
+    log.close().await.unwrap();
+    // It holds the log.
+    drop(producer);
+    drop(log);
+    let log = open(&data);
+    store(&log, 2_900..3_000).await;
     assert_eq!(log.head().get(), HEAD);
     let mut cursors = Vec::new();
     for seq in OLDEST - 1..=HEAD {

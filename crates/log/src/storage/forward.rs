@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::journal::{Origin, Previous};
 use super::local::{self, Options, SEGMENTS_DIR};
 use super::meta::Meta;
-use super::segment::{self, BLOCK_BYTES, BuildSpec, DB_CACHE_BYTES, Source};
+use super::segment::{self, BLOCK_BYTES, BuildSpec, DB_CACHE_BYTES, Segment, Source};
 use super::{Chunk, Damage, StoreError};
 use crate::chain::{Link, Said};
 use tailmark_record::{
@@ -57,6 +57,8 @@ pub struct Rest {
     pub state: Bytes,
     /// What was changed after it: the first seq and the end of a commit, and its delta.
     pub deltas: Vec<(Seq, Seq, Vec<u8>)>,
+    /// The chain at the event before the trim mark, where it is known from elsewhere.
+    pub oldest_tag: Option<ChainTag>,
 }
 
 impl<'a> Forward<'a> {
@@ -85,6 +87,23 @@ impl<'a> Forward<'a> {
     /// The chain at the event before that.
     pub fn link(&self) -> Link {
         self.link
+    }
+
+    /// Takes in a segment that was put into the directory as it is.
+    ///
+    /// # Errors
+    /// Damage where it does not go on where the last one ended.
+    pub fn adopt(&mut self, segment: &Segment) -> Result<(), StoreError> {
+        if (segment.log_id(), segment.first(), segment.link_before())
+            != (self.meta.log, self.next, self.link)
+        {
+            let (from, to) = (segment.first(), segment.end().prev());
+            let detail = "it does not join the events before it".to_owned();
+            return Err(Damage { from, to, file: segment.dir().to_owned(), detail }.into());
+        }
+        (self.next, self.link) = (segment.end(), segment.link());
+        self.last_at = segment.last_at();
+        Ok(())
     }
 
     /// Puts in the events up to `end`, as a segment.
@@ -133,7 +152,7 @@ impl<'a> Forward<'a> {
             next: self.next,
             link: self.link,
             oldest: self.oldest,
-            oldest_tag: self.oldest_tag,
+            oldest_tag: self.oldest_tag.or(rest.oldest_tag),
             last_at: self.last_at.max(rest.last_at),
             snapshot: rest.state.to_vec(),
             deltas: rest.deltas,

@@ -90,22 +90,45 @@ impl Making {
         Ok(Making { dir: dir.to_owned(), disk: disk.clone(), _mark: mark })
     }
 
+    /// What it touches files by.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
     /// Removes what an earlier attempt has come to.
     ///
     /// # Errors
     /// I/O.
     pub fn clear(&self) -> Result<(), StoreError> {
-        for path in self.disk.list(&self.dir)? {
-            if path.ends_with(UNFINISHED) || path.ends_with(NOBODYS) {
-                continue;
-            }
-            if path.is_dir() {
-                self.disk.remove_tree(&path)?;
+        self.clear_but(Path::new(""), |_| false)
+    }
+
+    /// The same, but for what of the directory `inner` is to be kept.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn clear_but(
+        &self,
+        inner: &Path,
+        mut keep: impl FnMut(&Path) -> bool,
+    ) -> Result<(), StoreError> {
+        let is_apart = |path: &Path| path.ends_with(UNFINISHED) || path.ends_with(NOBODYS);
+        for path in self.disk.list(&self.dir)?.into_iter().filter(|path| !is_apart(path)) {
+            if path == inner && path.is_dir() {
+                for path in self.disk.list(&path)? {
+                    if !keep(&path) {
+                        self.remove(&path)?;
+                    }
+                }
             } else {
-                self.disk.remove_file(&path)?;
+                self.remove(&path)?;
             }
         }
         Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), StoreError> {
+        if path.is_dir() { self.disk.remove_tree(path) } else { self.disk.remove_file(path) }
     }
 
     /// Makes all that is there durable, and takes the mark away.

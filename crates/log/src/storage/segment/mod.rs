@@ -40,6 +40,7 @@ mod sled;
 mod store;
 mod topic_search;
 mod topics;
+mod transfer;
 mod verify;
 
 pub use block::{Compression, HAS_ZSTD};
@@ -51,6 +52,7 @@ pub use lookup::TopicCounts;
 pub use readers::{Cache, CacheOptions, CacheStatus};
 pub use scan::{Scan, scan};
 pub use topic_search::SegmentTopics;
+pub use transfer::{Copied, copy_file};
 pub use verify::{Examined, OfflineReader, examine, verify};
 
 #[cfg(test)]

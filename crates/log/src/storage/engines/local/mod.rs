@@ -41,11 +41,11 @@ pub use open::open;
 pub use options::Options;
 pub(in crate::storage) use survey::survey_of;
 pub use survey::{Survey, SurveyedSlot, survey};
-pub(in crate::storage) use trimmed::TRIMMED_DIR;
-pub use trimmed::verify_trimmed;
+pub use trimmed::{TRIMMED_DIR, trimmed_files, verify_trimmed};
 
 const JOURNAL_DIR: &str = "journal";
-pub(in crate::storage) const SEGMENTS_DIR: &str = "segments";
+/// Where sealed segments are, within the data directory.
+pub const SEGMENTS_DIR: &str = "segments";
 pub(in crate::storage) const QUARANTINE_DIR: &str = "quarantine";
 const LOCK_FILE: &str = "LOCK";
 

@@ -17,7 +17,8 @@ use crate::storage::{Damage, StoreError, disk::Disk};
 use crate::width::to_u32;
 use tailmark_record::{Fingerprint, LogId, Seq};
 
-pub(in crate::storage) const TRIMMED_DIR: &str = "trimmed";
+/// Where what tells repeats of trimmed events is, within the data directory.
+pub const TRIMMED_DIR: &str = "trimmed";
 const MAGIC: &[u8; 8] = b"TMTRIM\0\x01";
 const HEADER_BYTES: usize = 64;
 const ENTRY_BYTES: usize = 20;
@@ -207,6 +208,16 @@ pub fn verify_trimmed(root: &Path, disk: &Disk, log: LogId) -> Result<Vec<Damage
         }
     }
     Ok(damage)
+}
+
+/// The files that tell repeats of trimmed events, in the data directory `root`.
+///
+/// # Errors
+/// I/O.
+pub fn trimmed_files(root: &Path, disk: &Disk) -> Result<Vec<PathBuf>, StoreError> {
+    let mut paths = list(&root.join(TRIMMED_DIR), disk)?;
+    paths.retain(|path| parse_name(path).is_some());
+    Ok(paths)
 }
 
 fn list(dir: &Path, disk: &Disk) -> Result<Vec<PathBuf>, StoreError> {

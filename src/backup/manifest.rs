@@ -1,0 +1,84 @@
+//! What belongs to one backup.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::Error;
+use tailmark_log::storage::disk::Disk;
+
+/// Of this form.
+const VERSION: u32 = 1;
+
+/// What belongs to one backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Of the form: 1.
+    pub version: u32,
+    /// Whose.
+    pub log_id: String,
+    /// First readable seq.
+    pub oldest_seq: u64,
+    /// The chain at the event before that, if it is known.
+    pub oldest_tag: Option<u32>,
+    /// Last seq.
+    pub head_seq: u64,
+    /// When it was taken, in seconds since 1970.
+    pub taken_at: i64,
+    /// What is sealed, in order.
+    pub segments: Vec<SegmentRow>,
+    /// Names of the files that tell repeats of trimmed events, each with its hash behind.
+    pub trimmed: Vec<String>,
+    /// Bytes of what was not sealed.
+    pub tail_bytes: u64,
+}
+
+/// A segment of a backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SegmentRow {
+    /// Its directory.
+    pub name: String,
+    /// First seq.
+    pub first_seq: u64,
+    /// Last seq.
+    pub last_seq: u64,
+    /// Bytes of its files.
+    pub bytes: u64,
+}
+
+impl Manifest {
+    /// Of the form that this program writes.
+    pub(super) const VERSION: u32 = VERSION;
+
+    /// Bytes of all its parts, those that it shares with others too.
+    pub fn bytes(&self) -> u64 {
+        self.tail_bytes + self.segments.iter().map(|segment| segment.bytes).sum::<u64>()
+    }
+
+    /// Writes it: it is there, and durable, or not at all.
+    pub(super) fn store(&self, path: &Path, disk: &Disk) -> Result<(), Error> {
+        let damaged = |_| Error::Damaged { path: path.to_owned(), what: "it can't be written" };
+        let body = serde_json::to_string(self).map_err(damaged)?;
+        let text = format!("{body}\n{:032x}\n", xxh3_128(body.as_bytes()));
+        Ok(disk.replace(path, text.as_bytes())?)
+    }
+
+    pub(super) fn load(path: &Path, disk: &Disk) -> Result<Manifest, Error> {
+        let damaged = |what| Error::Damaged { path: path.to_owned(), what };
+        let bytes = disk.read(path)?.ok_or_else(|| damaged("it is missing"))?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| damaged("it is no text"))?;
+        let (body, hash) = text.split_once('\n').ok_or_else(|| damaged("it is cut"))?;
+        if hash != format!("{:032x}\n", xxh3_128(body.as_bytes())) {
+            return Err(damaged("it is not what was written"));
+        }
+        let manifest: Manifest =
+            serde_json::from_str(body).map_err(|_| damaged("it is of a newer form"))?;
+        match manifest.version {
+            VERSION => Ok(manifest),
+            _ => Err(damaged("it is of a newer form")),
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! A log made of a backup: all of it, or as it was at a point in time.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::check::{copy_trimmed, load};
+use super::{Error, Manifest, Progress, Target};
+use crate::export::{self, Collector, Origin, Reader, Record};
+use crate::inspect::Scratch;
+use tailmark_log::chain::Link;
+use tailmark_log::storage::forward::{Forward, Rest, Start};
+use tailmark_log::storage::segment::{OfflineReader, Segment};
+use tailmark_log::storage::unfinished::Making;
+use tailmark_log::storage::{StoreError, local};
+use tailmark_record::topic::Filter;
+use tailmark_record::{ChainTag, Events, Facts, Seq, Timestamp};
+
+/// What a directory says whose restore was cut.
+const WHAT: &str = "restore";
+pub(super) const READ_BYTES: usize = 256 << 10;
+
+/// How much of a backup is put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upto {
+    /// All.
+    Head,
+    /// Up to this event, inclusive.
+    Seq(Seq),
+    /// What was appended up to this time, inclusive.
+    Time(Timestamp),
+}
+
+/// What was put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// First readable seq.
+    pub oldest: Seq,
+    /// Last seq.
+    pub head: Seq,
+    /// The generation that begins after it.
+    pub generation: u16,
+    /// Segments that an attempt before this one had brought.
+    pub kept_segments: u64,
+}
+
+/// Makes a log in `dir`, which must be empty or not there, of a backup. Every file is compared with its hashes
+/// and the chain over the events joins. A generation, `restored`, begins after the last event. `watch` hears
+/// how far it is and ends it with an error of its own; then the directory says that it is unfinished, and
+/// another attempt goes on with the segments that are there.
+///
+/// # Errors
+/// What is damaged; a directory that is not empty; a point in time that the backup does not have; I/O.
+pub fn restore(
+    target: &Target,
+    name: &str,
+    manifest: &Manifest,
+    upto: Upto,
+    dir: &Path,
+    options: local::Options,
+    mut watch: impl FnMut(Progress) -> io::Result<()>,
+) -> Result<Restored, Error> {
+    let plan = Plan::new(target, name, manifest, upto)?;
+    let disk = options.disk.clone();
+    let making = Making::begin(dir, &disk, WHAT)?;
+    let segments_dir = dir.join(local::SEGMENTS_DIR);
+    let kept = kept(&making, &segments_dir, &plan)?;
+    let head = plan.end.prev();
+    let mut meta = plan.origin.meta.clone();
+    let begun = meta.generations.with_next(rand::random(), plan.end, Timestamp::now(), "restored");
+    meta.generations = begun.ok_or(StoreError::Invalid("the log has used up its generations"))?;
+    let generation = meta.generations.current().generation.counter;
+    let ours = meta.generations.clone();
+    let (first, link) = plan.begin();
+    let start = Start { first, link, oldest: plan.oldest };
+    let mut forward = Forward::begin(dir, options, meta, start)?;
+    let mut progress = Progress { done_bytes: 0, total_bytes: manifest.bytes() };
+    let mut kept_segments = 0;
+    for (segment, row) in &plan.segments {
+        if segment.first() >= plan.end {
+            break;
+        }
+        // Sealed in a generation that begins later than the log now does: it is told anew.
+        let entries = segment.generations().entries();
+        let is_ours = entries.iter().all(|row| ours.entries().contains(row));
+        if segment.end() <= plan.end && is_ours {
+            if kept.contains(&segment.name()) {
+                kept_segments += 1;
+                progress.done_bytes += row.bytes;
+                forward.adopt(&Segment::load(&segments_dir.join(segment.name()), &disk)?)?;
+            } else {
+                let mut copied = |bytes| {
+                    progress.done_bytes += bytes;
+                    watch(progress)
+                };
+                let copy = segment.copy_into(&segments_dir, &segment.name(), &disk, &mut copied)?;
+                forward.adopt(&copy)?;
+            }
+        } else {
+            segment.check_files()?;
+            part_of(segment, plan.end, &segments_dir, &mut forward)?;
+            progress.done_bytes += row.bytes;
+        }
+        watch(progress).map_err(export::Error::Output)?;
+    }
+    let mut tail = plan.open_tail(target, name)?;
+    let begin = progress.done_bytes;
+    let mut collector = Collector::new(forward);
+    while tail.next < plan.end {
+        let Some(event) = tail.read()? else { break };
+        collector.add(&event).map_err(export::Error::Store)?;
+        progress.done_bytes = begin + tail.bytes();
+        watch(progress).map_err(export::Error::Output)?;
+    }
+    // All of it was proved only at its end.
+    while tail.read()?.is_some() {}
+    let forward = collector.finish().map_err(export::Error::Store)?;
+    if forward.next() != plan.end {
+        return Err(Error::Damaged { path: target.manifest(name), what: "events are missing" });
+    }
+    let trimmed = dir.join(local::TRIMMED_DIR);
+    disk.create_dir(&trimmed)?;
+    for name in &manifest.trimmed {
+        copy_trimmed(target, name, &trimmed, &disk)?;
+    }
+    forward.finish(plan.rest())?;
+    making.finish()?;
+    Ok(Restored { oldest: plan.oldest, head, generation, kept_segments })
+}
+
+/// Segments that an attempt before this one has brought whole; all else of it goes.
+fn kept(making: &Making, segments_dir: &Path, plan: &Plan) -> Result<HashSet<String>, Error> {
+    let wanted: HashSet<String> = plan.segments.iter().map(|(segment, _)| segment.name()).collect();
+    let mut kept = HashSet::new();
+    making.clear_but(segments_dir, |path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let from = plan.segments.iter().find(|(segment, _)| segment.name() == name);
+        let is_whole = wanted.contains(&name)
+            && Segment::load(path, making.disk()).is_ok_and(|copy| {
+                let same = from.and_then(|(from, _)| from.digest().ok()) == copy.digest().ok();
+                same && copy.check_files().is_ok()
+            });
+        if is_whole {
+            kept.insert(name);
+        }
+        is_whole
+    })?;
+    Ok(kept)
+}
+
+/// The events of a segment below `end`, stamped anew.
+fn part_of(
+    segment: &Arc<Segment>,
+    end: Seq,
+    scratch: &Path,
+    forward: &mut Forward<'_>,
+) -> Result<(), StoreError> {
+    let reader = OfflineReader::of(Arc::clone(segment), scratch)?;
+    let (mut at, end) = (segment.first(), end.min(segment.end()));
+    let chunks = std::iter::from_fn(|| {
+        let chunk = (at < end).then(|| reader.read(at, end, &Filter::ALL))?;
+        at = chunk.as_ref().map_or(end, |chunk| chunk.end);
+        Some(chunk)
+    });
+    forward.segment(end, chunks)
+}
+
+/// What is to be put together.
+struct Plan {
+    segments: Vec<(Arc<Segment>, super::SegmentRow)>,
+    origin: Origin,
+    oldest: Seq,
+    oldest_tag: Option<ChainTag>,
+    /// The seq after the last that is put back.
+    end: Seq,
+    head: Seq,
+}
+
+impl Plan {
+    fn new(target: &Target, name: &str, manifest: &Manifest, upto: Upto) -> Result<Plan, Error> {
+        let rows = manifest.segments.iter();
+        let segments = rows.map(|row| Ok((Arc::new(load(target, row, manifest)?), row.clone())));
+        let segments: Vec<_> = segments.collect::<Result<_, Error>>()?;
+        let tail = Tail::open(reader(&target.tail(name))?)?;
+        let (oldest, head) = (Seq::new(manifest.oldest_seq), Seq::new(manifest.head_seq));
+        let mut plan = Plan {
+            segments,
+            origin: tail.origin,
+            oldest,
+            oldest_tag: manifest.oldest_tag.map(ChainTag::new),
+            end: head.next(),
+            head,
+        };
+        plan.end = match upto {
+            Upto::Head => head.next(),
+            Upto::Seq(seq) if seq > head => return Err(Error::TooLate { head }),
+            Upto::Seq(seq) => seq.next(),
+            Upto::Time(time) => plan.end_at(time, target, name)?,
+        };
+        // Before all that is readable nothing is known.
+        if plan.end < oldest {
+            return Err(Error::TooEarly { oldest });
+        }
+        Ok(plan)
+    }
+
+    fn begin(&self) -> (Seq, Link) {
+        match self.segments.first() {
+            Some((segment, _)) => (segment.first(), segment.link_before()),
+            None => (self.origin.first, self.origin.link_before),
+        }
+    }
+
+    /// The seq after the last event that was appended up to `time`.
+    fn end_at(&self, time: Timestamp, target: &Target, name: &str) -> Result<Seq, Error> {
+        for (segment, _) in &self.segments {
+            if segment.last_at() <= time {
+                continue;
+            }
+            if segment.first_at() > time {
+                return Ok(segment.first());
+            }
+            let mut scratch = Scratch::new();
+            let reader = scratch.open(segment)?;
+            let mut at = segment.first();
+            while at < segment.end() {
+                let chunk = reader.read(at, segment.end(), &Filter::ALL)?;
+                for event in Events::new(&chunk.events) {
+                    let later = event.and_then(Facts::scan).map(|facts| facts.appended_at > time);
+                    match later {
+                        Ok(true) => return Ok(at),
+                        Ok(false) => at = at.next(),
+                        Err(_) => return Err(StoreError::Invalid("an event is malformed").into()),
+                    }
+                }
+            }
+        }
+        let mut tail = self.open_tail(target, name)?;
+        loop {
+            let at = tail.next;
+            match tail.read()? {
+                Some(_) if tail.last_at > time => return Ok(at),
+                Some(_) => {}
+                None => return Ok(at),
+            }
+        }
+    }
+
+    fn open_tail(&self, target: &Target, name: &str) -> Result<Tail<BufReader<File>>, Error> {
+        Ok(Tail::open(reader(&target.tail(name))?)?)
+    }
+
+    fn rest(&self) -> Rest {
+        let state = &self.origin.state;
+        // By then producers may have sent less than the state knows of.
+        let is_whole = self.end > self.head;
+        Rest {
+            slot_number: 1,
+            last_at: if is_whole { state.last_at } else { Timestamp::EPOCH },
+            state: if is_whole { state.state.clone().into() } else { bytes::Bytes::new() },
+            deltas: if is_whole { state.deltas.clone() } else { Vec::new() },
+            oldest_tag: self.oldest_tag,
+        }
+    }
+}
+
+fn reader(path: &Path) -> Result<BufReader<File>, Error> {
+    let file = File::open(path).map_err(export::Error::Input)?;
+    Ok(BufReader::with_capacity(READ_BYTES, file))
+}
+
+/// What was not sealed, read and proved.
+pub(super) struct Tail<R> {
+    reader: Reader<R>,
+    pub(super) origin: Origin,
+    /// The seq that comes next.
+    pub(super) next: Seq,
+    /// The chain before it.
+    pub(super) link: Link,
+    /// When the last one was appended.
+    pub(super) last_at: Timestamp,
+}
+
+impl<R: BufRead> Tail<R> {
+    pub(super) fn open(input: R) -> Result<Tail<R>, export::Error> {
+        let mut reader = Reader::new(input)?;
+        let origin = match reader.read()? {
+            Some(Record::Header(header)) => Origin::of(*header)?,
+            _ => return Err(export::Error::Cut { records: 0 }),
+        };
+        let (next, link, last_at) = (origin.first, origin.link_before, Timestamp::EPOCH);
+        Ok(Tail { reader, origin, next, link, last_at })
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.reader.bytes()
+    }
+
+    /// The next event; `None` after the last, and then the chain is what the end says.
+    pub(super) fn read(&mut self) -> Result<Option<Vec<u8>>, export::Error> {
+        const OTHERS: export::Error =
+            export::Error::Altered { what: "it has not the events that it says" };
+        match self.reader.read()? {
+            Some(Record::Event(event)) => {
+                let facts = Facts::scan(&event).map_err(|_| OTHERS)?;
+                if facts.seq != self.next {
+                    return Err(OTHERS);
+                }
+                self.link = self.link.then_event(&event, &facts);
+                self.last_at = facts.appended_at;
+                self.next = self.next.next();
+                Ok(Some(event))
+            }
+            Some(Record::End(end)) if self.next == self.origin.end => {
+                let is_same = end.link == self.link.bytes()[..];
+                is_same.then_some(None).ok_or(OTHERS)
+            }
+            Some(_) => Err(OTHERS),
+            None => Ok(None),
+        }
+    }
+}

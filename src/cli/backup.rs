@@ -1,0 +1,231 @@
+//! `tailmark backup`, and its `list` and `verify`.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+
+use super::log::Interrupt;
+use super::output::{Output, count_text, print_json, print_line, say};
+use super::terminal::progress_target;
+use super::{Exit, Failure};
+use crate::backup::{self, Checked, Manifest, Progress, Taken, Target};
+use crate::escape;
+use tailmark_record::Timestamp;
+use tailmark_record::json::Object;
+use tailmark_record::units::parse_size;
+
+/// Longest sleep in which a signal waits.
+const NAP: Duration = Duration::from_millis(50);
+
+#[derive(Debug, clap::Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "\
+What is cut leaves every whole backup as it was; run it again, and it goes on with what is there."
+)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Where backups are kept: a directory that is empty, not there yet, or has backups of this log
+    #[arg(required = true)]
+    to: Option<PathBuf>,
+    /// The data directory of the log; a running daemon is not disturbed
+    #[arg(long = "data-dir", value_name = "DIR", default_value = "tailmark-data")]
+    data_dir: PathBuf,
+    /// Write at most so much a second: 50MiB
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    rate: Option<u64>,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// What backups there are
+    List {
+        /// Where they are kept
+        from: PathBuf,
+        /// One object a backup
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read all of a backup, and compare it with its hashes and its chain
+    Verify {
+        /// Where they are kept
+        from: PathBuf,
+        /// Which, as `backup list` names it; the newest by default
+        #[arg(long, value_name = "NAME")]
+        backup: Option<String>,
+        /// Print the result as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    match parse_size(text) {
+        Ok(0) => Err("nothing would ever be written".to_owned()),
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    match (&args.command, &args.to) {
+        (Some(Command::List { from, json }), _) => list(&Target::open(from)?, *json),
+        (Some(Command::Verify { from, backup, json }), _) => {
+            verify(&Target::open(from)?, backup.as_deref(), *json)
+        }
+        (None, Some(to)) => take(args, to),
+        (None, None) => Err(Failure::new(Exit::Usage, "say where the backup is to be kept")),
+    }
+}
+
+fn take(args: &Args, to: &std::path::Path) -> Result<(), Failure> {
+    let interrupt = Interrupt::listen()?;
+    let bar = bytes_bar("written");
+    let pace = Pace::new(args.rate);
+    let result = backup::take(&args.data_dir, to, |progress| {
+        pace.keep(progress.done_bytes, &interrupt)?;
+        show(&bar, progress);
+        Ok(())
+    });
+    bar.finish_and_clear();
+    let taken = result.map_err(|error| interrupt.failure(error))?;
+    if args.json {
+        return print_json(&taken_json(&taken));
+    }
+    say(&format!(
+        "{} written; {} were there already",
+        HumanBytes(taken.written_bytes),
+        count_text(taken.reused_segments, "segment")
+    ));
+    print_line(&taken.name)
+}
+
+fn list(target: &Target, has_json: bool) -> Result<(), Failure> {
+    let mut output = if has_json { Output::json() } else { Output::text() };
+    for name in target.names()? {
+        let (name, manifest) = target.backup(Some(&name))?;
+        if has_json {
+            let mut object = Object::open(&mut output.buffer);
+            describe(&mut object, &name, &manifest);
+            object.close();
+            output.buffer.push(b'\n');
+        } else {
+            let at = Timestamp { seconds: manifest.taken_at, nanos: 0 };
+            let (first, last) = (manifest.oldest_seq, manifest.head_seq);
+            let bytes = HumanBytes(manifest.bytes());
+            output.lines(&format!("{name}  {at}  {first} to {last}  {bytes}"));
+        }
+    }
+    Ok(output.flush()?)
+}
+
+fn verify(target: &Target, name: Option<&str>, has_json: bool) -> Result<(), Failure> {
+    let interrupt = Interrupt::listen()?;
+    let (name, manifest) = target.backup(name)?;
+    let bar = bytes_bar("checked");
+    let result = backup::check(target, &name, &manifest, |progress| {
+        interrupt.check()?;
+        show(&bar, progress);
+        Ok(())
+    });
+    bar.finish_and_clear();
+    let Checked { oldest, head, bytes } = result.map_err(|error| interrupt.failure(error))?;
+    if has_json {
+        let mut out = Vec::new();
+        let mut object = Object::open(&mut out);
+        object.text("backup", &name);
+        object.number("oldest_seq", oldest.get());
+        object.number("head_seq", head.get());
+        object.number("bytes", bytes);
+        object.close();
+        return print_json(&out);
+    }
+    print_line(&format!("whole    {name}: {oldest} to {head}, {} read", HumanBytes(bytes)))
+}
+
+fn describe(object: &mut Object<'_>, name: &str, manifest: &Manifest) {
+    object.text("backup", name);
+    object.text("log_id", &manifest.log_id);
+    object.time("taken_at", Some(Timestamp { seconds: manifest.taken_at, nanos: 0 }));
+    object.number("oldest_seq", manifest.oldest_seq);
+    object.number("head_seq", manifest.head_seq);
+    object.number("bytes", manifest.bytes());
+    object.number("segments", manifest.segments.len() as u64);
+}
+
+fn taken_json(taken: &Taken) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut object = Object::open(&mut out);
+    describe(&mut object, &taken.name, &taken.manifest);
+    object.number("written_bytes", taken.written_bytes);
+    object.number("reused_segments", taken.reused_segments);
+    object.close();
+    out
+}
+
+/// `what` is a participle.
+pub(super) fn bytes_bar(what: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(0), progress_target());
+    let template =
+        format!("{{bar:30}} {{bytes}} of {{total_bytes}} {what}, {{bytes_per_sec}}, {{eta}} left");
+    if let Ok(style) = ProgressStyle::with_template(&template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+pub(super) fn show(bar: &ProgressBar, progress: Progress) {
+    bar.set_length(progress.total_bytes);
+    bar.set_position(progress.done_bytes);
+}
+
+/// Keeps to a rate, over all that was done since the beginning.
+struct Pace {
+    rate: Option<u64>,
+    begun: Instant,
+}
+
+impl Pace {
+    fn new(rate: Option<u64>) -> Pace {
+        Pace { rate, begun: Instant::now() }
+    }
+
+    fn keep(&self, bytes: u64, interrupt: &Interrupt) -> io::Result<()> {
+        interrupt.check()?;
+        let Some(rate) = self.rate else { return Ok(()) };
+        let due = Duration::from_secs_f64(bytes as f64 / rate as f64);
+        while let Some(early) = due.checked_sub(self.begun.elapsed()).filter(|it| !it.is_zero()) {
+            std::thread::sleep(early.min(NAP));
+            interrupt.check()?;
+        }
+        Ok(())
+    }
+}
+
+impl From<backup::Error> for Failure {
+    fn from(error: backup::Error) -> Self {
+        let text = escape::line(&error.to_string()).into_owned();
+        match error {
+            backup::Error::Store(error) => error.into(),
+            backup::Error::Inspect(error) => error.into(),
+            backup::Error::Tail(error) => error.into(),
+            backup::Error::NoBackups { .. } | backup::Error::Missing { .. } => {
+                Failure::new(Exit::NotFound, text)
+                    .hint("`tailmark backup list DIR` shows what is there")
+            }
+            backup::Error::Foreign { .. } | backup::Error::OtherLog { .. } => {
+                Failure::new(Exit::Usage, text).hint("name an empty directory, or one for each log")
+            }
+            backup::Error::Damaged { .. } => Failure::new(Exit::Damaged, text)
+                .hint("another backup may be whole: `tailmark backup verify DIR --backup NAME`"),
+            _ => Failure::new(Exit::Usage, text),
+        }
+    }
+}
