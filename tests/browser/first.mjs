@@ -60,6 +60,35 @@ export const cases = [
     },
   },
   {
+    name: 'shows what lies before the newest events, with a filter and without, and leaves the reader where he is',
+    run: async ({ daemon, visitor }) => {
+      const log = await daemon();
+      const events = (from, to, topic) => Array.from({ length: to - from + 1 }, (_, n) => ({ topic: topic(from + n), body: `n ${from + n}` }));
+      await log.publish(...events(1, 3000, (n) => (n <= 5 ? 'rare.a' : 'often.b')));
+      const page = await (await visitor()).open(log.url);
+      const seqs = () => page.evaluate(() => globalThis.tailmark.tail.rows.map(({ event }) => event.seq));
+      const list = page.locator('#tail-list');
+      await until('the newest', async () => (await seqs()).length === 200);
+      await list.evaluate((node) => { node.scrollTop = 0; });
+      await page.locator('#older').click();
+      await until('as many more', async () => (await seqs()).length === 400);
+      equal(await seqs(), Array.from({ length: 400 }, (_, n) => 2601 + n), 'each once, in order');
+      // The one that was at the top is there still.
+      check(await page.locator('#tail-list .row', { hasText: 'n 2801' }).first().isVisible(), 'where the reader was');
+      await page.locator('#pattern').fill('rare.a');
+      await page.locator('#pattern').press('Enter');
+      await until('what the filter chooses', async () => (await seqs()).length === 5);
+      await until('nothing before it', async () => !(await page.locator('#older').isVisible()));
+      await page.locator('#pattern').fill('');
+      await page.locator('#text').fill('n 77');
+      await page.locator('#text').press('Enter');
+      await page.locator('#older').waitFor();
+      await page.locator('#older').click();
+      // 77, 770 to 779 and those that begin so within the newest thousand.
+      await until('found further back', async () => (await seqs()).includes(77) && (await seqs()).includes(770));
+    },
+  },
+  {
     name: 'says of when its figures are, and fails in its own words',
     run: async ({ daemon, visitor, shot }) => {
       const log = await daemon();

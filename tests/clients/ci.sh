@@ -16,6 +16,7 @@ fi
 "$folder/bin/pip" install --quiet --disable-pip-version-check -r examples/python/requirements.txt -r tests/clients/python/requirements.txt
 timeout --kill-after=20 600 "$folder/bin/python" tests/clients/python/test_seeds.py "$program"
 timeout --kill-after=20 600 "$folder/bin/python" tests/clients/python/test_standards.py "$program"
+timeout --kill-after=20 600 "$folder/bin/python" tests/clients/python/test_openapi.py "$program"
 timeout --kill-after=20 600 "$folder/bin/python" tests/clients/python/test_tokens.py "$program"
 timeout --kill-after=20 600 "$folder/bin/python" tests/clients/python/test_producer.py "$program" "$PWD/target/debug/examples/producer"
 

@@ -4,6 +4,7 @@ mod cloudevents;
 mod events;
 mod grpc_web;
 mod half_closed;
+mod openapi;
 mod reads;
 mod ready;
 mod refusals;

@@ -86,12 +86,30 @@ export async function newest(patterns, n, signal, keep = () => true) {
   return read(watchPath({ topics: patterns, from: `last:${n}`, until_caught_up: true }), signal, keep);
 }
 
-async function read(path, signal, keep = () => true) {
+// How far back one look goes at most, for what a filter chooses.
+const SEARCHED = 200000;
+
+/// Events of `patterns` before a seq, oldest first: about `n`, if `keep` keeps so many of what lies within reach. `from` is
+/// how far back was looked.
+export async function older(patterns, before, oldest, n, signal, keep) {
+  const events = [];
+  let from = before;
+  for (let stretch = n; from > oldest && events.length < n && before - from < SEARCHED; stretch *= 8) {
+    const end = from;
+    from = Math.max(oldest, end - stretch);
+    const path = watchPath({ topics: patterns, from, until_caught_up: true });
+    events.unshift(...await read(path, signal, keep, end));
+  }
+  return { events, from };
+}
+
+async function read(path, signal, keep = () => true, before = Infinity) {
   const events = [];
   for await (const batch of frames(path, { signal, headers: bearer() })) {
     for (const frame of batch) {
       if (frame.event === 'message' && frame.data !== null) {
         const event = readEvent(frame);
+        if (event.seq >= before) return events;
         if (keep(event)) events.push(summary(event));
       }
       if (frame.event === 'lost') throw new Error(JSON.parse(frame.data).message ?? 'not readable');

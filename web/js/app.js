@@ -1,6 +1,6 @@
 // The page: puts the parts together. Each part knows only its own place in the document.
 
-import { eventAt, newest } from './api.js';
+import { eventAt, newest, older } from './api.js';
 import { inWords } from './sse.js';
 import { Charts } from './charts.js';
 import { Chat, store, stored } from './chat.js';
@@ -31,6 +31,9 @@ class App {
     this.ready = false;
     this.state = null;
     this.head = 0;
+    this.oldest = 1;
+    // How far back was looked for what the filter chooses.
+    this.lookedTo = Infinity;
     this.historyAbort = new AbortController();
     this.historyDue = false;
     this.loading = true;
@@ -152,6 +155,28 @@ class App {
     this.#drawTail();
   }
 
+  /// What lies before the first event in the list.
+  async #older() {
+    if (this.loading || $('older').hidden) return;
+    const { signal } = this.historyAbort;
+    const { patterns, text } = this.want;
+    const before = Math.min(this.lookedTo, this.tail.first ?? this.head + 1);
+    this.loading = true;
+    this.#drawTail();
+    try {
+      const { events, from } = await older(patterns, before, this.oldest, HISTORY, signal, (event) => says(event, text));
+      if (signal.aborted) return;
+      this.lookedTo = from;
+      this.tail.older(events);
+      this.#announce(events.length > 0 ? `${plural(events.length, 'event')} more` : `nothing from ${count(from)} on`);
+    } catch (error) {
+      if (signal.aborted) return;
+      this.#announce(inWords(error));
+    }
+    this.loading = false;
+    this.#drawTail();
+  }
+
   #sendWant() {
     this.wantNumber += 1;
     // Before there is a link, the hello will say it.
@@ -172,6 +197,7 @@ class App {
     const text = $('text').value.trim().toLowerCase();
     if (JSON.stringify(patterns) === JSON.stringify(this.want.patterns) && text === this.want.text) return;
     this.want = { patterns, text };
+    this.lookedTo = Infinity;
     this.tree.setWatched(patterns);
     this.historyAbort.abort();
     this.historyDue = true;
@@ -267,6 +293,7 @@ class App {
       });
     }
     $('pause').addEventListener('click', () => this.#pause());
+    $('older').addEventListener('click', () => this.#older());
     $('wide').addEventListener('click', () => this.#widen(document.body.dataset.wide !== 'true'));
     $('goto').addEventListener('submit', (event) => {
       event.preventDefault();
@@ -308,6 +335,7 @@ class App {
       '/': () => { this.show('tail', false); $('pattern').select(); $('pattern').focus(); },
       s: () => { this.show('tail', false); $('text').select(); $('text').focus(); },
       p: () => this.#pause(),
+      o: () => this.#older(),
       w: () => this.#widen(document.body.dataset.wide !== 'true'),
       g: () => { this.show('tail', false); $('goto-place').select(); $('goto-place').focus(); },
       j: () => this.tail.move(1),
@@ -444,6 +472,8 @@ class App {
     pause.setAttribute('aria-pressed', String(tail.paused));
     $('follow').hidden = tail.follow || tail.rows.length === 0;
     setText($('follow'), tail.fresh > 0 ? `↓ ${count(tail.fresh)} new` : '↓ newest');
+    const first = Math.min(this.lookedTo, tail.first ?? this.head + 1);
+    $('older').hidden = this.loading || tail.paused || tail.isFull || first <= this.oldest;
     const empty = $('tail-empty');
     empty.hidden = tail.rows.length > 0;
     if (this.loading) setText(empty, 'reading …');
@@ -455,6 +485,7 @@ class App {
     this.logAt = Date.now();
     this.head = Number(log.head_seq ?? 0);
     const oldest = Number(log.oldest_seq ?? 0);
+    this.oldest = oldest;
     setText($('fact-log'), (log.log_id ?? '').slice(0, 8));
     $('fact-log').title = log.log_id ?? '';
     setText($('fact-oldest'), oldest > this.head ? 'none' : count(oldest));

@@ -7,6 +7,8 @@ import { cut, named, shownLine, shownName, textNodes, topicNodes } from './shown
 const KEPT = 2000;
 const HELD = 2000;
 const SPARE_ROWS = 8;
+// Room for another piece of what lies further back, and for what comes meanwhile.
+const SPARE_OLDER = 1000;
 
 export class Tail {
   /// `on`: select(event), changed().
@@ -63,6 +65,22 @@ export class Tail {
     if (older.length > 0) this.lastSeq = Math.max(this.lastSeq, older[older.length - 1].event.seq);
     this.#trim();
     this.#soon(true);
+  }
+
+  /// The seq of the first event in the list.
+  get first() { return this.rows.find((item) => item.k === 'event')?.event.seq ?? null; }
+
+  /// Whether the list may grow at its beginning.
+  get isFull() { return this.rows.length > 2 * KEPT - SPARE_OLDER; }
+
+  /// Puts what lies further back in front, and leaves the reader where he is.
+  older(events) {
+    const before = this.rows.length;
+    this.follow = false;
+    this.history(events);
+    const height = this.#height();
+    this.space.style.height = `${this.rows.length * height}px`;
+    this.list.scrollTop += (this.rows.length - before) * height;
   }
 
   clear() {

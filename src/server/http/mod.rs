@@ -8,6 +8,7 @@ mod events;
 mod form;
 mod health;
 mod metrics;
+mod openapi;
 mod page;
 mod query;
 mod reads;
@@ -30,6 +31,7 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
         .route("/healthz", get(health::health))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::metrics))
+        .route("/openapi.json", get(openapi::document))
         .route("/v1/watch", get(watch::watch))
         .route("/v1/events", post(events::store))
         .route("/v1/events/{seq}", get(reads::event))

@@ -163,6 +163,7 @@ fn paths(page_file: &str) -> Vec<Path> {
         row("/healthz", Need::Open, "GET", "/healthz", ""),
         row("/readyz", Need::Open, "GET", "/readyz", ""),
         row("/metrics", Need::Name, "GET", "/metrics", ""),
+        row("/openapi.json", Need::Name, "GET", "/openapi.json", ""),
         row("/v1/watch", Need::Watch, "GET", &watch, ""),
         row("/v1/events", Need::Publish, "POST", "/v1/events", r#"{"topic":"a.x","body":"b"}"#),
         row("/v1/events/{seq}", Need::WatchSomething, "GET", "/v1/events/1", ""),

@@ -1,7 +1,7 @@
 //! The paths of plain HTTP, for who looks for one by another name.
 
 /// What is there, and what else it is called elsewhere.
-const PATHS: [(&str, &[&str]); 8] = [
+const PATHS: [(&str, &[&str]); 9] = [
     ("/healthz", &["health", "live", "livez", "liveness", "alive", "ping", "status"]),
     ("/readyz", &["ready", "readiness"]),
     ("/metrics", &["metric", "prometheus"]),
@@ -9,6 +9,7 @@ const PATHS: [(&str, &[&str]); 8] = [
     ("/v1/events", &["events", "event", "publish", "upload", "append"]),
     ("/v1/topics", &["topics", "topic"]),
     ("/v1/log", &["log", "info"]),
+    ("/openapi.json", &["openapi", "openapi.yaml", "swagger", "swagger.json", "docs"]),
     ("/v1/principal", &["principal", "whoami", "me"]),
 ];
 
