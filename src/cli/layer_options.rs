@@ -122,6 +122,8 @@ pub(super) fn server_options(config: &Config) -> server::Options {
         stream_in_flight_bytes: size(limits.stream_in_flight_bytes),
         arriving_bytes: size(config.log.in_flight_bytes),
         parked_bytes: size(limits.parked_bytes),
+        unread_bytes: size(limits.unread_bytes),
+        unsent_bytes: size(limits.unsent_bytes),
         unary_deadline: limits.unary_deadline,
         shutdown_grace: server.shutdown_grace,
         preface_timeout: server.preface_timeout,

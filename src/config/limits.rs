@@ -70,6 +70,10 @@ section!(
         stream_in_flight_bytes: u64 as "units::size" = 8 << 20,
         /// Bytes of chunks kept for watches whose clients do not take more.
         parked_bytes: u64 as "units::size" = 64 << 20,
+        /// Bytes that clients of HTTP/2 may send before they are read, over all connections.
+        unread_bytes: u64 as "units::size" = 1 << 30,
+        /// Bytes that wait to be sent, over all connections.
+        unsent_bytes: u64 as "units::size" = 128 << 20,
         /// For a call that is no stream, when its client set none.
         unary_deadline: Duration as "units::duration" = Duration::from_secs(30),
     }
@@ -99,6 +103,8 @@ impl Limits {
         bytes("limits.stream_in_flight_bytes", in_flight, 1, GIB)?;
         at_least("limits.stream_in_flight_bytes", in_flight, event, EVENT_BYTES)?;
         bytes("limits.parked_bytes", self.parked_bytes, 0, GIB)?;
+        bytes("limits.unread_bytes", self.unread_bytes, MIB, 1024 * GIB)?;
+        bytes("limits.unsent_bytes", self.unsent_bytes, 16 * MIB, 64 * GIB)?;
         self.check_shares()?;
         time("limits.unary_deadline", self.unary_deadline, 1, 3_600)
     }

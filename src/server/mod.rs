@@ -39,6 +39,7 @@ mod shared;
 mod shares;
 mod tls;
 mod transport;
+mod unsent;
 mod watch;
 
 pub use auth::{Certificate, Credentials, Keys, KeysError, Token, TokenHash, new_token};

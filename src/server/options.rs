@@ -59,6 +59,12 @@ pub struct Options {
     /// Bytes of chunks kept for watches whose clients do not take more; beyond that the one that
     /// has waited longest reads its chunk again. 64 MiB.
     pub parked_bytes: usize,
+    /// Bytes that clients of HTTP/2 may send before they are read, over all connections: each has at most
+    /// a sixteenth of what is left when it begins, and at least 512 KiB. 1 GiB.
+    pub unread_bytes: usize,
+    /// Bytes that wait to be sent to clients that do not take them, over all connections; beyond that
+    /// streams are not read for. 128 MiB.
+    pub unsent_bytes: usize,
     /// Time for a unary call whose client set none. 30 s.
     pub unary_deadline: Duration,
     /// Time between the order to stop and the cutting of what is still open. 10 s.
@@ -112,6 +118,8 @@ impl Default for Options {
             stream_in_flight_bytes: 8 << 20,
             arriving_bytes: 64 << 20,
             parked_bytes: 64 << 20,
+            unread_bytes: 1 << 30,
+            unsent_bytes: 128 << 20,
             unary_deadline: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(10),
             preface_timeout: Duration::from_secs(10),

@@ -128,7 +128,8 @@ pub(crate) fn is_at_once(what: &str) -> bool {
     AT_ONCE.contains(&what) || StreamKind::ALL.iter().any(|kind| kind.limits().contains(&what))
 }
 
-pub(crate) const AT_ONCE: [&str; 10] = [
+pub(crate) const AT_ONCE: [&str; 11] = [
+    "in_flight_bytes",
     "connections",
     "connections_per_address",
     "connections_per_principal",

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use super::Options;
 use super::permits::{Gauges, OverLimit, Permit, StreamKind};
 use super::shares::{Pace, Paces, Share, Shares, holder};
+use super::unsent::{Line, Unsent};
 
 /// Of a limit, what there is beyond it for who has little.
 const RESERVE: usize = 8;
@@ -57,6 +58,7 @@ pub(crate) struct Quotas {
     paces: Paces<IpAddr>,
     /// When a flood came last from an address.
     floods: Mutex<HashMap<IpAddr, Instant>>,
+    unsent: Unsent,
 }
 
 /// How long a flood is held against new connections from the same address.
@@ -143,6 +145,7 @@ impl Quotas {
             connections_of_principal: Shares::new("connections_per_principal", of_principal),
             turned_away: Arc::clone(gauges.of_turned_away()),
             turned_away_of_address: Shares::new("connections", Some(TURNED_AWAY_OF_ADDRESS)),
+            unsent: Unsent::new(options.unsent_bytes),
             paces: Paces::new(
                 options.rates_per_address,
                 ["events_per_address", "bytes_per_address"],
@@ -193,11 +196,17 @@ impl Quotas {
         Some(ConnectionGrant { _of_address: of_address, _of_all: of_all })
     }
 
+    /// What waits to be sent, over all connections.
+    pub(crate) fn unsent(&self) -> &Unsent {
+        &self.unsent
+    }
+
     /// A connection from there.
     pub(crate) fn peer(&self, address: SocketAddr) -> Peer {
         let holder = holder(address.ip());
         let connection = Connection {
             holder,
+            line: self.unsent.line(),
             streams: Default::default(),
             user: Mutex::default(),
             pace: self.paces.of(holder),
@@ -248,6 +257,8 @@ pub(crate) struct Peer {
 struct Connection {
     /// Who counts as its address.
     holder: IpAddr,
+    /// What waits to be sent on it.
+    line: Line,
     /// Open on it, by kind.
     streams: [Arc<AtomicUsize>; StreamKind::ALL.len()],
     /// The principal that used it last, where they are counted.
@@ -257,6 +268,11 @@ struct Connection {
 }
 
 impl Peer {
+    /// What waits to be sent on the connection.
+    pub(crate) fn line(&self) -> &Line {
+        &self.connection.line
+    }
+
     /// Watches open on the connection.
     pub(crate) fn watches(&self) -> usize {
         self.connection.streams[StreamKind::Watch as usize].load(Ordering::Relaxed)

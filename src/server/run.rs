@@ -17,7 +17,8 @@ use tonic_reflection::server::v1alpha::ServerReflectionServer as ServerReflectio
 
 use super::auth::{Auth, Guard, guard};
 use super::feed::parked::Parking;
-use super::figures::{self, Figures, Sources};
+use super::feed::shared_frames::SharedFrames;
+use super::figures::{self, Figures, Held, Sources};
 use super::quotas::Quotas;
 use super::rpc::generated::chat_service_server::ChatServiceServer;
 use super::rpc::generated::feed_service_server::FeedServiceServer;
@@ -28,6 +29,8 @@ use super::transport::arrivals::Arrivals;
 use super::transport::greeting::Notices;
 use super::transport::serving::Serving;
 use super::transport::vanished::Vanished;
+use super::transport::windows::Windows;
+use super::unsent::Unsent;
 use super::{
     AccessRules, Certificates, Credentials, Gauges, Options, Shared, TlsError, chat, http, service,
     watch,
@@ -85,11 +88,13 @@ impl Server {
         let auth = Arc::new(Auth::new(options.auth.clone(), options.rates));
         let (options, gauges, started) = (Arc::new(options), Gauges::default(), Instant::now());
         let quotas = Arc::new(Quotas::new(&options, &gauges));
+        let unsent = quotas.unsent().clone();
         let figures = Figures::new(Sources {
             log: log.clone(),
             gauges: gauges.clone(),
             options: Arc::clone(&options),
             certificates: certificates.clone(),
+            memory: memory(&arrivals, &unsent, &parking),
             are_credentials_in_trouble: auth.credentials().is_in_trouble(),
             started,
         });
@@ -99,7 +104,7 @@ impl Server {
             quotas,
             arrivals,
             parking,
-            shared_frames: Arc::default(),
+            shared_frames: Arc::new(SharedFrames::new(unsent)),
             options,
             gauges,
             figures: Arc::new(figures),
@@ -182,6 +187,8 @@ impl Server {
             quotas: Arc::clone(&shared.quotas),
             calls: Arc::clone(&shared.figures.calls),
             arrivals: shared.arrivals.clone(),
+            event_bytes: shared.log.limits().event_bytes,
+            windows: Windows::new(shared.options.unread_bytes),
             tasks: shared.tasks.clone(),
             stop: shared.stop.clone(),
             cut,
@@ -212,6 +219,16 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// What memory is held for above the log.
+fn memory(arrivals: &Arrivals, unsent: &Unsent, parking: &Parking) -> Vec<(&'static str, Held)> {
+    let (arrivals, unsent, parking) = (arrivals.clone(), unsent.clone(), parking.clone());
+    vec![
+        ("arriving", Box::new(move || arrivals.bytes())),
+        ("unsent", Box::new(move || unsent.bytes())),
+        ("parked", Box::new(move || parking.bytes())),
+    ]
 }
 
 fn routes(shared: &Arc<Shared>, health: &health::Reporter) -> Result<Routes, ServeError> {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use h2::SendStream;
 use tailmark::server::Options;
 use tonic::Code;
+use tonic_types::StatusExt;
 
 use crate::support::frames::{connect, head, status};
 use crate::support::server::{PATIENCE, new_log, start_with, within};
@@ -43,29 +44,47 @@ async fn fill(stream: &mut SendStream<Bytes>, most: usize, patience: Duration) -
     sent
 }
 
+/// How a call was refused.
+async fn refused(answer: h2::client::ResponseFuture) -> tonic::Status {
+    let answer = within("the refusal", answer).await.unwrap();
+    match answer.headers().contains_key("grpc-status") {
+        true => status(answer.headers()),
+        false => {
+            let mut body = answer.into_body();
+            status(&within("trailers", body.trailers()).await.unwrap().unwrap())
+        }
+    }
+}
+
 #[tokio::test]
 async fn unfinished_messages_take_no_more_room_than_there_is() {
     let server = start_with(new_log(), options(2 * MESSAGE_BYTES, PATIENCE)).await;
-    let window = Options::default().http2.stream_window_bytes as usize;
     let almost = MESSAGE_BYTES - 1;
     let mut sender = connect(server.address).await.ready().await.unwrap();
     let mut streams = Vec::new();
-    let mut taken = Vec::new();
-    // Too short a wait for the last two would only let the test pass.
-    for patience in [PATIENCE, PATIENCE, Duration::from_secs(1), Duration::from_secs(1)] {
+    for _ in 0..4 {
         let (answer, mut stream) = sender.send_request(head("UploadEvents", GRPC), false).unwrap();
         stream.send_data(prefix(), false).unwrap();
-        taken.push(fill(&mut stream, almost, patience).await);
+        // The third and the fourth have what the first and the second had, who do not go on.
+        assert_eq!(fill(&mut stream, almost, PATIENCE).await, almost);
         streams.push((answer, stream));
     }
-    assert_eq!(taken[..2], [almost; 2], "there was room for two");
-    // What the others sent lies in their windows, where HTTP/2 has its own bound.
-    assert!(taken[2..].iter().all(|&bytes| bytes <= window), "{taken:?}");
-    // Who leaves makes room.
-    drop(streams.remove(0));
-    let rest = almost - taken[2];
-    assert_eq!(fill(&mut streams[1].1, rest, PATIENCE).await, rest);
-    drop(streams);
+    let mut streams = streams.into_iter();
+    for _ in 0..2 {
+        let (answer, _stream) = streams.next().unwrap();
+        let status = refused(answer).await;
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap();
+        let metadata = |name: &str| info.metadata[name].as_str();
+        assert_eq!((info.reason.as_str(), metadata("what")), ("LIMIT_EXCEEDED", "in_flight_bytes"));
+        assert_eq!(metadata("limit"), (2 * MESSAGE_BYTES).to_string());
+    }
+    // The others go on: their messages are whole, and no events.
+    for (answer, mut stream) in streams {
+        stream.send_data(Bytes::from_static(&[7]), true).unwrap();
+        assert_eq!(refused(answer).await.code(), Code::InvalidArgument);
+    }
     server.stop().await;
 }
 
@@ -75,15 +94,7 @@ async fn a_message_or_line_that_does_not_come_on_is_refused() {
     let mut sender = connect(server.address).await.ready().await.unwrap();
     let (answer, mut stream) = sender.send_request(head("UploadEvents", GRPC), false).unwrap();
     stream.send_data(prefix(), false).unwrap();
-    let answer = within("the refusal", answer).await.unwrap();
-    let status = match answer.headers().contains_key("grpc-status") {
-        true => status(answer.headers()),
-        false => {
-            let mut body = answer.into_body();
-            status(&within("trailers", body.trailers()).await.unwrap().unwrap())
-        }
-    };
-    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert_eq!(refused(answer).await.code(), Code::DeadlineExceeded);
 
     let mut post =
         with(request(&server, "POST", "/v1/events"), &[("content-type", "application/x-ndjson")]);

@@ -125,6 +125,16 @@ async fn patterns_of_a_watch() {
     server.stop().await;
 }
 
+/// A message that is nothing but a field that nobody knows.
+fn padded(len: usize) -> Bytes {
+    let mut bytes = b"\xa2\x06".to_vec();
+    let rest = len - bytes.len() - 3;
+    assert!((1 << 14..1 << 21).contains(&rest));
+    bytes.extend((0..3).map(|at| (rest >> (7 * at)) as u8 & 0x7f | (u8::from(at < 2) << 7)));
+    bytes.resize(len, 0);
+    bytes.into()
+}
+
 #[tokio::test]
 async fn a_message_on_the_wire() {
     let server = start().await;
@@ -147,12 +157,19 @@ async fn a_message_on_the_wire() {
     assert_eq!((info["index"].as_str(), info["received"].as_str()), ("2", "2"));
     assert_eq!(server.head(), 3);
 
-    for method in ["Publish", "GetLog", "Watch", "Trim"] {
-        let message = message(limit + 1);
+    // What holds one event has room for one, and what asks a question for its patterns.
+    let question = (64 << 10) + 64 * 264;
+    for (method, limit) in [
+        ("Publish", (64 << 10) + (1 << 20)),
+        ("GetLog", question),
+        ("Watch", question),
+        ("Trim", question),
+    ] {
+        let message = padded(limit + 1);
         let status = raw::call(server.channel().await, method, message).await.unwrap_err();
         over(&status, "message_bytes", limit, limit + 1);
     }
-    let bytes = raw::call(server.channel().await, "GetLog", message(limit)).await.unwrap();
+    let bytes = raw::call(server.channel().await, "GetLog", padded(question)).await.unwrap();
     assert!(!bytes.is_empty());
     server.stop().await;
 }

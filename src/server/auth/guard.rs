@@ -71,7 +71,7 @@ pub(crate) async fn guard(
     if ends.is_none() && spare.is_none() {
         return response;
     }
-    Answer::wrap(response.map(Body::new), ends, spare).map(axum::body::Body::new)
+    Answer::wrap(response.map(Body::new), ends, None, spare).map(axum::body::Body::new)
 }
 
 impl Guard {

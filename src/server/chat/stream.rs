@@ -298,7 +298,7 @@ impl<D: Dialect> RoomStream<D> {
             Step::Read { .. } => Ok(Walked::Nothing),
             Step::Rest => Ok(Walked::Rest),
             Step::Broken(what) => Err(what),
-            Step::News(_) | Step::End(_) => Err("a step that was not asked for"),
+            Step::News(_) | Step::End(_) | Step::Large(_) => Err("a step that was not asked for"),
         }
     }
 

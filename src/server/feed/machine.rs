@@ -63,6 +63,8 @@ pub(crate) enum Step {
     News(News),
     /// Read from `next` on, up to `end` (exclusive), and hand over what came.
     Read { end: Seq },
+    /// Send nothing: the next event has more than may be sent at once. So many bytes, framed.
+    Large(usize),
     /// Let others run: it has looked at a lot. [`Machine::rested`], then go on.
     Rest,
     /// Finish: all that was wanted has been sent.
@@ -99,6 +101,10 @@ pub(crate) struct Machine {
     walked_of_taken: usize,
     end: Option<End>,
     bundle: Bundle,
+    /// What may be sent at once.
+    most: usize,
+    /// The next event has so much more.
+    large: Option<usize>,
     /// On the topics of the chunk at hand.
     verdicts: Verdicts,
     /// Spent on the filter since it has rested.
@@ -197,6 +203,8 @@ impl Machine {
             walked_of_taken: 0,
             end: None,
             bundle: plan.bundle,
+            most: usize::MAX,
+            large: None,
             verdicts: Verdicts::default(),
             effort: 0,
         };
@@ -240,6 +248,18 @@ impl Machine {
         self.delivered
     }
 
+    /// How many bytes may be sent at once from now on.
+    pub(crate) fn send_at_most(&mut self, bytes: usize) {
+        self.most = bytes;
+    }
+
+    /// Whether an event may go with what goes already.
+    fn has_room(&mut self, taken: usize, bytes: usize) -> bool {
+        let is_too_much = taken.saturating_add(bytes) > self.most;
+        self.large = (is_too_much && taken == 0).then_some(bytes);
+        !is_too_much
+    }
+
     /// Others have run.
     pub(crate) fn rested(&mut self) {
         self.effort = 0;
@@ -268,6 +288,10 @@ impl Machine {
                     Ok(Some(events)) => {
                         self.run = Some(run);
                         return Step::Event(events);
+                    }
+                    Ok(None) if self.large.is_some() => {
+                        self.run = Some(run);
+                        return Step::Large(self.large.take().unwrap_or_default());
                     }
                     Ok(None) if self.queue.is_empty() && run.left() > 0 && self.is_tired() => {
                         self.run = Some(run);
@@ -382,6 +406,9 @@ impl Machine {
     /// The next matching event of a run; `None` at its end, or when a marker or a rest is due.
     fn take_event(&mut self, run: &mut ChunkWalk) -> Result<Option<Bytes>, &'static str> {
         let Some(found) = self.find(run)? else { return Ok(None) };
+        if !self.has_room(0, found.event.len()) {
+            return Ok(None);
+        }
         self.pass(run, &found);
         Ok(Some(run.chunk().events.slice(found.event)))
     }
@@ -395,13 +422,18 @@ impl Machine {
         let mut frames = Vec::new();
         while self.end.is_none() && (frames.is_empty() || frames.len() < frames_bytes) {
             let Some(found) = self.find(run)? else { break };
+            if !self.has_room(frames.len(), frames::PREFIX_BYTES + found.event.len()) {
+                break;
+            }
             if frames.is_empty() && run.chunk().complete && self.filter.is_all() {
                 // All of it goes, and the most that framing adds to an entry is three bytes.
                 let entries = usize::try_from(self.next.distance_to(run.chunk().end));
                 let added = entries.unwrap_or(usize::MAX).saturating_mul(3);
                 let framed = run.left().saturating_add(added);
                 frames.reserve_exact(
-                    framed.min(frames_bytes + found.entry.len() + frames::PREFIX_BYTES),
+                    framed.min(
+                        frames_bytes.min(self.most) + found.entry.len() + frames::PREFIX_BYTES,
+                    ),
                 );
             }
             self.pass(run, &found);
@@ -421,6 +453,9 @@ impl Machine {
             let Some(found) = self.find(run)? else { break };
             if batch.len() > 0 && batch.len() + found.entry.len() > batch_bytes {
                 // It is found again as the first of the next batch.
+                break;
+            }
+            if !self.has_room(batch.len(), found.entry.len()) {
                 break;
             }
             self.pass(run, &found);

@@ -57,6 +57,11 @@ impl Parking {
         has_room.then(|| self.put(lot, chunk))
     }
 
+    /// Bytes parked now.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.lock().chunks.bytes()
+    }
+
     /// Whether it is worth while to read ahead.
     pub(crate) fn has_spare_room(&self) -> bool {
         let lot = self.0.lock();

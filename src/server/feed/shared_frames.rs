@@ -9,6 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::machine::{ChunkPosition, Machine, Step};
+use crate::server::unsent::Unsent;
 use tailmark_log::bounded::Bounded;
 use tailmark_record::Seq;
 
@@ -19,7 +20,11 @@ const MAX_PIECES: usize = 64;
 
 /// The newest pieces, by the seq that each begins with.
 #[derive(Debug)]
-pub(crate) struct SharedFrames(Mutex<Bounded<Seq, Piece>>);
+pub(crate) struct SharedFrames {
+    pieces: Mutex<Bounded<Seq, Piece>>,
+    /// Where they are counted for as long as somebody has them.
+    unsent: Unsent,
+}
 
 /// Some events, framed.
 #[derive(Clone, Debug)]
@@ -30,33 +35,34 @@ struct Piece {
     frames: Bytes,
 }
 
-impl Default for SharedFrames {
-    fn default() -> Self {
-        SharedFrames(Mutex::new(Bounded::new(MAX_BYTES).at_most(MAX_PIECES)))
-    }
-}
-
 impl SharedFrames {
+    pub(crate) fn new(unsent: Unsent) -> Self {
+        SharedFrames { pieces: Mutex::new(Bounded::new(MAX_BYTES).at_most(MAX_PIECES)), unsent }
+    }
+
     /// The machine's next step, taken from what others have sent where it can be, and kept for
-    /// others where they may come to the same place.
-    pub(crate) fn step(&self, machine: &mut Machine, head: impl Fn() -> Seq) -> Step {
+    /// others where they may come to the same place; and whether what it sends is shared.
+    pub(crate) fn step(&self, machine: &mut Machine, head: impl Fn() -> Seq) -> (Step, bool) {
         let from = machine.shared_place();
         if let Some(from) = from.filter(|_| !machine.is_walked())
             && let Some((frames, to)) = self.find(from)
             && machine.pass_shared(to)
         {
-            return Step::Event(frames);
+            return (Step::Event(frames), true);
         }
-        let step = machine.step(head);
-        if let (Some(from), Step::Event(frames), Some(to)) = (from, &step, machine.shared_place()) {
-            self.keep(from, to, frames);
+        match (machine.step(head), from, machine.shared_place()) {
+            (Step::Event(frames), Some(from), Some(to)) => {
+                let frames = self.unsent.share(frames);
+                self.keep(from, to, &frames);
+                (Step::Event(frames), true)
+            }
+            (step, ..) => (step, false),
         }
-        step
     }
 
     /// What others sent from a place on, and where it ends.
     fn find(&self, from: ChunkPosition) -> Option<(Bytes, ChunkPosition)> {
-        let pieces = self.0.lock();
+        let pieces = self.pieces.lock();
         let piece = pieces.get(&from.next)?;
         let to = ChunkPosition { next: piece.end, walked: from.walked + piece.entry_bytes };
         Some((piece.frames.clone(), to))
@@ -66,7 +72,7 @@ impl SharedFrames {
     fn keep(&self, from: ChunkPosition, to: ChunkPosition, frames: &Bytes) {
         let entry_bytes = to.walked.saturating_sub(from.walked);
         let piece = Piece { end: to.next, entry_bytes, frames: frames.clone() };
-        let evicted = self.0.lock().insert(from.next, piece, frames.len());
+        let evicted = self.pieces.lock().insert(from.next, piece, frames.len());
         // Freed without the lock.
         drop(evicted);
     }
@@ -82,7 +88,7 @@ mod tests {
 
     #[test]
     fn the_newest_are_kept_and_found_by_where_they_begin() {
-        let shared = SharedFrames::default();
+        let shared = SharedFrames::new(Unsent::new(1 << 20));
         let frames = Bytes::from(vec![7; 64 << 10]);
         let count = 3 * MAX_PIECES as u64;
         for at in 0..count {
@@ -94,7 +100,7 @@ mod tests {
             assert_eq!((found, to), (frames.clone(), place(11 + 10 * at, 564)));
             assert!(shared.find(place(2 + 10 * at, 100)).is_none());
         }
-        let pieces = shared.0.lock();
+        let pieces = shared.pieces.lock();
         assert_eq!(pieces.bytes(), pieces.len() * frames.len());
         assert!(pieces.bytes() <= MAX_BYTES && pieces.bytes() > MAX_BYTES - frames.len());
         drop(pieces);
@@ -102,6 +108,6 @@ mod tests {
         for at in count..2 * count {
             shared.keep(place(1 + 10 * at, 0), place(11 + 10 * at, 64), &tiny);
         }
-        assert_eq!(shared.0.lock().len(), MAX_PIECES);
+        assert_eq!(shared.pieces.lock().len(), MAX_PIECES);
     }
 }

@@ -188,8 +188,15 @@ impl Snapshot {
         page.gauge_of(
             "tailmark_in_flight",
             Unit::Bytes,
-            "Bytes of events that wait for the writer",
+            "Bytes of events that wait for the writer, and of batches that are being made",
             self.log.in_flight_bytes as f64,
+        )?;
+        page.gauges(
+            "tailmark_memory",
+            Some(Unit::Bytes),
+            "Memory held within its budgets, by what it is held for",
+            "kind",
+            self.memory.iter().copied(),
         )?;
         page.gauge("tailmark_producers", "Producers that the log knows", self.log.producers)?;
         page.gauge("tailmark_head_seq", "Last durable event", self.head.get())?;

@@ -54,7 +54,12 @@ pub(super) struct Sources {
     /// Whether something keeps newer credentials from coming into force.
     pub(super) are_credentials_in_trouble: Arc<AtomicBool>,
     pub(super) started: Instant,
+    /// What memory is held for, and who knows how much.
+    pub(super) memory: Vec<(&'static str, Held)>,
 }
+
+/// How many bytes are held.
+pub(super) type Held = Box<dyn Fn() -> usize + Send + Sync>;
 
 /// The last two looks.
 #[derive(Debug, Default)]

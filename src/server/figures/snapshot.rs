@@ -41,6 +41,8 @@ pub(crate) struct Snapshot {
     pub(super) lag: u64,
     /// Of the program's log.
     pub(super) dropped_lines: u64,
+    /// Bytes held, by what they are held for.
+    pub(super) memory: Vec<(&'static str, u64)>,
     pub(super) own: ProcessUsage,
     pub(super) cores: Vec<CpuCore>,
 }
@@ -59,7 +61,16 @@ impl Snapshot {
         // Before the head: who reads on meanwhile is not ahead of it.
         let slowest = figures.streams.slowest();
         let bounds = log.bounds();
+        let status = log.status();
+        let of_log = [
+            ("in_flight", status.in_flight_bytes),
+            ("unfetched", status.unfetched_bytes),
+            ("recent", status.recent_bytes),
+            ("found", status.found_bytes),
+        ];
+        let others = figures.sources.memory.iter().map(|(kind, held)| (*kind, held() as u64));
         Snapshot {
+            memory: of_log.into_iter().chain(others).collect(),
             at: Instant::now(),
             wall: Timestamp::now(),
             uptime: started.elapsed(),
@@ -67,7 +78,7 @@ impl Snapshot {
             version: options.version.clone(),
             oldest: bounds.oldest,
             head: bounds.head,
-            log: log.status(),
+            log: status,
             are_credentials_in_trouble: credentials.load(Ordering::Relaxed),
             is_tls_in_trouble: certificates.as_ref().is_some_and(|all| all.trouble().is_some()),
             certificate_end: certificates.as_ref().map_or(0, |all| {

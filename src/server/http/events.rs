@@ -23,7 +23,7 @@ use crate::server::principal::Caller;
 use crate::server::rpc::deadline;
 use crate::server::rpc::negotiation::{codings, media_type};
 use crate::server::rpc::status::{self, Failure};
-use crate::server::transport::arrivals::{Arrival, Late, SMALL_BYTES};
+use crate::server::transport::arrivals::{Arrival, Lost, SMALL_BYTES};
 use tailmark_log::eventlog::{AppendOptions, Batch};
 use tailmark_record::json::EventJson;
 use tailmark_wire::json;
@@ -169,14 +169,25 @@ pub(super) struct Lines {
     limit: usize,
     /// The number of the last line.
     line: u64,
-    /// A long line takes room for the longest.
+    /// A long line takes room as it comes.
     arrival: Arrival,
+    /// The last line was handed over, whose room may go.
+    is_handed: bool,
 }
 
 impl Lines {
     fn new(body: Body, is_single: bool, limit: usize, arrival: Arrival) -> Self {
         let buffer = BytesMut::new();
-        Lines { body: Some(body), buffer, scanned: 0, is_single, limit, line: 0, arrival }
+        Lines {
+            body: Some(body),
+            buffer,
+            scanned: 0,
+            is_single,
+            limit,
+            line: 0,
+            arrival,
+            is_handed: false,
+        }
     }
 
     /// The next line that is whole; at the end of the body also one without its end.
@@ -195,6 +206,10 @@ impl Lines {
             Some(_) => {
                 let text = self.buffer.split_to(len).freeze();
                 self.buffer.advance(1);
+                if len > SMALL_BYTES {
+                    // What is left must not keep all that there was.
+                    self.buffer = BytesMut::from(&self.buffer[..]);
+                }
                 text
             }
             // Nothing at all is no line, but still one body.
@@ -215,12 +230,16 @@ impl Lines {
         }))
     }
 
-    /// The rest of a line did not come in its time.
-    fn give_up(&mut self) -> Poll<Option<Result<Line, Status>>> {
-        self.buffer.clear();
+    /// The rest of a line is not waited for.
+    fn give_up(&mut self, lost: Lost) -> Poll<Option<Result<Line, Status>>> {
+        self.buffer = BytesMut::new();
         self.scanned = 0;
-        self.arrival.whole();
-        Poll::Ready(Some(Err(status::deadline().into())))
+        self.arrival.release();
+        let failure = match lost {
+            Lost::Late => status::deadline(),
+            Lost::GaveWay(over) => status::gave_way(over),
+        };
+        Poll::Ready(Some(Err(failure.into())))
     }
 
     fn is_blank(&self, text: &Text) -> bool {
@@ -237,10 +256,14 @@ impl Stream for Lines {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         let mut frames = 0;
+        if std::mem::take(&mut this.is_handed) {
+            this.arrival.release();
+        }
         loop {
             while let Some(text) = this.next_line() {
                 this.arrival.whole();
                 if !this.is_blank(&text) {
+                    this.is_handed = true;
                     return Poll::Ready(Some(Ok(Line { number: this.line, text })));
                 }
             }
@@ -251,15 +274,17 @@ impl Stream for Lines {
                 return Poll::Pending;
             }
             if this.buffer.len() > SMALL_BYTES
-                && let Err(Late) = std::task::ready!(this.arrival.poll_room(cx, this.limit))
+                && let Err(lost) =
+                    std::task::ready!(this.arrival.poll_room(cx, this.buffer.capacity()))
             {
-                return this.give_up();
+                return this.give_up(lost);
             }
             let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
-                if this.buffer.is_empty() || this.arrival.poll_late(cx).is_pending() {
+                if this.buffer.is_empty() {
                     return Poll::Pending;
                 }
-                return this.give_up();
+                let lost = std::task::ready!(this.arrival.poll_lost(cx));
+                return this.give_up(lost);
             };
             match frame {
                 Some(Ok(frame)) => {

@@ -194,8 +194,8 @@ impl http_body::Body for Sse {
         {
             match Pin::new(stream).poll_next(cx) {
                 Poll::Ready(Some(Ok(Item::Marker(marker)))) => this.marker(&marker),
-                Poll::Ready(Some(Ok(Item::Events(event)))) => {
-                    if let Err(error) = this.event(&event) {
+                Poll::Ready(Some(Ok(Item::Events { bytes, .. }))) => {
+                    if let Err(error) = this.event(&bytes) {
                         this.stream = None;
                         report::defect(error.what());
                         this.fail(&status::internal().into());
@@ -217,10 +217,10 @@ impl http_body::Body for Sse {
         if this.out.is_empty() {
             return Poll::Ready(None);
         }
-        if let Some(stream) = &mut this.stream {
-            stream.gone();
-        }
-        Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.out).into()))))
+        let out = Bytes::from(std::mem::take(&mut this.out));
+        let Some(stream) = &mut this.stream else { return Poll::Ready(Some(Ok(Frame::data(out)))) };
+        stream.gone();
+        Poll::Ready(Some(Ok(Frame::data(stream.count(out, false)))))
     }
 }
 

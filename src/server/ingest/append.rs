@@ -29,7 +29,7 @@ use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::trace;
 use crate::server::transport::ending::Endings;
 use pb::append_response::{Acked, Kind, Opened};
-use tailmark_log::eventlog::{Answer, AppendError, Appended, Producer};
+use tailmark_log::eventlog::{Answer, AppendError, Appended, Batch, Producer, Reservation};
 use tailmark_record::{AppendMessage, BatchMessage, Seq};
 use tailmark_wire::feed_v1 as pb;
 
@@ -59,6 +59,7 @@ pub(crate) fn append(
     Ok(Response::new(AppendStream {
         messages,
         phase: Phase::New,
+        reserving: None,
         submitting: None,
         in_flight: VecDeque::new(),
         in_flight_bytes: 0,
@@ -80,6 +81,7 @@ pub(crate) fn append(
 type Opening = Pin<Box<dyn Future<Output = Result<(Producer, String), AppendError>> + Send>>;
 /// With the cursor of the batch's last event.
 type Acking = Pin<Box<dyn Future<Output = Result<(Appended, String), AppendError>> + Send>>;
+type Reserving = Pin<Box<dyn Future<Output = Result<Reservation, AppendError>> + Send>>;
 type Submitting = Pin<Box<dyn Future<Output = Result<Answer, AppendError>> + Send>>;
 
 enum Phase {
@@ -102,7 +104,9 @@ struct Sent {
 pub(crate) struct AppendStream {
     messages: Streaming<Bytes>,
     phase: Phase,
-    /// A batch that waits for room among the bytes in flight.
+    /// A batch, as it came, that waits for room among the bytes in flight: it is made when there is some.
+    reserving: Option<(Bytes, Reserving)>,
+    /// A batch that is about to be queued.
     submitting: Option<(Sent, Submitting)>,
     /// Queued, in order.
     in_flight: VecDeque<(Sent, Acking)>,
@@ -143,6 +147,12 @@ impl AppendStream {
                 && let Poll::Ready(result) = answer.as_mut().poll(cx)
             {
                 return Poll::Ready(self.settle(result));
+            }
+            if let Some((_, reserving)) = &mut self.reserving
+                && let Poll::Ready(room) = reserving.as_mut().poll(cx)
+            {
+                self.reserved(room);
+                continue;
             }
             if let Some((_, submitting)) = &mut self.submitting
                 && let Poll::Ready(queued) = submitting.as_mut().poll(cx)
@@ -199,6 +209,7 @@ impl AppendStream {
     /// Nothing is on its way.
     fn is_idle(&self) -> bool {
         !matches!(self.phase, Phase::Opening(_))
+            && self.reserving.is_none()
             && self.submitting.is_none()
             && self.in_flight.is_empty()
     }
@@ -206,6 +217,7 @@ impl AppendStream {
     /// Half of what a stream may have in flight is kept for the batch that is read next.
     fn may_read(&self) -> bool {
         self.end.is_none()
+            && self.reserving.is_none()
             && self.submitting.is_none()
             && !matches!(self.phase, Phase::Opening(_))
             && self.in_flight_bytes <= self.shared.options.stream_in_flight_bytes / 2
@@ -233,12 +245,18 @@ impl AppendStream {
                     Ok((producer, cursor))
                 }));
             }
-            (AppendMessage::Batch(batch), Phase::Open(producer)) => {
-                let producer = producer.clone();
-                let seq = batch.producer_seq;
-                let submitting = self.batch(batch, producer);
-                self.submitting =
-                    Some(submitting.map_err(|failure| failure.with("producer_seq", seq))?);
+            (AppendMessage::Batch(batch), Phase::Open(_)) => {
+                let log = &self.shared.log;
+                let events = batch.count.min(log.limits().batch_events);
+                let most = Batch::most_stored_bytes(events, bytes.len());
+                match log.try_reserve(most) {
+                    Some(room) => self.submit(batch, room)?,
+                    None => {
+                        let log = log.clone();
+                        let reserving = Box::pin(async move { log.reserve(most).await });
+                        self.reserving = Some((bytes, reserving));
+                    }
+                }
             }
             (AppendMessage::Open { .. }, _) => {
                 return Err(Some(status::bad_field("open", "comes once, as the first message")));
@@ -265,11 +283,35 @@ impl AppendStream {
         }
     }
 
+    /// There is room for the batch that waited.
+    fn reserved(&mut self, room: Result<Reservation, AppendError>) {
+        let Some((bytes, _)) = self.reserving.take() else { return };
+        let submitted = match (AppendMessage::parse(&bytes), room) {
+            (Ok(AppendMessage::Batch(batch)), Ok(room)) => self.submit(batch, room),
+            (Ok(AppendMessage::Batch(batch)), Err(error)) => {
+                Err(Some(self.explain(&error, batch.producer_seq)))
+            }
+            _ => Err(Some(status::internal())),
+        };
+        if let Err(end) = submitted {
+            self.end = Some(end);
+        }
+    }
+
+    fn submit(&mut self, batch: BatchMessage<'_>, room: Reservation) -> Result<(), End> {
+        let Phase::Open(producer) = &self.phase else { return Ok(()) };
+        let (producer, seq) = (producer.clone(), batch.producer_seq);
+        let submitting = self.batch(batch, producer, room);
+        self.submitting = Some(submitting.map_err(|failure| failure.with("producer_seq", seq))?);
+        Ok(())
+    }
+
     /// Reads a batch's events, each once, and queues them.
     fn batch(
         &mut self,
         message: BatchMessage<'_>,
         producer: Producer,
+        room: Reservation,
     ) -> Result<(Sent, Submitting), Failure> {
         let seq = message.producer_seq;
         if seq == 0 {
@@ -305,7 +347,8 @@ impl AppendStream {
         }
         // As the log counts them, so that a stream has no more of its room than it may.
         let bytes = batch.stored_bytes();
-        let submitting = Box::pin(async move { producer.submit(seq, batch, expected).await });
+        let submitting =
+            Box::pin(async move { producer.submit_reserved(seq, batch, expected, room).await });
         Ok((Sent { seq, bytes }, submitting))
     }
 
@@ -416,7 +459,8 @@ impl Drop for AppendStream {
             batches = self.acked.batches,
             events = self.acked.events,
             duplicates = self.acked.duplicates,
-            waiting = self.in_flight.len() + usize::from(self.submitting.is_some()),
+            waiting = self.in_flight.len()
+                + usize::from(self.submitting.is_some() || self.reserving.is_some()),
             seconds = self.open.age().as_secs_f64(),
             reason = self.open.reason(),
             "append ended"

@@ -26,12 +26,14 @@ use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::trace;
 use crate::server::transport::ending::Endings;
 use crate::server::{Shared, report};
-use tailmark_log::eventlog::{AppendError, AppendOptions, Appended, Batch};
+use tailmark_log::eventlog::{AppendError, AppendOptions, Appended, Batch, Reservation};
 use tailmark_record::{Event, Seq};
 use tailmark_wire::feed_v1 as pb;
 
 /// A batch of this size goes out even while more is ready, when none is under way.
 const FLUSH_BYTES: usize = 256 << 10;
+/// Room for a batch is taken in pieces of so much.
+const ROOM_STEP: usize = 64 << 10;
 
 type Append = Pin<Box<dyn Future<Output = Result<Appended, AppendError>> + Send>>;
 
@@ -180,6 +182,8 @@ pub(crate) struct Upload<M, S: Source> {
     source: S,
     batch: Batch,
     batch_bytes: usize,
+    /// Of the bytes in flight, for the batch.
+    room: Reservation,
     append: Option<Append>,
     /// A message that has no room in the batch any more.
     held: Option<S::Message>,
@@ -235,6 +239,7 @@ where
             source,
             batch: shared.log.batch(),
             batch_bytes: batch_bytes(shared),
+            room: Reservation::default(),
             append: None,
             held: None,
             starved: false,
@@ -340,6 +345,9 @@ where
         self.starved = false;
         let idle = self.append.is_none();
         while self.batch.len() < full && self.batch.bytes() < self.batch_bytes {
+            if !self.has_room() {
+                return idle.then_some(Pause::Flush);
+            }
             if idle && self.batch.bytes() >= FLUSH_BYTES {
                 return Some(Pause::Flush);
             }
@@ -375,6 +383,19 @@ where
         None
     }
 
+    /// Whether there is room for what is in the batch, or nothing in it: what is more waits with the
+    /// client. So a stream has no more beyond its room than one message.
+    fn has_room(&mut self) -> bool {
+        let needed = self.batch.stored_bytes();
+        if self.batch.is_empty() || needed <= self.room.bytes() {
+            return true;
+        }
+        let more = needed.next_multiple_of(ROOM_STEP) - self.room.bytes();
+        let Some(more) = self.shared.log.try_reserve(more) else { return false };
+        self.room.add(more);
+        true
+    }
+
     /// Whether the batch must not grow beyond one commit.
     fn is_whole(&self) -> bool {
         self.source.options().atomic && !self.batch.is_empty()
@@ -388,7 +409,9 @@ where
             self.topic = batch.first_topic().map(str::to_owned);
         }
         self.source.appending();
-        self.append = Some(Box::pin(async move { log.append(batch, options).await }));
+        let room = std::mem::take(&mut self.room);
+        self.append =
+            Some(Box::pin(async move { log.append_reserved(batch, options, room).await }));
     }
 
     /// Waits until everything taken is durable.

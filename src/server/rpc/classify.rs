@@ -17,7 +17,7 @@ use crate::server::rpc::deadline::{self, Deadline};
 use crate::server::rpc::negotiation::{codings, media_type};
 use crate::server::rpc::status;
 use crate::server::rpc::web::{self, Encoding};
-use tailmark_wire::methods::Asked;
+use tailmark_wire::methods::{self, Asked, chat_service, feed_service};
 
 /// What a header counts beyond its name and its value.
 const HEADER_OVERHEAD: usize = 32;
@@ -33,6 +33,81 @@ pub(crate) struct Call {
     pub(crate) is_unary: bool,
     /// Health or reflection.
     pub(crate) is_builtin: bool,
+    /// A method of our own services.
+    pub(crate) is_ours: bool,
+    /// What is answered.
+    pub(crate) answer: Answering,
+    /// What its messages hold.
+    pub(crate) asks: Asking,
+}
+
+/// What the messages of a call hold, as far as their size goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asking {
+    /// A question: names, a position, patterns.
+    Question,
+    /// One event.
+    Event,
+    /// Events, one after the other or many in one.
+    Events,
+}
+
+/// Most bytes of a question, beside its patterns; and of what may be around an event.
+const QUESTION_BYTES: usize = 64 << 10;
+/// Most bytes of a pattern, with what comes around it.
+const PATTERN_BYTES: usize = 264;
+/// Most bytes of a page of topics or of metrics.
+pub(crate) const PAGE_BYTES: usize = 1 << 20;
+
+impl Asking {
+    fn to(asked: Asked) -> Asking {
+        let Asked::Method(_, method) = asked else { return Asking::Events };
+        let is = |other: methods::Method| method.path == other.path;
+        if is(feed_service::PUBLISH) {
+            return Asking::Event;
+        }
+        let takes_events = method.client_streams || is(chat_service::SEND_MESSAGE);
+        if takes_events && !asked.is_builtin() { Asking::Events } else { Asking::Question }
+    }
+
+    /// Longest message: what is longer would be refused anyway, after it had been taken apart, which
+    /// may take twenty times as much.
+    pub(crate) fn message_bytes(self, options: &Options, event_bytes: usize) -> usize {
+        let most = match self {
+            Asking::Question => QUESTION_BYTES + options.patterns_per_watch * PATTERN_BYTES,
+            Asking::Event => QUESTION_BYTES + event_bytes,
+            Asking::Events => usize::MAX,
+        };
+        most.min(options.message_bytes)
+    }
+}
+
+/// What kind of answer a call has, as far as its memory goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answering {
+    /// One message, of a few hundred bytes, or none of ours.
+    Short,
+    /// One message that may be far larger than the question.
+    Large,
+    /// A stream of messages.
+    Stream,
+    /// A watch, which counts by itself what it sends.
+    Watch,
+}
+
+impl Answering {
+    fn to(asked: Asked) -> Answering {
+        let Asked::Method(_, method) = asked else { return Answering::Short };
+        let is = |other: methods::Method| method.path == other.path;
+        if is(feed_service::WATCH) || is(feed_service::WATCH_BATCHES) {
+            return Answering::Watch;
+        }
+        if is(feed_service::GET_EVENT) || is(feed_service::LIST_TOPICS) {
+            return Answering::Large;
+        }
+        let streams = method.server_streams && !asked.is_builtin();
+        if streams { Answering::Stream } else { Answering::Short }
+    }
 }
 
 /// What a request is.
@@ -51,6 +126,14 @@ pub(crate) fn is_native(head: &Parts) -> bool {
 
 fn is_grpc(media_type: &str) -> bool {
     matches!(media_type, "application/grpc" | "application/grpc+proto")
+}
+
+/// What what answers to this path of plain HTTP, in one piece, may have; `None` where that is little.
+pub(crate) fn answer_bytes(path: &str, event_bytes: usize) -> Option<usize> {
+    // A byte takes six at most, as JSON.
+    let is_event = path.starts_with("/v1/events/");
+    let bytes = if is_event { 6 * event_bytes } else { PAGE_BYTES };
+    (is_event || matches!(path, "/v1/topics" | "/metrics")).then_some(bytes)
 }
 
 /// Takes a request for what it is.
@@ -98,6 +181,9 @@ pub(crate) fn admit(head: &Parts, options: &Options) -> Result<Kind, Box<Respons
         message_by: sends_one.then(|| deadline.or(options.unary_deadline)),
         is_unary: matches!(asked, Asked::Method(_, method) if method.is_unary()),
         is_builtin: asked.is_builtin(),
+        is_ours: asked.is_method() && !asked.is_builtin(),
+        answer: Answering::to(asked),
+        asks: Asking::to(asked),
     };
     Ok(web.map_or(Kind::Grpc(call), |encoding| Kind::Web(call, encoding)))
 }
@@ -151,7 +237,6 @@ fn compression(headers: &HeaderMap) -> Option<String> {
 mod tests {
     use super::*;
     use http::Request;
-    use tailmark_wire::methods;
 
     fn ask(version: Version, method: Method, path: &str, content_type: &str) -> Parts {
         let mut request = Request::builder().version(version).method(method).uri(path);

@@ -1,6 +1,7 @@
 //! Message codecs: stored events go out as their bytes, uploads come in as theirs, everything else
 //! passes through prost. Streamed answers are padded so that no DATA frame is small.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 
 use bytes::{Buf, BufMut, Bytes};
@@ -163,12 +164,16 @@ impl Decoder for TakeDecoder {
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        if let Some(message) = handed(buffer) {
+            return Ok(Some(message));
+        }
         let len = buffer.remaining();
         Ok(Some(buffer.copy_to_bytes(len)))
     }
 
+    /// A stream that says nothing takes nothing.
     fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(YIELD_BYTES, YIELD_BYTES)
+        BufferSettings::new(0, YIELD_BYTES)
     }
 }
 
@@ -237,8 +242,41 @@ impl<T: Message + Default> Decoder for ProstDecoder<T> {
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<T>, Status> {
-        T::decode(buffer).map(Some).map_err(|error| status::malformed_message(&error).into())
+        let message = match handed(buffer) {
+            Some(message) => T::decode(message),
+            None => T::decode(buffer),
+        };
+        message.map(Some).map_err(|error| status::malformed_message(&error).into())
     }
+
+    /// A call that says nothing takes nothing.
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(0, YIELD_BYTES)
+    }
+}
+
+thread_local! {
+    /// A message on its way past tonic's buffer, from a body to the decoder that has asked it.
+    static HANDED: Cell<Option<Bytes>> = const { Cell::new(None) };
+}
+
+/// Hands a whole message to the decoder of this file that polls the body which calls this: it takes it in
+/// place of an empty message, which is what the body has to answer now. tonic would gather a long
+/// message in a buffer that it keeps for as long as the stream is open; and nobody could tell how
+/// long it has it. Sound, because tonic decodes a message in the same call that gave it the last byte.
+pub(crate) fn hand_over(message: Bytes) -> Bytes {
+    HANDED.set(Some(message));
+    Bytes::from_static(&[0; PREFIX_BYTES])
+}
+
+/// As a decoder takes it.
+#[cfg(test)]
+pub(crate) fn handed_in_test() -> Option<Bytes> {
+    HANDED.take()
+}
+
+fn handed(buffer: &DecodeBuf<'_>) -> Option<Bytes> {
+    if buffer.has_remaining() { None } else { HANDED.take() }
 }
 
 /// Makes the first message of each buffer so large that the buffer is no small frame, by bytes in

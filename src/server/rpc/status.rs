@@ -302,6 +302,14 @@ pub(crate) fn too_many(over: OverLimit) -> Failure {
     over_limit(over.what, over.limit, over.actual)
 }
 
+/// A long message that did not come on while others waited for the room that it had.
+pub(crate) fn gave_way(over: OverLimit) -> Failure {
+    let message = "the message did not come on, and others waited for its room";
+    Failure::new(Reason::LimitExceeded, message)
+        .with("what", over.what)
+        .over(over.limit, over.actual)
+}
+
 /// A client without TLS where there is nothing else.
 pub(crate) fn tls_required() -> Failure {
     let message = "this port speaks TLS: the URL must begin with https://";

@@ -1,64 +1,197 @@
-//! A memory budget for incoming messages: bytes of a long message or line that has begun and is not
-//! whole yet.
+//! A memory budget for incoming messages: bytes that have come of long messages and lines, until
+//! somebody has taken the message.
 //!
-//! Bounded in bytes and in time. A short message needs no budget: streams are limited in number. A
-//! message without budget waits, and HTTP/2 holds back its client. One that has budget and does not
-//! arrive in time is refused, so nobody keeps it for ever. The budget for a message is taken all at
-//! once: two half-received messages never wait for each other.
+//! Bounded in bytes and in time. Counted is what came, never what a client says that will come. A
+//! short message needs no budget: streams are limited in number. A message without budget waits, and
+//! HTTP/2 holds back its client. While others wait, the one gives way that has waited longest for its
+//! client; one that does not arrive in time is refused in any case. So that messages that have a
+//! part each never wait for each other, the oldest may go beyond the budget.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::sync::PollSemaphore;
+
+use crate::server::permits::OverLimit;
 
 /// A message of up to this many bytes needs no room.
 pub(crate) const SMALL_BYTES: usize = 16 << 10;
-/// What a permit stands for: a semaphore counts to 2^29 only on small machines.
-const UNIT_BYTES: usize = 1 << 10;
+/// Room is taken in pieces of so much.
+const STEP_BYTES: usize = 16 << 10;
+/// How long a message that others wait for may have waited for its client, in all.
+const GRACE: Duration = Duration::from_millis(500);
+/// Of those who wait, how many look again when there is room.
+const WOKEN: usize = 16;
 
 /// The room of one server; cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Arrivals {
-    room: Arc<Semaphore>,
-    units: u32,
+pub(crate) struct Arrivals(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    limit: usize,
     patience: Duration,
+    /// As `State::used`, for who only looks.
+    used: AtomicUsize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    used: usize,
+    next: u64,
+    /// By age.
+    messages: BTreeMap<u64, Message>,
+}
+
+/// A long message, from when it first asked for room.
+#[derive(Debug, Default)]
+struct Message {
+    held: usize,
+    /// How long it has waited for its client, and since when it does.
+    silent: Duration,
+    silent_since: Option<Instant>,
+    /// It gives way to others.
+    is_over: bool,
+    waits_for_room: bool,
+    waker: Option<Waker>,
+}
+
+impl Message {
+    fn silence(&self) -> Option<Duration> {
+        let since = self.silent_since.filter(|_| self.held > 0 && !self.is_over)?;
+        Some(self.silent + since.elapsed()).filter(|silence| *silence >= GRACE)
+    }
 }
 
 impl Arrivals {
     /// `patience`: how long the rest of a message may be waited for in all.
-    pub(crate) fn new(bytes: usize, patience: Duration) -> Self {
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).max(1);
-        let units = units.min(Semaphore::MAX_PERMITS.try_into().unwrap_or(u32::MAX));
-        Arrivals { room: Arc::new(Semaphore::new(units as usize)), units, patience }
+    pub(crate) fn new(limit: usize, patience: Duration) -> Self {
+        let (used, state) = (AtomicUsize::new(0), Mutex::default());
+        Arrivals(Arc::new(Inner { limit, patience, used, state }))
+    }
+
+    /// Bytes taken now.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.used.load(Ordering::Relaxed)
     }
 
     /// For one body.
     pub(crate) fn arrival(&self) -> Arrival {
         Arrival {
-            room: PollSemaphore::new(Arc::clone(&self.room)),
-            units: self.units,
-            taken: None,
-            patience: self.patience,
-            left: self.patience,
+            arrivals: self.clone(),
+            room: None,
+            held: 0,
+            left: self.0.patience,
             since: None,
             timer: None,
         }
+    }
+
+    fn room(&self) -> Room {
+        let mut state = self.0.state.lock();
+        let place = state.next;
+        state.next += 1;
+        state.messages.insert(place, Message::default());
+        Room { arrivals: self.clone(), place }
+    }
+}
+
+/// What a message has of the room; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Room {
+    arrivals: Arrivals,
+    place: u64,
+}
+
+/// What became of a wish for room.
+enum Wish {
+    Granted,
+    Waits,
+    Over(OverLimit),
+}
+
+impl Room {
+    fn inner(&self) -> &Inner {
+        &self.arrivals.0
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Message) -> T) -> Option<T> {
+        self.inner().state.lock().messages.get_mut(&self.place).map(change)
+    }
+
+    /// Asks for so much in all.
+    fn ask(&self, bytes: usize, cx: &Context<'_>) -> Wish {
+        let inner = self.inner();
+        let mut state = inner.state.lock();
+        let is_oldest = state.messages.keys().next() == Some(&self.place);
+        let used = state.used;
+        let Some(message) = state.messages.get_mut(&self.place) else { return Wish::Granted };
+        let more = bytes.saturating_sub(message.held);
+        if message.is_over {
+            return Wish::Over(inner.over(used));
+        }
+        if is_oldest || used + more <= inner.limit {
+            message.held += more;
+            message.waits_for_room = false;
+            state.used += more;
+            inner.used.store(state.used, Ordering::Relaxed);
+            return Wish::Granted;
+        }
+        message.waits_for_room = true;
+        message.waker = Some(cx.waker().clone());
+        wake(make_way(state));
+        Wish::Waits
+    }
+}
+
+/// The one that has waited longest for its client gives way; whom to tell.
+fn make_way(mut state: MutexGuard<'_, State>) -> Option<Waker> {
+    let silent = state.messages.values_mut();
+    let silent = silent.filter_map(|message| Some((message.silence()?, message)));
+    let (_, stalled) = silent.max_by_key(|(silence, _)| *silence)?;
+    stalled.is_over = true;
+    stalled.waker.take()
+}
+
+fn wake(wakers: impl IntoIterator<Item = Waker>) {
+    wakers.into_iter().for_each(Waker::wake);
+}
+
+impl Inner {
+    fn over(&self, used: usize) -> OverLimit {
+        OverLimit { what: "in_flight_bytes", limit: self.limit, actual: used }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let inner = self.inner();
+        let mut state = inner.state.lock();
+        let held = state.messages.remove(&self.place).map_or(0, |message| message.held);
+        state.used -= held;
+        inner.used.store(state.used, Ordering::Relaxed);
+        let waiting = state.messages.values_mut().filter(|message| message.waits_for_room);
+        let wakers: Vec<_> =
+            waiting.filter_map(|message| message.waker.take()).take(WOKEN).collect();
+        drop(state);
+        wake(wakers);
     }
 }
 
 /// What one body has of the room, and of its time.
 #[derive(Debug)]
 pub(crate) struct Arrival {
-    room: PollSemaphore,
-    /// All that there is.
-    units: u32,
-    taken: Option<OwnedSemaphorePermit>,
-    patience: Duration,
+    arrivals: Arrivals,
+    room: Option<Room>,
+    /// Bytes of room.
+    held: usize,
     /// Time left for the rest of the message that has begun.
     left: Duration,
     /// Waiting since then.
@@ -66,110 +199,104 @@ pub(crate) struct Arrival {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// The rest of a message did not come in its time, or there was no room for it all that time.
+/// Why the rest of a message is not waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Late;
+pub(crate) enum Lost {
+    /// It did not come in its time, or there was no room for it all that time.
+    Late,
+    /// Others wait for the room that it has.
+    GaveWay(OverLimit),
+}
 
 impl Arrival {
-    /// Takes room for a message of so many bytes, unless it has some already.
+    /// Takes room for what has come of a message, so many bytes in all.
     pub(crate) fn poll_room(
         &mut self,
         cx: &mut Context<'_>,
         bytes: usize,
-    ) -> Poll<Result<(), Late>> {
-        if self.taken.is_some() || bytes <= SMALL_BYTES {
+    ) -> Poll<Result<(), Lost>> {
+        if bytes <= SMALL_BYTES.max(self.held) {
             return Poll::Ready(Ok(()));
         }
-        // One that is larger than all the room may come alone.
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(self.units);
-        match self.room.poll_acquire_many(cx, units) {
-            Poll::Ready(permit) => {
-                self.taken = permit;
-                self.moved();
-                Poll::Ready(Ok(()))
+        let bytes = bytes.next_multiple_of(STEP_BYTES);
+        loop {
+            let room = self.room.get_or_insert_with(|| self.arrivals.room());
+            match room.ask(bytes, cx) {
+                Wish::Granted => {
+                    self.held = bytes;
+                    self.moved();
+                    return Poll::Ready(Ok(()));
+                }
+                Wish::Over(over) => return Poll::Ready(Err(Lost::GaveWay(over))),
+                Wish::Waits => {}
             }
-            Poll::Pending => self.poll_late(cx).map(Err),
+            let since = *self.since.get_or_insert_with(Instant::now);
+            let late = since + self.left;
+            // Somebody may have stalled by then.
+            std::task::ready!(self.poll_timer(cx, late.min(Instant::now() + GRACE)));
+            if late <= Instant::now() {
+                return Poll::Ready(Err(Lost::Late));
+            }
         }
     }
 
     /// To be asked while the rest of a message is waited for.
-    pub(crate) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
+    pub(crate) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
         let since = *self.since.get_or_insert_with(Instant::now);
-        let at = since + self.left;
+        if let Some(room) = &self.room {
+            let is_over = room.change(|message| {
+                message.silent_since.get_or_insert(since);
+                message.waker = Some(cx.waker().clone());
+                message.is_over
+            });
+            if is_over == Some(true) {
+                let inner = room.inner();
+                return Poll::Ready(Lost::GaveWay(inner.over(self.arrivals.bytes())));
+            }
+        }
+        self.poll_timer(cx, since + self.left).map(|()| Lost::Late)
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if timer.deadline() != at {
             timer.as_mut().reset(at);
         }
-        timer.as_mut().poll(cx).map(|()| Late)
+        timer.as_mut().poll(cx)
     }
 
     /// Something came. Time in which nobody asked for more counts for nobody.
     pub(crate) fn moved(&mut self) {
-        if let Some(since) = self.since.take() {
-            self.left = self.left.saturating_sub(since.elapsed());
+        let Some(since) = self.since.take() else { return };
+        self.left = self.left.saturating_sub(since.elapsed());
+        if let Some(room) = &self.room {
+            room.change(|message| {
+                if let Some(since) = message.silent_since.take() {
+                    message.silent += since.elapsed();
+                }
+            });
         }
     }
 
-    /// The message is whole, or given up.
+    /// The message is whole. Its room is kept until it is [taken](Arrival::release).
     pub(crate) fn whole(&mut self) {
-        self.taken = None;
+        self.moved();
+        self.left = self.arrivals.0.patience;
+    }
+
+    /// The message was taken, or given up.
+    pub(crate) fn release(&mut self) {
+        drop(self.take_room());
         self.since = None;
-        self.left = self.patience;
+        self.left = self.arrivals.0.patience;
+    }
+
+    /// The room of a message that is whole, for who goes on with it.
+    pub(crate) fn take_room(&mut self) -> Option<Room> {
+        self.held = 0;
+        self.room.take()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-
-    use super::*;
-
-    const PATIENCE: Duration = Duration::from_secs(30);
-
-    async fn room(arrival: &mut Arrival, bytes: usize) -> Result<(), Late> {
-        poll_fn(|cx| arrival.poll_room(cx, bytes)).await
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_over_the_room_waits_until_there_is_some() {
-        let arrivals = Arrivals::new(1 << 20, PATIENCE);
-        let (mut first, mut second) = (arrivals.arrival(), arrivals.arrival());
-        assert_eq!(room(&mut first, 1 << 20).await, Ok(()));
-        // Small ones pass whatever there is.
-        assert_eq!(room(&mut second, SMALL_BYTES).await, Ok(()));
-        let waiting = tokio::spawn(async move {
-            let begun = Instant::now();
-            (room(&mut second, 1 << 19).await, begun.elapsed())
-        });
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        assert!(!waiting.is_finished());
-        first.whole();
-        assert_eq!(waiting.await.unwrap(), (Ok(()), Duration::from_secs(5)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nobody_keeps_room_or_waits_for_it_for_ever() {
-        let arrivals = Arrivals::new(1 << 20, PATIENCE);
-        let (mut first, mut second) = (arrivals.arrival(), arrivals.arrival());
-        assert_eq!(room(&mut first, 4 << 20).await, Ok(()), "larger than all the room");
-        assert_eq!(room(&mut second, 1 << 20).await, Err(Late));
-        // A little now and then does not help.
-        let begun = Instant::now();
-        loop {
-            let late = poll_fn(|cx| first.poll_late(cx));
-            if tokio::time::timeout(Duration::from_secs(7), late).await.is_ok() {
-                break;
-            }
-            first.moved();
-        }
-        assert_eq!(begun.elapsed(), PATIENCE);
-        // Time in which nobody asks, as while the disk is slow, does not count.
-        first.whole();
-        tokio::time::sleep(Duration::from_secs(3_600)).await;
-        let late = poll_fn(|cx| first.poll_late(cx));
-        assert!(tokio::time::timeout(Duration::from_secs(29), late).await.is_err());
-        drop(first);
-        second.whole();
-        assert_eq!(room(&mut second, 1 << 20).await, Ok(()));
-    }
-}
+mod tests;

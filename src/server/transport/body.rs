@@ -1,24 +1,34 @@
 //! Checks on request bodies: refuses what gRPC's framing forbids and what exceeds our limits. A
 //! message over the limit is refused by its length prefix, before a byte of it is kept. So are none
-//! or two messages where there must be one, and one that is late or cut short. No byte of a long
-//! message is kept before there is budget for all of it.
+//! or two messages where there must be one, and one that is late or cut short.
+//!
+//! A long message is gathered here, within the budget for such (`arrivals.rs`), and handed over whole;
+//! its room is kept until the next one is asked for or, of a call with one message, until the call
+//! is answered. What is short passes as it comes.
 //!
 //! tonic has some of these checks but answers OUT_OF_RANGE or INTERNAL, in words only. Knows gRPC's
 //! framing (a flag byte and four bytes of length before each message) and nothing of the messages.
 
+mod prefixes;
+
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
+use crate::server::permits::OverLimit;
+use crate::server::rpc::codec;
 use crate::server::rpc::frames::PREFIX_BYTES;
 use crate::server::rpc::status::{self, Failure};
-use crate::server::transport::arrivals::Arrival;
+use crate::server::transport::arrivals::{Arrival, Lost, Room};
+use prefixes::{Prefixes, Stop};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -29,7 +39,14 @@ pub(crate) struct Framing {
     pub(crate) message_bytes: usize,
     /// Set where there must be exactly one message: when the body must be whole.
     pub(crate) one_by: Option<Instant>,
+    /// The codecs of `rpc/codec.rs` decode it.
+    pub(crate) is_ours: bool,
 }
+
+/// Keeps the room of a call's one message for as long as its request is there; travels as a request
+/// extension.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kept(Arc<Mutex<Option<Room>>>);
 
 /// A request body whose messages, if it has any, are as they should be.
 #[derive(Debug)]
@@ -37,13 +54,36 @@ pub(crate) struct Limited<B = Incoming> {
     inner: B,
     prefixes: Prefixes,
     arrival: Arrival,
-    /// What came and waits for room.
-    held: Option<Bytes>,
+    /// What came and was not looked at.
+    rest: Bytes,
+    /// What passes once there is room for it.
+    passing: Bytes,
+    /// The message that is gathered.
+    long: Option<Long>,
+    /// The last one was handed over.
+    is_handed: bool,
+    kept: Option<Kept>,
     /// Until when it must be whole.
     by: Option<Instant>,
     /// Set once there was something to wait for.
     timer: Option<Pin<Box<Sleep>>>,
     refused: Option<Refusal>,
+}
+
+/// A long message, as far as it has come.
+#[derive(Debug)]
+struct Long {
+    len: usize,
+    bytes: Vec<u8>,
+}
+
+impl Long {
+    /// What has to be allocated so that `more` fits: twice as much each time, and no more than there
+    /// will be.
+    fn capacity_with(&self, more: usize) -> usize {
+        let (needed, capacity) = (self.bytes.len() + more, self.bytes.capacity());
+        if needed <= capacity { capacity } else { needed.max((2 * capacity).min(self.len)) }
+    }
 }
 
 /// Why no more of a body is let through.
@@ -53,6 +93,7 @@ enum Refusal {
     Framing(&'static str),
     Compressed,
     Late,
+    GaveWay(OverLimit),
 }
 
 impl Refusal {
@@ -64,58 +105,145 @@ impl Refusal {
             Refusal::Framing(problem) => status::bad_framing(problem),
             Refusal::Compressed => status::compressed_message(),
             Refusal::Late => status::deadline(),
+            Refusal::GaveWay(over) => status::gave_way(over),
+        }
+    }
+}
+
+impl From<Lost> for Refusal {
+    fn from(lost: Lost) -> Refusal {
+        match lost {
+            Lost::Late => Refusal::Late,
+            Lost::GaveWay(over) => Refusal::GaveWay(over),
         }
     }
 }
 
 impl<B> Limited<B> {
-    pub(crate) fn new(inner: B, framing: Framing, arrival: Arrival) -> Self {
-        let prefixes = Prefixes::new(framing);
-        let by = framing.one_by;
-        Limited { inner, prefixes, arrival, held: None, by, timer: None, refused: None }
+    /// `kept` takes the room of the message, where there is but one.
+    pub(crate) fn new(inner: B, framing: Framing, arrival: Arrival, kept: Option<Kept>) -> Self {
+        Limited {
+            inner,
+            prefixes: Prefixes::new(framing),
+            arrival,
+            rest: Bytes::new(),
+            passing: Bytes::new(),
+            long: None,
+            is_handed: false,
+            kept,
+            by: framing.one_by,
+            timer: None,
+            refused: None,
+        }
     }
 
-    /// Lets data through once there is room for the message that it begins.
-    fn poll_pass(&mut self, cx: &mut Context<'_>, data: Bytes) -> Poll<Result<Bytes, Refusal>> {
-        match self.arrival.poll_room(cx, self.prefixes.unfinished()) {
-            Poll::Ready(room) => Poll::Ready(room.map(|()| data).map_err(|_| Refusal::Late)),
-            Poll::Pending => {
-                self.held = Some(data);
-                self.poll_late(cx).map(|()| Err(Refusal::Late))
+    /// Puts what came behind what is left.
+    fn take(&mut self, data: Bytes) {
+        self.arrival.moved();
+        if self.rest.is_empty() {
+            self.rest = data;
+            return;
+        }
+        // A prefix that was cut.
+        let mut joined = BytesMut::with_capacity(self.rest.len() + data.len());
+        joined.extend_from_slice(&self.rest);
+        joined.extend_from_slice(&data);
+        self.rest = joined.freeze();
+    }
+
+    /// What can be let through, once there is room for it; nothing where more has to come first.
+    fn poll_pass(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Refusal>> {
+        loop {
+            if self.long.is_some() {
+                return self.poll_gather(cx);
+            }
+            if !self.passing.is_empty() {
+                ready!(self.arrival.poll_room(cx, self.prefixes.begun()))?;
+                return Poll::Ready(Ok(std::mem::take(&mut self.passing)));
+            }
+            let before = self.prefixes.messages;
+            let (pass, stop) = self.prefixes.walk(&self.rest);
+            if self.prefixes.messages > before || self.prefixes.skip == 0 {
+                self.arrival.release();
+            }
+            if pass > 0 {
+                self.passing = self.rest.split_to(pass);
+                continue;
+            }
+            match stop {
+                Stop::More => return Poll::Ready(Ok(Bytes::new())),
+                Stop::Refused(why) => return Poll::Ready(Err(why)),
+                Stop::Long(len) => {
+                    self.prefixes.pass_long();
+                    self.rest.advance(PREFIX_BYTES);
+                    self.long = Some(Long { len, bytes: Vec::new() });
+                }
             }
         }
     }
 
-    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.prefixes.skip > 0 && self.arrival.poll_late(cx).is_ready() {
-            return Poll::Ready(());
+    /// Gathers the long message, and hands it over when it is whole.
+    fn poll_gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Refusal>> {
+        let Some(long) = &mut self.long else { return Poll::Ready(Ok(Bytes::new())) };
+        let step = self.rest.len().min(long.len - long.bytes.len());
+        if step > 0 {
+            let capacity = long.capacity_with(step);
+            ready!(self.arrival.poll_room(cx, capacity))?;
+            long.bytes.reserve_exact(capacity - long.bytes.len());
+            long.bytes.extend_from_slice(&self.rest[..step]);
+            self.rest.advance(step);
         }
+        if long.bytes.len() < long.len {
+            return Poll::Ready(Ok(Bytes::new()));
+        }
+        let message = std::mem::take(&mut long.bytes);
+        self.long = None;
+        self.is_handed = true;
+        self.arrival.whole();
+        if let Some(kept) = &self.kept {
+            *kept.0.lock() = self.arrival.take_room();
+        }
+        Poll::Ready(Ok(codec::hand_over(message.into())))
+    }
+
+    /// Whether a message has begun and is not whole.
+    fn is_begun(&self) -> bool {
+        self.long.is_some() || self.prefixes.skip > 0
+    }
+
+    /// Why the rest is not waited for any more.
+    fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<Refusal> {
+        if self.is_begun()
+            && let Poll::Ready(lost) = self.arrival.poll_lost(cx)
+        {
+            return Poll::Ready(lost.into());
+        }
+        self.poll_late(cx)
+    }
+
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Refusal> {
         let Some(by) = self.by else { return Poll::Pending };
-        self.timer.get_or_insert_with(|| Box::pin(sleep_until(by))).as_mut().poll(cx)
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(by)));
+        timer.as_mut().poll(cx).map(|()| Refusal::Late)
+    }
+
+    /// What is wrong if nothing more comes.
+    fn end(&self) -> Option<Refusal> {
+        if self.is_begun() || !self.rest.is_empty() {
+            return Some(Refusal::Framing("the request ends in the middle of a message"));
+        }
+        self.prefixes.end()
+    }
+
+    /// Nothing more of the message is wanted.
+    fn refuse(&mut self, why: Refusal) {
+        self.refused = Some(why);
+        (self.long, self.rest, self.passing) = (None, Bytes::new(), Bytes::new());
+        self.arrival.release();
     }
 }
 
 type Answer = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
-
-impl<B> Limited<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError>,
-{
-    fn answer(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        passed: Result<Bytes, Refusal>,
-    ) -> Answer {
-        match passed {
-            Ok(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
-            Err(refusal) => {
-                self.refused = Some(refusal);
-                self.poll_frame(cx)
-            }
-        }
-    }
-}
 
 impl<B> Body for Limited<B>
 where
@@ -125,271 +253,58 @@ where
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Answer {
-        if let Some(refusal) = self.refused {
-            return Poll::Ready(Some(Err(Status::from(refusal.failure()).into())));
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Answer {
+        let this = self.get_mut();
+        if std::mem::take(&mut this.is_handed) {
+            this.arrival.release();
         }
-        if let Some(held) = self.held.take() {
-            let passed = std::task::ready!(self.poll_pass(cx, held));
-            return self.answer(cx, passed);
-        }
-        let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => frame,
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
-            Poll::Ready(None) => {
-                self.refused = self.prefixes.end();
-                return if self.refused.is_some() {
-                    self.poll_frame(cx)
-                } else {
-                    Poll::Ready(None)
-                };
+        loop {
+            if let Some(refusal) = this.refused {
+                return Poll::Ready(Some(Err(Status::from(refusal.failure()).into())));
             }
-            Poll::Pending => {
-                std::task::ready!(self.poll_late(cx));
-                self.refused = Some(Refusal::Late);
-                return self.poll_frame(cx);
+            match this.poll_pass(cx) {
+                Poll::Ready(Ok(more)) if more.is_empty() => {}
+                Poll::Ready(Ok(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Poll::Ready(Err(why)) => {
+                    this.refuse(why);
+                    continue;
+                }
+                Poll::Pending => {
+                    let why = ready!(this.poll_late(cx));
+                    this.refuse(why);
+                    continue;
+                }
             }
-        };
-        let mut data = match frame.into_data() {
-            Ok(data) => data,
-            Err(other) => return Poll::Ready(Some(Ok(other))),
-        };
-        self.arrival.moved();
-        let before = self.prefixes.messages;
-        let walked = self.prefixes.walk(&data);
-        if self.prefixes.messages > before || self.prefixes.skip == 0 {
-            self.arrival.whole();
-        }
-        if let Err(refused) = walked {
-            self.refused = Some(refused.why);
-            data.truncate(refused.at);
-            if !data.has_remaining() {
-                return self.poll_frame(cx);
+            let frame = match Pin::new(&mut this.inner).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => frame,
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
+                Poll::Ready(None) => match this.end() {
+                    Some(why) => {
+                        this.refuse(why);
+                        continue;
+                    }
+                    None => return Poll::Ready(None),
+                },
+                Poll::Pending => {
+                    let why = ready!(this.poll_lost(cx));
+                    this.refuse(why);
+                    continue;
+                }
+            };
+            match frame.into_data() {
+                Ok(data) => this.take(data),
+                Err(other) => return Poll::Ready(Some(Ok(other))),
             }
         }
-        let passed = std::task::ready!(self.poll_pass(cx, data));
-        self.answer(cx, passed)
     }
 
     fn is_end_stream(&self) -> bool {
-        let is_good = || self.prefixes.end().is_none();
-        self.refused.is_none() && self.held.is_none() && self.inner.is_end_stream() && is_good()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-/// Where in a stream of messages we are.
-#[derive(Debug)]
-struct Prefixes {
-    limit: usize,
-    /// There must be exactly one.
-    one: bool,
-    /// A message has begun.
-    any: bool,
-    /// Messages that have begun.
-    messages: u64,
-    /// Bytes of the current message, and of them those still to come.
-    len: usize,
-    skip: usize,
-    /// The part of a prefix that came so far.
-    prefix: [u8; PREFIX_BYTES],
-    filled: usize,
-}
-
-/// A message that must not pass.
-#[derive(Debug, PartialEq, Eq)]
-struct Refused {
-    /// Where the data that belongs to messages before it ends.
-    at: usize,
-    why: Refusal,
-}
-
-impl Prefixes {
-    fn new(framing: Framing) -> Self {
-        Prefixes {
-            limit: framing.message_bytes,
-            one: framing.one_by.is_some(),
-            any: false,
-            messages: 0,
-            len: 0,
-            skip: 0,
-            prefix: [0; PREFIX_BYTES],
-            filled: 0,
-        }
-    }
-
-    fn walk(&mut self, data: &[u8]) -> Result<(), Refused> {
-        let mut at = 0;
-        while at < data.len() {
-            if self.skip > 0 {
-                let step = self.skip.min(data.len() - at);
-                self.skip -= step;
-                at += step;
-                continue;
-            }
-            let step = (PREFIX_BYTES - self.filled).min(data.len() - at);
-            let begin = at;
-            self.prefix[self.filled..self.filled + step].copy_from_slice(&data[at..at + step]);
-            self.filled += step;
-            at += step;
-            if self.filled == PREFIX_BYTES {
-                self.filled = 0;
-                self.len = self.enter().map_err(|why| Refused { at: begin, why })?;
-                self.skip = self.len;
-                self.messages += 1;
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks at a whole prefix: how long is the message?
-    fn enter(&mut self) -> Result<usize, Refusal> {
-        let [flag, a, b, c, d] = self.prefix;
-        if self.one && self.any {
-            return Err(Refusal::Framing("this call takes one message, and a second one came"));
-        }
-        self.any = true;
-        match flag {
-            0 => {}
-            1 => return Err(Refusal::Compressed),
-            _ => return Err(Refusal::Framing("a message begins with a flag that is not 0 or 1")),
-        }
-        let actual = u32::from_be_bytes([a, b, c, d]) as usize;
-        if actual > self.limit {
-            return Err(Refusal::TooLong { limit: self.limit, actual });
-        }
-        Ok(actual)
-    }
-
-    /// Bytes of the message that has begun and is not whole.
-    fn unfinished(&self) -> usize {
-        if self.skip > 0 { self.len } else { 0 }
-    }
-
-    /// What is wrong if nothing more comes.
-    fn end(&self) -> Option<Refusal> {
-        if self.skip > 0 || self.filled > 0 {
-            return Some(Refusal::Framing("the request ends in the middle of a message"));
-        }
-        (self.one && !self.any).then_some(Refusal::Framing("the request has no message"))
+        self.refused.is_none()
+            && self.passing.is_empty()
+            && self.inner.is_end_stream()
+            && self.end().is_none()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn prefixes(one_by: Option<Instant>) -> Prefixes {
-        Prefixes::new(Framing { message_bytes: 16, one_by })
-    }
-
-    #[test]
-    fn one_message_is_neither_none_nor_two_nor_half_of_one() {
-        let is_framing = |refusal| matches!(refusal, Some(Refusal::Framing(_)));
-        let mut one = prefixes(Some(Instant::now()));
-        assert!(is_framing(one.end()));
-        assert_eq!(one.walk(&message(3)[..7]), Ok(()));
-        assert!(is_framing(one.end()));
-        assert_eq!(one.walk(&[7]), Ok(()));
-        assert_eq!(one.end(), None);
-        assert!(is_framing(one.walk(&message(0)).err().map(|refused| refused.why)));
-
-        let mut many = prefixes(None);
-        assert_eq!(many.end(), None);
-        assert_eq!(many.walk(&message(3)), Ok(()));
-        assert_eq!(many.walk(&message(3)[..2]), Ok(()));
-        assert!(is_framing(many.end()));
-        for flag in [2, 255] {
-            let refused = prefixes(None).walk(&[flag, 0, 0, 0, 0]);
-            assert!(is_framing(refused.err().map(|refused| refused.why)), "{flag}");
-        }
-        let refused = prefixes(None).walk(&[1, 0, 0, 0, 0]).map_err(|refused| refused.why);
-        assert_eq!(refused, Err(Refusal::Compressed));
-    }
-
-    fn message(len: usize) -> Vec<u8> {
-        let mut bytes = vec![0];
-        bytes.extend_from_slice(&u32::try_from(len).unwrap().to_be_bytes());
-        bytes.resize(PREFIX_BYTES + len, 7);
-        bytes
-    }
-
-    #[test]
-    fn the_first_message_over_the_limit_is_found_however_the_data_is_cut() {
-        let mut stream = message(10);
-        stream.extend(message(0));
-        stream.extend(message(16));
-        let good = stream.len();
-        stream.extend(message(17));
-        for cut in 1..stream.len() {
-            let mut prefixes = prefixes(None);
-            let mut seen = 0;
-            let mut over = None;
-            for part in stream.chunks(cut) {
-                match prefixes.walk(part) {
-                    Ok(()) => seen += part.len(),
-                    Err(found) => {
-                        over = Some((seen + found.at, found.why));
-                        break;
-                    }
-                }
-            }
-            let (at, why) = over.unwrap();
-            assert_eq!(why, Refusal::TooLong { limit: 16, actual: 17 });
-            // Part of the prefix may have passed already, never a byte of the message.
-            assert!((good..good + PREFIX_BYTES).contains(&at), "cut {cut}: {at}");
-        }
-    }
-
-    /// What a body of these pieces lets through, and how it ends.
-    async fn pass(pieces: Vec<&[u8]>, is_one: bool) -> (Vec<u8>, Option<Refusal>) {
-        let frames: Vec<Result<_, std::convert::Infallible>> =
-            pieces.iter().map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece)))).collect();
-        let inner = http_body_util::StreamBody::new(tokio_stream::iter(frames));
-        let wait = std::time::Duration::from_secs(1);
-        let one_by = is_one.then(|| Instant::now() + wait);
-        let arrival = crate::server::transport::arrivals::Arrivals::new(1 << 20, wait).arrival();
-        let mut body = Limited::new(inner, Framing { message_bytes: 16, one_by }, arrival);
-        let mut passed = Vec::new();
-        while let Some(Ok(frame)) = http_body_util::BodyExt::frame(&mut body).await {
-            passed.extend_from_slice(&frame.into_data().unwrap());
-        }
-        (passed, body.refused)
-    }
-
-    #[tokio::test]
-    async fn messages_are_the_same_however_they_are_cut() {
-        let good = [message(3), message(0), message(16)].concat();
-        let long = [message(3), message(17)].concat();
-        let flag = [message(3), vec![2, 0, 0, 0, 0]].concat();
-        for (stream, is_one) in [
-            (&good, false),
-            (&good[..good.len() - 1].to_vec(), false),
-            (&good, true),
-            (&message(5), true),
-            (&long, false),
-            (&flag, false),
-            (&Vec::new(), true),
-        ] {
-            let whole = pass(vec![stream], is_one).await;
-            for at in 0..=stream.len() {
-                let (begin, end) = stream.split_at(at);
-                let cut = pass(vec![begin, end], is_one).await;
-                assert_eq!(cut.1, whole.1, "{stream:?} at {at}");
-                // What of a bad message's prefix passed nobody takes for a message.
-                assert!(cut.0.starts_with(&whole.0), "{stream:?} at {at}");
-                assert!(cut.0.len() < whole.0.len() + PREFIX_BYTES, "{stream:?} at {at}");
-            }
-        }
-    }
-
-    #[test]
-    fn messages_at_the_limit_pass() {
-        let mut prefixes = prefixes(None);
-        assert_eq!(prefixes.walk(&message(16)), Ok(()));
-        assert_eq!(prefixes.walk(&message(16)), Ok(()));
-    }
-}
+mod tests;

@@ -21,6 +21,7 @@ use hyper_util::server::graceful::GracefulConnection;
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -29,12 +30,12 @@ use tower::Service;
 use crate::server::Http2;
 use crate::server::principal::Caller;
 use crate::server::quotas::{ConnectionGrant, Peer};
-use crate::server::rpc::classify::{self, Call, Kind};
+use crate::server::rpc::classify::{self, Answering, Call, Kind, PAGE_BYTES};
 use crate::server::rpc::{status, web};
 use crate::server::tls::ClientCertificate;
 use crate::server::transport::access::{self, Local};
-use crate::server::transport::answer::{Answer, Ends};
-use crate::server::transport::body::{Framing, Limited};
+use crate::server::transport::answer::{Answer, Ends, Weight};
+use crate::server::transport::body::{Framing, Kept, Limited};
 use crate::server::transport::drain::Drained;
 use crate::server::transport::ending::Endings;
 use crate::server::transport::floods::{self, Budgets, Flood, Sentry};
@@ -43,6 +44,7 @@ use crate::server::transport::http1::{HalfClosed, Socket};
 use crate::server::transport::outbox::Outbox;
 use crate::server::transport::preface::{Begun, Protocol};
 use crate::server::transport::serving::Serving;
+use crate::server::transport::windows::Window;
 use crate::server::transport::{date, framing, linger, refuse, streams};
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -88,7 +90,8 @@ pub(crate) async fn serve(
             let budgets = Budgets::new(streams, serving.quotas.has_flooded(&peer));
             let (metered, sentry) = floods::metered(inlet, budgets);
             let stream = TokioIo::new(metered);
-            let connection = http2_builder(&serving).serve_connection(stream, service);
+            let window = serving.windows.grant(&serving.options.http2);
+            let connection = http2_builder(&serving, &window).serve_connection(stream, service);
             let run = |connection: Pin<&mut http2::Connection<_, _, _>>, cx: &mut Context<'_>| {
                 let polled = outbox.poll(cx, connection, peer.watches() >= MANY_WATCHES);
                 match sentry.flood().filter(|_| polled.is_pending()) {
@@ -236,7 +239,7 @@ async fn drive<C: GracefulConnection>(
     }
 }
 
-fn http2_builder(serving: &Serving) -> http2::Builder<streams::Executor> {
+fn http2_builder(serving: &Serving, window: &Window) -> http2::Builder<streams::Executor> {
     let (options, http2) = (&serving.options, &serving.options.http2);
     let mut builder = http2::Builder::new(streams::Executor);
     builder
@@ -250,8 +253,8 @@ fn http2_builder(serving: &Serving) -> http2::Builder<streams::Executor> {
         // their headers: no handler has run.
         .max_pending_accept_reset_streams(options.max_concurrent_streams as usize)
         .max_local_error_reset_streams(ERROR_RESETS)
-        .initial_stream_window_size(http2.stream_window_bytes)
-        .initial_connection_window_size(http2.connection_window_bytes)
+        .initial_stream_window_size(window.stream)
+        .initial_connection_window_size(window.connection)
         .max_frame_size(http2.max_frame_bytes)
         .max_send_buf_size(http2.max_send_buffer_bytes)
         // What exceeds the limit is told so (`call.rs`); h2 itself only has a bare status for it.
@@ -401,16 +404,38 @@ where
 {
     let path = request.uri().path().to_owned();
     let version = request.version();
-    let framing =
-        Framing { message_bytes: context.serving.options.message_bytes, one_by: call.message_by };
-    let mut request =
-        request.map(|body| Limited::new(body, framing, context.serving.arrivals.arrival()));
+    let framing = Framing {
+        message_bytes: call
+            .asks
+            .message_bytes(&context.serving.options, context.serving.event_bytes),
+        one_by: call.message_by,
+        is_ours: call.is_ours,
+    };
+    let kept = call.is_unary.then(Kept::default);
+    let arrival = context.serving.arrivals.arrival();
+    let mut request = request.map(|body| Limited::new(body, framing, arrival, kept.clone()));
+    if let Some(kept) = kept {
+        request.extensions_mut().insert(kept);
+    }
+    let line = context.peer.line().clone();
     request.extensions_mut().insert(context.peer);
     request.extensions_mut().insert(call.deadline);
     // Identity in any case, as was seen; tonic knows it in lower case only.
     request.headers_mut().remove("grpc-encoding");
     let cut = call.deadline.of_client().map(|at| at + CUT_SLACK);
     streams::cut_at(cut);
+    let weight = match call.answer {
+        Answering::Short | Answering::Watch => None,
+        Answering::Stream => Some(Weight::of_stream(&line)),
+        Answering::Large => {
+            let bytes = PAGE_BYTES.max(context.serving.event_bytes);
+            let by = call.deadline.or(context.serving.options.unary_deadline);
+            match Weight::reserve(&line, bytes, by).await {
+                Some(weight) => Some(weight),
+                None => return Status::from(status::deadline()).into_http(),
+            }
+        }
+    };
     let Ok(response) = context.serving.routes.clone().call(request).await;
     if is_unknown(response.headers()) {
         return status::unknown_method(&path).into_http();
@@ -422,17 +447,28 @@ where
     });
     // Over HTTP/1.1 the connection outlives the answer. Made only where it is wanted: dropping it acts.
     let spare = (cut.is_some() && version != Version::HTTP_2).then(|| streams::Spare);
-    Answer::wrap(response, ends, spare)
+    Answer::wrap(response, ends, weight, spare)
 }
 
 /// Answers what is no call.
 async fn plain(mut request: Request<Drained>, context: RequestContext) -> Response<Body> {
     let path = request.uri().path().to_owned();
+    let line = context.peer.line().clone();
     request.extensions_mut().insert(context.peer);
+    let weight = match classify::answer_bytes(&path, context.serving.event_bytes) {
+        None => None,
+        Some(bytes) => {
+            let by = Instant::now() + context.serving.options.unary_deadline;
+            match Weight::reserve(&line, bytes, by).await {
+                Some(weight) => Some(weight),
+                None => return status::respond(&status::deadline().into()),
+            }
+        }
+    };
     let Ok(response) = context.serving.routes.clone().call(request).await;
     // What answers as gRPC answers nobody else.
     let is_grpc = response.headers().contains_key(Status::GRPC_STATUS);
-    if is_grpc { not_found(&path) } else { response }
+    if is_grpc { not_found(&path) } else { Answer::wrap(response, None, weight, None) }
 }
 
 /// What answers to a path that nobody has.

@@ -23,3 +23,4 @@ pub(crate) mod refuse;
 pub(crate) mod serving;
 pub(crate) mod streams;
 pub(crate) mod vanished;
+pub(crate) mod windows;

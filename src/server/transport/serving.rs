@@ -9,6 +9,7 @@ use tonic::service::Routes;
 use super::arrivals::Arrivals;
 use super::greeting::Notices;
 use super::vanished::Vanished;
+use super::windows::Windows;
 use crate::server::figures::Calls;
 use crate::server::quotas::Quotas;
 use crate::server::tls::Certificates;
@@ -30,6 +31,9 @@ pub(crate) struct Serving {
     /// Where requests are counted.
     pub(crate) calls: Arc<Calls>,
     pub(crate) arrivals: Arrivals,
+    /// Most bytes of an event.
+    pub(crate) event_bytes: usize,
+    pub(crate) windows: Windows,
     /// Where connections are counted until they have ended.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the server begins to stop.

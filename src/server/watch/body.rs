@@ -54,8 +54,8 @@ impl Framing {
     /// An item as whole messages with their prefixes.
     fn write(self, item: Item) -> Bytes {
         match (item, self) {
-            (Item::Events(frames), Framing::Events) => frames,
-            (Item::Events(entries), Framing::Batches) => framed(&entries),
+            (Item::Events { bytes, .. }, Framing::Events) => bytes,
+            (Item::Events { bytes, .. }, Framing::Batches) => framed(&bytes),
             (Item::Marker(marker), Framing::Events) => {
                 let (cursor, marker) = (marker.cursor.clone(), Some((*marker).into()));
                 let event = pb::Event { cursor, marker, ..pb::Event::default() };
@@ -132,9 +132,11 @@ impl WatchBody {
         while self.last.is_none() {
             match Pin::new(&mut self.stream).poll_next(cx) {
                 Poll::Ready(Some(Ok(item))) => {
+                    let is_shared = matches!(item, Item::Events { is_shared: true, .. });
                     let messages = self.framing.write(item);
                     if self.out.is_empty() && messages.len() >= ALONE_BYTES {
                         self.stream.gone();
+                        let messages = self.stream.count(messages, is_shared);
                         return Poll::Ready(Some(Ok(Frame::data(messages))));
                     }
                     self.out.extend_from_slice(&messages);
@@ -151,7 +153,8 @@ impl WatchBody {
         if !self.out.is_empty() {
             let mut out = std::mem::take(&mut self.out);
             frames::fill_up(&mut out);
-            return Poll::Ready(Some(Ok(Frame::data(frames::finished(out)))));
+            let out = self.stream.count(frames::finished(out), false);
+            return Poll::Ready(Some(Ok(Frame::data(out))));
         }
         let Some(last) = self.last.take() else { return Poll::Pending };
         self.is_over = true;

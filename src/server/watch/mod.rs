@@ -26,6 +26,7 @@ use crate::server::rpc::frames::YIELD_BYTES;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::trace;
 use crate::server::transport::ending::Endings;
+use crate::server::unsent::Sending;
 use crate::server::{Shared, report};
 use body::Framing;
 use start::Resolved;
@@ -100,7 +101,9 @@ async fn begin(
     describe(shared, resolved.start, resolved.tag, &mut response_metadata).await?;
     let span = span(&message, peer, resolved.start);
     trace::adopt(&span, &metadata);
-    let watch = Admitted { asked, permits, head, resolved, deadline, caller, span };
+    let line = peer.map_or_else(|| shared.quotas.unsent().line(), |peer| peer.line().clone());
+    let sending = line.sending();
+    let watch = Admitted { asked, permits, sending, head, resolved, deadline, caller, span };
     Ok((response_metadata, watch.stream(shared, bundle)))
 }
 
@@ -108,6 +111,7 @@ async fn begin(
 struct Admitted {
     asked: request::Request,
     permits: Grant,
+    sending: Sending,
     /// The head when it came.
     head: Seq,
     resolved: Resolved,
@@ -118,7 +122,7 @@ struct Admitted {
 
 impl Admitted {
     fn stream(self, shared: &Shared, bundle: Bundle) -> WatchStream {
-        let Admitted { asked, permits, head, resolved, deadline, caller, span } = self;
+        let Admitted { asked, permits, sending, head, resolved, deadline, caller, span } = self;
         let start = resolved.start;
         let machine = Machine::new(Plan {
             filter: asked.filter.clone(),
@@ -149,6 +153,7 @@ impl Admitted {
             endings,
             settings,
             permits,
+            sending,
             open,
             span,
         })

@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +27,7 @@ use crate::server::report;
 use crate::server::rpc::frames::YIELD_BYTES;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::transport::ending::Endings;
+use crate::server::unsent::{SMALL_BYTES, Sending};
 use tailmark_log::eventlog::{Delivery, EventLog, Reader};
 use tailmark_record::{Marker, MarkerKind, Seq, Timestamp};
 
@@ -36,7 +37,11 @@ const MARKER_BYTES: usize = 64;
 /// What a watch yields.
 pub(crate) enum Item {
     /// Events, as the machine gives them out: one, some in frames, or the entries of some.
-    Events(Bytes),
+    Events {
+        bytes: Bytes,
+        /// Other streams send the very same.
+        is_shared: bool,
+    },
     /// News about the watch itself.
     Marker(Box<Marker>),
 }
@@ -55,6 +60,12 @@ pub(crate) struct WatchStream {
     naming: Naming,
     /// Bytes handed over since the last buffer of them was complete.
     unflushed: usize,
+    /// What waits to be sent.
+    sending: Sending,
+    /// Bytes that may be handed over before that is asked again.
+    may_send: usize,
+    /// The next event has so many, and waits until it may be sent.
+    large: Option<usize>,
     /// The chunk, while it is not at hand.
     parked: Option<Ticket>,
     open: OpenStream,
@@ -70,6 +81,7 @@ pub(super) struct WatchParts {
     pub(super) endings: Endings,
     pub(super) settings: Settings,
     pub(super) permits: Grant,
+    pub(super) sending: Sending,
     pub(super) open: OpenStream,
     pub(super) span: tracing::Span,
 }
@@ -133,6 +145,9 @@ impl WatchStream {
             due: None,
             naming: Naming::default(),
             unflushed: 0,
+            sending: parts.sending,
+            may_send: 0,
+            large: None,
             parked: None,
             open: parts.open,
             span: parts.span,
@@ -151,14 +166,27 @@ impl WatchStream {
         if let Some(due) = self.due.take() {
             return self.poll_due(due, cx);
         }
+        if self.unflushed == 0
+            && let Some(result) = ready!(self.poll_sending(cx))
+        {
+            return Poll::Ready(result);
+        }
         self.unpark();
         self.machine.rested();
         let mut chunks = 0;
         loop {
-            match self.settings.shared_frames.step(&mut self.machine, || self.log.head()) {
-                Step::Event(events) => {
-                    self.handed(events.len());
-                    return Poll::Ready(Ok(Item::Events(events)));
+            self.machine.send_at_most(self.may_send);
+            let frames = &self.settings.shared_frames;
+            let (step, is_shared) = frames.step(&mut self.machine, || self.log.head());
+            match step {
+                Step::Event(bytes) => {
+                    self.handed(bytes.len());
+                    return Poll::Ready(Ok(Item::Events { bytes, is_shared }));
+                }
+                Step::Large(bytes) => {
+                    // What is buffered goes first, if there is something.
+                    self.large = (self.unflushed == 0).then_some(bytes);
+                    return self.rest(cx);
                 }
                 Step::News(news) => return self.poll_due(Box::new(Due::Marker(news)), cx),
                 _ if matches!(self.phase, Phase::Closing) => {
@@ -255,8 +283,35 @@ impl WatchStream {
         self.endings.is_late().then_some(Alarm::Deadline)
     }
 
+    /// Waits until something may be handed over; `Some` when the watch ends before.
+    fn poll_sending(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Item, Status>>> {
+        let may = match self.large {
+            Some(bytes) => self.sending.poll_large(cx, bytes).map(|()| bytes),
+            None => self.sending.poll_may(cx),
+        };
+        if let Poll::Ready(bytes) = may {
+            (self.may_send, self.large) = (bytes, None);
+            return Poll::Ready(None);
+        }
+        let alarm = ready!(self.poll_end(cx));
+        (self.may_send, self.large) = (SMALL_BYTES, None);
+        match self.ring(alarm) {
+            Some((reason, failure)) => self.fail(reason, failure, cx).map(Some),
+            None => Poll::Ready(None),
+        }
+    }
+
     /// Waits for what wakes a watch beside events.
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<Alarm> {
+        if let Poll::Ready(alarm) = self.poll_end(cx) {
+            return Poll::Ready(alarm);
+        }
+        let Some(heartbeat) = self.settings.heartbeat else { return Poll::Pending };
+        self.silence.poll(heartbeat, cx).map(|()| Alarm::Silence)
+    }
+
+    /// Waits for what ends a watch.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Alarm> {
         if self.endings.poll_stop(cx).is_ready() {
             return Poll::Ready(Alarm::Stop);
         }
@@ -266,8 +321,7 @@ impl WatchStream {
         if let Poll::Ready(failure) = self.endings.poll_revoked(cx) {
             return Poll::Ready(Alarm::Revoked(failure));
         }
-        let Some(heartbeat) = self.settings.heartbeat else { return Poll::Pending };
-        self.silence.poll(heartbeat, cx).map(|()| Alarm::Silence)
+        Poll::Pending
     }
 
     /// Answers why it ends, if it does.
@@ -323,9 +377,15 @@ impl WatchStream {
     fn handed(&mut self, bytes: usize) {
         self.silence.is_set = false;
         self.unflushed += bytes;
+        self.may_send = self.may_send.saturating_sub(bytes);
         if self.unflushed >= YIELD_BYTES {
             self.park();
         }
+    }
+
+    /// Counts bytes that it yielded, as they go out; `is_shared` where others send the very same.
+    pub(crate) fn count(&self, bytes: Bytes, is_shared: bool) -> Bytes {
+        self.sending.hand_over(bytes, is_shared)
     }
 
     /// What it yielded last has gone out already, and with it all before.

@@ -158,7 +158,8 @@ async fn an_event_of_the_most_that_can_be_allowed() {
 async fn bytes_in_flight_in_all() {
     let hold = MemoryOptions { hold: true, ..Default::default() };
     let engine = Arc::new(memory(generations(&[1]), hold));
-    let options = Options { unary_deadline: PATIENCE, ..patient() };
+    // Messages are not what waits here.
+    let options = Options { unary_deadline: PATIENCE, arriving_bytes: 256 * MIB, ..patient() };
     let server = start_with(open(engine.clone(), Default::default()), options).await;
     let client = server.client().await;
     // Of a little less than 1 MiB each with what the server adds: 64 are within 64 MiB.

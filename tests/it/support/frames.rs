@@ -13,6 +13,7 @@ use super::server::within;
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 
@@ -114,11 +115,15 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// A call whose message is empty; without it where `message` is false.
 pub fn begin(stream: u32, method: &str, message: bool) -> Vec<u8> {
-    let path = format!("/feed.v1.FeedService/{method}");
+    begin_at(stream, &format!("/feed.v1.FeedService/{method}"), message)
+}
+
+/// The same of any service.
+pub fn begin_at(stream: u32, path: &str, message: bool) -> Vec<u8> {
     let block = fields(&[
         (":method", "POST"),
         (":scheme", "http"),
-        (":path", &path),
+        (":path", path),
         (":authority", "x"),
         ("content-type", "application/grpc"),
         ("te", "trailers"),
@@ -144,10 +149,21 @@ pub fn get(stream: u32, authority: &str, path: &str) -> Vec<u8> {
 fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
-        // A literal without indexing, neither part Huffman coded nor longer than 126 bytes.
+        // A literal without indexing, neither part Huffman coded.
         block.push(0);
         for text in [name, value] {
-            block.push(text.len() as u8);
+            // RFC 7541, section 5.1.
+            match text.len().checked_sub(127) {
+                None => block.push(text.len() as u8),
+                Some(mut rest) => {
+                    block.push(127);
+                    while rest > 127 {
+                        block.push(rest as u8 | 128);
+                        rest >>= 7;
+                    }
+                    block.push(rest as u8);
+                }
+            }
             block.extend(text.as_bytes());
         }
     }

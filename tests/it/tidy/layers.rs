@@ -22,6 +22,7 @@ const SERVER: House<'_> = House {
     rooms: &[
         "tls",
         "options",
+        "unsent",
         "permits",
         "shares",
         "quotas",
@@ -79,6 +80,7 @@ const EVENTLOG: House<'_> = House {
         "answer",
         "age_clock",
         "batch",
+        "reservation",
         "maintenance",
         "metrics",
         "producers",
@@ -88,6 +90,7 @@ const EVENTLOG: House<'_> = House {
         "recent",
         "hot",
         "fair_queue",
+        "unfetched",
         "reader_pool",
         "topic_heads",
         "repeats_ready",

@@ -197,6 +197,11 @@ impl Batch {
         self.parts.len()
     }
 
+    /// Most bytes that so many events take in the store, of which so many bytes came.
+    pub fn most_stored_bytes(events: usize, bytes: usize) -> usize {
+        events.saturating_mul(MAX_SERVER_BYTES).saturating_add(bytes)
+    }
+
     /// Most bytes that it takes in the store.
     pub fn stored_bytes(&self) -> usize {
         self.stored_bytes_from(0)

@@ -45,6 +45,11 @@ impl FilterCache {
         FilterCache { filters: Mutex::new(Bounded::new(max_bytes)) }
     }
 
+    /// Bytes kept now.
+    pub(super) fn bytes(&self) -> usize {
+        self.filters.lock().bytes()
+    }
+
     /// The events from `from` on that match, as far as is known and below `end`; `None` where
     /// nothing is. `end` is above `from`.
     pub(super) fn read(&self, filter: &Arc<Filter>, from: Seq, end: Seq) -> Option<Chunk> {

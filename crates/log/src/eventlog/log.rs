@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::core::Core;
 use super::error::lost_answer;
@@ -17,7 +17,7 @@ use super::repeats_ready::RepeatsReady;
 use super::topics::Topics;
 use super::{
     Answer, AppendError, AppendOptions, Appended, Batch, ExpectedHead, Options, ReadError, Reader,
-    ResolveError, Retention, Status,
+    Reservation, ResolveError, Retention, Status,
 };
 use crate::storage::{Engine, Recovered, StoreError};
 use tailmark_record::topic::Filter;
@@ -139,7 +139,44 @@ impl EventLog {
         batch: Batch,
         options: AppendOptions,
     ) -> Result<Appended, AppendError> {
-        self.submit(batch, options, None).await?.await
+        self.append_reserved(batch, options, Reservation::default()).await
+    }
+
+    /// The same with room that is there already. Waits where it is not enough, and gives it back before.
+    ///
+    /// # Errors
+    /// As [`append`](EventLog::append).
+    pub async fn append_reserved(
+        &self,
+        batch: Batch,
+        options: AppendOptions,
+        room: Reservation,
+    ) -> Result<Appended, AppendError> {
+        self.submit(batch, options, None, room).await?.await
+    }
+
+    /// Room among the bytes in flight for a batch that is being made, if there is so much and nobody
+    /// waits for it.
+    pub fn try_reserve(&self, bytes: usize) -> Option<Reservation> {
+        let permits = u32::try_from(bytes).ok()?;
+        self.core().room.clone().try_acquire_many_owned(permits).ok().map(Reservation::new)
+    }
+
+    /// Waits for room among the bytes in flight. Who has some gives it back first.
+    ///
+    /// # Errors
+    /// When the log closes.
+    pub async fn reserve(&self, bytes: usize) -> Result<Reservation, AppendError> {
+        self.acquire(bytes).await.map(Reservation::new)
+    }
+
+    async fn acquire(&self, bytes: usize) -> Result<OwnedSemaphorePermit, AppendError> {
+        let core = self.core();
+        // What is larger than everything takes everything.
+        let bytes = bytes.clamp(1, core.in_flight_bytes);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let permit = core.room.clone().acquire_many_owned(bytes).await;
+        permit.map_err(|_| AppendError::Closing)
     }
 
     /// Queues a batch, after waiting for room among the bytes in flight: from then on its place
@@ -149,21 +186,22 @@ impl EventLog {
         batch: Batch,
         options: AppendOptions,
         sent: Option<Sent>,
+        room: Reservation,
     ) -> Result<Answer, AppendError> {
         let core = self.core();
         if options.dedup && batch.has_named() {
             self.repeats_ready().await?;
         }
-        // A batch that is larger than everything takes everything.
-        let bytes = batch.stored_bytes_from(0).clamp(1, core.in_flight_bytes);
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         if let Some(ExpectedHead { topic: Some(topic), .. }) = &options.expected_head {
             // What has to be indexed for the answer is indexed here, a bounded step at a time: the writer
             // asks again, and then it is a lookup. Before it takes room that others wait for.
             core.reads.topic_head(topic).await.map_err(AppendError::of_lookup)?;
         }
-        let share = core.room.clone().acquire_many_owned(bytes).await;
-        let share = share.map_err(|_| AppendError::Closing)?;
+        let bytes = batch.stored_bytes_from(0);
+        let share = match room.exactly(bytes.clamp(1, core.in_flight_bytes)) {
+            Some(share) => share,
+            None => self.acquire(bytes).await?,
+        };
         let (reply, answer) = oneshot::channel();
         let pending = Pending::new(batch, options, sent, share, reply);
         core.queue.push(Work::Append(Box::new(pending)))?;
@@ -296,6 +334,9 @@ impl EventLog {
             store: core.engine.status(),
             readers: core.metrics.readers.load(Ordering::Relaxed),
             in_flight_bytes: core.in_flight_bytes.saturating_sub(room) as u64,
+            unfetched_bytes: core.reads.pool.unfetched_bytes() as u64,
+            recent_bytes: core.reads.hot.recent.bytes() as u64,
+            found_bytes: core.reads.hot.filter_cache.bytes() as u64,
             producers: core.metrics.producers.load(Ordering::Relaxed),
             reads_waiting: core.reads.pool.waiting() as u64,
             counters: core.metrics.counters(),

@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use super::error::lost_answer;
 use super::producers::{Key, Opened, Producers, Sent};
 use super::queue::{OpenRequest, Work};
-use super::{Answer, AppendError, AppendOptions, Batch, EventLog, ExpectedHead};
+use super::{Answer, AppendError, AppendOptions, Batch, EventLog, ExpectedHead, Reservation};
 use tailmark_record::Seq;
 
 /// A producer's stream. Of all that were opened for a producer only the last may append.
@@ -60,8 +60,22 @@ impl Producer {
         batch: Batch,
         expected_head: Option<ExpectedHead>,
     ) -> Result<Answer, AppendError> {
+        self.submit_reserved(seq, batch, expected_head, Reservation::default()).await
+    }
+
+    /// The same with room that is there already, as [`EventLog::append_reserved`].
+    ///
+    /// # Errors
+    /// As [`submit`](Producer::submit).
+    pub async fn submit_reserved(
+        &self,
+        seq: u64,
+        batch: Batch,
+        expected_head: Option<ExpectedHead>,
+        room: Reservation,
+    ) -> Result<Answer, AppendError> {
         let options = AppendOptions { dedup: false, expected_head, atomic: true };
         let sent = Sent { key: self.key, session: self.opened.session, seq };
-        self.log.submit(batch, options, Some(sent)).await
+        self.log.submit(batch, options, Some(sent), room).await
     }
 }

@@ -54,8 +54,13 @@ impl ReadPath {
             check(&chunk, from, end)?;
             return Ok((chunk, is_recent || filter.is_all()));
         }
-        let question = question(from, end, filter, at_most);
-        let chunk = self.pool.ask(asker, lane(from, end), from, question).await?;
+        let chunk = loop {
+            let question = question(from, end, filter, at_most);
+            if let Some(chunk) = self.pool.ask_chunk(asker, lane(from, end), from, question).await?
+            {
+                break chunk;
+            }
+        };
         self.metrics.reads_stored.fetch_add(1, Ordering::Relaxed);
         check(&chunk, from, end)?;
         self.hot.filter_cache.keep(filter, &chunk);

@@ -15,7 +15,8 @@ use tokio::sync::oneshot;
 
 use super::ReadError;
 use super::fair_queue::{FairQueue, Flow, Lane, Turn};
-use crate::storage::{Engine, StoreError};
+use super::unfetched::Unfetched;
+use crate::storage::{Chunk, Engine, StoreError};
 use tailmark_record::Seq;
 
 /// Run with its tag.
@@ -27,6 +28,7 @@ pub(super) struct ReaderPool {
     filled: Condvar,
     /// For the thread that takes points only.
     has_points: Condvar,
+    unfetched: Arc<Unfetched>,
 }
 
 #[derive(Default)]
@@ -56,6 +58,7 @@ impl ReaderPool {
             queue: Mutex::default(),
             filled: Condvar::new(),
             has_points: Condvar::new(),
+            unfetched: Unfetched::new(),
         });
         let threads = threads.max(1);
         let start = |number: usize| {
@@ -82,6 +85,30 @@ impl ReaderPool {
         let answer = self.post(asker, lane, question).ok_or(ReadError::Closing)?;
         let result = answer.await.map_err(|_| ReadError::Closing)?;
         result.map_err(|error| ReadError::new(from, error))
+    }
+
+    /// Asks the engine for events; `None` where the answer had to make room for others before it was
+    /// fetched, and has to be asked for again.
+    pub(super) async fn ask_chunk(
+        &self,
+        asker: &mut Asker,
+        lane: Lane,
+        from: Seq,
+        question: impl FnOnce(&dyn Engine) -> Result<Chunk, StoreError> + Send + 'static,
+    ) -> Result<Option<Chunk>, ReadError> {
+        let claim = self.unfetched.claim();
+        let (unfetched, number) = (Arc::clone(&self.unfetched), claim.number());
+        let left = move |engine: &dyn Engine| {
+            unfetched.leave(number, question(engine)?);
+            Ok(())
+        };
+        self.ask(asker, lane, from, left).await?;
+        Ok(claim.fetch())
+    }
+
+    /// Bytes of events that were read and that nobody has fetched.
+    pub(super) fn unfetched_bytes(&self) -> usize {
+        self.unfetched.bytes()
     }
 
     /// Asks the engine, and leaves the answer where it can be fetched; `None` when the log is

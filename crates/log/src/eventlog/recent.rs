@@ -152,6 +152,11 @@ impl Recent {
         Recent { ring: RwLock::new(Bounded::new(max_bytes)) }
     }
 
+    /// Bytes kept now.
+    pub(super) fn bytes(&self) -> usize {
+        self.ring.read().bytes()
+    }
+
     /// Adds the commit after the last one.
     pub(super) fn push(&self, commit: Commit) {
         let mut ring = self.ring.write();

@@ -10,8 +10,14 @@ pub struct Status {
     pub store: StoreStatus,
     /// Readers open now.
     pub readers: u64,
-    /// Bytes waiting for the writer.
+    /// Bytes waiting for the writer, and in batches that are being made.
     pub in_flight_bytes: u64,
+    /// Bytes of events that were read from disk and that their readers have not fetched.
+    pub unfetched_bytes: u64,
+    /// Bytes of recent commits kept in memory.
+    pub recent_bytes: u64,
+    /// Bytes of what filters have found lately, kept in memory.
+    pub found_bytes: u64,
     /// Producers that the log knows.
     pub producers: u64,
     /// Reads waiting for a reader thread.

@@ -6,6 +6,7 @@ use crate::server::feed::machine::{
     Bundle, EFFORT_PER_POLL, End, Machine, Plan, SKIPPED_PER_HEARTBEAT, Step,
 };
 use crate::server::feed::shared_frames::SharedFrames;
+use crate::server::unsent::Unsent;
 use tailmark_log::eventlog::Delivery;
 use tailmark_log::storage::Chunk;
 use tailmark_record::topic::{Filter, Pattern};
@@ -89,6 +90,7 @@ fn tell(step: &Step) -> String {
         Step::Read { end } if *end == Seq::MAX => "read".to_owned(),
         Step::Read { end } => format!("read below {end}"),
         Step::Rest => "rest".to_owned(),
+        Step::Large(bytes) => format!("{bytes} bytes"),
         Step::End(end) => format!("{end:?}"),
         Step::Broken(_) => "broken".to_owned(),
     }
@@ -328,6 +330,7 @@ proptest::proptest! {
         together in 0..3,
         most in 0usize..4_000,
         rests_after in 1usize..100,
+        room in 0usize..400,
     ) {
         let filter = if filtered { only_b() } else { Filter::ALL };
         let limit = (limit > 0).then_some(limit);
@@ -339,17 +342,26 @@ proptest::proptest! {
         let mut machine = Machine::new(Plan { filter, limit, bundle, ..plan() });
         let effort = EFFORT_PER_POLL.saturating_sub(rests_after);
         machine.effort = effort;
+        machine.send_at_most(room);
         let head: u64 = cuts.iter().map(|(len, ..)| len).sum();
         let mut got = Vec::new();
         let mut passed = 0;
         let mut cuts = cuts.into_iter();
         loop {
             match machine.step(|| s(head)) {
-                Step::Event(events) => match together {
-                    0 => got.push(seq_of(&events)),
-                    1 => got.extend(seqs_of(&events)),
-                    _ => got.extend(seqs_of_frames(&events)),
-                },
+                Step::Event(events) => {
+                    match together {
+                        0 => got.push(seq_of(&events)),
+                        1 => got.extend(seqs_of(&events)),
+                        _ => got.extend(seqs_of_frames(&events)),
+                    }
+                    machine.send_at_most(room);
+                }
+                Step::Large(bytes) => {
+                    proptest::prop_assert!(bytes > room);
+                    machine.send_at_most(bytes);
+                    continue;
+                }
                 Step::News(marker) => {
                     proptest::prop_assert!(marker.passed >= s(got.last().copied().unwrap_or(0)));
                     proptest::prop_assert!(marker.passed.get() >= passed);
@@ -387,7 +399,7 @@ proptest::proptest! {
         most in 0usize..2_000,
     ) {
         const HEAD: u64 = 100;
-        let common = SharedFrames::default();
+        let common = SharedFrames::new(Unsent::new(64 << 20));
         let plans = [
             plan(),
             Plan { limit: (limit > 0).then_some(limit), markers: false, ..plan() },
@@ -407,7 +419,7 @@ proptest::proptest! {
             let (machine, got, _) = &mut watches[watch];
             let mut has_read = false;
             loop {
-                match common.step(machine, || s(HEAD)) {
+                match common.step(machine, || s(HEAD)).0 {
                     Step::Event(frames) => {
                         let sent: Vec<_> = seqs_of_frames(&frames).collect();
                         proptest::prop_assert!(machine.passed().get() >= sent[sent.len() - 1]);
@@ -422,6 +434,7 @@ proptest::proptest! {
                         has_read = true;
                     }
                     Step::Read { .. } | Step::Rest | Step::End(_) => break,
+                    Step::Large(_) => proptest::prop_assert!(false, "nothing is too much"),
                     Step::Broken(what) => proptest::prop_assert!(false, "{}", what),
                 }
             }
@@ -434,13 +447,13 @@ proptest::proptest! {
 
 #[test]
 fn a_second_watch_sends_the_very_bytes_of_the_first() {
-    let common = SharedFrames::default();
+    let common = SharedFrames::new(Unsent::new(64 << 20));
     let sent = |plan: Plan, is_recent: bool| {
         let mut machine =
             Machine::new(Plan { markers: false, bundle: Bundle::Frames(1 << 20), ..plan });
         common.step(&mut machine, || s(9));
         machine.deliver(Delivery { chunk: chunk(1, 10, true), is_recent });
-        let Step::Event(frames) = common.step(&mut machine, || s(9)) else { panic!("events") };
+        let Step::Event(frames) = common.step(&mut machine, || s(9)).0 else { panic!("events") };
         assert_eq!(machine.next(), s(10));
         frames
     };

@@ -152,7 +152,11 @@ impl World {
             let batch = numbered(&self.log, &client.batches[seq as usize - 1]);
             let queued = match self.with_numbers {
                 true => stream.submit(seq, batch, None).await,
-                false => self.log.submit(batch, AppendOptions::default(), None).await,
+                false => {
+                    self.log
+                        .submit(batch, AppendOptions::default(), None, Reservation::default())
+                        .await
+                }
             };
             if let Ok(answer) = queued {
                 answers.push((seq, answer));

@@ -1,0 +1,96 @@
+//! The length prefixes in a stream of messages.
+
+use super::{Framing, Refusal};
+use crate::server::rpc::frames::PREFIX_BYTES;
+use crate::server::transport::arrivals::SMALL_BYTES;
+
+/// Where in a stream of messages we are. Long ones that are gathered are none of its business.
+#[derive(Debug)]
+pub(super) struct Prefixes {
+    limit: usize,
+    /// Messages over this many bytes are gathered.
+    long_from: usize,
+    /// There must be exactly one.
+    one: bool,
+    /// Messages that have begun.
+    pub(super) messages: u64,
+    /// Bytes of the current message, and of them those still to come.
+    len: usize,
+    pub(super) skip: usize,
+}
+
+/// Where a walk ends.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// At the end of the data, or in the middle of a prefix.
+    More,
+    /// Before a long message.
+    Long(usize),
+    /// Before a message that must not pass.
+    Refused(Refusal),
+}
+
+impl Prefixes {
+    pub(super) fn new(framing: Framing) -> Self {
+        Prefixes {
+            limit: framing.message_bytes,
+            long_from: if framing.is_ours { SMALL_BYTES } else { usize::MAX },
+            one: framing.one_by.is_some(),
+            messages: 0,
+            len: 0,
+            skip: 0,
+        }
+    }
+
+    /// How much of the data belongs to messages that pass as they come, and what is behind it.
+    pub(super) fn walk(&mut self, data: &[u8]) -> (usize, Stop) {
+        let mut at = 0;
+        loop {
+            let step = self.skip.min(data.len() - at);
+            self.skip -= step;
+            at += step;
+            let Some(prefix) = data[at..].first_chunk() else { return (at, Stop::More) };
+            match self.look(*prefix) {
+                Err(why) => return (at, Stop::Refused(why)),
+                Ok(len) if len > self.long_from => return (at, Stop::Long(len)),
+                Ok(len) => (self.len, self.skip) = (len, len),
+            }
+            self.messages += 1;
+            at += PREFIX_BYTES;
+        }
+    }
+
+    /// The long message before which the walk ended is somebody else's.
+    pub(super) fn pass_long(&mut self) {
+        self.messages += 1;
+        (self.len, self.skip) = (0, 0);
+    }
+
+    /// Looks at a whole prefix: how long is the message?
+    fn look(&self, [flag, a, b, c, d]: [u8; PREFIX_BYTES]) -> Result<usize, Refusal> {
+        if self.one && self.messages > 0 {
+            return Err(Refusal::Framing("this call takes one message, and a second one came"));
+        }
+        match flag {
+            0 => {}
+            1 => return Err(Refusal::Compressed),
+            _ => return Err(Refusal::Framing("a message begins with a flag that is not 0 or 1")),
+        }
+        let actual = u32::from_be_bytes([a, b, c, d]) as usize;
+        if actual > self.limit {
+            return Err(Refusal::TooLong { limit: self.limit, actual });
+        }
+        Ok(actual)
+    }
+
+    /// Bytes that have come of the message that is not whole.
+    pub(super) fn begun(&self) -> usize {
+        if self.skip > 0 { self.len - self.skip } else { 0 }
+    }
+
+    /// What is wrong if nothing more comes, between two messages.
+    pub(super) fn end(&self) -> Option<Refusal> {
+        let is_missing = self.one && self.messages == 0;
+        is_missing.then_some(Refusal::Framing("the request has no message"))
+    }
+}
