@@ -30,7 +30,8 @@ pub fn run(tests: &[Test]) {
                 tests.iter().for_each(|(name, _)| println!("{name}: test"));
                 return;
             }
-            "--skip" | "--test-threads" | "--format" | "--color" | "--logfile" | "-Z" => {
+            "--skip" | "--test-threads" | "--format" | "--color" | "--logfile" | "-Z"
+            | "--minutes" => {
                 rest.next();
             }
             "--ignored" => return,

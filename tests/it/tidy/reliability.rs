@@ -21,7 +21,9 @@ fn claims(text: &str) -> Vec<&str> {
 fn wrong(claim: &str) -> Option<String> {
     let words: Vec<&str> = claim.split(' ').collect();
     let is_there = match *words.as_slice() {
-        ["fuzz/run", target] => root().join(format!("fuzz/fuzz_targets/{target}.rs")).is_file(),
+        ["fuzz/run", target] | ["fuzz/run", target, _] => {
+            root().join(format!("fuzz/fuzz_targets/{target}.rs")).is_file()
+        }
         ["--test", "it", name] => is_test(&root().join("tests/it"), name),
         ["--test", harness] => root().join(format!("tests/{harness}/main.rs")).is_file(),
         ["--test", harness, name] => {
