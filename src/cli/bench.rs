@@ -201,7 +201,7 @@ async fn append(args: &Append, client: &Client) -> Result<Report, Failure> {
             ("append", begun.elapsed())
         }
     };
-    let bytes = args.events * u64::from(args.size);
+    let bytes = args.events.saturating_mul(u64::from(args.size));
     let mut report = Report::new(work, args.events, bytes, took);
     let mut samples = Vec::new();
     for _ in 0..args.publishes {

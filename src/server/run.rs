@@ -251,23 +251,24 @@ fn routes(shared: &Arc<Shared>, health: &health::Reporter) -> Result<Routes, Ser
         // `Limited` has refused them before; this only keeps tonic's own default out of the way.
         .max_decoding_message_size(message_bytes);
     let chat = ChatServiceServer::new(chat).max_decoding_message_size(message_bytes);
-    let plain = http::router(shared);
     let mut routes = Routes::new(watch::Bodies(feed))
         .add_service(chat)
         .add_service(HealthServer::new(health.clone()))
         .add_service(ServerReflectionServer::new(reflection.clone()))
         .add_service(ServerReflectionServerAlpha::new(reflection));
-    let grpc = std::mem::take(routes.axum_router_mut());
-    let counted = from_fn_with_state(Arc::clone(&shared.figures.calls), figures::count);
-    let mut router = grpc.merge(plain);
+    let mut grpc = std::mem::take(routes.axum_router_mut());
+    let mut plain = http::router(shared);
     if shared.auth.is_required() {
         let look = Guard {
             auth: Arc::clone(&shared.auth),
             quotas: Arc::clone(&shared.quotas),
             stop: shared.stop.clone(),
         };
-        router = router.layer(from_fn_with_state(look, guard));
+        grpc = grpc.layer(from_fn_with_state(look.clone(), guard));
+        plain = plain.layer(from_fn_with_state(look, guard));
     }
-    *routes.axum_router_mut() = router.layer(counted);
+    // Calls are counted where they are begun (`transport/exchange.rs`), routes here, refusals with them.
+    let counted = from_fn_with_state(Arc::clone(&shared.figures.calls), figures::count);
+    *routes.axum_router_mut() = grpc.merge(plain.layer(counted));
     Ok(routes)
 }

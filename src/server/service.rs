@@ -12,7 +12,6 @@ use crate::server::principal::Caller;
 use crate::server::rpc::codec::Encoded;
 use crate::server::rpc::deadline;
 use crate::server::rpc::generated::feed_service_server::FeedService;
-use crate::server::rpc::status;
 use crate::server::watch::{self, NoStream};
 use crate::server::{Shared, read};
 use tailmark_wire::feed_v1 as pb;
@@ -27,19 +26,15 @@ pub(crate) struct Feed {
 
 impl Feed {
     /// Bounds a call with one answer, and logs nothing: its caller gets the whole story.
-    async fn call<Q, A, F>(
+    fn call<Q, F: Future>(
         &self,
         request: Request<Q>,
         work: impl FnOnce(Caller, Q) -> F,
-    ) -> Result<Response<A>, Status>
-    where
-        F: Future<Output = Result<A, status::Failure>>,
-    {
+    ) -> Result<deadline::Bounded<F>, Status> {
         let (_, extensions, message) = request.into_parts();
         let caller = self.shared.auth.caller(&extensions)?;
         let default = self.shared.options.unary_deadline;
-        let work = work(caller, message);
-        Ok(Response::new(deadline::bound(&extensions, default, work).await?))
+        Ok(deadline::bound(&extensions, default, work(caller, message)))
     }
 }
 
@@ -68,42 +63,53 @@ impl FeedService for Feed {
         &self,
         request: Request<pb::PublishRequest>,
     ) -> Result<Response<pb::PublishResult>, Status> {
-        self.call(request, |caller, message| publish::publish(&self.shared, caller, message)).await
+        let work =
+            self.call(request, |caller, message| publish::publish(&self.shared, caller, message))?;
+        Ok(Response::new(work.await?))
     }
 
     async fn get_event(
         &self,
         request: Request<pb::GetEventRequest>,
     ) -> Result<Response<Encoded>, Status> {
-        self.call(request, |caller, message| read::get_event(&self.shared, caller, message)).await
+        let work =
+            self.call(request, |caller, message| read::get_event(&self.shared, caller, message))?;
+        Ok(Response::new(work.await?))
     }
 
     async fn get_log(
         &self,
         request: Request<pb::GetLogRequest>,
     ) -> Result<Response<pb::LogStatus>, Status> {
-        self.call(request, |caller, _| read::get_log(&self.shared, caller)).await
+        let work = self.call(request, |caller, _| read::get_log(&self.shared, caller))?;
+        Ok(Response::new(work.await?))
     }
 
     async fn list_topics(
         &self,
         request: Request<pb::ListTopicsRequest>,
     ) -> Result<Response<pb::ListTopicsResponse>, Status> {
-        self.call(request, |caller, message| read::list_topics(&self.shared, caller, message)).await
+        let work =
+            self.call(request, |caller, message| read::list_topics(&self.shared, caller, message))?;
+        Ok(Response::new(work.await?))
     }
 
     async fn trim(
         &self,
         request: Request<pb::TrimRequest>,
     ) -> Result<Response<pb::TrimResult>, Status> {
-        self.call(request, |caller, message| trim::trim(&self.shared, caller, message)).await
+        let work =
+            self.call(request, |caller, message| trim::trim(&self.shared, caller, message))?;
+        Ok(Response::new(work.await?))
     }
 
     async fn get_principal(
         &self,
         request: Request<pb::GetPrincipalRequest>,
     ) -> Result<Response<pb::Principal>, Status> {
-        self.call(request, |caller, _| async move { Ok(read::get_principal(&caller)) }).await
+        let work =
+            self.call(request, |caller, _| async move { Ok(read::get_principal(&caller)) })?;
+        Ok(Response::new(work.await?))
     }
 
     async fn chat(

@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
+use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::histogram::{Buckets, Histogram};
@@ -98,6 +98,12 @@ impl Calls {
         Expected { calls: Arc::clone(self), method: method_of(path), came }
     }
 
+    /// Counts a call that the services are asked to answer; end it by [`UnderWay::answered`].
+    pub(crate) fn begin(self: &Arc<Self>, path: &str, extensions: &http::Extensions) -> UnderWay {
+        came(extensions);
+        UnderWay::begin(self, method_of(path))
+    }
+
     fn answered(&self, route: Option<&str>, status: u16) {
         let mut routes = self.routes.lock();
         let is_full = routes.len() >= MAX_ROUTES;
@@ -154,42 +160,24 @@ impl Expected {
     }
 }
 
-/// Counts what reaches the services and routes; a layer around all of them.
+/// Counts what reaches the routes of plain HTTP; a layer around them.
 pub(crate) async fn count(
     State(calls): State<Arc<Calls>>,
     request: Request,
     next: Next,
 ) -> Response {
-    if let Some(came) = request.extensions().get::<Came>() {
-        came.0.store(true, Ordering::Relaxed);
-    }
-    if !is_grpc(request.headers()) {
-        let route = request.extensions().get::<MatchedPath>().cloned();
-        let response = next.run(request).await;
-        // The gRPC services' answer to what is no gRPC: the client gets a 404.
-        let is_astray = code_of(response.headers()).is_some();
-        let status = if is_astray { 404 } else { response.status().as_u16() };
-        let route = route.as_ref().map(MatchedPath::as_str).filter(|_| !is_astray);
-        calls.answered(route, status);
-        return response;
-    }
-    let call = UnderWay::begin(&calls, method_of(request.uri().path()));
+    came(request.extensions());
+    let route = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
-    match code_of(response.headers()) {
-        Some(code) => {
-            call.end(code);
-            response
-        }
-        None => response.map(|inner| Body::new(Counted { inner, call: Some(call) })),
-    }
+    calls.answered(route.as_ref().map(MatchedPath::as_str), response.status().as_u16());
+    response
 }
 
-/// gRPC and gRPC-Web.
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let value = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
-    value.is_some_and(|value| {
-        value.get(..16).is_some_and(|begin| begin.eq_ignore_ascii_case(b"application/grpc"))
-    })
+/// The request has come to where it is counted.
+fn came(extensions: &http::Extensions) {
+    if let Some(came) = extensions.get::<Came>() {
+        came.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn method_of(path: &str) -> usize {
@@ -207,7 +195,7 @@ fn code_of(headers: &HeaderMap) -> Option<Code> {
 
 /// A call that is being handled. Dropped before it has ended, it was cut or given up.
 #[derive(Debug)]
-struct UnderWay {
+pub(crate) struct UnderWay {
     calls: Arc<Calls>,
     method: usize,
     began: Instant,
@@ -223,6 +211,17 @@ impl UnderWay {
 
     fn end(mut self, code: Code) {
         self.code = code;
+    }
+
+    /// Counts its answer: at once where the head tells the code, else at its end.
+    pub(crate) fn answered(self, response: http::Response<Body>) -> http::Response<Body> {
+        match code_of(response.headers()) {
+            Some(code) => {
+                self.end(code);
+                response
+            }
+            None => response.map(|inner| Body::new(Counted { inner, call: Some(self) })),
+        }
     }
 }
 
@@ -247,12 +246,12 @@ struct Counted {
 
 impl http_body::Body for Counted {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = Status;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(code) = frame.trailers_ref().and_then(code_of)

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-pub(super) use calls::{Calls, count};
+pub(super) use calls::{Calls, Expected, UnderWay, count};
 pub(crate) use exposition::{Format, text};
 pub(super) use rates::{Figure, Rates};
 pub(super) use snapshot::Snapshot;

@@ -1,10 +1,13 @@
 //! Deadlines of calls, from the `grpc-timeout` header.
 
 use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{Extensions, HeaderMap};
-use tokio::time::{Instant, timeout_at};
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Timeout, timeout_at};
 use tonic::Status;
 
 use crate::server::rpc::status::{self, Failure};
@@ -57,21 +60,35 @@ pub(crate) fn of(extensions: &Extensions) -> Option<Instant> {
 }
 
 /// Bounds a unary call by the client's deadline, or by `default`.
-pub(crate) async fn bound<T>(
-    extensions: &Extensions,
-    default: Duration,
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Status> {
+pub(crate) fn bound<F: Future>(extensions: &Extensions, default: Duration, work: F) -> Bounded<F> {
     let deadline = match extensions.get::<Deadline>() {
         Some(deadline) => deadline.or(default),
         None => Instant::now() + default,
     };
-    if deadline <= Instant::now() {
-        return Err(status::deadline().into());
+    Bounded { work: (deadline > Instant::now()).then(|| timeout_at(deadline, work)) }
+}
+
+pin_project! {
+    /// Work with a deadline. Written by hand, as an `async fn` would hold the work twice.
+    pub(crate) struct Bounded<F> {
+        // Absent where its time was over before.
+        #[pin]
+        work: Option<Timeout<F>>,
     }
-    match timeout_at(deadline, work).await {
-        Ok(result) => Ok(result?),
-        Err(_) => Err(status::deadline().into()),
+}
+
+impl<T, F: Future<Output = Result<T, Failure>>> Future for Bounded<F> {
+    type Output = Result<T, Status>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let done = match self.project().work.as_pin_mut() {
+            Some(work) => ready!(work.poll(cx)),
+            None => return Poll::Ready(Err(status::deadline().into())),
+        };
+        Poll::Ready(match done {
+            Ok(result) => result.map_err(Status::from),
+            Err(_) => Err(status::deadline().into()),
+        })
     }
 }
 

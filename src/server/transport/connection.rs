@@ -1,19 +1,13 @@
-//! One connection: its protocol, its requests, its end.
+//! One connection: its protocol, its end.
 
-use std::convert::Infallible;
 use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ::http::request::Parts;
-use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use bytes::Bytes;
-use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,23 +15,11 @@ use hyper_util::server::graceful::GracefulConnection;
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
-use tonic::{Code, Status};
-use tower::Service;
 
 use crate::server::Http2;
-use crate::server::principal::Caller;
 use crate::server::quotas::{ConnectionGrant, Peer};
-use crate::server::rpc::classify::{self, Answering, Call, Kind, PAGE_BYTES};
-use crate::server::rpc::{status, web};
-use crate::server::tls::ClientCertificate;
-use crate::server::transport::access::{self, Local};
-use crate::server::transport::answer::{Answer, Ends, Weight};
-use crate::server::transport::body::{Framing, Kept, Limited};
-use crate::server::transport::drain::Drained;
-use crate::server::transport::ending::Endings;
+use crate::server::transport::exchange::{RequestContext, respond};
 use crate::server::transport::floods::{self, Budgets, Flood, Sentry};
 use crate::server::transport::greeting::{self, Greeting, Hello};
 use crate::server::transport::http1::{HalfClosed, Socket};
@@ -45,12 +27,10 @@ use crate::server::transport::outbox::Outbox;
 use crate::server::transport::preface::{Begun, Protocol};
 use crate::server::transport::serving::Serving;
 use crate::server::transport::windows::Window;
-use crate::server::transport::{date, framing, linger, refuse, streams};
+use crate::server::transport::{date, linger, refuse, streams};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Time after its deadline that a call has to say so, before its stream is reset.
-const CUT_SLACK: Duration = Duration::from_secs(2);
 /// Unanswered probes after which the system gives a connection up.
 const PROBES: u32 = 4;
 /// Streams that a client may cause us to reset by its errors, over the life of a connection; h2's
@@ -276,215 +256,4 @@ fn http1_builder(serving: &Serving) -> http1::Builder {
         .half_close(true)
         .max_headers(100);
     builder
-}
-
-/// What a request is answered with: its connection, and what the connection is served with.
-#[derive(Clone)]
-pub(crate) struct RequestContext {
-    peer: Peer,
-    local: Local,
-    /// What the client has shown.
-    certificate: Option<ClientCertificate>,
-    serving: Arc<Serving>,
-    /// Of a connection of HTTP/1.1.
-    half_closed: Option<HalfClosed>,
-}
-
-impl RequestContext {
-    /// Of a connection that was greeted; `None` where it is gone.
-    pub(crate) fn new(peer: Peer, hello: &Hello, serving: &Arc<Serving>) -> Option<RequestContext> {
-        let stream = hello.stream.inner();
-        let local = Local { address: stream.tcp().local_addr().ok()?, is_tls: stream.is_tls() };
-        Some(RequestContext {
-            peer,
-            local,
-            certificate: hello.certificate.clone(),
-            serving: Arc::clone(serving),
-            half_closed: None,
-        })
-    }
-}
-
-pub(crate) async fn respond(
-    request: Request<Incoming>,
-    context: RequestContext,
-) -> Result<Response<Body>, Infallible> {
-    let (mut head, body) = request.into_parts();
-    let (peer, method, uri) = (context.peer.address, head.method.clone(), head.uri.clone());
-    let version = head.version;
-    let expected = context.serving.calls.expect(uri.path(), &mut head.extensions);
-    if let Some(half_closed) = &context.half_closed {
-        half_closed.wait_until(None);
-        head.extensions.insert(half_closed.clone());
-    }
-    if let Some(certificate) = &context.certificate {
-        head.extensions.insert(certificate.clone());
-    }
-    let response = answer(head, body, context).await;
-    let mut response = without_wrong_length(response, &method);
-    date::add(response.headers_mut());
-    expected.answered(&response);
-    let status = response.status().as_u16();
-    tracing::debug!(%peer, %method, path = uri.path(), ?version, status, "request");
-    Ok(response)
-}
-
-/// RFC 9110, sections 8.6 and 9.3.2: HEAD and 304 have no body, and no length but that of the answer
-/// with one. The router takes out the bodies that it answers itself, hyper all of HTTP/1.1.
-fn without_wrong_length(mut response: Response<Body>, method: &Method) -> Response<Body> {
-    if response.status() == StatusCode::NOT_MODIFIED {
-        response.headers_mut().remove(header::CONTENT_LENGTH);
-    }
-    if method != Method::HEAD {
-        return response;
-    }
-    // One that is empty may have been left out before.
-    let len = http_body::Body::size_hint(response.body()).exact().filter(|len| *len > 0);
-    if let Some(len) = len {
-        response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from(len));
-    }
-    response.map(|_| Body::empty())
-}
-
-async fn answer(head: Parts, body: Incoming, context: RequestContext) -> Response<Body> {
-    let options = &context.serving.options;
-    if let Some(refusal) = framing::refused(&head) {
-        return refusal;
-    }
-    let is_native = classify::is_native(&head);
-    let body = Drained::new(body, &head);
-    let asked = body.asked();
-    let granted =
-        match access::check(&head, context.local, &context.serving.access.get(), is_native) {
-            Ok(granted) => granted,
-            Err(failure) => {
-                let mut response = status::respond(&failure.into());
-                access::vary(response.headers_mut());
-                close_unless(asked.as_deref(), &mut response);
-                return response;
-            }
-        };
-    if let Some(response) = granted.preflight(&head) {
-        return response;
-    }
-    let mut response = match classify::admit(&head, options) {
-        Err(refusal) => *refusal,
-        // Clients of gRPC take an answer at any time.
-        Ok(Kind::Grpc(call)) => match body.into_inner() {
-            Some(body) => grpc(Request::from_parts(head, body), call, context).await,
-            None => grpc(Request::from_parts(head, Body::empty()), call, context).await,
-        },
-        Ok(Kind::Web(call, encoding)) => {
-            // It may be done at the end of that time, and its client must hear of it.
-            if let (Some(half_closed), true) = (&context.half_closed, call.is_unary) {
-                half_closed.wait_until(call.deadline.of_client().map(|at| at + CUT_SLACK));
-            }
-            let request = Request::from_parts(head, body);
-            web::call(request, encoding, |request| grpc(request, call, context.clone())).await
-        }
-        Ok(Kind::Plain) => plain(Request::from_parts(head, body), context).await,
-    };
-    granted.mark(response.headers_mut());
-    close_unless(asked.as_deref(), &mut response);
-    response
-}
-
-/// Ends a connection whose client waits to be asked for the body: now it may send it or not.
-fn close_unless(asked: Option<&AtomicBool>, response: &mut Response<Body>) {
-    if asked.is_some_and(|asked| !asked.load(Ordering::Relaxed)) {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-}
-
-/// Answers a call.
-async fn grpc<B>(request: Request<B>, call: Call, context: RequestContext) -> Response<Body>
-where
-    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<BoxError>,
-{
-    let path = request.uri().path().to_owned();
-    let version = request.version();
-    let framing = Framing {
-        message_bytes: call
-            .asks
-            .message_bytes(&context.serving.options, context.serving.event_bytes),
-        one_by: call.message_by,
-        is_ours: call.is_ours,
-    };
-    let kept = call.is_unary.then(Kept::default);
-    let arrival = context.serving.arrivals.arrival();
-    let mut request = request.map(|body| Limited::new(body, framing, arrival, kept.clone()));
-    if let Some(kept) = kept {
-        request.extensions_mut().insert(kept);
-    }
-    let line = context.peer.line().clone();
-    request.extensions_mut().insert(context.peer);
-    request.extensions_mut().insert(call.deadline);
-    // Identity in any case, as was seen; tonic knows it in lower case only.
-    request.headers_mut().remove("grpc-encoding");
-    let cut = call.deadline.of_client().map(|at| at + CUT_SLACK);
-    streams::cut_at(cut);
-    let weight = match call.answer {
-        Answering::Short | Answering::Watch => None,
-        Answering::Stream => Some(Weight::of_stream(&line)),
-        Answering::Large => {
-            let bytes = PAGE_BYTES.max(context.serving.event_bytes);
-            let by = call.deadline.or(context.serving.options.unary_deadline);
-            match Weight::reserve(&line, bytes, by).await {
-                Some(weight) => Some(weight),
-                None => return Status::from(status::deadline()).into_http(),
-            }
-        }
-    };
-    let Ok(response) = context.serving.routes.clone().call(request).await;
-    if is_unknown(response.headers()) {
-        return status::unknown_method(&path).into_http();
-    }
-    let ends = call.is_builtin.then(|| Ends {
-        // Whose credential it was is known further in (`auth/guard.rs`).
-        endings: Endings::new(call.deadline.of_client(), &context.serving.stop, Caller::anyone()),
-        retry_delay: context.serving.options.retry_delay,
-    });
-    // Over HTTP/1.1 the connection outlives the answer. Made only where it is wanted: dropping it acts.
-    let spare = (cut.is_some() && version != Version::HTTP_2).then(|| streams::Spare);
-    Answer::wrap(response, ends, weight, spare)
-}
-
-/// Answers what is no call.
-async fn plain(mut request: Request<Drained>, context: RequestContext) -> Response<Body> {
-    let path = request.uri().path().to_owned();
-    let line = context.peer.line().clone();
-    request.extensions_mut().insert(context.peer);
-    let weight = match classify::answer_bytes(&path, context.serving.event_bytes) {
-        None => None,
-        Some(bytes) => {
-            let by = Instant::now() + context.serving.options.unary_deadline;
-            match Weight::reserve(&line, bytes, by).await {
-                Some(weight) => Some(weight),
-                None => return status::respond(&status::deadline().into()),
-            }
-        }
-    };
-    let Ok(response) = context.serving.routes.clone().call(request).await;
-    // What answers as gRPC answers nobody else.
-    let is_grpc = response.headers().contains_key(Status::GRPC_STATUS);
-    if is_grpc { not_found(&path) } else { Answer::wrap(response, None, weight, None) }
-}
-
-/// What answers to a path that nobody has.
-fn not_found(path: &str) -> Response<Body> {
-    if path == "*" {
-        // `OPTIONS *` asks whether the server is there at all.
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        return response;
-    }
-    status::no_path(path)
-}
-
-/// Whether the services answered that they have no such method: their own words say more.
-fn is_unknown(headers: &HeaderMap) -> bool {
-    let unimplemented = HeaderValue::from(i32::from(Code::Unimplemented));
-    headers.get(Status::GRPC_STATUS) == Some(&unimplemented)
-        && !headers.contains_key(Status::GRPC_STATUS_DETAILS)
 }

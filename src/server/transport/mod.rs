@@ -10,6 +10,7 @@ pub(crate) mod connection;
 pub(crate) mod date;
 pub(crate) mod drain;
 pub(crate) mod ending;
+pub(crate) mod exchange;
 pub(crate) mod floods;
 pub(crate) mod framing;
 pub(crate) mod greeting;

@@ -26,7 +26,7 @@ use crate::server::permits::OverLimit;
 use crate::server::quotas::ConnectionGrant;
 use crate::server::rpc::status::Failure;
 use crate::server::rpc::{classify, status};
-use crate::server::transport::connection::{self, RequestContext};
+use crate::server::transport::exchange::{self, RequestContext};
 use crate::server::transport::greeting::{self, Greeting, Hello};
 use crate::server::transport::http1::{HalfClosed, Socket};
 use crate::server::transport::preface::Protocol;
@@ -98,7 +98,7 @@ async fn answer(
         let context = context.clone().filter(|_| HEALTH.contains(&request.uri().path()));
         async move {
             if let Some(context) = context {
-                return connection::respond(request, context).await;
+                return exchange::respond(request, context).await;
             }
             let mut refusal = refusal(request, &why);
             date::add(refusal.headers_mut());

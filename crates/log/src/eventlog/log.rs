@@ -1,7 +1,10 @@
 //! The handle to an open log.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -120,7 +123,8 @@ impl EventLog {
         match (appended.last_event, appended.last_tag) {
             (Seq::ZERO, _) => String::new(),
             (seq, tag @ Some(_)) if appended.last == Some(seq) => self.core().cursor_with(seq, tag),
-            (seq, _) => self.cursor(seq).await,
+            // Of a repeat it may have to be read. Boxed: what a server holds for each call is small.
+            (seq, _) => Box::pin(self.cursor(seq)).await,
         }
     }
 
@@ -134,12 +138,8 @@ impl EventLog {
     ///
     /// # Errors
     /// [`AppendError`] says whether anything may have been stored.
-    pub async fn append(
-        &self,
-        batch: Batch,
-        options: AppendOptions,
-    ) -> Result<Appended, AppendError> {
-        self.append_reserved(batch, options, Reservation::default()).await
+    pub fn append(&self, batch: Batch, options: AppendOptions) -> Append<'_> {
+        Append::new(self, batch, options)
     }
 
     /// The same with room that is there already. Waits where it is not enough, and gives it back before.
@@ -179,6 +179,39 @@ impl EventLog {
         permit.map_err(|_| AppendError::Closing)
     }
 
+    /// Queues a batch for which there is room, and about which nothing has to be asked or waited for.
+    fn submit_now(&self, batch: Batch, options: AppendOptions) -> Submitted {
+        let core = self.core();
+        let asks = options.expected_head.as_ref().is_some_and(|it| it.topic.is_some());
+        let waits = options.dedup
+            && batch.has_named()
+            && !matches!(*core.repeats_ready.borrow(), RepeatsReady::Ready);
+        if asks || waits {
+            return Submitted::Later(batch, options);
+        }
+        let bytes = batch.stored_bytes_from(0).clamp(1, core.in_flight_bytes);
+        match self.try_reserve(bytes).and_then(|room| room.exactly(bytes)) {
+            Some(share) => match self.queue(batch, options, None, share) {
+                Ok(answer) => Submitted::Queued(answer),
+                Err(error) => Submitted::Refused(error),
+            },
+            None => Submitted::Later(batch, options),
+        }
+    }
+
+    fn queue(
+        &self,
+        batch: Batch,
+        options: AppendOptions,
+        sent: Option<Sent>,
+        share: OwnedSemaphorePermit,
+    ) -> Result<Answer, AppendError> {
+        let (reply, answer) = oneshot::channel();
+        let pending = Pending::new(batch, options, sent, share, reply);
+        self.core().queue.push(Work::Append(Box::new(pending)))?;
+        Ok(Answer::new(answer))
+    }
+
     /// Queues a batch, after waiting for room among the bytes in flight: from then on its place
     /// among the others is settled.
     pub(super) async fn submit(
@@ -202,10 +235,7 @@ impl EventLog {
             Some(share) => share,
             None => self.acquire(bytes).await?,
         };
-        let (reply, answer) = oneshot::channel();
-        let pending = Pending::new(batch, options, sent, share, reply);
-        core.queue.push(Work::Append(Box::new(pending)))?;
-        Ok(Answer::new(answer))
+        self.queue(batch, options, sent, share)
     }
 
     pub(super) async fn repeats_ready(&self) -> Result<(), AppendError> {
@@ -359,5 +389,64 @@ impl EventLog {
         });
         let panicked = || StoreError::Stopped { reason: "closing panicked".into() };
         closing.await.unwrap_or_else(|_| Err(panicked()))
+    }
+}
+
+/// A batch that is being appended: see [`EventLog::append`]. Nothing is done before it is polled.
+///
+/// Servers have one of these for each call: where there is room it is a batch, then an answer, and
+/// nothing that is allocated.
+#[must_use = "nothing is appended before it is polled"]
+pub struct Append<'a>(State<'a>);
+
+/// What became of a batch that was to be queued at once.
+enum Submitted {
+    Queued(Answer),
+    Refused(AppendError),
+    /// There is something to wait for.
+    Later(Batch, AppendOptions),
+}
+
+enum State<'a> {
+    New(&'a EventLog, Batch, AppendOptions),
+    /// There is something to wait for.
+    Waiting(Pin<Box<dyn Future<Output = Result<Appended, AppendError>> + Send + 'a>>),
+    Queued(Answer),
+    Over,
+}
+
+impl<'a> Append<'a> {
+    pub(super) fn new(log: &'a EventLog, batch: Batch, options: AppendOptions) -> Append<'a> {
+        Append(State::New(log, batch, options))
+    }
+}
+
+impl Future for Append<'_> {
+    type Output = Result<Appended, AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if matches!(self.0, State::New(..))
+            && let State::New(log, batch, options) = std::mem::replace(&mut self.0, State::Over)
+        {
+            self.0 = match log.submit_now(batch, options) {
+                Submitted::Queued(answer) => State::Queued(answer),
+                Submitted::Refused(error) => return Poll::Ready(Err(error)),
+                Submitted::Later(batch, options) => State::Waiting(Box::pin(async move {
+                    log.submit(batch, options, None, Reservation::default()).await?.await
+                })),
+            };
+        }
+        match &mut self.0 {
+            State::Queued(answer) => Pin::new(answer).poll(cx),
+            State::Waiting(answer) => answer.as_mut().poll(cx),
+            // Polled again after its end.
+            State::New(..) | State::Over => Poll::Ready(Err(lost_answer())),
+        }
+    }
+}
+
+impl std::fmt::Debug for Append<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Append")
     }
 }

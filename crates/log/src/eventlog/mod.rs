@@ -57,7 +57,7 @@ pub use append::{AppendOptions, Appended, ExpectedHead};
 pub use batch::{Batch, Mark};
 pub use cursors::{ResolveError, parted};
 pub use error::{AppendError, CursorError, ReadError};
-pub use log::EventLog;
+pub use log::{Append, EventLog};
 pub use metrics::{Counters, LATENCY_BUCKETS};
 pub use options::{Clock, Elapsed, Options, Retention};
 pub use producer::Producer;
