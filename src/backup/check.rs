@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, BufReader};
+use std::path::Path;
 
 use super::restore::{READ_BYTES, Tail};
 use super::{Error, Manifest, Progress, Target};
 use tailmark_log::chain::Link;
 use tailmark_log::storage::disk::Disk;
+use tailmark_log::storage::local;
 use tailmark_log::storage::segment::{Segment, copy_file};
 use tailmark_record::Seq;
 
@@ -59,7 +61,11 @@ pub fn check(
         return Err(damaged(target, name, "it has not the events that it says"));
     }
     for name in &manifest.trimmed {
-        check_trimmed(target, name)?;
+        let (_, end) = check_trimmed(target, name)?;
+        if end > Seq::new(manifest.oldest_seq) {
+            let (path, what) = (target.trimmed(name), "it tells of events that were not trimmed");
+            return Err(Error::Damaged { path, what });
+        }
     }
     let (oldest, head) = (Seq::new(manifest.oldest_seq), Seq::new(manifest.head_seq));
     Ok(Checked { oldest, head, bytes: progress.done_bytes })
@@ -84,8 +90,9 @@ pub(super) fn load(
     Ok(segment)
 }
 
-/// That a file has the hash that its name ends with; answers the name that it has in a log.
-pub(super) fn check_trimmed<'a>(target: &Target, name: &'a str) -> Result<&'a str, Error> {
+/// That a file has the hash that its name ends with; answers the name that it has in a log, and the seq
+/// after the last event that it tells repeats of.
+fn check_trimmed<'a>(target: &Target, name: &'a str) -> Result<(&'a str, Seq), Error> {
     let path = target.trimmed(name);
     let damaged = |what| Error::Damaged { path: path.clone(), what };
     let (plain, hash) = name.rsplit_once('-').ok_or_else(|| damaged("its name makes no sense"))?;
@@ -94,17 +101,22 @@ pub(super) fn check_trimmed<'a>(target: &Target, name: &'a str) -> Result<&'a st
     if format!("{found:032x}") != hash || plain.contains('/') {
         return Err(damaged("it is not what was written"));
     }
-    Ok(plain)
+    let end = local::trimmed_end(Path::new(plain));
+    Ok((plain, end.ok_or_else(|| damaged("its name makes no sense"))?))
 }
 
-/// Puts one back.
+/// Puts one back, unless it tells of events from `oldest` on: the log knows those itself, or has none such.
 pub(super) fn copy_trimmed(
     target: &Target,
     name: &str,
-    to: &std::path::Path,
+    oldest: Seq,
+    to: &Path,
     disk: &Disk,
 ) -> Result<(), Error> {
-    let plain = check_trimmed(target, name)?;
+    let (plain, end) = check_trimmed(target, name)?;
+    if end > oldest {
+        return Ok(());
+    }
     copy_file(&target.trimmed(name), &to.join(plain), disk, &mut |_| Ok(()))?;
     Ok(())
 }

@@ -16,7 +16,7 @@ use tailmark_log::storage::segment::{OfflineReader, Segment};
 use tailmark_log::storage::unfinished::Making;
 use tailmark_log::storage::{StoreError, local};
 use tailmark_record::topic::Filter;
-use tailmark_record::{ChainTag, Events, Facts, Seq, Timestamp};
+use tailmark_record::{ChainTag, Events, Facts, GenerationTable, Seq, Timestamp};
 
 /// What a directory says whose restore was cut.
 const WHAT: &str = "restore";
@@ -66,13 +66,13 @@ pub fn restore(
     let disk = options.disk.clone();
     let making = Making::begin(dir, &disk, WHAT)?;
     let segments_dir = dir.join(local::SEGMENTS_DIR);
-    let kept = kept(&making, &segments_dir, &plan)?;
     let head = plan.end.prev();
     let mut meta = plan.origin.meta.clone();
     let begun = meta.generations.with_next(rand::random(), plan.end, Timestamp::now(), "restored");
     meta.generations = begun.ok_or(StoreError::Invalid("the log has used up its generations"))?;
     let generation = meta.generations.current().generation.counter;
     let ours = meta.generations.clone();
+    let kept = kept(&making, &segments_dir, &plan, &ours)?;
     let (first, link) = plan.begin();
     let start = Start { first, link, oldest: plan.oldest };
     let mut forward = Forward::begin(dir, options, meta, start)?;
@@ -82,10 +82,7 @@ pub fn restore(
         if segment.first() >= plan.end {
             break;
         }
-        // Sealed in a generation that begins later than the log now does: it is told anew.
-        let entries = segment.generations().entries();
-        let is_ours = entries.iter().all(|row| ours.entries().contains(row));
-        if segment.end() <= plan.end && is_ours {
+        if plan.takes_whole(segment, &ours) {
             if kept.contains(&segment.name()) {
                 kept_segments += 1;
                 progress.done_bytes += row.bytes;
@@ -123,25 +120,32 @@ pub fn restore(
     let trimmed = dir.join(local::TRIMMED_DIR);
     disk.create_dir(&trimmed)?;
     for name in &manifest.trimmed {
-        copy_trimmed(target, name, &trimmed, &disk)?;
+        copy_trimmed(target, name, plan.oldest, &trimmed, &disk)?;
     }
     forward.finish(plan.rest())?;
     making.finish()?;
     Ok(Restored { oldest: plan.oldest, head, generation, kept_segments })
 }
 
-/// Segments that an attempt before this one has brought whole; all else of it goes.
-fn kept(making: &Making, segments_dir: &Path, plan: &Plan) -> Result<HashSet<String>, Error> {
-    let wanted: HashSet<String> = plan.segments.iter().map(|(segment, _)| segment.name()).collect();
+/// Segments that an attempt before this one has brought whole and that this one takes as they are; all else
+/// of it goes. That attempt may have been up to another point.
+fn kept(
+    making: &Making,
+    segments_dir: &Path,
+    plan: &Plan,
+    ours: &GenerationTable,
+) -> Result<HashSet<String>, Error> {
     let mut kept = HashSet::new();
     making.clear_but(segments_dir, |path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let from = plan.segments.iter().find(|(segment, _)| segment.name() == name);
-        let is_whole = wanted.contains(&name)
-            && Segment::load(path, making.disk()).is_ok_and(|copy| {
-                let same = from.and_then(|(from, _)| from.digest().ok()) == copy.digest().ok();
-                same && copy.check_files().is_ok()
-            });
+        let mut taken = plan.segments.iter().filter(|(it, _)| plan.takes_whole(it, ours));
+        let from = taken.find(|(segment, _)| segment.name() == name);
+        let is_whole = from.is_some_and(|(from, _)| {
+            Segment::load(path, making.disk()).is_ok_and(|copy| {
+                let is_same = from.digest().is_ok_and(|wanted| copy.digest().ok() == Some(wanted));
+                is_same && copy.check_files().is_ok()
+            })
+        });
         if is_whole {
             kept.insert(name);
         }
@@ -204,6 +208,14 @@ impl Plan {
             return Err(Error::TooEarly { oldest });
         }
         Ok(plan)
+    }
+
+    /// Whether a segment becomes part of the log as it is.
+    fn takes_whole(&self, segment: &Segment, ours: &GenerationTable) -> bool {
+        // Sealed in a generation that begins later than the log now does: it is told anew.
+        let entries = segment.generations().entries();
+        let is_ours = entries.iter().all(|row| ours.entries().contains(row));
+        segment.end() <= self.end && is_ours
     }
 
     fn begin(&self) -> (Seq, Link) {

@@ -5,7 +5,7 @@
 //! there.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::target::hex;
@@ -14,6 +14,7 @@ use crate::export::{self, Format};
 use crate::inspect::{self, History};
 use tailmark_log::storage::segment::{Segment, copy_file};
 use tailmark_log::storage::{Damage, StoreError, local};
+use tailmark_record::Seq;
 
 /// Looks that find that something has moved.
 const LOOKS: usize = 64;
@@ -111,7 +112,7 @@ impl Run<'_> {
                 last_seq: segment.end().prev().get(),
                 bytes: segment.disk_bytes(),
             };
-            if !target.segment(&row.name).is_dir() {
+            if !target.has_segment(&row.name) {
                 self.progress.total_bytes += row.bytes;
                 missing.push((segment, row.name.clone()));
             }
@@ -123,7 +124,7 @@ impl Run<'_> {
         for (segment, name) in missing {
             self.segment(segment, &name, target)?;
         }
-        let trimmed = self.trimmed(dir, target)?;
+        let trimmed = self.trimmed(dir, oldest, target)?;
         let manifest = Manifest {
             version: Manifest::VERSION,
             log_id: target.log().to_owned(),
@@ -167,10 +168,13 @@ impl Run<'_> {
         Ok(bytes)
     }
 
-    /// What tells repeats of trimmed events.
-    fn trimmed(&mut self, dir: &Path, target: &Target) -> Result<Vec<String>, Error> {
+    /// What tells repeats of events that were trimmed at the look: what is trimmed since is among the events
+    /// of the backup, or comes after its head and is no repeat for who puts it back.
+    fn trimmed(&mut self, dir: &Path, oldest: Seq, target: &Target) -> Result<Vec<String>, Error> {
         let (disk, mut names) = (&target.disk, Vec::new());
-        for path in local::trimmed_files(dir, disk)? {
+        let all = local::trimmed_files(dir, disk)?;
+        let is_before = |path: &PathBuf| local::trimmed_end(path).is_some_and(|end| end <= oldest);
+        for path in all.into_iter().filter(is_before) {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let new = target.trimmed(&format!("{name}.new"));
             let (_, hash) = copy_file(&path, &new, disk, &mut |bytes| self.copied(bytes))?;

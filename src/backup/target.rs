@@ -4,8 +4,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::{Error, Manifest};
+use tailmark_log::storage::StoreError;
 use tailmark_log::storage::disk::Disk;
-use tailmark_log::storage::{StoreError, segment};
+use tailmark_log::storage::segment::{self, Segment};
 
 const MARK: &str = "tailmark-backup";
 const SEGMENTS: &str = "segments";
@@ -133,6 +134,16 @@ impl Target {
 
     pub(super) fn segment(&self, name: &str) -> PathBuf {
         self.segments().join(name)
+    }
+
+    /// Whether the segment of that name is there as it was copied: the footer that the name says, and files
+    /// of the lengths that the footer says.
+    pub(super) fn has_segment(&self, name: &str) -> bool {
+        Segment::load(&self.segment(name), &self.disk).is_ok_and(|there| {
+            let digest = there.digest();
+            let is_named = digest.is_ok_and(|it| format!("{}-{}", there.name(), hex(it)) == name);
+            is_named && there.has_its_files()
+        })
     }
 
     pub(super) fn trimmed(&self, name: &str) -> PathBuf {

@@ -109,8 +109,28 @@ fn take(args: &Args, to: &std::path::Path) -> Result<(), Failure> {
 
 fn list(target: &Target, has_json: bool) -> Result<(), Failure> {
     let mut output = if has_json { Output::json() } else { Output::text() };
+    let mut damaged = 0;
     for name in target.names()? {
-        let (name, manifest) = target.backup(Some(&name))?;
+        let (name, manifest) = match target.backup(Some(&name)) {
+            Ok(found) => found,
+            // Removed since.
+            Err(backup::Error::Missing { .. }) => continue,
+            Err(error @ backup::Error::Damaged { .. }) => {
+                damaged += 1;
+                let what = error.to_string();
+                if has_json {
+                    let mut object = Object::open(&mut output.buffer);
+                    object.text("backup", &name);
+                    object.text("damage", &what);
+                    object.close();
+                    output.buffer.push(b'\n');
+                } else {
+                    output.lines(&format!("{name}  {}", escape::line(&what)));
+                }
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         if has_json {
             let mut object = Object::open(&mut output.buffer);
             describe(&mut object, &name, &manifest);
@@ -123,7 +143,12 @@ fn list(target: &Target, has_json: bool) -> Result<(), Failure> {
             output.lines(&format!("{name}  {at}  {first} to {last}  {bytes}"));
         }
     }
-    Ok(output.flush()?)
+    output.flush()?;
+    if damaged > 0 {
+        let what = format!("{} cannot be read", count_text(damaged, "backup"));
+        return Err(Failure::new(Exit::Damaged, what).hint("the others are not touched by that"));
+    }
+    Ok(())
 }
 
 fn verify(target: &Target, name: Option<&str>, has_json: bool) -> Result<(), Failure> {

@@ -1,5 +1,6 @@
 //! Copies of a log that are kept: what comes back is the same log, and who is beyond it is told.
 
 mod backups;
+mod cut_backups;
 mod differences;
 mod exports;

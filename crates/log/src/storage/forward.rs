@@ -6,6 +6,8 @@
 //! so, so that nothing here has an order that a crash could disturb.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,6 +35,8 @@ pub struct Forward<'a> {
     last_at: Timestamp,
     oldest: Seq,
     oldest_tag: Option<ChainTag>,
+    /// Names of the segments that were put in.
+    segments: HashSet<OsString>,
 }
 
 /// Where a log begins.
@@ -76,7 +80,8 @@ impl<'a> Forward<'a> {
         let Start { first, link, oldest } = start;
         let oldest_tag = (oldest <= first).then_some(link.tag());
         let last_at = Timestamp::EPOCH;
-        Ok(Forward { dir, options, meta, next: first, link, last_at, oldest, oldest_tag })
+        let (next, segments) = (first, HashSet::new());
+        Ok(Forward { dir, options, meta, next, link, last_at, oldest, oldest_tag, segments })
     }
 
     /// The seq of the event that comes next.
@@ -101,6 +106,7 @@ impl<'a> Forward<'a> {
             let detail = "it does not join the events before it".to_owned();
             return Err(Damage { from, to, file: segment.dir().to_owned(), detail }.into());
         }
+        self.count(segment);
         (self.next, self.link) = (segment.end(), segment.link());
         self.last_at = segment.last_at();
         Ok(())
@@ -133,16 +139,39 @@ impl<'a> Forward<'a> {
             disk: self.options.disk.clone(),
         };
         let built = segment::build(&self.dir.join(SEGMENTS_DIR), &spec, &source)?;
+        self.count(&built);
         (self.next, self.link, self.last_at) = (end, built.link(), built.last_at());
         self.oldest_tag = self.oldest_tag.or(source.stamps.oldest_tag.get());
+        Ok(())
+    }
+
+    fn count(&mut self, segment: &Segment) {
+        self.segments.extend(segment.dir().file_name().map(OsString::from));
+    }
+
+    /// That what is opened as this log is what was put in, and nothing that was there before.
+    fn has_no_others(&self) -> Result<(), StoreError> {
+        let disk = &self.options.disk;
+        let there = segment::names(&self.dir.join(SEGMENTS_DIR), disk)?;
+        let is_ours =
+            |path: &&PathBuf| path.file_name().is_some_and(|name| self.segments.contains(name));
+        if let Some(file) = there.iter().find(|path| !is_ours(path)) {
+            let detail = "it is no part of what was put in here".to_owned();
+            let at = self.next;
+            return Err(Damage { from: at, to: at, file: file.clone(), detail }.into());
+        }
+        if there.len() != self.segments.len() {
+            return Err(StoreError::Invalid("a segment that was put in is not there"));
+        }
         Ok(())
     }
 
     /// Writes the journal and the identity: from here on it is a log.
     ///
     /// # Errors
-    /// I/O.
+    /// Damage where there are segments that nobody put in; I/O.
     pub fn finish(self, rest: Rest) -> Result<(), StoreError> {
+        self.has_no_others()?;
         let origin = Origin {
             log: self.meta.log,
             meta: Vec::new(),

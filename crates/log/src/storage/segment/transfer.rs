@@ -39,6 +39,15 @@ impl Segment {
         files::compare(self)
     }
 
+    /// Whether its files are there, as long as its footer says. Nothing of them is read.
+    pub fn has_its_files(&self) -> bool {
+        let db = self.dir().join(DB);
+        self.files.iter().all(|file| {
+            let there = std::fs::symlink_metadata(db.join(&file.name));
+            there.is_ok_and(|there| there.is_file() && there.len() == file.len)
+        })
+    }
+
     /// What it is called by within `segments/`.
     pub fn name(&self) -> String {
         dir::name(self.first(), self.revision())

@@ -220,6 +220,11 @@ pub fn trimmed_files(root: &Path, disk: &Disk) -> Result<Vec<PathBuf>, StoreErro
     Ok(paths)
 }
 
+/// The seq after the last event that a file of this name tells repeats of.
+pub fn trimmed_end(path: &Path) -> Option<Seq> {
+    parse_name(path).map(|(_, end)| end)
+}
+
 fn list(dir: &Path, disk: &Disk) -> Result<Vec<PathBuf>, StoreError> {
     if dir.is_dir() { disk.list(dir) } else { Ok(Vec::new()) }
 }
