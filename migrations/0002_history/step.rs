@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Step;
+use super::{Progress, Step};
 use crate::chain::Link;
 use crate::storage::disk::Disk;
 use crate::storage::forward::{Forward, Rest, Start};
@@ -23,6 +23,8 @@ use tailmark_record::topic::Filter;
 use tailmark_record::{Event, EventError, Events, Facts, Seq, Timestamp};
 
 const FROM: u32 = 1;
+/// Events compared between two words of it.
+const TOLD_EVENTS: u64 = 4_096;
 /// Most bytes of a torn write that are kept, as at a start.
 const KEPT_BYTES: u64 = 32 << 20;
 
@@ -44,7 +46,7 @@ impl Step for History {
         from: &Path,
         to: &Path,
         disk: &Disk,
-        progress: &mut dyn FnMut(u64),
+        progress: &mut dyn FnMut(Progress),
     ) -> Result<(), StoreError> {
         let old = Old::look(from, disk, FROM)?;
         let torn = old.torn_bytes()?;
@@ -55,7 +57,8 @@ impl Step for History {
             disk: disk.clone(),
             ..Options::default()
         };
-        let (first, mut bytes) = (old.first(), 0);
+        let first = old.first();
+        let of = first.distance_to(old.next());
         let start = Start { first, link: Link::START, oldest: old.oldest() };
         let mut new = Forward::begin(to, options, meta, start)?;
         for part in &old.parts {
@@ -72,8 +75,7 @@ impl Step for History {
                 let chunk = reader.read(at, end);
                 at = chunk.as_ref().map_or(Seq::MAX, |chunk| chunk.end);
                 if let Ok(chunk) = &chunk {
-                    bytes += chunk.events.len() as u64;
-                    progress(bytes);
+                    progress(Progress { done: first.distance_to(chunk.end), of });
                 }
                 Some(chunk)
             });
@@ -88,7 +90,12 @@ impl Step for History {
         old.keep_trimmed(to, disk)
     }
 
-    fn verify(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
+    fn verify(
+        &self,
+        from: &Path,
+        to: &Path,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), StoreError> {
         let disk = Disk::real();
         let (old, new) = (Old::look(from, &disk, FROM)?, Old::new(survey(to, &disk)?, &disk)?);
         let differs = |from: Seq, detail: &str| -> StoreError {
@@ -107,7 +114,12 @@ impl Step for History {
         let scratch = to.join(super::super::local::SEGMENTS_DIR);
         let (mut ours, mut theirs) = (old.walk(&scratch), new.walk(&scratch));
         let mut seq = old.first();
+        let of = seq.distance_to(old.next());
         while seq < old.next() {
+            let done = old.first().distance_to(seq);
+            if done.is_multiple_of(TOLD_EVENTS) {
+                progress(Progress { done, of });
+            }
             let (one, two) = (ours.next().transpose()?, theirs.next().transpose()?);
             let is_same = match (&one, &two) {
                 (Some(one), Some(two)) => same(one, two).unwrap_or(false),

@@ -50,6 +50,9 @@ pub(super) fn doubts(patterns: &[String]) -> Option<String> {
                 quoted(&apart)
             ));
         }
+        if pattern.contains('/') && pattern.contains('#') {
+            return meant(pattern);
+        }
         let segment = pattern.split('.').find(|segment| matches!(*segment, "#" | "+"))?;
         Some(format!(
             "`{segment}` is a name like any other here; `*` stands for one segment, a final `>` for the rest"

@@ -34,7 +34,7 @@ impl Feed {
         let (_, extensions, message) = request.into_parts();
         let caller = self.shared.auth.caller(&extensions)?;
         let default = self.shared.options.unary_deadline;
-        Ok(deadline::bound(&extensions, default, work(caller, message)))
+        Ok(deadline::bound(extensions, default, || work(caller, message)))
     }
 }
 

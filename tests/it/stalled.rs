@@ -239,3 +239,38 @@ async fn an_idle_watch_keeps_no_buffer_whatever_it_has_replayed() {
     until("what idle watches hold", || bytes() <= before + IDLE * (40 << 10)).await;
     assert_eq!(daemon.stop(), Some(0));
 }
+
+/// A long message counts until its call is answered, also where it is the log that takes its time.
+#[tokio::test]
+async fn long_messages_that_wait_for_the_log_are_counted() {
+    const PUBLISHES: usize = 20;
+    const BODY: usize = 300_000;
+    let engine = Arc::new(Broken::whole(memory(generations(&[1]), MemoryOptions::default())));
+    let log_options = eventlog::Options { in_flight_bytes: 1 << 20, ..Default::default() };
+    let server = start_with(open(engine.clone(), log_options), Options::default()).await;
+    let counted = async || {
+        let answer = web::get(&server, "/metrics").await;
+        let page = answer.text();
+        let line = page.lines().find(|line| line.contains("{kind=\"arriving\"}")).unwrap();
+        line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap() as usize
+    };
+    engine.hold();
+    let client = server.client().await;
+    let mut publishes = tokio::task::JoinSet::new();
+    for _ in 0..PUBLISHES {
+        let mut client = client.clone();
+        publishes.spawn(async move {
+            let event = event("a", &"x".repeat(BODY));
+            client.publish(pb::PublishRequest { event: Some(event), ..Default::default() }).await
+        });
+    }
+    within("all of them are here", async { while counted().await < PUBLISHES * BODY {} }).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(counted().await >= PUBLISHES * BODY, "{}", counted().await);
+    engine.release();
+    while let Some(published) = publishes.join_next().await {
+        published.unwrap().unwrap();
+    }
+    within("they are counted no more", async { while counted().await > 0 {} }).await;
+    server.stop().await;
+}

@@ -8,7 +8,7 @@ use super::{Exit, Failure, Migrate};
 use crate::escape;
 use tailmark_log::storage::FORMAT_VERSION;
 use tailmark_log::storage::disk::Disk;
-use tailmark_log::storage::migrate::{Error, Outcome, STEPS, Stage, migrate, plan};
+use tailmark_log::storage::migrate::{Error, Outcome, Progress, STEPS, Stage, migrate, plan};
 
 pub(super) fn run(args: &Migrate) -> Result<(), Failure> {
     let dir = &args.data_dir.path;
@@ -26,9 +26,23 @@ pub(super) fn run(args: &Migrate) -> Result<(), Failure> {
         ));
     }
     let bar = ProgressBar::with_draw_target(None, progress_target());
-    bar.set_style(ProgressStyle::default_spinner());
+    let template = "{msg} {wide_bar} {percent}% {human_pos}/{human_len} events, {per_sec}, {eta}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    let mut last = String::new();
     let outcome = migrate(dir, STEPS, FORMAT_VERSION, &Disk::real(), |stage| {
-        bar.set_message(stage_text(stage));
+        let (text, progress) = stage_text(stage);
+        if text != last {
+            // Its own rate and time.
+            bar.reset();
+            bar.set_message(text.clone());
+            last = text;
+        }
+        if let Some(Progress { done, of }) = progress {
+            bar.set_length(of);
+            bar.set_position(done);
+        }
         bar.tick();
     });
     bar.finish_and_clear();
@@ -46,11 +60,13 @@ fn up_to_date(version: u32) -> String {
     format!("format {version} is the newest: nothing to do")
 }
 
-fn stage_text(stage: Stage) -> String {
+fn stage_text(stage: Stage) -> (String, Option<Progress>) {
     match stage {
-        Stage::Copying { to, bytes } => format!("copying to format {to}: {}", HumanBytes(bytes)),
-        Stage::Verifying { to } => format!("verifying the copy in format {to}"),
-        Stage::Swapping => "putting the copy in place".to_owned(),
+        Stage::Copying { to, progress } => (format!("copying to format {to}"), Some(progress)),
+        Stage::Verifying { to, progress } => {
+            (format!("verifying the copy in format {to}"), Some(progress))
+        }
+        Stage::Swapping => ("putting the copy in place".to_owned(), None),
     }
 }
 

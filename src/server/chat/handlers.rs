@@ -50,7 +50,7 @@ pub(super) async fn send(
         let timestamp = Some(convert::timestamp(appended.appended_at));
         Ok(chat_pb::SendMessageResponse { message_id, timestamp })
     };
-    let answer = deadline::bound(&extensions, shared.options.unary_deadline, work).await?;
+    let answer = deadline::bound(extensions, shared.options.unary_deadline, || work).await?;
     Ok(Response::new(answer))
 }
 

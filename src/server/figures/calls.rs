@@ -166,18 +166,19 @@ pub(crate) async fn count(
     request: Request,
     next: Next,
 ) -> Response {
-    came(request.extensions());
+    if came(request.extensions()) {
+        // A call that comes to a route: counted as a call.
+        return next.run(request).await;
+    }
     let route = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
     calls.answered(route.as_ref().map(MatchedPath::as_str), response.status().as_u16());
     response
 }
 
-/// The request has come to where it is counted.
-fn came(extensions: &http::Extensions) {
-    if let Some(came) = extensions.get::<Came>() {
-        came.0.store(true, Ordering::Relaxed);
-    }
+/// The request has come to where it is counted; answers whether it had before.
+fn came(extensions: &http::Extensions) -> bool {
+    extensions.get::<Came>().is_some_and(|came| came.0.swap(true, Ordering::Relaxed))
 }
 
 fn method_of(path: &str) -> usize {

@@ -59,13 +59,19 @@ pub(crate) fn of(extensions: &Extensions) -> Option<Instant> {
     extensions.get().and_then(|deadline: &Deadline| deadline.of_client())
 }
 
-/// Bounds a unary call by the client's deadline, or by `default`.
-pub(crate) fn bound<F: Future>(extensions: &Extensions, default: Duration, work: F) -> Bounded<F> {
+/// Bounds a unary call by the client's deadline, or by `default`. What came with the request is kept until
+/// its end: the room of a long message is among it. Work that would come too late is not begun.
+pub(crate) fn bound<F: Future>(
+    extensions: Extensions,
+    default: Duration,
+    work: impl FnOnce() -> F,
+) -> Bounded<F> {
     let deadline = match extensions.get::<Deadline>() {
         Some(deadline) => deadline.or(default),
         None => Instant::now() + default,
     };
-    Bounded { work: (deadline > Instant::now()).then(|| timeout_at(deadline, work)) }
+    let work = (deadline > Instant::now()).then(|| timeout_at(deadline, work()));
+    Bounded { work, _extensions: extensions }
 }
 
 pin_project! {
@@ -74,6 +80,7 @@ pin_project! {
         // Absent where its time was over before.
         #[pin]
         work: Option<Timeout<F>>,
+        _extensions: Extensions,
     }
 }
 

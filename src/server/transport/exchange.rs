@@ -218,7 +218,10 @@ fn answer(head: Parts, body: Incoming, context: RequestContext, rest: &mut Rest)
         Err(refusal) => Step::Ready(*refusal),
         // Clients of gRPC take an answer at any time.
         Ok(Kind::Grpc(call)) if call.answer == Answering::Large => {
-            Step::Other(Box::pin(large(Request::from_parts(head, body), call, context)))
+            Step::Other(match body.into_inner() {
+                Some(body) => Box::pin(large(Request::from_parts(head, body), call, context)),
+                None => Box::pin(large(Request::from_parts(head, Body::empty()), call, context)),
+            })
         }
         Ok(Kind::Grpc(call)) => Step::Call(match body.into_inner() {
             Some(body) => begin(Request::from_parts(head, body), call, context, None),

@@ -219,7 +219,7 @@ impl EventLog {
         batch: Batch,
         options: AppendOptions,
         sent: Option<Sent>,
-        room: Reservation,
+        mut room: Reservation,
     ) -> Result<Answer, AppendError> {
         let core = self.core();
         if options.dedup && batch.has_named() {
@@ -227,7 +227,8 @@ impl EventLog {
         }
         if let Some(ExpectedHead { topic: Some(topic), .. }) = &options.expected_head {
             // What has to be indexed for the answer is indexed here, a bounded step at a time: the writer
-            // asks again, and then it is a lookup. Before it takes room that others wait for.
+            // asks again, and then it is a lookup. While it has no room that others wait for.
+            room = Reservation::default();
             core.reads.topic_head(topic).await.map_err(AppendError::of_lookup)?;
         }
         let bytes = batch.stored_bytes_from(0);

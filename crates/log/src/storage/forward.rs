@@ -186,7 +186,7 @@ impl<'a> Forward<'a> {
             snapshot: rest.state.to_vec(),
             deltas: rest.deltas,
         };
-        local::begin(self.dir, &self.options, self.meta, origin)
+        local::begin(self.dir, &self.options, self.meta, origin, true)
     }
 }
 

@@ -35,7 +35,7 @@ pub trait Step: Sync {
     /// Whether a directory that says no version is of the format that this reads.
     fn recognises(&self, dir: &Path) -> bool;
 
-    /// Writes to the empty directory `to` what `from` has, and tells how many bytes it has read.
+    /// Writes to the empty directory `to` what `from` has, and tells how far it is.
     ///
     /// # Errors
     /// I/O or damage; `to` is thrown away.
@@ -44,14 +44,19 @@ pub trait Step: Sync {
         from: &Path,
         to: &Path,
         disk: &Disk,
-        progress: &mut dyn FnMut(u64),
+        progress: &mut dyn FnMut(Progress),
     ) -> Result<(), StoreError>;
 
-    /// Reads both, and compares every event, the identity and the bounds.
+    /// Reads both, and compares every event, the identity and the bounds; tells how far it is.
     ///
     /// # Errors
     /// What differs, as damage; I/O.
-    fn verify(&self, from: &Path, to: &Path) -> Result<(), StoreError>;
+    fn verify(
+        &self,
+        from: &Path,
+        to: &Path,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), StoreError>;
 }
 
 /// All steps of this program, each beside the description of the format that it brings a log to.
@@ -101,20 +106,31 @@ impl Plan<'_> {
     }
 }
 
+/// Events, of all that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Done.
+    pub done: u64,
+    /// In all.
+    pub of: u64,
+}
+
 /// How far a migration is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Copying to a format; so many bytes are read.
+    /// Copying to a format.
     Copying {
         /// To which.
         to: u32,
-        /// Bytes read.
-        bytes: u64,
+        /// Events copied.
+        progress: Progress,
     },
     /// Comparing the copy with what it was made from.
     Verifying {
         /// The copy's format.
         to: u32,
+        /// Events compared.
+        progress: Progress,
     },
     /// Making the copy survive a power loss, and putting it in place.
     Swapping,
@@ -260,11 +276,12 @@ impl Swap<'_> {
             let version = step.from() + 1;
             let to = self.step_dir(version);
             self.disk.create_dir(&to)?;
-            step.copy(&from, &to, self.disk, &mut |bytes| {
-                progress(Stage::Copying { to: version, bytes });
+            step.copy(&from, &to, self.disk, &mut |events| {
+                progress(Stage::Copying { to: version, progress: events });
             })?;
-            progress(Stage::Verifying { to: version });
-            step.verify(&from, &to)?;
+            step.verify(&from, &to, &mut |events| {
+                progress(Stage::Verifying { to: version, progress: events });
+            })?;
             if from != self.dir {
                 self.disk.remove_tree(&from)?;
             }

@@ -44,7 +44,7 @@ impl Step for FromLines {
         from: &Path,
         to: &Path,
         disk: &Disk,
-        progress: &mut dyn FnMut(u64),
+        progress: &mut dyn FnMut(Progress),
     ) -> Result<(), StoreError> {
         let options = Options {
             slot_bytes: 256 << 10,
@@ -54,17 +54,24 @@ impl Step for FromLines {
         };
         create_with(to, &options, identity(from))?;
         let (engine, _) = open(to, options)?;
-        let mut bytes = 0;
-        for (at, (topic, body)) in lines(from).into_iter().enumerate() {
-            bytes += (topic.len() + body.len() + 2) as u64;
-            append(&engine, at as u64 + 1, &topic, &body)?;
-            progress(bytes);
+        let lines = lines(from);
+        let of = lines.len() as u64;
+        for (done, (topic, body)) in (1..).zip(lines) {
+            append(&engine, done, &topic, &body)?;
+            progress(Progress { done, of });
         }
         engine.close()
     }
 
-    fn verify(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
-        if read(to)? == lines(from) {
+    fn verify(
+        &self,
+        from: &Path,
+        to: &Path,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), StoreError> {
+        let (wanted, of) = (lines(from), lines(from).len() as u64);
+        if read(to)? == wanted {
+            progress(Progress { done: of, of });
             return Ok(());
         }
         let (file, detail) = (to.to_owned(), "the copy has other events".to_owned());
@@ -200,8 +207,10 @@ fn an_old_log_is_copied_verified_and_swapped() {
     let outcome = migrate(&dir, &[&FromLines], NEW, &Disk::real(), |stage| stages.push(stage));
     let kept = parent.path().join("data.format-1");
     assert_eq!(outcome.unwrap(), Outcome::Migrated { from: BEFORE, to: NEW, kept: kept.clone() });
-    assert_eq!(stages[stages.len() - 2..], [Stage::Verifying { to: NEW }, Stage::Swapping]);
-    assert!(matches!(stages[0], Stage::Copying { to: NEW, bytes } if bytes > 0));
+    let [.., Stage::Verifying { to: NEW, .. }, Stage::Swapping] = stages[..] else {
+        panic!("{stages:?}")
+    };
+    assert!(matches!(stages[0], Stage::Copying { to: NEW, progress } if progress.done > 0));
     assert_eq!(read(&dir).unwrap(), expected());
     assert_eq!(old_files(&kept), before);
     assert_eq!(entries(parent.path()), ["data", "data.format-1"]);
@@ -306,7 +315,7 @@ impl Step for Forgetful {
         from: &Path,
         to: &Path,
         disk: &Disk,
-        _progress: &mut dyn FnMut(u64),
+        _progress: &mut dyn FnMut(Progress),
     ) -> Result<(), StoreError> {
         let mut events = 0;
         let half = tempfile::tempdir().unwrap();
@@ -322,8 +331,13 @@ impl Step for Forgetful {
         FromLines.copy(half.path(), to, disk, &mut |_| events += 1)
     }
 
-    fn verify(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
-        FromLines.verify(from, to)
+    fn verify(
+        &self,
+        from: &Path,
+        to: &Path,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), StoreError> {
+        FromLines.verify(from, to, progress)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::storage::StoreError;
 use crate::storage::journal::{
     Failure, Journal, Origin, Previous, SlotSet, max_body_bytes, open_slot, slot_name,
 };
-use crate::storage::meta::{META_FILE, Meta};
+use crate::storage::meta::{CleanStop, META_FILE, Meta};
 use crate::storage::unfinished::UNFINISHED;
 use crate::width::to_u32;
 use tailmark_record::{ChainTag, FingerprintKey, GenerationTable, LogId, Seq, Timestamp};
@@ -59,7 +59,7 @@ pub fn create_with(dir: &Path, options: &Options, meta: Meta) -> Result<(), Stor
         snapshot: Vec::new(),
         deltas: Vec::new(),
     };
-    begin(dir, options, meta, origin)
+    begin(dir, options, meta, origin, false)
 }
 
 /// Makes the directories and the first slots of a log, all zeros.
@@ -100,7 +100,8 @@ pub(in crate::storage) fn prepare(dir: &Path, options: &Options) -> Result<(), S
 }
 
 /// Writes the head of the first slot, then `log.meta`: from here on a log without any slot is damaged, never
-/// new. Of `meta` the sizes and the last stop do not count.
+/// new. Of `meta` the sizes and the last stop do not count. A log `at_rest` has stopped in order: nobody goes
+/// on with it now.
 ///
 /// # Errors
 /// I/O.
@@ -109,10 +110,11 @@ pub(in crate::storage) fn begin(
     options: &Options,
     meta: Meta,
     origin: Origin,
+    at_rest: bool,
 ) -> Result<(), StoreError> {
     let disk = &options.disk;
     let journal = dir.join(JOURNAL_DIR);
-    let meta = Meta {
+    let mut meta = Meta {
         slot_bytes: options.slot_bytes,
         slot_files: to_u32(FIRST_SLOTS),
         clean_stop: None,
@@ -127,6 +129,14 @@ pub(in crate::storage) fn begin(
     let origin = Origin { meta: meta.encode()?, ..origin };
     let mut journal = Journal::begin(disk.clone(), slots, origin)?;
     journal.rewrite(&[]).map_err(Failure::into_error)?;
+    if at_rest {
+        journal.close()?;
+        meta.clean_stop = Some(CleanStop {
+            slot: journal.active().header().number,
+            end: journal.end(),
+            head: journal.next().prev().get(),
+        });
+    }
     meta.store(disk, dir)
 }
 
