@@ -25,7 +25,14 @@ const LITTLE: usize = 64;
 /// closed without a word.
 const TURNED_AWAY: usize = 64;
 const TURNED_AWAY_OF_ADDRESS: usize = 16;
-/// Of health, reflection and metrics: for load balancers and people, of which each has one or a few.
+/// Of health: clients of gRPC may watch it on each of their connections, and many may have one address.
+const HEALTH: StreamLimits = StreamLimits {
+    in_all: 10_000,
+    of_connection: 100,
+    of_address: Some(5_000),
+    of_principal: Some(5_000),
+};
+/// Of reflection and metrics: for tools and people, of which each has one or a few.
 const FEW: StreamLimits = StreamLimits {
     in_all: 1_000,
     of_connection: 100,
@@ -125,7 +132,8 @@ impl Quotas {
                     of_address: options.uploads_per_address,
                     of_principal: options.uploads_per_principal,
                 },
-                StreamKind::Health | StreamKind::Reflection | StreamKind::Metrics => FEW,
+                StreamKind::Health => HEALTH,
+                StreamKind::Reflection | StreamKind::Metrics => FEW,
             };
             let [what, _, of_address, of_principal] = kind.limits();
             Quota {
@@ -347,27 +355,40 @@ mod tests {
         let (quotas, gauges) = quotas(&options);
         // One address over ten connections, each with its hundred.
         let greedy: Vec<_> = (0..20).map(|_| quotas.peer(at("192.0.2.1"))).collect();
-        let (mut held, over) = all(&quotas, StreamKind::Health, &greedy);
-        assert_eq!((over.what, held.len()), ("health_watches_per_address", 500));
-        let (more, over) = all(&quotas, StreamKind::Health, &[quotas.peer(at("192.0.2.2"))]);
-        assert_eq!((over.what, more.len()), ("health_watches_per_connection", 100));
+        let (mut held, over) = all(&quotas, StreamKind::Reflection, &greedy);
+        assert_eq!((over.what, held.len()), ("reflection_streams_per_address", 500));
+        let (more, over) = all(&quotas, StreamKind::Reflection, &[quotas.peer(at("192.0.2.2"))]);
+        assert_eq!((over.what, more.len()), ("reflection_streams_per_connection", 100));
         held.extend(more);
         let others: Vec<_> = (0..5).map(|_| quotas.peer(at("192.0.2.2"))).collect();
-        let (more, over) = all(&quotas, StreamKind::Health, &others);
-        assert_eq!((over.what, over.actual), ("health_watches_per_address", 501));
+        let (more, over) = all(&quotas, StreamKind::Reflection, &others);
+        assert_eq!((over.what, over.actual), ("reflection_streams_per_address", 501));
         held.extend(more);
-        assert_eq!(gauges.health_watches(), 1_000);
+        assert_eq!(gauges.reflection_streams(), 1_000);
         // A newcomer has a few, and not more than a few.
-        let (few, over) = all(&quotas, StreamKind::Health, &[quotas.peer(at("192.0.2.3"))]);
-        assert_eq!((few.len(), over.what, over.limit), (15, "health_watches", 1_000));
+        let (few, over) = all(&quotas, StreamKind::Reflection, &[quotas.peer(at("192.0.2.3"))]);
+        assert_eq!((few.len(), over.what, over.limit), (15, "reflection_streams", 1_000));
         // And not for ever: the reserve has an end.
         let mut rest = Vec::new();
         for net in 0..100 {
             let peer = quotas.peer(at(&format!("198.51.100.{net}")));
-            rest.extend(quotas.stream(StreamKind::Health, Some(&peer), None));
-            rest.extend(quotas.stream(StreamKind::Health, Some(&peer), None));
+            rest.extend(quotas.stream(StreamKind::Reflection, Some(&peer), None));
+            rest.extend(quotas.stream(StreamKind::Reflection, Some(&peer), None));
         }
-        assert_eq!(gauges.health_watches(), 1_125);
+        assert_eq!(gauges.reflection_streams(), 1_125);
+    }
+
+    #[test]
+    fn a_network_behind_one_address_has_health_on_each_of_its_connections() {
+        let (quotas, gauges) = quotas(&Options::default());
+        let peers: Vec<_> = (0..5_001).map(|_| quotas.peer(at("192.0.2.1"))).collect();
+        let (held, over) = all(&quotas, StreamKind::Health, &peers);
+        assert_eq!((over.what, over.limit), ("health_watches_per_address", 5_000));
+        assert_eq!((held.len(), gauges.health_watches()), (5_000, 5_000));
+        drop(held);
+        let each =
+            peers[..5_000].iter().map(|it| quotas.stream(StreamKind::Health, Some(it), None));
+        assert!(each.collect::<Result<Vec<_>, _>>().is_ok(), "one each");
     }
 
     #[test]

@@ -8,14 +8,16 @@
 //!   another whose client takes nothing.
 //! - Beyond that a connection may have half of what is left of the budget. So many that take nothing
 //!   leave room for one more.
-//! - One event that is larger goes within that half, or alone on its connection up to twice the budget.
+//! - One event that is larger goes within that half, or alone on its connection up to twice the budget;
+//!   of up to [`ALONE_BYTES`] whatever there is.
 //!
-//! Invariant: whoever waits is woken when something of its connection has gone; who waits for all, too.
+//! Invariant: whoever waits is woken when all that it had on the way itself has gone, when enough of its
+//! connection has, or of what others have.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -23,6 +25,8 @@ use parking_lot::Mutex;
 
 /// What a stream may hand over whatever there is, when it has nothing on the way.
 pub(crate) const SMALL_BYTES: usize = 8 << 10;
+/// What may be handed over at once by whoever is alone on its connection, whatever there is.
+pub(crate) const ALONE_BYTES: usize = 1 << 20;
 /// What those who are woken are expected to take each.
 const PIECE_BYTES: usize = 64 << 10;
 /// Most that are woken at a time, unless nothing is on the way.
@@ -36,8 +40,22 @@ pub(crate) struct Unsent(Arc<All>);
 struct All {
     limit: usize,
     used: AtomicUsize,
+    /// Who waits for one large event.
     waiting: Waiting,
+    lines: Lines,
 }
+
+/// Connections whose streams wait, by what may be on the way in all when they may have something: the
+/// most first.
+#[derive(Debug, Default)]
+struct Lines {
+    next: AtomicU64,
+    count: AtomicUsize,
+    waiting: Mutex<BTreeMap<Place, Weak<OfLine>>>,
+}
+
+/// That much, and the number of the connection.
+type Place = (usize, u64);
 
 /// Of one connection; cheap to clone.
 #[derive(Clone, Debug)]
@@ -46,14 +64,19 @@ pub(crate) struct Line(Arc<OfLine>);
 #[derive(Debug)]
 struct OfLine {
     all: Arc<All>,
+    number: u64,
     used: AtomicUsize,
     waiting: Waiting,
+    /// Among those of all. Changed only while those are locked.
+    place: Mutex<Option<Place>>,
 }
 
 #[derive(Debug)]
 struct OfStream {
     line: Arc<OfLine>,
     used: AtomicUsize,
+    /// Woken when nothing of the stream is on the way.
+    waker: Mutex<Option<Waker>>,
 }
 
 /// Of one stream.
@@ -119,7 +142,7 @@ impl Waiting {
 impl Unsent {
     pub(crate) fn new(limit: usize) -> Unsent {
         let (used, waiting) = (AtomicUsize::new(0), Waiting::default());
-        Unsent(Arc::new(All { limit, used, waiting }))
+        Unsent(Arc::new(All { limit, used, waiting, lines: Lines::default() }))
     }
 
     /// Bytes that wait to be sent now.
@@ -130,7 +153,9 @@ impl Unsent {
     /// For a connection.
     pub(crate) fn line(&self) -> Line {
         let (all, waiting) = (Arc::clone(&self.0), Waiting::default());
-        Line(Arc::new(OfLine { all, used: AtomicUsize::new(0), waiting }))
+        let number = all.lines.next.fetch_add(1, Ordering::Relaxed);
+        let (used, place) = (AtomicUsize::new(0), Mutex::default());
+        Line(Arc::new(OfLine { all, number, used, waiting, place }))
     }
 
     /// Counts bytes that many streams may hand over, once, for as long as any of them has them.
@@ -149,10 +174,37 @@ impl All {
 
     fn gone(&self, bytes: usize) {
         let used = self.used.fetch_sub(bytes, Ordering::SeqCst) - bytes;
-        if self.waiting.is_empty() || used > 2 * self.limit {
-            return;
+        if !self.waiting.is_empty() && used <= 2 * self.limit {
+            self.waiting.wake(if used == 0 { usize::MAX } else { WOKEN });
         }
-        self.waiting.wake(if used == 0 { usize::MAX } else { WOKEN });
+        if self.lines.count.load(Ordering::SeqCst) > 0 && used <= self.limit {
+            self.wake_lines(used);
+        }
+    }
+
+    /// Wakes streams of connections that may have something now.
+    fn wake_lines(&self, used: usize) {
+        let mut woken = Vec::new();
+        let mut lines = self.lines.waiting.lock();
+        while woken.len() < WOKEN
+            && let Some(last) = lines.last_entry()
+            && last.key().0 >= used
+        {
+            // Let go of when nothing is locked: the last one to have it takes it off the list.
+            if let Some(line) = last.remove().upgrade() {
+                *line.place.lock() = None;
+                woken.push(line);
+            }
+        }
+        self.lines.count.store(lines.len(), Ordering::SeqCst);
+        drop(lines);
+        for line in &woken {
+            let rest = line.rest();
+            line.waiting.wake((1 + rest / PIECE_BYTES).min(WOKEN));
+            if !line.waiting.is_empty() {
+                line.listen();
+            }
+        }
     }
 }
 
@@ -160,6 +212,26 @@ impl OfLine {
     /// What else the connection may have.
     fn rest(&self) -> usize {
         self.all.half_of_rest().saturating_sub(self.used.load(Ordering::SeqCst))
+    }
+
+    /// Waits for what others have on the way: until so much of it is gone that there is something for
+    /// this connection beyond what it has now.
+    fn listen(self: &Arc<Self>) {
+        let mut lines = self.all.lines.waiting.lock();
+        let own = self.used.load(Ordering::SeqCst);
+        let most = self.all.limit.checked_sub(2 * (own + SMALL_BYTES));
+        let place = most.map(|most| (most, self.number));
+        let before = std::mem::replace(&mut *self.place.lock(), place);
+        if before == place {
+            return;
+        }
+        if let Some(before) = before {
+            lines.remove(&before);
+        }
+        if let Some(place) = place {
+            lines.insert(place, Arc::downgrade(self));
+        }
+        self.all.lines.count.store(lines.len(), Ordering::SeqCst);
     }
 
     fn gone(&self, bytes: usize) {
@@ -176,10 +248,21 @@ impl OfLine {
     }
 }
 
+impl Drop for OfLine {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.get_mut().take() {
+            let mut lines = self.all.lines.waiting.lock();
+            lines.remove(&place);
+            self.all.lines.count.store(lines.len(), Ordering::SeqCst);
+        }
+    }
+}
+
 impl Line {
     /// For a stream.
     pub(crate) fn sending(&self) -> Sending {
-        let account = OfStream { line: Arc::clone(&self.0), used: AtomicUsize::new(0) };
+        let (line, waker) = (Arc::clone(&self.0), Mutex::default());
+        let account = OfStream { line, used: AtomicUsize::new(0), waker };
         Sending { account: Arc::new(account), of_line: None, of_all: None }
     }
 }
@@ -226,7 +309,9 @@ impl Sending {
         if let Some(most) = self.may() {
             return Poll::Ready(most);
         }
+        *self.account.waker.lock() = Some(cx.waker().clone());
         self.account.line.waiting.wait(&mut self.of_line, cx);
+        self.account.line.listen();
         // Something may have gone before we were there to hear of it.
         self.may().map_or(Poll::Pending, Poll::Ready)
     }
@@ -253,7 +338,8 @@ impl Sending {
         let line = self.line();
         let used = line.all.used.load(Ordering::SeqCst);
         let is_alone = line.used.load(Ordering::SeqCst) == 0;
-        line.rest() >= bytes || used == 0 || is_alone && used + bytes <= 2 * line.all.limit
+        let fits_alone = bytes <= ALONE_BYTES || used + bytes <= 2 * line.all.limit;
+        line.rest() >= bytes || used == 0 || is_alone && fits_alone
     }
 
     /// Counts bytes that are handed over; `is_shared` where they are counted among those of all.
@@ -290,13 +376,17 @@ impl AsRef<[u8]> for Handed {
 impl Drop for Handed {
     fn drop(&mut self) {
         let len = self.bytes.len();
-        self.account.used.fetch_sub(len, Ordering::SeqCst);
+        let is_last = self.account.used.fetch_sub(len, Ordering::SeqCst) == len;
         let line = &self.account.line;
         // Of all first: the connection's streams look at what is left there.
         if self.of_all > 0 {
             line.all.gone(self.of_all);
         }
         line.gone(len);
+        if is_last {
+            let waker = self.account.waker.lock().take();
+            waker.into_iter().for_each(Waker::wake);
+        }
     }
 }
 
@@ -389,6 +479,73 @@ mod tests {
             task.await.unwrap();
         }
         assert_eq!(unsent.bytes(), 0);
+    }
+
+    /// One that waits for more.
+    fn waits(mut sending: Sending) -> tokio::task::JoinHandle<Sending> {
+        tokio::spawn(async move {
+            may(&mut sending).await;
+            sending
+        })
+    }
+
+    #[tokio::test]
+    async fn who_has_nothing_on_the_way_any_more_goes_on_beside_one_that_takes_nothing() {
+        let unsent = Unsent::new(LIMIT);
+        let line = unsent.line();
+        let (stalled, goes) = (line.sending(), line.sending());
+        let stalled = stalled.hand_over(bytes(352 << 10), false);
+        let first = goes.hand_over(bytes(SMALL_BYTES / 2), false);
+        let second = goes.hand_over(bytes(SMALL_BYTES / 2), false);
+        let goes = waits(goes);
+        tokio::task::yield_now().await;
+        drop(first);
+        tokio::task::yield_now().await;
+        assert!(!goes.is_finished(), "it has something on the way");
+        drop(second);
+        tokio::time::timeout(std::time::Duration::from_secs(5), goes).await.unwrap().unwrap();
+        drop(stalled);
+    }
+
+    #[tokio::test]
+    async fn what_others_had_on_the_way_is_for_who_waits_on_another_connection() {
+        let unsent = Unsent::new(LIMIT);
+        let (line, other) = (unsent.line(), unsent.line());
+        let full = other.sending().hand_over(bytes(LIMIT), false);
+        let streams = [line.sending(), line.sending()];
+        let held = [&streams[0], &streams[1]].map(|it| it.hand_over(bytes(SMALL_BYTES), false));
+        let waiting = streams.map(waits);
+        tokio::task::yield_now().await;
+        assert!(waiting.iter().all(|task| !task.is_finished()));
+        assert_eq!(unsent.0.lines.waiting.lock().len(), 1);
+        drop(full);
+        for task in waiting {
+            tokio::time::timeout(std::time::Duration::from_secs(5), task).await.unwrap().unwrap();
+        }
+        // Who goes away is not waited for.
+        let full = other.sending().hand_over(bytes(LIMIT), false);
+        let sending = line.sending();
+        let more = sending.hand_over(bytes(SMALL_BYTES), false);
+        let waiting = waits(sending);
+        tokio::task::yield_now().await;
+        waiting.abort();
+        waiting.await.unwrap_err();
+        drop((held, more, line));
+        assert!(unsent.0.lines.waiting.lock().is_empty());
+        drop(full);
+        assert_eq!(unsent.bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_is_alone_on_its_connection_may_have_a_page() {
+        let unsent = Unsent::new(LIMIT);
+        let (full, mut stream) = (unsent.line().sending(), unsent.line().sending());
+        let full = full.hand_over(bytes(2 * LIMIT), false);
+        let mut large = async |bytes| poll_fn(|cx| Poll::Ready(stream.poll_large(cx, bytes))).await;
+        assert!(large(ALONE_BYTES).await.is_ready());
+        assert!(large(ALONE_BYTES + 1).await.is_pending());
+        drop(full);
+        assert!(large(ALONE_BYTES + 1).await.is_ready());
     }
 
     #[tokio::test]

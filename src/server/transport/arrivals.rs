@@ -7,6 +7,7 @@
 //! client; one that does not arrive in time is refused in any case. So that messages that have a
 //! part each never wait for each other, the oldest may go beyond the budget.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::server::permits::OverLimit;
@@ -26,6 +27,8 @@ pub(crate) const SMALL_BYTES: usize = 16 << 10;
 const STEP_BYTES: usize = 16 << 10;
 /// How long a message that others wait for may have waited for its client, in all.
 const GRACE: Duration = Duration::from_millis(500);
+/// How often it is looked for who gives way, at most: each time all messages are looked at.
+const LOOK: Duration = Duration::from_millis(50);
 /// Of those who wait, how many look again when there is room.
 const WOKEN: usize = 16;
 
@@ -48,6 +51,12 @@ struct State {
     next: u64,
     /// By age.
     messages: BTreeMap<u64, Message>,
+    /// Those of them who wait for room, and are told when there is some.
+    waiting: BTreeMap<u64, Waker>,
+    /// What all who wait for room want beyond what they have.
+    wanted: usize,
+    /// When it was looked for who gives way.
+    looked_at: Option<Instant>,
 }
 
 /// A long message, from when it first asked for room.
@@ -59,7 +68,8 @@ struct Message {
     silent_since: Option<Instant>,
     /// It gives way to others.
     is_over: bool,
-    waits_for_room: bool,
+    /// Waits for so much more room.
+    wants: usize,
     waker: Option<Waker>,
 }
 
@@ -113,7 +123,8 @@ pub(crate) struct Room {
 /// What became of a wish for room.
 enum Wish {
     Granted,
-    Waits,
+    /// To be asked again at that time at the latest: somebody may have stalled by then.
+    Waits(Instant),
     Over(OverLimit),
 }
 
@@ -129,35 +140,66 @@ impl Room {
     /// Asks for so much in all.
     fn ask(&self, bytes: usize, cx: &Context<'_>) -> Wish {
         let inner = self.inner();
-        let mut state = inner.state.lock();
+        let mut held = inner.state.lock();
+        let state = &mut *held;
         let is_oldest = state.messages.keys().next() == Some(&self.place);
-        let used = state.used;
         let Some(message) = state.messages.get_mut(&self.place) else { return Wish::Granted };
-        let more = bytes.saturating_sub(message.held);
         if message.is_over {
-            return Wish::Over(inner.over(used));
+            return Wish::Over(inner.over(state.used));
         }
-        if is_oldest || used + more <= inner.limit {
+        let more = bytes.saturating_sub(message.held);
+        state.wanted -= std::mem::take(&mut message.wants);
+        if is_oldest || state.used + more <= inner.limit {
             message.held += more;
-            message.waits_for_room = false;
             state.used += more;
+            state.waiting.remove(&self.place);
             inner.used.store(state.used, Ordering::Relaxed);
             return Wish::Granted;
         }
-        message.waits_for_room = true;
+        message.wants = more;
         message.waker = Some(cx.waker().clone());
-        wake(make_way(state));
-        Wish::Waits
+        state.wanted += more;
+        state.waiting.insert(self.place, cx.waker().clone());
+        let now = Instant::now();
+        let next = state.looked_at.map_or(now, |at| at + LOOK);
+        if next > now {
+            // One who comes back then is enough, for it looks for all.
+            let is_first = state.waiting.keys().next() == Some(&self.place);
+            return Wish::Waits(if is_first { next } else { now + GRACE });
+        }
+        state.looked_at = Some(now);
+        let wakers = state.make_way(inner.limit);
+        drop(held);
+        wake(wakers);
+        Wish::Waits(now + GRACE)
     }
 }
 
-/// The one that has waited longest for its client gives way; whom to tell.
-fn make_way(mut state: MutexGuard<'_, State>) -> Option<Waker> {
-    let silent = state.messages.values_mut();
-    let silent = silent.filter_map(|message| Some((message.silence()?, message)));
-    let (_, stalled) = silent.max_by_key(|(silence, _)| *silence)?;
-    stalled.is_over = true;
-    stalled.waker.take()
+impl State {
+    /// Those who have waited longest for their clients give way, until what they leave is enough for
+    /// all who wait; whom to tell.
+    fn make_way(&mut self, limit: usize) -> Vec<Waker> {
+        let leaving = self.messages.values().filter(|message| message.is_over);
+        let leaving: usize = leaving.map(|message| message.held).sum();
+        let mut missing = (self.used + self.wanted).saturating_sub(limit + leaving);
+        if missing == 0 {
+            return Vec::new();
+        }
+        let silent = self.messages.values_mut();
+        let mut silent: Vec<_> =
+            silent.filter_map(|message| Some((message.silence()?, message))).collect();
+        silent.sort_unstable_by_key(|(silence, _)| Reverse(*silence));
+        let mut wakers = Vec::new();
+        for (_, stalled) in silent {
+            if missing == 0 {
+                break;
+            }
+            stalled.is_over = true;
+            missing = missing.saturating_sub(stalled.held);
+            wakers.extend(stalled.waker.take());
+        }
+        wakers
+    }
 }
 
 fn wake(wakers: impl IntoIterator<Item = Waker>) {
@@ -174,12 +216,13 @@ impl Drop for Room {
     fn drop(&mut self) {
         let inner = self.inner();
         let mut state = inner.state.lock();
-        let held = state.messages.remove(&self.place).map_or(0, |message| message.held);
-        state.used -= held;
+        let Some(message) = state.messages.remove(&self.place) else { return };
+        state.waiting.remove(&self.place);
+        state.used -= message.held;
+        state.wanted -= message.wants;
         inner.used.store(state.used, Ordering::Relaxed);
-        let waiting = state.messages.values_mut().filter(|message| message.waits_for_room);
-        let wakers: Vec<_> =
-            waiting.filter_map(|message| message.waker.take()).take(WOKEN).collect();
+        let first = std::iter::from_fn(|| state.waiting.pop_first());
+        let wakers: Vec<_> = first.map(|(_, waker)| waker).take(WOKEN).collect();
         drop(state);
         wake(wakers);
     }
@@ -221,19 +264,18 @@ impl Arrival {
         let bytes = bytes.next_multiple_of(STEP_BYTES);
         loop {
             let room = self.room.get_or_insert_with(|| self.arrivals.room());
-            match room.ask(bytes, cx) {
+            let again = match room.ask(bytes, cx) {
                 Wish::Granted => {
                     self.held = bytes;
                     self.moved();
                     return Poll::Ready(Ok(()));
                 }
                 Wish::Over(over) => return Poll::Ready(Err(Lost::GaveWay(over))),
-                Wish::Waits => {}
-            }
+                Wish::Waits(again) => again,
+            };
             let since = *self.since.get_or_insert_with(Instant::now);
             let late = since + self.left;
-            // Somebody may have stalled by then.
-            std::task::ready!(self.poll_timer(cx, late.min(Instant::now() + GRACE)));
+            std::task::ready!(self.poll_timer(cx, late.min(again)));
             if late <= Instant::now() {
                 return Poll::Ready(Err(Lost::Late));
             }

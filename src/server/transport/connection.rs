@@ -60,6 +60,8 @@ pub(crate) async fn serve(
     let Some(mut context) = RequestContext::new(peer.clone(), &hello, &serving) else { return };
     let local = context.local.address;
     let Hello { stream, protocol, .. } = hello;
+    let mut is_flood = true;
+    let was_suspect = serving.quotas.has_flooded(&peer);
     let half_closed = (protocol == Protocol::Http1).then(HalfClosed::default);
     context.half_closed.clone_from(&half_closed);
     let service = service_fn(move |request| respond(request, context.clone()));
@@ -67,7 +69,7 @@ pub(crate) async fn serve(
         Protocol::Http2 => {
             let (mut outbox, inlet) = Outbox::new(stream);
             let streams = serving.options.max_concurrent_streams;
-            let budgets = Budgets::new(streams, serving.quotas.has_flooded(&peer));
+            let budgets = Budgets::new(streams, was_suspect);
             let (metered, sentry) = floods::metered(inlet, budgets);
             let stream = TokioIo::new(metered);
             let window = serving.windows.grant(&serving.options.http2);
@@ -80,6 +82,7 @@ pub(crate) async fn serve(
                 }
             };
             let ended = drive(connection, run, &serving.stop, &serving.cut).await;
+            is_flood = !sentry.is_small_frames();
             tokio::select! {
                 () = say_last(outbox, &serving.stop) => {}
                 () = serving.cut.cancelled() => {}
@@ -121,7 +124,9 @@ pub(crate) async fn serve(
         }
     };
     if let Err(error) = ended {
-        note_flood(&*error, &peer, &serving);
+        if is_flood {
+            note_flood(&*error, was_suspect, &peer, &serving);
+        }
         // Clients go away as they like.
         tracing::debug!(%address, %error, "connection ended");
     }
@@ -139,26 +144,16 @@ fn flooded<T: AsyncRead + AsyncWrite + Unpin>(
     flood.into()
 }
 
-/// Keeps in mind from where a connection came that was ended because there was too much on it, whether by
-/// us or by h2.
-fn note_flood(error: &(dyn Error + 'static), peer: &Peer, serving: &Serving) {
-    let is_calm = |error: &h2::Error| {
-        error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
-    };
-    let mut cause = Some(error);
-    while let Some(it) = cause.filter(|it| !it.is::<Flood>()) {
-        if it.downcast_ref().is_some_and(is_calm) {
-            break;
-        }
-        cause = it.source();
-    }
-    if cause.is_some() {
+/// Keeps in mind from where a connection came that was ended because there was too much on it.
+fn note_flood(error: &(dyn Error + 'static), was_suspect: bool, peer: &Peer, serving: &Serving) {
+    let Some(cause) = floods::cause(error) else { return };
+    if floods::is_held_against(cause, was_suspect) {
         serving.quotas.flooded(peer);
-        let address = peer.address;
-        serving.notices.floods.lock().log(|count| {
-            tracing::warn!(%address, %error, count, "connections that flooded were ended");
-        });
     }
+    let address = peer.address;
+    serving.notices.floods.lock().log(|count| {
+        tracing::warn!(%address, %error, count, "connections that flooded were ended");
+    });
 }
 
 /// Gives a client that does not read just now time to take what was said last: why the connection ends.

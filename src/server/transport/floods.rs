@@ -6,6 +6,7 @@
 //! look at every stream. Knows no contents, and changes no byte; a connection on which there is too
 //! much is told so by GOAWAY, where no frame is half sent.
 
+use std::error::Error;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -62,7 +63,26 @@ impl fmt::Display for Flood {
     }
 }
 
-impl std::error::Error for Flood {}
+impl Error for Flood {}
+
+/// What h2 says last to a client whose small DATA frames nobody reads: its error does not tell.
+const SMALL_FRAMES: &[u8] = b"too_many_data_frames";
+
+/// What ended a connection on which there was too much, whether by us or by h2.
+pub(crate) fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    let is_calm = |error: &h2::Error| {
+        error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
+    };
+    let source = |error: &&'a (dyn Error + 'static)| (*error).source();
+    std::iter::successors(Some(error), source)
+        .find(|it| it.is::<Flood>() || it.downcast_ref().is_some_and(is_calm))
+}
+
+/// Whether it is held against new connections from there. What one of those exceeds only because there
+/// was a flood before is not, or whoever is suspect once would be for ever.
+pub(crate) fn is_held_against(cause: &(dyn Error + 'static), was_suspect: bool) -> bool {
+    !(was_suspect && cause.downcast_ref() == Some(&Flood::Resets))
+}
 
 /// So many at once, and so many more a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,12 +97,12 @@ pub(crate) struct Budgets([Budget; ALL.len()]);
 
 impl Budgets {
     /// Whoever may have so many streams open may give up all of them once a second, and ten times as
-    /// many in one; one from where a flood came lately, a tenth of them. Of the others only an attack
-    /// needs as many: clients that measure the way to here ping once a round trip, some say of each frame
+    /// many in one; one from where a flood came lately, no more than all of them. Of the others only an
+    /// attack needs as many: clients that measure the way to here ping once a round trip, some say of each frame
     /// that they took it.
     pub(crate) fn new(streams: u32, is_suspect: bool) -> Budgets {
         let streams = streams.max(100);
-        let at_once = if is_suspect { streams / 10 } else { streams.saturating_mul(10) };
+        let at_once = if is_suspect { streams } else { streams.saturating_mul(10) };
         Budgets([
             Budget { at_once, per_second: streams },
             Budget { at_once: 100, per_second: 1 },
@@ -194,6 +214,8 @@ struct Found {
     newest: AtomicU32,
     /// Some frame was written in part.
     is_midway: AtomicBool,
+    /// h2 ended it over small frames that we did not come to read.
+    is_small: AtomicBool,
 }
 
 /// A connection's bytes, whose frames are counted. Once there are too many nothing more comes.
@@ -214,7 +236,23 @@ pub(crate) fn metered<T>(inner: T, budgets: Budgets) -> (Metered<T>, Sentry) {
     (Metered { inner, meter: Meter::new(budgets), found: Arc::clone(&found) }, Sentry(found))
 }
 
+impl Found {
+    /// Frames are written: the last of them may be the end.
+    fn written(&self, bytes: &[u8]) {
+        self.is_midway.store(true, Ordering::Relaxed);
+        if bytes.ends_with(SMALL_FRAMES) {
+            self.is_small.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Sentry {
+    /// Whether h2 ended the connection over small frames that we did not come to read. That is no flood:
+    /// what sent them is a client, as long as we are fast enough.
+    pub(crate) fn is_small_frames(&self) -> bool {
+        self.0.is_small.load(Ordering::Relaxed)
+    }
+
     /// What there was too much of, if there was.
     pub(crate) fn flood(&self) -> Option<Flood> {
         let at = self.0.flood.load(Ordering::Relaxed).checked_sub(1)?;
@@ -268,7 +306,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.found.is_midway.store(true, Ordering::Relaxed);
+        self.found.written(bytes);
         Pin::new(&mut self.inner).poll_write(cx, bytes)
     }
 
@@ -287,7 +325,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.found.is_midway.store(true, Ordering::Relaxed);
+        self.found.written(slices.last().map_or(&[], |slice| slice));
         Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
     }
 
@@ -353,6 +391,54 @@ mod tests {
             let frames = vec![frame(kind, 0, 1, len); 3 * at_once + 1_000];
             assert_eq!(seen(&frames, 4_096).0, Some(flood), "{flood}");
         }
+    }
+
+    #[test]
+    fn a_suspect_may_give_up_its_streams_and_is_not_held_to_it_for_ever() {
+        let resets = |count| vec![frame(RST_STREAM, 0, 1, 4); count];
+        assert_eq!(seen(&resets(100), 4_096).0, None);
+        assert_eq!(seen(&resets(1_000), 4_096).0, Some(Flood::Resets));
+        assert!(is_held_against(&Flood::Resets, false));
+        assert!(!is_held_against(&Flood::Resets, true));
+        assert!(is_held_against(&Flood::Settings, true), "these have one budget for all");
+    }
+
+    /// What h2 says of these frames when nobody reads what they bring.
+    async fn of_h2(frames: &[Vec<u8>]) -> (h2::Error, Sentry) {
+        use tokio::io::AsyncWriteExt;
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        let bytes = [preface, frame(SETTINGS, 0, 0, 0), frames.concat()].concat();
+        far.write_all(&bytes).await.unwrap();
+        let (metered, sentry) = metered(near, Budgets::new(100, false));
+        let mut connection = h2::server::handshake(metered).await.unwrap();
+        let mut held = Vec::new();
+        loop {
+            match connection.accept().await.unwrap() {
+                Ok(request) => held.push(request),
+                Err(error) => return (error, sentry),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn small_frames_that_we_did_not_read_are_held_against_nobody() {
+        let begin = |stream| {
+            let mut begin = frame(HEADERS, 4, stream, 0);
+            begin[2] = 3;
+            // POST, /, http: RFC 7541 appendix A.
+            [begin, vec![0x83, 0x84, 0x86]].concat()
+        };
+        let small = std::iter::repeat_n(frame(DATA, 0, 1, 1), 1_000);
+        let (error, sentry) =
+            of_h2(&std::iter::once(begin(1)).chain(small).collect::<Vec<_>>()).await;
+        assert_eq!(error.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM), "{error}");
+        assert!(cause(&error).is_some() && sentry.is_small_frames());
+        // The control: another verdict of h2, and ours.
+        let resets = (0..100).map(|at| [begin(2 * at + 1), frame(RST_STREAM, 0, 2 * at + 1, 4)]);
+        let (error, sentry) = of_h2(&resets.flatten().collect::<Vec<_>>()).await;
+        assert!(cause(&error).is_some() && !sentry.is_small_frames(), "{error}");
+        assert!(cause(&Flood::Pings).is_some());
     }
 
     #[test]

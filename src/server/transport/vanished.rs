@@ -4,7 +4,7 @@
 //! So we look at what the system knows of its sockets. Who is there takes note of what is sent, or says
 //! that it has no room: however slowly it reads, it is not gone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,6 +38,24 @@ struct Looked {
     gone: CancellationToken,
     /// Since when nothing that was sent was taken note of.
     since: Option<Instant>,
+    /// What the system said last.
+    state: State,
+}
+
+/// What the system knows of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct State {
+    /// Bytes that were sent and not taken note of.
+    queue: u64,
+    /// How often it was tried in vain since something was taken note of last.
+    tries: u64,
+}
+
+impl State {
+    /// Whether something was taken note of since: each try is one more, and bytes are only added.
+    fn has_moved(self, before: State) -> bool {
+        self.queue < before.queue || self.tries < before.tries
+    }
 }
 
 /// One that is looked after, until it is dropped.
@@ -58,7 +76,8 @@ impl Vanished {
         let mut all = self.0.lock();
         all.count += 1;
         let number = all.count;
-        all.known.insert(ends, Looked { number, gone: gone.clone(), since: None });
+        let (since, state) = (None, State::default());
+        all.known.insert(ends, Looked { number, gone: gone.clone(), since, state });
         Known { ends, number, all: self.clone(), gone }
     }
 
@@ -67,30 +86,48 @@ impl Vanished {
         let mut look = interval((patience / LOOKS).max(Duration::from_millis(10)));
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(look.tick()).await.is_some() {
-            if self.0.lock().known.is_empty() {
+            let known: HashSet<Ends> = self.0.lock().known.keys().copied().collect();
+            if known.is_empty() {
                 continue;
             }
-            // Where the system says nothing there is its own patience.
-            let read = || FILES.map(|file| std::fs::read_to_string(file).unwrap_or_default());
-            let Ok(tables) = tokio::task::spawn_blocking(read).await else { return };
-            self.take(&tables.concat(), patience, Instant::now());
+            // A machine may have very many sockets.
+            let Ok(states) = tokio::task::spawn_blocking(move || states(&known)).await else {
+                return;
+            };
+            self.take(&states, patience, Instant::now());
         }
     }
 
-    fn take(&self, table: &str, patience: Duration, now: Instant) {
-        let silent: HashMap<Ends, bool> = table.lines().filter_map(line).collect();
+    fn take(&self, states: &HashMap<Ends, State>, patience: Duration, now: Instant) {
         for (ends, looked) in &mut self.0.lock().known {
-            match silent.get(ends) {
-                Some(true) => {
-                    let since = *looked.since.get_or_insert(now);
-                    if now.saturating_duration_since(since) >= patience {
-                        looked.gone.cancel();
-                    }
+            let state = states.get(ends).copied().unwrap_or_default();
+            // A long way that loses much is not the end.
+            if state.tries == 0 || state.has_moved(looked.state) {
+                looked.since = None;
+            }
+            looked.state = state;
+            if state.tries > 0 {
+                let since = *looked.since.get_or_insert(now);
+                if now.saturating_duration_since(since) >= patience {
+                    looked.gone.cancel();
                 }
-                Some(false) | None => looked.since = None,
             }
         }
     }
+}
+
+/// What the system says of these. Where it says nothing there is its own patience.
+fn states(known: &HashSet<Ends>) -> HashMap<Ends, State> {
+    let mut states = HashMap::new();
+    for file in FILES {
+        let table = std::fs::read_to_string(file).unwrap_or_default();
+        states.extend(of_table(&table, known));
+    }
+    states
+}
+
+fn of_table(table: &str, known: &HashSet<Ends>) -> impl Iterator<Item = (Ends, State)> {
+    table.lines().filter_map(|text| line(text, known))
 }
 
 impl Drop for Known {
@@ -108,17 +145,18 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 /// A line of the table (proc(5), Linux' `net/ipv4/tcp_ipv4.c`): number, both ends, state, queues, timer,
-/// retransmissions, user, probes that were not answered. Whether the client takes note of nothing.
-fn line(line: &str) -> Option<(Ends, bool)> {
+/// retransmissions, user, probes that were not answered.
+fn line(line: &str, known: &HashSet<Ends>) -> Option<(Ends, State)> {
     const ESTABLISHED: &str = "01";
     let mut words = line.split_ascii_whitespace().skip(1);
     let ends = (address(words.next()?)?, address(words.next()?)?);
-    if words.next()? != ESTABLISHED {
+    if !known.contains(&ends) || words.next()? != ESTABLISHED {
         return None;
     }
-    let retransmitted = u64::from_str_radix(words.nth(2)?, 16).ok()?;
+    let queue = u64::from_str_radix(words.next()?.split(':').next()?, 16).ok()?;
+    let retransmitted = u64::from_str_radix(words.nth(1)?, 16).ok()?;
     let unanswered: u64 = words.nth(1)?.parse().ok()?;
-    Some((ends, retransmitted > 0 || unanswered > 0))
+    Some((ends, State { queue, tries: retransmitted + unanswered }))
 }
 
 /// Words of 32 bits as the machine has them, in hexadecimal digits, and a port.
@@ -169,8 +207,10 @@ garbage
             .collect();
         let gone = || known.iter().map(|known| known.gone.is_cancelled()).collect::<Vec<_>>();
         let (patience, begun) = (Duration::from_secs(20), Instant::now());
-        let look = |table, after| {
-            vanished.take(table, patience, begun + Duration::from_secs(after));
+        let ends: HashSet<Ends> = known.iter().map(|known| known.ends).collect();
+        let look = |table: &str, after| {
+            let states = of_table(table, &ends).collect();
+            vanished.take(&states, patience, begun + Duration::from_secs(after));
         };
         look(TABLE, 0);
         look(TABLE, 19);
@@ -187,13 +227,43 @@ garbage
     }
 
     #[test]
+    #[cfg(target_endian = "little")]
+    fn who_takes_note_of_something_now_and_then_is_not_gone() {
+        let vanished = Vanished::default();
+        let [ours, theirs] = ["127.0.0.1:8080", "127.0.0.2:50000"].map(|it| it.parse().unwrap());
+        let (known, gone) = (vanished.look_after(ours, theirs), CancellationToken::is_cancelled);
+        let ends = HashSet::from([known.ends]);
+        let (patience, begun) = (Duration::from_secs(20), Instant::now());
+        let look = |queue: u64, tries: u64, after| {
+            let line = format!(
+                "0: 0100007F:1F90 0200007F:C350 01 {queue:08X}:00000000 01:00000020 {tries:08X} 0 0 2"
+            );
+            let states = of_table(&line, &ends).collect();
+            vanished.take(&states, patience, begun + Duration::from_secs(after));
+        };
+        // Each time something is lost anew, and something came before.
+        for at in 0..10 {
+            look(90_000 - at * 1_000, 2, at * 5);
+        }
+        look(90_000, 3, 55);
+        look(90_000, 1, 64);
+        look(90_000, 2, 83);
+        assert!(!gone(&known.gone));
+        // What we send meanwhile is no sign of life.
+        look(95_000, 2, 84);
+        assert!(gone(&known.gone));
+        // Of others nothing is looked at.
+        assert!(line("0: 0100007F:1F90 0200007F:C351 01 0:0 01:20 3 0 0 2", &ends).is_none());
+    }
+
+    #[test]
     fn this_machine_has_a_table_in_which_our_sockets_are() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (server, _) = listener.accept().unwrap();
         let ends = (server.local_addr().unwrap(), client.local_addr().unwrap());
         let table = std::fs::read_to_string(FILES[0]).unwrap();
-        let found = table.lines().filter_map(line).find(|(known, _)| *known == ends);
-        assert_eq!(found, Some((ends, false)));
+        let found: Vec<_> = of_table(&table, &HashSet::from([ends])).collect();
+        assert_eq!(found, [(ends, State::default())]);
     }
 }

@@ -11,10 +11,10 @@ use crate::server::Http2;
 
 /// The window of a connection has at most this part of what is left.
 const PART: usize = 16;
-/// The least window of a connection, and of a stream: a sixteenth of that, so that small frames that
-/// have to wait stay safe. docs/decisions/0004.
-const LEAST_CONNECTION: usize = 512 << 10;
-const LEAST_STREAM: usize = 32 << 10;
+/// The least window of a connection, and of a stream: a 64th of that, as by default, so that small frames
+/// that have to wait stay safe. docs/decisions/0004.
+const LEAST_CONNECTION: usize = 1 << 20;
+const LEAST_STREAM: usize = LEAST_CONNECTION / 64;
 
 /// The budget of one server; cheap to clone.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ impl Windows {
         let part = u32::try_from((rest / PART).max(LEAST_CONNECTION)).unwrap_or(u32::MAX);
         let connection = part.min(most);
         self.granted.fetch_add(connection as usize, Ordering::Relaxed);
-        // As much less as the connection has.
+        // As much less as the connection has: what one is to the other stays as it was set.
         let stream =
             u64::from(http2.stream_window_bytes) * u64::from(connection) / u64::from(most.max(1));
         let stream = u32::try_from(stream.max(LEAST_STREAM as u64)).unwrap_or(u32::MAX);
@@ -80,7 +80,7 @@ mod tests {
         let last = all.last().unwrap();
         assert_eq!(last.connection as usize, LEAST_CONNECTION);
         assert_eq!(last.stream as usize, LEAST_STREAM);
-        assert!(all.iter().all(|it| it.connection / it.stream >= 16));
+        assert!(all.iter().all(|it| it.connection / it.stream >= 64));
         drop(all);
         assert_eq!(granted(), 0);
         // Who sets less gets less.

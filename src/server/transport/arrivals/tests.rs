@@ -109,3 +109,53 @@ async fn nobody_keeps_room_or_waits_for_it_for_ever() {
     let mut third = arrivals.arrival();
     assert_eq!(room(&mut third, MIB).await, Ok(()));
 }
+
+/// Looks once at what a message is answered that asks for so much.
+async fn asks(arrival: &mut Arrival, bytes: usize) -> Poll<Result<(), Lost>> {
+    poll_fn(|cx| Poll::Ready(arrival.poll_room(cx, bytes))).await
+}
+
+async fn is_lost(arrival: &mut Arrival) -> bool {
+    poll_fn(|cx| Poll::Ready(arrival.poll_lost(cx).is_ready())).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gives_way_is_looked_for_now_and_then_and_for_all_who_wait() {
+    const PART: usize = MIB / 8;
+    let arrivals = Arrivals::new(MIB, PATIENCE);
+    let mut stalled: Vec<_> = (0..8).map(|_| arrivals.arrival()).collect();
+    for arrival in &mut stalled {
+        assert_eq!(room(arrival, PART).await, Ok(()));
+        assert!(!is_lost(arrival).await);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(GRACE).await;
+    let [mut first, mut second, mut third] = std::array::from_fn(|_| arrivals.arrival());
+    let mut lost = async || {
+        let mut lost = Vec::new();
+        for arrival in &mut stalled {
+            lost.push(is_lost(arrival).await);
+        }
+        lost
+    };
+    let expected = |count| (0..8).map(|at| at < count).collect::<Vec<_>>();
+    // The first finds as many as it needs, those who are silent longest.
+    assert!(asks(&mut first, 2 * PART).await.is_pending());
+    assert_eq!(lost().await, expected(2));
+    // Others who come at once do not look again; then one does so for all.
+    assert!(asks(&mut second, PART).await.is_pending());
+    assert!(asks(&mut third, 3 * PART).await.is_pending());
+    assert_eq!(lost().await, expected(2));
+    tokio::time::sleep(LOOK).await;
+    assert!(asks(&mut third, 3 * PART).await.is_pending());
+    assert_eq!(lost().await, expected(6));
+    assert_eq!(arrivals.0.state.lock().wanted, 6 * PART);
+    stalled.drain(..6).for_each(drop);
+    for (arrival, parts) in [(&mut first, 2), (&mut second, 1), (&mut third, 3)] {
+        assert_eq!(asks(arrival, parts * PART).await, Poll::Ready(Ok(())));
+    }
+    drop((first, second, third, stalled));
+    let state = arrivals.0.state.lock();
+    assert!(state.messages.is_empty() && state.waiting.is_empty());
+    assert_eq!((state.used, state.wanted), (0, 0));
+}
