@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use tailmark_log::storage::disk::Disk;
-use tailmark_log::storage::migrate::{self, Outcome, Step};
+use tailmark_log::storage::migrate::{self, Outcome, Progress, Step};
 use tailmark_log::storage::{Engine, FORMAT_VERSION, StoreError};
 
 use crate::CHILD_LIMIT;
@@ -28,22 +28,29 @@ impl Step for Renumbered {
         from: &Path,
         to: &Path,
         _: &Disk,
-        progress: &mut dyn FnMut(u64),
+        progress: &mut dyn FnMut(Progress),
     ) -> Result<(), StoreError> {
-        for (path, bytes) in renumbered(from) {
+        let files = renumbered(from);
+        let of = files.len() as u64;
+        for (done, (path, bytes)) in (1..).zip(files) {
             let is_dir = path.as_os_str().as_encoded_bytes().ends_with(b"/");
             let path = to.join(path);
             let dir = if is_dir { path.as_path() } else { path.parent().expect("a parent") };
             std::fs::create_dir_all(dir).expect("a directory");
             if !is_dir {
-                progress(bytes.len() as u64);
+                progress(Progress { done, of });
                 std::fs::write(path, bytes).expect("a copy");
             }
         }
         Ok(())
     }
 
-    fn verify(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
+    fn verify(
+        &self,
+        from: &Path,
+        to: &Path,
+        _: &mut dyn FnMut(Progress),
+    ) -> Result<(), StoreError> {
         match renumbered(from) == crash::read_tree(to) {
             true => Ok(()),
             false => Err(StoreError::Invalid("the copy is another")),
