@@ -49,7 +49,14 @@ impl Each {
                 let _ = stdin.write_all(content).await;
             }
         };
-        let work = async { tokio::join!(child.wait(), feed).0 };
+        // Once it has ended nobody is to be fed, even where a child of its own holds the pipe.
+        let work = async {
+            let mut ended = std::pin::pin!(child.wait());
+            tokio::select! {
+                ended = &mut ended => ended,
+                () = feed => ended.await,
+            }
+        };
         let mut work = std::pin::pin!(work);
         let ended = tokio::select! {
             ended = &mut work => ended,

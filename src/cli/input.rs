@@ -157,14 +157,16 @@ impl Encoder {
 
     /// Reads a line, or of CSV a whole row; answers how many lines it took, 0 at the end.
     fn read(&self, input: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<u64> {
-        let mut lines = 0;
+        let (mut lines, mut is_quoted) = (0, false);
         loop {
+            let begin = line.len();
             let left = (MAX_LINE_BYTES + 1).saturating_sub(line.len() as u64);
             if Read::take(&mut *input, left).read_until(b'\n', line)? == 0 {
                 return Ok(lines);
             }
             lines += 1;
-            if self.format != Format::Csv || !csv_rows::goes_on(line) {
+            is_quoted ^= csv_rows::turns(line.get(begin..).unwrap_or_default());
+            if self.format != Format::Csv || !is_quoted {
                 return Ok(lines);
             }
         }

@@ -105,6 +105,9 @@ impl<R: BufRead> Reader<R> {
             if end.hash != before.to_be_bytes()[..] {
                 return Err(Error::Altered { what: "its bytes are not those that were written" });
             }
+            if !self.input.fill_buf().map_err(Error::Input)?.is_empty() {
+                return Err(Error::Altered { what: "something stands behind its end" });
+            }
         }
         Ok(Some(record))
     }

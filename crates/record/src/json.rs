@@ -23,7 +23,7 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use super::{Event, Gap, Marker, Timestamp, excerpt};
 pub use cloud::{CloudEvent, write_cloud_event};
 use value::AnyValue;
-pub use value::{Bodies, Fields, elements, value_of};
+pub use value::{Bodies, Elements, Fields, value_of};
 
 /// Appends an event as one JSON object, without a line end.
 pub fn write_event(out: &mut Vec<u8>, event: &Event<'_>) {

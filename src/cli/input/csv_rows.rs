@@ -1,6 +1,8 @@
 //! CSV with a header (RFC 4180): each row becomes a JSON object of strings, which is a record like any
 //! other.
 
+use std::io::Read as _;
+
 use tailmark_record::json::write_string;
 
 /// What the header says.
@@ -41,9 +43,15 @@ impl Header {
 }
 
 fn fields(row: &[u8]) -> Result<Vec<String>, String> {
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(row);
+    // What stands behind the row tells whether it ends where it should.
+    let with_next = row.chain(&b"\nx"[..]);
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(with_next);
     let mut record = csv::StringRecord::new();
-    match reader.read_record(&mut record) {
+    let read = reader.read_record(&mut record);
+    if read.is_ok() && reader.position().byte() != row.len() as u64 + 1 {
+        return Err("a quote or a carriage return out of place".to_owned());
+    }
+    match read {
         Ok(true) => Ok(record.iter().map(str::to_owned).collect()),
         Ok(false) => Err("is empty".to_owned()),
         Err(error) => match error.kind() {
@@ -53,7 +61,7 @@ fn fields(row: &[u8]) -> Result<Vec<String>, String> {
     }
 }
 
-/// Whether a row goes on behind its line end: a quote is open.
-pub(super) fn goes_on(row: &[u8]) -> bool {
-    row.iter().filter(|&&c| c == b'"').count() % 2 == 1
+/// Whether a line opens a quote that it does not close, or closes one that was open.
+pub(super) fn turns(line: &[u8]) -> bool {
+    line.iter().filter(|&&c| c == b'"').count() % 2 == 1
 }

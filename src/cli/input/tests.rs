@@ -126,3 +126,41 @@ fn reading_waits_for_the_network_and_ends_with_it() {
     let read = usize::try_from(lines.load(Ordering::Relaxed)).unwrap();
     assert!(read <= taken + 3 * CHUNK_EVENTS, "{read}");
 }
+
+#[test]
+fn a_quote_out_of_place_ends_the_rows_and_swallows_none() {
+    for (bad, at) in [
+        ("5\" disk,1\nb,2\nc,3\n", 3),
+        ("5\" disk,1\nb,2\n6\" disk,3\nc,4\n", 3),
+        ("b,\"2\nc,3\n", 3),
+        ("\"b\"x\"\nc,\"3\n", 3),
+        ("b\"\",\"2\nc,3\n", 3),
+        ("b,2\rc,3\n", 3),
+    ] {
+        let input = format!("name,n\na,1\n{bad}");
+        let (events, error) = encode(&encoder(Format::Csv, "t"), input.as_bytes());
+        let (line, message) = bad_line(error);
+        assert_eq!((events.len(), line), (1, at), "{bad}: {message}");
+        assert!(message.contains("out of place") || message.contains("columns"), "{message}");
+    }
+    // The null control: quotes where they belong.
+    let good = "name,n\r\n\"a \"\"b\"\"\nc\r\nd\",1\r\n\n\"\",\"2\"\nx\"y\",3";
+    let (events, error) = encode(&encoder(Format::Csv, "t"), good.as_bytes());
+    assert!(error.is_none(), "{error:?}");
+    let bodies: Vec<_> = events.iter().map(|e| Event::parse(e).unwrap().body).collect();
+    let first = r#"{"name":"a \"b\"\nc\r\nd","n":"1"}"#;
+    assert_eq!(bodies, [first, r#"{"name":"","n":"2"}"#, r#"{"name":"x\"y\"","n":"3"}"#]);
+}
+
+/// A quote that is never closed holds all lines that follow; each is counted once.
+#[test]
+fn a_quote_that_stays_open_costs_no_more_than_the_lines_behind_it() {
+    let mut input = b"a\n\"".to_vec();
+    input.extend_from_slice(&b"\n".repeat(300_000));
+    let begun = std::time::Instant::now();
+    let (events, error) = encode(&encoder(Format::Csv, "t"), &input[..]);
+    let (line, message) = bad_line(error);
+    assert_eq!((events.len(), line), (0, 2), "{message}");
+    // Counted anew at each line these are 45,000,000,000 bytes.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+}

@@ -77,7 +77,7 @@ enum Target {
 impl Target {
     fn open(path: Option<&Path>) -> Result<Target, Failure> {
         let Some(path) = path else { return Ok(Target::Stdout) };
-        if path.exists() {
+        if path.symlink_metadata().is_ok() {
             let name = path.display().to_string();
             return Err(Failure::new(
                 Exit::Usage,
@@ -87,9 +87,15 @@ impl Target {
         let mut beside = path.as_os_str().to_owned();
         beside.push(".unfinished");
         let beside = PathBuf::from(beside);
-        // It has all that the log has.
-        let mut options = OpenOptions::new();
-        let opened = options.write(true).create(true).truncate(true).mode(0o600).open(&beside);
+        // Of an export that was cut; a link goes, and not what it names.
+        match std::fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(unwritable(&beside, &error));
+            }
+            _ => {}
+        }
+        // It has all that the log has: nobody else's, and nobody else reads it.
+        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside);
         let file = opened.map_err(|error| unwritable(&beside, &error))?;
         Ok(Target::File { file, beside, path: path.to_owned() })
     }

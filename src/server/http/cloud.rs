@@ -17,7 +17,7 @@ use crate::server::principal::Caller;
 use crate::server::rpc::negotiation::media_type;
 use crate::server::rpc::status::{self, Failure};
 use tailmark_log::eventlog::{AppendOptions, Batch};
-use tailmark_record::json::{CloudEvent, JsonError, elements};
+use tailmark_record::json::{CloudEvent, Elements, JsonError};
 
 const STRUCTURED: &str = "application/cloudevents+json";
 const BATCH: &str = "application/cloudevents-batch+json";
@@ -74,7 +74,7 @@ impl Mode {
 /// A part of a body.
 pub(super) enum Piece {
     Event(Text),
-    /// What should be an array is none.
+    /// What should be an array of objects is none.
     NoArray(JsonError),
 }
 
@@ -83,13 +83,14 @@ pub(super) struct Events {
     /// It comes as one.
     body: Lines,
     is_batch: bool,
-    waiting: std::vec::IntoIter<Bytes>,
+    /// An array, and the place in it.
+    array: Option<(Bytes, Elements)>,
 }
 
 impl Events {
     pub(super) fn new(body: Lines, mode: &Mode) -> Events {
         let is_batch = matches!(mode, Mode::Batch);
-        Events { body, is_batch, waiting: Vec::new().into_iter() }
+        Events { body, is_batch, array: None }
     }
 }
 
@@ -99,8 +100,18 @@ impl Stream for Events {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         loop {
-            if let Some(event) = this.waiting.next() {
-                return Poll::Ready(Some(Ok(Piece::Event(Text::Whole(event)))));
+            if let Some((whole, elements)) = &mut this.array {
+                match elements.next(whole) {
+                    Ok(Some(one)) => {
+                        let event = Text::Whole(whole.slice_ref(one));
+                        return Poll::Ready(Some(Ok(Piece::Event(event))));
+                    }
+                    Ok(None) => this.array = None,
+                    Err(error) => {
+                        this.array = None;
+                        return Poll::Ready(Some(Ok(Piece::NoArray(error))));
+                    }
+                }
             }
             let line = match ready!(Pin::new(&mut this.body).poll_next(cx)) {
                 Some(Ok(Line { text, .. })) => text,
@@ -113,14 +124,9 @@ impl Stream for Events {
             if !this.is_batch {
                 return Poll::Ready(Some(Ok(Piece::Event(line))));
             }
-            match elements(whole) {
-                Ok(all) => {
-                    let all: Vec<_> = all.into_iter().map(|one| whole.slice_ref(one)).collect();
-                    this.waiting = all.into_iter();
-                }
-                Err(error) => {
-                    return Poll::Ready(Some(Ok(Piece::NoArray(error))));
-                }
+            match Elements::of(whole) {
+                Ok(elements) => this.array = Some((whole.clone(), elements)),
+                Err(error) => return Poll::Ready(Some(Ok(Piece::NoArray(error)))),
             }
         }
     }

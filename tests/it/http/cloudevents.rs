@@ -98,6 +98,8 @@ async fn what_is_no_cloud_event_is_refused_and_what_came_before_it_stays() {
         (STRUCTURED, ""),
         (BATCH, "{}"),
         (BATCH, "[1"),
+        (BATCH, "[1]"),
+        (BATCH, "[[]]"),
         (STRUCTURED, "{\"specversion\":\"1.0\"}"),
     ] {
         post(&server, content_type, body).await.expect(400, "INVALID_ARGUMENT", "EVENT_MALFORMED");

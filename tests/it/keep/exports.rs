@@ -185,6 +185,12 @@ async fn an_export_that_was_cut_or_altered_makes_no_log() {
             assert!(is_told, "{format:?} altered at {at}: {error:?}");
             assert!(inspect::info(&copy).is_err(), "{format:?} at {at} left a log");
         }
+        // Behind its end is nothing.
+        for more in [&b"\n"[..], &file] {
+            let error = imported(&[&file, more].concat(), &copy).unwrap_err();
+            assert!(matches!(error, Error::Altered { .. }), "{format:?}: {error:?}");
+            assert!(inspect::info(&copy).is_err());
+        }
         // What is left is no log, and says so to a daemon as well.
         let cut = &file[..file.len() - 1];
         imported(cut, &copy).unwrap_err();
@@ -221,6 +227,34 @@ fn a_damaged_log_is_not_exported_as_if_it_were_whole() {
     logdir::flip(&segment.join("footer"), 100);
     let done = export(dir.path(), Range::default(), Format::Jsonl, std::io::sink(), |_, _| Ok(()));
     assert!(done.is_err());
+}
+
+/// Whoever may write beside the file names no other by it, and reads nothing of the log.
+#[tokio::test]
+async fn an_export_is_written_to_a_file_of_its_own() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let dir = tempfile::tempdir().unwrap();
+    life(dir.path()).await;
+    let at = |name: &str| dir.path().join(name);
+    let export = |name: &str| {
+        let (data, file) = (at("data"), at(name));
+        let args = ["log", "export", "--data-dir", data.to_str().unwrap(), "--output"];
+        feed(program(&args).arg(file), b"").status.code()
+    };
+    std::fs::write(at("victim"), "mine").unwrap();
+    symlink(at("victim"), at("linked.unfinished")).unwrap();
+    std::fs::write(at("cut.unfinished"), "left").unwrap();
+    std::fs::set_permissions(at("cut.unfinished"), PermissionsExt::from_mode(0o644)).unwrap();
+    for name in ["linked", "cut"] {
+        assert_eq!(export(name), Some(0));
+        let made = std::fs::symlink_metadata(at(name)).unwrap();
+        assert!(made.is_file() && made.permissions().mode() & 0o777 == 0o600, "{name}: {made:?}");
+        assert!(!at(&format!("{name}.unfinished")).exists());
+    }
+    assert_eq!(std::fs::read(at("victim")).unwrap(), b"mine");
+    // A link that names nothing is there, too.
+    symlink(at("nothing"), at("dangling")).unwrap();
+    assert_eq!(export("dangling"), Some(2));
 }
 
 #[tokio::test]

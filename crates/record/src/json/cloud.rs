@@ -24,6 +24,18 @@ use crate::{Content, Event, Timestamp, excerpt};
 const PREFIX: &str = "ce-";
 const SOURCE: &str = "ce-source";
 const CONTENT_TYPE: &str = "ce-datacontenttype";
+/// What is said of every event in another way than by a header: a header of that name would say it twice.
+const ITS_OWN: [&str; 9] = [
+    "specversion",
+    "id",
+    "source",
+    "type",
+    "time",
+    "datacontenttype",
+    "partitionkey",
+    "data",
+    "data_base64",
+];
 /// What is added, and so cannot be an extension of somebody's.
 const ADDED: [&str; 3] = ["sequence", "topic", "cursor"];
 
@@ -139,10 +151,10 @@ impl<'a> CloudEvent<'a> {
                 self.at = Some(time.ok_or_else(bad)?);
             }
             "source" => self.source = value,
+            "data" => return Err(wrong("data: this is no name of an attribute".to_owned())),
             name if ADDED.contains(&name) => {}
             name => {
-                let is_part = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-                if name.is_empty() || !name.bytes().all(is_part) {
+                if !is_name(name) {
                     let name = excerpt(name);
                     let expected = "an attribute's name is of a to z and 0 to 9";
                     return Err(wrong(format!("{name}: {expected}")));
@@ -187,6 +199,10 @@ impl<'a> CloudEvent<'a> {
     }
 }
 
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+}
+
 /// A string without its quotes, a number or a truth value.
 fn plain<'a>(name: &str, value: &'a RawValue) -> Result<Cow<'a, str>, JsonError> {
     let text = value.get();
@@ -204,7 +220,7 @@ fn is_json(media_type: &str) -> bool {
 }
 
 /// Appends an event as a CloudEvent in one JSON object, without a line end. `log` is the source of
-/// what did not come in as one.
+/// what did not come in as one. A header `ce-NAME` that no CloudEvent could have brought is left out.
 pub fn write_cloud_event(out: &mut Vec<u8>, event: &Event<'_>, log: &str) {
     let header = |name| event.headers.iter().find(|(it, _)| *it == name).map(|(_, value)| *value);
     let source = header(SOURCE);
@@ -215,9 +231,9 @@ pub fn write_cloud_event(out: &mut Vec<u8>, event: &Event<'_>, log: &str) {
     object.text("source", source.unwrap_or(log));
     object.text("type", if event.kind.is_empty() { event.topic } else { event.kind });
     object.time("time", event.at.or(event.appended_at));
-    let others = event.headers.iter().filter(|(name, _)| ![SOURCE, CONTENT_TYPE].contains(name));
-    for (name, value) in others {
-        if let Some(name) = name.strip_prefix(PREFIX) {
+    let is_free = |name: &&str| is_name(name) && !ITS_OWN.contains(name) && !ADDED.contains(name);
+    for (name, value) in &event.headers {
+        if let Some(name) = name.strip_prefix(PREFIX).filter(is_free) {
             object.key(name);
             write_string(object.out, value);
         }

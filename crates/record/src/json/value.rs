@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::value::RawValue;
 
@@ -110,13 +110,48 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The elements of a JSON array, each as the text that it is.
-///
-/// # Errors
-/// When it is none.
-pub fn elements(text: &[u8]) -> Result<Vec<&[u8]>, JsonError> {
-    let all: Vec<&RawValue> = serde_json::from_slice(text)?;
-    Ok(all.into_iter().map(|one| one.get().as_bytes()).collect())
+/// The objects of a JSON array, one at a time, each as the text that it is. However many there are, nothing
+/// is held but a place.
+#[derive(Clone, Copy, Debug)]
+pub struct Elements {
+    at: usize,
+}
+
+impl Elements {
+    /// At the first.
+    ///
+    /// # Errors
+    /// When it is no array of JSON.
+    pub fn of(text: &[u8]) -> Result<Elements, JsonError> {
+        // Takes no space, as its items have none.
+        let _all: Vec<IgnoredAny> = serde_json::from_slice(text)?;
+        let bracket = text.iter().position(|&c| c == b'[');
+        Ok(Elements { at: bracket.map_or(text.len(), |at| at + 1) })
+    }
+
+    /// The next object of the same text; `None` after the last.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn next<'a>(&mut self, text: &'a [u8]) -> Result<Option<&'a [u8]>, JsonError> {
+        let rest = text.get(self.at..).unwrap_or_default();
+        // White space, and what stands before an element.
+        let is_between = |c: &u8| c.is_ascii_whitespace() || *c == b',';
+        let between = rest.iter().take_while(|c| is_between(c)).count();
+        let rest = rest.get(between..).unwrap_or_default();
+        match rest.first() {
+            None | Some(b']') => return Ok(None),
+            Some(b'{') => {}
+            Some(_) => {
+                let message = "expected a JSON object".to_owned();
+                return Err(JsonError { message, column: None });
+            }
+        }
+        let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<&RawValue>();
+        let Some(one) = values.next().transpose()? else { return Ok(None) };
+        self.at += between + values.byte_offset();
+        Ok(Some(one.get().as_bytes()))
+    }
 }
 
 /// What an event has, either spelling.
@@ -231,6 +266,30 @@ mod tests {
             let as_text = written(body, Bodies::Text);
             assert_eq!(body_of(&as_text).unwrap(), body);
         }
+    }
+
+    #[test]
+    fn the_objects_of_an_array_come_one_by_one() {
+        let all = |text: &str| {
+            let (text, mut found) = (text.as_bytes(), Vec::new());
+            let mut elements = Elements::of(text).map_err(|error| error.to_string())?;
+            while let Some(one) = elements.next(text).map_err(|error| error.to_string())? {
+                found.push(String::from_utf8(one.to_vec()).unwrap());
+            }
+            Ok::<_, String>(found)
+        };
+        let text = " [ {\"a\":\"]}\\\"\"} ,\n{}, {\"b\":[{\"c\":[]}]}\t] ";
+        let found = all(text).unwrap();
+        assert_eq!(found, ["{\"a\":\"]}\\\"\"}", "{}", "{\"b\":[{\"c\":[]}]}"]);
+        assert!(all("[]").unwrap().is_empty() && all(" [ ] ").unwrap().is_empty());
+        for bad in ["", "{}", "7", "[{}", "[{},]", "[{} {}]", "[{}]x", "[,{}]", "[[{}]]", "[1]"] {
+            assert!(all(bad).is_err(), "{bad}");
+        }
+        // What stands before it has come.
+        let text = b"[{},7]";
+        let mut elements = Elements::of(text).unwrap();
+        assert_eq!(elements.next(text).unwrap(), Some(&b"{}"[..]));
+        assert!(elements.next(text).is_err());
     }
 
     #[test]

@@ -129,3 +129,48 @@ fn what_is_wrong_is_named() {
     both["data_base64"] = "".into();
     assert!(read(&both).unwrap_err().contains("not both"));
 }
+
+#[test]
+fn a_header_that_is_no_attribute_is_none_and_says_nothing_twice() {
+    let names = [
+        "ce-specversion",
+        "ce-id",
+        "ce-type",
+        "ce-time",
+        "ce-partitionkey",
+        "ce-data",
+        "ce-data_base64",
+        "ce-topic",
+        "ce-sequence",
+        "ce-cursor",
+        "ce-",
+        "ce-Upper",
+        "ce-a-b",
+        "ce-ä",
+    ];
+    let good = [("ce-subject", "order 7"), ("ce-x1", "y"), ("ce-dataschema", "s")];
+    let headers = names.iter().map(|name| (*name, "forged")).chain(good).collect();
+    let event = Event { id: "i", topic: "a.b", body: "x", key: "k", headers, ..Event::default() };
+    let mut out = Vec::new();
+    write_cloud_event(&mut out, &event, LOG);
+    let text = String::from_utf8(out).unwrap();
+    assert!(!text.contains("forged"), "{text}");
+    let fields = Fields::parse(&text).unwrap();
+    let mut all: Vec<_> = fields.iter().map(|(name, _)| name).collect();
+    let count = all.len();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), count, "{text}");
+    for (name, value) in good {
+        let name = name.strip_prefix("ce-").unwrap();
+        assert_eq!(fields.get(name).unwrap().get(), format!("\"{value}\""));
+    }
+    CloudEvent::structured(text.as_bytes()).unwrap();
+    let attributes = [("specversion", "1.0"), ("id", "7"), ("source", "s"), ("type", "t")];
+    let binary = |more: &[(&'static str, &'static str)]| {
+        let all = attributes.iter().chain(more).map(|(name, value)| (*name, (*value).into()));
+        CloudEvent::binary(all.collect::<Vec<_>>(), b"x").map(drop)
+    };
+    binary(&[]).unwrap();
+    assert!(binary(&[("data", "y")]).unwrap_err().to_string().contains("data"));
+}
