@@ -106,7 +106,8 @@ impl Rounds {
         drop(open);
         // Tasks and sockets of the clients, which are ours too.
         let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
-        until("tasks ended", || tasks() <= 4).await;
+        // The server: itself, and its loops.
+        until("tasks ended", || tasks() <= 5).await;
         let files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
         match self.files {
             None => self.files = Some(files()),
