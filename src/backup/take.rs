@@ -4,6 +4,7 @@
 //! daemon moved or trimmed meanwhile what was to be read, another look is taken; what was copied by then is
 //! there.
 
+use std::cell::Cell;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -158,14 +159,19 @@ impl Run<'_> {
         let disk = &target.disk;
         disk.write_new(path, &[])?;
         let file = disk.open(path)?;
-        let mut out = Counted { file: &file, bytes: 0 };
-        let progress = self.progress;
-        export::export_history(history, Format::Protobuf, &mut out, |_, _| (self.watch)(progress))?;
-        let bytes = out.bytes;
+        let written = Cell::new(0);
+        let mut out = Counted { file: &file, written: &written };
+        let mut told = 0;
+        let mut copied = || {
+            let more = written.get() - told;
+            told = written.get();
+            self.copied(more)
+        };
+        export::export_history(history, Format::Protobuf, &mut out, |_, _| copied())?;
+        copied().map_err(export::Error::Output)?;
         disk.sync_data(&file, path)?;
         disk.sync_dir(path.parent().unwrap_or(Path::new(".")))?;
-        self.copied(bytes).map_err(export::Error::Output)?;
-        Ok(bytes)
+        Ok(written.get())
     }
 
     /// What tells repeats of events that were trimmed at the look: what is trimmed since is among the events
@@ -205,13 +211,13 @@ fn joins(segments: &[std::sync::Arc<Segment>], history: &History) -> Result<(), 
 
 struct Counted<'a> {
     file: &'a std::fs::File,
-    bytes: u64,
+    written: &'a Cell<u64>,
 }
 
 impl Write for Counted<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
-        self.bytes += written as u64;
+        self.written.set(self.written.get() + written as u64);
         Ok(written)
     }
 

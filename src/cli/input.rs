@@ -228,7 +228,7 @@ impl Encoder {
             }
             Format::Kcat => {
                 let read = KcatLine::parse(line)?;
-                self.add_named(&read.event(&self.topic, &self.limits), pending)
+                self.add_named(&read.event(&self.topic), pending)
             }
             Format::Records | Format::Csv => self.add_record(text(line)?, pending),
         }

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::Limits;
 use tailmark_record::json::Fields;
 use tailmark_record::{Event, Timestamp, moment};
 
@@ -170,6 +169,9 @@ impl KcatLine {
         let read = serde_json::from_slice::<KcatLine>(line);
         let mut read =
             read.map_err(|error| tailmark_record::json::JsonError::from(error).to_string())?;
+        if !read.headers.len().is_multiple_of(2) {
+            return Err("`headers` has a name without a value".to_owned());
+        }
         if let (Some(partition), Some(offset)) = (read.partition, read.offset) {
             read.id = format!("{}/{partition}/{offset}", read.topic);
         }
@@ -177,24 +179,23 @@ impl KcatLine {
     }
 
     /// The event; `topic` goes before the line's own where it is not empty.
-    pub(super) fn event<'a>(&'a self, topic: &'a str, limits: &Limits) -> Event<'a> {
+    pub(super) fn event<'a>(&'a self, topic: &'a str) -> Event<'a> {
         let (names, _) = self.headers.as_chunks::<2>();
         let header = |[name, value]: &'a [Option<String>; 2]| {
             Some((name.as_deref()?, value.as_deref().unwrap_or_default()))
         };
-        let id = if self.id.len() <= limits.name_bytes { &*self.id } else { "" };
         let at = self.ts.filter(|ms| *ms > 0).map(|ms| {
             let (seconds, ms) = (ms.div_euclid(1_000), ms.rem_euclid(1_000));
             Timestamp { seconds, nanos: i32::try_from(ms * 1_000_000).unwrap_or_default() }
         });
         Event {
-            id,
+            id: &self.id,
             topic: if topic.is_empty() { &self.topic } else { topic },
             key: self.key.as_deref().unwrap_or_default(),
             body: self.payload.as_deref().unwrap_or_default(),
             headers: names.iter().filter_map(header).collect(),
             at,
-            has_client_id: !id.is_empty(),
+            has_client_id: !self.id.is_empty(),
             has_client_at: at.is_some(),
             ..Event::default()
         }

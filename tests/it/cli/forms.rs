@@ -107,6 +107,28 @@ fn a_command_is_run_for_each_event_and_what_it_has_done_is_kept() {
     assert!(stderr(&missing).contains("cannot run /nonexistent/command"), "{}", stderr(&missing));
 }
 
+/// A child that it leaves behind holds the pipe, and reads nothing of it.
+#[test]
+fn a_command_that_has_ended_is_fed_no_more() {
+    let daemon = Daemon::start();
+    let body = "x".repeat(500_000);
+    assert_ok(&daemon.feed(&["upload", "--topic", "a", "-"], body.as_bytes()));
+    let dir = tempfile::tempdir().unwrap();
+    let left = dir.path().join("left");
+    let script =
+        format!("exec 3<&0; sleep 60 <&3 >/dev/null 2>&1 & echo $! > '{}'", left.display());
+    let begun = std::time::Instant::now();
+    let address = daemon.port.address.to_string();
+    let args = ["watch", "--addr", &address, "--from", "oldest", "--until-caught-up"];
+    let mut command = tailmark(&[&args[..], &["--", "sh", "-c", &script]].concat());
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let took = begun.elapsed();
+    let pid = std::fs::read_to_string(left).unwrap();
+    let killed = Command::new("kill").arg(pid.trim()).status().unwrap();
+    assert_ok(&output);
+    assert!(killed.success() && took < std::time::Duration::from_secs(30), "{took:?}");
+}
+
 /// Asked to stop, a watch waits for the command that is at work, and keeps what it has done.
 #[test]
 fn a_command_that_is_at_work_is_waited_for() {

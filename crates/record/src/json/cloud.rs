@@ -18,6 +18,7 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use serde_json::value::RawValue;
 
+use super::value::json_of;
 use super::{Fields, JsonError, Object, STANDARD_LENIENT, value_of, write_base64, write_string};
 use crate::{Content, Event, Timestamp, excerpt};
 
@@ -257,7 +258,7 @@ fn write_data(object: &mut Object<'_>, event: &Event<'_>, said: Option<&str>) {
             data
         }
         Content::Body(body) => {
-            let json = serde_json::from_str::<&RawValue>(body).ok();
+            let json = json_of(body);
             // Of what nobody called JSON, only what cannot be meant as text.
             let guessed = if value_of(body).is_some() { "application/json" } else { "text/plain" };
             let media_type = said.unwrap_or(guessed);

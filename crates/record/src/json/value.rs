@@ -2,12 +2,13 @@
 //!
 //! What is stored is always text: that of the value as it was sent, numbers and the order of keys
 //! included. Given as a value is a body whose text is an object, an array, a number, `true` or `false`;
-//! every other body stays a string, also one that reads like a JSON string. So a string is always the
-//! body itself, and nothing has to be guessed on either side.
+//! every other body stays a string, also one that reads like a JSON string, or one that many readers
+//! would fail at, with everything around it: nested without end, a number beyond a double. So a string is
+//! always the body itself, and nothing has to be guessed on either side.
 
 use std::borrow::Cow;
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::value::RawValue;
 
@@ -38,7 +39,68 @@ impl Bodies {
 pub fn value_of(body: &str) -> Option<&RawValue> {
     let first = body.bytes().find(|c| !c.is_ascii_whitespace())?;
     let may_be = matches!(first, b'{' | b'[' | b'-' | b'0'..=b'9' | b't' | b'f');
-    if may_be { serde_json::from_str(body).ok() } else { None }
+    if may_be { json_of(body) } else { None }
+}
+
+/// The JSON value of any kind that a text is, if any reader can be expected to take it.
+pub(super) fn json_of(text: &str) -> Option<&RawValue> {
+    let _: Readable = serde_json::from_str(text).ok()?;
+    serde_json::from_str(text).ok()
+}
+
+/// A value that any reader of JSON can be expected to take: it is not nested without end, its numbers are
+/// within those of a double, its strings are text. Looked at, and not kept.
+struct Readable;
+
+impl<'de> Deserialize<'de> for Readable {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // It is this way of reading that has a limit on depth.
+        deserializer.deserialize_any(Look)
+    }
+}
+
+struct Look;
+
+impl<'de> Visitor<'de> for Look {
+    type Value = Readable;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Readable, E> {
+        Ok(Readable)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Readable, E> {
+        Ok(Readable)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Readable, E> {
+        Ok(Readable)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Readable, E> {
+        Ok(Readable)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Readable, E> {
+        Ok(Readable)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Readable, E> {
+        Ok(Readable)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Readable, A::Error> {
+        while seq.next_element::<Readable>()?.is_some() {}
+        Ok(Readable)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Readable, A::Error> {
+        while map.next_entry::<Readable, Readable>()?.is_some() {}
+        Ok(Readable)
+    }
 }
 
 impl Object<'_> {
@@ -251,6 +313,8 @@ mod tests {
             ("{\"x\":1} ", r#"{"body":{"x":1}}"#),
             ("{\"x\":1}x", r#"{"body":"{\"x\":1}x"}"#),
             ("{\"\u{9b}\":\"\u{7f}é\"}", r#"{"body":{"\u009b":"\u007fé"}}"#),
+            ("1e999", r#"{"body":"1e999"}"#),
+            ("[\"\\ud800\"]", r#"{"body":"[\"\\ud800\"]"}"#),
             ("", "{}"),
         ] {
             let as_value = written(body, Bodies::Value);
@@ -266,6 +330,14 @@ mod tests {
             let as_text = written(body, Bodies::Text);
             assert_eq!(body_of(&as_text).unwrap(), body);
         }
+    }
+
+    #[test]
+    fn what_is_nested_without_end_is_given_as_text() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(value_of(&nested(100)).is_some());
+        assert!(value_of(&nested(1_000)).is_none());
+        assert_eq!(value_of(&nested(1_000_000)).map(RawValue::get), None);
     }
 
     #[test]
