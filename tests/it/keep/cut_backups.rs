@@ -70,12 +70,19 @@ async fn events_after_the_head_of_a_backup_are_no_repeats_for_who_puts_it_back()
     life(dir.path()).await;
     let (data, to, copy) =
         (dir.path().join("data"), dir.path().join("to"), dir.path().join("copy"));
-    // Of the next one nothing is to be copied but what is not sealed.
     take(&data, &to, |_| Ok(())).unwrap();
-    let mut has_trimmed = false;
-    let taken = take(&data, &to, |progress| {
-        // By then that is there.
-        if progress.done_bytes > 0 && !has_trimmed {
+    // Of those that follow nothing is to be copied but what is not sealed.
+    let mut calls = 0;
+    let counted = take(&data, &to, |_| {
+        calls += 1;
+        Ok(())
+    });
+    assert!(counted.unwrap().manifest.trimmed.is_empty());
+    let (mut call, mut has_trimmed) = (0, false);
+    let taken = take(&data, &to, |_| {
+        call += 1;
+        // With the last one all of it is there.
+        if call == calls {
             has_trimmed = true;
             let meanwhile = async {
                 let log = kept::open(&data);
