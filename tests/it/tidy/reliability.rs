@@ -31,6 +31,9 @@ fn wrong(claim: &str) -> Option<String> {
             let main = std::fs::read_to_string(main).unwrap_or_default();
             main.contains(&format!("(\"{name}\","))
         }
+        ["-p", "tailmark-replication-model", "--test", file] => {
+            root().join(format!("tests/replication/tests/{file}.rs")).is_file()
+        }
         ["-p", "tailmark", "--lib", name] => is_test(&root().join("src"), name),
         ["-p", package, "--lib", name] => {
             let Some(package) = package.strip_prefix("tailmark-") else {
@@ -87,6 +90,7 @@ fn a_test_that_does_not_exist_is_found_out() {
         "-p tailmark-log --lib eventlog::tests::order::nothing",
         "-p tailmark --lib nothing",
         "-p nothing --lib eventlog",
+        "-p tailmark-replication-model --test nothing",
         "fuzz/run nothing",
     ] {
         assert!(wrong(claim).is_some(), "{claim}");
