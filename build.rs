@@ -94,6 +94,12 @@ fn feed_service() -> manual::Service {
         )
         .method(method("trim", "Trim", "TrimRequest", "TrimResult").build())
         .method(method("get_principal", "GetPrincipal", "GetPrincipalRequest", "Principal").build())
+        .method(
+            method("backup", "Backup", "BackupRequest", "BackupPart")
+                .server_streaming()
+                .codec_path("crate::server::rpc::codec::Streamed")
+                .build(),
+        )
         .build()
 }
 

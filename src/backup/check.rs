@@ -1,16 +1,21 @@
 //! Reading all of a backup, without putting it back.
 
-use std::fs::File;
-use std::io::{self, BufReader};
+use std::io;
 use std::path::Path;
 
-use super::restore::{READ_BYTES, Tail};
-use super::{Error, Manifest, Progress, Target};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::tail::Tail;
+use super::target::{TRIMMED, of_place, part_of};
+use super::{Error, Manifest, Progress, SegmentRow, Target};
+use crate::export;
 use tailmark_log::chain::Link;
 use tailmark_log::storage::disk::Disk;
-use tailmark_log::storage::local;
-use tailmark_log::storage::segment::{Segment, copy_file};
+use tailmark_log::storage::segment::{Segment, write_file};
+use tailmark_log::storage::{StoreError, local};
 use tailmark_record::Seq;
+
+const READ_BYTES: usize = 256 << 10;
 
 /// What was checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,34 +41,37 @@ pub fn check(
     let mut progress = Progress { done_bytes: 0, total_bytes: manifest.bytes() };
     let mut at: Option<(Seq, Link)> = None;
     for row in &manifest.segments {
-        let segment = load(target, row, manifest)?;
-        segment.check_files()?;
+        let segment = target.segment(row, manifest)?;
+        let begin = progress.done_bytes;
+        let mut seen = |bytes| {
+            progress.done_bytes += bytes;
+            watch(progress).map_err(|error| export::Error::Output(error).into())
+        };
+        check_files(target, &segment, row, &mut seen)?;
         let joins = at.is_none_or(|at| at == (segment.first(), segment.link_before()));
         if !joins {
             return Err(damaged(target, name, "a segment does not join the one before"));
         }
         at = Some((segment.end(), segment.link()));
-        progress.done_bytes += row.bytes;
-        watch(progress).map_err(crate::export::Error::Output)?;
+        progress.done_bytes = begin + row.bytes;
     }
-    let path = target.tail(name);
-    let file = File::open(&path).map_err(crate::export::Error::Input)?;
-    let mut tail = Tail::open(BufReader::with_capacity(READ_BYTES, file))?;
+    let mut tail = Tail::open(target.open_tail(name)?)?;
     if at.is_some_and(|at| at != (tail.next, tail.link)) {
         return Err(damaged(target, name, "what was not sealed does not join the segments"));
     }
     let begin = progress.done_bytes;
     while tail.read()?.is_some() {
         progress.done_bytes = begin + tail.bytes();
-        watch(progress).map_err(crate::export::Error::Output)?;
+        watch(progress).map_err(export::Error::Output)?;
     }
     if tail.next.prev() != Seq::new(manifest.head_seq) {
         return Err(damaged(target, name, "it has not the events that it says"));
     }
     for name in &manifest.trimmed {
-        let (_, end) = check_trimmed(target, name)?;
+        let (_, _, end) = trimmed(target, name)?;
         if end > Seq::new(manifest.oldest_seq) {
-            let (path, what) = (target.trimmed(name), "it tells of events that were not trimmed");
+            let path = target.place.shown(&format!("{TRIMMED}/{name}"));
+            let what = "it tells of events that were not trimmed";
             return Err(Error::Damaged { path, what });
         }
     }
@@ -71,56 +79,73 @@ pub fn check(
     Ok(Checked { oldest, head, bytes: progress.done_bytes })
 }
 
-/// The segment of a row, which has the footer that the row names.
-pub(super) fn load(
-    target: &Target,
-    row: &super::SegmentRow,
-    manifest: &Manifest,
-) -> Result<Segment, Error> {
-    let path = target.segment(&row.name);
-    let segment = Segment::load(&path, &target.disk)?;
-    let named = format!("{}-{}", segment.name(), super::target::hex(segment.digest()?));
-    let range = (segment.first().get(), segment.end().prev().get());
-    if named != row.name
-        || range != (row.first_seq, row.last_seq)
-        || segment.log_id().to_string() != manifest.log_id
-    {
-        return Err(Error::Damaged { path, what: "it is another segment than its name says" });
-    }
-    Ok(segment)
-}
-
-/// That a file has the hash that its name ends with; answers the name that it has in a log, and the seq
-/// after the last event that it tells repeats of.
-fn check_trimmed<'a>(target: &Target, name: &'a str) -> Result<(&'a str, Seq), Error> {
-    let path = target.trimmed(name);
-    let damaged = |what| Error::Damaged { path: path.clone(), what };
+/// What tells repeats, which has the hash that its name ends with; with the name that it has in a log, and
+/// the seq after the last event that it tells of.
+fn trimmed<'a>(target: &Target, name: &'a str) -> Result<(Vec<u8>, &'a str, Seq), Error> {
+    let file = format!("{TRIMMED}/{name}");
+    let damaged = |what| Error::Damaged { path: target.place.shown(&file), what };
     let (plain, hash) = name.rsplit_once('-').ok_or_else(|| damaged("its name makes no sense"))?;
-    let bytes = target.disk.read(&path)?.ok_or_else(|| damaged("it is missing"))?;
+    let bytes = target.read(&file)?.ok_or_else(|| damaged("it is missing"))?;
     let found = xxhash_rust::xxh3::xxh3_128(&bytes);
     if format!("{found:032x}") != hash || plain.contains('/') {
         return Err(damaged("it is not what was written"));
     }
     let end = local::trimmed_end(Path::new(plain));
-    Ok((plain, end.ok_or_else(|| damaged("its name makes no sense"))?))
+    let end = end.ok_or_else(|| damaged("its name makes no sense"))?;
+    Ok((bytes, plain, end))
 }
 
 /// Puts one back, unless it tells of events from `oldest` on: the log knows those itself, or has none such.
-pub(super) fn copy_trimmed(
+pub(super) fn put_trimmed(
     target: &Target,
     name: &str,
     oldest: Seq,
     to: &Path,
     disk: &Disk,
 ) -> Result<(), Error> {
-    let (plain, end) = check_trimmed(target, name)?;
-    if end > oldest {
-        return Ok(());
+    let (bytes, plain, end) = trimmed(target, name)?;
+    if end <= oldest {
+        let shown = target.place.shown(name);
+        write_file(&mut &*bytes, &shown, &to.join(plain), disk, &mut |_| Ok(()))?;
     }
-    copy_file(&target.trimmed(name), &to.join(plain), disk, &mut |_| Ok(()))?;
+    Ok(())
+}
+
+/// Compares the files of a segment with its footer.
+fn check_files(
+    target: &Target,
+    segment: &Segment,
+    row: &SegmentRow,
+    seen: &mut dyn FnMut(u64) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut buffer = vec![0; READ_BYTES];
+    for part in segment.parts()? {
+        let name = part_of(&row.name, &part.name);
+        let path = target.place.shown(&name);
+        let mut file = match target.place.open(&name) {
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::Damaged { path, what: "it is missing" });
+            }
+            opened => opened.map_err(Error::Place)?,
+        };
+        let (mut hash, mut len) = (Xxh3::new(), 0u64);
+        loop {
+            let n = match file.read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read.map_err(of_place("read", &path))?,
+            };
+            let Some(bytes) = buffer.get(..n).filter(|bytes| !bytes.is_empty()) else { break };
+            hash.update(bytes);
+            len += n as u64;
+            seen(n as u64)?;
+        }
+        if (len, hash.digest128().to_be_bytes()) != (part.len, part.hash) {
+            return Err(Error::Damaged { path, what: "its bytes are not what was sealed" });
+        }
+    }
     Ok(())
 }
 
 fn damaged(target: &Target, name: &str, what: &'static str) -> Error {
-    Error::Damaged { path: target.manifest(name), what }
+    Error::Damaged { path: target.shown_manifest(name), what }
 }

@@ -1,5 +1,6 @@
 //! Why a backup was not taken, read or put back.
 
+use std::io;
 use std::path::PathBuf;
 
 use crate::{export, inspect};
@@ -19,22 +20,45 @@ pub enum Error {
     /// What was not sealed.
     #[error(transparent)]
     Tail(#[from] export::Error),
-    /// The directory is none of ours.
+    /// Where backups are kept refused.
+    #[error(transparent)]
+    Place(StoreError),
+    /// The place is none of ours.
     #[error("{} holds no backups", path.display())]
     NoBackups {
-        /// The directory.
+        /// The place.
         path: PathBuf,
     },
-    /// The directory holds something else.
+    /// The place holds something else.
     #[error("{} holds something else than backups", path.display())]
     Foreign {
-        /// The directory.
+        /// The place.
         path: PathBuf,
+    },
+    /// A file holds one backup, and there is a file.
+    #[error("{} is there already", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// This program was built without what it takes.
+    #[error("this build keeps no backups in a cloud, and so cannot use {}", path.display())]
+    NoCloud {
+        /// The URL.
+        path: PathBuf,
+    },
+    /// It names no place.
+    #[error("{} names no place for backups: {what}", path.display())]
+    Address {
+        /// What was named.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
     },
     /// Backups of two logs do not mix.
     #[error("{} holds backups of the log {log}", path.display())]
     OtherLog {
-        /// The directory.
+        /// The place.
         path: PathBuf,
         /// Whose it has.
         log: String,
@@ -42,7 +66,7 @@ pub enum Error {
     /// There is no backup of that name.
     #[error("no backup {name} is in {}", path.display())]
     Missing {
-        /// The directory.
+        /// The place.
         path: PathBuf,
         /// Which was asked for.
         name: String,
@@ -55,6 +79,15 @@ pub enum Error {
         /// How that is seen.
         what: &'static str,
     },
+    /// What came is not what was to come.
+    #[error("what was sent is no backup: {what}")]
+    Senseless {
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// Nobody takes it.
+    #[error("whoever asked for it is gone")]
+    Gone,
     /// The point in time lies before the first event.
     #[error("the backup begins with event {oldest}")]
     TooEarly {
@@ -67,4 +100,28 @@ pub enum Error {
         /// Its last.
         head: Seq,
     },
+}
+
+impl Error {
+    /// What the files of the log answered, if it is that.
+    pub(crate) fn of_log(&self) -> Option<&StoreError> {
+        match self {
+            Error::Store(error)
+            | Error::Inspect(inspect::Error::Store(error))
+            | Error::Tail(export::Error::Store(error))
+            | Error::Tail(export::Error::Inspect(inspect::Error::Store(error))) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Whether a daemon at work explains it: another look finds what moved.
+    pub(crate) fn has_moved(&self) -> bool {
+        match self.of_log() {
+            Some(StoreError::Io { source, .. }) => source.kind() == io::ErrorKind::NotFound,
+            Some(error) => {
+                matches!(error, StoreError::Trimmed { .. } | StoreError::Unsettled { .. })
+            }
+            None => false,
+        }
+    }
 }

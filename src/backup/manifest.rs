@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::Error;
-use tailmark_log::storage::disk::Disk;
 
 /// Of this form.
 const VERSION: u32 = 1;
@@ -58,18 +57,16 @@ impl Manifest {
         self.tail_bytes + self.segments.iter().map(|segment| segment.bytes).sum::<u64>()
     }
 
-    /// Writes it: it is there, and durable, or not at all.
-    pub(super) fn store(&self, path: &Path, disk: &Disk) -> Result<(), Error> {
-        let damaged = |_| Error::Damaged { path: path.to_owned(), what: "it can't be written" };
-        let body = serde_json::to_string(self).map_err(damaged)?;
-        let text = format!("{body}\n{:032x}\n", xxh3_128(body.as_bytes()));
-        Ok(disk.replace(path, text.as_bytes())?)
+    /// Its bytes, with their hash behind.
+    pub(super) fn encode(&self) -> Result<Vec<u8>, Error> {
+        let unwritable = |_| Error::Senseless { what: "it cannot be written down" };
+        let body = serde_json::to_string(self).map_err(unwritable)?;
+        Ok(format!("{body}\n{:032x}\n", xxh3_128(body.as_bytes())).into_bytes())
     }
 
-    pub(super) fn load(path: &Path, disk: &Disk) -> Result<Manifest, Error> {
+    pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<Manifest, Error> {
         let damaged = |what| Error::Damaged { path: path.to_owned(), what };
-        let bytes = disk.read(path)?.ok_or_else(|| damaged("it is missing"))?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| damaged("it is no text"))?;
+        let text = std::str::from_utf8(bytes).map_err(|_| damaged("it is no text"))?;
         let (body, hash) = text.split_once('\n').ok_or_else(|| damaged("it is cut"))?;
         if hash != format!("{:032x}\n", xxh3_128(body.as_bytes())) {
             return Err(damaged("it is not what was written"));

@@ -1,8 +1,8 @@
-//! Backups: a log kept in another directory, many times over, what is the same once.
+//! Backups: a log kept elsewhere, many times over, what is the same once.
 //!
 //! ```text
 //! TO/tailmark-backup                    whose log
-//!    segments/<first>-<revision>-<hash of its footer>/   sealed events, as they lie in the log
+//!    segments/<first>-<revision>-<hash of its footer>/   sealed events, as they lie in the log; the footer last
 //!    trimmed/<first>-<end>-<hash>       what tells repeats of trimmed events
 //!    backups/<head>-<unix time>.tail    what was not sealed, and the log's state: an export (`crate::export`)
 //!    backups/<head>-<unix time>.backup  what belongs together; written last
@@ -10,20 +10,32 @@
 //!
 //! A backup is there when its last file is: whatever is cut before leaves all older ones as they were, and the
 //! next one goes on with the segments that are whole. Everything is compared with its hashes as it is written,
-//! and the chain over the events joins from part to part.
+//! and the chain over the events joins from part to part. TO is a directory, a folder of a cloud's store, or
+//! one file that holds one backup ([`place`]). What a backup is made of comes from a directory ([`source`])
+//! into a [`Sink`]: a place ([`Filling`]), or the network.
 //!
 //! Must not know the terminal, the server or the configuration.
 
 mod check;
 mod error;
+mod filling;
 mod manifest;
+mod place;
 mod restore;
+mod sink;
+mod source;
+mod tail;
 mod take;
 mod target;
+mod wire;
 
 pub use check::{Checked, check};
 pub use error::Error;
+pub use filling::{Filling, Progress, Taken};
 pub use manifest::{Manifest, SegmentRow};
 pub use restore::{Restored, Upto, restore};
-pub use take::{Progress, Taken, take};
+pub use sink::{Hash, Look, Sink};
+pub use source::read;
+pub use take::take;
 pub use target::Target;
+pub use wire::{Messages, Reading};

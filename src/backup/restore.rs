@@ -1,15 +1,14 @@
 //! A log made of a backup: all of it, or as it was at a point in time.
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::check::{copy_trimmed, load};
-use super::{Error, Manifest, Progress, Target};
-use crate::export::{self, Collector, Origin, Reader, Record};
-use crate::inspect::Scratch;
+use super::check::put_trimmed;
+use super::tail::Tail;
+use super::{Error, Manifest, Progress, SegmentRow, Target};
+use crate::export::{self, Collector, Origin};
 use tailmark_log::chain::Link;
 use tailmark_log::storage::forward::{Forward, Rest, Start};
 use tailmark_log::storage::segment::{OfflineReader, Segment};
@@ -20,7 +19,8 @@ use tailmark_record::{ChainTag, Events, Facts, GenerationTable, Seq, Timestamp};
 
 /// What a directory says whose restore was cut.
 const WHAT: &str = "restore";
-pub(super) const READ_BYTES: usize = 256 << 10;
+
+type TailFile = BufReader<Box<dyn Read + Send>>;
 
 /// How much of a backup is put back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,12 +92,12 @@ pub fn restore(
                     progress.done_bytes += bytes;
                     watch(progress)
                 };
-                let copy = segment.copy_into(&segments_dir, &segment.name(), &disk, &mut copied)?;
+                let copy = target.bring(segment, row, &segments_dir, &disk, &mut copied)?;
                 forward.adopt(&copy)?;
             }
         } else {
-            segment.check_files()?;
-            part_of(segment, plan.end, &segments_dir, &mut forward)?;
+            let here = target.fetch(segment, row, &mut |_| watch(progress))?;
+            part_of(&here, plan.end, &segments_dir, &mut forward)?;
             progress.done_bytes += row.bytes;
         }
         watch(progress).map_err(export::Error::Output)?;
@@ -115,12 +115,13 @@ pub fn restore(
     while tail.read()?.is_some() {}
     let forward = collector.finish().map_err(export::Error::Store)?;
     if forward.next() != plan.end {
-        return Err(Error::Damaged { path: target.manifest(name), what: "events are missing" });
+        let path = target.shown_manifest(name);
+        return Err(Error::Damaged { path, what: "events are missing" });
     }
     let trimmed = dir.join(local::TRIMMED_DIR);
     disk.create_dir(&trimmed)?;
     for name in &manifest.trimmed {
-        copy_trimmed(target, name, plan.oldest, &trimmed, &disk)?;
+        put_trimmed(target, name, plan.oldest, &trimmed, &disk)?;
     }
     forward.finish(plan.rest())?;
     making.finish()?;
@@ -173,7 +174,7 @@ fn part_of(
 
 /// What is to be put together.
 struct Plan {
-    segments: Vec<(Arc<Segment>, super::SegmentRow)>,
+    segments: Vec<(Arc<Segment>, SegmentRow)>,
     origin: Origin,
     oldest: Seq,
     oldest_tag: Option<ChainTag>,
@@ -185,9 +186,9 @@ struct Plan {
 impl Plan {
     fn new(target: &Target, name: &str, manifest: &Manifest, upto: Upto) -> Result<Plan, Error> {
         let rows = manifest.segments.iter();
-        let segments = rows.map(|row| Ok((Arc::new(load(target, row, manifest)?), row.clone())));
+        let segments = rows.map(|row| Ok((Arc::new(target.segment(row, manifest)?), row.clone())));
         let segments: Vec<_> = segments.collect::<Result<_, Error>>()?;
-        let tail = Tail::open(reader(&target.tail(name))?)?;
+        let tail = Tail::open(target.open_tail(name)?)?;
         let (oldest, head) = (Seq::new(manifest.oldest_seq), Seq::new(manifest.head_seq));
         let mut plan = Plan {
             segments,
@@ -227,15 +228,16 @@ impl Plan {
 
     /// The seq after the last event that was appended up to `time`.
     fn end_at(&self, time: Timestamp, target: &Target, name: &str) -> Result<Seq, Error> {
-        for (segment, _) in &self.segments {
+        for (segment, row) in &self.segments {
             if segment.last_at() <= time {
                 continue;
             }
             if segment.first_at() > time {
                 return Ok(segment.first());
             }
-            let mut scratch = Scratch::new();
-            let reader = scratch.open(segment)?;
+            let here = target.fetch(segment, row, &mut |_| Ok(()))?;
+            let scratch = here.dir().parent().unwrap_or(Path::new("."));
+            let reader = OfflineReader::of(Arc::clone(&here), scratch)?;
             let mut at = segment.first();
             while at < segment.end() {
                 let chunk = reader.read(at, segment.end(), &Filter::ALL)?;
@@ -260,8 +262,8 @@ impl Plan {
         }
     }
 
-    fn open_tail(&self, target: &Target, name: &str) -> Result<Tail<BufReader<File>>, Error> {
-        Ok(Tail::open(reader(&target.tail(name))?)?)
+    fn open_tail(&self, target: &Target, name: &str) -> Result<Tail<TailFile>, Error> {
+        Ok(Tail::open(target.open_tail(name)?)?)
     }
 
     fn rest(&self) -> Rest {
@@ -274,63 +276,6 @@ impl Plan {
             state: if is_whole { state.state.clone().into() } else { bytes::Bytes::new() },
             deltas: if is_whole { state.deltas.clone() } else { Vec::new() },
             oldest_tag: self.oldest_tag,
-        }
-    }
-}
-
-fn reader(path: &Path) -> Result<BufReader<File>, Error> {
-    let file = File::open(path).map_err(export::Error::Input)?;
-    Ok(BufReader::with_capacity(READ_BYTES, file))
-}
-
-/// What was not sealed, read and proved.
-pub(super) struct Tail<R> {
-    reader: Reader<R>,
-    pub(super) origin: Origin,
-    /// The seq that comes next.
-    pub(super) next: Seq,
-    /// The chain before it.
-    pub(super) link: Link,
-    /// When the last one was appended.
-    pub(super) last_at: Timestamp,
-}
-
-impl<R: BufRead> Tail<R> {
-    pub(super) fn open(input: R) -> Result<Tail<R>, export::Error> {
-        let mut reader = Reader::new(input)?;
-        let origin = match reader.read()? {
-            Some(Record::Header(header)) => Origin::of(*header)?,
-            _ => return Err(export::Error::Cut { records: 0 }),
-        };
-        let (next, link, last_at) = (origin.first, origin.link_before, Timestamp::EPOCH);
-        Ok(Tail { reader, origin, next, link, last_at })
-    }
-
-    pub(super) fn bytes(&self) -> u64 {
-        self.reader.bytes()
-    }
-
-    /// The next event; `None` after the last, and then the chain is what the end says.
-    pub(super) fn read(&mut self) -> Result<Option<Vec<u8>>, export::Error> {
-        const OTHERS: export::Error =
-            export::Error::Altered { what: "it has not the events that it says" };
-        match self.reader.read()? {
-            Some(Record::Event(event)) => {
-                let facts = Facts::scan(&event).map_err(|_| OTHERS)?;
-                if facts.seq != self.next {
-                    return Err(OTHERS);
-                }
-                self.link = self.link.then_event(&event, &facts);
-                self.last_at = facts.appended_at;
-                self.next = self.next.next();
-                Ok(Some(event))
-            }
-            Some(Record::End(end)) if self.next == self.origin.end => {
-                let is_same = end.link == self.link.bytes()[..];
-                is_same.then_some(None).ok_or(OTHERS)
-            }
-            Some(_) => Err(OTHERS),
-            None => Ok(None),
         }
     }
 }

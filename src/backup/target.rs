@@ -1,83 +1,202 @@
-//! The directory that backups lie in.
+//! Where the backups of a log lie, and what of them is there.
 
-use std::fs::File;
+use std::collections::{HashMap, HashSet};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use super::{Error, Manifest};
-use tailmark_log::storage::StoreError;
+use parking_lot::Mutex;
+
+use super::place::{self, Listed, Place, Use};
+use super::{Error, Manifest, SegmentRow};
+use crate::inspect::Scratch;
 use tailmark_log::storage::disk::Disk;
 use tailmark_log::storage::segment::{self, Segment};
+use tailmark_log::storage::{Damage, StoreError};
 
 const MARK: &str = "tailmark-backup";
-const SEGMENTS: &str = "segments";
-const TRIMMED: &str = "trimmed";
-const BACKUPS: &str = "backups";
+pub(super) const SEGMENTS: &str = "segments";
+pub(super) const FOOTER: &str = "footer";
+pub(super) const TRIMMED: &str = "trimmed";
+pub(super) const BACKUPS: &str = "backups";
 const MANIFEST: &str = "backup";
 const TAIL: &str = "tail";
+/// What lies in a cloud and belongs to nothing may be another's who is not through.
+const OTHERS: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const READ_BYTES: usize = 256 << 10;
 
-/// The directory that backups lie in.
+/// Where the backups of a log lie.
 #[derive(Debug)]
 pub struct Target {
-    dir: PathBuf,
-    pub(super) disk: Disk,
+    pub(super) place: Box<dyn Place>,
     /// Whose backups.
     log: String,
-    /// Keeps others away that write here.
-    _lock: Option<File>,
+    /// Footers of segments that lie elsewhere than on this machine.
+    scratch: Mutex<Scratch>,
 }
 
 impl Target {
-    /// Opens a directory of backups for reading.
+    /// Opens it for reading: a directory, a file, or a folder of a cloud by its URL.
     ///
     /// # Errors
     /// [`Error::NoBackups`], I/O.
-    pub fn open(dir: &Path) -> Result<Target, Error> {
-        let disk = Disk::real();
-        let mark = if dir.is_dir() { disk.read(&dir.join(MARK))? } else { None };
-        let mark = mark.ok_or_else(|| Error::NoBackups { path: dir.to_owned() })?;
+    pub fn open(path: &Path) -> Result<Target, Error> {
+        Target::of(place::at(path, Use::Read)?)
+    }
+
+    pub(super) fn of(place: Box<dyn Place>) -> Result<Target, Error> {
+        let mark = place::read(&*place, MARK).map_err(Error::Place)?;
+        let mark = mark.ok_or_else(|| Error::NoBackups { path: place.shown("") })?;
         let log = String::from_utf8_lossy(&mark).trim().to_owned();
-        Ok(Target { dir: dir.to_owned(), disk, log, _lock: None })
+        Ok(Target { place, log, scratch: Mutex::new(Scratch::new()) })
     }
 
-    /// Opens it for another backup of this log; an empty or missing directory becomes one.
-    pub(super) fn for_log(dir: &Path, log: &str) -> Result<Target, Error> {
-        let disk = Disk::real();
-        disk.create_dir(dir)?;
-        let path = dir.join(MARK);
-        if !path.exists() {
-            let is_nothing = |path: &PathBuf| {
-                path.ends_with("lost+found") || path.ends_with(format!("{MARK}.new"))
-            };
-            if !disk.list(dir)?.iter().all(is_nothing) {
-                return Err(Error::Foreign { path: dir.to_owned() });
+    /// Opens it for another backup of this log; what is empty or missing becomes one.
+    pub(super) fn for_log(path: &Path, log: &str) -> Result<Target, Error> {
+        let place = place::at(path, Use::Write)?;
+        if place::read(&*place, MARK).map_err(Error::Place)?.is_none() {
+            if !place.is_blank().map_err(Error::Place)? {
+                return Err(Error::Foreign { path: path.to_owned() });
             }
-            disk.replace(&path, format!("{log}\n").as_bytes())?;
+            // Where another was first, his is read.
+            place.put_new(MARK, format!("{log}\n").as_bytes()).map_err(Error::Place)?;
         }
-        let target = Target::open(dir)?;
+        let mut target = Target::of(place)?;
         if target.log != log {
-            return Err(Error::OtherLog { path: dir.to_owned(), log: target.log });
+            return Err(Error::OtherLog { path: path.to_owned(), log: target.log });
         }
-        let lock = disk.open(&path)?;
-        if !disk.lock(&lock, &path)? {
-            return Err(StoreError::Locked { path: dir.to_owned(), owner: None }.into());
-        }
-        for inner in [SEGMENTS, TRIMMED, BACKUPS] {
-            disk.create_dir(&dir.join(inner))?;
-        }
-        disk.sync_dir(dir)?;
-        Ok(Target { _lock: Some(lock), ..target })
+        target.place.claim(MARK)?;
+        Ok(target)
     }
 
-    /// Removes what backups that were cut have left and the next one does not go on with.
-    pub(super) fn tidy(&self) -> Result<(), Error> {
-        segment::clean(&self.segments(), &self.disk)?;
-        for path in self.disk.list(&self.dir.join(BACKUPS))? {
-            let is_tail = path.extension().is_some_and(|extension| extension == TAIL);
-            if is_tail && !path.with_extension(MANIFEST).exists() {
-                self.disk.remove_file(&path)?;
+    /// Removes what backups that were cut have left, but for what there is of the segments that are `wanted`.
+    pub(super) fn tidy(&self, wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
+        let backups = self.place.list(BACKUPS).map_err(Error::Place)?;
+        let names: HashSet<_> = backups.iter().filter_map(|file| named(file, MANIFEST)).collect();
+        let is_alone = |file: &&Listed| named(file, TAIL).is_some_and(|it| !names.contains(it));
+        let segments = self.place.list(SEGMENTS).map_err(Error::Place)?;
+        let with_footer = segments.iter().filter(|file| file.name.ends_with(FOOTER));
+        let with_footer: HashSet<_> =
+            with_footer.filter_map(|file| segment_of(&file.name)).collect();
+        let is_part = |file: &&Listed| {
+            segment_of(&file.name).is_some_and(|it| !with_footer.contains(it) && !wanted(it))
+        };
+        let trimmed = self.place.list(TRIMMED).map_err(Error::Place)?;
+        let left = backups.iter().filter(|file| is_alone(file) || is_unfinished(file));
+        let left = left.chain(segments.iter().filter(|file| is_part(file) || is_unfinished(file)));
+        let left = left.chain(trimmed.iter().filter(|file| is_unfinished(file)));
+        let now = SystemTime::now();
+        for file in left {
+            let age = file.written_at.map(|at| now.duration_since(at).unwrap_or_default());
+            if age.is_none_or(|age| age > OTHERS) {
+                self.place.remove(&file.name).map_err(Error::Place)?;
             }
         }
         Ok(())
+    }
+
+    /// Of the segments that are `wanted`, those that are there as they were copied: with the footer that the
+    /// name says, and files of the lengths that the footer says.
+    pub(super) fn whole_segments(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<HashSet<String>, Error> {
+        let listed = self.place.list(SEGMENTS).map_err(Error::Place)?;
+        let there: HashMap<&str, u64> =
+            listed.iter().map(|file| (file.name.as_str(), file.len)).collect();
+        let has = |segment: &str, part: &segment::Part| {
+            there.get(part_of(segment, &part.name).as_str()) == Some(&part.len)
+        };
+        let mut whole = HashSet::new();
+        for file in &listed {
+            let Some(name) = segment_of(&file.name).filter(|name| wanted(name)) else { continue };
+            if file.name != footer_of(name) {
+                continue;
+            }
+            let is_whole = !self.place.may_rot()
+                || self.footer(name).is_ok_and(|segment| {
+                    segment.parts().is_ok_and(|parts| {
+                        let is_named =
+                            parts.last().is_some_and(|footer| name_of(&segment, footer) == name);
+                        is_named && parts.iter().all(|part| has(name, part))
+                    })
+                });
+            if is_whole {
+                whole.insert(name.to_owned());
+            }
+        }
+        Ok(whole)
+    }
+
+    /// A segment as its footer here says; the rest of it lies elsewhere for [`Target::bring`].
+    pub(super) fn footer(&self, name: &str) -> Result<Segment, Error> {
+        let disk = Disk::real();
+        if let Some(dir) = self.place.local(&format!("{SEGMENTS}/{name}")) {
+            return Ok(Segment::load(&dir, &disk)?);
+        }
+        let dir = self.scratch.lock().dir()?.join(name);
+        let path = dir.join(FOOTER);
+        if !path.exists() {
+            disk.create_dir(&dir)?;
+            let from = footer_of(name);
+            let shown = self.place.shown(&from);
+            let mut source = self.place.open(&from).map_err(Error::Place)?;
+            let beside = dir.join("new");
+            segment::write_file(&mut source, &shown, &beside, &disk, &mut |_| Ok(()))?;
+            disk.rename(&beside, &path)?;
+        }
+        Ok(Segment::load(&dir, &disk)?)
+    }
+
+    /// The segment of a row, which has the footer that the row names.
+    pub(super) fn segment(&self, row: &SegmentRow, manifest: &Manifest) -> Result<Segment, Error> {
+        let segment = self.footer(&row.name)?;
+        let digest = segment.digest()?;
+        let named = format!("{}-{}", segment.name(), hex(digest));
+        let range = (segment.first().get(), segment.end().prev().get());
+        if named != row.name
+            || range != (row.first_seq, row.last_seq)
+            || segment.log_id().to_string() != manifest.log_id
+        {
+            let path = self.place.shown(&format!("{SEGMENTS}/{}", row.name));
+            return Err(Error::Damaged { path, what: "it is another segment than its name says" });
+        }
+        Ok(segment)
+    }
+
+    /// Brings a segment into a directory of this machine.
+    pub(super) fn bring(
+        &self,
+        segment: &Segment,
+        row: &SegmentRow,
+        parent: &Path,
+        disk: &Disk,
+        copied: segment::Copied<'_>,
+    ) -> Result<Segment, StoreError> {
+        let mut open = |part: &str| {
+            let name = part_of(&row.name, part);
+            let file = self.place.shown(&name);
+            match self.place.open(&name) {
+                Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    let (from, to) = (segment.first(), segment.end().prev());
+                    Err(Damage { from, to, file, detail: "it is missing".to_owned() }.into())
+                }
+                opened => Ok((file, opened?)),
+            }
+        };
+        segment.bring(&mut open, parent, &segment.name(), disk, copied)
+    }
+
+    /// The same where it is only read, in a directory that goes with the target.
+    pub(super) fn fetch(
+        &self,
+        segment: &Segment,
+        row: &SegmentRow,
+        copied: segment::Copied<'_>,
+    ) -> Result<Arc<Segment>, Error> {
+        let parent = self.scratch.lock().for_copy_of(segment)?.to_owned();
+        Ok(Arc::new(self.bring(segment, row, &parent, &Disk::real(), copied)?))
     }
 
     /// Whose backups these are.
@@ -90,12 +209,9 @@ impl Target {
     /// # Errors
     /// I/O.
     pub fn names(&self) -> Result<Vec<String>, Error> {
-        let mut names = Vec::new();
-        for path in self.disk.list(&self.dir.join(BACKUPS))? {
-            let is_manifest = path.extension().is_some_and(|extension| extension == MANIFEST);
-            let name = path.file_stem().and_then(|name| name.to_str());
-            names.extend(name.filter(|_| is_manifest).map(str::to_owned));
-        }
+        let listed = self.place.list(BACKUPS).map_err(Error::Place)?;
+        let names = listed.iter().filter_map(|file| named(file, MANIFEST));
+        let mut names: Vec<_> = names.map(str::to_owned).collect();
         // By when they were taken: a log that was put back has a lower head.
         names.sort_by_key(|name| {
             let taken = name.rsplit_once('-').and_then(|(_, taken)| taken.parse::<i64>().ok());
@@ -114,44 +230,81 @@ impl Target {
             Some(name) => names.iter().find(|it| *it == name),
             None => names.last(),
         };
-        let missing =
-            || Error::Missing { path: self.dir.clone(), name: name.unwrap_or("at all").to_owned() };
+        let missing = || Error::Missing {
+            path: self.place.shown(""),
+            name: name.unwrap_or("at all").to_owned(),
+        };
         let name = found.ok_or_else(missing)?;
-        Ok((name.clone(), Manifest::load(&self.manifest(name), &self.disk)?))
+        let (path, bytes) = (self.shown_manifest(name), self.read(&manifest(name))?);
+        let bytes = bytes.ok_or(Error::Damaged { path: path.clone(), what: "it is missing" })?;
+        Ok((name.clone(), Manifest::decode(&path, &bytes)?))
     }
 
-    pub(super) fn manifest(&self, name: &str) -> PathBuf {
-        self.dir.join(BACKUPS).join(format!("{name}.{MANIFEST}"))
+    pub(super) fn shown_manifest(&self, name: &str) -> PathBuf {
+        self.place.shown(&manifest(name))
     }
 
-    pub(super) fn tail(&self, name: &str) -> PathBuf {
-        self.dir.join(BACKUPS).join(format!("{name}.{TAIL}"))
+    pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        place::read(&*self.place, name).map_err(Error::Place)
     }
 
-    pub(super) fn segments(&self) -> PathBuf {
-        self.dir.join(SEGMENTS)
+    /// What was not sealed.
+    pub(super) fn open_tail(&self, name: &str) -> Result<BufReader<Box<dyn Read + Send>>, Error> {
+        let file = self.place.open(&tail(name)).map_err(Error::Place)?;
+        Ok(BufReader::with_capacity(READ_BYTES, file))
     }
+}
 
-    pub(super) fn segment(&self, name: &str) -> PathBuf {
-        self.segments().join(name)
-    }
+/// The name of a backup's last file.
+pub(super) fn manifest(name: &str) -> String {
+    format!("{BACKUPS}/{name}.{MANIFEST}")
+}
 
-    /// Whether the segment of that name is there as it was copied: the footer that the name says, and files
-    /// of the lengths that the footer says.
-    pub(super) fn has_segment(&self, name: &str) -> bool {
-        Segment::load(&self.segment(name), &self.disk).is_ok_and(|there| {
-            let digest = there.digest();
-            let is_named = digest.is_ok_and(|it| format!("{}-{}", there.name(), hex(it)) == name);
-            is_named && there.has_its_files()
-        })
-    }
+pub(super) fn tail(name: &str) -> String {
+    format!("{BACKUPS}/{name}.{TAIL}")
+}
 
-    pub(super) fn trimmed(&self, name: &str) -> PathBuf {
-        self.dir.join(TRIMMED).join(name)
-    }
+/// A file of a segment.
+pub(super) fn part_of(segment: &str, part: &str) -> String {
+    format!("{SEGMENTS}/{segment}/{part}")
+}
+
+pub(super) fn footer_of(segment: &str) -> String {
+    part_of(segment, FOOTER)
+}
+
+/// The segment that a file belongs to.
+fn segment_of(name: &str) -> Option<&str> {
+    let (segment, _) = name.strip_prefix(SEGMENTS)?.strip_prefix('/')?.split_once('/')?;
+    Some(segment)
+}
+
+/// What the file of a backup is called without its extension.
+fn named<'a>(file: &'a Listed, extension: &str) -> Option<&'a str> {
+    let name = file.name.strip_prefix(BACKUPS)?.strip_prefix('/')?;
+    name.strip_suffix(extension)?.strip_suffix('.').filter(|name| !name.contains('/'))
+}
+
+/// Whether a directory has it under the name that it has before it is whole.
+fn is_unfinished(file: &Listed) -> bool {
+    file.name.ends_with(".new")
+}
+
+/// What a segment is called in a backup: two that have the same footer are the same.
+pub(super) fn name_of(segment: &Segment, footer: &segment::Part) -> String {
+    format!("{}-{}", segment.name(), hex(footer.hash))
 }
 
 /// Bytes as text, for names.
 pub(super) fn hex(bytes: [u8; 16]) -> String {
     format!("{:032x}", u128::from_be_bytes(bytes))
+}
+
+/// An error of what a place's file answered while it was written or read, for `map_err`.
+pub(super) fn of_place(
+    action: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> Error + use<> {
+    let failed = place::failed(action, path);
+    move |error| Error::Place(failed(error))
 }

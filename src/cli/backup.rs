@@ -1,7 +1,9 @@
 //! `tailmark backup`, and its `list` and `verify`.
 
+mod fetch;
+
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
@@ -9,9 +11,10 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use super::log::Interrupt;
 use super::output::{Output, count_text, print_json, print_line, say};
 use super::terminal::progress_target;
-use super::{Exit, Failure};
+use super::{Exit, Failure, online};
 use crate::backup::{self, Checked, Manifest, Progress, Taken, Target};
 use crate::escape;
+use tailmark_log::storage::StoreError;
 use tailmark_record::Timestamp;
 use tailmark_record::json::Object;
 use tailmark_record::units::parse_size;
@@ -24,17 +27,26 @@ const NAP: Duration = Duration::from_millis(50);
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     after_help = "\
-What is cut leaves every whole backup as it was; run it again, and it goes on with what is there."
+What is cut leaves every whole backup as it was; run it again, and it goes on with what is there.
+With --addr or --context the log is that of a running daemon, which wants the right to administer."
 )]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Where backups are kept: a directory that is empty, not there yet, or has backups of this log
+    /// Where it is kept: a directory that is empty, not there yet, or has backups of this log; a file
+    /// (NAME.tailmark), which holds one; or s3://, gs:// and az:// with BUCKET/FOLDER
     #[arg(required = true)]
     to: Option<PathBuf>,
     /// The data directory of the log; a running daemon is not disturbed
-    #[arg(long = "data-dir", value_name = "DIR", default_value = "tailmark-data")]
+    #[arg(
+        long = "data-dir",
+        value_name = "DIR",
+        default_value = "tailmark-data",
+        conflicts_with_all = ["addr", "context"]
+    )]
     data_dir: PathBuf,
+    #[command(flatten)]
+    server: online::Target,
     /// Write at most so much a second: 50MiB
     #[arg(long, value_name = "SIZE", value_parser = size)]
     rate: Option<u64>,
@@ -74,30 +86,41 @@ fn size(text: &str) -> Result<u64, String> {
     }
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+pub(super) fn run(args: Args) -> Result<(), Failure> {
     match (&args.command, &args.to) {
         (Some(Command::List { from, json }), _) => list(&Target::open(from)?, *json),
         (Some(Command::Verify { from, backup, json }), _) => {
             verify(&Target::open(from)?, backup.as_deref(), *json)
         }
-        (None, Some(to)) => take(args, to),
+        (None, Some(to)) => {
+            let (to, is_json) = (to.clone(), args.json);
+            tell(&take(args, &to)?, is_json)
+        }
         (None, None) => Err(Failure::new(Exit::Usage, "say where the backup is to be kept")),
     }
 }
 
-fn take(args: &Args, to: &std::path::Path) -> Result<(), Failure> {
+fn take(args: Args, to: &Path) -> Result<Taken, Failure> {
     let interrupt = Interrupt::listen()?;
     let bar = bytes_bar("written");
     let pace = Pace::new(args.rate);
-    let result = backup::take(&args.data_dir, to, |progress| {
+    let mut watch = |progress: Progress| {
         pace.keep(progress.done_bytes, &interrupt)?;
         show(&bar, progress);
         Ok(())
-    });
+    };
+    let result = if args.server.is_named() {
+        fetch::take(args.server, to, &mut watch, &interrupt)
+    } else {
+        backup::take(&args.data_dir, to, watch).map_err(|error| interrupt.failure(error))
+    };
     bar.finish_and_clear();
-    let taken = result.map_err(|error| interrupt.failure(error))?;
-    if args.json {
-        return print_json(&taken_json(&taken));
+    result
+}
+
+fn tell(taken: &Taken, is_json: bool) -> Result<(), Failure> {
+    if is_json {
+        return print_json(&taken_json(taken));
     }
     say(&format!(
         "{} written; {} were there already",
@@ -241,16 +264,36 @@ impl From<backup::Error> for Failure {
             backup::Error::Store(error) => error.into(),
             backup::Error::Inspect(error) => error.into(),
             backup::Error::Tail(error) => error.into(),
+            backup::Error::Place(error) => of_place(&error),
             backup::Error::NoBackups { .. } | backup::Error::Missing { .. } => {
                 Failure::new(Exit::NotFound, text)
-                    .hint("`tailmark backup list DIR` shows what is there")
+                    .hint("`tailmark backup list PLACE` shows what is there")
             }
             backup::Error::Foreign { .. } | backup::Error::OtherLog { .. } => {
                 Failure::new(Exit::Usage, text).hint("name an empty directory, or one for each log")
             }
+            backup::Error::Exists { .. } => {
+                Failure::new(Exit::Usage, text).hint("a file holds one backup: name another")
+            }
+            backup::Error::NoCloud { .. } => Failure::new(Exit::Usage, text)
+                .hint("build tailmark with `cargo build --release --features cloud`"),
+            backup::Error::Address { .. } => Failure::new(Exit::Usage, text)
+                .hint("say s3://BUCKET/FOLDER, gs://BUCKET/FOLDER or az://CONTAINER/FOLDER"),
             backup::Error::Damaged { .. } => Failure::new(Exit::Damaged, text)
-                .hint("another backup may be whole: `tailmark backup verify DIR --backup NAME`"),
+                .hint("another backup may be whole: `tailmark backup verify PLACE --backup NAME`"),
+            backup::Error::Senseless { .. } => Failure::new(Exit::Failure, text)
+                .hint("run it again: it goes on with what is whole"),
             _ => Failure::new(Exit::Usage, text),
         }
     }
+}
+
+/// What a directory or a store refuses concerns backups, not the log.
+fn of_place(error: &StoreError) -> Failure {
+    let failure = Failure::new(Exit::Failure, escape::line(&error.to_string()));
+    let failure = match std::error::Error::source(error) {
+        Some(source) => failure.because(source),
+        None => failure,
+    };
+    failure.hint("what is whole there stays so; run it again when that is mended, and it goes on")
 }

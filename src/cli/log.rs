@@ -249,6 +249,11 @@ impl Interrupt {
         }
     }
 
+    /// Waits for a signal, in whatever runtime.
+    pub(super) async fn wait(&self) {
+        self.stop.clone().wait().await;
+    }
+
     /// What a report's error means: our own interruption says nothing.
     pub(super) fn failure(&self, error: impl Into<Failure>) -> Failure {
         match self.stop.requested() {

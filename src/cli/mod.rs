@@ -116,8 +116,8 @@ enum Command {
     /// Inspect a data directory offline; changes nothing unless it says so
     #[command(subcommand)]
     Log(log::Command),
-    /// Keep the log in another directory, what is there already once; also beside a running daemon
-    Backup(backup::Args),
+    /// Keep the log elsewhere, what is there already once; also beside a running daemon, or from one
+    Backup(Box<backup::Args>),
     /// Make a log of a backup, in a new directory
     Restore(restore::Args),
     /// Print completions for a shell
@@ -194,7 +194,7 @@ impl Cli {
             Command::Token(command) => token::run(command),
             Command::Config(command) => config::run(command),
             Command::Log(command) => log::run(command),
-            Command::Backup(args) => backup::run(&args),
+            Command::Backup(args) => backup::run(*args),
             Command::Restore(args) => restore::run(&args),
             Command::Completions(args) => completions::run(args, command()),
         }

@@ -39,6 +39,11 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// Whether an argument names a server, for a command that also works without one.
+    pub(super) fn is_named(&self) -> bool {
+        self.addr.is_some() || self.context.is_some()
+    }
+
     /// Which server it is, and as whom it is asked.
     pub(super) fn settle(self) -> Result<(Address, Identity), Failure> {
         let Target { addr, context, mut identity } = self;

@@ -33,6 +33,11 @@ impl Scratch {
             let dir = self.parent.clone();
             return Err(Error::NoScratch { dir, available_bytes, needed_bytes });
         }
+        self.dir()
+    }
+
+    /// The directory, for what takes little room.
+    pub(crate) fn dir(&mut self) -> Result<&Path, Error> {
         if self.made.is_none() {
             let name = format!("tailmark-{}-{:08x}", std::process::id(), rand::random::<u32>());
             let dir = self.parent.join(name);

@@ -15,12 +15,14 @@
 //! | `auth` | from a token or a certificate to a principal |
 //! | `feed` | what streams of events share |
 //! | `read` | the calls that only read |
+//! | `backup` | what a backup of the log is made of |
 //! | `ingest` | the calls that change the log |
 //! | `watch` | streams of events |
 //! | `chat` | rooms |
 //! | `http` | plain HTTP, one file a path |
 
 mod auth;
+mod backup;
 mod chat;
 mod feed;
 mod figures;

@@ -1,6 +1,7 @@
 //! What the server allows and how it speaks HTTP/2.
 
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,6 +79,8 @@ pub struct Options {
     pub retry_delay: Duration,
     /// Time between two signs of life on a `chat.ChatService.Chat`. 5 s.
     pub chat_heartbeat: Duration,
+    /// Where the log lies, for whoever asks for a backup of it; `None` = nobody is given one. `None`.
+    pub data_dir: Option<PathBuf>,
     /// Certificates, where the server speaks TLS and nothing else.
     pub tls: Option<TlsFiles>,
     /// HTTP/2.
@@ -126,6 +129,7 @@ impl Default for Options {
             http1_header_timeout: Duration::from_secs(30),
             retry_delay: Duration::from_secs(1),
             chat_heartbeat: Duration::from_secs(5),
+            data_dir: None,
             tls: None,
             http2: Http2::default(),
             http: Http::default(),

@@ -26,15 +26,17 @@ pub(crate) enum StreamKind {
     Health,
     Reflection,
     Metrics,
+    Backup,
 }
 
 impl StreamKind {
-    pub(crate) const ALL: [StreamKind; 5] = [
+    pub(crate) const ALL: [StreamKind; 6] = [
         StreamKind::Watch,
         StreamKind::Upload,
         StreamKind::Health,
         StreamKind::Reflection,
         StreamKind::Metrics,
+        StreamKind::Backup,
     ];
 
     /// By which names its limits go: in all, of a connection, of an address, of a principal.
@@ -70,6 +72,12 @@ impl StreamKind {
                 "metrics_streams_per_address",
                 "metrics_streams_per_principal",
             ],
+            StreamKind::Backup => [
+                "backups",
+                "backups_per_connection",
+                "backups_per_address",
+                "backups_per_principal",
+            ],
         }
     }
 }
@@ -103,6 +111,11 @@ impl Gauges {
     /// Streams of reflection.
     pub fn reflection_streams(&self) -> usize {
         self.open(StreamKind::Reflection)
+    }
+
+    /// Backups that are read.
+    pub fn backups(&self) -> usize {
+        self.open(StreamKind::Backup)
     }
 
     fn open(&self, kind: StreamKind) -> usize {

@@ -40,6 +40,10 @@ const FEW: StreamLimits = StreamLimits {
     of_principal: Some(500),
 };
 
+/// Of backups: each reads the disk, and has a thread.
+const BACKUPS: StreamLimits =
+    StreamLimits { in_all: 4, of_connection: 4, of_address: Some(4), of_principal: Some(4) };
+
 struct StreamLimits {
     in_all: usize,
     of_connection: usize,
@@ -134,6 +138,7 @@ impl Quotas {
                 },
                 StreamKind::Health => HEALTH,
                 StreamKind::Reflection | StreamKind::Metrics => FEW,
+                StreamKind::Backup => BACKUPS,
             };
             let [what, _, of_address, of_principal] = kind.limits();
             Quota {

@@ -49,6 +49,11 @@ pub(crate) fn read(error: &ReadError) {
     }
 }
 
+/// Why a backup could not be read.
+pub(crate) fn backup(error: &dyn std::error::Error) {
+    tracing::error!(%error, "a backup could not be read");
+}
+
 fn damage(damage: &Damage) {
     tracing::error!(%damage, "damage found");
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
+use crate::server::backup::{self, BackupStream};
 use crate::server::chat::{self, Chat, FeedDialect, RoomStream};
 use crate::server::ingest::append::{self, AppendStream};
 use crate::server::ingest::{publish, trim, upload};
@@ -44,6 +45,7 @@ impl FeedService for Feed {
     type ChatStream = RoomStream<FeedDialect>;
     type AppendStream = AppendStream;
     type WatchBatchesStream = NoStream;
+    type BackupStream = BackupStream;
 
     async fn watch(
         &self,
@@ -131,5 +133,12 @@ impl FeedService for Feed {
         request: Request<pb::WatchRequest>,
     ) -> Result<Response<NoStream>, Status> {
         watch::watch_batches(&self.shared, request).await
+    }
+
+    async fn backup(
+        &self,
+        request: Request<pb::BackupRequest>,
+    ) -> Result<Response<BackupStream>, Status> {
+        backup::backup(&self.shared, request)
     }
 }

@@ -4,3 +4,5 @@ mod backups;
 mod cut_backups;
 mod differences;
 mod exports;
+mod fetched;
+mod one_file;

@@ -55,6 +55,7 @@
 #![deny(missing_docs)]
 
 mod backoff;
+mod backup;
 mod calls;
 mod channel;
 mod connect;
@@ -75,6 +76,7 @@ mod topics;
 mod watch;
 
 pub use backoff::Backoff;
+pub use backup::BackupParts;
 pub use calls::Expect;
 pub use connect::{Client, Options};
 pub use cursors::{CursorFileError, CursorStore, CursorStoreError, FileStore, MemoryStore};

@@ -13,6 +13,9 @@ use tailmark_wire::feed_v1 as pb;
 const CAPABILITIES: [&str; 7] =
     ["append", "dedup", "expected_head", "markers", "on_lost", "trim", "watch_batches"];
 
+/// Where the log lies in a directory.
+const BACKUP: &str = "backup";
+
 /// What the log is. What is open, and what the log takes on disk, is for whoever administers it.
 pub(crate) async fn get_log(shared: &Shared, caller: Caller) -> Result<pb::LogStatus, Failure> {
     let (log, options) = (&shared.log, &shared.options);
@@ -33,7 +36,7 @@ pub(crate) async fn get_log(shared: &Shared, caller: Caller) -> Result<pb::LogSt
         head_cursor: log.cursor(bounds.head).await,
         limits: Some(convert::limits(options, log.limits(), dedup_window)),
         version: options.version.clone(),
-        capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
+        capabilities: capabilities(shared),
         durability: pb::Durability::Fsync.into(),
         head_time: head_time.map(convert::timestamp),
         disk_bytes: if is_admin { status.store.disk_bytes } else { 0 },
@@ -41,6 +44,11 @@ pub(crate) async fn get_log(shared: &Shared, caller: Caller) -> Result<pb::LogSt
         watches: if is_admin { shared.gauges.watches() as u64 } else { 0 },
         uptime: Some(convert::duration(shared.started.elapsed())),
     })
+}
+
+fn capabilities(shared: &Shared) -> Vec<String> {
+    let backup = shared.options.data_dir.as_ref().map(|_| BACKUP);
+    backup.into_iter().chain(CAPABILITIES).map(str::to_owned).collect()
 }
 
 /// `None` when it was trimmed meanwhile.

@@ -5,6 +5,7 @@
 //! metadata are enough without the text; paths and texts of the operating system stay in the
 //! program's log. The mapping is pure: `report.rs` logs, where a failure is met.
 
+mod copies;
 mod http;
 mod paths;
 mod who;
@@ -18,6 +19,7 @@ use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+pub(crate) use self::copies::{backup, backup_refused, no_backups, no_thread};
 pub(crate) use self::http::{
     encoded_body, grpc_method_not_allowed, grpc_needs_http2, head_too_large, host_refused,
     is_of_position, malformed_json, method_not_allowed, no_path, not_grpc, not_ready,

@@ -138,6 +138,11 @@ fn rows() -> Vec<Row> {
         ),
         call("/feed.v1.FeedService/Trim", 64, &pb::TrimRequest::default()),
         call("/feed.v1.FeedService/GetPrincipal", 64, &pb::GetPrincipalRequest {}),
+        call(
+            "/feed.v1.FeedService/Backup",
+            128,
+            &pb::BackupRequest { has: vec![1; 64_000].into() },
+        ),
         stream("/feed.v1.FeedService/Chat", 1_024, frames::framed(&feed_said).repeat(4)),
         call(
             "/chat.ChatService/SendMessage",

@@ -10,13 +10,15 @@ use http::{Request, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use prost::Message;
+use tailmark::server::Options;
 use tailmark_wire::methods::{self, Method};
 use tailmark_wire::{chat, feed_v1 as feed};
 use tonic::Code;
 use tonic::body::Body;
 
-use super::{Issuer, Known, Rights, after, rights, start};
-use crate::support::server::{TestServer, event, from_oldest, within};
+use super::{Issuer, Known, Rights, after, options, rights, start};
+use crate::support::logdir;
+use crate::support::server::{TestServer, event, from_oldest, new_log, start_with, within};
 use crate::support::web::{BOTH, ask, full, request, send, with};
 
 /// What a row takes.
@@ -123,6 +125,7 @@ fn calls() -> Vec<Call> {
         one(f::LIST_TOPICS.path, Need::WatchSomething, Vec::new()),
         one(f::TRIM.path, Need::Admin, feed::TrimRequest { before }.encode_to_vec()),
         one(f::GET_PRINCIPAL.path, Need::Name, Vec::new()),
+        one(f::BACKUP.path, Need::Admin, Vec::new()),
         one(c::SEND_MESSAGE.path, Need::Publish, {
             let (room, user, content) = ("r".into(), "u".into(), "c".into());
             chat::SendMessageRequest { room, user, content }.encode_to_vec()
@@ -320,7 +323,11 @@ async fn every_method_by_everybody() {
     let covered: BTreeSet<&str> = rows.iter().map(|row| row.path).collect();
     let all: BTreeSet<&str> = methods::all().map(|method| method.path).collect();
     assert_eq!(covered, all, "each method has a row");
-    let server = start().await;
+    // Of which a backup is given.
+    let dir = tempfile::tempdir().unwrap();
+    logdir::close(dir.path(), logdir::open(dir.path()).0);
+    let data_dir = Some(dir.path().to_owned());
+    let server = start_with(new_log(), Options { data_dir, ..options() }).await;
     server.store(TOPIC, 1).await;
     for row in rows {
         let method: &Method = methods::all().find(|method| method.path == row.path).unwrap();

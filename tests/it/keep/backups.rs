@@ -15,7 +15,7 @@ use crate::support::daemon::{Daemon, feed, program};
 use crate::support::kept::{self, HEAD, OLDEST, PRODUCER, events, expect_clean, life};
 use crate::support::logdir::{self, snapshot};
 
-fn taken(data: &Path, to: &Path) -> tailmark::backup::Taken {
+pub(super) fn taken(data: &Path, to: &Path) -> tailmark::backup::Taken {
     let mut last = 0;
     let taken = take(data, to, |progress| {
         assert!(last <= progress.done_bytes && progress.done_bytes <= progress.total_bytes);
@@ -25,7 +25,12 @@ fn taken(data: &Path, to: &Path) -> tailmark::backup::Taken {
     taken.unwrap()
 }
 
-fn restored(to: &Path, name: Option<&str>, upto: Upto, dir: &Path) -> Result<Restored, Error> {
+pub(super) fn restored(
+    to: &Path,
+    name: Option<&str>,
+    upto: Upto,
+    dir: &Path,
+) -> Result<Restored, Error> {
     loop {
         let target = Target::open(to).unwrap();
         let (name, manifest) = target.backup(name)?;
@@ -37,14 +42,14 @@ fn restored(to: &Path, name: Option<&str>, upto: Upto, dir: &Path) -> Result<Res
     }
 }
 
-fn is_whole(to: &Path, name: Option<&str>) -> Result<(), Error> {
+pub(super) fn is_whole(to: &Path, name: Option<&str>) -> Result<(), Error> {
     let target = Target::open(to)?;
     let (name, manifest) = target.backup(name)?;
     check(&target, &name, &manifest, |_| Ok(())).map(drop)
 }
 
 /// What was in the log of [`life`] when a backup of it is put back.
-async fn expect_life(dir: &Path, cursors: &[String], wanted: &[String]) {
+pub(super) async fn expect_life(dir: &Path, cursors: &[String], wanted: &[String]) {
     expect_clean(dir);
     assert_eq!(events(dir), wanted);
     let log = kept::open(dir);
@@ -156,7 +161,7 @@ async fn a_log_comes_back_as_it_was_at_any_point() {
 }
 
 /// Ends at the `nth` sign of life; false = it was over by then.
-fn cut_at(
+pub(super) fn cut_at(
     nth: usize,
     run: impl FnOnce(&mut dyn FnMut() -> io::Result<()>) -> Result<(), Error>,
 ) -> bool {

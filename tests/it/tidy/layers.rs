@@ -35,6 +35,7 @@ const SERVER: House<'_> = House {
         "feed",
         "shared",
         "read",
+        "backup",
         "ingest",
         "watch",
         "chat",

@@ -671,6 +671,88 @@ pub struct TrimResult {
     #[prost(uint64, tag = "3")]
     pub removed: u64,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupRequest {
+    /// Of each segment that the caller has, the first 8 bytes of the hash in its name, one after the other. At
+    /// most 8,000: what is not said comes again.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub has: ::prost::bytes::Bytes,
+}
+/// First a look, then its segments; then files, each with its bytes and its end; then the end. Another look
+/// may come at any time, where something moved meanwhile: it begins anew, but for segments that came whole.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BackupPart {
+    #[prost(oneof = "backup_part::Part", tags = "1, 2, 3, 4, 5, 6")]
+    pub part: ::core::option::Option<backup_part::Part>,
+}
+/// Nested message and enum types in `BackupPart`.
+pub mod backup_part {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Part {
+        #[prost(message, tag = "1")]
+        Look(super::BackupLook),
+        #[prost(message, tag = "2")]
+        Segments(super::BackupSegments),
+        /// A file begins: `tail`, `trimmed/...`, or of a segment `segments/NAME/db/...` and, behind all those,
+        /// `segments/NAME/footer`.
+        #[prost(string, tag = "3")]
+        File(::prost::alloc::string::String),
+        /// Bytes of it.
+        #[prost(bytes, tag = "4")]
+        Data(::prost::bytes::Bytes),
+        #[prost(message, tag = "5")]
+        FileEnd(super::BackupFileEnd),
+        #[prost(message, tag = "6")]
+        End(super::BackupEnd),
+    }
+}
+/// The log at one head.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupLook {
+    #[prost(string, tag = "1")]
+    pub log_id: ::prost::alloc::string::String,
+    /// First readable seq.
+    #[prost(uint64, tag = "2")]
+    pub oldest_seq: u64,
+    /// The chain at the event before that, if it is known.
+    #[prost(fixed32, optional, tag = "3")]
+    pub oldest_tag: ::core::option::Option<u32>,
+    #[prost(uint64, tag = "4")]
+    pub head_seq: u64,
+    /// How many segments follow, with those that the caller has.
+    #[prost(uint32, tag = "5")]
+    pub segments: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BackupSegments {
+    #[prost(message, repeated, tag = "1")]
+    pub segments: ::prost::alloc::vec::Vec<BackupSegment>,
+}
+/// Sealed events. Two segments of one name are the same, byte for byte.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupSegment {
+    /// `FIRST-REVISION-HASH`, the hash being that of its footer (XXH3-128), in hexadecimal.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub first_seq: u64,
+    #[prost(uint64, tag = "3")]
+    pub last_seq: u64,
+    /// Of all its files.
+    #[prost(uint64, tag = "4")]
+    pub bytes: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupFileEnd {
+    #[prost(uint64, tag = "1")]
+    pub bytes: u64,
+    /// XXH3-128 of them, 16 bytes.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub hash: ::prost::bytes::Bytes,
+}
+/// All was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupEnd {}
 /// What a watch does when its start was trimmed, is damaged, or belongs to another history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1101,6 +1183,32 @@ pub mod feed_service_client {
             req.extensions_mut()
                 .insert(GrpcMethod::new("feed.v1.FeedService", "GetPrincipal"));
             self.inner.unary(req, path, codec).await
+        }
+        /// All that a backup of the log is made of, at one head. Segments that the caller has are not sent, so
+        /// that after a cut it goes on with those that came whole. The log is written and trimmed beside it.
+        pub async fn backup(
+            &mut self,
+            request: impl tonic::IntoRequest<super::BackupRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::BackupPart>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/feed.v1.FeedService/Backup",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("feed.v1.FeedService", "Backup"));
+            self.inner.server_streaming(req, path, codec).await
         }
     }
 }

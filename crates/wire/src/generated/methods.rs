@@ -27,6 +27,8 @@ pub mod feed_service {
     pub const TRIM: Method = Method::unary("/feed.v1.FeedService/Trim");
     /// `GetPrincipal`.
     pub const GET_PRINCIPAL: Method = Method::unary("/feed.v1.FeedService/GetPrincipal");
+    /// `Backup`.
+    pub const BACKUP: Method = Method::server_streaming("/feed.v1.FeedService/Backup");
 }
 
 /// `chat.ChatService`.
@@ -48,7 +50,7 @@ pub mod chat_service {
 }
 
 /// Every method of `proto/`, in its order.
-pub static OURS: [Method; 16] = [
+pub static OURS: [Method; 17] = [
     feed_service::WATCH,
     feed_service::UPLOAD_EVENTS,
     feed_service::CHAT,
@@ -60,6 +62,7 @@ pub static OURS: [Method; 16] = [
     feed_service::LIST_TOPICS,
     feed_service::TRIM,
     feed_service::GET_PRINCIPAL,
+    feed_service::BACKUP,
     chat_service::SEND_MESSAGE,
     chat_service::SUBSCRIBE_MESSAGES,
     chat_service::UPLOAD_MESSAGES,

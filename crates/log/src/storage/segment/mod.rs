@@ -52,7 +52,7 @@ pub use lookup::TopicCounts;
 pub use readers::{Cache, CacheOptions, CacheStatus};
 pub use scan::{Scan, scan};
 pub use topic_search::SegmentTopics;
-pub use transfer::{Copied, copy_file};
+pub use transfer::{Copied, Opened, Part, write_file};
 pub use verify::{Examined, OfflineReader, examine, verify};
 
 #[cfg(test)]

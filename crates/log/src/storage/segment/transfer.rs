@@ -1,8 +1,7 @@
 //! Carrying a segment elsewhere: its files as they are, proved on the way.
 
-use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -19,6 +18,21 @@ const READ_BYTES: usize = 1 << 20;
 
 /// Hears how many bytes more are copied; ends the copying with an error of its own.
 pub type Copied<'a> = &'a mut dyn FnMut(u64) -> io::Result<()>;
+
+/// Opens a file of a segment by its name, as [`Part`] has it, wherever it is; with it comes what errors name.
+pub type Opened<'a> =
+    &'a mut dyn FnMut(&str) -> Result<(PathBuf, Box<dyn Read + Send>), StoreError>;
+
+/// A file of a segment, as it is carried elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Within the segment's directory.
+    pub name: String,
+    /// Its bytes.
+    pub len: u64,
+    /// What they are.
+    pub hash: Hash,
+}
 
 impl Segment {
     /// The hash of its footer, which has the hashes of all its other files: two segments that have it in
@@ -39,13 +53,20 @@ impl Segment {
         files::compare(self)
     }
 
-    /// Whether its files are there, as long as its footer says. Nothing of them is read.
-    pub fn has_its_files(&self) -> bool {
-        let db = self.dir().join(DB);
-        self.files.iter().all(|file| {
-            let there = std::fs::symlink_metadata(db.join(&file.name));
-            there.is_ok_and(|there| there.is_file() && there.len() == file.len)
-        })
+    /// Its files in the order in which they are carried: the footer comes last, and says what the others are.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn parts(&self) -> Result<Vec<Part>, StoreError> {
+        let of_db = self.files.iter().map(|file| Part {
+            name: format!("{DB}/{}", file.name),
+            len: file.len,
+            hash: file.hash,
+        });
+        let path = self.dir().join(FOOTER);
+        let (len, hash) = self.disk.run("read", &path, || hash_file(&path))?;
+        let footer = Part { name: FOOTER.to_owned(), len, hash };
+        Ok(of_db.chain(std::iter::once(footer)).collect())
     }
 
     /// What it is called by within `segments/`.
@@ -53,13 +74,15 @@ impl Segment {
         dir::name(self.first(), self.revision())
     }
 
-    /// Copies it into `parent`, under `name`. What has that name then was compared with the footer as it was
-    /// read, and is synced; what is cut is a `.tmp-` directory, which the next attempt replaces.
+    /// Brings its files, which lie elsewhere, into `parent`, under `name`. What has that name then was
+    /// compared with the footer as it was read, and is synced; what is cut is a `.tmp-` directory, which the
+    /// next attempt replaces.
     ///
     /// # Errors
-    /// Damage where the files are not what was sealed; I/O, and what `copied` answers.
-    pub fn copy_into(
+    /// Damage where the files are not what was sealed; I/O, and what `open` and `copied` answer.
+    pub fn bring(
         &self,
+        open: Opened<'_>,
         parent: &Path,
         name: &str,
         disk: &Disk,
@@ -72,20 +95,12 @@ impl Segment {
         for inner in Database::EMPTY_DIRS {
             disk.create_dir(&db.join(inner))?;
         }
-        for file in &self.files {
-            let (from, to) = (self.dir().join(DB).join(&file.name), db.join(&file.name));
-            if copy_file(&from, &to, disk, copied)? != (file.len, file.hash) {
+        for part in self.parts()? {
+            let (from, mut source) = open(&part.name)?;
+            let found = write_file(&mut source, &from, &tmp.join(&part.name), disk, copied)?;
+            if found != (part.len, part.hash) {
                 return Err(self.damage_of_all(&from, "its bytes are not what was sealed").into());
             }
-        }
-        let (from, to) = (self.dir().join(FOOTER), tmp.join(FOOTER));
-        copy_file(&from, &to, disk, copied)?;
-        // Its checksums are looked at, and that it is of this segment.
-        let copy = Segment::load(&tmp, disk)?;
-        if (copy.identity.log_id, copy.first(), copy.end(), copy.link())
-            != (self.identity.log_id, self.first(), self.end(), self.link())
-        {
-            return Err(self.damage_of_all(&from, "its footer is that of another segment").into());
         }
         for inner in Database::EMPTY_DIRS {
             disk.sync_dir(&db.join(inner))?;
@@ -100,23 +115,23 @@ impl Segment {
     }
 }
 
-/// Copies a file and syncs the copy; answers length and hash of what was read.
+/// Writes what is read, and syncs it; answers length and hash.
 ///
 /// # Errors
 /// I/O, and what `copied` answers.
-pub fn copy_file(
+pub fn write_file(
+    source: &mut dyn Read,
     from: &Path,
     to: &Path,
     disk: &Disk,
     copied: Copied<'_>,
 ) -> Result<(u64, Hash), StoreError> {
-    let mut source = disk.open_read(from)?;
     disk.write_new(to, &[])?;
     let target = disk.open(to)?;
     let (mut hash, mut len) = (Xxh3::new(), 0u64);
     let mut buffer = vec![0; READ_BYTES];
     loop {
-        let n = disk.run("read", from, || read_some(&mut source, &mut buffer))?;
+        let n = disk.run("read", from, || read_some(source, &mut buffer))?;
         let Some(part) = buffer.get(..n).filter(|part| !part.is_empty()) else { break };
         hash.update(part);
         disk.write_at(&target, to, &[part], len)?;
@@ -127,9 +142,10 @@ pub fn copy_file(
     Ok((len, hash.digest128().to_be_bytes()))
 }
 
-fn read_some(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+/// One read, which a signal does not end; 0 at the end.
+fn read_some(source: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
-        match file.read(buffer) {
+        match source.read(buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             read => return read,
         }
