@@ -62,6 +62,9 @@ pub enum Slot {
     Foreign,
     /// Nothing: a purge beyond the end moved the end over it.
     Purged,
+    /// A frame that goes on from nothing that is there, as a reader sees it: it was staged behind a
+    /// commit that another's took the place of.
+    Dead,
 }
 
 /// Where an event is, for as long as the log lives.
@@ -108,11 +111,25 @@ pub fn small(length: usize) -> u8 {
     u8::try_from(length).unwrap_or(u8::MAX)
 }
 
-/// The frames among these slots.
+/// What a reader makes of a stream: a frame counts if it goes on from the last one that counts.
+pub fn read(stream: &[Slot]) -> Vec<Slot> {
+    let mut chain = 0;
+    let read = |slot: &Slot| match slot {
+        Slot::Frame(frame) if frame.previous != chain => Slot::Dead,
+        Slot::Frame(frame) => {
+            chain = frame.chain();
+            *slot
+        }
+        _ => *slot,
+    };
+    stream.iter().map(read).collect()
+}
+
+/// The frames that count among these slots, which somebody has read.
 pub fn frames(slots: &[Slot]) -> impl DoubleEndedIterator<Item = &Frame> {
     slots.iter().filter_map(|slot| match slot {
         Slot::Frame(frame) => Some(frame),
-        Slot::Foreign | Slot::Purged => None,
+        Slot::Foreign | Slot::Purged | Slot::Dead => None,
     })
 }
 

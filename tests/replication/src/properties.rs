@@ -3,7 +3,7 @@
 use stateright::Property;
 
 use crate::daemon::{Daemon, Role, joins};
-use crate::frame::{Body, Cursor, Meaning, Op, Slot, chain, events, frames, head, look_up};
+use crate::frame::{Body, Cursor, Meaning, Op, Slot, chain, events, frames, head, look_up, read};
 use crate::rules::Rules;
 use crate::world::{Knows, Protocol, Scene, World};
 
@@ -26,6 +26,9 @@ pub const CURSORS: &str = "cursors mean the same";
 pub const LOSS_IS_TOLD: &str = "a loss is told";
 /// Who says that something was lost is right.
 pub const LOSS_IS_TRUE: &str = "a loss that is told is one";
+
+/// A commit may be stored behind one that was refused, and count for nobody. Once.
+pub const VAIN_ONCE: &str = "a commit is stored in vain once at most";
 
 /// An event is acked in a second term.
 pub const GOES_ON: &str = "after a takeover somebody commits";
@@ -52,7 +55,6 @@ pub(crate) fn all(scene: &Scene) -> Vec<Property<Protocol>> {
         Property::<Protocol>::always(ACKED_ONCE, |_, world| acked_once(world)),
         Property::<Protocol>::always(ONE_ORDER, |_, world| one_order(world)),
         Property::<Protocol>::always(SHOWN_IS_HELD, |_, world| shown_is_held(world)),
-        Property::<Protocol>::always(ONE_CHAIN, |_, world| one_chain(world.journal.stored())),
         Property::<Protocol>::always(NOT_MIXED, |_, world| {
             world.daemons.iter().all(|it| one_chain(&it.copy))
         }),
@@ -65,6 +67,12 @@ pub(crate) fn all(scene: &Scene) -> Vec<Property<Protocol>> {
         }),
         Property::<Protocol>::sometimes(ALL_DONE, |_, world| all_done(world)),
     ];
+    // With two in flight, the second may lie in the journal and count for nobody.
+    if scene.in_flight == 1 {
+        let joins = Property::<Protocol>::always;
+        all.push(joins(ONE_CHAIN, |_, world| one_chain(world.journal.stored())));
+    }
+    all.push(Property::<Protocol>::always(VAIN_ONCE, |_, world| vain_once(world)));
     let mut can = |is: bool, property: Property<Protocol>| {
         if is {
             all.push(property);
@@ -87,7 +95,8 @@ pub(crate) fn all(scene: &Scene) -> Vec<Property<Protocol>> {
     can(
         scene.takeovers > 0 && scene.sends > 1,
         Property::<Protocol>::sometimes(REPEAT, |_, world| {
-            let newest = frames(world.journal.stored()).next_back().map(|it| it.generation.term);
+            let newest =
+                frames(&read(world.journal.stored())).next_back().map(|it| it.generation.term);
             let is_repeat = |op: Op| world.clients[usize::from(op)].sends > 1;
             acked(world).any(|(op, cursor)| is_repeat(op) && newest > Some(cursor.generation.term))
         }),
@@ -154,7 +163,7 @@ fn is_told_late(world: &World) -> bool {
 }
 
 fn acked_once(world: &World) -> bool {
-    let slots = world.journal.stored();
+    let slots = &read(world.journal.stored())[..];
     let count = |op: Op| events(slots).filter(|(_, it)| *it == op).count();
     let is_at = |op: Op, cursor: Cursor| {
         let at = events(slots).nth(usize::from(cursor.seq) - 1);
@@ -173,9 +182,11 @@ fn one_order(world: &World) -> bool {
 }
 
 fn shown_is_held(world: &World) -> bool {
-    let held = world.journal.stored();
+    let held = &read(world.journal.stored())[..];
+    // All of it, as far as has been read.
     let is_beginning = |copy: &[Slot]| {
-        head(copy) <= head(held) && events(copy).zip(events(held)).all(|(a, b)| a == b)
+        let there = held.get(..copy.len());
+        there.is_some_and(|there| events(copy).map(|it| it.1).eq(events(there).map(|it| it.1)))
     };
     is_told_late(world) || believing(world).all(|it| is_beginning(&it.copy))
 }
@@ -190,8 +201,17 @@ fn one_chain(slots: &[Slot]) -> bool {
     })
 }
 
+fn vain_once(world: &World) -> bool {
+    let stored = world.journal.stored();
+    let read = read(stored);
+    let both = || stored.iter().zip(&read).enumerate();
+    let dead = || both().filter(|(_, (_, read))| **read == Slot::Dead);
+    // The bytes are the same.
+    dead().all(|(at, (one, _))| !dead().any(|(other, (it, _))| other < at && it == one))
+}
+
 fn verdicts(rules: &Rules, world: &World) -> bool {
-    let slots = world.journal.stored();
+    let slots = &read(world.journal.stored())[..];
     let is_denied = |it: &crate::frame::Frame| world.denied.contains(&it.nonce);
     let is_true = |op: Op, cursor: Cursor| {
         // What is there and was acked is never beyond the head, nor of a history given up.
@@ -204,7 +224,7 @@ fn verdicts(rules: &Rules, world: &World) -> bool {
 }
 
 fn cursors(world: &World) -> bool {
-    let held = world.journal.stored();
+    let held = &read(world.journal.stored())[..];
     let means = |slots: &[Slot], op, cursor| look_up(slots, cursor) == Meaning::Event(op);
     acked(world).all(|(op, cursor)| {
         let mut having = believing(world).filter(|it| head(&it.copy) >= cursor.seq);
@@ -214,8 +234,8 @@ fn cursors(world: &World) -> bool {
 }
 
 fn loss_is_told(world: &World) -> bool {
-    let slots = world.journal.stored();
-    let writes = |it: &&Daemon| matches!(it.role, Role::Writing(_)) && it.staged.is_none();
+    let slots = &read(world.journal.stored())[..];
+    let writes = |it: &&Daemon| matches!(it.role, Role::Writing(_)) && it.staged.is_empty();
     let is_at_end = |it: &&Daemon| it.is_joined && chain(&it.copy) == chain(slots);
     lost(world).all(|cursor| {
         let told = |it: &Daemon| look_up(&it.copy, cursor);
@@ -228,7 +248,7 @@ fn loss_is_told(world: &World) -> bool {
 }
 
 fn acked_behind(world: &World, what: Slot) -> bool {
-    let slots = world.journal.stored();
+    let slots = &read(world.journal.stored())[..];
     let at = slots.iter().position(|it| *it == what);
     let behind = at.map_or(&[][..], |at| &slots[at..]);
     let is_acked = |op: Op| acked(world).any(|(it, _)| it == op);

@@ -18,9 +18,16 @@ pub enum Rule {
     /// Append: a commit in doubt is published again as the same bytes with the same N, until
     /// something is known of N+1.
     SameBytesSamePlace,
-    /// Append: nothing else is staged while a commit is in doubt, also after its caller was told
-    /// that the outcome is unknown.
-    OneInDoubt,
+    /// Append: a commit in doubt is not given up for another, also after its caller was told that
+    /// the outcome is unknown.
+    DoubtIsKept,
+    /// Append: a commit that is in flight behind another is durable only when that one is. Its own
+    /// ack proves nothing: another's message may be where the first was to be. It is forgotten
+    /// where the connection is made anew.
+    AcksInOrder,
+    /// Append: what was refused is staged anew alone, and what is behind it follows when it is
+    /// durable. Together the second would be stored where the first is refused, again and again.
+    RefusedGoesAlone,
     /// Append: a refusal with an end beyond N says nothing yet. N+1 is read, and is the commit's
     /// own if it carries its nonce.
     ReadWhoseItIs,
@@ -69,6 +76,9 @@ pub enum Rule {
     TailHasNoHoles,
     /// Follow: a frame is taken only if the chain of the one before it is the own chain.
     FramesJoin,
+    /// Follow: a frame that does not join is read again from the leader. If it does not join there
+    /// either, and the own last frame is still there, it counts for nobody and is passed over.
+    DeadIsPassed,
     /// Lost: on each connection made anew nothing is taken, shown or published before the frame at
     /// the own last place has been read back with the own chain.
     RejoinByChain,
@@ -82,13 +92,15 @@ pub enum Rule {
 use Rule::*;
 
 /// All of them, in the order in which a commit meets them.
-pub const ALL: [Rule; 27] = [
+pub const ALL: [Rule; 30] = [
     CompareAndSwap,
     AckNamesItsPlace,
     DurableBeforeShown,
     NoAnswerIsDoubt,
     SameBytesSamePlace,
-    OneInDoubt,
+    DoubtIsKept,
+    AcksInOrder,
+    RefusedGoesAlone,
     ReadWhoseItIs,
     UnreadableIsDoubt,
     FencedByTerm,
@@ -107,6 +119,7 @@ pub const ALL: [Rule; 27] = [
     AheadIsConfirmed,
     TailHasNoHoles,
     FramesJoin,
+    DeadIsPassed,
     RejoinByChain,
     LossIsProven,
     DivergedStops,

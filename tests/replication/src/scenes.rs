@@ -18,16 +18,21 @@ const CALM: Scene = Scene {
     foreign: 0,
     purges: 0,
     followers: 1,
+    in_flight: 1,
 };
 
 /// Writers that come and go, and clients that try again elsewhere.
 pub const TAKEOVER: Scene = Scene { ops: 2, sends: 2, takeovers: 2, elections: 1, ..CALM };
 
+/// Two commits in flight, a writer that is relieved, and a foreign message.
+pub const PIPELINE: Scene =
+    Scene { ops: 2, takeovers: 1, elections: 1, foreign: 1, in_flight: 2, ..CALM };
+
 /// Daemons that are killed, with and without their copy.
 pub const CRASH: Scene = Scene { ops: 2, sends: 2, takeovers: 1, crashes: 1, ..CALM };
 
 /// A leader of the journal that was cut off, and the daemon at it that goes on believing.
-pub const CUT: Scene = Scene { ops: 2, takeovers: 1, cuts: 1, proofs: 2, elections: 1, ..CALM };
+pub const CUT: Scene = Scene { ops: 2, takeovers: 1, cuts: 1, proofs: 2, ..CALM };
 
 /// Questions about the head.
 pub const QUESTIONS: Scene = Scene { ops: 2, takeovers: 1, asks: 1, ..CALM };
@@ -38,7 +43,10 @@ pub const CUT_QUESTIONS: Scene = Scene { ops: 1, takeovers: 1, asks: 1, cuts: 1,
 /// A snapshot that is put back.
 pub const ROLLBACK: Scene = Scene { ops: 2, takeovers: 1, rollbacks: 1, proofs: 2, ..CALM };
 
-/// The same, and a replica that was not put back and keeps what the others lost.
+/// The same with two commits in flight.
+pub const PIPELINE_ROLLBACK: Scene = Scene { in_flight: 2, proofs: 1, ..ROLLBACK };
+
+/// A snapshot that is put back, and a replica that was not put back and keeps what the others lost.
 pub const STRAY: Scene =
     Scene { ops: 2, takeovers: 1, rollbacks: 1, proofs: 1, has_stray_replica: true, ..CALM };
 
@@ -49,21 +57,26 @@ pub const OTHERS: Scene = Scene { ops: 2, takeovers: 1, foreign: 1, purges: 1, .
 pub const OTHERS_ALONE: Scene = Scene { takeovers: 0, ..OTHERS };
 
 /// All that are searched to their end, by name.
-pub const ALL: [(&str, Scene); 8] = [
+pub const ALL: [(&str, Scene); 10] = [
     ("takeover", TAKEOVER),
+    ("pipeline", PIPELINE),
     ("crash", CRASH),
     ("cut", CUT),
     ("questions", QUESTIONS),
     ("questions, cut off", CUT_QUESTIONS),
     ("rollback", ROLLBACK),
+    ("pipeline, rollback", PIPELINE_ROLLBACK),
     ("stray", STRAY),
     ("others", OTHERS),
 ];
 
 /// What takes minutes, and some gigabytes.
-pub const LARGE: [(&str, Scene); 4] = [
+pub const LARGE: [(&str, Scene); 7] = [
     ("three daemons", Scene { followers: 2, sends: 1, elections: 0, ..TAKEOVER }),
+    ("pipeline of three", Scene { ops: 3, elections: 0, ..PIPELINE }),
+    ("pipeline and crash", Scene { crashes: 1, foreign: 0, ..PIPELINE }),
+    ("pipeline and cut", Scene { in_flight: 2, ..CUT }),
     ("rollback and crash", Scene { crashes: 1, ..ROLLBACK }),
-    ("cut and crash", Scene { crashes: 1, sends: 2, elections: 0, ..CUT }),
+    ("cut and crash", Scene { crashes: 1, ..CUT }),
     ("questions to three", Scene { followers: 2, ops: 1, ..QUESTIONS }),
 ];

@@ -2,7 +2,7 @@
 //!
 //! A writer answers what depends on the head without a commit if one of its own was stored just
 //! now ([`Rule::ConfirmedByCommit`](crate::rules::Rule)), and nobody takes over before a longer
-//! silence ([`Rule::SilenceFirst`](crate::rules::Rule)). `world.rs` takes these two for one fact:
+//! silence ([`Rule::SilenceFirst`](crate::rules::Rule)). `world/` takes these two for one fact:
 //! while a writer trusts itself, nobody takes over. Here that fact is checked, with two clocks.
 
 use stateright::{Model, Property};
