@@ -55,6 +55,10 @@ impl<E: Into<Error>> From<E> for Stop {
 
 fn attempt(dir: &Path, history: History, sink: &mut dyn Sink) -> Result<(), Stop> {
     let segments = history.segments.clone();
+    if let Some(range) = history.removed.first() {
+        // What a backup is made of does not say that events are gone.
+        return Err(StoreError::Removed(*range).into());
+    }
     joins(&segments, &history)?;
     let (mut rows, mut missing) = (Vec::new(), Vec::new());
     for segment in &segments {

@@ -245,6 +245,10 @@ impl From<StoreError> for Failure {
                 Exit::Damaged,
                 "nothing was changed; `tailmark log verify --data-dir DIR` names every damaged range",
             ),
+            StoreError::Removed(_) => (
+                Exit::Damaged,
+                "nothing was changed; what lies before the range and after it can be read",
+            ),
             StoreError::Missing { .. } => (Exit::NotFound, "check --data-dir"),
             StoreError::Unfinished { .. } => {
                 (Exit::Failure, "`tailmark log migrate --data-dir DIR` finishes it")

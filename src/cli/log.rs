@@ -18,6 +18,7 @@ mod export;
 mod import;
 mod info;
 mod migrate;
+mod salvage;
 mod verify;
 
 #[derive(Debug, clap::Subcommand)]
@@ -36,6 +37,8 @@ pub(super) enum Command {
     Export(Export),
     /// Make a log of an export, in a new directory, with the ids, seqs and cursors of the first
     Import(Import),
+    /// Make a log of what is whole of a damaged one, in a new directory, and say what is lost
+    Salvage(Salvage),
     /// Copy a data directory of an older format forward, and put the copy in its place
     Migrate(Migrate),
 }
@@ -183,6 +186,25 @@ pub(super) struct Import {
     pub json: bool,
 }
 
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The damaged log is read and not changed. Seqs, cursors and ids stay; readers hear of what is lost as a gap.
+Exit codes: 0 where nothing is lost, 4 where a log was made and events are lost.")]
+pub(super) struct Salvage {
+    /// The damaged data directory; no daemon may have it open
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// Where the log is made; empty, or not there yet
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// Write what is lost to this file, too, as one JSON object; it must not be there
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 pub(super) fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Info(args) => info::run(&args),
@@ -192,6 +214,7 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
         Command::Diff(args) => diff::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Import(args) => import::run(&args),
+        Command::Salvage(args) => salvage::run(&args),
         Command::Migrate(args) => migrate::run(&args),
     }
 }

@@ -7,8 +7,8 @@ use tailmark_log::chain::Link;
 use tailmark_log::storage::disk::Disk;
 use tailmark_log::storage::journal::{FrameRef, Slot};
 use tailmark_log::storage::local::{Survey, survey};
-use tailmark_log::storage::segment::Segment;
-use tailmark_log::storage::{Damage, StoreError};
+use tailmark_log::storage::segment::{RemovedRange, Segment};
+use tailmark_log::storage::{Damage, Removed, StoreError};
 use tailmark_record::{Bounds, Seq};
 
 /// Looks at a data directory, also beside a daemon at work.
@@ -36,6 +36,8 @@ pub(super) struct SlotPart {
 #[derive(Debug)]
 pub(super) struct Cover {
     pub segments: Vec<Arc<Segment>>,
+    /// Ranges without events.
+    pub removed: Vec<Arc<RemovedRange>>,
     pub slots: Vec<SlotPart>,
     /// First readable seq.
     pub oldest: Seq,
@@ -49,6 +51,8 @@ pub(super) struct Cover {
 pub(super) enum Place<'a> {
     Segment(&'a Arc<Segment>),
     Frame(&'a SlotPart, FrameRef),
+    /// It is known to be gone.
+    Removed(Removed),
     /// Nothing does, nor any event before `end`.
     Hole {
         end: Seq,
@@ -60,29 +64,34 @@ pub(super) enum Place<'a> {
 pub(super) enum PlaceKey {
     Segment(PathBuf),
     Slot { number: u64, nonce: u64 },
+    Removed(Seq),
     Hole,
 }
 
 impl Cover {
     /// Of a look. Its slots are opened for reading only.
-    pub(super) fn new(found: Survey) -> Result<Cover, StoreError> {
+    pub(super) fn new(mut found: Survey) -> Result<Cover, StoreError> {
         let (oldest, next) = (found.oldest(), found.next());
         let disk = Disk::real();
         let mut slots = Vec::new();
-        for slot in found.slots {
+        for slot in std::mem::take(&mut found.slots) {
             let link = slot.scan.links.map_or(Link::START, |(first, _)| first);
             let frames = slot.scan.frames;
             let file = disk.open_read(&slot.path)?;
             let slot = Slot::new(slot.path, file, disk.clone(), slot.header, link, frames.clone());
             slots.push(SlotPart { slot, frames });
         }
-        Ok(Cover { segments: found.segments, slots, oldest, next, damage: found.damage })
+        let Survey { segments, removed, damage, .. } = found;
+        Ok(Cover { segments, removed, slots, oldest, next, damage })
     }
 
     /// What holds `at`; what is sealed is read from its segment.
     pub(super) fn locate(&self, at: Seq) -> Place<'_> {
         if let Some(segment) = self.segments.iter().find(|segment| segment.contains(at)) {
             return Place::Segment(segment);
+        }
+        if let Some(it) = self.removed.iter().find(|it| it.range.contains(at)) {
+            return Place::Removed(it.range);
         }
         let mut end = self.next.max(at.next());
         for part in &self.slots {
@@ -94,7 +103,8 @@ impl Cover {
             }
         }
         let segments = self.segments.iter().map(|segment| segment.first());
-        Place::Hole { end: segments.filter(|first| *first > at).min().map_or(end, |s| s.min(end)) }
+        let sealed = segments.chain(self.removed.iter().map(|it| it.range.first));
+        Place::Hole { end: sealed.filter(|first| *first > at).min().map_or(end, |s| s.min(end)) }
     }
 
     /// The chain before `seq`, where a segment, slot or commit begins or ends there.
@@ -104,8 +114,15 @@ impl Cover {
             seq if seq == segment.end() => Some(segment.link()),
             _ => None,
         };
+        let of_range = |it: &Arc<RemovedRange>| match seq {
+            seq if seq == it.range.first => Some(it.range.link_before),
+            seq if seq == it.range.end => Some(it.range.link),
+            _ => None,
+        };
         let of_slot = |part: &SlotPart| part.slot.link_before(seq);
-        self.segments.iter().find_map(of_segment).or_else(|| self.slots.iter().find_map(of_slot))
+        let segment = self.segments.iter().find_map(of_segment);
+        let slot = segment.or_else(|| self.slots.iter().find_map(of_slot));
+        slot.or_else(|| self.removed.iter().find_map(of_range))
     }
 
     /// The look's damage that explains why nothing holds `from`.
@@ -127,6 +144,7 @@ impl Place<'_> {
                 let header = part.slot.header();
                 PlaceKey::Slot { number: header.number, nonce: header.nonce }
             }
+            Place::Removed(range) => PlaceKey::Removed(range.first),
             Place::Hole { .. } => PlaceKey::Hole,
         }
     }

@@ -73,7 +73,10 @@ fn verdict(one: &mut Log, two: &mut Log) -> Result<Verdict, Error> {
     if begin > end {
         return Ok(Verdict::Apart);
     }
-    let mut is_same = |seq| -> Result<bool, Error> { Ok(one.tag(seq)? == two.tag(seq)?) };
+    let mut is_same = |seq| -> Result<bool, Error> {
+        let known = known_to_both(one, two, seq);
+        Ok(one.tag(known)? == two.tag(known)?)
+    };
     let (mut same, mut other) = (begin, end.next());
     let begins_alike = is_same(begin)?;
     if !begins_alike {
@@ -93,9 +96,9 @@ fn verdict(one: &mut Log, two: &mut Log) -> Result<Verdict, Error> {
     }
     // What was compared has 32 bits.
     if same >= ours.oldest && same >= theirs.oldest {
-        let (ours, theirs) =
-            (one.walk.link_before_seq(same.next())?, two.walk.link_before_seq(same.next())?);
-        if ours != theirs {
+        let next = known_to_both(one, two, same).next();
+        let (ours, theirs) = (one.walk.link_before_seq(next)?, two.walk.link_before_seq(next)?);
+        if !ours.joins(theirs) {
             let (file, detail) =
                 (one.dir.clone(), "its chain is not that of its events".to_owned());
             return Err(StoreError::from(Damage { from: same, to: same, file, detail }).into());
@@ -107,6 +110,18 @@ fn verdict(one: &mut Log, two: &mut Log) -> Result<Verdict, Error> {
         (false, true) => Verdict::FirstGoesOn(same),
         (false, false) => Verdict::Parted(same),
     })
+}
+
+/// The last seq up to this one at which both know the chain.
+fn known_to_both(one: &Log, two: &Log, seq: Seq) -> Seq {
+    let mut at = seq;
+    loop {
+        let known = two.walk.known_upto(one.walk.known_upto(at));
+        if known == at {
+            return at;
+        }
+        at = known;
+    }
 }
 
 struct Log {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::Error;
 use super::walk::{Item, Walk};
-use tailmark_log::storage::{Chunk, Damage};
+use tailmark_log::storage::{Chunk, Damage, Removed};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Event, Events, Seq, Timestamp};
 
@@ -31,6 +31,8 @@ pub enum Found<'a> {
     Event(&'a Event<'a>),
     /// A range that cannot be read, whether or not it had selected events.
     Lost(&'a Damage),
+    /// A range that has no events any more.
+    Removed(&'a Removed),
     /// A range that a running daemon trimmed before it was read.
     Trimmed {
         /// First seq.
@@ -68,6 +70,9 @@ pub fn dump(
         match walk.step()? {
             Some(Item::Events(chunk)) => run.chunk(&chunk, dir)?,
             Some(Item::Lost(damage)) => run.lost(&damage)?,
+            Some(Item::Removed(range)) => {
+                (run.take)(Found::Removed(&range)).map_err(Error::Output)?;
+            }
             Some(Item::Trimmed { from, to }) => {
                 (run.take)(Found::Trimmed { from, to }).map_err(Error::Output)?;
             }

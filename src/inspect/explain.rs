@@ -157,6 +157,7 @@ impl Explanation {
                     };
                 }
                 Found::Lost(damage) => self.unreadable = Some(damage.to_string()),
+                Found::Removed(range) => self.unreadable = Some(range.to_string()),
                 Found::Trimmed { .. } => {}
             }
             Ok(())

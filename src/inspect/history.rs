@@ -10,7 +10,7 @@ use tailmark_log::chain::Link;
 use tailmark_log::storage::local::Survey;
 use tailmark_log::storage::meta::Meta;
 use tailmark_log::storage::segment::Segment;
-use tailmark_log::storage::{Chunk, Damage, StoreError};
+use tailmark_log::storage::{Chunk, Damage, Removed, StoreError};
 use tailmark_record::topic::Filter;
 use tailmark_record::{ChainTag, Cursor, Event, EventError, Events, Facts, Seq, Timestamp};
 
@@ -46,6 +46,8 @@ pub struct History {
     pub oldest_tag: Option<ChainTag>,
     /// What is sealed of what is readable, in order.
     pub segments: Vec<Arc<Segment>>,
+    /// Ranges without events, of what is readable, in order.
+    pub removed: Vec<Removed>,
     /// First event.
     pub first: Seq,
     /// Seq after the last.
@@ -105,6 +107,8 @@ impl History {
         let oldest_tag = newest.and_then(|scan| scan.oldest_tag);
         let readable = found.segments.iter().filter(|segment| segment.end() > oldest);
         let segments = readable.cloned().collect();
+        let gone = found.removed.iter().map(|it| it.range);
+        let removed = gone.filter(|range| range.end > oldest).collect();
         let first = range.from.unwrap_or(Seq::FIRST).clamp(bounds.oldest, next);
         let end = range.to.map_or(next, Seq::next).min(next).max(first);
         let mut walk = Walk::over(dir, found, (first, end), Filter::ALL, (None, None))?;
@@ -115,6 +119,7 @@ impl History {
             oldest,
             oldest_tag,
             segments,
+            removed,
             first,
             end,
             reaches_head: end == next,
@@ -140,6 +145,7 @@ impl History {
         let chunk = match self.walk.step()? {
             Some(Item::Events(chunk)) => chunk,
             Some(Item::Lost(damage)) => return Err(StoreError::from(damage).into()),
+            Some(Item::Removed(range)) => return Err(StoreError::Removed(range).into()),
             Some(Item::Trimmed { to, .. }) => {
                 return Err(StoreError::Trimmed { oldest: to.next() }.into());
             }

@@ -10,7 +10,7 @@ use tailmark_log::storage::journal::{FrameRef, Tail};
 use tailmark_log::storage::local::{Survey, SurveyedSlot};
 use tailmark_log::storage::meta::Meta;
 use tailmark_log::storage::segment::Segment;
-use tailmark_log::storage::{Damage, FORMAT_VERSION, StoreError};
+use tailmark_log::storage::{Damage, FORMAT_VERSION, Removed, StoreError};
 use tailmark_record::{GenerationEntry, LogId, Seq, Timestamp};
 
 /// A sealed segment, as its footer has it.
@@ -130,6 +130,8 @@ pub struct Info {
     pub slot_bytes: u64,
     /// Sealed segments, in order.
     pub segments: Vec<SegmentInfo>,
+    /// Ranges without events, in order.
+    pub removed: Vec<Removed>,
     /// Slots, in order of use, the free ones last.
     pub slots: Vec<SlotInfo>,
     /// What was set aside at a start.
@@ -152,7 +154,9 @@ impl Info {
 
     /// Events that can be read.
     pub fn events(&self) -> u64 {
-        self.oldest.distance_to(self.head.next())
+        let readable = |it: &Removed| it.first.max(self.oldest).distance_to(it.end);
+        let gone: u64 = self.removed.iter().map(readable).sum();
+        self.oldest.distance_to(self.head.next()).saturating_sub(gone)
     }
 }
 
@@ -182,6 +186,7 @@ pub fn info(dir: &Path) -> Result<Info, Error> {
         last_stop,
         slot_bytes: meta.as_ref().map_or(0, |meta| meta.slot_bytes),
         segments: found.segments.iter().map(|segment| segment_info(segment)).collect(),
+        removed: found.removed.iter().map(|it| it.range).collect(),
         slots: slots(&found),
         quarantine: kept(&dir.join("quarantine"))?,
         disk_bytes: tree_bytes(dir),
@@ -224,7 +229,7 @@ fn segment_info(segment: &Segment) -> SegmentInfo {
 }
 
 fn slots(found: &Survey) -> Vec<SlotInfo> {
-    let sealed = found.segments.last().map_or(Seq::FIRST, |last| last.end()).max(found.oldest());
+    let sealed = found.sealed_end().max(found.oldest());
     let newest = found.slots.last().map(|slot| slot.header.number);
     let used = found.slots.iter().map(|slot| {
         let state = if Some(slot.header.number) == newest {

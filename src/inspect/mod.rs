@@ -25,5 +25,6 @@ pub use error::Error;
 pub use explain::{Answer, Explanation, Token, explain};
 pub use history::{History, Range, State};
 pub use info::{Info, KeptFile, LastStop, SegmentInfo, SlotInfo, SlotState, info};
+pub(crate) use owner::owner;
 pub(crate) use scratch::Scratch;
 pub use verify::{Progress, Verified, verify};

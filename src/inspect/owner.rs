@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// The process that holds the lock of the log in `dir`, if the operating system shows one. Taking
 /// the lock to find out would keep a daemon that starts at this moment from getting it.
-pub(super) fn owner(dir: &Path) -> Option<u32> {
+pub(crate) fn owner(dir: &Path) -> Option<u32> {
     let path = dir.join("LOCK");
     let pid: u32 = std::fs::read_to_string(&path).ok()?.trim().parse().ok()?;
     let inode = std::fs::metadata(&path).ok()?.ino();

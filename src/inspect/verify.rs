@@ -121,6 +121,12 @@ impl Check<'_> {
         for damage in &found.damage {
             self.damaged(damage.clone())?;
         }
+        let log = self.log;
+        for it in found.removed.iter().filter(|it| log.is_some_and(|log| log != it.log)) {
+            let (from, to) = (it.range.first, it.range.end.prev());
+            let detail = "the range belongs to another log".to_owned();
+            self.damaged(Damage { from, to, file: it.dir.clone(), detail })?;
+        }
         let slot_bytes: u64 = found.slots.iter().map(|slot| slot.scan.end).sum();
         let sealed: u64 = found.segments.iter().map(|segment| segment.disk_bytes()).sum();
         self.progress.total_bytes = slot_bytes + sealed;
@@ -194,6 +200,9 @@ impl Check<'_> {
                     path.display()
                 ));
             }
+        }
+        for it in &found.removed {
+            self.report.notes.push(format!("{}: {}", it.dir.display(), it.range));
         }
         for old in &found.superseded {
             self.report.notes.push(format!(
@@ -275,7 +284,7 @@ impl Check<'_> {
         if next != end {
             return Some(format!("event {next} is missing"));
         }
-        link.is_some_and(|link| link != frame.link)
+        link.is_some_and(|link| !link.joins(frame.link))
             .then(|| "the chain over its events is another".to_owned())
     }
 

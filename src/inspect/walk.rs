@@ -8,7 +8,7 @@ use super::scratch::Scratch;
 use tailmark_log::chain::Link;
 use tailmark_log::storage::local::Survey;
 use tailmark_log::storage::segment::OfflineReader;
-use tailmark_log::storage::{Chunk, Damage, StoreError};
+use tailmark_log::storage::{Chunk, Damage, Removed, StoreError};
 use tailmark_record::topic::Filter;
 use tailmark_record::{ChainTag, Cursor, Event, EventError, Events, Seq, Timestamp};
 
@@ -22,6 +22,8 @@ pub(super) enum Item {
     Events(Chunk),
     /// A range that cannot be read.
     Lost(Damage),
+    /// A range that has no events any more.
+    Removed(Removed),
     /// A range that a daemon trimmed while we walked.
     Trimmed {
         /// First seq.
@@ -96,6 +98,11 @@ impl Walk {
             let key = place.key();
             let (read, place_end) = match place {
                 Place::Hole { end } => (Err(StoreError::from(self.hole(end)).into()), end),
+                Place::Removed(range) => {
+                    let (first, end) = (self.at, range.end.min(self.end));
+                    self.at = end;
+                    return Ok(Some(Item::Removed(Removed { first, end, ..range })));
+                }
                 Place::Segment(segment) => {
                     let end = segment.end();
                     if self.until.is_some_and(|until| segment.first_at() >= until) {
@@ -141,7 +148,7 @@ impl Walk {
         let chunk = match self.step()? {
             Some(Item::Events(chunk)) => chunk,
             Some(Item::Lost(damage)) => return Err(StoreError::from(damage).into()),
-            Some(Item::Trimmed { .. }) | None => return Ok(None),
+            Some(Item::Trimmed { .. } | Item::Removed(_)) | None => return Ok(None),
         };
         let event = Events::new(&chunk.events).next().transpose().ok().flatten();
         let place = event.and_then(|event| Event::place_of(event).ok());
@@ -153,6 +160,17 @@ impl Walk {
                 Err(StoreError::from(Damage { from: seq, to: seq, file, detail }).into())
             }
         }
+    }
+
+    /// The last seq up to this one at which the chain is known: not within a range without events.
+    pub(super) fn known_upto(&self, seq: Seq) -> Seq {
+        let mut at = seq;
+        while let Place::Removed(range) = self.cover.locate(at)
+            && (at.next() != range.end || range.link.known_tag().is_none())
+        {
+            at = range.first.prev();
+        }
+        at
     }
 
     /// The chain before an event that is there, or before the next one that is not.
@@ -169,6 +187,7 @@ impl Walk {
             }
             let (key, place_end) = match self.cover.locate(self.at) {
                 Place::Hole { end } => return Err(StoreError::from(self.hole(end)).into()),
+                Place::Removed(range) => return Err(StoreError::Removed(range).into()),
                 place @ Place::Segment(segment) => (place.key(), segment.end()),
                 place @ Place::Frame(_, frame) => (place.key(), frame.end()),
             };
@@ -188,7 +207,7 @@ impl Walk {
         let (first, mut link) = match self.cover.locate(self.at) {
             Place::Segment(segment) => (segment.first(), Some(segment.link_before())),
             Place::Frame(part, frame) => (frame.first, part.slot.link_before(frame.first)),
-            Place::Hole { .. } => (self.at, None),
+            Place::Hole { .. } | Place::Removed(_) => (self.at, None),
         };
         let (upto, end) = (self.at, self.end);
         (self.at, self.end) = (first, upto);

@@ -45,7 +45,7 @@ pub(crate) fn read(error: &ReadError) {
     match error {
         ReadError::Damaged(found) => damage(found),
         ReadError::Store(detail) => tracing::error!(%detail, "read failed"),
-        ReadError::Trimmed { .. } | ReadError::Closing => {}
+        ReadError::Trimmed { .. } | ReadError::Removed(_) | ReadError::Closing => {}
     }
 }
 

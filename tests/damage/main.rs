@@ -14,6 +14,7 @@
 
 #[path = "../crash/mod.rs"]
 mod crash;
+mod salvage;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,7 +33,10 @@ const PAGE: usize = 4096;
 const AFTER: u64 = 88;
 
 fn main() {
-    crash::run(&[("no_damage_passes_for_data", damage)]);
+    crash::run(&[
+        ("no_damage_passes_for_data", damage),
+        ("a_salvage_loses_what_the_damage_took_and_no_more", salvages),
+    ]);
 }
 
 /// A log at rest, in memory.
@@ -134,6 +138,19 @@ impl Damage {
         }
     }
 
+    /// For people, with the name of the file.
+    fn shown(&self, log: &Log) -> String {
+        let file = match self {
+            Damage::Flip { file, .. }
+            | Damage::Zero { file, .. }
+            | Damage::Cut { file, .. }
+            | Damage::SwapPages { file, .. }
+            | Damage::Remove { file } => *file,
+            Damage::Swap { one, .. } => *one,
+        };
+        format!("{}, {self:?}", log.files[file].0.display())
+    }
+
     fn random(log: &Log, rng: &mut StdRng) -> Damage {
         // Each kind of file as often, whatever its size.
         let kinds =
@@ -183,38 +200,45 @@ impl Damage {
         }
     }
 
-    /// Writes the log with this damage; answers what it looks like.
-    fn write(&self, log: &Log, dir: &Path) {
-        for (at, (name, bytes)) in log.files.iter().enumerate() {
-            let path = dir.join(name);
-            std::fs::create_dir_all(path.parent().expect("a parent")).expect("create");
-            let mut bytes = bytes.clone();
-            match self {
-                Damage::Flip { file, at: place, bits } if *file == at => bytes[*place] ^= bits,
-                Damage::Zero { file, at: place, len } if *file == at => {
-                    let end = (place + len).min(bytes.len());
-                    bytes[*place..end].fill(0);
-                }
-                Damage::Cut { file, len } if *file == at => bytes.truncate(*len),
-                Damage::Swap { one, other } if *one == at => bytes = log.files[*other].1.clone(),
-                Damage::Swap { one, other } if *other == at => bytes = log.files[*one].1.clone(),
-                Damage::SwapPages { file, one, other } if *file == at => {
-                    let old = bytes.clone();
-                    for (from, to) in [(*one, *other), (*other, *one)] {
-                        let n = PAGE.min(old.len() - from).min(old.len() - to);
-                        bytes[to..to + n].copy_from_slice(&old[from..from + n]);
-                    }
-                }
-                Damage::Remove { file } if *file == at => continue,
-                _ => {}
+    /// Changes the bytes of a file; answers whether it is still there.
+    fn change(&self, log: &Log, at: usize, bytes: &mut Vec<u8>) -> bool {
+        match self {
+            Damage::Flip { file, at: place, bits } if *file == at => bytes[*place] ^= bits,
+            Damage::Zero { file, at: place, len } if *file == at => {
+                let end = (place + len).min(bytes.len());
+                bytes[*place..end].fill(0);
             }
+            Damage::Cut { file, len } if *file == at => bytes.truncate(*len),
+            Damage::Swap { one, other } if *one == at => bytes.clone_from(&log.files[*other].1),
+            Damage::Swap { one, other } if *other == at => bytes.clone_from(&log.files[*one].1),
+            Damage::SwapPages { file, one, other } if *file == at => {
+                let old = bytes.clone();
+                for (from, to) in [(*one, *other), (*other, *one)] {
+                    let n = PAGE.min(old.len() - from).min(old.len() - to);
+                    bytes[to..to + n].copy_from_slice(&old[from..from + n]);
+                }
+            }
+            Damage::Remove { file } if *file == at => return false,
+            _ => {}
+        }
+        true
+    }
+}
+
+/// Writes the log with these damages.
+fn write(log: &Log, damages: &[Damage], dir: &Path) {
+    for (at, (name, bytes)) in log.files.iter().enumerate() {
+        let path = dir.join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("create");
+        let mut bytes = bytes.clone();
+        if damages.iter().all(|damage| damage.change(log, at, &mut bytes)) {
             std::fs::write(&path, bytes).expect("write");
         }
-        // sled expects its directory, also when it is empty.
-        for (name, _) in &log.files {
-            if name.ends_with("conf") {
-                let _ = std::fs::create_dir_all(dir.join(name).with_file_name("blobs"));
-            }
+    }
+    // sled expects its directory, also when it is empty.
+    for (name, _) in &log.files {
+        if name.ends_with("conf") {
+            let _ = std::fs::create_dir_all(dir.join(name).with_file_name("blobs"));
         }
     }
 }
@@ -232,7 +256,7 @@ enum Outcome {
 }
 
 fn try_damage(log: &Log, damage: &Damage, dir: &Path, goes_on: bool) -> Result<Outcome, String> {
-    damage.write(log, dir);
+    write(log, std::slice::from_ref(damage), dir);
     let found = |wrong: Wrong, outcome| match wrong {
         wrong if wrong.is_reported_damage() => Ok(outcome),
         wrong => Err(format!("{wrong:?}")),
@@ -287,14 +311,18 @@ fn try_damage(log: &Log, damage: &Damage, dir: &Path, goes_on: bool) -> Result<O
     Ok(outcome)
 }
 
-fn damage() {
-    // sled's panics over damage are caught; what matters comes back as an error.
+/// sled's panics over damage are caught; what matters comes back as an error.
+fn quiet() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map_or("", |location| location.file());
         if place.starts_with("src/") || place.starts_with("tests/") {
             eprintln!("{info}");
         }
     }));
+}
+
+fn damage() {
+    quiet();
     let seed = crash::seed();
     let scratch = crash::scratch();
     let logs = [build("killed", false, scratch.path()), build("closed", true, scratch.path())];
@@ -344,17 +372,7 @@ fn damage() {
                 *tally.lock().expect("tally").entry((damage.kind(), outcome)).or_default() += 1;
             }
             Err(what) => {
-                let files: Vec<_> = log.files.iter().map(|(name, _)| name).collect();
-                let file = match damage {
-                    Damage::Flip { file, .. }
-                    | Damage::Zero { file, .. }
-                    | Damage::Cut { file, .. }
-                    | Damage::SwapPages { file, .. }
-                    | Damage::Remove { file } => files[*file],
-                    Damage::Swap { one, .. } => files[*one],
-                };
-                let text =
-                    format!("{at}: {} log, {}, {damage:?}: {what}", log.name, file.display());
+                let text = format!("{at}: {} log, {}: {what}", log.name, damage.shown(log));
                 failures.lock().expect("failures").push(text);
             }
         }
@@ -367,6 +385,74 @@ fn damage() {
     failures.iter().take(20).for_each(|failure| println!("  FAILED {failure}"));
     assert_eq!(failures.len(), 0, "of {} damages; see above", all.len());
     println!("  {} damages, none passed for data", all.len());
+}
+
+/// Salvages damaged images, `CRASH_SALVAGE` of them.
+fn salvages() {
+    quiet();
+    let seed = crash::seed();
+    let scratch = crash::scratch();
+    let logs = [build("killed", false, scratch.path()), build("closed", true, scratch.path())];
+    let layout = |log: &Log| {
+        let dir = scratch.path().join(format!("{}-intact", log.name));
+        write(log, &[], &dir);
+        salvage::Layout::of(log, &dir)
+    };
+    let layouts = logs.each_ref().map(layout);
+    let tries = crash::env_number("CRASH_SALVAGE", 500);
+    let all = (0..tries).map(|at| {
+        let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(at));
+        let log = rng.random_range(0..logs.len());
+        // Most events lie in two places: nothing is lost before both are struck.
+        let strikes = rng.random_range(1..4) * (at % 2);
+        match strikes {
+            0 => (log, vec![Damage::random(&logs[log], &mut rng)]),
+            _ => (log, layouts[log].strike(strikes, &mut rng)),
+        }
+    });
+    let last_pages = zeroed_last_page(&logs).into_iter().map(|(log, damage)| (log, vec![damage]));
+    let all = all.chain(last_pages).collect::<Vec<_>>();
+    let only = std::env::var("CRASH_DAMAGE_ONLY").ok().and_then(|n| n.parse::<u64>().ok());
+    let tally = Mutex::new(BTreeMap::<(&str, bool), (u64, u64)>::new());
+    let failures = Mutex::new(Vec::new());
+    crash::in_parallel(all.len() as u64, |at| {
+        if only.is_some_and(|only| only != at) {
+            return;
+        }
+        let (which, damages) = &all[at as usize];
+        let log = &logs[*which];
+        let dir = tempfile::Builder::new().prefix("damaged-").tempdir_in(scratch.path());
+        let dir = dir.expect("a directory");
+        write(log, damages, dir.path());
+        let check = || salvage::check(log, &layouts[*which], damages, dir.path());
+        match catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|_| Err("panicked".into())) {
+            Ok(lost) => {
+                let mut tally = tally.lock().expect("tally");
+                let kind = match damages.as_slice() {
+                    [one] => one.kind(),
+                    _ => "all copies of some events",
+                };
+                let (images, events) = tally.entry((kind, lost > 0)).or_default();
+                (*images, *events) = (*images + 1, *events + lost);
+            }
+            Err(what) => {
+                let shown: Vec<_> = damages.iter().map(|damage| damage.shown(log)).collect();
+                let text = format!("{at}: {} log, {}: {what}", log.name, shown.join(" and "));
+                failures.lock().expect("failures").push(text);
+            }
+        }
+    });
+    let tally = tally.into_inner().expect("tally");
+    for ((kind, loses), (images, events)) in &tally {
+        let what = if *loses { "events lost" } else { "nothing lost" };
+        println!("  {images:6} {kind}: {what}, {events} in all");
+    }
+    let failures = failures.into_inner().expect("failures");
+    failures.iter().take(20).for_each(|failure| println!("  FAILED {failure}"));
+    assert_eq!(failures.len(), 0, "of {} images; see above", all.len());
+    let losing: u64 = tally.iter().filter(|((_, loses), _)| *loses).map(|(_, (n, _))| n).sum();
+    assert!(only.is_some() || losing * 3 > tries, "only {losing} images lost anything");
+    println!("  {} images, each lost what its damage took", all.len());
 }
 
 fn zeroed_last_page(logs: &[Log]) -> Vec<(usize, Damage)> {

@@ -24,7 +24,7 @@ fn dump(dir: &Path, selection: &Selection) -> (Vec<u64>, Vec<Damage>, Dumped) {
                 seqs.push(event.seq.get());
             }
             Found::Lost(damage) => lost.push(damage.clone()),
-            Found::Trimmed { .. } => {}
+            Found::Trimmed { .. } | Found::Removed(_) => {}
         }
         Ok(())
     })

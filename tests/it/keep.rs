@@ -6,3 +6,4 @@ mod differences;
 mod exports;
 mod fetched;
 mod one_file;
+mod salvage;

@@ -27,9 +27,42 @@ pub(crate) fn hash(bytes: &[u8]) -> Hash {
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Link(Hash);
 
+/// Behind the tag of a link of which no more is known.
+const ONLY_TAG: [u8; 12] = *b"only the tag";
+
 impl Link {
     /// Before the first event of a log.
     pub const START: Link = Link([0; 16]);
+
+    /// One of which nothing is known: behind events that are gone, and what could tell of them too.
+    pub const UNKNOWN: Link = Link::of_tag(ChainTag::START);
+
+    /// One of which only the tag is known, from a cursor.
+    pub const fn of_tag(tag: ChainTag) -> Link {
+        let ([a, b, c, d], [e, f, g, h, i, j, k, l, m, n, o, p]) =
+            (tag.get().to_be_bytes(), ONLY_TAG);
+        Link([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
+    }
+
+    /// Whether all of it is known.
+    pub fn is_whole(self) -> bool {
+        self.0[4..] != ONLY_TAG
+    }
+
+    /// What a cursor carries of it, if that is known.
+    pub fn known_tag(self) -> Option<ChainTag> {
+        (self != Link::UNKNOWN).then(|| self.tag())
+    }
+
+    /// Whether it may be the same as another, as far as both are known.
+    pub fn joins(self, other: Link) -> bool {
+        self == other
+            || !(self.is_whole() && other.is_whole())
+                && match (self.known_tag(), other.known_tag()) {
+                    (Some(one), Some(two)) => one == two,
+                    _ => true,
+                }
+    }
 
     /// Of its bytes.
     pub const fn new(bytes: [u8; 16]) -> Link {
@@ -59,9 +92,13 @@ impl Link {
         Link(hash(&bytes))
     }
 
-    /// The link of a stored event after this one.
+    /// The link of a stored event after this one. Behind one that is not known whole, its cursor tells the
+    /// tag, and no more.
     #[must_use]
     pub fn then_event(self, event: &[u8], facts: &Facts<'_>) -> Link {
+        if !self.is_whole() {
+            return tag_in(event).map_or(Link::UNKNOWN, Link::of_tag);
+        }
         let client_part = event.get(..facts.client_len).unwrap_or_default();
         let said = Said::of(client_part, &facts.payload, facts.given_id);
         self.then(facts.seq, facts.appended_at, said)

@@ -61,6 +61,10 @@ fn take(output: &mut Output, found: &Found<'_>) -> io::Result<()> {
             let detail = &damage.detail;
             say(&format!("damaged: {} in {file}: {detail}", damage.range()));
         }
+        Found::Removed(range) => {
+            output.flush()?;
+            say(&format!("gone: {range}"));
+        }
         Found::Trimmed { from, to } => {
             output.flush()?;
             say(&format!("trimmed meanwhile by a running daemon: {}", span_text(*from, *to)));

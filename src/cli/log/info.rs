@@ -7,6 +7,7 @@ use super::super::output::{print_json, print_line};
 use super::{Exit, Failure, Info as Args, write_damage};
 use crate::escape;
 use crate::inspect::{Info, LastStop, SegmentInfo, SlotInfo, info};
+use tailmark_log::storage::{Removed, RemovedReason};
 use tailmark_record::json::Object;
 use tailmark_record::{GenerationEntry, Timestamp};
 
@@ -32,6 +33,10 @@ fn text(info: &Info) -> String {
     let mut parts = vec![heading(info), generations(&info.generations)];
     if !info.segments.is_empty() {
         parts.push(segments(&info.segments));
+    }
+    if !info.removed.is_empty() {
+        let lines = info.removed.iter().map(|range| format!("gone: {range}"));
+        parts.push(lines.collect::<Vec<_>>().join("\n"));
     }
     if !info.slots.is_empty() {
         parts.push(slots(&info.slots));
@@ -203,6 +208,7 @@ fn json(info: &Info) -> Vec<u8> {
     object.number("slot_bytes", info.slot_bytes);
     object.number("disk_bytes", info.disk_bytes);
     object.objects("segments", &info.segments, write_segment);
+    object.objects("removed", &info.removed, write_removed);
     object.objects("slots", &info.slots, write_slot);
     object.objects("quarantine", &info.quarantine, |object, file| {
         object.text("file", &file.name);
@@ -224,6 +230,15 @@ fn write_segment(object: &mut Object<'_>, segment: &SegmentInfo) {
     object.number("raw_bytes", segment.raw_bytes);
     object.number("disk_bytes", segment.disk_bytes);
     object.text("chain", &segment.link.to_string());
+}
+
+fn write_removed(object: &mut Object<'_>, range: &Removed) {
+    object.number("first_seq", range.first.get());
+    object.number("last_seq", range.end.prev().get());
+    let reason = match range.reason {
+        RemovedReason::Damaged => "DAMAGED",
+    };
+    object.text("reason", reason);
 }
 
 fn write_slot(object: &mut Object<'_>, slot: &SlotInfo) {

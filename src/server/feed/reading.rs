@@ -11,6 +11,7 @@ use super::parked::{Parking, Ticket};
 use crate::server::report;
 use crate::server::rpc::status::{self, Failure, LogFacts};
 use tailmark_log::eventlog::{Ahead, Delivery, EventLog, Progress, ReadError, Reader};
+use tailmark_log::storage::{Removed, RemovedReason};
 use tailmark_record::{GapReason, Seq};
 
 /// Chunks without an event for its client that one poll of a stream goes through before it lets
@@ -125,6 +126,7 @@ impl Lost {
         // One that begins behind the position must not take along what can be read before it.
         let begins_here = match &self.error {
             ReadError::Damaged(damage) => damage.from <= next,
+            ReadError::Removed(range) => range.first <= next,
             _ => true,
         };
         self.range(next).filter(|_| begins_here)
@@ -134,6 +136,7 @@ impl Lost {
         match &self.error {
             ReadError::Trimmed { oldest, .. } => Some((oldest.prev(), GapReason::Trimmed)),
             ReadError::Damaged(damage) => Some((damage.to, GapReason::Damaged)),
+            ReadError::Removed(range) => Some((range.end.prev(), reason_of(range))),
             _ => None,
         }
         // A range that does not reach the position would never let us past it.
@@ -148,6 +151,13 @@ impl Lost {
             (Some(_), Some(cursor)) => failure.with("resume_cursor", cursor),
             _ => failure,
         }
+    }
+}
+
+/// Why a range has no events, as a marker says it.
+fn reason_of(range: &Removed) -> GapReason {
+    match range.reason {
+        RemovedReason::Damaged => GapReason::Damaged,
     }
 }
 

@@ -51,11 +51,11 @@ fn capabilities(shared: &Shared) -> Vec<String> {
     backup.into_iter().chain(CAPABILITIES).map(str::to_owned).collect()
 }
 
-/// `None` when it was trimmed meanwhile.
+/// `None` when it was trimmed meanwhile, or is gone.
 async fn time_of(shared: &Shared, seq: Seq) -> Result<Option<Timestamp>, Failure> {
     match shared.log.time_of(seq).await {
         Ok(time) => Ok(Some(time)),
-        Err(ReadError::Trimmed { .. }) => Ok(None),
+        Err(ReadError::Trimmed { .. } | ReadError::Removed(_)) => Ok(None),
         Err(error) => Err(failure(shared, &error).await),
     }
 }

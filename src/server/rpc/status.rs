@@ -33,7 +33,7 @@ pub(crate) use self::who::{
 };
 use crate::server::permits::OverLimit;
 use tailmark_log::eventlog::{AppendError, CursorError, EventLog, ReadError};
-use tailmark_log::storage::{Damage, StoreError};
+use tailmark_log::storage::{Damage, Removed, RemovedReason, StoreError};
 use tailmark_record::{
     CursorFormatError, EventError, InvalidEvent, LogId, Problem, Reason, Seq, Timestamp, excerpt,
     shorten,
@@ -445,6 +445,7 @@ pub(crate) fn read(error: &ReadError, facts: &LogFacts, retry_delay: Duration) -
             trimmed(message, *oldest, missed, facts)
         }
         ReadError::Damaged(damage) => damaged(damage),
+        ReadError::Removed(range) => removed(range),
         ReadError::Closing => stopping(retry_delay),
         ReadError::Store(_) => Failure::new(Reason::ReadFailed, "the log could not be read"),
     }
@@ -453,6 +454,16 @@ pub(crate) fn read(error: &ReadError, facts: &LogFacts, retry_delay: Duration) -
 fn damaged(damage: &Damage) -> Failure {
     let message = format!("damaged: {}", damage.range());
     Failure::new(Reason::Damaged, message).with("from_seq", damage.from).with("to_seq", damage.to)
+}
+
+/// What has no events any more, by why.
+fn removed(range: &Removed) -> Failure {
+    let reason = match range.reason {
+        RemovedReason::Damaged => Reason::Damaged,
+    };
+    Failure::new(reason, range.to_string())
+        .with("from_seq", range.first)
+        .with("to_seq", range.end.prev())
 }
 
 /// The event that was asked for is gone.

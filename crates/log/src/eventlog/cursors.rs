@@ -38,7 +38,7 @@ impl ReadPath {
         }
     }
 
-    /// The tag at a seq that is readable, or just before; `None` where damage hides it.
+    /// The tag at a seq that is readable, or just before; `None` where damage hides it, or it is gone.
     pub(super) async fn tag(&self, seq: Seq) -> Result<Option<ChainTag>, ReadError> {
         // Of one moment: a trim in between would hide what it keeps of the chain.
         let now = *self.published.borrow();
@@ -52,7 +52,7 @@ impl ReadPath {
         let asker = &mut Asker::default();
         match self.pool.ask(asker, Lane::Point, seq, move |engine| engine.tag_of(seq)).await {
             Ok(tag) => Ok(Some(tag)),
-            Err(ReadError::Damaged(_)) => Ok(None),
+            Err(ReadError::Damaged(_) | ReadError::Removed(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -93,7 +93,7 @@ impl Core {
             let Cursor::Token { seq, tag: Some(tag), .. } = cursor else { return Ok(next) };
             return match self.reads.tag(seq).await {
                 Ok(Some(here)) if here != tag => Err(parted(cursor, &bounds).into()),
-                // Where damage hides the event, those after it are all that can be had.
+                // Where damage hides the event, or it is gone, those after it are all that can be had.
                 Ok(_) => Ok(next),
                 // Meanwhile, so that another row applies.
                 Err(ReadError::Trimmed { .. }) => continue,

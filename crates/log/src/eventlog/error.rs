@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Appended;
-use crate::storage::{Damage, StoreError};
+use crate::storage::{Damage, Removed, StoreError};
 use tailmark_record::{Reason, Seq};
 
 /// Why a batch was not appended.
@@ -79,6 +79,7 @@ impl AppendError {
             ReadError::Closing => return AppendError::Closing,
             ReadError::Trimmed { oldest, .. } => Arc::new(StoreError::Trimmed { oldest }),
             ReadError::Damaged(damage) => Arc::new(damage.into()),
+            ReadError::Removed(range) => Arc::new(StoreError::Removed(range)),
             ReadError::Store(error) => error,
         };
         AppendError::Refused(store)
@@ -99,6 +100,9 @@ pub enum ReadError {
     /// What was asked for is damaged.
     #[error(transparent)]
     Damaged(#[from] Damage),
+    /// What was asked for lies in a range without events.
+    #[error("{0}")]
+    Removed(Removed),
     /// The log is closing.
     #[error("the log is closing")]
     Closing,
@@ -113,6 +117,7 @@ impl ReadError {
         match error {
             StoreError::Trimmed { oldest } => ReadError::Trimmed { from, oldest },
             StoreError::Damaged(damage) => ReadError::Damaged(damage),
+            StoreError::Removed(range) => ReadError::Removed(range),
             other => ReadError::Store(Arc::new(other)),
         }
     }

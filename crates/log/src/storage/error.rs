@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::Removed;
 use tailmark_record::Seq;
 
 /// A range of events that cannot be read, and why.
@@ -84,6 +85,9 @@ pub enum StoreError {
         /// First readable seq.
         oldest: Seq,
     },
+    /// What is asked for lies in a range without events.
+    #[error("{0}")]
+    Removed(Removed),
     /// The caller expected another head; nothing was stored.
     #[error("expected to append {expected}, but the next is {next}")]
     Conflict {

@@ -16,9 +16,9 @@ use bytes::Bytes;
 use super::journal::{Origin, Previous};
 use super::local::{self, Options, SEGMENTS_DIR};
 use super::meta::Meta;
-use super::segment::{self, BLOCK_BYTES, BuildSpec, DB_CACHE_BYTES, Segment, Source};
-use super::{Chunk, Damage, StoreError};
-use crate::chain::{Link, Said};
+use super::segment::{self, BLOCK_BYTES, BuildSpec, DB_CACHE_BYTES, RemovedRange, Segment, Source};
+use super::{Chunk, Damage, Removed, RemovedReason, StoreError};
+use crate::chain::{Link, Said, tag_in};
 use tailmark_record::{
     ChainTag, CursorMint, Event, EventError, Events, Facts, GenerationTable, LogId, Seq, Stamp,
     Timestamp, write_entry,
@@ -37,6 +37,7 @@ pub struct Forward<'a> {
     oldest_tag: Option<ChainTag>,
     /// Names of the segments that were put in.
     segments: HashSet<OsString>,
+    is_exact: bool,
 }
 
 /// Where a log begins.
@@ -78,10 +79,28 @@ impl<'a> Forward<'a> {
     ) -> Result<Forward<'a>, StoreError> {
         local::prepare(dir, &options)?;
         let Start { first, link, oldest } = start;
-        let oldest_tag = (oldest <= first).then_some(link.tag());
+        let oldest_tag = link.known_tag().filter(|_| oldest <= first);
         let last_at = Timestamp::EPOCH;
-        let (next, segments) = (first, HashSet::new());
-        Ok(Forward { dir, options, meta, next, link, last_at, oldest, oldest_tag, segments })
+        let (next, segments, is_exact) = (first, HashSet::new(), false);
+        Ok(Forward {
+            dir,
+            options,
+            meta,
+            next,
+            link,
+            last_at,
+            oldest,
+            oldest_tag,
+            segments,
+            is_exact,
+        })
+    }
+
+    /// The same, but what comes out otherwise than it was is damage: its cursor or the chain before it is not
+    /// of this history.
+    #[must_use]
+    pub fn exact(self) -> Forward<'a> {
+        Forward { is_exact: true, ..self }
     }
 
     /// The seq of the event that comes next.
@@ -99,16 +118,38 @@ impl<'a> Forward<'a> {
     /// # Errors
     /// Damage where it does not go on where the last one ended.
     pub fn adopt(&mut self, segment: &Segment) -> Result<(), StoreError> {
-        if (segment.log_id(), segment.first(), segment.link_before())
-            != (self.meta.log, self.next, self.link)
+        if (segment.log_id(), segment.first()) != (self.meta.log, self.next)
+            || !segment.link_before().joins(self.link)
         {
             let (from, to) = (segment.first(), segment.end().prev());
             let detail = "it does not join the events before it".to_owned();
             return Err(Damage { from, to, file: segment.dir().to_owned(), detail }.into());
         }
-        self.count(segment);
+        self.count(segment.dir());
         (self.next, self.link) = (segment.end(), segment.link());
         self.last_at = segment.last_at();
+        Ok(())
+    }
+
+    /// Puts in that the events up to `end` are gone. `link` is the chain at the last of them, as far as what
+    /// comes after tells it.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn removed(
+        &mut self,
+        end: Seq,
+        reason: RemovedReason,
+        link: Link,
+    ) -> Result<(), StoreError> {
+        let range = Removed { first: self.next, end, reason, link_before: self.link, link };
+        let parent = self.dir.join(SEGMENTS_DIR);
+        let stored = RemovedRange::store(&parent, self.meta.log, range, &self.options.disk)?;
+        self.count(&stored.dir);
+        if end == self.oldest {
+            self.oldest_tag = link.known_tag();
+        }
+        (self.next, self.link) = (end, link);
         Ok(())
     }
 
@@ -121,8 +162,22 @@ impl<'a> Forward<'a> {
         end: Seq,
         chunks: impl Iterator<Item = Result<Chunk, StoreError>>,
     ) -> Result<(), StoreError> {
+        self.segment_to(end, None, chunks)
+    }
+
+    /// The same where the chain at the last of them is known from elsewhere.
+    ///
+    /// # Errors
+    /// As [`Forward::segment`]; damage where the chain over the events is another.
+    pub fn segment_to(
+        &mut self,
+        end: Seq,
+        link: Option<Link>,
+        chunks: impl Iterator<Item = Result<Chunk, StoreError>>,
+    ) -> Result<(), StoreError> {
         let stamps = Stamps::new(&self.meta, self.next, self.link, self.oldest);
-        let source = Stamped { chunks: RefCell::new(Some(chunks)), stamps, origin: self.dir };
+        let (chunks, is_exact) = (RefCell::new(Some(chunks)), self.is_exact);
+        let source = Stamped { chunks, stamps, origin: self.dir, is_exact };
         let spec = BuildSpec {
             log_id: self.meta.log,
             generations: self.meta.generations.clone(),
@@ -130,7 +185,7 @@ impl<'a> Forward<'a> {
             first: self.next,
             end,
             link_before: self.link,
-            link: None,
+            link,
             revision: 1,
             compression: self.options.compression,
             block_bytes: BLOCK_BYTES,
@@ -139,14 +194,14 @@ impl<'a> Forward<'a> {
             disk: self.options.disk.clone(),
         };
         let built = segment::build(&self.dir.join(SEGMENTS_DIR), &spec, &source)?;
-        self.count(&built);
+        self.count(built.dir());
         (self.next, self.link, self.last_at) = (end, built.link(), built.last_at());
         self.oldest_tag = self.oldest_tag.or(source.stamps.oldest_tag.get());
         Ok(())
     }
 
-    fn count(&mut self, segment: &Segment) {
-        self.segments.extend(segment.dir().file_name().map(OsString::from));
+    fn count(&mut self, dir: &Path) {
+        self.segments.extend(dir.file_name().map(OsString::from));
     }
 
     /// That what is opened as this log is what was put in, and nothing that was there before.
@@ -219,8 +274,13 @@ impl Stamps {
         let client_part = event.get(..facts.client_len).unwrap_or_default();
         let given_id = std::str::from_utf8(facts.given_id);
         let given_id = given_id.map_err(|_| EventError::new("an id is not text"))?;
-        let said = Said::of_part(client_part, given_id)?;
-        let link = self.link.get().then(seq, facts.appended_at, said);
+        let link = match self.link.get() {
+            before if before.is_whole() => {
+                before.then(seq, facts.appended_at, Said::of_part(client_part, given_id)?)
+            }
+            // Nobody can compute it: what it was told then is kept.
+            _ => Link::of_tag(tag_in(event)?),
+        };
         let generation = self.generations.of(seq).generation;
         if self.mint.get().generation() != generation {
             self.mint.set(CursorMint::new(self.log, generation));
@@ -248,6 +308,7 @@ struct Stamped<'a, I> {
     chunks: RefCell<Option<I>>,
     stamps: Stamps,
     origin: &'a Path,
+    is_exact: bool,
 }
 
 impl<I: Iterator<Item = Result<Chunk, StoreError>>> Stamped<'_, I> {
@@ -259,6 +320,11 @@ impl<I: Iterator<Item = Result<Chunk, StoreError>>> Stamped<'_, I> {
                 let (from, file) = (self.stamps.next.get(), self.origin.to_owned());
                 Damage { from, to: chunk.end.prev(), file, detail: error.what().to_owned() }
             })?;
+        }
+        if self.is_exact && chunk.events != events {
+            let detail = "its events are of another history, or have cursors of one".to_owned();
+            let (from, to, file) = (chunk.first, chunk.end.prev(), self.origin.to_owned());
+            return Err(Damage { from, to, file, detail }.into());
         }
         Ok(Chunk { events: events.into(), ..chunk })
     }

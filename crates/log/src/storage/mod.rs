@@ -17,6 +17,9 @@ pub mod journal;
 pub mod meta;
 #[doc(hidden)]
 pub mod migrate;
+mod removed;
+#[doc(hidden)]
+pub mod salvage;
 #[doc(hidden)]
 pub mod segment;
 mod sift;
@@ -33,6 +36,7 @@ pub use engines::intercept::Intercept;
 pub use engines::{conformance, faulty};
 pub use engines::{local, memory};
 pub use error::{Damage, StoreError};
+pub use removed::{Removed, RemovedReason};
 pub(crate) use time::since_now;
 pub use time::{Clock, Clocks, Elapsed};
 

@@ -9,10 +9,12 @@ mod cases;
 mod listing;
 mod support;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 pub use self::listing::{all_topics, topic_head, topics_of};
 use crate::storage::{Engine, Recovered};
+use tailmark_record::Seq;
 
 /// An engine and what it recovered.
 pub struct Opened {
@@ -39,6 +41,10 @@ pub trait Factory {
     /// Opens the log again. For [`Reopen::Clean`] the suite has called `close`; it holds no other
     /// handle on `engine` than the one given here.
     fn reopen(&mut self, engine: Arc<dyn Engine>, how: Reopen) -> Opened;
+
+    /// Opens what is left of the log when these ranges are lost for good, of which only the tags of the chain
+    /// behind them are known. They are readable, in order, and none is next to another.
+    fn lose(&mut self, engine: Arc<dyn Engine>, ranges: &[Range<Seq>]) -> Opened;
 }
 
 /// Puts an engine to every case; `make` gives a factory for a new log each time.

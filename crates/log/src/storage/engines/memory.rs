@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 
 use crate::chain::{Link, tag_in};
 use crate::storage::{
-    Chunk, Commit, Completion, Damage, Engine, Level, Links, LookBack, Receipt, Recovered,
-    StoreError, StoreStatus, TopicPage, TopicQuery,
+    Chunk, Commit, Completion, Damage, Engine, Level, Links, LookBack, Receipt, Recovered, Removed,
+    RemovedReason, StoreError, StoreStatus, TopicPage, TopicQuery,
 };
 use crate::width::to_usize;
 use tailmark_record::topic::Filter;
@@ -67,6 +67,8 @@ pub struct Memory {
 struct Log {
     /// Commits with events, in order; those wholly below the oldest go when space is reclaimed.
     commits: VecDeque<Arc<StoredCommit>>,
+    /// Ranges without events, in order; no commit has any of their seqs.
+    removed: Vec<Removed>,
     oldest: Seq,
     head: Seq,
     links: Links,
@@ -151,6 +153,7 @@ impl Memory {
         };
         let copy = Log {
             commits: log.commits.clone(),
+            removed: log.removed.clone(),
             oldest: log.oldest,
             head: log.head,
             links: log.links,
@@ -173,6 +176,38 @@ impl Memory {
         (engine, recovered)
     }
 
+    /// Loses these events for good, as a salvage may. They are durable and not trimmed, and no such range was
+    /// next to another.
+    ///
+    /// # Errors
+    /// When an event is malformed.
+    pub fn lose(&self, range: Range<Seq>) -> Result<(), StoreError> {
+        let link = |seq: Seq| match seq {
+            Seq::ZERO => Ok(Link::START),
+            seq => Engine::tag_of(self, seq).map(Link::of_tag),
+        };
+        let (link_before, link) = (link(range.start.prev())?, link(range.end.prev())?);
+        let mut log = self.log.lock();
+        let mut left = VecDeque::new();
+        for run in std::mem::take(&mut log.commits) {
+            let (before, after) =
+                (run.first..run.end.min(range.start), run.first.max(range.end)..run.end);
+            for part in [before, after].into_iter().filter(|part| !part.is_empty()) {
+                let at = run.at;
+                let (first, end, events) = (run.first, run.end, run.events.clone());
+                let whole = Chunk { first, end, events, complete: true };
+                let cut = whole.cut(part.start, part.end).map_err(|e| damage(&run, &e))?;
+                let (first, end, events) = (cut.first, cut.end, cut.events);
+                left.push_back(Arc::new(StoredCommit { first, end, at, events }));
+            }
+        }
+        log.commits = left;
+        let (first, end, reason) = (range.start, range.end, RemovedReason::Damaged);
+        log.removed.push(Removed { first, end, reason, link_before, link });
+        log.removed.sort_by_key(|it| it.first);
+        Ok(())
+    }
+
     fn store(&self, commit: Commit, done: Completion) {
         let wants_state = self.wants_state(commit.events.len() + commit.delta.len());
         let outcome = {
@@ -188,7 +223,7 @@ impl Memory {
         if seq < log.oldest {
             return Err(StoreError::Trimmed { oldest: log.oldest });
         }
-        log.commit_of(seq).ok_or(StoreError::Invalid("beyond the head"))
+        log.commit_of(seq)
     }
 
     /// Readable commits, oldest first, and the oldest readable seq.
@@ -269,9 +304,18 @@ impl Log {
         Receipt { first, last: end.prev(), level: Level::Fsync, term: 0 }
     }
 
-    fn commit_of(&self, seq: Seq) -> Option<Arc<StoredCommit>> {
+    fn commit_of(&self, seq: Seq) -> Result<Arc<StoredCommit>, StoreError> {
         let at = self.commits.partition_point(|run| run.end <= seq);
-        self.commits.get(at).filter(|run| run.first <= seq).cloned()
+        if let Some(run) = self.commits.get(at).filter(|run| run.first <= seq) {
+            return Ok(Arc::clone(run));
+        }
+        let gone = self.removed.iter().find(|it| it.contains(seq));
+        Err(gone.map_or(StoreError::Invalid("beyond the head"), |it| StoreError::Removed(*it)))
+    }
+
+    /// Where a range without events begins that ends before a seq; else the seq.
+    fn before_removed(&self, seq: Seq) -> Seq {
+        self.removed.iter().find(|it| it.end == seq).map_or(seq, |it| it.first)
     }
 }
 
@@ -322,7 +366,7 @@ impl Engine for Memory {
             if from >= end || end > log.head.next() {
                 return Err(StoreError::Invalid("an empty range, or one beyond the head"));
             }
-            log.commit_of(from).ok_or(StoreError::Invalid("beyond the head"))?
+            log.commit_of(from)?
         };
         read_commit(&run, from, end.min(run.end), self.options.chunk_bytes, filter)
             .map_err(|error| damage(&run, &error))
@@ -332,7 +376,8 @@ impl Engine for Memory {
         let log = self.log.lock();
         let at = log.commits.partition_point(|run| run.at < time);
         let first = log.commits.get(at).map_or(log.head.next(), |run| run.first);
-        Ok(first.max(log.oldest))
+        // What is gone before it may have been appended then.
+        Ok(log.before_removed(first).max(log.oldest))
     }
 
     fn time_of(&self, seq: Seq) -> Result<Timestamp, StoreError> {
@@ -340,7 +385,12 @@ impl Engine for Memory {
     }
 
     fn tag_of(&self, seq: Seq) -> Result<ChainTag, StoreError> {
-        let run = self.readable(seq)?;
+        let run = match self.readable(seq) {
+            Err(StoreError::Removed(range)) if range.end == seq.next() => {
+                return range.link.known_tag().ok_or(StoreError::Removed(range));
+            }
+            run => run?,
+        };
         let nth = to_usize(run.first.distance_to(seq));
         let event = Events::new(&run.events).nth(nth).unwrap_or(Err(EventError::MISSING));
         event.and_then(tag_in).map_err(|error| damage(&run, &error))
@@ -400,6 +450,8 @@ impl Engine for Memory {
 
     fn reclaim(&self) -> Result<(), StoreError> {
         let mut log = self.log.lock();
+        let oldest = log.oldest;
+        log.removed.retain(|it| it.end > oldest);
         while log.commits.front().is_some_and(|run| run.end <= log.oldest) {
             let Some(run) = log.commits.pop_front() else { break };
             let named = run.named(&self.key)?;

@@ -182,10 +182,13 @@ impl Build<'_> {
         window.close();
         loader.load(&mut window)?;
         let described = loader.describer.finish();
-        let described = described.ok_or(StoreError::Invalid("a segment without events"))?;
-        if self.spec.link.is_some_and(|link| link != described.link) {
-            let what = "the chain over its events is another";
-            return Err(self.source_damage(self.spec.first, self.spec.end, what));
+        let mut described = described.ok_or(StoreError::Invalid("a segment without events"))?;
+        if let Some(link) = self.spec.link {
+            if !link.joins(described.link) {
+                let what = "the chain over its events is another";
+                return Err(self.source_damage(self.spec.first, self.spec.end, what));
+            }
+            described.link = link;
         }
         db.finish().map_err(|fault| self.fault(fault))?;
         self.spec.progress.beat();

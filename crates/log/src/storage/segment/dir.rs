@@ -110,3 +110,8 @@ pub(super) fn list_files(db_dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     files.sort();
     Ok(files)
 }
+
+/// The revision in the name of a segment's directory.
+pub fn revision_of(dir: &Path) -> u32 {
+    parse_name(dir).map_or(0, |(_, revision)| revision)
+}

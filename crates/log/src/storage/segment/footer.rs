@@ -21,6 +21,8 @@ const HEADER_LEN: u16 = 64;
 pub(super) const SECTION_HEADER_BYTES: usize = 24;
 const MAGIC: &[u8; 8] = b"TMSEGFTR";
 const KIND_EVENTS: u16 = 1;
+/// Of a file that says of a range that its events are gone.
+pub(super) const KIND_REMOVED: u16 = 2;
 const MAY_BE_IGNORED: u16 = 1;
 /// The same, of a row of the block table.
 const IGNORABLE_BLOCK: u8 = 1;
@@ -39,6 +41,8 @@ pub(super) mod kind {
     pub(in super::super) const TOPIC_PAGES: u16 = 9;
     pub(in super::super) const TOPIC_LISTS: u16 = 10;
     pub(in super::super) const TOPIC_FILTER: u16 = 11;
+    /// In a file of a range without events, and in no other.
+    pub(in super::super) const REMOVED: u16 = 12;
 }
 
 /// What every footer has.
@@ -85,31 +89,36 @@ impl Footer<'_> {
             ),
         ];
         sections.extend(self.places.map(|places| (kind::PLACES, encode_places(places).into())));
-        let mut out = vec![0; HEADER_BYTES];
-        for (kind, payload) in &sections {
-            let mut h = [0; SECTION_HEADER_BYTES];
-            h[..2].copy_from_slice(&kind.to_le_bytes());
-            if *kind == kind::PLACES {
-                h[2..4].copy_from_slice(&MAY_BE_IGNORED.to_le_bytes());
-            }
-            h[8..16].copy_from_slice(&(payload.len() as u64).to_le_bytes());
-            h[16..20].copy_from_slice(&crc32c::crc32c(payload).to_le_bytes());
-            let crc = crc32c::crc32c(&h[..20]);
-            h[20..].copy_from_slice(&crc.to_le_bytes());
-            out.extend_from_slice(&h);
-            out.extend_from_slice(payload);
-        }
-        let len = out.len() as u64;
-        out[..8].copy_from_slice(MAGIC);
-        out[8..10].copy_from_slice(&FORMAT.to_le_bytes());
-        out[10..12].copy_from_slice(&HEADER_LEN.to_le_bytes());
-        out[12..14].copy_from_slice(&KIND_EVENTS.to_le_bytes());
-        out[16..24].copy_from_slice(&len.to_le_bytes());
-        out[24..28].copy_from_slice(&to_u32(sections.len()).to_le_bytes());
-        let crc = crc32c::crc32c(&out[..60]);
-        out[60..64].copy_from_slice(&crc.to_le_bytes());
-        out
+        encode(KIND_EVENTS, &sections)
     }
+}
+
+/// A file of this kind, with these sections.
+pub(super) fn encode(file_kind: u16, sections: &[(u16, Cow<'_, [u8]>)]) -> Vec<u8> {
+    let mut out = vec![0; HEADER_BYTES];
+    for (kind, payload) in sections {
+        let mut h = [0; SECTION_HEADER_BYTES];
+        h[..2].copy_from_slice(&kind.to_le_bytes());
+        if *kind == kind::PLACES {
+            h[2..4].copy_from_slice(&MAY_BE_IGNORED.to_le_bytes());
+        }
+        h[8..16].copy_from_slice(&(payload.len() as u64).to_le_bytes());
+        h[16..20].copy_from_slice(&crc32c::crc32c(payload).to_le_bytes());
+        let crc = crc32c::crc32c(&h[..20]);
+        h[20..].copy_from_slice(&crc.to_le_bytes());
+        out.extend_from_slice(&h);
+        out.extend_from_slice(payload);
+    }
+    let len = out.len() as u64;
+    out[..8].copy_from_slice(MAGIC);
+    out[8..10].copy_from_slice(&FORMAT.to_le_bytes());
+    out[10..12].copy_from_slice(&HEADER_LEN.to_le_bytes());
+    out[12..14].copy_from_slice(&file_kind.to_le_bytes());
+    out[16..24].copy_from_slice(&len.to_le_bytes());
+    out[24..28].copy_from_slice(&to_u32(sections.len()).to_le_bytes());
+    let crc = crc32c::crc32c(&out[..60]);
+    out[60..64].copy_from_slice(&crc.to_le_bytes());
+    out
 }
 
 /// The header: what it says of the file.
@@ -121,7 +130,12 @@ pub(super) struct Header {
 }
 
 impl Header {
+    /// Of a file with events.
     pub(super) fn decode(bytes: &[u8], wanted: u32) -> Result<Header> {
+        Header::decode_kind(bytes, wanted, KIND_EVENTS)
+    }
+
+    pub(super) fn decode_kind(bytes: &[u8], wanted: u32, wanted_kind: u16) -> Result<Header> {
         let mut r = Reader(bytes);
         if r.take(8)? != MAGIC {
             return Err("not a segment footer".into());
@@ -136,7 +150,7 @@ impl Header {
         if u32::from(version) != wanted {
             return Err(Problem::Version(version));
         }
-        if file_kind != KIND_EVENTS || flags & !MAY_BE_IGNORED != 0 {
+        if file_kind != wanted_kind || flags & !MAY_BE_IGNORED != 0 {
             return Err(Problem::Version(version));
         }
         if usize::from(header_len) < HEADER_BYTES {
@@ -163,7 +177,7 @@ impl Section {
         if crc32c::crc32c(&bytes[..20]) != own_crc {
             return Err("the checksum of a section's header does not fit".into());
         }
-        let known = (kind::IDENTITY..=kind::TOPIC_FILTER).contains(&kind);
+        let known = (kind::IDENTITY..=kind::REMOVED).contains(&kind);
         if !known && flags & MAY_BE_IGNORED == 0 || flags & !MAY_BE_IGNORED != 0 {
             return Err(Problem::Version(FORMAT));
         }
@@ -318,10 +332,10 @@ fn put_time(out: &mut Vec<u8>, t: Timestamp) {
 }
 
 /// Takes numbers off the front of a slice.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, len: usize) -> Result<&'a [u8]> {
+    pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(len).ok_or(Problem::Damaged("truncated"))?;
         self.0 = rest;
         Ok(taken)
@@ -333,7 +347,7 @@ impl<'a> Reader<'a> {
         Ok(array)
     }
 
-    fn u8(&mut self) -> Result<u8> {
+    pub(super) fn u8(&mut self) -> Result<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
 
@@ -341,15 +355,15 @@ impl<'a> Reader<'a> {
         self.array().map(u16::from_le_bytes)
     }
 
-    fn u32(&mut self) -> Result<u32> {
+    pub(super) fn u32(&mut self) -> Result<u32> {
         self.array().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Result<u64> {
+    pub(super) fn u64(&mut self) -> Result<u64> {
         self.array().map(u64::from_le_bytes)
     }
 
-    fn hash(&mut self) -> Result<Hash> {
+    pub(super) fn hash(&mut self) -> Result<Hash> {
         self.array()
     }
 
@@ -362,7 +376,7 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.take(len)?).map_err(|_| "a name is not text".into())
     }
 
-    fn end(&self) -> Result<()> {
+    pub(super) fn end(&self) -> Result<()> {
         if self.0.is_empty() { Ok(()) } else { Err("trailing bytes".into()) }
     }
 }

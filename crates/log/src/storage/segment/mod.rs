@@ -3,6 +3,7 @@
 //! ```text
 //! segments/00000000000000000001-1/footer    what is known without opening the database
 //!                                 db/       one value per block, or per part of a large one
+//!          ...                             the same without db/: a range whose events are gone
 //!          .tmp-*                           being built; deleted at start
 //!          trash-*                          no longer readable; deleted when there is time
 //! ```
@@ -35,6 +36,8 @@ mod lookup;
 mod open;
 mod problem;
 mod readers;
+mod remains;
+mod removed;
 mod scan;
 mod sled;
 mod store;
@@ -46,10 +49,12 @@ mod verify;
 pub use block::{Compression, HAS_ZSTD};
 pub use build::{BLOCK_BYTES, BuildSpec, DB_CACHE_BYTES, Progress, Source, build};
 use dir::{DB, FOOTER};
-pub use dir::{clean, delete, names, trash};
+pub use dir::{clean, delete, names, revision_of, trash};
 pub use handle::{Lease, Segment};
 pub use lookup::TopicCounts;
 pub use readers::{Cache, CacheOptions, CacheStatus};
+pub use remains::{Remains, Unit, remains, units};
+pub use removed::RemovedRange;
 pub use scan::{Scan, scan};
 pub use topic_search::SegmentTopics;
 pub use transfer::{Copied, Opened, Part, write_file};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Segment;
 use super::dir::{is_passing, parse_name};
+use super::{RemovedRange, Segment};
 use crate::storage::disk::Disk;
 use crate::storage::{Damage, StoreError};
 use tailmark_record::Seq;
@@ -15,6 +15,8 @@ use tailmark_record::Seq;
 pub struct Scan {
     /// The segments to read from, in order, none overlapping another.
     pub segments: Vec<Arc<Segment>>,
+    /// Ranges without events, in order, none overlapping another or a segment.
+    pub removed: Vec<Arc<RemovedRange>>,
     /// Segments whose events are all in one of a higher revision; may be moved away.
     pub superseded: Vec<Arc<Segment>>,
     /// Segments that overlap another without either covering the other: never happens by itself.
@@ -50,6 +52,13 @@ pub fn scan(parent: &Path, disk: &Disk, format: u32) -> Result<Scan, StoreError>
             // Trimmed or folded into another since it was listed.
             Err(_) if !path.exists() => {}
             Err(StoreError::Damaged(damage)) => scan.damaged.push(damage),
+            Err(error @ StoreError::Format { .. }) => match RemovedRange::load(&path, disk) {
+                Ok(Some(range)) => scan.removed.push(Arc::new(range)),
+                Ok(None) => return Err(error),
+                Err(_) if !path.exists() => {}
+                Err(StoreError::Damaged(damage)) => scan.damaged.push(damage),
+                Err(other) => return Err(other),
+            },
             Err(other) => return Err(other),
         }
     }
@@ -73,11 +82,42 @@ pub fn scan(parent: &Path, disk: &Disk, format: u32) -> Result<Scan, StoreError>
         }
     }
     scan.segments = kept.into_values().collect();
+    scan.keep_removed_apart();
     scan.holes = scan
         .segments
         .windows(2)
-        .filter(|pair| pair[0].end() < pair[1].first())
-        .map(|pair| (pair[0].end(), pair[1].first()))
+        .map(|pair| (scan.after_removed(pair[0].end()), pair[1].first()))
+        .filter(|(end, first)| end < first)
         .collect();
     Ok(scan)
+}
+
+impl Scan {
+    /// Puts ranges without events in order. One that overlaps is damage: either says what the other denies.
+    fn keep_removed_apart(&mut self) {
+        self.removed.sort_by_key(|it| (it.range.first, it.range.end));
+        let mut end = Seq::ZERO;
+        let (segments, damaged) = (&self.segments, &mut self.damaged);
+        self.removed.retain(|it| {
+            let (first, next) = (it.range.first, it.range.end);
+            let overlaps = |s: &Arc<Segment>| s.first() < next && first < s.end();
+            let is_apart = first >= end && !segments.iter().any(overlaps);
+            if is_apart {
+                end = next;
+            } else {
+                let (from, to, file) = (first, next.prev(), it.dir.clone());
+                let detail = "it says that events are gone which another directory has".to_owned();
+                damaged.push(Damage { from, to, file, detail });
+            }
+            is_apart
+        });
+    }
+
+    /// The seq behind the ranges without events that begin with `seq`, if any does.
+    fn after_removed(&self, seq: Seq) -> Seq {
+        let step = |end: Seq, it: &Arc<RemovedRange>| {
+            if it.range.first == end { it.range.end } else { end }
+        };
+        self.removed.iter().fold(seq, step)
+    }
 }

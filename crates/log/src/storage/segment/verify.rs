@@ -246,7 +246,7 @@ impl<'a> Check<'a> {
         let mut wrong = |what: &str| {
             found.push(segment.damage_of_all(&segment.dir().join(FOOTER), what));
         };
-        if self.link != segment.identity.link {
+        if !self.link.joins(segment.identity.link) {
             wrong("the chain over its events is another");
         }
         let table = self.topics.finish(segment.origin());

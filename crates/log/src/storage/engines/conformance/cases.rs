@@ -30,6 +30,11 @@ pub(super) fn all<F: Factory>() -> Vec<Case<F>> {
         ("a crash loses nothing durable", |f| reopened(f, Reopen::Crash)),
         ("reads while appending", read_while_appending),
         ("anything at random", random),
+        (
+            "ranges without events are told whole, and nothing else is missing",
+            ranges_without_events,
+        ),
+        ("a log that begins and ends with what is lost", lost_ends),
     ]
 }
 
@@ -45,6 +50,60 @@ fn empty_log<F: Factory>(factory: &mut F) {
         assert_eq!(subject.engine().bounds().generations, generations);
         subject.check();
     }
+}
+
+/// So many events in commits of four, of which some have the time of the one before.
+fn grow<F: Factory>(subject: &mut Subject<'_, F>, commits: usize) {
+    for n in 0..commits {
+        subject.at.seconds += i64::from(n % 3 > 0);
+        let of = |m: usize| match (n + m) % 5 {
+            0 => named("c", &format!("{n} {m} {}", subject.next())),
+            1 => sent("b", "x"),
+            _ => sent(["a.x", "a.y"][m % 2], &format!("{n} {m}")),
+        };
+        let four: Vec<_> = (0..4).map(of).collect();
+        subject.append(&four);
+    }
+}
+
+fn ranges_without_events<F: Factory>(factory: &mut F) {
+    let mut subject = Subject::new(factory);
+    grow(&mut subject, 30);
+    subject.check();
+    subject.lose(&[7..9, 30..31, 50..90, 100..113]);
+    subject.check();
+    grow(&mut subject, 3);
+    subject.check();
+    for how in [Reopen::Crash, Reopen::Clean] {
+        subject.reopen(how);
+        subject.check();
+        grow(&mut subject, 2);
+    }
+    // Before a range, in one, at its end, and over all of them.
+    for oldest in [5, 8, 9, 20, 50, 60, 90, 112, 114, 118] {
+        subject.trim(Seq::new(oldest));
+        subject.check();
+    }
+    subject.reopen(Reopen::Clean);
+    subject.check();
+}
+
+fn lost_ends<F: Factory>(factory: &mut F) {
+    let mut subject = Subject::new(factory);
+    grow(&mut subject, 10);
+    subject.lose(&[1..6, 33..41]);
+    subject.check();
+    subject.reopen(Reopen::Crash);
+    subject.check();
+    // The chain goes on, and so does everything else.
+    grow(&mut subject, 10);
+    subject.check();
+    subject.reopen(Reopen::Clean);
+    subject.check();
+    subject.trim(Seq::new(36));
+    subject.check();
+    subject.trim(subject.next());
+    subject.check();
 }
 
 fn append_and_read<F: Factory>(factory: &mut F) {

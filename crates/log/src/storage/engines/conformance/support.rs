@@ -1,12 +1,15 @@
 //! Commits for the cases, and a plain list to compare an engine with.
 
+use std::ops::Range;
 use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
 
 use super::{Factory, Opened, Recovered, Reopen, all_topics, topic_head, topics_of};
 use crate::chain::{Said, tag_in};
-use crate::storage::{Chunk, Commit, Engine, Level, Links, Receipt, StoreError, TopicStats};
+use crate::storage::{
+    Chunk, Commit, Engine, Level, Links, Receipt, RemovedReason, StoreError, TopicStats,
+};
 use crate::width::{to_u32, to_usize};
 use tailmark_record::topic::{Filter, Pattern};
 use tailmark_record::{
@@ -43,6 +46,8 @@ pub(super) struct Subject<'f, F> {
     pub events: Vec<Stored>,
     pub oldest: Seq,
     pub at: Timestamp,
+    /// Ranges that are lost for good.
+    pub lost: Vec<Range<Seq>>,
 }
 
 impl<'f, F: Factory> Subject<'f, F> {
@@ -55,6 +60,7 @@ impl<'f, F: Factory> Subject<'f, F> {
             events: Vec::new(),
             oldest: Seq::FIRST,
             at: Timestamp { seconds: 1_000, nanos: 0 },
+            lost: Vec::new(),
         }
     }
 
@@ -79,6 +85,19 @@ impl<'f, F: Factory> Subject<'f, F> {
         }
         let Opened { engine, recovered } = self.factory.reopen(engine, how);
         (self.engine, self.recovered) = (Some(engine), recovered);
+    }
+
+    /// Loses ranges for good.
+    pub(super) fn lose(&mut self, ranges: &[Range<u64>]) {
+        let engine = self.engine.take().expect("an open engine");
+        let seqs = |range: &Range<u64>| Seq::new(range.start)..Seq::new(range.end);
+        self.lost = ranges.iter().map(seqs).collect();
+        let Opened { engine, recovered } = self.factory.lose(engine, &self.lost);
+        (self.engine, self.recovered) = (Some(engine), recovered);
+    }
+
+    fn lost_at(&self, seq: Seq) -> Option<&Range<Seq>> {
+        self.lost.iter().find(|range| range.contains(&seq))
     }
 
     /// A commit that the engine must take.
@@ -153,7 +172,7 @@ impl<'f, F: Factory> Subject<'f, F> {
     /// Compares everything that can be asked with the list.
     pub(super) fn check(&self) {
         self.check_bounds();
-        let readable = self.readable();
+        let readable = &*self.readable();
         for filter in [Filter::ALL, filter(&["a.>"]), filter(&["a.x", "c"]), filter(&["none"])] {
             let matching = readable.iter().filter(|e| filter.matches(&e.sent.topic));
             let expected: Vec<_> = matching.map(|e| e.event.clone()).collect();
@@ -166,8 +185,9 @@ impl<'f, F: Factory> Subject<'f, F> {
         self.check_fingerprints(readable);
     }
 
-    pub(super) fn readable(&self) -> &[Stored] {
-        &self.events[to_usize(self.oldest.get()) - 1..]
+    pub(super) fn readable(&self) -> Vec<Stored> {
+        let from_oldest = &self.events[to_usize(self.oldest.get()) - 1..];
+        from_oldest.iter().filter(|event| self.lost_at(event.seq).is_none()).cloned().collect()
     }
 
     pub(super) fn check_bounds(&self) {
@@ -187,6 +207,28 @@ impl<'f, F: Factory> Subject<'f, F> {
             let tag = self.engine().tag_of(event.seq).expect("a tag");
             assert_eq!(tag, self.tag_of(event.seq), "the chain at {}", event.seq);
         }
+        // Of what is lost nothing is known but the chain at its end.
+        for lost in self.lost.iter().filter(|lost| lost.end > self.oldest) {
+            let last = lost.end.prev();
+            assert_eq!(self.engine().tag_of(last).expect("a tag"), self.tag_of(last));
+            for seq in [lost.start.max(self.oldest), last] {
+                self.check_lost(self.engine().time_of(seq), lost);
+                if seq != last {
+                    self.check_lost(self.engine().tag_of(seq), lost);
+                }
+            }
+        }
+    }
+
+    fn check_lost<T>(&self, answer: Result<T, StoreError>, lost: &Range<Seq>) -> Seq {
+        let range = match answer {
+            Err(StoreError::Removed(range)) => Some(range),
+            _ => None,
+        };
+        let range = range.expect("to be told of what is lost");
+        assert_eq!(range.first..range.end, *lost);
+        assert_eq!(range.reason, RemovedReason::Damaged);
+        range.end
     }
 
     fn check_topics(&self, readable: &[Stored]) {
@@ -248,6 +290,9 @@ impl<'f, F: Factory> Subject<'f, F> {
                 let time = Timestamp::from_nanos(event.at.as_nanos() + nanos);
                 let expected = readable.iter().find(|e| e.at >= time).map(|e| e.seq);
                 let expected = expected.unwrap_or(self.next());
+                // What is lost just before it may have been appended then.
+                let lost = self.lost.iter().find(|lost| lost.end == expected);
+                let expected = lost.map_or(expected, |lost| lost.start.max(self.oldest));
                 assert_eq!(engine.seek_time(time).expect("a seq"), expected);
             }
         }
@@ -269,7 +314,12 @@ impl<'f, F: Factory> Subject<'f, F> {
         let mut next = from;
         let mut found = Vec::new();
         while next < end {
-            let chunk = self.engine().read(next, end, filter).expect("a chunk");
+            let read = self.engine().read(next, end, filter);
+            if let Some(lost) = self.lost_at(next) {
+                next = self.check_lost(read, lost);
+                continue;
+            }
+            let chunk = read.expect("a chunk");
             self.check_chunk(&chunk, next, end, filter);
             for event in Events::new(&chunk.events) {
                 let event = event.expect("well formed");
@@ -288,6 +338,7 @@ impl<'f, F: Factory> Subject<'f, F> {
         let mut last = from.prev();
         for event in Events::new(&chunk.events) {
             let seq = Event::seq_of(event.expect("well formed")).expect("a seq");
+            assert!(self.lost_at(seq).is_none(), "what is lost has no event");
             assert!(seq > last && seq < chunk.end, "in order and in range");
             assert!(!chunk.complete || seq == last.next(), "complete means all");
             last = seq;

@@ -47,6 +47,13 @@ impl Factory for InMemory {
         };
         self.hand_out(memory, recovered)
     }
+
+    fn lose(&mut self, _: Arc<dyn Engine>, ranges: &[Range<Seq>]) -> Opened {
+        let last = self.last.lock().unwrap().take().unwrap();
+        ranges.iter().for_each(|range| last.lose(range.clone()).unwrap());
+        let (memory, recovered) = last.reopen();
+        self.hand_out(memory, recovered)
+    }
 }
 
 fn small() -> memory::Options {

@@ -7,11 +7,11 @@ use super::LocalEngine;
 use super::create::FIRST_SLOTS;
 use super::trimmed::{Trimmed, TrimmedRun};
 use super::view::View;
+use crate::storage::StoreError;
 use crate::storage::disk::Disk;
 use crate::storage::journal::Slot;
 use crate::storage::meta::Meta;
 use crate::storage::segment::{Lease, Segment};
-use crate::storage::{Damage, StoreError};
 use crate::width::to_usize;
 use tailmark_record::{Events, Facts, Fingerprint, FingerprintKey, Seq, Timestamp};
 
@@ -44,12 +44,13 @@ impl LocalEngine {
         let at = view.segments.partition_point(|segment| segment.last_at() < time);
         if let Some(segment) = view.segments.get(at) {
             let found = self.cache.seek_time(&self.lease(segment)?, time)?;
-            return Ok(found.max(bounds.oldest).min(bounds.next()));
+            // What is gone before it may have been appended then.
+            return Ok(view.before_removed(found).max(bounds.oldest).min(bounds.next()));
         }
         let sealed = view.sealed_end().unwrap_or(Seq::FIRST);
         let frame = view.slots.iter().find_map(|slot| slot.seek_time(time));
         let found = frame.map_or(bounds.next(), |frame| frame.first.max(sealed));
-        Ok(found.max(bounds.oldest).min(bounds.next()))
+        Ok(view.before_removed(found).max(bounds.oldest).min(bounds.next()))
     }
 
     pub(super) fn time_of(&self, seq: Seq) -> Result<Timestamp, StoreError> {
@@ -68,12 +69,7 @@ impl LocalEngine {
             return self.cache.time_of(&self.lease(segment)?, seq);
         }
         let frame = view.slots.iter().find_map(|slot| slot.frame_of(seq));
-        frame.map(|frame| frame.appended_at).ok_or(StoreError::Damaged(Damage {
-            from: seq,
-            to: seq,
-            file: self.dir.clone(),
-            detail: "no segment or slot holds this event".to_owned(),
-        }))
+        frame.map(|frame| frame.appended_at).ok_or_else(|| self.hole(view, seq))
     }
 
     pub(super) fn fingerprints(

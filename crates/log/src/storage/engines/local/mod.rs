@@ -43,7 +43,7 @@ pub(in crate::storage) use survey::survey_of;
 pub use survey::{Survey, SurveyedSlot, survey};
 pub use trimmed::{TRIMMED_DIR, trimmed_end, trimmed_files, verify_trimmed};
 
-const JOURNAL_DIR: &str = "journal";
+pub(in crate::storage) const JOURNAL_DIR: &str = "journal";
 /// Where sealed segments are, within the data directory.
 pub const SEGMENTS_DIR: &str = "segments";
 pub(in crate::storage) const QUARANTINE_DIR: &str = "quarantine";

@@ -209,8 +209,10 @@ impl Recovery {
         trimmed: &Trimmed,
         cache: &segment::Cache,
     ) -> Result<(SlotSet, View, Vec<Arc<Segment>>), StoreError> {
+        let sealed = found.sealed_end();
         let Survey {
             mut segments,
+            removed,
             mut superseded,
             slots: surveyed,
             trimmed: passed,
@@ -218,7 +220,6 @@ impl Recovery {
             unbegun,
             ..
         } = found;
-        let sealed = segments.last().map_or(Seq::FIRST, |last| last.end());
         for slot in passed {
             free.push(slot.path.clone());
             lookup::keep_slot(trimmed, &self.as_slot(slot, disk)?, sealed, &self.meta.key);
@@ -228,7 +229,7 @@ impl Recovery {
         let mut slots = opened.collect::<Result<Vec<_>, _>>()?;
         let (set, folded) = self.slot_set(disk, free, &mut slots, &mut segments, cache)?;
         superseded.extend(folded);
-        Ok((set, View { segments, slots }, superseded))
+        Ok((set, View { segments, removed, slots }, superseded))
     }
 
     /// Takes the slots out that hold nothing which is not sealed or trimmed.
@@ -335,9 +336,10 @@ impl Recovery {
     ) -> Result<Origin, StoreError> {
         let scan = &newest.scan;
         let state = scan.state.clone().unwrap_or_default();
-        let Some(last) = found.segments.last() else {
+        let Some(link) = found.sealed_link() else {
             return Err(StoreError::Invalid("no segment"));
         };
+        let last_at = found.segments.last().map_or(Timestamp::EPOCH, |last| last.last_at());
         Ok(Origin {
             log: self.meta.log,
             meta: self.meta.encode()?,
@@ -349,10 +351,10 @@ impl Recovery {
             },
             number: found.last_number + 1,
             next: sealed,
-            link: last.link(),
+            link,
             oldest: scan.oldest,
             oldest_tag: scan.oldest_tag,
-            last_at: last.last_at().max(scan.last_at).max(Timestamp::EPOCH),
+            last_at: last_at.max(scan.last_at).max(Timestamp::EPOCH),
             snapshot: state.snapshot,
             deltas: state.deltas.into_iter().chain(scan.deltas.iter().cloned()).collect(),
         })

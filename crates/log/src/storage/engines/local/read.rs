@@ -46,7 +46,7 @@ impl LocalEngine {
         match view.slots.get(at).filter(|slot| slot.first() <= from) {
             Some(slot) if filter.is_all() => slot.read(from, end.min(slot.end())),
             Some(slot) => self.read_slot(slot, from, end.min(slot.end()), filter),
-            None => Err(self.hole(from)),
+            None => Err(self.hole(view, from)),
         }
     }
 
@@ -67,6 +67,10 @@ impl LocalEngine {
     fn tag_beside(&self, view: &View, seq: Seq) -> Result<Option<ChainTag>, StoreError> {
         if let Some(segment) = view.segments.iter().find(|segment| segment.contains(seq)) {
             return self.cache.tag_beside(&self.lease(segment)?, seq);
+        }
+        if let Some(range) = view.removed_at(seq) {
+            let at_its_end = range.link.known_tag().filter(|_| seq.next() == range.end);
+            return at_its_end.map(Some).ok_or(StoreError::Removed(*range));
         }
         let mut slots = view.slots.iter().filter(|slot| slot.frame_of(seq).is_some());
         Ok(slots.find_map(|slot| slot.link_before(seq.next())).map(Link::tag))
@@ -92,8 +96,12 @@ impl LocalEngine {
         if from < oldest { StoreError::Trimmed { oldest } } else { error }
     }
 
-    fn hole(&self, seq: Seq) -> StoreError {
-        self.malformed(seq, "no segment or slot holds this event")
+    /// Why nothing holds an event.
+    pub(super) fn hole(&self, view: &View, seq: Seq) -> StoreError {
+        match view.removed_at(seq) {
+            Some(range) => StoreError::Removed(*range),
+            None => self.malformed(seq, "no segment or slot holds this event"),
+        }
     }
 
     pub(super) fn malformed(&self, seq: Seq, what: &str) -> StoreError {

@@ -13,7 +13,8 @@ use crate::storage::error::chain;
 use crate::storage::journal::{Journal, Slot, sealing_bytes};
 use crate::storage::meta::{CleanStop, Meta};
 use crate::storage::segment::{
-    self, BLOCK_BYTES, BuildSpec, Cache, DB_CACHE_BYTES, Lease, Progress, Segment, Source,
+    self, BLOCK_BYTES, BuildSpec, Cache, DB_CACHE_BYTES, Lease, Progress, RemovedRange, Segment,
+    Source,
 };
 use crate::storage::{Chunk, Damage, StoreError};
 use crate::width::to_u32;
@@ -88,10 +89,11 @@ impl Sealer<'_> {
         };
         let sealed = segments.last().filter(|last| last.end() == from).map(|last| last.link());
         match (sealed, slot.link_before(from)) {
-            (Some(sealed), Some(link)) if sealed != link => {
+            (Some(sealed), Some(link)) if !sealed.joins(link) => {
                 Err(damage("the slot does not go on where the segment before it ends"))
             }
-            (Some(link), _) | (None, Some(link)) => Ok(link),
+            // Behind a range without events it may know more of it.
+            (_, Some(link)) | (Some(link), None) => Ok(link),
             (None, None) => Err(damage("the chain before it is not known")),
         }
     }
@@ -262,6 +264,31 @@ impl LocalEngine {
     }
 
     pub(super) fn drop_trimmed(&self) {
+        self.drop_trimmed_segments();
+        // After those before them: what can be read follows on without a hole.
+        self.drop_trimmed_ranges();
+    }
+
+    fn drop_trimmed_ranges(&self) {
+        let oldest = self.bounds().oldest;
+        let has_gone = |it: &RemovedRange| it.range.end <= oldest;
+        let view = self.view();
+        if !view.removed.first().is_some_and(|it| has_gone(it)) {
+            return;
+        }
+        self.change_view(|view| view.removed.retain(|it| !has_gone(it)));
+        for gone in view.removed.iter().filter(|it| has_gone(it)) {
+            // Nobody has it open: what it says is in memory. One that stays goes after the next start.
+            match segment::trash(&gone.dir, &self.options.disk) {
+                Ok(trash) => self.trash.lock().push(trash),
+                Err(error) => tracing::warn!(
+                    error = %chain(&error), "cannot move away a range without events"
+                ),
+            }
+        }
+    }
+
+    fn drop_trimmed_segments(&self) {
         let oldest = self.bounds().oldest;
         let view = self.view();
         let count = view.segments.partition_point(|segment| segment.end() <= oldest);

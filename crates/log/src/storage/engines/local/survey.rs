@@ -26,7 +26,7 @@ use crate::storage::journal::{
     read_header, scan_slot,
 };
 use crate::storage::meta::Meta;
-use crate::storage::segment::{self, Segment};
+use crate::storage::segment::{self, RemovedRange, Segment};
 use crate::storage::{Damage, FORMAT_VERSION, StoreError, unfinished};
 use tailmark_record::Seq;
 
@@ -44,6 +44,8 @@ pub struct Survey {
     pub meta_is_stale: bool,
     /// Sealed segments in order.
     pub segments: Vec<Arc<Segment>>,
+    /// Ranges without events, in order.
+    pub removed: Vec<Arc<RemovedRange>>,
     /// Segments whose events are all in a newer revision.
     pub superseded: Vec<Arc<Segment>>,
     /// Slots that hold events or state that the log needs, in order.
@@ -101,18 +103,37 @@ impl Survey {
         self.slots.last().map_or(Seq::FIRST, |slot| slot.scan.next)
     }
 
-    /// Seq after the last sealed event.
+    /// Seq after the last sealed event, or the last that is gone.
     pub fn sealed_end(&self) -> Seq {
-        self.segments.last().map_or(Seq::FIRST, |last| last.end())
+        let sealed = self.segments.last().map_or(Seq::FIRST, |last| last.end());
+        self.removed.last().map_or(sealed, |last| last.range.end.max(sealed))
+    }
+
+    /// The chain at the last sealed event, or the last that is gone.
+    pub(super) fn sealed_link(&self) -> Option<Link> {
+        let end = self.sealed_end();
+        let removed = self.removed.last().filter(|it| it.range.end == end);
+        let segment = self.segments.last().filter(|it| it.end() == end);
+        removed.map(|it| it.range.link).or_else(|| segment.map(|it| it.link()))
     }
 
     /// Where the chain over the events does not join from one file to the next: the first seq of the
     /// later file, and its path.
     fn parted(&self) -> Vec<(Seq, PathBuf)> {
         let mut parted = Vec::new();
-        for two in self.segments.windows(2) {
-            if two[0].end() == two[1].first() && two[0].link() != two[1].link_before() {
-                parted.push((two[1].first(), two[1].dir().to_owned()));
+        let segments = self
+            .segments
+            .iter()
+            .map(|it| (it.first(), it.end(), it.link_before(), it.link(), it.dir()));
+        let removed = self.removed.iter().map(|it| {
+            (it.range.first, it.range.end, it.range.link_before, it.range.link, &*it.dir)
+        });
+        let mut parts: Vec<_> = segments.chain(removed).collect();
+        parts.sort_by_key(|(first, ..)| *first);
+        for two in parts.windows(2) {
+            let ((_, end, _, link, _), (first, _, link_before, _, dir)) = (two[0], two[1]);
+            if end == first && !link.joins(link_before) {
+                parted.push((first, dir.to_owned()));
             }
         }
         for two in self.slots.windows(2) {
@@ -123,11 +144,11 @@ impl Survey {
             }
         }
         // Slots hold for a while what is sealed: compared where one ends, and another goes on or has it too.
-        if let Some(last) = self.segments.last() {
+        if let Some(last) = self.sealed_link() {
+            let end = self.sealed_end();
             for slot in &self.slots {
-                let link = slot.link_before(last.end());
-                if link.is_some_and(|link| link != last.link()) {
-                    parted.push((last.end(), slot.path.clone()));
+                if slot.link_before(end).is_some_and(|link| !link.joins(last)) {
+                    parted.push((end, slot.path.clone()));
                 }
             }
         }
@@ -259,6 +280,7 @@ impl<'a> Pass<'a> {
             meta: stored.clone(),
             meta_is_stale: stored.is_none(),
             segments: Vec::new(),
+            removed: Vec::new(),
             superseded: Vec::new(),
             slots: Vec::new(),
             trimmed: Vec::new(),
@@ -336,6 +358,7 @@ impl<'a> Pass<'a> {
 
     fn take_segments(&mut self, sealed: segment::Scan) {
         self.found.segments = sealed.segments;
+        self.found.removed = sealed.removed;
         self.found.superseded = sealed.superseded;
         // Of a directory that is still there under its name: those never change.
         self.found.damage.extend(sealed.damaged);
@@ -497,8 +520,11 @@ impl<'a> Pass<'a> {
         let mut upto = found.oldest();
         let mut holes = Vec::new();
         let segments = found.segments.iter().map(|s| (s.first(), s.end(), s.dir().to_owned()));
+        let removed = found.removed.iter().map(|it| (it.range.first, it.range.end, it.dir.clone()));
+        let mut sealed: Vec<_> = segments.chain(removed).collect();
+        sealed.sort_by_key(|(first, ..)| *first);
         let slots = found.slots.iter().map(|s| (s.header.first, s.scan.next, s.path.clone()));
-        for (first, end, path) in segments.chain(slots) {
+        for (first, end, path) in sealed.into_iter().chain(slots) {
             if first > upto && end > upto {
                 holes.push((upto, first.prev(), path));
             }

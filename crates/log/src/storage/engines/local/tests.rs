@@ -21,8 +21,11 @@ use parking_lot::{Condvar, Mutex};
 use super::*;
 use crate::storage::disk::Disk;
 
+use crate::chain::Link;
 use crate::storage::disk::Faults;
-use crate::storage::{Commit, Engine, Recovered, StoreError};
+use crate::storage::forward::{Forward, Rest, Start};
+use crate::storage::meta::Meta;
+use crate::storage::{Commit, Engine, FORMAT_VERSION, Recovered, RemovedReason, StoreError};
 use crate::testing::{self, all_topics, append};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Event, Events, Fingerprint, Seq, Timestamp};
@@ -483,6 +486,44 @@ impl crate::storage::conformance::Factory for OnDisk {
         _how: crate::storage::conformance::Reopen,
     ) -> crate::storage::conformance::Opened {
         drop(engine);
+        let (engine, recovered) = reopen(self.0.path());
+        crate::storage::conformance::Opened { engine, recovered }
+    }
+
+    fn lose(
+        &mut self,
+        engine: Arc<dyn Engine>,
+        ranges: &[std::ops::Range<Seq>],
+    ) -> crate::storage::conformance::Opened {
+        engine.close().unwrap();
+        let meta = Meta::load(&Disk::real(), self.0.path(), FORMAT_VERSION).unwrap().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let bounds = engine.bounds();
+        let start = Start { first: bounds.oldest, link: Link::START, oldest: bounds.oldest };
+        let mut forward = Forward::begin(dir.path(), options(), meta, start).unwrap().exact();
+        for end in ranges.iter().flat_map(|range| [range.start, range.end]).chain([bounds.next()]) {
+            let from = forward.next();
+            if from >= end {
+                continue;
+            }
+            if ranges.iter().any(|range| range.start == from) {
+                let link = Link::of_tag(engine.tag_of(end.prev()).unwrap());
+                forward.removed(end, RemovedReason::Damaged, link).unwrap();
+            } else {
+                let mut at = from;
+                let chunks = std::iter::from_fn(|| {
+                    let chunk = (at < end).then(|| engine.read(at, end, &Filter::ALL).unwrap())?;
+                    at = chunk.end;
+                    Some(Ok(chunk))
+                });
+                forward.segment(end, chunks).unwrap();
+            }
+        }
+        let (state, deltas) = (Bytes::new(), Vec::new());
+        let last_at = engine.time_of(bounds.head).unwrap();
+        forward.finish(Rest { slot_number: 1, last_at, state, deltas, oldest_tag: None }).unwrap();
+        drop(engine);
+        self.0 = dir;
         let (engine, recovered) = reopen(self.0.path());
         crate::storage::conformance::Opened { engine, recovered }
     }

@@ -266,13 +266,17 @@ impl LocalEngine {
                 count,
             );
         }
+        if let Some(gone) = view.removed_at(range.end.prev()) {
+            return Ok(LookBack { from: gone.first.max(range.start), events: 0 });
+        }
         let end = view.segments.partition_point(|segment| segment.end() < range.end);
         let mut found = LookBack { from: range.end, events: 0 };
         for segment in view.segments.iter().take(end + 1).rev().take(PASSED_SEGMENTS) {
             let part = range.start..found.from;
             let is_free = !self.cache.may_match(segment, filter);
             found = self.cache.look_back(&self.lease(segment)?, part, filter, count)?;
-            if !is_free || found.from <= range.start {
+            if !is_free || found.from <= range.start || view.removed_at(found.from.prev()).is_some()
+            {
                 break;
             }
         }
