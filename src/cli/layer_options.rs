@@ -187,7 +187,10 @@ mod tests {
         let (here, there) = (log_options(&config), eventlog::Options::default());
         assert_eq!(format!("{here:#?}"), format!("{there:#?}"));
         let here = server_options(&config);
-        let there = server::Options { version: here.version.clone(), ..Default::default() };
+        // A library's log need not lie on a disk.
+        let data_dir = Some(config.storage.data_dir.clone());
+        let there =
+            server::Options { version: here.version.clone(), data_dir, ..Default::default() };
         assert_eq!(here, there);
         assert_eq!(telemetry_options(&config), telemetry::Options::default());
     }

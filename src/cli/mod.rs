@@ -19,6 +19,7 @@ mod each;
 mod failure;
 mod form;
 mod get;
+mod heap;
 mod input;
 mod layer_options;
 mod live;

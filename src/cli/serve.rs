@@ -14,7 +14,7 @@ use super::notify::Notifier;
 use super::output::print_line;
 use super::reload;
 use super::signals::DaemonSignals;
-use super::{Exit, Failure};
+use super::{Exit, Failure, heap};
 use crate::config::{Config, ConfigError, Loaded, Sources};
 use crate::escape;
 use crate::telemetry;
@@ -102,6 +102,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
+    heap::look_after();
     let notifier = Notifier::of_process();
     let outcome = runtime.block_on(async {
         // Before anything is open that an end in disorder could harm.

@@ -48,9 +48,25 @@ fn text(status: &pb::LogStatus) -> String {
         lines.push(("clock", ahead));
     }
     lines.push(("version", status.version.clone()));
+    for consumer in &status.consumers {
+        lines.push(("consumer", consumer_text(consumer)));
+    }
     let lines: Vec<_> =
         lines.iter().map(|(name, value)| format!("{name:12} {}", escape::line(value))).collect();
     lines.join("\n")
+}
+
+fn consumer_text(consumer: &pb::Consumer) -> String {
+    let pb::Consumer { name, watches, delivered, lag_events, idle } = consumer;
+    let watches = match watches {
+        0 => "gone".to_owned(),
+        1 => "1 watch".to_owned(),
+        more => format!("{more} watches"),
+    };
+    let idle = idle.and_then(|idle| u64::try_from(idle.seconds).ok()).unwrap_or_default();
+    let idle = units::duration_text(std::time::Duration::from_secs(idle));
+    let delivered = events_text(*delivered);
+    format!("{name}: {watches}, {lag_events} behind, {delivered} delivered, the last {idle} ago")
 }
 
 /// Three digits are enough for people.

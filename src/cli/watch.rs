@@ -20,7 +20,7 @@ use super::{Exit, Failure, ahead, state};
 use tailmark_client::{
     Client, Error, FileStore, Item, Kind, OnLost, Received, Start, Watch, WatchOptions,
 };
-use tailmark_record::{Cursor, Marker, MarkerKind, Reason, Seq, json};
+use tailmark_record::{Cursor, Marker, MarkerKind, Reason, Seq, consumer, json};
 use tailmark_wire::feed_v1::LogStatus;
 
 /// What is printed at once, and with `--state` before each save.
@@ -65,6 +65,10 @@ pub(super) struct Args {
     /// Print markers too: where the watch resumed, when it caught up, gaps
     #[arg(long)]
     markers: bool,
+    /// What this consumer is called in the server's figures: `tailmark status` and the metrics show its
+    /// lag and rate under that name
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    name: Option<String>,
     /// Wait for the server if it cannot be reached at the beginning
     #[arg(long)]
     wait: bool,
@@ -78,6 +82,10 @@ pub(super) struct Args {
         conflicts_with_all = ["json", "raw", "columns", "verbose", "cursor", "markers"]
     )]
     command: Vec<OsString>,
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    if consumer::is_name(text) { Ok(text.to_owned()) } else { Err(consumer::RULE.to_owned()) }
 }
 
 /// What the command line has for each, and says of it.
@@ -207,6 +215,7 @@ fn options(args: &Args, state: Option<&FileStore>) -> WatchOptions {
     options.markers = true;
     options.waits_for_server = args.wait;
     options.on_lost = args.on_lost;
+    options.name = args.name.clone().unwrap_or_default();
     if let Some(cursor) = state.and_then(FileStore::cursor) {
         options.after_cursor = Some(cursor.to_owned());
     }

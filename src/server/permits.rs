@@ -27,16 +27,19 @@ pub(crate) enum StreamKind {
     Reflection,
     Metrics,
     Backup,
+    /// Bodies of plain HTTP that are coded, either way.
+    Coded,
 }
 
 impl StreamKind {
-    pub(crate) const ALL: [StreamKind; 6] = [
+    pub(crate) const ALL: [StreamKind; 7] = [
         StreamKind::Watch,
         StreamKind::Upload,
         StreamKind::Health,
         StreamKind::Reflection,
         StreamKind::Metrics,
         StreamKind::Backup,
+        StreamKind::Coded,
     ];
 
     /// By which names its limits go: in all, of a connection, of an address, of a principal.
@@ -77,6 +80,12 @@ impl StreamKind {
                 "backups_per_connection",
                 "backups_per_address",
                 "backups_per_principal",
+            ],
+            StreamKind::Coded => [
+                "coded_bodies",
+                "coded_bodies_per_connection",
+                "coded_bodies_per_address",
+                "coded_bodies_per_principal",
             ],
         }
     }

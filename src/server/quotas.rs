@@ -44,6 +44,10 @@ const FEW: StreamLimits = StreamLimits {
 const BACKUPS: StreamLimits =
     StreamLimits { in_all: 4, of_connection: 4, of_address: Some(4), of_principal: Some(4) };
 
+/// Of bodies in gzip: each holds a third of a mebibyte. Answers beyond it go out as they are.
+const CODED: StreamLimits =
+    StreamLimits { in_all: 128, of_connection: 32, of_address: Some(64), of_principal: Some(64) };
+
 struct StreamLimits {
     in_all: usize,
     of_connection: usize,
@@ -67,15 +71,33 @@ pub(crate) struct Quotas {
     turned_away: Arc<AtomicUsize>,
     turned_away_of_address: Shares<IpAddr>,
     paces: Paces<IpAddr>,
-    /// When a flood came last from an address.
-    floods: Mutex<HashMap<IpAddr, Instant>>,
+    /// Floods that came from an address lately.
+    floods: Mutex<HashMap<IpAddr, Floods>>,
     unsent: Unsent,
 }
 
 /// How long a flood is held against new connections from the same address.
 const SUSPICION: Duration = Duration::from_secs(60);
+/// What the next connection waits after the first flood; twice as long after each more, up to the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// Addresses that are kept in mind for it.
 const SUSPECTS: usize = 4_096;
+
+/// What came from one address.
+#[derive(Clone, Copy, Debug)]
+struct Floods {
+    /// Of the last one that is held against it.
+    at: Instant,
+    /// Since it is suspect.
+    count: u32,
+}
+
+impl Floods {
+    fn wait(self) -> Duration {
+        FIRST_WAIT.saturating_mul(1 << self.count.saturating_sub(1).min(16)).min(LONGEST_WAIT)
+    }
+}
 
 /// So many in all, and a few more for who has little.
 #[derive(Debug)]
@@ -139,6 +161,7 @@ impl Quotas {
                 StreamKind::Health => HEALTH,
                 StreamKind::Reflection | StreamKind::Metrics => FEW,
                 StreamKind::Backup => BACKUPS,
+                StreamKind::Coded => CODED,
             };
             let [what, _, of_address, of_principal] = kind.limits();
             Quota {
@@ -227,22 +250,32 @@ impl Quotas {
         Peer { address, connection: Arc::new(connection) }
     }
 
-    /// A connection was ended because there was too much on it.
-    pub(crate) fn flooded(&self, peer: &Peer) {
-        let mut floods = self.floods.lock();
+    /// A connection was ended because there was too much on it. What is not held against its address
+    /// makes it suspect no longer than it is.
+    pub(crate) fn flooded(&self, peer: &Peer, is_held: bool) {
+        let (mut floods, holder) = (self.floods.lock(), peer.connection.holder);
+        if let Some(known) = floods.get_mut(&holder).filter(|known| known.at.elapsed() < SUSPICION)
+        {
+            known.count = known.count.saturating_add(1);
+            if is_held {
+                known.at = Instant::now();
+            }
+            return;
+        }
         if floods.len() >= SUSPECTS {
-            floods.retain(|_, at| at.elapsed() < SUSPICION);
+            floods.retain(|_, known| known.at.elapsed() < SUSPICION);
         }
         // With so many there is nobody left to tell apart.
-        if floods.len() < SUSPECTS {
-            floods.insert(peer.connection.holder, Instant::now());
+        if is_held && floods.len() < SUSPECTS {
+            floods.insert(holder, Floods { at: Instant::now(), count: 1 });
         }
     }
 
-    /// Whether one from the same address was, lately.
-    pub(crate) fn has_flooded(&self, peer: &Peer) -> bool {
+    /// How long the next connection from the same address waits, where one was lately.
+    pub(crate) fn suspicion(&self, peer: &Peer) -> Option<Duration> {
         let floods = self.floods.lock();
-        floods.get(&peer.connection.holder).is_some_and(|at| at.elapsed() < SUSPICION)
+        let known = floods.get(&peer.connection.holder);
+        known.filter(|known| known.at.elapsed() < SUSPICION).map(|known| known.wait())
     }
 
     /// Counts a connection to the principal that uses it now: one that many use, as a proxy's, to whoever
@@ -430,5 +463,32 @@ mod tests {
         quotas.used_by(&peers[2], &ann).unwrap();
         drop(peers);
         assert!(quotas.used_by(&quotas.peer(at("192.0.2.1")), &ann).is_ok());
+    }
+
+    #[test]
+    fn who_floods_again_and_again_waits_longer_and_is_forgiven() {
+        let (quotas, _) = quotas(&Options::default());
+        let peer = |host| quotas.peer(SocketAddr::from(([10, 0, 0, host], 1)));
+        let (calm, wild) = (peer(1), peer(2));
+        quotas.flooded(&calm, false);
+        assert_eq!(quotas.suspicion(&calm), None, "what is not held makes nobody suspect");
+        quotas.flooded(&wild, true);
+        let since = quotas.floods.lock()[&wild.connection.holder].at;
+        assert_eq!(quotas.suspicion(&wild), Some(FIRST_WAIT));
+        for _ in 0..3 {
+            quotas.flooded(&wild, false);
+        }
+        assert_eq!(quotas.suspicion(&wild), Some(8 * FIRST_WAIT));
+        assert_eq!(quotas.floods.lock()[&wild.connection.holder].at, since);
+        for _ in 0..1_000 {
+            quotas.flooded(&wild, true);
+        }
+        assert_eq!(quotas.suspicion(&wild), Some(LONGEST_WAIT));
+        let long_ago = Instant::now().checked_sub(SUSPICION).unwrap();
+        quotas.floods.lock().get_mut(&wild.connection.holder).unwrap().at = long_ago;
+        assert_eq!(quotas.suspicion(&wild), None);
+        quotas.flooded(&wild, true);
+        assert_eq!(quotas.suspicion(&wild), Some(FIRST_WAIT), "it begins anew");
+        assert_eq!(quotas.suspicion(&calm), None);
     }
 }

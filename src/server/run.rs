@@ -1,7 +1,7 @@
 //! The server's lifetime, from its first listener to its last connection.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use axum::middleware::from_fn_with_state;
@@ -19,6 +19,7 @@ use super::auth::{Auth, Guard, guard};
 use super::feed::parked::Parking;
 use super::feed::shared_frames::SharedFrames;
 use super::figures::{self, Figures, Held, Sources};
+use super::permits::StreamKind;
 use super::quotas::Quotas;
 use super::rpc::generated::chat_service_server::ChatServiceServer;
 use super::rpc::generated::feed_service_server::FeedServiceServer;
@@ -94,7 +95,7 @@ impl Server {
             gauges: gauges.clone(),
             options: Arc::clone(&options),
             certificates: certificates.clone(),
-            memory: memory(&arrivals, &unsent, &parking),
+            memory: memory(&arrivals, &unsent, &parking, &gauges),
             are_credentials_in_trouble: auth.credentials().is_in_trouble(),
             started,
         });
@@ -222,12 +223,19 @@ impl Server {
 }
 
 /// What memory is held for above the log.
-fn memory(arrivals: &Arrivals, unsent: &Unsent, parking: &Parking) -> Vec<(&'static str, Held)> {
+fn memory(
+    arrivals: &Arrivals,
+    unsent: &Unsent,
+    parking: &Parking,
+    gauges: &Gauges,
+) -> Vec<(&'static str, Held)> {
     let (arrivals, unsent, parking) = (arrivals.clone(), unsent.clone(), parking.clone());
+    let coded = Arc::clone(gauges.of(StreamKind::Coded));
     vec![
         ("arriving", Box::new(move || arrivals.bytes())),
         ("unsent", Box::new(move || unsent.bytes())),
         ("parked", Box::new(move || parking.bytes())),
+        ("coded", Box::new(move || http::CODER_BYTES * coded.load(Ordering::Relaxed))),
     ]
 }
 

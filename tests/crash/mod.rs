@@ -144,10 +144,23 @@ pub fn pass(time: Duration) {
 
 /// Splits `0..count` over the machine's cores. A panic of one fails the caller.
 pub fn in_parallel(count: u64, work: impl Fn(u64) + Sync) {
-    let cores = std::thread::available_parallelism().map_or(2, usize::from) as u64;
+    by_threads(cores(), count, work);
+}
+
+/// The same for work that waits for other processes and the disk about half of its time.
+#[allow(dead_code, reason = "not each harness has such")]
+pub fn in_parallel_waiting(count: u64, work: impl Fn(u64) + Sync) {
+    by_threads(2 * cores(), count, work);
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
+}
+
+fn by_threads(threads: usize, count: u64, work: impl Fn(u64) + Sync) {
     let next = std::sync::atomic::AtomicU64::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..cores {
+        for _ in 0..threads {
             scope.spawn(|| {
                 loop {
                     let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

@@ -156,7 +156,7 @@ fn failing_calls() {
     let tally = Mutex::new(BTreeMap::<(&str, &str, bool), [u64; 6]>::new());
     let failures = Mutex::new(Vec::new());
     let known = AtomicU64::new(0);
-    crash::in_parallel(runs.len() as u64, |at| {
+    crash::in_parallel_waiting(runs.len() as u64, |at| {
         let run = runs[at as usize];
         let dir = tempfile::Builder::new().prefix("failing-").tempdir_in(scratch.path());
         let dir = dir.expect("a directory");

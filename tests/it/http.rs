@@ -1,6 +1,7 @@
 //! Plain HTTP, server-sent events and gRPC-Web on the port of gRPC.
 
 mod cloudevents;
+mod codings;
 mod events;
 mod grpc_web;
 mod half_closed;

@@ -1,5 +1,6 @@
 //! What the daemon measures of itself: `/metrics`, `StreamMetrics`, `tailmark metrics`, `deploy/`.
 
+mod consumers;
 mod deployed;
 mod logs;
 mod page;

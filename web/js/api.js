@@ -11,6 +11,8 @@ async function getJson(path, signal) {
 }
 
 export const getLog = (signal) => getJson('/v1/log', signal);
+/// The last minutes, a point a second, the oldest first.
+export const getHistory = (signal) => getJson('/v1/history', signal);
 export const eventPath = (seqOrCursor) => `/v1/events/${encodeURIComponent(seqOrCursor)}`;
 export const getEvent = (seqOrCursor, signal) => getJson(eventPath(seqOrCursor), signal);
 

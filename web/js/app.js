@@ -80,6 +80,9 @@ class App {
         if (message.topics.list.length > 0) this.#drawTopics(message.topics);
         this.#taken(message.number);
         break;
+      case 'samples':
+        this.charts.set(message.samples);
+        break;
       case 'ready':
         // Once: a new leader goes on where this tab is.
         this.position ??= message.position;
@@ -493,6 +496,17 @@ class App {
     setText($('fact-disk'), log.disk_bytes ? bytes(Number(log.disk_bytes)) : '–');
     setText($('fact-watches'), count(Number(log.watches ?? 0)));
     setText($('fact-version'), log.version ?? '–');
+    this.#drawConsumers(log.consumers ?? []);
+  }
+
+  /// Watches that said what they are called: who is behind, the one most behind first.
+  #drawConsumers(consumers) {
+    const rows = consumers.map(({ name, watches, lag_events }) => ({ name, lag: Number(lag_events ?? 0), gone: !Number(watches ?? 0) }));
+    rows.sort((a, b) => b.lag - a.lag);
+    const texts = rows.map(({ name, lag, gone }) => `${name} ${gone ? 'gone, ' : ''}${count(lag)} behind`);
+    $('facts-consumers').hidden = texts.length === 0;
+    setText($('fact-consumers'), shownLine(texts.length > 2 ? `${texts[0]}, ${plural(texts.length - 1, 'more', 'more')}` : texts.join('; ')));
+    $('fact-consumers').title = shownLine(texts.join('; '));
   }
 
   #drawTopics(topics) {

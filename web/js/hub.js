@@ -29,6 +29,7 @@ export class Hub {
       begun: () => { for (const tab of this.#tabs.values()) this.#ready(tab); },
     });
     this.sampler = new Sampler({
+      history: (samples) => this.#all({ t: 'samples', samples }),
       log: (log, sample) => {
         this.log = log;
         this.#all({ t: 'sample', sample, log, hasMetrics: this.sampler.hasMetrics });

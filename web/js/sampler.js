@@ -1,6 +1,6 @@
 // What is asked for at intervals: head and oldest, topics, commit latency. Once a browser.
 
-import { getLog, listTopics } from './api.js';
+import { getHistory, getLog, listTopics } from './api.js';
 import { bearer } from './token.js';
 import { buckets, commitHistogram, difference, quantile } from './metrics.js';
 
@@ -13,7 +13,7 @@ const MAX_TOPICS = 5000;
 const MAX_SAMPLES = 600;
 
 export class Sampler {
-  /// `on`: log(status, samples), topics(topics), failed(); `lag(head)` tells the stream's lag.
+  /// `on`: history(samples), log(status, sample), topics(topics), failed(); `lag(head)` tells the stream's lag.
   constructor(on, lag) {
     this.on = on;
     this.lag = lag;
@@ -41,6 +41,7 @@ export class Sampler {
     if (!this.stopped) return;
     this.stopped = false;
     this.run += 1;
+    if (this.samples.length === 0) this.#before();
     this.#loop(() => this.#sampleLog(), LOG_EVERY_MS);
     // A daemon with very many topics is not asked more often than it answers with ease.
     this.#loop(() => this.#sampleTopics(), TOPICS_EVERY_MS, 5);
@@ -78,6 +79,22 @@ export class Sampler {
         wakers.add(wake);
       });
     }
+  }
+
+  /// What there was before anybody looked, as the daemon has it. Without it the charts begin now.
+  async #before() {
+    const { points = [] } = await getHistory(AbortSignal.timeout(10000)).catch(() => ({}));
+    if (points.length === 0) return;
+    // By its clock; the newest is a second old at most.
+    const ahead = Date.parse(points.at(-1).at) - Date.now();
+    const seconds = (ms) => (ms === undefined ? null : ms / 1000);
+    const before = points.map((point) => ({
+      // The stream was not there, and so had no lag.
+      at: Date.parse(point.at) - ahead, rate: point.appended_per_second, lag: null, p50: seconds(point.commit_p50_ms), p99: seconds(point.commit_p99_ms),
+    }));
+    const first = this.samples[0]?.at ?? Infinity;
+    this.samples.unshift(...before.filter(({ at }) => at < first));
+    this.on.history(this.samples);
   }
 
   async #sampleLog() {

@@ -1,5 +1,8 @@
 //! What a publisher feels beside attacks, and what they take of the daemon: one daemon, quiet and under each
 //! attack in turn. The attacks are those of `tests/it/abuse`, which hold that they are refused.
+//!
+//! Whoever attacks needs the same processors. So each attack is first made on another daemon beside: what the
+//! publisher feels of that is the machine's, and what is more is the daemon's.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -59,24 +62,38 @@ const CONNECTIONS: usize = 20_000;
 
 pub(crate) async fn run(args: Args) -> Result<()> {
     let dir = tempfile::Builder::new().prefix("tailmark-abuse.").tempdir_in(&args.dir)?;
-    let (server, addr) = start_daemon(&args.daemon, dir.path(), &[]).await?;
+    for name in ["one", "other"] {
+        std::fs::create_dir(dir.path().join(name))?;
+    }
+    let (server, addr) = start_daemon(&args.daemon, &dir.path().join("one"), &[]).await?;
+    let (other, elsewhere) = start_daemon(&args.daemon, &dir.path().join("other"), &[]).await?;
     let client = Client::new(&addr)?;
-    let at: SocketAddr = addr.trim_start_matches("http://").parse().context("an address")?;
+    let socket =
+        |addr: &str| addr.trim_start_matches("http://").parse::<SocketAddr>().context("an address");
+    let (here, elsewhere) = (socket(&addr)?, socket(&elsewhere)?);
     let time = Duration::from_secs(args.seconds);
     let attacks = if args.only.is_empty() { Attack::value_variants() } else { &args.only };
-    println!("{:12} {:>8} {:>10} {:>10} {:>10}", "", "publishes", "p50 ms", "p99 ms", "RSS MB");
+    println!("{:21} {:>9} {:>8} {:>8} {:>8}", "", "publishes", "p50 ms", "p99 ms", "RSS MB");
     measure("quiet", &client, &server, time).await?;
     for attack in attacks {
-        let mut attackers = JoinSet::new();
-        attackers.spawn(again(*attack, at));
         let name = attack.to_possible_value().ok_or_else(|| anyhow!("a name"))?;
-        let measured = measure(name.get_name(), &client, &server, time).await;
-        attackers.shutdown().await;
-        measured?;
+        let name = name.get_name();
+        for (at, where_to) in [(elsewhere, " elsewhere"), (here, "")] {
+            let mut attackers = JoinSet::new();
+            attackers.spawn(again(*attack, at));
+            let name = format!("{name}{where_to}");
+            let measured = measure(&name, &client, &server, time).await;
+            attackers.shutdown().await;
+            measured?;
+        }
     }
     measure("afterwards", &client, &server, time).await?;
+    // What the allocator keeps goes after a while.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    measure("20 s later", &client, &server, time).await?;
     drop(client);
     server.stop().await?;
+    other.stop().await?;
     dir.close().context("cannot remove the directory of the log")
 }
 
@@ -91,7 +108,7 @@ async fn measure(name: &str, client: &Client, server: &Server, time: Duration) -
     }
     let of = |percent| stats::percentile(&took, percent).unwrap_or(f64::NAN);
     let (p50, p99, resident) = (of(50), of(99), server.memory()?.resident >> 20);
-    println!("{name:12} {:>8} {p50:>10.2} {p99:>10.2} {resident:>10}", took.len());
+    println!("{name:21} {:>9} {p50:>8.2} {p99:>8.2} {resident:>8}", took.len());
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 mod append;
 mod batch;
 mod bounds;
+pub mod consumer;
 mod cursor;
 mod event;
 mod excerpt;

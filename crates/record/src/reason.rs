@@ -201,7 +201,13 @@ impl Reason {
     /// Whether it says what was wrong with what came on a stream to the server, or that it came too
     /// late.
     pub const fn is_of_upload(self) -> bool {
-        matches!(self, Reason::MessageMalformed | Reason::Deadline | Reason::LimitExceeded)
+        matches!(
+            self,
+            Reason::MessageMalformed
+                | Reason::EventMalformed
+                | Reason::Deadline
+                | Reason::LimitExceeded
+        )
     }
 
     /// Whether another token may be all that it takes.

@@ -129,8 +129,21 @@ pub fn log_status(status: &pb::LogStatus) -> Vec<u8> {
     if let Some(uptime) = uptime(status) {
         object.text("uptime", &duration_text(uptime));
     }
+    if !status.consumers.is_empty() {
+        object.objects("consumers", &status.consumers, write_consumer);
+    }
     object.close();
     out
+}
+
+fn write_consumer(object: &mut Object<'_>, consumer: &pb::Consumer) {
+    object.text("name", &consumer.name);
+    object.number("watches", consumer.watches);
+    object.number("delivered", consumer.delivered);
+    object.number("lag_events", consumer.lag_events);
+    if let Some(idle) = consumer.idle.and_then(|idle| idle.try_into().ok()) {
+        object.text("idle", &duration_text(idle));
+    }
 }
 
 fn write_limits(object: &mut Object<'_>, limits: &pb::Limits) {

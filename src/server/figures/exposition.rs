@@ -260,6 +260,7 @@ impl Snapshot {
             "Events that the slowest watch has not looked at yet",
             self.lag,
         )?;
+        self.consumers(page)?;
         let streams = &self.streams;
         // Those two are short of everything else that is told of the others.
         let builtin = [("health", self.health_watches), ("reflection", self.reflection_streams)];
@@ -274,6 +275,21 @@ impl Snapshot {
         page.counters("tailmark_streams_ended", "Streams that ended, and why", ended)?;
         let seconds = streams.iter().map(|stream| (stream.kind, &stream.seconds));
         page.histograms("tailmark_stream", "Life of a stream that has ended", "stream", seconds)
+    }
+
+    fn consumers(&self, page: &mut Page<'_>) -> fmt::Result {
+        let all = &self.consumers;
+        let watches = all.iter().map(|it| (&*it.name, it.watches));
+        let help = "Watches open, by the name that they gave";
+        page.gauges("tailmark_consumer_watches", None, help, "name", watches)?;
+        let lag = all.iter().map(|it| (&*it.name, self.lag_of(it)));
+        let help = "Events that a consumer has not looked at yet";
+        page.gauges("tailmark_consumer_lag_events", None, help, "name", lag)?;
+        let idle = all.iter().map(|it| (&*it.name, it.idle.as_secs()));
+        let help = "Since something was delivered to a consumer";
+        page.gauges("tailmark_consumer_idle", Some(Unit::Seconds), help, "name", idle)?;
+        let delivered = all.iter().map(|it| ([("name", &*it.name)], it.delivered));
+        page.counters("tailmark_consumer_events_delivered", "Events handed to it", delivered)
     }
 
     fn calls(&self, page: &mut Page<'_>) -> fmt::Result {

@@ -3,11 +3,14 @@
 //! Requests and streams are counted here as they begin and end; the log counts for itself and is
 //! asked when a [`Snapshot`] is taken. Invariants: nothing here waits for the writer or opens a
 //! segment; labels come from fixed sets (methods, routes, codes, kinds, reasons) and never from a
-//! topic, a room or a client's words; events cost one addition a chunk.
+//! topic, a room or a client's words, but for the names of consumers, of which there are so many at most;
+//! events cost one addition a chunk.
 
 mod calls;
+mod consumers;
 mod exposition;
 mod histogram;
+mod history;
 mod host;
 mod rates;
 mod snapshot;
@@ -21,7 +24,9 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 pub(super) use calls::{Calls, Expected, UnderWay, count};
+pub(crate) use consumers::ConsumerCount;
 pub(crate) use exposition::{Format, text};
+use history::History;
 pub(super) use rates::{Figure, Rates};
 pub(super) use snapshot::Snapshot;
 use streams::Streams;
@@ -61,11 +66,12 @@ pub(super) struct Sources {
 /// How many bytes are held.
 pub(super) type Held = Box<dyn Fn() -> usize + Send + Sync>;
 
-/// The last two looks.
+/// The last two looks, and what there was before.
 #[derive(Debug, Default)]
 struct Looks {
     before: Option<Arc<Snapshot>>,
     last: Option<Arc<Snapshot>>,
+    history: History,
 }
 
 impl Figures {
@@ -96,6 +102,11 @@ impl Figures {
         Streams::open(&self.streams, kind, next, span.clone())
     }
 
+    /// What is told of each consumer.
+    pub(super) fn consumers(&self) -> Vec<ConsumerCount> {
+        self.streams.consumers.counts()
+    }
+
     /// What the rates of a first sample count from: a look at least [`LOOK_INTERVAL`] ago, but for
     /// the first second of a server's life.
     pub(super) fn base(&self) -> Option<Arc<Snapshot>> {
@@ -103,8 +114,16 @@ impl Figures {
         looks.before.clone().or_else(|| looks.last.clone())
     }
 
+    /// The last minutes, as JSON.
+    pub(super) fn history(&self) -> Vec<u8> {
+        self.looks.lock().history.json()
+    }
+
     fn looked(&self, snapshot: Snapshot) {
         let mut looks = self.looks.lock();
+        if let Some(last) = looks.last.clone() {
+            looks.history.add(&Rates::new(&snapshot, &last));
+        }
         looks.before = looks.last.replace(Arc::new(snapshot));
     }
 }

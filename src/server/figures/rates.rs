@@ -32,6 +32,30 @@ impl<'a> Rates<'a> {
         self.now.wall
     }
 
+    /// The last durable event, then.
+    pub(super) fn head(&self) -> u64 {
+        self.now.head.get()
+    }
+
+    /// Events that the slowest stream had not looked at then.
+    pub(super) fn lag(&self) -> u64 {
+        self.now.lag
+    }
+
+    /// Events appended a second.
+    pub(super) fn appended(&self) -> f64 {
+        let count = |snapshot: &Snapshot| snapshot.log.counters.events_appended;
+        self.rate(count(self.now), count(self.before))
+    }
+
+    /// A quantile of the commits between, in milliseconds; `None` where there was none.
+    pub(super) fn commit_ms(&self, quantile: f64) -> Option<f64> {
+        let latency = |snapshot: &Snapshot| snapshot.log.counters.commit_latency;
+        let (now, before) = (latency(self.now), latency(self.before));
+        let latency = std::array::from_fn(|n| now[n].saturating_sub(before[n]));
+        quantile_micros(&latency, quantile).map(|micros| micros / 1e3)
+    }
+
     /// One sample: every figure in a fixed order, `uptime_seconds` last.
     pub(crate) fn figures(&self) -> Vec<Figure> {
         let mut sample = Sample { instance: &self.now.instance, figures: Vec::new() };
@@ -119,12 +143,10 @@ impl<'a> Rates<'a> {
         ] {
             sample.with("reads_per_second", self.rate(now, before), "source", source);
         }
-        let latency =
-            std::array::from_fn(|n| now.commit_latency[n].saturating_sub(before.commit_latency[n]));
         for (name, quantile) in [("0.5", 0.5), ("0.99", 0.99)] {
             // No commit, no latency.
-            if let Some(micros) = quantile_micros(&latency, quantile) {
-                sample.with("commit_latency_ms", micros / 1e3, "quantile", name);
+            if let Some(ms) = self.commit_ms(quantile) {
+                sample.with("commit_latency_ms", ms, "quantile", name);
             }
         }
     }
@@ -140,6 +162,19 @@ impl<'a> Rates<'a> {
             sample.with("streams", stream.open as f64, "stream", stream.kind);
         }
         sample.add("watch_lag_events", now.lag as f64);
+        for consumer in &now.consumers {
+            let before = self.before.consumers.iter().find(|it| it.name == consumer.name);
+            // One that was forgotten between begins anew.
+            let before = before.map_or(0, |it| it.delivered).min(consumer.delivered);
+            for (name, value) in [
+                ("consumer_watches", consumer.watches as f64),
+                ("consumer_lag_events", now.lag_of(consumer) as f64),
+                ("consumer_idle_seconds", consumer.idle.as_secs_f64()),
+                ("consumer_events_per_second", self.rate(consumer.delivered, before)),
+            ] {
+                sample.with(name, value, "consumer", &*consumer.name);
+            }
+        }
         sample.add("head_seq", now.head.get() as f64);
         sample.add("oldest_seq", now.oldest.get() as f64);
         sample.add("readable_events", now.readable() as f64);

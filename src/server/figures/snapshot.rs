@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Instant, UNIX_EPOCH};
 
 use super::calls::MethodCount;
+use super::consumers::ConsumerCount;
 use super::host::{self, CpuCore, ProcessUsage};
 use super::streams::KindCount;
 use super::{Figures, Sources};
@@ -37,6 +38,7 @@ pub(crate) struct Snapshot {
     /// Plain HTTP: route, status, how many.
     pub(super) routes: Vec<((Arc<str>, u16), u64)>,
     pub(super) streams: Vec<KindCount>,
+    pub(super) consumers: Vec<ConsumerCount>,
     /// Events that the slowest stream has not looked at yet.
     pub(super) lag: u64,
     /// Of the program's log.
@@ -60,6 +62,7 @@ impl Snapshot {
         let credentials = &figures.sources.are_credentials_in_trouble;
         // Before the head: who reads on meanwhile is not ahead of it.
         let slowest = figures.streams.slowest();
+        let consumers = figures.consumers();
         let bounds = log.bounds();
         let status = log.status();
         let of_log = [
@@ -92,6 +95,7 @@ impl Snapshot {
             methods: figures.calls.methods(),
             routes: figures.calls.routes(),
             streams: figures.streams.counts(),
+            consumers,
             lag: slowest.map_or(0, |next| next.distance_to(bounds.next())),
             dropped_lines: figures
                 .dropped_log_lines
@@ -100,6 +104,16 @@ impl Snapshot {
             own: host::own(),
             cores: host::cores(),
         }
+    }
+
+    /// Events that a consumer has not looked at yet.
+    pub(super) fn lag_of(&self, consumer: &ConsumerCount) -> u64 {
+        consumer.next.map_or(0, |next| next.distance_to(self.head.next()))
+    }
+
+    /// Without what clients call themselves.
+    pub(crate) fn without_names(self) -> Snapshot {
+        Snapshot { consumers: Vec::new(), ..self }
     }
 
     /// Events that can be read.

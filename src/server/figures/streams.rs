@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tonic::Code;
 
+use super::consumers::{Consumers, Member};
 use super::histogram::{Buckets, Histogram};
 use crate::server::rpc::trace;
 use tailmark_log::eventlog::Progress;
@@ -45,6 +46,7 @@ const DROPPED: &str = "client gone";
 pub(super) struct Streams {
     kinds: Mutex<BTreeMap<&'static str, Arc<KindCounters>>>,
     positions: Mutex<Positions>,
+    pub(super) consumers: Consumers,
 }
 
 /// The next seq of each stream that reads the log.
@@ -55,16 +57,25 @@ struct Positions {
 }
 
 #[derive(Debug)]
-struct Position {
+pub(super) struct Position {
     next: AtomicU64,
     /// Of its reader, which may sleep.
     progress: Mutex<Option<Arc<Progress>>>,
 }
 
 impl Position {
+    pub(super) fn new(next: Seq) -> Position {
+        Position { next: AtomicU64::new(next.get()), progress: Mutex::default() }
+    }
+
+    /// What comes after all that it has sent.
+    pub(super) fn next(&self) -> Seq {
+        Seq::new(self.next.load(Ordering::Relaxed))
+    }
+
     /// The first seq that it may have to do with; `None` where that is nothing.
-    fn waits_for(&self) -> Option<Seq> {
-        let next = Seq::new(self.next.load(Ordering::Relaxed));
+    pub(super) fn waits_for(&self) -> Option<Seq> {
+        let next = self.next();
         match &*self.progress.lock() {
             // What it has read and not sent yet comes first.
             Some(progress) if next >= progress.next() => {
@@ -103,6 +114,8 @@ pub(crate) struct OpenStream {
     /// Events that it stored.
     taken: u64,
     position: Option<(u64, Arc<Position>)>,
+    /// Where it said what it is called.
+    member: Option<Member>,
     reason: &'static str,
     span: tracing::Span,
 }
@@ -115,6 +128,9 @@ impl OpenStream {
         if more > 0 {
             self.delivered = delivered;
             self.kind.delivered.fetch_add(more, Ordering::Relaxed);
+            if let Some(member) = &self.member {
+                member.delivered(more);
+            }
         }
         match &self.position {
             Some((_, position)) => position.next.store(next.get(), Ordering::Relaxed),
@@ -126,6 +142,13 @@ impl OpenStream {
     pub(crate) fn follow(&mut self, progress: Option<Arc<Progress>>) {
         if let Some((_, position)) = &self.position {
             *position.progress.lock() = progress;
+        }
+    }
+
+    /// It is one of the watches of that name. One without a place is not.
+    pub(crate) fn is_called(&mut self, name: &str) {
+        if let Some((_, position)) = &self.position {
+            self.member = Some(self.streams.consumers.join(name, Arc::clone(position)));
         }
     }
 
@@ -164,8 +187,7 @@ impl Drop for OpenStream {
 
 impl Positions {
     fn add(&mut self, next: Seq) -> (u64, Arc<Position>) {
-        let next = AtomicU64::new(next.get());
-        let position = Arc::new(Position { next, progress: Mutex::default() });
+        let position = Arc::new(Position::new(next));
         self.last_id += 1;
         self.open.insert(self.last_id, Arc::clone(&position));
         (self.last_id, position)
@@ -191,6 +213,7 @@ impl Streams {
             delivered: 0,
             taken: 0,
             position,
+            member: None,
             reason: DROPPED,
             span,
         }

@@ -15,13 +15,14 @@ use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 
 use super::cloud::{self, Cloud, Mode};
+use super::codings;
 use super::query::Query;
 use super::reads::json_body;
 use crate::server::Shared;
 use crate::server::ingest::upload::{self, Source};
 use crate::server::principal::Caller;
 use crate::server::rpc::deadline;
-use crate::server::rpc::negotiation::{codings, media_type};
+use crate::server::rpc::negotiation::{self, media_type};
 use crate::server::rpc::status::{self, Failure};
 use crate::server::transport::arrivals::{Arrival, Lost, SMALL_BYTES};
 use tailmark_log::eventlog::{AppendOptions, Batch};
@@ -79,9 +80,12 @@ pub(super) async fn store(State(shared): State<Arc<Shared>>, request: Request) -
         Ok(way) => way,
         Err(response) => return *response,
     };
-    if let Some(encoding) = codings(&head.headers, header::CONTENT_ENCODING) {
-        return status::encoded_body(&encoding);
-    }
+    let coding = negotiation::codings(&head.headers, header::CONTENT_ENCODING);
+    let body = codings::decode(&shared, Body::new(body), coding.as_deref(), &head.extensions);
+    let body = match body {
+        Ok(body) => body,
+        Err(response) => return *response,
+    };
     let query = Query::read(head.uri.query(), way.parameters());
     let topic = query.and_then(|query| Ok(query.one("topic")?.map(str::to_owned)));
     let topic = match topic {
@@ -96,7 +100,7 @@ pub(super) async fn store(State(shared): State<Arc<Shared>>, request: Request) -
         // What comes whole is a call with one answer; lines may come for ever.
         extensions.insert(deadline::within(options.unary_deadline));
     }
-    let lines = Lines::new(Body::new(body), is_single, limit, shared.arrivals.arrival());
+    let lines = Lines::new(body, is_single, limit, shared.arrivals.arrival());
     let metadata = MetadataMap::from_headers(head.headers);
     let result = match way {
         Way::Single | Way::Lines => {

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{Extensions, HeaderMap, HeaderValue, Response, header};
 use tonic::body::Body;
 
 use crate::server::figures::{self, Format, Snapshot};
+use crate::server::principal::Caller;
 use crate::server::rpc::negotiation::{self, Offer};
 use crate::server::rpc::status;
 use crate::server::{Shared, report};
@@ -31,16 +32,23 @@ const FORMATS: [(Offer, Format, HeaderValue); 3] = [
     ),
 ];
 
+/// What clients call themselves is for whoever may see all of it, and for everybody where the page is open.
+fn may_see_names(extensions: &Extensions) -> bool {
+    extensions.get::<Caller>().is_none_or(Caller::is_admin)
+}
+
 pub(super) async fn metrics(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
+    extensions: Extensions,
 ) -> Response<Body> {
     let formats = FORMATS;
     let offers = formats.each_ref().map(|(offer, ..)| Offer { ..*offer });
     // Refusing a scraper for its header would lose its figures, and 406 helps nobody.
     let (_, format, content_type) = &formats[negotiation::choose(&headers, &offers).unwrap_or(0)];
     let text = match Snapshot::take(&shared.figures).await {
-        Some(snapshot) => figures::text(snapshot, *format),
+        Some(snapshot) if may_see_names(&extensions) => figures::text(snapshot, *format),
+        Some(snapshot) => figures::text(snapshot.without_names(), *format),
         None => return status::respond(&status::stopping(shared.options.retry_delay).into()),
     };
     let Ok(text) = text else {

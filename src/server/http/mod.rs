@@ -4,6 +4,7 @@
 //! Origin) is decided before it comes here.
 
 mod cloud;
+mod codings;
 mod events;
 mod form;
 mod health;
@@ -17,27 +18,34 @@ mod watch;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::routing::{get, post};
+use axum::{Router, middleware};
 use http::{Method, Response, StatusCode};
 use tonic::body::Body;
 
 use crate::server::Shared;
 use crate::server::rpc::status;
 
+pub(super) use self::codings::STATE_BYTES as CODER_BYTES;
+
 /// The paths that are not gRPC.
 pub(super) fn router(shared: &Arc<Shared>) -> Router {
-    Router::new()
-        .route("/healthz", get(health::health))
-        .route("/readyz", get(health::ready))
+    let coded = middleware::from_fn_with_state(Arc::clone(shared), codings::answer);
+    let answers = Router::new()
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(openapi::document))
         .route("/v1/watch", get(watch::watch))
-        .route("/v1/events", post(events::store))
         .route("/v1/events/{seq}", get(reads::event))
+        .route("/v1/history", get(reads::history))
         .route("/v1/log", get(reads::log))
         .route("/v1/principal", get(reads::principal))
         .route("/v1/topics", get(reads::topics))
+        .route_layer(coded);
+    Router::new()
+        .route("/healthz", get(health::health))
+        .route("/readyz", get(health::ready))
+        .route("/v1/events", post(events::store))
+        .merge(answers)
         .merge(page::router())
         .method_not_allowed_fallback(other_method)
         .with_state(Arc::clone(shared))

@@ -11,11 +11,13 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY};
 use http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::header::{REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use xxhash_rust::xxh3::Xxh3;
+
+use super::codings::takes_gzip;
 
 /// No source but this server, no inline script or style, in nobody's frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -114,24 +116,6 @@ async fn file(Path((version, path)): Path<(String, String)>, headers: HeaderMap)
         response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     response
-}
-
-/// Whether a client takes gzip and does not prefer the file as it is (RFC 9110, section 12.5.3).
-fn takes_gzip(asked: &HeaderMap) -> bool {
-    let quality_of = |coding: &str| {
-        let values = asked.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-        let mut parts = values.flat_map(|value| value.split(','));
-        parts.find_map(|part| {
-            let mut part = part.split(';').map(str::trim);
-            if !part.next()?.eq_ignore_ascii_case(coding) {
-                return None;
-            }
-            let weight = part.find_map(|it| it.strip_prefix("q=").or(it.strip_prefix("Q=")));
-            weight.map_or(Some(1.0), |weight| weight.trim().parse::<f32>().ok())
-        })
-    };
-    let gzip = quality_of("gzip").or_else(|| quality_of("*")).unwrap_or(0.0);
-    gzip > 0.0 && gzip >= quality_of("identity").unwrap_or(0.0)
 }
 
 fn answer(
@@ -283,7 +267,7 @@ mod tests {
         ] {
             let mut asked = HeaderMap::new();
             if let Some(accepts) = accepts {
-                asked.insert(ACCEPT_ENCODING, HeaderValue::from_static(accepts));
+                asked.insert(http::header::ACCEPT_ENCODING, HeaderValue::from_static(accepts));
             }
             let path = || Path((PAGE.version.clone(), name.to_owned()));
             let response = file(path(), asked.clone()).await;

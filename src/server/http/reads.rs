@@ -1,4 +1,5 @@
-//! `GET /v1/log`, `/v1/topics`, `/v1/principal` and `/v1/events/{seq}`: the unary calls that only read, as JSON.
+//! `GET /v1/log`, `/v1/topics`, `/v1/principal` and `/v1/events/{seq}`: the unary calls that only read, as JSON;
+//! and `/v1/history`, for the page.
 
 use std::sync::Arc;
 
@@ -29,6 +30,20 @@ pub(super) async fn log(
     answer(shared, &extensions, |caller| async move {
         Query::read(query.as_deref(), &[])?;
         Ok(json::log_status(&read::get_log(shared, caller).await?))
+    })
+    .await
+}
+
+/// `GET /v1/history`.
+pub(super) async fn history(
+    State(shared): State<Arc<Shared>>,
+    extensions: Extensions,
+    RawQuery(query): RawQuery,
+) -> Response<Body> {
+    let shared = &*shared;
+    answer(shared, &extensions, |_| async move {
+        Query::read(query.as_deref(), &[])?;
+        Ok(shared.figures.history())
     })
     .await
 }

@@ -21,7 +21,7 @@ use crate::server::{Shared, watch};
 use tailmark_record::{Cursor, OnLost, Timestamp, moment};
 use tailmark_wire::feed_v1 as pb;
 
-const PARAMETERS: [&str; 9] = [
+const PARAMETERS: [&str; 10] = [
     "topic",
     "after_cursor",
     "from",
@@ -29,6 +29,7 @@ const PARAMETERS: [&str; 9] = [
     "until_caught_up",
     "on_lost",
     "heartbeat_ms",
+    "name",
     "json",
     "format",
 ];
@@ -108,6 +109,7 @@ fn read(shared: &Shared, head: &Parts) -> Result<Asked, Failure> {
         limit: query.number("limit")?.unwrap_or_default(),
         until_caught_up: query.flag("until_caught_up")?,
         heartbeat_ms: query.number("heartbeat_ms")?.unwrap_or_default(),
+        name: query.one("name")?.unwrap_or_default().to_owned(),
         // A page that does not listen for them does not see them.
         markers: true,
         on_lost: query

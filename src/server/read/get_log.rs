@@ -2,6 +2,7 @@
 
 use super::failure;
 use crate::server::Shared;
+use crate::server::figures::ConsumerCount;
 use crate::server::principal::Caller;
 use crate::server::rpc::convert;
 use crate::server::rpc::status::Failure;
@@ -43,12 +44,24 @@ pub(crate) async fn get_log(shared: &Shared, caller: Caller) -> Result<pb::LogSt
         segments: if is_admin { status.store.segments } else { 0 },
         watches: if is_admin { shared.gauges.watches() as u64 } else { 0 },
         uptime: Some(convert::duration(shared.started.elapsed())),
+        consumers: if is_admin { consumers(shared, bounds.head) } else { Vec::new() },
     })
 }
 
 fn capabilities(shared: &Shared) -> Vec<String> {
     let backup = shared.options.data_dir.as_ref().map(|_| BACKUP);
     backup.into_iter().chain(CAPABILITIES).map(str::to_owned).collect()
+}
+
+fn consumers(shared: &Shared, head: Seq) -> Vec<pb::Consumer> {
+    let count = |it: ConsumerCount| pb::Consumer {
+        name: it.name.into(),
+        watches: it.watches,
+        delivered: it.delivered,
+        lag_events: it.next.map_or(0, |next| next.distance_to(head.next())),
+        idle: Some(convert::duration(it.idle)),
+    };
+    shared.figures.consumers().into_iter().map(count).collect()
 }
 
 /// `None` when it was trimmed meanwhile, or is gone.

@@ -26,6 +26,7 @@ use crate::server::transport::http1::{HalfClosed, Socket};
 use crate::server::transport::outbox::Outbox;
 use crate::server::transport::preface::{Begun, Protocol};
 use crate::server::transport::serving::Serving;
+use crate::server::transport::turns::Turns;
 use crate::server::transport::windows::Window;
 use crate::server::transport::{date, linger, refuse, streams};
 
@@ -61,7 +62,15 @@ pub(crate) async fn serve(
     let local = context.local.address;
     let Hello { stream, protocol, .. } = hello;
     let mut is_flood = true;
-    let was_suspect = serving.quotas.has_flooded(&peer);
+    let suspicion = serving.quotas.suspicion(&peer);
+    let was_suspect = suspicion.is_some();
+    if let Some(wait) = suspicion.filter(|_| protocol == Protocol::Http2) {
+        // Or a flood would only connect anew.
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = serving.stop.cancelled() => return,
+        }
+    }
     let half_closed = (protocol == Protocol::Http1).then(HalfClosed::default);
     context.half_closed.clone_from(&half_closed);
     let service = service_fn(move |request| respond(request, context.clone()));
@@ -73,7 +82,9 @@ pub(crate) async fn serve(
             let (metered, sentry) = floods::metered(inlet, budgets);
             let stream = TokioIo::new(metered);
             let window = serving.windows.grant(&serving.options.http2);
-            let connection = http2_builder(&serving, &window).serve_connection(stream, service);
+            let turns = Turns::default();
+            let builder = http2_builder(&serving, &window, &turns);
+            let connection = builder.serve_connection(stream, service);
             let run = |connection: Pin<&mut http2::Connection<_, _, _>>, cx: &mut Context<'_>| {
                 let polled = outbox.poll(cx, connection, peer.watches() >= MANY_WATCHES);
                 match sentry.flood().filter(|_| polled.is_pending()) {
@@ -82,6 +93,7 @@ pub(crate) async fn serve(
                 }
             };
             let ended = drive(connection, run, &serving.stop, &serving.cut).await;
+            turns.end();
             is_flood = !sentry.is_small_frames();
             tokio::select! {
                 () = say_last(outbox, &serving.stop) => {}
@@ -108,7 +120,7 @@ pub(crate) async fn serve(
             let driven = drive(connection, run, &serving.stop, &serving.cut);
             // One that was cut at its deadline does not take what there is to say, nor who is gone.
             let ended = tokio::select! {
-                ended = streams::cuttable(driven) => ended,
+                ended = streams::cuttable(Box::pin(driven)) => ended,
                 () = known.gone.cancelled() => {
                     tracing::debug!(%address, "a client of HTTP/1.1 is gone without a word");
                     return;
@@ -147,9 +159,7 @@ fn flooded<T: AsyncRead + AsyncWrite + Unpin>(
 /// Keeps in mind from where a connection came that was ended because there was too much on it.
 fn note_flood(error: &(dyn Error + 'static), was_suspect: bool, peer: &Peer, serving: &Serving) {
     let Some(cause) = floods::cause(error) else { return };
-    if floods::is_held_against(cause, was_suspect) {
-        serving.quotas.flooded(peer);
-    }
+    serving.quotas.flooded(peer, floods::is_held_against(cause, was_suspect));
     let address = peer.address;
     serving.notices.floods.lock().log(|count| {
         tracing::warn!(%address, %error, count, "connections that flooded were ended");
@@ -214,9 +224,9 @@ async fn drive<C: GracefulConnection>(
     }
 }
 
-fn http2_builder(serving: &Serving, window: &Window) -> http2::Builder<streams::Executor> {
+fn http2_builder(serving: &Serving, window: &Window, turns: &Turns) -> http2::Builder<Turns> {
     let (options, http2) = (&serving.options, &serving.options.http2);
-    let mut builder = http2::Builder::new(streams::Executor);
+    let mut builder = http2::Builder::new(turns.clone());
     builder
         .timer(TokioTimer::new())
         .auto_date_header(false)

@@ -5,6 +5,9 @@
 //! not. A request that is reset as soon as it has begun costs a handler, and a change of the windows a
 //! look at every stream. Knows no contents, and changes no byte; a connection on which there is too
 //! much is told so by GOAWAY, where no frame is half sent.
+//!
+//! What is not too much comes in turns: where frames are small and many, a little of them is read at a
+//! time, and whoever else is ready comes in between.
 
 use std::error::Error;
 use std::fmt;
@@ -30,6 +33,11 @@ const ENHANCE_YOUR_CALM: u32 = 11;
 const HEAD_BYTES: usize = 9;
 /// What a client says before its first frame.
 const PREFACE_BYTES: usize = 24;
+
+/// Steps of a turn: more of them in what was read at once, and the next turn is a short one.
+const TURN_STEPS: u32 = 16;
+/// What is read in a short turn: about as many requests as that.
+const TURN_BYTES: usize = 1 << 10;
 
 /// What there was too much of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +89,7 @@ pub(crate) fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Err
 /// Whether it is held against new connections from there. What one of those exceeds only because there
 /// was a flood before is not, or whoever is suspect once would be for ever.
 pub(crate) fn is_held_against(cause: &(dyn Error + 'static), was_suspect: bool) -> bool {
-    !(was_suspect && cause.downcast_ref() == Some(&Flood::Resets))
+    !(was_suspect && cause.is::<Flood>())
 }
 
 /// So many at once, and so many more a second.
@@ -97,17 +105,20 @@ pub(crate) struct Budgets([Budget; ALL.len()]);
 
 impl Budgets {
     /// Whoever may have so many streams open may give up all of them once a second, and ten times as
-    /// many in one; one from where a flood came lately, no more than all of them. Of the others only an
-    /// attack needs as many: clients that measure the way to here ping once a round trip, some say of each frame
-    /// that they took it.
+    /// many in one. Of the others only an attack needs as many: clients that measure the way to here
+    /// ping once a round trip, some say of each frame that they took it. Where a flood came from lately there
+    /// is no more at once than in a second, and of settings a tenth.
     pub(crate) fn new(streams: u32, is_suspect: bool) -> Budgets {
         let streams = streams.max(100);
-        let at_once = if is_suspect { streams } else { streams.saturating_mul(10) };
+        let budget = |at_once, per_second, of_suspect| Budget {
+            at_once: if is_suspect { of_suspect } else { at_once },
+            per_second,
+        };
         Budgets([
-            Budget { at_once, per_second: streams },
-            Budget { at_once: 100, per_second: 1 },
-            Budget { at_once: 100_000, per_second: 20_000 },
-            Budget { at_once: 200_000, per_second: 50_000 },
+            budget(streams.saturating_mul(10), streams, streams),
+            budget(100, 1, 10),
+            budget(100_000, 20_000, 20_000),
+            budget(200_000, 50_000, 50_000),
         ])
     }
 }
@@ -153,12 +164,26 @@ struct Meter {
     skip: usize,
     /// The newest stream that was begun.
     newest: u32,
+    /// The stream of the frame before.
+    stream: u32,
+    /// Frames that something has to be done for, since somebody set it back: all but more of the body
+    /// that came before.
+    steps: u32,
 }
 
 impl Meter {
     fn new(budgets: Budgets) -> Meter {
         let spent = [Spent { count: 0, since: Instant::now() }; ALL.len()];
-        Meter { budgets, spent, head: [0; HEAD_BYTES], have: 0, skip: PREFACE_BYTES, newest: 0 }
+        Meter {
+            budgets,
+            spent,
+            head: [0; HEAD_BYTES],
+            have: 0,
+            skip: PREFACE_BYTES,
+            newest: 0,
+            stream: 0,
+            steps: 0,
+        }
     }
 
     fn see(&mut self, mut bytes: &[u8]) -> Option<Flood> {
@@ -188,9 +213,13 @@ impl Meter {
         let [a, b, c, kind, flags, d, e, f, g] = self.head;
         let len = u32::from_be_bytes([0, a, b, c]);
         self.skip = len as usize;
+        let stream = u32::from_be_bytes([d, e, f, g]) & !(1 << 31);
+        let before = std::mem::replace(&mut self.stream, stream);
+        if kind != DATA || stream != before {
+            self.steps += 1;
+        }
         let flood = match kind {
             HEADERS => {
-                let stream = u32::from_be_bytes([d, e, f, g]) & !(1 << 31);
                 self.newest = self.newest.max(stream);
                 return None;
             }
@@ -224,6 +253,26 @@ pub(crate) struct Metered<T> {
     inner: T,
     meter: Meter,
     found: Arc<Found>,
+    turn: Turn,
+}
+
+/// How much is read next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Turn {
+    /// A little, not what there is.
+    is_short: bool,
+    /// Nothing before the others.
+    is_over: bool,
+}
+
+impl Turn {
+    /// The one after this, in which so many steps were read, and all that it allows where it was full.
+    fn next(self, steps: u32, is_full: bool) -> Turn {
+        let is_heavy = steps > TURN_STEPS;
+        // Small ones that do not fill it, or few that do, are no crowd.
+        let is_short = if self.is_short { is_full && steps > 2 } else { is_heavy };
+        Turn { is_short, is_over: is_short && is_full }
+    }
 }
 
 /// Who asks whether there were too many.
@@ -233,7 +282,9 @@ pub(crate) struct Sentry(Arc<Found>);
 /// Counts what comes by `inner`.
 pub(crate) fn metered<T>(inner: T, budgets: Budgets) -> (Metered<T>, Sentry) {
     let found = Arc::<Found>::default();
-    (Metered { inner, meter: Meter::new(budgets), found: Arc::clone(&found) }, Sentry(found))
+    let meter = Meter::new(budgets);
+    let metered = Metered { inner, meter, found: Arc::clone(&found), turn: Turn::default() };
+    (metered, Sentry(found))
 }
 
 impl Found {
@@ -286,8 +337,23 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
         if this.found.flood.load(Ordering::Relaxed) != 0 {
             return Poll::Pending;
         }
+        if std::mem::take(&mut this.turn.is_over) {
+            // The scheduler puts a task that wakes itself behind all others.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
+        let is_full = if this.turn.is_short {
+            let most = TURN_BYTES.min(buffer.remaining());
+            let mut little = ReadBuf::new(buffer.initialize_unfilled_to(most));
+            ready!(Pin::new(&mut this.inner).poll_read(cx, &mut little))?;
+            let read = little.filled().len();
+            buffer.advance(read);
+            read == most
+        } else {
+            ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
+            buffer.remaining() == 0
+        };
         let newest = this.meter.newest;
         if let Some(flood) = this.meter.see(&buffer.filled()[before..]) {
             buffer.set_filled(before);
@@ -296,6 +362,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
             // Whoever runs the connection looks when it rests.
             return Poll::Pending;
         }
+        this.turn = this.turn.next(std::mem::take(&mut this.meter.steps), is_full);
         Poll::Ready(Ok(()))
     }
 }
@@ -400,7 +467,8 @@ mod tests {
         assert_eq!(seen(&resets(1_000), 4_096).0, Some(Flood::Resets));
         assert!(is_held_against(&Flood::Resets, false));
         assert!(!is_held_against(&Flood::Resets, true));
-        assert!(is_held_against(&Flood::Settings, true), "these have one budget for all");
+        assert!(is_held_against(&Flood::Settings, false));
+        assert!(!is_held_against(&Flood::Settings, true));
     }
 
     /// What h2 says of these frames when nobody reads what they bring.
@@ -439,6 +507,46 @@ mod tests {
         let (error, sentry) = of_h2(&resets.flatten().collect::<Vec<_>>()).await;
         assert!(cause(&error).is_some() && !sentry.is_small_frames(), "{error}");
         assert!(cause(&Flood::Pings).is_some());
+    }
+
+    /// What comes at once of these frames, until there are no more: how many bytes each time, and how often
+    /// others came in between.
+    async fn turns(frames: &[u8]) -> (Vec<usize>, usize) {
+        use std::future::poll_fn;
+        use tokio::io::AsyncWriteExt;
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let (mut metered, _sentry) = metered(near, Budgets::new(100, false));
+        far.write_all(&[&[0; PREFACE_BYTES], frames].concat()).await.unwrap();
+        let (mut room, mut sizes, mut left) = (vec![0; 8 << 10], Vec::new(), 0);
+        while sizes.iter().sum::<usize>() < PREFACE_BYTES + frames.len() {
+            let mut is_again = false;
+            let read = poll_fn(|cx| {
+                let mut buffer = ReadBuf::new(&mut room);
+                let polled = Pin::new(&mut metered).poll_read(cx, &mut buffer);
+                if polled.is_pending() {
+                    assert!(!std::mem::replace(&mut is_again, true), "it wakes itself, once");
+                }
+                polled.map_ok(|()| buffer.filled().len())
+            });
+            sizes.push(read.await.unwrap());
+            left += usize::from(is_again);
+        }
+        (sizes, left)
+    }
+
+    #[tokio::test]
+    async fn many_small_frames_come_in_turns_and_a_body_does_not() {
+        let (sizes, left) = turns(&frame(PING, 0, 0, 8).repeat(1_000)).await;
+        assert_eq!(sizes[0], 8 << 10);
+        assert!(sizes[1..].iter().all(|size| *size <= TURN_BYTES), "{sizes:?}");
+        assert_eq!(left, sizes.len() - 1);
+        let bodies = [frame(DATA, 0, 1, 100).repeat(1_000), frame(DATA, 0, 1, 40_000)].concat();
+        let (sizes, left) = turns(&bodies).await;
+        assert_eq!((sizes.len(), left), (bodies.len().div_ceil(8 << 10), 0));
+        // A crowd, and then one body.
+        let crowd = [frame(PING, 0, 0, 8).repeat(1_000), frame(DATA, 0, 1, 100_000)].concat();
+        let (sizes, _) = turns(&crowd).await;
+        assert!(sizes[sizes.len() - 5..].contains(&(8 << 10)), "{sizes:?}");
     }
 
     #[test]

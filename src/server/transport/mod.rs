@@ -23,5 +23,6 @@ pub(crate) mod rarely;
 pub(crate) mod refuse;
 pub(crate) mod serving;
 pub(crate) mod streams;
+pub(crate) mod turns;
 pub(crate) mod vanished;
 pub(crate) mod windows;

@@ -31,7 +31,8 @@ use crate::server::transport::greeting::{self, Greeting, Hello};
 use crate::server::transport::http1::{HalfClosed, Socket};
 use crate::server::transport::preface::Protocol;
 use crate::server::transport::serving::Serving;
-use crate::server::transport::{date, linger, streams};
+use crate::server::transport::turns::Turns;
+use crate::server::transport::{date, linger};
 
 /// A connection is closed after this long, whatever it has said.
 const LIFE: Duration = Duration::from_secs(5);
@@ -108,7 +109,7 @@ async fn answer(
     match protocol {
         Protocol::Http2 => {
             let stream = TokioIo::new(stream);
-            let mut builder = http2::Builder::new(streams::Executor);
+            let mut builder = http2::Builder::new(Turns::default());
             builder
                 .timer(TokioTimer::new())
                 .auto_date_header(false)

@@ -75,31 +75,18 @@ impl Drop for Spare {
     }
 }
 
-/// Runs the streams of HTTP/2 connections.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Executor;
-
-impl<F> hyper::rt::Executor<F> for Executor
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, stream: F) {
-        tokio::spawn(cuttable(stream));
-    }
-}
-
 /// Runs a future until it ends or is cut: then `None`.
-pub(crate) fn cuttable<F: Future>(inner: F) -> Cuttable<F> {
-    Cuttable { inner: Box::pin(inner), over: None, cut: None }
+pub(crate) fn cuttable<F: Future + ?Sized>(inner: Pin<Box<F>>) -> Cuttable<F> {
+    Cuttable { inner, over: None, cut: None }
 }
 
-pub(crate) struct Cuttable<F> {
+pub(crate) struct Cuttable<F: ?Sized> {
     inner: Pin<Box<F>>,
     over: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     cut: Option<Pin<Box<Sleep>>>,
 }
 
-impl<F: Future> Future for Cuttable<F> {
+impl<F: Future + ?Sized> Future for Cuttable<F> {
     type Output = Option<F::Output>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -167,25 +154,25 @@ mod tests {
             })
         };
         let over = CancellationToken::new();
-        assert_eq!(cuttable(long(over.clone())).await, Some(()), "it stays in force");
+        assert_eq!(cuttable(Box::pin(long(over.clone()))).await, Some(()), "it stays in force");
         let ends = over.clone();
         tokio::spawn(async move {
             sleep(Duration::from_secs(1)).await;
             ends.cancel();
         });
         let began = Instant::now();
-        assert_eq!(cuttable(long(over.clone())).await, None);
+        assert_eq!(cuttable(Box::pin(long(over.clone()))).await, None);
         assert_eq!(began.elapsed(), Duration::from_secs(1) + TELLING);
-        assert_eq!(cuttable(work(None, false)).await, Some(()), "another's");
+        assert_eq!(cuttable(Box::pin(work(None, false))).await, Some(()), "another's");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_task_is_cut_in_time_unless_its_answer_is_over() {
         let (early, late) = (Duration::from_millis(10), Duration::from_secs(10));
-        assert_eq!(cuttable(work(None, false)).await, Some(()));
-        assert_eq!(cuttable(work(Some(late), false)).await, Some(()));
-        assert_eq!(cuttable(work(Some(early), false)).await, None);
-        assert_eq!(cuttable(work(Some(early), true)).await, Some(()));
+        assert_eq!(cuttable(Box::pin(work(None, false))).await, Some(()));
+        assert_eq!(cuttable(Box::pin(work(Some(late), false))).await, Some(()));
+        assert_eq!(cuttable(Box::pin(work(Some(early), false))).await, None);
+        assert_eq!(cuttable(Box::pin(work(Some(early), true))).await, Some(()));
         // Outside of such a task there is nothing to cut.
         work(Some(early), false).await;
     }

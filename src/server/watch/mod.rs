@@ -144,7 +144,10 @@ impl Admitted {
         let tell_every = if asked.markers { SKIPPED_PER_HEARTBEAT } else { 0 };
         let reader = shared.log.reader(start, asked.filter).tells_every(tell_every);
         let endings = Endings::new(deadline, &shared.stop, caller);
-        let open = shared.figures.open("watch", Some(start), &span);
+        let mut open = shared.figures.open("watch", Some(start), &span);
+        if !asked.name.is_empty() {
+            open.is_called(&asked.name);
+        }
         let log = shared.log.clone();
         WatchStream::new(WatchParts {
             machine,

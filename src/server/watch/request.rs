@@ -7,7 +7,7 @@ use tonic::metadata::MetadataMap;
 use crate::server::rpc::convert;
 use crate::server::rpc::status::{self, Failure};
 use tailmark_record::topic::Filter;
-use tailmark_record::{Cursor, Limits, OnLost, Seq, Start};
+use tailmark_record::{Cursor, Limits, OnLost, Seq, Start, consumer};
 use tailmark_wire::feed_v1 as pb;
 
 /// Request metadata that does what the field `after_cursor` does, for clients without the field.
@@ -27,6 +27,8 @@ pub(super) struct Request {
     pub(super) markers: bool,
     pub(super) on_lost: OnLost,
     pub(super) heartbeat: Duration,
+    /// What it calls itself; empty = nothing.
+    pub(super) name: String,
 }
 
 /// Where it begins.
@@ -47,6 +49,7 @@ impl Request {
             markers: false,
             on_lost: OnLost::Fail,
             heartbeat: DEFAULT_HEARTBEAT,
+            name: String::new(),
         }
     }
 
@@ -63,6 +66,9 @@ impl Request {
             let problem = "a jump is told by a marker: set markers";
             return Err(status::bad_field("on_lost", problem));
         }
+        if !request.name.is_empty() && !consumer::is_name(&request.name) {
+            return Err(status::bad_field("name", consumer::RULE));
+        }
         Ok(Request {
             filter: filter(request, limits, max_patterns)?,
             position: position(request, metadata)?,
@@ -74,6 +80,7 @@ impl Request {
                 0 => DEFAULT_HEARTBEAT,
                 ms => Duration::from_millis(u64::from(ms)).max(MIN_HEARTBEAT),
             },
+            name: request.name.clone(),
         })
     }
 }

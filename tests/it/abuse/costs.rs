@@ -171,6 +171,7 @@ fn rows() -> Vec<Row> {
         get("/openapi.json", 64, "/openapi.json"),
         get("/v1/watch", 96, &format!("/v1/watch?topic={}", patterns()[..50].join("&topic="))),
         get("/v1/events/{seq}", 512, "/v1/events/1"),
+        get("/v1/history", 96, "/v1/history"),
         get("/v1/log", 64, "/v1/log"),
         get("/v1/principal", 64, "/v1/principal"),
         get("/v1/topics", 768, "/v1/topics?page_size=1000"),

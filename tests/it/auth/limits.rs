@@ -222,3 +222,27 @@ async fn a_producer_goes_as_fast_as_it_may() {
     assert!(begun.elapsed() >= std::time::Duration::from_millis(1_400), "{:?}", begun.elapsed());
     server.stop().await;
 }
+
+#[tokio::test]
+async fn names_of_consumers_are_for_admins() {
+    let server = start_with(new_log(), options()).await;
+    let mut known = Known::default();
+    let all = &[">"][..];
+    let plain = known.give("plain", rights(all, all, false));
+    let admin = known.give("admin", rights(all, all, true));
+    known.enforce(&server);
+    let asked = feed::WatchRequest { name: "billing".to_owned(), ..feed::WatchRequest::default() };
+    let mut client = server.client().await;
+    let open = client.watch(bearing(asked, &plain)).await.unwrap();
+    for (token, is_told) in [(&plain, false), (&admin, true)] {
+        let bearer = format!("Bearer {token}");
+        for path in ["/metrics", "/v1/log"] {
+            let asked = with(request(&server, "GET", path), &[("authorization", &*bearer)]);
+            let answer = ask(server.address, http::Version::HTTP_11, asked).await;
+            assert_eq!(answer.status, 200);
+            assert_eq!(answer.text().contains("billing"), is_told, "{path}");
+        }
+    }
+    drop(open);
+    server.stop().await;
+}

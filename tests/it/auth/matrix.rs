@@ -170,6 +170,7 @@ fn paths(page_file: &str) -> Vec<Path> {
         row("/v1/watch", Need::Watch, "GET", &watch, ""),
         row("/v1/events", Need::Publish, "POST", "/v1/events", r#"{"topic":"a.x","body":"b"}"#),
         row("/v1/events/{seq}", Need::WatchSomething, "GET", "/v1/events/1", ""),
+        row("/v1/history", Need::Name, "GET", "/v1/history", ""),
         row("/v1/log", Need::Name, "GET", "/v1/log", ""),
         row("/v1/principal", Need::Name, "GET", "/v1/principal", ""),
         row("/v1/topics", Need::WatchSomething, "GET", "/v1/topics", ""),

@@ -160,6 +160,7 @@ async fn answers_are_as_it_says() {
         ("/v1/topics", "Topics"),
         ("/v1/topics?page_size=1", "Topics"),
         ("/v1/log", "LogStatus"),
+        ("/v1/history", "History"),
         ("/v1/principal", "Principal"),
     ] {
         let answer = get(&server, path).await;

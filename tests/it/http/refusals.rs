@@ -66,7 +66,7 @@ const EARLY: &[(&str, &[&str], &str, &str)] = &[
     ("POST /v1/events", &[], "415", "UNSUPPORTED_MEDIA_TYPE"),
     (
         "POST /v1/events",
-        &["content-type: application/json", "content-encoding: gzip"],
+        &["content-type: application/json", "content-encoding: br"],
         "415",
         "UNSUPPORTED_MEDIA_TYPE",
     ),

@@ -21,7 +21,8 @@ async fn busy() -> (Page, BTreeMap<String, BTreeSet<String>>) {
     let mut client = server.client().await;
     let request = pb::PublishRequest { event: Some(event("t", "b")), expected_head: None };
     client.publish(request).await.unwrap();
-    let bounded = pb::WatchRequest { until_caught_up: true, ..pb::WatchRequest::default() };
+    let name = "billing".to_owned();
+    let bounded = pb::WatchRequest { until_caught_up: true, name, ..pb::WatchRequest::default() };
     watch(&mut client, bounded).await.unwrap().rest().await;
     let mut chat = ChatServiceClient::new(server.channel().await);
     let request = chat_pb::MetricsRequest { interval_seconds: 1, ..Default::default() };

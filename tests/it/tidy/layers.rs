@@ -179,6 +179,7 @@ const CLI: House<'_> = House {
         "notify",
         "reload",
         "daemon",
+        "heap",
         "serve",
         "token",
         "context",

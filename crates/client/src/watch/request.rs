@@ -38,6 +38,9 @@ pub struct WatchOptions {
     pub longest_retry: Duration,
     /// Wait for a server that cannot be reached at the very beginning, too; `true` if not set.
     pub waits_for_server: bool,
+    /// What this consumer is called in the server's figures, where its lag and its rate stand under
+    /// that name; empty if not set: 1 to 64 letters and digits of ASCII, `.`, `_`, `-`, `:` or `/`.
+    pub name: String,
 }
 
 impl Default for WatchOptions {
@@ -54,6 +57,7 @@ impl Default for WatchOptions {
             shortest_retry: Duration::from_millis(100),
             longest_retry: Duration::from_secs(10),
             waits_for_server: true,
+            name: String::new(),
         }
     }
 }
@@ -89,6 +93,7 @@ impl WatchOptions {
             markers: true,
             on_lost: pb::OnLost::from(self.on_lost).into(),
             heartbeat_ms: u32::try_from(self.heartbeat.as_millis()).unwrap_or(u32::MAX).max(1),
+            name: self.name.clone(),
         }
     }
 }

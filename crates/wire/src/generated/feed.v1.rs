@@ -29,6 +29,10 @@ pub struct WatchRequest {
     /// 1 to 99 count as 100.
     #[prost(uint32, tag = "9")]
     pub heartbeat_ms: u32,
+    /// What the consumer is called, for figures alone: its lag and rate stand under it in metrics and in
+    /// LogStatus, those of all watches of one name together. 1 to 64 letters, digits, ., \_, -, : or /; empty = none.
+    #[prost(string, tag = "10")]
+    pub name: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Start {
@@ -519,7 +523,7 @@ pub struct Principal {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetLogRequest {}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LogStatus {
     #[prost(string, tag = "1")]
     pub log_id: ::prost::alloc::string::String,
@@ -560,6 +564,27 @@ pub struct LogStatus {
     pub watches: u64,
     #[prost(message, optional, tag = "15")]
     pub uptime: ::core::option::Option<::prost_types::Duration>,
+    /// Watches that said what they are called, by name; for admins. Up to 100 names, and `(others)`: all more.
+    #[prost(message, repeated, tag = "16")]
+    pub consumers: ::prost::alloc::vec::Vec<Consumer>,
+}
+/// All watches of one name, those that have ended included.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Consumer {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Open now.
+    #[prost(uint64, tag = "2")]
+    pub watches: u64,
+    /// Events delivered, since the server started or the name was known.
+    #[prost(uint64, tag = "3")]
+    pub delivered: u64,
+    /// Events that the one farthest behind has not looked at yet; when none is open, those after where the last one was.
+    #[prost(uint64, tag = "4")]
+    pub lag_events: u64,
+    /// Since something was delivered last; before that, since the first one began.
+    #[prost(message, optional, tag = "5")]
+    pub idle: ::core::option::Option<::prost_types::Duration>,
 }
 /// Within one generation seqs are contiguous and never reused. A new one begins only where the tail
 /// may differ from what was served: restore, salvage, import.

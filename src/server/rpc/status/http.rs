@@ -43,7 +43,8 @@ fn code(code: Code) -> StatusCode {
 }
 
 /// Limits of the content of a request as a whole.
-const OF_CONTENT: [&str; 4] = ["message_bytes", "event", "batch_bytes", "batch_events"];
+const OF_CONTENT: [&str; 5] =
+    ["message_bytes", "event", "batch_bytes", "batch_events", "decoded_bytes"];
 
 /// What HTTP says of a status. One place of gRPC's table is two of HTTP's: what is too much now may
 /// be tried again, what is too much by itself may not.
@@ -253,13 +254,38 @@ pub(crate) fn unsupported_media_type(found: &str, taken: &str) -> Response<Body>
 /// A body that is compressed or otherwise encoded.
 pub(crate) fn encoded_body(encoding: &str) -> Response<Body> {
     let encoding = &excerpt(encoding);
-    let message = format!("encoded bodies ({encoding}) are not served; send them as they are");
+    let message =
+        format!("bodies in {encoding} are not taken here; send them as they are, or in gzip");
     let failure =
         Failure::new(Reason::UnsupportedMediaType, message).with("content-encoding", encoding);
     let mut response = respond_as(StatusCode::UNSUPPORTED_MEDIA_TYPE, &failure.into());
-    let identity = HeaderValue::from_static("identity");
-    response.headers_mut().insert(header::ACCEPT_ENCODING, identity);
+    let gzip = HeaderValue::from_static("gzip");
+    response.headers_mut().insert(header::ACCEPT_ENCODING, gzip);
     response
+}
+
+/// A body that says it is gzip, and is not.
+pub(crate) fn not_gzip(error: &std::io::Error) -> Failure {
+    let message = format!("the body is said to be gzip and cannot be read as such: {error}");
+    Failure::new(Reason::EventMalformed, message).with("content-encoding", "gzip")
+}
+
+/// A body in gzip that ends before it is over.
+pub(crate) fn gzip_cut() -> Failure {
+    let message = "the body in gzip ends before it is over";
+    Failure::new(Reason::EventMalformed, message).with("content-encoding", "gzip")
+}
+
+/// A body in gzip of which far more is made than came.
+pub(crate) fn swells(limit: u64, actual: u64, times: u64) -> Failure {
+    let message = format!(
+        "more is made of the body in gzip than one message and {times} times what came; send it as \
+         it is"
+    );
+    let number = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
+    Failure::new(Reason::LimitExceeded, message)
+        .with("what", "decoded_bytes")
+        .over(number(limit), number(actual))
 }
 
 /// A body under a transfer coding that is not served.

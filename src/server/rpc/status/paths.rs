@@ -1,7 +1,7 @@
 //! The paths of plain HTTP, for who looks for one by another name.
 
 /// What is there, and what else it is called elsewhere.
-const PATHS: [(&str, &[&str]); 9] = [
+const PATHS: [(&str, &[&str]); 10] = [
     ("/healthz", &["health", "live", "livez", "liveness", "alive", "ping", "status"]),
     ("/readyz", &["ready", "readiness"]),
     ("/metrics", &["metric", "prometheus"]),
@@ -10,6 +10,7 @@ const PATHS: [(&str, &[&str]); 9] = [
     ("/v1/topics", &["topics", "topic"]),
     ("/v1/log", &["log", "info"]),
     ("/openapi.json", &["openapi", "openapi.yaml", "swagger", "swagger.json", "docs"]),
+    ("/v1/history", &["history"]),
     ("/v1/principal", &["principal", "whoami", "me"]),
 ];
 

@@ -1,0 +1,117 @@
+//! An answer in gzip. What comes is passed on at once, so that a watch that is live stays it: each piece
+//! ends where a decompressor can give out all of it.
+
+use std::io::Write;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http_body::{Body as _, Frame};
+use tonic::Status;
+use tonic::body::Body;
+
+use crate::server::quotas::Grant;
+use crate::server::report;
+use crate::server::rpc::status;
+
+/// What is compressed before others have their turn.
+const PIECE_BYTES: usize = 32 << 10;
+
+pub(super) struct Encoded {
+    inner: Body,
+    /// Absent once all of it is out.
+    encoder: Option<GzEncoder<Vec<u8>>>,
+    /// What came and is not compressed yet.
+    rest: Bytes,
+    is_resting: bool,
+    _grant: Grant,
+}
+
+impl Encoded {
+    pub(super) fn new(inner: Body, grant: Grant) -> Encoded {
+        let encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        let encoder = Some(encoder);
+        Encoded { inner, encoder, rest: Bytes::new(), is_resting: false, _grant: grant }
+    }
+
+    /// Compresses some of what came.
+    fn next(&mut self) -> std::io::Result<Bytes> {
+        let Some(encoder) = &mut self.encoder else { return Ok(Bytes::new()) };
+        let raw = self.rest.split_to(PIECE_BYTES.min(self.rest.len()));
+        encoder.write_all(&raw)?;
+        if self.rest.is_empty() && !self.inner.is_end_stream() {
+            encoder.flush()?;
+        }
+        self.is_resting = raw.len() == PIECE_BYTES;
+        let out = std::mem::take(encoder.get_mut());
+        Ok(Bytes::from_owner(Coded { out, _raw: raw }))
+    }
+}
+
+/// What goes out. Keeps what it was made of until it is sent: that is what is counted.
+struct Coded {
+    out: Vec<u8>,
+    _raw: Bytes,
+}
+
+impl AsRef<[u8]> for Coded {
+    fn as_ref(&self) -> &[u8] {
+        &self.out
+    }
+}
+
+/// It is written into memory.
+fn failed(_: std::io::Error) -> Status {
+    report::defect("gzip cannot be written");
+    status::internal().into()
+}
+
+impl http_body::Body for Encoded {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        loop {
+            if std::mem::take(&mut this.is_resting) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if !this.rest.is_empty() {
+                let out = this.next().map_err(failed)?;
+                if !out.is_empty() {
+                    return Poll::Ready(Some(Ok(Frame::data(out))));
+                }
+                continue;
+            }
+            if this.encoder.is_none() {
+                return Poll::Ready(None);
+            }
+            match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        this.rest = data;
+                    }
+                }
+                Some(Err(error)) => {
+                    this.encoder = None;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => {
+                    let ended = this.encoder.take().map(GzEncoder::finish).transpose();
+                    let out = ended.map_err(failed)?.unwrap_or_default();
+                    return Poll::Ready(Some(Ok(Frame::data(out.into()))));
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.encoder.is_none()
+    }
+}

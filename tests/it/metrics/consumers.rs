@@ -1,0 +1,154 @@
+//! Watches that say what they are called.
+
+use tailmark_client::{Client, WatchOptions};
+use tailmark_wire::feed_v1 as pb;
+use tonic::Code;
+
+use super::scrape;
+use crate::support::server::{
+    TestServer, bad_field, event, expect, from_oldest, start, until, watch, watch_batches, within,
+};
+use crate::support::web::{Events, get};
+
+fn named(name: &str, topic: &str) -> pb::WatchRequest {
+    pb::WatchRequest {
+        name: name.to_owned(),
+        topic: topic.to_owned(),
+        start: from_oldest(),
+        ..pb::WatchRequest::default()
+    }
+}
+
+async fn consumers(server: &TestServer) -> Vec<pb::Consumer> {
+    let mut client = server.client().await;
+    client.get_log(pb::GetLogRequest {}).await.unwrap().into_inner().consumers
+}
+
+#[tokio::test]
+async fn each_has_its_lag_and_its_events_under_its_name_over_every_call() {
+    let server = start().await;
+    let mut client = server.client().await;
+    server.store("a", 3).await;
+    let mut grpc = watch(&mut client, named("grpc", "")).await.unwrap();
+    let mut batches = watch_batches(&mut client, named("batches", "a")).await.unwrap();
+    let sse = "/v1/watch?name=eu/sse:1&from=oldest&topic=a";
+    let mut sse = Events::open(&server, sse).await;
+    let library = Client::new(&format!("http://{}", server.address)).unwrap();
+    let mut options = WatchOptions::default();
+    options.name = "library".to_owned();
+    options.start = tailmark_client::Start::Oldest;
+    let mut library = library.watch(options);
+    for seq in 1..=3 {
+        assert_eq!(grpc.event().await.seq, seq);
+        assert_eq!(batches.event().await.seq, seq);
+        sse.event().await;
+        let item = within(
+            "an event",
+            std::future::poll_fn(|cx| {
+                futures_core::Stream::poll_next(std::pin::Pin::new(&mut library), cx)
+            }),
+        );
+        assert!(matches!(item.await, Some(Ok(tailmark_client::Item::Event(_)))));
+    }
+    let page = scrape(&server).await;
+    for name in ["grpc", "batches", "eu/sse:1", "library"] {
+        let of = |family: &str| page.sum(family, &[("name", name)]);
+        assert_eq!(of("tailmark_consumer_watches"), 1.0, "{name}");
+        assert_eq!(of("tailmark_consumer_events_delivered_total"), 3.0, "{name}");
+        assert_eq!(of("tailmark_consumer_lag_events"), 0.0, "{name}");
+        assert!(of("tailmark_consumer_idle_seconds") < 60.0, "{name}");
+    }
+    // Gone, it is known where it was.
+    drop(grpc);
+    until("it has gone", || server.gauges.watches() == 3).await;
+    server.store("a", 5).await;
+    let all = consumers(&server).await;
+    let gone = all.iter().find(|it| it.name == "grpc").unwrap();
+    assert_eq!((gone.watches, gone.delivered, gone.lag_events), (0, 3, 5));
+    let json = get(&server, "/v1/log").await.json();
+    let there = json["consumers"].as_array().unwrap().iter().find(|it| it["name"] == "grpc");
+    assert_eq!(there.unwrap()["lag_events"], "5", "{json}");
+    // Back, it is the same one.
+    let cursor = server.cursor(3);
+    let back = pb::WatchRequest { after_cursor: cursor, start: None, ..named("grpc", "") };
+    let mut back = watch(&mut client, back).await.unwrap();
+    for seq in 4..=8 {
+        assert_eq!(back.event().await.seq, seq);
+    }
+    let all = consumers(&server).await;
+    let again = all.iter().find(|it| it.name == "grpc").unwrap();
+    assert_eq!((again.watches, again.delivered), (1, 8));
+    assert_eq!(all.len(), 4);
+    drop((back, batches, sse, library));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn one_that_nothing_concerns_is_not_behind_and_one_without_a_name_is_not_told() {
+    let server = start().await;
+    let mut client = server.client().await;
+    let request = |name| pb::WatchRequest { start: None, ..named(name, "quiet") };
+    let quiet = watch(&mut client, request("quiet")).await.unwrap();
+    let nameless = watch(&mut client, request("")).await.unwrap();
+    server.store("loud", 1_000).await;
+    let all = consumers(&server).await;
+    assert_eq!(all.len(), 1);
+    assert_eq!((&*all[0].name, all[0].lag_events, all[0].delivered), ("quiet", 0, 0));
+    drop((quiet, nameless));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn names_are_plain_and_there_are_so_many_at_most() {
+    let server = start().await;
+    let mut client = server.client().await;
+    for bad in ["a b", "(others)", "é", &"x".repeat(65), "a\"b"] {
+        let refused = watch(&mut client, named(bad, "")).await.err().unwrap();
+        expect(&refused, Code::InvalidArgument, "INVALID_FIELD");
+        assert_eq!(bad_field(&refused), "name");
+    }
+    let answer = get(&server, "/v1/watch?name=a%20b").await;
+    assert_eq!(answer.expect(400, "INVALID_ARGUMENT", "INVALID_FIELD")["field"], "name");
+    let mut open = Vec::new();
+    for at in 0..103 {
+        open.push(watch(&mut client, named(&format!("n{at}"), "a")).await.unwrap());
+    }
+    client
+        .publish(pb::PublishRequest { event: Some(event("a", "b")), expected_head: None })
+        .await
+        .unwrap();
+    for watch in &mut open {
+        watch.event().await;
+    }
+    let all = consumers(&server).await;
+    assert_eq!(all.len(), 101);
+    let others = all.last().unwrap();
+    assert_eq!((&*others.name, others.watches, others.delivered), ("(others)", 3, 3));
+    drop(open);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_last_minutes_are_there_for_who_comes_later() {
+    let server = start().await;
+    server.store("a", 7).await;
+    let points = loop {
+        let json = get(&server, "/v1/history").await.json();
+        match json["points"].as_array() {
+            Some(points) if points.len() >= 2 => break points.clone(),
+            _ => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+        }
+    };
+    for point in &points {
+        assert_eq!(point["head_seq"], "7", "{point}");
+        assert!(point["appended_per_second"].as_f64().unwrap() >= 0.0);
+        assert!(point["at"].as_str().unwrap() <= &*now(), "{point}");
+    }
+    let refused = get(&server, "/v1/history?minutes=5").await;
+    refused.expect(400, "INVALID_ARGUMENT", "INVALID_FIELD");
+    server.stop().await;
+}
+
+fn now() -> String {
+    tailmark_record::Timestamp::now().to_string()
+}
