@@ -50,6 +50,7 @@ pub(super) fn take(
     };
     let mut filling = Filling::new(to, watch);
     let (mut backoff, mut in_vain, mut has_met) = (Backoff::default(), 0, false);
+    let mut began_anew = false;
     loop {
         let before = filling.progress().done_bytes;
         let broken = match attempt(&runtime, &client, &mut filling, interrupt) {
@@ -74,7 +75,7 @@ pub(super) fn take(
                 return Err(interrupt.failure(Failure::from(cause).of_server(&address)));
             }
             // Of what was said to be there something went with what is not part of the log any more.
-            Broken::Here(backup::Error::Senseless { .. }) if in_vain == 1 => {}
+            Broken::Here(backup::Error::Senseless { .. }) if !began_anew => began_anew = true,
             Broken::Here(error) => return Err(interrupt.failure(error)),
         }
     }
