@@ -42,6 +42,8 @@ pub const BEHIND_FOREIGN: &str = "behind a foreign message somebody commits";
 pub const BEHIND_PURGE: &str = "behind a purge somebody commits";
 /// An event is acked after a snapshot was put back.
 pub const AFTER_LOSS: &str = "after a loss was accepted somebody commits";
+/// What was acked and lost is there again, under the same cursor.
+pub const REGAINED: &str = "what was lost is there again";
 /// A daemon finds that the journal lost something.
 pub const FOUND: &str = "a loss is found";
 /// A question about the head is answered.
@@ -124,6 +126,10 @@ pub(crate) fn all(scene: &Scene) -> Vec<Property<Protocol>> {
         Property::<Protocol>::sometimes(FOUND, |_, world| {
             world.daemons.iter().any(|it| it.role == Role::Diverged)
         }),
+    );
+    can(
+        scene.repairs > 0,
+        Property::<Protocol>::sometimes(REGAINED, |_, world| world.spent.regained > 0),
     );
     can(scene.asks > 0, Property::<Protocol>::sometimes(ANSWERED, |_, world| world.answers > 0));
     all

@@ -85,6 +85,9 @@ pub enum Rule {
     /// Lost: an end before N may be an old leader's. It is a loss only once an empty commit after
     /// that end is *acknowledged*.
     LossIsProven,
+    /// Lost: what was lost is appended again from a copy, with its generations and seqs, only as long
+    /// as nothing but proofs was appended since.
+    ReappendedFirst,
     /// Lost: a daemon that found a loss appends nothing until somebody decides.
     DivergedStops,
 }
@@ -92,7 +95,7 @@ pub enum Rule {
 use Rule::*;
 
 /// All of them, in the order in which a commit meets them.
-pub const ALL: [Rule; 30] = [
+pub const ALL: [Rule; 31] = [
     CompareAndSwap,
     AckNamesItsPlace,
     DurableBeforeShown,
@@ -122,6 +125,7 @@ pub const ALL: [Rule; 30] = [
     DeadIsPassed,
     RejoinByChain,
     LossIsProven,
+    ReappendedFirst,
     DivergedStops,
 ];
 

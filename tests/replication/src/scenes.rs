@@ -14,6 +14,7 @@ const CALM: Scene = Scene {
     cuts: 0,
     rollbacks: 0,
     proofs: 0,
+    repairs: 0,
     has_stray_replica: false,
     foreign: 0,
     purges: 0,
@@ -46,6 +47,9 @@ pub const ROLLBACK: Scene = Scene { ops: 2, takeovers: 1, rollbacks: 1, proofs: 
 /// The same with two commits in flight.
 pub const PIPELINE_ROLLBACK: Scene = Scene { in_flight: 2, proofs: 1, ..ROLLBACK };
 
+/// What was lost with a snapshot is appended again.
+pub const REPAIR: Scene = Scene { repairs: 1, proofs: 1, ..ROLLBACK };
+
 /// A snapshot that is put back, and a replica that was not put back and keeps what the others lost.
 pub const STRAY: Scene =
     Scene { ops: 2, takeovers: 1, rollbacks: 1, proofs: 1, has_stray_replica: true, ..CALM };
@@ -57,7 +61,7 @@ pub const OTHERS: Scene = Scene { ops: 2, takeovers: 1, foreign: 1, purges: 1, .
 pub const OTHERS_ALONE: Scene = Scene { takeovers: 0, ..OTHERS };
 
 /// All that are searched to their end, by name.
-pub const ALL: [(&str, Scene); 10] = [
+pub const ALL: [(&str, Scene); 11] = [
     ("takeover", TAKEOVER),
     ("pipeline", PIPELINE),
     ("crash", CRASH),
@@ -66,6 +70,7 @@ pub const ALL: [(&str, Scene); 10] = [
     ("questions, cut off", CUT_QUESTIONS),
     ("rollback", ROLLBACK),
     ("pipeline, rollback", PIPELINE_ROLLBACK),
+    ("repair", REPAIR),
     ("stray", STRAY),
     ("others", OTHERS),
 ];

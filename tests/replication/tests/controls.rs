@@ -35,7 +35,7 @@ const fn ends(without: &'static [Rule], scene: Scene, property: &'static str) ->
 }
 
 /// Every rule that something falls without.
-const CONTROLS: [Control; 32] = [
+const CONTROLS: [Control; 33] = [
     falls(&[CompareAndSwap], TAKEOVER, ONE_CHAIN, 6),
     falls(&[DurableBeforeShown], TAKEOVER, SHOWN_IS_HELD, 1),
     falls(&[NoAnswerIsDoubt], TAKEOVER, VERDICTS, 4),
@@ -67,6 +67,7 @@ const CONTROLS: [Control; 32] = [
     falls(&[RejoinByChain], ROLLBACK, ONE_CHAIN, 8),
     falls(&[RejoinByChain], ROLLBACK, ACKED_ONCE, 8),
     falls(&[LossIsProven], CUT, LOSS_IS_TRUE, 3),
+    falls(&[ReappendedFirst], REPAIR, CURSORS, 10),
     falls(&[DivergedStops], ROLLBACK, ONE_CHAIN, 7),
 ];
 

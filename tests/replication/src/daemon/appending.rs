@@ -180,6 +180,8 @@ impl Daemon {
                     self.copy.push(Slot::Dead);
                 }
                 Some(Slot::Frame(frame)) if frame.nonce == own.nonce => {
+                    // As it is there: a repair may have appended it behind something else.
+                    self.staged[0].publish.frame = *frame;
                     return self.settles(effects);
                 }
                 Some(Slot::Frame(frame)) if self.ends_by(frame, own, rules) => {

@@ -2,7 +2,8 @@
 
 use super::{Daemon, Effects, Outcome, Role, joins};
 use crate::frame::{
-    Body, Cursor, Frame, Generation, Meaning, Slot, chain, generation, head, look_up, read, small,
+    Body, Cursor, Frame, Generation, Meaning, Slot, chain, frames, generation, head, look_up, read,
+    small,
 };
 use crate::journal::{Publish, View};
 use crate::rules::{Rule::*, Rules};
@@ -146,6 +147,27 @@ impl Daemon {
         let both = self.copy.iter().zip(&there);
         self.copy.truncate(both.take_while(|(own, there)| own == there).count());
         (self.role, self.is_joined) = (Role::Following, true);
+    }
+
+    /// Somebody has what was lost appended again from this copy. The frames have the seqs and
+    /// generations that they had, so that cursors stay valid, on the chain as it is now.
+    pub fn reappends(&mut self, view: View<'_>, rules: &Rules) -> Vec<Frame> {
+        let mut there = read(view.readable);
+        let both = self.copy.iter().zip(&there);
+        let shared = both.take_while(|(own, there)| own == there).count();
+        let is_new = frames(&there[shared..]).any(|frame| frame.body != Body::Empty);
+        if is_new && rules.has(ReappendedFirst) {
+            return Vec::new();
+        }
+        let mut again = Vec::new();
+        for lost in frames(&self.copy[shared..]).filter(|frame| frame.body != Body::Empty) {
+            let frame = Frame { previous: chain(&there), ..*lost };
+            there.push(Slot::Frame(frame));
+            again.push(frame);
+        }
+        self.copy = there;
+        (self.role, self.is_joined) = (Role::Following, true);
+        again
     }
 
     /// It was killed and comes back with its copy, or with none.

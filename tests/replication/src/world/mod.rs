@@ -41,6 +41,8 @@ pub struct Scene {
     pub rollbacks: u8,
     /// Proofs of a loss that are tried.
     pub proofs: u8,
+    /// Times that what was lost is appended again.
+    pub repairs: u8,
     /// Whether a replica keeps what was rolled back, and serves it to who follows.
     pub has_stray_replica: bool,
     /// Messages of others.
@@ -128,6 +130,9 @@ pub struct Spent {
     /// Snapshots that were put back.
     pub rollbacks: u8,
     proofs: u8,
+    repairs: u8,
+    /// Acked events that were lost and are there again.
+    pub regained: u8,
     foreign: u8,
     /// Purges beyond the end.
     pub purges: u8,
@@ -181,4 +186,6 @@ pub enum Action {
     Purge,
     /// `journal repair --accept` at a daemon.
     Accept(usize),
+    /// `journal repair --reappend` at a daemon.
+    Reappend(usize),
 }

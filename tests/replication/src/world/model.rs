@@ -116,6 +116,10 @@ impl Protocol {
         }
         if daemon.role == Role::Diverged && is_with_leader {
             actions.push(Action::Accept(at));
+            let is_still = world.journal.stored == world.journal.proposed.len();
+            if is_still && spent.repairs < scene.repairs {
+                actions.push(Action::Reappend(at));
+            }
         }
         if spent.crashes < scene.crashes {
             actions.extend([Action::Crash(at, false), Action::Crash(at, true)]);
@@ -208,6 +212,10 @@ impl Protocol {
             Action::Purge => {
                 world.spent.purges += 1;
                 world.journal.purge();
+            }
+            Action::Reappend(at) => {
+                world.spent.repairs += 1;
+                world.reappend(at, rules);
             }
             Action::Accept(at) => world.step(at, |it, view, _| it.accepts(view)),
         }

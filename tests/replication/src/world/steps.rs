@@ -2,7 +2,7 @@
 
 use super::{Knows, Scene, Spent, World};
 use crate::daemon::{Caller, Daemon, Effects, Outcome, Role};
-use crate::frame::{Body, Frame, Generation, Nonce, Slot, events, head, read};
+use crate::frame::{Body, Cursor, Frame, Generation, Nonce, Slot, events, head, read};
 use crate::journal::{Journal, View};
 use crate::rules::{Rule::*, Rules};
 
@@ -107,6 +107,27 @@ impl World {
         let daemon = usize::from(frame.nonce.by);
         if is_answered && self.links[daemon].is_none() {
             self.step(daemon, |it, _, effects| it.is_stored(frame.nonce, at, rules, effects));
+        }
+    }
+
+    /// The operator's tool appends from a daemon's copy, while nobody else appends.
+    pub(super) fn reappend(&mut self, at: usize, rules: &Rules) {
+        let mut daemon = self.daemons[at].clone();
+        for frame in daemon.reappends(self.view(at), rules) {
+            self.journal.put(Slot::Frame(frame));
+        }
+        self.daemons[at] = daemon;
+        let held = read(self.journal.stored());
+        for (op, client) in (0..).zip(&mut self.clients) {
+            let Knows::Acked { cursor, is_lost } = &mut client.knows else { continue };
+            let is_there = events(&held).any(|(frame, it)| {
+                let there = Cursor { generation: frame.generation, seq: frame.first };
+                it == op && there == *cursor
+            });
+            if *is_lost && is_there {
+                *is_lost = false;
+                self.spent.regained += 1;
+            }
         }
     }
 
