@@ -83,10 +83,12 @@ class Cloud(unittest.TestCase):
         self.place = f"{self.id().rsplit('.', 1)[1]}/log"
         self.url = f"s3://{store.BUCKET}/{self.place}"
         self.store.room = None
+        self.settings = {}
 
     def command(self, *arguments):
-        return subprocess.Popen([PROGRAM, *map(str, arguments)], env=environment(self.way.port),
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        env = environment(self.way.port) | self.settings
+        return subprocess.Popen([PROGRAM, *map(str, arguments)], env=env, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def end(self, process):
         out, said = process.communicate(timeout=PATIENCE_S)
@@ -217,6 +219,13 @@ class Cloud(unittest.TestCase):
         self.store.room = None
         self.run_ok("backup", "verify", self.url)
         self.assertEqual(len(self.whole_ones()), 1)
+
+    def test_a_store_without_conditional_writes_is_enough(self):
+        self.settings = {"AWS_CONDITIONAL_PUT": "disabled"}
+        for _ in range(2):
+            self.run_ok("backup", self.url, "--data-dir", self.log.data)
+        self.assertEqual(len(self.whole_ones()), 2)
+        self.expect_whole()
 
     def test_what_cannot_be_reached_as_asked_is_said(self):
         for url, says in [("s3://nobody-has-this/x", "NoSuchBucket"), ("s3:///x", "s3:///x"),

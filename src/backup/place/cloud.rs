@@ -141,13 +141,23 @@ impl Place for Cloud {
     }
 
     fn put_new(&self, name: &str, bytes: &[u8]) -> Result<bool, StoreError> {
-        let (key, payload) = (self.key(name), PutPayload::from(bytes.to_vec()));
-        let put = self.inner.store.put_opts(&key, payload, PutMode::Create.into());
-        match self.inner.runtime.block_on(put) {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
-            Err(error) => Err(refused("write", &self.shown(name))(error)),
-        }
+        use object_store::Error as E;
+        let (key, store) = (self.key(name), &self.inner.store);
+        let payload = PutPayload::from(bytes.to_vec());
+        let put = self.inner.runtime.block_on(async {
+            match store.put_opts(&key, payload.clone(), PutMode::Create.into()).await {
+                // One that has no such thing, as its owner says: two at once may write over each other.
+                Err(E::NotImplemented { .. } | E::NotSupported { .. }) => {
+                    match store.head(&key).await {
+                        Err(E::NotFound { .. }) => store.put(&key, payload).await.map(|_| true),
+                        there => there.map(|_| false),
+                    }
+                }
+                Err(E::AlreadyExists { .. }) => Ok(false),
+                put => put.map(|_| true),
+            }
+        });
+        put.map_err(refused("write", &self.shown(name)))
     }
 
     fn remove(&self, name: &str) -> Result<(), StoreError> {
