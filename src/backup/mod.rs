@@ -11,7 +11,7 @@
 //! A backup is there when its last file is: whatever is cut before leaves all older ones as they were, and the
 //! next one goes on with the segments that are whole. Everything is compared with its hashes as it is written,
 //! and the chain over the events joins from part to part. TO is a directory, a folder of a cloud's store, or
-//! one file that holds one backup ([`place`]). What a backup is made of comes from a directory ([`source`])
+//! one file that holds one backup (`place`). What a backup is made of comes from a directory (`source`)
 //! into a [`Sink`]: a place ([`Filling`]), or the network.
 //!
 //! Must not know the terminal, the server or the configuration.
