@@ -51,7 +51,7 @@ impl Daemon {
         let frame = Frame { generation, first: 0, nonce, previous: 0, body };
         self.sends(frame, caller, effects);
         if !rules.has(DurableBeforeShown) {
-            self.copy.push(Slot::Frame(frame));
+            self.copy.extend(self.staged.last().map(|it| Slot::Frame(it.publish.frame)));
         }
     }
 
