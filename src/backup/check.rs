@@ -5,11 +5,11 @@ use std::path::Path;
 
 use xxhash_rust::xxh3::Xxh3;
 
+use super::manifest::{joint_of, parted};
 use super::tail::Tail;
 use super::target::{TRIMMED, of_place, part_of};
 use super::{Error, Manifest, Progress, SegmentRow, Target};
 use crate::export;
-use tailmark_log::chain::Link;
 use tailmark_log::storage::disk::Disk;
 use tailmark_log::storage::segment::{Segment, write_file};
 use tailmark_log::storage::{StoreError, local};
@@ -39,7 +39,8 @@ pub fn check(
     mut watch: impl FnMut(Progress) -> io::Result<()>,
 ) -> Result<Checked, Error> {
     let mut progress = Progress { done_bytes: 0, total_bytes: manifest.bytes() };
-    let mut at: Option<(Seq, Link)> = None;
+    let removed = manifest.removed.iter().map(|row| joint_of(&row.range()));
+    let mut parts: Vec<_> = removed.collect();
     for row in &manifest.segments {
         let segment = target.segment(row, manifest)?;
         let begin = progress.done_bytes;
@@ -48,16 +49,13 @@ pub fn check(
             watch(progress).map_err(|error| export::Error::Output(error).into())
         };
         check_files(target, &segment, row, &mut seen)?;
-        let joins = at.is_none_or(|at| at == (segment.first(), segment.link_before()));
-        if !joins {
-            return Err(damaged(target, name, "a segment does not join the one before"));
-        }
-        at = Some((segment.end(), segment.link()));
+        parts.push((segment.first(), segment.end(), segment.link_before(), segment.link()));
         progress.done_bytes = begin + row.bytes;
     }
     let mut tail = Tail::open(target.open_tail(name)?)?;
-    if at.is_some_and(|at| at != (tail.next, tail.link)) {
-        return Err(damaged(target, name, "what was not sealed does not join the segments"));
+    parts.push((tail.next, tail.origin.end, tail.link, tail.link));
+    if parted(parts).is_some() {
+        return Err(damaged(target, name, "a part does not join the one before"));
     }
     let begin = progress.done_bytes;
     while tail.read()?.is_some() {

@@ -320,6 +320,7 @@ impl Sink for Filling<'_> {
             head_seq: look.head.get(),
             taken_at,
             segments: look.segments.clone(),
+            removed: look.removed.clone(),
             trimmed: std::mem::take(&mut self.trimmed),
             tail_bytes,
         };
@@ -435,6 +436,7 @@ mod tests {
             oldest_tag: None,
             head: Seq::new(0),
             segments: Vec::new(),
+            removed: Vec::new(),
         };
         let hash = |bytes: &[u8]| xxhash_rust::xxh3::xxh3_128(bytes).to_be_bytes();
         type Steps = fn(&mut Filling<'_>, &dyn Fn(&[u8]) -> Hash) -> Result<(), Error>;

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::Error;
+use tailmark_log::chain::Link;
+use tailmark_log::storage::{Removed, RemovedReason};
+use tailmark_record::Seq;
 
 /// Of this form.
 const VERSION: u32 = 1;
@@ -28,6 +31,9 @@ pub struct Manifest {
     pub taken_at: i64,
     /// What is sealed, in order.
     pub segments: Vec<SegmentRow>,
+    /// Ranges without events, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<RemovedRow>,
     /// Names of the files that tell repeats of trimmed events, each with its hash behind.
     pub trimmed: Vec<String>,
     /// Bytes of what was not sealed.
@@ -46,6 +52,74 @@ pub struct SegmentRow {
     pub last_seq: u64,
     /// Bytes of its files.
     pub bytes: u64,
+}
+
+/// A range without events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemovedRow {
+    /// First seq.
+    pub first_seq: u64,
+    /// Last seq.
+    pub last_seq: u64,
+    /// Why.
+    pub reason: Reason,
+    /// The chain before it.
+    pub link_before: [u8; 16],
+    /// The chain at its last event, as far as it is known.
+    pub link: [u8; 16],
+}
+
+/// Why there are no events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Reason {
+    /// They were damaged, and lost when the log was salvaged.
+    Damaged,
+}
+
+impl RemovedRow {
+    pub(super) fn of(range: &Removed) -> RemovedRow {
+        RemovedRow {
+            first_seq: range.first.get(),
+            last_seq: range.end.prev().get(),
+            reason: match range.reason {
+                RemovedReason::Damaged => Reason::Damaged,
+            },
+            link_before: range.link_before.bytes(),
+            link: range.link.bytes(),
+        }
+    }
+
+    pub(super) fn range(&self) -> Removed {
+        Removed {
+            first: Seq::new(self.first_seq),
+            end: Seq::new(self.last_seq).next(),
+            reason: match self.reason {
+                Reason::Damaged => RemovedReason::Damaged,
+            },
+            link_before: Link::new(self.link_before),
+            link: Link::new(self.link),
+        }
+    }
+}
+
+/// A part of a backup: where it begins and ends, and the chain before it and at its end.
+pub(super) type Joint = (Seq, Seq, Link, Link);
+
+/// Of a range without events.
+pub(super) fn joint_of(range: &Removed) -> Joint {
+    (range.first, range.end, range.link_before, range.link)
+}
+
+/// The first seq at which a part does not go on where the one before it ends, if any does not.
+pub(super) fn parted(mut parts: Vec<Joint>) -> Option<Seq> {
+    parts.sort_by_key(|(first, ..)| *first);
+    let goes_on = |two: &[Joint]| {
+        let ((_, end, _, link), (first, _, before, _)) = (two[0], two[1]);
+        end == first && link.joins(before)
+    };
+    parts.windows(2).find(|two| !goes_on(two)).map(|two| two[0].1)
 }
 
 impl Manifest {

@@ -32,7 +32,7 @@ mod wire;
 pub use check::{Checked, check};
 pub use error::Error;
 pub use filling::{Filling, Progress, Taken};
-pub use manifest::{Manifest, SegmentRow};
+pub use manifest::{Manifest, Reason, RemovedRow, SegmentRow};
 pub use restore::{Restored, Upto, restore};
 pub use sink::{Hash, Look, Sink};
 pub use source::read;

@@ -13,7 +13,7 @@ use tailmark_log::chain::Link;
 use tailmark_log::storage::forward::{Forward, Rest, Start};
 use tailmark_log::storage::segment::{OfflineReader, Segment};
 use tailmark_log::storage::unfinished::Making;
-use tailmark_log::storage::{StoreError, local};
+use tailmark_log::storage::{Removed, StoreError, local};
 use tailmark_record::topic::Filter;
 use tailmark_record::{ChainTag, Events, Facts, GenerationTable, Seq, Timestamp};
 
@@ -79,6 +79,7 @@ pub fn restore(
     let mut progress = Progress { done_bytes: 0, total_bytes: manifest.bytes() };
     let mut kept_segments = 0;
     for (segment, row) in &plan.segments {
+        plan.remove(segment.first().min(plan.end), &mut forward)?;
         if segment.first() >= plan.end {
             break;
         }
@@ -102,6 +103,7 @@ pub fn restore(
         }
         watch(progress).map_err(export::Error::Output)?;
     }
+    plan.remove(plan.end, &mut forward)?;
     let mut tail = plan.open_tail(target, name)?;
     let begin = progress.done_bytes;
     let mut collector = Collector::new(forward);
@@ -175,6 +177,8 @@ fn part_of(
 /// What is to be put together.
 struct Plan {
     segments: Vec<(Arc<Segment>, SegmentRow)>,
+    /// Ranges without events.
+    removed: Vec<Removed>,
     origin: Origin,
     oldest: Seq,
     oldest_tag: Option<ChainTag>,
@@ -192,6 +196,7 @@ impl Plan {
         let (oldest, head) = (Seq::new(manifest.oldest_seq), Seq::new(manifest.head_seq));
         let mut plan = Plan {
             segments,
+            removed: manifest.removed.iter().map(super::RemovedRow::range).collect(),
             origin: tail.origin,
             oldest,
             oldest_tag: manifest.oldest_tag.map(ChainTag::new),
@@ -204,6 +209,11 @@ impl Plan {
             Upto::Seq(seq) => seq.next(),
             Upto::Time(time) => plan.end_at(time, target, name)?,
         };
+        let within = |range: &&Removed| range.first < plan.end && plan.end < range.end;
+        if let Some(range) = plan.removed.iter().find(within) {
+            // The chain within it is not known.
+            plan.end = range.first;
+        }
         // Before all that is readable nothing is known.
         if plan.end < oldest {
             return Err(Error::TooEarly { oldest });
@@ -220,10 +230,20 @@ impl Plan {
     }
 
     fn begin(&self) -> (Seq, Link) {
-        match self.segments.first() {
-            Some((segment, _)) => (segment.first(), segment.link_before()),
-            None => (self.origin.first, self.origin.link_before),
+        let sealed = self.segments.first().map(|(it, _)| (it.first(), it.link_before()));
+        let gone = self.removed.first().map(|it| (it.first, it.link_before));
+        let tail = (self.origin.first, self.origin.link_before);
+        sealed.into_iter().chain(gone).min_by_key(|(first, _)| *first).unwrap_or(tail)
+    }
+
+    /// Puts in the ranges without events that come next, if they begin before `end`.
+    fn remove(&self, end: Seq, forward: &mut Forward<'_>) -> Result<(), StoreError> {
+        for range in &self.removed {
+            if range.first == forward.next() && range.first < end {
+                forward.removed(range.end, range.reason, range.link)?;
+            }
         }
+        Ok(())
     }
 
     /// The seq after the last event that was appended up to `time`.

@@ -4,7 +4,7 @@
 //! trimmed events, and the end. Another look may come at any time, where something moved: it begins anew,
 //! but for the segments that are there by then.
 
-use super::{Error, SegmentRow};
+use super::{Error, RemovedRow, SegmentRow};
 use tailmark_record::{ChainTag, Seq};
 
 /// The name of what was not sealed. Other files have those of the layout.
@@ -26,6 +26,8 @@ pub struct Look {
     pub head: Seq,
     /// What is sealed, in order.
     pub segments: Vec<SegmentRow>,
+    /// Ranges without events, in order.
+    pub removed: Vec<RemovedRow>,
 }
 
 /// Takes in the parts of a backup.

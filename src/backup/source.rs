@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3;
 
+use super::manifest::{RemovedRow, joint_of, parted};
 use super::sink::{Hash, Look, Sink, TAIL};
 use super::target::{TRIMMED, hex, name_of, part_of};
 use super::{Error, SegmentRow};
@@ -55,10 +56,6 @@ impl<E: Into<Error>> From<E> for Stop {
 
 fn attempt(dir: &Path, history: History, sink: &mut dyn Sink) -> Result<(), Stop> {
     let segments = history.segments.clone();
-    if let Some(range) = history.removed.first() {
-        // What a backup is made of does not say that events are gone.
-        return Err(StoreError::Removed(*range).into());
-    }
     joins(&segments, &history)?;
     let (mut rows, mut missing) = (Vec::new(), Vec::new());
     for segment in &segments {
@@ -78,6 +75,7 @@ fn attempt(dir: &Path, history: History, sink: &mut dyn Sink) -> Result<(), Stop
         oldest_tag: history.oldest_tag,
         head: history.end.prev(),
         segments: rows.clone(),
+        removed: history.removed.iter().map(RemovedRow::of).collect(),
     };
     sink.begin(look).map_err(Stop::Sink)?;
     missing.extend(segments.iter().zip(&rows).filter(|(_, row)| !sink.has(row)));
@@ -163,20 +161,20 @@ fn trimmed(dir: &Path, oldest: Seq, sink: &mut dyn Sink) -> Result<(), Stop> {
     Ok(())
 }
 
-/// That the chain goes on from each segment to the next, and to what is not sealed.
+/// That the chain goes on from each segment or range to the next, and to what is not sealed.
 fn joins(segments: &[Arc<Segment>], history: &History) -> Result<(), StoreError> {
-    let ends = segments.iter().map(|segment| (segment.end(), segment.link()));
-    let begins = segments.iter().skip(1).map(|segment| (segment.first(), segment.link_before()));
-    let tail = std::iter::once((history.first, history.link_before));
-    for ((end, link), (first, before)) in ends.zip(begins.chain(tail)) {
-        if end != first || link != before {
+    let sealed = segments.iter().map(|it| (it.first(), it.end(), it.link_before(), it.link()));
+    let link = history.link_before;
+    let tail = (history.first, history.end, link, link);
+    let parts = sealed.chain(history.removed.iter().map(joint_of)).chain([tail]);
+    match parted(parts.collect()) {
+        None => Ok(()),
+        Some(from) => {
             let detail = "the chain over the events does not join".to_owned();
-            return Err(
-                Damage { from: end, to: first, file: history.dir().to_owned(), detail }.into()
-            );
+            let (to, file) = (Seq::ZERO, history.dir().to_owned());
+            Err(Damage { from, to, file, detail }.into())
         }
     }
-    Ok(())
 }
 
 /// What is exported, on its way.

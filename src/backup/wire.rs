@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::sink::{Hash, Look, Sink};
-use super::{Error, SegmentRow};
+use super::{Error, Reason, RemovedRow, SegmentRow};
 use pb::backup_part::Part;
 use tailmark_record::{ChainTag, Seq};
 use tailmark_wire::feed_v1 as pb;
@@ -68,6 +68,7 @@ impl<F: FnMut(pb::BackupPart) -> Result<(), Error>> Sink for Messages<F> {
             oldest_tag: look.oldest_tag.map(|tag| tag.get()),
             head_seq: look.head.get(),
             segments: segments.map_err(|_| Error::Senseless { what: "too many segments" })?,
+            removed: look.removed.iter().map(removed).collect(),
         }))?;
         for rows in look.segments.chunks(ROWS) {
             let row = |row: &SegmentRow| pb::BackupSegment {
@@ -104,6 +105,38 @@ impl<F: FnMut(pb::BackupPart) -> Result<(), Error>> Sink for Messages<F> {
     }
 }
 
+fn removed(row: &RemovedRow) -> pb::BackupRemoved {
+    let reason = match row.reason {
+        Reason::Damaged => pb::gap::Reason::Damaged,
+    };
+    pb::BackupRemoved {
+        first_seq: row.first_seq,
+        last_seq: row.last_seq,
+        reason: reason.into(),
+        link_before: row.link_before.to_vec().into(),
+        link: row.link.to_vec().into(),
+    }
+}
+
+fn removed_row(range: &pb::BackupRemoved) -> Result<RemovedRow, Error> {
+    const OTHERS: Error = Error::Senseless { what: "a range without events makes no sense" };
+    let link = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).map_err(|_| OTHERS);
+    let reason = match range.reason() {
+        pb::gap::Reason::Damaged => Reason::Damaged,
+        _ => return Err(Error::Senseless { what: "a range without events is of a newer form" }),
+    };
+    if range.first_seq == 0 || range.first_seq > range.last_seq {
+        return Err(OTHERS);
+    }
+    Ok(RemovedRow {
+        first_seq: range.first_seq,
+        last_seq: range.last_seq,
+        reason,
+        link_before: link(&range.link_before)?,
+        link: link(&range.link)?,
+    })
+}
+
 /// Makes of messages what a backup is made of.
 #[derive(Debug, Default)]
 pub struct Reading {
@@ -132,6 +165,7 @@ impl Reading {
                     oldest_tag: look.oldest_tag.map(ChainTag::new),
                     head: Seq::new(look.head_seq),
                     segments: Vec::new(),
+                    removed: look.removed.iter().map(removed_row).collect::<Result<_, _>>()?,
                 };
                 self.look = Some((look, count));
                 self.begin(sink)?;
@@ -231,6 +265,13 @@ mod tests {
             oldest_tag: Some(ChainTag::new(9)),
             head: Seq::new(70),
             segments: (1..=segments).map(row).collect(),
+            removed: vec![RemovedRow {
+                first_seq: 11,
+                last_seq: 12,
+                reason: Reason::Damaged,
+                link_before: [1; 16],
+                link: [2; 16],
+            }],
         }
     }
 

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tailmark::backup::take;
+use tailmark::backup::{Target, Upto, check, restore, take};
 use tailmark::export::Format;
 use tailmark::inspect::{self, SlotState, Verdict};
 use tailmark_log::StoreError;
@@ -210,13 +210,32 @@ async fn a_salvaged_log_goes_on_and_may_be_salvaged_again() {
 }
 
 #[tokio::test]
-async fn an_export_and_a_backup_of_what_is_lost_are_refused() {
+async fn a_backup_has_what_is_lost_and_an_export_of_it_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let (data, _, lost) = damaged(dir.path()).await;
+    let (data, cursors, lost) = damaged(dir.path()).await;
     let (new, to) = (dir.path().join("new"), dir.path().join("to"));
     assert_eq!(salvaged(&data, &new).0, Some(4));
-    let refused = take(&new, &to, |_| Ok(())).unwrap_err();
-    assert!(refused.to_string().contains("lost when the log was salvaged"), "{refused}");
+    take(&new, &to, |_| Ok(())).unwrap();
+    let target = Target::open(&to).unwrap();
+    let (name, manifest) = target.backup(None).unwrap();
+    check(&target, &name, &manifest, |_| Ok(())).unwrap();
+    let put_back = |name_of: &str, upto: Upto| {
+        let back = dir.path().join(name_of);
+        let options = logdir::options();
+        let done = restore(&target, &name, &manifest, upto, &back, options, |_| Ok(())).unwrap();
+        expect_clean(&back);
+        (back, done.head.get())
+    };
+    let (back, head) = put_back("back", Upto::Head);
+    assert_eq!(head, HEAD);
+    assert_eq!(inspect::info(&back).unwrap().removed.len(), 1);
+    assert_eq!(inspect::diff(&new, &back).unwrap().verdict, Verdict::Equal);
+    cursors_resolve(&kept::open(&back), &cursors, &lost).await;
+    // Within what is lost nothing can be put back: the log ends before it.
+    let within = Seq::new(lost.start() + 1);
+    assert_eq!(put_back("before", Upto::Seq(within)).1, lost.start() - 1);
+    let end = Seq::new(*lost.end());
+    assert_eq!(put_back("with", Upto::Seq(end)).1, *lost.end());
     let export = |from: Option<u64>, to: Option<u64>| {
         let range = inspect::Range { from: from.map(Seq::new), to: to.map(Seq::new) };
         tailmark::export::export(&new, range, Format::Protobuf, Vec::new(), |_, _| Ok(()))
@@ -226,11 +245,15 @@ async fn an_export_and_a_backup_of_what_is_lost_are_refused() {
     // What lies beside it comes along.
     assert_eq!(export(None, Some(lost.start() - 1)).unwrap().events, lost.start() - OLDEST);
     assert_eq!(export(Some(lost.end() + 1), None).unwrap().events, HEAD - lost.end());
-    // Where that is trimmed, all of it.
-    let log = kept::open(&new);
-    log.trim(Seq::new(lost.end() + 1)).await.unwrap();
-    log.close().await.unwrap();
-    take(&new, &to, |_| Ok(())).unwrap();
+    // From the daemon, too.
+    let (daemon, fetched) = (Daemon::start(&new), dir.path().join("fetched"));
+    let output = daemon.run(&["backup", fetched.to_str().unwrap()], b"");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    daemon.stop();
+    let target = Target::open(&fetched).unwrap();
+    let (name, manifest) = target.backup(None).unwrap();
+    assert_eq!(manifest.removed.len(), 1);
+    check(&target, &name, &manifest, |_| Ok(())).unwrap();
 }
 
 #[tokio::test]

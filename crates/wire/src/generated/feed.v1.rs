@@ -732,7 +732,7 @@ pub mod backup_part {
     }
 }
 /// The log at one head.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BackupLook {
     #[prost(string, tag = "1")]
     pub log_id: ::prost::alloc::string::String,
@@ -747,6 +747,24 @@ pub struct BackupLook {
     /// How many segments follow, with those that the caller has.
     #[prost(uint32, tag = "5")]
     pub segments: u32,
+    /// Ranges whose events are gone, in order.
+    #[prost(message, repeated, tag = "6")]
+    pub removed: ::prost::alloc::vec::Vec<BackupRemoved>,
+}
+/// A range without events.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupRemoved {
+    #[prost(uint64, tag = "1")]
+    pub first_seq: u64,
+    #[prost(uint64, tag = "2")]
+    pub last_seq: u64,
+    #[prost(enumeration = "gap::Reason", tag = "3")]
+    pub reason: i32,
+    /// The chain before its first event and at its last, 16 bytes each, as far as they are known.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub link_before: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "5")]
+    pub link: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BackupSegments {
