@@ -5,10 +5,12 @@ use std::time::Duration;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(5);
-/// What is free at all of so many looks is not needed soon.
+/// What is kept through so many looks is not needed soon.
 const LOOKS: usize = 3;
-/// What would be free again in a moment is not worth the while.
+/// What would be needed again in a moment is not worth the while.
 const WORTHWHILE_BYTES: usize = 32 << 20;
+/// A process of no more is not looked into.
+const SMALL_BYTES: usize = 64 << 20;
 /// After memory was given back: what is needed again and again stays most of the time.
 const REST: Duration = Duration::from_secs(60);
 
@@ -18,10 +20,10 @@ pub(super) fn look_after() {
         let mut seen = Seen::default();
         loop {
             std::thread::sleep(LOOK);
-            let Some(free) = tailmark_heap::free_bytes() else { return };
-            if seen.is_idle(free) {
-                let given = tailmark_heap::give_back();
-                tracing::debug!(free, given, "memory that nobody uses is given back");
+            let Some(kept) = kept() else { return };
+            if seen.is_idle(kept) {
+                tailmark_heap::give_back();
+                tracing::debug!(kept, "memory that nobody uses is given back");
                 std::thread::sleep(REST);
             }
         }
@@ -32,14 +34,23 @@ pub(super) fn look_after() {
     }
 }
 
-/// How often in a row enough was free.
+/// Bytes in RAM that nobody uses; `None` where nobody says.
+fn kept() -> Option<usize> {
+    let resident = tailmark_heap::anonymous_bytes()?;
+    if resident < SMALL_BYTES {
+        return Some(0);
+    }
+    Some(resident.saturating_sub(tailmark_heap::used_bytes()?))
+}
+
+/// How often in a row enough was kept.
 #[derive(Debug, Default)]
 struct Seen(usize);
 
 impl Seen {
-    /// Whether so much was free long enough; then it begins anew.
-    fn is_idle(&mut self, free: usize) -> bool {
-        self.0 = if free < WORTHWHILE_BYTES { 0 } else { self.0 + 1 };
+    /// Whether so much was kept long enough; then it begins anew.
+    fn is_idle(&mut self, kept: usize) -> bool {
+        self.0 = if kept < WORTHWHILE_BYTES { 0 } else { self.0 + 1 };
         let is_idle = self.0 >= LOOKS;
         if is_idle {
             self.0 = 0;

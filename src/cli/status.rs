@@ -57,7 +57,7 @@ fn text(status: &pb::LogStatus) -> String {
 }
 
 fn consumer_text(consumer: &pb::Consumer) -> String {
-    let pb::Consumer { name, watches, delivered, lag_events, idle } = consumer;
+    let pb::Consumer { name, watches, delivered, lag_events, idle, events_per_second } = consumer;
     let watches = match watches {
         0 => "gone".to_owned(),
         1 => "1 watch".to_owned(),
@@ -66,7 +66,10 @@ fn consumer_text(consumer: &pb::Consumer) -> String {
     let idle = idle.and_then(|idle| u64::try_from(idle.seconds).ok()).unwrap_or_default();
     let idle = units::duration_text(std::time::Duration::from_secs(idle));
     let delivered = events_text(*delivered);
-    format!("{name}: {watches}, {lag_events} behind, {delivered} delivered, the last {idle} ago")
+    format!(
+        "{name}: {watches}, {lag_events} behind, {events_per_second:.1} a second, {delivered} delivered, \
+         the last {idle} ago"
+    )
 }
 
 /// Three digits are enough for people.

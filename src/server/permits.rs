@@ -27,12 +27,14 @@ pub(crate) enum StreamKind {
     Reflection,
     Metrics,
     Backup,
-    /// Bodies of plain HTTP that are coded, either way.
+    /// Answers of plain HTTP in gzip.
     Coded,
+    /// Bodies that come in gzip.
+    Decoded,
 }
 
 impl StreamKind {
-    pub(crate) const ALL: [StreamKind; 7] = [
+    pub(crate) const ALL: [StreamKind; 8] = [
         StreamKind::Watch,
         StreamKind::Upload,
         StreamKind::Health,
@@ -40,6 +42,7 @@ impl StreamKind {
         StreamKind::Metrics,
         StreamKind::Backup,
         StreamKind::Coded,
+        StreamKind::Decoded,
     ];
 
     /// By which names its limits go: in all, of a connection, of an address, of a principal.
@@ -82,6 +85,12 @@ impl StreamKind {
                 "backups_per_principal",
             ],
             StreamKind::Coded => [
+                "coded_answers",
+                "coded_answers_per_connection",
+                "coded_answers_per_address",
+                "coded_answers_per_principal",
+            ],
+            StreamKind::Decoded => [
                 "coded_bodies",
                 "coded_bodies_per_connection",
                 "coded_bodies_per_address",

@@ -44,7 +44,14 @@ const FEW: StreamLimits = StreamLimits {
 const BACKUPS: StreamLimits =
     StreamLimits { in_all: 4, of_connection: 4, of_address: Some(4), of_principal: Some(4) };
 
-/// Of bodies in gzip: each holds a third of a mebibyte. Answers beyond it go out as they are.
+/// Of bodies that come in gzip.
+const DECODED: StreamLimits = StreamLimits {
+    in_all: 512,
+    of_connection: 128,
+    of_address: Some(256),
+    of_principal: Some(256),
+};
+/// Of answers in gzip: each holds a third of a mebibyte. Those beyond it go out as they are.
 const CODED: StreamLimits =
     StreamLimits { in_all: 128, of_connection: 32, of_address: Some(64), of_principal: Some(64) };
 
@@ -80,7 +87,7 @@ pub(crate) struct Quotas {
 const SUSPICION: Duration = Duration::from_secs(60);
 /// What the next connection waits after the first flood; twice as long after each more, up to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// Addresses that are kept in mind for it.
 const SUSPECTS: usize = 4_096;
 
@@ -162,6 +169,7 @@ impl Quotas {
                 StreamKind::Reflection | StreamKind::Metrics => FEW,
                 StreamKind::Backup => BACKUPS,
                 StreamKind::Coded => CODED,
+                StreamKind::Decoded => DECODED,
             };
             let [what, _, of_address, of_principal] = kind.limits();
             Quota {

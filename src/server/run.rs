@@ -231,11 +231,16 @@ fn memory(
 ) -> Vec<(&'static str, Held)> {
     let (arrivals, unsent, parking) = (arrivals.clone(), unsent.clone(), parking.clone());
     let coded = Arc::clone(gauges.of(StreamKind::Coded));
+    let decoded = Arc::clone(gauges.of(StreamKind::Decoded));
+    let coders = move || {
+        http::ENCODER_BYTES * coded.load(Ordering::Relaxed)
+            + http::DECODER_BYTES * decoded.load(Ordering::Relaxed)
+    };
     vec![
         ("arriving", Box::new(move || arrivals.bytes())),
         ("unsent", Box::new(move || unsent.bytes())),
         ("parked", Box::new(move || parking.bytes())),
-        ("coded", Box::new(move || http::CODER_BYTES * coded.load(Ordering::Relaxed))),
+        ("coded", Box::new(coders)),
     ]
 }
 

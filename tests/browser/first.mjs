@@ -119,4 +119,33 @@ export const cases = [
       await until('a fresh chart', async () => !(await text(page, '#chart-rate strong')).includes(' at '));
     },
   },
+  {
+    name: 'knows what there was before it was opened, and who is behind',
+    run: async ({ daemon, visitor, shot }) => {
+      const log = await daemon();
+      await log.publish({ topic: 'a.b', body: 'one' });
+      const points = async () => (await (await fetch(`${log.url}/v1/history`)).json()).points ?? [];
+      await until('some points', async () => (await points()).length >= 4);
+      const page = await (await visitor()).open(log.url);
+      await shows(page, 'one');
+      // It has looked once or twice itself; a line of so many points is what was before.
+      await until('the past', async () => page.evaluate(() => {
+        const plot = document.querySelector('#chart-rate canvas');
+        const { data, width, height } = plot.getContext('2d').getImageData(0, 0, plot.width, plot.height);
+        let columns = 0;
+        for (let x = 0; x < width; x += 1) {
+          for (let y = 0; y < height; y += 1) if (data[(y * width + x) * 4 + 3] > 0) { columns += 1; break; }
+        }
+        return columns > 10;
+      }));
+      await page.evaluate(() => { window.consumer = new EventSource('/v1/watch?name=billing'); });
+      await until('its name', async () => (await text(page, '#fact-consumers')) === 'billing 0 behind');
+      await page.evaluate(() => window.consumer.close());
+      await until('it has gone', async () => {
+        await log.publish({ topic: 'a.b', body: 'more' });
+        return /^billing gone, [1-9]\d* behind$/.test(await text(page, '#fact-consumers'));
+      });
+      await shot(page, 'consumers');
+    },
+  },
 ];

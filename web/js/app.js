@@ -5,7 +5,7 @@ import { inWords } from './sse.js';
 import { Charts } from './charts.js';
 import { Chat, store, stored } from './chat.js';
 import { Detail } from './detail.js';
-import { $, bytes, clock, count, plural, setText, short } from './dom.js';
+import { $, bytes, clock, count, plural, rate, setText, short } from './dom.js';
 import { Link } from './link.js';
 import { readPatterns, says, selects } from './pattern.js';
 import { Publisher } from './publish.js';
@@ -501,12 +501,14 @@ class App {
 
   /// Watches that said what they are called: who is behind, the one most behind first.
   #drawConsumers(consumers) {
-    const rows = consumers.map(({ name, watches, lag_events }) => ({ name, lag: Number(lag_events ?? 0), gone: !Number(watches ?? 0) }));
+    const rows = consumers.map(({ name, watches, lag_events, events_per_second, idle }) => ({
+      name, lag: Number(lag_events ?? 0), gone: !Number(watches ?? 0), detail: `${rate(events_per_second ?? 0)} a second, the last ${idle ?? '0s'} ago`,
+    }));
     rows.sort((a, b) => b.lag - a.lag);
     const texts = rows.map(({ name, lag, gone }) => `${name} ${gone ? 'gone, ' : ''}${count(lag)} behind`);
     $('facts-consumers').hidden = texts.length === 0;
     setText($('fact-consumers'), shownLine(texts.length > 2 ? `${texts[0]}, ${plural(texts.length - 1, 'more', 'more')}` : texts.join('; ')));
-    $('fact-consumers').title = shownLine(texts.join('; '));
+    $('fact-consumers').title = rows.map(({ detail }, at) => shownLine(`${texts[at]}, ${detail}`)).join('\n');
   }
 
   #drawTopics(topics) {

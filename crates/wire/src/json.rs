@@ -141,6 +141,7 @@ fn write_consumer(object: &mut Object<'_>, consumer: &pb::Consumer) {
     object.number("watches", consumer.watches);
     object.number("delivered", consumer.delivered);
     object.number("lag_events", consumer.lag_events);
+    object.raw("events_per_second", &format!("{:.1}", consumer.events_per_second));
     if let Some(idle) = consumer.idle.and_then(|idle| idle.try_into().ok()) {
         object.text("idle", &duration_text(idle));
     }

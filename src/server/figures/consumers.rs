@@ -39,8 +39,9 @@ pub(super) struct Consumer {
 struct State {
     last_id: u64,
     open: HashMap<u64, Arc<Position>>,
-    /// Where the one that ended last was.
+    /// Where the one that ended last was, and when it ended.
     left_at: Option<Seq>,
+    left: Option<Instant>,
     /// When something was delivered last; before that, when the first one began.
     moved: Option<Instant>,
 }
@@ -51,10 +52,12 @@ pub(super) struct Member {
     consumer: Arc<Consumer>,
     id: u64,
     position: Arc<Position>,
+    /// Where it was when it ended: later its reader may be gone.
+    left_at: Option<Seq>,
 }
 
 /// What is told of a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ConsumerCount {
     pub(crate) name: Box<str>,
     /// Open now.
@@ -66,6 +69,8 @@ pub(crate) struct ConsumerCount {
     pub(crate) next: Option<Seq>,
     /// Since something was delivered last.
     pub(crate) idle: Duration,
+    /// Events delivered a second, between the last two looks.
+    pub(crate) rate: f64,
 }
 
 impl Consumers {
@@ -80,7 +85,7 @@ impl Consumers {
         state.open.insert(id, Arc::clone(&position));
         state.moved.get_or_insert_with(Instant::now);
         drop(state);
-        Member { consumer, id, position }
+        Member { consumer, id, position, left_at: None }
     }
 
     pub(super) fn counts(&self) -> Vec<ConsumerCount> {
@@ -115,7 +120,7 @@ impl Table {
     fn forget(&mut self) -> bool {
         let gone = self.named.iter().filter_map(|(name, consumer)| {
             let state = consumer.state.lock();
-            state.open.is_empty().then(|| (state.moved, name.clone()))
+            state.open.is_empty().then(|| (state.left, name.clone()))
         });
         let oldest = gone.min();
         oldest.is_some_and(|(_, name)| self.named.remove(&name).is_some())
@@ -136,11 +141,17 @@ impl Consumer {
             delivered: self.delivered.load(Ordering::Relaxed),
             next,
             idle: state.moved.map(|at| at.elapsed()).unwrap_or_default(),
+            rate: 0.0,
         }
     }
 }
 
 impl Member {
+    /// It ends now.
+    pub(super) fn ends(&mut self) {
+        self.left_at = Some(self.position.left_at());
+    }
+
     /// So many more events were delivered.
     pub(super) fn delivered(&self, events: u64) {
         self.consumer.delivered.fetch_add(events, Ordering::Relaxed);
@@ -152,7 +163,8 @@ impl Drop for Member {
     fn drop(&mut self) {
         let mut state = self.consumer.state.lock();
         state.open.remove(&self.id);
-        state.left_at = Some(self.position.next());
+        state.left_at = Some(self.left_at.unwrap_or_else(|| self.position.left_at()));
+        state.left = Some(Instant::now());
     }
 }
 
@@ -206,13 +218,15 @@ mod tests {
         assert_eq!((others.watches, others.delivered, others.next), (0, 10, None));
         // Who is gone gives way, the one that has been longest first.
         let mut open = open.into_iter();
-        open.next().unwrap().delivered(1);
-        drop((open.next(), open.next()));
+        let (first, second) = (open.next().unwrap(), open.next().unwrap());
+        first.delivered(1);
+        drop(second);
+        drop(first);
         let _newest = consumers.join("late", at(3));
         let counts = consumers.counts();
-        assert_eq!(counts.iter().filter(|count| count.watches == 0).count(), 3, "others and two");
+        assert_eq!(counts.iter().filter(|count| count.watches == 0).count(), 2, "others and one");
         assert_eq!(of(&counts, "late").watches, 1);
-        assert!(counts.iter().all(|count| &*count.name != "n1"), "it moved first");
+        assert!(counts.iter().all(|count| &*count.name != "n1"), "it left first");
         assert!(counts.iter().any(|count| &*count.name == "n0"));
     }
 }

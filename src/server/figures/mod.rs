@@ -104,7 +104,13 @@ impl Figures {
 
     /// What is told of each consumer.
     pub(super) fn consumers(&self) -> Vec<ConsumerCount> {
-        self.streams.consumers.counts()
+        let mut counts = self.streams.consumers.counts();
+        let looks = self.looks.lock();
+        if let (Some(last), Some(before)) = (&looks.last, &looks.before) {
+            let rates = Rates::new(last, before);
+            counts.iter_mut().for_each(|count| count.rate = rates.of_consumer(&count.name));
+        }
+        counts
     }
 
     /// What the rates of a first sample count from: a look at least [`LOOK_INTERVAL`] ago, but for

@@ -48,6 +48,16 @@ impl<'a> Rates<'a> {
         self.rate(count(self.now), count(self.before))
     }
 
+    /// Events delivered a second to the consumer of that name.
+    pub(super) fn of_consumer(&self, name: &str) -> f64 {
+        let delivered = |snapshot: &Snapshot| {
+            snapshot.consumers.iter().find(|it| &*it.name == name).map_or(0, |it| it.delivered)
+        };
+        let now = delivered(self.now);
+        // One that was forgotten between begins anew.
+        self.rate(now, delivered(self.before).min(now))
+    }
+
     /// A quantile of the commits between, in milliseconds; `None` where there was none.
     pub(super) fn commit_ms(&self, quantile: f64) -> Option<f64> {
         let latency = |snapshot: &Snapshot| snapshot.log.counters.commit_latency;
@@ -163,14 +173,11 @@ impl<'a> Rates<'a> {
         }
         sample.add("watch_lag_events", now.lag as f64);
         for consumer in &now.consumers {
-            let before = self.before.consumers.iter().find(|it| it.name == consumer.name);
-            // One that was forgotten between begins anew.
-            let before = before.map_or(0, |it| it.delivered).min(consumer.delivered);
             for (name, value) in [
                 ("consumer_watches", consumer.watches as f64),
                 ("consumer_lag_events", now.lag_of(consumer) as f64),
                 ("consumer_idle_seconds", consumer.idle.as_secs_f64()),
-                ("consumer_events_per_second", self.rate(consumer.delivered, before)),
+                ("consumer_events_per_second", self.of_consumer(&consumer.name)),
             ] {
                 sample.with(name, value, "consumer", &*consumer.name);
             }

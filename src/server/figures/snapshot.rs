@@ -62,7 +62,7 @@ impl Snapshot {
         let credentials = &figures.sources.are_credentials_in_trouble;
         // Before the head: who reads on meanwhile is not ahead of it.
         let slowest = figures.streams.slowest();
-        let consumers = figures.consumers();
+        let consumers = figures.streams.consumers.counts();
         let bounds = log.bounds();
         let status = log.status();
         let of_log = [

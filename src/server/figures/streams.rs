@@ -73,6 +73,18 @@ impl Position {
         Seq::new(self.next.load(Ordering::Relaxed))
     }
 
+    /// What it had not looked at yet when it ended; a reader that sleeps has looked at all that it was not
+    /// woken for.
+    pub(super) fn left_at(&self) -> Seq {
+        let next = self.next();
+        match &*self.progress.lock() {
+            Some(progress) if next >= progress.next() => {
+                progress.quiet_upto().map_or(next, |quiet| next.max(quiet.next()))
+            }
+            _ => next,
+        }
+    }
+
     /// The first seq that it may have to do with; `None` where that is nothing.
     pub(super) fn waits_for(&self) -> Option<Seq> {
         let next = self.next();
@@ -160,6 +172,9 @@ impl OpenStream {
     /// Why it ends, in one of a few words of this program.
     pub(crate) fn ends(&mut self, reason: &'static str) {
         self.reason = reason;
+        if let Some(member) = &mut self.member {
+            member.ends();
+        }
     }
 
     /// Why it ends, as far as is known.

@@ -5,6 +5,7 @@
 
 mod decoded;
 mod encoded;
+mod gunzip;
 
 use std::sync::Arc;
 
@@ -24,8 +25,12 @@ use crate::server::quotas::{Grant, Peer};
 use crate::server::rpc::status::{self, Failure};
 
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
-/// What the state of a compressor takes; that of a decompressor is a sixth of it.
-pub(crate) const STATE_BYTES: usize = 336 << 10;
+/// What the state of a compressor takes.
+pub(crate) const ENCODER_BYTES: usize = 336 << 10;
+/// What that of a decompressor takes, with what it has made.
+pub(crate) const DECODER_BYTES: usize = 64 << 10;
+/// So much may be made of a body, whatever came of it.
+const FREE_BYTES: usize = 1 << 20;
 /// An answer that is known to be shorter gains nothing.
 const WORTHWHILE_BYTES: u64 = 1_024;
 
@@ -65,11 +70,14 @@ pub(super) async fn answer(
     response.headers_mut().append(VARY, HeaderValue::from_static("accept-encoding"));
     let is_short = response.body().size_hint().upper().is_some_and(|most| most < WORTHWHILE_BYTES);
     let Some((peer, caller)) = who.filter(|_| !is_short) else { return response };
-    let Ok(grant) = grant(&shared, peer.as_ref(), caller.as_ref()) else { return response };
+    let grant = grant(&shared, StreamKind::Coded, peer.as_ref(), caller.as_ref());
+    let Ok(grant) = grant else { return response };
+    // Only a watch's pieces know themselves when they are gone.
+    let is_counted = is_watch(&response);
     let headers = response.headers_mut();
     headers.remove(CONTENT_LENGTH);
     headers.insert(CONTENT_ENCODING, GZIP);
-    response.map(|body| Body::new(Encoded::new(body, grant)))
+    response.map(|body| Body::new(Encoded::new(body, is_counted, grant)))
 }
 
 /// Whether it is text, and nobody has decided how it is sent.
@@ -82,9 +90,19 @@ fn is_coded(response: &Response<Body>) -> bool {
     is_text && !headers.contains_key(CONTENT_ENCODING) && !headers.contains_key(ETAG)
 }
 
-fn grant(shared: &Shared, peer: Option<&Peer>, caller: Option<&Caller>) -> Result<Grant, Failure> {
+fn is_watch(response: &Response<Body>) -> bool {
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    kind.is_some_and(|kind| kind.starts_with("text/event-stream"))
+}
+
+fn grant(
+    shared: &Shared,
+    kind: StreamKind,
+    peer: Option<&Peer>,
+    caller: Option<&Caller>,
+) -> Result<Grant, Failure> {
     let principal = caller.and_then(Caller::name);
-    shared.quotas.stream(StreamKind::Coded, peer, principal).map_err(status::too_many)
+    shared.quotas.stream(kind, peer, principal).map_err(status::too_many)
 }
 
 /// A body as it was before it was coded: in gzip, or not at all.
@@ -100,9 +118,10 @@ pub(super) fn decode(
     match coding {
         None => Ok(body),
         Some(name) if ["gzip", "x-gzip"].iter().any(|gzip| name.eq_ignore_ascii_case(gzip)) => {
-            let grant = grant(shared, extensions.get(), extensions.get());
+            let grant = grant(shared, StreamKind::Decoded, extensions.get(), extensions.get());
             let grant = grant.map_err(|failure| Box::new(status::respond(&failure.into())))?;
-            Ok(Body::new(Decoded::new(body, shared.options.message_bytes, grant)))
+            let free = shared.options.message_bytes.min(FREE_BYTES);
+            Ok(Body::new(Decoded::new(body, free, grant)))
         }
         Some(other) => Err(Box::new(status::encoded_body(other))),
     }

@@ -38,6 +38,8 @@ const TAKEN: &str = "application/json (one event), application/x-ndjson (one a l
                      their headers";
 /// Frames without an event that one poll goes through before it lets others run.
 const FRAMES_PER_POLL: u32 = 16;
+/// The same for lines with nothing in them.
+const BLANK_PER_POLL: u32 = 10_000;
 
 /// How a body says events.
 enum Way {
@@ -259,7 +261,7 @@ impl Stream for Lines {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        let mut frames = 0;
+        let (mut frames, mut blank) = (0, 0);
         if std::mem::take(&mut this.is_handed) {
             this.arrival.release();
         }
@@ -269,6 +271,11 @@ impl Stream for Lines {
                 if !this.is_blank(&text) {
                     this.is_handed = true;
                     return Poll::Ready(Some(Ok(Line { number: this.line, text })));
+                }
+                blank += 1;
+                if blank > BLANK_PER_POLL {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
             }
             let Some(body) = &mut this.body else { return Poll::Ready(None) };

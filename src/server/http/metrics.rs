@@ -32,9 +32,11 @@ const FORMATS: [(Offer, Format, HeaderValue); 3] = [
     ),
 ];
 
-/// What clients call themselves is for whoever may see all of it, and for everybody where the page is open.
-fn may_see_names(extensions: &Extensions) -> bool {
-    extensions.get::<Caller>().is_none_or(Caller::is_admin)
+/// What clients call themselves is for whoever may see all of it, or for everybody where nobody is asked
+/// who they are.
+fn may_see_names(shared: &Shared, extensions: &Extensions) -> bool {
+    let is_required = shared.options.auth.required;
+    extensions.get::<Caller>().map_or(!is_required, Caller::is_admin)
 }
 
 pub(super) async fn metrics(
@@ -47,7 +49,7 @@ pub(super) async fn metrics(
     // Refusing a scraper for its header would lose its figures, and 406 helps nobody.
     let (_, format, content_type) = &formats[negotiation::choose(&headers, &offers).unwrap_or(0)];
     let text = match Snapshot::take(&shared.figures).await {
-        Some(snapshot) if may_see_names(&extensions) => figures::text(snapshot, *format),
+        Some(snapshot) if may_see_names(&shared, &extensions) => figures::text(snapshot, *format),
         Some(snapshot) => figures::text(snapshot.without_names(), *format),
         None => return status::respond(&status::stopping(shared.options.retry_delay).into()),
     };

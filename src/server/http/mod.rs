@@ -26,7 +26,7 @@ use tonic::body::Body;
 use crate::server::Shared;
 use crate::server::rpc::status;
 
-pub(super) use self::codings::STATE_BYTES as CODER_BYTES;
+pub(super) use self::codings::{DECODER_BYTES, ENCODER_BYTES};
 
 /// The paths that are not gRPC.
 pub(super) fn router(shared: &Arc<Shared>) -> Router {

@@ -60,6 +60,7 @@ fn consumers(shared: &Shared, head: Seq) -> Vec<pb::Consumer> {
         delivered: it.delivered,
         lag_events: it.next.map_or(0, |next| next.distance_to(head.next())),
         idle: Some(convert::duration(it.idle)),
+        events_per_second: it.rate,
     };
     shared.figures.consumers().into_iter().map(count).collect()
 }

@@ -21,10 +21,10 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 pub(crate) use self::copies::{backup, backup_refused, no_backups, no_thread};
 pub(crate) use self::http::{
-    encoded_body, grpc_method_not_allowed, grpc_needs_http2, gzip_cut, head_too_large,
-    host_refused, is_of_position, malformed_json, method_not_allowed, no_path, not_grpc, not_gzip,
-    not_ready, origin_refused, respond, respond_head_too_large, swells, transfer_coding,
-    unknown_parameter, unreadable, unsupported_media_type, write_json,
+    encoded_body, grpc_method_not_allowed, grpc_needs_http2, head_too_large, host_refused,
+    is_of_position, malformed_json, method_not_allowed, no_path, not_grpc, not_gzip, not_ready,
+    origin_refused, respond, respond_head_too_large, swells, transfer_coding, unknown_parameter,
+    unreadable, unsupported_media_type, write_json,
 };
 use self::who::{CHALLENGE, challenge};
 pub(crate) use self::who::{

@@ -18,7 +18,8 @@ use super::streams::{Cuttable, cuttable};
 
 type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Streams of a connection that begin at a time: what keeps the threads of a small machine at work.
+/// Streams of a connection that begin at a time: what keeps the threads of a small machine at work. The
+/// scheduler lets up to three follow each at once, before it looks at its queue.
 const AT_ONCE: usize = 4;
 
 /// Runs the streams of a connection, each in a task of its own.
@@ -29,7 +30,7 @@ pub(crate) struct Turns(Arc<Mutex<Queue>>);
 struct Queue {
     /// Spawned, and not polled for the first time.
     beginning: usize,
-    /// Bounded by the streams that a connection may have.
+    /// Bounded by the streams that a connection may have, and those of its budget that were reset.
     waiting: VecDeque<Stream>,
     /// The connection has ended.
     is_over: bool,
@@ -101,8 +102,15 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut queue = self.turns.0.lock();
-        let next = self.is_polled.then(|| queue.waiting.pop_front()).flatten();
-        match next {
+        if !self.is_polled {
+            queue.beginning -= 1;
+            // Each of them has the executor, and so this queue.
+            let waiting = std::mem::take(&mut queue.waiting);
+            drop(queue);
+            drop(waiting);
+            return;
+        }
+        match queue.waiting.pop_front() {
             None => queue.beginning -= 1,
             Some(next) => {
                 drop(queue);
@@ -189,12 +197,16 @@ mod tests {
         let scheduler = tokio::runtime::Builder::new_current_thread().build().unwrap();
         scheduler.block_on(async {
             for _ in 0..100_000 {
-                turns.execute(stream(&begun));
+                // As hyper's do, each has the executor.
+                let (stream, executor) = (stream(&begun), turns.clone());
+                turns.execute(async move {
+                    stream.await;
+                    drop(executor);
+                });
             }
         });
         drop(scheduler);
         assert_eq!(turns.0.lock().beginning, 0);
-        drop(turns);
-        assert_eq!(Arc::strong_count(&begun), 1);
+        assert_eq!(Arc::strong_count(&begun), 1, "nobody waits, though the executor is there");
     }
 }

@@ -144,16 +144,73 @@ async fn one_that_is_too_many_is_sent_as_it_is() {
     let metrics = get(&server, "/metrics").await;
     let held = format!("tailmark_memory_bytes{{kind=\"coded\"}} {}\n", MOST * 344_064);
     assert!(metrics.text().contains(&held), "{}", metrics.text());
+    // Bodies have places of their own, whoever reads.
     let body = zip(b"{\"topic\":\"a\"}");
-    let refused = post(&server, JSON, "gzip", full(body.clone()));
+    let taken = ask(server.address, Version::HTTP_11, post(&server, JSON, "gzip", full(body)));
+    assert_eq!(taken.await.status, 200);
+    drop(open);
+    until("they have gone", || server.gauges.watches() == 1).await;
+    let again = send(server.address, Version::HTTP_11, zipped(&server, "/v1/watch")).await;
+    assert_eq!(coding(&again).as_deref(), Some("gzip"));
+    drop((plain, again));
+    server.stop().await;
+}
+
+/// Bodies in gzip that have begun and go on.
+async fn begun(server: &TestServer, count: usize) -> Vec<tokio::task::JoinHandle<u16>> {
+    let mut open = Vec::new();
+    for at in 0..count {
+        let (sender, body) = pieces();
+        sender.send(zip(b"{\"topic\":\"held\"}\n").into()).unwrap();
+        let asked = post(server, LINES, "gzip", body);
+        let address = server.address;
+        open.push(tokio::spawn(async move {
+            let _open = sender;
+            send(address, BOTH[at % 2], asked).await.status().as_u16()
+        }));
+    }
+    open
+}
+
+#[tokio::test]
+async fn bodies_in_gzip_have_a_limit_of_their_own() {
+    let server = start().await;
+    let open = begun(&server, 256).await;
+    until("they have begun", || server.head() == 256).await;
+    let refused = post(&server, JSON, "gzip", full(zip(b"{\"topic\":\"a\"}")));
     let refused = ask(server.address, Version::HTTP_11, refused).await;
     let metadata = refused.expect(429, "RESOURCE_EXHAUSTED", "LIMIT_EXCEEDED");
     assert_eq!(metadata["what"], "coded_bodies_per_address");
-    drop(open);
-    until("they have gone", || server.gauges.watches() == 1).await;
-    let taken = ask(server.address, Version::HTTP_11, post(&server, JSON, "gzip", full(body)));
-    assert_eq!(taken.await.status, 200);
-    drop(plain);
+    for one in open {
+        one.abort();
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn lines_that_were_flushed_are_stored_while_the_body_is_open() {
+    let server = start().await;
+    let (sender, body) = pieces();
+    let asked = post(&server, LINES, "gzip", body);
+    let answer = tokio::spawn({
+        let address = server.address;
+        async move { ask(address, Version::HTTP_11, asked).await.status.as_u16() }
+    });
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    let mut lines = 0;
+    // More than is made of it at a time, and exactly as much.
+    for size in [1, 10, 3_000, 16_384, 40_000] {
+        for _ in 0..size {
+            encoder.write_all(b"{\"topic\":\"a\"}\n").unwrap();
+        }
+        encoder.flush().unwrap();
+        sender.send(std::mem::take(encoder.get_mut()).into()).unwrap();
+        lines += size;
+        until("they are stored", || server.head() == lines).await;
+    }
+    sender.send(encoder.finish().unwrap().into()).unwrap();
+    drop(sender);
+    assert_eq!(within("the answer", answer).await.unwrap(), 200);
     server.stop().await;
 }
 

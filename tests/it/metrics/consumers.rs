@@ -60,7 +60,8 @@ async fn each_has_its_lag_and_its_events_under_its_name_over_every_call() {
     }
     // Gone, it is known where it was.
     drop(grpc);
-    until("it has gone", || server.gauges.watches() == 3).await;
+    let is_there = |all: &[pb::Consumer]| all.iter().any(|it| it.name == "grpc" && it.watches > 0);
+    within("it has gone", async { while is_there(&consumers(&server).await) {} }).await;
     server.store("a", 5).await;
     let all = consumers(&server).await;
     let gone = all.iter().find(|it| it.name == "grpc").unwrap();
@@ -94,7 +95,12 @@ async fn one_that_nothing_concerns_is_not_behind_and_one_without_a_name_is_not_t
     let all = consumers(&server).await;
     assert_eq!(all.len(), 1);
     assert_eq!((&*all[0].name, all[0].lag_events, all[0].delivered), ("quiet", 0, 0));
+    // Gone, it has still looked at what did not concern it.
     drop((quiet, nameless));
+    within("it has gone", async { while consumers(&server).await[0].watches > 0 {} }).await;
+    assert_eq!(consumers(&server).await[0].lag_events, 0);
+    server.store("loud", 10).await;
+    assert_eq!(consumers(&server).await[0].lag_events, 10);
     server.stop().await;
 }
 
@@ -135,12 +141,16 @@ async fn the_last_minutes_are_there_for_who_comes_later() {
     let points = loop {
         let json = get(&server, "/v1/history").await.json();
         match json["points"].as_array() {
-            Some(points) if points.len() >= 2 => break points.clone(),
+            // The first looks may have come before.
+            Some(points) if points.iter().filter(|it| it["head_seq"] == "7").count() >= 2 => {
+                break points.clone();
+            }
             _ => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
         }
     };
     for point in &points {
-        assert_eq!(point["head_seq"], "7", "{point}");
+        let head = point["head_seq"].as_str().unwrap_or("0");
+        assert!(head.parse::<u64>().unwrap() <= 7, "{point}");
         assert!(point["appended_per_second"].as_f64().unwrap() >= 0.0);
         assert!(point["at"].as_str().unwrap() <= &*now(), "{point}");
     }

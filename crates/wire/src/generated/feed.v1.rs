@@ -569,7 +569,7 @@ pub struct LogStatus {
     pub consumers: ::prost::alloc::vec::Vec<Consumer>,
 }
 /// All watches of one name, those that have ended included.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Consumer {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -585,6 +585,9 @@ pub struct Consumer {
     /// Since something was delivered last; before that, since the first one began.
     #[prost(message, optional, tag = "5")]
     pub idle: ::core::option::Option<::prost_types::Duration>,
+    /// Events delivered a second, lately.
+    #[prost(double, tag = "6")]
+    pub events_per_second: f64,
 }
 /// Within one generation seqs are contiguous and never reused. A new one begins only where the tail
 /// may differ from what was served: restore, salvage, import.

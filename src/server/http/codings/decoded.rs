@@ -1,85 +1,90 @@
 //! A body that comes in gzip. Little of it is made at a time, whatever it says, and nothing is made before
 //! it is asked for; one that swells beyond what events do is told so.
 
-use std::io::{self, BufRead, Read};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use flate2::bufread::MultiGzDecoder;
 use http_body::Frame;
 use tonic::Status;
 use tonic::body::Body;
 
+use super::gunzip::{Gunzip, Problem};
 use crate::server::quotas::Grant;
 use crate::server::rpc::status;
 
 /// What is made of it before it is looked at.
 const PIECE_BYTES: usize = 16 << 10;
-/// So many times what came may be made of it, once that is more than one message. Deflate gets to a
-/// thousand times, for nothing but zeros; real JSON to 5 or 20.
+/// So many times what came may be made of it, once that is more than is free. Deflate gets to a
+/// thousand times, for nothing but repeats; real JSON to 5 or 20.
 const MOST_TIMES: u64 = 200;
+/// Frames of which nothing was made, after which others have their turn.
+const FRAMES_PER_POLL: u32 = 16;
 
 pub(super) struct Decoded {
     inner: Body,
-    decoder: MultiGzDecoder<Pieces>,
-    message_bytes: u64,
+    gunzip: Gunzip,
+    /// What came and is not decoded yet.
+    rest: Bytes,
+    piece: Vec<u8>,
+    problem: Option<Problem>,
+    /// So much may be made of it in any case.
+    free_bytes: u64,
     came: u64,
     made: u64,
+    /// Nothing more comes.
+    is_whole: bool,
     is_over: bool,
     _grant: Grant,
 }
 
-/// What came and is not decoded yet. Without any, more is to come, or it is over.
-struct Pieces {
-    rest: Bytes,
-    is_over: bool,
-}
-
-impl Read for Pieces {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.fill_buf()?.read(buffer)?;
-        self.consume(read);
-        Ok(read)
-    }
-}
-
-impl BufRead for Pieces {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.rest.is_empty() && !self.is_over {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        Ok(&self.rest)
-    }
-
-    fn consume(&mut self, read: usize) {
-        self.rest.advance(read);
-    }
-}
-
 impl Decoded {
-    pub(super) fn new(inner: Body, message_bytes: usize, grant: Grant) -> Decoded {
-        let decoder = MultiGzDecoder::new(Pieces { rest: Bytes::new(), is_over: false });
-        let message_bytes = message_bytes as u64;
-        Decoded { inner, decoder, message_bytes, came: 0, made: 0, is_over: false, _grant: grant }
+    pub(super) fn new(inner: Body, free_bytes: usize, grant: Grant) -> Decoded {
+        Decoded {
+            inner,
+            gunzip: Gunzip::default(),
+            rest: Bytes::new(),
+            piece: Vec::new(),
+            problem: None,
+            free_bytes: free_bytes as u64,
+            came: 0,
+            made: 0,
+            is_whole: false,
+            is_over: false,
+            _grant: grant,
+        }
     }
 
-    /// What can be made of what came; `None` where more has to come.
-    fn next(&mut self) -> Result<Option<Bytes>, Status> {
-        let mut piece = vec![0; PIECE_BYTES];
-        let read = match self.decoder.read(&mut piece) {
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(_) if self.decoder.get_ref().is_over => return Err(status::gzip_cut().into()),
-            Err(error) => return Err(status::not_gzip(&error).into()),
-        };
-        self.made += read as u64;
-        let most = self.message_bytes.saturating_add(self.came.saturating_mul(MOST_TIMES));
+    /// What can be made of what came; empty where more has to come.
+    fn next(&mut self) -> Result<Bytes, Status> {
+        if let Some(problem) = self.problem {
+            return Err(status::not_gzip(problem.words()).into());
+        }
+        self.piece.resize(PIECE_BYTES, 0);
+        let mut filled = 0;
+        while filled < PIECE_BYTES {
+            let step = self.gunzip.step(&self.rest, &mut self.piece[filled..]);
+            let (taken, made) = match step {
+                Ok(step) => step,
+                // What was made before counts.
+                Err(problem) if filled > 0 => {
+                    self.problem = Some(problem);
+                    break;
+                }
+                Err(problem) => return Err(status::not_gzip(problem.words()).into()),
+            };
+            self.rest.advance(taken);
+            filled += made;
+            if (taken, made) == (0, 0) {
+                break;
+            }
+        }
+        self.made += filled as u64;
+        let most = self.free_bytes.saturating_add(self.came.saturating_mul(MOST_TIMES));
         if self.made > most {
             return Err(status::swells(most, self.made, MOST_TIMES).into());
         }
-        piece.truncate(read);
-        Ok(Some(piece.into()))
+        Ok(Bytes::copy_from_slice(&self.piece[..filled]))
     }
 }
 
@@ -92,27 +97,40 @@ impl http_body::Body for Decoded {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
+        let mut frames = 0;
         while !this.is_over {
             match this.next() {
-                Ok(Some(piece)) if piece.is_empty() => this.is_over = true,
-                Ok(Some(piece)) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
+                Ok(piece) if piece.is_empty() => {}
+                Ok(piece) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
                 Err(failed) => {
                     this.is_over = true;
                     return Poll::Ready(Some(Err(failed)));
                 }
-                Ok(None) => match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
-                    Some(Ok(frame)) => {
-                        if let Ok(data) = frame.into_data() {
-                            this.came += data.len() as u64;
-                            this.decoder.get_mut().rest = data;
-                        }
+            }
+            if this.is_whole {
+                this.is_over = true;
+                if this.gunzip.is_between() {
+                    break;
+                }
+                return Poll::Ready(Some(Err(status::not_gzip(Problem::Cut.words()).into())));
+            }
+            frames += 1;
+            if frames > FRAMES_PER_POLL {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        this.came += data.len() as u64;
+                        this.rest = data;
                     }
-                    Some(Err(error)) => {
-                        this.is_over = true;
-                        return Poll::Ready(Some(Err(error)));
-                    }
-                    None => this.decoder.get_mut().is_over = true,
-                },
+                }
+                Some(Err(error)) => {
+                    this.is_over = true;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => this.is_whole = true,
             }
         }
         Poll::Ready(None)

@@ -26,14 +26,18 @@ pub(super) struct Encoded {
     /// What came and is not compressed yet.
     rest: Bytes,
     is_resting: bool,
+    /// What comes counts itself as long as it is there: it is kept until what was made of it is sent.
+    /// Else that is counted when it goes out, and this is not kept.
+    is_counted: bool,
     _grant: Grant,
 }
 
 impl Encoded {
-    pub(super) fn new(inner: Body, grant: Grant) -> Encoded {
+    pub(super) fn new(inner: Body, is_counted: bool, grant: Grant) -> Encoded {
         let encoder = GzEncoder::new(Vec::new(), Compression::fast());
         let encoder = Some(encoder);
-        Encoded { inner, encoder, rest: Bytes::new(), is_resting: false, _grant: grant }
+        let (rest, is_resting) = (Bytes::new(), false);
+        Encoded { inner, encoder, rest, is_resting, is_counted, _grant: grant }
     }
 
     /// Compresses some of what came.
@@ -46,11 +50,14 @@ impl Encoded {
         }
         self.is_resting = raw.len() == PIECE_BYTES;
         let out = std::mem::take(encoder.get_mut());
+        if !self.is_counted {
+            return Ok(out.into());
+        }
         Ok(Bytes::from_owner(Coded { out, _raw: raw }))
     }
 }
 
-/// What goes out. Keeps what it was made of until it is sent: that is what is counted.
+/// What goes out, and what it was made of, which is what is counted.
 struct Coded {
     out: Vec<u8>,
     _raw: Bytes,

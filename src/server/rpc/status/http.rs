@@ -265,22 +265,15 @@ pub(crate) fn encoded_body(encoding: &str) -> Response<Body> {
 }
 
 /// A body that says it is gzip, and is not.
-pub(crate) fn not_gzip(error: &std::io::Error) -> Failure {
-    let message = format!("the body is said to be gzip and cannot be read as such: {error}");
-    Failure::new(Reason::EventMalformed, message).with("content-encoding", "gzip")
-}
-
-/// A body in gzip that ends before it is over.
-pub(crate) fn gzip_cut() -> Failure {
-    let message = "the body in gzip ends before it is over";
+pub(crate) fn not_gzip(why: &str) -> Failure {
+    let message = format!("the body is said to be gzip, but {why}");
     Failure::new(Reason::EventMalformed, message).with("content-encoding", "gzip")
 }
 
 /// A body in gzip of which far more is made than came.
 pub(crate) fn swells(limit: u64, actual: u64, times: u64) -> Failure {
     let message = format!(
-        "more is made of the body in gzip than one message and {times} times what came; send it as \
-         it is"
+        "more is made of the body in gzip than a mebibyte and {times} times what came; send it as it is"
     );
     let number = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
     Failure::new(Reason::LimitExceeded, message)
