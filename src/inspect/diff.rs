@@ -30,7 +30,7 @@ pub enum Verdict {
     FirstGoesOn(Seq),
     /// The second has all that the first has, and goes on after this.
     SecondGoesOn(Seq),
-    /// After this event they are not the same.
+    /// After this event they are not the same, or nobody knows: [`Compared::at_most`].
     Parted(Seq),
     /// They are not the same where both begin: at most up to this event, which one of them has
     /// trimmed.
@@ -50,6 +50,9 @@ pub struct Compared {
     pub second: Side,
     /// How they lie to each other.
     pub verdict: Verdict,
+    /// They may be the same up to this event, beyond what is certain: one of them does not have the events
+    /// between.
+    pub at_most: Option<Seq>,
 }
 
 /// Compares the logs in two data directories, as they are now.
@@ -58,8 +61,16 @@ pub struct Compared {
 /// No log, another format; damage where it is looked.
 pub fn diff(first: &Path, second: &Path) -> Result<Compared, Error> {
     let (mut one, mut two) = (Log::open(first)?, Log::open(second)?);
-    let verdict = verdict(&mut one, &mut two)?;
-    Ok(Compared { first: one.side, second: two.side, verdict })
+    let (verdict, at_most) = match verdict(&mut one, &mut two)? {
+        Verdict::Parted(seq) => {
+            // Within a range that one of them does not have there is nothing to compare.
+            let certain = known_to_both(&one, &two, seq);
+            (Verdict::Parted(certain), Some(seq).filter(|seq| *seq > certain))
+        }
+        Verdict::PartedBefore(seq) => (Verdict::PartedBefore(seq), Some(seq.prev())),
+        verdict => (verdict, None),
+    };
+    Ok(Compared { first: one.side, second: two.side, verdict, at_most })
 }
 
 fn verdict(one: &mut Log, two: &mut Log) -> Result<Verdict, Error> {
@@ -103,6 +114,9 @@ fn verdict(one: &mut Log, two: &mut Log) -> Result<Verdict, Error> {
                 (one.dir.clone(), "its chain is not that of its events".to_owned());
             return Err(StoreError::from(Damage { from: same, to: same, file, detail }).into());
         }
+    }
+    if known_to_both(one, two, same) < same {
+        return Ok(Verdict::Parted(same));
     }
     Ok(match (same == ours.head, same == theirs.head) {
         (true, true) => Verdict::Equal,

@@ -121,12 +121,6 @@ impl Check<'_> {
         for damage in &found.damage {
             self.damaged(damage.clone())?;
         }
-        let log = self.log;
-        for it in found.removed.iter().filter(|it| log.is_some_and(|log| log != it.log)) {
-            let (from, to) = (it.range.first, it.range.end.prev());
-            let detail = "the range belongs to another log".to_owned();
-            self.damaged(Damage { from, to, file: it.dir.clone(), detail })?;
-        }
         let slot_bytes: u64 = found.slots.iter().map(|slot| slot.scan.end).sum();
         let sealed: u64 = found.segments.iter().map(|segment| segment.disk_bytes()).sum();
         self.progress.total_bytes = slot_bytes + sealed;

@@ -181,7 +181,9 @@ fn judge(
     image: &Path,
     done: &Salvaged,
 ) -> Result<(), String> {
-    let (lost, taken) = (lost_of(done), layout.lost(log, image));
+    // Where the trim mark was lost, what had been trimmed is said to be lost too.
+    let (mut lost, taken) = (lost_of(done), layout.lost(log, image));
+    lost.retain(|seq| *seq >= log.oldest);
     // What was moved as it is proves itself where it is now: it need not be lost.
     let moves = |it: &Damage| matches!(it, Damage::Swap { .. } | Damage::SwapPages { .. });
     let is_moved = damages.iter().any(moves);

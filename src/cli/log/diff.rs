@@ -36,7 +36,12 @@ fn text(args: &Diff, done: &Compared) -> String {
         Verdict::Equal => "equal".to_owned(),
         Verdict::FirstGoesOn(seq) => format!("the second ends at {seq}, the first goes on"),
         Verdict::SecondGoesOn(seq) => format!("the first ends at {seq}, the second goes on"),
-        Verdict::Parted(seq) => format!("the same up to {seq}, parted from {} on", seq.next()),
+        Verdict::Parted(seq) => match done.at_most {
+            Some(most) => format!(
+                "the same up to {seq}, at most up to {most}: what lies between is lost in one of them"
+            ),
+            None => format!("the same up to {seq}, parted from {} on", seq.next()),
+        },
         Verdict::PartedBefore(seq) => {
             format!("parted at {seq} or before; what lies there is trimmed")
         }
@@ -61,8 +66,8 @@ fn json(done: &Compared) -> Vec<u8> {
     let mut object = Object::open(&mut out);
     object.text("verdict", verdict);
     object.number("last_common_seq", last_common.map_or(0, Seq::get));
-    if let Verdict::PartedBefore(seq) = done.verdict {
-        object.number("last_common_at_most_seq", seq.prev().get());
+    if let Some(seq) = done.at_most {
+        object.number("last_common_at_most_seq", seq.get());
     }
     for (name, side) in [("first", &done.first), ("second", &done.second)] {
         object.object(name, |object| {

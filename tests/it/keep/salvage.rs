@@ -297,6 +297,56 @@ async fn events_lost_at_the_end_begin_a_generation_where_they_were() {
 }
 
 #[tokio::test]
+async fn a_first_segment_that_is_missing_is_lost_and_not_trimmed() {
+    let dir = tempfile::tempdir().unwrap();
+    life(dir.path()).await;
+    let (data, new) = (dir.path().join("data"), dir.path().join("new"));
+    let mut heads_flipped = false;
+    for slot in inspect::info(&data).unwrap().slots {
+        let path = data.join("journal").join(&slot.name);
+        if slot.state != SlotState::Free {
+            continue;
+        }
+        if heads_flipped {
+            std::fs::write(path, vec![0; slot.file_bytes as usize]).unwrap();
+        } else {
+            logdir::flip(&path, 20);
+            logdir::flip(&path, 4_096 + 20);
+            heads_flipped = true;
+        }
+    }
+    assert!(heads_flipped);
+    let segments = logdir::segments(&data);
+    std::fs::remove_dir_all(&segments[0]).unwrap();
+    let (code, report) = salvaged(&data, &new);
+    assert_eq!(code, Some(4), "{report}");
+    assert_eq!(report["lost"][0]["from_seq"], OLDEST.to_string(), "{report}");
+    expect_clean(&new);
+}
+
+#[tokio::test]
+async fn what_one_log_has_lost_is_not_said_to_be_common() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, _, lost) = damaged(dir.path()).await;
+    let (new, part) = (dir.path().join("new"), dir.path().join("part"));
+    assert_eq!(salvaged(&data, &new).0, Some(4));
+    let range = inspect::Range { from: None, to: Some(Seq::new(lost.start() + 2)) };
+    let mut file = Vec::new();
+    let intact = dir.path().join("intact");
+    tailmark::export::export(&intact, range, Format::Protobuf, &mut file, |_, _| Ok(())).unwrap();
+    tailmark::export::import(io::Cursor::new(file), &part, logdir::options(), |_| Ok(())).unwrap();
+    let log = kept::open(&part);
+    kept::store(&log, 50_000..52_000).await.unwrap();
+    log.close().await.unwrap();
+    let certain = Seq::new(lost.start() - 1);
+    for (one, two) in [(&new, &part), (&part, &new)] {
+        let compared = inspect::diff(one, two).unwrap();
+        assert_eq!(compared.verdict, Verdict::Parted(certain));
+        assert_eq!(compared.at_most, Some(Seq::new(lost.end() - 1)));
+    }
+}
+
+#[tokio::test]
 async fn a_salvage_that_is_cut_leaves_what_is_plainly_unfinished() {
     let dir = tempfile::tempdir().unwrap();
     let (data, cursors, lost) = damaged(dir.path()).await;

@@ -69,15 +69,24 @@ pub(super) fn find(
     let mut remains = Vec::new();
     let segments = dir.join(SEGMENTS_DIR);
     let names = if segments.is_dir() { segment::names(&segments, disk)? } else { Vec::new() };
-    for path in names {
-        let found = segment::remains(&path, journal.log, disk)?;
+    for (at, path) in names.iter().enumerate() {
+        let upto = end_of(path, &names[at + 1..]).or_else(|| journal.end());
+        let found = segment::remains(path, journal.log, upto, disk)?;
         journal.log = journal.log.or_else(|| found.segment.as_ref().map(|it| it.log_id()));
-        watch(bytes_of(&path))?;
-        remains.push((path, found));
+        watch(bytes_of(path))?;
+        remains.push((path.clone(), found));
     }
     let mut found = gather(journal, remains, disk)?;
     found.damage.extend(problem.map(|what| unplaced(&dir.join(META_FILE), what)));
     Ok(found)
+}
+
+/// Where a segment ends at the latest, as the names behind it say: what it took the place of may still be there,
+/// and has a lower revision.
+fn end_of(path: &Path, behind: &[PathBuf]) -> Option<Seq> {
+    let (first, revision) = segment::parse_name(path)?;
+    let behind = behind.iter().filter_map(|path| segment::parse_name(path));
+    behind.filter(|it| it.0 > first && it.1 >= revision).map(|it| it.0).min()
 }
 
 fn bytes_of(dir: &Path) -> u64 {
@@ -195,6 +204,16 @@ impl Journal {
         self.is_complete &= !self.damage.iter().any(|damage| damage.file != *journal);
     }
 
+    /// The end of the log, where all slots tell it.
+    fn end(&self) -> Option<Seq> {
+        let of_slot = |(header, scan, _): &(SlotHeader, ScannedSlot, _)| {
+            let lost = scan.damage.iter().map(|damage| damage.to.next()).max();
+            header.first.max(scan.next).max(lost.unwrap_or_default())
+        };
+        let known = self.slots.iter().map(of_slot).max().filter(|_| self.is_complete);
+        known.map(|end| self.tip.map_or(end, |tip| tip.next.max(end)))
+    }
+
     /// The newest slot of which something survived.
     fn newest(&self) -> Option<&ScannedSlot> {
         let has_begun = |scan: &&ScannedSlot| {
@@ -277,24 +296,21 @@ fn identity(journal: &Journal, tables: Vec<GenerationTable>) -> Result<Meta, Sto
 }
 
 impl Found {
-    /// The first readable seq. Where the newest trim mark may be lost, what tells repeats of trimmed events says
-    /// more, and what nobody knows of at the beginning is taken for trimmed.
-    pub(super) fn oldest(&self, dir: &Path, disk: &Disk) -> Result<Seq, StoreError> {
+    /// The first readable seq: the newest trim mark that can be read, or what tells repeats of trimmed events
+    /// where that says more. What nobody knows of behind that was lost, unless somebody can say better.
+    pub(super) fn oldest(&mut self, dir: &Path, disk: &Disk) -> Result<Seq, StoreError> {
         if self.state.is_some() && self.trim_mark > Seq::ZERO {
             return Ok(self.trim_mark);
         }
         let trimmed = local::trimmed_files(dir, disk)?;
         let trimmed = trimmed.iter().filter_map(|path| local::trimmed_end(path)).max();
         let oldest = self.trim_mark.max(trimmed.unwrap_or_default()).max(Seq::FIRST);
-        let Some(first) = self.parts.first().filter(|first| *first > oldest) else {
-            return Ok(oldest);
-        };
-        let tells = |damage: &Damage| {
-            damage.from > Seq::ZERO
-                && damage.from < first
-                && (damage.to == Seq::ZERO || damage.to >= oldest)
-        };
-        Ok(if self.damage.iter().any(tells) { oldest } else { first })
+        if let Some(first) = self.parts.first().filter(|first| *first > oldest) {
+            let (from, to, file) = (oldest, first.prev(), dir.join(JOURNAL_DIR));
+            let detail = "the newest trim mark is not known: they may have been trimmed".to_owned();
+            self.damage.push(Damage { from, to, file, detail });
+        }
+        Ok(oldest)
     }
 
     /// Where to begin so that all that is readable from `oldest` on is there, and the chain is known: a segment

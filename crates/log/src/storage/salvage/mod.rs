@@ -82,8 +82,7 @@ pub struct Salvaged {
 /// attempt begins anew.
 ///
 /// # Errors
-/// No log, or one of another format; a directory that is not empty; a part that is whole and of another
-/// history; I/O, a full disk.
+/// No log, or one of another format; a directory that is not empty; I/O, a full disk.
 pub fn salvage(
     from: &Path,
     to: &Path,
@@ -154,19 +153,19 @@ impl Run<'_> {
         let start = Start { first, link: self.link_at(first), oldest };
         let mut forward = Forward::begin(self.to, options, meta, start)?.exact();
         while forward.next() < end {
-            match self.found.parts.at(forward.next(), log, &disk)? {
+            match self.found.parts.at(forward.next(), &disk)? {
                 Some(Part::Segment(segment)) if self.takes_whole(&segment, &forward) => {
                     self.segment(&segment, &mut forward)?;
                 }
                 Some(Part::Segment(segment)) => {
-                    self.found.parts.take_apart(&segment, log, &disk)?;
+                    self.found.parts.take_apart(&segment, &disk)?;
                 }
                 Some(Part::Removed(range)) => {
                     let upto = self.found.parts.after(forward.next());
                     let upto = upto.map_or(range.end, |next| next.min(range.end));
                     self.gone(upto, true, &mut forward)?;
                 }
-                Some(_) => self.events(end, log, &mut forward)?,
+                Some(_) => self.events(end, &mut forward)?,
                 None => {
                     let upto = self.found.parts.after(forward.next()).unwrap_or(end);
                     self.gone(upto, false, &mut forward)?;
@@ -252,18 +251,13 @@ impl Run<'_> {
     }
 
     /// Puts in events that follow on from part to part, as a segment.
-    fn events(
-        &mut self,
-        end: Seq,
-        log: LogId,
-        forward: &mut Forward<'_>,
-    ) -> Result<(), StoreError> {
+    fn events(&mut self, end: Seq, forward: &mut Forward<'_>) -> Result<(), StoreError> {
         let disk = self.options.disk.clone();
         let (mut at, mut bytes, mut pieces) = (forward.next(), 0, Vec::new());
         // A segment that is whole is not read for what others have of it.
         let end = self.found.parts.next_segment(at).map_or(end, |first| first.min(end));
         while at < end && bytes < SEGMENT_BYTES {
-            let part = match self.found.parts.at(at, log, &disk)? {
+            let part = match self.found.parts.at(at, &disk)? {
                 Some(part @ (Part::Block(..) | Part::Frame(..))) => part,
                 _ => break,
             };
@@ -276,10 +270,36 @@ impl Run<'_> {
                 break;
             }
         }
-        let link = self.found.links.get(&at).copied();
-        let chunks = pieces.iter().map(|(part, from, upto)| part.read(*from, *upto, &disk));
-        forward.segment_to(at, link, chunks)?;
+        match self.put(&pieces, forward) {
+            Err(StoreError::Damaged(damage)) => {
+                // What comes before it is good. Where nothing does, it is not of this history.
+                let at = pieces.iter().position(|(_, _, upto)| damage.from < *upto).unwrap_or(0);
+                let good = if at > 0 { at } else { 1 };
+                match self.put(&pieces[..good], forward) {
+                    Err(StoreError::Damaged(damage)) => {
+                        let (part, from, upto) = &pieces[0];
+                        let (from, to, file) = (*from, upto.prev(), part.path());
+                        self.found.damage.push(Damage { from, to, file, ..damage });
+                        self.found.parts.refuse(part);
+                    }
+                    done => done?,
+                }
+            }
+            done => done?,
+        }
         self.copied(bytes).map_err(StoreError::io("salvage", self.from))
+    }
+
+    fn put(
+        &self,
+        pieces: &[(Part, Seq, Seq)],
+        forward: &mut Forward<'_>,
+    ) -> Result<(), StoreError> {
+        let Some((.., end)) = pieces.last() else { return Ok(()) };
+        let link = self.found.links.get(end).copied();
+        let disk = &self.options.disk;
+        let chunks = pieces.iter().map(|(part, from, upto)| part.read(*from, *upto, disk));
+        forward.segment_to(*end, link, chunks)
     }
 
     /// Puts in that what comes up to `end` is lost.

@@ -8,7 +8,7 @@ use crate::storage::disk::Disk;
 use crate::storage::journal::{FrameRef, Slot};
 use crate::storage::segment::{self, Segment, Unit};
 use crate::storage::{Chunk, Damage, Removed, StoreError};
-use tailmark_record::{LogId, Seq};
+use tailmark_record::Seq;
 
 /// A run of events that proves itself, or a range that has none.
 #[derive(Clone)]
@@ -41,6 +41,27 @@ impl Part {
             Part::Block(unit, _) => unit.end(),
             Part::Frame(_, frame) => frame.end(),
             Part::Removed(range) => range.end,
+        }
+    }
+
+    /// Whether both lie in the same place.
+    fn is(&self, other: &Part) -> bool {
+        match (self, other) {
+            (Part::Block(one, _), Part::Block(two, _)) => one.is(two),
+            (Part::Frame(one, at), Part::Frame(two, there)) => {
+                Arc::ptr_eq(one, two) && at.offset == there.offset
+            }
+            _ => false,
+        }
+    }
+
+    /// The file that it is in.
+    pub(super) fn path(&self) -> std::path::PathBuf {
+        match self {
+            Part::Frame(slot, _) => slot.path().to_owned(),
+            Part::Segment(segment) => segment.dir().to_owned(),
+            Part::Block(unit, _) => unit.path().to_owned(),
+            Part::Removed(_) => std::path::PathBuf::new(),
         }
     }
 
@@ -81,17 +102,9 @@ impl Part {
             }
         };
         whole.cut(from, end).map_err(|error| {
-            let (file, detail) = (disk_path(self), error.what().to_owned());
+            let (file, detail) = (self.path(), error.what().to_owned());
             Damage { from, to: end.prev(), file, detail }.into()
         })
-    }
-}
-
-fn disk_path(part: &Part) -> std::path::PathBuf {
-    match part {
-        Part::Frame(slot, _) => slot.path().to_owned(),
-        Part::Segment(segment) => segment.dir().to_owned(),
-        Part::Block(..) | Part::Removed(_) => std::path::PathBuf::new(),
     }
 }
 
@@ -163,12 +176,7 @@ impl Parts {
     ///
     /// # Errors
     /// I/O.
-    pub(super) fn at(
-        &mut self,
-        seq: Seq,
-        log: LogId,
-        disk: &Disk,
-    ) -> Result<Option<Part>, StoreError> {
+    pub(super) fn at(&mut self, seq: Seq, disk: &Disk) -> Result<Option<Part>, StoreError> {
         loop {
             while let Some(part) = self.all.get(self.passed).filter(|part| part.first() <= seq) {
                 self.open.push(part.clone());
@@ -179,7 +187,7 @@ impl Parts {
             match best {
                 // Another one has its beginning: it is not taken whole, but block by block.
                 Some(Part::Segment(segment)) if segment.first() < seq => {
-                    self.take_apart(&segment, log, disk)?;
+                    self.take_apart(&segment, disk)?;
                 }
                 best => return Ok(best),
             }
@@ -193,16 +201,21 @@ impl Parts {
     pub(super) fn take_apart(
         &mut self,
         segment: &Arc<Segment>,
-        log: LogId,
         disk: &Disk,
     ) -> Result<(), StoreError> {
-        let units = segment::units(segment.dir(), Some(log), disk)?;
+        let units = segment::units(segment, disk)?;
         let is_it = |part: &Part| matches!(part, Part::Segment(it) if Arc::ptr_eq(it, segment));
         self.all.retain(|part| !is_it(part));
         let revision = segment.revision();
         self.all.extend(units.into_iter().map(|unit| Part::Block(unit, revision)));
         self.sort();
         Ok(())
+    }
+
+    /// Takes one away that is not of this history.
+    pub(super) fn refuse(&mut self, part: &Part) {
+        self.all.retain(|it| !it.is(part));
+        self.sort();
     }
 
     /// Where the next part begins, after a seq that none has.

@@ -26,7 +26,7 @@ pub(super) fn tmp_name(first: Seq, revision: u32) -> String {
 }
 
 /// What a segment's directory is called by; `None` for any other name.
-pub(super) fn parse_name(dir: &Path) -> Option<(Seq, u32)> {
+pub fn parse_name(dir: &Path) -> Option<(Seq, u32)> {
     let text = dir.file_name()?.to_str()?;
     let (first, revision) = text.split_once('-')?;
     let parsed = (Seq::new(first.parse().ok()?), revision.parse().ok()?);

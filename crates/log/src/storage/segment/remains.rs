@@ -1,10 +1,11 @@
 //! What is whole of a segment that may be damaged anywhere.
 //!
 //! A block needs nothing but itself: its header says which events it has, and is proved by a checksum, as what
-//! is behind it is by two. So blocks are looked for in the file that has the values, and neither the footer
-//! nor the database is asked. Nothing is written.
+//! is behind it is by two. So blocks are looked for in the file that has the values, and the database is not
+//! asked. What looks like a block may also be what somebody published: nothing counts that lies within a value,
+//! that is of seqs which the segment cannot have, or that a readable footer does not name. Nothing is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
@@ -28,6 +29,8 @@ use tailmark_record::{ChainTag, Cursor, Event, EventError, Events, Facts, LogId,
 const MARK: [u8; 3] = [0, 48, 0];
 /// Where.
 const MARK_AT: usize = 3;
+/// Bytes of a header.
+const HEADER_LEN: u64 = HEADER_BYTES as u64;
 /// Ways in which the parts of one block are put together before it is given up.
 const MAX_TRIES: usize = 64;
 
@@ -68,6 +71,16 @@ impl Unit {
         self.row.end()
     }
 
+    /// The file that it is in.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether both lie in the same place.
+    pub fn is(&self, other: &Unit) -> bool {
+        (&self.path, &self.row, &self.offsets) == (&other.path, &other.row, &other.offsets)
+    }
+
     /// Bytes of its events.
     pub fn raw_bytes(&self) -> u64 {
         u64::from(self.row.raw_len)
@@ -89,12 +102,20 @@ impl Unit {
     }
 }
 
-/// Looks at all of a segment's directory. With `log`, what belongs to another is damage.
+/// Looks at all of a segment's directory. With `log`, what belongs to another is damage. Without a footer that
+/// can be read, nothing of it lies at `upto` or behind.
 ///
 /// # Errors
 /// Another format; I/O.
-pub fn remains(dir: &Path, log: Option<LogId>, disk: &Disk) -> Result<Remains, StoreError> {
+pub fn remains(
+    dir: &Path,
+    log: Option<LogId>,
+    upto: Option<Seq>,
+    disk: &Disk,
+) -> Result<Remains, StoreError> {
     let mut found = Remains::default();
+    let first = dir::parse_name(dir).map_or(Seq::ZERO, |(first, _)| first);
+    let mut limits = Limits { first, end: upto, rows: None };
     match Segment::load(dir, disk) {
         Ok(segment) if log.is_some_and(|log| log != segment.log_id()) => {
             found.damage.push(segment.damage_of_all(dir, "it belongs to another log"));
@@ -107,6 +128,7 @@ pub fn remains(dir: &Path, log: Option<LogId>, disk: &Disk) -> Result<Remains, S
                 Err(StoreError::Damaged(damage)) => found.damage.push(damage),
                 Err(other) => return Err(other),
             }
+            limits = Limits::of(&segment);
             if let Ok(index) = Index::load(Arc::clone(&segment)) {
                 found.tags = index.rows.iter().map(|row| (row.first, row.tag_before)).collect();
             }
@@ -114,6 +136,14 @@ pub fn remains(dir: &Path, log: Option<LogId>, disk: &Disk) -> Result<Remains, S
         }
         Err(StoreError::Damaged(damage)) => found.damage.push(damage),
         Err(error @ StoreError::Format { .. }) => match RemovedRange::load(dir, disk) {
+            Ok(Some(RemovedRange { log: of, dir: file, range, .. }))
+                if log.is_some_and(|log| log != of) =>
+            {
+                let (from, to) = (range.first, range.end.prev());
+                let detail = "it belongs to another log".to_owned();
+                found.damage.push(Damage { from, to, file, detail });
+                return Ok(found);
+            }
             Ok(Some(range)) => {
                 found.removed = Some(range);
                 return Ok(found);
@@ -125,19 +155,44 @@ pub fn remains(dir: &Path, log: Option<LogId>, disk: &Disk) -> Result<Remains, S
         Err(other) => return Err(other),
     }
     if !found.is_whole {
-        found.look_for_blocks(dir, log, disk)?;
+        found.look_for_blocks(dir, log, &limits, disk)?;
     }
     Ok(found)
 }
 
-/// The blocks that are whole in a segment's directory, whatever else is there.
+/// The blocks of a segment that are whole.
 ///
 /// # Errors
 /// I/O.
-pub fn units(dir: &Path, log: Option<LogId>, disk: &Disk) -> Result<Vec<Unit>, StoreError> {
+pub fn units(segment: &Arc<Segment>, disk: &Disk) -> Result<Vec<Unit>, StoreError> {
     let mut found = Remains::default();
-    found.look_for_blocks(dir, log, disk)?;
+    let (log, limits) = (Some(segment.log_id()), Limits::of(segment));
+    found.look_for_blocks(segment.dir(), log, &limits, disk)?;
     Ok(found.units)
+}
+
+/// Which blocks a segment can have.
+#[derive(Debug)]
+struct Limits {
+    first: Seq,
+    /// Seq after the last, where that is known.
+    end: Option<Seq>,
+    /// All that it has, where the footer says it.
+    rows: Option<BTreeSet<Key>>,
+}
+
+impl Limits {
+    fn of(segment: &Arc<Segment>) -> Limits {
+        let index = Index::load(Arc::clone(segment));
+        let rows = index.ok().map(|index| index.rows.iter().map(Key::of).collect());
+        Limits { first: segment.first(), end: Some(segment.end()), rows }
+    }
+
+    fn allow(&self, key: &Key) -> bool {
+        key.first >= self.first
+            && self.end.is_none_or(|end| key.end() <= end)
+            && self.rows.as_ref().is_none_or(|rows| rows.contains(key))
+    }
 }
 
 impl Segment {
@@ -152,6 +207,7 @@ impl Remains {
         &mut self,
         dir: &Path,
         log: Option<LogId>,
+        limits: &Limits,
         disk: &Disk,
     ) -> Result<(), StoreError> {
         let path = dir.join(DB).join(Database::VALUES_FILE);
@@ -171,30 +227,98 @@ impl Remains {
         disk.run("read", &path, || {
             hash_windows(&path, HEADER_BYTES - 1, |at, window| headers.see(at, window))
         })?;
-        for (key, parts) in headers.0 {
-            let row = key.row();
-            let mut problem = "a part of the block is missing";
-            let mut whole = None;
-            for offsets in parts.tries() {
-                let read = disk.run("read", &path, || Ok(read(&file, &row, &offsets)))?;
-                match read.and_then(|events| check(&events, &row, log)) {
-                    Ok(()) => whole = Some(offsets),
-                    Err(what) => problem = what,
-                }
-                if whole.is_some() {
-                    break;
-                }
-            }
+        headers.0.retain(|key, _| limits.allow(key));
+        let proved = disk.run("read", &path, || Ok(prove(&file, headers, log)))?;
+        for (row, proof) in proved {
             let path = path.clone();
-            match whole {
-                Some(offsets) => self.units.push(Unit { row, offsets, path }),
-                None => {
+            match proof {
+                Ok(offsets) => self.units.push(Unit { row, offsets, path }),
+                Err(problem) => {
                     let unit = Unit { row, offsets: Vec::new(), path };
                     self.damage.push(unit.damage(problem));
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// Where the parts of a block lie that is whole, or why it is not.
+type Proof = Result<Vec<u64>, &'static str>;
+
+/// Tells of each block whether it is whole. What lies in the bytes of a value is that value's, whatever it
+/// looks like, and is not answered.
+fn prove(file: &File, headers: Headers, log: Option<LogId>) -> Vec<(Row, Proof)> {
+    let mut all: Vec<(Key, Parts, Proof)> = Vec::new();
+    for (key, parts) in headers.0 {
+        let proof = parts.prove(file, &key.row(), log);
+        all.push((key, parts, proof));
+    }
+    let values = Ranges::outermost(all.iter().flat_map(|(key, parts, proof)| {
+        let offsets = proof.as_deref().unwrap_or_default();
+        parts.copies(file, &key.row(), offsets)
+    }));
+    for (key, parts, proof) in &mut all {
+        if parts.retain(|offset| !values.is_within(offset)) {
+            *proof = parts.prove(file, &key.row(), log);
+        }
+    }
+    all.retain(|(_, parts, _)| !parts.are_none());
+    // Two blocks of one segment have no event in common: of two of which one lies within what the other says
+    // it takes, that one is what was published.
+    let mut claims = Vec::new();
+    for (key, parts, _) in all.iter().filter(|(.., proof)| proof.is_err()) {
+        claims.extend(parts.ranges(&key.row()).into_iter().map(|range| (*key, range)));
+    }
+    let is_claimed = |key: &Key, offset: u64| {
+        claims.iter().any(|(other, (start, end))| {
+            other != key
+                && (*start < offset && offset < *end)
+                && (other.first < key.end() && key.first < other.end())
+        })
+    };
+    // The same where the other is whole and lies apart.
+    let is_inside =
+        |offset: u64| claims.iter().any(|(_, (from, to))| *from < offset && offset < *to);
+    let lies_apart = |offsets: &[u64]| !offsets.iter().any(|at| is_inside(*at));
+    let apart: Vec<Key> = all
+        .iter()
+        .filter(|(.., proof)| proof.as_deref().is_ok_and(lies_apart))
+        .map(|(key, ..)| *key)
+        .collect();
+    let is_own = |(key, _, proof): &(Key, Parts, Proof)| {
+        let Ok(offsets) = proof else { return true };
+        let meets = |it: &&Key| it.first < key.end() && key.first < it.end();
+        !offsets.iter().any(|at| is_claimed(key, *at))
+            && (lies_apart(offsets) || !apart.iter().any(|it| meets(&it)))
+    };
+    let own: Vec<bool> = all.iter().map(is_own).collect();
+    let all = all.into_iter().zip(own).filter(|(_, is_own)| *is_own);
+    all.map(|((key, _, proof), _)| (key.row(), proof)).collect()
+}
+
+/// Ranges of bytes of which none begins within another, in order.
+struct Ranges(Vec<(u64, u64)>);
+
+impl Ranges {
+    fn outermost(all: impl Iterator<Item = (u64, u64)>) -> Ranges {
+        let mut all: Vec<_> = all.collect();
+        all.sort_unstable();
+        let mut covered = 0;
+        all.retain(|(start, end)| {
+            let is_outer = *start >= covered;
+            if is_outer {
+                covered = *end;
+            }
+            is_outer
+        });
+        Ranges(all)
+    }
+
+    /// Behind the beginning of one of them.
+    fn is_within(&self, offset: u64) -> bool {
+        let before = self.0.partition_point(|(start, _)| *start < offset);
+        before.checked_sub(1).is_some_and(|at| offset < self.0[at].1)
     }
 }
 
@@ -208,6 +332,17 @@ struct Key {
 }
 
 impl Key {
+    fn of(row: &Row) -> Key {
+        let words =
+            [row.count, row.raw_len, row.stored_len, row.dictionary, row.crc_stored, row.crc_raw];
+        Key { first: row.first, words, codec: row.codec }
+    }
+
+    /// Seq after its last.
+    fn end(&self) -> Seq {
+        self.row().end()
+    }
+
     fn row(&self) -> Row {
         let [count, raw_len, stored_len, dictionary, crc_stored, crc_raw] = self.words;
         let (first, codec) = (self.first, self.codec);
@@ -242,6 +377,56 @@ impl Parts {
             ways = ways.iter().flat_map(longer).take(MAX_TRIES).collect();
         }
         ways
+    }
+
+    /// Finds a way in which they are a block of this log.
+    fn prove(&self, file: &File, row: &Row, log: Option<LogId>) -> Proof {
+        let mut problem = "a part of the block is missing";
+        for offsets in self.tries() {
+            match read(file, row, &offsets).and_then(|events| check(&events, row, log)) {
+                Ok(()) => return Ok(offsets),
+                Err(what) => problem = what,
+            }
+        }
+        Err(problem)
+    }
+
+    /// The bytes of every value that is the same as the one at `offsets`, which is whole.
+    fn copies(&self, file: &File, row: &Row, offsets: &[u64]) -> Vec<(u64, u64)> {
+        let mut found = Vec::new();
+        for (part, (whole, places)) in offsets.iter().zip(&self.0).enumerate() {
+            let len = part_len(row, part);
+            let value = |at: u64| {
+                let mut bytes = vec![0; len];
+                file.read_exact_at(&mut bytes, at + HEADER_LEN).ok().map(|()| bytes)
+            };
+            let wanted = if places.len() > 1 { value(*whole) } else { None };
+            let is_same = |at: &&u64| *at == whole || value(**at) == wanted;
+            let ranges = places.iter().filter(is_same);
+            found.extend(ranges.map(|at| (*at, at + HEADER_LEN + len as u64)));
+        }
+        found
+    }
+
+    /// The bytes that their headers say are theirs.
+    fn ranges(&self, row: &Row) -> Vec<(u64, u64)> {
+        let of_part = |(part, places): (usize, &Vec<u64>)| {
+            let len = HEADER_LEN + part_len(row, part) as u64;
+            places.iter().map(|at| (*at, at + len)).collect::<Vec<_>>()
+        };
+        self.0.iter().enumerate().flat_map(of_part).collect()
+    }
+
+    /// Whether any was taken away.
+    fn retain(&mut self, is_kept: impl Fn(u64) -> bool) -> bool {
+        let count = |parts: &Parts| parts.0.iter().map(Vec::len).sum::<usize>();
+        let before = count(self);
+        self.0.iter_mut().for_each(|places| places.retain(|at| is_kept(*at)));
+        count(self) < before
+    }
+
+    fn are_none(&self) -> bool {
+        self.0.iter().all(Vec::is_empty)
     }
 }
 
@@ -283,13 +468,18 @@ impl Headers {
     }
 }
 
+/// Stored bytes in one part of a block.
+fn part_len(row: &Row, part: usize) -> usize {
+    PART_BYTES.min((row.stored_len as usize).saturating_sub(part * PART_BYTES))
+}
+
 /// The events of a block, proved by its checksums.
 fn read(file: &File, row: &Row, offsets: &[u64]) -> Result<Bytes, &'static str> {
     let stored_len = row.stored_len as usize;
     let mut stored = vec![0; stored_len];
     for (part, offset) in offsets.iter().enumerate() {
         let (start, end) = (part * PART_BYTES, stored_len.min((part + 1) * PART_BYTES));
-        let read = file.read_exact_at(&mut stored[start..end], offset + HEADER_BYTES as u64);
+        let read = file.read_exact_at(&mut stored[start..end], offset + HEADER_LEN);
         read.map_err(|_| "the file ends within a block")?;
     }
     let mut raw = vec![0; row.raw_len as usize];

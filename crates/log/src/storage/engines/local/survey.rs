@@ -331,6 +331,7 @@ impl<'a> Pass<'a> {
             return Ok(false);
         }
         self.take_newest_meta();
+        self.refuse_ranges();
         self.check_cover();
         Ok(!self.rests_on_stillness || self.is_still()?)
     }
@@ -347,6 +348,20 @@ impl<'a> Pass<'a> {
             |slot: &SurveyedSlot| slot.known_end.is_some() && slot.scan.damage.is_empty();
         let found = self.found.trimmed.into_iter().chain(self.found.slots);
         self.whole.into_iter().chain(found).filter(has_ended).collect()
+    }
+
+    /// A range of another log says nothing of this one. Such a directory never changes.
+    fn refuse_ranges(&mut self) {
+        let Some(log) = self.found.meta.as_ref().map(|meta| meta.log) else { return };
+        let damage = &mut self.found.damage;
+        self.found.removed.retain(|it| {
+            if it.log != log {
+                let (from, to, file) = (it.range.first, it.range.end.prev(), it.dir.clone());
+                let detail = "the range belongs to another log".to_owned();
+                damage.push(Damage { from, to, file, detail });
+            }
+            it.log == log
+        });
     }
 
     /// Something that counts only if nothing moved meanwhile.

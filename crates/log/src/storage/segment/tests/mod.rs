@@ -5,6 +5,7 @@ mod damage;
 mod direct;
 mod life;
 mod reading;
+mod remains;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
