@@ -6,7 +6,7 @@ use tonic::Code;
 
 use super::scrape;
 use crate::support::server::{
-    TestServer, bad_field, event, expect, from_oldest, start, until, watch, watch_batches, within,
+    TestServer, bad_field, event, expect, from_oldest, start, watch, watch_batches, within,
 };
 use crate::support::web::{Events, get};
 
