@@ -25,6 +25,7 @@ pub use error::Error;
 pub use explain::{Answer, Explanation, Token, explain};
 pub use history::{History, Range, State};
 pub use info::{Info, KeptFile, LastStop, SegmentInfo, SlotInfo, SlotState, info};
+#[cfg(feature = "cli")]
 pub(crate) use owner::owner;
 pub(crate) use scratch::Scratch;
 pub use verify::{Progress, Verified, verify};
