@@ -3,19 +3,15 @@
 use std::io;
 use std::path::Path;
 
-use xxhash_rust::xxh3::Xxh3;
-
 use super::manifest::{joint_of, parted};
 use super::tail::Tail;
-use super::target::{TRIMMED, of_place, part_of};
+use super::target::{TRIMMED, hash_of, part_of};
 use super::{Error, Manifest, Progress, SegmentRow, Target};
 use crate::export;
 use tailmark_log::storage::disk::Disk;
 use tailmark_log::storage::segment::{Segment, write_file};
 use tailmark_log::storage::{StoreError, local};
 use tailmark_record::Seq;
-
-const READ_BYTES: usize = 256 << 10;
 
 /// What was checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,11 +48,15 @@ pub fn check(
         parts.push((segment.first(), segment.end(), segment.link_before(), segment.link()));
         progress.done_bytes = begin + row.bytes;
     }
+    target.prove_tail(name, manifest, || {
+        watch(progress).map_err(|error| export::Error::Output(error).into())
+    })?;
     let mut tail = Tail::open(target.open_tail(name)?)?;
-    parts.push((tail.next, tail.origin.end, tail.link, tail.link));
+    parts.push(tail.joint());
     if parted(parts).is_some() {
         return Err(damaged(target, name, "a part does not join the one before"));
     }
+    tail.belongs_to(manifest).map_err(|what| damaged(target, name, what))?;
     let begin = progress.done_bytes;
     while tail.read()?.is_some() {
         progress.done_bytes = begin + tail.bytes();
@@ -116,7 +116,6 @@ fn check_files(
     row: &SegmentRow,
     seen: &mut dyn FnMut(u64) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut buffer = vec![0; READ_BYTES];
     for part in segment.parts()? {
         let name = part_of(&row.name, &part.name);
         let path = target.place.shown(&name);
@@ -126,18 +125,7 @@ fn check_files(
             }
             opened => opened.map_err(Error::Place)?,
         };
-        let (mut hash, mut len) = (Xxh3::new(), 0u64);
-        loop {
-            let n = match file.read(&mut buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                read => read.map_err(of_place("read", &path))?,
-            };
-            let Some(bytes) = buffer.get(..n).filter(|bytes| !bytes.is_empty()) else { break };
-            hash.update(bytes);
-            len += n as u64;
-            seen(n as u64)?;
-        }
-        if (len, hash.digest128().to_be_bytes()) != (part.len, part.hash) {
+        if hash_of(&mut file, &path, &mut *seen)? != (part.len, part.hash) {
             return Err(Error::Damaged { path, what: "its bytes are not what was sealed" });
         }
     }

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::place::{Making, Use, at};
 use super::sink::{Hash, Look, Sink, TAIL};
-use super::target::{FOOTER, SEGMENTS, TRIMMED, footer_of, hex, name_of, of_place, tail};
+use super::target::{FOOTER, SEGMENTS, TRIMMED, footer_of, hex, is_plain, name_of, of_place, tail};
 use super::{Error, Manifest, SegmentRow, Target, check, wire};
 use crate::export;
 use crate::inspect::Scratch;
@@ -61,8 +61,8 @@ pub struct Filling<'a> {
     open: Option<Open>,
     /// Files of a segment that has no footer yet, and its name.
     parts: (String, Vec<Part>),
-    /// Of what was not sealed, once it is there.
-    tail_bytes: Option<u64>,
+    /// Length and hash of what was not sealed, once it is there.
+    tail: Option<(u64, Hash)>,
     trimmed: Vec<String>,
     progress: Progress,
     reused: u64,
@@ -103,7 +103,7 @@ impl<'a> Filling<'a> {
             whole: HashSet::new(),
             open: None,
             parts: Default::default(),
-            tail_bytes: None,
+            tail: None,
             trimmed: Vec::new(),
             progress: Progress::default(),
             reused: 0,
@@ -183,7 +183,7 @@ impl Sink for Filling<'_> {
     fn begin(&mut self, look: Look) -> Result<(), Error> {
         self.open = None;
         self.parts = Default::default();
-        (self.tail_bytes, self.trimmed) = (None, Vec::new());
+        (self.tail, self.trimmed) = (None, Vec::new());
         let target = match self.target.take() {
             Some(target) if target.log() == look.log_id => target,
             _ => Target::for_log(&self.to, &look.log_id)?,
@@ -278,6 +278,10 @@ impl Sink for Filling<'_> {
             return Err(Error::Senseless { what: "a file came otherwise than it was read" });
         }
         let of = part(&open.name).ok_or(SENSELESS)?;
+        // Before it has its name: what has that may belong to older backups.
+        if matches!(of, Of::Trimmed) && !open.name.ends_with(&format!("-{}", hex(hash))) {
+            return Err(Error::Senseless { what: "a file has another hash than its name" });
+        }
         match open.out {
             Out::Kept(file) => file.finish().map_err(Error::Place)?,
             Out::Nothing => return Ok(()),
@@ -287,16 +291,13 @@ impl Sink for Filling<'_> {
             }
         }
         match of {
-            Of::Tail => self.tail_bytes = Some(len),
+            Of::Tail => self.tail = Some((len, hash)),
             Of::Segment { part, .. } => {
                 let name = part.to_owned();
                 self.parts.1.push(Part { name, len, hash });
             }
             Of::Trimmed => {
                 let name = open.name.split_once('/').map(|(_, name)| name).unwrap_or_default();
-                if !name.ends_with(&format!("-{}", hex(hash))) {
-                    return Err(Error::Senseless { what: "a file has another hash than its name" });
-                }
                 self.trimmed.push(name.to_owned());
             }
         }
@@ -308,8 +309,7 @@ impl Sink for Filling<'_> {
         if look.segments.iter().any(|row| !self.whole.contains(&row.name)) {
             return Err(Error::Senseless { what: "a segment is missing" });
         }
-        let tail_bytes = self.tail_bytes;
-        let tail_bytes = tail_bytes.ok_or(Error::Senseless { what: "the tail is missing" })?;
+        let tail = self.tail.ok_or(Error::Senseless { what: "the tail is missing" })?;
         let (name, taken_at) = self.name.clone();
         let target = self.target.as_ref().ok_or(SENSELESS)?;
         let manifest = Manifest {
@@ -322,7 +322,8 @@ impl Sink for Filling<'_> {
             segments: look.segments.clone(),
             removed: look.removed.clone(),
             trimmed: std::mem::take(&mut self.trimmed),
-            tail_bytes,
+            tail_bytes: tail.0,
+            tail_hash: Some(hex(tail.1)),
         };
         let (file, bytes) = (super::target::manifest(&name), manifest.encode()?);
         let is_new = target.place.put_new(&file, &bytes).map_err(Error::Place)?;
@@ -350,14 +351,19 @@ impl Sink for Filling<'_> {
     }
 }
 
-/// A name for a backup and when it was taken: what is there is never written again.
+/// A name for a backup and when it was taken: what is there is never written again. Where there are no locks
+/// another may begin one of the same head in the same second: the last part is random.
 fn name(target: &Target, head: Seq) -> Result<(String, i64), Error> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let mut seconds = now.map_or(0, |since| since.as_secs());
-    let names: HashSet<_> = target.names()?.into_iter().collect();
+    let names = target.names()?;
     loop {
-        let name = format!("{:020}-{seconds}", head.get());
-        if !names.contains(&name) {
+        let taken = format!("{:020}-{seconds}", head.get());
+        let is_of_then = |name: &String| {
+            name.strip_prefix(&taken).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        };
+        if !names.iter().any(is_of_then) {
+            let name = format!("{taken}-{:016x}", rand::random::<u64>());
             return Ok((name, seconds.cast_signed()));
         }
         seconds += 1;
@@ -373,10 +379,6 @@ enum Of<'a> {
 
 /// What a name means; `None` where it may lead anywhere.
 fn part(name: &str) -> Option<Of<'_>> {
-    let is_plain = |part: &str| {
-        let is_fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        !part.is_empty() && part.len() <= 128 && !part.starts_with('.') && part.chars().all(is_fine)
-    };
     let parts: Vec<&str> = name.split('/').collect();
     if !parts.iter().all(|part| is_plain(part)) {
         return None;
@@ -424,6 +426,51 @@ mod tests {
         ] {
             assert!(part(name).is_none(), "{name}");
         }
+    }
+
+    #[test]
+    fn two_of_one_head_in_one_second_have_two_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = Target::for_log(dir.path(), "l").unwrap();
+        // Neither knows of the other, as in a cloud.
+        let two = || (name(&target, Seq::new(5)).unwrap(), name(&target, Seq::new(5)).unwrap());
+        let same = |(one, other): &((String, i64), (String, i64))| one.1 == other.1;
+        let (one, other) = std::iter::repeat_with(two).find(same).unwrap();
+        assert_ne!(one.0, other.0);
+        // One that is there has its second for itself, so that they stay in order.
+        target.place.put_new(&super::super::target::manifest(&one.0), b"").unwrap();
+        assert!(name(&target, Seq::new(5)).unwrap().1 > one.1);
+    }
+
+    /// Other backups share it.
+    #[test]
+    fn what_is_not_what_its_name_says_takes_the_place_of_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = |bytes: &[u8]| hex(xxhash_rust::xxh3::xxh3_128(bytes).to_be_bytes());
+        let file = format!("{TRIMMED}/1-2-{}", bytes(b"right"));
+        let target = Target::for_log(dir.path(), "l").unwrap();
+        target.place.put_new(&file, b"right").unwrap();
+        drop(target);
+        let put = |content: &[u8]| {
+            let mut watch = |_| Ok(());
+            let mut sink = Filling::new(dir.path(), &mut watch);
+            let (log_id, oldest, head) = ("l".to_owned(), Seq::new(1), Seq::new(0));
+            sink.begin(Look {
+                log_id,
+                oldest,
+                oldest_tag: None,
+                head,
+                segments: Vec::new(),
+                removed: Vec::new(),
+            })?;
+            sink.file(&file)?;
+            sink.data(content)?;
+            sink.close(content.len() as u64, xxhash_rust::xxh3::xxh3_128(content).to_be_bytes())
+        };
+        assert!(matches!(put(b"wrong"), Err(Error::Senseless { .. })));
+        assert_eq!(std::fs::read(dir.path().join(&file)).unwrap(), b"right");
+        // The null control.
+        put(b"right").unwrap();
     }
 
     /// A look of no segments, and what follows it in another order than it must.

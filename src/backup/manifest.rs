@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::Error;
+use super::target::is_plain;
 use tailmark_log::chain::Link;
 use tailmark_log::storage::{Removed, RemovedReason};
 use tailmark_record::Seq;
@@ -38,6 +39,9 @@ pub struct Manifest {
     pub trimmed: Vec<String>,
     /// Bytes of what was not sealed.
     pub tail_bytes: u64,
+    /// XXH3-128 of that, in hex; backups of before it was written down have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail_hash: Option<String>,
 }
 
 /// A segment of a backup.
@@ -147,9 +151,62 @@ impl Manifest {
         }
         let manifest: Manifest =
             serde_json::from_str(body).map_err(|_| damaged("it is of a newer form"))?;
-        match manifest.version {
-            VERSION => Ok(manifest),
-            _ => Err(damaged("it is of a newer form")),
+        if manifest.version != VERSION {
+            return Err(damaged("it is of a newer form"));
         }
+        // Its hash says that nothing rotted, not who wrote it.
+        let mut names = manifest.segments.iter().map(|row| &row.name).chain(&manifest.trimmed);
+        if !names.all(|name| is_plain(name)) {
+            return Err(damaged("it has a name that leads elsewhere"));
+        }
+        Ok(manifest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn naming(segment: &str, trimmed: &str) -> Manifest {
+        let name = segment.to_owned();
+        Manifest {
+            version: VERSION,
+            log_id: "l".to_owned(),
+            oldest_seq: 1,
+            oldest_tag: None,
+            head_seq: 1,
+            taken_at: 0,
+            segments: vec![SegmentRow { name, first_seq: 1, last_seq: 1, bytes: 1 }],
+            removed: Vec::new(),
+            trimmed: vec![trimmed.to_owned()],
+            tail_bytes: 0,
+            tail_hash: None,
+        }
+    }
+
+    #[test]
+    fn a_name_that_leads_elsewhere_is_refused() {
+        let decoded = |manifest: &Manifest| {
+            Manifest::decode(Path::new("x"), &manifest.encode().unwrap()).map_err(|e| e.to_string())
+        };
+        for name in ["/tmp/x", "../x", "..", ".", "", "a/b", "a\0", "a\\b"] {
+            for manifest in [naming(name, "1-2-ab"), naming("1-1-ab", name)] {
+                let told = decoded(&manifest).unwrap_err();
+                assert!(told.contains("leads elsewhere"), "{name}: {told}");
+            }
+        }
+        // The null control.
+        let plain = naming("1-1-ab", "1-2-ab");
+        assert_eq!(decoded(&plain).unwrap(), plain);
+    }
+
+    #[test]
+    fn one_without_the_hash_of_its_tail_is_read_too() {
+        let old = naming("1-1-ab", "1-2-ab");
+        let bytes = old.encode().unwrap();
+        assert!(!String::from_utf8_lossy(&bytes).contains("tail_hash"));
+        assert_eq!(Manifest::decode(Path::new("x"), &bytes).unwrap(), old);
+        let new = Manifest { tail_hash: Some("ab".to_owned()), ..old };
+        assert_eq!(Manifest::decode(Path::new("x"), &new.encode().unwrap()).unwrap(), new);
     }
 }

@@ -4,8 +4,8 @@
 //! TO/tailmark-backup                    whose log
 //!    segments/<first>-<revision>-<hash of its footer>/   sealed events, as they lie in the log; the footer last
 //!    trimmed/<first>-<end>-<hash>       what tells repeats of trimmed events
-//!    backups/<head>-<unix time>.tail    what was not sealed, and the log's state: an export (`crate::export`)
-//!    backups/<head>-<unix time>.backup  what belongs together; written last
+//!    backups/<head>-<unix time>-<random>.tail    what was not sealed, and the log's state: an export (`crate::export`)
+//!    backups/<head>-<unix time>-<random>.backup  what belongs together, the hash of the tail too; written last
 //! ```
 //!
 //! A backup is there when its last file is: whatever is cut before leaves all older ones as they were, and the

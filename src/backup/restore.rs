@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::check::put_trimmed;
+use super::manifest::{joint_of, parted};
 use super::tail::Tail;
 use super::{Error, Manifest, Progress, SegmentRow, Target};
 use crate::export::{self, Collector, Origin};
@@ -62,6 +63,10 @@ pub fn restore(
     options: local::Options,
     mut watch: impl FnMut(Progress) -> io::Result<()>,
 ) -> Result<Restored, Error> {
+    let mut progress = Progress { done_bytes: 0, total_bytes: manifest.bytes() };
+    target.prove_tail(name, manifest, || {
+        watch(progress).map_err(|error| export::Error::Output(error).into())
+    })?;
     let plan = Plan::new(target, name, manifest, upto)?;
     let disk = options.disk.clone();
     let making = Making::begin(dir, &disk, WHAT)?;
@@ -76,7 +81,6 @@ pub fn restore(
     let (first, link) = plan.begin();
     let start = Start { first, link, oldest: plan.oldest };
     let mut forward = Forward::begin(dir, options, meta, start)?;
-    let mut progress = Progress { done_bytes: 0, total_bytes: manifest.bytes() };
     let mut kept_segments = 0;
     for (segment, row) in &plan.segments {
         plan.remove(segment.first().min(plan.end), &mut forward)?;
@@ -113,12 +117,18 @@ pub fn restore(
         progress.done_bytes = begin + tail.bytes();
         watch(progress).map_err(export::Error::Output)?;
     }
+    let reached = (tail.next, tail.link);
     // All of it was proved only at its end.
     while tail.read()?.is_some() {}
     let forward = collector.finish().map_err(export::Error::Store)?;
     if forward.next() != plan.end {
         let path = target.shown_manifest(name);
         return Err(Error::Damaged { path, what: "events are missing" });
+    }
+    // A point before what was not sealed has its own proof: each segment joins the one before.
+    if reached.0 == plan.end && !reached.1.joins(forward.link()) {
+        let path = target.shown_manifest(name);
+        return Err(Error::Damaged { path, what: "the chain over its events is another" });
     }
     let trimmed = dir.join(local::TRIMMED_DIR);
     disk.create_dir(&trimmed)?;
@@ -193,6 +203,14 @@ impl Plan {
         let segments = rows.map(|row| Ok((Arc::new(target.segment(row, manifest)?), row.clone())));
         let segments: Vec<_> = segments.collect::<Result<_, Error>>()?;
         let tail = Tail::open(target.open_tail(name)?)?;
+        let damaged = |what| Error::Damaged { path: target.shown_manifest(name), what };
+        let gone = manifest.removed.iter().map(|row| joint_of(&row.range()));
+        let sealed =
+            segments.iter().map(|(it, _)| (it.first(), it.end(), it.link_before(), it.link()));
+        if parted(gone.chain(sealed).chain([tail.joint()]).collect()).is_some() {
+            return Err(damaged("a part does not join the one before"));
+        }
+        tail.belongs_to(manifest).map_err(damaged)?;
         let (oldest, head) = (Seq::new(manifest.oldest_seq), Seq::new(manifest.head_seq));
         let mut plan = Plan {
             segments,

@@ -2,6 +2,8 @@
 
 use std::io::BufRead;
 
+use super::Manifest;
+use super::manifest::Joint;
 use crate::export::{self, Origin, Reader, Record};
 use tailmark_log::chain::Link;
 use tailmark_record::{Facts, Seq, Timestamp};
@@ -27,6 +29,22 @@ impl<R: BufRead> Tail<R> {
         };
         let (next, link, last_at) = (origin.first, origin.link_before, Timestamp::EPOCH);
         Ok(Tail { reader, origin, next, link, last_at })
+    }
+
+    /// As the last part of a backup; before the first event is read.
+    pub(super) fn joint(&self) -> Joint {
+        (self.next, self.origin.end, self.link, self.link)
+    }
+
+    /// Whether it is of the log and the head that the manifest says; else what is wrong.
+    pub(super) fn belongs_to(&self, manifest: &Manifest) -> Result<(), &'static str> {
+        if self.origin.meta.log.to_string() != manifest.log_id {
+            return Err("what was not sealed is of another log");
+        }
+        if self.origin.end.prev() != Seq::new(manifest.head_seq) {
+            return Err("it has not the events that it says");
+        }
+        Ok(())
     }
 
     pub(super) fn bytes(&self) -> u64 {

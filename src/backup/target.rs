@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::place::{self, Listed, Place, Use};
-use super::{Error, Manifest, SegmentRow};
+use super::{Error, Hash, Manifest, SegmentRow};
 use crate::inspect::Scratch;
 use tailmark_log::storage::disk::Disk;
 use tailmark_log::storage::segment::{self, Segment};
@@ -214,7 +215,7 @@ impl Target {
         let mut names: Vec<_> = names.map(str::to_owned).collect();
         // By when they were taken: a log that was put back has a lower head.
         names.sort_by_key(|name| {
-            let taken = name.rsplit_once('-').and_then(|(_, taken)| taken.parse::<i64>().ok());
+            let taken = name.split('-').nth(1).and_then(|taken| taken.parse::<i64>().ok());
             (taken, name.clone())
         });
         Ok(names)
@@ -248,6 +249,24 @@ impl Target {
         place::read(&*self.place, name).map_err(Error::Place)
     }
 
+    /// Compares the file of what was not sealed with what the manifest says of it; older ones say no hash.
+    pub(super) fn prove_tail(
+        &self,
+        name: &str,
+        manifest: &Manifest,
+        mut seen: impl FnMut() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let name = tail(name);
+        let path = self.place.shown(&name);
+        let mut file = self.place.open(&name).map_err(Error::Place)?;
+        let found = hash_of(&mut file, &path, |_| seen())?;
+        let is_same = manifest.tail_hash.as_ref().is_none_or(|hash| *hash == hex(found.1));
+        if found.0 != manifest.tail_bytes || !is_same {
+            return Err(Error::Damaged { path, what: "it is not what was written" });
+        }
+        Ok(())
+    }
+
     /// What was not sealed.
     pub(super) fn open_tail(&self, name: &str) -> Result<BufReader<Box<dyn Read + Send>>, Error> {
         let file = self.place.open(&tail(name)).map_err(Error::Place)?;
@@ -276,13 +295,40 @@ pub(super) fn footer_of(segment: &str) -> String {
 /// The segment that a file belongs to.
 fn segment_of(name: &str) -> Option<&str> {
     let (segment, _) = name.strip_prefix(SEGMENTS)?.strip_prefix('/')?.split_once('/')?;
-    Some(segment)
+    is_plain(segment).then_some(segment)
+}
+
+/// Whether it is one part of a path, which leads nowhere else: names come from others, and become paths.
+pub(super) fn is_plain(part: &str) -> bool {
+    let is_fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !part.is_empty() && part.len() <= 128 && !part.starts_with('.') && part.chars().all(is_fine)
 }
 
 /// What the file of a backup is called without its extension.
 fn named<'a>(file: &'a Listed, extension: &str) -> Option<&'a str> {
     let name = file.name.strip_prefix(BACKUPS)?.strip_prefix('/')?;
     name.strip_suffix(extension)?.strip_suffix('.').filter(|name| !name.contains('/'))
+}
+
+/// Length and hash of a file that is read to its end; `seen` hears of the bytes.
+pub(super) fn hash_of(
+    file: &mut dyn Read,
+    path: &Path,
+    mut seen: impl FnMut(u64) -> Result<(), Error>,
+) -> Result<(u64, Hash), Error> {
+    let mut buffer = vec![0; READ_BYTES];
+    let (mut hash, mut len) = (Xxh3::new(), 0u64);
+    loop {
+        let n = match file.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read.map_err(of_place("read", path))?,
+        };
+        let Some(bytes) = buffer.get(..n).filter(|bytes| !bytes.is_empty()) else { break };
+        hash.update(bytes);
+        len += n as u64;
+        seen(n as u64)?;
+    }
+    Ok((len, hash.digest128().to_be_bytes()))
 }
 
 /// Whether a directory has it under the name that it has before it is whole.
@@ -307,4 +353,30 @@ pub(super) fn of_place(
 ) -> impl FnOnce(io::Error) -> Error + use<> {
     let failed = place::failed(action, path);
     move |error| Error::Place(failed(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_names_no_segment_that_leads_elsewhere() {
+        for name in ["segments/../footer", "segments//footer", "segments/./db/a", "segments/a b/x"]
+        {
+            assert_eq!(segment_of(name), None, "{name}");
+        }
+        // The null control.
+        assert_eq!(segment_of("segments/1-1-ab/footer"), Some("1-1-ab"));
+    }
+
+    #[test]
+    fn backups_are_in_the_order_in_which_they_were_taken_by_old_names_and_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = Target::for_log(dir.path(), "l").unwrap();
+        let names = ["00009-100", "00003-101-00ff", "00002-102", "00001-103-ab"];
+        for name in names.iter().rev() {
+            assert!(target.place.put_new(&manifest(name), b"").unwrap());
+        }
+        assert_eq!(target.names().unwrap(), names);
+    }
 }

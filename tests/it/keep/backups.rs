@@ -222,6 +222,10 @@ async fn a_cut_leaves_what_was_whole_and_the_next_run_goes_on() {
         if !cut_at(nth, &mut run) {
             break;
         }
+        if !copy.exists() {
+            // Cut while the tail was compared with its hash: nothing is made yet.
+            continue;
+        }
         cuts += 1;
         let left = inspect::info(&copy).unwrap_err().to_string();
         assert!(left.contains("its restore was cut"), "{left}");

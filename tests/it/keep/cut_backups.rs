@@ -7,6 +7,7 @@ use tailmark::backup::{Error, Target, Upto, check, restore, take};
 use tailmark_log::StoreError;
 use tailmark_record::Seq;
 
+use super::backups::{is_whole, restored, taken};
 use crate::support::daemon::{feed, program};
 use crate::support::kept::{self, HEAD, OLDEST, events, expect_clean, life};
 use crate::support::logdir;
@@ -108,6 +109,67 @@ async fn events_after_the_head_of_a_backup_are_no_repeats_for_who_puts_it_back()
     let again = kept::store(&log, 2_000..2_001).await.unwrap();
     assert_eq!((again.duplicates, again.last_event.get()), (1, 2_001));
     log.close().await.unwrap();
+}
+
+/// Says nothing of the tail's bytes, as backups did at first and as somebody may who writes there.
+fn say_nothing_of_the_tail(to: &Path, name: &str) {
+    let path = to.join("backups").join(format!("{name}.backup"));
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut body: serde_json::Value =
+        serde_json::from_str(text.split_once('\n').unwrap().0).unwrap();
+    body.as_object_mut().unwrap().remove("tail_hash");
+    let tail = to.join("backups").join(format!("{name}.tail"));
+    body["tail_bytes"] = std::fs::metadata(tail).unwrap().len().into();
+    let body = body.to_string();
+    let hash = xxhash_rust::xxh3::xxh3_128(body.as_bytes());
+    std::fs::write(&path, format!("{body}\n{hash:032x}\n")).unwrap();
+}
+
+#[tokio::test]
+async fn the_tail_of_another_backup_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    life(dir.path()).await;
+    let (data, to) = (dir.path().join("data"), dir.path().join("to"));
+    let first = taken(&data, &to).name;
+    let log = kept::open(&data);
+    kept::store(&log, 80_000..80_010).await.unwrap();
+    log.close().await.unwrap();
+    drop(log);
+    let second = taken(&data, &to).name;
+    let swap = || {
+        let path = |name: &str| to.join("backups").join(format!("{name}.tail"));
+        std::fs::rename(path(&first), to.join("aside")).unwrap();
+        std::fs::rename(path(&second), path(&first)).unwrap();
+        std::fs::rename(to.join("aside"), path(&second)).unwrap();
+    };
+    let copy = dir.path().join("copy");
+    let expect_told = |name: &str, wanted: &[&str]| {
+        for upto in [Upto::Head, Upto::Seq(Seq::new(HEAD - 1))] {
+            let told = restored(&to, Some(name), upto, &copy).unwrap_err();
+            let told = told.to_string();
+            assert!(wanted.iter().any(|it| told.contains(it)), "{name}: {told}");
+            let _ = std::fs::remove_dir_all(&copy);
+        }
+        let told = is_whole(&to, Some(name)).unwrap_err();
+        let told = told.to_string();
+        assert!(wanted.iter().any(|it| told.contains(it)), "{name}: {told}");
+    };
+    swap();
+    for name in [&first, &second] {
+        expect_told(name, &["it is not what was written"]);
+    }
+    for name in [&first, &second] {
+        say_nothing_of_the_tail(&to, name);
+        expect_told(name, &["does not join the one before", "not the events that it says"]);
+    }
+    // The null control, and of the old form.
+    swap();
+    for name in [&first, &second] {
+        say_nothing_of_the_tail(&to, name);
+        is_whole(&to, Some(name)).unwrap();
+        restored(&to, Some(name), Upto::Head, &copy).unwrap();
+        std::fs::remove_dir_all(&copy).unwrap();
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Failure, bad_field, damaged};
+use super::{Failure, bad_field, damaged, removed};
 use crate::backup::Error;
 use tailmark_log::storage::StoreError;
 use tailmark_record::Reason;
@@ -11,6 +11,7 @@ use tailmark_record::Reason;
 pub(crate) fn backup(error: &Error, retry_delay: Duration) -> Failure {
     match error.of_log() {
         Some(StoreError::Damaged(damage)) => damaged(damage),
+        Some(StoreError::Removed(range)) => removed(range),
         _ if error.has_moved() => {
             let message = "the log moved at each look; what was sent is whole, try again";
             Failure::new(Reason::StoreBusy, message).retry(retry_delay)
