@@ -103,6 +103,10 @@ impl Gunzip {
                 self.crc.update(&out[..made]);
                 if status == Status::StreamEnd {
                     self.part = Part::Tail(Vec::new());
+                    if (taken, made) == (0, 0) {
+                        // That would say that more has to come.
+                        return self.step(input, out);
+                    }
                 }
                 Ok((taken, made))
             }
@@ -216,6 +220,22 @@ mod tests {
         assert!(gunzip(&[&with_crc], 1_000) == Ok((plain, true)));
         let wrong = [&head[..], &[0, 0], &members[0][10..]].concat();
         assert_eq!(gunzip(&[&wrong], 1_000), Err(Problem::Head));
+    }
+
+    #[test]
+    fn it_ends_where_it_ends_however_much_fits() {
+        for size in [0, 1, 16 << 10, 32 << 10, (32 << 10) + 1, 48 << 10, 64 << 10, 96 << 10] {
+            for plain in [vec![b'x'; size], (0..size).map(|at| (at * at >> 7) as u8).collect()] {
+                let all = zip(&plain, GzBuilder::new());
+                for room in [1 << 10, 16 << 10, 32 << 10, size.max(1)] {
+                    for cut in [all.len(), all.len() - 8, all.len() - 9, all.len() - 10] {
+                        let (first, rest) = all.split_at(cut);
+                        let found = gunzip(&[first, rest], room);
+                        assert!(found == Ok((plain.clone(), true)), "{size}, {room}, {cut}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]
