@@ -1,7 +1,8 @@
 //! Putting what a backup is made of where it is kept.
 //!
-//! Nothing that comes is believed: names are those of the look, every file is what its end says, a segment is
-//! what its footer says, and that is what its name says.
+//! Little of what comes is believed: names are those of the look, every file is what its end says, a segment is
+//! what its footer says, and that is what its name says. That the segments join, and hold what the look says,
+//! is seen when a backup is verified.
 
 use std::collections::HashSet;
 use std::fs::File;

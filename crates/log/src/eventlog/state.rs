@@ -2,7 +2,7 @@
 //!
 //! Owns the bytes of `Commit.state` and `Commit.delta`: one version byte, bincode 1.3.3 of plain
 //! numbers with fixed-size integers, then what producers make of theirs, if there is any
-//! (`migrations/0001_initial/FORMAT.md` freezes them). Read from a slice, with a limit.
+//! (`migrations/0002_history/FORMAT.md` freezes them). Read from a slice, with a limit.
 
 use std::path::PathBuf;
 

@@ -295,7 +295,7 @@ fn a_hundred_thousand_producers_fit_a_slot() {
     assert_eq!(again.len(), 100_000);
 }
 
-/// What is stored is frozen: migrations/0001_initial/FORMAT.md.
+/// What is stored is frozen: migrations/0002_history/FORMAT.md.
 #[test]
 fn the_bytes_are_those_of_version_1() {
     let mut producers = producers();

@@ -1,6 +1,6 @@
 //! The footer file: what is known of a segment without opening its database.
 //!
-//! Owns the bytes of that file, frozen in `migrations/0001_initial/FORMAT.md`: a header, then
+//! Owns the bytes of that file, frozen in `migrations/0002_history/FORMAT.md`: a header, then
 //! sections, each with a length and two CRCs. Must not know the database. Numbers are
 //! little-endian, hashes in their canonical order. A section of an unknown kind refuses the file,
 //! unless bit 0 of its flags says that it may be ignored.
