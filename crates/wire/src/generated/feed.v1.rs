@@ -98,9 +98,31 @@ pub struct Event {
     /// When the server appended it; never goes back along the log. Set by the server.
     #[prost(message, optional, tag = "11")]
     pub appended_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// What it said was erased on request: only topic, times, seq and cursor are left. Set by the server; one
+    /// that a client sends is INVALID_ARGUMENT.
+    #[prost(message, optional, tag = "12")]
+    pub erased: ::core::option::Option<Erased>,
     /// Instead of an event, on a watch with markers. Never sent by a client.
     #[prost(message, optional, tag = "15")]
     pub marker: ::core::option::Option<Marker>,
+}
+/// What is left of an event that was erased, beside its place, topic and times.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Erased {
+    /// XXH3-128 of what its sender set, without the content, and of the content; 16 bytes each. They hold its place
+    /// in the hash chain over the log. Who can guess all that was said can compare the guess with them.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub rest_digest: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub payload_digest: ::prost::bytes::Bytes,
+    /// Why, in the words of who erased it: 1 to 200 bytes.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "4")]
+    pub erased_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Names the erasure, a UUID; the same in all events that it erased and in its notices.
+    #[prost(string, tag = "5")]
+    pub erasure: ::prost::alloc::string::String,
 }
 /// News about the watch itself. Shares the events' order and never overtakes one.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
