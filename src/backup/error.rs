@@ -94,6 +94,16 @@ pub enum Error {
         /// Its first.
         oldest: Seq,
     },
+    /// What was trimmed is not all there.
+    #[error(
+        "no backup here has the events from {from} on in one piece with this one: they begin with event {reached}"
+    )]
+    NotKept {
+        /// What was asked for.
+        from: Seq,
+        /// How far back they go.
+        reached: Seq,
+    },
     /// The point in time lies after the last event.
     #[error("the backup ends with event {head}")]
     TooLate {

@@ -17,6 +17,7 @@
 //! Must not know the terminal, the server or the configuration.
 
 mod check;
+mod earlier;
 mod error;
 mod filling;
 mod manifest;
@@ -33,7 +34,7 @@ pub use check::{Checked, check};
 pub use error::Error;
 pub use filling::{Filling, Progress, Taken};
 pub use manifest::{Manifest, Reason, RemovedRow, SegmentRow};
-pub use restore::{Restored, Upto, restore};
+pub use restore::{Restored, Since, Upto, restore};
 pub use sink::{Hash, Look, Sink};
 pub use source::read;
 pub use take::take;

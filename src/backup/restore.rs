@@ -6,15 +6,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::check::put_trimmed;
+use super::earlier::{self, Part, Source, tag_at};
 use super::manifest::{joint_of, parted};
 use super::tail::Tail;
-use super::{Error, Manifest, Progress, SegmentRow, Target};
+use super::{Error, Manifest, Progress, Target};
 use crate::export::{self, Collector, Origin};
 use tailmark_log::chain::Link;
 use tailmark_log::storage::forward::{Forward, Rest, Start};
 use tailmark_log::storage::segment::{OfflineReader, Segment};
 use tailmark_log::storage::unfinished::Making;
-use tailmark_log::storage::{Removed, StoreError, local};
+use tailmark_log::storage::{StoreError, local};
 use tailmark_record::topic::Filter;
 use tailmark_record::{ChainTag, Events, Facts, GenerationTable, Seq, Timestamp};
 
@@ -34,6 +35,19 @@ pub enum Upto {
     Time(Timestamp),
 }
 
+/// What is put back of what had been trimmed when the backup was taken, as far as it and others of the same place
+/// have that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Since {
+    /// Nothing: the log begins where it began then.
+    #[default]
+    Trimmed,
+    /// From this event on.
+    Seq(Seq),
+    /// All.
+    Oldest,
+}
+
 /// What was put back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Restored {
@@ -45,6 +59,8 @@ pub struct Restored {
     pub generation: u16,
     /// Segments that an attempt before this one had brought.
     pub kept_segments: u64,
+    /// Events among them that had been trimmed when the backup was taken.
+    pub untrimmed: u64,
 }
 
 /// Makes a log in `dir`, which must be empty or not there, of a backup. Every file is compared with its hashes
@@ -58,7 +74,7 @@ pub fn restore(
     target: &Target,
     name: &str,
     manifest: &Manifest,
-    upto: Upto,
+    (since, upto): (Since, Upto),
     dir: &Path,
     options: local::Options,
     mut watch: impl FnMut(Progress) -> io::Result<()>,
@@ -67,7 +83,11 @@ pub fn restore(
     target.prove_tail(name, manifest, || {
         watch(progress).map_err(|error| export::Error::Output(error).into())
     })?;
-    let plan = Plan::new(target, name, manifest, upto)?;
+    let mut plan = Plan::new(target, name, manifest, upto)?;
+    plan.reach_back(target, name, since, &mut || {
+        watch(progress).map_err(|error| export::Error::Output(error).into())
+    })?;
+    progress.total_bytes = progress.total_bytes.max(plan.bytes() + manifest.tail_bytes);
     let disk = options.disk.clone();
     let making = Making::begin(dir, &disk, WHAT)?;
     let segments_dir = dir.join(local::SEGMENTS_DIR);
@@ -82,12 +102,27 @@ pub fn restore(
     let start = Start { first, link, oldest: plan.oldest };
     let mut forward = Forward::begin(dir, options, meta, start)?;
     let mut kept_segments = 0;
-    for (segment, row) in &plan.segments {
-        plan.remove(segment.first().min(plan.end), &mut forward)?;
-        if segment.first() >= plan.end {
+    for part in &plan.parts {
+        if part.first >= plan.end {
             break;
         }
-        if plan.takes_whole(segment, &ours) {
+        let (segment, row) = match &part.source {
+            Source::Segment(segment, row) => (segment, row),
+            Source::Gone(range) => {
+                forward.removed(range.end, range.reason, range.link)?;
+                continue;
+            }
+            Source::Tail(other) => {
+                let mut tail = plan.open_tail(target, other)?;
+                let end = part.end.min(plan.end);
+                let mut seen =
+                    |bytes| watch(Progress { done_bytes: progress.done_bytes + bytes, ..progress });
+                forward = events_of(&mut tail, end, forward, &mut seen)?;
+                progress.done_bytes += tail.bytes();
+                continue;
+            }
+        };
+        if plan.takes_whole(part, segment, &ours) {
             if kept.contains(&segment.name()) {
                 kept_segments += 1;
                 progress.done_bytes += row.bytes;
@@ -102,25 +137,17 @@ pub fn restore(
             }
         } else {
             let here = target.fetch(segment, row, &mut |_| watch(progress))?;
-            part_of(&here, plan.end, &segments_dir, &mut forward)?;
+            part_of(&here, part.end.min(plan.end), &segments_dir, &mut forward)?;
             progress.done_bytes += row.bytes;
         }
         watch(progress).map_err(export::Error::Output)?;
     }
-    plan.remove(plan.end, &mut forward)?;
     let mut tail = plan.open_tail(target, name)?;
-    let begin = progress.done_bytes;
-    let mut collector = Collector::new(forward);
-    while tail.next < plan.end {
-        let Some(event) = tail.read()? else { break };
-        collector.add(&event).map_err(export::Error::Store)?;
-        progress.done_bytes = begin + tail.bytes();
-        watch(progress).map_err(export::Error::Output)?;
-    }
+    let mut seen = |bytes| watch(Progress { done_bytes: progress.done_bytes + bytes, ..progress });
+    let forward = events_of(&mut tail, plan.end, forward, &mut seen)?;
     let reached = (tail.next, tail.link);
     // All of it was proved only at its end.
     while tail.read()?.is_some() {}
-    let forward = collector.finish().map_err(export::Error::Store)?;
     if forward.next() != plan.end {
         let path = target.shown_manifest(name);
         return Err(Error::Damaged { path, what: "events are missing" });
@@ -137,7 +164,24 @@ pub fn restore(
     }
     forward.finish(plan.rest())?;
     making.finish()?;
-    Ok(Restored { oldest: plan.oldest, head, generation, kept_segments })
+    let untrimmed = plan.oldest.distance_to(Seq::new(manifest.oldest_seq).min(plan.end));
+    Ok(Restored { oldest: plan.oldest, head, generation, kept_segments, untrimmed })
+}
+
+/// Puts in the events below `end` of what was not sealed.
+fn events_of<'a>(
+    tail: &mut Tail<TailFile>,
+    end: Seq,
+    forward: Forward<'a>,
+    seen: &mut dyn FnMut(u64) -> io::Result<()>,
+) -> Result<Forward<'a>, Error> {
+    let mut collector = Collector::new(forward);
+    while tail.next < end {
+        let Some(event) = tail.read()? else { break };
+        collector.add(&event).map_err(export::Error::Store)?;
+        seen(tail.bytes()).map_err(export::Error::Output)?;
+    }
+    Ok(collector.finish().map_err(export::Error::Store)?)
 }
 
 /// Segments that an attempt before this one has brought whole and that this one takes as they are; all else
@@ -151,9 +195,9 @@ fn kept(
     let mut kept = HashSet::new();
     making.clear_but(segments_dir, |path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut taken = plan.segments.iter().filter(|(it, _)| plan.takes_whole(it, ours));
-        let from = taken.find(|(segment, _)| segment.name() == name);
-        let is_whole = from.is_some_and(|(from, _)| {
+        let mut taken = plan.segments().filter(|(part, it)| plan.takes_whole(part, it, ours));
+        let from = taken.find(|(_, segment)| segment.name() == name);
+        let is_whole = from.is_some_and(|(_, from)| {
             Segment::load(path, making.disk()).is_ok_and(|copy| {
                 let is_same = from.digest().is_ok_and(|wanted| copy.digest().ok() == Some(wanted));
                 is_same && copy.check_files().is_ok()
@@ -186,9 +230,8 @@ fn part_of(
 
 /// What is to be put together.
 struct Plan {
-    segments: Vec<(Arc<Segment>, SegmentRow)>,
-    /// Ranges without events.
-    removed: Vec<Removed>,
+    /// All but what was not sealed, in order.
+    parts: Vec<Part>,
     origin: Origin,
     oldest: Seq,
     oldest_tag: Option<ChainTag>,
@@ -212,9 +255,12 @@ impl Plan {
         }
         tail.belongs_to(manifest).map_err(damaged)?;
         let (oldest, head) = (Seq::new(manifest.oldest_seq), Seq::new(manifest.head_seq));
+        let gone = manifest.removed.iter().map(|row| Part::gone(row.range()));
+        let parts = segments.into_iter().map(|(segment, row)| Part::segment(segment, row));
+        let mut parts: Vec<_> = parts.chain(gone).collect();
+        parts.sort_by_key(|part| part.first);
         let mut plan = Plan {
-            segments,
-            removed: manifest.removed.iter().map(super::RemovedRow::range).collect(),
+            parts,
             origin: tail.origin,
             oldest,
             oldest_tag: manifest.oldest_tag.map(ChainTag::new),
@@ -227,8 +273,9 @@ impl Plan {
             Upto::Seq(seq) => seq.next(),
             Upto::Time(time) => plan.end_at(time, target, name)?,
         };
-        let within = |range: &&Removed| range.first < plan.end && plan.end < range.end;
-        if let Some(range) = plan.removed.iter().find(within) {
+        let is_gone = |part: &&Part| matches!(part.source, Source::Gone(_));
+        let mut gone = plan.parts.iter().filter(is_gone);
+        if let Some(range) = gone.find(|it| it.first < plan.end && plan.end < it.end) {
             // The chain within it is not known.
             plan.end = range.first;
         }
@@ -239,34 +286,80 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Puts what was trimmed before the backup in front of it.
+    fn reach_back(
+        &mut self,
+        target: &Target,
+        name: &str,
+        since: Since,
+        seen: &mut dyn FnMut() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let from = match since {
+            Since::Seq(seq) if seq < self.oldest => seq.max(Seq::FIRST),
+            Since::Oldest => Seq::FIRST,
+            Since::Seq(_) | Since::Trimmed => return Ok(()),
+        };
+        let mut earlier = earlier::before(target, name, self.begin(), from, seen)?;
+        earlier.append(&mut self.parts);
+        self.parts = earlier;
+        let (reached, _) = self.begin();
+        if from < reached && since != Since::Oldest {
+            return Err(Error::NotKept { from, reached });
+        }
+        self.oldest = from.max(reached);
+        self.oldest_tag = self.tag_before(self.oldest, target)?;
+        Ok(())
+    }
+
+    /// The chain's tag at the event before this one, if that is in a segment; of all else it becomes known as it
+    /// is put in.
+    fn tag_before(&self, seq: Seq, target: &Target) -> Result<Option<ChainTag>, Error> {
+        let mut segments = self.segments();
+        let of = segments.find(|(part, _)| part.first < seq && seq <= part.end);
+        let Some((part, segment)) = of else { return Ok(None) };
+        match &part.source {
+            _ if segment.end() == seq => Ok(segment.link().known_tag()),
+            Source::Segment(_, row) => {
+                let here = target.fetch(segment, row, &mut |_| Ok(()))?;
+                Ok(Some(tag_at(&here, seq.prev())?))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn segments(&self) -> impl Iterator<Item = (&Part, &Arc<Segment>)> {
+        self.parts.iter().filter_map(|part| match &part.source {
+            Source::Segment(segment, _) => Some((part, segment)),
+            Source::Tail(_) | Source::Gone(_) => None,
+        })
+    }
+
+    /// Of all segments.
+    fn bytes(&self) -> u64 {
+        let rows = self.parts.iter().map(|part| match &part.source {
+            Source::Segment(_, row) => row.bytes,
+            Source::Tail(_) | Source::Gone(_) => 0,
+        });
+        rows.sum()
+    }
+
     /// Whether a segment becomes part of the log as it is.
-    fn takes_whole(&self, segment: &Segment, ours: &GenerationTable) -> bool {
+    fn takes_whole(&self, part: &Part, segment: &Segment, ours: &GenerationTable) -> bool {
         // Sealed in a generation that begins later than the log now does: it is told anew.
         let entries = segment.generations().entries();
         let is_ours = entries.iter().all(|row| ours.entries().contains(row));
-        segment.end() <= self.end && is_ours
+        segment.end() <= part.end.min(self.end) && is_ours
     }
 
     fn begin(&self) -> (Seq, Link) {
-        let sealed = self.segments.first().map(|(it, _)| (it.first(), it.link_before()));
-        let gone = self.removed.first().map(|it| (it.first, it.link_before));
         let tail = (self.origin.first, self.origin.link_before);
-        sealed.into_iter().chain(gone).min_by_key(|(first, _)| *first).unwrap_or(tail)
-    }
-
-    /// Puts in the ranges without events that come next, if they begin before `end`.
-    fn remove(&self, end: Seq, forward: &mut Forward<'_>) -> Result<(), StoreError> {
-        for range in &self.removed {
-            if range.first == forward.next() && range.first < end {
-                forward.removed(range.end, range.reason, range.link)?;
-            }
-        }
-        Ok(())
+        self.parts.first().map_or(tail, |part| (part.first, part.link_before))
     }
 
     /// The seq after the last event that was appended up to `time`.
     fn end_at(&self, time: Timestamp, target: &Target, name: &str) -> Result<Seq, Error> {
-        for (segment, row) in &self.segments {
+        for part in &self.parts {
+            let Source::Segment(segment, row) = &part.source else { continue };
             if segment.last_at() <= time {
                 continue;
             }

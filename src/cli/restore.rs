@@ -7,7 +7,7 @@ use super::backup::{bytes_bar, show};
 use super::log::Interrupt;
 use super::moment::parse_time;
 use super::output::{print_json, print_line};
-use crate::backup::{Restored, Target, Upto, restore};
+use crate::backup::{Restored, Since, Target, Upto, restore};
 use crate::escape;
 use tailmark_log::storage::local::Options;
 use tailmark_record::json::Object;
@@ -23,6 +23,10 @@ pub(super) struct Args {
     /// Which, as `backup list` names it; the newest by default
     #[arg(long, value_name = "NAME")]
     backup: Option<String>,
+    /// Also what had been trimmed by then, from this event on, as far as other backups here have it;
+    /// `oldest`: all of that
+    #[arg(long, value_name = "SEQ", value_parser = since)]
+    from_seq: Option<Since>,
     /// As it was after this event
     #[arg(long, value_name = "SEQ", conflicts_with = "to_time")]
     to_seq: Option<u64>,
@@ -40,12 +44,14 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         (None, Some(time)) => Upto::Time(time),
         (None, None) => Upto::Head,
     };
+    let since = args.from_seq.unwrap_or_default();
     let target = Target::open(&args.from)?;
     let (name, manifest) = target.backup(args.backup.as_deref())?;
     let interrupt = Interrupt::listen()?;
     let bar = bytes_bar("restored");
     let options = Options::default();
-    let result = restore(&target, &name, &manifest, upto, &args.data_dir, options, |progress| {
+    let what = (since, upto);
+    let result = restore(&target, &name, &manifest, what, &args.data_dir, options, |progress| {
         interrupt.check()?;
         show(&bar, progress);
         Ok(())
@@ -56,13 +62,27 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         return print_json(&json(&name, &done));
     }
     let dir = args.data_dir.display().to_string();
+    let untrimmed = match done.untrimmed {
+        0 => String::new(),
+        count => format!(" ({count} of them had been trimmed)"),
+    };
     print_line(&format!(
-        "restored: {} to {} of {name} into {}; generation {} begins",
+        "restored: {} to {} of {name}{untrimmed} into {}; generation {} begins",
         done.oldest,
         done.head,
         escape::name(&dir),
         done.generation
     ))
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    match text {
+        "oldest" => Ok(Since::Oldest),
+        _ => text
+            .parse()
+            .map(|seq| Since::Seq(Seq::new(seq)))
+            .map_err(|_| "say the seq of an event, or `oldest`".to_owned()),
+    }
 }
 
 fn json(name: &str, done: &Restored) -> Vec<u8> {
@@ -73,6 +93,7 @@ fn json(name: &str, done: &Restored) -> Vec<u8> {
     object.number("head_seq", done.head.get());
     object.unsigned("generation", u32::from(done.generation));
     object.number("kept_segments", done.kept_segments);
+    object.number("untrimmed", done.untrimmed);
     object.close();
     out
 }

@@ -5,5 +5,7 @@ mod cut_backups;
 mod differences;
 mod exports;
 mod fetched;
+mod moved;
 mod one_file;
 mod salvage;
+mod untrimmed;

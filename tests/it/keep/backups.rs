@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tailmark::backup::{Error, Restored, Target, Upto, check, restore, take};
+use tailmark::backup::{Error, Restored, Since, Target, Upto, check, restore, take};
 use tailmark::inspect;
 use tailmark_log::StoreError;
 use tailmark_log::eventlog::ResolveError;
@@ -34,7 +34,15 @@ pub(super) fn restored(
     loop {
         let target = Target::open(to).unwrap();
         let (name, manifest) = target.backup(name)?;
-        match restore(&target, &name, &manifest, upto, dir, logdir::options(), |_| Ok(())) {
+        match restore(
+            &target,
+            &name,
+            &manifest,
+            (Since::Trimmed, upto),
+            dir,
+            logdir::options(),
+            |_| Ok(()),
+        ) {
             // A process that another test starts has the file of the attempt before for a moment.
             Err(Error::Store(StoreError::Locked { .. })) => std::thread::yield_now(),
             done => return done,
@@ -206,7 +214,15 @@ async fn a_cut_leaves_what_was_whole_and_the_next_run_goes_on() {
     let mut run = |tick: &mut dyn FnMut() -> io::Result<()>| {
         loop {
             let options = logdir::options();
-            match restore(&target, &name, &manifest, Upto::Head, &copy, options, |_| tick()) {
+            match restore(
+                &target,
+                &name,
+                &manifest,
+                (Since::Trimmed, Upto::Head),
+                &copy,
+                options,
+                |_| tick(),
+            ) {
                 Err(Error::Store(StoreError::Locked { .. })) => std::thread::yield_now(),
                 Ok(done) => {
                     kept = done.kept_segments;

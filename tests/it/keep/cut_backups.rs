@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use tailmark::backup::{Error, Target, Upto, check, restore, take};
+use tailmark::backup::{Error, Since, Target, Upto, check, restore, take};
 use tailmark_log::StoreError;
 use tailmark_record::Seq;
 
@@ -17,10 +17,18 @@ fn restore_until(to: &Path, upto: Upto, dir: &Path, bytes: u64) -> Result<(), Er
     let target = Target::open(to).unwrap();
     let (name, manifest) = target.backup(None)?;
     loop {
-        let done = restore(&target, &name, &manifest, upto, dir, logdir::options(), |progress| {
-            let is_cut = progress.done_bytes > bytes;
-            if is_cut { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
-        });
+        let done = restore(
+            &target,
+            &name,
+            &manifest,
+            (Since::Trimmed, upto),
+            dir,
+            logdir::options(),
+            |progress| {
+                let is_cut = progress.done_bytes > bytes;
+                if is_cut { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+            },
+        );
         match done {
             // A process that another test starts has the file of the attempt before for a moment.
             Err(Error::Store(StoreError::Locked { .. })) => std::thread::yield_now(),

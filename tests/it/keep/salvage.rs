@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tailmark::backup::{Target, Upto, check, restore, take};
+use tailmark::backup::{Since, Target, Upto, check, restore, take};
 use tailmark::export::Format;
 use tailmark::inspect::{self, SlotState, Verdict};
 use tailmark_log::StoreError;
@@ -222,7 +222,9 @@ async fn a_backup_has_what_is_lost_and_an_export_of_it_is_refused() {
     let put_back = |name_of: &str, upto: Upto| {
         let back = dir.path().join(name_of);
         let options = logdir::options();
-        let done = restore(&target, &name, &manifest, upto, &back, options, |_| Ok(())).unwrap();
+        let done =
+            restore(&target, &name, &manifest, (Since::Trimmed, upto), &back, options, |_| Ok(()))
+                .unwrap();
         expect_clean(&back);
         (back, done.head.get())
     };
