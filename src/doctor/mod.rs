@@ -5,7 +5,7 @@
 
 mod answers;
 mod page;
-mod way;
+mod route;
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use http::Uri;
 use serde_json::Value;
 use tailmark_client::{Client, Error, Options, TlsProblem};
 
-use way::{Target, Way};
+use route::{Route, Target};
 
 /// For each step, as a client waits.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -102,8 +102,8 @@ pub async fn examine(
     let mut report = Report { told: Vec::new(), tell };
     // The client has taken it for an address.
     if let Some(target) = url.parse::<Uri>().ok().and_then(|uri| Target::of(&uri)) {
-        let way = Way { target, tls, hints };
-        if way.walk(&mut report).await {
+        let route = Route { target, tls, hints };
+        if route.walk(&mut report).await {
             answers::calls(&client, hints, &mut report).await;
         }
     }

@@ -369,11 +369,12 @@ fn from_transport(status: Status) -> Error {
     }
     let error = match broken {
         Some((reason, is_closed)) => {
-            let (told, name) = (intermediary::told(reason, is_closed), intermediary::name(reason));
+            let (found, name) =
+                (intermediary::classify(reason, is_closed), intermediary::name(reason));
             let what = if is_closed { "it was closed" } else { "the stream was reset" };
-            let error = Error::new(told.kind, format!("the connection broke: {what} ({name})"));
-            let error = error.with_code(told.code);
-            if told.is_unseen { error } else { error.maybe_applied() }
+            let error = Error::new(found.kind, format!("the connection broke: {what} ({name})"));
+            let error = error.with_code(found.code);
+            if found.is_unseen { error } else { error.maybe_applied() }
         }
         None => {
             let why = status.source().map(root).unwrap_or_default();

@@ -171,7 +171,7 @@ impl fmt::Display for Foreign {
 impl StdError for Foreign {}
 
 /// How HTTP/2 has ended a stream, or the connection under it.
-pub(super) struct Told {
+pub(super) struct Classified {
     pub code: Code,
     pub kind: Kind,
     /// The peer promises that it has not looked at it.
@@ -179,7 +179,7 @@ pub(super) struct Told {
 }
 
 /// What it means. `is_closed` = by GOAWAY; else by RST_STREAM.
-pub(super) fn told(reason: Reason, is_closed: bool) -> Told {
+pub(super) fn classify(reason: Reason, is_closed: bool) -> Classified {
     let (code, kind) = match reason {
         Reason::INADEQUATE_SECURITY => (Code::PermissionDenied, Kind::Denied),
         Reason::HTTP_1_1_REQUIRED => (Code::Unknown, Kind::Unsupported),
@@ -191,7 +191,7 @@ pub(super) fn told(reason: Reason, is_closed: bool) -> Told {
         // Those that are not known count as INTERNAL_ERROR: RFC 9113, section 7.
         _ => (Code::Internal, Kind::Unavailable),
     };
-    Told { code, kind, is_unseen: reason == Reason::REFUSED_STREAM && !is_closed }
+    Classified { code, kind, is_unseen: reason == Reason::REFUSED_STREAM && !is_closed }
 }
 
 /// As HTTP/2 names it.

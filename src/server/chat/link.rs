@@ -80,7 +80,7 @@ impl Link {
     }
 
     /// Changes something that the reader should look at.
-    fn tell<T>(&self, change: impl FnOnce(&mut LinkState) -> T) -> T {
+    fn update<T>(&self, change: impl FnOnce(&mut LinkState) -> T) -> T {
         let mut state = self.state.lock();
         let result = change(&mut state);
         state.news += 1;
@@ -96,7 +96,7 @@ impl Link {
 
     /// Joins a room whose messages are wanted from `start` on.
     pub(super) fn join_at(&self, room: Room, stay: Arc<Stay>, start: Seq) {
-        self.tell(|state| {
+        self.update(|state| {
             state.start.get_or_insert(start);
             state.rooms.push(Joined { room, from: Some(start), stay });
         });
@@ -104,7 +104,7 @@ impl Link {
 
     /// A batch is about to be appended, with the first messages to these rooms in it.
     pub(super) fn appending(&self, joined: Vec<Joined>) {
-        self.tell(|state| {
+        self.update(|state| {
             let head = self.log.bounds().head;
             if !joined.is_empty() {
                 state.start.get_or_insert(head.next());
@@ -116,7 +116,7 @@ impl Link {
 
     /// It is durable; `firsts` are rooms, by number, and their first own messages.
     pub(super) fn appended(&self, first: Seq, last: Seq, firsts: &[(usize, Seq)]) {
-        self.tell(|state| {
+        self.update(|state| {
             for &(room, seq) in firsts {
                 if let Some(joined) = state.rooms.get_mut(room) {
                     joined.from.get_or_insert(seq);
@@ -132,7 +132,7 @@ impl Link {
 
     /// No more messages are taken. Only the first call counts.
     pub(super) fn end(&self, failure: Option<Status>) {
-        self.tell(|state| {
+        self.update(|state| {
             let head = if state.rooms.is_empty() { Seq::ZERO } else { self.log.bounds().head };
             let nothing_said = if failure.is_none() { head } else { Seq::ZERO };
             let after = state.last_own.unwrap_or(nothing_said);

@@ -34,7 +34,7 @@ struct Occupants {
     streams: usize,
     changes: VecDeque<Change>,
     /// Changes so far: the number of the newest one.
-    told: watch::Sender<u64>,
+    announced: watch::Sender<u64>,
 }
 
 /// Somebody came or left.
@@ -55,20 +55,24 @@ impl Presence {
             users: HashMap::new(),
             streams: 0,
             changes: VecDeque::new(),
-            told: watch::Sender::new(0),
+            announced: watch::Sender::new(0),
         });
         there.streams += 1;
         if !user.is_empty() {
             let streams = there.users.entry(Arc::clone(&user)).or_default();
             *streams += 1;
             if *streams == 1 {
-                there.tell(Change { user: Arc::clone(&user), came: true, head: log.bounds().head });
+                there.announce(Change {
+                    user: Arc::clone(&user),
+                    came: true,
+                    head: log.bounds().head,
+                });
             }
         }
-        let (seen, told) = (*there.told.borrow(), there.told.subscribe());
+        let (seen, announced) = (*there.announced.borrow(), there.announced.subscribe());
         drop(rooms);
         let (presence, room, log) = (self.clone(), Arc::clone(room), log.clone());
-        Arc::new(Stay { presence, room, user, seen, told, log })
+        Arc::new(Stay { presence, room, user, seen, announced, log })
     }
 
     /// Rooms with anybody in them.
@@ -79,18 +83,18 @@ impl Presence {
 }
 
 impl Occupants {
-    fn tell(&mut self, change: Change) {
+    fn announce(&mut self, change: Change) {
         if self.changes.len() == KEPT {
             self.changes.pop_front();
         }
         self.changes.push_back(change);
-        self.told.send_modify(|told| *told += 1);
+        self.announced.send_modify(|announced| *announced += 1);
     }
 
     /// The first change after `seen`, with its number.
     fn after(&self, seen: u64) -> Option<(u64, &Change)> {
-        let told = *self.told.borrow();
-        let oldest = told - self.changes.len() as u64;
+        let announced = *self.announced.borrow();
+        let oldest = announced - self.changes.len() as u64;
         let at = seen.max(oldest);
         let change = self.changes.get(usize::try_from(at - oldest).ok()?)?;
         Some((at + 1, change))
@@ -104,7 +108,7 @@ pub(super) struct Stay {
     user: Arc<str>,
     /// The newest change when it came.
     seen: u64,
-    told: watch::Receiver<u64>,
+    announced: watch::Receiver<u64>,
     log: EventLog,
 }
 
@@ -122,7 +126,7 @@ impl Drop for Stay {
             if *streams == 0 {
                 there.users.remove(&self.user);
                 let (user, head) = (Arc::clone(&self.user), self.log.bounds().head);
-                there.tell(Change { user, came: false, head });
+                there.announce(Change { user, came: false, head });
             }
         }
     }
@@ -136,8 +140,8 @@ impl Stay {
             room: Arc::clone(&self.room),
             user: Arc::clone(&self.user),
             seen: self.seen,
-            told: self.told.clone(),
-            wake: WatchStream::from_changes(self.told.clone()),
+            announced: self.announced.clone(),
+            wake: WatchStream::from_changes(self.announced.clone()),
             next: None,
         }
     }
@@ -149,7 +153,7 @@ pub(super) struct Listener {
     room: Arc<str>,
     user: Arc<str>,
     seen: u64,
-    told: watch::Receiver<u64>,
+    announced: watch::Receiver<u64>,
     wake: WatchStream<u64>,
     /// Taken and not told yet.
     next: Option<Change>,
@@ -160,7 +164,7 @@ impl Listener {
     pub(super) fn due(&mut self, passed: Seq) -> Option<Change> {
         loop {
             if self.next.is_none() {
-                if *self.told.borrow() == self.seen {
+                if *self.announced.borrow() == self.seen {
                     return None;
                 }
                 let rooms = self.presence.0.lock();

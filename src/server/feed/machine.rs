@@ -226,7 +226,7 @@ impl Machine {
     }
 
     /// The last seq that the client knows to be passed.
-    pub(crate) fn told(&self) -> Seq {
+    pub(crate) fn reported(&self) -> Seq {
         Seq::new(self.passed().get().saturating_sub(self.skipped))
     }
 

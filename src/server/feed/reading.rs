@@ -81,9 +81,9 @@ impl Reading {
     }
 
     /// The client knows that nothing up to here is left.
-    pub(crate) fn told(&self, passed: Seq) {
+    pub(crate) fn note_passed(&self, passed: Seq) {
         if let Some(progress) = &self.progress {
-            progress.told(passed);
+            progress.note_passed(passed);
         }
     }
 

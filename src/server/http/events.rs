@@ -42,7 +42,7 @@ const FRAMES_PER_POLL: u32 = 16;
 const BLANK_PER_POLL: u32 = 10_000;
 
 /// How a body says events.
-enum Way {
+enum Form {
     /// One of ours.
     Single,
     /// One of ours a line.
@@ -50,16 +50,16 @@ enum Way {
     CloudEvents(Mode),
 }
 
-impl Way {
-    fn of(headers: &HeaderMap) -> Result<Way, Box<Response<Body>>> {
+impl Form {
+    fn of(headers: &HeaderMap) -> Result<Form, Box<Response<Body>>> {
         match Mode::of(headers) {
-            Ok(Some(mode)) => return Ok(Way::CloudEvents(mode)),
+            Ok(Some(mode)) => return Ok(Form::CloudEvents(mode)),
             Err(failure) => return Err(status::respond(&failure.into()).into()),
             Ok(None) => {}
         }
         match media_type(headers).as_deref() {
-            Some("application/json") => Ok(Way::Single),
-            Some("application/x-ndjson") => Ok(Way::Lines),
+            Some("application/json") => Ok(Form::Single),
+            Some("application/x-ndjson") => Ok(Form::Lines),
             other => {
                 let found = other.unwrap_or_default();
                 let mut response = status::unsupported_media_type(found, TAKEN);
@@ -71,15 +71,15 @@ impl Way {
 
     /// The parameters that there are.
     fn parameters(&self) -> &[&str] {
-        if let Way::CloudEvents(_) = self { &["topic"] } else { &[] }
+        if let Form::CloudEvents(_) = self { &["topic"] } else { &[] }
     }
 }
 
 /// Stores what the body says.
 pub(super) async fn store(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let (head, body) = request.into_parts();
-    let way = match Way::of(&head.headers) {
-        Ok(way) => way,
+    let form = match Form::of(&head.headers) {
+        Ok(form) => form,
         Err(response) => return *response,
     };
     let coding = negotiation::codings(&head.headers, header::CONTENT_ENCODING);
@@ -88,7 +88,7 @@ pub(super) async fn store(State(shared): State<Arc<Shared>>, request: Request) -
         Ok(body) => body,
         Err(response) => return *response,
     };
-    let query = Query::read(head.uri.query(), way.parameters());
+    let query = Query::read(head.uri.query(), form.parameters());
     let topic = query.and_then(|query| Ok(query.one("topic")?.map(str::to_owned)));
     let topic = match topic {
         Ok(topic) => topic,
@@ -97,19 +97,19 @@ pub(super) async fn store(State(shared): State<Arc<Shared>>, request: Request) -
     let options = &shared.options;
     let limit = options.message_bytes;
     let mut extensions = head.extensions;
-    let is_single = !matches!(way, Way::Lines);
+    let is_single = !matches!(form, Form::Lines);
     if is_single {
         // What comes whole is a call with one answer; lines may come for ever.
         extensions.insert(deadline::within(options.unary_deadline));
     }
     let lines = Lines::new(body, is_single, limit, shared.arrivals.arrival());
     let metadata = MetadataMap::from_headers(head.headers);
-    let result = match way {
-        Way::Single | Way::Lines => {
+    let result = match form {
+        Form::Single | Form::Lines => {
             let request = tonic::Request::from_parts(metadata, extensions, lines);
             upload::upload_from(&shared, request, Json { limit }).await
         }
-        Way::CloudEvents(mode) => {
+        Form::CloudEvents(mode) => {
             let events = cloud::Events::new(lines, &mode);
             let request = tonic::Request::from_parts(metadata, extensions, events);
             upload::upload_from(&shared, request, Cloud { mode, topic, limit }).await

@@ -183,7 +183,7 @@ async fn welcome(stream: TcpStream, address: SocketAddr, serving: &Serving) -> O
     };
     match greeting {
         Ok(Ok(Greeting::Served(hello))) => return Some(hello),
-        Ok(Ok(Greeting::Refused(hello, why))) => refuse::tell(hello, why, stop).await,
+        Ok(Ok(Greeting::Refused(hello, why))) => refuse::refuse(hello, why, stop).await,
         Ok(Ok(Greeting::Over(stream))) => linger::close(stream, stop).await,
         Ok(Err(_)) | Err(_) => {
             tracing::debug!(%address, "a connection that did not say what it speaks");

@@ -55,7 +55,7 @@ pub(crate) async fn over_limit(
     _grant: ConnectionGrant,
 ) {
     let Serving { tls, notices, stop, .. } = &*serving;
-    let told = async {
+    let answered = async {
         match greeting::greet(stream, address, tls.as_ref(), notices).await {
             Ok(Greeting::Served(hello) | Greeting::Refused(hello, _)) => {
                 let why = Status::from(status::too_many(over));
@@ -66,18 +66,18 @@ pub(crate) async fn over_limit(
             Err(_) => {}
         }
     };
-    bounded(told, stop).await;
+    bounded(answered, stop).await;
 }
 
 /// Tells a connection why it is not served.
-pub(crate) async fn tell(hello: Hello, why: Failure, stop: &CancellationToken) {
+pub(crate) async fn refuse(hello: Hello, why: Failure, stop: &CancellationToken) {
     bounded(answer(hello, Status::from(why), None, stop), stop).await;
 }
 
 /// Until its end, its time or the server's end.
-async fn bounded(told: impl Future<Output = ()>, stop: &CancellationToken) {
+async fn bounded(answered: impl Future<Output = ()>, stop: &CancellationToken) {
     tokio::select! {
-        () = told => {}
+        () = answered => {}
         () = tokio::time::sleep(LIFE) => {}
         () = stop.cancelled() => {}
     }

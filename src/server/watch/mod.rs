@@ -141,8 +141,8 @@ impl Admitted {
             retry_delay: shared.options.retry_delay,
         };
         // Only one with markers tells how far it has looked.
-        let tell_every = if asked.markers { SKIPPED_PER_HEARTBEAT } else { 0 };
-        let reader = shared.log.reader(start, asked.filter).tells_every(tell_every);
+        let report_every = if asked.markers { SKIPPED_PER_HEARTBEAT } else { 0 };
+        let reader = shared.log.reader(start, asked.filter).reports_every(report_every);
         let endings = Endings::new(deadline, &shared.stop, caller);
         let mut open = shared.figures.open("watch", Some(start), &span);
         if !asked.name.is_empty() {

@@ -273,7 +273,7 @@ impl WatchStream {
             return None;
         }
         self.open.reached(self.machine.delivered(), self.machine.next());
-        self.reading.told(self.machine.told());
+        self.reading.note_passed(self.machine.reported());
         if self.endings.is_stopping() {
             return Some(Alarm::Stop);
         }
@@ -360,7 +360,7 @@ impl WatchStream {
     fn marker(&self, news: News, cursor: String) -> Marker {
         let bounds = self.log.bounds();
         let is_closing = news.kind == MarkerKind::Closing;
-        self.reading.told(news.passed);
+        self.reading.note_passed(news.passed);
         Marker {
             kind: news.kind,
             cursor,

@@ -235,7 +235,7 @@ impl Gather {
         if is_sent {
             self.changed.notify_one();
         }
-        batch.verdict.tell(outcome);
+        batch.verdict.settle(outcome);
         self.room.add_permits(batch.held.min(self.options.in_flight_bytes));
     }
 
@@ -245,7 +245,7 @@ impl Gather {
         state.seal(None);
         state.failed = Some(error.duplicate());
         for batch in state.sealed.drain(..) {
-            batch.verdict.tell(Err(error.duplicate().of_read()));
+            batch.verdict.settle(Err(error.duplicate().of_read()));
         }
         drop(state);
         self.room.close();

@@ -18,7 +18,7 @@ pub(super) type Ended = Option<Result<Acked, Error>>;
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     ended: OnceLock<Ended>,
-    told: Notify,
+    settled: Notify,
 }
 
 /// The right to say how a batch has ended. Dropping it says that nobody knows.
@@ -29,27 +29,27 @@ impl Outcome {
     /// Waits for the end.
     pub(super) async fn wait(&self) -> &Ended {
         loop {
-            let mut told = pin!(self.told.notified());
+            let mut settled = pin!(self.settled.notified());
             // Before the look: what is told between the two is not missed.
-            told.as_mut().enable();
+            settled.as_mut().enable();
             if let Some(ended) = self.ended.get() {
                 return ended;
             }
-            told.await;
+            settled.await;
         }
     }
 
     fn end(&self, ended: Ended) {
         // Only the first counts, and there is no other but that of a drop.
         if self.ended.set(ended).is_ok() {
-            self.told.notify_waiters();
+            self.settled.notify_waiters();
         }
     }
 }
 
 impl Verdict {
     /// Tells it.
-    pub(super) fn tell(self, result: Result<Acked, Error>) {
+    pub(super) fn settle(self, result: Result<Acked, Error>) {
         self.end(Some(result));
     }
 }
@@ -81,7 +81,7 @@ mod tests {
             async move { matches!(outcome.wait().await, Some(Ok(_))) }
         });
         tokio::task::yield_now().await;
-        verdict.tell(Ok(Acked::default()));
+        verdict.settle(Ok(Acked::default()));
         assert!(waiting.await.unwrap());
         assert!(matches!(outcome.wait().await, Some(Ok(_))));
     }

@@ -23,7 +23,7 @@ pub(super) fn run(log: &ReadPath) {
         // Looked at after the head: who registers now reads up to that by itself.
         if interest.len() > 0 {
             match_upto(log, head);
-            interest.tell(head, Instant::now());
+            interest.report(head, Instant::now());
         }
         interest.examined(head);
     }

@@ -101,10 +101,10 @@ impl Progress {
     }
 
     /// The reader's client knows that nothing up to here is left.
-    pub fn told(&self, passed: Seq) {
+    pub fn note_passed(&self, passed: Seq) {
         let registration = self.0.lock().registration.upgrade();
         if let Some(registration) = registration {
-            registration.told(passed);
+            registration.note_passed(passed);
         }
     }
 }

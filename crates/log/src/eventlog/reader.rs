@@ -56,7 +56,7 @@ struct Interested {
     /// No event from the position up to before this one concerns it.
     quiet_until: Seq,
     /// Events passed over in its sleep after which it delivers a chunk without one; 0 = never.
-    tell_every: u64,
+    report_every: u64,
     progress: Arc<Progress>,
 }
 
@@ -78,7 +78,7 @@ impl Reader {
                 registration: None,
                 own_upto: Seq::ZERO,
                 quiet_until: Seq::ZERO,
-                tell_every: 0,
+                report_every: 0,
                 progress: Arc::new(Progress::at(next)),
             })
         });
@@ -94,9 +94,9 @@ impl Reader {
 
     /// The same, but when so many events have passed that did not concern it, it delivers a chunk without an event now
     /// and then: for one who has to say how far it has looked.
-    pub fn tells_every(mut self, events: u64) -> Reader {
+    pub fn reports_every(mut self, events: u64) -> Reader {
         if let Some(interested) = &mut self.interested {
-            interested.tell_every = events;
+            interested.report_every = events;
         }
         self
     }
@@ -215,10 +215,10 @@ impl Reader {
         let Some(it) = &mut self.interested else { return };
         let head = |published: &watch::Receiver<Published>| published.borrow().head;
         if head(&self.published) < self.next {
-            let tell = (self.next.prev(), it.tell_every);
+            let report = (self.next.prev(), it.report_every);
             let interest = &self.log.interest;
             let registration =
-                interest.register(self.filter.clone(), tell, || head(&self.published));
+                interest.register(self.filter.clone(), report, || head(&self.published));
             // The head after that, so that nothing lies between.
             it.own_upto = head(&self.published);
             let registration = Arc::new(registration);

@@ -43,9 +43,9 @@ struct Index {
     signals: Vec<Option<Arc<Signal>>>,
     free: Vec<u32>,
     /// Where each was told last when it was put here, about in that order.
-    to_tell: VecDeque<(u64, Weak<Signal>)>,
+    to_report: VecDeque<(u64, Weak<Signal>)>,
     /// Those told within the present second.
-    told: Option<(Instant, u64)>,
+    reported: Option<(Instant, u64)>,
 }
 
 /// A reader in the index. Dropped, it leaves.
@@ -66,11 +66,11 @@ impl Interest {
     pub(in crate::eventlog) fn register(
         self: &Arc<Self>,
         filter: Arc<Filter>,
-        tell: (Seq, u64),
+        report: (Seq, u64),
         head: impl FnOnce() -> Seq,
     ) -> Registration {
-        let (passed, tell_every) = tell;
-        let signal = Arc::new(Signal::new(passed, tell_every));
+        let (passed, report_every) = report;
+        let signal = Arc::new(Signal::new(passed, report_every));
         let id = {
             let mut index = self.index.lock();
             if index.patterns.is_empty() {
@@ -90,12 +90,12 @@ impl Interest {
             for pattern in filter.patterns() {
                 index.patterns.insert(pattern, id);
             }
-            if let Some((told, _)) = signal.tell_after() {
+            if let Some((reported, _)) = signal.report_after() {
                 // Those who have left lie there until their turn comes.
-                if index.to_tell.len() > 2 * index.signals.len() + 64 {
-                    index.to_tell.retain(|(_, signal)| signal.strong_count() > 0);
+                if index.to_report.len() > 2 * index.signals.len() + 64 {
+                    index.to_report.retain(|(_, signal)| signal.strong_count() > 0);
                 }
-                index.to_tell.push_back((told, Arc::downgrade(&signal)));
+                index.to_report.push_back((reported, Arc::downgrade(&signal)));
             }
             self.len.fetch_add(1, Ordering::Relaxed);
             id
@@ -195,25 +195,25 @@ impl Interest {
     }
 
     /// Wakes those whose clients have long not heard how far the log has come, some at a time.
-    pub(in crate::eventlog) fn tell(&self, head: Seq, now: Instant) {
+    pub(in crate::eventlog) fn report(&self, head: Seq, now: Instant) {
         let mut index = self.index.lock();
-        let (began, mut count) = match index.told {
+        let (began, mut count) = match index.reported {
             Some((began, count)) if now.duration_since(began) < Duration::from_secs(1) => {
                 (began, count)
             }
             _ => (now, 0),
         };
         let mut is_left = false;
-        while let Some((key, signal)) = index.to_tell.front() {
+        while let Some((key, signal)) = index.to_report.front() {
             let Some(signal) = signal.upgrade() else {
-                index.to_tell.pop_front();
+                index.to_report.pop_front();
                 continue;
             };
-            let Some((told, due)) = signal.tell_after() else {
-                index.to_tell.pop_front();
+            let Some((reported, due)) = signal.report_after() else {
+                index.to_report.pop_front();
                 continue;
             };
-            let is_stale = told > *key;
+            let is_stale = reported > *key;
             if !is_stale && due > head.get() {
                 break;
             }
@@ -221,17 +221,17 @@ impl Interest {
                 is_left = true;
                 break;
             }
-            index.to_tell.pop_front();
+            index.to_report.pop_front();
             if is_stale {
-                index.to_tell.push_back((told, Arc::downgrade(&signal)));
+                index.to_report.push_back((reported, Arc::downgrade(&signal)));
                 continue;
             }
             count += 1;
-            signal.told(head);
-            index.to_tell.push_back((head.get(), Arc::downgrade(&signal)));
+            signal.note_passed(head);
+            index.to_report.push_back((head.get(), Arc::downgrade(&signal)));
             signal.look();
         }
-        index.told = Some((began, count));
+        index.reported = Some((began, count));
         self.is_telling.store(is_left, Ordering::Relaxed);
     }
 }
@@ -254,7 +254,7 @@ impl Waking {
 #[cfg(test)]
 impl Interest {
     pub(in crate::eventlog) fn waiting_to_tell(&self) -> usize {
-        self.index.lock().to_tell.len()
+        self.index.lock().to_report.len()
     }
 
     /// Whether nothing is left of those who were here.
@@ -298,8 +298,8 @@ impl Registration {
     }
 
     /// Its client is about to know that nothing up to here is left.
-    pub(in crate::eventlog) fn told(&self, passed: Seq) {
-        self.signal.told(passed);
+    pub(in crate::eventlog) fn note_passed(&self, passed: Seq) {
+        self.signal.note_passed(passed);
     }
 
     /// The last seq up to which nothing concerns this reader that it has not read by itself or taken; `None` if something

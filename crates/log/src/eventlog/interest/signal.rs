@@ -13,9 +13,9 @@ pub(super) struct Signal {
     notify: Notify,
     noted: Mutex<Noted>,
     /// Where the reader stood when it last gave its client a sign.
-    told: AtomicU64,
+    reported: AtomicU64,
     /// Events passed over after which it wants to be woken to give another; 0 = never.
-    tell_every: u64,
+    report_every: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,9 +37,9 @@ pub(in crate::eventlog) enum Woken {
 }
 
 impl Signal {
-    pub(super) fn new(passed: Seq, tell_every: u64) -> Signal {
-        let told = AtomicU64::new(passed.get());
-        Signal { notify: Notify::new(), noted: Mutex::default(), told, tell_every }
+    pub(super) fn new(passed: Seq, report_every: u64) -> Signal {
+        let reported = AtomicU64::new(passed.get());
+        Signal { notify: Notify::new(), noted: Mutex::default(), reported, report_every }
     }
 
     /// Notes events that match; answers whether the reader has to be woken.
@@ -89,13 +89,13 @@ impl Signal {
     }
 
     /// Its client knows that nothing up to here concerned it.
-    pub(super) fn told(&self, passed: Seq) {
-        self.told.fetch_max(passed.get(), Ordering::Relaxed);
+    pub(super) fn note_passed(&self, passed: Seq) {
+        self.reported.fetch_max(passed.get(), Ordering::Relaxed);
     }
 
     /// Where it was told last, and after which seq it is to be told again.
-    pub(super) fn tell_after(&self) -> Option<(u64, u64)> {
-        let told = self.told.load(Ordering::Relaxed);
-        (self.tell_every > 0).then(|| (told, told.saturating_add(self.tell_every)))
+    pub(super) fn report_after(&self) -> Option<(u64, u64)> {
+        let reported = self.reported.load(Ordering::Relaxed);
+        (self.report_every > 0).then(|| (reported, reported.saturating_add(self.report_every)))
     }
 }

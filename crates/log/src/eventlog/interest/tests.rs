@@ -232,8 +232,8 @@ impl World {
         let wanted = Pattern::parse("wanted", &Limits::default()).unwrap();
         let filter = Arc::new(Filter::new(vec![wanted]));
         let head = self.head;
-        let tell = (Seq::new(self.reader.next - 1), 0);
-        self.reader.registration = Some(self.interest.register(filter, tell, || Seq::new(head)));
+        let report = (Seq::new(self.reader.next - 1), 0);
+        self.reader.registration = Some(self.interest.register(filter, report, || Seq::new(head)));
     }
 
     fn read(&mut self) -> bool {
@@ -378,10 +378,10 @@ fn explore_until(fault: Fault) -> bool {
     false
 }
 
-fn interested(interest: &Arc<Interest>, pattern: &str, tell_every: u64) -> Registration {
+fn interested(interest: &Arc<Interest>, pattern: &str, report_every: u64) -> Registration {
     let pattern = Pattern::parse(pattern, &Limits::default()).unwrap();
     let filter = Arc::new(Filter::new(vec![pattern]));
-    interest.register(filter, (Seq::ZERO, tell_every), || Seq::ZERO)
+    interest.register(filter, (Seq::ZERO, report_every), || Seq::ZERO)
 }
 
 #[test]
@@ -414,18 +414,18 @@ fn so_many_a_second_are_woken_to_say_how_far_they_are() {
     let silent = interested(&interest, "x", 0);
     let looking = || all.iter().filter(|it| it.take().1 == Some(Woken::Look)).count();
     let start = Instant::now();
-    interest.tell(Seq::new(9), start);
+    interest.report(Seq::new(9), start);
     assert_eq!(looking(), 0, "none is due");
     for (seconds, expected) in [(0, 500), (1, 500), (2, 200), (3, 0)] {
-        interest.tell(Seq::new(12), start + Duration::from_secs(seconds));
+        interest.report(Seq::new(12), start + Duration::from_secs(seconds));
         assert_eq!(looking(), expected, "after {seconds} s");
-        interest.tell(Seq::new(12), start + Duration::from_secs(seconds));
+        interest.report(Seq::new(12), start + Duration::from_secs(seconds));
         assert_eq!(looking(), 0, "again after {seconds} s");
     }
     assert_eq!(silent.take().1, None);
     // Who has heard of its own accord is not due.
-    all.iter().take(1_000).for_each(|it| it.told(Seq::new(20)));
-    interest.tell(Seq::new(22), start + Duration::from_secs(9));
+    all.iter().take(1_000).for_each(|it| it.note_passed(Seq::new(20)));
+    interest.report(Seq::new(22), start + Duration::from_secs(9));
     assert_eq!(looking(), 200);
 }
 
@@ -437,7 +437,7 @@ fn a_few_that_are_often_due_are_held_to_the_same_number() {
     let now = Instant::now();
     let mut woken = 0;
     for turn in 1..=10 {
-        interest.tell(Seq::new(turn * 10), now);
+        interest.report(Seq::new(turn * 10), now);
         woken += all.iter().filter(|it| it.take().1 == Some(Woken::Look)).count();
     }
     assert_eq!(woken, 500);

@@ -79,7 +79,7 @@ async fn a_sleeper_tells_how_far_the_log_has_come_when_it_is_asked() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_who_has_to_tell_is_woken_after_so_many_events() {
     let (log, _) = open(options());
-    let mut reader = log.reader(Seq::FIRST, filter(&["a"])).tells_every(100);
+    let mut reader = log.reader(Seq::FIRST, filter(&["a"])).reports_every(100);
     let mut next = Box::pin(reader.next(Seq::MAX));
     assert!(poll_once(next.as_mut()).await.is_none());
     publish(&log, &["b"; 99]).await;

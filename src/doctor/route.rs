@@ -40,13 +40,13 @@ impl Target {
 }
 
 /// The way to it.
-pub(super) struct Way<'a> {
+pub(super) struct Route<'a> {
     pub(super) target: Target,
     pub(super) tls: Tls,
     pub(super) hints: &'a Hints,
 }
 
-impl Way<'_> {
+impl Route<'_> {
     /// Goes it; whether calls can be made over it.
     pub(super) async fn walk<T: FnMut(Step)>(&self, report: &mut Report<T>) -> bool {
         let addresses = match self.resolve().await {
