@@ -4,7 +4,7 @@
 mod costs;
 mod descriptors;
 mod long_messages;
-mod memory;
+pub(crate) mod memory;
 mod resets;
 mod streams;
 mod vanished;

@@ -1,5 +1,9 @@
-//! A disk that stalls under the whole daemon: what publishers, watchers, readers and health see, and
-//! what is there when it goes on.
+//! Faults under the whole daemon: what publishers, watchers, readers and health see, and what is there
+//! when they are over. Here a disk that stalls.
+
+mod accept;
+mod memory;
+mod read_only;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,12 +15,16 @@ use tailmark_wire::feed_v1 as pb;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_stream::StreamExt as _;
+use tonic::transport::Endpoint;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::support::daemon::Daemon;
 use crate::support::server::within;
 
 /// Longer than a commit may take before the daemon says that the disk does not answer.
-const STALL: Duration = Duration::from_secs(20);
+const STALL: Duration = Duration::from_secs(30);
 /// Of a call.
 const DEADLINE: Duration = Duration::from_secs(3);
 
@@ -43,6 +51,29 @@ async fn get(daemon: &Daemon, path: &str) -> String {
     answer
 }
 
+/// The ids of all events of the topic, by their seqs.
+async fn stored(client: &Client) -> BTreeMap<u64, String> {
+    let mut options = options();
+    (options.until_caught_up, options.markers) = (true, false);
+    options.patterns = vec!["a".into()];
+    let mut replay = client.watch(options);
+    let mut stored = BTreeMap::new();
+    while let Some(item) = within("a replay", replay.next()).await {
+        if let Item::Event(received) = item.unwrap() {
+            let event = received.event().unwrap();
+            assert!(stored.insert(event.seq.get(), event.id.to_owned()).is_none());
+        }
+    }
+    stored
+}
+
+/// A watch of readiness, as who balances load has it.
+async fn readiness(url: &str) -> tonic::Streaming<HealthCheckResponse> {
+    let channel = Endpoint::from_shared(url.to_owned()).unwrap().connect().await.unwrap();
+    let request = HealthCheckRequest { service: "readiness".into() };
+    HealthClient::new(channel).watch(request).await.unwrap().into_inner()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_stalls_costs_deadlines_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
@@ -54,6 +85,7 @@ async fn a_disk_that_stalls_costs_deadlines_and_nothing_else() {
     quick.request_timeout = DEADLINE;
     let client = Client::with_options(daemon.url(), quick).unwrap();
 
+    let mut told = readiness(daemon.url()).await;
     let heartbeats = Arc::new(AtomicUsize::new(0));
     let (watching, beats) = (Client::new(daemon.url()).unwrap(), heartbeats.clone());
     let watching = tokio::spawn(async move {
@@ -106,13 +138,7 @@ async fn a_disk_that_stalls_costs_deadlines_and_nothing_else() {
     let health = get(&daemon, "/healthz").await;
     assert!(health.starts_with("HTTP/1.1 200"), "{health}");
     assert_eq!(client.event(Seq::FIRST).await.unwrap().id, "id-1");
-    let mut replay = options();
-    (replay.until_caught_up, replay.markers) = (true, false);
-    let mut replay = client.watch(replay);
-    let mut replayed = 0;
-    while let Some(item) = within("a replay", replay.next()).await {
-        replayed += usize::from(matches!(item.unwrap(), Item::Event(_)));
-    }
+    let replayed = stored(&client).await.len();
     assert_eq!(replayed, acked.len(), "what was not durable was shown, or what was is not there");
     let not_ready = loop {
         let answer = get(&daemon, "/readyz").await;
@@ -138,12 +164,21 @@ async fn a_disk_that_stalls_costs_deadlines_and_nothing_else() {
     let end = pb::Event { topic: "end".into(), ..pb::Event::default() };
     client.publish(end, None).await.unwrap();
     let seen = watching.await.unwrap();
-    let ready = get(&daemon, "/readyz").await;
-    assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
+    // What was seen of the disk holds for a moment.
+    within("readiness", async {
+        while !get(&daemon, "/readyz").await.starts_with("HTTP/1.1 200") {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
     let seqs: Vec<u64> = seen.iter().map(|(seq, _)| *seq).collect();
     assert_eq!(seqs, (1..=acked.len() as u64 + 1).collect::<Vec<_>>(), "{seen:?}");
     for (number, seq) in acked {
         assert_eq!(seen[seq as usize - 1].1, format!("id-{number}"));
+    }
+    for expected in [ServingStatus::Serving, ServingStatus::NotServing, ServingStatus::Serving] {
+        let answer = within("a watch of health", told.message()).await.unwrap().unwrap();
+        assert_eq!(answer.status(), expected);
     }
     assert_eq!(daemon.stop(), Some(0));
 }

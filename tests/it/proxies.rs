@@ -6,6 +6,7 @@ mod limits;
 mod members;
 mod real;
 mod streams;
+mod tls;
 
 use tailmark_client::Client;
 

@@ -2,8 +2,11 @@
 //! most that `docs/security.md` says. Requests are as bad as their limits let them be, many of them at
 //! once, and nobody reads what is answered.
 
+use std::io::Write as _;
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use prost::Message;
 use tailmark_wire::methods;
 use tailmark_wire::{chat, feed_v1 as pb};
@@ -16,6 +19,8 @@ use tailmark_wire::feed_v1::feed_service_client::FeedServiceClient;
 
 /// Requests at once, on one connection, together with no more than its window.
 const AT_ONCE: u32 = 200;
+/// Of them, how many may be in gzip.
+const GZIP_AT_ONCE: u32 = 32;
 const WINDOW_BYTES: usize = 30 << 20;
 /// For what is there once, whoever asks.
 const SLACK: u64 = 12 << 20;
@@ -34,12 +39,18 @@ enum Request {
         is_open: bool,
     },
     Get(String),
+    /// The same, with the answer in gzip.
+    GetGzip(String),
+    /// A body in gzip, after which more may come.
+    PostGzip(Vec<u8>),
 }
 
 impl Row {
     fn at_once(&self) -> u32 {
         match &self.request {
             Request::Get(_) => AT_ONCE,
+            // More answers would go out as they are, more bodies be refused.
+            Request::GetGzip(_) | Request::PostGzip(_) => GZIP_AT_ONCE,
             Request::Call { messages, .. } => {
                 AT_ONCE.min((WINDOW_BYTES / messages.len()).try_into().unwrap())
             }
@@ -170,13 +181,36 @@ fn rows() -> Vec<Row> {
         get("/metrics", 64, "/metrics"),
         get("/openapi.json", 64, "/openapi.json"),
         get("/v1/watch", 96, &format!("/v1/watch?topic={}", patterns()[..50].join("&topic="))),
+        get("/v1/watch, from the oldest", 768, "/v1/watch?from=oldest"),
         get("/v1/events/{seq}", 512, "/v1/events/1"),
         get("/v1/history", 96, "/v1/history"),
         get("/v1/log", 64, "/v1/log"),
         get("/v1/principal", 64, "/v1/principal"),
         get("/v1/topics", 768, "/v1/topics?page_size=1000"),
         get("/", 64, "/"),
+        get_gzip("/v1/topics, in gzip", 1_152, "/v1/topics?page_size=1000"),
+        get_gzip("/v1/events/{seq}, in gzip", 1_536, "/v1/events/1"),
+        get_gzip("/v1/watch, in gzip", 3_584, "/v1/watch?from=oldest"),
+        get_gzip("/metrics, in gzip", 448, "/metrics"),
+        Row {
+            name: "POST /v1/events, in gzip",
+            most: 1_280,
+            request: Request::PostGzip(swelling()),
+        },
     ]
+}
+
+fn get_gzip(name: &'static str, most: u64, path: &str) -> Row {
+    Row { name, most, request: Request::GetGzip(path.to_owned()) }
+}
+
+/// A line that is short as it is sent and long as it is, and does not end.
+fn swelling() -> Vec<u8> {
+    let line = format!("{{\"topic\":\"a\",\"body\":\"{}", "x".repeat(1_000_000));
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(line.as_bytes()).unwrap();
+    encoder.flush().unwrap();
+    encoder.get_ref().clone()
 }
 
 /// A daemon with an event of almost 1 MiB and a thousand topics.
@@ -203,6 +237,16 @@ async fn attack(daemon: &Daemon, row: &Row) -> Frames {
         let stream = 1 + 2 * at;
         match &row.request {
             Request::Get(path) => connection.write(&frames::get(stream, &authority, path)).await,
+            Request::GetGzip(path) => {
+                connection.write(&frames::get_gzip(stream, &authority, path)).await;
+            }
+            Request::PostGzip(body) => {
+                let headers =
+                    [("content-type", "application/x-ndjson"), ("content-encoding", "gzip")];
+                let head = frames::post(stream, &authority, "/v1/events", &headers);
+                let body = frames::frame(frames::DATA, 0, stream, body);
+                connection.write(&[head, body].concat()).await;
+            }
             Request::Call { messages, is_open } => {
                 connection.write(&frames::begin_at(stream, row.name, false)).await;
                 // As one that reads nothing can send.
@@ -271,6 +315,12 @@ async fn a_call_costs_no_more_than_is_said() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_of_plain_http_costs_no_more_than_is_said() {
     check(rows().into_iter().filter(|row| matches!(row.request, Request::Get(_)))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_or_an_answer_in_gzip_costs_no_more_than_is_said() {
+    let is_gzip = |row: &Row| matches!(row.request, Request::GetGzip(_) | Request::PostGzip(_));
+    check(rows().into_iter().filter(is_gzip)).await;
 }
 
 #[test]

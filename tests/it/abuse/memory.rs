@@ -27,14 +27,14 @@ pub(super) fn anonymous_bytes(id: u32) -> u64 {
 }
 
 /// Looks all the time how much memory a process has, and keeps the most.
-pub(super) struct Peak {
+pub(crate) struct Peak {
     most: Arc<AtomicU64>,
     is_over: Arc<AtomicBool>,
     looks: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Peak {
-    pub(super) fn of(id: u32) -> Peak {
+    pub(crate) fn of(id: u32) -> Peak {
         let (most, is_over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let looks = std::thread::spawn({
             let (most, is_over) = (Arc::clone(&most), Arc::clone(&is_over));
@@ -48,7 +48,7 @@ impl Peak {
         Peak { most, is_over, looks: Some(looks) }
     }
 
-    pub(super) fn bytes(mut self) -> u64 {
+    pub(crate) fn bytes(mut self) -> u64 {
         self.is_over.store(true, Ordering::Relaxed);
         self.looks.take().unwrap().join().unwrap();
         self.most.load(Ordering::Relaxed)
@@ -109,7 +109,7 @@ pub(super) async fn publishes(daemon: &Daemon, count: usize) {
 }
 
 /// What the daemon says that it holds, by what for.
-async fn told(daemon: &Daemon) -> HashMap<String, u64> {
+pub(crate) async fn told(daemon: &Daemon) -> HashMap<String, u64> {
     let page = page(daemon).await;
     let samples =
         page.lines().filter_map(|line| line.strip_prefix("tailmark_memory_bytes{kind=\""));
@@ -207,7 +207,7 @@ fn wide() -> Vec<u8> {
 }
 
 /// Watches from the oldest event on, with windows that are open and sockets that nobody reads.
-async fn unread_watches(daemon: &Daemon, connections: u32, each: u32) -> Vec<Frames> {
+pub(crate) async fn unread_watches(daemon: &Daemon, connections: u32, each: u32) -> Vec<Frames> {
     let mut unread = Vec::new();
     for _ in 0..connections {
         let mut connection = Frames::connect(daemon.address()).await;

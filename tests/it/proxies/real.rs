@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::pin::Pin;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use bytes::Bytes;
 use futures_core::Stream;
 use prost::Message as _;
 use tailmark_client::{
-    Backoff, Client, Error, Item, MemoryStore, ProducerOptions, RoomItem, Saying, Start,
-    WatchOptions,
+    Backoff, Client, Error, Item, MemoryStore, Options, Pem, ProducerOptions, RoomItem, Saying,
+    Start, WatchOptions,
 };
 use tailmark_wire::feed_v1 as pb;
 use tokio::task::JoinHandle;
@@ -23,6 +24,7 @@ use crate::support::daemon::{Daemon, program};
 use crate::support::port::Port;
 use crate::support::reverse_proxy::{Brand, ReverseProxy, are_there};
 use crate::support::server::{event, until, within};
+use crate::support::tls::Authority;
 
 /// How often the daemon ends in each run.
 const ENDS: usize = 20;
@@ -207,8 +209,15 @@ impl Drop for Watching {
     }
 }
 
-fn run_program(url: &str, progress: &Arc<Progress>) -> (Watching, JoinHandle<Vec<u64>>) {
+fn run_program(
+    url: &str,
+    ca: Option<&Path>,
+    progress: &Arc<Progress>,
+) -> (Watching, JoinHandle<Vec<u64>>) {
     let mut command = program(&["watch", "--json", "--from", "oldest", "--wait", "--addr", url]);
+    if let Some(ca) = ca {
+        command.arg("--ca").arg(ca);
+    }
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let (out, mut errors) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
@@ -237,6 +246,8 @@ fn run_program(url: &str, progress: &Arc<Progress>) -> (Watching, JoinHandle<Vec
 enum Ends {
     Stop,
     Kill,
+    /// The one and the other.
+    Both,
 }
 
 const SETTINGS: [(&str, &str); 2] =
@@ -244,22 +255,36 @@ const SETTINGS: [(&str, &str); 2] =
 
 /// All kinds of clients at once through the proxy, while the daemon behind it ends and begins again.
 async fn each_event_once_and_in_order(brand: Brand, ends: Ends) {
+    each_once(brand, ends, None).await;
+}
+
+/// The same, over TLS where there is an authority that vouches for the proxy.
+async fn each_once(brand: Brand, ends: Ends, authority: Option<&Authority>) {
     if brand != Brand::Envoy && !are_there() {
         return;
     }
     let (dir, port) = (tempfile::tempdir().unwrap(), Port::reserve());
-    let mut daemon = Daemon::start_at(dir.path(), port.address, &SETTINGS);
-    let proxy = ReverseProxy::start(brand, port.address, &[]).await;
-    let client = Client::new(&proxy.url()).unwrap();
+    let log = dir.path().join("log");
+    let mut daemon = Daemon::start_at(&log, port.address, &SETTINGS);
+    let (mut options, ca) = (Options::default(), dir.path().join("ca.pem"));
+    let proxy = match authority {
+        Some(authority) => {
+            std::fs::write(&ca, &authority.pem).unwrap();
+            options.tls.ca = Some(Pem::file(&ca));
+            ReverseProxy::start_tls(brand, port.address, &authority.server()).await
+        }
+        None => ReverseProxy::start(brand, port.address, &[]).await,
+    };
+    let client = Client::with_options(&proxy.url(), options).unwrap();
     let progress = Arc::new(Progress::default());
     let watch = watch(&client, &progress);
     let kept = kept(&client, &progress);
     let room = listen(&client, &progress);
-    let (_watching, printed) = run_program(&proxy.url(), &progress);
+    let (_watching, printed) = run_program(&proxy.url(), authority.map(|_| &*ca), &progress);
     let produced = produce(&client, &progress);
     let spoken = speak(&client, &progress);
     let uploaded = upload(&client, &progress);
-    for _ in 0..ENDS {
+    for end in 0..ENDS {
         // All have come back and got further.
         let before = progress.now();
         let further = || progress.now().iter().zip(&before).all(|(now, before)| now > before);
@@ -270,11 +295,12 @@ async fn each_event_once_and_in_order(brand: Brand, ends: Ends) {
         };
         until("progress of all", || further() || !all_live()).await;
         assert!(all_live(), "one has ended: {:?}", progress.now());
-        match ends {
-            Ends::Stop => assert_eq!(daemon.stop(), Some(0)),
-            Ends::Kill => daemon.kill(),
+        if ends == Ends::Kill || ends == Ends::Both && end % 2 == 0 {
+            daemon.kill();
+        } else {
+            assert_eq!(daemon.stop(), Some(0));
         }
-        daemon = Daemon::start_at(dir.path(), port.address, &SETTINGS);
+        daemon = Daemon::start_at(&log, port.address, &SETTINGS);
     }
     progress.is_over.store(true, Ordering::SeqCst);
     let produced = within("the producer", produced).await.unwrap();
@@ -325,6 +351,16 @@ async fn a_daemon_behind_haproxy_stops_again_and_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_behind_haproxy_is_killed_again_and_again() {
     each_event_once_and_in_order(Brand::HaProxy, Ends::Kill).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_behind_nginx_with_tls_stops_and_is_killed_again_and_again() {
+    each_once(Brand::Nginx, Ends::Both, Some(&Authority::new("of the proxy"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_behind_haproxy_with_tls_stops_and_is_killed_again_and_again() {
+    each_once(Brand::HaProxy, Ends::Both, Some(&Authority::new("of the proxy"))).await;
 }
 
 /// It is not in Debian: `tests/clients/ci.sh` gets it from PyPI.

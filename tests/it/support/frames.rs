@@ -137,13 +137,24 @@ pub fn begin_at(stream: u32, path: &str, message: bool) -> Vec<u8> {
 
 /// A request of plain HTTP.
 pub fn get(stream: u32, authority: &str, path: &str) -> Vec<u8> {
-    let block = fields(&[
-        (":method", "GET"),
-        (":scheme", "http"),
-        (":path", path),
-        (":authority", authority),
-    ]);
+    frame(HEADERS, END_HEADERS | END_STREAM, stream, &plain("GET", authority, path, &[]))
+}
+
+/// A request of plain HTTP with more headers, whose body follows.
+pub fn post(stream: u32, authority: &str, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS, stream, &plain("POST", authority, path, headers))
+}
+
+/// One that takes its answer in gzip.
+pub fn get_gzip(stream: u32, authority: &str, path: &str) -> Vec<u8> {
+    let block = plain("GET", authority, path, &[("accept-encoding", "gzip")]);
     frame(HEADERS, END_HEADERS | END_STREAM, stream, &block)
+}
+
+fn plain(method: &str, authority: &str, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
+    let own =
+        [(":method", method), (":scheme", "http"), (":path", path), (":authority", authority)];
+    fields(&[&own, headers].concat())
 }
 
 fn fields(fields: &[(&str, &str)]) -> Vec<u8> {

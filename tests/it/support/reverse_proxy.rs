@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use super::port::Port;
 use super::server::within;
+use super::tls::Pair;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Brand {
@@ -23,6 +24,8 @@ pub enum Brand {
 /// A proxy that runs until it is dropped.
 pub struct ReverseProxy {
     pub address: SocketAddr,
+    /// Whether clients come over TLS, as they do where it is deployed.
+    has_tls: bool,
     brand: Brand,
     child: Child,
     dir: TempDir,
@@ -65,16 +68,40 @@ pub fn are_there() -> bool {
 }
 
 impl ReverseProxy {
-    /// As deployed, but for `swaps`.
+    /// As deployed, but without TLS and for `swaps`.
     pub async fn start(brand: Brand, to: SocketAddr, swaps: &[(&str, &str)]) -> ReverseProxy {
+        ReverseProxy::start_as(brand, to, None, swaps).await
+    }
+
+    /// As deployed, with this certificate.
+    pub async fn start_tls(brand: Brand, to: SocketAddr, pair: &Pair) -> ReverseProxy {
+        ReverseProxy::start_as(brand, to, Some(pair), &[]).await
+    }
+
+    async fn start_as(
+        brand: Brand,
+        to: SocketAddr,
+        pair: Option<&Pair>,
+        swaps: &[(&str, &str)],
+    ) -> ReverseProxy {
         let port = Port::reserve();
         let dir = tempfile::tempdir().unwrap();
+        if let Some(pair) = pair {
+            fs::write(dir.path().join("crt"), &pair.cert).unwrap();
+            fs::write(dir.path().join("key"), &pair.key).unwrap();
+            // HAProxy's way.
+            fs::write(dir.path().join("pem"), format!("{}{}", pair.cert, pair.key)).unwrap();
+        }
+        let has_tls = pair.is_some();
         let child = match brand {
-            Brand::Nginx => nginx(&dir, port.address, to, swaps),
-            Brand::HaProxy => haproxy(&dir, port.address, to, swaps),
-            Brand::Envoy => envoy(&dir, port.address, to, swaps),
+            Brand::Nginx => nginx(&dir, port.address, to, has_tls, swaps),
+            Brand::HaProxy => haproxy(&dir, port.address, to, has_tls, swaps),
+            Brand::Envoy => {
+                assert!(!has_tls, "its file has no certificate");
+                envoy(&dir, port.address, to, swaps)
+            }
         };
-        let proxy = ReverseProxy { address: port.address, brand, child, dir, _port: port };
+        let proxy = ReverseProxy { address: port.address, has_tls, brand, child, dir, _port: port };
         within("a proxy", async {
             let mut look = tokio::time::interval(Duration::from_millis(5));
             while TcpStream::connect(proxy.address).await.is_err() {
@@ -86,7 +113,7 @@ impl ReverseProxy {
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", if self.has_tls { "https" } else { "http" }, self.address)
     }
 
     /// Reads its configuration again: new processes take connections from here on, the old ones end.
@@ -125,12 +152,26 @@ fn spawn(mut command: Command, dir: &TempDir) -> Child {
     command.spawn().unwrap()
 }
 
-fn nginx(dir: &TempDir, own: SocketAddr, to: SocketAddr, swaps: &[(&str, &str)]) -> Child {
-    let (listen, to) = (format!("listen {own} http2;"), to.to_string());
+fn nginx(
+    dir: &TempDir,
+    own: SocketAddr,
+    to: SocketAddr,
+    has_tls: bool,
+    swaps: &[(&str, &str)],
+) -> Child {
+    let (cert, key) = (
+        "    ssl_certificate     /etc/ssl/log.example.crt;\n",
+        "    ssl_certificate_key /etc/ssl/log.example.key;\n",
+    );
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let own_cert = cert.replace("/etc/ssl/log.example.crt", &at("crt"));
+    let own_key = key.replace("/etc/ssl/log.example.key", &at("key"));
+    let ssl = if has_tls { "ssl " } else { "" };
+    let (listen, to) = (format!("listen {own} {ssl}http2;"), to.to_string());
     let tried = [
         ("listen 443 ssl http2;", &*listen),
-        ("    ssl_certificate     /etc/ssl/log.example.crt;\n", ""),
-        ("    ssl_certificate_key /etc/ssl/log.example.key;\n", ""),
+        (cert, if has_tls { &*own_cert } else { "" }),
+        (key, if has_tls { &*own_key } else { "" }),
         ("127.0.0.1:50051", &to),
     ];
     let server = deployed("nginx/tailmark.conf", &[&tried[..], swaps].concat());
@@ -151,8 +192,17 @@ fn nginx(dir: &TempDir, own: SocketAddr, to: SocketAddr, swaps: &[(&str, &str)])
     spawn(command, dir)
 }
 
-fn haproxy(dir: &TempDir, own: SocketAddr, to: SocketAddr, swaps: &[(&str, &str)]) -> Child {
-    let (bind, to) = (format!("bind {own}"), to.to_string());
+fn haproxy(
+    dir: &TempDir,
+    own: SocketAddr,
+    to: SocketAddr,
+    has_tls: bool,
+    swaps: &[(&str, &str)],
+) -> Child {
+    let pem = dir.path().join("pem");
+    let tls = format!(" ssl crt {} alpn h2,http/1.1", pem.display());
+    let bind = format!("bind {own}{}", if has_tls { &tls } else { "" });
+    let to = to.to_string();
     let tried = [
         ("bind :443 ssl crt /etc/haproxy/log.example.pem alpn h2,http/1.1", &*bind),
         ("127.0.0.1:50051", &to),

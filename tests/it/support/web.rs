@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tonic::body::Body;
@@ -39,9 +40,18 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 pub async fn send(
     address: SocketAddr,
     version: Version,
+    request: Request<Body>,
+) -> Response<Incoming> {
+    send_over(TcpStream::connect(address).await.unwrap(), version, request).await
+}
+
+/// Sends a request on a connection that is there, and is for nothing else.
+pub async fn send_over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    version: Version,
     mut request: Request<Body>,
 ) -> Response<Incoming> {
-    let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+    let stream = TokioIo::new(stream);
     if version == Version::HTTP_2 {
         let (mut sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
@@ -157,6 +167,8 @@ pub struct Events {
     buffer: BytesMut,
     /// Of it, what is known to hold no end of a frame.
     scanned: usize,
+    /// By somebody between, who is not to be blamed.
+    pub may_be_cut: bool,
 }
 
 impl Events {
@@ -171,13 +183,19 @@ impl Events {
     }
 
     pub async fn send(server: &TestServer, version: Version, request: Request<Body>) -> Events {
-        let (head, body) = send(server.address, version, request).await.into_parts();
+        Events::of(send(server.address, version, request).await)
+    }
+
+    /// What an answer has for a body.
+    pub fn of(answer: Response<Incoming>) -> Events {
+        let (head, body) = answer.into_parts();
         Events {
             status: head.status,
             headers: head.headers,
             body,
             buffer: BytesMut::new(),
             scanned: 0,
+            may_be_cut: false,
         }
     }
 
@@ -192,7 +210,13 @@ impl Events {
             }
             self.scanned = self.buffer.len().saturating_sub(1);
             match within("frame", self.body.frame()).await {
-                Some(frame) => self.buffer.extend_from_slice(&frame.unwrap().into_data().unwrap()),
+                Some(Ok(frame)) => self.buffer.extend_from_slice(&frame.into_data().unwrap()),
+                Some(Err(error)) if self.may_be_cut => {
+                    println!("the stream was cut: {error}");
+                    return None;
+                }
+                Some(Err(error)) => panic!("the stream was cut: {error}"),
+                None if self.may_be_cut => return None,
                 None => {
                     assert!(self.buffer.is_empty(), "half a frame: {:?}", self.buffer);
                     return None;
