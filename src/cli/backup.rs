@@ -6,11 +6,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar};
 
 use super::log::Interrupt;
 use super::output::{Output, count_text, print_json, print_line, say};
-use super::terminal::progress_target;
+use super::progress::{self, bytes_bar};
 use super::{Exit, Failure, online};
 use crate::backup::{self, Checked, Manifest, Progress, Taken, Target};
 use crate::escape;
@@ -219,19 +219,8 @@ fn taken_json(taken: &Taken) -> Vec<u8> {
 }
 
 /// `what` is a participle.
-pub(super) fn bytes_bar(what: &str) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(0), progress_target());
-    let template =
-        format!("{{bar:30}} {{bytes}} of {{total_bytes}} {what}, {{bytes_per_sec}}, {{eta}} left");
-    if let Ok(style) = ProgressStyle::with_template(&template) {
-        bar.set_style(style);
-    }
-    bar
-}
-
 pub(super) fn show(bar: &ProgressBar, progress: Progress) {
-    bar.set_length(progress.total_bytes);
-    bar.set_position(progress.done_bytes);
+    progress::show(bar, progress.done_bytes, progress.total_bytes);
 }
 
 /// Keeps to a rate, over all that was done since the beginning.

@@ -31,6 +31,7 @@ mod notify;
 mod online;
 mod output;
 mod pattern;
+mod progress;
 mod publish;
 mod reload;
 mod restore;

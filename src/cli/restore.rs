@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use super::Failure;
-use super::backup::{bytes_bar, show};
+use super::backup::show;
 use super::log::Interrupt;
 use super::moment::parse_time;
 use super::output::{print_json, print_line};
+use super::progress::bytes_bar;
 use crate::backup::{Restored, Since, Target, Upto, restore};
 use crate::escape;
 use tailmark_log::storage::local::Options;

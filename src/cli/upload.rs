@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_core::Stream;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use tokio::sync::{mpsc, oneshot};
 
 use super::input::{Chunk, Encoder, Format, InputError, Mapping, Summary, parse_mapping};
 use super::message::quoted;
 use super::output::{count_text, events_text, print_json, say};
+use super::progress;
 use super::publish::unreadable;
 use super::signals::Stop;
-use super::terminal::progress_target;
 use super::{Exit, Failure};
 use tailmark_client::{Client, Error, Kind};
 use tailmark_record::Limits;
@@ -103,7 +103,7 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
         current: Vec::new().into_iter(),
         early,
         sent: sent.clone(),
-        progress: progress(size),
+        progress: progress_bar(size),
     };
     let started = Instant::now();
     let mut upload = std::pin::pin!(client.upload(events));
@@ -164,16 +164,11 @@ fn open(path: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>), Fail
     }
 }
 
-fn progress(size: Option<u64>) -> ProgressBar {
-    let (len, template) = match size {
-        Some(_) => (size, "{bar:30} {percent}% {msg} {bytes_per_sec}, {eta} left"),
-        None => (None, "{spinner} {msg} {bytes_per_sec}"),
-    };
-    let bar = ProgressBar::with_draw_target(len, progress_target());
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
+fn progress_bar(size: Option<u64>) -> ProgressBar {
+    match size {
+        Some(_) => progress::bar(size, "{bar:30} {percent}% {msg} {bytes_per_sec}, {eta} left"),
+        None => progress::bar(None, "{spinner} {msg} {bytes_per_sec}"),
     }
-    bar
 }
 
 /// The stream of encoded events.

@@ -5,10 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use indicatif::{ProgressBar, ProgressStyle};
-
 use super::super::output::{events_text, of_stdout, print_json, say};
-use super::super::terminal::progress_target;
+use super::super::progress::{events_bar, show};
 use super::{Exit, Export, ExportFormat, Failure, Interrupt};
 use crate::escape;
 use crate::export::{Exported, Format, export};
@@ -27,8 +25,7 @@ pub(super) fn run(args: &Export) -> Result<(), Failure> {
     let target = Target::open(args.output.as_deref())?;
     let result = export(&args.data_dir.path, range, format, &target, |events, total| {
         interrupt.check()?;
-        bar.set_length(total);
-        bar.set_position(events);
+        show(&bar, events, total);
         Ok(())
     });
     bar.finish_and_clear();
@@ -45,17 +42,6 @@ pub(super) fn run(args: &Export) -> Result<(), Failure> {
 /// `, seq 5 to 9`.
 pub(super) fn span(first: Seq, last: Seq) -> String {
     if last < first { String::new() } else { format!(", seq {first} to {last}") }
-}
-
-pub(super) fn events_bar(what: &str) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(0), progress_target());
-    let template = format!(
-        "{{bar:30}} {{human_pos}} of {{human_len}} events {what}, {{per_sec}}, {{eta}} left"
-    );
-    if let Ok(style) = ProgressStyle::with_template(&template) {
-        bar.set_style(style);
-    }
-    bar
 }
 
 fn json(done: &Exported) -> Vec<u8> {

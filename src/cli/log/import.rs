@@ -4,10 +4,10 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::super::output::{events_text, print_json, print_line};
-use super::super::terminal::progress_target;
+use super::super::progress;
 use super::export::span;
 use super::{Exit, Failure, Import, Interrupt};
 use crate::escape;
@@ -56,15 +56,14 @@ fn open(path: &Path) -> Result<(Box<dyn Read>, Option<u64>), Failure> {
 }
 
 fn bytes_bar(size: Option<u64>) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(size, progress_target());
-    let template = match size {
-        Some(_) => "{bar:30} {bytes} of {total_bytes} imported, {bytes_per_sec}, {eta} left",
-        None => "{spinner} {bytes} imported, {bytes_per_sec}",
-    };
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
+    match size {
+        Some(size) => {
+            let bar = progress::bytes_bar("imported");
+            bar.set_length(size);
+            bar
+        }
+        None => progress::bar(None, "{spinner} {bytes} imported, {bytes_per_sec}"),
     }
-    bar
 }
 
 fn json(done: &Imported) -> Vec<u8> {

@@ -1,9 +1,9 @@
 //! `tailmark log migrate`.
 
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::HumanBytes;
 
 use super::super::output::print_line;
-use super::super::terminal::progress_target;
+use super::super::progress::{self, show};
 use super::{Exit, Failure, Migrate};
 use crate::escape;
 use tailmark_log::storage::FORMAT_VERSION;
@@ -25,11 +25,8 @@ pub(super) fn run(args: &Migrate) -> Result<(), Failure> {
             HumanBytes(plan.needed_bytes),
         ));
     }
-    let bar = ProgressBar::with_draw_target(None, progress_target());
     let template = "{msg} {wide_bar} {percent}% {human_pos}/{human_len} events, {per_sec}, {eta}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
+    let bar = progress::bar(None, template);
     let mut last = String::new();
     let outcome = migrate(dir, STEPS, FORMAT_VERSION, &Disk::real(), |stage| {
         let (text, progress) = stage_text(stage);
@@ -40,8 +37,7 @@ pub(super) fn run(args: &Migrate) -> Result<(), Failure> {
             last = text;
         }
         if let Some(Progress { done, of }) = progress {
-            bar.set_length(of);
-            bar.set_position(done);
+            show(&bar, done, of);
         }
         bar.tick();
     });

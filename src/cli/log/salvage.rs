@@ -4,10 +4,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::super::output::{count_text, events_text, print_json, say};
-use super::super::terminal::progress_target;
+use super::super::progress;
 use super::export::span;
 use super::{Exit, Failure, Interrupt, Salvage, span_text, write_damage};
 use crate::escape;
@@ -126,15 +126,7 @@ struct Bar(ProgressBar);
 
 impl Bar {
     fn new() -> Bar {
-        let bar = ProgressBar::with_draw_target(None, progress_target());
-        Bar::style(&bar, "{spinner} {bytes} looked through, {bytes_per_sec}");
-        Bar(bar)
-    }
-
-    fn style(bar: &ProgressBar, template: &str) {
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
+        Bar(progress::bar(None, "{spinner} {bytes} looked through, {bytes_per_sec}"))
     }
 
     fn show(&self, progress: Progress) {
@@ -146,7 +138,7 @@ impl Bar {
                         // Its own rate and time.
                         self.0.reset();
                         let template = "{bar:30} {bytes} of {total_bytes} salvaged, {bytes_per_sec}, {eta} left";
-                        Bar::style(&self.0, template);
+                        progress::restyle(&self.0, template);
                     }
                     self.0.set_length(total);
                 }

@@ -3,23 +3,23 @@
 use std::io;
 use std::time::Instant;
 
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::HumanBytes;
 
 use super::super::output::{Output, count_text, print_line};
-use super::super::terminal::progress_target;
+use super::super::progress::{bytes_bar, show};
 use super::{Exit, Failure, Interrupt, Verify, write_damage};
 use crate::escape;
-use crate::inspect::{Progress, Verified, verify};
+use crate::inspect::{Verified, verify};
 use tailmark_log::storage::Damage;
 use tailmark_record::json::Object;
 
 pub(super) fn run(args: &Verify) -> Result<(), Failure> {
     let begun = Instant::now();
     let interrupt = Interrupt::listen()?;
-    let bar = progress_bar();
+    let bar = bytes_bar("checked");
     let result = verify(&args.data_dir.path, |progress, damage| {
         interrupt.check()?;
-        show(&bar, progress);
+        show(&bar, progress.done_bytes, progress.total_bytes);
         damage.map_or(Ok(()), |damage| bar.suspend(|| print_damage(damage, args.json)))
     });
     bar.finish_and_clear();
@@ -38,20 +38,6 @@ pub(super) fn run(args: &Verify) -> Result<(), Failure> {
     let ranges = if count == 1 { "range is" } else { "ranges are" };
     Err(Failure::new(Exit::Damaged, format!("{count} {ranges} damaged"))
         .hint("nothing was changed; `tailmark log dump` prints all that can be read"))
-}
-
-fn progress_bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(0), progress_target());
-    let template = "{bar:30} {bytes} of {total_bytes} checked, {bytes_per_sec}, {eta} left";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar
-}
-
-fn show(bar: &ProgressBar, progress: Progress) {
-    bar.set_length(progress.total_bytes);
-    bar.set_position(progress.done_bytes);
 }
 
 fn print_damage(damage: &Damage, has_json: bool) -> io::Result<()> {
