@@ -44,13 +44,19 @@ async fn damaged(dir: &Path) -> (PathBuf, Vec<String>, RangeInclusive<u64>) {
     let data = dir.join("data");
     copy_dir(&data, &dir.join("intact")).unwrap();
     // Slots that the log has no need of may still have what is sealed: then nothing would be lost.
-    for slot in inspect::info(&data).unwrap().slots {
+    let info = inspect::info(&data).unwrap();
+    let mut held = Vec::new();
+    for slot in info.slots {
         let path = data.join("journal").join(&slot.name);
         if slot.state == SlotState::Free {
             std::fs::write(path, vec![0; slot.file_bytes as usize]).unwrap();
         }
+        held.extend(slot.seqs.filter(|_| slot.state != SlotState::Free));
     }
-    let segment = logdir::segments(&data).into_iter().rev().nth(1).unwrap();
+    let is_held = |first, last| held.iter().any(|(from, to)| *from <= last && first <= *to);
+    let segments = info.segments.iter().zip(logdir::segments(&data)).rev();
+    let segment = segments.skip(1).find(|(info, _)| !is_held(info.first, info.last));
+    let (_, segment) = segment.unwrap();
     let found = blocks(&segment);
     assert!(found.len() > 3, "{found:?}");
     let middle = found.len() / 2;

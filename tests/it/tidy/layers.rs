@@ -169,6 +169,7 @@ const CLI: House<'_> = House {
         "ahead",
         "signals",
         "terminal",
+        "progress",
         "moment",
         "state",
         "form",
