@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Backups and restores of a release daemon's log beside a plain copy of the same bytes, in turns; and what a
+# publisher notices of a backup.
+# usage: benches/backup.sh [MB] [ROUNDS]     (2000 and 3 by default; takes three times that of the disk)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+mb=${1:-2000} rounds=${2:-3}
+[ -n "${TAILMARK:-}" ] || cargo build --release --locked --quiet
+program=${TAILMARK:-target/release/tailmark}
+dir=$(mktemp -d "${TMPDIR:-/var/tmp}/tailmark-backup.XXXXXX")
+addr=127.0.0.1:50973
+daemon=0 other=0
+finish() {
+  for pid in $other $daemon; do if [ "$pid" != 0 ]; then kill "$pid" 2>/dev/null || true; wait "$pid" 2>/dev/null || true; fi; done
+  rm -rf "$dir"
+}
+trap finish EXIT
+export TAILMARK_ADDR=http://$addr
+
+start() {
+  rm -f "$dir/out"
+  "$program" serve --data-dir "$dir/log" --listen $addr --log-level warn >"$dir/out" 2>&1 &
+  daemon=$!
+  until grep -qs '^ready' "$dir/out"; do
+    kill -0 $daemon || { cat "$dir/out"; exit 1; }
+    sleep 0.05
+  done
+}
+# Seconds that a command takes, until what it wrote is on disk.
+seconds() { local begun; begun=$(date +%s.%N); "$@" >/dev/null 2>&1; sync -f "$dir"; echo "$(date +%s.%N) $begun" | awk '{ printf "%.2f", $1 - $2 }'; }
+median() { sort -n | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }'; }
+# p50 and p99 of a publisher, in ms.
+publisher() {
+  "$program" bench append --events 1000 --publishes 3000 --json |
+    python3 -c 'import json, sys; p = json.load(sys.stdin)["latency"]; print(p["p50_ms"], p["p99_ms"])'
+}
+
+start
+# Compresses by a quarter.
+head -c $((mb * 1000000)) /dev/urandom | base64 -w 300 | "$program" upload --topic bench - >/dev/null 2>&1
+# What is full is sealed by then.
+sleep 10
+echo "== $(nproc) cores, $(uname -sr), $(du -sh "$dir/log/segments" | cut -f1) sealed"
+
+back_up() { while :; do rm -rf "$dir/beside"; "$program" backup "$dir/beside" --data-dir "$dir/log" "$@" >/dev/null 2>&1; done; }
+for _ in $(seq "$rounds"); do
+  echo "publisher, p50 and p99 in ms, alone: $(publisher)"
+  back_up & other=$!
+  sleep 0.5
+  echo "  beside backups: $(publisher)"
+  kill $other; wait $other 2>/dev/null || true
+  back_up --rate 50MiB & other=$!
+  sleep 0.5
+  echo "  beside backups with --rate 50MiB: $(publisher)"
+  kill $other; wait $other 2>/dev/null || true
+  other=0
+  rm -rf "$dir/beside"
+done
+kill $daemon; wait $daemon || true
+daemon=0
+
+for _ in $(seq "$rounds"); do
+  seconds cp -a "$dir/log" "$dir/copy" >>"$dir/copies"; echo >>"$dir/copies"
+  rm -rf "$dir/copy"
+  seconds "$program" backup "$dir/to" --data-dir "$dir/log" >>"$dir/backups"; echo >>"$dir/backups"
+  seconds "$program" restore "$dir/to" --data-dir "$dir/back" >>"$dir/restores"; echo >>"$dir/restores"
+  rm -rf "$dir/to" "$dir/back"
+done
+for what in copies backups restores; do echo "$what, s: $(paste -sd' ' "$dir/$what"), median $(median <"$dir/$what")"; done
