@@ -12,6 +12,7 @@ use super::{Error, Format, MAGIC, MAX_RECORD_BYTES, header};
 use tailmark_record::json::EventJson;
 use tailmark_record::{
     ChainTag, CursorMint, Events, Generation, LogId, Seq, Stamp, take_varint, write_entry,
+    write_shell_entry,
 };
 use tailmark_wire::feed_v1 as pb;
 
@@ -257,7 +258,13 @@ fn stored(text: &str, server_id: bool, server_at: bool) -> Result<Vec<u8>, Strin
         fill_id: server_id.then_some(id),
     };
     let mut entry = Vec::with_capacity(part.len() + 128);
-    write_entry(&mut entry, &part, &stamp);
+    match &event.erased {
+        None => write_entry(&mut entry, &part, &stamp),
+        Some(erased) => {
+            let written = write_shell_entry(&mut entry, &part, &stamp, erased);
+            written.map_err(|error| error.what().to_owned())?;
+        }
+    }
     let event = Events::new(&entry).next().and_then(Result::ok).unwrap_or_default();
     Ok(event.to_vec())
 }

@@ -3,6 +3,7 @@
 mod backups;
 mod cut_backups;
 mod differences;
+mod erased;
 mod exports;
 mod fetched;
 mod moved;

@@ -99,9 +99,7 @@ impl Link {
         if !self.is_whole() {
             return tag_in(event).map_or(Link::UNKNOWN, Link::of_tag);
         }
-        let client_part = event.get(..facts.client_len).unwrap_or_default();
-        let said = Said::of(client_part, &facts.payload, facts.given_id);
-        self.then(facts.seq, facts.appended_at, said)
+        self.then(facts.seq, facts.appended_at, Digests::of_event(event, facts).said())
     }
 
     /// The link at the last of some stored events, `EventBatch.events` entries.
@@ -157,6 +155,19 @@ impl Said {
     /// Of a client part, of the places in it that are payload, and of the id that the server gave;
     /// empty where the sender named it.
     pub(crate) fn of(client_part: &[u8], payload: &[Range<usize>; 2], given_id: &[u8]) -> Said {
+        Digests::of(client_part, payload, given_id).said()
+    }
+}
+
+/// The two hashes by which a link covers what an event says. They are kept of one that was erased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Digests {
+    pub(crate) rest: Hash,
+    pub(crate) payload: Hash,
+}
+
+impl Digests {
+    fn of(client_part: &[u8], payload: &[Range<usize>; 2], given_id: &[u8]) -> Digests {
         let [one, two] = in_order(payload);
         let part = |range: Range<usize>| client_part.get(range).unwrap_or_default();
         let rest = [part(0..one.start), part(one.end..two.start), part(two.end..client_part.len())];
@@ -165,9 +176,24 @@ impl Said {
             (first, second) => hash_all(&[first, second]),
         };
         let [head, middle, tail] = rest;
+        Digests { rest: hash_all(&[head, middle, tail, given_id]), payload }
+    }
+
+    /// Of a stored event; those that are kept where it was erased.
+    pub(crate) fn of_event(event: &[u8], facts: &Facts<'_>) -> Digests {
+        match &facts.erased {
+            Some(erased) => Digests { rest: erased.rest_digest, payload: erased.payload_digest },
+            None => {
+                let client_part = event.get(..facts.client_len).unwrap_or_default();
+                Digests::of(client_part, &facts.payload, facts.given_id)
+            }
+        }
+    }
+
+    pub(crate) fn said(&self) -> Said {
         let mut both = [0; 32];
-        both[..16].copy_from_slice(&hash_all(&[head, middle, tail, given_id]));
-        both[16..].copy_from_slice(&payload);
+        both[..16].copy_from_slice(&self.rest);
+        both[16..].copy_from_slice(&self.payload);
         Said(hash(&both))
     }
 }
@@ -208,8 +234,12 @@ fn hash_all(parts: &[&[u8]]) -> Hash {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use tailmark_record::{CursorMint, Event, Events, Generation, LogId, Stamp, write_entry};
+    use tailmark_record::{
+        CursorMint, Erased, Event, Events, Generation, LogId, Stamp, write_entry, write_shell,
+    };
 
     fn stored(event: &Event<'_>, seq: u64, seconds: i64, fill_id: Option<&str>) -> Vec<u8> {
         let log = LogId::new(uuid::Uuid::from_u128(1));
@@ -246,6 +276,48 @@ mod tests {
         let place = [&1u64.to_le_bytes()[..], &7i64.to_le_bytes(), &5i32.to_le_bytes()].concat();
         let link = hash(&[&[0; 16][..], &place, &said].concat());
         assert_eq!(one, Link::new(link));
+    }
+
+    /// The shell of a stored event, as an entry.
+    fn shell(event: &[u8]) -> Vec<u8> {
+        let Digests { rest, payload } = Digests::of_event(event, &Facts::scan(event).unwrap());
+        let (reason, erasure) = ("why", "1");
+        let (rest_digest, payload_digest, erased_at) = (rest, payload, Timestamp::EPOCH);
+        let erased = Erased { rest_digest, payload_digest, reason, erased_at, erasure };
+        let mut out = Vec::new();
+        write_shell(&mut out, event, &erased).unwrap();
+        out
+    }
+
+    proptest! {
+        /// Whatever an event said: what is left of it when it is erased has its link, alone and among others.
+        #[test]
+        fn a_shell_has_the_link_of_its_event(
+            id in "\\PC{0,9}", body in "\\PC{0,9}", key in "\\PC{0,9}", kind in "\\PC{0,700}",
+            data in proptest::collection::vec(any::<u8>(), 0..9), header in "\\PC{1,9}",
+            at in proptest::option::of(0i64..9), given in any::<bool>(), seq in 1u64..u64::MAX,
+        ) {
+            let at = at.map(|seconds| Timestamp { seconds, nanos: 0 });
+            let headers = vec![(&*header, "value")];
+            let one = Event { id: &id, topic: "t", body: &body, data: &data, kind: &kind, key: &key,
+                headers, at, ..Event::default() };
+            let fill_id = (given && id.is_empty()).then_some("given");
+            let entries = [stored(&event(), seq - 1, 1, None), stored(&one, seq, 2, fill_id)];
+            let [before, after] = entries.map(|entry| {
+                let event = Events::new(&entry).next().unwrap().unwrap().to_vec();
+                (entry, shell(&event))
+            });
+            let link = Link::START.then_all(&[&*before.0, &*after.0].concat()).unwrap();
+            for other in [[&before.1, &after.0], [&before.0, &after.1], [&before.1, &after.1]] {
+                prop_assert_eq!(Link::START.then_all(&other.map(|it| &**it).concat()), Ok(link));
+            }
+            // Of other digests it has another.
+            let place = after.1.windows(2).rposition(|two| two == [0x0a, 16]).unwrap() + 2;
+            let mut altered = after.1;
+            altered[place] ^= 1;
+            let altered = [&*before.0, &*altered].concat();
+            prop_assert_ne!(Link::START.then_all(&altered), Ok(link));
+        }
     }
 
     #[test]

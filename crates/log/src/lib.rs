@@ -36,6 +36,7 @@
 //! | begin at a time, or with the newest events | [`Start`] and [`EventLog::start`] |
 //! | append once, however often it is sent | [`AppendOptions::dedup`] with ids, or [`EventLog::open_producer`] |
 //! | append only if nobody else did meanwhile | [`ExpectedHead`] |
+//! | remove what some events said | [`EventLog::erase`] |
 //! | remove old events | [`Retention`], [`EventLog::trim`] |
 //! | keep it in memory, or elsewhere | [`EventLog::open`] over another [`storage::Engine`] |
 //! | know how far a reader is that waits for what a filter selects | [`eventlog::Reader::progress`] |
@@ -76,6 +77,8 @@ pub use storage::local::Options as DiskOptions;
 pub use storage::segment::{Compression, HAS_ZSTD};
 // Appending.
 pub use eventlog::{Answer, AppendError, AppendOptions, Appended, Batch, ExpectedHead, Producer};
+pub use eventlog::{EraseError, Erased, Erasure};
+pub use storage::{ErasePhase, EraseProgress};
 // Reading.
 pub use eventlog::{Ahead, Delivery, Reader};
 // What lies below.

@@ -4,12 +4,13 @@
 //! the **client part** (fields 1 2 3 4 7 8 9 10, absent ones left out, headers sorted), then the
 //! **server part** (5 6 11, then 4 if the client gave no time, then 1 if it gave no id). So a
 //! stored event tells what its sender really said: the client part is the prefix before field 5.
+//! What is left of one that was erased has field 12 at its end ([`Erased`]).
 //! `migrations/0002_history/FORMAT.md` freezes this.
 
 use super::varint::{
     LEN, Reader, VARINT, Value, int32, of_int32, put_bytes, put_varint, varint_len,
 };
-use super::{ChainTag, CursorMint, Seq, Timestamp};
+use super::{ChainTag, CursorMint, Erased, Seq, Timestamp};
 
 const SEQ_TAG: u8 = 5 << 3 | VARINT;
 #[expect(clippy::cast_possible_truncation, reason = "of 33 characters")]
@@ -17,7 +18,7 @@ const CURSOR_HEAD: [u8; 2] = [6 << 3 | LEN, CursorMint::LEN as u8];
 const APPENDED_AT_TAG: u8 = 11 << 3 | LEN;
 const AT_TAG: u8 = 4 << 3 | LEN;
 /// `EventBatch.events`.
-const ENTRY_TAG: u8 = 1 << 3 | LEN;
+pub(super) const ENTRY_TAG: u8 = 1 << 3 | LEN;
 
 /// Bytes that are no event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +33,10 @@ impl EventError {
 
     /// Bytes that are not what they should be, and in what.
     pub fn new(what: &'static str) -> Self {
+        EventError::of(what)
+    }
+
+    pub(super) const fn of(what: &'static str) -> Self {
         EventError { what }
     }
 
@@ -88,6 +93,8 @@ pub struct Event<'a> {
     pub headers: Vec<(&'a str, &'a str)>,
     /// The server's time.
     pub appended_at: Option<Timestamp>,
+    /// It was erased: what it said is gone. No client may send that.
+    pub erased: Option<Erased<'a>>,
     /// A marker was set, which no client may send.
     pub has_marker: bool,
     /// The sender named it (false: the server did).
@@ -133,8 +140,9 @@ impl<'a> Event<'a> {
                     appended_at = if event.appended_at.is_none() { v } else { &[] };
                     event.appended_at = Some(timestamp(v, event.appended_at)?);
                 }
+                (12, Value::Bytes(v)) => event.erased = Some(Erased::parse(v)?),
                 (15, Value::Bytes(_)) => event.has_marker = true,
-                (1..=11 | 15, _) => return Err(EventError::new("a field has another type")),
+                (1..=12 | 15, _) => return Err(EventError::new("a field has another type")),
                 _ => {}
             }
         }
@@ -243,7 +251,7 @@ fn field_len(value: &str) -> usize {
     if value.is_empty() { 0 } else { 1 + varint_len(value.len() as u64) + value.len() }
 }
 
-fn text(bytes: &[u8]) -> Result<&str, EventError> {
+pub(super) fn text(bytes: &[u8]) -> Result<&str, EventError> {
     std::str::from_utf8(bytes).map_err(|_| EventError::new("text is not UTF-8"))
 }
 
@@ -278,12 +286,12 @@ pub(super) fn timestamp(
     Ok(t)
 }
 
-fn timestamp_len(t: Timestamp) -> usize {
+pub(super) fn timestamp_len(t: Timestamp) -> usize {
     let part = |v: u64| if v == 0 { 0 } else { 1 + varint_len(v) };
     part(t.seconds.cast_unsigned()) + part(of_int32(t.nanos))
 }
 
-fn put_timestamp(out: &mut Vec<u8>, tag: u8, t: Timestamp) {
+pub(super) fn put_timestamp(out: &mut Vec<u8>, tag: u8, t: Timestamp) {
     out.push(tag);
     put_varint(out, timestamp_len(t) as u64);
     for (field, v) in [(1u8, t.seconds.cast_unsigned()), (2, of_int32(t.nanos))] {

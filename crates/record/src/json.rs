@@ -5,23 +5,26 @@
 //! Read: as leniently as proto3 JSON demands (either case of names, `null` for the default, both
 //! base64 alphabets, any offset), except that a field which is not ours is an error that names it.
 //! What only the server sets (`seq`, `cursor`, `appended_at`) is passed over, so that what was
-//! written can be read back in. One line is one object; nothing here splits lines.
+//! written can be read back in; what says that an event was erased is read, and is the reader's to
+//! refuse. One line is one object; nothing here splits lines.
 
 mod cloud;
+mod data;
+mod erased;
 mod value;
 
 use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine as _;
-use base64::alphabet;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
-use base64::engine::{DecodePaddingMode, GeneralPurpose as Base64};
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::{Event, Gap, Marker, Timestamp, excerpt};
 pub use cloud::{CloudEvent, write_cloud_event};
+use data::{Data, STANDARD_LENIENT};
+use erased::ErasedJson;
 use value::AnyValue;
 pub use value::{Bodies, Elements, Fields, value_of};
 
@@ -46,16 +49,14 @@ pub fn write_event_as(out: &mut Vec<u8>, event: &Event<'_>, bodies: Bodies) {
     object.time("at", event.at);
     object.number("seq", event.seq.get());
     object.text("cursor", event.cursor);
-    if !event.data.is_empty() {
-        object.name("data");
-        object.out.push(b'"');
-        write_base64(object.out, event.data);
-        object.out.push(b'"');
-    }
+    object.bytes("data", event.data);
     object.text("type", event.kind);
     object.text("key", event.key);
     object.named_texts("headers", event.headers.iter().copied());
     object.time("appended_at", event.appended_at);
+    if let Some(erased) = &event.erased {
+        object.object("erased", |object| erased::write(object, erased));
+    }
     object.close();
 }
 
@@ -221,6 +222,16 @@ impl<'a> Object<'a> {
         if !value.is_empty() {
             self.name(name);
             write_string(self.out, value);
+        }
+    }
+
+    /// Bytes; nothing when there are none.
+    fn bytes(&mut self, name: &'static str, value: &[u8]) {
+        if !value.is_empty() {
+            self.name(name);
+            self.out.push(b'"');
+            write_base64(self.out, value);
+            self.out.push(b'"');
         }
     }
 
@@ -405,6 +416,8 @@ struct Sent<'a, B> {
     _cursor: Option<IgnoredAny>,
     #[serde(rename = "appended_at", alias = "appendedAt")]
     _appended_at: Option<IgnoredAny>,
+    #[serde(borrow)]
+    erased: Option<ErasedJson<'a>>,
     marker: Option<IgnoredAny>,
 }
 
@@ -443,6 +456,7 @@ impl<'a> EventJson<'a> {
             kind: &sent.kind.0,
             key: &sent.key.0,
             headers: sent.headers.0.iter().map(|(n, v)| (&*n.0, &*v.0)).collect(),
+            erased: sent.erased.as_ref().map(ErasedJson::erased),
             has_marker: sent.marker.is_some(),
             has_client_id: !sent.id.0.is_empty(),
             has_client_at: sent.at.0.is_some(),
@@ -453,10 +467,24 @@ impl<'a> EventJson<'a> {
 
 impl<'a, B> Sent<'a, B> {
     fn map_body<C>(self, map: impl FnOnce(B) -> C) -> Sent<'a, C> {
-        let Sent { id, topic, body, at, data, kind, key, headers, marker, .. } = self;
+        let Sent { id, topic, body, at, data, kind, key, headers, erased, marker, .. } = self;
         let body = map(body);
         let (_seq, _cursor, _appended_at) = (None, None, None);
-        Sent { id, topic, body, at, data, kind, key, headers, marker, _seq, _cursor, _appended_at }
+        Sent {
+            id,
+            topic,
+            body,
+            at,
+            data,
+            kind,
+            key,
+            headers,
+            erased,
+            marker,
+            _seq,
+            _cursor,
+            _appended_at,
+        }
     }
 }
 
@@ -505,32 +533,6 @@ impl<'de> Deserialize<'de> for Time {
             },
         }
     }
-}
-
-#[derive(Debug, Default)]
-struct Data(Vec<u8>);
-
-/// Padding may be there or not, as proto3 JSON demands of readers.
-const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
-    .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-    .with_decode_allow_trailing_bits(true);
-const STANDARD_LENIENT: Base64 = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
-const URL_SAFE_LENIENT: Base64 = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
-
-impl<'de> Deserialize<'de> for Data {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Text(text) = Text::deserialize(deserializer)?;
-        let is_url_safe = text.bytes().any(|c| c == b'-' || c == b'_');
-        let engine = if is_url_safe { &URL_SAFE_LENIENT } else { &STANDARD_LENIENT };
-        engine.decode(text.as_bytes()).map(Data).map_err(|error| {
-            de::Error::custom(format_args!("data: not base64: {}", lower_first(&error.to_string())))
-        })
-    }
-}
-
-fn lower_first(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |c| c.to_lowercase().chain(chars).collect())
 }
 
 #[derive(Debug, Default)]

@@ -83,6 +83,9 @@ impl Limits {
         if event.has_marker {
             return illegal("marker", "only a server sends markers");
         }
+        if event.erased.is_some() {
+            return illegal("erased", "only a server says that an event was erased");
+        }
         Topic::check(event.topic, self)
             .map_err(|problem| InvalidEvent { field: "topic", problem })?;
         if !event.body.is_empty() && !event.data.is_empty() {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::event::timestamp;
 use super::varint::{Reader, Value};
-use super::{EventError, Seq, Timestamp};
+use super::{Erased, EventError, Seq, Timestamp};
 
 /// What storage needs to know of a stored event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,19 +23,21 @@ pub struct Facts<'a> {
     pub client_len: usize,
     /// Where the fields `body` and `data` lie, tag and length included; empty = absent.
     pub payload: [Range<usize>; 2],
+    /// It was erased, and says nothing any more.
+    pub erased: Option<Erased<'a>>,
 }
 
 impl<'a> Facts<'a> {
     /// Reads an encoded stored event.
     ///
     /// # Errors
-    /// When the bytes are not protobuf, a field has another type, or what the server adds to a
-    /// stored event is not there.
+    /// When the bytes are not protobuf, a field has another type, what the server adds to a
+    /// stored event is not there, or an erased one says something all the same.
     pub fn scan(bytes: &'a [u8]) -> Result<Facts<'a>, EventError> {
         let mut reader = Reader { rest: bytes };
         let (mut topic, mut given_id, mut has_client_id): (&[u8], &[u8], bool) = (&[], &[], false);
         let (mut stored, mut appended_at) = (None, None);
-        let mut payload = [0..0, 0..0];
+        let (mut payload, mut erased, mut says_more) = ([0..0, 0..0], None, false);
         loop {
             let start = bytes.len() - reader.rest.len();
             let Some((number, value)) = reader.field()? else { break };
@@ -51,7 +53,9 @@ impl<'a> Facts<'a> {
                 }
                 (5, Value::Varint(v)) => stored = Some((Seq::new(v), start)),
                 (11, Value::Bytes(v)) => appended_at = Some(timestamp(v, appended_at)?),
-                (1 | 2 | 3 | 5 | 7 | 11, _) => {
+                (8..=10, _) => says_more = true,
+                (12, Value::Bytes(v)) if stored.is_some() => erased = Some(Erased::parse(v)?),
+                (1 | 2 | 3 | 5 | 7 | 11 | 12, _) => {
                     return Err(EventError::new("a field has another type"));
                 }
                 _ => {}
@@ -59,7 +63,13 @@ impl<'a> Facts<'a> {
         }
         let (seq, client_len) = stored.ok_or(EventError::new("no seq"))?;
         let appended_at = appended_at.ok_or(EventError::new("no append time"))?;
-        Ok(Facts { seq, topic, appended_at, has_client_id, given_id, client_len, payload })
+        let is_empty = payload.iter().all(Range::is_empty) && given_id.is_empty();
+        if erased.is_some() && (says_more || has_client_id || !is_empty) {
+            return Err(EventError::new("an erased event says something"));
+        }
+        let facts =
+            Facts { seq, topic, appended_at, has_client_id, given_id, client_len, payload, erased };
+        Ok(facts)
     }
 }
 

@@ -100,7 +100,7 @@ mod tests {
     fn chunk(bytes: usize) -> Delivery {
         let (first, end) = (Seq::FIRST, Seq::new(2));
         let chunk = Chunk { first, end, events: vec![0; bytes].into(), complete: true };
-        Delivery { chunk, is_recent: false }
+        Delivery { chunk, is_recent: false, erasures: 0 }
     }
 
     fn kept(parking: &Parking) -> (usize, usize) {

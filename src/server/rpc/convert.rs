@@ -23,6 +23,7 @@ pub(crate) fn event(event: &pb::Event) -> record::Event<'_> {
         key: &event.key,
         headers: event.headers.iter().map(|(name, value)| (&**name, &**value)).collect(),
         appended_at: None,
+        erased: event.erased.as_ref().map(|_| record::Erased::default()),
         has_marker: event.marker.is_some(),
         has_client_id: !event.id.is_empty(),
         has_client_at: event.at.is_some(),

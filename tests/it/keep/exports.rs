@@ -15,7 +15,7 @@ use crate::support::logdir::{self, snapshot};
 
 const FORMATS: [Format; 2] = [Format::Jsonl, Format::Protobuf];
 
-fn exported(dir: &Path, range: Range, format: Format) -> Vec<u8> {
+pub(super) fn exported(dir: &Path, range: Range, format: Format) -> Vec<u8> {
     let mut file = Vec::new();
     let mut told = 0;
     let done = export(dir, range, format, &mut file, |events, total| {
@@ -27,7 +27,7 @@ fn exported(dir: &Path, range: Range, format: Format) -> Vec<u8> {
     file
 }
 
-fn imported(file: &[u8], dir: &Path) -> Result<tailmark::export::Imported, Error> {
+pub(super) fn imported(file: &[u8], dir: &Path) -> Result<tailmark::export::Imported, Error> {
     loop {
         match import(Input::new(file), dir, logdir::options(), |_| Ok(())) {
             // A process that another test starts has the file of the attempt before for a moment.

@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::AppendError;
 use super::batch::Rules;
+use super::eraser::Eraser;
 use super::maintenance::Maintenance;
 use super::metrics::Metrics;
 use super::options::Clock;
@@ -43,6 +44,8 @@ pub(super) struct Core {
     pub clock: Clock,
     /// It was said that stamps lie ahead of the clock.
     pub has_said_ahead: AtomicBool,
+    /// One erasure at a time.
+    pub eraser: Eraser,
     /// The last problem of background work, for operators.
     pub trouble: Mutex<Option<Trouble>>,
 }

@@ -1,7 +1,7 @@
 //! A cache of what filters have found lately, so that asking again costs no second search.
 //!
-//! Holds chunks without the events that do not match. Events never change, so a chunk never gets
-//! stale; the caller refuses what was trimmed. Bounded by bytes, LRU by filter; no filter has more
+//! Holds chunks without the events that do not match. Events never change but by an erasure, which clears
+//! it, so a chunk never gets stale; the caller refuses what was trimmed. Bounded by bytes, LRU by filter; no filter has more
 //! than a quarter.
 
 use std::collections::BTreeMap;
@@ -74,8 +74,14 @@ impl FilterCache {
             && self.filters.lock().get(filter).is_some_and(|it| it.at(from).is_some())
     }
 
-    /// Keeps what was read, if it is worth it.
-    pub(super) fn keep(&self, filter: &Arc<Filter>, chunk: &Chunk) {
+    /// Drops all.
+    pub(super) fn clear(&self) {
+        let dropped = self.filters.lock().clear();
+        drop(dropped);
+    }
+
+    /// Keeps what was read, if it is worth it, and `still`: asked where nothing is cleared meanwhile.
+    pub(super) fn keep(&self, filter: &Arc<Filter>, chunk: &Chunk, still: impl Fn() -> bool) {
         let bytes = chunk.events.len() + CHUNK_BYTES;
         let is_worth_it = !chunk.complete
             && is_looked_up(filter)
@@ -96,7 +102,7 @@ impl FilterCache {
         };
         // Another reader was here first, or one that reads a lot wants it all.
         let overlaps = filters.get(filter).is_some_and(|it| it.overlaps(chunk));
-        if overlaps || known.unwrap_or(0) + more > filters.max_bytes() / 4 {
+        if !still() || overlaps || known.unwrap_or(0) + more > filters.max_bytes() / 4 {
             return;
         }
         let dropped = filters.grow(filter, more, |it| {

@@ -3,6 +3,7 @@
 //! What is in neither is read from the engine. The caller refuses what was trimmed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::filter_cache::FilterCache;
 use super::recent::{Recent, Run};
@@ -13,6 +14,8 @@ use tailmark_record::{EventError, Seq};
 pub(super) struct Hot {
     pub recent: Recent,
     pub filter_cache: FilterCache,
+    /// How often events were erased. What was read before the last time may hold what is gone.
+    erasures: AtomicU64,
 }
 
 /// What a read found in memory.
@@ -24,6 +27,27 @@ pub(super) enum Hit {
 }
 
 impl Hot {
+    pub(super) fn new(recent: Recent, filter_cache: FilterCache) -> Hot {
+        Hot { recent, filter_cache, erasures: AtomicU64::new(0) }
+    }
+
+    /// How often events were erased so far. Asked before a read.
+    pub(super) fn erasures(&self) -> u64 {
+        self.erasures.load(Ordering::SeqCst)
+    }
+
+    /// Keeps what was read, if nothing was erased since.
+    pub(super) fn keep(&self, filter: &Arc<Filter>, chunk: &Chunk, erasures: u64) {
+        self.filter_cache.keep(filter, chunk, || self.erasures() == erasures);
+    }
+
+    /// Drops all: some of it was erased. What the engine reads from here on does not hold it.
+    pub(super) fn forget(&self) {
+        self.erasures.fetch_add(1, Ordering::SeqCst);
+        self.filter_cache.clear();
+        self.recent.clear();
+    }
+
     /// The events from `from` on, as far as they are here; `None` where they are not. `end` is
     /// above `from`.
     pub(super) fn read(

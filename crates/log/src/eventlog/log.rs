@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::core::Core;
+use super::erase;
 use super::error::lost_answer;
 use super::open::{self, Threads};
 use super::producers::Sent;
@@ -19,10 +20,10 @@ use super::queue::{Pending, TrimRequest, Trimmed, Work};
 use super::repeats_ready::RepeatsReady;
 use super::topics::Topics;
 use super::{
-    Answer, AppendError, AppendOptions, Appended, Batch, ExpectedHead, Options, ReadError, Reader,
-    Reservation, ResolveError, Retention, Status,
+    Answer, AppendError, AppendOptions, Appended, Batch, EraseError, Erased, Erasure, ExpectedHead,
+    Options, ReadError, Reader, Reservation, ResolveError, Retention, Status,
 };
-use crate::storage::{Engine, Recovered, StoreError};
+use crate::storage::{Engine, EraseProgress, Recovered, StoreError};
 use tailmark_record::topic::Filter;
 use tailmark_record::{
     Bounds, ChainTag, Cursor, FingerprintKey, Limits, LogId, Seq, Start, Timestamp,
@@ -309,6 +310,34 @@ impl EventLog {
         let request = TrimRequest { before, tag, age_clock: None, reply };
         self.core().queue.push(Work::Trim(request))?;
         answer.await.unwrap_or_else(|_| Err(lost_answer()))
+    }
+
+    /// Erases events: what they said goes from every file and every cache, their seqs, topics, times and cursors
+    /// stay as shells, and in each topic concerned an event tells of it (type `tailmark.erased`). One at a time.
+    /// Blocks, for as long as it takes to write anew what holds such events: outside a runtime's workers.
+    /// `progress` hears how far it is.
+    ///
+    /// A repeat of an event that was erased is stored as a new event: nothing is left to tell it by.
+    ///
+    /// # Errors
+    /// [`EraseError`] says whether it goes on by itself.
+    pub fn erase(
+        &self,
+        erasure: Erasure,
+        progress: &mut dyn FnMut(EraseProgress),
+    ) -> Result<Erased, EraseError> {
+        erase::erase(self.core(), erasure, progress)
+    }
+
+    /// The erasure that is not through, and how far it is; also one that goes on after a restart.
+    pub fn erasing(&self) -> Option<EraseProgress> {
+        self.core().eraser.state.lock().progress
+    }
+
+    /// Calls `forget` in each erasure, when nothing that is read from then on holds what goes: for who keeps
+    /// what was read, to drop it.
+    pub fn on_erased(&self, forget: impl Fn() + Send + Sync + 'static) {
+        self.core().eraser.listeners.lock().push(Arc::new(forget));
     }
 
     /// Looks at the limits of retention now rather than at the next interval. Does not wait.

@@ -13,6 +13,8 @@ use super::AppendError;
 use super::age_clock::{AgeClock, Seen};
 use super::batch::{MAX_SERVER_BYTES, Rules};
 use super::core::Core;
+use super::erase;
+use super::eraser::Eraser;
 use super::filter_cache::FilterCache;
 use super::group_commit::CommitBuilder;
 use super::hot::Hot;
@@ -149,6 +151,11 @@ fn start(
         })
         .and_then(|thread| {
             others.push(thread);
+            let eraser = core.clone();
+            spawn("log-erase", move || erase::go_on(&eraser))
+        })
+        .and_then(|thread| {
+            others.push(thread);
             let reads = core.reads.clone();
             spawn("log-interest", move || matcher::run(&reads))
         })
@@ -191,10 +198,7 @@ fn core(
         reads: Arc::new(ReadPath {
             published: watch::Sender::new(published),
             interest: Arc::default(),
-            hot: Hot {
-                recent: Recent::new(options.recent_bytes),
-                filter_cache: FilterCache::new(options.found_bytes),
-            },
+            hot: Hot::new(Recent::new(options.recent_bytes), FilterCache::new(options.found_bytes)),
             pool,
             metrics: Arc::clone(&metrics),
         }),
@@ -207,6 +211,7 @@ fn core(
         clock: options.clock.clone(),
         has_said_ahead: AtomicBool::new(false),
         readiness: ReadinessProbe::default(),
+        eraser: Eraser::default(),
         trouble: Mutex::default(),
         engine,
     }
@@ -224,6 +229,7 @@ fn cannot_start_thread(error: io::Error) -> StoreError {
 pub(super) fn signal_end(core: &Core) {
     core.queue.end(AppendError::Closing);
     core.maintenance.end();
+    core.eraser.end();
     core.reads.pool.close();
     core.reads.published.send_modify(|now| now.is_closed = true);
     core.reads.interest.close();

@@ -4,6 +4,8 @@
 //! takes nothing in, and still hands out what came before.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -12,6 +14,7 @@ use super::AppendError;
 use super::append::{AppendOptions, Appended, Tally};
 use super::batch::Batch;
 use super::producers::{Key, Opened, Sent};
+use crate::storage::EraseOrder;
 use tailmark_record::{ChainTag, Seq, Timestamp};
 
 /// Result of a trim.
@@ -30,6 +33,8 @@ pub(super) enum Work {
     Append(Box<Pending>),
     Open(OpenRequest),
     Trim(TrimRequest),
+    /// Repeats of events that are erased are to be told no more.
+    Forget(Arc<EraseOrder>, SyncSender<()>),
     /// Nothing but an answer, in its turn.
     Ping(oneshot::Sender<()>),
 }
@@ -174,6 +179,8 @@ impl Work {
             Work::Append(batch) => batch.refuse(error),
             Work::Open(request) => request.answer(Err(error)),
             Work::Trim(request) => drop(request.reply.send(Err(error))),
+            // Dropped, it says that there is no answer.
+            Work::Forget(..) => {}
             // It is through, and that was the question.
             Work::Ping(reply) => drop(reply.send(())),
         }

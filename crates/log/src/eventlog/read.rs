@@ -54,6 +54,7 @@ impl ReadPath {
             check(&chunk, from, end)?;
             return Ok((chunk, is_recent || filter.is_all()));
         }
+        let erasures = self.hot.erasures();
         let chunk = loop {
             let question = question(from, end, filter, at_most);
             if let Some(chunk) = self.pool.ask_chunk(asker, lane(from, end), from, question).await?
@@ -63,7 +64,7 @@ impl ReadPath {
         };
         self.metrics.reads_stored.fetch_add(1, Ordering::Relaxed);
         check(&chunk, from, end)?;
-        self.hot.filter_cache.keep(filter, &chunk);
+        self.hot.keep(filter, &chunk, erasures);
         Ok((chunk, is_recent))
     }
 

@@ -128,6 +128,7 @@ impl Reader {
             true => self.turn(end).await?,
             false => Turn::Read(next, self.wait_for_head().await?),
         };
+        let erasures = self.log.hot.erasures();
         let (chunk, is_recent) = match turn {
             Turn::Quiet(until) => (quiet(next, until.min(end)), true),
             Turn::Read(from, until) => {
@@ -142,7 +143,7 @@ impl Reader {
             }
         };
         self.move_to(chunk.end);
-        Ok(Delivery { chunk, is_recent })
+        Ok(Delivery { chunk, is_recent, erasures })
     }
 
     /// The last line that moves the position.
@@ -248,9 +249,10 @@ impl Reader {
             return None;
         }
         let read = question(from, end, &self.filter, self.at_most.map(NonZeroUsize::get));
+        let erasures = self.log.hot.erasures();
         let answer = self.log.pool.post(&mut self.asker, lane(from, end), move |engine| {
             let chunk = read(engine)?;
-            Ok(keep(Delivery { chunk, is_recent: false }))
+            Ok(keep(Delivery { chunk, is_recent: false, erasures }))
         })?;
         Some(Ahead { from, answer })
     }
@@ -261,13 +263,18 @@ impl Reader {
         let chunk = &delivery.chunk;
         let now = *self.published.borrow();
         check(chunk, self.next, end.min(now.head.next())).ok()?;
-        if chunk.first < now.oldest {
+        if chunk.first < now.oldest || !self.is_fresh(&delivery) {
             return None;
         }
         self.log.metrics.reads_stored.fetch_add(1, Ordering::Relaxed);
-        self.log.hot.filter_cache.keep(&self.filter, chunk);
+        self.log.hot.keep(&self.filter, chunk, delivery.erasures);
         self.move_to(chunk.end);
         Some(delivery)
+    }
+
+    /// Whether nothing was erased since it was read. One who has kept it for long reads again where it was.
+    pub fn is_fresh(&self, delivery: &Delivery) -> bool {
+        delivery.erasures == self.log.hot.erasures()
     }
 
     /// Whether the next read has nothing to wait for but events that are not there yet: what is
@@ -317,6 +324,8 @@ pub struct Delivery {
     pub chunk: Chunk,
     /// It begins among the newest commits, which memory holds.
     pub is_recent: bool,
+    /// How often events of the log had been erased before it was read, see [`Reader::is_fresh`].
+    pub erasures: u64,
 }
 
 /// What a reader has begun to read before it is wanted. Dropped, it is given up.

@@ -157,6 +157,12 @@ impl Recent {
         self.ring.read().bytes()
     }
 
+    /// Drops all. What comes next begins it anew.
+    pub(super) fn clear(&self) {
+        let dropped = self.ring.write().clear();
+        drop(dropped);
+    }
+
     /// Adds the commit after the last one.
     pub(super) fn push(&self, commit: Commit) {
         let mut ring = self.ring.write();

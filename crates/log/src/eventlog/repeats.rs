@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 pub(super) use self::rebuild::rebuild;
 use self::window::Window;
+use crate::storage::EraseOrder;
 use tailmark_record::{Fingerprint, Seq};
 
 /// Where the window is handed over to the writer.
@@ -27,11 +28,14 @@ pub(super) struct Repeats {
     /// How many of these are durable.
     deferred_durable: usize,
     capacity: usize,
+    /// Erased before the window was there, which may know them.
+    erased: Vec<Arc<EraseOrder>>,
 }
 
 impl Repeats {
     pub(super) fn new(capacity: usize, handover: Handover) -> Repeats {
-        Repeats { window: None, handover, deferred: Vec::new(), deferred_durable: 0, capacity }
+        let (deferred, erased) = (Vec::new(), Vec::new());
+        Repeats { window: None, handover, deferred, deferred_durable: 0, capacity, erased }
     }
 
     /// Takes the window over when it is there. Between two commits.
@@ -45,7 +49,23 @@ impl Repeats {
                 window.stage(fingerprint, seq);
             }
             window.promote();
+            for order in std::mem::take(&mut self.erased) {
+                window.forget(|seq| order.contains(seq));
+            }
             self.window = Some(window);
+        }
+    }
+
+    /// Events are erased: their repeats are told no more. Between two commits.
+    pub(super) fn forget(&mut self, order: &Arc<EraseOrder>) {
+        match &mut self.window {
+            Some(window) => window.forget(|seq| order.contains(seq)),
+            None if self.capacity > 0 => {
+                self.deferred.retain(|(_, seq)| !order.contains(*seq));
+                self.deferred_durable = self.deferred.len();
+                self.erased.push(Arc::clone(order));
+            }
+            None => {}
         }
     }
 

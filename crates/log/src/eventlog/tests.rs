@@ -15,6 +15,7 @@ use tailmark_record::{
 
 mod appending;
 mod clocks;
+mod erasing;
 mod fairness;
 mod interested;
 mod model;

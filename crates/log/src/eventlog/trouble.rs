@@ -7,6 +7,7 @@ use std::fmt;
 pub(super) enum Job {
     Retention,
     Reclaim,
+    Erasing,
 }
 
 impl fmt::Display for Job {
@@ -14,6 +15,7 @@ impl fmt::Display for Job {
         f.write_str(match self {
             Job::Retention => "retention",
             Job::Reclaim => "giving back space",
+            Job::Erasing => "erasing",
         })
     }
 }

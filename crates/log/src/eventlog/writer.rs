@@ -67,6 +67,13 @@ impl Writer {
             let Some(Work::Trim(request)) = work.pop_front() else { return Ok(()) };
             return self.trim(request);
         }
+        if let Some(Work::Forget(..)) = work.front() {
+            if let Some(Work::Forget(order, reply)) = work.pop_front() {
+                self.builder.repeats.forget(&order);
+                let _ = reply.send(());
+            }
+            return Ok(());
+        }
         if let Some(Work::Ping(_)) = work.front() {
             if let Some(Work::Ping(reply)) = work.pop_front() {
                 let _ = reply.send(());
@@ -89,7 +96,7 @@ impl Writer {
                         break;
                     }
                 },
-                alone @ (Work::Trim(_) | Work::Ping(_)) => {
+                alone @ (Work::Trim(_) | Work::Forget(..) | Work::Ping(_)) => {
                     work.push_front(alone);
                     break;
                 }
@@ -332,7 +339,7 @@ impl Writer {
                     bytes += batch.batch.stored_bytes_from(batch.durable.events);
                 }
                 Work::Open(_) => {}
-                Work::Trim(_) | Work::Ping(_) => break,
+                Work::Trim(_) | Work::Forget(..) | Work::Ping(_) => break,
             }
             if bytes >= max {
                 return max;

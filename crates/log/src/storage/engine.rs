@@ -9,11 +9,12 @@
 //! a commit is whole or absent; `bounds().head` covers durable events only; (generation, seq) is
 //! never reused; what is damaged is an error with its range and never a shorter answer.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::StoreError;
+use super::{EraseOrder, EraseProgress, StoreError};
 use crate::chain::Link;
 use tailmark_record::topic::Filter;
 use tailmark_record::{
@@ -363,6 +364,36 @@ pub trait Engine: Send + Sync + 'static {
     /// # Errors
     /// I/O.
     fn release(&self, bytes: u64) -> Result<u64, StoreError>;
+
+    /// Leaves shells of events, and nothing of what they said in anything that the store keeps; those that are
+    /// trimmed and are still there go too. What was read before may still be held by who read it. Blocks, and one at
+    /// a time. From when it has begun the order is kept, see [`Engine::erasing`]; given again, it goes on.
+    /// `watch` hears how far it is, and may stop it. Answers how many segments were written anew.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] where another order is not through, or this engine cannot erase;
+    /// [`StoreError::Stopped`] where `watch` said so; as [`Engine::read`]; I/O.
+    fn erase(
+        &self,
+        order: &Arc<EraseOrder>,
+        watch: &mut dyn FnMut(EraseProgress) -> ControlFlow<()>,
+    ) -> Result<u64, StoreError> {
+        let _ = (order, watch);
+        Err(StoreError::Invalid("this engine cannot erase"))
+    }
+
+    /// The order that is not through, also one from before a restart.
+    fn erasing(&self) -> Option<Arc<EraseOrder>> {
+        None
+    }
+
+    /// The order is through, with all that its caller had to do: it is kept no more.
+    ///
+    /// # Errors
+    /// I/O; it stays.
+    fn erased(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Why every commit would be refused now; `None` when a small one would be tried. Looks at the disk, and
     /// waits for no commit; one that is under way for too long is a reason ([`StoreError::Hanging`]).

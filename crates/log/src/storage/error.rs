@@ -70,6 +70,14 @@ pub enum StoreError {
         /// How long.
         seconds: u64,
     },
+    /// An erasure waits for what others still hold; it is tried again.
+    #[error("cannot erase after {seconds} s: {why}")]
+    Held {
+        /// What it waits for.
+        why: String,
+        /// For how long it has waited.
+        seconds: u64,
+    },
     /// A segment was folded into another or trimmed while it was looked up: look again.
     #[error("the segment has just been replaced")]
     Retired,

@@ -18,10 +18,10 @@ use super::local::{self, Options, SEGMENTS_DIR};
 use super::meta::Meta;
 use super::segment::{self, BLOCK_BYTES, BuildSpec, DB_CACHE_BYTES, RemovedRange, Segment, Source};
 use super::{Chunk, Damage, Removed, RemovedReason, StoreError};
-use crate::chain::{Link, Said, tag_in};
+use crate::chain::{Digests, Link, tag_in};
 use tailmark_record::{
     ChainTag, CursorMint, Event, EventError, Events, Facts, GenerationTable, LogId, Seq, Stamp,
-    Timestamp, write_entry,
+    Timestamp, write_entry, write_shell_entry,
 };
 
 /// A new directory, while events are put into it.
@@ -276,7 +276,7 @@ impl Stamps {
         let given_id = given_id.map_err(|_| EventError::new("an id is not text"))?;
         let link = match self.link.get() {
             before if before.is_whole() => {
-                before.then(seq, facts.appended_at, Said::of_part(client_part, given_id)?)
+                before.then(seq, facts.appended_at, Digests::of_event(event, &facts).said())
             }
             // Nobody can compute it: what it was told then is kept.
             _ => Link::of_tag(tag_in(event)?),
@@ -293,7 +293,10 @@ impl Stamps {
             fill_at: !view.has_client_at,
             fill_id: (!given_id.is_empty()).then_some(given_id),
         };
-        write_entry(out, client_part, &stamp);
+        match &facts.erased {
+            None => write_entry(out, client_part, &stamp),
+            Some(erased) => write_shell_entry(out, client_part, &stamp, erased)?,
+        }
         if seq.next() == self.oldest {
             self.oldest_tag.set(Some(link.tag()));
         }

@@ -8,6 +8,7 @@ mod crc;
 pub mod disk;
 mod engine;
 pub mod engines;
+mod erase;
 mod error;
 #[doc(hidden)]
 pub mod forward;
@@ -35,6 +36,7 @@ pub use engines::intercept::Intercept;
 #[cfg(any(test, feature = "testing"))]
 pub use engines::{conformance, faulty};
 pub use engines::{local, memory};
+pub use erase::{EraseOrder, ErasePhase, EraseProgress, MAX_RANGES};
 pub use error::{Damage, StoreError};
 pub use removed::{Removed, RemovedReason};
 pub(crate) use time::since_now;

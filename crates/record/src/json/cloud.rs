@@ -228,7 +228,9 @@ pub fn write_cloud_event(out: &mut Vec<u8>, event: &Event<'_>, log: &str) {
     let of_source = |source: &str| event.id.strip_prefix(source)?.strip_prefix(' ');
     let mut object = Object::open(out);
     object.text("specversion", "1.0");
-    object.text("id", source.and_then(of_source).unwrap_or(event.id));
+    // One that was erased has none any more, and there must be one.
+    let id = if event.is_erased() { event.cursor } else { event.id };
+    object.text("id", source.and_then(of_source).unwrap_or(id));
     object.text("source", source.unwrap_or(log));
     object.text("type", if event.kind.is_empty() { event.topic } else { event.kind });
     object.time("time", event.at.or(event.appended_at));

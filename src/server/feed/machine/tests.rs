@@ -56,7 +56,7 @@ fn chunk(first: u64, end: u64, complete: bool) -> Chunk {
 }
 
 fn recent(chunk: Chunk) -> Delivery {
-    Delivery { chunk, is_recent: true }
+    Delivery { chunk, is_recent: true, erasures: 0 }
 }
 
 fn only_b() -> Filter {
@@ -124,7 +124,7 @@ fn an_empty_log_is_caught_up_and_goes_live() {
 fn replay_is_followed_by_caught_up_once() {
     let mut machine = Machine::new(plan());
     assert_eq!(run(&mut machine, 4), ["Resumed at 0", "read"]);
-    let stored = Delivery { chunk: chunk(1, 3, true), is_recent: false };
+    let stored = Delivery { chunk: chunk(1, 3, true), is_recent: false, erasures: 0 };
     machine.deliver(stored);
     assert_eq!(run(&mut machine, 4), ["1", "2", "read"]);
     machine.deliver(recent(chunk(3, 5, true)));
@@ -132,7 +132,7 @@ fn replay_is_followed_by_caught_up_once() {
     machine.deliver(recent(chunk(5, 6, true)));
     assert_eq!(run(&mut machine, 5), ["5", "read"]);
     // Only now there is a place to fall behind from.
-    machine.deliver(Delivery { chunk: chunk(6, 7, true), is_recent: false });
+    machine.deliver(Delivery { chunk: chunk(6, 7, true), is_recent: false, erasures: 0 });
     assert_eq!(run(&mut machine, 8), ["FellBehind at 5", "6", "read"]);
     machine.deliver(recent(chunk(7, 9, true)));
     assert_eq!(run(&mut machine, 8), ["7", "8", "CaughtUp at 8", "read"]);
@@ -143,7 +143,7 @@ fn without_markers_nothing_is_told() {
     let gaps = vec![Gap { from: s(1), to: s(4), reason: GapReason::Trimmed }];
     let mut machine = Machine::new(Plan { markers: false, start: s(5), gaps, ..plan() });
     assert_eq!(run(&mut machine, 5), ["read"]);
-    machine.deliver(Delivery { chunk: chunk(5, 6, true), is_recent: false });
+    machine.deliver(Delivery { chunk: chunk(5, 6, true), is_recent: false, erasures: 0 });
     machine.heartbeat();
     machine.close();
     assert_eq!(run(&mut machine, 5), ["5", "read"]);
@@ -371,7 +371,7 @@ proptest::proptest! {
                     let Some((len, complete, is_recent)) = cuts.next() else { break };
                     let first = machine.next().get();
                     let chunk = chunk(first, first + len, complete || !filtered);
-                    machine.deliver(Delivery { chunk, is_recent });
+                    machine.deliver(Delivery { chunk, is_recent, erasures: 0 });
                 }
                 Step::Rest => {
                     proptest::prop_assert!(filtered && machine.step(|| s(head)) == Step::Rest);
@@ -430,7 +430,7 @@ proptest::proptest! {
                     Step::Read { end } if !has_read && machine.next() <= s(HEAD) => {
                         let first = machine.next().get();
                         let end = (first + len).min(HEAD + 1).min(end.get());
-                        machine.deliver(Delivery { chunk: chunk(first, end, true), is_recent });
+                        machine.deliver(Delivery { chunk: chunk(first, end, true), is_recent, erasures: 0 });
                         has_read = true;
                     }
                     Step::Read { .. } | Step::Rest | Step::End(_) => break,
@@ -452,7 +452,7 @@ fn a_second_watch_sends_the_very_bytes_of_the_first() {
         let mut machine =
             Machine::new(Plan { markers: false, bundle: Bundle::Frames(1 << 20), ..plan });
         common.step(&mut machine, || s(9));
-        machine.deliver(Delivery { chunk: chunk(1, 10, true), is_recent });
+        machine.deliver(Delivery { chunk: chunk(1, 10, true), is_recent, erasures: 0 });
         let Step::Event(frames) = common.step(&mut machine, || s(9)).0 else { panic!("events") };
         assert_eq!(machine.next(), s(10));
         frames

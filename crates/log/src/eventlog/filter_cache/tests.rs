@@ -12,6 +12,11 @@ fn filter(pattern: &str) -> Arc<Filter> {
     Arc::new(Filter::new(vec![Pattern::parse(pattern, &Limits::default()).unwrap()]))
 }
 
+/// Keeps it, if it is worth it.
+fn keep(found: &FilterCache, filter: &Arc<Filter>, chunk: &Chunk) {
+    found.keep(filter, chunk, || true);
+}
+
 /// A chunk with the events `seqs`.
 fn chunk(first: u64, end: u64, seqs: &[u64]) -> Chunk {
     let mint =
@@ -42,8 +47,8 @@ fn seqs(chunk: &Chunk) -> Vec<u64> {
 fn what_was_found_is_found_again_from_every_place_in_it() {
     let found = FilterCache::new(1 << 20);
     let t = filter("t");
-    found.keep(&t, &chunk(1_000, 2_000, &[1_000, 1_500, 1_999]));
-    found.keep(&t, &chunk(2_000, 3_000, &[]));
+    keep(&found, &t, &chunk(1_000, 2_000, &[1_000, 1_500, 1_999]));
+    keep(&found, &t, &chunk(2_000, 3_000, &[]));
     for (from, end, expected_end, expected) in [
         (1_000, 9_999, 2_000, vec![1_000, 1_500, 1_999]),
         (1_001, 9_999, 2_000, vec![1_500, 1_999]),
@@ -76,18 +81,18 @@ fn only_what_is_worth_it_is_kept_and_nothing_twice() {
         (&t, &chunk(1, 2_001, &all)),
         (&Arc::new(Filter::ALL), &chunk(1, 1_000, &[5])),
     ] {
-        found.keep(filter, chunk);
+        keep(&found, filter, chunk);
         assert!(found.read(filter, s(5), s(9)).is_none());
     }
-    found.keep(&t, &chunk(1_000, 2_000, &[1_500]));
+    keep(&found, &t, &chunk(1_000, 2_000, &[1_500]));
     let bytes = found.filters.lock().bytes();
     for overlapping in
         [chunk(1_000, 2_000, &[1_500]), chunk(500, 1_001, &[]), chunk(1_999, 3_000, &[])]
     {
-        found.keep(&t, &overlapping);
+        keep(&found, &t, &overlapping);
         assert_eq!(found.filters.lock().bytes(), bytes);
     }
-    found.keep(&t, &chunk(500, 1_000, &[]));
+    keep(&found, &t, &chunk(500, 1_000, &[]));
     assert!(found.has(&t, s(500)) && found.filters.lock().bytes() > bytes);
 }
 
@@ -98,7 +103,7 @@ fn what_was_not_asked_for_longest_makes_room() {
     let filters: Vec<_> = (0..200).map(|n| filter(&format!("t{n}"))).collect();
     for t in &filters {
         for n in 0..4 {
-            found.keep(t, &chunk(1 + n * 500, 501 + n * 500, &[n * 500 + 7]));
+            keep(&found, t, &chunk(1 + n * 500, 501 + n * 500, &[n * 500 + 7]));
             assert!(found.filters.lock().bytes() <= BYTES);
         }
         // The first one is asked for again and again.
@@ -113,7 +118,8 @@ fn what_was_not_asked_for_longest_makes_room() {
     let many = filter("many");
     let all: Vec<_> = (1..=100).collect();
     for n in 0..50 {
-        found.keep(
+        keep(
+            &found,
             &many,
             &Chunk { first: s(1 + n * 500), end: s(501 + n * 500), ..chunk(1, 501, &all) },
         );
@@ -122,7 +128,18 @@ fn what_was_not_asked_for_longest_makes_room() {
     assert!(found.has(&filters[199], s(1)));
     // One that never fits is not kept, and takes nothing else along.
     let tiny = FilterCache::new(100);
-    tiny.keep(&filters[0], &chunk(1, 1_000, &[]));
+    keep(&tiny, &filters[0], &chunk(1, 1_000, &[]));
     let filters = tiny.filters.lock();
     assert_eq!((filters.bytes(), filters.len()), (0, 0));
+}
+
+#[test]
+fn what_was_cleared_is_not_found_and_what_was_read_before_is_not_kept() {
+    let (found, t) = (FilterCache::new(1 << 20), filter("t"));
+    keep(&found, &t, &chunk(1_000, 2_000, &[1_500]));
+    assert!(found.read(&t, s(1_000), s(2_000)).is_some());
+    found.clear();
+    assert!(found.read(&t, s(1_000), s(2_000)).is_none() && found.bytes() == 0);
+    found.keep(&t, &chunk(1_000, 2_000, &[1_500]), || false);
+    assert!(found.read(&t, s(1_000), s(2_000)).is_none());
 }

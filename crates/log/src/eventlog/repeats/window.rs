@@ -7,7 +7,7 @@
 //!
 //! An event that was trimmed away may still be in the window: its repeat is still a repeat.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use hashbrown::HashTable;
 
@@ -106,6 +106,34 @@ impl Window {
             }
         }
         self.replaced.clear();
+    }
+
+    /// Takes the fingerprints of some events out. Their slots stay, and tell nothing; of equal events the newest of
+    /// those that are left is told. Nothing is staged.
+    pub(in crate::eventlog) fn forget(&mut self, is_gone: impl Fn(Seq) -> bool) {
+        debug_assert!(self.staged == 0, "events of a commit that is not durable cannot be erased");
+        let mut gone = HashSet::new();
+        for slot in self.slots.iter_mut().filter(|slot| is_gone(slot.seq)) {
+            gone.insert(std::mem::replace(&mut slot.fingerprint, Fingerprint([0; 16])));
+        }
+        let (slots, base) = (&self.slots, self.base);
+        let of = |ordinal: u32| &slots[ordinal.wrapping_sub(base) as usize];
+        self.table.retain(|ordinal| !is_gone(of(*ordinal).seq));
+        let mut left: HashMap<Fingerprint, u32> = HashMap::new();
+        let mut ordinal = base;
+        for slot in slots {
+            if gone.contains(&slot.fingerprint) && !is_gone(slot.seq) {
+                left.insert(slot.fingerprint, ordinal);
+            }
+            ordinal = ordinal.wrapping_add(1);
+        }
+        for (fingerprint, ordinal) in left {
+            let equal = |&other: &u32| of(other).fingerprint == fingerprint;
+            if self.table.find(hash(fingerprint), equal).is_none() {
+                let rehash = |&other: &u32| hash(of(other).fingerprint);
+                self.table.insert_unique(hash(fingerprint), ordinal, rehash);
+            }
+        }
     }
 
     /// What the next slot gets; ordinals wrap.

@@ -6,6 +6,7 @@
 #![allow(clippy::expect_used, reason = "a case that fails panics")]
 
 mod cases;
+mod erasing;
 mod listing;
 mod support;
 

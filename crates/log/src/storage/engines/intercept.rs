@@ -3,11 +3,12 @@
 //! Whoever implements [`Intercept`] is an [`Engine`]: a method that is not overridden is that of
 //! the engine behind, so that a method which the trait gains later is never forgotten here.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 
 use crate::storage::{
-    Chunk, Commit, Completion, Engine, Links, LookBack, StoreError, StoreStatus, TopicPage,
-    TopicQuery,
+    Chunk, Commit, Completion, Engine, EraseOrder, EraseProgress, Links, LookBack, StoreError,
+    StoreStatus, TopicPage, TopicQuery,
 };
 use tailmark_record::topic::Filter;
 use tailmark_record::{Bounds, ChainTag, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
@@ -97,6 +98,22 @@ pub trait Intercept: Send + Sync + 'static {
 
     fn release(&self, bytes: u64) -> Result<u64, StoreError> {
         self.inner().release(bytes)
+    }
+
+    fn erase(
+        &self,
+        order: &Arc<EraseOrder>,
+        watch: &mut dyn FnMut(EraseProgress) -> ControlFlow<()>,
+    ) -> Result<u64, StoreError> {
+        self.inner().erase(order, watch)
+    }
+
+    fn erasing(&self) -> Option<Arc<EraseOrder>> {
+        self.inner().erasing()
+    }
+
+    fn erased(&self) -> Result<(), StoreError> {
+        self.inner().erased()
     }
 
     fn refusal(&self) -> Option<StoreError> {
@@ -196,6 +213,22 @@ impl<I: Intercept> Engine for I {
 
     fn release(&self, bytes: u64) -> Result<u64, StoreError> {
         Intercept::release(self, bytes)
+    }
+
+    fn erase(
+        &self,
+        order: &Arc<EraseOrder>,
+        watch: &mut dyn FnMut(EraseProgress) -> ControlFlow<()>,
+    ) -> Result<u64, StoreError> {
+        Intercept::erase(self, order, watch)
+    }
+
+    fn erasing(&self) -> Option<Arc<EraseOrder>> {
+        Intercept::erasing(self)
+    }
+
+    fn erased(&self) -> Result<(), StoreError> {
+        Intercept::erased(self)
     }
 
     fn refusal(&self) -> Option<StoreError> {

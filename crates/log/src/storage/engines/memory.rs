@@ -5,10 +5,11 @@
 //! themselves, so that it is easy to see that it is right. "Durable" means completed: a commit that
 //! was held back ([`Options::hold`]) is lost by [`Memory::crash`].
 
+mod erase;
 mod topics;
 
 use std::collections::VecDeque;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,8 +18,8 @@ use parking_lot::Mutex;
 
 use crate::chain::{Link, tag_in};
 use crate::storage::{
-    Chunk, Commit, Completion, Damage, Engine, Level, Links, LookBack, Receipt, Recovered, Removed,
-    RemovedReason, StoreError, StoreStatus, TopicPage, TopicQuery,
+    Chunk, Commit, Completion, Damage, Engine, EraseOrder, EraseProgress, Level, Links, LookBack,
+    Receipt, Recovered, Removed, RemovedReason, StoreError, StoreStatus, TopicPage, TopicQuery,
 };
 use crate::width::to_usize;
 use tailmark_record::topic::Filter;
@@ -80,6 +81,8 @@ struct Log {
     /// Named events of commits that are gone.
     trimmed: Vec<(Seq, Fingerprint)>,
     stopped: Option<&'static str>,
+    /// Not through.
+    erasing: Option<Arc<EraseOrder>>,
 }
 
 struct StoredCommit {
@@ -164,6 +167,7 @@ impl Memory {
             held: VecDeque::new(),
             trimmed: log.trimmed.clone(),
             stopped: None,
+            erasing: log.erasing.clone(),
         };
         drop(log);
         let engine = Memory {
@@ -418,13 +422,14 @@ impl Engine for Memory {
         from: Seq,
         visit: &mut dyn FnMut(Seq, Fingerprint) -> bool,
     ) -> Result<(), StoreError> {
-        let (commits, mut named) = {
+        let (commits, mut named, erasing) = {
             let log = self.log.lock();
-            (log.commits.clone(), log.trimmed.clone())
+            (log.commits.clone(), log.trimmed.clone(), log.erasing.clone())
         };
         for run in &commits {
             named.extend(run.named(&self.key)?);
         }
+        named.retain(|(seq, _)| !erasing.as_ref().is_some_and(|order| order.contains(*seq)));
         let wanted = named.into_iter().rev().take_while(|(seq, _)| *seq >= from);
         for (seq, fingerprint) in wanted {
             if !visit(seq, fingerprint) {
@@ -454,7 +459,9 @@ impl Engine for Memory {
         log.removed.retain(|it| it.end > oldest);
         while log.commits.front().is_some_and(|run| run.end <= log.oldest) {
             let Some(run) = log.commits.pop_front() else { break };
-            let named = run.named(&self.key)?;
+            let mut named = run.named(&self.key)?;
+            let erasing = log.erasing.clone();
+            named.retain(|(seq, _)| !erasing.as_ref().is_some_and(|order| order.contains(*seq)));
             log.trimmed.extend(named);
             let excess = log.trimmed.len().saturating_sub(KEPT_FINGERPRINTS);
             log.trimmed.drain(..excess);
@@ -464,6 +471,23 @@ impl Engine for Memory {
 
     fn release(&self, _bytes: u64) -> Result<u64, StoreError> {
         Ok(0)
+    }
+
+    fn erase(
+        &self,
+        order: &Arc<EraseOrder>,
+        watch: &mut dyn FnMut(EraseProgress) -> ControlFlow<()>,
+    ) -> Result<u64, StoreError> {
+        Memory::erase(self, order, watch)
+    }
+
+    fn erasing(&self) -> Option<Arc<EraseOrder>> {
+        self.log.lock().erasing.clone()
+    }
+
+    fn erased(&self) -> Result<(), StoreError> {
+        self.log.lock().erasing = None;
+        Ok(())
     }
 
     fn status(&self) -> StoreStatus {

@@ -548,5 +548,6 @@ fn first_slot(
         generation: origin.generation,
         previous: origin.previous,
     };
-    Ok(Slot::new(free.path, free.file, disk.clone(), header, origin.link, Vec::new()))
+    let slot = Slot::new(free.path, free.file, disk.clone(), header, origin.link, Vec::new());
+    Ok(slot.in_clean_file(free.clean_for))
 }

@@ -86,6 +86,8 @@ pub struct Slot {
     /// The chain before its first event.
     link_before: Link,
     frames: RwLock<Vec<FrameRef>>,
+    /// As that of the file that it was begun in.
+    clean_for: u64,
 }
 
 impl Slot {
@@ -98,12 +100,23 @@ impl Slot {
         link_before: Link,
         frames: Vec<FrameRef>,
     ) -> Slot {
-        Slot { path, file, disk, header, link_before, frames: RwLock::new(frames) }
+        let (frames, clean_for) = (RwLock::new(frames), 0);
+        Slot { path, file, disk, header, link_before, frames, clean_for }
+    }
+
+    /// The same, begun in a file that held nothing which was to be erased by then.
+    pub(super) fn in_clean_file(self, clean_for: u64) -> Slot {
+        Slot { clean_for, ..self }
+    }
+
+    /// Whether it holds nothing that was to be erased when slots were tainted so often.
+    pub fn is_clean(&self, taints: u64) -> bool {
+        self.clean_for >= taints
     }
 
     /// Its file, when nobody reads it any more.
     pub fn into_free(self) -> FreeSlot {
-        FreeSlot { path: self.path, file: self.file }
+        FreeSlot { path: self.path, file: self.file, clean_for: self.clean_for }
     }
 
     /// Its file's path.

@@ -25,6 +25,8 @@ pub struct FreeSlot {
     pub path: PathBuf,
     /// Open for reading and writing.
     pub file: File,
+    /// What [`SlotSet::taints`] was when it was known to hold nothing that was to be erased.
+    pub clean_for: u64,
 }
 
 /// The slot files of a journal directory: which exist, which are free.
@@ -36,6 +38,7 @@ pub struct SlotSet {
     free: Vec<FreeSlot>,
     /// Files that exist, free or in use.
     files: usize,
+    taints: u64,
 }
 
 impl SlotSet {
@@ -47,7 +50,7 @@ impl SlotSet {
         free: Vec<FreeSlot>,
         files: usize,
     ) -> SlotSet {
-        SlotSet { dir, disk, options, free, files }
+        SlotSet { dir, disk, options, free, files, taints: 0 }
     }
 
     /// Files that exist.
@@ -60,9 +63,37 @@ impl SlotSet {
         !self.free.is_empty() || self.files < self.options.max_slots
     }
 
-    /// Gives back a file that nobody reads any more.
+    /// Gives back a file that nobody reads any more. One that is tainted is taken last.
     pub fn give_back(&mut self, slot: FreeSlot) {
-        self.free.push(slot);
+        let at = if slot.clean_for < self.taints { 0 } else { self.free.len() };
+        self.free.insert(at, slot);
+    }
+
+    /// From here on all slots, free or in use, may hold what is to be erased, until they are overwritten, or
+    /// begun anew in a file that was.
+    pub fn taint(&mut self) {
+        self.taints += 1;
+    }
+
+    /// How often they were tainted.
+    pub fn taints(&self) -> u64 {
+        self.taints
+    }
+
+    /// A free slot that may hold what is to be erased, to be overwritten and given back.
+    pub fn take_tainted(&mut self) -> Option<FreeSlot> {
+        let at = self.free.iter().position(|slot| slot.clean_for < self.taints)?;
+        Some(self.free.remove(at))
+    }
+
+    /// Whether there is such a one.
+    pub fn has_tainted(&self) -> bool {
+        self.free.iter().any(|slot| slot.clean_for < self.taints)
+    }
+
+    /// Gives back one that was overwritten.
+    pub fn give_back_clean(&mut self, slot: FreeSlot) {
+        self.free.push(FreeSlot { clean_for: self.taints, ..slot });
     }
 
     /// A file that is not needed: one of more than `keep`, while another is free.
@@ -110,7 +141,7 @@ impl SlotSet {
         }
         let slot = open_slot(&self.disk, &path)?;
         self.files += 1;
-        Ok(slot)
+        Ok(FreeSlot { clean_for: self.taints, ..slot })
     }
 
     /// A free slot to begin in. The reserve and the bound on slots are for a log that runs: one
@@ -192,7 +223,7 @@ pub fn is_slot_name(path: &Path) -> bool {
 pub fn open_slot(disk: &Disk, path: &Path) -> Result<FreeSlot, StoreError> {
     let file = disk.open(path)?;
     match disk.lock(&file, path)? {
-        true => Ok(FreeSlot { path: path.to_owned(), file }),
+        true => Ok(FreeSlot { path: path.to_owned(), file, clean_for: 0 }),
         false => Err(StoreError::Locked { path: path.to_owned(), owner: None }),
     }
 }

@@ -74,10 +74,22 @@ pub fn delete(trashed: &Path, disk: &Disk) -> Result<(), StoreError> {
 /// # Errors
 /// I/O.
 pub fn clean(parent: &Path, disk: &Disk) -> Result<usize, StoreError> {
+    clean_but(parent, disk, |_| false)
+}
+
+/// The same, but for names that are kept.
+///
+/// # Errors
+/// I/O.
+pub fn clean_but(
+    parent: &Path,
+    disk: &Disk,
+    keep: impl Fn(&str) -> bool,
+) -> Result<usize, StoreError> {
     let mut removed = 0;
     for path in disk.list(parent)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if is_passing(&name) {
+        if is_passing(&name) && !keep(&name) {
             disk.remove_tree(&path)?;
             removed += 1;
         }

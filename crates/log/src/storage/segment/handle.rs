@@ -211,6 +211,11 @@ impl Segment {
         &self.dir
     }
 
+    /// Its footer's file.
+    pub fn footer_path(&self) -> PathBuf {
+        self.dir.join(FOOTER)
+    }
+
     /// The log it belongs to.
     pub fn log_id(&self) -> LogId {
         self.identity.log_id

@@ -8,7 +8,8 @@ fn print(n: u8) -> Fingerprint {
     let mut bytes = [0; 16];
     // Few different hashes, so that table entries collide.
     bytes[0] = n % 3;
-    bytes[15] = n;
+    // None is all zeros, as what was forgotten is.
+    (bytes[14], bytes[15]) = (1, n);
     Fingerprint(bytes)
 }
 
@@ -60,6 +61,13 @@ fn a_window_equals_a_plain_list() {
                     staged.pop_front();
                 }
                 model = staged;
+            }
+            if rng.random_bool(0.2) {
+                let (from, step) = (rng.random_range(0..next), rng.random_range(1..4));
+                let is_gone = |seq: u64| seq >= from && seq.is_multiple_of(step);
+                window.forget(|seq| is_gone(seq.get()));
+                // Its slot stays.
+                model.iter_mut().filter(|(_, seq)| is_gone(*seq)).for_each(|it| it.0 = u8::MAX);
             }
             check(&window, &model);
         }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::support::{Sent, Subject, append, filter, named, sent};
-use super::{Factory, Reopen};
+use super::{Factory, Reopen, erasing};
 use crate::storage::{Commit, StoreError};
 use crate::width::to_usize;
 use tailmark_record::topic::Filter;
@@ -29,6 +29,11 @@ pub(super) fn all<F: Factory>() -> Vec<Case<F>> {
         ("a clean stop loses nothing", |f| reopened(f, Reopen::Clean)),
         ("a crash loses nothing durable", |f| reopened(f, Reopen::Crash)),
         ("reads while appending", read_while_appending),
+        ("what is erased leaves shells", erasing::shells),
+        ("an erasure that is not through is kept", erasing::kept),
+        ("what is erased is no repeat any more", erasing::no_repeats),
+        ("erasing beside trims and lost ranges", erasing::gone_too),
+        ("orders that make no sense are refused", erasing::refused),
         ("anything at random", random),
         (
             "ranges without events are told whole, and nothing else is missing",
@@ -53,7 +58,7 @@ fn empty_log<F: Factory>(factory: &mut F) {
 }
 
 /// So many events in commits of four, of which some have the time of the one before.
-fn grow<F: Factory>(subject: &mut Subject<'_, F>, commits: usize) {
+pub(super) fn grow<F: Factory>(subject: &mut Subject<'_, F>, commits: usize) {
     for n in 0..commits {
         subject.at.seconds += i64::from(n % 3 > 0);
         let of = |m: usize| match (n + m) % 5 {
@@ -390,6 +395,17 @@ fn random<F: Factory>(factory: &mut F) {
                 subject.trim(subject.oldest.plus(rng.random_range(0..=span)));
             }
             3 => subject.at.seconds += rng.random_range(0..100),
+            4 if subject.next() > Seq::FIRST => {
+                let mut ranges = Vec::new();
+                let mut from = rng.random_range(1..subject.next().get());
+                while from < subject.next().get() && ranges.len() < 5 {
+                    let end = rng.random_range(from + 1..=subject.next().get());
+                    ranges.push(from..end.min(from + 30));
+                    from = end.min(from + 30) + rng.random_range(0..40);
+                }
+                subject.erase(&ranges);
+                subject.erased();
+            }
             _ => {
                 let one = |n: u64| -> Sent {
                     let topic = ["a.x", "a.y.z", "b", "c"][to_usize(n) % 4];

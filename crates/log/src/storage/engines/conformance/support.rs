@@ -1,19 +1,21 @@
 //! Commits for the cases, and a plain list to compare an engine with.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
 
 use super::{Factory, Opened, Recovered, Reopen, all_topics, topic_head, topics_of};
-use crate::chain::{Said, tag_in};
+use crate::chain::{Said, hash, tag_in};
 use crate::storage::{
-    Chunk, Commit, Engine, Level, Links, Receipt, RemovedReason, StoreError, TopicStats,
+    Chunk, Commit, Engine, EraseOrder, ErasePhase, EraseProgress, Level, Links, Receipt,
+    RemovedReason, StoreError, TopicStats,
 };
 use crate::width::{to_u32, to_usize};
 use tailmark_record::topic::{Filter, Pattern};
 use tailmark_record::{
-    ChainTag, CursorMint, Event, Events, Fingerprint, Limits, Seq, Stamp, Timestamp, write_entry,
+    ChainTag, CursorMint, Erased, Event, Events, Facts, Fingerprint, Limits, Seq, Stamp, Timestamp,
+    write_entry, write_shell,
 };
 
 /// One event as it was appended.
@@ -48,6 +50,33 @@ pub(super) struct Subject<'f, F> {
     pub at: Timestamp,
     /// Ranges that are lost for good.
     pub lost: Vec<Range<Seq>>,
+    erasures: u128,
+}
+
+/// What an event's shell must be, field by field.
+fn shell_by_hand(event: &[u8], order: &EraseOrder) -> Vec<u8> {
+    let (view, facts) =
+        (Event::parse(event).expect("well formed"), Facts::scan(event).expect("well formed"));
+    let part = &event[..facts.client_len];
+    let [one, two] = facts.payload.clone();
+    let payload = [&part[one.clone()], &part[two.clone()]].concat();
+    let rest: Vec<u8> = (0..part.len())
+        .filter(|at| !one.contains(at) && !two.contains(at))
+        .map(|at| part[at])
+        .chain(facts.given_id.iter().copied())
+        .collect();
+    let (rest_digest, payload_digest) = (hash(&rest), hash(&payload));
+    let erasure = order.id.to_string();
+    let (reason, erased_at) = (&*order.reason, order.at);
+    let erased = Erased { rest_digest, payload_digest, reason, erased_at, erasure: &erasure };
+    let mut entry = Vec::new();
+    write_shell(&mut entry, event, &erased).expect("well formed");
+    let shell = Events::new(&entry).next().expect("one").expect("well formed").to_vec();
+    let left = Event::parse(&shell).expect("well formed");
+    let place = |event: &Event<'_>| (event.seq, event.at, event.appended_at);
+    assert_eq!((place(&left), left.topic, left.cursor), (place(&view), view.topic, view.cursor));
+    assert_eq!(left.erased, Some(erased));
+    shell
 }
 
 impl<'f, F: Factory> Subject<'f, F> {
@@ -61,6 +90,7 @@ impl<'f, F: Factory> Subject<'f, F> {
             oldest: Seq::FIRST,
             at: Timestamp { seconds: 1_000, nanos: 0 },
             lost: Vec::new(),
+            erasures: 0,
         }
     }
 
@@ -94,6 +124,48 @@ impl<'f, F: Factory> Subject<'f, F> {
         self.lost = ranges.iter().map(seqs).collect();
         let Opened { engine, recovered } = self.factory.lose(engine, &self.lost);
         (self.engine, self.recovered) = (Some(engine), recovered);
+    }
+
+    /// Erases events, and the seqs between them that are trimmed or lost do no harm. The order is not through before
+    /// [`Subject::erased`].
+    pub(super) fn erase(&mut self, ranges: &[Range<u64>]) {
+        let seqs = ranges.iter().map(|it| Seq::new(it.start)..Seq::new(it.end)).collect();
+        self.erasures += 1;
+        let id = uuid::Uuid::from_u128(self.erasures);
+        let reason = format!("the reason {}", self.erasures);
+        let order = Arc::new(EraseOrder { id, reason, at: self.at, seqs });
+        let mut phases = Vec::new();
+        let mut watch = |now: EraseProgress| {
+            assert_eq!((now.id, now.events), (id, order.events()));
+            phases.push(now.phase);
+            ControlFlow::Continue(())
+        };
+        self.engine().erase(&order, &mut watch).expect("erased");
+        assert!(phases.is_sorted() && !phases.contains(&ErasePhase::Telling), "{phases:?}");
+        assert_eq!(self.engine().erasing().as_ref(), Some(&order));
+        let key = self.engine().fingerprint_key();
+        for event in self.events.iter_mut().filter(|event| order.contains(event.seq)) {
+            let facts = Facts::scan(&event.event).expect("well formed");
+            if facts.erased.is_some() {
+                continue;
+            }
+            event.fingerprint = None;
+            let shell = shell_by_hand(&event.event, &order);
+            // Nothing of what it said is in it.
+            let is_said = |said: &[u8]| shell.windows(said.len()).any(|part| part == said);
+            for said in [&*event.sent.body, &*event.sent.id].iter().filter(|said| said.len() > 8) {
+                assert!(!is_said(said.as_bytes()));
+            }
+            let part = &event.event[..facts.client_len];
+            assert!(!is_said(&key.fingerprint(part).0));
+            event.event = shell;
+        }
+    }
+
+    /// The order is through.
+    pub(super) fn erased(&self) {
+        self.engine().erased().expect("the order is taken away");
+        assert_eq!(self.engine().erasing(), None);
     }
 
     fn lost_at(&self, seq: Seq) -> Option<&Range<Seq>> {

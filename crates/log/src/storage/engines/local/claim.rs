@@ -77,7 +77,7 @@ impl Claim {
         disk: &Disk,
     ) -> Result<FreeSlot, StoreError> {
         match self.slots.remove(path) {
-            Some(file) => Ok(FreeSlot { path: path.to_owned(), file }),
+            Some(file) => Ok(FreeSlot { path: path.to_owned(), file, clean_for: 0 }),
             None => self.open_locked(path, disk),
         }
     }

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use super::erase::ERASING_FILE;
 use super::trimmed::TRIMMED_DIR;
 use super::whereabouts::whereabouts;
 use super::{JOURNAL_DIR, LOCK_FILE, Options, QUARANTINE_DIR, SEGMENTS_DIR};
@@ -155,7 +156,8 @@ fn check_sizes(options: &Options) -> Result<(), StoreError> {
 /// A directory that holds something else is left alone.
 pub(super) fn refuse_foreign(dir: &Path) -> Result<(), StoreError> {
     let dirs = [JOURNAL_DIR, SEGMENTS_DIR, QUARANTINE_DIR, TRIMMED_DIR];
-    let known = [&dirs[..], &[LOCK_FILE, META_FILE, "lost+found", UNFINISHED]].concat();
+    let known =
+        [&dirs[..], &[LOCK_FILE, META_FILE, ERASING_FILE, "lost+found", UNFINISHED]].concat();
     let entries = std::fs::read_dir(dir).map_err(StoreError::io("list", dir))?;
     for entry in entries {
         let name = entry.map_err(StoreError::io("list", dir))?.file_name();

@@ -1,6 +1,6 @@
 //! The engine's state, and which file answers what.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,8 +20,8 @@ use crate::storage::journal::{self, Journal, Slot};
 use crate::storage::meta::Meta;
 use crate::storage::segment::{self, Segment};
 use crate::storage::{
-    Chunk, Commit, Completion, Engine, Links, LookBack, StoreError, StoreStatus, TopicPage,
-    TopicQuery,
+    Chunk, Commit, Completion, Engine, EraseOrder, EraseProgress, Links, LookBack, StoreError,
+    StoreStatus, TopicPage, TopicQuery,
 };
 use crate::width::to_usize;
 use tailmark_record::topic::Filter;
@@ -35,6 +35,8 @@ use tailmark_record::{Bounds, ChainTag, Fingerprint, FingerprintKey, LogId, Seq,
 /// storing_slot_files > journal > meta
 ///                      journal > retired
 ///                      journal > view, bounds > links, work.{broken, displaced, trouble, signals}
+/// building > discarded, journal, work.sealing, the cache's locks
+/// erasing > journal, trimmed
 /// discarded > the cache's locks, trash
 /// cut > bounds, the cache's locks
 /// unsealed > view
@@ -63,6 +65,10 @@ pub struct LocalEngine {
     pub(super) retired: Mutex<Vec<Arc<Slot>>>,
     /// Trimmed or superseded segments that wait for their last reader.
     pub(super) discarded: Mutex<Vec<Arc<Segment>>>,
+    /// Held while a segment is built: the sealer and an erasure take turns.
+    pub(super) building: Mutex<()>,
+    /// What is to be erased, and is not through.
+    pub(super) erasing: Mutex<Option<Arc<EraseOrder>>>,
     /// Directories that are moved away and can be deleted.
     pub(super) trash: Mutex<Vec<PathBuf>>,
     pub(super) work: Arc<Work>,
@@ -204,6 +210,22 @@ impl Engine for LocalEngine {
 
     fn release(&self, bytes: u64) -> Result<u64, StoreError> {
         LocalEngine::release(self, bytes)
+    }
+
+    fn erase(
+        &self,
+        order: &Arc<EraseOrder>,
+        watch: &mut dyn FnMut(EraseProgress) -> ControlFlow<()>,
+    ) -> Result<u64, StoreError> {
+        LocalEngine::erase(self, order, watch)
+    }
+
+    fn erasing(&self) -> Option<Arc<EraseOrder>> {
+        LocalEngine::erasing(self)
+    }
+
+    fn erased(&self) -> Result<(), StoreError> {
+        LocalEngine::erased(self)
     }
 
     fn refusal(&self) -> Option<StoreError> {

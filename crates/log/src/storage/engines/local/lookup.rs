@@ -88,9 +88,10 @@ impl LocalEngine {
         // After the view: what leaves it is among these by then, perhaps in both.
         parts.extend(self.trimmed.runs().into_iter().map(Part::Trimmed));
         parts.sort_by_key(|part| (part.range().1, part.range().0));
-        let mut below = Seq::MAX;
+        let (mut below, is_to_go) = (Seq::MAX, self.is_to_go());
         for part in parts.iter().rev().take_while(|part| part.range().1 > from) {
-            let mut visit_once = |seq: Seq, fingerprint| seq >= below || visit(seq, fingerprint);
+            let mut visit_once =
+                |seq: Seq, fingerprint| seq >= below || is_to_go(seq) || visit(seq, fingerprint);
             let goes_on = match part {
                 Part::Segment(lease) => lease.fingerprints(from, &mut visit_once)?,
                 Part::Slot(slot, first) => {

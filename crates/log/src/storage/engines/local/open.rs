@@ -13,6 +13,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::claim::Claim;
 use super::create::{create, refuse_foreign};
+use super::erase::load_order;
 use super::seal::Sealer;
 use super::survey::{Survey, SurveyedSlot, survey};
 use super::topics::Cut;
@@ -109,6 +110,7 @@ impl Recovery {
     fn run(mut self, found: Survey) -> Result<(Arc<LocalEngine>, Recovered), StoreError> {
         let disk = self.options.disk.clone();
         let (oldest, next) = (found.oldest(), found.next());
+        let erasing = load_order(&self.dir, &disk, self.meta.log)?;
         let torn = self.settle_torn(&found)?;
         let moved = self.settle_moved(&found, torn)?;
         let recovered = recovered(&found);
@@ -121,7 +123,11 @@ impl Recovery {
         });
         let keep = self.options.kept_fingerprints;
         let trimmed = Trimmed::open(&self.dir, &disk, self.meta.log, keep)?;
-        let (set, mut view, superseded) = self.take_over(found, &disk, &trimmed, &cache)?;
+        trimmed.leave_out(erasing.clone());
+        let (mut set, mut view, superseded) = self.take_over(found, &disk, &trimmed, &cache)?;
+        if erasing.is_some() {
+            set.taint();
+        }
         let mut journal = Journal::begin(disk.clone(), set, origin)?;
         if torn || moved == Moved::Elsewhere || !suffix.is_empty() {
             journal.rewrite(&suffix).map_err(Failure::into_error)?;
@@ -152,6 +158,8 @@ impl Recovery {
             links: RwLock::new(links),
             retired: Mutex::new(retired),
             discarded: Mutex::new(superseded),
+            building: Mutex::new(()),
+            erasing: Mutex::new(erasing),
             trash: Mutex::new(Vec::new()),
             work: Arc::new(Work::default()),
             trimmed,

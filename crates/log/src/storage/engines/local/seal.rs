@@ -109,7 +109,7 @@ impl Sealer<'_> {
     }
 
     /// sled never returns from a flush that found no room, so it must not get there.
-    fn check_space(&self, raw_bytes: u64) -> Result<(), StoreError> {
+    pub(super) fn check_space(&self, raw_bytes: u64) -> Result<(), StoreError> {
         let available_bytes = self.options.disk.available(&self.dir)?;
         let needed_bytes = sealing_bytes(raw_bytes).saturating_add(self.reserve_bytes);
         if available_bytes < needed_bytes {
@@ -200,6 +200,7 @@ impl LocalEngine {
     }
 
     fn seal_slot(&self, slot: &Arc<Slot>, end: Seq) -> Result<(), StoreError> {
+        let _building = self.building.lock();
         let begun = Instant::now();
         let meta = self.meta.lock().clone();
         let progress = Arc::new(Progress::default());
@@ -263,21 +264,25 @@ impl LocalEngine {
         }
     }
 
+    /// Both at once: what can be read follows on without a hole.
     pub(super) fn drop_trimmed(&self) {
-        self.drop_trimmed_segments();
-        // After those before them: what can be read follows on without a hole.
-        self.drop_trimmed_ranges();
-    }
-
-    fn drop_trimmed_ranges(&self) {
         let oldest = self.bounds().oldest;
         let has_gone = |it: &RemovedRange| it.range.end <= oldest;
         let view = self.view();
-        if !view.removed.first().is_some_and(|it| has_gone(it)) {
+        let count = view.segments.partition_point(|segment| segment.end() <= oldest);
+        if count == 0 && !view.removed.first().is_some_and(|it| has_gone(it)) {
             return;
         }
-        self.change_view(|view| view.removed.retain(|it| !has_gone(it)));
-        for gone in view.removed.iter().filter(|it| has_gone(it)) {
+        view.segments[..count].iter().for_each(|segment| self.keep_trimmed_segment(segment));
+        drop(view);
+        let (mut segments, mut ranges) = (Vec::new(), Vec::new());
+        self.change_view(|view| {
+            let keep = view.segments.partition_point(|segment| segment.end() <= oldest);
+            segments = view.segments.drain(..keep).collect();
+            ranges = view.removed.extract_if(.., |it| has_gone(it)).collect();
+        });
+        self.discarded.lock().extend(segments);
+        for gone in ranges {
             // Nobody has it open: what it says is in memory. One that stays goes after the next start.
             match segment::trash(&gone.dir, &self.options.disk) {
                 Ok(trash) => self.trash.lock().push(trash),
@@ -286,21 +291,6 @@ impl LocalEngine {
                 ),
             }
         }
-    }
-
-    fn drop_trimmed_segments(&self) {
-        let oldest = self.bounds().oldest;
-        let view = self.view();
-        let count = view.segments.partition_point(|segment| segment.end() <= oldest);
-        let Some(end) = view.segments[..count].last().map(|segment| segment.end()) else { return };
-        view.segments[..count].iter().for_each(|segment| self.keep_trimmed_segment(segment));
-        drop(view);
-        let mut gone = Vec::new();
-        self.change_view(|view| {
-            let keep = view.segments.partition_point(|segment| segment.end() <= end);
-            gone = view.segments.drain(..keep).collect();
-        });
-        self.discarded.lock().extend(gone);
     }
 
     /// Renames discarded segments that nobody reads, oldest first; deleting comes later.
@@ -322,7 +312,7 @@ impl LocalEngine {
         failure.map_or(Ok(()), Err)
     }
 
-    fn delete_discarded(&self) {
+    pub(super) fn delete_discarded(&self) {
         if let Err(error) = self.move_discarded() {
             tracing::warn!(error = %chain(&error), "cannot move a discarded segment away");
         }

@@ -1,4 +1,5 @@
 mod beside;
+mod erasing;
 mod hanging;
 mod joining;
 mod owning;

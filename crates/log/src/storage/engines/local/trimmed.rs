@@ -3,17 +3,18 @@
 //! Owns the files in `trimmed/`, one for each segment or slot that was dropped with named events in
 //! it. A file is written and synced before what it stands for leaves the view, so a crash in
 //! between leaves both, and nobody is told twice. Files beyond the newest `keep` events are
-//! deleted. Must not know how large the window of repeats is now: whoever reads stops when it has
+//! deleted. Those of events that are erased go from the files. Must not know how large the window of repeats is now: whoever reads stops when it has
 //! enough.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::storage::crc::crc32c;
 use crate::storage::error::chain;
-use crate::storage::{Damage, StoreError, disk::Disk};
+use crate::storage::{Damage, EraseOrder, StoreError, disk::Disk};
 use crate::width::to_u32;
 use tailmark_record::{Fingerprint, LogId, Seq};
 
@@ -37,6 +38,8 @@ pub(super) struct Trimmed {
     runs: Mutex<Vec<TrimmedRun>>,
     /// Of the files, by path.
     damages: Mutex<BTreeMap<PathBuf, Damage>>,
+    /// What is being erased is not kept.
+    left_out: Mutex<Option<Arc<EraseOrder>>>,
 }
 
 /// One file: the named events of `first..end`.
@@ -76,7 +79,8 @@ impl Trimmed {
         }
         runs.sort_by_key(|run| (run.end, run.first));
         let (disk, runs) = (disk.clone(), Mutex::new(runs));
-        Ok(Trimmed { dir, disk, log, keep, runs, damages: Mutex::default() })
+        let (damages, left_out) = (Mutex::default(), Mutex::default());
+        Ok(Trimmed { dir, disk, log, keep, runs, damages, left_out })
     }
 
     /// Keeps the named events of `first..end`. Space must come free whatever happens to them, so
@@ -87,7 +91,11 @@ impl Trimmed {
         if self.keep == 0 || first >= end || is_there {
             return;
         }
-        let written = named.and_then(|named| self.write(first, end, &named));
+        let left_out = self.left_out.lock().clone();
+        let written = named.and_then(|mut named| {
+            named.retain(|(seq, _)| !left_out.as_ref().is_some_and(|order| order.contains(*seq)));
+            self.write(first, end, &named)
+        });
         match written {
             Ok(Some(run)) => {
                 let at = runs.partition_point(|other| (other.end, other.first) < (end, first));
@@ -129,6 +137,65 @@ impl Trimmed {
                 tracing::warn!(error = %chain(&error), "cannot delete what is forgotten");
             }
         }
+    }
+
+    /// What is being erased: nothing of it is kept from here on.
+    pub(super) fn leave_out(&self, order: Option<Arc<EraseOrder>>) {
+        *self.left_out.lock() = order;
+    }
+
+    /// Takes what is erased out of the files.
+    ///
+    /// # Errors
+    /// I/O; again, it does the rest.
+    pub(super) fn erase(&self, order: &EraseOrder) -> Result<(), StoreError> {
+        let mut runs = self.runs.lock();
+        let mut at = 0;
+        while let Some(run) = runs.get(at).cloned() {
+            if order.parts(run.first..run.end).next().is_none() {
+                at += 1;
+                continue;
+            }
+            match self.without(&run, order)? {
+                left if left == Some(run.events) => at += 1,
+                Some(events) if events > 0 => {
+                    runs[at].events = events;
+                    at += 1;
+                }
+                _ => {
+                    self.disk.remove_file(&run.path)?;
+                    self.disk.sync_dir(&self.dir)?;
+                    self.damages.lock().remove(&run.path);
+                    runs.remove(at);
+                }
+            }
+        }
+        // One that was cut, or could not be put in place.
+        for path in list(&self.dir, &self.disk)? {
+            if path.extension().is_some_and(|extension| extension == "new") && path.is_file() {
+                self.disk.remove_file(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a file anew without what is erased; answers how many events it tells of then. `None` of one
+    /// that is damaged: it tells nothing, and nobody knows what it holds.
+    fn without(&self, run: &TrimmedRun, order: &EraseOrder) -> Result<Option<u64>, StoreError> {
+        let mut named = match read(&run.path, &self.disk, self.log) {
+            Ok(named) => named,
+            Err(StoreError::Damaged(damage)) => {
+                tracing::error!(%damage, "deleted: it may hold what is erased");
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let before = named.len();
+        named.retain(|(seq, _)| !order.contains(*seq));
+        if named.len() < before && !named.is_empty() {
+            self.disk.replace(&run.path, &encode(self.log, run.first, run.end, &named))?;
+        }
+        Ok(Some(named.len() as u64))
     }
 
     /// The files now.

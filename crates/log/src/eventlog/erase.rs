@@ -1,0 +1,163 @@
+//! Erasing: what events said goes, and what is left are shells.
+//!
+//! The engine does it to what it stores ([`crate::storage::Engine::erase`]). Here are the rest and the order of things: what
+//! memory holds is dropped when nothing that is read holds it any more, the window of repeats forgets, and then readers
+//! are told, topic by topic. An erasure that was ordered is finished: what was cut or failed goes on here in the
+//! background, also after a restart.
+
+mod notices;
+mod waiting;
+
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, mpsc};
+
+use super::core::Core;
+use super::eraser::{EraseError, Erased, Erasure};
+use super::queue::Work;
+use super::trouble::{Job, Trouble};
+use crate::storage::{EraseOrder, ErasePhase, EraseProgress};
+use tailmark_record::Timestamp;
+
+/// The turn of one erasure.
+struct Turn<'a>(&'a Core);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let is_left = self.0.engine.erasing().is_some();
+        let mut state = self.0.eraser.state.lock();
+        state.running = None;
+        (state.is_due, state.has_failed) = (is_left, is_left);
+        if !is_left {
+            state.progress = None;
+        }
+        drop(state);
+        self.0.eraser.changed.notify_all();
+    }
+}
+
+/// See [`super::EventLog::erase`].
+pub(super) fn erase(
+    core: &Core,
+    erasure: Erasure,
+    progress: &mut dyn FnMut(EraseProgress),
+) -> Result<Erased, EraseError> {
+    let at = (core.clock)();
+    let at = if at.is_valid() { at.min(Timestamp::LAST_OF_NANOS) } else { Timestamp::EPOCH };
+    let Erasure { id, seqs, reason } = erasure;
+    let order = Arc::new(EraseOrder { id, reason, at, seqs });
+    order.check(core.bounds().next()).map_err(EraseError::Invalid)?;
+    let (turn, order) = begin(core, order)?;
+    let erased = run(core, &order, progress);
+    drop(turn);
+    erased
+}
+
+/// Takes the turn. An order that is not through counts as it was given first.
+fn begin(core: &Core, order: Arc<EraseOrder>) -> Result<(Turn<'_>, Arc<EraseOrder>), EraseError> {
+    if core.queue.ended().is_some() {
+        return Err(EraseError::Closing);
+    }
+    let mut state = core.eraser.state.lock();
+    if let Some(id) = state.running {
+        return Err(EraseError::Busy { id });
+    }
+    let order = match core.engine.erasing() {
+        Some(left) if left.id != order.id => return Err(EraseError::Busy { id: left.id }),
+        left => left.unwrap_or(order),
+    };
+    state.running = Some(order.id);
+    Ok((Turn(core), order))
+}
+
+/// Does all of it, or the rest of it.
+fn run(
+    core: &Core,
+    order: &Arc<EraseOrder>,
+    progress: &mut dyn FnMut(EraseProgress),
+) -> Result<Erased, EraseError> {
+    let mut watch = |now: EraseProgress| {
+        core.eraser.state.lock().progress = Some(now);
+        progress(now);
+        match core.queue.ended() {
+            Some(_) => ControlFlow::Break(()),
+            None => ControlFlow::Continue(()),
+        }
+    };
+    let segments = core.engine.erase(order, &mut watch).map_err(|error| {
+        let (error, is_ordered) = (Arc::new(error), core.engine.erasing().is_some());
+        match core.queue.ended() {
+            Some(_) => EraseError::Closing,
+            None if is_ordered => EraseError::Unfinished(error),
+            None => EraseError::Refused(error),
+        }
+    })?;
+    forget(core, order)?;
+    let told = notices::tell(core, order, &mut watch)?;
+    let unfinished = |error| EraseError::Unfinished(Arc::new(error));
+    core.engine.erased().map_err(unfinished)?;
+    Ok(Erased { segments, ..told })
+}
+
+/// Drops what memory holds. Nothing that is read from here on holds it.
+fn forget(core: &Core, order: &Arc<EraseOrder>) -> Result<(), EraseError> {
+    core.reads.hot.forget();
+    let listeners = core.eraser.listeners.lock().clone();
+    listeners.iter().for_each(|forget| forget());
+    let (reply, answer) = mpsc::sync_channel(1);
+    let work = Work::Forget(Arc::clone(order), reply);
+    let is_closing = |_| EraseError::Closing;
+    core.queue.push(work).map_err(is_closing)?;
+    answer.recv().map_err(|_| EraseError::Closing)
+}
+
+/// Goes on with what was cut or has failed, until the log ends.
+pub(super) fn go_on(core: &Core) {
+    if let Some(order) = core.engine.erasing() {
+        let mut state = core.eraser.state.lock();
+        state.is_due = true;
+        state.progress = Some(begun(&order));
+    }
+    while core.eraser.wait() {
+        let Some(order) = core.engine.erasing() else {
+            core.eraser.state.lock().is_due = false;
+            continue;
+        };
+        let Ok((turn, order)) = begin(core, order) else { continue };
+        let attempt = || run(core, &order, &mut |_| {});
+        let result = catch_unwind(AssertUnwindSafe(attempt));
+        drop(turn);
+        report(core, &order, result.ok());
+    }
+}
+
+fn begun(order: &EraseOrder) -> EraseProgress {
+    let (id, events) = (order.id, order.events());
+    let phase = ErasePhase::Sealing;
+    EraseProgress { id, phase, segments_done: 0, segments: 0, events_done: 0, events }
+}
+
+/// A problem stays to be seen until it is through.
+fn report(core: &Core, order: &EraseOrder, result: Option<Result<Erased, EraseError>>) {
+    let id = order.id;
+    let error = match result {
+        Some(Ok(done)) => {
+            let (events, notices) = (done.events, done.notices);
+            tracing::info!(%id, events, notices, "an erasure that was cut is through");
+            None
+        }
+        // It goes on when the log is opened.
+        Some(Err(EraseError::Closing)) => return,
+        Some(Err(error)) => Some(error.to_string()),
+        None => Some("its thread panicked".to_owned()),
+    };
+    if let Some(error) = &error {
+        tracing::error!(%id, %error, "an erasure is not through");
+    }
+    let mut trouble = core.trouble.lock();
+    match error {
+        Some(error) => *trouble = Some(Trouble { job: Job::Erasing, error }),
+        None if trouble.as_ref().is_some_and(|it| it.job == Job::Erasing) => *trouble = None,
+        None => {}
+    }
+}
