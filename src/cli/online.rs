@@ -113,6 +113,9 @@ pub(super) struct Identity {
     /// A file with the token, read again at each connection (TAILMARK_TOKEN_FILE)
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Send in gzip, and take answers in gzip: for slow networks
+    #[arg(long)]
+    compress: bool,
     #[command(flatten)]
     tls: Tls,
     /// What the server's context says, where nothing else does.
@@ -154,6 +157,7 @@ impl Identity {
         let mut options = Options::default();
         options.tls = self.tls.settled(self.context.as_ref());
         options.token = self.token();
+        options.compress = self.compress;
         options
     }
 
@@ -294,7 +298,7 @@ mod tests {
     fn a_token_is_in_no_debug_output() {
         let tls = Tls { ca: None, cert: None, key: None };
         let token = Some("tailmark_secret".to_owned());
-        let identity = Identity { token, token_file: None, tls, context: None };
+        let identity = Identity { token, token_file: None, compress: false, tls, context: None };
         let target = Target { addr: None, context: None, identity };
         let online = Online { args: Nothing {}, target };
         assert!(!format!("{online:?}").contains("secret"));

@@ -4,6 +4,9 @@ use super::message::quoted;
 use tailmark_record::Limits;
 use tailmark_record::topic::Pattern;
 
+/// What parts names in other systems.
+const PARTERS: [char; 2] = ['/', ':'];
+
 /// Checks a pattern before anything is sent; how many segments it may have, the server knows.
 pub(super) fn parse_pattern(text: &str) -> Result<String, String> {
     let limits = Limits { topic_segments: usize::MAX, ..Limits::default() };
@@ -25,8 +28,8 @@ fn meant(text: &str) -> Option<String> {
              have made a file of the word behind it"
         ));
     }
-    if text.contains('/') && has_wildcard {
-        let dots = text.trim_matches('/').replace('/', ".").replace('#', ">");
+    if text.contains(PARTERS) && has_wildcard {
+        let dots = text.trim_matches(PARTERS).replace(PARTERS, ".").replace('#', ">");
         return Some(format!("dots part the segments: '{}'", quoted(&dots)));
     }
     if text.contains("**") {
@@ -50,7 +53,7 @@ pub(super) fn doubts(patterns: &[String]) -> Option<String> {
                 quoted(&apart)
             ));
         }
-        if pattern.contains('/') && pattern.contains('#') {
+        if pattern.contains(PARTERS) && pattern.contains('#') {
             return meant(pattern);
         }
         let segment = pattern.split('.').find(|segment| matches!(*segment, "#" | "+"))?;
@@ -58,6 +61,19 @@ pub(super) fn doubts(patterns: &[String]) -> Option<String> {
             "`{segment}` is a name like any other here; `*` stands for one segment, a final `>` for the rest"
         ))
     })
+}
+
+/// A topic of one segment in which there are others, for who thinks of files or keys.
+pub(super) fn doubt_of_topic(topic: &str) -> Option<String> {
+    if topic.contains('.') || !topic.trim_matches(PARTERS).contains(PARTERS) {
+        return None;
+    }
+    let parter = topic.chars().find(|c| PARTERS.contains(c))?;
+    let dots = topic.trim_matches(PARTERS).replace(PARTERS, ".");
+    Some(format!(
+        "`{parter}` is a character like any other here, and dots part segments: '{}'",
+        quoted(&dots)
+    ))
 }
 
 #[cfg(test)]
@@ -71,11 +87,22 @@ mod tests {
     }
 
     #[test]
+    fn a_topic_with_parts_that_are_none_is_told() {
+        let doubt = doubt_of_topic("orders/eu");
+        assert!(doubt.is_some_and(|said| said.contains("'orders.eu'")));
+        assert!(doubt_of_topic("a:b:c").is_some_and(|said| said.contains("'a.b.c'")));
+        for fine in ["a", "a.b", "a/b.c", "/", "a/"] {
+            assert_eq!(doubt_of_topic(fine), None, "{fine}");
+        }
+    }
+
+    #[test]
     fn what_was_meant_is_told() {
         for (typed, words) in [
             ("orders.", "'orders.>'"),
             ("orders/*", "'orders.*'"),
             ("/orders/eu/#", "'orders.eu.>'"),
+            ("orders:eu:*", "'orders.eu.*'"),
             ("orders.**", "'orders.>'"),
             ("a b", "several arguments"),
         ] {

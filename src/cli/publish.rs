@@ -1,10 +1,11 @@
 //! `tailmark publish`.
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 
 use super::message::quoted;
-use super::output::{print_json, print_line};
+use super::output::{print_json, print_line, say};
+use super::pattern::doubt_of_topic;
 use super::{Exit, Failure};
 use tailmark_client::{Client, Expect};
 use tailmark_record::{Seq, Timestamp};
@@ -79,6 +80,8 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
         Ok(body) => (body, Vec::new()),
         Err(error) => (String::new(), error.into_bytes()),
     };
+    // It is a topic all the same, which a program may want.
+    let doubt = doubt_of_topic(&args.topic).filter(|_| std::io::stderr().is_terminal());
     let has_id = args.id.is_some();
     let event = pb::Event {
         id: args.id.unwrap_or_default(),
@@ -107,6 +110,9 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
             _ => failure,
         }
     })?;
+    if let Some(doubt) = doubt {
+        say(&doubt);
+    }
     if args.json {
         return print_json(&json::publish_result(&result));
     }

@@ -3,6 +3,7 @@
 use comfy_table::{CellAlignment, ColumnConstraint, Table, Width, presets};
 
 use super::Failure;
+use super::message::quoted;
 use super::output::{Output, print_line, say};
 use super::pattern::{doubts, parse_pattern};
 use crate::escape;
@@ -52,7 +53,13 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
                 let stem = if stem.is_empty() { String::new() } else { format!("{stem}.") };
                 say(&format!("no topics; `*` is one segment, and '{stem}>' has all below"));
             }
-            (None, None) => say("no topics"),
+            (None, None) => match patterns.iter().find(|it| !it.contains(['*', '>'])) {
+                Some(one) => {
+                    let one = quoted(one);
+                    say(&format!("no topics; '{one}' is one topic, and '{one}.>' has all below"));
+                }
+                None => say("no topics"),
+            },
         }
     }
     Ok(())

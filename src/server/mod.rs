@@ -8,6 +8,7 @@
 //! | wing | owns |
 //! |---|---|
 //! | `tls` | certificates, and when they are read again |
+//! | `coding` | gzip, both ways |
 //! | `rpc` | what a request is, codecs; errors and values mapped to the wire and back |
 //! | `principal` | who asks, and what they may |
 //! | `figures` | the daemon's metrics |
@@ -24,6 +25,7 @@
 mod auth;
 mod backup;
 mod chat;
+mod coding;
 mod feed;
 mod figures;
 mod http;

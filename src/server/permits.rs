@@ -27,14 +27,16 @@ pub(crate) enum StreamKind {
     Reflection,
     Metrics,
     Backup,
-    /// Answers of plain HTTP in gzip.
+    /// Answers of plain HTTP, and messages of gRPC, that are compressed.
     Coded,
-    /// Bodies that come in gzip.
+    /// Bodies and messages that come in gzip.
     Decoded,
+    /// Those in zstd, which hold far more.
+    DecodedZstd,
 }
 
 impl StreamKind {
-    pub(crate) const ALL: [StreamKind; 8] = [
+    pub(crate) const ALL: [StreamKind; 9] = [
         StreamKind::Watch,
         StreamKind::Upload,
         StreamKind::Health,
@@ -43,6 +45,7 @@ impl StreamKind {
         StreamKind::Backup,
         StreamKind::Coded,
         StreamKind::Decoded,
+        StreamKind::DecodedZstd,
     ];
 
     /// By which names its limits go: in all, of a connection, of an address, of a principal.
@@ -95,6 +98,12 @@ impl StreamKind {
                 "coded_bodies_per_connection",
                 "coded_bodies_per_address",
                 "coded_bodies_per_principal",
+            ],
+            StreamKind::DecodedZstd => [
+                "zstd_bodies",
+                "zstd_bodies_per_connection",
+                "zstd_bodies_per_address",
+                "zstd_bodies_per_principal",
             ],
         }
     }

@@ -44,14 +44,17 @@ const FEW: StreamLimits = StreamLimits {
 const BACKUPS: StreamLimits =
     StreamLimits { in_all: 4, of_connection: 4, of_address: Some(4), of_principal: Some(4) };
 
-/// Of bodies that come in gzip.
+/// Of bodies and messages that come in gzip.
 const DECODED: StreamLimits = StreamLimits {
     in_all: 512,
     of_connection: 128,
     of_address: Some(256),
     of_principal: Some(256),
 };
-/// Of answers in gzip: each holds a third of a mebibyte. Those beyond it go out as they are.
+/// Of those in zstd: each may hold a window of 8 MiB.
+const DECODED_ZSTD: StreamLimits =
+    StreamLimits { in_all: 8, of_connection: 4, of_address: Some(4), of_principal: Some(4) };
+/// Of answers that are compressed: each holds a third of a mebibyte. Those beyond it go out as they are.
 const CODED: StreamLimits =
     StreamLimits { in_all: 128, of_connection: 32, of_address: Some(64), of_principal: Some(64) };
 
@@ -170,6 +173,7 @@ impl Quotas {
                 StreamKind::Backup => BACKUPS,
                 StreamKind::Coded => CODED,
                 StreamKind::Decoded => DECODED,
+                StreamKind::DecodedZstd => DECODED_ZSTD,
             };
             let [what, _, of_address, of_principal] = kind.limits();
             Quota {

@@ -33,8 +33,8 @@ use super::transport::vanished::Vanished;
 use super::transport::windows::Windows;
 use super::unsent::Unsent;
 use super::{
-    AccessRules, Certificates, Credentials, Gauges, Options, Shared, TlsError, chat, http, service,
-    watch,
+    AccessRules, Certificates, Credentials, Gauges, Options, Shared, TlsError, chat, coding, http,
+    service, watch,
 };
 use tailmark_log::eventlog::EventLog;
 
@@ -232,9 +232,11 @@ fn memory(
     let (arrivals, unsent, parking) = (arrivals.clone(), unsent.clone(), parking.clone());
     let coded = Arc::clone(gauges.of(StreamKind::Coded));
     let decoded = Arc::clone(gauges.of(StreamKind::Decoded));
+    let of_zstd = Arc::clone(gauges.of(StreamKind::DecodedZstd));
     let coders = move || {
-        http::ENCODER_BYTES * coded.load(Ordering::Relaxed)
-            + http::DECODER_BYTES * decoded.load(Ordering::Relaxed)
+        coding::ENCODER_BYTES * coded.load(Ordering::Relaxed)
+            + coding::DECODER_BYTES * decoded.load(Ordering::Relaxed)
+            + coding::ZSTD_DECODER_BYTES * of_zstd.load(Ordering::Relaxed)
     };
     vec![
         ("arriving", Box::new(move || arrivals.bytes())),

@@ -14,3 +14,5 @@ mod rules;
 mod values;
 mod watch;
 mod words;
+#[cfg(feature = "zstd")]
+mod zstd;

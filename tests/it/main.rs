@@ -41,6 +41,7 @@ mod chat;
 mod cli;
 mod client;
 mod clocks;
+mod compression;
 mod config;
 mod copied;
 mod daemon;

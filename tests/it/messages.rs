@@ -75,6 +75,13 @@ const ROWS: &[Row] = &[
         0,
         &["no topics; `*` is one segment, and 'orders.>' has all below"],
     ),
+    (Cli(&["watch", "--addr", "ADDR", "orders:*"]), 2, &["dots part the segments: 'orders.*'"]),
+    (
+        Cli(&["topics", "--addr", "ADDR", "orders"]),
+        0,
+        &["no topics; 'orders' is one topic, and 'orders.>' has all below"],
+    ),
+    (Cli(&["publish", "--addr", "ADDR", "orders.*", "x"]), 2, &["belong in patterns"]),
     // Numbers and fields as they were typed.
     (Cli(&["watch", "--addr", "ADDR", "--after", "9"]), 3, &["--after 9: the head is 1"]),
     (Cli(&["watch", "--addr", "ADDR", "--from", "9"]), 3, &["--from 9: the head is 1"]),
@@ -112,6 +119,8 @@ const ROWS: &[Row] = &[
     // Plain HTTP.
     (Http("GET", "/health", &[]), 404, &["did you mean /healthz?"]),
     (Http("GET", "/v1/stream", &[]), 404, &["did you mean /v1/watch?"]),
+    (Http("GET", "/api/v1/events", &[]), 404, &["did you mean /v1/events?"]),
+    (Http("GET", "/version", &[]), 404, &["did you mean /v1/log?"]),
     (Http("GET", "/nothing", &[]), 404, &["nothing is at /nothing\""]),
     (
         Http("GET", "/v1/log", &[("host", "log.example")]),
@@ -123,6 +132,11 @@ const ROWS: &[Row] = &[
 
 /// In one voice, wherever it is met.
 const FULL: &[Row] = &[
+    (
+        Cli(&["upload", "--addr", "ADDR", "--topic", "a", "tailmark/contexts.toml"]),
+        1,
+        &["no room on disk: "],
+    ),
     (Cli(&["publish", "--addr", "ADDR", "a", "x"]), 1, &["no room on disk: "]),
     (
         Http("POST", "/v1/events", &[("content-type", "application/json")]),

@@ -3,7 +3,6 @@
 use tonic::{Request, Streaming};
 
 use super::{Client, Error};
-use pb::feed_service_client::FeedServiceClient;
 use tailmark_wire::feed_v1 as pb;
 
 /// The parts of a backup, in their order; see [`Client::backup`].
@@ -19,8 +18,7 @@ impl Client {
     /// As any call. [`Kind::Denied`](crate::Kind::Denied) without the right to administer.
     pub async fn backup(&self, request: pb::BackupRequest) -> Result<BackupParts, Error> {
         // A connection of its own: it carries as much as there is.
-        let mut feed = FeedServiceClient::new(self.fresh_channel())
-            .max_decoding_message_size(self.options().max_message_bytes);
+        let mut feed = self.feed(self.fresh_channel());
         let answer = feed.backup(Request::new(request)).await;
         let parts = answer.map_err(|status| Error::from_status(status).of_read())?;
         Ok(BackupParts(parts.into_inner()))

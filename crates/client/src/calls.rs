@@ -134,8 +134,7 @@ impl Client {
     where
         S: Stream<Item = Bytes> + Send + 'static,
     {
-        let mut grpc = tonic::client::Grpc::new(self.channel())
-            .max_decoding_message_size(self.options().max_message_bytes);
+        let mut grpc = self.grpc(self.channel());
         ready(&mut grpc).await?;
         let path = PathAndQuery::from_static(feed_service::UPLOAD_EVENTS.path);
         let answer = grpc.client_streaming(Request::new(events), path, Raw).await;
@@ -179,8 +178,7 @@ impl Client {
     where
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        let feed = FeedServiceClient::new(self.channel())
-            .max_decoding_message_size(self.options().max_message_bytes);
+        let feed = self.feed(self.channel());
         let mut request = Request::new(message);
         // The server learns of the deadline; the clock that counts is ours.
         request.set_timeout(timeout);

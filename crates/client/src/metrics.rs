@@ -96,7 +96,9 @@ impl Metrics {
             loop {
                 let stream = match &mut self.stream {
                     Some(stream) => stream,
-                    none => none.insert(open(self.channel.clone(), self.interval_s).await?),
+                    none => none.insert(
+                        open(self.client.chat(self.channel.clone()), self.interval_s).await?,
+                    ),
                 };
                 let metric = stream
                     .message()
@@ -116,11 +118,14 @@ impl Metrics {
     }
 }
 
-async fn open(channel: Channel, interval_s: u32) -> Result<Streaming<pb::Metric>, Error> {
+async fn open(
+    mut chat: ChatServiceClient<Channel>,
+    interval_s: u32,
+) -> Result<Streaming<pb::Metric>, Error> {
     let request = pb::MetricsRequest {
         instance_id: String::new(),
         interval_seconds: i32::try_from(interval_s).unwrap_or(i32::MAX),
     };
-    let answer = ChatServiceClient::new(channel).stream_metrics(Request::new(request)).await;
+    let answer = chat.stream_metrics(Request::new(request)).await;
     Ok(answer.map_err(|status| Error::from_status(status).of_read())?.into_inner())
 }

@@ -17,7 +17,6 @@ use uuid::Uuid;
 use super::channel::Channel;
 use super::doubt::Doubts;
 use super::{Backoff, Client, Error, Item, Kind, Start, WatchOptions};
-use pb::chat_service_client::ChatServiceClient;
 use tailmark_record::room;
 use tailmark_record::{Content, Cursor, Event, Seq, Timestamp};
 use tailmark_wire::values::timestamp;
@@ -243,8 +242,7 @@ impl Room {
     }
 
     async fn open(&self) -> Result<Streaming<pb::Message>, Status> {
-        let mut client = ChatServiceClient::new(self.channel.clone())
-            .max_decoding_message_size(self.client.options().max_message_bytes);
+        let mut client = self.client.chat(self.channel.clone());
         let request = pb::SubscribeRequest {
             room: self.room.clone(),
             user: self.user.clone(),

@@ -26,8 +26,6 @@ use tonic::body::Body;
 use crate::server::Shared;
 use crate::server::rpc::status;
 
-pub(super) use self::codings::{DECODER_BYTES, ENCODER_BYTES};
-
 /// The paths that are not gRPC.
 pub(super) fn router(shared: &Arc<Shared>) -> Router {
     let coded = middleware::from_fn_with_state(Arc::clone(shared), codings::answer);

@@ -13,12 +13,16 @@ use tonic::Status;
 use tonic::body::Body;
 
 use crate::server::Options;
+use crate::server::coding::{Coding, NAMES};
 use crate::server::rpc::deadline::{self, Deadline};
 use crate::server::rpc::negotiation::{codings, media_type};
 use crate::server::rpc::status;
 use crate::server::rpc::web::{self, Encoding};
 use tailmark_wire::methods::{self, Asked, chat_service, feed_service};
 
+/// How the messages of a call, or of an answer, may be compressed.
+pub(crate) const GRPC_ENCODING: &str = "grpc-encoding";
+const GRPC_ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 /// What a header counts beyond its name and its value.
 const HEADER_OVERHEAD: usize = 32;
 
@@ -39,6 +43,12 @@ pub(crate) struct Call {
     pub(crate) answer: Answering,
     /// What its messages hold.
     pub(crate) asks: Asking,
+    /// How its messages may be compressed.
+    pub(crate) coding: Option<Coding>,
+    /// How the messages of its answer may be: as its own are, where it takes that. gRPC's compression.md has
+    /// a server answer so unless it is told otherwise. What a client could read asks for nothing: libraries
+    /// say that in every call, wanted or not.
+    pub(crate) answer_coding: Option<Coding>,
 }
 
 /// What the messages of a call hold, as far as their size goes.
@@ -165,12 +175,13 @@ pub(crate) fn admit(head: &Parts, options: &Options) -> Result<Kind, Box<Respons
     if head.method != Method::POST {
         return Err(Box::new(status::grpc_method_not_allowed(&head.method)));
     }
-    if let Some(encoding) = compression(&head.headers) {
-        let mut response = refuse(status::compressed(&encoding));
-        let identity = HeaderValue::from_static("identity");
-        response.headers_mut().insert("grpc-accept-encoding", identity);
-        return Err(response);
-    }
+    let coding = coding(&head.headers).map_err(|other| {
+        let mut response = refuse(status::compressed(&other));
+        if let Ok(taken) = HeaderValue::try_from(format!("identity, {NAMES}")) {
+            response.headers_mut().insert(GRPC_ACCEPT_ENCODING, taken);
+        }
+        response
+    })?;
     let deadline = deadline::read(&head.headers).map_err(refuse)?;
     if web.is_some() && asked.client_streams() {
         return Err(refuse(status::no_client_streams(path)));
@@ -184,6 +195,8 @@ pub(crate) fn admit(head: &Parts, options: &Options) -> Result<Kind, Box<Respons
         is_ours: asked.is_method() && !asked.is_builtin(),
         answer: Answering::to(asked),
         asks: Asking::to(asked),
+        coding,
+        answer_coding: coding.filter(|coding| takes(&head.headers, *coding)),
     };
     Ok(web.map_or(Kind::Grpc(call), |encoding| Kind::Web(call, encoding)))
 }
@@ -228,9 +241,23 @@ fn not_a_call(head: &Parts) -> Response<Body> {
     status::not_grpc(&media_type, is_connect)
 }
 
-/// The encoding of the messages, where it is one.
-fn compression(headers: &HeaderMap) -> Option<String> {
-    codings(headers, "grpc-encoding").or_else(|| codings(headers, header::CONTENT_ENCODING))
+/// How the messages are compressed, if they are.
+///
+/// # Errors
+/// The name of a coding that is not taken, or in which the whole body is.
+fn coding(headers: &HeaderMap) -> Result<Option<Coding>, String> {
+    if let Some(name) = codings(headers, header::CONTENT_ENCODING) {
+        return Err(name);
+    }
+    let name = codings(headers, GRPC_ENCODING);
+    name.map(|name| Coding::named(&name).ok_or(name)).transpose()
+}
+
+/// Whether the client can read messages in this coding.
+fn takes(headers: &HeaderMap, coding: Coding) -> bool {
+    let values = headers.get_all(GRPC_ACCEPT_ENCODING).iter();
+    let mut names = values.filter_map(|value| value.to_str().ok()).flat_map(|it| it.split(','));
+    names.any(|name| Coding::named(name.trim()) == Some(coding))
 }
 
 #[cfg(test)]

@@ -27,6 +27,29 @@ fn prefix(len: usize) -> [u8; PREFIX_BYTES] {
     [0, a, b, c, d]
 }
 
+/// Adds the prefix of a message that is compressed and not there yet; for [`close`].
+pub(crate) fn open(frames: &mut Vec<u8>) -> usize {
+    frames.extend_from_slice(&[0; PREFIX_BYTES]);
+    frames.len()
+}
+
+/// Says how long the compressed message is that begins there and ends here.
+pub(crate) fn close(frames: &mut [u8], at: usize) {
+    let mut prefix = prefix(frames.len() - at);
+    prefix[0] = COMPRESSED;
+    frames[at - PREFIX_BYTES..at].copy_from_slice(&prefix);
+}
+
+/// The flag of a message that is compressed.
+pub(crate) const COMPRESSED: u8 = 1;
+
+/// Length of the first message, with its prefix; `None` where it is not whole.
+pub(crate) fn first(frames: &[u8]) -> Option<usize> {
+    let [_, a, b, c, d] = *frames.first_chunk::<PREFIX_BYTES>()?;
+    let len = PREFIX_BYTES + u32::from_be_bytes([a, b, c, d]) as usize;
+    (frames.len() >= len).then_some(len)
+}
+
 /// Without much more room than it takes.
 pub(crate) fn finished(mut frames: Vec<u8>) -> Bytes {
     if frames.capacity() - frames.len() > frames.len() / 4 {
@@ -66,6 +89,22 @@ pub(crate) fn fill(bytes: usize, buffer: &mut impl BufMut) {
     buffer.put_slice(&FILLER_TAG);
     prost::encoding::encode_varint(len as u64, buffer);
     buffer.put_bytes(0, len);
+}
+
+/// The same, of bytes that no compressor makes shorter: each comes once.
+pub(crate) fn fill_for_good(buffer: &mut impl BufMut) {
+    const OTHERS: [u8; FRAME_BYTES] = {
+        let mut bytes = [0_u8; FRAME_BYTES];
+        let mut at = 1;
+        while at < FRAME_BYTES {
+            bytes[at] = bytes[at - 1].wrapping_mul(5).wrapping_add(113);
+            at += 1;
+        }
+        bytes
+    };
+    buffer.put_slice(&FILLER_TAG);
+    prost::encoding::encode_varint(FRAME_BYTES as u64, buffer);
+    buffer.put_slice(&OTHERS);
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! metadata are enough without the text; paths and texts of the operating system stay in the
 //! program's log. The mapping is pure: `report.rs` logs, where a failure is met.
 
+mod coded;
 mod copies;
 mod http;
 mod paths;
@@ -19,11 +20,14 @@ use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+pub(crate) use self::coded::{
+    compressed, compressed_message, not_coded, swells, swollen_message, uncoded_message,
+};
 pub(crate) use self::copies::{backup, backup_refused, no_backups, no_thread};
 pub(crate) use self::http::{
     encoded_body, grpc_method_not_allowed, grpc_needs_http2, head_too_large, host_refused,
-    is_of_position, malformed_json, method_not_allowed, no_path, not_grpc, not_gzip, not_ready,
-    origin_refused, respond, respond_head_too_large, swells, transfer_coding, unknown_parameter,
+    is_of_position, malformed_json, method_not_allowed, no_path, not_grpc, not_ready,
+    origin_refused, respond, respond_head_too_large, transfer_coding, unknown_parameter,
     unreadable, unsupported_media_type, write_json,
 };
 use self::who::{CHALLENGE, challenge};
@@ -256,20 +260,6 @@ pub(crate) fn malformed_message(error: &prost::DecodeError) -> Failure {
 /// Messages that are not framed as gRPC has it.
 pub(crate) fn bad_framing(problem: &str) -> Failure {
     Failure::new(Reason::MessageMalformed, problem)
-}
-
-/// A message that says of itself that it is compressed where the call says that none is. gRPC's
-/// compression.md wants INTERNAL.
-pub(crate) fn compressed_message() -> Failure {
-    let message = "a message is marked as compressed, and grpc-encoding names no encoding";
-    Failure::with_code(Code::Internal, Reason::MessageMalformed, message)
-}
-
-/// Messages that are compressed: this server takes none.
-pub(crate) fn compressed(encoding: &str) -> Failure {
-    let encoding = &excerpt(encoding);
-    let message = format!("compressed requests ({encoding}) are not served; send them as they are");
-    Failure::new(Reason::Unimplemented, message).with("grpc-encoding", encoding)
 }
 
 /// A call that gRPC-Web has no way to carry.

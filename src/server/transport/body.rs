@@ -4,12 +4,14 @@
 //!
 //! A long message is gathered here, within the budget for such (`arrivals.rs`), and handed over whole;
 //! its room is kept until the next one is asked for or, of a call with one message, until the call
-//! is answered. What is short passes as it comes.
+//! is answered. What is short passes as it comes. What is compressed is made what it was, within the same
+//! budget and limits (`body/unpacking.rs`), and handed over like a long one.
 //!
 //! tonic has some of these checks but answers OUT_OF_RANGE or INTERNAL, in words only. Knows gRPC's
 //! framing (a flag byte and four bytes of length before each message) and nothing of the messages.
 
 mod prefixes;
+mod unpacking;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,12 +25,15 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
+use crate::server::coding::{Coding, Problem, Swells};
 use crate::server::permits::OverLimit;
 use crate::server::rpc::codec;
-use crate::server::rpc::frames::PREFIX_BYTES;
+use crate::server::rpc::frames::{self, PREFIX_BYTES};
 use crate::server::rpc::status::{self, Failure};
 use crate::server::transport::arrivals::{Arrival, Lost, Room};
+use crate::server::transport::coders::Coders;
 use prefixes::{Prefixes, Stop};
+use unpacking::Unpacking;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -60,6 +65,10 @@ pub(crate) struct Limited<B = Incoming> {
     passing: Bytes,
     /// The message that is gathered.
     long: Option<Long>,
+    /// Of a call whose messages may be compressed.
+    unpacking: Option<Box<Unpacking>>,
+    /// The codecs of `rpc/codec.rs` decode it.
+    is_ours: bool,
     /// The last one was handed over.
     is_handed: bool,
     kept: Option<Kept>,
@@ -89,9 +98,19 @@ impl Long {
 /// Why no more of a body is let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
-    TooLong { limit: usize, actual: usize },
+    TooLong {
+        limit: usize,
+        actual: usize,
+    },
     Framing(&'static str),
     Compressed,
+    /// Not what it is said to be.
+    Uncoded(Coding, Problem),
+    /// It becomes longer than a message may be: the limit, and what was made.
+    Swollen(Coding, usize, usize),
+    /// Far more is made of all that came than came.
+    Swells(Coding, Swells),
+    TooMany(OverLimit),
     Late,
     GaveWay(OverLimit),
 }
@@ -104,6 +123,10 @@ impl Refusal {
             }
             Refusal::Framing(problem) => status::bad_framing(problem),
             Refusal::Compressed => status::compressed_message(),
+            Refusal::Uncoded(coding, problem) => status::uncoded_message(coding, problem),
+            Refusal::Swollen(coding, limit, made) => status::swollen_message(coding, limit, made),
+            Refusal::Swells(coding, over) => status::swells(coding, over),
+            Refusal::TooMany(over) => status::too_many(over),
             Refusal::Late => status::deadline(),
             Refusal::GaveWay(over) => status::gave_way(over),
         }
@@ -129,12 +152,21 @@ impl<B> Limited<B> {
             rest: Bytes::new(),
             passing: Bytes::new(),
             long: None,
+            unpacking: None,
+            is_ours: framing.is_ours,
             is_handed: false,
             kept,
             by: framing.one_by,
             timer: None,
             refused: None,
         }
+    }
+
+    /// Its messages may be in this coding.
+    pub(crate) fn unpacked(mut self, coding: Coding, coders: Coders) -> Self {
+        let limit = self.prefixes.allow_coded();
+        self.unpacking = Some(Box::new(Unpacking::new(coding, coders, limit)));
+        self
     }
 
     /// Puts what came behind what is left.
@@ -157,6 +189,10 @@ impl<B> Limited<B> {
             if self.long.is_some() {
                 return self.poll_gather(cx);
             }
+            if let Some(unpacking) = self.unpacking.as_mut().filter(|it| it.is_begun()) {
+                let whole = ready!(unpacking.poll(cx, &mut self.rest, &mut self.arrival))?;
+                return Poll::Ready(Ok(whole.map_or_else(Bytes::new, |it| self.pass_whole(it))));
+            }
             if !self.passing.is_empty() {
                 ready!(self.arrival.poll_room(cx, self.prefixes.begun()))?;
                 return Poll::Ready(Ok(std::mem::take(&mut self.passing)));
@@ -173,6 +209,13 @@ impl<B> Limited<B> {
             match stop {
                 Stop::More => return Poll::Ready(Ok(Bytes::new())),
                 Stop::Refused(why) => return Poll::Ready(Err(why)),
+                Stop::Coded(len) => {
+                    self.prefixes.pass_long();
+                    self.rest.advance(PREFIX_BYTES);
+                    if let Some(unpacking) = &mut self.unpacking {
+                        unpacking.begin(len)?;
+                    }
+                }
                 Stop::Long(len) => {
                     self.prefixes.pass_long();
                     self.rest.advance(PREFIX_BYTES);
@@ -198,17 +241,28 @@ impl<B> Limited<B> {
         }
         let message = std::mem::take(&mut long.bytes);
         self.long = None;
+        Poll::Ready(Ok(self.pass_whole(message)))
+    }
+
+    /// A message that is whole, as it is let through.
+    fn pass_whole(&mut self, message: Vec<u8>) -> Bytes {
         self.is_handed = true;
         self.arrival.whole();
+        if !self.is_ours {
+            let mut framed = Vec::with_capacity(PREFIX_BYTES + message.len());
+            frames::push(&mut framed, &message);
+            return framed.into();
+        }
         if let Some(kept) = &self.kept {
             *kept.0.lock() = self.arrival.take_room();
         }
-        Poll::Ready(Ok(codec::hand_over(message.into())))
+        codec::hand_over(message.into())
     }
 
     /// Whether a message has begun and is not whole.
     fn is_begun(&self) -> bool {
-        self.long.is_some() || self.prefixes.skip > 0
+        let is_unpacked = self.unpacking.as_ref().is_some_and(|it| it.is_begun());
+        self.long.is_some() || is_unpacked || self.prefixes.skip > 0
     }
 
     /// Why the rest is not waited for any more.
@@ -239,6 +293,9 @@ impl<B> Limited<B> {
     fn refuse(&mut self, why: Refusal) {
         self.refused = Some(why);
         (self.long, self.rest, self.passing) = (None, Bytes::new(), Bytes::new());
+        if let Some(unpacking) = &mut self.unpacking {
+            unpacking.give_up();
+        }
         self.arrival.release();
     }
 }

@@ -26,18 +26,19 @@ use tower::Service;
 use crate::server::figures::{Expected, UnderWay};
 use crate::server::principal::Caller;
 use crate::server::quotas::Peer;
-use crate::server::rpc::classify::{self, Answering, Call, Kind, PAGE_BYTES};
+use crate::server::rpc::classify::{self, Answering, Call, GRPC_ENCODING, Kind, PAGE_BYTES};
 use crate::server::rpc::{status, web};
 use crate::server::tls::ClientCertificate;
 use crate::server::transport::access::{self, Granted, Local};
 use crate::server::transport::answer::{Answer, Ends, Weight};
 use crate::server::transport::body::{Framing, Kept, Limited};
+use crate::server::transport::coders::Coders;
 use crate::server::transport::drain::Drained;
 use crate::server::transport::ending::Endings;
 use crate::server::transport::greeting::Hello;
 use crate::server::transport::http1::HalfClosed;
 use crate::server::transport::serving::Serving;
-use crate::server::transport::{date, framing, streams};
+use crate::server::transport::{date, framing, packed, streams};
 use tailmark_wire::methods::Asked;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -258,6 +259,8 @@ struct Calling {
     serving: Arc<Serving>,
     version: Version,
     weight: Option<Weight>,
+    /// Of a call whose answer is compressed.
+    coders: Option<Box<Coders>>,
 }
 
 /// Answers a call once there is room for an answer of its size.
@@ -303,7 +306,16 @@ where
     };
     let kept = call.is_unary.then(Kept::default);
     let arrival = serving.arrivals.arrival();
-    let mut request = request.map(|body| Limited::new(body, framing, arrival, kept.clone()));
+    let coders =
+        call.coding.map(|_| Coders { quotas: Arc::clone(&serving.quotas), peer: peer.clone() });
+    let mut request = request.map(|body| {
+        let body = Limited::new(body, framing, arrival, kept.clone());
+        match call.coding.zip(coders.clone()) {
+            Some((coding, coders)) => body.unpacked(coding, coders),
+            None => body,
+        }
+    });
+    let coders = coders.filter(|_| call.answer_coding.is_some() && call.is_ours).map(Box::new);
     if let Some(kept) = kept {
         request.extensions_mut().insert(kept);
     }
@@ -311,11 +323,11 @@ where
     let weight = weight.or_else(|| is_stream.then(|| Weight::of_stream(peer.line())));
     request.extensions_mut().insert(peer);
     request.extensions_mut().insert(call.deadline);
-    // Identity in any case, as was seen; tonic knows it in lower case only.
-    request.headers_mut().remove("grpc-encoding");
+    // What is compressed is made what it was before tonic sees it.
+    request.headers_mut().remove(GRPC_ENCODING);
     streams::cut_at(call.deadline.of_client().map(|at| at + CUT_SLACK));
     let answered = serving.routes.clone().call(request);
-    Calling { answered, call, counted, unknown, serving, version, weight }
+    Calling { answered, call, counted, unknown, serving, version, weight, coders }
 }
 
 impl Future for Calling {
@@ -337,6 +349,10 @@ impl Calling {
         if let Some(path) = self.unknown.as_ref().filter(|_| is_unknown(response.headers())) {
             return status::unknown_method(path).into_http();
         }
+        let response = match call.answer_coding.zip(self.coders.take()) {
+            Some((coding, coders)) => packed::pack(response, coding, *coders, call.answer),
+            None => response,
+        };
         let ends = call.is_builtin.then(|| Ends {
             // Whose credential it was is known further in (`auth/guard.rs`).
             endings: Endings::new(call.deadline.of_client(), &serving.stop, Caller::anyone()),

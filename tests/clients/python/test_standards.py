@@ -1,9 +1,10 @@
 """What others have written to the standards that are claimed, against one daemon: grpcio's health and
-reflection, prometheus_client's parsers, protobuf's json_format. `python test_standards.py PROGRAM`."""
+reflection and compression, prometheus_client's parsers, protobuf's json_format. `python test_standards.py PROGRAM`."""
 
 import base64
 import json
 import queue
+import socket
 import sys
 import threading
 import unittest
@@ -240,6 +241,90 @@ class Json(Case):
             self.assertEqual(code, 400, f"{text}: {answer}")
             self.assertEqual(json.loads(answer)["reason"], "EVENT_MALFORMED", f"{text}: {answer}")
         self.assertEqual(json.loads(self.http("/v1/log")[2]).get("head_seq"), None)
+
+
+class Counter:
+    """A way to the daemon that counts what comes back."""
+
+    def __init__(self, address):
+        host, port = address.rsplit(":", 1)
+        self.server = (host, int(port))
+        self.answered = 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(self.server)
+            threading.Thread(target=self.pump, args=(near, far, False), daemon=True).start()
+            threading.Thread(target=self.pump, args=(far, near, True), daemon=True).start()
+
+    def pump(self, source, sink, is_answer):
+        try:
+            while data := source.recv(65536):
+                self.answered += len(data) if is_answer else 0
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+
+class Compression(Case):
+    """grpcio's compression, which is that of gRPC Core."""
+
+    # JSON that is worth it.
+    BODY = json.dumps([{"order": at, "paid": True, "to": "somebody"} for at in range(2000)])
+
+    def counted(self, **options):
+        counter = Counter(self.daemon.address)
+        self.addCleanup(counter.listener.close)
+        channel = grpc.insecure_channel(counter.address, **options)
+        self.addCleanup(channel.close)
+        return counter, feed_pb2_grpc.FeedServiceStub(channel)
+
+    def test_who_compresses_is_answered_compressed_and_nobody_else(self):
+        answered = {}
+        for compression in [grpc.Compression.Gzip, grpc.Compression.NoCompression]:
+            counter, feed = self.counted(compression=compression)
+            event = feed_pb2.Event(topic=f"orders.{int(compression)}", body=self.BODY)
+            feed.Publish(feed_pb2.PublishRequest(event=event), timeout=PATIENCE_S)
+            self.assertEqual(feed.UploadEvents(iter([event] * 3), timeout=PATIENCE_S).received, 3)
+            request = feed_pb2.WatchRequest(
+                topic=event.topic, start=feed_pb2.Start(oldest=True), until_caught_up=True)
+            before = counter.answered
+            for _ in range(2):
+                watched = list(feed.Watch(request, timeout=PATIENCE_S))
+                self.assertEqual([one.body for one in watched], [self.BODY] * len(watched))
+                batches = list(feed.WatchBatches(request, timeout=PATIENCE_S))
+                self.assertEqual(sum(len(one.events) for one in batches), len(watched))
+            answered[compression] = counter.answered - before
+        plain, gzip = (answered[one] for one in
+                       [grpc.Compression.NoCompression, grpc.Compression.Gzip])
+        self.assertGreater(plain, 8 * len(self.BODY), "grpcio could read gzip, and did not ask")
+        self.assertLess(5 * gzip, plain)
+
+    def test_a_room_is_live_in_gzip(self):
+        _, feed = self.counted(compression=grpc.Compression.Gzip)
+        outgoing = queue.Queue()
+        chat = feed.Chat(iter(outgoing.get, None), timeout=PATIENCE_S)
+        for text in ["hello", self.BODY, "bye"]:
+            outgoing.put(feed_pb2.ChatMessage(**{"from": "ann", "room": "r", "text": text}))
+            self.assertEqual(next(chat).text, "echo: " + text)
+        outgoing.put(None)
+        self.assertEqual(list(chat), [])
+
+    def test_what_becomes_too_large_is_told(self):
+        _, feed = self.counted(compression=grpc.Compression.Gzip)
+        event = feed_pb2.Event(topic="a", data=bytes(20_000_000))
+        with self.assertRaises(grpc.RpcError) as raised:
+            feed.UploadEvents(iter([event]), timeout=PATIENCE_S)
+        self.assertEqual(raised.exception.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
+        self.assertIn("gzip becomes more than", raised.exception.details())
 
 
 if __name__ == "__main__":

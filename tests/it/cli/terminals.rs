@@ -168,3 +168,50 @@ fn the_log_of_a_daemon_on_a_dumb_terminal_has_no_escape_sequence() {
     assert!(has_colour(&look(GOOD)));
     assert!(!has_colour(&look(COLOURLESS)));
 }
+
+/// What a watch says on a terminal while it waits, which nobody else gets.
+#[test]
+fn a_watch_on_a_terminal_says_when_it_is_live_and_how_much_matched() {
+    let daemon = Daemon::start();
+    daemon.store("a", &["1", "2", "3"]);
+    daemon.store("b", &["4"]);
+    let live = |args: &[&str], words: &str| {
+        daemon.runtime.block_on(async {
+            let mut terminal = on_terminal(daemon.command(args), COLOURLESS);
+            terminal.shows(words).await;
+            terminal.signal(Signal::INT);
+            terminal.ends().await;
+            let screen = terminal.screen();
+            // After what was there, and once.
+            assert_eq!(screen.matches("live: ").count(), 1, "{screen:?}");
+            screen
+        })
+    };
+    let screen = live(
+        &["watch", "a", "--from", "oldest"],
+        "live: 3 events up to the head, 4; waiting for more",
+    );
+    assert!(screen.find("3\r\n") < screen.find("live: "), "{screen:?}");
+    live(&["watch", "b", "--from", "oldest"], "live: 1 event up to the head, 4; waiting for more");
+    live(&["watch", "c", "--from", "oldest"], "live: no event up to the head, 4; waiting");
+    live(&["watch", "a"], "live: what comes after the head, 4, appears here");
+    // One that ends says how much there was, and is not live.
+    let ends = |args: &[&str]| shown(&daemon, daemon.command(args), COLOURLESS);
+    let screen = ends(&["watch", "a", "--from", "oldest", "--until-caught-up"]);
+    assert!(screen.contains("3 events up to the head, 4"), "{screen:?}");
+    assert!(!screen.contains("live"), "{screen:?}");
+    // A program reads the events alone, from either output.
+    let screen = ends(&["watch", "a", "--from", "oldest", "--until-caught-up", "--json"]);
+    assert!(!screen.contains("up to the head"), "{screen:?}");
+    let output = daemon.run(&["watch", "a", "--from", "oldest", "--until-caught-up"]);
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn a_topic_with_parts_that_are_none_is_told_to_a_person() {
+    let daemon = Daemon::start();
+    let screen = shown(&daemon, daemon.command(&["publish", "orders/eu", "x"]), COLOURLESS);
+    assert!(screen.contains("dots part segments: 'orders.eu'"), "{screen:?}");
+    let output = daemon.run(&["publish", "orders/eu", "x"]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}

@@ -23,8 +23,12 @@ pub struct Proxy {
     open: Arc<Mutex<Vec<Connection>>>,
     taken: Arc<AtomicUsize>,
     lost: Arc<AtomicUsize>,
+    moved: Moved,
     accepting: AbortHandle,
 }
+
+/// Bytes that have passed: of what was asked, and of answers.
+type Moved = Arc<[AtomicUsize; 2]>;
 
 struct Connection {
     forwarding: AbortHandle,
@@ -39,20 +43,23 @@ impl Proxy {
         let (taken, lost): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
         let server = Arc::new(Mutex::new(server));
         let (target, connections, count) = (server.clone(), open.clone(), taken.clone());
-        let lost_bytes = lost.clone();
+        let (lost_bytes, moved) = (lost.clone(), Moved::default());
+        let moving = moved.clone();
         let accepting = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 count.fetch_add(1, Ordering::SeqCst);
                 let server = *target.lock().unwrap();
                 let mode = Arc::new(AtomicU8::new(PASS));
-                let forwarding = forward(near, server, mode.clone(), lost_bytes.clone());
+                let forwarding =
+                    forward(near, server, mode.clone(), lost_bytes.clone(), moving.clone());
                 let forwarding = tokio::spawn(forwarding).abort_handle();
                 let mut open = connections.lock().unwrap();
                 open.retain(|connection| !connection.forwarding.is_finished());
                 open.push(Connection { forwarding, mode });
             }
         });
-        Proxy { address, server, open, taken, lost, accepting: accepting.abort_handle() }
+        let accepting = accepting.abort_handle();
+        Proxy { address, server, open, taken, lost, moved, accepting }
     }
 
     /// Leads to another server from now on.
@@ -92,6 +99,11 @@ impl Proxy {
         self.lost.load(Ordering::SeqCst)
     }
 
+    /// Bytes that have passed so far: of what was asked, and of answers.
+    pub fn moved(&self) -> [usize; 2] {
+        [0, 1].map(|way| self.moved[way].load(Ordering::SeqCst))
+    }
+
     fn set(&self, mode: u8) {
         self.open.lock().unwrap().iter().for_each(|one| one.mode.store(mode, Ordering::SeqCst));
     }
@@ -104,13 +116,19 @@ impl Drop for Proxy {
     }
 }
 
-async fn forward(near: TcpStream, server: SocketAddr, mode: Arc<AtomicU8>, lost: Arc<AtomicUsize>) {
+async fn forward(
+    near: TcpStream,
+    server: SocketAddr,
+    mode: Arc<AtomicU8>,
+    lost: Arc<AtomicUsize>,
+    moved: Moved,
+) {
     // A server that is down refuses, and so do we.
     let Ok(far) = TcpStream::connect(server).await else { return };
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
     let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
-    let ask = pump(near_in, far_out, &mode, None);
-    let answer = pump(far_in, near_out, &mode, Some(&lost));
+    let ask = pump(near_in, far_out, &mode, None, &moved[0]);
+    let answer = pump(far_in, near_out, &mode, Some(&lost), &moved[1]);
     let _ = tokio::try_join!(ask, answer);
 }
 
@@ -120,6 +138,7 @@ async fn pump(
     mut to: OwnedWriteHalf,
     mode: &AtomicU8,
     lost: Option<&AtomicUsize>,
+    moved: &AtomicUsize,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {
@@ -131,7 +150,10 @@ async fn pump(
         match (read?, lost) {
             (0, _) => return to.shutdown().await,
             (count, Some(lost)) if mode == DEAF => drop(lost.fetch_add(count, Ordering::SeqCst)),
-            (count, _) => to.write_all(&buffer[..count]).await?,
+            (count, _) => {
+                to.write_all(&buffer[..count]).await?;
+                moved.fetch_add(count, Ordering::SeqCst);
+            }
         }
     }
 }

@@ -27,6 +27,7 @@ const SERVER: House<'_> = House {
         "shares",
         "quotas",
         "report",
+        "coding",
         "rpc",
         "principal",
         "figures",

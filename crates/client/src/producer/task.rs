@@ -102,8 +102,7 @@ impl Task {
         let (sender, receiver) = mpsc::channel(MAX_UNDER_WAY + 1);
         let open = pb::append_request::Open { producer_id: self.id.clone(), epoch };
         let _ = sender.try_send(Outgoing::open(open));
-        let opening =
-            open_stream(self.channel.clone(), receiver, self.client.options().max_message_bytes);
+        let opening = open_stream(self.client.grpc(self.channel.clone()), receiver);
         let opening = tokio::select! {
             opening = timeout(self.options.ack_timeout, opening) => opening,
             () = self.closed() => return None,
@@ -230,11 +229,9 @@ async fn until(time: Option<Instant>) {
 }
 
 async fn open_stream(
-    channel: Channel,
+    mut grpc: tonic::client::Grpc<Channel>,
     messages: mpsc::Receiver<Outgoing>,
-    max_message_bytes: usize,
 ) -> Result<Streaming<pb::AppendResponse>, Error> {
-    let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(max_message_bytes);
     calls::ready(&mut grpc).await?;
     let path = PathAndQuery::from_static(feed_service::APPEND.path);
     let request = Request::new(ReceiverStream::new(messages));

@@ -59,11 +59,9 @@ pub(super) enum Broken {
 
 /// Begins an attempt.
 pub(super) async fn open(
-    channel: Channel,
+    mut grpc: tonic::client::Grpc<Channel>,
     request: pb::WatchRequest,
-    max_message_bytes: usize,
 ) -> Result<Opened, Error> {
-    let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(max_message_bytes);
     let message = Bytes::from(request.encode_to_vec());
     let mut framing = Framing::Batches;
     loop {

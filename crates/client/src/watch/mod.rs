@@ -171,11 +171,8 @@ impl Watch {
             Action::Read => Turn::Again,
             Action::Open => {
                 let request = self.options.request(&self.machine);
-                self.phase = Phase::Opening(Box::pin(open(
-                    self.channel.clone(),
-                    request,
-                    self.client.options().max_message_bytes,
-                )));
+                self.phase =
+                    Phase::Opening(Box::pin(open(self.client.grpc(self.channel.clone()), request)));
                 self.arm();
                 self.silent_parts = 0;
                 Turn::Again

@@ -907,8 +907,8 @@ pub mod feed_service_client {
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
     /// One log: events in one order, each with a sequence number (seq) that starts at 1 and grows by 1.
-    /// Served as gRPC over HTTP/2 and, but for the calls that take a stream, as gRPC-Web. Compressed
-    /// requests are refused with UNIMPLEMENTED.
+    /// Served as gRPC over HTTP/2 and, but for the calls that take a stream, as gRPC-Web. Requests may be
+    /// compressed (grpc-encoding: gzip), and are answered so if they accept it; others are not compressed.
     ///
     /// Field 2047 of what a stream answers is filler: zeros, which no client needs to look at. It is
     /// there when a message would leave alone in a DATA frame of under 256 bytes, because HTTP/2

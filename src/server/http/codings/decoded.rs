@@ -1,4 +1,4 @@
-//! A body that comes in gzip. Little of it is made at a time, whatever it says, and nothing is made before
+//! A body that comes coded. Little of it is made at a time, whatever it says, and nothing is made before
 //! it is asked for; one that swells beyond what events do is told so.
 
 use std::pin::Pin;
@@ -9,29 +9,24 @@ use http_body::Frame;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::gunzip::{Gunzip, Problem};
+use crate::server::coding::{Coding, Decoder, Problem, Swelling};
 use crate::server::quotas::Grant;
 use crate::server::rpc::status;
 
 /// What is made of it before it is looked at.
 const PIECE_BYTES: usize = 16 << 10;
-/// So many times what came may be made of it, once that is more than is free. Deflate gets to a
-/// thousand times, for nothing but repeats; real JSON to 5 or 20.
-const MOST_TIMES: u64 = 200;
 /// Frames of which nothing was made, after which others have their turn.
 const FRAMES_PER_POLL: u32 = 16;
 
 pub(super) struct Decoded {
     inner: Body,
-    gunzip: Gunzip,
+    coding: Coding,
+    decoder: Decoder,
+    swelling: Swelling,
     /// What came and is not decoded yet.
     rest: Bytes,
     piece: Vec<u8>,
     problem: Option<Problem>,
-    /// So much may be made of it in any case.
-    free_bytes: u64,
-    came: u64,
-    made: u64,
     /// Nothing more comes.
     is_whole: bool,
     is_over: bool,
@@ -39,31 +34,34 @@ pub(super) struct Decoded {
 }
 
 impl Decoded {
-    pub(super) fn new(inner: Body, free_bytes: usize, grant: Grant) -> Decoded {
+    pub(super) fn new(inner: Body, coding: Coding, swelling: Swelling, grant: Grant) -> Decoded {
         Decoded {
             inner,
-            gunzip: Gunzip::default(),
+            coding,
+            decoder: Decoder::new(coding),
+            swelling,
             rest: Bytes::new(),
             piece: Vec::new(),
             problem: None,
-            free_bytes: free_bytes as u64,
-            came: 0,
-            made: 0,
             is_whole: false,
             is_over: false,
             _grant: grant,
         }
     }
 
+    fn not(&self, problem: Problem) -> Status {
+        status::not_coded(self.coding, problem).into()
+    }
+
     /// What can be made of what came; empty where more has to come.
     fn next(&mut self) -> Result<Bytes, Status> {
         if let Some(problem) = self.problem {
-            return Err(status::not_gzip(problem.words()).into());
+            return Err(self.not(problem));
         }
         self.piece.resize(PIECE_BYTES, 0);
         let mut filled = 0;
         while filled < PIECE_BYTES {
-            let step = self.gunzip.step(&self.rest, &mut self.piece[filled..]);
+            let step = self.decoder.step(&self.rest, &mut self.piece[filled..]);
             let (taken, made) = match step {
                 Ok(step) => step,
                 // What was made before counts.
@@ -71,7 +69,7 @@ impl Decoded {
                     self.problem = Some(problem);
                     break;
                 }
-                Err(problem) => return Err(status::not_gzip(problem.words()).into()),
+                Err(problem) => return Err(self.not(problem)),
             };
             self.rest.advance(taken);
             filled += made;
@@ -79,11 +77,7 @@ impl Decoded {
                 break;
             }
         }
-        self.made += filled as u64;
-        let most = self.free_bytes.saturating_add(self.came.saturating_mul(MOST_TIMES));
-        if self.made > most {
-            return Err(status::swells(most, self.made, MOST_TIMES).into());
-        }
+        self.swelling.made(filled).map_err(|over| status::swells(self.coding, over))?;
         Ok(Bytes::copy_from_slice(&self.piece[..filled]))
     }
 }
@@ -109,10 +103,10 @@ impl http_body::Body for Decoded {
             }
             if this.is_whole {
                 this.is_over = true;
-                if this.gunzip.is_between() {
+                if this.decoder.is_between() {
                     break;
                 }
-                return Poll::Ready(Some(Err(status::not_gzip(Problem::Cut.words()).into())));
+                return Poll::Ready(Some(Err(this.not(Problem::Cut))));
             }
             frames += 1;
             if frames > FRAMES_PER_POLL {
@@ -122,7 +116,7 @@ impl http_body::Body for Decoded {
             match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
-                        this.came += data.len() as u64;
+                        this.swelling.came(data.len());
                         this.rest = data;
                     }
                 }

@@ -1,17 +1,15 @@
-//! An answer in gzip. What comes is passed on at once, so that a watch that is live stays it: each piece
+//! An answer that is coded. What comes is passed on at once, so that a watch that is live stays it: each piece
 //! ends where a decompressor can give out all of it.
 
-use std::io::Write;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use http_body::{Body as _, Frame};
 use tonic::Status;
 use tonic::body::Body;
 
+use crate::server::coding::{Coding, Encoder, Unwritten};
 use crate::server::quotas::Grant;
 use crate::server::report;
 use crate::server::rpc::status;
@@ -22,7 +20,7 @@ const PIECE_BYTES: usize = 32 << 10;
 pub(super) struct Encoded {
     inner: Body,
     /// Absent once all of it is out.
-    encoder: Option<GzEncoder<Vec<u8>>>,
+    encoder: Option<Encoder>,
     /// What came and is not compressed yet.
     rest: Bytes,
     is_resting: bool,
@@ -33,23 +31,22 @@ pub(super) struct Encoded {
 }
 
 impl Encoded {
-    pub(super) fn new(inner: Body, is_counted: bool, grant: Grant) -> Encoded {
-        let encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        let encoder = Some(encoder);
+    pub(super) fn new(inner: Body, coding: Coding, is_counted: bool, grant: Grant) -> Encoded {
+        let encoder = Some(Encoder::new(coding));
         let (rest, is_resting) = (Bytes::new(), false);
         Encoded { inner, encoder, rest, is_resting, is_counted, _grant: grant }
     }
 
     /// Compresses some of what came.
-    fn next(&mut self) -> std::io::Result<Bytes> {
+    fn next(&mut self) -> Result<Bytes, Unwritten> {
         let Some(encoder) = &mut self.encoder else { return Ok(Bytes::new()) };
         let raw = self.rest.split_to(PIECE_BYTES.min(self.rest.len()));
-        encoder.write_all(&raw)?;
+        let mut out = Vec::new();
+        encoder.write(&raw, &mut out)?;
         if self.rest.is_empty() && !self.inner.is_end_stream() {
-            encoder.flush()?;
+            encoder.flush(&mut out)?;
         }
         self.is_resting = raw.len() == PIECE_BYTES;
-        let out = std::mem::take(encoder.get_mut());
         if !self.is_counted {
             return Ok(out.into());
         }
@@ -70,8 +67,8 @@ impl AsRef<[u8]> for Coded {
 }
 
 /// It is written into memory.
-fn failed(_: std::io::Error) -> Status {
-    report::defect("gzip cannot be written");
+fn failed(_: Unwritten) -> Status {
+    report::defect("an answer cannot be compressed");
     status::internal().into()
 }
 
@@ -110,8 +107,10 @@ impl http_body::Body for Encoded {
                     return Poll::Ready(Some(Err(error)));
                 }
                 None => {
-                    let ended = this.encoder.take().map(GzEncoder::finish).transpose();
-                    let out = ended.map_err(failed)?.unwrap_or_default();
+                    let mut out = Vec::new();
+                    if let Some(mut encoder) = this.encoder.take() {
+                        encoder.finish(&mut out).map_err(failed)?;
+                    }
                     return Poll::Ready(Some(Ok(Frame::data(out.into()))));
                 }
             }

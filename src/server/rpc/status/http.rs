@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::{Failure, no_room, paths, with_room};
+use crate::server::coding::NAMES;
 use crate::server::permits::is_at_once;
 use tailmark_log::eventlog::AppendError;
 use tailmark_log::storage::StoreError;
@@ -255,30 +256,13 @@ pub(crate) fn unsupported_media_type(found: &str, taken: &str) -> Response<Body>
 pub(crate) fn encoded_body(encoding: &str) -> Response<Body> {
     let encoding = &excerpt(encoding);
     let message =
-        format!("bodies in {encoding} are not taken here; send them as they are, or in gzip");
+        format!("bodies in {encoding} are not taken here; send them as they are, or in {NAMES}");
     let failure =
         Failure::new(Reason::UnsupportedMediaType, message).with("content-encoding", encoding);
     let mut response = respond_as(StatusCode::UNSUPPORTED_MEDIA_TYPE, &failure.into());
-    let gzip = HeaderValue::from_static("gzip");
-    response.headers_mut().insert(header::ACCEPT_ENCODING, gzip);
+    let names = HeaderValue::from_static(NAMES);
+    response.headers_mut().insert(header::ACCEPT_ENCODING, names);
     response
-}
-
-/// A body that says it is gzip, and is not.
-pub(crate) fn not_gzip(why: &str) -> Failure {
-    let message = format!("the body is said to be gzip, but {why}");
-    Failure::new(Reason::EventMalformed, message).with("content-encoding", "gzip")
-}
-
-/// A body in gzip of which far more is made than came.
-pub(crate) fn swells(limit: u64, actual: u64, times: u64) -> Failure {
-    let message = format!(
-        "more is made of the body in gzip than a mebibyte and {times} times what came; send it as it is"
-    );
-    let number = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
-    Failure::new(Reason::LimitExceeded, message)
-        .with("what", "decoded_bytes")
-        .over(number(limit), number(actual))
 }
 
 /// A body under a transfer coding that is not served.

@@ -8,7 +8,7 @@ const PATHS: [(&str, &[&str]); 10] = [
     ("/v1/watch", &["watch", "stream", "subscribe", "sse", "events/stream"]),
     ("/v1/events", &["events", "event", "publish", "upload", "append"]),
     ("/v1/topics", &["topics", "topic"]),
-    ("/v1/log", &["log", "info"]),
+    ("/v1/log", &["log", "info", "version"]),
     ("/openapi.json", &["openapi", "openapi.yaml", "swagger", "swagger.json", "docs"]),
     ("/v1/history", &["history"]),
     ("/v1/principal", &["principal", "whoami", "me"]),
@@ -17,7 +17,10 @@ const PATHS: [(&str, &[&str]); 10] = [
 /// The path that was probably meant.
 pub(super) fn meant(path: &str) -> Option<&'static str> {
     let name = path.trim_matches('/').to_ascii_lowercase();
-    let name = name.strip_prefix("v1/").or(name.strip_prefix("api/")).unwrap_or(&name);
+    let mut name = name.as_str();
+    for prefix in ["api/", "v1/", "v2/"] {
+        name = name.strip_prefix(prefix).unwrap_or(name);
+    }
     let is_it = |(there, names): &&(&str, &[&str])| {
         names.contains(&name) || there.trim_start_matches("/v1").trim_matches('/') == name
     };
@@ -35,6 +38,9 @@ mod tests {
             ("/HEALTHZ/", Some("/healthz")),
             ("/ready", Some("/readyz")),
             ("/v1/stream", Some("/v1/watch")),
+            ("/api/v1/events", Some("/v1/events")),
+            ("/v2/watch", Some("/v1/watch")),
+            ("/version", Some("/v1/log")),
             ("/events", Some("/v1/events")),
             ("/v1/topics/", Some("/v1/topics")),
             ("/", None),

@@ -1,8 +1,12 @@
 //! The length prefixes in a stream of messages.
 
 use super::{Framing, Refusal};
-use crate::server::rpc::frames::PREFIX_BYTES;
+use crate::server::rpc::frames::{COMPRESSED, PREFIX_BYTES};
 use crate::server::transport::arrivals::SMALL_BYTES;
+
+/// So much longer a message may be when it is compressed: some bytes, and one of so many.
+const CODED_SLACK_BYTES: usize = 128;
+const CODED_SLACK: usize = 256;
 
 /// Where in a stream of messages we are. Long ones that are gathered are none of its business.
 #[derive(Debug)]
@@ -12,6 +16,8 @@ pub(super) struct Prefixes {
     long_from: usize,
     /// There must be exactly one.
     one: bool,
+    /// They may be compressed.
+    may_be_coded: bool,
     /// Messages that have begun.
     pub(super) messages: u64,
     /// Bytes of the current message, and of them those still to come.
@@ -26,6 +32,8 @@ pub(super) enum Stop {
     More,
     /// Before a long message.
     Long(usize),
+    /// Before one that is compressed.
+    Coded(usize),
     /// Before a message that must not pass.
     Refused(Refusal),
 }
@@ -36,10 +44,17 @@ impl Prefixes {
             limit: framing.message_bytes,
             long_from: if framing.is_ours { SMALL_BYTES } else { usize::MAX },
             one: framing.one_by.is_some(),
+            may_be_coded: false,
             messages: 0,
             len: 0,
             skip: 0,
         }
+    }
+
+    /// From now on they may be compressed; the longest that one may become.
+    pub(super) fn allow_coded(&mut self) -> usize {
+        self.may_be_coded = true;
+        self.limit
     }
 
     /// How much of the data belongs to messages that pass as they come, and what is behind it.
@@ -52,35 +67,39 @@ impl Prefixes {
             let Some(prefix) = data[at..].first_chunk() else { return (at, Stop::More) };
             match self.look(*prefix) {
                 Err(why) => return (at, Stop::Refused(why)),
-                Ok(len) if len > self.long_from => return (at, Stop::Long(len)),
-                Ok(len) => (self.len, self.skip) = (len, len),
+                Ok((true, len)) => return (at, Stop::Coded(len)),
+                Ok((false, len)) if len > self.long_from => return (at, Stop::Long(len)),
+                Ok((false, len)) => (self.len, self.skip) = (len, len),
             }
             self.messages += 1;
             at += PREFIX_BYTES;
         }
     }
 
-    /// The long message before which the walk ended is somebody else's.
+    /// The message before which the walk ended, long or compressed, is somebody else's.
     pub(super) fn pass_long(&mut self) {
         self.messages += 1;
         (self.len, self.skip) = (0, 0);
     }
 
-    /// Looks at a whole prefix: how long is the message?
-    fn look(&self, [flag, a, b, c, d]: [u8; PREFIX_BYTES]) -> Result<usize, Refusal> {
+    /// Looks at a whole prefix: is the message compressed, and how long is it?
+    fn look(&self, [flag, a, b, c, d]: [u8; PREFIX_BYTES]) -> Result<(bool, usize), Refusal> {
         if self.one && self.messages > 0 {
             return Err(Refusal::Framing("this call takes one message, and a second one came"));
         }
-        match flag {
-            0 => {}
-            1 => return Err(Refusal::Compressed),
+        let is_coded = match flag {
+            0 => false,
+            COMPRESSED if self.may_be_coded => true,
+            COMPRESSED => return Err(Refusal::Compressed),
             _ => return Err(Refusal::Framing("a message begins with a flag that is not 0 or 1")),
-        }
+        };
         let actual = u32::from_be_bytes([a, b, c, d]) as usize;
-        if actual > self.limit {
+        // What cannot be compressed becomes a little longer by it.
+        let slack = if is_coded { CODED_SLACK_BYTES + self.limit / CODED_SLACK } else { 0 };
+        if actual > self.limit.saturating_add(slack) {
             return Err(Refusal::TooLong { limit: self.limit, actual });
         }
-        Ok(actual)
+        Ok((is_coded, actual))
     }
 
     /// Bytes that have come of the message that is not whole.

@@ -5,6 +5,8 @@
 
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 
+use super::Problem;
+
 /// Section 2.3.1 of RFC 1952.
 const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
 const HEAD_CRC: u8 = 1 << 1;
@@ -17,31 +19,8 @@ const FIXED_BYTES: usize = 10;
 const MOST_HEAD_BYTES: usize = 4 << 10;
 const TAIL_BYTES: usize = 8;
 
-/// Why it is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Problem {
-    Head,
-    LongHead,
-    Deflate,
-    Checksum,
-    Cut,
-}
-
-impl Problem {
-    /// What follows "the body is said to be gzip, but".
-    pub(super) fn words(self) -> &'static str {
-        match self {
-            Problem::Head => "what should be the head of a member is none",
-            Problem::LongHead => "the head of a member is longer than 4 KiB",
-            Problem::Deflate => "its deflate is damaged",
-            Problem::Checksum => "its checksum or length is not that of what it holds",
-            Problem::Cut => "it ends before it is over",
-        }
-    }
-}
-
 /// Members one after the other.
-pub(super) struct Gunzip {
+pub(crate) struct Gunzip {
     part: Part,
     inflate: Decompress,
     crc: Crc,
