@@ -328,15 +328,11 @@ impl Printer {
     fn print(&mut self, item: Item) -> Result<(), Failure> {
         match item {
             Item::Event(event) => self.event(&event),
-            Item::Marker(marker) => {
-                self.marker(&marker);
-                Ok(())
-            }
+            Item::Marker(marker) => self.marker(&marker),
             Item::Interrupted { cause, retry_in } => {
                 self.is_interrupted = true;
                 let (cause, seconds) = (cause.to_string(), retry_in.as_secs_f32());
-                say(&format!("{cause}; connecting again in {seconds:.1} s"));
-                Ok(())
+                self.say(&format!("{cause}; connecting again in {seconds:.1} s"))
             }
             _ => Ok(()),
         }
@@ -348,11 +344,19 @@ impl Printer {
         Ok(())
     }
 
+    /// Says something after what came before it.
+    fn say(&mut self, text: &str) -> Result<(), Failure> {
+        self.output.flush()?;
+        say(text);
+        Ok(())
+    }
+
     /// On a terminal, where somebody may ask themselves what a silent command does.
-    fn say_live(&mut self, marker: &Marker) {
+    fn say_live(&mut self, marker: &Marker) -> Result<(), Failure> {
         if std::mem::replace(&mut self.is_told, true) {
-            return;
+            return Ok(());
         }
+        self.output.flush()?;
         let (events, head) = (events_text(self.events), marker.head);
         say_dimmed(&match (self.events, self.is_ending, self.from_latest) {
             (_, true, _) => format!("{events} up to the head, {head}"),
@@ -360,24 +364,25 @@ impl Printer {
             (0, false, false) => format!("live: no event up to the head, {head}; waiting"),
             _ => format!("live: {events} up to the head, {head}; waiting for more"),
         });
+        Ok(())
     }
 
-    fn marker(&mut self, marker: &Marker) {
+    fn marker(&mut self, marker: &Marker) -> Result<(), Failure> {
         if marker.kind == MarkerKind::Resumed && std::mem::take(&mut self.is_interrupted) {
-            say("connected again; nothing was missed");
+            self.say("connected again; nothing was missed")?;
         }
         if marker.kind == MarkerKind::CaughtUp {
-            self.say_live(marker);
+            self.say_live(marker)?;
         }
         if marker.kind == MarkerKind::Gap {
             self.is_interrupted = false;
             // Never lost in silence.
             if !self.has_markers {
-                say(&marker_text(marker));
+                self.say(&marker_text(marker))?;
             }
         }
         if !self.has_markers {
-            return;
+            return Ok(());
         }
         let out = &mut self.output.buffer;
         if self.form.json.is_some() {
@@ -386,6 +391,7 @@ impl Printer {
             out.extend_from_slice(marker_text(marker).as_bytes());
         }
         out.push(b'\n');
+        Ok(())
     }
 }
 

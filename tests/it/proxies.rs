@@ -2,6 +2,7 @@
 //! tried again, whatever cannot is said; no event is missed, and none is stored or seen twice.
 
 mod calls;
+mod in_front;
 mod limits;
 mod members;
 mod real;

@@ -112,7 +112,7 @@ const EARLY: &[(&str, &[&str], &str, &str)] = &[
     ),
     (
         "POST /feed.v1.FeedService/Publish",
-        &["content-type: application/grpc-web+proto", "grpc-encoding: gzip"],
+        &["content-type: application/grpc-web+proto", "grpc-encoding: snappy"],
         "200",
         "grpc-status: 12",
     ),

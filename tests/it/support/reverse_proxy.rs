@@ -96,10 +96,7 @@ impl ReverseProxy {
         let child = match brand {
             Brand::Nginx => nginx(&dir, port.address, to, has_tls, swaps),
             Brand::HaProxy => haproxy(&dir, port.address, to, has_tls, swaps),
-            Brand::Envoy => {
-                assert!(!has_tls, "its file has no certificate");
-                envoy(&dir, port.address, to, swaps)
-            }
+            Brand::Envoy => envoy(&dir, port.address, to, has_tls, swaps),
         };
         let proxy = ReverseProxy { address: port.address, has_tls, brand, child, dir, _port: port };
         within("a proxy", async {
@@ -216,13 +213,30 @@ fn haproxy(
     spawn(command, dir)
 }
 
-fn envoy(dir: &TempDir, own: SocketAddr, to: SocketAddr, swaps: &[(&str, &str)]) -> Child {
+fn envoy(
+    dir: &TempDir,
+    own: SocketAddr,
+    to: SocketAddr,
+    has_tls: bool,
+    swaps: &[(&str, &str)],
+) -> Child {
     let address = format!("address: 127.0.0.1, port_value: {}", own.port());
     let to = format!("address: 127.0.0.1, port_value: {}", to.port());
-    let tried = [
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let (cert, key) = (at("crt"), at("key"));
+    let mut tried = vec![
         ("address: 0.0.0.0, port_value: 8443", &*address),
         ("address: 127.0.0.1, port_value: 50051", &to),
     ];
+    let whole = deployed("envoy/tailmark.yaml", &[]);
+    let (begin, end) = (whole.find("      transport_socket:"), whole.find("  clusters:"));
+    let socket = &whole[begin.unwrap()..end.unwrap()];
+    if has_tls {
+        tried.push(("/etc/envoy/log.example.crt", &cert));
+        tried.push(("/etc/envoy/log.example.key", &key));
+    } else {
+        tried.push((socket, ""));
+    }
     let conf = dir.path().join("conf.yaml");
     fs::write(&conf, deployed("envoy/tailmark.yaml", &[&tried[..], swaps].concat())).unwrap();
     let name = std::env::var_os("ENVOY").expect("ENVOY names the program");
