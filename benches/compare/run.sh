@@ -3,6 +3,8 @@
 # usage: benches/compare/run.sh [--rounds N] [--events N] [--only WORK,...] [--targets TARGET,...] [--quick] [--json]
 #        benches/compare/run.sh large [--millions N] [--jsonl FILE]     Tailmark alone, on a large log
 #        benches/compare/run.sh abuse [--seconds N] [--only ATTACK,...] Tailmark alone, under attacks
+#        benches/compare/run.sh tls [--rounds N] [--events N] [--only WORK,...]  Tailmark alone, over TLS beside plain
+#        benches/compare/run.sh timing [--pairs N]  Tailmark alone: whether times tell what one may not see
 # Needs about 14 GB on the disk of TMPDIR (/var/tmp where that is not set) and 6 GB of memory; with --quick far less.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -27,7 +29,17 @@ target=${CARGO_TARGET_DIR:-$root/target}
 # JetStream of today as a Python wheel: what the system has is years old.
 nats=2.15.1
 peers=$target/compare-peers
-case ${1:-} in large | abuse) alone=yes ;; *) alone="" ;; esac
+case ${1:-} in
+  large | abuse | timing) alone=yes ;;
+  tls)
+    alone=yes
+    shift
+    works=append,append-batches,publish,fanout-100,fanout-1000,replay-batches,resume
+    case " $* " in *" --only "*) ;; *) set -- --only "$works" "$@" ;; esac
+    set -- run --targets tailmark,tailmark-tls "$@"
+    ;;
+  *) alone="" ;;
+esac
 if [ -z "$alone" ]; then
   packages=()
   command -v redis-server >/dev/null || packages+=(redis-server)

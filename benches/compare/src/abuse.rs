@@ -1,20 +1,26 @@
-//! What a publisher feels beside attacks, and what they take of the daemon: one daemon, quiet and under each
+//! What others feel beside attacks, and what those take of the daemon: one daemon, quiet and under each
 //! attack in turn. The attacks are those of `tests/it/abuse`, which hold that they are refused.
 //!
+//! The victims: a publisher, one event after the other; a live watch, from the append to the delivery of each
+//! of these events; and one that reads old events, a hundred at a time.
+//!
 //! Whoever attacks needs the same processors. So each attack is first made on another daemon beside: what the
-//! publisher feels of that is the machine's, and what is more is the daemon's.
+//! victims feel of that is the machine's, and what is more is the daemon's.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::ValueEnum;
-use tailmark_client::Client;
+use prost::Message;
+use tailmark_client::{Client, Item, Start, Watch, WatchOptions};
+use tailmark_record::Seq;
 use tailmark_wire::feed_v1 as pb;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio_stream::StreamExt;
 
 use crate::peers::start_daemon;
 use crate::process::Server;
@@ -67,14 +73,17 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     }
     let (server, addr) = start_daemon(&args.daemon, &dir.path().join("one"), &[]).await?;
     let (other, elsewhere) = start_daemon(&args.daemon, &dir.path().join("other"), &[]).await?;
-    let client = Client::new(&addr)?;
+    let mut victims = Victims::new(&addr).await?;
     let socket =
         |addr: &str| addr.trim_start_matches("http://").parse::<SocketAddr>().context("an address");
     let (here, elsewhere) = (socket(&addr)?, socket(&elsewhere)?);
     let time = Duration::from_secs(args.seconds);
     let attacks = if args.only.is_empty() { Attack::value_variants() } else { &args.only };
-    println!("{:21} {:>9} {:>8} {:>8} {:>8}", "", "publishes", "p50 ms", "p99 ms", "RSS MB");
-    measure("quiet", &client, &server, time).await?;
+    println!("{:21} {:>9} {:^15} {:^15} {:^15}", "", "", "until acked", "until seen", "100 old");
+    let (p50, p99) = ("p50 ms", "p99 ms");
+    print!("{:21} {:>9}", "", "publishes");
+    println!(" {p50:>7} {p99:>7} {p50:>7} {p99:>7} {p50:>7} {p99:>7} {:>7}", "RSS MB");
+    victims.measure("quiet", &server, time).await?;
     for attack in attacks {
         let name = attack.to_possible_value().ok_or_else(|| anyhow!("a name"))?;
         let name = name.get_name();
@@ -82,34 +91,114 @@ pub(crate) async fn run(args: Args) -> Result<()> {
             let mut attackers = JoinSet::new();
             attackers.spawn(again(*attack, at));
             let name = format!("{name}{where_to}");
-            let measured = measure(&name, &client, &server, time).await;
+            let measured = victims.measure(&name, &server, time).await;
             attackers.shutdown().await;
             measured?;
         }
     }
-    measure("afterwards", &client, &server, time).await?;
+    victims.measure("afterwards", &server, time).await?;
     // What the allocator keeps goes after a while.
     tokio::time::sleep(Duration::from_secs(20)).await;
-    measure("20 s later", &client, &server, time).await?;
-    drop(client);
+    victims.measure("20 s later", &server, time).await?;
+    drop(victims);
     server.stop().await?;
     other.stop().await?;
     dir.close().context("cannot remove the directory of the log")
 }
 
-async fn measure(name: &str, client: &Client, server: &Server, time: Duration) -> Result<()> {
-    let (begun, mut took) = (Instant::now(), Vec::new());
-    while begun.elapsed() < time {
-        let event =
-            pb::Event { topic: "victim".to_owned(), body: "x".to_owned(), ..pb::Event::default() };
-        let one = Instant::now();
-        client.publish(event, None).await?;
-        took.push(stats::ms(one.elapsed()));
+/// Old events, and how many of them are read at a time.
+const OLD: u64 = 50_000;
+const AT_A_TIME: u64 = 100;
+/// Nobody waits longer for an event.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Those who mean no harm, each on a connection of its own.
+struct Victims {
+    publisher: Client,
+    watch: Watch,
+    reader: Client,
+    published: u64,
+    read: u64,
+}
+
+impl Victims {
+    /// Makes the old events, too.
+    async fn new(addr: &str) -> Result<Victims> {
+        let publisher = Client::new(addr)?;
+        let old = pb::Event { topic: "old".into(), body: "x".repeat(200), ..Default::default() };
+        let old = bytes::Bytes::from(old.encode_to_vec());
+        publisher.upload(tokio_stream::iter((0..OLD).map(move |_| old.clone()))).await?;
+        let mut options = WatchOptions::default();
+        (options.patterns, options.markers) = (vec!["victim".to_owned()], true);
+        let mut watch = Client::new(addr)?.watch(options);
+        // It has begun.
+        watch.next().await.context("a watch")??;
+        Ok(Victims { publisher, watch, reader: Client::new(addr)?, published: 0, read: 0 })
     }
-    let of = |percent| stats::percentile(&took, percent).unwrap_or(f64::NAN);
-    let (p50, p99, resident) = (of(50), of(99), server.memory()?.resident >> 20);
-    println!("{name:21} {:>9} {p50:>8.2} {p99:>8.2} {resident:>8}", took.len());
-    Ok(())
+
+    async fn measure(&mut self, name: &str, server: &Server, time: Duration) -> Result<()> {
+        let (mut acked, mut seen, mut read) = (Vec::new(), Vec::new(), Vec::new());
+        let begun = Instant::now();
+        while begun.elapsed() < time {
+            let (ack, delivery) = tokio::time::timeout(PATIENCE, self.publish()).await??;
+            acked.push(stats::ms(ack));
+            seen.push(stats::ms(delivery));
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < time {
+            let one = Instant::now();
+            tokio::time::timeout(PATIENCE, self.read()).await??;
+            read.push(stats::ms(one.elapsed()));
+        }
+        print!("{name:21} {:>9}", acked.len());
+        for times in [acked, seen, read] {
+            let of = |percent| stats::percentile(&times, percent).unwrap_or(f64::NAN);
+            print!(" {:>7.2} {:>7.2}", of(50), of(99));
+        }
+        println!(" {:>7}", server.memory()?.resident >> 20);
+        Ok(())
+    }
+
+    /// How long one event takes until its ack, and until the watch has it.
+    async fn publish(&mut self) -> Result<(Duration, Duration)> {
+        self.published += 1;
+        let body = self.published.to_string();
+        let event =
+            pb::Event { topic: "victim".to_owned(), body: body.clone(), ..pb::Event::default() };
+        let begun = Instant::now();
+        let publish = async {
+            self.publisher.publish(event, None).await?;
+            anyhow::Ok(begun.elapsed())
+        };
+        let watch = &mut self.watch;
+        let seen = async {
+            loop {
+                let Item::Event(received) = watch.next().await.context("the watch ended")?? else {
+                    continue;
+                };
+                if received.event()?.body == body {
+                    return anyhow::Ok(begun.elapsed());
+                }
+            }
+        };
+        tokio::try_join!(publish, seen)
+    }
+
+    /// Some old events, elsewhere each time.
+    async fn read(&mut self) -> Result<()> {
+        self.read += 1;
+        let mut options = WatchOptions::default();
+        // A prime number, so that it is everywhere.
+        options.start = Start::Seq(Seq::new(1 + self.read * 7_919 % (OLD - AT_A_TIME)));
+        options.limit = AT_A_TIME;
+        let mut watch = self.reader.watch(options);
+        let mut count = 0;
+        while let Some(item) = watch.next().await {
+            count += u64::from(matches!(item?, Item::Event(_)));
+        }
+        ensure!(count == AT_A_TIME, "{count} old events came");
+        Ok(())
+    }
 }
 
 /// Comes back when it is sent away, until it is stopped.

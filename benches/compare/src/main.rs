@@ -14,6 +14,7 @@ mod rounds;
 mod sample;
 mod stats;
 mod table;
+mod timing;
 mod works;
 
 use std::path::PathBuf;
@@ -38,8 +39,10 @@ enum Command {
     Guard(guard::Args),
     /// Tailmark alone on a large log: memory, opening, growth, stalled watchers, disk
     Large(large::Args),
-    /// What a publisher feels beside attacks on the daemon
+    /// What a publisher, a watch and a reader feel beside attacks on the daemon
     Abuse(abuse::Args),
+    /// Whether the time of an answer tells what one may not see
+    Timing(timing::Args),
     /// The limit of the wire, as a server
     #[command(hide = true)]
     Passthrough,
@@ -125,6 +128,7 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Guard(args) => guard::run(args).await,
         Command::Large(args) => large::run(args).await,
         Command::Abuse(args) => abuse::run(args).await,
+        Command::Timing(args) => timing::run(args).await,
         Command::Passthrough => limits::serve().await,
     }
 }

@@ -41,6 +41,24 @@ pub(crate) fn ms(took: Duration) -> f64 {
     took.as_secs_f64() * 1e3
 }
 
+/// How often a value of the first is larger than one of the second, of all pairs; as often is half. NaN of
+/// nothing.
+pub(crate) fn longer(first: &[f64], second: &[f64]) -> f64 {
+    let (first, second) = (sorted(first), sorted(second));
+    let (mut below, mut same, mut wins) = (0, 0, 0.0);
+    for value in &first {
+        while second.get(below).is_some_and(|it| it < value) {
+            below += 1;
+        }
+        same = same.max(below);
+        while second.get(same).is_some_and(|it| it <= value) {
+            same += 1;
+        }
+        wins += below as f64 + (same - below) as f64 / 2.0;
+    }
+    wins / (first.len() as f64 * second.len() as f64)
+}
+
 fn sorted(values: &[f64]) -> Vec<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -50,6 +68,15 @@ fn sorted(values: &[f64]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_longer_one_is_counted_and_a_draw_is_half() {
+        assert!((longer(&[2.0, 3.0], &[1.0, 1.5]) - 1.0).abs() < 1e-9);
+        assert!(longer(&[1.0], &[2.0, 3.0]).abs() < 1e-9);
+        assert!((longer(&[1.0, 2.0, 2.0], &[2.0, 1.0, 2.0]) - 0.5).abs() < 1e-9);
+        assert!((longer(&[2.0, 5.0], &[1.0, 2.0]) - 0.875).abs() < 1e-9);
+        assert!(longer(&[], &[1.0]).is_nan());
+    }
 
     #[test]
     fn the_median_is_in_the_middle() {
