@@ -155,13 +155,12 @@ impl RetentionThread {
             }
         }
         if let Some(max) = self.retention.max_bytes {
+            // What holds no events goes first, and is not trimmed for.
             let excess = self.core.engine.status().disk_bytes.saturating_sub(max);
-            // What holds no events goes first.
-            let released = if excess > 0 { self.core.engine.release(excess)? } else { 0 };
-            let excess = excess.saturating_sub(released);
             if excess > 0 {
-                point = point.max(self.core.engine.trim_point_for_bytes(excess, end));
+                self.core.engine.release(excess)?;
             }
+            point = point.max(self.core.engine.trim_point_for_size(max, end));
         }
         Ok(point.min(end))
     }

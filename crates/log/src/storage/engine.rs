@@ -347,9 +347,10 @@ pub trait Engine: Send + Sync + 'static {
         visit: &mut dyn FnMut(Seq, Fingerprint) -> bool,
     ) -> Result<(), StoreError>;
 
-    /// The seq to trim to so that at least `bytes` on disk come free, if there are that many, and
-    /// no further than `limit`; whole units of storage only.
-    fn trim_point_for_bytes(&self, bytes: u64, limit: Seq) -> Seq;
+    /// The seq to trim to so that what the log needs on disk is at most `max_bytes`, if trimming can do
+    /// that, and no further than `limit`; whole units of storage only. What is trimmed already is not
+    /// needed, also where its space is not given back yet.
+    fn trim_point_for_size(&self, max_bytes: u64, limit: Seq) -> Seq;
 
     /// Gives back the space below the durable trim mark that no reader holds. Called after a commit
     /// that moved it.

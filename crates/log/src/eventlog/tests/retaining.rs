@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::age_clock::AgeClock;
 use super::*;
+use crate::storage::{Intercept, StoreError, StoreStatus};
 
 pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp { seconds, nanos: 0 }
@@ -71,6 +72,48 @@ async fn bytes_beyond_a_number_go_in_whole_units() {
     while engine.status().disk_bytes > 600 {
         tokio::task::yield_now().await;
     }
+}
+
+/// An engine whose space is given back by another thread, in the middle of a look at it.
+struct GivesBackLate {
+    inner: Memory,
+    looks: AtomicI64,
+}
+
+impl Intercept for GivesBackLate {
+    fn inner(&self) -> &dyn Engine {
+        &self.inner
+    }
+
+    fn status(&self) -> StoreStatus {
+        let status = self.inner.status();
+        self.inner.reclaim().unwrap();
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        status
+    }
+
+    fn reclaim(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_is_trimmed_and_not_given_back_yet_is_not_trimmed_for_again() {
+    let inner = engine(memory::Options::default());
+    let engine = Arc::new(GivesBackLate { inner, looks: AtomicI64::new(0) });
+    let limits = Retention { max_bytes: Some(600), ..Retention::default() };
+    let log = EventLog::open(engine.clone(), Recovered::default(), retaining(limits)).unwrap();
+    append(&log, 10).await;
+    let kept = 600 / (engine.inner.status().disk_bytes / 10);
+    oldest_becomes(&log, 10 - kept + 1).await;
+    for look in 2..10 {
+        log.enforce_retention_soon();
+        while engine.looks.load(Ordering::SeqCst) < look {
+            tokio::task::yield_now().await;
+        }
+    }
+    log.close().await.unwrap();
+    assert_eq!(log.bounds().oldest, Seq::new(10 - kept + 1));
 }
 
 #[tokio::test]

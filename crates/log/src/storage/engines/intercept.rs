@@ -88,8 +88,8 @@ pub trait Intercept: Send + Sync + 'static {
         self.inner().fingerprints(from, visit)
     }
 
-    fn trim_point_for_bytes(&self, bytes: u64, limit: Seq) -> Seq {
-        self.inner().trim_point_for_bytes(bytes, limit)
+    fn trim_point_for_size(&self, max_bytes: u64, limit: Seq) -> Seq {
+        self.inner().trim_point_for_size(max_bytes, limit)
     }
 
     fn reclaim(&self) -> Result<(), StoreError> {
@@ -203,8 +203,8 @@ impl<I: Intercept> Engine for I {
         Intercept::fingerprints(self, from, visit)
     }
 
-    fn trim_point_for_bytes(&self, bytes: u64, limit: Seq) -> Seq {
-        Intercept::trim_point_for_bytes(self, bytes, limit)
+    fn trim_point_for_size(&self, max_bytes: u64, limit: Seq) -> Seq {
+        Intercept::trim_point_for_size(self, max_bytes, limit)
     }
 
     fn reclaim(&self) -> Result<(), StoreError> {

@@ -439,12 +439,14 @@ impl Engine for Memory {
         Ok(())
     }
 
-    fn trim_point_for_bytes(&self, bytes: u64, limit: Seq) -> Seq {
+    fn trim_point_for_size(&self, max_bytes: u64, limit: Seq) -> Seq {
         let log = self.log.lock();
-        let mut freed = 0;
-        let mut point = log.oldest;
-        for run in &log.commits {
-            if freed >= bytes || run.end > limit {
+        let commits = log.commits.iter().filter(|run| run.end > log.oldest);
+        let needed: u64 = commits.clone().map(|run| run.events.len() as u64).sum();
+        let excess = needed.saturating_sub(max_bytes);
+        let (mut freed, mut point) = (0, log.oldest);
+        for run in commits {
+            if freed >= excess || run.end > limit {
                 break;
             }
             freed += run.events.len() as u64;

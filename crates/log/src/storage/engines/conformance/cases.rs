@@ -315,16 +315,23 @@ fn trim_point<F: Factory>(factory: &mut F) {
         subject.append(&[sent("a.x", &"x".repeat(1_000)), sent("b", "")]);
     }
     let (oldest, next) = (subject.oldest, subject.next());
-    assert_eq!(subject.engine().trim_point_for_bytes(0, next), oldest);
+    assert_eq!(subject.engine().trim_point_for_size(u64::MAX, next), oldest);
+    let disk_bytes = subject.engine().status().disk_bytes;
     for limit in 1..=next.get() {
-        for bytes in [1, 1_500, u64::MAX] {
-            let point = subject.engine().trim_point_for_bytes(bytes, Seq::new(limit));
+        for max_bytes in [0, disk_bytes.saturating_sub(1_500), disk_bytes.saturating_sub(1)] {
+            let point = subject.engine().trim_point_for_size(max_bytes, Seq::new(limit));
             assert!(oldest <= point && point <= Seq::new(limit), "{point} of {limit}");
         }
     }
-    let point = subject.engine().trim_point_for_bytes(u64::MAX, next);
-    subject.trim(point);
-    subject.check();
+    // Once trimmed for a size it needs no more for that, given back or not.
+    for max_bytes in [disk_bytes.saturating_sub(1), disk_bytes / 2, 0] {
+        let point = subject.engine().trim_point_for_size(max_bytes, next);
+        subject.trim(point);
+        subject.check();
+        assert_eq!(subject.engine().trim_point_for_size(max_bytes, next), point);
+        subject.engine().reclaim().expect("space");
+        assert_eq!(subject.engine().trim_point_for_size(max_bytes, next), point);
+    }
 }
 
 fn closed<F: Factory>(factory: &mut F) {

@@ -200,8 +200,8 @@ impl Engine for LocalEngine {
         LocalEngine::fingerprints(self, from, visit)
     }
 
-    fn trim_point_for_bytes(&self, bytes: u64, limit: Seq) -> Seq {
-        LocalEngine::trim_point_for_bytes(self, bytes, limit)
+    fn trim_point_for_size(&self, max_bytes: u64, limit: Seq) -> Seq {
+        LocalEngine::trim_point_for_size(self, max_bytes, limit)
     }
 
     fn reclaim(&self) -> Result<(), StoreError> {

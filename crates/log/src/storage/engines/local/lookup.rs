@@ -1,7 +1,6 @@
 //! Questions other than "what comes next": by time, by fingerprint, by size.
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 use super::LocalEngine;
 use super::create::FIRST_SLOTS;
@@ -12,7 +11,6 @@ use crate::storage::disk::Disk;
 use crate::storage::journal::Slot;
 use crate::storage::meta::Meta;
 use crate::storage::segment::{Lease, Segment};
-use crate::width::to_usize;
 use tailmark_record::{Events, Facts, Fingerprint, FingerprintKey, Seq, Timestamp};
 
 /// Where named events are known from.
@@ -125,23 +123,32 @@ impl LocalEngine {
         keep_slot(&self.trimmed, slot, sealed, &self.key);
     }
 
-    pub(super) fn trim_point_for_bytes(&self, bytes: u64, limit: Seq) -> Seq {
-        let mut freed = 0;
-        let mut point = self.bounds().oldest;
+    pub(super) fn trim_point_for_size(&self, max_bytes: u64, limit: Seq) -> Seq {
+        let oldest = self.bounds().oldest;
+        // All from one view: what others give back meanwhile would be counted in one place and not in the other.
         let view = self.view();
-        for segment in &view.segments {
-            if freed >= bytes || segment.end() > limit {
+        let segments = view.segments.iter().filter(|segment| segment.end() > oldest);
+        // Others wait for their last reader, or to be taken out.
+        let done = view.sealed_end().unwrap_or(Seq::ZERO).max(oldest);
+        let full = &view.slots[..view.slots.len().saturating_sub(1)];
+        let full: Vec<_> = full.iter().filter(|slot| slot.end() > done).collect();
+        // The active slot, and one more, the log always has.
+        let spare = full.len().saturating_sub(FIRST_SLOTS - 1);
+        let slots = FIRST_SLOTS.max(full.len() + 1) as u64;
+        let sealed: u64 = segments.clone().map(|segment| segment.disk_bytes()).sum();
+        let needed = sealed.saturating_add(slots * self.options.slot_bytes);
+        let excess = needed.saturating_sub(max_bytes);
+        let (mut freed, mut point) = (0, oldest);
+        for segment in segments {
+            if freed >= excess || segment.end() > limit {
                 break;
             }
             freed += segment.disk_bytes();
             point = point.max(segment.end());
         }
-        // Then slots that wait to be sealed; the active one, and one more, the log always has.
-        let files = self.work.slot_files.load(Ordering::Relaxed);
-        let spare = to_usize(files.saturating_sub(FIRST_SLOTS as u64));
-        let full = view.slots.len().saturating_sub(1);
-        for slot in &view.slots[..full.min(spare)] {
-            if freed >= bytes || slot.end() > limit {
+        // Then slots that wait to be sealed.
+        for slot in full.into_iter().take(spare) {
+            if freed >= excess || slot.end() > limit {
                 break;
             }
             freed += self.options.slot_bytes;

@@ -109,11 +109,13 @@ fn slots_that_wait_for_sealing_are_trimmed_for_bytes_after_all_segments() {
     }
     let (view, end) = (engine.view(), engine.bounds().next());
     let sealed: u64 = view.segments.iter().map(|segment| segment.disk_bytes()).sum();
-    let point = |bytes| engine.trim_point_for_bytes(bytes, end);
-    assert_eq!(point(sealed), view.sealed_end().unwrap());
-    assert_eq!(point(sealed + 1), view.slots[0].end());
+    let slots = view.slots.len() as u64 * SLOT;
+    let point = |max_bytes| engine.trim_point_for_size(max_bytes, end);
+    assert_eq!(point(sealed + slots), engine.bounds().oldest);
+    assert_eq!(point(slots), view.sealed_end().unwrap());
+    assert_eq!(point(slots - 1), view.slots[0].end());
     // Two files are never given back, so nothing is trimmed for them.
-    assert_eq!(point(u64::MAX), view.slots[1].end());
+    assert_eq!(point(0), view.slots[1].end());
 }
 
 /// A wall clock that a test sets, and time that passes only when it says so.
