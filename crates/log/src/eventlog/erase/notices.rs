@@ -35,12 +35,14 @@ pub(super) fn tell(
     order: &EraseOrder,
     watch: &mut dyn FnMut(EraseProgress) -> ControlFlow<()>,
 ) -> Result<Erased, EraseError> {
-    let mut found = Found { erasure: order.id.to_string(), ..Found::default() };
+    let (erasure, named) = (order.id.to_string(), order.events());
+    let mut found = Found { erasure, named, ..Found::default() };
     for span in spans(&order.seqs) {
         found.look(&*core.engine, order, span, watch)?;
     }
     let id = order.id;
-    let Found { events, already, trimmed, topics, erasure } = found;
+    let trimmed = found.passed - found.events - found.already;
+    let Found { events, already, topics, erasure, .. } = found;
     let notices =
         Notices { core, erasure, order, batch: new_batch(core), stored: 0 }.send(topics)?;
     Ok(Erased { id, events, already, trimmed, notices, segments: 0 })
@@ -72,7 +74,9 @@ struct Found {
     topics: BTreeMap<Box<str>, Runs>,
     events: u64,
     already: u64,
-    trimmed: u64,
+    /// How many seqs the order names, and how many of these are passed.
+    named: u64,
+    passed: u64,
 }
 
 impl Found {
@@ -104,15 +108,15 @@ impl Found {
                 Err(StoreError::Removed(range)) => range.end.max(at.next()),
                 Err(error) => return Err(unfinished(error)),
             };
-            let gone = order.events() - order.events_in(next..Seq::MAX);
-            self.trimmed = gone - self.events - self.already;
+            // Not counted from the beginning each time: there may be millions.
+            self.passed += order.events_in(at..next.min(span.end));
             let now = EraseProgress {
                 id: order.id,
                 phase: ErasePhase::Telling,
                 segments_done: 0,
                 segments: 0,
-                events_done: gone,
-                events: order.events(),
+                events_done: self.passed,
+                events: self.named,
             };
             if watch(now).is_break() {
                 return Err(EraseError::Closing);
@@ -129,7 +133,9 @@ impl Found {
             let facts = Facts::scan(event?)?;
             let topic = std::str::from_utf8(facts.topic);
             let topic = topic.map_err(|_| EventError::new("a topic is not text"))?;
-            let is_ours = facts.erased.is_some_and(|it| it.erasure == self.erasure);
+            // An id may have been used before, for others.
+            let is_ours = facts.erased.is_some_and(|it| it.erasure == self.erasure)
+                && order.contains(facts.seq);
             if !is_ours {
                 if let Some(runs) = self.topics.get_mut(topic) {
                     runs.open_in = None;

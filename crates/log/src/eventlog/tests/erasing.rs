@@ -101,6 +101,9 @@ async fn readers_find_shells_and_are_told_in_their_topic() {
     let done = erase(&log, erasure(8, &[4..6])).await.unwrap();
     assert_eq!((done.events, done.already, done.notices), (0, 2, 0));
     assert_eq!(log.head(), Seq::new(14));
+    // And others under the first id, with those that it erased before between them.
+    let done = erase(&log, erasure(7, &[1..2, 8..9])).await.unwrap();
+    assert_eq!((done.events, done.already, done.trimmed, done.notices), (2, 0, 0, 2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,8 +3,8 @@
 //! Owns the files in `trimmed/`, one for each segment or slot that was dropped with named events in
 //! it. A file is written and synced before what it stands for leaves the view, so a crash in
 //! between leaves both, and nobody is told twice. Files beyond the newest `keep` events are
-//! deleted. Those of events that are erased go from the files. Must not know how large the window of repeats is now: whoever reads stops when it has
-//! enough.
+//! deleted. Those of events that are erased go from the files. Must not know how large the window of
+//! repeats is now: whoever reads stops when it has enough.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -218,11 +218,12 @@ impl LocalEngine {
                 Ok(None) => continue,
                 Err(error) => return Err(error),
             };
-            from = end;
             watched.now.segments_done += 1;
-            watched.now.events_done = order.events_in(Seq::ZERO..from);
+            watched.now.events_done += order.events_in(segment.first().max(from)..end);
+            from = end;
         }
-        watched.now.events_done = order.events();
+        // What is in no segment is trimmed.
+        watched.now.events_done = watched.now.events;
         watched.tell()?;
         Ok(rewritten)
     }
