@@ -100,6 +100,12 @@ fn feed_service() -> manual::Service {
                 .codec_path("crate::server::rpc::codec::Streamed")
                 .build(),
         )
+        .method(
+            method("erase", "Erase", "EraseRequest", "EraseProgress")
+                .server_streaming()
+                .codec_path("crate::server::rpc::codec::Streamed")
+                .build(),
+        )
         .build()
 }
 

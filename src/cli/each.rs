@@ -89,6 +89,7 @@ fn variables(event: &Event<'_>) -> Vec<(&'static str, String)> {
         ("EVENT_KEY", event.key.to_owned()),
         ("EVENT_APPENDED_AT", time(event.appended_at).unwrap_or_default()),
         ("EVENT_AT", time(event.at).unwrap_or_default()),
+        ("EVENT_ERASED", event.erased.map_or("", |erased| erased.reason).to_owned()),
     ];
     // The system's variables hold no NUL.
     all.into_iter().map(|(name, value)| (name, value.replace('\0', "\u{fffd}"))).collect()

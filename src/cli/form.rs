@@ -29,7 +29,7 @@ pub(super) enum Column {
     Key,
     /// The headers, as `name=value`
     Headers,
-    /// The body, or how many bytes of data there are
+    /// The body, how many bytes of data there are, or why they were erased
     Body,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Form {
     /// Print these, parted by tabs
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', conflicts_with_all = ["json", "raw"])]
     columns: Vec<Column>,
-    /// Print bodies and data alone, as they are, each with a line end
+    /// Print bodies and data alone, as they are, each with a line end; nothing of what was erased
     #[arg(long, conflicts_with = "json")]
     raw: bool,
     /// Print one JSON object a line; `--json=value` has bodies that are JSON as values
@@ -73,11 +73,15 @@ impl Form {
         }
     }
 
-    /// Appends an event, with a line end.
+    /// Appends an event, with a line end; nothing where it has nothing in this form.
     pub(super) fn print(&self, output: &mut Output, event: &Event<'_>) {
         if let Some(bodies) = self.json {
             json::write_event_as(&mut output.buffer, event, bodies);
         } else if self.raw {
+            // It has none any more, which is not the same as an empty one.
+            if event.is_erased() {
+                return;
+            }
             output.content(content(event));
         } else if self.columns.is_empty() {
             self.print_line(output, event);
@@ -134,10 +138,11 @@ fn print_column(output: &mut Output, event: &Event<'_>, column: Column) {
                 print_label(output, name, value);
             }
         }
-        Column::Body => match event.content() {
-            Content::Empty => {}
-            Content::Body(body) => output.body(body),
-            Content::Data(data) => output.data(data),
+        Column::Body => match (&event.erased, event.content()) {
+            (Some(erased), _) => output.body(&erased.in_words()),
+            (None, Content::Empty) => {}
+            (None, Content::Body(body)) => output.body(body),
+            (None, Content::Data(data)) => output.data(data),
         },
     }
 }

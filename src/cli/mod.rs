@@ -16,6 +16,7 @@ mod contexts;
 mod daemon;
 mod doctor;
 mod each;
+mod erase;
 mod failure;
 mod form;
 mod get;
@@ -101,6 +102,8 @@ enum Command {
     Metrics(Online<metrics::Args>),
     /// Remove the oldest events
     Trim(Online<trim::Args>),
+    /// Take what events said out of the log for good; their places stay
+    Erase(Online<erase::Args>),
     /// Measure uploads and replays of a running daemon
     #[command(subcommand)]
     Bench(bench::Command),
@@ -155,7 +158,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// What the program takes.
 fn command() -> clap::Command {
     // An event has a key, too.
-    Cli::command().mut_subcommand("publish", online::with_tls_key)
+    let command = Cli::command().mut_subcommand("publish", online::with_tls_key);
+    command.mut_subcommand("erase", online::with_tls_key)
 }
 
 fn exit_code(result: Result<(), Failure>) -> ExitCode {
@@ -190,6 +194,7 @@ impl Cli {
             Command::Topics(online) => online.run(topics::run),
             Command::Metrics(online) => online.run(metrics::run),
             Command::Trim(online) => online.run(trim::run),
+            Command::Erase(online) => online.run(erase::run),
             Command::Bench(command) => bench::run(command),
             Command::Doctor(args) => doctor::run(args),
             Command::Context(command) => context::run(command),

@@ -65,6 +65,19 @@ pub(super) fn parse_range(text: &str) -> Result<SeqRange, String> {
     }
 }
 
+/// Reads `5`, or `7-9` or `7..9` (both inclusive).
+pub(super) fn parse_seqs(text: &str) -> Result<(Seq, Seq), String> {
+    let expected = || "expected SEQ or FIRST-LAST (both inclusive)".to_owned();
+    let parts = text.split_once("..").or_else(|| text.split_once('-'));
+    let (first, last) = parts.unwrap_or((text, text));
+    let seq = |text: &str| whole(text).map(Seq::new).ok_or_else(expected);
+    match (seq(first)?, seq(last)?) {
+        (first, _) if first == Seq::ZERO => Err("the first event has seq 1".to_owned()),
+        (first, last) if first > last => Err(format!("{first} is above {last}")),
+        range => Ok(range),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +121,16 @@ mod tests {
             assert_eq!(moment::start(text, now), expected, "{text:?}");
         }
         assert!(parse_start("soon").unwrap_err().contains("last:N"));
+    }
+
+    #[test]
+    fn seqs_are_single_or_a_range() {
+        let range = |first, last| Ok((Seq::new(first), Seq::new(last)));
+        assert_eq!(parse_seqs("5"), range(5, 5));
+        assert_eq!((parse_seqs("7-9"), parse_seqs("7..9")), (range(7, 9), range(7, 9)));
+        for bad in ["", "-", "0", "9-7", "7-", "-7", "7-8-9", "a", "7 - 9", "7.."] {
+            assert!(parse_seqs(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

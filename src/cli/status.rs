@@ -1,7 +1,7 @@
 //! `tailmark status`.
 
 use super::output::{events_text, print_json, print_line};
-use super::{Failure, ahead};
+use super::{Failure, ahead, erase};
 use crate::escape;
 use tailmark_client::Client;
 use tailmark_record::units;
@@ -46,6 +46,9 @@ fn text(status: &pb::LogStatus) -> String {
     }
     if let Some(ahead) = ahead::of_head(status) {
         lines.push(("clock", ahead));
+    }
+    if let Some(erasing) = &status.erasing {
+        lines.push(("erasing", erase::progress_text(erasing)));
     }
     lines.push(("version", status.version.clone()));
     for consumer in &status.consumers {

@@ -3,10 +3,12 @@
 //! Colour is what `anstream` decides, for which `NO_COLOR`, `CLICOLOR` and `CLICOLOR_FORCE` count too.
 //! Moving the cursor is another matter: it needs a terminal that says it can.
 
-use std::io::IsTerminal;
+use std::io::{BufRead, IsTerminal, Write};
 
 use anstream::ColorChoice;
 use indicatif::ProgressDrawTarget;
+
+use super::{Exit, Failure};
 
 /// Whether this is a terminal that does more than print one line below the other: an editor's shell
 /// window, a serial line or a log of a build has `TERM=dumb`, or none, and shows escape sequences as
@@ -34,4 +36,15 @@ pub(super) fn progress_target() -> ProgressDrawTarget {
         true => ProgressDrawTarget::stderr(),
         false => ProgressDrawTarget::hidden(),
     }
+}
+
+/// Asks, and waits for the answer: whether it is yes. `so` says what not being able to ask comes to.
+pub(super) fn says_yes(question: &str, so: &str) -> Result<bool, Failure> {
+    let mut stderr = std::io::stderr();
+    stderr.write_all(question.as_bytes()).and_then(|()| stderr.flush()).map_err(|error| {
+        Failure::new(Exit::Failure, format!("cannot ask, and so {so}")).because(&error)
+    })?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }

@@ -1,9 +1,10 @@
 //! `tailmark trim`.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::IsTerminal;
 
 use super::moment::{Moment, parse_moment};
 use super::output::{events_text, print_json, print_line, say};
+use super::terminal::says_yes;
 use super::{Exit, Failure, ahead};
 use tailmark_client::Client;
 use tailmark_wire::json;
@@ -36,13 +37,7 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
             "This removes {what} for good; readable now: {} to {}. Go on? [y/N] ",
             status.oldest_seq, status.head_seq
         );
-        let mut stderr = std::io::stderr();
-        stderr.write_all(question.as_bytes()).and_then(|()| stderr.flush()).map_err(|error| {
-            Failure::new(Exit::Failure, "cannot ask, and so nothing was removed").because(&error)
-        })?;
-        let mut answer = String::new();
-        std::io::stdin().lock().read_line(&mut answer)?;
-        if !matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
+        if !says_yes(&question, "nothing was removed")? {
             return Err(Failure::new(Exit::Failure, "nothing was removed"));
         }
     }

@@ -8,8 +8,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use uuid::Uuid;
 
-use tailmark_log::eventlog::{AppendError, ReadError};
+use tailmark_log::eventlog::{AppendError, EraseError, Erased, ReadError};
 use tailmark_log::storage::{Damage, StoreError};
 use tailmark_record::Reason;
 
@@ -52,6 +53,22 @@ pub(crate) fn read(error: &ReadError) {
 /// Why a backup could not be read.
 pub(crate) fn backup(error: &dyn std::error::Error) {
     tracing::error!(%error, "a backup could not be read");
+}
+
+/// An erasure begins: who ordered it, and why, can be found later.
+pub(crate) fn erases(principal: &str, erasure: Uuid, events: u64, why: &str) {
+    tracing::info!(target: "audit", principal, %erasure, events, why, "erasing");
+}
+
+/// It is done.
+pub(crate) fn erased(done: &Erased) {
+    let Erased { id, events, segments, notices, .. } = done;
+    tracing::info!(target: "audit", erasure = %id, events, segments, notices, "erased");
+}
+
+/// Why events were not erased.
+pub(crate) fn erase(error: &EraseError) {
+    tracing::error!(%error, "an erasure is not done");
 }
 
 fn damage(damage: &Damage) {

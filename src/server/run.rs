@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use axum::middleware::from_fn_with_state;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -106,12 +107,21 @@ impl Server {
             arrivals,
             parking,
             shared_frames: Arc::new(SharedFrames::new(unsent)),
+            erasing: Arc::new(Semaphore::new(1)),
             options,
             gauges,
             figures: Arc::new(figures),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             started,
+        });
+        // Not for as long as the log lives: this server need not.
+        let server = Arc::downgrade(&shared);
+        shared.log.on_erased(move || {
+            if let Some(shared) = server.upgrade() {
+                shared.parking.forget();
+                shared.shared_frames.forget(shared.log.bounds().head);
+            }
         });
         let health = health::Reporter::new(shared.log.clone(), Arc::clone(&shared.quotas));
         let routes = routes(&shared, &health)?;

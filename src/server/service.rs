@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use crate::server::backup::{self, BackupStream};
 use crate::server::chat::{self, Chat, FeedDialect, RoomStream};
 use crate::server::ingest::append::{self, AppendStream};
+use crate::server::ingest::erase::{self, EraseStream};
 use crate::server::ingest::{publish, trim, upload};
 use crate::server::principal::Caller;
 use crate::server::rpc::codec::Encoded;
@@ -46,6 +47,7 @@ impl FeedService for Feed {
     type AppendStream = AppendStream;
     type WatchBatchesStream = NoStream;
     type BackupStream = BackupStream;
+    type EraseStream = EraseStream;
 
     async fn watch(
         &self,
@@ -140,5 +142,12 @@ impl FeedService for Feed {
         request: Request<pb::BackupRequest>,
     ) -> Result<Response<BackupStream>, Status> {
         backup::backup(&self.shared, request)
+    }
+
+    async fn erase(
+        &self,
+        request: Request<pb::EraseRequest>,
+    ) -> Result<Response<EraseStream>, Status> {
+        erase::erase(&self.shared, request)
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tailmark_log::eventlog::EventLog;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) parking: Parking,
     /// What watches send alike.
     pub(crate) shared_frames: Arc<SharedFrames>,
+    /// Whose turn it is to erase.
+    pub(crate) erasing: Arc<Semaphore>,
     /// Connections, uploads and what comes in on chats.
     pub(crate) tasks: TaskTracker,
     pub(crate) started: Instant,

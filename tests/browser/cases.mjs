@@ -38,6 +38,20 @@ export const cases = [
     },
   },
   {
+    name: 'says of an event that was erased why, wherever it is shown',
+    run: async ({ daemon, visitor }) => {
+      const log = await daemon();
+      await log.publish({ topic: 'users.ann', body: 'secret', key: 'k' }, { topic: 'users.bob', body: 'stays' });
+      await log.run('erase', '1', '--reason', 'her wish', '--yes');
+      const page = await (await visitor()).open(log.url);
+      await shows(page, '(erased: her wish)');
+      await page.locator('#tail-list .row[data-seq="1"]').click();
+      await page.locator('#event-detail', { hasText: '(erased: her wish)' }).waitFor();
+      check(!(await text(page, 'body')).includes('secret'), 'it is shown');
+      check(await page.locator('#facts-erasing').isHidden(), 'nothing is under way');
+    },
+  },
+  {
     name: 'cuts off no figure and no hint on a desk',
     run: async ({ daemon, visitor }) => {
       const log = await daemon();

@@ -46,6 +46,7 @@ mod config;
 mod copied;
 mod daemon;
 mod doctor;
+mod erase;
 mod errors;
 mod faults;
 mod format;

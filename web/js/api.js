@@ -48,6 +48,9 @@ export async function publish(event) {
   return response.json();
 }
 
+/// What is left to say of an event that was erased, in words; `null` of any other.
+export const erasedText = ({ erased }) => (erased === undefined ? null : `(erased: ${erased.reason ?? ''})`);
+
 // What a row keeps of a body; the whole one is fetched for the event's detail.
 const KEPT_CHARS = 4096;
 

@@ -497,6 +497,10 @@ class App {
     setText($('fact-watches'), count(Number(log.watches ?? 0)));
     setText($('fact-version'), log.version ?? '–');
     this.#drawConsumers(log.consumers ?? []);
+    const { erasing } = log;
+    $('facts-erasing').hidden = erasing === undefined;
+    setText($('fact-erasing'), erasing ? `${count(Number(erasing.events_done ?? 0))} of ${count(Number(erasing.events ?? 0))}` : '–');
+    $('facts-erasing').title = erasing ? `erasure ${erasing.erasure}: ${(erasing.phase ?? '').toLowerCase()}` : '';
   }
 
   /// Watches that said what they are called: who is behind, the one most behind first.

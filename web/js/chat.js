@@ -2,7 +2,7 @@
 
 import { inWords } from './sse.js';
 import { $, el, setText, uniqueId, when } from './dom.js';
-import { newest, publish } from './api.js';
+import { erasedText, newest, publish } from './api.js';
 import { roomTopic, topicRoom } from './pattern.js';
 import { label, named, sayUnseen, shownLine, textNodes } from './shown.js';
 
@@ -167,6 +167,8 @@ export class Chat {
 
 /// Binary content shows where it is text, as the daemon's own chat has it.
 function textOf(event) {
+  const erased = erasedText(event);
+  if (erased !== null) return erased;
   if (event.data === undefined) return event.body ?? '';
   let raw;
   try { raw = atob(event.data); } catch { return event.data; }

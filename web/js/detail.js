@@ -1,7 +1,7 @@
 // One event, whole.
 
 import { $, bytes, copy, count, el, setText, span } from './dom.js';
-import { eventPath, getEvent } from './api.js';
+import { erasedText, eventPath, getEvent } from './api.js';
 import { prettyJson } from './json.js';
 import { named, shownLine, textNodes } from './shown.js';
 import { inWords } from './sse.js';
@@ -36,7 +36,7 @@ export class Detail {
     at.hidden = false;
     const fields = el('dl', { class: 'fields' });
     const field = (name, ...value) => fields.append(el('dt', { text: name }), el('dd', {}, ...value));
-    field('id', named(event.id ?? '', { class: 'mono' }));
+    if (event.id) field('id', named(event.id, { class: 'mono' }));
     if (event.type) field('type', named(event.type));
     if (event.key) field('key', named(event.key));
     field('appended', el('time', { datetime: event.appended_at, text: event.appended_at ?? '' }));
@@ -44,6 +44,11 @@ export class Detail {
       field('at', el('time', { datetime: event.at, text: event.at }), ...apart(event));
     }
     field('cursor', el('span', { class: 'mono', text: event.cursor ?? '' }), copyButton('Copy cursor', () => event.cursor ?? ''));
+    if (event.erased) {
+      const { erased_at: at, erasure } = event.erased;
+      field('erased', el('time', { datetime: at, text: at ?? '' }));
+      field('erasure', el('span', { class: 'mono', text: erasure ?? '' }));
+    }
     const headers = Object.entries(event.headers ?? {});
     const parts = [
       el('div', { class: 'detail-head' },
@@ -66,6 +71,8 @@ export class Detail {
   }
 
   #body(event) {
+    const erased = erasedText(event);
+    if (erased !== null) return [el('p', { class: 'hint' }, ...textNodes(erased))];
     const head = el('div', { class: 'body-head' }, el('h4', { text: event.data === undefined ? 'Body' : 'Data' }),
       el('span', { class: 'muted', text: event.size === 0 ? 'empty' : bytes(bodyBytes(event)) }));
     const out = [head];

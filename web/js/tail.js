@@ -1,5 +1,6 @@
 // The list of events: bounded, drawn only where it is looked at, once a frame.
 
+import { erasedText } from './api.js';
 import { $, count, el, hue, plural, span, when } from './dom.js';
 import { topFields } from './json.js';
 import { cut, named, shownLine, shownName, textNodes, topicNodes } from './shown.js';
@@ -269,6 +270,8 @@ export function topicChip(topic) {
 const PREVIEW_CHARS = 300;
 
 function preview(event) {
+  const erased = erasedText(event);
+  if (erased !== null) return el('span', { class: 'body dim' }, ...textNodes(erased));
   if (event.data !== undefined) return el('span', { class: 'body dim', text: `${event.size * 3 / 4 | 0} bytes, binary` });
   const body = cut(event.body ?? '', PREVIEW_CHARS).replace(/\s+/g, ' ');
   if (body === '') return el('span', { class: 'body dim', text: 'empty' });

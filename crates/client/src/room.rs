@@ -307,10 +307,11 @@ fn message(room: &str, event: &Event<'_>) -> pb::Message {
     pb::Message {
         id: event.id.to_owned(),
         user: from.map_or("", |(_, value)| *value).to_owned(),
-        content: match event.content() {
-            Content::Empty => String::new(),
-            Content::Body(text) => text.to_owned(),
-            Content::Data(data) => String::from_utf8_lossy(data).into_owned(),
+        content: match (&event.erased, event.content()) {
+            (Some(erased), _) => erased.in_words(),
+            (None, Content::Empty) => String::new(),
+            (None, Content::Body(text)) => text.to_owned(),
+            (None, Content::Data(data)) => String::from_utf8_lossy(data).into_owned(),
         },
         room: room::named(room).to_owned(),
         timestamp: at.map(timestamp),

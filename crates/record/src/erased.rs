@@ -59,6 +59,11 @@ impl<'a> Erased<'a> {
         Ok(Erased { rest_digest, payload_digest, reason, erased_at, erasure })
     }
 
+    /// In place of what it said, for people.
+    pub fn in_words(&self) -> String {
+        format!("(erased: {})", self.reason)
+    }
+
     fn write(&self, out: &mut Vec<u8>) {
         let time = timestamp_len(self.erased_at);
         let text_len = |text: &str| match text.len() as u64 {

@@ -131,6 +131,12 @@ reasons! {
     /// A cursor of another history of this log.
     LogDiverged = "LOG_DIVERGED",
         "the log was put back from a copy: on_lost last_common goes on after what both histories share",
+    /// Another erasure is under way.
+    ErasureRunning = "ERASURE_RUNNING",
+        "wait until it is done (`tailmark status` shows it), then order this one again",
+    /// An erasure failed after it had begun, and is not done.
+    ErasureUnfinished = "ERASURE_UNFINISHED",
+        "look into the server's log and at its disk; the server tries it again by itself, also after a restart",
     /// No event has this seq yet.
     EventNotFound = "EVENT_NOT_FOUND",
         "ask for a sequence number up to the head",

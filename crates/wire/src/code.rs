@@ -73,8 +73,9 @@ pub fn of(reason: Reason) -> Code {
         | Reason::StoreStopped
         | Reason::OutcomeUnknown
         | Reason::RepeatsUnknown
-        | Reason::ReadFailed => Code::Internal,
-        Reason::HeadMoved | Reason::Fenced => Code::Aborted,
+        | Reason::ReadFailed
+        | Reason::ErasureUnfinished => Code::Internal,
+        Reason::HeadMoved | Reason::Fenced | Reason::ErasureRunning => Code::Aborted,
         Reason::ProducerHole
         | Reason::ProducerUnknown
         | Reason::LogChanged

@@ -59,6 +59,87 @@ pub fn trim_result(result: &pb::TrimResult) -> Vec<u8> {
     out
 }
 
+/// How far an erasure is.
+pub fn erase_progress(progress: &pb::EraseProgress) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut object = Object::open(&mut out);
+    write_erase_progress(&mut object, progress);
+    object.close();
+    out
+}
+
+/// The name of a phase of an erasure; empty for one that this program does not know.
+pub fn erase_phase(progress: &pb::EraseProgress) -> &'static str {
+    use pb::erase_progress::Phase;
+    match progress.phase() {
+        Phase::Unspecified => "",
+        Phase::Selecting => "SELECTING",
+        Phase::Sealing => "SEALING",
+        Phase::Rewriting => "REWRITING",
+        Phase::Wiping => "WIPING",
+        Phase::Telling => "TELLING",
+        Phase::Done => "DONE",
+    }
+}
+
+fn write_erase_progress(object: &mut Object<'_>, progress: &pb::EraseProgress) {
+    object.text("phase", erase_phase(progress));
+    object.text("erasure", &progress.erasure);
+    object.number("events_done", progress.events_done);
+    object.number("events", progress.events);
+    object.number("segments_done", progress.segments_done);
+    object.number("segments", progress.segments);
+    if let Some(selection) = &progress.selection {
+        object.object("selection", |object| write_erase_selection(object, selection));
+    }
+    if let Some(result) = &progress.result {
+        object.object("result", |object| write_erase_result(object, result));
+    }
+}
+
+/// What an erasure would erase.
+pub fn erase_selection(selection: &pb::EraseSelection) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut object = Object::open(&mut out);
+    write_erase_selection(&mut object, selection);
+    object.close();
+    out
+}
+
+fn write_erase_selection(object: &mut Object<'_>, selection: &pb::EraseSelection) {
+    object.number("events", selection.events);
+    object.number("first_seq", selection.first_seq);
+    object.number("last_seq", selection.last_seq);
+    object.time("first_at", selection.first_at.map(from_timestamp));
+    object.time("last_at", selection.last_at.map(from_timestamp));
+    object.objects("topics", &selection.topics, |object, topic| {
+        object.text("topic", &topic.topic);
+        object.number("events", topic.events);
+    });
+    object.flag("has_more_topics", selection.has_more_topics);
+    object.number("already", selection.already);
+    object.number("trimmed", selection.trimmed);
+    object.number("up_to_seq", selection.up_to_seq);
+}
+
+/// What an erasure came to.
+pub fn erase_result(result: &pb::EraseResult) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut object = Object::open(&mut out);
+    write_erase_result(&mut object, result);
+    object.close();
+    out
+}
+
+fn write_erase_result(object: &mut Object<'_>, result: &pb::EraseResult) {
+    object.text("erasure", &result.erasure);
+    object.number("events", result.events);
+    object.number("already", result.already);
+    object.number("trimmed", result.trimmed);
+    object.number("notices", result.notices);
+    object.number("segments", result.segments);
+}
+
 /// A page of topics.
 pub fn topics(page: &pb::ListTopicsResponse) -> Vec<u8> {
     let mut out = Vec::new();
@@ -131,6 +212,9 @@ pub fn log_status(status: &pb::LogStatus) -> Vec<u8> {
     }
     if !status.consumers.is_empty() {
         object.objects("consumers", &status.consumers, write_consumer);
+    }
+    if let Some(erasing) = &status.erasing {
+        object.object("erasing", |object| write_erase_progress(object, erasing));
     }
     object.close();
     out

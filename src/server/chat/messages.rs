@@ -126,6 +126,9 @@ fn from_of<'a>(event: &Event<'a>) -> &'a str {
 
 /// Binary content shows where it is text.
 fn text_of(event: &Event<'_>) -> String {
+    if let Some(erased) = &event.erased {
+        return erased.in_words();
+    }
     match event.content() {
         Content::Empty => String::new(),
         Content::Body(text) => text.to_owned(),

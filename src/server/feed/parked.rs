@@ -57,6 +57,16 @@ impl Parking {
         has_room.then(|| self.put(lot, chunk))
     }
 
+    /// Gives up everything: its watches read it again.
+    pub(crate) fn forget(&self) {
+        let mut lot = self.0.lock();
+        let empty = Bounded::new(lot.chunks.max_bytes());
+        let chunks = std::mem::replace(&mut lot.chunks, empty);
+        drop(lot);
+        // Freed without the lock.
+        drop(chunks);
+    }
+
     /// Bytes parked now.
     pub(crate) fn bytes(&self) -> usize {
         self.0.lock().chunks.bytes()
@@ -106,6 +116,17 @@ mod tests {
     fn kept(parking: &Parking) -> (usize, usize) {
         let lot = parking.0.lock();
         (lot.chunks.bytes(), lot.chunks.len())
+    }
+
+    #[test]
+    fn what_is_forgotten_is_read_again_and_there_is_room() {
+        let parking = Parking::new(100);
+        let (first, second) = (parking.park(chunk(40)), parking.park(chunk(50)));
+        parking.forget();
+        assert_eq!(kept(&parking), (0, 0));
+        let third = parking.park(chunk(100));
+        assert!(first.redeem().is_none() && second.redeem().is_none());
+        assert_eq!(third.redeem().as_ref().map(bytes), Some(100));
     }
 
     #[test]

@@ -112,6 +112,11 @@ impl Reading {
         self.reader.as_ref().is_some_and(|reader| !reader.is_at_hand())
     }
 
+    /// Whether nothing was erased since this was read, and no read is under way.
+    pub(crate) fn is_fresh(&self, delivery: &Delivery) -> bool {
+        self.reader.as_ref().is_some_and(|reader| reader.is_fresh(delivery))
+    }
+
     /// Goes on at another position. Nothing moves while a read is under way.
     pub(crate) fn jump(&mut self, to: Seq) {
         if let Some(reader) = &mut self.reader {

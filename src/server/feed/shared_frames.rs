@@ -21,9 +21,20 @@ const MAX_PIECES: usize = 64;
 /// The newest pieces, by the seq that each begins with.
 #[derive(Debug)]
 pub(crate) struct SharedFrames {
-    pieces: Mutex<Bounded<Seq, Piece>>,
+    kept: Mutex<Kept>,
     /// Where they are counted for as long as somebody has them.
     unsent: Unsent,
+}
+
+#[derive(Debug)]
+struct Kept {
+    pieces: Bounded<Seq, Piece>,
+    /// Nothing is kept that begins at or before it: a watch may hold what was read before it was erased.
+    forgotten: Seq,
+}
+
+fn no_pieces() -> Bounded<Seq, Piece> {
+    Bounded::new(MAX_BYTES).at_most(MAX_PIECES)
 }
 
 /// Some events, framed.
@@ -37,7 +48,18 @@ struct Piece {
 
 impl SharedFrames {
     pub(crate) fn new(unsent: Unsent) -> Self {
-        SharedFrames { pieces: Mutex::new(Bounded::new(MAX_BYTES).at_most(MAX_PIECES)), unsent }
+        let kept = Kept { pieces: no_pieces(), forgotten: Seq::ZERO };
+        SharedFrames { kept: Mutex::new(kept), unsent }
+    }
+
+    /// Drops everything, and keeps nothing any more of events up to this one.
+    pub(crate) fn forget(&self, up_to: Seq) {
+        let mut kept = self.kept.lock();
+        kept.forgotten = kept.forgotten.max(up_to);
+        let pieces = std::mem::replace(&mut kept.pieces, no_pieces());
+        drop(kept);
+        // Freed without the lock.
+        drop(pieces);
     }
 
     /// The machine's next step, taken from what others have sent where it can be, and kept for
@@ -62,8 +84,8 @@ impl SharedFrames {
 
     /// What others sent from a place on, and where it ends.
     fn find(&self, from: ChunkPosition) -> Option<(Bytes, ChunkPosition)> {
-        let pieces = self.pieces.lock();
-        let piece = pieces.get(&from.next)?;
+        let kept = self.kept.lock();
+        let piece = kept.pieces.get(&from.next)?;
         let to = ChunkPosition { next: piece.end, walked: from.walked + piece.entry_bytes };
         Some((piece.frames.clone(), to))
     }
@@ -72,7 +94,12 @@ impl SharedFrames {
     fn keep(&self, from: ChunkPosition, to: ChunkPosition, frames: &Bytes) {
         let entry_bytes = to.walked.saturating_sub(from.walked);
         let piece = Piece { end: to.next, entry_bytes, frames: frames.clone() };
-        let evicted = self.pieces.lock().insert(from.next, piece, frames.len());
+        let mut kept = self.kept.lock();
+        if from.next <= kept.forgotten {
+            return;
+        }
+        let evicted = kept.pieces.insert(from.next, piece, frames.len());
+        drop(kept);
         // Freed without the lock.
         drop(evicted);
     }
@@ -100,14 +127,33 @@ mod tests {
             assert_eq!((found, to), (frames.clone(), place(11 + 10 * at, 564)));
             assert!(shared.find(place(2 + 10 * at, 100)).is_none());
         }
-        let pieces = shared.pieces.lock();
-        assert_eq!(pieces.bytes(), pieces.len() * frames.len());
-        assert!(pieces.bytes() <= MAX_BYTES && pieces.bytes() > MAX_BYTES - frames.len());
-        drop(pieces);
+        let kept = shared.kept.lock();
+        let (bytes, len) = (kept.pieces.bytes(), kept.pieces.len());
+        drop(kept);
+        assert_eq!(bytes, len * frames.len());
+        assert!(bytes <= MAX_BYTES && bytes > MAX_BYTES - frames.len());
         let tiny = Bytes::from_static(b"tiny");
         for at in count..2 * count {
             shared.keep(place(1 + 10 * at, 0), place(11 + 10 * at, 64), &tiny);
         }
-        assert_eq!(shared.pieces.lock().len(), MAX_PIECES);
+        assert_eq!(shared.kept.lock().pieces.len(), MAX_PIECES);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_found_and_not_kept_again() {
+        let shared = SharedFrames::new(Unsent::new(1 << 20));
+        let frames = Bytes::from_static(b"frames");
+        let keep = |from: u64| shared.keep(place(from, 0), place(from + 10, 10), &frames);
+        keep(1);
+        keep(11);
+        assert!(shared.find(place(1, 0)).is_some() && shared.find(place(11, 0)).is_some());
+        shared.forget(Seq::new(20));
+        assert!(shared.find(place(1, 0)).is_none() && shared.find(place(11, 0)).is_none());
+        // By a watch that had read it before.
+        keep(11);
+        keep(20);
+        assert!(shared.find(place(11, 0)).is_none() && shared.find(place(20, 0)).is_none());
+        keep(21);
+        assert!(shared.find(place(21, 0)).is_some());
     }
 }

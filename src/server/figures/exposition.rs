@@ -159,6 +159,13 @@ impl Snapshot {
             "Repeats that were answered with their original",
             counters.duplicates,
         )?;
+        page.counter("tailmark_erasures", "Erasures that are done", counters.erasures)?;
+        page.counter("tailmark_events_erased", "Events erased", counters.events_erased)?;
+        page.gauge(
+            "tailmark_erasing",
+            "1 while an erasure is under way",
+            u64::from(self.is_erasing),
+        )?;
         page.counter("tailmark_commits", "Durable commits of events", counters.commits)?;
         page.counter(
             "tailmark_commits_failed",

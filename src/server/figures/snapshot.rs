@@ -24,6 +24,7 @@ pub(crate) struct Snapshot {
     pub(super) oldest: Seq,
     pub(super) head: Seq,
     pub(super) log: Status,
+    pub(super) is_erasing: bool,
     /// The certificate cannot be renewed, or has expired.
     pub(super) are_credentials_in_trouble: bool,
     pub(super) is_tls_in_trouble: bool,
@@ -82,6 +83,7 @@ impl Snapshot {
             oldest: bounds.oldest,
             head: bounds.head,
             log: status,
+            is_erasing: log.erasing().is_some(),
             are_credentials_in_trouble: credentials.load(Ordering::Relaxed),
             is_tls_in_trouble: certificates.as_ref().is_some_and(|all| all.trouble().is_some()),
             certificate_end: certificates.as_ref().map_or(0, |all| {

@@ -1,6 +1,7 @@
-//! The calls that change the log: publish, upload, append, trim.
+//! The calls that change the log: publish, upload, append, trim, erase.
 
 pub(crate) mod append;
+pub(crate) mod erase;
 pub(crate) mod publish;
 pub(crate) mod trim;
 pub(crate) mod upload;

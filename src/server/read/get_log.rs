@@ -11,8 +11,8 @@ use tailmark_record::{Seq, Timestamp};
 use tailmark_wire::feed_v1 as pb;
 
 /// What this server has beyond the seeds' calls.
-const CAPABILITIES: [&str; 7] =
-    ["append", "dedup", "expected_head", "markers", "on_lost", "trim", "watch_batches"];
+const CAPABILITIES: [&str; 8] =
+    ["append", "dedup", "erase", "expected_head", "markers", "on_lost", "trim", "watch_batches"];
 
 /// Where the log lies in a directory.
 const BACKUP: &str = "backup";
@@ -45,6 +45,7 @@ pub(crate) async fn get_log(shared: &Shared, caller: Caller) -> Result<pb::LogSt
         watches: if is_admin { shared.gauges.watches() as u64 } else { 0 },
         uptime: Some(convert::duration(shared.started.elapsed())),
         consumers: if is_admin { consumers(shared, bounds.head) } else { Vec::new() },
+        erasing: log.erasing().filter(|_| is_admin).map(|it| convert::erasing(&it)),
     })
 }
 

@@ -1,5 +1,5 @@
 //! Conversions between wire types and record types; the only place that knows both.
-use tailmark_log::storage::TopicStats;
+use tailmark_log::storage::{ErasePhase, EraseProgress, TopicStats};
 use tailmark_record::topic::{Filter, Pattern};
 use tailmark_record::{self as record, GenerationEntry, Limits, Seq};
 use tailmark_wire::feed_v1 as pb;
@@ -57,6 +57,27 @@ pub(crate) fn limits(options: &Options, limits: &Limits, dedup_window: u64) -> p
         watches: n(options.watches),
         connections: n(options.connections),
         dedup_window,
+    }
+}
+
+/// How far an erasure is.
+pub(crate) fn erasing(progress: &EraseProgress) -> pb::EraseProgress {
+    use pb::erase_progress::Phase;
+    let phase = match progress.phase {
+        ErasePhase::Sealing => Phase::Sealing,
+        ErasePhase::Rewriting => Phase::Rewriting,
+        ErasePhase::Wiping => Phase::Wiping,
+        ErasePhase::Telling => Phase::Telling,
+    };
+    pb::EraseProgress {
+        phase: phase.into(),
+        erasure: progress.id.to_string(),
+        events_done: progress.events_done,
+        events: progress.events,
+        segments_done: progress.segments_done,
+        segments: progress.segments,
+        selection: None,
+        result: None,
     }
 }
 

@@ -409,9 +409,9 @@ impl WatchStream {
     /// Goes on with the chunk that was left, or, when there was no room for it, at its place.
     fn unpark(&mut self) {
         let Some(ticket) = self.parked.take() else { return };
-        match ticket.redeem() {
+        match ticket.redeem().filter(|chunk| self.reading.is_fresh(chunk)) {
             Some(chunk) => self.machine.put_back(chunk),
-            // Nothing is read while there is a chunk.
+            // Nothing is read while there is a chunk. What was erased since is not sent.
             None => self.reading.jump(self.machine.next()),
         }
     }

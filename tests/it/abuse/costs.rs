@@ -154,6 +154,11 @@ fn rows() -> Vec<Row> {
             128,
             &pb::BackupRequest { has: vec![1; 64_000].into() },
         ),
+        call(
+            "/feed.v1.FeedService/Erase",
+            128,
+            &pb::EraseRequest { seqs: vec![pb::SeqRange::default(); 40_000], ..Default::default() },
+        ),
         stream("/feed.v1.FeedService/Chat", 1_024, frames::framed(&feed_said).repeat(4)),
         call(
             "/chat.ChatService/SendMessage",

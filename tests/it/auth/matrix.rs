@@ -126,6 +126,10 @@ fn calls() -> Vec<Call> {
         one(f::TRIM.path, Need::Admin, feed::TrimRequest { before }.encode_to_vec()),
         one(f::GET_PRINCIPAL.path, Need::Name, Vec::new()),
         one(f::BACKUP.path, Need::Admin, Vec::new()),
+        one(f::ERASE.path, Need::Admin, {
+            feed::EraseRequest { topic: TOPIC.into(), dry_run: true, ..Default::default() }
+                .encode_to_vec()
+        }),
         one(c::SEND_MESSAGE.path, Need::Publish, {
             let (room, user, content) = ("r".into(), "u".into(), "c".into());
             chat::SendMessageRequest { room, user, content }.encode_to_vec()

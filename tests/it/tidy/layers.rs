@@ -197,6 +197,7 @@ const CLI: House<'_> = House {
         "log",
         "backup",
         "restore",
+        "erase",
         "status",
         "metrics",
         "publish",

@@ -96,6 +96,7 @@ fn run(
     let told = notices::tell(core, order, &mut watch)?;
     let unfinished = |error| EraseError::Unfinished(Arc::new(error));
     core.engine.erased().map_err(unfinished)?;
+    core.metrics.erased(told.events);
     Ok(Erased { segments, ..told })
 }
 

@@ -13,6 +13,8 @@ pub(super) struct Metrics {
     pub events: AtomicU64,
     pub bytes: AtomicU64,
     pub duplicates: AtomicU64,
+    pub erasures: AtomicU64,
+    pub events_erased: AtomicU64,
     pub commits: AtomicU64,
     pub commits_failed: AtomicU64,
     pub reads_recent: AtomicU64,
@@ -30,6 +32,10 @@ pub struct Counters {
     pub bytes_appended: u64,
     /// Repeats that were answered with the original.
     pub duplicates: u64,
+    /// Erasures that are done.
+    pub erasures: u64,
+    /// Events that they erased.
+    pub events_erased: u64,
     /// Durable commits with events.
     pub commits: u64,
     /// Commits that the engine refused or failed.
@@ -56,12 +62,19 @@ impl Metrics {
         self.latency_sum_micros.fetch_add(micros, Ordering::Relaxed);
     }
 
+    pub(super) fn erased(&self, events: u64) {
+        self.erasures.fetch_add(1, Ordering::Relaxed);
+        self.events_erased.fetch_add(events, Ordering::Relaxed);
+    }
+
     pub(super) fn counters(&self) -> Counters {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counters {
             events_appended: get(&self.events),
             bytes_appended: get(&self.bytes),
             duplicates: get(&self.duplicates),
+            erasures: get(&self.erasures),
+            events_erased: get(&self.events_erased),
             commits: get(&self.commits),
             commits_failed: get(&self.commits_failed),
             reads_recent: get(&self.reads_recent),

@@ -589,6 +589,9 @@ pub struct LogStatus {
     /// Watches that said what they are called, by name; for admins. Up to 100 names, and `(others)`: all more.
     #[prost(message, repeated, tag = "16")]
     pub consumers: ::prost::alloc::vec::Vec<Consumer>,
+    /// The erasure that is under way, for admins; absent when none is.
+    #[prost(message, optional, tag = "17")]
+    pub erasing: ::core::option::Option<EraseProgress>,
 }
 /// All watches of one name, those that have ended included.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -720,6 +723,185 @@ pub struct TrimResult {
     /// Events that this call removed.
     #[prost(uint64, tag = "3")]
     pub removed: u64,
+}
+/// Which events, and why. Either seqs, or topic with what narrows it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EraseRequest {
+    /// These, at most 4,000 ranges. What of them is trimmed or erased already is counted, and no error.
+    #[prost(message, repeated, tag = "1")]
+    pub seqs: ::prost::alloc::vec::Vec<SeqRange>,
+    /// Those of the topics that this pattern selects, but for what is erased already and for events of type
+    /// `tailmark.erased`, which say what was. At most 2,097,152 runs of neighbours, else LIMIT_EXCEEDED.
+    #[prost(string, tag = "2")]
+    pub topic: ::prost::alloc::string::String,
+    /// Of these those with this key, at most 255 bytes; empty = with any, or none.
+    #[prost(string, tag = "3")]
+    pub key: ::prost::alloc::string::String,
+    /// Of these those appended before this time (the server's clock, Event.appended_at).
+    #[prost(message, optional, tag = "4")]
+    pub before: ::core::option::Option<::prost_types::Timestamp>,
+    /// Of these those up to this seq, inclusive; 0 = up to the head when the call began. With what a dry run looked
+    /// up to, the same events are selected again.
+    #[prost(uint64, tag = "5")]
+    pub up_to_seq: u64,
+    /// Why, 1 to 200 bytes. It stays in what is left of each event, and in the notices: for all who may watch them.
+    #[prost(string, tag = "6")]
+    pub reason: ::prost::alloc::string::String,
+    /// Only says what it would erase. Needs no reason.
+    #[prost(bool, tag = "7")]
+    pub dry_run: bool,
+}
+/// Inclusive.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SeqRange {
+    #[prost(uint64, tag = "1")]
+    pub first_seq: u64,
+    #[prost(uint64, tag = "2")]
+    pub last_seq: u64,
+}
+/// How far an erasure is.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EraseProgress {
+    #[prost(enumeration = "erase_progress::Phase", tag = "1")]
+    pub phase: i32,
+    /// Names it, a UUID; empty while it selects, and in a dry run.
+    #[prost(string, tag = "2")]
+    pub erasure: ::prost::alloc::string::String,
+    /// While it selects: events looked at. Then: events erased.
+    #[prost(uint64, tag = "3")]
+    pub events_done: u64,
+    /// While it selects: events to look at. Then: events to erase.
+    #[prost(uint64, tag = "4")]
+    pub events: u64,
+    /// Sealed segments that were written anew, of so many.
+    #[prost(uint64, tag = "5")]
+    pub segments_done: u64,
+    #[prost(uint64, tag = "6")]
+    pub segments: u64,
+    /// Once, when it has selected: what. In a dry run that is the last message.
+    #[prost(message, optional, tag = "7")]
+    pub selection: ::core::option::Option<EraseSelection>,
+    /// In the last message: what it came to.
+    #[prost(message, optional, tag = "8")]
+    pub result: ::core::option::Option<EraseResult>,
+}
+/// Nested message and enum types in `EraseProgress`.
+pub mod erase_progress {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Phase {
+        Unspecified = 0,
+        /// Looks for the events. Nothing is changed yet.
+        Selecting = 1,
+        /// Moves what is in the journal into segments.
+        Sealing = 2,
+        /// Writes segments anew, without what the events said.
+        Rewriting = 3,
+        /// Overwrites what is left of it where no event is any more.
+        Wiping = 4,
+        /// Stores the notices.
+        Telling = 5,
+        /// With the result.
+        Done = 6,
+    }
+    impl Phase {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "PHASE_UNSPECIFIED",
+                Self::Selecting => "SELECTING",
+                Self::Sealing => "SEALING",
+                Self::Rewriting => "REWRITING",
+                Self::Wiping => "WIPING",
+                Self::Telling => "TELLING",
+                Self::Done => "DONE",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "PHASE_UNSPECIFIED" => Some(Self::Unspecified),
+                "SELECTING" => Some(Self::Selecting),
+                "SEALING" => Some(Self::Sealing),
+                "REWRITING" => Some(Self::Rewriting),
+                "WIPING" => Some(Self::Wiping),
+                "TELLING" => Some(Self::Telling),
+                "DONE" => Some(Self::Done),
+                _ => None,
+            }
+        }
+    }
+}
+/// What an erasure is about.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EraseSelection {
+    #[prost(uint64, tag = "1")]
+    pub events: u64,
+    /// 0 = there is none.
+    #[prost(uint64, tag = "2")]
+    pub first_seq: u64,
+    #[prost(uint64, tag = "3")]
+    pub last_seq: u64,
+    /// When these two were appended.
+    #[prost(message, optional, tag = "4")]
+    pub first_at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "5")]
+    pub last_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Their topics, by name: the first 100.
+    #[prost(message, repeated, tag = "6")]
+    pub topics: ::prost::alloc::vec::Vec<TopicCount>,
+    /// There are more.
+    #[prost(bool, tag = "7")]
+    pub has_more_topics: bool,
+    /// Of the seqs that were named: erased before, and trimmed or gone.
+    #[prost(uint64, tag = "8")]
+    pub already: u64,
+    #[prost(uint64, tag = "9")]
+    pub trimmed: u64,
+    /// What was looked up to, inclusive.
+    #[prost(uint64, tag = "10")]
+    pub up_to_seq: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TopicCount {
+    #[prost(string, tag = "1")]
+    pub topic: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub events: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EraseResult {
+    /// Names it; empty where there was nothing to erase.
+    #[prost(string, tag = "1")]
+    pub erasure: ::prost::alloc::string::String,
+    /// Events that it erased.
+    #[prost(uint64, tag = "2")]
+    pub events: u64,
+    /// Erased before.
+    #[prost(uint64, tag = "3")]
+    pub already: u64,
+    /// Trimmed, or gone otherwise.
+    #[prost(uint64, tag = "4")]
+    pub trimmed: u64,
+    /// Events that tell of it.
+    #[prost(uint64, tag = "5")]
+    pub notices: u64,
+    /// Segments written anew.
+    #[prost(uint64, tag = "6")]
+    pub segments: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BackupRequest {
@@ -1276,6 +1458,35 @@ pub mod feed_service_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("feed.v1.FeedService", "Backup"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Takes what events said out of every file of the log, for good: content, headers, type, key and id. What is
+        /// left of each (Event.erased) is its place, topic, times and cursor, so every cursor stays good. Tells how far it
+        /// is; the last message has the result, and comes when nothing is left. Once it has begun to change the log it
+        /// goes on when the call ends, and after a restart, until it is done: GetLog shows it. In each topic concerned an
+        /// event of type `tailmark.erased` then names what was erased, for those who keep copies. One at a time:
+        /// ABORTED, reason ERASURE_RUNNING. Backups that were made before are not changed.
+        pub async fn erase(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EraseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::EraseProgress>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/feed.v1.FeedService/Erase",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("feed.v1.FeedService", "Erase"));
             self.inner.server_streaming(req, path, codec).await
         }
     }

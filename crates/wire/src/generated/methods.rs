@@ -29,6 +29,8 @@ pub mod feed_service {
     pub const GET_PRINCIPAL: Method = Method::unary("/feed.v1.FeedService/GetPrincipal");
     /// `Backup`.
     pub const BACKUP: Method = Method::server_streaming("/feed.v1.FeedService/Backup");
+    /// `Erase`.
+    pub const ERASE: Method = Method::server_streaming("/feed.v1.FeedService/Erase");
 }
 
 /// `chat.ChatService`.
@@ -50,7 +52,7 @@ pub mod chat_service {
 }
 
 /// Every method of `proto/`, in its order.
-pub static OURS: [Method; 17] = [
+pub static OURS: [Method; 18] = [
     feed_service::WATCH,
     feed_service::UPLOAD_EVENTS,
     feed_service::CHAT,
@@ -63,6 +65,7 @@ pub static OURS: [Method; 17] = [
     feed_service::TRIM,
     feed_service::GET_PRINCIPAL,
     feed_service::BACKUP,
+    feed_service::ERASE,
     chat_service::SEND_MESSAGE,
     chat_service::SUBSCRIBE_MESSAGES,
     chat_service::UPLOAD_MESSAGES,
