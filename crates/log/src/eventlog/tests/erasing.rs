@@ -426,3 +426,35 @@ async fn the_log_is_what_a_plain_list_says() {
         );
     }
 }
+
+/// One topic of ten, a million events among ten million, each of them named.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "prints figures"]
+async fn a_million_among_ten_million() {
+    const EVENTS: u64 = 10_000_000;
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, recovered) = local::open(dir.path(), local::Options::default()).unwrap();
+    let log = EventLog::open(engine, recovered, Options::default()).unwrap();
+    let body = "0123456789".repeat(15);
+    for first in (0..EVENTS).step_by(5_000) {
+        let mut batch = log.batch();
+        for n in first..first + 5_000 {
+            let topic = format!("topic.{}", n % 10);
+            batch.push(&Event { topic: &topic, body: &body, ..Event::default() }).unwrap();
+        }
+        log.append(batch, AppendOptions::default()).await.unwrap();
+    }
+    let ranges: Vec<_> = (0..EVENTS / 10).map(|n| n * 10 + 1..n * 10 + 2).collect();
+    let (begun, other) = (std::time::Instant::now(), log.clone());
+    let mut phase = None;
+    let mut watch = move |now: EraseProgress| {
+        if phase.replace(now.phase) != Some(now.phase) {
+            println!("{:?} {:?}", begun.elapsed(), now);
+        }
+    };
+    let erase = move || other.erase(erasure(1, &ranges), &mut watch);
+    let done = tokio::task::spawn_blocking(erase).await.unwrap().unwrap();
+    println!("{:?} {done:?}", begun.elapsed());
+    assert_eq!((done.events, done.notices), (EVENTS / 10, 1));
+    log.close().await.unwrap();
+}
