@@ -4,6 +4,7 @@
 //! and one counts only if the chain over its events leads to what follows it: the place may hold backups of two
 //! lives of a log.
 
+use std::cmp::Reverse;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -56,20 +57,52 @@ pub(super) fn before(
     from: Seq,
     seen: &mut dyn FnMut() -> Result<(), Error>,
 ) -> Result<Vec<Part>, Error> {
-    let mut others = Vec::new();
-    for other in target.names()? {
-        if other != name {
-            others.push(target.backup(Some(&other))?);
-        }
+    let (mut others, mut unread) = (Vec::new(), Unread(None));
+    // The newest first: what was erased since is erased there.
+    for other in target.names()?.into_iter().rev().filter(|other| other != name) {
+        others.extend(unread.note(target.backup(Some(&other)))?);
     }
     let (mut at, mut link, mut parts) = (begin, link, Vec::new());
     while at > from {
-        let Some(part) = part_before(target, &others, (at, link), seen)? else { break };
+        let part = part_before(target, &others, (at, link), &mut unread, seen)?;
+        let Some(part) = part else { break };
         (at, link) = (part.first, part.link_before);
         parts.push(part);
     }
+    // It may have had what is missing.
+    if let (Some(error), true) = (unread.0, at > from) {
+        return Err(error);
+    }
     parts.reverse();
     Ok(parts)
+}
+
+/// Why something could not be read that another backup may have too.
+struct Unread(Option<Error>);
+
+impl Unread {
+    /// What was read. Damage is kept for the end; any other error ends it.
+    fn note<T>(&mut self, read: Result<T, Error>) -> Result<Option<T>, Error> {
+        match read {
+            Ok(read) => Ok(Some(read)),
+            Err(
+                error
+                @ (Error::Damaged { .. } | Error::Store(_) | Error::Tail(_) | Error::Place(_)),
+            ) => {
+                if matches!(&error, Error::Tail(crate::export::Error::Output(_))) {
+                    return Err(error);
+                }
+                self.0.get_or_insert(error);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Which time a segment was written, by its name: `FIRST-REVISION-HASH`.
+fn revision(name: &str) -> u32 {
+    name.split('-').nth(1).and_then(|revision| revision.parse().ok()).unwrap_or(0)
 }
 
 /// One that leads to `at`: whole segments before parts of one, and those before what was not sealed.
@@ -77,6 +110,7 @@ fn part_before(
     target: &Target,
     others: &[(String, Manifest)],
     (at, link): (Seq, Link),
+    unread: &mut Unread,
     seen: &mut dyn FnMut() -> Result<(), Error>,
 ) -> Result<Option<Part>, Error> {
     let mut rows: Vec<_> = others
@@ -84,13 +118,13 @@ fn part_before(
         .flat_map(|(_, manifest)| manifest.segments.iter().map(move |row| (row, manifest)))
         .filter(|(row, _)| row.first_seq < at.get() && at.get() <= row.last_seq + 1)
         .collect();
-    // The longest first, and each once.
-    rows.sort_by(|(a, _), (b, _)| (a.first_seq, &a.name).cmp(&(b.first_seq, &b.name)));
+    // The longest first, and of the same events what was written last: others have what was erased since. Each once.
+    rows.sort_by_key(|(row, _)| (row.first_seq, Reverse(revision(&row.name)), row.name.clone()));
     rows.dedup_by(|(a, _), (b, _)| a.name == b.name);
     let (whole, cut): (Vec<_>, Vec<_>) =
         rows.into_iter().partition(|(row, _)| row.last_seq + 1 == at.get());
     for (row, manifest) in whole {
-        let segment = target.segment(row, manifest)?;
+        let Some(segment) = unread.note(target.segment(row, manifest))? else { continue };
         if segment.link().joins(link) {
             return Ok(Some(Part::segment(Arc::new(segment), row.clone())));
         }
@@ -101,10 +135,13 @@ fn part_before(
         return Ok(Some(Part::gone(range)));
     }
     for (row, manifest) in cut {
-        let segment = target.segment(row, manifest)?;
-        let here = target.fetch(&segment, row, &mut |_| Ok(()))?;
         seen()?;
-        if Link::of_tag(tag_at(&here, at.prev())?).joins(link) {
+        let here = target
+            .segment(row, manifest)
+            .and_then(|segment| target.fetch(&segment, row, &mut |_| Ok(())))
+            .and_then(|here| Ok((tag_at(&here, at.prev())?, here)));
+        let Some((tag, here)) = unread.note(here)? else { continue };
+        if Link::of_tag(tag).joins(link) {
             return Ok(Some(Part { end: at, ..Part::segment(here, row.clone()) }));
         }
     }
@@ -112,19 +149,34 @@ fn part_before(
         if manifest.head_seq < at.prev().get() {
             continue;
         }
-        let mut tail = Tail::open(target.open_tail(name)?)?;
-        let (first, link_before) = (tail.next, tail.link);
-        if first >= at {
-            continue;
-        }
-        target.prove_tail(name, manifest, &mut *seen)?;
-        while tail.next < at && tail.read()?.is_some() {}
-        if tail.next == at && tail.link.joins(link) {
-            let source = Source::Tail(name.clone());
-            return Ok(Some(Part { source, first, end: at, link_before }));
+        seen()?;
+        let leads = leading_tail(target, (name, manifest), (at, link), seen);
+        if let Some(part) = unread.note(leads)?.flatten() {
+            return Ok(Some(part));
         }
     }
     Ok(None)
+}
+
+/// What was not sealed in a backup, if it leads to `at`.
+fn leading_tail(
+    target: &Target,
+    (name, manifest): (&str, &Manifest),
+    (at, link): (Seq, Link),
+    seen: &mut dyn FnMut() -> Result<(), Error>,
+) -> Result<Option<Part>, Error> {
+    let mut tail = Tail::open(target.open_tail(name)?)?;
+    let (first, link_before) = (tail.next, tail.link);
+    if first >= at {
+        return Ok(None);
+    }
+    while tail.next < at && tail.read()?.is_some() {}
+    if tail.next != at || !tail.link.joins(link) {
+        return Ok(None);
+    }
+    target.prove_tail(name, manifest, &mut *seen)?;
+    let source = Source::Tail(name.to_owned());
+    Ok(Some(Part { source, first, end: at, link_before }))
 }
 
 /// The chain's tag at an event of a segment that lies on this machine.

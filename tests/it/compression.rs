@@ -220,6 +220,13 @@ async fn a_message_that_becomes_too_large_is_told_so() {
     let info = expect(&status, Code::ResourceExhausted, "LIMIT_EXCEEDED");
     assert_eq!(info["what"], "decoded_bytes");
     assert!(status.message().contains("200 times"), "{status:?}");
+    // Members that hold nothing make nothing that could be too much.
+    let many = packed(&zip(&[]).repeat(50_000));
+    let status = call(&server, "UploadEvents", &ASKS, many).await.status().await;
+    assert!(status.message().contains("too many parts"), "{status:?}");
+    let few = packed(&[zip(&[]).repeat(15), zip(&event("a", "few").encode_to_vec())].concat());
+    let mut answer = call(&server, "UploadEvents", &ASKS, few).await;
+    assert_eq!(answer.next::<pb::UploadResult>().await.unwrap().1.received, 1);
     // What is really that large is taken.
     let head = server.head();
     let large = packed_message(&publish(&text(1_000_000)));

@@ -24,6 +24,7 @@ pub(crate) struct Gunzip {
     part: Part,
     inflate: Decompress,
     crc: Crc,
+    members: u32,
 }
 
 enum Part {
@@ -38,7 +39,7 @@ enum Part {
 impl Default for Gunzip {
     fn default() -> Self {
         let part = Part::Head(Vec::new());
-        Gunzip { part, inflate: Decompress::new(false), crc: Crc::new() }
+        Gunzip { part, inflate: Decompress::new(false), crc: Crc::new(), members: 0 }
     }
 }
 
@@ -46,6 +47,11 @@ impl Gunzip {
     /// Whether it may end here.
     pub(super) fn is_between(&self) -> bool {
         matches!(self.part, Part::Between)
+    }
+
+    /// Members that have begun.
+    pub(super) fn members(&self) -> u32 {
+        self.members
     }
 
     /// Takes some of the input and makes some output: how much of each. Neither: more has to come.
@@ -64,6 +70,7 @@ impl Gunzip {
                     None if head.len() >= MOST_HEAD_BYTES => Err(Problem::LongHead),
                     None => Ok((room, 0)),
                     Some(len) => {
+                        self.members = self.members.saturating_add(1);
                         self.part = Part::Body;
                         self.inflate.reset(false);
                         self.crc.reset();

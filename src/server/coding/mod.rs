@@ -75,6 +75,7 @@ pub(crate) enum Problem {
     Deflate,
     Checksum,
     Cut,
+    ManyParts,
     #[cfg(feature = "zstd")]
     Zstd,
 }
@@ -88,6 +89,7 @@ impl Problem {
             Problem::Deflate => "its deflate is damaged",
             Problem::Checksum => "its checksum or length is not that of what it holds",
             Problem::Cut => "it ends before it is over",
+            Problem::ManyParts => "it is put together of too many parts",
             #[cfg(feature = "zstd")]
             Problem::Zstd => "it is damaged, or wants a window of more than 8 MiB",
         }
@@ -116,6 +118,15 @@ impl Decoder {
             Decoder::Gzip(gunzip) => gunzip.step(input, out),
             #[cfg(feature = "zstd")]
             Decoder::Zstd(unzstd) => unzstd.step(input, out),
+        }
+    }
+
+    /// Of what it was put together: members of gzip, frames of zstd, that have begun.
+    pub(crate) fn parts(&self) -> u32 {
+        match self {
+            Decoder::Gzip(gunzip) => gunzip.members(),
+            #[cfg(feature = "zstd")]
+            Decoder::Zstd(unzstd) => unzstd.frames(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Places for encoders and decoders of messages. Their state is large, so they are counted, of one connection
-//! and of its address as in all; and each is held only while a message is in the works.
+//! and of its address as in all. A decoder is held while a message is in the works, an encoder until a stream has nothing
+//! to send.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Erasing as a person does it, on a daemon with a directory: readers before, amid and after it.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use tokio_stream::StreamExt;
 use super::{next, of_topic};
 use crate::support::daemon::{Daemon, program};
 use crate::support::kept::expect_clean;
-use crate::support::logdir::{log_command, snapshot};
+use crate::support::logdir::log_command;
 use crate::support::server::{PATIENCE, within};
 
 /// A text that nothing else has, and that no codec makes shorter.
@@ -41,15 +41,37 @@ fn of_person(at: u64) -> pb::Event {
     }
 }
 
+/// All files of a directory that a daemon is at work on. Where one went meanwhile, it may have another name: then all
+/// are read again.
+fn files_of(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    fn add(dir: &Path, all: &mut Vec<(PathBuf, Vec<u8>)>) -> std::io::Result<()> {
+        for entry in std::fs::read_dir(dir)? {
+            let path = entry?.path();
+            match path.is_dir() {
+                true => add(&path, all)?,
+                false => all.push((path.clone(), std::fs::read(path)?)),
+            }
+        }
+        Ok(())
+    }
+    loop {
+        let mut all = Vec::new();
+        match add(dir, &mut all) {
+            Ok(()) => return all,
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
+        }
+    }
+}
+
 /// Places of a directory where one of the marks of these events lies.
 fn found_in(dir: &Path, numbers: std::ops::Range<u64>) -> Vec<String> {
-    let files = snapshot(dir);
+    let files = files_of(dir);
     let mut found = Vec::new();
     for at in numbers {
         for what in ["body", "id", "type", "key", "header"] {
             let mark = mark(what, at);
             let finder = memchr::memmem::Finder::new(mark.as_bytes());
-            for (path, (.., bytes)) in &files {
+            for (path, bytes) in &files {
                 if finder.find(bytes).is_some() {
                     found.push(format!("{mark} in {}", path.display()));
                 }
@@ -192,6 +214,27 @@ async fn check(mut daemon: Daemon, data: &Path, cursors: &[String]) -> Daemon {
 }
 
 /// Enough of a topic that erasing takes a while.
+/// Nobody can read them any more, but they lie in a file beside others that everybody can.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_trimmed_and_still_on_disk_goes_when_it_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let daemon = Daemon::start(&data);
+    let client = Client::new(daemon.url()).unwrap();
+    for at in 0..20 {
+        publish(&client, of_person(at)).await;
+    }
+    daemon.output(&["trim", "--before", "11", "--yes"], b"");
+    assert_eq!(found_in(&data, 0..20).len(), 100, "the search finds too little");
+    let said = daemon.output(&["erase", "1-10", "--reason", "r", "--yes", "--json"], b"");
+    let said: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    assert_eq!((&said["events"], &said["trimmed"]), (&Value::Null, &"10".into()), "{said}");
+    assert_eq!(found_in(&data, 0..10), Vec::<String>::new());
+    assert_eq!(seqs_after(&client, "10").await, (11..=20).collect::<Vec<_>>());
+    daemon.stop();
+    expect_clean(&data);
+}
+
 fn fill(daemon: &Daemon, count: u64) {
     let mut lines = String::new();
     for at in 0..count {

@@ -27,15 +27,15 @@ pub(super) fn carry_out(
     let (log, retry_delay) = (shared.log.clone(), shared.options.retry_delay);
     let (parts, failed) = (reporter.parts.clone(), reporter.parts.clone());
     let work = move || {
-        let Found { runs, already, trimmed, .. } = found;
-        let erasure = Erasure { id, seqs: runs, reason };
+        let already = found.already;
+        let erasure = Erasure { id, seqs: found.into_seqs(), reason };
         let done = log.erase(erasure, &mut |progress| reporter.report(convert::erasing(&progress)));
         // Who hears the end may order the next one.
         drop(turn);
         let last = match done {
             Ok(done) => {
                 report::erased(&done);
-                Ok(result(&done, already, trimmed))
+                Ok(result(&done, already))
             }
             Err(error) => {
                 report::erase(&error);
@@ -51,13 +51,13 @@ pub(super) fn carry_out(
     }
 }
 
-/// What was found to be gone or erased before is told with it.
-fn result(done: &Erased, already: u64, trimmed: u64) -> pb::EraseProgress {
+/// What was found to be erased before is told with it.
+fn result(done: &Erased, already: u64) -> pb::EraseProgress {
     let result = pb::EraseResult {
         erasure: done.id.to_string(),
         events: done.events,
         already: done.already + already,
-        trimmed: done.trimmed + trimmed,
+        trimmed: done.trimmed,
         notices: done.notices,
         segments: done.segments,
     };

@@ -132,7 +132,7 @@ impl Order {
         if listener.send(Ok(selection)).await.is_err() {
             return;
         }
-        if found.events == 0 {
+        if found.is_empty() {
             drop(turn);
             let _ = listener.send(Ok(nothing(&found))).await;
             return;

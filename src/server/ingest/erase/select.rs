@@ -20,8 +20,10 @@ use tailmark_wire::feed_v1 as pb;
 const MAX_RANGES: usize = 4_000;
 /// Most runs of neighbours that are kept: 32 MiB.
 pub(super) const MAX_RUNS: usize = 1 << 21;
-/// Of events that tell of an erasure. A sender may use it, too: they go when they are named by seq.
+/// Of events that tell of an erasure. A sender may use both, too: such events go when they are named by seq.
 const NOTICE: &str = "tailmark.erased";
+/// What their ids begin with.
+const NOTICE_ID: &str = "erased-";
 /// Topics that are named in an answer.
 const NAMED_TOPICS: usize = 100;
 
@@ -177,6 +179,8 @@ impl Wanted {
                         let to = past(&error, from).ok_or(Stopped::Read(error))?.min(range.end);
                         if self.is_by_seq {
                             found.trimmed += from.distance_to(to);
+                            // Nobody can read it, but it may be on disk for a while.
+                            found.gone.push(from..to);
                         }
                         reader.jump(to);
                     }
@@ -190,8 +194,9 @@ impl Wanted {
 
     /// Whether an event of the topics is one of those that were asked for.
     fn is(&self, event: &Event<'_>) -> bool {
+        let is_notice = event.kind == NOTICE && event.id.starts_with(NOTICE_ID);
         self.is_by_seq
-            || event.kind != NOTICE
+            || !is_notice
                 && (self.key.is_empty() || self.key == event.key)
                 && self.filter.matches(event.topic)
     }
@@ -231,7 +236,9 @@ enum Stopped {
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// In order, neighbours together.
-    pub(super) runs: Vec<Range<Seq>>,
+    runs: Vec<Range<Seq>>,
+    /// Named, and gone for readers.
+    gone: Vec<Range<Seq>>,
     pub(super) events: u64,
     /// Of the seqs that were named: erased before, and gone otherwise.
     pub(super) already: u64,
@@ -282,6 +289,20 @@ impl Found {
             self.topics.pop_last();
             self.has_more_topics = true;
         }
+    }
+
+    /// Whether there is nothing to do.
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs.is_empty() && self.gone.is_empty()
+    }
+
+    /// All that is to be erased, in order.
+    pub(super) fn into_seqs(mut self) -> Vec<Range<Seq>> {
+        if self.gone.is_empty() {
+            return self.runs;
+        }
+        self.runs.append(&mut self.gone);
+        joined(self.runs)
     }
 
     pub(super) fn summary(&self) -> pb::EraseSelection {

@@ -15,6 +15,11 @@ use crate::server::transport::coders::Coders;
 const PIECE_BYTES: usize = 16 << 10;
 /// What is made before others have their turn.
 const TURN_BYTES: usize = 256 << 10;
+/// A step that makes nothing counts as so much of that.
+const STEP_BYTES: usize = 1 << 10;
+/// Members of gzip, or frames of zstd, of one message. Nobody needs two; empty ones make nothing that a limit would
+/// see, and each costs.
+const MOST_PARTS: u32 = 16;
 
 /// The compressed messages of one call.
 #[derive(Debug)]
@@ -33,7 +38,9 @@ struct Message {
     _grant: Grant,
     /// Compressed bytes that are still to come.
     left: usize,
+    /// What was made, and room for more.
     made: Vec<u8>,
+    filled: usize,
 }
 
 impl std::fmt::Debug for Message {
@@ -52,7 +59,8 @@ impl Unpacking {
         // All that is to come of it: what one becomes has a limit of its own.
         self.swelling.came(len);
         let (decoder, grant) = self.coders.decoder(self.coding).map_err(Refusal::TooMany)?;
-        self.message = Some(Message { decoder, _grant: grant, left: len, made: Vec::new() });
+        self.message =
+            Some(Message { decoder, _grant: grant, left: len, made: Vec::new(), filled: 0 });
         Ok(())
     }
 
@@ -75,19 +83,22 @@ impl Unpacking {
         let not = |problem| Refusal::Uncoded(self.coding, problem);
         let mut turn = 0;
         while turn < TURN_BYTES {
-            let before = message.made.len();
-            if before == message.made.capacity() {
+            let before = message.filled;
+            if before == message.made.len() {
                 // One byte more than may be, so that too much is seen.
-                let capacity = (2 * before).max(PIECE_BYTES).min(self.limit.saturating_add(1));
-                ready!(arrival.poll_room(cx, capacity))?;
-                message.made.reserve_exact(capacity - before);
+                let len = (2 * before).max(PIECE_BYTES).min(self.limit.saturating_add(1));
+                ready!(arrival.poll_room(cx, len))?;
+                message.made.reserve_exact(len - before);
+                message.made.resize(len, 0);
             }
             let input = &rest[..rest.len().min(message.left)];
-            let room = (message.made.capacity() - before).min(PIECE_BYTES);
-            message.made.resize(before + room, 0);
-            let (taken, made) =
-                message.decoder.step(input, &mut message.made[before..]).map_err(not)?;
-            message.made.truncate(before + made);
+            let end = message.made.len().min(before + PIECE_BYTES);
+            let room = &mut message.made[before..end];
+            let (taken, made) = message.decoder.step(input, room).map_err(not)?;
+            message.filled += made;
+            if message.decoder.parts() > MOST_PARTS {
+                return Poll::Ready(Err(not(Problem::ManyParts)));
+            }
             let is_idle = (taken, made) == (0, 0);
             if is_idle && !input.is_empty() {
                 return Poll::Ready(Err(not(Problem::Deflate)));
@@ -96,8 +107,8 @@ impl Unpacking {
             message.left -= taken;
             let swells = self.swelling.made(made);
             swells.map_err(|over| Refusal::Swells(self.coding, over))?;
-            if message.made.len() > self.limit {
-                let made = message.made.len();
+            if message.filled > self.limit {
+                let made = message.filled;
                 return Poll::Ready(Err(Refusal::Swollen(self.coding, self.limit, made)));
             }
             if is_idle && message.left > 0 {
@@ -107,11 +118,12 @@ impl Unpacking {
                 if !message.decoder.is_between() {
                     return Poll::Ready(Err(not(Problem::Cut)));
                 }
-                let made = std::mem::take(&mut message.made);
+                let mut made = std::mem::take(&mut message.made);
+                made.truncate(message.filled);
                 self.message = None;
                 return Poll::Ready(Ok(Some(made)));
             }
-            turn += made.max(1);
+            turn += made.max(STEP_BYTES);
         }
         cx.waker().wake_by_ref();
         Poll::Pending

@@ -106,6 +106,15 @@ impl Found {
                 }
                 Err(StoreError::Trimmed { oldest }) => oldest.max(at.next()),
                 Err(StoreError::Removed(range)) => range.end.max(at.next()),
+                // Between what was erased, damage is no business of this.
+                Err(StoreError::Damaged(damage))
+                    if damage.from <= at
+                        && damage.to >= at
+                        && order.events_in(damage.from..damage.to.next()) == 0 =>
+                {
+                    self.topics.values_mut().for_each(|runs| runs.open_in = None);
+                    damage.to.next()
+                }
                 Err(error) => return Err(unfinished(error)),
             };
             // Not counted from the beginning each time: there may be millions.

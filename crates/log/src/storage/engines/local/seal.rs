@@ -193,10 +193,11 @@ impl LocalEngine {
 
     /// Takes a slot out of what is read; it waits for its last reader.
     fn retire(&self, slot: Arc<Slot>) {
+        // First, so that at no moment it is in none of them; it does not come free while we hold it.
+        self.retired.lock().push(Arc::clone(&slot));
         self.change_view(|view| view.slots.retain(|other| !Arc::ptr_eq(other, &slot)));
         // After that: nobody makes it another.
         self.unsealed.forget(&slot);
-        self.retired.lock().push(slot);
     }
 
     fn seal_slot(&self, slot: &Arc<Slot>, end: Seq) -> Result<(), StoreError> {

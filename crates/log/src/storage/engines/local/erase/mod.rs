@@ -39,6 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(5);
 const TURN: Duration = Duration::from_millis(100);
+/// Most that a shell says beyond its event, without the reason.
+const SHELL_BYTES: usize = 128;
 
 /// How far it is, and who hears of it.
 struct Watched<'a> {
@@ -316,7 +318,10 @@ impl LocalEngine {
             progress: Arc::clone(&progress),
             reserve_bytes: self.options.min_free_bytes,
         };
-        sealer.check_space(lease.raw_bytes())?;
+        // Of short events shells are longer than these were.
+        let shells = order.events_in(lease.first()..lease.end());
+        let added = shells.saturating_mul((SHELL_BYTES + order.reason.len()) as u64);
+        sealer.check_space(lease.raw_bytes().saturating_add(added))?;
         let spec = BuildSpec {
             log_id: meta.log,
             generations: lease.generations().clone(),

@@ -38,19 +38,19 @@ impl LocalEngine {
 
     /// Who may still read what is to go.
     fn held(&self, watched: &Watched<'_>) -> Option<&'static str> {
-        let taints = {
-            let mut journal = self.journal.lock();
-            if journal.slots().has_tainted() {
-                return Some("a slot of the journal has not been overwritten");
-            }
-            journal.slots().taints()
-        };
+        // In the order in which slots come free, so that none is missed on its way: nothing is freed meanwhile.
+        let mut journal = self.journal.lock();
+        let taints = journal.slots().taints();
         // One that was begun before it was overwritten is sealed, and comes free.
-        let retired = self.retired.lock().iter().any(|slot| !slot.is_clean(taints));
-        if retired || !self.view().slots.iter().all(|slot| slot.is_clean(taints)) {
+        let is_read = !self.view().slots.iter().all(|slot| slot.is_clean(taints));
+        if is_read || self.retired.lock().iter().any(|slot| !slot.is_clean(taints)) {
             self.work.signal(|signals| signals.seal = true);
             return Some("a slot of the journal is still read");
         }
+        if journal.slots().has_tainted() {
+            return Some("a slot of the journal has not been overwritten");
+        }
+        drop(journal);
         let concerned = |range: std::ops::Range<Seq>| watched.order.parts(range).next().is_some();
         let discarded = self.discarded.lock();
         if discarded.iter().any(|segment| concerned(segment.first()..segment.end())) {
@@ -82,8 +82,15 @@ impl LocalEngine {
         let disk = &self.options.disk;
         let zeros = vec![0; PIECE];
         let mut at = 0;
-        while at < self.options.slot_bytes {
-            let piece = (self.options.slot_bytes - at).min(PIECE as u64);
+        // One of a log that had larger slots is longer.
+        let metadata = slot.file.metadata();
+        let len = metadata.map_err(|source| {
+            let path = slot.path.clone();
+            StoreError::Io { action: "look at", path, source }
+        })?;
+        let len = len.len().max(self.options.slot_bytes);
+        while at < len {
+            let piece = (len - at).min(PIECE as u64);
             let piece = zeros.get(..crate::width::to_usize(piece)).unwrap_or(&zeros);
             disk.write_at(&slot.file, &slot.path, &[piece], at)?;
             at += piece.len() as u64;
