@@ -391,8 +391,8 @@ impl Storage {
             return Err(Invalid::new("storage.data_dir", "must not be empty"));
         }
         if matches!(self.compression, Compression::Zstd(_)) && !tailmark_log::HAS_ZSTD {
-            let problem = "this program was built without zstd; build it with `--features zstd`, \
-                           or take lz4. A log that zstd wrote is read all the same";
+            let problem = "this program was built without zstd; build it with the feature \
+                           `zstd`, or take lz4. A log that zstd wrote is read all the same";
             return Err(Invalid::new("storage.compression", problem));
         }
         bytes("storage.slot_bytes", self.slot_bytes, MIB / 4, GIB)?;

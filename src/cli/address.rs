@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
+use super::message::quoted;
+
 /// Where a server is looked for if nobody says.
 pub(super) const DEFAULT: &str = "http://127.0.0.1:50051";
 /// The port of an address without scheme and port.
@@ -38,14 +40,49 @@ pub(super) struct Address {
 }
 
 impl Address {
-    pub(super) fn new(text: &str, origin: Origin) -> Address {
-        Address { url: full(text), origin }
+    /// Of what somebody typed.
+    ///
+    /// # Errors
+    /// When its port is none: it would be another server that is asked, with the token of this one.
+    pub(super) fn of(text: &str, origin: Origin) -> Result<Address, String> {
+        match full(text) {
+            Ok(url) => Ok(Address { url, origin }),
+            Err(problem) => Err(format!("{origin}: {problem}")),
+        }
     }
 }
 
 /// A URL of what may lack its scheme, its host (this machine) and its port (50051). What is no address stays as
 /// it is: who connects says what is wrong with it.
-pub(super) fn full(text: &str) -> String {
+///
+/// # Errors
+/// The port is none, or all there is.
+pub(super) fn full(text: &str) -> Result<String, String> {
+    if !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit()) {
+        return Err(format!("{} is no host; `:{0}` is that port of this machine", quoted(text)));
+    }
+    let url = filled(text);
+    match port_of(&url) {
+        Some(port) if !is_port(port) => {
+            Err(format!("`{}` is no port: expected 1 to 65535", quoted(port)))
+        }
+        _ => Ok(url),
+    }
+}
+
+/// The port that a URL names.
+fn port_of(url: &str) -> Option<&str> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"))?;
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let behind = authority.rfind(']').map_or(0, |at| at + 1);
+    authority[behind..].rsplit_once(':').map(|(_, port)| port)
+}
+
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|c| c.is_ascii_digit()) && text.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+fn filled(text: &str) -> String {
     let is_part = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
     if text.is_empty() || !text.chars().all(is_part) {
         return text.to_owned();
@@ -81,7 +118,29 @@ mod tests {
             ("", ""),
             ("ftp://h", "ftp://h"),
         ] {
-            assert_eq!(full(typed), url, "{typed}");
+            assert_eq!(full(typed).as_deref(), Ok(url), "{typed}");
         }
+    }
+
+    #[test]
+    fn a_port_that_is_none_is_told_and_not_left_out() {
+        for (typed, port) in [
+            ("localhost:99999", "99999"),
+            ("localhost:abc", "abc"),
+            ("localhost:0", "0"),
+            ("http://localhost:+5", "+5"),
+            ("http://localhost:99999/", "99999"),
+            ("https://log.example:65536", "65536"),
+            ("[::1]:70000", "70000"),
+            (":port", "port"),
+            ("http://h:", ""),
+        ] {
+            let said = full(typed);
+            assert!(
+                said.is_err_and(|said| said.contains(&format!("`{port}` is no port"))),
+                "{typed}"
+            );
+        }
+        assert!(full("50051").is_err_and(|said| said.contains("`:50051` is that port")));
     }
 }

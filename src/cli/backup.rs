@@ -19,6 +19,8 @@ use tailmark_record::Timestamp;
 use tailmark_record::json::Object;
 use tailmark_record::units::parse_size;
 
+/// The log of this machine, where nobody names one.
+const DATA_DIR: &str = "tailmark-data";
 /// Longest sleep in which a signal waits.
 const NAP: Duration = Duration::from_millis(50);
 
@@ -28,7 +30,8 @@ const NAP: Duration = Duration::from_millis(50);
     subcommand_negates_reqs = true,
     after_help = "\
 What is cut leaves every whole backup as it was; run it again, and it goes on with what is there.
-With --addr or --context the log is that of a running daemon, which wants the right to administer."
+With --addr, --context or what stands for them (`tailmark context use`) the log is that of a running daemon, which wants the
+right to administer; --data-dir reads a directory of this machine."
 )]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -37,14 +40,10 @@ pub(super) struct Args {
     /// (NAME.tailmark), which holds one; or s3://, gs:// and az:// with BUCKET/FOLDER
     #[arg(required = true)]
     to: Option<PathBuf>,
-    /// The data directory of the log; a running daemon is not disturbed
-    #[arg(
-        long = "data-dir",
-        value_name = "DIR",
-        default_value = "tailmark-data",
-        conflicts_with_all = ["addr", "context"]
-    )]
-    data_dir: PathBuf,
+    /// The data directory of the log; a running daemon is not disturbed [default where no server is
+    /// named: tailmark-data]
+    #[arg(long = "data-dir", value_name = "DIR", conflicts_with_all = ["addr", "context"])]
+    data_dir: Option<PathBuf>,
     #[command(flatten)]
     server: online::Target,
     /// Write at most so much a second: 50MiB
@@ -109,10 +108,16 @@ fn take(args: Args, to: &Path) -> Result<Taken, Failure> {
         show(&bar, progress);
         Ok(())
     };
-    let result = if args.server.is_named() {
-        fetch::take(args.server, to, &mut watch, &interrupt)
-    } else {
-        backup::take(&args.data_dir, to, watch).map_err(|error| interrupt.failure(error))
+    let server = match &args.data_dir {
+        Some(_) => None,
+        None => args.server.settle_if_named()?,
+    };
+    let result = match server {
+        Some((address, identity)) => fetch::take(&address, &identity, to, &mut watch, &interrupt),
+        None => {
+            let dir = args.data_dir.unwrap_or_else(|| DATA_DIR.into());
+            backup::take(&dir, to, watch).map_err(|error| interrupt.failure(error))
+        }
     };
     bar.finish_and_clear();
     result

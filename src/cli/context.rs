@@ -88,7 +88,8 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
 }
 
 fn add(args: Add) -> Result<(), Failure> {
-    let addr = full(&args.url);
+    let addr =
+        full(&args.url).map_err(|problem| Failure::new(Exit::Usage, format!("URL: {problem}")))?;
     // Of the address alone: files may come later.
     let checked = super::online::run(async { Ok(Client::new(&addr).map(drop)) })?;
     checked.map_err(|error| Failure::new(Exit::Usage, format!("URL: {error}")))?;

@@ -70,7 +70,7 @@ impl Contexts {
         toml::from_str(&text).map_err(|error| {
             let what = format!("{}: {}", path.display(), error.message());
             Failure::new(Exit::Usage, what)
-                .hint("mend the file or remove it; --addr goes without it")
+                .hint("correct the file or remove it; with --addr it is not read")
         })
     }
 
@@ -81,9 +81,9 @@ impl Contexts {
         }
         self.contexts.get(name).map(Some).ok_or_else(|| {
             let known = self.contexts.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-            let known = if known.is_empty() { "there are none yet".to_owned() } else { known };
+            let known = if known.is_empty() { String::new() } else { format!("known: {known}; ") };
             Failure::new(Exit::NotFound, format!("there is no context {name}"))
-                .hint(format!("known: {known}; `tailmark context add {name} URL` adds one"))
+                .hint(format!("{known}`tailmark context add {name} URL` adds it"))
         })
     }
 

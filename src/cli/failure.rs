@@ -263,7 +263,11 @@ impl From<StoreError> for Failure {
                 (Exit::Failure, "`tailmark log migrate --data-dir DIR` brings it up to date")
             }
             StoreError::Format { .. } => (Exit::Failure, "use the newer tailmark that wrote it"),
-            StoreError::DiskFull { .. } => (Exit::Failure, Reason::DiskFull.remedy()),
+            StoreError::DiskFull { .. } => (
+                Exit::Failure,
+                "free space on the disk of the data directory, or lower storage.min_free_bytes or \
+                 storage.slot_bytes",
+            ),
             StoreError::Io { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                     (Exit::Failure, "the data directory must be readable and writable by this user")
@@ -313,7 +317,8 @@ impl From<Error> for Failure {
             let separator = if facts.is_empty() { "" } else { " " };
             message.push_str(&format!(" [{}{separator}{}]", error.reason(), facts.join(" ")));
         }
-        let hint = hint_for(&error);
+        // Not twice.
+        let hint = hint_for(&error).filter(|hint| !message.contains(hint));
         let mut failure = Failure::new(exit, message);
         failure.is_unmet = error.is_foreign()
             || error.reason().is_empty() && matches!(error.kind(), Kind::Connect | Kind::Untrusted);

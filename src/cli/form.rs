@@ -17,7 +17,7 @@ pub(super) enum Column {
     Cursor,
     /// When it was appended, by the server's clock
     AppendedAt,
-    /// When it happened, where its sender said so
+    /// When it happened, as its sender said; else when it was appended
     At,
     /// The topic
     Topic,
@@ -62,6 +62,13 @@ pub(super) struct Form {
 }
 
 impl Form {
+    /// What was probably meant to be said of the form, and is a pattern.
+    pub(super) fn doubt(&self, patterns: &[String]) -> Option<String> {
+        self.json?;
+        let name = patterns.iter().find(|it| Bodies::parse(it).is_some())?;
+        Some(format!("`{name}` is a topic here; how bodies are printed is `--json={name}`"))
+    }
+
     /// Where events in this form go.
     pub(super) fn output(&self) -> Output {
         if self.json.is_some() {

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::export::{self, Reader, Record};
 use csv_rows::Header;
+pub(super) use csv_rows::parse_delimiter;
 use mapping::{KcatLine, Mapped};
 pub(super) use mapping::{Mapping, parse_mapping};
 use tailmark_record::json::{EventJson, Fields};
@@ -73,6 +74,8 @@ pub(super) struct Encoder {
     pub format: Format,
     /// Where fields come from, of records and rows.
     pub mappings: Vec<Mapping>,
+    /// What parts the columns of rows, where that was said.
+    pub delimiter: Option<u8>,
     /// What no event has is passed over.
     pub ignores_unknown: bool,
     /// For events that name none.
@@ -184,7 +187,7 @@ impl Encoder {
         match header {
             _ if row.is_empty() => Ok(()),
             None => {
-                *header = Some(Header::parse(row)?);
+                *header = Some(Header::parse(row, self.delimiter)?);
                 Ok(())
             }
             Some(header) => self.add_record(&header.record(row)?, pending),

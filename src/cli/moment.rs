@@ -22,13 +22,21 @@ pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
     }
 }
 
+/// Whether it is where a watch may begin, and no number.
+fn is_elsewhere(text: &str) -> bool {
+    let start = moment::start(text, Timestamp::now());
+    start.is_some_and(|start| !matches!(start, Start::Seq(_)))
+}
+
 /// Reads the shape of a cursor; what it means, the server knows.
 pub(super) fn parse_cursor(text: &str) -> Result<String, String> {
     match Cursor::parse(text) {
         Ok(_) => Ok(text.to_owned()),
+        Err(_) if is_elsewhere(text) => Err(format!(
+            "expected a cursor or a sequence number; `tailmark watch --from {text}` begins there"
+        )),
         Err(error) => Err(format!(
-            "{error}; a cursor is copied whole, as `watch --json` prints it, or a plain sequence \
-             number"
+            "expected a cursor, whole as `watch --json` prints it, or a sequence number ({error})"
         )),
     }
 }
@@ -136,8 +144,12 @@ mod tests {
     #[test]
     fn a_cursor_has_a_shape() {
         assert_eq!(parse_cursor("17"), Ok("17".to_owned()));
-        for bad in ["", "t", "017", "-1", "latest"] {
+        for bad in ["", "t", "017", "-1", "nonsense"] {
             assert!(parse_cursor(bad).unwrap_err().contains("malformed cursor"), "{bad:?}");
+        }
+        for start in ["latest", "5min", "last:3", "2026-01-30 07:14:27"] {
+            let said = parse_cursor(start).unwrap_err();
+            assert!(said.contains(&format!("`tailmark watch --from {start}`")), "{said}");
         }
     }
 

@@ -44,6 +44,17 @@ impl Target {
         self.addr.is_some() || self.context.is_some()
     }
 
+    /// As [`Target::settle`], where anybody names a server: an argument, a variable or the context in use.
+    pub(super) fn settle_if_named(self) -> Result<Option<(Address, Identity)>, Failure> {
+        let (address, identity) = self.settle()?;
+        Ok((address.origin != Origin::Default).then_some((address, identity)))
+    }
+
+    /// The token that a flag gives.
+    pub(super) fn given(&self) -> Result<Option<String>, Failure> {
+        self.identity.given()
+    }
+
     /// Which server it is, and as whom it is asked.
     pub(super) fn settle(self) -> Result<(Address, Identity), Failure> {
         let Target { addr, context, mut identity } = self;
@@ -72,13 +83,13 @@ impl Said {
         if let Some((text, origin)) = flag {
             return match self.context {
                 Some(_) => Err(twice("--context")),
-                None => Ok((Address::new(&text, origin), None)),
+                None => Ok((address(&text, origin)?, None)),
             };
         }
         if self.context.is_none()
             && let Some(text) = variable(ADDR)
         {
-            return Ok((Address::new(&text, Origin::Environment), None));
+            return Ok((address(&text, Origin::Environment)?, None));
         }
         let all = match self.context.or_else(|| variable(CONTEXT)) {
             Some(name) => Contexts { current: Some(name), ..Contexts::read()? },
@@ -88,10 +99,14 @@ impl Said {
             && let Some(context) = all.get(name)?
         {
             let origin = Origin::Context(name.clone());
-            return Ok((Address::new(&context.addr, origin), Some(context.clone())));
+            return Ok((address(&context.addr, origin)?, Some(context.clone())));
         }
-        Ok((Address::new(address::DEFAULT, Origin::Default), None))
+        Ok((Address { url: address::DEFAULT.to_owned(), origin: Origin::Default }, None))
     }
+}
+
+fn address(text: &str, origin: Origin) -> Result<Address, Failure> {
+    Address::of(text, origin).map_err(|problem| Failure::new(Exit::Usage, problem))
 }
 
 fn twice(other: &str) -> Failure {
@@ -143,8 +158,7 @@ impl Identity {
         }
     }
 
-    /// The token that a flag gives.
-    pub(super) fn given(&self) -> Result<Option<String>, Failure> {
+    fn given(&self) -> Result<Option<String>, Failure> {
         let Some(path) = &self.token_file else { return Ok(self.token.clone()) };
         let text = std::fs::read_to_string(path).map_err(|error| {
             Failure::new(Exit::Failure, format!("cannot read {}", path.display())).because(&error)

@@ -75,6 +75,7 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
             return Err(Failure::new(Exit::Usage, what));
         }
     }
+    let is_bare = args.body.is_none() && args.file.is_none();
     let content = content(&args)?;
     let (body, data) = match String::from_utf8(content) {
         Ok(body) => (body, Vec::new()),
@@ -113,6 +114,11 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
     if let Some(doubt) = doubt {
         say(&doubt);
     }
+    if is_bare && has_input() {
+        say(
+            "standard input was not read, and the event has no body: `-` in place of BODY takes it from there",
+        );
+    }
     if args.json {
         return print_json(&json::publish_result(&result));
     }
@@ -141,6 +147,19 @@ fn content(args: &Args) -> Result<Vec<u8>, Failure> {
         return Err(Failure::new(Exit::Usage, what).hint("`upload` stores one event a line"));
     }
     Ok(content)
+}
+
+/// Whether something waits on standard input: bytes in a pipe, or a file that has some.
+fn has_input() -> bool {
+    let stdin = std::io::stdin();
+    let Ok(status) = rustix::fs::fstat(&stdin) else { return false };
+    match rustix::fs::FileType::from_raw_mode(status.st_mode) {
+        rustix::fs::FileType::RegularFile => status.st_size > 0,
+        rustix::fs::FileType::Fifo => {
+            rustix::io::ioctl_fionread(&stdin).is_ok_and(|bytes| bytes > 0)
+        }
+        _ => false,
+    }
 }
 
 /// A file that cannot be read.

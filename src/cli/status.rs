@@ -32,10 +32,15 @@ fn text(status: &pb::LogStatus) -> String {
         ("head", format!("{}{}", status.head_seq, at(status.head_time))),
         ("readable", events_text(readable)),
         ("head cursor", status.head_cursor.clone()),
-        ("on disk", human_bytes(status.disk_bytes)),
-        ("segments", status.segments.to_string()),
-        ("watches", status.watches.to_string()),
     ];
+    // Told only to who may administer.
+    if (status.disk_bytes, status.segments, status.watches) != (0, 0, 0) {
+        lines.extend([
+            ("on disk", human_bytes(status.disk_bytes)),
+            ("segments", status.segments.to_string()),
+            ("watches", status.watches.to_string()),
+        ]);
+    }
     if let Some(generation) = &status.generation {
         let since = generation.since.map(|t| format!(" {}", from_timestamp(t))).unwrap_or_default();
         lines.push(("generation", format!("{} ({}{since})", generation.counter, generation.cause)));
@@ -84,6 +89,13 @@ pub(super) fn human_bytes(bytes: u64) -> String {
 mod tests {
     use super::*;
     use tailmark_record::Timestamp;
+
+    #[test]
+    fn what_the_server_does_not_tell_is_not_shown_as_nothing() {
+        assert!(!text(&pb::LogStatus::default()).contains("on disk"));
+        let told = pb::LogStatus { disk_bytes: 1 << 20, ..pb::LogStatus::default() };
+        assert!(text(&told).contains("on disk      1.00 MiB") && text(&told).contains("segments"));
+    }
 
     #[test]
     fn a_head_that_is_stamped_ahead_is_told() {

@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::address::{Address, Origin};
-use super::online::{self, Identity, token_of_environment};
+use super::online::{self, Target, token_of_environment};
 use super::output::{count_text, print_json, print_line, say};
 use super::{Exit, Failure};
 use crate::config::{AuthMode, Config, Sources};
@@ -22,7 +21,8 @@ pub(super) enum Command {
     List(List),
     /// Take a token back: what was begun with it ends within seconds
     Revoke(Revoke),
-    /// Say what the token in TAILMARK_TOKEN may
+    /// Say what a token may (TAILMARK_TOKEN, or that of the context): as the server says that is named,
+    /// else by the files of tokens and keys of the settings
     Check(Check),
 }
 
@@ -84,11 +84,8 @@ pub(super) struct Revoke {
 pub(super) struct Check {
     #[command(flatten)]
     place: Place,
-    /// Ask this server; without it the files of tokens and keys are asked
-    #[arg(long, value_name = "URL")]
-    addr: Option<String>,
     #[command(flatten)]
-    identity: Identity,
+    server: Target,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -195,14 +192,16 @@ fn revoke(args: &Revoke) -> Result<(), Failure> {
 }
 
 fn check(args: Check) -> Result<(), Failure> {
-    let Check { place, addr, identity, json } = args;
-    if let Some(addr) = addr {
-        let address = Address::new(&addr, Origin::Flag);
+    let Check { place, server, json } = args;
+    let given = server.given()?.or_else(token_of_environment);
+    let is_here = place.config.is_some() && !server.is_named();
+    let server = if is_here { None } else { server.settle_if_named()? };
+    if let Some((address, identity)) = server {
         let asked = online::run(async { Ok(identity.client(&address)?.principal().await?) });
         let principal = asked.map_err(|failure| failure.of_server(&address))?;
         return tell(&principal, json);
     }
-    let token = identity.given()?.or_else(token_of_environment).ok_or_else(|| {
+    let token = given.ok_or_else(|| {
         Failure::new(Exit::Usage, "there is no token to check").hint("give it as TAILMARK_TOKEN")
     })?;
     let auth = place.settings()?.auth;

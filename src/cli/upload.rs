@@ -14,7 +14,9 @@ use futures_core::Stream;
 use indicatif::ProgressBar;
 use tokio::sync::{mpsc, oneshot};
 
-use super::input::{Chunk, Encoder, Format, InputError, Mapping, Summary, parse_mapping};
+use super::input::{
+    Chunk, Encoder, Format, InputError, Mapping, Summary, parse_delimiter, parse_mapping,
+};
 use super::message::quoted;
 use super::output::{count_text, events_text, print_json, say};
 use super::progress;
@@ -48,6 +50,9 @@ pub(super) struct Args {
     /// repeated
     #[arg(long = "map", value_name = "FIELD=.PATH", value_parser = parse_mapping)]
     mappings: Vec<Mapping>,
+    /// Of csv, what parts the columns: one character, or `tab` [default: ,]
+    #[arg(long, value_name = "CHAR", value_parser = parse_delimiter)]
+    delimiter: Option<u8>,
     /// Of jsonl, pass over fields that no event has
     #[arg(long)]
     ignore_unknown: bool,
@@ -69,6 +74,13 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
     if args.ignore_unknown && args.format != Format::Jsonl {
         return Err(Failure::new(Exit::Usage, "--ignore-unknown is for --format jsonl"));
     }
+    if let Some(field) = Mapping::twice(&args.mappings) {
+        let what = format!("--map {}: given twice", quoted(field));
+        return Err(Failure::new(Exit::Usage, what));
+    }
+    if args.delimiter.is_some() && args.format != Format::Csv {
+        return Err(Failure::new(Exit::Usage, "--delimiter is for --format csv"));
+    }
     let limits = match limits(&client).await {
         Ok(limits) => limits,
         Err(error) => return Err(refused(error, 0, args.json)),
@@ -85,6 +97,7 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
     let encoder = Encoder {
         format: args.format,
         mappings: args.mappings,
+        delimiter: args.delimiter,
         ignores_unknown: args.ignore_unknown,
         topic: args.topic.unwrap_or_default(),
         limits,
@@ -230,8 +243,11 @@ fn report(
     }
     match read.error {
         Some(InputError::Line { line, message }) => {
+            let is_unknown = message.starts_with("unknown field");
+            let hint = "what came before it is stored; mend the line and upload the rest";
+            let passed = "; --ignore-unknown passes over fields that no event has";
             Err(Failure::new(Exit::Usage, format!("line {line}: {message}"))
-                .hint("what came before it is stored; mend the line and upload the rest"))
+                .hint(format!("{hint}{}", if is_unknown { passed } else { "" })))
         }
         Some(InputError::Read(error)) => Err(unreadable("the input", &error)),
         None => stopped.map_or(Ok(()), |exit| Err(Failure::silent(exit))),
@@ -247,7 +263,9 @@ fn refused(error: Error, sent: u64, has_json: bool) -> Failure {
         Ok(received) => events_text(received),
         Err(_) => format!("{received} events"),
     });
-    let index = error.metadata("index").map(|index| format!(", refused: event {index} from 0"));
+    // Counted from 0 on the wire, and by people from 1.
+    let number = error.metadata("index").and_then(|index| index.parse::<u64>().ok());
+    let number = number.map(|index| format!("; refused: event {} of the input", index + 1));
     let failure = Failure::from(error);
     match kept {
         Some(kept) if is_cut => failure.hint(format!(
@@ -255,7 +273,7 @@ fn refused(error: Error, sent: u64, has_json: bool) -> Failure {
              stored twice"
         )),
         Some(kept) => {
-            failure.hint(format!("stored before it: {kept}{}", index.unwrap_or_default()))
+            failure.hint(format!("stored before it: {kept}{}", number.unwrap_or_default()))
         }
         None if is_cut && sent > 0 => failure.hint(format!(
             "handed to the connection: {}; how many of them are stored is not known; run it again: \

@@ -44,10 +44,16 @@ pub(super) struct Args {
     #[arg(value_name = "PATTERN", value_parser = parse_pattern)]
     patterns: Vec<String>,
     /// Begin after this cursor (or plain sequence number)
-    #[arg(long, value_name = "CURSOR", conflicts_with = "from", value_parser = parse_cursor)]
+    #[arg(
+        long,
+        value_name = "CURSOR",
+        conflicts_with = "from",
+        value_parser = parse_cursor,
+        allow_hyphen_values = true
+    )]
     after: Option<String>,
     /// Where to begin: oldest, latest (default), SEQ, last:N, TIME or an age like 15m
-    #[arg(long, value_name = "START", value_parser = parse_start)]
+    #[arg(long, value_name = "START", value_parser = parse_start, allow_hyphen_values = true)]
     from: Option<Start>,
     /// End after so many events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
@@ -105,7 +111,7 @@ fn on_lost() -> impl TypedValueParser<Value = OnLost> {
 }
 
 pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
-    if let Some(doubt) = doubts(&args.patterns) {
+    if let Some(doubt) = doubts(&args.patterns).or_else(|| args.form.doubt(&args.patterns)) {
         say(&doubt);
     }
     let mut state = match &args.state {
@@ -133,7 +139,9 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
         has_markers: args.markers,
         is_interrupted: false,
         events: 0,
-        is_told: args.form.json.is_some() || !std::io::stderr().is_terminal(),
+        // Lines of JSON that end by themselves are a program's, also on a terminal.
+        is_told: args.form.json.is_some() && args.until_caught_up
+            || !std::io::stderr().is_terminal(),
         is_ending: args.until_caught_up,
         from_latest: is_latest,
         is_undone: false,
@@ -277,7 +285,8 @@ async fn follow(
                     }
                     _ => {
                         printer.print(item)?;
-                        false
+                        // The start is kept before the first command can fail.
+                        each.is_some()
                     }
                 };
                 is_settled = false;

@@ -27,7 +27,7 @@ pub enum Verdict {
     Warning,
     /// It does not work.
     Failure,
-    /// It was not come to.
+    /// It was not reached.
     Skipped,
 }
 
@@ -83,11 +83,12 @@ pub struct Hints {
 }
 
 /// All steps, in their order.
-const STEPS: [&str; 10] =
-    ["name", "tcp", "tls", "http", "clock", "grpc", "token", "rights", "stream", "version"];
+const STEPS: [&str; 11] = [
+    "name", "tcp", "tls", "http", "clock", "ready", "grpc", "token", "rights", "stream", "version",
+];
 
 /// Looks at the way to the server at `url`, and tells of each step as it is taken; in the end of those,
-/// too, that were not come to.
+/// too, that were not reached.
 ///
 /// # Errors
 /// When `url` is no address, or the options make no sense.
@@ -109,7 +110,7 @@ pub async fn examine(
     }
     for name in STEPS {
         if !report.told.contains(&name) {
-            report.tell(Step::new(name, Verdict::Skipped, "was not come to"));
+            report.tell(Step::new(name, Verdict::Skipped, "not reached"));
         }
     }
     Ok(())

@@ -21,13 +21,12 @@ pub(super) struct Page {
     is_alert: bool,
 }
 
-/// Asks for the server's health.
-pub(super) async fn get<S>(mut stream: S, authority: &str) -> io::Result<Page>
+/// Asks for a path.
+pub(super) async fn get<S>(mut stream: S, authority: &str, path: &str) -> io::Result<Page>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let request =
-        format!("GET /healthz HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     stream.flush().await?;
     let mut bytes = Vec::new();

@@ -64,8 +64,11 @@ impl Route<'_> {
         let begun = SystemTime::now();
         let (step, page) = self.ask(address).await;
         let goes_on = report.tell(step);
-        if let Some(step) = page.and_then(|page| clock(&page, begun, SystemTime::now())) {
+        if let Some(step) = page.as_ref().and_then(|page| clock(page, begun, SystemTime::now())) {
             report.tell(step);
+        }
+        if goes_on && page.is_some_and(|page| page.status == 200) {
+            report.tell(self.ready(address).await);
         }
         goes_on
     }
@@ -186,22 +189,10 @@ impl Route<'_> {
 
     /// Asks by plain HTTP for what everybody may see, to learn who answers.
     async fn ask(&self, address: SocketAddr) -> (Step, Option<Page>) {
-        let authority = &self.target.authority;
         let failed = |why: String| Step::new("http", Verdict::Failure, why);
-        let asked = timeout(PATIENCE, async {
-            if !self.target.is_tls {
-                return page::get(TcpStream::connect(address).await?, authority).await;
-            }
-            match self.look(address, &["http/1.1"]).await {
-                Ok(Look { outcome: Ok(stream), .. }) => page::get(stream, authority).await,
-                Ok(Look { outcome: Err((_, words)), .. }) | Err((_, words)) => {
-                    Err(io::Error::other(words))
-                }
-            }
-        });
-        let page = match asked.await {
-            Ok(Ok(page)) => page,
-            Ok(Err(error)) => {
+        let page = match self.get(address, "/healthz").await {
+            Ok(page) => page,
+            Err(Some(error)) => {
                 let (problem, words) = look::words(&error);
                 let step = failed(format!("GET /healthz has no answer: {words}"));
                 return match problem {
@@ -209,9 +200,44 @@ impl Route<'_> {
                     None => (step.hint("is this a tailmark server, and nothing else?"), None),
                 };
             }
-            Err(_) => return (failed("GET /healthz has no answer in time".to_owned()), None),
+            Err(None) => return (failed("GET /healthz has no answer in time".to_owned()), None),
         };
         (self.judge(&page), Some(page))
+    }
+
+    /// A plain answer; no error where none came in time.
+    async fn get(&self, address: SocketAddr, path: &str) -> Result<Page, Option<io::Error>> {
+        let authority = &self.target.authority;
+        let asked = timeout(PATIENCE, async {
+            if !self.target.is_tls {
+                return page::get(TcpStream::connect(address).await?, authority, path).await;
+            }
+            match self.look(address, &["http/1.1"]).await {
+                Ok(Look { outcome: Ok(stream), .. }) => page::get(stream, authority, path).await,
+                Ok(Look { outcome: Err((_, words)), .. }) | Err((_, words)) => {
+                    Err(io::Error::other(words))
+                }
+            }
+        });
+        asked.await.map_err(|_| None)?.map_err(Some)
+    }
+
+    /// Whether events are taken.
+    async fn ready(&self, address: SocketAddr) -> Step {
+        let step = |verdict, text: String| Step::new("ready", verdict, text);
+        match self.get(address, "/readyz").await {
+            Ok(page) if page.status == 200 => {
+                step(Verdict::Ok, "the server takes events".to_owned())
+            }
+            Ok(page) => {
+                let said = page.message().map_or(String::new(), |said| format!(": {said}"));
+                let text = format!("GET /readyz is answered {}{said}", page.status);
+                step(Verdict::Warning, text)
+                    .fact("status", page.status)
+                    .fact("reason", page.reason())
+            }
+            Err(_) => step(Verdict::Warning, "GET /readyz has no answer".to_owned()),
+        }
     }
 
     fn judge(&self, page: &Page) -> Step {

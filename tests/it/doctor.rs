@@ -29,8 +29,10 @@ impl Report {
         let names: Vec<_> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();
         let mut sorted = names.clone();
         sorted.sort_unstable();
-        let mut all =
-            ["name", "tcp", "tls", "http", "clock", "grpc", "token", "rights", "stream", "version"];
+        let mut all = [
+            "name", "tcp", "tls", "http", "clock", "ready", "grpc", "token", "rights", "stream",
+            "version",
+        ];
         all.sort_unstable();
         assert_eq!(sorted, all, "each step once: {text}{said}");
         Report { code: output.status.code().unwrap(), steps }
@@ -100,7 +102,7 @@ async fn a_good_way_is_well() {
     command.args(&args);
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && text.lines().count() == 10, "{text}");
+    assert!(output.status.success() && text.lines().count() == 11, "{text}");
     assert!(text.lines().all(|line| line.starts_with("ok  ")), "{text}");
     // Without a certificate of its own it is told so.
     let report = doctor(&url, &args[..2]).await;

@@ -82,6 +82,24 @@ const ROWS: &[Row] = &[
         &["no topics; 'orders' is one topic, and 'orders.>' has all below"],
     ),
     (Cli(&["publish", "--addr", "ADDR", "orders.*", "x"]), 2, &["belong in patterns"]),
+    // What is no port is not some other server's.
+    (Cli(&["status", "--addr", "localhost:99999"]), 2, &["--addr: `99999` is no port"]),
+    (
+        With(&[("TAILMARK_ADDR", "http://localhost:abc")], &["status"]),
+        2,
+        &["TAILMARK_ADDR: `abc` is no port: expected 1 to 65535"],
+    ),
+    (Cli(&["status", "--addr", "50051"]), 2, &["`:50051` is that port of this machine"]),
+    (Cli(&["context", "add", "x", "h:0"]), 2, &["URL: `0` is no port"]),
+    // What was meant.
+    (Cli(&["get", "--addr", "ADDR", "5min"]), 2, &["`tailmark watch --from 5min` begins there"]),
+    (Cli(&["get", "--addr", "ADDR", "nonsense"]), 2, &["expected a cursor", "a sequence number"]),
+    (Cli(&["watch", "--addr", "ADDR", "--from", "-5min"]), 2, &["expected oldest, latest"]),
+    (
+        Cli(&["watch", "--addr", "ADDR", "--until-caught-up", "--json", "value"]),
+        0,
+        &["`value` is a topic here", "`--json=value`"],
+    ),
     // Numbers and fields as they were typed.
     (Cli(&["watch", "--addr", "ADDR", "--after", "9"]), 3, &["--after 9: the head is 1"]),
     (Cli(&["watch", "--addr", "ADDR", "--from", "9"]), 3, &["--from 9: the head is 1"]),

@@ -1,13 +1,13 @@
 //! What stands between a client and the server, and answers in its place: whatever can pass is
 //! tried again, whatever cannot is said; no event is missed, and none is stored or seen twice.
 
+mod browsers;
 mod calls;
 mod in_front;
 mod limits;
 mod members;
 mod real;
 mod streams;
-mod tls;
 
 use tailmark_client::Client;
 

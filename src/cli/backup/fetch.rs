@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use tailmark_client::{Backoff, Client};
 use tokio::runtime::Runtime;
 
+use super::super::address::Address;
 use super::super::log::Interrupt;
+use super::super::online::Identity;
 use super::super::output::say;
-use super::super::{Exit, Failure, online};
+use super::super::{Exit, Failure};
 use super::NAP;
 use crate::backup::{self, Filling, Progress, Reading, Taken};
 
@@ -36,17 +38,17 @@ impl From<tailmark_client::Error> for Broken {
 }
 
 pub(super) fn take(
-    server: online::Target,
+    address: &Address,
+    identity: &Identity,
     to: &Path,
     watch: &mut dyn FnMut(Progress) -> io::Result<()>,
     interrupt: &Interrupt,
 ) -> Result<Taken, Failure> {
-    let (address, identity) = server.settle()?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(1).enable_all().build()?;
     let client = {
         let _within = runtime.enter();
-        identity.client(&address)?
+        identity.client(address)?
     };
     let mut filling = Filling::new(to, watch);
     let (mut backoff, mut in_vain, mut has_met) = (Backoff::default(), 0, false);
@@ -72,7 +74,7 @@ pub(super) fn take(
                 sleep(wait, interrupt)?;
             }
             Broken::Server(cause) => {
-                return Err(interrupt.failure(Failure::from(cause).of_server(&address)));
+                return Err(interrupt.failure(Failure::from(cause).of_server(address)));
             }
             // Of what was said to be there something went with what is not part of the log any more.
             Broken::Here(backup::Error::Senseless { .. }) if !began_anew => began_anew = true,

@@ -3,33 +3,57 @@
 
 use std::io::Read as _;
 
+use tailmark_record::excerpt;
 use tailmark_record::json::write_string;
 
 /// What the header says.
 #[derive(Debug)]
-pub(super) struct Header(Vec<String>);
+pub(super) struct Header {
+    names: Vec<String>,
+    delimiter: u8,
+}
+
+/// Reads what parts columns.
+pub(in crate::cli) fn parse_delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        _ if text == "tab" || text == "\\t" => Ok(b'\t'),
+        [c] if c.is_ascii() && !matches!(c, b'"' | b'\n' | b'\r') => Ok(*c),
+        _ => Err("expected one character, or `tab`".to_owned()),
+    }
+}
 
 impl Header {
-    /// Reads the first row.
-    pub(super) fn parse(row: &[u8]) -> Result<Header, String> {
-        let names = fields(row)?;
+    /// Reads the first row. Where nobody said what parts columns, it is a comma.
+    pub(super) fn parse(row: &[u8], said: Option<u8>) -> Result<Header, String> {
+        let delimiter = said.unwrap_or(b',');
+        let names = fields(row, delimiter)?;
+        if let ([name], None) = (&*names, said)
+            && let Some(other) = name.chars().find(|c| matches!(c, ';' | '\t' | '|'))
+        {
+            let other = if other == '\t' { "tab".to_owned() } else { format!("'{other}'") };
+            let name = excerpt(name);
+            return Err(format!(
+                "`{name}` would be the one column there is: --delimiter {other} parts it (--delimiter , \
+                 leaves it as it is)"
+            ));
+        }
         for (at, name) in names.iter().enumerate() {
             if name.is_empty() || names[..at].contains(name) {
                 return Err(format!("column {} of the header has no name of its own", at + 1));
             }
         }
-        Ok(Header(names))
+        Ok(Header { names, delimiter })
     }
 
     /// A row as a JSON object.
     pub(super) fn record(&self, row: &[u8]) -> Result<String, String> {
-        let values = fields(row)?;
-        if values.len() != self.0.len() {
-            let (found, wanted) = (values.len(), self.0.len());
+        let values = fields(row, self.delimiter)?;
+        if values.len() != self.names.len() {
+            let (found, wanted) = (values.len(), self.names.len());
             return Err(format!("has {found} columns, and the header {wanted}"));
         }
         let mut out = vec![b'{'];
-        for (at, (name, value)) in self.0.iter().zip(&values).enumerate() {
+        for (at, (name, value)) in self.names.iter().zip(&values).enumerate() {
             if at > 0 {
                 out.push(b',');
             }
@@ -42,10 +66,11 @@ impl Header {
     }
 }
 
-fn fields(row: &[u8]) -> Result<Vec<String>, String> {
+fn fields(row: &[u8], delimiter: u8) -> Result<Vec<String>, String> {
     // What stands behind the row tells whether it ends where it should.
     let with_next = row.chain(&b"\nx"[..]);
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(with_next);
+    let mut reader = csv::ReaderBuilder::new();
+    let mut reader = reader.has_headers(false).delimiter(delimiter).from_reader(with_next);
     let mut record = csv::StringRecord::new();
     let read = reader.read_record(&mut record);
     if read.is_ok() && reader.position().byte() != row.len() as u64 + 1 {

@@ -26,6 +26,23 @@ pub(in crate::cli) struct Mapping {
     path: Vec<String>,
 }
 
+impl Mapping {
+    /// The field that one of them fills, and another before it.
+    pub(in crate::cli) fn twice(all: &[Mapping]) -> Option<&str> {
+        let is_again = |at: usize| all[..at].iter().any(|before| before.field == all[at].field);
+        let at = (0..all.len()).find(|at| is_again(*at))?;
+        Some(match &all[at].field {
+            Field::Id => "id",
+            Field::Topic => "topic",
+            Field::Type => "type",
+            Field::Key => "key",
+            Field::At => "at",
+            Field::Body => "body",
+            Field::Header(name) => name,
+        })
+    }
+}
+
 /// Reads `FIELD=.PATH`.
 pub(in crate::cli) fn parse_mapping(text: &str) -> Result<Mapping, String> {
     const EXPECTED: &str = "expected FIELD=.PATH, as in key=.user.id; FIELD is id, topic, type, key, at, \
@@ -155,12 +172,15 @@ pub(super) struct KcatLine {
     /// Milliseconds since 1970.
     ts: Option<i64>,
     key: Option<String>,
-    payload: Option<String>,
+    /// A string, or where kcat was told how to read it (`-s value=avro`) any value.
+    payload: Option<Box<RawValue>>,
     /// Names and values in turn.
     #[serde(default)]
     headers: Vec<Option<String>>,
     #[serde(skip)]
     id: String,
+    #[serde(skip)]
+    body: String,
 }
 
 impl KcatLine {
@@ -171,6 +191,9 @@ impl KcatLine {
             read.map_err(|error| tailmark_record::json::JsonError::from(error).to_string())?;
         if !read.headers.len().is_multiple_of(2) {
             return Err("`headers` has a name without a value".to_owned());
+        }
+        if let Some(payload) = read.payload.take() {
+            read.body = text_of(&payload).into_owned();
         }
         if let (Some(partition), Some(offset)) = (read.partition, read.offset) {
             read.id = format!("{}/{partition}/{offset}", read.topic);
@@ -192,7 +215,7 @@ impl KcatLine {
             id: &self.id,
             topic: if topic.is_empty() { &self.topic } else { topic },
             key: self.key.as_deref().unwrap_or_default(),
-            body: self.payload.as_deref().unwrap_or_default(),
+            body: &self.body,
             headers: names.iter().filter_map(header).collect(),
             at,
             has_client_id: !self.id.is_empty(),

@@ -6,6 +6,7 @@ fn encoder(format: Format, topic: &str) -> Encoder {
     Encoder {
         format,
         mappings: Vec::new(),
+        delimiter: None,
         ignores_unknown: false,
         topic: topic.to_owned(),
         limits: Limits::default(),

@@ -403,7 +403,7 @@ pub(crate) fn append(error: &AppendError, retry_delay: Duration) -> Failure {
 }
 
 fn disk_full(store: &StoreError) -> Failure {
-    let message = format!("{}; nothing was stored, reading goes on", no_room(store));
+    let message = format!("{}; this was not stored, reading goes on", no_room(store));
     with_room(Failure::new(Reason::DiskFull, message), store)
 }
 
@@ -411,9 +411,7 @@ fn disk_full(store: &StoreError) -> Failure {
 fn no_room(store: &StoreError) -> String {
     let remedy = Reason::DiskFull.remedy();
     match store {
-        StoreError::DiskFull { available_bytes, needed_bytes } => format!(
-            "no room on disk: {available_bytes} bytes are free, {needed_bytes} are needed; {remedy}"
-        ),
+        StoreError::DiskFull { .. } => format!("{store}; {remedy}"),
         _ => format!("no room on disk; {remedy}"),
     }
 }

@@ -46,7 +46,7 @@ fn events_are_printed_as_they_are_asked_for() {
     assert_eq!(stdout(&get(&["1", "--json=value"])).trim_end(), lines[0]);
     for (which, exit, words) in [
         ("9", 3, "no event 9; the head is 6"),
-        ("x", 2, "a cursor is copied whole"),
+        ("x", 2, "expected a cursor, whole as"),
         ("ueuvwFAAB-Ev0dQAAAAAAAAAB8g06_mvu", 3, "LOG_CHANGED"),
     ] {
         let output = get(&[which]);
@@ -105,6 +105,31 @@ fn a_command_is_run_for_each_event_and_what_it_has_done_is_kept() {
     let missing = tailmark(&[&["watch", "--addr", &address], &args[..]].concat()).output().unwrap();
     assert_eq!(code(&missing), 3, "{}", stderr(&missing));
     assert!(stderr(&missing).contains("cannot run /nonexistent/command"), "{}", stderr(&missing));
+}
+
+/// The start is kept before the first command is run: with one that is relative, the event would be passed over
+/// by the next run.
+#[test]
+fn the_first_event_comes_again_where_its_command_failed() {
+    let daemon = Daemon::start();
+    let address = daemon.port.address.to_string();
+    for from in ["last:1", "15m"] {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        daemon.store(from, &["first"]);
+        let run = |command: &str| {
+            let args = ["watch", from, "--from", from, "--until-caught-up", "--addr", &address];
+            let args = [&args[..], &["--state", state.to_str().unwrap(), "--", command]].concat();
+            tailmark(&args).stdin(Stdio::null()).output().unwrap()
+        };
+        for command in ["false", "/nonexistent/command"] {
+            assert_ne!(code(&run(command)), 0);
+            assert!(state.exists(), "{from}: {command}");
+        }
+        daemon.store(from, &["second"]);
+        assert_eq!(stdout(&run("cat")), "firstsecond", "{from}");
+        assert_eq!(stdout(&run("cat")), "", "{from}");
+    }
 }
 
 /// A child that it leaves behind holds the pipe, and reads nothing of it.
@@ -200,6 +225,15 @@ fn records_of_other_programs_become_events() {
     assert_eq!((&event["at"], &event["body"]), (&"2026-01-01T00:00:00.123Z".into(), &"p".into()));
     assert_eq!(event["headers"]["h"], "v");
 
+    let avro = r#"{"topic":"k.t","partition":1,"offset":43,"payload":{"n":1.50},"key":null}"#;
+    assert_ok(&upload(&["--format", "kcat"], avro));
+    assert_eq!(last()["body"]["n"], 1.5);
+
+    for (args, rows) in [(";", "a;b\n1;\"2;3\"\n"), ("tab", "a\tb\n1\t2;3\n")] {
+        assert_ok(&upload(&["--format", "csv", "--topic", "t", "--delimiter", args], rows));
+        assert_eq!(last()["body"], serde_json::json!({"a": "1", "b": "2;3"}));
+    }
+
     let unknown = r#"{"topic":"a","body":"x","level":{"a":[1]}}"#;
     assert_ok(&upload(&["--format", "jsonl", "--ignore-unknown"], unknown));
     assert_eq!((&last()["topic"], &last()["body"]), (&"a".into(), &"x".into()));
@@ -223,6 +257,16 @@ fn records_of_other_programs_become_events() {
             "line 2: has 1 columns, and the header 2",
         ),
         (&["--format", "csv", "--topic", "t"], "a,a\n1,2\n", "line 1: column 2 of the header"),
+        (&["--format", "csv", "--topic", "t"], "a;b\n1;2\n", "--delimiter ';' parts it"),
+        (&["--format", "csv", "--topic", "t"], "a\tb\n", "--delimiter tab parts it"),
+        (&["--format", "csv", "--delimiter", ";;"], "a;b\n", "expected one character"),
+        (&["--format", "records", "--delimiter", ";"], "{}", "--delimiter is for --format csv"),
+        (
+            &["--format", "records", "--map", "key=.a", "--map", "id=.a", "--map", "key=.b"],
+            "{}",
+            "--map key: given twice",
+        ),
+        (&["--format", "jsonl"], unknown, "--ignore-unknown passes over"),
         (&["--format", "kcat"], "{}", "line 1: missing field `topic`"),
         (&["--format", "records"], "{}", "line 1: no topic"),
         (&["--format", "lines", "--topic", "t", "--map", "key=.a"], "x", "--map is for records"),

@@ -50,7 +50,7 @@ pub enum StoreError {
     #[error(transparent)]
     Damaged(#[from] Damage),
     /// No room for another slot or commit; recovers by itself when there is. Nothing was stored.
-    #[error("disk full: {available_bytes} bytes free, {needed_bytes} needed")]
+    #[error("no room on disk: {} are free, {} are needed", roughly(*available_bytes), roughly(*needed_bytes))]
     DiskFull {
         /// Free for us.
         available_bytes: u64,
@@ -203,4 +203,16 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// A size for people.
+pub(crate) fn roughly(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match UNITS.iter().find(|(_, unit)| bytes >= *unit) {
+        Some((name, unit)) => {
+            let tenths = bytes.saturating_mul(10) / unit;
+            format!("{}.{} {name}", tenths / 10, tenths % 10)
+        }
+        None => format!("{bytes} B"),
+    }
 }

@@ -10,15 +10,17 @@
 //! | `data_base64` | `body` where it is text, else `data` |
 //! | every other attribute | a header `ce-NAME` |
 //!
-//! What came in as one goes out as the same. An event that did not, goes out with its log as `source`.
-//! `sequence` (an extension that CloudEvents documents), `topic` and `cursor` are added.
+//! What came in as one goes out as the same; numbers and truth values of extensions as text, and `time` as it was
+//! appended where none was said. An event that did not come in as one goes out with its log as `source`.
+//! `topic` and `cursor` are added, in the place of such extensions of the sender; so is `sequence` (an extension
+//! that CloudEvents documents), where the sender said none, and `erased` where the content is gone.
 
 use std::borrow::Cow;
 
 use base64::Engine as _;
 use serde_json::value::RawValue;
 
-use super::value::json_of;
+use super::value::{UNREADABLE, json_of};
 use super::{Fields, JsonError, Object, STANDARD_LENIENT, value_of, write_base64, write_string};
 use crate::{Content, Event, Timestamp, excerpt};
 
@@ -38,7 +40,8 @@ const ITS_OWN: [&str; 9] = [
     "data_base64",
 ];
 /// What is added, and so cannot be an extension of somebody's.
-const ADDED: [&str; 3] = ["sequence", "topic", "cursor"];
+const ADDED: [&str; 3] = ["topic", "cursor", "erased"];
+const SEQUENCE: &str = "ce-sequence";
 
 /// An event of theirs, on its way in.
 #[derive(Debug, Default)]
@@ -83,6 +86,9 @@ impl<'a> CloudEvent<'a> {
                 return Err(wrong("data and data_base64: one of them, not both".to_owned()));
             }
             (Some(data), None) if event.holds_json() => {
+                if json_of(data.get()).is_none() {
+                    return Err(wrong(format!("data: {UNREADABLE}")));
+                }
                 event.body = Cow::Borrowed(data.get());
                 // What would be taken for text, if nothing said that it is JSON.
                 let is_said = event.headers.iter().any(|(name, _)| name == CONTENT_TYPE);
@@ -243,8 +249,13 @@ pub fn write_cloud_event(out: &mut Vec<u8>, event: &Event<'_>, log: &str) {
     }
     object.text("partitionkey", event.key);
     object.text("topic", event.topic);
-    object.number("sequence", event.seq.get());
+    if header(SEQUENCE).is_none() {
+        object.number("sequence", event.seq.get());
+    }
     object.text("cursor", event.cursor);
+    if let Some(erased) = &event.erased {
+        object.text("erased", &erased.in_words());
+    }
     write_data(&mut object, event, header(CONTENT_TYPE));
     object.close();
 }

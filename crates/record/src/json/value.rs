@@ -4,7 +4,8 @@
 //! included. Given as a value is a body whose text is an object, an array, a number, `true` or `false`;
 //! every other body stays a string, also one that reads like a JSON string, or one that many readers
 //! would fail at, with everything around it: nested without end, a number beyond a double. So a string is
-//! always the body itself, and nothing has to be guessed on either side.
+//! always the body itself, and nothing has to be guessed on either side. Such a value is not taken as a value
+//! either, only as text: what was sent as a value is given as one.
 
 use std::borrow::Cow;
 
@@ -47,6 +48,10 @@ pub(super) fn json_of(text: &str) -> Option<&RawValue> {
     let _: Readable = serde_json::from_str(text).ok()?;
     serde_json::from_str(text).ok()
 }
+
+/// What is said of a value that not every reader takes.
+pub(super) const UNREADABLE: &str = "a value with a number beyond a double, half of a surrogate pair or more than 127 levels \
+     is taken as text only: send it as a string";
 
 /// A value that any reader of JSON can be expected to take: it is not nested without end, its numbers are
 /// within those of a double, its strings are text. Looked at, and not kept.
@@ -131,6 +136,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for AnyValue<'a> {
         let raw = <&RawValue>::deserialize(deserializer)?.get();
         match raw.as_bytes().first() {
             Some(b'"' | b'n') => serde_json::from_str(raw).map(AnyValue).map_err(de::Error::custom),
+            _ if json_of(raw).is_none() => Err(de::Error::custom(UNREADABLE)),
             _ => Ok(AnyValue(Text(Cow::Borrowed(raw)))),
         }
     }
@@ -278,7 +284,8 @@ mod tests {
             (r#"{"topic":"a","body":{"x":1, "a":1.10}}"#, r#"{"x":1, "a":1.10}"#),
             (r#"{"body": [1, 2]}"#, "[1, 2]"),
             (r#"{"body":12345678901234567890.123456789}"#, "12345678901234567890.123456789"),
-            (r#"{"body":1e400}"#, "1e400"),
+            (r#"{"body":1e-400}"#, "1e-400"),
+            (r#"{"body":"1e400"}"#, "1e400"),
             (r#"{"body":true}"#, "true"),
             (r#"{"body":null}"#, ""),
             (r#"{"body":"é\n"}"#, "é\n"),
@@ -290,6 +297,9 @@ mod tests {
         // Only there, and nothing that is no JSON.
         for (sent, said) in [
             (r#"{"topic":{"x":1},"body":{}}"#, "a string"),
+            // What could not be given as a value again.
+            (r#"{"body":{"z":1e400}}"#, "send it as a string"),
+            (r#"{"body":["\ud800"]}"#, "send it as a string"),
             (r#"{"body":{"x":1},"boddy":1}"#, "unknown field `boddy`"),
             (r#"{"body":{"x":}}"#, "expected value"),
             (r#"{"body":{},"body":{}}"#, "duplicate field `body`"),

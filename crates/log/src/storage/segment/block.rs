@@ -190,9 +190,13 @@ fn decompress_zstd(stored: &[u8], out: &mut [u8]) -> Option<usize> {
     zstd::bulk::decompress_to_buffer(stored, out).ok()
 }
 
-/// A log that a build with zstd wrote stays readable without its C library.
 #[cfg(not(feature = "zstd"))]
-fn decompress_zstd(stored: &[u8], out: &mut [u8]) -> Option<usize> {
+use decompress_zstd_without_c as decompress_zstd;
+
+/// A log that a build with zstd wrote stays readable without its C library. Compiled in each test, so that
+/// it is tried on what the C library writes.
+#[cfg(any(test, not(feature = "zstd")))]
+fn decompress_zstd_without_c(stored: &[u8], out: &mut [u8]) -> Option<usize> {
     ruzstd::decoding::FrameDecoder::new().decode_all(stored, out).ok()
 }
 
@@ -270,8 +274,31 @@ mod tests {
         assert_eq!(out, raw);
         // A frame that claims more than the block has does not get the room.
         let mut short = vec![0; raw.len() - 1];
-        assert!(decompress_zstd(STORED, &mut short).is_none());
-        assert!(decompress_zstd(&STORED[..STORED.len() - 4], &mut out).is_none());
+        for decompress in [decompress_zstd, decompress_zstd_without_c] {
+            out.fill(0);
+            assert_eq!(decompress(STORED, &mut out), Some(raw.len()));
+            assert_eq!(out, raw);
+            assert!(decompress(STORED, &mut short).is_none());
+            assert!(decompress(&STORED[..STORED.len() - 4], &mut out).is_none());
+        }
+    }
+
+    /// Blocks of all kinds, as they are written now.
+    #[cfg(feature = "zstd")]
+    #[test]
+    fn a_build_without_zstd_reads_each_block_that_one_with_it_writes() {
+        for level in [1, 3, 19] {
+            let mut encoder = Encoder::new(Compression::Zstd(level)).unwrap();
+            for size in [100, 4_000, 48 << 10, 200 << 10] {
+                let raw: Vec<u8> =
+                    (0..size).map(|at: usize| ((at * at) >> 9).to_le_bytes()[0] % 50).collect();
+                let (codec, stored) = encoder.encode(&raw);
+                assert_eq!(codec, CODEC_ZSTD, "{size}");
+                let mut out = vec![0; raw.len()];
+                assert_eq!(decompress_zstd_without_c(stored, &mut out), Some(size));
+                assert!(out == raw, "{size} at level {level}");
+            }
+        }
     }
 
     #[test]

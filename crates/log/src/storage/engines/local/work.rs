@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::storage::segment;
+use crate::storage::{StoreError, segment};
 
 /// What the background threads are told.
 #[derive(Default)]
@@ -47,7 +47,9 @@ impl std::fmt::Display for Trouble {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Trouble::DiskFull { available_bytes, needed_bytes } => {
-                write!(f, "sealing needs {needed_bytes} bytes, {available_bytes} are free")
+                let (available_bytes, needed_bytes) = (*available_bytes, *needed_bytes);
+                let full = StoreError::DiskFull { available_bytes, needed_bytes };
+                write!(f, "{full} to seal; free space, or remove the oldest events")
             }
             Trouble::Hangs { step, timeout } => write!(
                 f,

@@ -1,5 +1,5 @@
-//! What has no client library, through nginx and HAProxy with TLS as `deploy/` has them: browsers and
-//! curl, over HTTP/1.1 and HTTP/2.
+//! What has no client library, through nginx, HAProxy and Envoy with TLS as `deploy/` has them: browsers
+//! and curl, over HTTP/1.1 and HTTP/2.
 
 use http::{Request, Version};
 use tonic::body::Body;
@@ -80,7 +80,7 @@ impl Visitor {
 /// The page comes, lines are stored, and a stream that begins again where it was misses and repeats
 /// nothing, while the daemon stops and is killed.
 async fn page_and_events(brand: Brand) {
-    if !are_there() {
+    if brand != Brand::Envoy && !are_there() {
         return;
     }
     for version in BOTH {
@@ -132,6 +132,13 @@ async fn the_page_and_server_sent_events_come_through_nginx() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_page_and_server_sent_events_come_through_haproxy() {
     page_and_events(Brand::HaProxy).await;
+}
+
+/// `tests/clients/ci.sh` gets it from PyPI.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs ENVOY to name the program"]
+async fn a_daemon_behind_envoy_serves_browsers() {
+    page_and_events(Brand::Envoy).await;
 }
 
 /// The control: the certificate counts.
