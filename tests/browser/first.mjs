@@ -35,10 +35,15 @@ export const cases = [
     name: 'goes to a seq, a cursor and a time, and says when there is none',
     run: async ({ daemon, visitor }) => {
       const log = await daemon();
-      await log.publish(...Array.from({ length: 500 }, (_, n) => ({ topic: 'a.b', body: `n ${n + 1}` })));
-      const guest = await visitor();
+      const some = (from) => Array.from({ length: 250 }, (_, n) => ({ topic: 'a.b', body: `n ${from + n}` }));
+      await log.publish(...some(1));
+      await new Promise((done) => { setTimeout(done, 1100); });
+      await log.publish(...some(251));
+      // Far from the clock of the daemon, which is UTC.
+      const guest = await visitor({ timezoneId: 'America/New_York' });
       const page = await guest.open(log.url);
       await shows(page, 'n 500');
+      equal(await text(page, '#zone'), 'times: America/New_York', 'the clock is named');
       const goTo = async (place) => {
         await page.locator('#goto-place').fill(place);
         await page.locator('#goto-place').press('Enter');
@@ -52,8 +57,20 @@ export const cases = [
       await is(9);
       await goTo('1 day');
       await is(1);
+      // The list reaches there, or is made to.
+      await page.locator('#tail-list .row.selected', { hasText: 'n 1' }).waitFor();
+      // As the list shows it, and to the second.
+      const shown = await text(page, '#tail-list .row[data-seq="1"] time');
+      check(/^\d\d:\d\d:\d\d\.\d{3}$/.test(shown), shown);
+      await goTo('300');
+      await is(300);
+      const later = await text(page, '#tail-list .row[data-seq="300"] time');
+      await goTo(later);
+      await is(251);
+      await goTo(shown.slice(0, 8));
+      await is(1);
       guest.asksInVain = true;
-      for (const [place, words] of [['9000', 'no event 9000'], ['soon', 'expected oldest, latest']]) {
+      for (const [place, words] of [['9000', 'no event 9000'], ['soon', 'expected a seq'], ['0', 'expected a seq'], ['2026-02-30', 'expected a seq']]) {
         await goTo(place);
         await page.locator('#goto-problem', { hasText: words }).waitFor();
       }
@@ -106,8 +123,11 @@ export const cases = [
       // What became of that one is nothing that the next is about.
       await page.locator('#pub-body').fill('two');
       equal(await page.locator('#pub-result').textContent(), '', 'the old success is forgotten');
+      await log.publish({ topic: 'a.b', body: 'busy' });
+      await page.locator('#tree .busy').first().waitFor();
       await log.stop();
       await page.locator('#facts-stale').waitFor();
+      equal(await page.locator('#tree .busy').count(), 0, 'rates are of now or not shown');
       check(/^\d\d:\d\d:\d\d$/.test(await text(page, '#fact-as-of')), 'as of a time');
       await until('the chart', async () => / at \d\d:\d\d:\d\d$/.test(await text(page, '#chart-rate strong')));
       await page.locator('#publish-form button[type=submit]').click();
@@ -116,6 +136,9 @@ export const cases = [
       await until('the same of the stream', async () =>
         (await page.locator('#connection').getAttribute('title')).includes('the daemon cannot be reached'));
       await shot(page, 'stale');
+      await page.locator('#text').fill('another filter');
+      await page.locator('#tail-empty', { hasText: 'The daemon cannot be reached' }).waitFor();
+      await page.locator('#text').fill('');
       await log.start();
       await page.locator('#facts-stale').waitFor({ state: 'hidden' });
       await until('a fresh chart', async () => !(await text(page, '#chart-rate strong')).includes(' at '));
@@ -142,10 +165,21 @@ export const cases = [
       }));
       await page.evaluate(() => { window.consumer = new EventSource('/v1/watch?name=billing'); });
       await until('its name', async () => (await text(page, '#fact-consumers')) === 'billing 0 behind');
+      const long = 'n'.repeat(64);
+      await page.evaluate((name) => { window.other = new EventSource(`/v1/watch?name=${name}`); }, long);
+      await until('both', async () => (await text(page, '#fact-consumers')).includes(long));
+      check(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), 'no wider than the window');
+      // By keyboard too, and each with its rate and age.
+      await page.locator('#fact-consumers').press('Enter');
+      const row = page.locator('#consumers-list li', { hasText: /^billing 0 behind, [\d.]+ a second, the last [\d.]+ m?s ago$/ });
+      await row.waitFor();
+      await shot(page, 'consumers-all');
+      await page.locator('#fact-consumers').press('Enter');
+      await page.evaluate(() => window.other.close());
       await page.evaluate(() => window.consumer.close());
       await until('it has gone', async () => {
         await log.publish({ topic: 'a.b', body: 'more' });
-        return /^billing gone, [1-9]\d* behind$/.test(await text(page, '#fact-consumers'));
+        return /billing gone, [1-9]\d* behind/.test(await text(page, '#fact-consumers'));
       });
       await shot(page, 'consumers');
     },

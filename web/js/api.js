@@ -1,5 +1,6 @@
 // The daemon's paths. Relative to the origin: the page is served by the daemon it shows.
 
+import { fromShown } from './dom.js';
 import { cut } from './shown.js';
 import { frames, refusal } from './sse.js';
 import { bearer } from './token.js';
@@ -81,7 +82,7 @@ export async function eventAt(place, patterns) {
     const event = await getEvent(/^\d+$/.test(digits) ? digits : place);
     return { ...event, seq: Number(event.seq), size: (event.body ?? event.data ?? '').length };
   }
-  const path = watchPath({ topics: patterns, from: place, limit: 1, until_caught_up: true });
+  const path = watchPath({ topics: patterns, from: fromShown(place), limit: 1, until_caught_up: true });
   const [event = null] = await read(path, new AbortController().signal);
   return event;
 }

@@ -5,7 +5,7 @@ import { inWords } from './sse.js';
 import { Charts } from './charts.js';
 import { Chat, store, stored } from './chat.js';
 import { Detail } from './detail.js';
-import { $, bytes, clock, count, plural, rate, setText, short } from './dom.js';
+import { $, bytes, clock, count, el, plural, rate, setText, short, span, zone } from './dom.js';
 import { Link } from './link.js';
 import { readPatterns, says, selects } from './pattern.js';
 import { Publisher } from './publish.js';
@@ -14,6 +14,9 @@ import { noteText, Tail } from './tail.js';
 import { hasToken, isOfToken, keep, kept, principal, setToken } from './token.js';
 import { Tree } from './tree.js';
 
+// So far above the list an event is shown in it, with so many before it.
+const NEAR = 1000;
+const AROUND = 20;
 const HISTORY = 200;
 const HISTORY_SEARCHED = 1000;
 const SIDES = ['event', 'chat', 'publish'];
@@ -158,8 +161,8 @@ class App {
     this.#drawTail();
   }
 
-  /// What lies before the first event in the list.
-  async #older() {
+  /// What lies before the first event in the list; down to a seq, where one is given.
+  async #older(down) {
     if (this.loading || $('older').hidden) return;
     const { signal } = this.historyAbort;
     const { patterns, text } = this.want;
@@ -167,7 +170,8 @@ class App {
     this.loading = true;
     this.#drawTail();
     try {
-      const { events, from } = await older(patterns, before, this.oldest, HISTORY, signal, (event) => says(event, text));
+      const [end, n] = down === undefined ? [this.oldest, HISTORY] : [Math.max(this.oldest, down), before - down];
+      const { events, from } = await older(patterns, before, end, n, signal, (event) => says(event, text));
       if (signal.aborted) return;
       this.lookedTo = from;
       this.tail.older(events);
@@ -260,16 +264,21 @@ class App {
     this.charts?.draw();
   }
 
-  /// Shows the event at a place: of a time the first that was appended from then on.
+  /// Shows the event at a place, in the list too where that reaches so far: of a time the first that was appended from then on.
   async #goTo(place) {
     const problem = $('goto-problem');
     problem.hidden = true;
     try {
       const event = await eventAt(place, this.want.patterns);
-      if (event === null) throw new Error('nothing was appended from then on that the patterns choose');
+      if (event === null) throw new Error('no event from then on');
       this.select(event, true);
+      const before = (this.tail.first ?? 0) - event.seq;
+      if (before > 0 && before <= NEAR) await this.#older(event.seq - AROUND);
+      this.tail.reveal(event.seq);
     } catch (error) {
-      setText(problem, shownLine(inWords(error)));
+      const isWrong = error.reason === 'INVALID_FIELD' || error.reason === 'CURSOR_MALFORMED';
+      setText(problem, isWrong ? `expected a seq from 1 on, a time as the list shows it (2026-01-31 09:30:00 or 09:30), an age (15m) or a cursor`
+        : shownLine(inWords(error)));
       problem.hidden = false;
     }
   }
@@ -283,6 +292,8 @@ class App {
   }
 
   #controls() {
+    setText($('zone'), `times: ${zone()}`);
+    $('goto-place').title = `A seq, a time (${zone()}) or a cursor (g)`;
     copyTopics();
     for (const id of NAMES) $(id).addEventListener('input', ({ target }) => sayUnseen(target));
     let timer = 0;
@@ -445,6 +456,7 @@ class App {
     $('facts-stale').hidden = !isStale || this.logAt === undefined;
     if (this.logAt !== undefined) setText($('fact-as-of'), clock(this.logAt).slice(0, 8));
     this.charts.stale(isStale);
+    this.tree.stale(isStale);
     const tabs = state.tabs > 1 ? `, shared by ${state.tabs} tabs` : '';
     const title = state.error ? `${shownLine(state.error)}${tabs}. Click: try now` : `one stream${tabs}`;
     if (pill.title !== title) pill.title = title;
@@ -476,10 +488,15 @@ class App {
     $('follow').hidden = tail.follow || tail.rows.length === 0;
     setText($('follow'), tail.fresh > 0 ? `↓ ${count(tail.fresh)} new` : '↓ newest');
     const first = Math.min(this.lookedTo, tail.first ?? this.head + 1);
-    $('older').hidden = this.loading || tail.paused || tail.isFull || first <= this.oldest;
+    const hasMore = !this.loading && !tail.paused && first > this.oldest;
+    $('older').hidden = !hasMore || tail.isFull;
+    $('full').hidden = !hasMore || !tail.isFull;
     const empty = $('tail-empty');
     empty.hidden = tail.rows.length > 0;
-    if (this.loading) setText(empty, 'reading …');
+    const phase = this.state?.phase;
+    if (phase === 'refused') setText(empty, shownLine(this.state.error ?? 'The daemon refuses this.'));
+    else if (phase === 'waiting') setText(empty, 'The daemon cannot be reached. Events come when it is back.');
+    else if (this.loading) setText(empty, 'reading …');
     else if (isFiltered) setText(empty, 'Nothing in the newest events matches. What comes will show here.');
     else setText(empty, 'No events yet. Publish one, here or with: tailmark publish hello.world hi');
   }
@@ -494,7 +511,8 @@ class App {
     setText($('fact-oldest'), oldest > this.head ? 'none' : count(oldest));
     setText($('fact-head'), count(this.head));
     setText($('fact-disk'), log.disk_bytes ? bytes(Number(log.disk_bytes)) : '–');
-    setText($('fact-watches'), count(Number(log.watches ?? 0)));
+    // Told only to who may administer, as the other.
+    setText($('fact-watches'), log.disk_bytes ? count(Number(log.watches ?? 0)) : '–');
     setText($('fact-version'), log.version ?? '–');
     this.#drawConsumers(log.consumers ?? []);
     const { erasing } = log;
@@ -506,13 +524,17 @@ class App {
   /// Watches that said what they are called: who is behind, the one most behind first.
   #drawConsumers(consumers) {
     const rows = consumers.map(({ name, watches, lag_events, events_per_second, idle }) => ({
-      name, lag: Number(lag_events ?? 0), gone: !Number(watches ?? 0), detail: `${rate(events_per_second ?? 0)} a second, the last ${idle ?? '0s'} ago`,
+      name, lag: Number(lag_events ?? 0), gone: !Number(watches ?? 0), detail: `${rate(events_per_second ?? 0)} a second, the last ${span(1000 * Number.parseFloat(idle ?? '0'))} ago`,
     }));
     rows.sort((a, b) => b.lag - a.lag);
     const texts = rows.map(({ name, lag, gone }) => `${name} ${gone ? 'gone, ' : ''}${count(lag)} behind`);
     $('facts-consumers').hidden = texts.length === 0;
     setText($('fact-consumers'), shownLine(texts.length > 2 ? `${texts[0]}, ${plural(texts.length - 1, 'more', 'more')}` : texts.join('; ')));
-    $('fact-consumers').title = rows.map(({ detail }, at) => shownLine(`${texts[at]}, ${detail}`)).join('\n');
+    const lines = rows.map(({ detail }, at) => shownLine(`${texts[at]}, ${detail}`));
+    const list = $('consumers-list');
+    if (list.dataset.lines === lines.join('\n')) return;
+    list.dataset.lines = lines.join('\n');
+    list.replaceChildren(...lines.map((text) => el('li', { text })));
   }
 
   #drawTopics(topics) {

@@ -72,6 +72,21 @@ export function clock(time) {
   return `${pad(date.getHours())}:${pad(date.getMinutes())}:${pad(date.getSeconds())}.${pad(date.getMilliseconds(), 3)}`;
 }
 
+/// What the reader's zone is called.
+export const zone = () => Intl.DateTimeFormat().resolvedOptions().timeZone || 'local time';
+
+/// A time as this page shows it, in the reader's zone, as one that the daemon reads; anything else as it is.
+export function fromShown(text) {
+  const found = /^(?:(\d{4})-(\d\d)-(\d\d))?(?:(?:^|[T ])(\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?$/.exec(text);
+  if (!found || text === '') return text;
+  const [, year, month, day, hour = 0, minute = 0, second = 0, fraction = ''] = found;
+  const now = new Date();
+  const date = year ? [Number(year), month - 1, Number(day)] : [now.getFullYear(), now.getMonth(), now.getDate()];
+  const time = new Date(...date, Number(hour), Number(minute), Number(second), Number(fraction.slice(0, 3).padEnd(3, '0')));
+  // There is no 30th of February.
+  return time.getDate() === date[2] && time.getMonth() === date[1] ? time.toISOString() : text;
+}
+
 /// Today: the time of day. Before that: the day, and the time to the minute.
 export function when(text) {
   const date = new Date(text);

@@ -39,7 +39,11 @@ export class Publisher {
     try {
       JSON.parse(body);
       setText($('pub-json'), 'valid JSON');
-    } catch (error) { setText($('pub-json'), `not JSON (it may be sent as text): ${shownLine(error.message)}`); }
+    } catch (error) {
+      const [, line, column] = /line (\d+) column (\d+)/.exec(error.message) ?? [];
+      const where = line ? `, from line ${line}, column ${column} on` : '';
+      setText($('pub-json'), `not JSON${where}; it is sent as text`);
+    }
     return undefined;
   }
 
@@ -63,6 +67,7 @@ export class Publisher {
       else if (line.trim()) return this.#say(false, `header without a colon: ${shownName(line.trim())}`);
     }
     if (Object.keys(headers).length > 0) event.headers = headers;
+    $('pub-result').replaceChildren();
     const began = performance.now();
     try {
       const result = await publish(event);

@@ -55,7 +55,8 @@ export class Frames {
 /// An answer that is not 200.
 export class Refused extends Error {
   constructor(status, detail) {
-    super(detail.message || `the daemon answered ${status}`);
+    // What is not the daemon's has no words of its: a proxy says so of a daemon that is away.
+    super(detail.message || `${status >= 502 && status <= 504 ? 'a proxy' : 'the daemon'} answered ${status}`);
     this.status = status;
     this.reason = detail.reason || '';
     this.metadata = detail.metadata || {};

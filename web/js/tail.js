@@ -74,14 +74,32 @@ export class Tail {
   /// Whether the list may grow at its beginning.
   get isFull() { return this.rows.length > 2 * KEPT - SPARE_OLDER; }
 
-  /// Puts what lies further back in front, and leaves the reader where he is.
+  /// Puts what lies further back in front, and leaves the reader where he is; one who stood at the newest sees
+  /// where the two meet, or nothing would have changed for him.
   older(events) {
     const before = this.rows.length;
+    const wasAtEnd = this.follow;
     this.follow = false;
     this.history(events);
     const height = this.#height();
+    const added = this.rows.length - before;
     this.space.style.height = `${this.rows.length * height}px`;
-    this.list.scrollTop += (this.rows.length - before) * height;
+    if (wasAtEnd) this.list.scrollTop = Math.max(0, (added + 2) * height - this.list.clientHeight);
+    else this.list.scrollTop += added * height;
+    this.lastTop = this.list.scrollTop;
+  }
+
+  /// Brings an event into sight, chosen, if the list has it.
+  reveal(seq) {
+    const at = this.rows.findIndex((item) => item.k === 'event' && item.event.seq === seq);
+    if (at < 0) return;
+    this.follow = false;
+    this.selected = this.rows[at];
+    const height = this.#height();
+    this.space.style.height = `${this.rows.length * height}px`;
+    this.list.scrollTop = Math.max(0, (at + 0.5) * height - this.list.clientHeight / 2);
+    this.lastTop = this.list.scrollTop;
+    this.#soon(true);
   }
 
   clear() {

@@ -13,6 +13,7 @@ export class Tree {
     this.root = $('tree');
     this.topics = [];
     this.complete = true;
+    this.isStale = false;
     this.open = new Map();
     this.filter = '';
     this.watched = [];
@@ -36,6 +37,13 @@ export class Tree {
   set({ list, complete }) {
     this.topics = list;
     this.complete = complete;
+    this.draw();
+  }
+
+  /// Rates are of now, or they are not shown.
+  stale(isStale) {
+    if (this.isStale === isStale) return;
+    this.isStale = isStale;
     this.draw();
   }
 
@@ -133,13 +141,14 @@ export class Tree {
     else row.removeAttribute('aria-expanded');
     const [twist, , numberRate, number] = row.children;
     twist.classList.toggle('none', !hasChildren);
-    setText(numberRate, node.rate > 0 ? rate(node.rate) : '');
+    const isBusy = node.rate > 0 && !this.isStale;
+    setText(numberRate, isBusy ? rate(node.rate) : '');
     setText(number, short(node.events));
-    row.classList.toggle('busy', node.rate > 0);
+    row.classList.toggle('busy', isBusy);
     const watched = this.watched.length > 0 && patternsOf(node).every((pattern) => this.watched.includes(pattern));
     row.classList.toggle('watched', watched);
     row.setAttribute('aria-selected', String(watched));
-    row.title = `${shownName(node.path)}: ${count(node.events)} events, ${rate(node.rate)}/s`;
+    row.title = `${shownName(node.path)}: ${count(node.events)} events${this.isStale ? '' : `, ${rate(node.rate)}/s`}`;
   }
 
   #toggle(row) {

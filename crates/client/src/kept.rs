@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::cursors::{CursorStore, CursorStoreError};
 use super::{Client, Error, Item, Kind, Watch, WatchOptions};
+use tailmark_record::MarkerKind;
 
 /// See [`KeptWatch::saving_every`].
 const SAVE_EVERY: Duration = Duration::from_secs(1);
@@ -32,6 +33,8 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 pub struct KeptWatch<S> {
     watch: Watch,
     store: Arc<Mutex<S>>,
+    /// Whether whoever watches wants markers.
+    has_markers: bool,
     saved: Option<String>,
     saved_at: Instant,
     save_every: Duration,
@@ -102,8 +105,11 @@ impl Client {
         let saved = with_store(&store, S::load).await.unwrap_or_else(|_| Err(panicked()));
         let saved = saved.map_err(|source| failed("the saved cursor cannot be read", source))?;
         let after_cursor = saved.clone().or(options.after_cursor);
+        let has_markers = options.markers;
         Ok(KeptWatch {
-            watch: self.watch(WatchOptions { after_cursor, ..options }),
+            // The first of them says where the watch begins, before any event.
+            watch: self.watch(WatchOptions { after_cursor, markers: true, ..options }),
+            has_markers,
             store,
             saved,
             saved_at: Instant::now(),
@@ -147,7 +153,10 @@ impl<S: CursorStore + 'static> KeptWatch<S> {
                 self.is_over = true;
                 return end.err().map(Err);
             }
-            if self.is_unsaved() && self.saved_at.elapsed() >= self.save_every {
+            // Where it begins is kept before the first event is handed over: a start like `Last` is another
+            // one in the next run.
+            let is_due = self.saved.is_none() || self.saved_at.elapsed() >= self.save_every;
+            if is_due && self.is_unsaved() {
                 self.begin_saving();
                 continue;
             }
@@ -163,6 +172,8 @@ impl<S: CursorStore + 'static> KeptWatch<S> {
             })
             .await;
             match turn {
+                Turn::Item(Item::Marker(marker))
+                    if !self.has_markers && marker.kind != MarkerKind::Gap => {}
                 Turn::Item(item) => return Some(Ok(item)),
                 Turn::End(end) => {
                     self.end = Some(end);

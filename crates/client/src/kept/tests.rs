@@ -44,6 +44,22 @@ async fn next<S: CursorStore + 'static>(watch: &mut KeptWatch<S>) -> Option<u64>
     }
 }
 
+/// Its start is relative, and what comes meanwhile would be another one.
+#[tokio::test]
+async fn the_first_event_comes_again_where_it_was_not_done() {
+    let world = world().await;
+    world.store(3).await;
+    let dir = tempfile::tempdir().unwrap();
+    let open = || FileStore::open(dir.path().join("cursor"), &[]).unwrap();
+    let last = || WatchOptions { start: Start::Last(1), ..WatchOptions::default() };
+    for more in [0, 5, 1] {
+        world.store(more).await;
+        let mut watch = world.client.watch_kept(last(), open()).await.unwrap();
+        assert_eq!(next(&mut watch).await, Some(3));
+        drop(watch);
+    }
+}
+
 #[tokio::test]
 async fn what_was_not_done_comes_again_after_a_stop_at_any_event() {
     let world = world().await;
