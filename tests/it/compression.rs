@@ -247,12 +247,12 @@ async fn what_is_no_gzip_is_told_in_words() {
     };
     let len = good.len();
     for (bad, words) in [
-        (b"nothing of it".to_vec(), "the head of a member"),
-        (Vec::new(), "ends before it is over"),
-        (good[..len - 1].to_vec(), "ends before it is over"),
+        (b"nothing of it".to_vec(), "does not begin as gzip does"),
+        (Vec::new(), "it is cut off"),
+        (good[..len - 1].to_vec(), "it is cut off"),
         (with(10), "deflate"),
         (with(len - 1), "checksum"),
-        ([&good[..], b"more"].concat(), "the head of a member"),
+        ([&good[..], b"more"].concat(), "does not begin as gzip does"),
     ] {
         for method in ["Publish", "UploadEvents"] {
             let status = call(&server, method, &ASKS, packed(&bad)).await.status().await;

@@ -84,11 +84,11 @@ impl Problem {
     /// What follows "it is said to be gzip, but".
     pub(crate) const fn words(self) -> &'static str {
         match self {
-            Problem::Head => "what should be the head of a member is none",
+            Problem::Head => "a part of it does not begin as gzip does",
             Problem::LongHead => "the head of a member is longer than 4 KiB",
             Problem::Deflate => "its deflate is damaged",
             Problem::Checksum => "its checksum or length is not that of what it holds",
-            Problem::Cut => "it ends before it is over",
+            Problem::Cut => "it is cut off",
             Problem::ManyParts => "it is put together of too many parts",
             #[cfg(feature = "zstd")]
             Problem::Zstd => "it is damaged, or wants a window of more than 8 MiB",

@@ -47,7 +47,7 @@ pub(crate) fn not_coded(coding: Coding, problem: Problem) -> Failure {
 pub(crate) fn swells(coding: Coding, Swells { limit, actual }: Swells) -> Failure {
     let name = coding.name();
     let message = format!(
-        "more is made of what came in {name} than a mebibyte and {MOST_TIMES} times of it; send it as it is"
+        "what came in {name} becomes more than a mebibyte and {MOST_TIMES} times its size; send it uncompressed"
     );
     let number = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
     Failure::new(Reason::LimitExceeded, message)

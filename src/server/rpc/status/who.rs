@@ -53,13 +53,17 @@ pub(crate) fn too_fast(over: TooFast) -> Failure {
 
 /// Says which of one's own rights was looked at, and nothing else.
 pub(crate) fn right_missing(right: &'static str, granted: &[&str]) -> Failure {
-    let (own, list) = match (right, granted) {
-        ("admin", _) => ("it takes the right to administer, which this principal has not", ""),
-        (_, []) => ("this principal has none", ""),
-        _ => ("this principal has it on", "\u{20}"),
+    let message = match (right, granted) {
+        ("admin", _) => "only a principal with the right `admin` may do this".to_owned(),
+        (_, []) => format!("not within the right to {right}: this principal has none"),
+        (_, granted) => {
+            format!(
+                "not within the right to {right}: this principal has it on {}",
+                granted.join(",")
+            )
+        }
     };
     let granted = granted.join(",");
-    let message = format!("not within the right to {right}: {own}{list}{granted}");
     Failure::new(Reason::RightMissing, message).with("right", right).with("granted", granted)
 }
 
