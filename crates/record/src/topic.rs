@@ -171,6 +171,12 @@ impl Filter {
         Filter(patterns)
     }
 
+    /// Everything that is left: as [`Filter::ALL`], but for who has no need to hear of ranges that were meant to go
+    /// (expired or compacted). It is not [`Filter::is_all`].
+    pub fn all_that_is_left() -> Filter {
+        Filter(vec![Pattern(">".into())])
+    }
+
     /// The one topic.
     pub fn one(topic: &str) -> Filter {
         Filter(vec![Pattern(topic.into())])

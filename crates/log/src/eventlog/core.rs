@@ -17,6 +17,7 @@ use super::queue::Queue;
 use super::read_path::ReadPath;
 use super::readiness::ReadinessProbe;
 use super::repeats_ready::RepeatsReady;
+use super::topic_retention::TopicKeeper;
 use super::trouble::Trouble;
 use crate::storage::Engine;
 use tailmark_record::{Bounds, CursorMint, GenerationTable, LogId, Seq, Timestamp};
@@ -46,6 +47,8 @@ pub(super) struct Core {
     pub has_said_ahead: AtomicBool,
     /// One erasure at a time.
     pub eraser: Eraser,
+    /// Retention by topic.
+    pub topic_retention: TopicKeeper,
     /// The last problem of background work, for operators.
     pub trouble: Mutex<Option<Trouble>>,
 }

@@ -49,6 +49,7 @@ mod state;
 mod status;
 mod topic_heads;
 mod topic_index;
+mod topic_retention;
 mod topics;
 mod trouble;
 mod unfetched;
@@ -70,6 +71,7 @@ pub use reader::{Ahead, Delivery, Reader};
 pub use reservation::Reservation;
 pub use resolve::resolve;
 pub use status::Status;
+pub use topic_retention::{Keep, RuleFound, TopicPass, TopicRetention, TopicRule, TopicRules};
 pub use topics::Topics;
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ use super::repeats_ready::RepeatsReady;
 use super::retention::RetentionThread;
 use super::state::LogState;
 use super::topic_heads::TopicHeads;
+use super::topic_retention::TopicKeeper;
 use super::writer::Writer;
 
 use crate::storage::{Engine, Links, Recovered, StoreError};
@@ -212,6 +213,7 @@ fn core(
         has_said_ahead: AtomicBool::new(false),
         readiness: ReadinessProbe::default(),
         eraser: Eraser::default(),
+        topic_retention: TopicKeeper::default(),
         trouble: Mutex::default(),
         engine,
     }

@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tailmark_record::{Limits, Timestamp};
-
+use super::TopicRules;
 use crate::storage::since_now;
 pub use crate::storage::{Clock, Elapsed};
+use tailmark_record::{Limits, Timestamp};
 
 /// How a log behaves.
 #[derive(Clone)]
@@ -30,6 +30,8 @@ pub struct Options {
     pub reader_threads: usize,
     /// What is removed by itself.
     pub retention: Retention,
+    /// What of which topics is removed by itself.
+    pub topic_rules: TopicRules,
     /// How often [`Options::retention`] is looked at.
     pub retention_interval: Duration,
     /// The wall clock.
@@ -50,6 +52,7 @@ impl Default for Options {
             in_flight_bytes: 64 << 20,
             reader_threads: 2,
             retention: Retention::default(),
+            topic_rules: TopicRules::default(),
             retention_interval: Duration::from_secs(1),
             clock: Arc::new(Timestamp::now),
             elapsed: since_now(),
@@ -69,6 +72,7 @@ impl fmt::Debug for Options {
             .field("in_flight_bytes", &self.in_flight_bytes)
             .field("reader_threads", &self.reader_threads)
             .field("retention", &self.retention)
+            .field("topic_rules", &self.topic_rules)
             .field("retention_interval", &self.retention_interval)
             .finish_non_exhaustive()
     }

@@ -8,6 +8,10 @@ use tailmark_record::Seq;
 /// Why events are gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemovedReason {
+    /// Retention by topic let them go.
+    Expired,
+    /// A newer event of their topic and key took the place of at least one; others may have expired.
+    Compacted,
     /// Their bytes were damaged, and a salvage could not bring them.
     Damaged,
 }
@@ -34,6 +38,14 @@ impl Removed {
         self.first <= seq && seq < self.end
     }
 
+    /// Whether it was meant to go: who asked for some topics need not hear of it.
+    pub fn is_intended(&self) -> bool {
+        match self.reason {
+            RemovedReason::Expired | RemovedReason::Compacted => true,
+            RemovedReason::Damaged => false,
+        }
+    }
+
     /// How many seqs.
     pub fn events(&self) -> u64 {
         self.first.distance_to(self.end)
@@ -44,6 +56,15 @@ impl fmt::Display for Removed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (first, last) = (self.first, self.end.prev());
         match self.reason {
+            RemovedReason::Expired => {
+                write!(f, "events {first} to {last} have expired by the retention of their topics")
+            }
+            RemovedReason::Compacted => {
+                write!(
+                    f,
+                    "events {first} to {last} were compacted away: newer ones have their keys"
+                )
+            }
             RemovedReason::Damaged => {
                 write!(
                     f,

@@ -14,7 +14,9 @@ use crate::storage::disk::Disk;
 use crate::storage::{Damage, Removed, RemovedReason, StoreError};
 use tailmark_record::{LogId, Seq};
 
-/// On disk; 1 and 2 are kept for events that expired and that a newer one of their key took the place of.
+/// On disk.
+const REASON_EXPIRED: u8 = 1;
+const REASON_COMPACTED: u8 = 2;
 const REASON_DAMAGED: u8 = 3;
 /// Such a file is some hundred bytes.
 const MAX_BYTES: u64 = 64 << 10;
@@ -81,14 +83,31 @@ impl RemovedRange {
     }
 }
 
+/// A reason as it is on disk.
+pub(super) fn reason_byte(reason: RemovedReason) -> u8 {
+    match reason {
+        RemovedReason::Expired => REASON_EXPIRED,
+        RemovedReason::Compacted => REASON_COMPACTED,
+        RemovedReason::Damaged => REASON_DAMAGED,
+    }
+}
+
+/// What such a byte says; `None` for one that this program does not know.
+pub(super) fn reason_of(byte: u8) -> Option<RemovedReason> {
+    match byte {
+        REASON_EXPIRED => Some(RemovedReason::Expired),
+        REASON_COMPACTED => Some(RemovedReason::Compacted),
+        REASON_DAMAGED => Some(RemovedReason::Damaged),
+        _ => None,
+    }
+}
+
 fn damage(from: Seq, file: PathBuf, detail: &str) -> Damage {
     Damage { from, to: Seq::ZERO, file, detail: detail.to_owned() }
 }
 
 fn encode_range(log: LogId, revision: u32, range: &Removed) -> Vec<u8> {
-    let reason = match range.reason {
-        RemovedReason::Damaged => REASON_DAMAGED,
-    };
+    let reason = reason_byte(range.reason);
     let mut out = log.uuid().as_bytes().to_vec();
     out.extend_from_slice(&range.first.get().to_le_bytes());
     out.extend_from_slice(&range.end.get().to_le_bytes());
@@ -116,10 +135,7 @@ fn decode(bytes: &[u8]) -> Result<(LogId, u32, Removed)> {
     let log = LogId::new(Uuid::from_bytes(r.hash()?));
     let (first, end) = (Seq::new(r.u64()?), Seq::new(r.u64()?));
     let revision = r.u32()?;
-    let reason = match r.u8()? {
-        REASON_DAMAGED => RemovedReason::Damaged,
-        _ => return Err(Problem::Version(FORMAT)),
-    };
+    let reason = reason_of(r.u8()?).ok_or(Problem::Version(FORMAT))?;
     r.take(3)?;
     let (link_before, link) = (Link::new(r.hash()?), Link::new(r.hash()?));
     r.end()?;
