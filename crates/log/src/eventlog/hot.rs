@@ -41,6 +41,13 @@ impl Hot {
         self.filter_cache.keep(filter, chunk, || self.erasures() == erasures);
     }
 
+    /// Drops what filters have found: some of it was taken out. The newest commits stay, which nothing is taken out of
+    /// so soon; what is kept of them for a moment longer is told to who reads there, and is no gap.
+    pub(super) fn forget_found(&self) {
+        self.erasures.fetch_add(1, Ordering::SeqCst);
+        self.filter_cache.clear();
+    }
+
     /// Drops all: some of it was erased. What the engine reads from here on does not hold it.
     pub(super) fn forget(&self) {
         self.erasures.fetch_add(1, Ordering::SeqCst);

@@ -112,7 +112,7 @@ impl ReadPath {
             }
             Start::Time(time) => self.seek_time(time).await,
             Start::Last(0) => Ok(now.head.next()),
-            Start::Last(count) if filter.is_all() => {
+            Start::Last(count) if filter.is_all() && !self.pool.engine().has_gaps() => {
                 let end = now.head.next().get();
                 Ok(Seq::new(end.saturating_sub(count)).max(now.oldest))
             }

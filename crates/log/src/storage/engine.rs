@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{EraseOrder, EraseProgress, StoreError};
+use super::{EraseOrder, EraseProgress, Sealed, StoreError, TakeOut, TakenOut};
 use crate::chain::Link;
 use tailmark_record::topic::Filter;
 use tailmark_record::{
@@ -394,6 +394,27 @@ pub trait Engine: Send + Sync + 'static {
     /// I/O; it stays.
     fn erased(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    /// Whether some readable seqs have no events any more. Cheap.
+    fn has_gaps(&self) -> bool {
+        false
+    }
+
+    /// What events can be taken out of, oldest first. An engine without such has none.
+    fn sealed(&self) -> Vec<Sealed> {
+        Vec::new()
+    }
+
+    /// Takes events out: from then on a read of everything that comes to them answers [`StoreError::Removed`], and one
+    /// of some topics passes over them. Their space comes free when nobody reads it any more. Blocks; beside appends
+    /// and reads. `None` where that run is there no more as it was.
+    ///
+    /// # Errors
+    /// As [`Engine::read`]; [`StoreError::DiskFull`]; [`StoreError::Busy`] where nothing can be written anew now; I/O.
+    fn take_out(&self, order: &TakeOut) -> Result<Option<TakenOut>, StoreError> {
+        let _ = order;
+        Err(StoreError::Invalid("this engine cannot take events out"))
     }
 
     /// Why every commit would be refused now; `None` when a small one would be tried. Looks at the disk, and

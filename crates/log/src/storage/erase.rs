@@ -5,8 +5,9 @@ use std::ops::Range;
 use uuid::Uuid;
 
 use super::Chunk;
+use super::entries::{Entries, Entry};
 use crate::chain::Digests;
-use tailmark_record::{Erased, EventError, Events, Facts, Seq, Timestamp, write_shell};
+use tailmark_record::{Erased, EventError, Facts, Seq, Timestamp, write_shell};
 
 /// Most ranges of one order: 64 MiB of them.
 pub const MAX_RANGES: usize = 1 << 22;
@@ -123,14 +124,17 @@ impl EraseOrder {
         }
         let erasure = self.id.to_string();
         let mut out = Vec::with_capacity(chunk.events.len());
-        let mut entries = Events::new(&chunk.events);
+        let mut entries = Entries::new(&chunk.events);
         // What is copied as it is.
         let mut copied = 0;
         let mut start = 0;
-        while let Some(event) = entries.next() {
-            let event = event?;
-            let facts = Facts::scan(event)?;
+        while let Some(entry) = entries.next() {
             let end = chunk.events.len() - entries.remaining();
+            let Entry::Event(event) = entry? else {
+                start = end;
+                continue;
+            };
+            let facts = Facts::scan(event)?;
             if facts.erased.is_none() && self.contains(facts.seq) {
                 out.extend_from_slice(chunk.events.get(copied..start).unwrap_or_default());
                 let Digests { rest, payload } = Digests::of_event(event, &facts);

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::entries::{Entries, Entry, Run, write_run};
 use super::journal::{Origin, Previous};
 use super::local::{self, Options, SEGMENTS_DIR};
 use super::meta::Meta;
@@ -20,7 +21,7 @@ use super::segment::{self, BLOCK_BYTES, BuildSpec, DB_CACHE_BYTES, RemovedRange,
 use super::{Chunk, Damage, Removed, RemovedReason, StoreError};
 use crate::chain::{Digests, Link, tag_in};
 use tailmark_record::{
-    ChainTag, CursorMint, Event, EventError, Events, Facts, GenerationTable, LogId, Seq, Stamp,
+    ChainTag, CursorMint, Event, EventError, Facts, GenerationTable, LogId, Seq, Stamp,
     Timestamp, write_entry, write_shell_entry,
 };
 
@@ -144,7 +145,7 @@ impl<'a> Forward<'a> {
     ) -> Result<(), StoreError> {
         let range = Removed { first: self.next, end, reason, link_before: self.link, link };
         let parent = self.dir.join(SEGMENTS_DIR);
-        let stored = RemovedRange::store(&parent, self.meta.log, range, &self.options.disk)?;
+        let stored = RemovedRange::store(&parent, self.meta.log, 1, range, &self.options.disk)?;
         self.count(&stored.dir);
         if end == self.oldest {
             self.oldest_tag = link.known_tag();
@@ -184,6 +185,7 @@ impl<'a> Forward<'a> {
             fingerprint_key: self.meta.key,
             first: self.next,
             end,
+            named_before: Vec::new(),
             link_before: self.link,
             link,
             revision: 1,
@@ -264,6 +266,18 @@ impl Stamps {
         Stamps { log, generations, mint, next, link, oldest, oldest_tag: Cell::default() }
     }
 
+    /// The same run. What it says of the chain counts: nobody can compute it.
+    fn pass_over(&self, run: &Run, out: &mut Vec<u8>) -> Result<(), EventError> {
+        let end = self.next.get().plus(u64::from(run.count));
+        if self.next.get() < self.oldest && self.oldest <= end {
+            self.oldest_tag.set(run.link.known_tag().filter(|_| self.oldest == end));
+        }
+        self.next.set(end);
+        self.link.set(run.link);
+        write_run(out, run);
+        Ok(())
+    }
+
     /// The same event, with a cursor of this log and of the chain so far.
     fn stamp(&self, event: &[u8], out: &mut Vec<u8>) -> Result<(), EventError> {
         let (facts, view) = (Facts::scan(event)?, Event::parse(event)?);
@@ -317,8 +331,11 @@ struct Stamped<'a, I> {
 impl<I: Iterator<Item = Result<Chunk, StoreError>>> Stamped<'_, I> {
     fn stamped(&self, chunk: Chunk) -> Result<Chunk, StoreError> {
         let mut events = Vec::with_capacity(chunk.events.len() + chunk.events.len() / 16);
-        for event in Events::new(&chunk.events) {
-            let stamped = event.and_then(|event| self.stamps.stamp(event, &mut events));
+        for entry in Entries::new(&chunk.events) {
+            let stamped = entry.and_then(|entry| match entry {
+                Entry::Event(event) => self.stamps.stamp(event, &mut events),
+                Entry::Run(run) => self.stamps.pass_over(&run, &mut events),
+            });
             stamped.map_err(|error| {
                 let (from, file) = (self.stamps.next.get(), self.origin.to_owned());
                 Damage { from, to: chunk.end.prev(), file, detail: error.what().to_owned() }

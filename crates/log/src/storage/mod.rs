@@ -8,6 +8,8 @@ mod crc;
 pub mod disk;
 mod engine;
 pub mod engines;
+#[doc(hidden)]
+pub mod entries;
 mod erase;
 mod error;
 #[doc(hidden)]
@@ -24,6 +26,7 @@ pub mod salvage;
 #[doc(hidden)]
 pub mod segment;
 mod sift;
+mod take_out;
 mod time;
 #[doc(hidden)]
 pub mod unfinished;
@@ -39,6 +42,7 @@ pub use engines::{local, memory};
 pub use erase::{EraseOrder, ErasePhase, EraseProgress, MAX_RANGES};
 pub use error::{Damage, StoreError};
 pub use removed::{Removed, RemovedReason};
+pub use take_out::{Sealed, TakeOut, TakenOut};
 pub(crate) use time::since_now;
 pub use time::{Clock, Clocks, Elapsed};
 

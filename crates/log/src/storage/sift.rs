@@ -6,8 +6,9 @@ use std::ops::Range;
 
 use memchr::memmem::Finder;
 
+use super::entries::{Entries, Entry};
 use tailmark_record::topic::{Filter, Verdicts};
-use tailmark_record::{Event, Events, Seq};
+use tailmark_record::{Event, Seq};
 
 /// Bytes of events that one read goes through to find some that match.
 pub(super) const SIFTED_BYTES: usize = 1 << 20;
@@ -29,8 +30,8 @@ impl<'a> Sifter<'a> {
         Sifter { filter, bytes }
     }
 
-    /// Adds the entries of `wanted` that match to `found`; answers the seq after the last of the
-    /// run, which begins with `first`.
+    /// Adds the events of `wanted` that match to `found`; answers the seq after the last of these entries, which
+    /// begin with `first`.
     pub(super) fn pick(
         &self,
         run: &[u8],
@@ -40,10 +41,17 @@ impl<'a> Sifter<'a> {
     ) -> Result<Seq, &'static str> {
         let mut verdicts = Verdicts::default();
         let mut next_hit = self.hit(run, 0);
-        let (mut events, mut seq, mut start) = (Events::new(run), first, 0);
-        while let Some(event) = events.next() {
-            let event = event.map_err(|error| error.what())?;
-            let end = run.len() - events.remaining();
+        let (mut entries, mut seq, mut start) = (Entries::new(run), first, 0);
+        while let Some(entry) = entries.next() {
+            let entry = entry.map_err(|error| error.what())?;
+            let end = run.len() - entries.remaining();
+            let Entry::Event(event) = entry else {
+                if next_hit < end {
+                    next_hit = self.hit(run, end);
+                }
+                (seq, start) = (seq.plus(entry.seqs()), end);
+                continue;
+            };
             if next_hit < end {
                 if wanted.contains(&seq) && self.matches(&mut verdicts, run, event)? {
                     if Event::seq_of(event).map_err(|error| error.what())? != seq {
@@ -85,7 +93,7 @@ mod tests {
     use super::*;
     use tailmark_record::topic::Pattern;
     use tailmark_record::{
-        ChainTag, CursorMint, Generation, Limits, LogId, Stamp, Timestamp, write_entry,
+        ChainTag, CursorMint, Events, Generation, Limits, LogId, Stamp, Timestamp, write_entry,
     };
 
     const TOPICS: [&str; 7] = ["a.b", "a.b.c", "a", "x.a.b", "a.bc", "b", "a.c"];

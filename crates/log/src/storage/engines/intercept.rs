@@ -116,6 +116,18 @@ pub trait Intercept: Send + Sync + 'static {
         self.inner().erased()
     }
 
+    fn sealed(&self) -> Vec<Sealed> {
+        self.inner().sealed()
+    }
+
+    fn take_out(&self, order: &TakeOut) -> Result<Option<TakenOut>, StoreError> {
+        self.inner().take_out(order)
+    }
+
+    fn has_gaps(&self) -> bool {
+        self.inner().has_gaps()
+    }
+
     fn refusal(&self) -> Option<StoreError> {
         self.inner().refusal()
     }
@@ -229,6 +241,18 @@ impl<I: Intercept> Engine for I {
 
     fn erased(&self) -> Result<(), StoreError> {
         Intercept::erased(self)
+    }
+
+    fn sealed(&self) -> Vec<Sealed> {
+        Intercept::sealed(self)
+    }
+
+    fn take_out(&self, order: &TakeOut) -> Result<Option<TakenOut>, StoreError> {
+        Intercept::take_out(self, order)
+    }
+
+    fn has_gaps(&self) -> bool {
+        Intercept::has_gaps(self)
     }
 
     fn refusal(&self) -> Option<StoreError> {

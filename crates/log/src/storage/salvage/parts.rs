@@ -7,8 +7,8 @@ use bytes::Bytes;
 use crate::storage::disk::Disk;
 use crate::storage::journal::{FrameRef, Slot};
 use crate::storage::segment::{self, Segment, Unit};
-use crate::storage::{Chunk, Damage, Removed, StoreError};
-use tailmark_record::Seq;
+use crate::storage::{Chunk, Damage, Removed, StoreError, entries};
+use tailmark_record::{EventError, Seq};
 
 /// A run of events that proves itself, or a range that has none.
 #[derive(Clone)]
@@ -75,25 +75,33 @@ impl Part {
         }
     }
 
-    /// Which of two that have an event is taken: the higher. What is gone only where nothing else has it.
+    /// Which of two that have an event is taken: the higher. What is lost only where nothing else has it.
     fn rank(&self) -> (u8, u64, Seq) {
         match self {
             Part::Segment(segment) => (3, u64::from(segment.revision()), segment.end()),
             Part::Block(_, revision) => (2, u64::from(*revision), self.end()),
             Part::Frame(slot, _) => (1, slot.header().number, self.end()),
+            // Left over from before they were meant to go, others may still be there.
+            Part::Removed(range) if range.is_intended() => (4, 0, self.end()),
             Part::Removed(_) => (0, 0, self.end()),
         }
     }
 
-    /// Its events from `from` on and below `end`. Not of a segment.
+    /// Its events from `from` on and below `end`, and runs in place of those that are gone. Not of a segment.
     ///
     /// # Errors
     /// Damage, I/O.
     pub(super) fn read(&self, from: Seq, end: Seq, disk: &Disk) -> Result<Chunk, StoreError> {
+        let malformed = |error: EventError| {
+            let (file, detail) = (self.path(), error.what().to_owned());
+            StoreError::from(Damage { from, to: end.prev(), file, detail })
+        };
         let whole = match self {
             Part::Block(unit, _) => {
-                let (first, end, events) = (unit.first(), unit.end(), unit.read(disk)?);
-                Chunk { first, end, events, complete: true }
+                let (all, entries) = (unit.first()..unit.end(), unit.read(disk)?);
+                let range = all.start.max(from)..all.end.min(end);
+                let events = entries::cut(&entries, all, range.clone()).map_err(malformed)?;
+                return Ok(Chunk { first: range.start, end: range.end, events, complete: true });
             }
             Part::Frame(slot, frame) => slot.read(frame.first, frame.end())?,
             Part::Segment(_) | Part::Removed(_) => {
@@ -101,10 +109,7 @@ impl Part {
                 Chunk { first, end, events, complete: false }
             }
         };
-        whole.cut(from, end).map_err(|error| {
-            let (file, detail) = (self.path(), error.what().to_owned());
-            Damage { from, to: end.prev(), file, detail }.into()
-        })
+        whole.cut(from, end).map_err(malformed)
     }
 }
 

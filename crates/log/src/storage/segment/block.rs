@@ -54,6 +54,8 @@ pub(super) struct Row {
     pub(super) last_at: Timestamp,
     /// Of the chain before its first event.
     pub(super) tag_before: ChainTag,
+    /// Some of its seqs have no events any more. A header of a part does not say it.
+    pub(super) has_runs: bool,
 }
 
 impl Row {

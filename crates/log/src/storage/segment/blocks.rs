@@ -5,6 +5,8 @@
 use bytes::Bytes;
 
 use super::index::{Index, Wanted};
+use crate::chain::{Link, tag_in};
+use crate::storage::entries::{Entries, Entry};
 use crate::storage::sift::{FOUND_BYTES, SIFTED_BYTES, Sifter};
 use crate::storage::{Chunk, LookBack, StoreError, part_of};
 use tailmark_record::topic::Filter;
@@ -28,7 +30,8 @@ pub(super) trait Blocks {
         Ok(raw.into())
     }
 
-    /// As `Engine::read`, within `first..end` of the segment.
+    /// As `Engine::read`, within `first..end` of the segment; a run of which nothing is before or after it in other
+    /// segments.
     fn read(&self, from: Seq, end: Seq, filter: &Filter) -> Result<Chunk, StoreError> {
         let index = self.index();
         let end = end.min(index.segment.end());
@@ -36,11 +39,14 @@ pub(super) trait Blocks {
             return Err(StoreError::Invalid("the range is not in the segment"));
         }
         let wanted = index.wanted(filter)?;
-        if wanted.is_sparse {
-            return self.sift(from, end, filter, &wanted);
-        }
         let rows = &index.rows;
         let begin = index.block_of(from);
+        if wanted.is_sparse || rows[begin].has_runs && !filter.is_all() {
+            return self.sift(from, end, filter, &wanted);
+        }
+        if rows[begin].has_runs {
+            return self.read_between_runs(begin, from, end);
+        }
         if !wanted.has(begin) {
             let next = (begin..rows.len()).find(|&at| wanted.has(at));
             let end = next.map_or(end, |at| rows[at].first.min(end));
@@ -50,13 +56,81 @@ pub(super) trait Blocks {
         let mut stop = begin + 1;
         while let Some(row) = rows.get(stop) {
             bytes += row.raw_len as usize;
-            if row.first >= end || bytes > CHUNK_BYTES || !wanted.has(stop) {
+            if row.first >= end || bytes > CHUNK_BYTES || !wanted.has(stop) || row.has_runs {
                 break;
             }
             stop += 1;
         }
         let (events, stop) = self.join(begin, stop)?;
         self.slice(&events, begin..stop, from..end)
+    }
+
+    /// The events from `from` on, which is in a block with runs, up to the next run.
+    fn read_between_runs(&self, at: usize, from: Seq, end: Seq) -> Result<Chunk, StoreError> {
+        let events = self.block(at)?;
+        let row = &self.index().rows[at];
+        let mut entries = Entries::new(&events);
+        let (mut seq, mut start, mut link) = (row.first, 0, Link::of_tag(row.tag_before));
+        while let Some(entry) = entries.next() {
+            let entry = entry.map_err(|error| self.index().damage(at, error.what()))?;
+            let next = seq.plus(entry.seqs());
+            match entry {
+                Entry::Event(_) if seq == from => {
+                    let last = row.end().min(end);
+                    return self.events_from(at, &events, start, from, last);
+                }
+                Entry::Event(event) => {
+                    let tag = tag_in(event).map_err(|it| self.index().damage(at, it.what()))?;
+                    link = Link::of_tag(tag);
+                }
+                Entry::Run(run) if from < next => {
+                    return Err(StoreError::Removed(run.removed(seq, link)));
+                }
+                Entry::Run(run) => link = run.link,
+            }
+            (seq, start) = (next, events.len() - entries.remaining());
+        }
+        Err(self.index().damage(at, "an event is missing"))
+    }
+
+    /// The events from `from` on, whose bytes begin at `start`, up to a run or before `end`.
+    fn events_from(
+        &self,
+        at: usize,
+        events: &Bytes,
+        start: usize,
+        from: Seq,
+        end: Seq,
+    ) -> Result<Chunk, StoreError> {
+        let mut entries = Entries::new(&events[start..]);
+        let (mut next, mut stop) = (from, start);
+        while next < end {
+            match entries.next().transpose() {
+                Ok(Some(Entry::Event(_))) => next = next.next(),
+                Ok(Some(Entry::Run(_))) => break,
+                Ok(None) => return Err(self.index().damage(at, "an event is missing")),
+                Err(error) => return Err(self.index().damage(at, error.what())),
+            }
+            stop = events.len() - entries.remaining();
+        }
+        Ok(Chunk { first: from, end: next, events: part_of(events, start..stop), complete: true })
+    }
+
+    /// All entries of some blocks, runs included: for who writes them anew. Begins with the block that `from` begins.
+    fn entries(&self, from: Seq) -> Result<Chunk, StoreError> {
+        let rows = &self.index().rows;
+        let begin = self.index().block_of(from);
+        if rows[begin].first != from {
+            return Err(StoreError::Invalid("no block begins there"));
+        }
+        let bytes = |at: usize| rows[at].raw_len as usize;
+        let (mut sum, mut stop) = (bytes(begin), begin + 1);
+        while stop < rows.len() && sum + bytes(stop) <= CHUNK_BYTES {
+            sum += bytes(stop);
+            stop += 1;
+        }
+        let (events, stop) = self.join(begin, stop)?;
+        Ok(Chunk { first: from, end: rows[stop - 1].end(), events, complete: true })
     }
 
     /// Picks the events that match out of the blocks that hold any.
@@ -204,9 +278,15 @@ pub(super) trait Blocks {
         let events = self.block(at)?;
         let index = self.index();
         let mut seq = index.rows[at].first;
-        for event in Events::new(&events) {
-            let facts = event.and_then(Facts::scan);
-            let facts = facts.map_err(|error| index.damage(at, error.what()))?;
+        for entry in Entries::new(&events) {
+            let event = match entry.map_err(|error| index.damage(at, error.what()))? {
+                Entry::Event(event) => event,
+                Entry::Run(run) => {
+                    seq = seq.plus(u64::from(run.count));
+                    continue;
+                }
+            };
+            let facts = Facts::scan(event).map_err(|error| index.damage(at, error.what()))?;
             if facts.seq != seq {
                 return Err(index.damage(at, "an event has another seq"));
             }

@@ -23,9 +23,10 @@ use super::topics::Table;
 use super::{DB, FOOTER, Segment, dir};
 use crate::chain::{Link, hash};
 use crate::storage::disk::{Disk, make_private};
+use crate::storage::entries::{Entries, Entry};
 use crate::storage::{Chunk, Damage, StoreError};
 use crate::width::to_u32;
-use tailmark_record::{Events, FingerprintKey, GenerationTable, LogId, Seq};
+use tailmark_record::{Fingerprint, FingerprintKey, GenerationTable, LogId, Seq};
 
 /// A block is one read; nobody needs larger ones.
 const MAX_TARGET_BYTES: usize = 1 << 20;
@@ -36,8 +37,8 @@ const MAX_EVENTS: u64 = 1 << 31;
 
 /// The events that a segment is built from.
 pub trait Source {
-    /// All events, complete and in order: the first chunk begins at the spec's `first`, the last
-    /// ends at its `end`, and none is longer than memory allows.
+    /// All events, complete and in order, and runs in place of those that are gone: the first chunk begins at the
+    /// spec's `first`, the last ends at its `end`, and none is longer than memory allows.
     fn chunks(&self) -> Box<dyn Iterator<Item = Result<Chunk, StoreError>> + '_>;
 
     /// The file to name when the events make no sense.
@@ -64,6 +65,8 @@ pub struct BuildSpec {
     pub first: Seq,
     /// Seq after the last.
     pub end: Seq,
+    /// Named events, in order: of those that the source has as runs only, repeats are still repeats.
+    pub named_before: Vec<(Seq, Fingerprint)>,
     /// The chain before the first.
     pub link_before: Link,
     /// The chain at the last, as the source has it; `None` where nobody knows.
@@ -202,17 +205,18 @@ impl Build<'_> {
         if chunk.first != begin || !chunk.complete {
             return Err(self.source_damage(begin, chunk.end, "its events are not contiguous"));
         }
-        let mut events = Events::new(&chunk.events);
-        let mut before = events.remaining();
-        while let Some(event) = events.next() {
-            event.map_err(|error| self.source_damage(window.next, chunk.end, error.what()))?;
-            let len = before - events.remaining();
-            before = events.remaining();
+        let mut entries = Entries::new(&chunk.events);
+        let mut before = entries.remaining();
+        while let Some(entry) = entries.next() {
+            let entry = entry
+                .map_err(|error| self.source_damage(window.next, chunk.end, error.what()))?;
+            let len = before - entries.remaining();
+            before = entries.remaining();
             if len > MAX_BLOCK_BYTES {
                 let next = window.next;
                 return Err(self.source_damage(next, next.next(), "an event is too large"));
             }
-            window.add(len);
+            window.add(len, &entry);
         }
         if window.next != chunk.end {
             return Err(self.source_damage(begin, chunk.end, "events are missing"));
@@ -269,6 +273,7 @@ impl Build<'_> {
             rows: &described.rows,
             fingerprints: &described.fingerprints,
             places: places.as_ref().map(Places::offsets),
+            runs: &described.runs,
         };
         let path = tmp.join(FOOTER);
         let disk = &spec.disk;
@@ -346,6 +351,8 @@ struct Window {
     plans: Vec<Plan>,
     /// The block that still grows.
     open: Plan,
+    /// It has more than runs.
+    has_events: bool,
     /// What `plans` and `open` are cut from.
     chunks: VecDeque<Bytes>,
     /// Of `chunks`.
@@ -359,24 +366,30 @@ impl Window {
             next: spec.first,
             plans: Vec::new(),
             open: Plan { first: spec.first, count: 0, raw_len: 0 },
+            has_events: false,
             chunks: VecDeque::new(),
             bytes: 0,
         }
     }
 
-    /// The next event has `len` bytes.
-    fn add(&mut self, len: usize) {
-        if self.open.count > 0 && self.open.raw_len + len > self.target {
+    /// The next entry has `len` bytes. A block has an event at least, and runs before the first of a segment or
+    /// behind those that they follow.
+    fn add(&mut self, len: usize, entry: &Entry<'_>) {
+        let is_event = matches!(entry, Entry::Event(_));
+        if is_event && self.has_events && self.open.raw_len + len > self.target {
             self.close();
         }
-        self.open.count += 1;
+        self.has_events |= is_event;
+        // Neither a segment nor a run has more seqs than that.
+        self.open.count = self.open.count.saturating_add(to_u32(entry.seqs()));
         self.open.raw_len += len;
-        self.next = self.next.next();
+        self.next = self.next.plus(entry.seqs());
     }
 
     /// The block that grows is at its end.
     fn close(&mut self) {
         let next = Plan { first: self.next, count: 0, raw_len: 0 };
+        self.has_events = false;
         self.plans.push(std::mem::replace(&mut self.open, next));
     }
 
@@ -424,7 +437,12 @@ impl<'a> Loader<'a> {
             build,
             db,
             encoder: Encoder::new(spec.compression).map_err(io)?,
-            describer: Describer::new(spec.first, spec.link_before, &spec.fingerprint_key),
+            describer: Describer::new(
+                spec.first,
+                spec.link_before,
+                &spec.fingerprint_key,
+                &spec.named_before,
+            ),
             value: Vec::with_capacity(VALUE_BYTES),
         })
     }

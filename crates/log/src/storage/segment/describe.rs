@@ -1,13 +1,15 @@
 //! Looking at every event once, while a segment is built: block table, topics, fingerprints, chain.
 //!
 //! Must not know files, databases or compression. Invariant: what it describes is in order and
-//! without a hole, by the events' own seqs and append times.
+//! without a hole, by the events' own seqs and append times, and by what runs say.
 
 use super::block::{self, Row};
 use super::topics::{Collector, Origin};
+use super::footer::RunTotals;
 use crate::chain::{Hash, Link, hash};
+use crate::storage::entries::{Entries, Entry, Run};
 use crate::width::to_u32;
-use tailmark_record::{Events, Facts, Fingerprint, FingerprintKey, Seq, Timestamp};
+use tailmark_record::{Facts, Fingerprint, FingerprintKey, Seq, Timestamp};
 
 /// A block before it is encoded.
 pub(super) struct Plan {
@@ -26,6 +28,7 @@ pub(super) struct Described {
     pub(super) link: Link,
     /// Of the raw bytes of each block, to tell whether the database gives them back.
     pub(super) hashes: Vec<Hash>,
+    pub(super) runs: RunTotals,
 }
 
 /// Looks at every event once.
@@ -39,11 +42,20 @@ pub(super) struct Describer<'a> {
     first: Seq,
     topics: Collector,
     fingerprints: Vec<(Seq, Fingerprint)>,
+    /// Of events that are gone, and perhaps of others: repeats of them are still repeats. In order.
+    named_before: &'a [(Seq, Fingerprint)],
+    runs: RunTotals,
 }
 
 impl<'a> Describer<'a> {
-    /// Begins with the event `first`, before which the chain has this link.
-    pub(super) fn new(first: Seq, link: Link, key: &'a FingerprintKey) -> Self {
+    /// Begins with the event `first`, before which the chain has this link. `named_before` are the named
+    /// events of runs, in order.
+    pub(super) fn new(
+        first: Seq,
+        link: Link,
+        key: &'a FingerprintKey,
+        named_before: &'a [(Seq, Fingerprint)],
+    ) -> Self {
         Describer {
             key,
             next: first,
@@ -54,6 +66,8 @@ impl<'a> Describer<'a> {
             first,
             topics: Collector::default(),
             fingerprints: Vec::new(),
+            named_before,
+            runs: RunTotals::default(),
         }
     }
 
@@ -82,20 +96,40 @@ impl<'a> Describer<'a> {
         };
         row.crc_stored =
             if codec == block::CODEC_NONE { row.crc_raw } else { crc32c::crc32c(stored) };
-        for event in Events::new(raw) {
-            let event = event.map_err(|error| error.what())?;
+        let mut has_events = false;
+        for entry in Entries::new(raw) {
+            let event = match entry.map_err(|error| error.what())? {
+                Entry::Event(event) => event,
+                Entry::Run(run) => {
+                    row.has_runs = true;
+                    self.run(&run);
+                    continue;
+                }
+            };
             let at = self.event(event)?;
-            if row.first.next() == self.next {
+            if !has_events {
                 row.first_at = at;
             }
             row.last_at = at;
+            has_events = true;
         }
-        if row.end() != self.next {
+        if row.end() != self.next || !has_events {
             return Err("the source changed while it was read");
         }
         self.rows.push(row);
         self.hashes.push(hash(raw));
         Ok(row)
+    }
+
+    fn run(&mut self, run: &Run) {
+        let first = self.next;
+        self.next = first.plus(u64::from(run.count));
+        self.link = run.link;
+        self.runs.add(run);
+        // Those of events come from the events.
+        let from = self.named_before.partition_point(|(seq, _)| *seq < first);
+        let upto = self.named_before.partition_point(|(seq, _)| *seq < self.next);
+        self.fingerprints.extend_from_slice(self.named_before.get(from..upto).unwrap_or_default());
     }
 
     fn event(&mut self, event: &[u8]) -> Result<Timestamp, &'static str> {
@@ -128,6 +162,7 @@ impl<'a> Describer<'a> {
             fingerprints: self.fingerprints,
             link: self.link,
             hashes: self.hashes,
+            runs: self.runs,
         })
     }
 }

@@ -13,6 +13,8 @@ use super::identity::Identity;
 use super::problem::{FORMAT, Problem, Result};
 use super::topics::Table;
 use crate::chain::Hash;
+use crate::storage::RemovedReason;
+use crate::storage::entries::Run;
 use crate::width::to_u32;
 use tailmark_record::{ChainTag, Fingerprint, Seq, Timestamp};
 
@@ -26,6 +28,8 @@ pub(super) const KIND_REMOVED: u16 = 2;
 const MAY_BE_IGNORED: u16 = 1;
 /// The same, of a row of the block table.
 const IGNORABLE_BLOCK: u8 = 1;
+/// The block has runs of events that are gone.
+const HAS_RUNS: u8 = 2;
 const ROW_BYTES: usize = 64;
 const FINGERPRINT_BYTES: usize = 20;
 
@@ -43,6 +47,8 @@ pub(super) mod kind {
     pub(in super::super) const TOPIC_FILTER: u16 = 11;
     /// In a file of a range without events, and in no other.
     pub(in super::super) const REMOVED: u16 = 12;
+    /// Of events that were taken out; only where some were.
+    pub(in super::super) const RUNS: u16 = 13;
 }
 
 /// What every footer has.
@@ -69,6 +75,47 @@ pub(super) struct Footer<'a> {
     pub(super) fingerprints: &'a [(Seq, Fingerprint)],
     /// Where each part of each block lies in its file.
     pub(super) places: Option<&'a [u64]>,
+    /// What was taken out.
+    pub(super) runs: &'a RunTotals,
+}
+
+/// What was taken out of a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunTotals {
+    /// Runs of neighbours.
+    pub runs: u64,
+    /// Events in runs of which all have expired.
+    pub expired: u64,
+    /// Events in runs of which one at least was compacted away.
+    pub compacted: u64,
+}
+
+impl RunTotals {
+    /// Events.
+    pub fn events(&self) -> u64 {
+        self.expired.saturating_add(self.compacted)
+    }
+
+    /// One more run.
+    pub(super) fn add(&mut self, run: &Run) {
+        self.runs += 1;
+        match run.reason {
+            RemovedReason::Expired => self.expired += u64::from(run.count),
+            _ => self.compacted += u64::from(run.count),
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        [self.runs, self.expired, self.compacted].iter().flat_map(|it| it.to_le_bytes()).collect()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<RunTotals> {
+        let mut r = Reader(bytes);
+        let totals = RunTotals { runs: r.u64()?, expired: r.u64()?, compacted: r.u64()? };
+        r.end()?;
+        summed(totals.events(), totals.runs)?;
+        Ok(totals)
+    }
 }
 
 impl Footer<'_> {
@@ -89,6 +136,9 @@ impl Footer<'_> {
             ),
         ];
         sections.extend(self.places.map(|places| (kind::PLACES, encode_places(places).into())));
+        if self.runs.runs > 0 {
+            sections.push((kind::RUNS, self.runs.encode().into()));
+        }
         encode(KIND_EVENTS, &sections)
     }
 }
@@ -177,7 +227,7 @@ impl Section {
         if crc32c::crc32c(&bytes[..20]) != own_crc {
             return Err("the checksum of a section's header does not fit".into());
         }
-        let known = (kind::IDENTITY..=kind::REMOVED).contains(&kind);
+        let known = (kind::IDENTITY..=kind::RUNS).contains(&kind);
         if !known && flags & MAY_BE_IGNORED == 0 || flags & !MAY_BE_IGNORED != 0 {
             return Err(Problem::Version(FORMAT));
         }
@@ -263,7 +313,7 @@ fn encode_rows(rows: &[Row]) -> Vec<u8> {
         put_time(&mut out, row.last_at);
         out.push(row.codec);
         // Flags, then room for what a later version has to say of a block.
-        out.extend_from_slice(&[0; 3]);
+        out.extend_from_slice(&[if row.has_runs { HAS_RUNS } else { 0 }, 0, 0]);
         out.extend_from_slice(&row.tag_before.get().to_le_bytes());
     }
     out
@@ -285,9 +335,11 @@ pub(super) fn decode_rows(bytes: &[u8], identity: &Identity) -> Result<Vec<Row>>
         row.first_at = r.time()?;
         row.last_at = r.time()?;
         row.codec = r.u8()?;
-        if r.u8()? & !IGNORABLE_BLOCK != 0 {
+        let flags = r.u8()?;
+        if flags & !(IGNORABLE_BLOCK | HAS_RUNS) != 0 {
             return Err(Problem::Version(FORMAT));
         }
+        row.has_runs = flags & HAS_RUNS != 0;
         r.take(2)?;
         row.tag_before = ChainTag::new(r.u32()?);
         let fits = |len: u32| len > 0 && len as usize <= MAX_BLOCK_BYTES;

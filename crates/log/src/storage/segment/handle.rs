@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::filter_room::KeptFilter;
-use super::footer::{self, FileEntry, Header, SECTION_HEADER_BYTES, Section, kind};
+use super::footer::{self, FileEntry, Header, RunTotals, SECTION_HEADER_BYTES, Section, kind};
 use super::identity::Identity;
 use super::problem::{self, Problem};
 use super::topics::Summary;
@@ -34,6 +34,7 @@ pub struct Segment {
     pub(super) topics: Summary,
     /// Set when it is first asked for and there is room; `None` in it = it cannot be read.
     pub(super) filter: OnceLock<Option<KeptFilter>>,
+    removed: RunTotals,
     pub(super) files: Box<[FileEntry]>,
     pub(super) sections: Box<[(u64, Section)]>,
     footer_bytes: u64,
@@ -111,6 +112,7 @@ impl Segment {
         let (mut identity, mut files) = (None, None);
         // Those of format 1 are passed over: whoever reads it copies its events.
         let mut topics = (format == 1).then(Summary::default);
+        let mut removed = RunTotals::default();
         let mut sections = Vec::new();
         for _ in 0..header.sections {
             let (section, known) = Section::decode(&read(at, SECTION_HEADER_BYTES as u64)?)?;
@@ -129,6 +131,7 @@ impl Segment {
                 kind::IDENTITY => identity = Some(Identity::decode(&payload()?)?),
                 kind::FILES => files = Some(footer::decode_files(&payload()?)?),
                 kind::TOPICS => topics = Some(Summary::decode(&payload()?)?),
+                kind::RUNS => removed = RunTotals::decode(&payload()?)?,
                 _ => {}
             }
             if known {
@@ -153,6 +156,7 @@ impl Segment {
             identity,
             topics,
             filter: OnceLock::new(),
+            removed,
             files: files.into(),
             sections: sections.into(),
             footer_bytes: len,
@@ -267,6 +271,11 @@ impl Segment {
         self.topics.topics
     }
 
+    /// What was taken out of it.
+    pub fn removed(&self) -> RunTotals {
+        self.removed
+    }
+
     /// Bytes of its events, not compressed.
     pub fn raw_bytes(&self) -> u64 {
         self.identity.raw_bytes
@@ -307,6 +316,20 @@ impl Segment {
             }
         }
         Ok(true)
+    }
+
+    /// The same, in order.
+    ///
+    /// # Errors
+    /// Damage, or I/O.
+    pub fn named(&self) -> Result<Vec<(Seq, Fingerprint)>, StoreError> {
+        let mut named = Vec::new();
+        self.fingerprints(Seq::ZERO, &mut |seq, fingerprint| {
+            named.push((seq, fingerprint));
+            true
+        })?;
+        named.reverse();
+        Ok(named)
     }
 
     /// Takes a lease; `None` once it is retired.

@@ -68,7 +68,8 @@ impl Index {
     /// Which blocks hold events that match.
     pub(super) fn wanted(&self, filter: &Filter) -> Result<Wanted, StoreError> {
         if filter.is_all() {
-            let events = self.segment.first().distance_to(self.segment.end());
+            let seqs = self.segment.first().distance_to(self.segment.end());
+            let events = seqs.saturating_sub(self.segment.removed().events());
             return Ok(Wanted { blocks: None, is_sparse: false, events: Some(events) });
         }
         let mut filters = self.filters.lock();

@@ -26,15 +26,18 @@ impl Cache {
             let rows = &blocks.index().rows;
             let at = rows.partition_point(|row| row.last_at < time);
             let Some(row) = rows.get(at) else { return Ok(lease.end()) };
+            // What is gone before it may have been appended then: it begins behind the last event that was not.
+            let (mut found, mut at) = (row.first, at);
             if time <= row.first_at {
-                return Ok(row.first);
-            }
-            let mut found = row.end();
-            blocks.visit(at, &mut |facts| {
-                if facts.appended_at >= time {
-                    found = facts.seq;
+                match at.checked_sub(1).filter(|before| rows[*before].has_runs) {
+                    Some(before) => at = before,
+                    None => return Ok(found),
                 }
-                facts.appended_at < time
+            }
+            blocks.visit(at, &mut |facts| {
+                let is_before = facts.appended_at < time;
+                found = if is_before { facts.seq.next() } else { found };
+                is_before
             })?;
             Ok(found)
         })
@@ -48,11 +51,13 @@ impl Cache {
         if !lease.contains(seq) {
             return Err(StoreError::Invalid("the seq is not in the segment"));
         }
-        if seq == lease.first() {
-            return Ok(lease.first_at());
-        }
-        if seq.next() == lease.end() {
-            return Ok(lease.last_at());
+        if lease.removed().runs == 0 {
+            if seq == lease.first() {
+                return Ok(lease.first_at());
+            }
+            if seq.next() == lease.end() {
+                return Ok(lease.last_at());
+            }
         }
         self.with(lease, |blocks| {
             let at = blocks.index().block_of(seq);
@@ -63,7 +68,15 @@ impl Cache {
                 }
                 facts.seq < seq
             })?;
-            found.ok_or_else(|| blocks.index().damage(at, "an event is missing"))
+            match found {
+                Some(time) => Ok(time),
+                None if blocks.index().rows[at].has_runs => {
+                    // Says which are gone.
+                    blocks.read(seq, seq.next(), &Filter::ALL)?;
+                    Err(blocks.index().damage(at, "an event has another seq"))
+                }
+                None => Err(blocks.index().damage(at, "an event is missing")),
+            }
         })
     }
 

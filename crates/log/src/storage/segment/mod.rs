@@ -50,6 +50,7 @@ pub use block::{Compression, HAS_ZSTD};
 pub use build::{BLOCK_BYTES, BuildSpec, DB_CACHE_BYTES, Progress, Source, build};
 use dir::{DB, FOOTER};
 pub use dir::{clean, clean_but, delete, names, parse_name, revision_of, trash};
+pub use footer::RunTotals;
 pub use handle::{Lease, Segment};
 pub use lookup::TopicCounts;
 pub use readers::{Cache, CacheOptions, CacheStatus};

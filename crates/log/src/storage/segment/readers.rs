@@ -164,6 +164,18 @@ impl Cache {
         self.with(lease, |blocks| blocks.read(from, end, filter))
     }
 
+    /// The events of one segment from `from` on, where a block begins, and runs in place of those that are gone: for
+    /// who writes them anew.
+    ///
+    /// # Errors
+    /// As [`Cache::read`].
+    pub fn entries(&self, lease: &Lease, from: Seq) -> Result<Chunk, StoreError> {
+        if !lease.contains(from) {
+            return Err(StoreError::Invalid("the range is not in the segment"));
+        }
+        self.with(lease, |blocks| blocks.entries(from))
+    }
+
     /// Whether any event of a segment may match, by what is in memory.
     pub fn may_match(&self, segment: &Segment, filter: &Filter) -> bool {
         filter.ranges().iter().any(|range| segment.may_have(range, &self.filter_room))
@@ -253,13 +265,15 @@ impl Cache {
         if let Some(located) = self.tables(&entry, lease) {
             let seen = entry.seen(lease);
             let direct = Direct::open(Arc::clone(&located), Arc::clone(seen));
-            if let Ok(result) = direct.and_then(|direct| read(&direct)) {
+            let result = direct.and_then(|direct| read(&direct));
+            // That events are gone is an answer.
+            if let Ok(_) | Err(StoreError::Removed(_)) = result {
                 self.direct_reads.fetch_add(1, Ordering::Relaxed);
                 self.note_table(&located.index);
                 if seen.is_whole() && !entry.is_compared.swap(true, Ordering::Relaxed) {
                     self.comparisons.add(&entry.database, &located.index.segment);
                 }
-                return Ok(result);
+                return result;
             }
         }
         let open = self.open(&entry, lease)?;

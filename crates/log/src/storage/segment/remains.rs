@@ -22,8 +22,9 @@ use super::index::Index;
 use super::store::Store;
 use super::{DB, RemovedRange, Segment, dir};
 use crate::storage::disk::Disk;
+use crate::storage::entries::{Entries, Entry};
 use crate::storage::{Damage, StoreError};
-use tailmark_record::{ChainTag, Cursor, Event, EventError, Events, Facts, LogId, Seq};
+use tailmark_record::{ChainTag, Cursor, Event, Facts, LogId, Seq};
 
 /// In every header of a value: no flags, and its own length.
 const MARK: [u8; 3] = [0, 48, 0];
@@ -490,9 +491,15 @@ fn read(file: &File, row: &Row, offsets: &[u64]) -> Result<Bytes, &'static str> 
 /// That a block has the events that its header says, and that they are of this log.
 fn check(events: &[u8], row: &Row, log: Option<LogId>) -> Result<(), &'static str> {
     let mut seq = row.first;
-    for event in Events::new(events) {
-        let facts = event.and_then(|event| Ok((event, Facts::scan(event)?)));
-        let (event, facts) = facts.map_err(|error: EventError| error.what())?;
+    for entry in Entries::new(events) {
+        let event = match entry.map_err(|error| error.what())? {
+            Entry::Event(event) => event,
+            Entry::Run(run) => {
+                seq = seq.plus(u64::from(run.count));
+                continue;
+            }
+        };
+        let facts = Facts::scan(event).map_err(|error| error.what())?;
         if facts.seq != seq {
             return Err("an event has another seq");
         }

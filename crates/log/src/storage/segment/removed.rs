@@ -42,10 +42,10 @@ impl RemovedRange {
     pub fn store(
         parent: &Path,
         log: LogId,
+        revision: u32,
         range: Removed,
         disk: &Disk,
     ) -> Result<RemovedRange, StoreError> {
-        let revision = 1;
         let tmp = parent.join(dir::tmp_name(range.first, revision));
         disk.remove_tree(&tmp)?;
         disk.create_dir(&tmp)?;

@@ -93,9 +93,22 @@ pub fn scan(parent: &Path, disk: &Disk, format: u32) -> Result<Scan, StoreError>
 }
 
 impl Scan {
-    /// Puts ranges without events in order. One that overlaps is damage: either says what the other denies.
+    /// Puts ranges without events in order. What all events were taken out of is left over; any other overlap is
+    /// damage: either says what the other denies.
     fn keep_removed_apart(&mut self) {
         self.removed.sort_by_key(|it| (it.range.first, it.range.end));
+        let removed = &self.removed;
+        let is_taken_out = |segment: &Arc<Segment>| {
+            let takes = |it: &Arc<RemovedRange>| {
+                it.range.is_intended()
+                    && (it.range.first, it.range.end) == (segment.first(), segment.end())
+                    && it.revision > segment.revision()
+            };
+            removed.iter().any(takes)
+        };
+        let (taken, segments) = self.segments.drain(..).partition(|it| is_taken_out(it));
+        self.segments = segments;
+        self.superseded.extend::<Vec<_>>(taken);
         let mut end = Seq::ZERO;
         let (segments, damaged) = (&self.segments, &mut self.damaged);
         self.removed.retain(|it| {

@@ -4,6 +4,7 @@
 //! file was altered the copy is opened all the same: each block is proved by its own checksums, and
 //! so the damage is told to the block.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,13 +17,14 @@ use super::footer::kind;
 use super::index::Index;
 use super::open::Open;
 use super::topics::{Collector, Table};
-use super::{DB, FOOTER, Segment, footer};
+use super::{DB, FOOTER, RunTotals, Segment, footer};
 use crate::chain::{Link, tag_in};
 use crate::storage::disk::Disk;
+use crate::storage::entries::{Entries, Entry};
 use crate::storage::{Chunk, Damage, StoreError};
 use crate::width::to_u32;
 use tailmark_record::topic::Filter;
-use tailmark_record::{Events, Facts, FingerprintKey, Seq};
+use tailmark_record::{Facts, FingerprintKey, Seq};
 
 /// One segment, read from a copy that is deleted with this.
 pub struct OfflineReader {
@@ -179,6 +181,9 @@ struct Check<'a> {
     is_joined: bool,
     topics: Collector,
     fingerprints: Vec<(Seq, tailmark_record::Fingerprint)>,
+    runs: RunTotals,
+    /// Seqs of runs, in order.
+    gone: Vec<Range<Seq>>,
 }
 
 impl<'a> Check<'a> {
@@ -191,6 +196,8 @@ impl<'a> Check<'a> {
             is_joined: true,
             topics: Collector::default(),
             fingerprints: Vec::new(),
+            runs: RunTotals::default(),
+            gone: Vec::new(),
         }
     }
 
@@ -202,12 +209,24 @@ impl<'a> Check<'a> {
     fn block(&mut self, at: usize, row: &Row, events: &[u8]) -> Result<(), &'static str> {
         let mut seq = row.first;
         let mut last_at = row.first_at;
+        let (mut has_events, mut has_runs) = (false, false);
         self.is_joined &= self.next == row.first;
         if self.is_joined && self.link.tag() != row.tag_before {
             return Err("the chain before it is another");
         }
-        for event in Events::new(events) {
-            let event = event.map_err(|error| error.what())?;
+        for entry in Entries::new(events) {
+            let event = match entry.map_err(|error| error.what())? {
+                Entry::Event(event) => event,
+                Entry::Run(run) => {
+                    has_runs = true;
+                    let first = seq;
+                    seq = seq.plus(u64::from(run.count));
+                    self.link = run.link;
+                    self.runs.add(&run);
+                    self.gone.push(first..seq);
+                    continue;
+                }
+            };
             let facts = Facts::scan(event).map_err(|error| error.what())?;
             if facts.seq != seq {
                 return Err("an event has another seq");
@@ -215,9 +234,10 @@ impl<'a> Check<'a> {
             if facts.appended_at < last_at {
                 return Err("the append time goes back");
             }
-            if seq == row.first && facts.appended_at != row.first_at {
+            if !has_events && facts.appended_at != row.first_at {
                 return Err("the time of its first event is another");
             }
+            has_events = true;
             last_at = facts.appended_at;
             seq = seq.next();
             self.link = self.link.then_event(event, &facts);
@@ -231,8 +251,11 @@ impl<'a> Check<'a> {
             }
             self.topics.note(facts.topic, facts.seq, facts.appended_at, to_u32(at))?;
         }
-        if seq != row.end() {
+        if seq != row.end() || !has_events {
             return Err("an event is missing");
+        }
+        if has_runs != row.has_runs {
+            return Err("it does not say whether events are gone");
         }
         if last_at != row.last_at {
             return Err("the time of its last event is another");
@@ -259,12 +282,21 @@ impl<'a> Check<'a> {
                     && filter.bytes() == segment.section(kind::TOPIC_FILTER)?
             }
         };
+        if self.runs != segment.removed() {
+            wrong("the numbers of events that are gone are others");
+        }
         if !topics_fit {
             wrong("its topics are not those of its events");
         }
         match segment.section(kind::FINGERPRINTS) {
             Ok(section) if self.key.is_some() => {
+                // Of events that are gone some are kept, and nothing is left to compare them with.
+                let is_gone = |seq: Seq| {
+                    let after = self.gone.partition_point(|run| run.end <= seq);
+                    self.gone.get(after).is_some_and(|run| run.contains(&seq))
+                };
                 let stored = footer::fingerprints(&section, segment.first());
+                let stored = stored.filter(|(seq, _)| !is_gone(*seq));
                 if !stored.eq(self.fingerprints.iter().rev().copied()) {
                     wrong("its fingerprints are not those of its events");
                 }

@@ -20,8 +20,8 @@ use crate::storage::journal::{self, Journal, Slot};
 use crate::storage::meta::Meta;
 use crate::storage::segment::{self, Segment};
 use crate::storage::{
-    Chunk, Commit, Completion, Engine, EraseOrder, EraseProgress, Links, LookBack, StoreError,
-    StoreStatus, TopicPage, TopicQuery,
+    Chunk, Commit, Completion, Engine, EraseOrder, EraseProgress, Links, LookBack, Sealed,
+    StoreError, StoreStatus, TakeOut, TakenOut, TopicPage, TopicQuery,
 };
 use crate::width::to_usize;
 use tailmark_record::topic::Filter;
@@ -65,7 +65,7 @@ pub struct LocalEngine {
     pub(super) retired: Mutex<Vec<Arc<Slot>>>,
     /// Trimmed or superseded segments that wait for their last reader.
     pub(super) discarded: Mutex<Vec<Arc<Segment>>>,
-    /// Held while a segment is built: the sealer and an erasure take turns.
+    /// Held while a segment is built: the sealer, an erasure and retention by topic take turns.
     pub(super) building: Mutex<()>,
     /// What is to be erased, and is not through.
     pub(super) erasing: Mutex<Option<Arc<EraseOrder>>>,
@@ -222,6 +222,19 @@ impl Engine for LocalEngine {
 
     fn erasing(&self) -> Option<Arc<EraseOrder>> {
         LocalEngine::erasing(self)
+    }
+
+    fn has_gaps(&self) -> bool {
+        let view = self.view();
+        !view.removed.is_empty() || view.segments.iter().any(|it| it.removed().runs > 0)
+    }
+
+    fn sealed(&self) -> Vec<Sealed> {
+        LocalEngine::sealed(self)
+    }
+
+    fn take_out(&self, order: &TakeOut) -> Result<Option<TakenOut>, StoreError> {
+        LocalEngine::take_out(self, order)
     }
 
     fn erased(&self) -> Result<(), StoreError> {

@@ -108,13 +108,7 @@ impl LocalEngine {
 
     /// Keeps what is known of a segment that is trimmed, before it leaves the view.
     pub(super) fn keep_trimmed_segment(&self, segment: &Segment) {
-        let mut named = Vec::new();
-        let read = segment.fingerprints(Seq::ZERO, &mut |seq, fingerprint| {
-            named.push((seq, fingerprint));
-            true
-        });
-        named.reverse();
-        self.trimmed.keep(segment.first(), segment.end(), read.map(|_| named));
+        self.trimmed.keep(segment.first(), segment.end(), segment.named());
     }
 
     /// Keeps what is known of a slot whose events are all trimmed, of those that are not sealed.

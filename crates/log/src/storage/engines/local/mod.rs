@@ -25,6 +25,7 @@ mod release;
 mod seal;
 mod seen;
 mod survey;
+mod take_out;
 mod threads;
 mod topics;
 mod trimmed;

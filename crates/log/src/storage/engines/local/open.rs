@@ -235,7 +235,8 @@ impl Recovery {
         free.extend(unbegun.map(|(path, _)| path));
         let opened = surveyed.into_iter().map(|slot| self.as_slot(slot, disk).map(Arc::new));
         let mut slots = opened.collect::<Result<Vec<_>, _>>()?;
-        let (set, folded) = self.slot_set(disk, free, &mut slots, &mut segments, cache)?;
+        let gone = removed.last().map(|it| it.range.end);
+        let (set, folded) = self.slot_set(disk, free, &mut slots, &mut segments, gone, cache)?;
         superseded.extend(folded);
         Ok((set, View { segments, removed, slots }, superseded))
     }
@@ -383,6 +384,7 @@ impl Recovery {
         paths: Vec<PathBuf>,
         slots: &mut Vec<Arc<Slot>>,
         segments: &mut Vec<Arc<Segment>>,
+        gone: Option<Seq>,
         cache: &segment::Cache,
     ) -> Result<(SlotSet, Vec<Arc<Segment>>), StoreError> {
         let mut folded = Vec::new();
@@ -418,7 +420,8 @@ impl Recovery {
                 reserve_bytes: 0,
             };
             let slot = slots.remove(0);
-            folded.extend(sealer.seal(segments, &slot, slot.end())?);
+            let sealed = segments.last().map(|segment| segment.end()).max(gone);
+            folded.extend(sealer.seal(segments, sealed, &slot, slot.end())?);
             if let Ok(slot) = Arc::try_unwrap(slot) {
                 free.push(slot.into_free());
             }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::LocalEngine;
 use super::view::View;
 use crate::chain::{Link, tag_in};
 use crate::storage::journal::Slot;
 use crate::storage::sift::{FOUND_BYTES, SIFTED_BYTES, Sifter};
-use crate::storage::{Chunk, Damage, StoreError};
+use crate::storage::{Chunk, Damage, Removed, RemovedReason, StoreError};
 use tailmark_record::topic::Filter;
 use tailmark_record::{ChainTag, EventError, Events, Seq};
 
@@ -39,15 +41,60 @@ impl LocalEngine {
             let at = view.segments.partition_point(|segment| segment.end() <= from);
             if let Some(segment) = view.segments.get(at).filter(|s| s.first() <= from) {
                 let lease = self.lease(segment)?;
-                return self.cache.read(&lease, from, end.min(segment.end()), filter);
+                let read = self.cache.read(&lease, from, end.min(segment.end()), filter);
+                return read.map_err(|error| self.whole_run(view, error));
             }
         }
         let at = view.slots.partition_point(|slot| slot.end() <= from);
         match view.slots.get(at).filter(|slot| slot.first() <= from) {
             Some(slot) if filter.is_all() => slot.read(from, end.min(slot.end())),
             Some(slot) => self.read_slot(slot, from, end.min(slot.end()), filter),
-            None => Err(self.hole(view, from)),
+            None => match view.removed_at(from) {
+                // Who asks for some topics need not hear of what was meant to go.
+                Some(range) if range.is_intended() && !filter.is_all() => {
+                    let (end, events) = (end.min(range.end), Bytes::new());
+                    Ok(Chunk { first: from, end, events, complete: false })
+                }
+                _ => Err(self.hole(view, from)),
+            },
         }
+    }
+
+    /// A run that ends with its segment may go on behind it.
+    fn whole_run(&self, view: &View, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Removed(range) => StoreError::Removed(self.run_from(view, range)),
+            error => error,
+        }
+    }
+
+    /// One run of all that was meant to go, from the first part of it on, however many segments it is in.
+    fn run_from(&self, view: &View, mut range: Removed) -> Removed {
+        while range.is_intended() {
+            let at = range.end;
+            let next = match view.removed_at(at) {
+                Some(next) => Some(*next),
+                None => {
+                    let mut segments = view.segments.iter();
+                    let next = segments.find(|it| it.first() == at && it.removed().runs > 0);
+                    next.and_then(|segment| {
+                        let lease = segment.lease()?;
+                        match self.cache.read(&lease, at, at.next(), &Filter::ALL) {
+                            Err(StoreError::Removed(next)) => Some(next),
+                            // Another read says it.
+                            _ => None,
+                        }
+                    })
+                }
+            };
+            let Some(next) = next.filter(Removed::is_intended) else { break };
+            range.end = next.end;
+            range.link = next.link;
+            if next.reason == RemovedReason::Compacted {
+                range.reason = next.reason;
+            }
+        }
+        range
     }
 
     /// The chain at a readable event: what stands beside its block or commit, where it ends with it; else its
@@ -56,7 +103,13 @@ impl LocalEngine {
         if let Some(tag) = self.on_view(|view| self.tag_beside(view, seq))? {
             return Ok(tag);
         }
-        let chunk = self.read(seq, seq.next(), &Filter::ALL)?;
+        let chunk = match self.read(seq, seq.next(), &Filter::ALL) {
+            // What it was is known behind the last of those that are gone.
+            Err(StoreError::Removed(range)) if range.end == seq.next() => {
+                return range.link.known_tag().ok_or(StoreError::Removed(range));
+            }
+            chunk => chunk?,
+        };
         let event = Events::new(&chunk.events).next().unwrap_or(Err(EventError::MISSING));
         event.and_then(tag_in).map_err(|error| {
             let (file, detail) = (self.dir.clone(), error.what().to_owned());
@@ -99,7 +152,7 @@ impl LocalEngine {
     /// Why nothing holds an event.
     pub(super) fn hole(&self, view: &View, seq: Seq) -> StoreError {
         match view.removed_at(seq) {
-            Some(range) => StoreError::Removed(*range),
+            Some(range) => StoreError::Removed(self.run_from(view, *range)),
             None => self.malformed(seq, "no segment or slot holds this event"),
         }
     }

@@ -18,8 +18,7 @@ use crate::storage::segment::{
 };
 use crate::storage::{Chunk, Damage, StoreError};
 use crate::width::to_u32;
-use tailmark_record::Seq;
-use tailmark_record::topic::Filter;
+use tailmark_record::{Fingerprint, Seq};
 
 /// Builds segments.
 pub(super) struct Sealer<'a> {
@@ -33,20 +32,20 @@ pub(super) struct Sealer<'a> {
 }
 
 impl Sealer<'_> {
-    /// Seals the events of `slot` below `end` that are not sealed yet. A small last segment is
-    /// folded into the new one and answered, to be discarded.
+    /// Seals the events of `slot` below `end` that are neither sealed nor gone yet: those from `sealed` on. A small
+    /// last segment is folded into the new one and answered, to be discarded.
     pub(super) fn seal(
         &self,
         segments: &mut Vec<Arc<Segment>>,
+        sealed: Option<Seq>,
         slot: &Slot,
         end: Seq,
     ) -> Result<Option<Arc<Segment>>, StoreError> {
-        let sealed = segments.last().map_or(Seq::ZERO, |segment| segment.end());
-        let from = slot.first().max(sealed);
+        let from = slot.first().max(sealed.unwrap_or_default());
         if from >= end {
             return Ok(None);
         }
-        let folded = segments.last().filter(|last| self.is_small(last, slot)).cloned();
+        let folded = segments.last().filter(|last| self.is_small(last, from, slot)).cloned();
         let lease = folded.as_ref().and_then(|segment| segment.lease());
         let folded = folded.filter(|_| lease.is_some());
         let link_before = self.link_before(segments, slot, from)?;
@@ -59,6 +58,7 @@ impl Sealer<'_> {
             fingerprint_key: self.meta.key,
             first: folded.as_ref().map_or(from, |segment| segment.first()),
             end,
+            named_before: folded.as_ref().map_or(Ok(Vec::new()), |it| named_of_runs(it))?,
             link_before,
             link: slot.link_before(end),
             revision: folded.as_ref().map_or(1, |segment| segment.revision() + 1),
@@ -99,11 +99,11 @@ impl Sealer<'_> {
     }
 
     /// Many small stops must not leave many small segments.
-    fn is_small(&self, last: &Segment, slot: &Slot) -> bool {
+    fn is_small(&self, last: &Segment, from: Seq, slot: &Slot) -> bool {
         // What is stamped ahead of the clock ages by when its segment was written, see `seen.rs`: written
         // again at each start it never would.
         last.last_at() <= (self.options.clocks.wall)()
-            && last.end() == slot.first().max(last.end())
+            && last.end() == from
             && last.raw_bytes() < self.options.slot_bytes / 2
             && last.raw_bytes() + slot.event_bytes() <= self.options.slot_bytes
     }
@@ -117,6 +117,14 @@ impl Sealer<'_> {
         }
         Ok(())
     }
+}
+
+/// What tells repeats of events that a segment has no more.
+///
+/// # Errors
+/// Damage, or I/O.
+pub(super) fn named_of_runs(segment: &Segment) -> Result<Vec<(Seq, Fingerprint)>, StoreError> {
+    if segment.removed().runs == 0 { Ok(Vec::new()) } else { segment.named() }
 }
 
 /// The events of a small segment and of a slot after it.
@@ -135,7 +143,7 @@ impl Unsealed<'_> {
     fn read(&self, at: Seq) -> Result<Chunk, StoreError> {
         match &self.folded {
             Some((lease, cache)) if at < self.from => {
-                cache.read(lease, at, self.from, &Filter::ALL)
+                cache.entries(lease, at)
             }
             _ => self.slot.read(at, self.end),
         }
@@ -214,8 +222,10 @@ impl LocalEngine {
             progress,
             reserve_bytes: self.options.min_free_bytes,
         };
-        let mut segments = self.view().segments.clone();
-        let result = sealer.seal(&mut segments, slot, end);
+        let view = self.view();
+        let mut segments = view.segments.clone();
+        let result = sealer.seal(&mut segments, view.sealed_end(), slot, end);
+        drop(view);
         *self.work.sealing.lock() = None;
         let folded = result?;
         if self.work.has_given_up_sealing() {

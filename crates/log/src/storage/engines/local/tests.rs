@@ -8,6 +8,7 @@ mod proof;
 mod refusal;
 mod regressions;
 mod releasing;
+mod taking_out;
 mod topics;
 mod trimmed;
 

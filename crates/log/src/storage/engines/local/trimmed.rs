@@ -86,28 +86,38 @@ impl Trimmed {
     /// Keeps the named events of `first..end`. Space must come free whatever happens to them, so
     /// what cannot be kept is said aloud and forgotten at the next start.
     pub(super) fn keep(&self, first: Seq, end: Seq, named: Result<Named, StoreError>) {
+        if let Err(error) = named.and_then(|named| self.try_keep(first, end, named)) {
+            tracing::error!(
+                %first, last = %end.prev(), error = %chain(&error),
+                "cannot keep what tells repeats of trimmed events; the next start will not know them"
+            );
+        }
+    }
+
+    /// The same where the events can stay if that fails.
+    ///
+    /// # Errors
+    /// I/O.
+    pub(super) fn try_keep(
+        &self,
+        first: Seq,
+        end: Seq,
+        mut named: Named,
+    ) -> Result<(), StoreError> {
         let mut runs = self.runs.lock();
         let is_there = runs.iter().any(|run| run.first <= first && end <= run.end);
         if self.keep == 0 || first >= end || is_there {
-            return;
+            return Ok(());
         }
         let left_out = self.left_out.lock().clone();
-        let written = named.and_then(|mut named| {
-            named.retain(|(seq, _)| !left_out.as_ref().is_some_and(|order| order.contains(*seq)));
-            self.write(first, end, &named)
-        });
-        match written {
-            Ok(Some(run)) => {
-                let at = runs.partition_point(|other| (other.end, other.first) < (end, first));
-                runs.insert(at, run);
-            }
-            Ok(None) => {}
-            Err(error) => tracing::error!(
-                %first, last = %end.prev(), error = %chain(&error),
-                "cannot keep what tells repeats of trimmed events; the next start will not know them"
-            ),
+        named.retain(|(seq, _)| !left_out.as_ref().is_some_and(|order| order.contains(*seq)));
+        let written = self.write(first, end, &named);
+        if let Ok(Some(run)) = &written {
+            let at = runs.partition_point(|other| (other.end, other.first) < (end, first));
+            runs.insert(at, run.clone());
         }
         self.forget(&mut runs);
+        written.map(drop)
     }
 
     fn write(&self, first: Seq, end: Seq, named: &Named) -> Result<Option<TrimmedRun>, StoreError> {

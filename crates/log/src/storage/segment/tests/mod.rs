@@ -195,6 +195,7 @@ impl Log {
             fingerprint_key: KEY,
             first: self.first(),
             end: self.end(),
+            named_before: Vec::new(),
             link_before: LINK_BEFORE,
             link: Some(self.link),
             revision: 1,

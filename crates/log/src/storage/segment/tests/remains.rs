@@ -101,7 +101,7 @@ fn a_range_of_another_log_is_damage() {
     let reason = crate::storage::RemovedReason::Damaged;
     let range = crate::storage::Removed { first, end, reason, link_before, link };
     let disk = Disk::real();
-    let stored = RemovedRange::store(parent.path(), log_id(), range, &disk).unwrap();
+    let stored = RemovedRange::store(parent.path(), log_id(), 1, range, &disk).unwrap();
     let ours = remains(&stored.dir, Some(log_id()), None, &disk).unwrap();
     assert!(ours.removed.is_some() && ours.damage.is_empty());
     let other = LogId::new(Uuid::from_u128(7));

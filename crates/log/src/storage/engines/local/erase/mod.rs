@@ -25,7 +25,7 @@ use parking_lot::MutexGuard;
 
 pub use self::order::{ERASING_FILE, load_order};
 use super::LocalEngine;
-use super::seal::Sealer;
+use super::seal::{Sealer, named_of_runs};
 use crate::storage::journal::Failure;
 use crate::storage::segment::{
     self, BLOCK_BYTES, BuildSpec, Cache, DB_CACHE_BYTES, Lease, Progress, Segment, Source,
@@ -286,9 +286,19 @@ impl LocalEngine {
     fn holds_some(&self, lease: &Lease, order: &EraseOrder) -> Result<bool, StoreError> {
         let parts: Vec<Range<Seq>> = order.parts(lease.first()..lease.end()).collect();
         let (Some(first), Some(last)) = (parts.first(), parts.last()) else { return Ok(false) };
+        // Of events that are gone, what tells repeats may be left.
+        if named_of_runs(lease)?.iter().any(|(seq, _)| order.contains(*seq)) {
+            return Ok(true);
+        }
         let mut at = first.start;
         while at < last.end {
-            let chunk = self.cache.read(lease, at, last.end, &Filter::ALL)?;
+            let chunk = match self.cache.read(lease, at, last.end, &Filter::ALL) {
+                Err(StoreError::Removed(gone)) => {
+                    at = gone.end;
+                    continue;
+                }
+                chunk => chunk?,
+            };
             for event in Events::new(&chunk.events) {
                 let facts = event.and_then(Facts::scan).map_err(|error| {
                     let (to, file) = (chunk.end.prev(), lease.dir().to_owned());
@@ -322,12 +332,15 @@ impl LocalEngine {
         let shells = order.events_in(lease.first()..lease.end());
         let added = shells.saturating_mul((SHELL_BYTES + order.reason.len()) as u64);
         sealer.check_space(lease.raw_bytes().saturating_add(added))?;
+        let mut named_before = named_of_runs(lease)?;
+        named_before.retain(|(seq, _)| !order.contains(*seq));
         let spec = BuildSpec {
             log_id: meta.log,
             generations: lease.generations().clone(),
             fingerprint_key: meta.key,
             first: lease.first(),
             end: lease.end(),
+            named_before,
             link_before: lease.link_before(),
             // Of shells it is the same, or what was built is not these events.
             link: Some(lease.link()),
@@ -380,7 +393,7 @@ fn given_up() -> StoreError {
 
 /// Events that are stamped ahead of the clock age by when they were sealed (`seen.rs`), not by when they were
 /// written anew. Where it is not to be had they age once more.
-fn keep_age(old: &Segment, built: &Segment) {
+pub(super) fn keep_age(old: &Segment, built: &Segment) {
     let written = std::fs::metadata(old.footer_path()).and_then(|it| it.modified());
     let set = written
         .and_then(|at| File::options().write(true).open(built.footer_path())?.set_modified(at));
@@ -398,7 +411,7 @@ struct Shells<'a> {
 
 impl Shells<'_> {
     fn read(&self, at: Seq) -> Result<Chunk, StoreError> {
-        let chunk = self.cache.read(self.lease, at, self.lease.end(), &Filter::ALL)?;
+        let chunk = self.cache.entries(self.lease, at)?;
         let (from, to) = (chunk.first, chunk.end.prev());
         self.order.shells(chunk).map_err(|error| {
             let (file, detail) = (self.lease.dir().to_owned(), error.what().to_owned());

@@ -103,7 +103,8 @@ fn a_slot_of_another_history_is_never_sealed() {
     };
     let mut known = engine.view().segments.clone();
     let end = other.end();
-    let refused = sealer.seal(&mut known, &other, end).err().unwrap();
+    let known_end = known.last().map(|last| last.end());
+    let refused = sealer.seal(&mut known, known_end, &other, end).err().unwrap();
     assert!(matches!(&refused, StoreError::Damaged(damage) if damage.from == first), "{refused}");
     assert_eq!(known.len(), engine.view().segments.len(), "nothing was built");
 }
