@@ -41,11 +41,11 @@ impl Hot {
         self.filter_cache.keep(filter, chunk, || self.erasures() == erasures);
     }
 
-    /// Drops what filters have found: some of it was taken out. The newest commits stay, which nothing is taken out of
-    /// so soon; what is kept of them for a moment longer is told to who reads there, and is no gap.
-    pub(super) fn forget_found(&self) {
+    /// Drops what lies before a seq, and all that filters have found: some of it was taken out.
+    pub(super) fn forget_below(&self, end: Seq) {
         self.erasures.fetch_add(1, Ordering::SeqCst);
         self.filter_cache.clear();
+        self.recent.forget_below(end);
     }
 
     /// Drops all: some of it was erased. What the engine reads from here on does not hold it.

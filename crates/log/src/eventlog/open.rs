@@ -33,7 +33,7 @@ use super::repeats_ready::RepeatsReady;
 use super::retention::RetentionThread;
 use super::state::LogState;
 use super::topic_heads::TopicHeads;
-use super::topic_retention::TopicKeeper;
+use super::topic_retention::{self, TopicKeeper, Timing};
 use super::writer::Writer;
 
 use crate::storage::{Engine, Links, Recovered, StoreError};
@@ -83,13 +83,15 @@ pub(super) fn open(
     let from = if grown { Seq::FIRST } else { Seq::new(state.window_start).max(Seq::FIRST) };
     let last_at = recovered.last_at;
     let writer = writer(&core, &options, producers, state, last_at, handover.clone());
+    core.topic_retention.begin(options.topic_rules.clone(), from);
+    let keeps = Timing { interval: options.retention_interval, elapsed: options.elapsed.clone() };
     let age_clock = AgeClock::new(state.age_clock().unwrap_or(ages_begin).min(wall));
     let keeper = keeper(&core, options, age_clock);
     let rebuild = {
         let core = core.clone();
         move || repeats::rebuild(&core, from, bounds.head, window, &handover)
     };
-    start(core, readers, writer, keeper, rebuild)
+    start(core, readers, writer, keeper, keeps, rebuild)
 }
 
 fn writer(
@@ -142,6 +144,7 @@ fn start(
     readers: Vec<JoinHandle<()>>,
     writer: Writer,
     keeper: RetentionThread,
+    keeps: Timing,
     rebuild: impl FnOnce() + Send + 'static,
 ) -> Result<(Arc<Core>, Threads), StoreError> {
     let mut others = readers;
@@ -154,6 +157,11 @@ fn start(
             others.push(thread);
             let eraser = core.clone();
             spawn("log-erase", move || erase::go_on(&eraser))
+        })
+        .and_then(|thread| {
+            others.push(thread);
+            let topics = core.clone();
+            spawn("log-topics", move || topic_retention::run(&topics, keeps))
         })
         .and_then(|thread| {
             others.push(thread);
@@ -232,6 +240,7 @@ pub(super) fn signal_end(core: &Core) {
     core.queue.end(AppendError::Closing);
     core.maintenance.end();
     core.eraser.end();
+    core.topic_retention.end();
     core.reads.pool.close();
     core.reads.published.send_modify(|now| now.is_closed = true);
     core.reads.interest.close();

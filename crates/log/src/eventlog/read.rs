@@ -112,7 +112,7 @@ impl ReadPath {
             }
             Start::Time(time) => self.seek_time(time).await,
             Start::Last(0) => Ok(now.head.next()),
-            Start::Last(count) if filter.is_all() && !self.pool.engine().has_gaps() => {
+            Start::Last(count) if filter.is_all() && !self.has_gaps(now.oldest).await? => {
                 let end = now.head.next().get();
                 Ok(Seq::new(end.saturating_sub(count)).max(now.oldest))
             }
@@ -120,6 +120,12 @@ impl ReadPath {
                 self.last_matching(count, now.oldest, now.head, Arc::new(filter.clone())).await
             }
         }
+    }
+
+    /// Whether counting seqs is not counting events.
+    async fn has_gaps(&self, oldest: Seq) -> Result<bool, ReadError> {
+        let asker = &mut Asker::default();
+        self.pool.ask(asker, Lane::Point, oldest, |engine: &dyn Engine| Ok(engine.has_gaps())).await
     }
 
     /// The first seq appended at or after `time`, as published.

@@ -163,6 +163,17 @@ impl Recent {
         drop(dropped);
     }
 
+    /// Drops what lies before a seq.
+    pub(super) fn forget_below(&self, end: Seq) {
+        let mut ring = self.ring.write();
+        let mut dropped = Vec::new();
+        while let Some(first) = ring.first_key().copied().filter(|first| *first < end) {
+            dropped.push(ring.remove(&first));
+        }
+        drop(ring);
+        drop(dropped);
+    }
+
     /// Adds the commit after the last one.
     pub(super) fn push(&self, commit: Commit) {
         let mut ring = self.ring.write();

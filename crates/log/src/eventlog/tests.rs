@@ -24,6 +24,7 @@ mod producing;
 mod readiness;
 mod reading;
 mod retaining;
+mod topic_retaining;
 
 /// An engine over an empty log.
 pub(super) fn engine(options: memory::Options) -> Memory {

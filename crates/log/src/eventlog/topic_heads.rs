@@ -23,11 +23,13 @@ pub(super) struct TopicHeads {
     staged: HashMap<Box<str>, Seq>,
     /// Commits since the last question; `None` = topics are not staged.
     idle: Option<u32>,
+    /// As of so many times that events were taken out.
+    as_of: u64,
 }
 
 impl Default for TopicHeads {
     fn default() -> Self {
-        TopicHeads { known: Bounded::new(KEPT_BYTES), staged: HashMap::new(), idle: None }
+        TopicHeads { known: Bounded::new(KEPT_BYTES), staged: HashMap::new(), idle: None, as_of: 0 }
     }
 }
 
@@ -43,6 +45,13 @@ impl TopicHeads {
         let seq = self.staged.get(topic).or_else(|| self.known.get(topic));
         let seq = seq.copied().unwrap_or_default();
         if seq < oldest { Seq::ZERO } else { seq }
+    }
+
+    /// Events were taken out so many times: what was known before that may have gone.
+    pub(super) fn note_removals(&mut self, removals: u64) {
+        if std::mem::replace(&mut self.as_of, removals) != removals {
+            drop(self.known.clear());
+        }
     }
 
     /// Makes sure that the head of a topic is known, and has the topics of commits staged from now on:

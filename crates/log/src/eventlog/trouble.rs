@@ -8,6 +8,7 @@ pub(super) enum Job {
     Retention,
     Reclaim,
     Erasing,
+    TopicRetention,
 }
 
 impl fmt::Display for Job {
@@ -16,6 +17,7 @@ impl fmt::Display for Job {
             Job::Retention => "retention",
             Job::Reclaim => "giving back space",
             Job::Erasing => "erasing",
+            Job::TopicRetention => "retention by topic",
         })
     }
 }

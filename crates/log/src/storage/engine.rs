@@ -233,6 +233,8 @@ pub struct StoreStatus {
     pub disk_bytes: u64,
     /// Those of them that the journal's slots take, empty ones included.
     pub journal_bytes: u64,
+    /// Seqs between the oldest and the head that have no events any more.
+    pub removed_events: u64,
     /// Sealed segments.
     pub segments: u64,
     /// Journal slots that hold unsealed events.

@@ -18,7 +18,7 @@ const RUN_TAG: u8 = 0x12;
 /// Of a run: reason and link.
 const FIXED_BYTES: usize = 1 + 16;
 /// Longest of a run: tag, length, count, and those.
-pub(super) const RUN_BYTES: usize = 2 + 5 + FIXED_BYTES;
+pub(crate) const RUN_BYTES: usize = 2 + 5 + FIXED_BYTES;
 const REASON_EXPIRED: u8 = 1;
 const REASON_COMPACTED: u8 = 2;
 

@@ -5,14 +5,28 @@
 //! ([`crate::storage::Removed`]).
 
 mod keeper;
+mod pass;
 mod report;
 mod rules;
+mod survey;
+#[cfg(test)]
+pub(super) mod testing;
 
-use super::EventLog;
-use super::ReadError;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use super::core::Core;
+use super::options::Elapsed;
+use super::trouble::{Job, Trouble};
+use super::{EventLog, ReadError};
+use crate::storage::StoreError;
 pub(super) use keeper::TopicKeeper;
+use keeper::Look;
+use pass::{Done, Order};
 pub use report::{RuleFound, TopicPass, TopicRetention};
 pub use rules::{Keep, TopicRule, TopicRules};
+use survey::{ROOM, Share};
+use tailmark_record::Seq;
 
 impl EventLog {
     /// Other rules for topics from now on. They are looked at soon.
@@ -36,7 +50,165 @@ impl EventLog {
         rules: &TopicRules,
         goes_on: &mut dyn FnMut(f64) -> bool,
     ) -> Result<TopicPass, ReadError> {
-        let _ = (rules, goes_on(0.0));
-        Err(ReadError::Closing)
+        let core = self.core();
+        let order = Order { share: Share::ALL, room: ROOM, is_in_peace: false, is_dry: true };
+        let aged_to = core.topic_retention.age_clock().unwrap_or_else(|| (core.clock)());
+        let done = pass::run(core, rules, Some(aged_to), order, goes_on);
+        match done {
+            Ok(done) => Ok(done.pass),
+            Err(StoreError::Stopped { .. }) => Err(ReadError::Closing),
+            Err(error) => Err(ReadError::new(Seq::FIRST, error)),
+        }
+    }
+}
+
+/// Of a pass so much time is rest, as a multiple of what the last one took.
+const PAUSE: u32 = 2;
+/// By age, a pass is due when so much of the shortest age has gone by.
+const AGES: u32 = 16;
+/// And no more often, and no less.
+const AGE_STEPS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3_600));
+
+/// When the thread looks.
+pub(super) struct Timing {
+    pub(super) interval: Duration,
+    pub(super) elapsed: Elapsed,
+}
+
+/// What the thread remembers from pass to pass.
+struct Memory {
+    share: Share,
+    /// Of the last pass.
+    last: Option<Last>,
+}
+
+struct Last {
+    ended: Duration,
+    took: Duration,
+    sealed_end: Seq,
+    is_partial: bool,
+    leaves_some: bool,
+    was_in_peace: bool,
+}
+
+/// Takes out what is dead, until the log ends.
+pub(super) fn run(core: &Core, timing: Timing) {
+    let keeper = &core.topic_retention;
+    let mut memory = Memory { share: Share::ALL, last: None };
+    let mut is_due = false;
+    while let Some(look) = keeper.wait(timing.interval) {
+        is_due |= look.has_changed;
+        if look.rules.is_idle() {
+            is_due = false;
+            continue;
+        }
+        let now = (timing.elapsed)();
+        let Some(is_in_peace) = memory.due(core, &look, now, is_due) else { continue };
+        is_due = false;
+        let order = Order { share: memory.share, room: ROOM, is_in_peace, is_dry: false };
+        keeper.running(true);
+        let pass = || pass::run(core, &look.rules, look.aged_to, order, &mut |_| true);
+        // Whatever happens, the thread goes on.
+        let done = catch_unwind(AssertUnwindSafe(pass)).unwrap_or_else(|_| {
+            Err(StoreError::Stopped { reason: "the thread that does it panicked".into() })
+        });
+        keeper.running(false);
+        if keeper.has_ended() {
+            return;
+        }
+        let ended = (timing.elapsed)();
+        memory.note(&done, ended, ended.saturating_sub(now), is_in_peace);
+        report(core, done.as_ref().err());
+        if let Ok(done) = done {
+            say(&done);
+            keeper.passed(&look.rules, done.pass);
+        }
+    }
+}
+
+impl Memory {
+    /// Whether a pass is due, and whether nothing has come since the last one.
+    fn due(&self, core: &Core, look: &Look, now: Duration, has_changed: bool) -> Option<bool> {
+        let by_age = look.rules.as_slice().iter().filter_map(|rule| rule.max_age).min();
+        // Without a clock nothing is too old: the thread that has it looks soon.
+        if by_age.is_some() && look.aged_to.is_none() {
+            return None;
+        }
+        let Some(last) = self.last.as_ref().filter(|_| !has_changed) else { return Some(false) };
+        let passed = now.saturating_sub(last.ended);
+        if passed < last.took * PAUSE {
+            return None;
+        }
+        let sealed = core.engine.sealed().last().map_or(Seq::ZERO, |last| last.end);
+        if sealed > last.sealed_end {
+            return Some(false);
+        }
+        let step = by_age.map(|age| (age / AGES).clamp(AGE_STEPS.0, AGE_STEPS.1));
+        let is_aged = step.is_some_and(|step| passed >= step);
+        let is_left = last.leaves_some && !last.was_in_peace;
+        (last.is_partial || is_left || is_aged).then_some(true)
+    }
+
+    fn note(
+        &mut self,
+        done: &Result<Done, StoreError>,
+        ended: Duration,
+        took: Duration,
+        was_in_peace: bool,
+    ) {
+        let last = match done {
+            Ok(done) => {
+                self.share = self.share.next(done.is_full);
+                Last {
+                    ended,
+                    took,
+                    sealed_end: done.sealed_end,
+                    // The others' turn comes before anything else is waited for.
+                    is_partial: done.is_full || !self.share.is_first(),
+                    leaves_some: done.leaves_some,
+                    was_in_peace,
+                }
+            }
+            // It is tried again after a while.
+            Err(_) => Last {
+                ended,
+                took: took.max(RETRY / PAUSE),
+                sealed_end: Seq::ZERO,
+                is_partial: true,
+                leaves_some: true,
+                was_in_peace: false,
+            },
+        };
+        self.last = Some(last);
+    }
+}
+
+/// Between two attempts of which the first failed, at least.
+const RETRY: Duration = Duration::from_secs(10);
+
+fn say(done: &Done) {
+    let TopicPass { removed, segments, freed_bytes, took, is_partial, .. } = &done.pass;
+    if *removed > 0 {
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(
+            removed, segments, freed_bytes, took_ms, is_partial,
+            "events were taken out by the retention of their topics"
+        );
+    }
+}
+
+/// A problem stays to be seen until a pass is through.
+fn report(core: &Core, error: Option<&StoreError>) {
+    let mut trouble = core.trouble.lock();
+    match error {
+        Some(error) => {
+            let now = Trouble { job: Job::TopicRetention, error: error.to_string() };
+            if trouble.as_ref() != Some(&now) {
+                tracing::error!(%error, "retention by topic does not work; it is tried again");
+            }
+            *trouble = Some(now);
+        }
+        None if trouble.as_ref().is_some_and(|it| it.job == Job::TopicRetention) => *trouble = None,
+        None => {}
     }
 }

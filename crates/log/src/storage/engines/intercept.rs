@@ -7,8 +7,8 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use crate::storage::{
-    Chunk, Commit, Completion, Engine, EraseOrder, EraseProgress, Links, LookBack, StoreError,
-    StoreStatus, TopicPage, TopicQuery,
+    Chunk, Commit, Completion, Engine, EraseOrder, EraseProgress, Links, LookBack, Sealed,
+    StoreError, StoreStatus, TakeOut, TakenOut, TopicPage, TopicQuery,
 };
 use tailmark_record::topic::Filter;
 use tailmark_record::{Bounds, ChainTag, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};

@@ -268,6 +268,7 @@ impl Engine for LocalEngine {
         StoreStatus {
             disk_bytes: sealed + journal_bytes,
             journal_bytes,
+            removed_events: view.removed_events(self.bounds.read().oldest),
             segments: view.segments.len() as u64,
             unsealed_slots: view.slots.iter().filter(|slot| slot.end() > slot.first()).count()
                 as u64,

@@ -41,6 +41,17 @@ impl View {
         self.removed.get(at).map(|it| &it.range).filter(|range| range.contains(seq))
     }
 
+    /// Seqs from `oldest` on that have no events any more. Those of a segment count as a whole.
+    pub(super) fn removed_events(&self, oldest: Seq) -> u64 {
+        let ranges = self.removed.iter().map(|it| &it.range);
+        let ranges = ranges.map(|it| it.first.max(oldest).distance_to(it.end.max(oldest)));
+        let segments = self.segments.iter().filter(|it| it.end() > oldest);
+        let runs = segments.map(|it| {
+            it.removed().events().min(it.first().max(oldest).distance_to(it.end()))
+        });
+        ranges.chain(runs).sum()
+    }
+
     /// Where a range without events begins that ends before a seq; else the seq.
     pub(super) fn before_removed(&self, mut seq: Seq) -> Seq {
         while let Some(range) = self.removed_at(seq.prev()).filter(|range| range.end == seq) {

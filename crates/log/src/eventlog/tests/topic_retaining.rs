@@ -1,0 +1,496 @@
+//! Retention by topic against a plain list: whatever rules, trims, erasures, rewrites and kills there were, what is left
+//! is what was appended, nothing goes that no rule let go, and everything that is asked fits what is left.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::super::topic_retention::testing::{Ordered, pass};
+use super::*;
+use crate::storage::{RemovedReason, StoreError, TopicQuery, local};
+use tailmark_record::Start;
+use tailmark_record::topic::Pattern;
+
+const TOPICS: [&str; 4] = ["keep.a", "state.a", "state.b", "tick.a"];
+const WINDOW: usize = 400;
+
+#[derive(Clone)]
+struct Stored {
+    topic: usize,
+    key: u8,
+    id: Option<u32>,
+    body: String,
+    at: i64,
+    is_erased: bool,
+}
+
+fn rule(pattern: &str, age: Option<u64>, max_events: Option<u64>, keep: Keep) -> TopicRule {
+    let pattern = Pattern::parse(pattern, &Limits::default()).unwrap();
+    TopicRule { pattern, max_age: age.map(Duration::from_secs), max_events, keep }
+}
+
+fn filter(pattern: &str) -> Filter {
+    Filter::new(vec![Pattern::parse(pattern, &Limits::default()).unwrap()])
+}
+
+struct World {
+    rng: StdRng,
+    dir: tempfile::TempDir,
+    log: EventLog,
+    options: Options,
+    now: Arc<AtomicI64>,
+    /// `[n]` has seq n + 1.
+    events: Vec<Stored>,
+    cursors: HashMap<u64, String>,
+    /// Seqs that some rule has let go, by when it was looked at.
+    dead: BTreeMap<u64, RemovedReason>,
+    /// Those that are gone.
+    gone: BTreeSet<u64>,
+    oldest: u64,
+    /// Of ids in the window, which the list can tell for sure.
+    ids: Vec<(u32, u64)>,
+}
+
+fn open_local(dir: &Path, options: &Options) -> EventLog {
+    let stored = local::Options { slot_bytes: 256 << 10, min_free_bytes: 0, ..Default::default() };
+    // Where one was let go without a word, its threads end in a moment.
+    let (engine, recovered) = loop {
+        match local::open(dir, stored.clone()) {
+            Err(StoreError::Locked { .. }) => std::thread::yield_now(),
+            opened => break opened.unwrap(),
+        }
+    };
+    EventLog::open(engine, recovered, options.clone()).unwrap()
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let now = Arc::new(AtomicI64::new(1_700_000_000));
+        let clock = {
+            let now = now.clone();
+            Arc::new(move || Timestamp { seconds: now.load(Ordering::SeqCst), nanos: 0 })
+        };
+        // The thread has no rules: passes are made here, so that the list can follow.
+        let options = Options { clock, dedup_window: WINDOW, ..options() };
+        let dir = tempfile::tempdir().unwrap();
+        let log = open_local(dir.path(), &options);
+        World {
+            rng: StdRng::seed_from_u64(seed),
+            dir,
+            log,
+            options,
+            now,
+            events: Vec::new(),
+            cursors: HashMap::new(),
+            dead: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            oldest: 1,
+            ids: Vec::new(),
+        }
+    }
+
+    async fn append(&mut self, count: usize) {
+        for _ in 0..count.div_ceil(20) {
+            let at = self.now.fetch_add(self.rng.random_range(0..3), Ordering::SeqCst);
+            let at = self.now.load(Ordering::SeqCst).max(at);
+            let mut batch = self.log.batch();
+            let first = self.events.len() as u64 + 1;
+            for _ in 0..20 {
+                let topic = self.rng.random_range(0..TOPICS.len());
+                let key = self.rng.random_range(0..9u8);
+                let seq = self.events.len() as u64 + 1;
+                let id = (seq % 7 == 0).then_some(seq as u32);
+                let body = format!("{seq} {}", "x".repeat(self.rng.random_range(0..120)));
+                let (text, name) = (key.to_string(), id.map_or(String::new(), |it| it.to_string()));
+                // Without a key where it is 0.
+                let key_text = if key == 0 { "" } else { &*text };
+                let event = Event {
+                    id: &name,
+                    topic: TOPICS[topic],
+                    key: key_text,
+                    body: &body,
+                    ..Event::default()
+                };
+                batch.push(&event).unwrap();
+                self.ids.extend(id.map(|id| (id, seq)));
+                self.events.push(Stored { topic, key, id, body, at, is_erased: false });
+            }
+            let dedup = AppendOptions { dedup: true, ..AppendOptions::default() };
+            let done = self.log.append(batch, dedup).await.unwrap();
+            assert_eq!((done.first, done.stored), (Some(Seq::new(first)), 20));
+            let seq = self.rng.random_range(first..first + 20);
+            self.cursors.insert(seq, self.log.cursor(Seq::new(seq)).await);
+        }
+    }
+
+    /// What rules let go now, by the list: of what is left, from the newest on.
+    fn judge(&self, rules: &TopicRules, now: i64) -> Vec<(u64, usize, RemovedReason)> {
+        let (mut keys, mut counts) = (BTreeSet::new(), HashMap::<usize, u64>::new());
+        let mut dead = Vec::new();
+        for seq in (self.oldest..=self.events.len() as u64).rev() {
+            let it = &self.events[seq as usize - 1];
+            let Some(nth) = rules.of(TOPICS[it.topic]).filter(|_| !self.gone.contains(&seq)) else {
+                continue;
+            };
+            let rule = &rules.as_slice()[nth];
+            let age = rule.max_age.map(|age| now - age.as_secs() as i64);
+            if age.is_some_and(|until| it.at < until) {
+                dead.push((seq, nth, RemovedReason::Expired));
+                continue;
+            }
+            let has_key = it.key > 0 && !it.is_erased && rule.keep == Keep::LatestPerKey;
+            if has_key && !keys.insert((it.topic, it.key)) {
+                dead.push((seq, nth, RemovedReason::Compacted));
+                continue;
+            }
+            let count = counts.entry(it.topic).or_default();
+            if rule.max_events.is_some_and(|max| *count >= max) {
+                dead.push((seq, nth, RemovedReason::Expired));
+                continue;
+            }
+            *count += 1;
+        }
+        dead
+    }
+
+    fn rules(&mut self) -> TopicRules {
+        let mut rules = Vec::new();
+        if self.rng.random_bool(0.3) {
+            rules.push(rule("state.b", None, None, Keep::All));
+        }
+        if self.rng.random_bool(0.8) {
+            let max = self.rng.random_bool(0.3).then(|| self.rng.random_range(1..50));
+            rules.push(rule("state.*", None, max, Keep::LatestPerKey));
+        }
+        let age = self.rng.random_bool(0.5).then(|| self.rng.random_range(5..300));
+        let max = self.rng.random_bool(0.5).then(|| self.rng.random_range(1..200));
+        rules.push(rule("tick.>", age, max, Keep::All));
+        TopicRules::new(rules)
+    }
+
+    async fn run_rules(&mut self) {
+        let rules = self.rules();
+        let now = self.now.load(Ordering::SeqCst);
+        let dead = self.judge(&rules, now);
+        // A dry run counts what the list does.
+        let log = self.log.clone();
+        let at = Timestamp { seconds: now, nanos: 0 };
+        let is_in_peace = self.rng.random_bool(0.7);
+        let (found, done) = {
+            let rules = rules.clone();
+            tokio::task::spawn_blocking(move || {
+                let dry = Ordered { is_in_peace, is_dry: true, ..Ordered::default() };
+                let wet = Ordered { is_in_peace, is_dry: false, ..Ordered::default() };
+                (pass(&log, &rules, at, dry).unwrap(), pass(&log, &rules, at, wet).unwrap())
+            })
+            .await
+            .unwrap()
+        };
+        for (nth, found) in found.rules.iter().enumerate() {
+            let count = |reason| {
+                dead.iter().filter(|(_, of, why)| *of == nth && *why == reason).count() as u64
+            };
+            assert_eq!(found.expired, count(RemovedReason::Expired), "{:?}", rules.as_slice()[nth]);
+            assert_eq!(found.compacted, count(RemovedReason::Compacted));
+        }
+        assert_eq!(found.removed, 0);
+        assert_eq!(done.rules, found.rules);
+        for (seq, _, reason) in dead {
+            self.dead.entry(seq).or_insert(reason);
+        }
+        let before = self.gone.len();
+        self.look().await;
+        assert_eq!(self.gone.len() - before, done.removed as usize, "{done:?}");
+    }
+
+    /// Reads all of it as one that asks for everything: what is gone is among what some rule let go.
+    async fn look(&mut self) {
+        let end = self.log.bounds().next();
+        let mut reader = self.log.reader(Seq::new(self.oldest), Filter::ALL);
+        let mut next = self.oldest;
+        let mut gone = BTreeSet::new();
+        while reader.position() < end {
+            match reader.next(end).await {
+                Ok(delivery) => {
+                    for bytes in Events::new(&delivery.chunk.events) {
+                        let event = Event::parse(bytes.unwrap()).unwrap();
+                        assert_eq!(event.seq.get(), next);
+                        self.check(&event);
+                        next += 1;
+                    }
+                }
+                Err(ReadError::Removed(range)) => {
+                    assert!(range.is_intended() && range.first.get() <= next);
+                    gone.extend(next..range.end.get());
+                    next = range.end.get();
+                    reader.jump(range.end);
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(next, end.get());
+        assert!(gone.iter().all(|seq| self.dead.contains_key(seq)), "no rule let it go");
+        // What is in memory may be seen for longer than it is on disk.
+        assert!(self.gone.iter().all(|seq| gone.contains(seq) || *seq < self.oldest));
+        self.gone = gone;
+    }
+
+    fn check(&self, event: &Event<'_>) {
+        let it = &self.events[event.seq.get() as usize - 1];
+        assert_eq!(event.topic, TOPICS[it.topic]);
+        assert_eq!(event.erased.is_some(), it.is_erased);
+        assert_eq!(event.body, if it.is_erased { "" } else { &*it.body });
+        if let Some(cursor) = self.cursors.get(&event.seq.get()) {
+            assert_eq!(event.cursor, cursor);
+        }
+    }
+
+    async fn check_all(&mut self) {
+        self.look().await;
+        let left = |world: &World, seq: &u64| !world.gone.contains(seq);
+        // By topic, and everything that is left: no word of what is gone.
+        let filters = [filter("state.a"), filter("tick.>"), Filter::all_that_is_left()];
+        for filter in filters {
+            let seen = read_all(&self.log, self.oldest, filter.clone()).await;
+            let all = self.oldest..=self.events.len() as u64;
+            let expected = all.filter(|seq| {
+                left(self, seq) && filter.matches(TOPICS[self.events[*seq as usize - 1].topic])
+            });
+            assert!(seen.iter().map(|(seq, _)| *seq).eq(expected), "{filter:?}");
+        }
+        // Counts, the newest, and expected heads.
+        let query = TopicQuery { from: "", prefix: "", filter: &Filter::ALL, limit: 100 };
+        let mut topics = Vec::new();
+        let mut next: Option<Box<str>> = Some("".into());
+        while let Some(from) = next {
+            let query = TopicQuery { from: &from, ..query };
+            let page = self.log.topics().page(&query).await.unwrap();
+            topics.extend(page.topics);
+            next = page.next;
+        }
+        let mut counted = BTreeMap::new();
+        for seq in (self.oldest..=self.events.len() as u64).filter(|seq| left(self, seq)) {
+            let entry: &mut (u64, u64) =
+                counted.entry(TOPICS[self.events[seq as usize - 1].topic].to_owned()).or_default();
+            *entry = (entry.0 + 1, seq);
+        }
+        let found: BTreeMap<_, _> = topics
+            .iter()
+            .map(|(name, stats)| (name.to_string(), (stats.events, stats.last_seq.get())))
+            .collect();
+        assert_eq!(found, counted);
+        for count in [1u64, 30] {
+            let start = self.log.start(Start::Last(count), &Filter::ALL).await.unwrap();
+            let all = (self.oldest..=self.events.len() as u64).rev().filter(|it| left(self, it));
+            let nth: Vec<_> = all.take(count as usize).collect();
+            if nth.len() as u64 == count {
+                assert_eq!(start.get(), *nth.last().unwrap());
+            }
+        }
+        // Cursors that were given out lead to what comes next, whatever became of their events.
+        for (seq, cursor) in self.cursors.iter().filter(|(seq, _)| **seq + 1 >= self.oldest) {
+            let next = self.log.resolve(Cursor::parse(cursor).unwrap()).await.unwrap();
+            assert_eq!(next.get(), seq + 1);
+        }
+    }
+
+    async fn check_writes(&mut self) {
+        // A repeat of what is gone is a repeat, and told with the seq that it had.
+        let newest = self.ids.len().saturating_sub(WINDOW / 2);
+        let known: Vec<_> = self.ids[newest..].to_vec();
+        for (id, seq) in known.iter().rev().step_by(17) {
+            let it = self.events[*seq as usize - 1].clone();
+            if it.is_erased {
+                continue;
+            }
+            let (name, key) = (id.to_string(), it.key.to_string());
+            let key = if it.key == 0 { "" } else { &*key };
+            let topic = TOPICS[it.topic];
+            let event = Event { id: &name, topic, key, body: &it.body, ..Event::default() };
+            let mut batch = self.log.batch();
+            batch.push(&event).unwrap();
+            let dedup = AppendOptions { dedup: true, ..AppendOptions::default() };
+            let done = self.log.append(batch, dedup).await.unwrap();
+            assert_eq!((done.stored, done.duplicates), (0, 1), "{seq}");
+            assert_eq!(it.id, Some(*id));
+        }
+        // The head of a topic is the last that is left of it.
+        for topic in 0..TOPICS.len() {
+            let of_topic = |seq: &u64| {
+                self.events[*seq as usize - 1].topic == topic && !self.gone.contains(seq)
+            };
+            let all = (self.oldest..=self.events.len() as u64).rev();
+            let head = all.clone().find(of_topic).unwrap_or(0);
+            let wrong = all.filter(|seq| self.gone.contains(seq) || *seq != head).next();
+            let expect = |seq: u64| AppendOptions {
+                expected_head: Some(ExpectedHead { topic: Some(TOPICS[topic].into()), seq: Seq::new(seq) }),
+                ..AppendOptions::default()
+            };
+            if let Some(wrong) = wrong.filter(|wrong| *wrong != head) {
+                let one = batch(&self.log, &[(TOPICS[topic], "never")]);
+                let refused = self.log.append(one, expect(wrong)).await;
+                assert!(refused.is_err(), "{head} {wrong}");
+            }
+            let one = batch(&self.log, &[(TOPICS[topic], "next")]);
+            self.log.append(one, expect(head)).await.unwrap();
+            let at = self.log.time_of(self.log.head()).await.unwrap().seconds;
+            let body = "next".to_owned();
+            self.events.push(Stored { topic, key: 0, id: None, body, at, is_erased: false });
+        }
+    }
+
+    async fn trim(&mut self) {
+        let before = self.rng.random_range(self.oldest..=self.oldest + 400);
+        let before = before.min(self.events.len() as u64);
+        self.log.trim(Seq::new(before)).await.unwrap();
+        self.oldest = self.oldest.max(before);
+        let oldest = self.oldest;
+        self.gone.retain(|seq| *seq >= oldest);
+    }
+
+    async fn erase(&mut self) {
+        let from = self.rng.random_range(self.oldest..=self.events.len() as u64);
+        let end = (from + self.rng.random_range(1..40)).min(self.events.len() as u64 + 1);
+        let seqs = vec![Seq::new(from)..Seq::new(end)];
+        let (log, id) = (self.log.clone(), Uuid::from_u128(self.rng.random()));
+        let erasure = Erasure { id, seqs, reason: "asked".to_owned() };
+        let done = tokio::task::spawn_blocking(move || log.erase(erasure, &mut |_| {}));
+        let done = done.await.unwrap().unwrap();
+        for seq in (from..end).filter(|seq| !self.gone.contains(seq)) {
+            self.events[seq as usize - 1].is_erased = true;
+        }
+        self.ids.retain(|(_, seq)| !(from..end).contains(seq));
+        // Readers are told, each topic by an event of its own.
+        let first = self.events.len() as u64 + 1;
+        for seq in first..first + done.notices {
+            let bytes = self.log.event(Seq::new(seq)).await.unwrap().unwrap();
+            let event = Event::parse(&bytes).unwrap();
+            let topic = TOPICS.iter().position(|topic| *topic == event.topic).unwrap();
+            let (body, at) = (event.body.to_owned(), event.appended_at.unwrap().seconds);
+            self.events.push(Stored { topic, key: 0, id: None, body, at, is_erased: false });
+        }
+    }
+
+    async fn reopen(&mut self) {
+        if self.rng.random_bool(0.5) {
+            self.log.close().await.unwrap();
+        }
+        let old = std::mem::replace(&mut self.log, open(options()).0);
+        drop(old);
+        self.log = open_local(self.dir.path(), &self.options);
+        self.log.repeats_ready().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_is_what_the_list_says_whatever_the_rules_do() {
+    let mut taken = 0;
+    for seed in 0..3 {
+        let mut world = World::new(seed);
+        world.append(3_000).await;
+        for _ in 0..12 {
+            match world.rng.random_range(0..10) {
+                0 => world.reopen().await,
+                1 => world.trim().await,
+                2 => world.erase().await,
+                3 | 4 => world.append(1_200).await,
+                _ => world.run_rules().await,
+            }
+            world.check_all().await;
+            world.check_writes().await;
+        }
+        taken += world.gone.len();
+        world.log.close().await.unwrap();
+    }
+    assert!(taken > 2_000, "{taken}");
+}
+
+/// The thread: rules from the start, others by a reload, none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_are_kept_in_the_background_and_may_change() {
+    let mut world = World::new(5);
+    let begun = std::time::Instant::now();
+    world.options = Options {
+        topic_rules: TopicRules::new(vec![rule("state.*", None, None, Keep::LatestPerKey)]),
+        retention_interval: Duration::from_millis(5),
+        elapsed: Arc::new(move || begun.elapsed()),
+        ..world.options.clone()
+    };
+    world.reopen().await;
+    world.append(4_000).await;
+    let wait_for = async |world: &World, what: fn(&TopicRetention) -> bool| {
+        let begun = std::time::Instant::now();
+        while !what(&world.log.topic_retention()) {
+            assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", world.log.topic_retention());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    wait_for(&world, |it| it.compacted > 500).await;
+    let report = world.log.topic_retention();
+    assert!(report.expired == 0 && report.segments > 0 && report.passes > 0);
+    let status = world.log.status();
+    assert!(status.store.removed_events >= report.compacted);
+    // An age, by the clock: the log's own is told by the thread that trims.
+    world.now.fetch_add(100_000, Ordering::SeqCst);
+    let rules = TopicRules::new(vec![rule("tick.>", Some(60), None, Keep::All)]);
+    world.log.set_topic_rules(rules.clone());
+    assert_eq!(*world.log.topic_retention().rules, rules);
+    wait_for(&world, |it| it.expired > 500).await;
+    // What a dry run counts is what rules would let go that are not in force, and nothing goes.
+    let dry = TopicRules::new(vec![rule(">", None, Some(1), Keep::All)]);
+    let log = world.log.clone();
+    let found = tokio::task::spawn_blocking(move || {
+        let mut shares = Vec::new();
+        let found = log.preview_topic_retention(&dry, &mut |share| {
+            shares.push(share);
+            true
+        });
+        assert!(shares.is_sorted());
+        found.unwrap()
+    });
+    let found = found.await.unwrap();
+    assert!(found.removed == 0 && found.rules[0].expired > 1_000, "{found:?}");
+    world.log.set_topic_rules(TopicRules::default());
+    assert_eq!(world.log.topic_retention().last, None);
+    world.log.close().await.unwrap();
+}
+
+/// More topics and keys than a pass has room for: each is looked at in its turn, and the same goes in the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_there_is_no_room_for_goes_in_later_passes() {
+    use super::super::topic_retention::testing::Shares;
+    let mut world = World::new(77);
+    world.append(8_000).await;
+    let rules = TopicRules::new(vec![rule("state.*", None, None, Keep::LatestPerKey)]);
+    let dead = world.judge(&rules, 0);
+    for (seq, _, reason) in &dead {
+        world.dead.insert(*seq, *reason);
+    }
+    let (log, mut shares, mut passes, mut removed) = (world.log.clone(), Shares::default(), 0, 0);
+    let at = Timestamp::EPOCH;
+    // Every key of what is sealed is one of a share at last.
+    tokio::task::spawn_blocking(move || {
+        loop {
+            let order = Ordered { is_in_peace: true, room: Some(5), share: shares, is_dry: false };
+            let done = pass(&log, &rules, at, order).unwrap();
+            removed += done.removed;
+            passes += 1;
+            shares = shares.after(&done);
+            if passes > 40 {
+                break;
+            }
+        }
+        assert!(passes > 2 && removed > 1_000, "{passes} passes, {removed}");
+    })
+    .await
+    .unwrap();
+    world.look().await;
+    // What is dead and sealed has gone, but for what is not worth it.
+    let sealed = world.log.core().engine.sealed().last().unwrap().end.get();
+    let left = dead.iter().filter(|(seq, ..)| *seq < sealed && !world.gone.contains(seq)).count();
+    let all = dead.iter().filter(|(seq, ..)| *seq < sealed).count();
+    assert!(left * 10 < all, "{left} of {all} are left");
+    world.check_all().await;
+}

@@ -1,0 +1,198 @@
+//! One pass: what is dead is told from the newest event to the oldest, and taken out segment by segment on the way.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use super::survey::{Dead, Share, Surveyor};
+use super::{TopicPass, TopicRules};
+use crate::eventlog::core::Core;
+use crate::storage::entries::RUN_BYTES;
+use crate::storage::{RemovedReason, Sealed, StoreError, TakeOut};
+use tailmark_record::{Seq, Timestamp};
+
+/// Seqs of what is not sealed that are gone through at once: the newest come first.
+const WINDOW: u64 = 1 << 18;
+/// A segment is written anew when so much of its bytes is dead, in percent.
+const WORTH: u64 = 20;
+/// The same when nothing has come since the last pass.
+const WORTH_IN_PEACE: u64 = 5;
+/// Beside appends it works for a part of the time, and rests for so many times as long.
+const REST: u32 = 3;
+/// Between two rests.
+const TURN: Duration = Duration::from_millis(50);
+
+/// What a pass is to do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Order {
+    pub(super) share: Share,
+    /// Topics and keys that it may know at once.
+    pub(super) room: usize,
+    /// Little is worth it.
+    pub(super) is_in_peace: bool,
+    /// Nothing is taken out.
+    pub(super) is_dry: bool,
+}
+
+/// What came of it.
+pub(super) struct Done {
+    pub(super) pass: TopicPass,
+    /// There were more topics and keys than it has room for.
+    pub(super) is_full: bool,
+    /// Some that is dead is left that would be worth it in peace.
+    pub(super) leaves_some: bool,
+    /// Where what is sealed ended.
+    pub(super) sealed_end: Seq,
+}
+
+pub(super) struct Pass<'a> {
+    core: &'a Core,
+    order: Order,
+    surveyor: Surveyor<'a>,
+    /// Since the last rest.
+    turn: Instant,
+    head: Seq,
+    done: u64,
+    all: u64,
+    /// Hears the share that is done; ends the pass by answering false.
+    goes_on: &'a mut dyn FnMut(f64) -> bool,
+    pass: TopicPass,
+    leaves_some: bool,
+}
+
+/// The pass was told to end.
+fn ended() -> StoreError {
+    StoreError::Stopped { reason: "the log is closing".to_owned() }
+}
+
+/// Goes through all that the rules concern.
+///
+/// # Errors
+/// As a read and [`crate::storage::Engine::take_out`]; [`StoreError::Stopped`] where `goes_on` said so.
+pub(super) fn run(
+    core: &Core,
+    rules: &TopicRules,
+    aged_to: Option<Timestamp>,
+    order: Order,
+    goes_on: &mut dyn FnMut(f64) -> bool,
+) -> Result<Done, StoreError> {
+    let begun = Instant::now();
+    let engine = &*core.engine;
+    let sealed = engine.sealed();
+    let bounds = engine.bounds();
+    let sealed_end = sealed.last().map_or(bounds.oldest, |last| last.end).max(bounds.oldest);
+    let surveyor =
+        Surveyor::new(engine, rules, aged_to, (core.clock)(), order.share, order.room)?;
+    let mut pass = Pass {
+        core,
+        order,
+        surveyor,
+        turn: Instant::now(),
+        head: bounds.head,
+        done: 0,
+        all: bounds.oldest.distance_to(bounds.next()),
+        goes_on,
+        pass: TopicPass::default(),
+        leaves_some: false,
+    };
+    // What is not sealed takes the place of what is, and is not taken out itself.
+    let mut end = bounds.next();
+    while end > sealed_end {
+        let start = Seq::new(end.get().saturating_sub(WINDOW)).max(sealed_end);
+        pass.dead(start..end)?;
+        end = start;
+    }
+    for one in sealed.iter().rev() {
+        pass.one(one, bounds.oldest)?;
+    }
+    let Pass { surveyor, pass, leaves_some, .. } = pass;
+    let pass = TopicPass {
+        at: (core.clock)(),
+        took: begun.elapsed(),
+        is_partial: surveyor.is_full || order.share.of > 1,
+        rules: surveyor.found,
+        ..pass
+    };
+    Ok(Done { is_full: surveyor.is_full, pass, leaves_some, sealed_end })
+}
+
+impl Pass<'_> {
+    fn dead(&mut self, range: Range<Seq>) -> Result<Dead, StoreError> {
+        let engine = &*self.core.engine;
+        let Pass { surveyor, turn, head, done, all, goes_on, order, core, .. } = self;
+        let mut step = |seqs: u64, _: u64| {
+            *done += seqs;
+            rest(core, order.is_dry, turn, head, &mut **goes_on, share(*done, *all))
+        };
+        surveyor.dead(engine, range, &mut step)
+    }
+
+    /// Takes out of one what is dead in it, if it is worth it.
+    fn one(&mut self, sealed: &Sealed, oldest: Seq) -> Result<(), StoreError> {
+        let range = sealed.first.max(oldest)..sealed.end;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let mut dead = self.dead(range.clone())?;
+        let events = dead.events();
+        if events == 0 {
+            return Ok(());
+        }
+        // What is trimmed in it goes too.
+        if sealed.first < oldest {
+            dead.seqs.insert(0, (sealed.first..oldest, RemovedReason::Expired));
+        }
+        let runs = dead.seqs.len() as u64;
+        let saved = dead.bytes.saturating_sub(runs.saturating_mul(RUN_BYTES as u64));
+        // Of all that is dead this pass is about a share.
+        let saved = saved.saturating_mul(100 * u64::from(self.order.share.of));
+        let is_worth = |percent: u64| saved >= sealed.raw_bytes.max(1).saturating_mul(percent);
+        let limit = if self.order.is_in_peace { WORTH_IN_PEACE } else { WORTH };
+        if self.order.is_dry || !(dead.has_aged || is_worth(limit)) {
+            self.leaves_some |= is_worth(WORTH_IN_PEACE);
+            return Ok(());
+        }
+        let named_from = self.core.topic_retention.needs_repeats_from();
+        let take_out = TakeOut { sealed: *sealed, seqs: dead.seqs, named_from };
+        if let Some(taken) = self.core.engine.take_out(&take_out)? {
+            // In this order: who reads from here on keeps nothing of what is gone.
+            self.core.reads.hot.forget_below(sealed.end);
+            self.core.topic_retention.taken(&taken);
+            self.pass.removed += events;
+            self.pass.segments += 1;
+            self.pass.freed_bytes += taken.freed_bytes;
+        } else {
+            self.leaves_some = true;
+        }
+        let share = share(self.done, self.all);
+        rest(self.core, false, &mut self.turn, &mut self.head, &mut *self.goes_on, share)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share that somebody looks at")]
+fn share(done: u64, all: u64) -> f64 {
+    (done as f64 / all.max(1) as f64).min(1.0)
+}
+
+/// Rests for a multiple of the time that it has worked, while others append; ends where it is told to.
+fn rest(
+    core: &Core,
+    is_dry: bool,
+    turn: &mut Instant,
+    head: &mut Seq,
+    goes_on: &mut dyn FnMut(f64) -> bool,
+    share: f64,
+) -> Result<(), StoreError> {
+    let worked = turn.elapsed();
+    if worked < TURN {
+        return Ok(());
+    }
+    if !goes_on(share) || core.topic_retention.has_ended() {
+        return Err(ended());
+    }
+    let now = core.engine.bounds().head;
+    if now != *head && !is_dry {
+        core.topic_retention.pause(worked * REST);
+    }
+    (*head, *turn) = (now, Instant::now());
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! Passes as tests order them, without the thread.
+
+use super::pass::{self, Done, Order};
+use super::survey::{ROOM, Share};
+use super::{EventLog, TopicPass, TopicRules};
+use crate::storage::StoreError;
+use tailmark_record::Timestamp;
+
+/// What a pass is to do.
+#[derive(Clone, Copy, Default)]
+pub(in crate::eventlog) struct Ordered {
+    pub is_in_peace: bool,
+    pub is_dry: bool,
+    pub room: Option<usize>,
+    pub share: Shares,
+}
+
+/// Whose turn it is.
+#[derive(Clone, Copy)]
+pub(in crate::eventlog) struct Shares(Share);
+
+impl Default for Shares {
+    fn default() -> Self {
+        Shares(Share::ALL)
+    }
+}
+
+impl Shares {
+    /// After a pass.
+    pub(in crate::eventlog) fn after(self, pass: &Passed) -> Shares {
+        Shares(self.0.next(pass.is_full))
+    }
+}
+
+#[derive(Debug)]
+pub(in crate::eventlog) struct Passed {
+    pub pass: TopicPass,
+    pub is_full: bool,
+}
+
+impl std::ops::Deref for Passed {
+    type Target = TopicPass;
+
+    fn deref(&self) -> &TopicPass {
+        &self.pass
+    }
+}
+
+/// One pass, as of a moment.
+pub(in crate::eventlog) fn pass(
+    log: &EventLog,
+    rules: &TopicRules,
+    at: Timestamp,
+    ordered: Ordered,
+) -> Result<Passed, StoreError> {
+    let Ordered { is_in_peace, is_dry, room, share } = ordered;
+    let order = Order { share: share.0, room: room.unwrap_or(ROOM), is_in_peace, is_dry };
+    let Done { pass, is_full, .. } = pass::run(log.core(), rules, Some(at), order, &mut |_| true)?;
+    Ok(Passed { pass, is_full })
+}
