@@ -76,6 +76,7 @@ const EVENTLOG: House<'_> = House {
     folder: "crates/log/src/eventlog",
     module: &["eventlog"],
     rooms: &[
+        "topic_rules",
         "options",
         "append",
         "error",
@@ -107,6 +108,7 @@ const EVENTLOG: House<'_> = House {
         "state",
         "group_commit",
         "retention",
+        "topic_retention",
         "writer",
         "erase",
         "open",

@@ -17,7 +17,7 @@ use super::queue::Queue;
 use super::read_path::ReadPath;
 use super::readiness::ReadinessProbe;
 use super::repeats_ready::RepeatsReady;
-use super::topic_retention::TopicKeeper;
+use super::topic_rules::TopicKeeper;
 use super::trouble::Trouble;
 use crate::storage::Engine;
 use tailmark_record::{Bounds, CursorMint, GenerationTable, LogId, Seq, Timestamp};
@@ -48,7 +48,7 @@ pub(super) struct Core {
     /// One erasure at a time.
     pub eraser: Eraser,
     /// Retention by topic.
-    pub topic_retention: TopicKeeper,
+    pub topic_keeper: TopicKeeper,
     /// The last problem of background work, for operators.
     pub trouble: Mutex<Option<Trouble>>,
 }

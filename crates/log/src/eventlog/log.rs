@@ -18,6 +18,8 @@ use super::open::{self, Threads};
 use super::producers::Sent;
 use super::queue::{Pending, TrimRequest, Trimmed, Work};
 use super::repeats_ready::RepeatsReady;
+use super::topic_retention;
+use super::topic_rules::{TopicPass, TopicRetention, TopicRules};
 use super::topics::Topics;
 use super::{
     Answer, AppendError, AppendOptions, Appended, Batch, EraseError, Erased, Erasure, ExpectedHead,
@@ -338,6 +340,32 @@ impl EventLog {
     /// what was read, to drop it.
     pub fn on_erased(&self, forget: impl Fn() + Send + Sync + 'static) {
         self.core().eraser.listeners.lock().push(Arc::new(forget));
+    }
+
+    /// Other rules for topics from now on. They are looked at soon.
+    pub fn set_topic_rules(&self, rules: TopicRules) {
+        self.core().topic_keeper.set(rules);
+        // The clock that events age by is that of the other thread.
+        self.core().maintenance.look_soon();
+    }
+
+    /// The rules for topics, and what has come of them.
+    pub fn topic_retention(&self) -> TopicRetention {
+        self.core().topic_keeper.report()
+    }
+
+    /// What rules would remove if all that is dead were removed now; nothing is. They need not be those in force. Reads
+    /// every event of their topics: blocks for seconds to minutes, and ends early with [`ReadError::Closing`] where
+    /// `goes_on`, which is asked again and again with the share that is done (0 to 1), answers false.
+    ///
+    /// # Errors
+    /// As a read; [`ReadError::Closing`].
+    pub fn preview_topic_retention(
+        &self,
+        rules: &TopicRules,
+        goes_on: &mut dyn FnMut(f64) -> bool,
+    ) -> Result<TopicPass, ReadError> {
+        topic_retention::preview(self.core(), rules, goes_on)
     }
 
     /// Looks at the limits of retention now rather than at the next interval. Does not wait.

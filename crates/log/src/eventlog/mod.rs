@@ -50,6 +50,7 @@ mod status;
 mod topic_heads;
 mod topic_index;
 mod topic_retention;
+mod topic_rules;
 mod topics;
 mod trouble;
 mod unfetched;
@@ -71,7 +72,7 @@ pub use reader::{Ahead, Delivery, Reader};
 pub use reservation::Reservation;
 pub use resolve::resolve;
 pub use status::Status;
-pub use topic_retention::{Keep, RuleFound, TopicPass, TopicRetention, TopicRule, TopicRules};
+pub use topic_rules::{Keep, RuleFound, TopicPass, TopicRetention, TopicRule, TopicRules};
 pub use topics::Topics;
 
 #[cfg(test)]

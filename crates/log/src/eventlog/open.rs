@@ -33,7 +33,8 @@ use super::repeats_ready::RepeatsReady;
 use super::retention::RetentionThread;
 use super::state::LogState;
 use super::topic_heads::TopicHeads;
-use super::topic_retention::{self, TopicKeeper, Timing};
+use super::topic_retention::{self, Timing};
+use super::topic_rules::TopicKeeper;
 use super::writer::Writer;
 
 use crate::storage::{Engine, Links, Recovered, StoreError};
@@ -83,7 +84,7 @@ pub(super) fn open(
     let from = if grown { Seq::FIRST } else { Seq::new(state.window_start).max(Seq::FIRST) };
     let last_at = recovered.last_at;
     let writer = writer(&core, &options, producers, state, last_at, handover.clone());
-    core.topic_retention.begin(options.topic_rules.clone(), from);
+    core.topic_keeper.begin(options.topic_rules.clone(), from);
     let keeps = Timing { interval: options.retention_interval, elapsed: options.elapsed.clone() };
     let age_clock = AgeClock::new(state.age_clock().unwrap_or(ages_begin).min(wall));
     let keeper = keeper(&core, options, age_clock);
@@ -221,7 +222,7 @@ fn core(
         has_said_ahead: AtomicBool::new(false),
         readiness: ReadinessProbe::default(),
         eraser: Eraser::default(),
-        topic_retention: TopicKeeper::default(),
+        topic_keeper: TopicKeeper::default(),
         trouble: Mutex::default(),
         engine,
     }
@@ -240,7 +241,7 @@ pub(super) fn signal_end(core: &Core) {
     core.queue.end(AppendError::Closing);
     core.maintenance.end();
     core.eraser.end();
-    core.topic_retention.end();
+    core.topic_keeper.end();
     core.reads.pool.close();
     core.reads.published.send_modify(|now| now.is_closed = true);
     core.reads.interest.close();

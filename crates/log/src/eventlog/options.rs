@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::TopicRules;
+use super::topic_rules::TopicRules;
 use crate::storage::since_now;
 pub use crate::storage::{Clock, Elapsed};
 use tailmark_record::{Limits, Timestamp};

@@ -45,8 +45,8 @@ impl RetentionThread {
         self.note(looked_at);
         self.look_at_store();
         loop {
-            let is_asked = self.retention != Retention::default()
-                || !self.core.topic_retention.rules().is_idle();
+            let is_asked =
+                self.retention != Retention::default() || !self.core.topic_keeper.rules().is_idle();
             let interval = is_asked.then_some(self.interval);
             let due = self.core.maintenance.wait(interval);
             if let Some((retention, interval)) = due.limits {
@@ -119,7 +119,7 @@ impl RetentionThread {
     fn enforce(&mut self, now: Duration, passed: Duration) -> Result<(), StoreError> {
         let wall = (self.clock)();
         let aged_to = self.age_clock.advance(wall, passed);
-        self.core.topic_retention.aged_to(aged_to);
+        self.core.topic_keeper.aged_to(aged_to);
         self.note(now);
         let before = self.trim_point(aged_to, now)?;
         if before <= self.core.reads.published.borrow().oldest {

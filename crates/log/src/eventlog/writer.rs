@@ -108,7 +108,7 @@ impl Writer {
                     work.push_front(Work::Append(batch));
                     break;
                 }
-                heads.note_removals(self.core.topic_retention.removals());
+                heads.note_removals(self.core.topic_keeper.removals());
                 if let Err(error) = heads.look_up(topic, &*self.core.engine) {
                     batch.refuse(AppendError::Refused(Arc::new(error)));
                     continue;
@@ -223,7 +223,7 @@ impl Writer {
     fn whole_state(&mut self) -> Result<Bytes, StoreError> {
         if let Some(start) = self.builder.repeats.start(self.next) {
             self.state.window_start = start.get();
-            self.core.topic_retention.repeats_from(start);
+            self.core.topic_keeper.repeats_from(start);
             self.state.window_capacity = self.window_capacity;
         }
         Ok(self.state.encode(&self.builder.producers)?.into())

@@ -111,11 +111,7 @@ impl<'a> Iterator for Entries<'a> {
 ///
 /// # Errors
 /// When they are not that many.
-pub fn cut(
-    entries: &Bytes,
-    all: Range<Seq>,
-    range: Range<Seq>,
-) -> Result<Bytes, EventError> {
+pub fn cut(entries: &Bytes, all: Range<Seq>, range: Range<Seq>) -> Result<Bytes, EventError> {
     if range.start <= all.start && all.end <= range.end {
         return Ok(entries.clone());
     }

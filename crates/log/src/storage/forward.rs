@@ -21,8 +21,8 @@ use super::segment::{self, BLOCK_BYTES, BuildSpec, DB_CACHE_BYTES, RemovedRange,
 use super::{Chunk, Damage, Removed, RemovedReason, StoreError};
 use crate::chain::{Digests, Link, tag_in};
 use tailmark_record::{
-    ChainTag, CursorMint, Event, EventError, Facts, GenerationTable, LogId, Seq, Stamp,
-    Timestamp, write_entry, write_shell_entry,
+    ChainTag, CursorMint, Event, EventError, Facts, GenerationTable, LogId, Seq, Stamp, Timestamp,
+    write_entry, write_shell_entry,
 };
 
 /// A new directory, while events are put into it.

@@ -4,10 +4,7 @@
 //! without them, in the background, when enough of one is dead. What is left of the events is the range of their seqs
 //! ([`crate::storage::Removed`]).
 
-mod keeper;
 mod pass;
-mod report;
-mod rules;
 mod survey;
 #[cfg(test)]
 pub(super) mod testing;
@@ -15,50 +12,28 @@ pub(super) mod testing;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use super::ReadError;
 use super::core::Core;
 use super::options::Elapsed;
+use super::topic_rules::{Look, TopicPass, TopicRules};
 use super::trouble::{Job, Trouble};
-use super::{EventLog, ReadError};
 use crate::storage::StoreError;
-pub(super) use keeper::TopicKeeper;
-use keeper::Look;
 use pass::{Done, Order};
-pub use report::{RuleFound, TopicPass, TopicRetention};
-pub use rules::{Keep, TopicRule, TopicRules};
 use survey::{ROOM, Share};
 use tailmark_record::Seq;
 
-impl EventLog {
-    /// Other rules for topics from now on. They are looked at soon.
-    pub fn set_topic_rules(&self, rules: TopicRules) {
-        self.core().topic_retention.set(rules);
-    }
-
-    /// The rules for topics, and what has come of them.
-    pub fn topic_retention(&self) -> TopicRetention {
-        self.core().topic_retention.report()
-    }
-
-    /// What rules would remove if all that is dead were removed now; nothing is. They need not be those in force. Reads
-    /// every event of their topics: blocks for seconds to minutes, and ends early with [`ReadError::Closing`] where
-    /// `goes_on`, which is asked again and again with the share that is done (0 to 1), answers false.
-    ///
-    /// # Errors
-    /// As a read; [`ReadError::Closing`].
-    pub fn preview_topic_retention(
-        &self,
-        rules: &TopicRules,
-        goes_on: &mut dyn FnMut(f64) -> bool,
-    ) -> Result<TopicPass, ReadError> {
-        let core = self.core();
-        let order = Order { share: Share::ALL, room: ROOM, is_in_peace: false, is_dry: true };
-        let aged_to = core.topic_retention.age_clock().unwrap_or_else(|| (core.clock)());
-        let done = pass::run(core, rules, Some(aged_to), order, goes_on);
-        match done {
-            Ok(done) => Ok(done.pass),
-            Err(StoreError::Stopped { .. }) => Err(ReadError::Closing),
-            Err(error) => Err(ReadError::new(Seq::FIRST, error)),
-        }
+/// See [`super::EventLog::preview_topic_retention`].
+pub(super) fn preview(
+    core: &Core,
+    rules: &TopicRules,
+    goes_on: &mut dyn FnMut(f64) -> bool,
+) -> Result<TopicPass, ReadError> {
+    let order = Order { share: Share::ALL, room: ROOM, is_in_peace: false, is_dry: true };
+    let aged_to = core.topic_keeper.age_clock().unwrap_or_else(|| (core.clock)());
+    match pass::run(core, rules, Some(aged_to), order, goes_on) {
+        Ok(done) => Ok(done.pass),
+        Err(StoreError::Stopped { .. }) => Err(ReadError::Closing),
+        Err(error) => Err(ReadError::new(Seq::FIRST, error)),
     }
 }
 
@@ -93,7 +68,7 @@ struct Last {
 
 /// Takes out what is dead, until the log ends.
 pub(super) fn run(core: &Core, timing: Timing) {
-    let keeper = &core.topic_retention;
+    let keeper = &core.topic_keeper;
     let mut memory = Memory { share: Share::ALL, last: None };
     let mut is_due = false;
     while let Some(look) = keeper.wait(timing.interval) {
@@ -191,7 +166,11 @@ fn say(done: &Done) {
     if *removed > 0 {
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(
-            removed, segments, freed_bytes, took_ms, is_partial,
+            removed,
+            segments,
+            freed_bytes,
+            took_ms,
+            is_partial,
             "events were taken out by the retention of their topics"
         );
     }

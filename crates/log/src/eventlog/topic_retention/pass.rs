@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::survey::{Dead, Share, Surveyor};
-use super::{TopicPass, TopicRules};
 use crate::eventlog::core::Core;
+use crate::eventlog::topic_rules::{TopicPass, TopicRules};
 use crate::storage::entries::RUN_BYTES;
 use crate::storage::{RemovedReason, Sealed, StoreError, TakeOut};
 use tailmark_record::{Seq, Timestamp};
@@ -80,8 +80,7 @@ pub(super) fn run(
     let sealed = engine.sealed();
     let bounds = engine.bounds();
     let sealed_end = sealed.last().map_or(bounds.oldest, |last| last.end).max(bounds.oldest);
-    let surveyor =
-        Surveyor::new(engine, rules, aged_to, (core.clock)(), order.share, order.room)?;
+    let surveyor = Surveyor::new(engine, rules, aged_to, (core.clock)(), order.share, order.room)?;
     let mut pass = Pass {
         core,
         order,
@@ -151,12 +150,12 @@ impl Pass<'_> {
             self.leaves_some |= is_worth(WORTH_IN_PEACE);
             return Ok(());
         }
-        let named_from = self.core.topic_retention.needs_repeats_from();
+        let named_from = self.core.topic_keeper.needs_repeats_from();
         let take_out = TakeOut { sealed: *sealed, seqs: dead.seqs, named_from };
         if let Some(taken) = self.core.engine.take_out(&take_out)? {
             // In this order: who reads from here on keeps nothing of what is gone.
             self.core.reads.hot.forget_below(sealed.end);
-            self.core.topic_retention.taken(&taken);
+            self.core.topic_keeper.taken(&taken);
             self.pass.removed += events;
             self.pass.segments += 1;
             self.pass.freed_bytes += taken.freed_bytes;
@@ -186,12 +185,12 @@ fn rest(
     if worked < TURN {
         return Ok(());
     }
-    if !goes_on(share) || core.topic_retention.has_ended() {
+    if !goes_on(share) || core.topic_keeper.has_ended() {
         return Err(ended());
     }
     let now = core.engine.bounds().head;
     if now != *head && !is_dry {
-        core.topic_retention.pause(worked * REST);
+        core.topic_keeper.pause(worked * REST);
     }
     (*head, *turn) = (now, Instant::now());
     Ok(())

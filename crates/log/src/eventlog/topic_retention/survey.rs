@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use hashbrown::HashMap;
 
-use super::{Keep, RuleFound, TopicRules};
+use crate::eventlog::topic_rules::{Keep, RuleFound, TopicRules};
 use crate::storage::{Engine, RemovedReason, StoreError};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Event, Events, FingerprintKey, Seq, Timestamp};

@@ -2,7 +2,8 @@
 
 use super::pass::{self, Done, Order};
 use super::survey::{ROOM, Share};
-use super::{EventLog, TopicPass, TopicRules};
+use crate::eventlog::EventLog;
+use crate::eventlog::topic_rules::{TopicPass, TopicRules};
 use crate::storage::StoreError;
 use tailmark_record::Timestamp;
 

@@ -208,8 +208,8 @@ impl Build<'_> {
         let mut entries = Entries::new(&chunk.events);
         let mut before = entries.remaining();
         while let Some(entry) = entries.next() {
-            let entry = entry
-                .map_err(|error| self.source_damage(window.next, chunk.end, error.what()))?;
+            let entry =
+                entry.map_err(|error| self.source_damage(window.next, chunk.end, error.what()))?;
             let len = before - entries.remaining();
             before = entries.remaining();
             if len > MAX_BLOCK_BYTES {

@@ -4,8 +4,8 @@
 //! without a hole, by the events' own seqs and append times, and by what runs say.
 
 use super::block::{self, Row};
-use super::topics::{Collector, Origin};
 use super::footer::RunTotals;
+use super::topics::{Collector, Origin};
 use crate::chain::{Hash, Link, hash};
 use crate::storage::entries::{Entries, Entry, Run};
 use crate::width::to_u32;

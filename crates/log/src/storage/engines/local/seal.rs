@@ -142,9 +142,7 @@ impl Unsealed<'_> {
 
     fn read(&self, at: Seq) -> Result<Chunk, StoreError> {
         match &self.folded {
-            Some((lease, cache)) if at < self.from => {
-                cache.entries(lease, at)
-            }
+            Some((lease, cache)) if at < self.from => cache.entries(lease, at),
             _ => self.slot.read(at, self.end),
         }
     }

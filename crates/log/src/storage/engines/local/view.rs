@@ -46,9 +46,8 @@ impl View {
         let ranges = self.removed.iter().map(|it| &it.range);
         let ranges = ranges.map(|it| it.first.max(oldest).distance_to(it.end.max(oldest)));
         let segments = self.segments.iter().filter(|it| it.end() > oldest);
-        let runs = segments.map(|it| {
-            it.removed().events().min(it.first().max(oldest).distance_to(it.end()))
-        });
+        let runs = segments
+            .map(|it| it.removed().events().min(it.first().max(oldest).distance_to(it.end())));
         ranges.chain(runs).sum()
     }
 

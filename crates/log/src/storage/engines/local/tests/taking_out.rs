@@ -66,7 +66,8 @@ impl Model {
             for count in [1, 7, 500] {
                 let (mut end, mut found, mut from) = (bounds.next(), 0, bounds.next());
                 while end > bounds.oldest && found < count {
-                    let back = engine.look_back(bounds.oldest..end, &filter, count - found).unwrap();
+                    let back =
+                        engine.look_back(bounds.oldest..end, &filter, count - found).unwrap();
                     assert!(back.from < end);
                     (found, from, end) = (found + back.events, back.from, back.from);
                 }

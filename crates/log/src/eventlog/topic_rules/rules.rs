@@ -19,7 +19,7 @@ pub enum Keep {
 pub struct TopicRule {
     /// The topics.
     pub pattern: Pattern,
-    /// Events appended longer ago go, by the clock that [`super::super::Retention::max_age`] goes by.
+    /// Events appended longer ago go, by the clock that [`Retention::max_age`](crate::eventlog::Retention::max_age) goes by.
     pub max_age: Option<Duration>,
     /// Of each topic, events beyond so many go, the oldest first. At least 1.
     pub max_events: Option<u64>,

@@ -32,11 +32,11 @@ struct State {
 }
 
 /// What the thread finds when it looks.
-pub(super) struct Look {
-    pub(super) rules: Arc<TopicRules>,
-    pub(super) aged_to: Option<Timestamp>,
+pub(in crate::eventlog) struct Look {
+    pub(in crate::eventlog) rules: Arc<TopicRules>,
+    pub(in crate::eventlog) aged_to: Option<Timestamp>,
     /// The rules have changed since the last look.
-    pub(super) has_changed: bool,
+    pub(in crate::eventlog) has_changed: bool,
 }
 
 impl TopicKeeper {
@@ -48,7 +48,7 @@ impl TopicKeeper {
         state.has_changed = true;
     }
 
-    pub(super) fn set(&self, rules: TopicRules) {
+    pub(in crate::eventlog) fn set(&self, rules: TopicRules) {
         let mut state = self.state.lock();
         if *state.report.rules != rules {
             state.report.rules = Arc::new(rules);
@@ -64,7 +64,7 @@ impl TopicKeeper {
         Arc::clone(&self.state.lock().report.rules)
     }
 
-    pub(super) fn report(&self) -> TopicRetention {
+    pub(in crate::eventlog) fn report(&self) -> TopicRetention {
         self.state.lock().report.clone()
     }
 
@@ -77,7 +77,7 @@ impl TopicKeeper {
     }
 
     /// The clock that events age by, if anybody has looked at it yet.
-    pub(super) fn age_clock(&self) -> Option<Timestamp> {
+    pub(in crate::eventlog) fn age_clock(&self) -> Option<Timestamp> {
         self.state.lock().aged_to
     }
 
@@ -86,7 +86,7 @@ impl TopicKeeper {
         self.repeats_from.store(from.get(), Ordering::Relaxed);
     }
 
-    pub(super) fn needs_repeats_from(&self) -> Seq {
+    pub(in crate::eventlog) fn needs_repeats_from(&self) -> Seq {
         Seq::new(self.repeats_from.load(Ordering::Relaxed))
     }
 
@@ -101,19 +101,19 @@ impl TopicKeeper {
         self.changed.notify_all();
     }
 
-    pub(super) fn has_ended(&self) -> bool {
+    pub(in crate::eventlog) fn has_ended(&self) -> bool {
         self.state.lock().has_ended
     }
 
     /// Waits for a while, or until it ends.
-    pub(super) fn pause(&self, time: Duration) {
+    pub(in crate::eventlog) fn pause(&self, time: Duration) {
         let mut state = self.state.lock();
         self.changed.wait_while_for(&mut state, |state| !state.has_ended, time);
     }
 
     /// Waits until there is something to look at: after the interval while there are rules that remove anything.
     /// `None` at the end.
-    pub(super) fn wait(&self, interval: Duration) -> Option<Look> {
+    pub(in crate::eventlog) fn wait(&self, interval: Duration) -> Option<Look> {
         let mut state = self.state.lock();
         let is_idle = |state: &mut State| !(state.has_changed || state.has_ended);
         if state.report.rules.is_idle() {
@@ -129,12 +129,12 @@ impl TopicKeeper {
         Some(Look { rules, aged_to, has_changed })
     }
 
-    pub(super) fn running(&self, is_running: bool) {
+    pub(in crate::eventlog) fn running(&self, is_running: bool) {
         self.state.lock().report.is_running = is_running;
     }
 
     /// Events were taken out, and what is read from here on does not have them.
-    pub(super) fn taken(&self, taken: &TakenOut) {
+    pub(in crate::eventlog) fn taken(&self, taken: &TakenOut) {
         self.removals.fetch_add(1, Ordering::SeqCst);
         let report = &mut self.state.lock().report;
         report.expired += taken.expired;
@@ -143,7 +143,7 @@ impl TopicKeeper {
         report.segments += 1;
     }
 
-    pub(super) fn passed(&self, rules: &Arc<TopicRules>, pass: TopicPass) {
+    pub(in crate::eventlog) fn passed(&self, rules: &Arc<TopicRules>, pass: TopicPass) {
         let report = &mut self.state.lock().report;
         report.passes += 1;
         if Arc::ptr_eq(&report.rules, rules) {
