@@ -106,6 +106,12 @@ fn feed_service() -> manual::Service {
                 .codec_path("crate::server::rpc::codec::Streamed")
                 .build(),
         )
+        .method(
+            method("get_retention", "GetRetention", "GetRetentionRequest", "RetentionReport")
+                .server_streaming()
+                .codec_path("crate::server::rpc::codec::Streamed")
+                .build(),
+        )
         .build()
 }
 

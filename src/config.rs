@@ -44,9 +44,12 @@ macro_rules! section {
 // What it makes use of stands above it.
 mod auth;
 mod limits;
+mod retention;
 
 pub use auth::{Auth, AuthMode, JWT_ALGORITHMS};
 pub use limits::Limits;
+pub use retention::{Retention, TopicRetention};
+pub use tailmark_log::eventlog::Keep;
 
 section!(
     /// All settings.
@@ -149,20 +152,6 @@ section!(
 );
 
 section!(
-    /// What is removed by itself, oldest first; `None` keeps everything.
-    Retention {
-        /// Events appended longer ago than this.
-        max_age: Option<Duration> as "units::duration_or_unlimited" = None,
-        /// Bytes on disk beyond this.
-        max_bytes: Option<u64> as "units::size_or_unlimited" = None,
-        /// Events beyond this many.
-        max_events: Option<u64> as "units::count_or_unlimited" = None,
-        /// How often that is looked at.
-        interval: Duration as "units::duration" = Duration::from_secs(1),
-    }
-);
-
-section!(
     /// Rooms.
     Chat {
         /// Between two signs of life on a `chat.ChatService.Chat`.
@@ -260,7 +249,7 @@ impl Config {
         self.check_exposure()?;
         self.storage.check()?;
         self.log.check()?;
-        self.retention.check()?;
+        self.retention.check(&self.limits)?;
         self.limits.check()?;
         time("chat.heartbeat", self.chat.heartbeat, 1, 3_600)?;
         self.http2.check(&self.limits)?;
@@ -295,7 +284,7 @@ impl Config {
     /// What is allowed, and may not be meant.
     pub fn warnings(&self) -> Vec<String> {
         let (event, slot) = (self.limits.event_bytes, self.storage.slot_bytes);
-        let mut warnings = Vec::new();
+        let mut warnings = self.retention.warnings(&self.limits);
         if event > slot / 4 {
             warnings.push(format!(
                 "limits.event_bytes: {} is more than a quarter of storage.slot_bytes ({}): larger \
@@ -412,13 +401,6 @@ impl Log {
         bytes("log.found_bytes", self.found_bytes, 0, 64 * GIB)?;
         bytes("log.in_flight_bytes", self.in_flight_bytes, MIB, 64 * GIB)?;
         count("log.reader_threads", self.reader_threads, 1, 256)
-    }
-}
-
-impl Retention {
-    fn check(&self) -> Result<(), Invalid> {
-        let (low, high) = (Duration::from_millis(10), Duration::from_secs(3_600));
-        within("retention.interval", self.interval, low, high, units::duration_text)
     }
 }
 

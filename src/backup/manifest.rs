@@ -78,6 +78,10 @@ pub struct RemovedRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Reason {
+    /// The retention of their topics let them go.
+    Expired,
+    /// Newer ones have taken the place of at least one; others may have expired.
+    Compacted,
     /// They were damaged, and lost when the log was salvaged.
     Damaged,
 }
@@ -88,6 +92,8 @@ impl RemovedRow {
             first_seq: range.first.get(),
             last_seq: range.end.prev().get(),
             reason: match range.reason {
+                RemovedReason::Expired => Reason::Expired,
+                RemovedReason::Compacted => Reason::Compacted,
                 RemovedReason::Damaged => Reason::Damaged,
             },
             link_before: range.link_before.bytes(),
@@ -100,6 +106,8 @@ impl RemovedRow {
             first: Seq::new(self.first_seq),
             end: Seq::new(self.last_seq).next(),
             reason: match self.reason {
+                Reason::Expired => RemovedReason::Expired,
+                Reason::Compacted => RemovedReason::Compacted,
                 Reason::Damaged => RemovedReason::Damaged,
             },
             link_before: Link::new(self.link_before),

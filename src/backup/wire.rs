@@ -107,6 +107,8 @@ impl<F: FnMut(pb::BackupPart) -> Result<(), Error>> Sink for Messages<F> {
 
 fn removed(row: &RemovedRow) -> pb::BackupRemoved {
     let reason = match row.reason {
+        Reason::Expired => pb::gap::Reason::Expired,
+        Reason::Compacted => pb::gap::Reason::Compacted,
         Reason::Damaged => pb::gap::Reason::Damaged,
     };
     pb::BackupRemoved {
@@ -122,6 +124,8 @@ fn removed_row(range: &pb::BackupRemoved) -> Result<RemovedRow, Error> {
     const OTHERS: Error = Error::Senseless { what: "a range without events makes no sense" };
     let link = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).map_err(|_| OTHERS);
     let reason = match range.reason() {
+        pb::gap::Reason::Expired => Reason::Expired,
+        pb::gap::Reason::Compacted => Reason::Compacted,
         pb::gap::Reason::Damaged => Reason::Damaged,
         _ => return Err(Error::Senseless { what: "a range without events is of a newer form" }),
     };

@@ -245,8 +245,8 @@ impl From<StoreError> for Failure {
                 Exit::Damaged,
                 "nothing was changed; `tailmark log verify --data-dir DIR` names every damaged range",
             ),
-            StoreError::Removed(_) => (
-                Exit::Damaged,
+            StoreError::Removed(range) => (
+                if range.is_intended() { Exit::NotFound } else { Exit::Damaged },
                 "nothing was changed; what lies before the range and after it can be read",
             ),
             StoreError::Missing { .. } => (Exit::NotFound, "check --data-dir"),

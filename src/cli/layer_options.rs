@@ -55,11 +55,17 @@ pub(super) fn log_options(config: &Config) -> eventlog::Options {
         reader_threads: size(log.reader_threads),
         retention: retention(config),
         retention_interval: config.retention.interval,
+        topic_rules: topic_rules(config),
         ..eventlog::Options::default()
     }
 }
 
-/// Both of these may change while the daemon runs.
+/// These three may change while the daemon runs.
+pub(super) fn topic_rules(config: &Config) -> eventlog::TopicRules {
+    // Others were refused with the settings.
+    config.retention.rules(&config.limits.of_topics()).unwrap_or_default()
+}
+
 pub(super) fn retention(config: &Config) -> eventlog::Retention {
     let retention = &config.retention;
     eventlog::Retention {

@@ -1,6 +1,6 @@
 //! A daemon that runs, as those see it who change its settings and who watch over it.
 
-use super::layer_options::{access_rules, retention};
+use super::layer_options::{access_rules, retention, topic_rules};
 use crate::config::Config;
 use crate::server::{AccessRules, Certificates, Credentials, Server};
 use crate::telemetry::LogLevel;
@@ -39,6 +39,7 @@ impl Live {
         // The one step that can fail is the first.
         self.level.set(&config.telemetry.log_level)?;
         self.log.set_retention(retention(config), config.retention.interval);
+        self.log.set_topic_rules(topic_rules(config));
         self.access.set(access_rules(config));
         Ok(())
     }

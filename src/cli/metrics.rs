@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::output::human_bytes;
 use super::output::{Output, say};
 use super::signals::Stop;
-use super::status::human_bytes;
 use super::terminal::is_capable;
 use super::{Exit, Failure};
 use crate::escape;

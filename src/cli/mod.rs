@@ -36,6 +36,7 @@ mod progress;
 mod publish;
 mod reload;
 mod restore;
+mod retention;
 mod serve;
 mod signals;
 mod state;
@@ -104,6 +105,9 @@ enum Command {
     Trim(Online<trim::Args>),
     /// Take what events said out of the log for good; their places stay
     Erase(Online<erase::Args>),
+    /// Show what is removed by itself, and what would be
+    #[command(subcommand)]
+    Retention(retention::Command),
     /// Measure uploads and replays of a running daemon
     #[command(subcommand)]
     Bench(bench::Command),
@@ -195,6 +199,7 @@ impl Cli {
             Command::Metrics(online) => online.run(metrics::run),
             Command::Trim(online) => online.run(trim::run),
             Command::Erase(online) => online.run(erase::run),
+            Command::Retention(command) => retention::run(command),
             Command::Bench(command) => bench::run(command),
             Command::Doctor(args) => doctor::run(args),
             Command::Context(command) => context::run(command),

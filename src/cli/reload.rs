@@ -10,12 +10,13 @@ use crate::config::{Config, ConfigError, Loaded, Sources};
 use crate::telemetry;
 
 /// Those that take effect at once.
-const LIVE: [&str; 7] = [
+const LIVE: [&str; 8] = [
     "telemetry.log_level",
     "retention.max_age",
     "retention.max_bytes",
     "retention.max_events",
     "retention.interval",
+    "retention.topics",
     "http.cors_origins",
     "http.allowed_hosts",
 ];

@@ -1,7 +1,7 @@
 //! `tailmark status`.
 
-use super::output::{events_text, print_json, print_line};
-use super::{Failure, ahead, erase};
+use super::output::{events_text, human_bytes, print_json, print_line};
+use super::{Failure, ahead, erase, retention};
 use crate::escape;
 use tailmark_client::Client;
 use tailmark_record::units;
@@ -55,6 +55,9 @@ fn text(status: &pb::LogStatus) -> String {
     if let Some(erasing) = &status.erasing {
         lines.push(("erasing", erase::progress_text(erasing)));
     }
+    if let Some(state) = &status.retention {
+        lines.push(("retention", retention::summary(state)));
+    }
     lines.push(("version", status.version.clone()));
     for consumer in &status.consumers {
         lines.push(("consumer", consumer_text(consumer)));
@@ -78,11 +81,6 @@ fn consumer_text(consumer: &pb::Consumer) -> String {
         "{name}: {watches}, {lag_events} behind, {events_per_second:.1} a second, {delivered} delivered, \
          the last {idle} ago"
     )
-}
-
-/// Three digits are enough for people.
-pub(super) fn human_bytes(bytes: u64) -> String {
-    indicatif::HumanBytes(bytes).to_string()
 }
 
 #[cfg(test)]

@@ -68,9 +68,13 @@ pub(super) struct Args {
     /// What to do when the start was trimmed or belongs to another log
     #[arg(long, value_parser = on_lost(), default_value = "fail")]
     on_lost: OnLost,
-    /// Print markers too: where the watch resumed, when it caught up, gaps
+    /// Print markers too: where the watch resumed, when it caught up, gaps, also of what expired or was
+    /// compacted away by rules for topics
     #[arg(long)]
     markers: bool,
+    /// Leave out the gaps of what expired or was compacted away: only what is left comes
+    #[arg(long)]
+    compacted: bool,
     /// What this consumer is called in the server's figures: `tailmark status` and the metrics show its
     /// lag and rate under that name
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
@@ -223,6 +227,7 @@ fn options(args: &Args, state: Option<&FileStore>) -> WatchOptions {
     options.markers = true;
     options.waits_for_server = args.wait;
     options.on_lost = args.on_lost;
+    options.compacted = args.compacted;
     options.name = args.name.clone().unwrap_or_default();
     if let Some(cursor) = state.and_then(FileStore::cursor) {
         options.after_cursor = Some(cursor.to_owned());
@@ -385,8 +390,9 @@ impl Printer {
         }
         if marker.kind == MarkerKind::Gap {
             self.is_interrupted = false;
-            // Never lost in silence.
-            if !self.has_markers {
+            // Never lost in silence; what rules let go is not lost.
+            let is_lost = marker.gap.is_none_or(|gap| !gap.reason.is_intended());
+            if is_lost && !self.has_markers {
                 self.say(&marker_text(marker))?;
             }
         }

@@ -80,6 +80,16 @@ section!(
 );
 
 impl Limits {
+    /// Those of topics and patterns, as the log has them.
+    pub(crate) fn of_topics(&self) -> tailmark_record::Limits {
+        let size = |value| usize::try_from(value).unwrap_or(usize::MAX);
+        tailmark_record::Limits {
+            topic_bytes: size(self.topic_bytes),
+            topic_segments: size(self.topic_segments),
+            ..tailmark_record::Limits::default()
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), Invalid> {
         let event = self.event_bytes;
         bytes(EVENT_BYTES, event, 1, 8 * MIB)?;

@@ -24,6 +24,9 @@ const OTHER_VARIABLES: [&str; 8] = [
 /// Paths that begin at the directory of the file of settings, where they are relative and nobody says
 /// otherwise: what is run elsewhere with the same file means the same.
 const BESIDE_FILE: [&str; 2] = ["auth.tokens_file", "auth.jwt_keys_file"];
+/// Holds tables, not texts.
+const OF_TABLES: &str = "retention.topics";
+const TABLES: &str = "tables in one line, as in [{ pattern = \"a.>\", max_age = \"7d\" }]";
 const PREFIX: &str = "TAILMARK_";
 
 /// Where a value comes from.
@@ -342,6 +345,12 @@ impl Merged {
             Some((_, Value::Integer(_))) => Value::Integer(
                 text.parse().map_err(|_| bad(format!("`{text}`: expected a whole number")))?,
             ),
+            // Tables, as TOML has them in one line.
+            Some((_, Value::Array(_))) if key == OF_TABLES => {
+                let read = toml::from_str::<Table>(&format!("it = {text}")).ok();
+                let read = read.and_then(|mut table| table.remove("it")).filter(Value::is_array);
+                read.ok_or_else(|| bad(format!("`{text}`: expected {TABLES}")))?
+            }
             // Separated by commas; empty = none.
             Some((_, Value::Array(_))) => {
                 let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());

@@ -55,6 +55,11 @@ pub(crate) fn backup(error: &dyn std::error::Error) {
     tracing::error!(%error, "a backup could not be read");
 }
 
+/// Why a dry run of retention could not begin.
+pub(crate) fn dry_run(error: &dyn std::error::Error) {
+    tracing::error!(%error, "a dry run could not begin");
+}
+
 /// An erasure begins: who ordered it, and why, can be found later.
 pub(crate) fn erases(principal: &str, erasure: Uuid, events: u64, why: &str) {
     tracing::info!(target: "audit", principal, %erasure, events, why, "erasing");

@@ -108,6 +108,7 @@ impl Server {
             parking,
             shared_frames: Arc::new(SharedFrames::new(unsent)),
             erasing: Arc::new(Semaphore::new(1)),
+            dry_runs: Arc::new(Semaphore::new(1)),
             options,
             gauges,
             figures: Arc::new(figures),

@@ -11,6 +11,7 @@ use crate::server::ingest::append::{self, AppendStream};
 use crate::server::ingest::erase::{self, EraseStream};
 use crate::server::ingest::{publish, trim, upload};
 use crate::server::principal::Caller;
+use crate::server::read::RetentionStream;
 use crate::server::rpc::codec::Encoded;
 use crate::server::rpc::deadline;
 use crate::server::rpc::generated::feed_service_server::FeedService;
@@ -48,6 +49,7 @@ impl FeedService for Feed {
     type WatchBatchesStream = NoStream;
     type BackupStream = BackupStream;
     type EraseStream = EraseStream;
+    type GetRetentionStream = RetentionStream;
 
     async fn watch(
         &self,
@@ -149,5 +151,12 @@ impl FeedService for Feed {
         request: Request<pb::EraseRequest>,
     ) -> Result<Response<EraseStream>, Status> {
         erase::erase(&self.shared, request)
+    }
+
+    async fn get_retention(
+        &self,
+        request: Request<pb::GetRetentionRequest>,
+    ) -> Result<Response<RetentionStream>, Status> {
+        read::get_retention(&self.shared, request)
     }
 }

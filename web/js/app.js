@@ -518,6 +518,11 @@ class App {
     const { erasing } = log;
     $('facts-erasing').hidden = erasing === undefined;
     setText($('fact-erasing'), erasing ? `${count(Number(erasing.events_done ?? 0))} of ${count(Number(erasing.events ?? 0))}` : '–');
+    const { retention } = log;
+    const { expired = 0, compacted = 0, freed_bytes: freed = 0 } = retention?.totals ?? {};
+    $('facts-retention').hidden = retention === undefined;
+    setText($('fact-retention'), `${count(Number(expired) + Number(compacted))}${retention?.running ? ' …' : ''}`);
+    $('facts-retention').title = `rules for topics, since the start: ${count(Number(expired))} events expired, ${count(Number(compacted))} compacted away, ${bytes(Number(freed))} given back`;
     $('facts-erasing').title = erasing ? `erasure ${erasing.erasure}: ${(erasing.phase ?? '').toLowerCase()}` : '';
   }
 

@@ -18,7 +18,7 @@ export class Stream {
     this.cursor = null;
     this.seq = null;
     this.logId = null;
-    this.state = { phase: 'connecting', since: Date.now(), error: '', retryAt: 0, missed: 0, repeated: 0, checked: 0, arrived: 0 };
+    this.state = { phase: 'connecting', since: Date.now(), error: '', retryAt: 0, missed: 0, gone: 0, repeated: 0, checked: 0, arrived: 0 };
     this.restart = new AbortController();
     this.running = false;
     this.downSince = 0;
@@ -154,7 +154,7 @@ export class Stream {
   #beginResume(filtered, head) {
     this.resume = {
       from: this.seq, to: filtered ? null : head, filtered,
-      missed: this.state.missed, repeated: this.state.repeated, downMs: Date.now() - this.downSince,
+      missed: this.state.missed, gone: this.state.gone, repeated: this.state.repeated, downMs: Date.now() - this.downSince,
     };
     this.#endResume();
   }
@@ -168,7 +168,7 @@ export class Stream {
     this.resume = null;
     this.on.note({
       kind: 'resumed', after: resume.from, filtered: resume.filtered, downMs: resume.downMs, at: Date.now(),
-      events: resume.to === null || resume.from === null ? null : resume.to - resume.from,
+      events: resume.to === null || resume.from === null ? null : resume.to - resume.from - (this.state.gone - resume.gone),
       missed: this.state.missed - resume.missed, repeated: this.state.repeated - resume.repeated,
     });
   }
@@ -217,7 +217,12 @@ export class Stream {
     if (marker.gap) {
       const from = Number(marker.gap.from_seq ?? 0);
       const to = Number(marker.gap.to_seq ?? 0);
-      this.#gap(from, to, (marker.gap.reason ?? 'unknown').toLowerCase());
+      const reason = (marker.gap.reason ?? 'unknown').toLowerCase();
+      // Meant to go, by rules for topics: nothing was missed.
+      if (reason === 'expired' || reason === 'compacted') {
+        this.state.gone += Math.max(0, to - from + 1);
+        this.on.note({ kind: 'gone', from, to, reason });
+      } else this.#gap(from, to, reason);
       if (to > 0 && this.seq !== null) this.seq = Math.max(this.seq, to);
     }
     if (marker.kind === 'CLOSING') this.#set({ error: 'the daemon is stopping' });

@@ -328,6 +328,7 @@ export function noteText(item) {
     return { text: `${plural(item.count, 'event')} ${why}${where}; the log has them`, tone: 'quiet' };
   }
   const { note } = item;
+  if (note.kind === 'gone') return { text: `${range(note.from, note.to)} ${note.reason === 'expired' ? 'expired' : 'compacted away'}, by rules for topics`, tone: 'quiet' };
   if (note.kind === 'gap') return { text: `not delivered: ${range(note.from, note.to)} (${note.reason})`, tone: 'bad' };
   if (note.kind === 'log') return { text: note.text, tone: 'bad' };
   if (note.kind === 'resumed') {

@@ -70,6 +70,7 @@ mod metrics;
 mod producer;
 #[doc(hidden)]
 pub mod raw;
+mod retention;
 mod room;
 mod tls;
 mod token;
@@ -86,6 +87,7 @@ pub use error::{Error, Kind};
 pub use kept::KeptWatch;
 pub use metrics::{Metrics, MetricsItem};
 pub use producer::{Ack, Durable, Position, Producer, ProducerOptions};
+pub use retention::Retaining;
 pub use room::{Room, RoomItem, Saying};
 #[cfg(feature = "tls")]
 #[doc(hidden)]

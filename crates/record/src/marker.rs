@@ -79,6 +79,10 @@ pub enum GapReason {
     LogDiverged,
     /// The cursor was beyond the head.
     Ahead,
+    /// Let go by the retention of their topics.
+    Expired,
+    /// Newer events have taken the place of at least one; others may have expired.
+    Compacted,
     /// A reason that this program does not know.
     Other(i32),
 }
@@ -92,6 +96,8 @@ impl GapReason {
             4 => GapReason::LogChanged,
             5 => GapReason::LogDiverged,
             6 => GapReason::Ahead,
+            7 => GapReason::Expired,
+            8 => GapReason::Compacted,
             other => GapReason::Other(other),
         }
     }
@@ -105,6 +111,8 @@ impl GapReason {
             GapReason::LogChanged => 4,
             GapReason::LogDiverged => 5,
             GapReason::Ahead => 6,
+            GapReason::Expired => 7,
+            GapReason::Compacted => 8,
             GapReason::Other(number) => number,
         }
     }
@@ -118,8 +126,15 @@ impl GapReason {
             GapReason::LogChanged => "LOG_CHANGED",
             GapReason::LogDiverged => "LOG_DIVERGED",
             GapReason::Ahead => "AHEAD",
+            GapReason::Expired => "EXPIRED",
+            GapReason::Compacted => "COMPACTED",
             GapReason::Other(_) => return None,
         })
+    }
+
+    /// Whether the events were meant to go, by rules for their topics. Nothing was lost then.
+    pub fn is_intended(self) -> bool {
+        matches!(self, GapReason::Expired | GapReason::Compacted)
     }
 }
 

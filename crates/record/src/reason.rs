@@ -140,6 +140,9 @@ reasons! {
     /// No event has this seq yet.
     EventNotFound = "EVENT_NOT_FOUND",
         "ask for a sequence number up to the head",
+    /// The event was removed by the retention of its topic, or a newer one has taken its place.
+    EventRemoved = "EVENT_REMOVED",
+        "ask for a newer event of its topic and key; `tailmark retention show` tells the rules",
     /// No such path.
     PathNotFound = "PATH_NOT_FOUND",
         "docs/http.md lists the paths",

@@ -64,6 +64,7 @@ pub fn of(reason: Reason) -> Code {
         Reason::ServiceNotFound
         | Reason::InstanceNotFound
         | Reason::EventNotFound
+        | Reason::EventRemoved
         | Reason::PathNotFound => Code::NotFound,
         Reason::CertificateUnnamed => Code::Unauthenticated,
         Reason::Deadline | Reason::HeadTimeout => Code::DeadlineExceeded,

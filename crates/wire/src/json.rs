@@ -216,8 +216,88 @@ pub fn log_status(status: &pb::LogStatus) -> Vec<u8> {
     if let Some(erasing) = &status.erasing {
         object.object("erasing", |object| write_erase_progress(object, erasing));
     }
+    if let Some(state) = &status.retention {
+        object.object("retention", |object| write_retention_state(object, state));
+    }
     object.close();
     out
+}
+
+/// What is removed by itself.
+pub fn retention(retention: &pb::Retention) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut object = Object::open(&mut out);
+    write_duration(&mut object, "max_age", retention.max_age);
+    object.number("max_bytes", retention.max_bytes);
+    object.number("max_events", retention.max_events);
+    object.objects("rules", &retention.rules, |object, rule| {
+        object.text("pattern", &rule.pattern);
+        write_duration(object, "max_age", rule.max_age);
+        object.number("max_events", rule.max_events);
+        object.text("keep", keep(rule));
+    });
+    if let Some(state) = &retention.state {
+        object.object("state", |object| write_retention_state(object, state));
+    }
+    if let Some(pass) = &retention.dry_run {
+        object.object("dry_run", |object| write_retention_pass(object, pass));
+    }
+    object.close();
+    out
+}
+
+/// The name of what a rule keeps; empty for one that this program does not know.
+pub fn keep(rule: &pb::RetentionRule) -> &'static str {
+    use pb::retention_rule::Keep;
+    match Keep::try_from(rule.keep) {
+        Ok(Keep::All) => "ALL",
+        Ok(Keep::LatestPerKey) => "LATEST_PER_KEY",
+        Ok(Keep::Unspecified) | Err(_) => "",
+    }
+}
+
+fn write_retention_state(object: &mut Object<'_>, state: &pb::RetentionState) {
+    object.flag("running", state.running);
+    if let Some(pass) = &state.last {
+        object.object("last", |object| write_retention_pass(object, pass));
+    }
+    if let Some(totals) = &state.totals {
+        object.object("totals", |object| {
+            object.number("passes", totals.passes);
+            object.number("expired", totals.expired);
+            object.number("compacted", totals.compacted);
+            object.number("segments", totals.segments);
+            object.number("freed_bytes", totals.freed_bytes);
+        });
+    }
+}
+
+fn write_retention_pass(object: &mut Object<'_>, pass: &pb::RetentionPass) {
+    object.time("at", pass.at.map(from_timestamp));
+    write_duration(object, "took", pass.took);
+    if !pass.rules.is_empty() {
+        object.objects("rules", &pass.rules, |object, found| {
+            object.number("events", found.events);
+            object.number("bytes", found.bytes);
+            object.number("expired", found.expired);
+            object.number("compacted", found.compacted);
+            object.number("dead_bytes", found.dead_bytes);
+        });
+    }
+    object.number("removed", pass.removed);
+    object.number("segments", pass.segments);
+    object.number("freed_bytes", pass.freed_bytes);
+    object.flag("partial", pass.partial);
+}
+
+fn write_duration(
+    object: &mut Object<'_>,
+    name: &'static str,
+    duration: Option<prost_types::Duration>,
+) {
+    if let Some(Ok(duration)) = duration.map(std::time::Duration::try_from) {
+        object.text(name, &duration_text(duration));
+    }
 }
 
 fn write_consumer(object: &mut Object<'_>, consumer: &pb::Consumer) {

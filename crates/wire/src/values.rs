@@ -116,5 +116,7 @@ mod tests {
             assert_eq!(pb::Marker::from(read), sent);
         }
         assert_eq!(GapReason::Ahead.number(), i32::from(pb::gap::Reason::Ahead));
+        assert_eq!(GapReason::Expired.number(), i32::from(pb::gap::Reason::Expired));
+        assert_eq!(GapReason::Compacted.number(), i32::from(pb::gap::Reason::Compacted));
     }
 }

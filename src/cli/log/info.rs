@@ -7,9 +7,9 @@ use super::super::output::{print_json, print_line};
 use super::{Exit, Failure, Info as Args, write_damage};
 use crate::escape;
 use crate::inspect::{Info, LastStop, SegmentInfo, SlotInfo, info};
-use tailmark_log::storage::{Removed, RemovedReason};
+use tailmark_log::storage::Removed;
 use tailmark_record::json::Object;
-use tailmark_record::{GenerationEntry, Timestamp};
+use tailmark_record::{GapReason, GenerationEntry, Timestamp};
 
 /// People look at the ends of a long list; `--json` has all of it.
 const SHOWN_SEGMENTS: usize = 20;
@@ -235,10 +235,7 @@ fn write_segment(object: &mut Object<'_>, segment: &SegmentInfo) {
 fn write_removed(object: &mut Object<'_>, range: &Removed) {
     object.number("first_seq", range.first.get());
     object.number("last_seq", range.end.prev().get());
-    let reason = match range.reason {
-        RemovedReason::Damaged => "DAMAGED",
-    };
-    object.text("reason", reason);
+    object.text("reason", GapReason::from(range.reason).name().unwrap_or_default());
 }
 
 fn write_slot(object: &mut Object<'_>, slot: &SlotInfo) {

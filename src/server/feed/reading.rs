@@ -11,7 +11,6 @@ use super::parked::{Parking, Ticket};
 use crate::server::report;
 use crate::server::rpc::status::{self, Failure, LogFacts};
 use tailmark_log::eventlog::{Ahead, Delivery, EventLog, Progress, ReadError, Reader};
-use tailmark_log::storage::{Removed, RemovedReason};
 use tailmark_record::{GapReason, Seq};
 
 /// Chunks without an event for its client that one poll of a stream goes through before it lets
@@ -141,7 +140,7 @@ impl Lost {
         match &self.error {
             ReadError::Trimmed { oldest, .. } => Some((oldest.prev(), GapReason::Trimmed)),
             ReadError::Damaged(damage) => Some((damage.to, GapReason::Damaged)),
-            ReadError::Removed(range) => Some((range.end.prev(), reason_of(range))),
+            ReadError::Removed(range) => Some((range.end.prev(), range.reason.into())),
             _ => None,
         }
         // A range that does not reach the position would never let us past it.
@@ -156,13 +155,6 @@ impl Lost {
             (Some(_), Some(cursor)) => failure.with("resume_cursor", cursor),
             _ => failure,
         }
-    }
-}
-
-/// Why a range has no events, as a marker says it.
-fn reason_of(range: &Removed) -> GapReason {
-    match range.reason {
-        RemovedReason::Damaged => GapReason::Damaged,
     }
 }
 
@@ -181,9 +173,14 @@ async fn read(mut reader: Reader, end: Seq, log: EventLog, ahead: Option<Ahead<T
     match reader.next(end).await {
         Ok(delivery) => (reader, Ok(delivery)),
         Err(error) => {
-            let facts = LogFacts::of(&log).await;
+            // Of those there may be very many, and no stream ends of them.
+            let is_intended = matches!(&error, ReadError::Removed(it) if it.is_intended());
+            let facts = match is_intended {
+                true => LogFacts::at_hand(&log),
+                false => LogFacts::of(&log).await,
+            };
             let mut lost = Box::new(Lost { error, facts, resume_cursor: None });
-            if let Some((to, _)) = lost.range(reader.position()) {
+            if let Some((to, _)) = lost.range(reader.position()).filter(|_| !is_intended) {
                 lost.resume_cursor = Some(log.cursor(to).await);
             }
             (reader, Err(lost))

@@ -166,6 +166,7 @@ impl Snapshot {
             "1 while an erasure is under way",
             u64::from(self.is_erasing),
         )?;
+        self.topic_retention(page)?;
         page.counter("tailmark_commits", "Durable commits of events", counters.commits)?;
         page.counter(
             "tailmark_commits_failed",
@@ -249,6 +250,50 @@ impl Snapshot {
                 ("tls", u64::from(self.is_tls_in_trouble)),
                 ("credentials", u64::from(self.are_credentials_in_trouble)),
             ],
+        )
+    }
+
+    fn topic_retention(&self, page: &mut Page<'_>) -> fmt::Result {
+        let topics = &self.topic_retention;
+        let removed = [("expired", topics.expired), ("compacted", topics.compacted)];
+        page.counters(
+            "tailmark_events_removed",
+            "Events that rules for topics took out, by why",
+            removed.map(|(why, count)| ([("reason", why)], count)),
+        )?;
+        page.counter(
+            "tailmark_segments_rewritten",
+            "Segments written anew without the events that rules for topics took out",
+            topics.segments,
+        )?;
+        page.counter(
+            "tailmark_freed_bytes",
+            "Bytes on disk that this gave back",
+            topics.freed_bytes,
+        )?;
+        page.counter("tailmark_retention_passes", "Looks at the rules for topics", topics.passes)?;
+        page.gauge(
+            "tailmark_retention_running",
+            "1 while such a look is under way",
+            u64::from(topics.is_running),
+        )?;
+        let last = topics.last.as_deref();
+        page.gauge(
+            "tailmark_retention_partial",
+            "1 when the last one had not the memory to find all that is dead",
+            u64::from(last.is_some_and(|pass| pass.is_partial)),
+        )?;
+        page.gauge_of(
+            "tailmark_retention_last_pass_end",
+            Unit::Seconds,
+            "When the last one was over, since 1970; 0 before the first",
+            last.map_or(0.0, |pass| pass.at.seconds as f64),
+        )?;
+        page.gauge_of(
+            "tailmark_retention_last_pass_duration",
+            Unit::Seconds,
+            "How long the last one took",
+            last.map_or(0.0, |pass| pass.took.as_secs_f64()),
         )
     }
 

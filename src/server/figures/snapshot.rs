@@ -9,7 +9,7 @@ use super::consumers::ConsumerCount;
 use super::host::{self, CpuCore, ProcessUsage};
 use super::streams::KindCount;
 use super::{Figures, Sources};
-use tailmark_log::eventlog::Status;
+use tailmark_log::eventlog::{Status, TopicRetention};
 use tailmark_record::{Seq, Timestamp};
 
 /// One look at all figures.
@@ -25,6 +25,7 @@ pub(crate) struct Snapshot {
     pub(super) head: Seq,
     pub(super) log: Status,
     pub(super) is_erasing: bool,
+    pub(super) topic_retention: TopicRetention,
     /// The certificate cannot be renewed, or has expired.
     pub(super) are_credentials_in_trouble: bool,
     pub(super) is_tls_in_trouble: bool,
@@ -84,6 +85,7 @@ impl Snapshot {
             head: bounds.head,
             log: status,
             is_erasing: log.erasing().is_some(),
+            topic_retention: log.topic_retention(),
             are_credentials_in_trouble: credentials.load(Ordering::Relaxed),
             is_tls_in_trouble: certificates.as_ref().is_some_and(|all| all.trouble().is_some()),
             certificate_end: certificates.as_ref().map_or(0, |all| {

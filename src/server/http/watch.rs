@@ -21,7 +21,7 @@ use crate::server::{Shared, watch};
 use tailmark_record::{Cursor, OnLost, Timestamp, moment};
 use tailmark_wire::feed_v1 as pb;
 
-const PARAMETERS: [&str; 10] = [
+const PARAMETERS: [&str; 11] = [
     "topic",
     "after_cursor",
     "from",
@@ -30,6 +30,7 @@ const PARAMETERS: [&str; 10] = [
     "on_lost",
     "heartbeat_ms",
     "name",
+    "compacted",
     "json",
     "format",
 ];
@@ -110,6 +111,7 @@ fn read(shared: &Shared, head: &Parts) -> Result<Asked, Failure> {
         until_caught_up: query.flag("until_caught_up")?,
         heartbeat_ms: query.number("heartbeat_ms")?.unwrap_or_default(),
         name: query.one("name")?.unwrap_or_default().to_owned(),
+        compacted: query.flag("compacted")?,
         // A page that does not listen for them does not see them.
         markers: true,
         on_lost: query

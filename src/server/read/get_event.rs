@@ -35,6 +35,10 @@ pub(crate) async fn get_event(
             let missed = from.distance_to(oldest);
             Err(status::trimmed_event(seq, oldest, missed, &LogFacts::of(&shared.log).await))
         }
+        // Whoever sees a part of the topics must not learn from it that it was there.
+        Err(ReadError::Removed(range)) if range.is_intended() && !caller.sees_all() => {
+            Err(status::not_found(seq, shared.log.bounds().head))
+        }
         Err(error) => Err(failure(shared, &error).await),
     }
 }

@@ -4,15 +4,24 @@ use super::failure;
 use crate::server::Shared;
 use crate::server::figures::ConsumerCount;
 use crate::server::principal::Caller;
-use crate::server::rpc::convert;
 use crate::server::rpc::status::Failure;
+use crate::server::rpc::{convert, retention};
 use tailmark_log::eventlog::ReadError;
 use tailmark_record::{Seq, Timestamp};
 use tailmark_wire::feed_v1 as pb;
 
 /// What this server has beyond the seeds' calls.
-const CAPABILITIES: [&str; 8] =
-    ["append", "dedup", "erase", "expected_head", "markers", "on_lost", "trim", "watch_batches"];
+const CAPABILITIES: [&str; 9] = [
+    "append",
+    "dedup",
+    "erase",
+    "expected_head",
+    "markers",
+    "on_lost",
+    "retention_by_topic",
+    "trim",
+    "watch_batches",
+];
 
 /// Where the log lies in a directory.
 const BACKUP: &str = "backup";
@@ -46,12 +55,24 @@ pub(crate) async fn get_log(shared: &Shared, caller: Caller) -> Result<pb::LogSt
         uptime: Some(convert::duration(shared.started.elapsed())),
         consumers: if is_admin { consumers(shared, bounds.head) } else { Vec::new() },
         erasing: log.erasing().filter(|_| is_admin).map(|it| convert::erasing(&it)),
+        retention: if is_admin { retained(shared) } else { None },
     })
 }
 
 fn capabilities(shared: &Shared) -> Vec<String> {
     let backup = shared.options.data_dir.as_ref().map(|_| BACKUP);
     backup.into_iter().chain(CAPABILITIES).map(str::to_owned).collect()
+}
+
+/// What has come of the rules for topics, where there is something to tell.
+fn retained(shared: &Shared) -> Option<pb::RetentionState> {
+    let topics = shared.log.topic_retention();
+    let has_removed = topics.expired + topics.compacted > 0;
+    let mut state = (has_removed || !topics.rules.is_idle()).then(|| retention::state(&topics))?;
+    if let Some(last) = &mut state.last {
+        last.rules.clear();
+    }
+    Some(state)
 }
 
 fn consumers(shared: &Shared, head: Seq) -> Vec<pb::Consumer> {

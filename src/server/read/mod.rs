@@ -1,8 +1,9 @@
-//! The unary calls that only read: one event, the log's status, its topics, and who asks.
+//! The calls that only read: one event, the log's status, its topics, its retention, and who asks.
 
 mod get_event;
 mod get_log;
 mod get_principal;
+mod get_retention;
 mod list_topics;
 
 use tailmark_log::eventlog::ReadError;
@@ -10,6 +11,7 @@ use tailmark_log::eventlog::ReadError;
 pub(crate) use get_event::get_event;
 pub(crate) use get_log::get_log;
 pub(crate) use get_principal::get_principal;
+pub(crate) use get_retention::{RetentionStream, get_retention};
 pub(crate) use list_topics::list_topics;
 
 use crate::server::rpc::status::{self, Failure, LogFacts};

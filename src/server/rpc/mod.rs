@@ -1,5 +1,5 @@
 //! What a request is, its deadline and what it takes for an answer; gRPC's framing and codecs; and the
-//! two places that map, errors in `status` and values in `convert`. Knows no connection.
+//! two places that map, errors in `status` and values in `convert` (and `retention`). Knows no connection.
 
 pub(crate) mod classify;
 pub(crate) mod codec;
@@ -14,6 +14,7 @@ pub(crate) mod generated {
 pub(crate) mod health;
 pub(crate) mod negotiation;
 pub(crate) mod reflection;
+pub(crate) mod retention;
 pub(crate) mod silence;
 pub(crate) mod status;
 pub(crate) mod trace;

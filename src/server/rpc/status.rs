@@ -39,10 +39,10 @@ pub(crate) use self::who::{
 };
 use crate::server::permits::OverLimit;
 use tailmark_log::eventlog::{AppendError, CursorError, EventLog, ReadError};
-use tailmark_log::storage::{Damage, Removed, RemovedReason, StoreError};
+use tailmark_log::storage::{Damage, Removed, StoreError};
 use tailmark_record::{
-    CursorFormatError, EventError, InvalidEvent, LogId, Problem, Reason, Seq, Timestamp, excerpt,
-    shorten,
+    CursorFormatError, EventError, GapReason, InvalidEvent, LogId, Problem, Reason, Seq, Timestamp,
+    excerpt, shorten,
 };
 use tailmark_wire::code;
 
@@ -448,12 +448,14 @@ fn damaged(damage: &Damage) -> Failure {
 
 /// What has no events any more, by why.
 fn removed(range: &Removed) -> Failure {
-    let reason = match range.reason {
-        RemovedReason::Damaged => Reason::Damaged,
-    };
-    Failure::new(reason, range.to_string())
+    let reason = if range.is_intended() { Reason::EventRemoved } else { Reason::Damaged };
+    let failure = Failure::new(reason, range.to_string())
         .with("from_seq", range.first)
-        .with("to_seq", range.end.prev())
+        .with("to_seq", range.end.prev());
+    match GapReason::from(range.reason).name() {
+        Some(why) if range.is_intended() => failure.with("why", why),
+        _ => failure,
+    }
 }
 
 /// The event that was asked for is gone.
@@ -486,6 +488,12 @@ pub(crate) struct LogFacts {
 }
 
 impl LogFacts {
+    /// Those that nobody has to wait for.
+    pub(crate) fn at_hand(log: &EventLog) -> Self {
+        let bounds = log.bounds();
+        LogFacts { id: log.id(), oldest: bounds.oldest, head: bounds.head, oldest_time: None }
+    }
+
     /// Those of a log now.
     pub(crate) async fn of(log: &EventLog) -> Self {
         let bounds = log.bounds();

@@ -124,8 +124,10 @@ impl Admitted {
     fn stream(self, shared: &Shared, bundle: Bundle) -> WatchStream {
         let Admitted { asked, permits, sending, head, resolved, deadline, caller, span } = self;
         let start = resolved.start;
+        let reads = asked.reads();
         let machine = Machine::new(Plan {
-            filter: asked.filter.clone(),
+            // Where that is everything that is left, all that is read is wanted.
+            filter: asked.filter,
             start,
             limit: asked.limit,
             until: asked.until_caught_up.then_some(head),
@@ -142,7 +144,7 @@ impl Admitted {
         };
         // Only one with markers tells how far it has looked.
         let report_every = if asked.markers { SKIPPED_PER_HEARTBEAT } else { 0 };
-        let reader = shared.log.reader(start, asked.filter).reports_every(report_every);
+        let reader = shared.log.reader(start, reads).reports_every(report_every);
         let endings = Endings::new(deadline, &shared.stop, caller);
         let mut open = shared.figures.open("watch", Some(start), &span);
         if !asked.name.is_empty() {

@@ -29,6 +29,8 @@ pub(super) struct Request {
     pub(super) heartbeat: Duration,
     /// What it calls itself; empty = nothing.
     pub(super) name: String,
+    /// Ranges that were meant to go are passed over without a word.
+    pub(super) compacted: bool,
 }
 
 /// Where it begins.
@@ -50,6 +52,15 @@ impl Request {
             on_lost: OnLost::Fail,
             heartbeat: DEFAULT_HEARTBEAT,
             name: String::new(),
+            compacted: false,
+        }
+    }
+
+    /// What it reads of: as what is asked for, but for ranges of which it is not to hear.
+    pub(super) fn reads(&self) -> Filter {
+        match self.compacted && self.filter.is_all() {
+            true => Filter::all_that_is_left(),
+            false => self.filter.clone(),
         }
     }
 
@@ -81,6 +92,7 @@ impl Request {
                 ms => Duration::from_millis(u64::from(ms)).max(MIN_HEARTBEAT),
             },
             name: request.name.clone(),
+            compacted: request.compacted,
         })
     }
 }

@@ -43,7 +43,7 @@ pub(super) async fn resolve(
         Position::At(Start::Seq(seq)) if *seq > log.bounds().next() => {
             (CursorError::Ahead { head: log.bounds().head }, *seq)
         }
-        Position::At(start) => match log.start(*start, &request.filter).await {
+        Position::At(start) => match log.start(*start, &request.reads()).await {
             Ok(start) => return Ok(Resolved::at(start)),
             Err(ReadError::Trimmed { from, oldest }) => {
                 (CursorError::Trimmed { oldest, missed: from.distance_to(oldest) }, from)

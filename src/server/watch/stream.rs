@@ -29,7 +29,7 @@ use crate::server::rpc::status::{self, Failure};
 use crate::server::transport::ending::Endings;
 use crate::server::unsent::{SMALL_BYTES, Sending};
 use tailmark_log::eventlog::{Delivery, EventLog, Reader};
-use tailmark_record::{Marker, MarkerKind, Seq, Timestamp};
+use tailmark_record::{GapReason, Marker, MarkerKind, Seq, Timestamp};
 
 /// What a marker counts for among what was handed over, beside its cursor.
 const MARKER_BYTES: usize = 64;
@@ -92,7 +92,7 @@ pub(super) struct Settings {
     pub(super) parking: Parking,
     /// Where it finds what others have framed.
     pub(super) shared_frames: Arc<SharedFrames>,
-    /// Trimmed or damaged ranges become gaps.
+    /// Trimmed or damaged ranges become gaps, as those do in any case that were meant to go.
     pub(super) skip_lost: bool,
     /// Silence after which a heartbeat is due, with markers.
     pub(super) heartbeat: Option<Duration>,
@@ -348,8 +348,9 @@ impl WatchStream {
     /// What was to be read is gone: a gap, or the end, of which it answers the failure.
     fn skip(&mut self, lost: &Lost) -> Option<Failure> {
         let next = self.machine.next();
-        let gap = if self.settings.skip_lost { lost.gap(next) } else { None };
-        let Some((to, reason)) = gap else {
+        let is_passed =
+            |(_, reason): &(Seq, GapReason)| self.settings.skip_lost || reason.is_intended();
+        let Some((to, reason)) = lost.gap(next).filter(is_passed) else {
             return Some(lost.failure(next, self.settings.retry_delay));
         };
         self.machine.skip_gap(to.min(self.log.bounds().head), reason);

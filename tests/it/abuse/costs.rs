@@ -80,6 +80,12 @@ fn patterns() -> Vec<String> {
     (0..64).map(pattern).collect()
 }
 
+/// More rules than there may be.
+fn too_many_rules() -> pb::RetentionRules {
+    let rule = pb::RetentionRule { pattern: "a.b.c.d".to_owned(), ..Default::default() };
+    pb::RetentionRules { rules: vec![rule; 10_000] }
+}
+
 fn watch() -> pb::WatchRequest {
     pb::WatchRequest { topics: patterns(), markers: true, ..Default::default() }
 }
@@ -158,6 +164,11 @@ fn rows() -> Vec<Row> {
             "/feed.v1.FeedService/Erase",
             128,
             &pb::EraseRequest { seqs: vec![pb::SeqRange::default(); 40_000], ..Default::default() },
+        ),
+        call(
+            "/feed.v1.FeedService/GetRetention",
+            128,
+            &pb::GetRetentionRequest { dry_run: true, rules: Some(too_many_rules()) },
         ),
         stream("/feed.v1.FeedService/Chat", 1_024, frames::framed(&feed_said).repeat(4)),
         call(

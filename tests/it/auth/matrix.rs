@@ -130,6 +130,9 @@ fn calls() -> Vec<Call> {
             feed::EraseRequest { topic: TOPIC.into(), dry_run: true, ..Default::default() }
                 .encode_to_vec()
         }),
+        one(f::GET_RETENTION.path, Need::Admin, {
+            feed::GetRetentionRequest::default().encode_to_vec()
+        }),
         one(c::SEND_MESSAGE.path, Need::Publish, {
             let (room, user, content) = ("r".into(), "u".into(), "c".into());
             chat::SendMessageRequest { room, user, content }.encode_to_vec()

@@ -200,6 +200,7 @@ const CLI: House<'_> = House {
         "backup",
         "restore",
         "erase",
+        "retention",
         "status",
         "metrics",
         "publish",

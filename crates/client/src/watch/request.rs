@@ -23,9 +23,14 @@ pub struct WatchOptions {
     pub until_caught_up: bool,
     /// What to do when the start is lost.
     pub on_lost: OnLost,
-    /// Yield markers too. Gaps, which only an `on_lost` other than [`OnLost::Fail`] lets happen,
-    /// are yielded in any case.
+    /// Yield markers too. Gaps are yielded in any case: of what is lost, which only an `on_lost` other
+    /// than [`OnLost::Fail`] lets happen, and of what the server's rules for topics let go
+    /// ([`GapReason::is_intended`](crate::GapReason::is_intended)).
     pub markers: bool,
+    /// Leave out the gaps of what the server's rules for topics let go: what expired, and what newer
+    /// events of the same key have taken the place of. Of everything that is left none is missed, but
+    /// the client cannot prove it by contiguous seqs then.
+    pub compacted: bool,
     /// How often the server says that it is still there: 15 s if not set, at least 1 ms. Silence
     /// of twice this and 5 s, or up to a quarter more, turns a connection that is dead, whatever
     /// holds it open, into a reconnect over a new one.
@@ -53,6 +58,7 @@ impl Default for WatchOptions {
             until_caught_up: false,
             on_lost: OnLost::Fail,
             markers: false,
+            compacted: false,
             heartbeat: Duration::from_secs(15),
             shortest_retry: Duration::from_millis(100),
             longest_retry: Duration::from_secs(10),
@@ -65,7 +71,8 @@ impl Default for WatchOptions {
 impl WatchOptions {
     pub(super) fn plan(&self) -> Plan {
         Plan {
-            is_unfiltered: self.patterns.is_empty() || self.patterns.iter().any(|p| p == ">"),
+            is_unfiltered: !self.compacted
+                && (self.patterns.is_empty() || self.patterns.iter().any(|p| p == ">")),
             limit: self.limit,
             until_caught_up: self.until_caught_up,
             on_lost: self.on_lost,
@@ -94,6 +101,7 @@ impl WatchOptions {
             on_lost: pb::OnLost::from(self.on_lost).into(),
             heartbeat_ms: u32::try_from(self.heartbeat.as_millis()).unwrap_or(u32::MAX).max(1),
             name: self.name.clone(),
+            compacted: self.compacted,
         }
     }
 }

@@ -378,6 +378,11 @@ impl EventLog {
         self.core().maintenance.set_limits(retention, interval);
     }
 
+    /// The limits that are kept.
+    pub fn retention(&self) -> Retention {
+        self.core().maintenance.limits()
+    }
+
     /// Waits until the writer has come to this question among all else that it has to do: proof that it
     /// lives. A log that has stopped or closes answers at once.
     pub async fn ping(&self) {

@@ -11,6 +11,8 @@ use super::options::Retention;
 #[derive(Default)]
 pub(super) struct Maintenance {
     due: Mutex<Due>,
+    /// What is in force, or is soon.
+    limits: Mutex<Retention>,
     changed: Condvar,
     /// Looks at the limits that are over.
     looks: AtomicU64,
@@ -28,6 +30,15 @@ pub(super) struct Due {
 }
 
 impl Maintenance {
+    /// Of a log that begins with these limits.
+    pub(super) fn with(limits: Retention) -> Maintenance {
+        Maintenance { limits: Mutex::new(limits), ..Maintenance::default() }
+    }
+
+    pub(super) fn limits(&self) -> Retention {
+        self.limits.lock().clone()
+    }
+
     /// Space below the trim mark can be given back.
     pub(super) fn reclaim_soon(&self) {
         self.set(|due| due.reclaim = true);
@@ -40,6 +51,7 @@ impl Maintenance {
 
     /// Other limits are to be kept from now on.
     pub(super) fn set_limits(&self, retention: Retention, interval: Duration) {
+        self.limits.lock().clone_from(&retention);
         self.set(|due| {
             due.limits = Some((retention, interval));
             due.look = true;

@@ -216,7 +216,7 @@ fn core(
         room: Arc::new(Semaphore::new(in_flight_bytes)),
         in_flight_bytes,
         repeats_ready: watch::Sender::new(RepeatsReady::NotYet),
-        maintenance: Maintenance::default(),
+        maintenance: Maintenance::with(options.retention.clone()),
         metrics,
         clock: options.clock.clone(),
         has_said_ahead: AtomicBool::new(false),

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::chain::Link;
-use tailmark_record::Seq;
+use tailmark_record::{GapReason, Seq};
 
 /// Why events are gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,16 @@ pub enum RemovedReason {
     Compacted,
     /// Their bytes were damaged, and a salvage could not bring them.
     Damaged,
+}
+
+impl From<RemovedReason> for GapReason {
+    fn from(reason: RemovedReason) -> GapReason {
+        match reason {
+            RemovedReason::Expired => GapReason::Expired,
+            RemovedReason::Compacted => GapReason::Compacted,
+            RemovedReason::Damaged => GapReason::Damaged,
+        }
+    }
 }
 
 /// A range `first..end` of a log that has no events, and never will have any again. It is told, once and

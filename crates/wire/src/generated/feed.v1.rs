@@ -33,6 +33,10 @@ pub struct WatchRequest {
     /// LogStatus, those of all watches of one name together. 1 to 64 letters, digits, ., \_, -, : or /; empty = none.
     #[prost(string, tag = "10")]
     pub name: ::prost::alloc::string::String,
+    /// Leaves out the markers of ranges that expired or were compacted away (GAP, EXPIRED and COMPACTED). For a watch
+    /// of everything; one with a pattern gets none of them.
+    #[prost(bool, tag = "11")]
+    pub compacted: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Start {
@@ -173,7 +177,8 @@ pub mod marker {
         FellBehind = 3,
         /// Still there; the cursor tells how far a filtered watch has looked.
         Heartbeat = 4,
-        /// Events that this watch will not get.
+        /// Events that this watch will not get. With EXPIRED or COMPACTED whatever on_lost says: those were meant to
+        /// go, and a watch without markers passes over them.
         Gap = 5,
         /// The server is about to end this watch.
         Closing = 6,
@@ -247,6 +252,10 @@ pub mod gap {
         LogDiverged = 5,
         /// The cursor was beyond the head.
         Ahead = 6,
+        /// Let go by the retention of their topics.
+        Expired = 7,
+        /// Newer events of the same topic and key have taken the place of at least one; others may have expired.
+        Compacted = 8,
     }
     impl Reason {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -262,6 +271,8 @@ pub mod gap {
                 Self::LogChanged => "LOG_CHANGED",
                 Self::LogDiverged => "LOG_DIVERGED",
                 Self::Ahead => "AHEAD",
+                Self::Expired => "EXPIRED",
+                Self::Compacted => "COMPACTED",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -274,6 +285,8 @@ pub mod gap {
                 "LOG_CHANGED" => Some(Self::LogChanged),
                 "LOG_DIVERGED" => Some(Self::LogDiverged),
                 "AHEAD" => Some(Self::Ahead),
+                "EXPIRED" => Some(Self::Expired),
+                "COMPACTED" => Some(Self::Compacted),
                 _ => None,
             }
         }
@@ -592,6 +605,9 @@ pub struct LogStatus {
     /// The erasure that is under way, for admins; absent when none is.
     #[prost(message, optional, tag = "17")]
     pub erasing: ::core::option::Option<EraseProgress>,
+    /// What has come of retention by topic, for admins; absent where no rule removes anything and nothing was removed.
+    #[prost(message, optional, tag = "18")]
+    pub retention: ::core::option::Option<RetentionState>,
 }
 /// All watches of one name, those that have ended included.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -902,6 +918,178 @@ pub struct EraseResult {
     /// Segments written anew.
     #[prost(uint64, tag = "6")]
     pub segments: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetRetentionRequest {
+    /// Also what each rule would remove if all that is dead went now.
+    #[prost(bool, tag = "1")]
+    pub dry_run: bool,
+    /// In a dry run: these instead of those in force; at most 256.
+    #[prost(message, optional, tag = "2")]
+    pub rules: ::core::option::Option<RetentionRules>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RetentionRules {
+    #[prost(message, repeated, tag = "1")]
+    pub rules: ::prost::alloc::vec::Vec<RetentionRule>,
+}
+/// Of the rules for topics the first whose pattern matches counts for a topic, and no other.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetentionRule {
+    /// Which topics.
+    #[prost(string, tag = "1")]
+    pub pattern: ::prost::alloc::string::String,
+    /// Events appended longer ago go; absent = none for its age.
+    #[prost(message, optional, tag = "2")]
+    pub max_age: ::core::option::Option<::prost_types::Duration>,
+    /// Of each topic events beyond so many go, the oldest first; 0 = none for its number.
+    #[prost(uint64, tag = "3")]
+    pub max_events: u64,
+    /// What is kept of the rest.
+    #[prost(enumeration = "retention_rule::Keep", tag = "4")]
+    pub keep: i32,
+}
+/// Nested message and enum types in `RetentionRule`.
+pub mod retention_rule {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Keep {
+        /// As ALL.
+        Unspecified = 0,
+        All = 1,
+        /// Of events with a key the newest of each topic and key; those without one stay.
+        LatestPerKey = 2,
+    }
+    impl Keep {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "KEEP_UNSPECIFIED",
+                Self::All => "ALL",
+                Self::LatestPerKey => "LATEST_PER_KEY",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "KEEP_UNSPECIFIED" => Some(Self::Unspecified),
+                "ALL" => Some(Self::All),
+                "LATEST_PER_KEY" => Some(Self::LatestPerKey),
+                _ => None,
+            }
+        }
+    }
+}
+/// What is removed by itself.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RetentionReport {
+    /// In a dry run, which looks: the share of the work that is done, 0 to 1. All else is absent then.
+    #[prost(double, tag = "1")]
+    pub looked: f64,
+    /// The last message.
+    #[prost(message, optional, tag = "2")]
+    pub retention: ::core::option::Option<Retention>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Retention {
+    /// The limits of the whole log; absent and 0 = none.
+    #[prost(message, optional, tag = "1")]
+    pub max_age: ::core::option::Option<::prost_types::Duration>,
+    #[prost(uint64, tag = "2")]
+    pub max_bytes: u64,
+    #[prost(uint64, tag = "3")]
+    pub max_events: u64,
+    /// The rules for topics, in order: those in force, or those that the dry run was of.
+    #[prost(message, repeated, tag = "4")]
+    pub rules: ::prost::alloc::vec::Vec<RetentionRule>,
+    #[prost(message, optional, tag = "5")]
+    pub state: ::core::option::Option<RetentionState>,
+    /// What the dry run found; absent without one.
+    #[prost(message, optional, tag = "6")]
+    pub dry_run: ::core::option::Option<RetentionPass>,
+}
+/// What has come of the rules for topics.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RetentionState {
+    /// A pass is under way.
+    #[prost(bool, tag = "1")]
+    pub running: bool,
+    /// The newest pass that is over, since the server started; absent before the first. In LogStatus without what
+    /// each rule found.
+    #[prost(message, optional, tag = "2")]
+    pub last: ::core::option::Option<RetentionPass>,
+    /// Since the server started.
+    #[prost(message, optional, tag = "3")]
+    pub totals: ::core::option::Option<RetentionTotals>,
+}
+/// One look at all that the rules are for.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RetentionPass {
+    /// When it was over.
+    #[prost(message, optional, tag = "1")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "2")]
+    pub took: ::core::option::Option<::prost_types::Duration>,
+    /// What it found by each rule, in their order, before it removed anything.
+    #[prost(message, repeated, tag = "3")]
+    pub rules: ::prost::alloc::vec::Vec<RetentionFound>,
+    /// Events that it took out; 0 in a dry run.
+    #[prost(uint64, tag = "4")]
+    pub removed: u64,
+    /// Segments that it wrote anew.
+    #[prost(uint64, tag = "5")]
+    pub segments: u64,
+    /// Bytes on disk that it gave back.
+    #[prost(uint64, tag = "6")]
+    pub freed_bytes: u64,
+    /// There were more keys and topics than it had memory for: it missed some that are dead, and later ones find them.
+    #[prost(bool, tag = "7")]
+    pub partial: bool,
+}
+/// What one rule says of the events that are there.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetentionFound {
+    /// Events of its topics, and their bytes, not compressed.
+    #[prost(uint64, tag = "1")]
+    pub events: u64,
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+    /// Too old or too many.
+    #[prost(uint64, tag = "3")]
+    pub expired: u64,
+    /// A newer one has their topic and key.
+    #[prost(uint64, tag = "4")]
+    pub compacted: u64,
+    /// Of both.
+    #[prost(uint64, tag = "5")]
+    pub dead_bytes: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetentionTotals {
+    #[prost(uint64, tag = "1")]
+    pub passes: u64,
+    /// Events that were taken out.
+    #[prost(uint64, tag = "2")]
+    pub expired: u64,
+    #[prost(uint64, tag = "3")]
+    pub compacted: u64,
+    #[prost(uint64, tag = "4")]
+    pub segments: u64,
+    #[prost(uint64, tag = "5")]
+    pub freed_bytes: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BackupRequest {
@@ -1487,6 +1675,33 @@ pub mod feed_service_client {
             );
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("feed.v1.FeedService", "Erase"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// What is removed by itself, and what came of it. One message; in a dry run before it how far that is: it reads
+        /// every event of the topics that the rules are for, without changing anything, and ends with the call. One dry
+        /// run at a time: RESOURCE_EXHAUSTED, reason LIMIT_EXCEEDED.
+        pub async fn get_retention(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetRetentionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::RetentionReport>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/feed.v1.FeedService/GetRetention",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("feed.v1.FeedService", "GetRetention"));
             self.inner.server_streaming(req, path, codec).await
         }
     }

@@ -31,6 +31,8 @@ pub mod feed_service {
     pub const BACKUP: Method = Method::server_streaming("/feed.v1.FeedService/Backup");
     /// `Erase`.
     pub const ERASE: Method = Method::server_streaming("/feed.v1.FeedService/Erase");
+    /// `GetRetention`.
+    pub const GET_RETENTION: Method = Method::server_streaming("/feed.v1.FeedService/GetRetention");
 }
 
 /// `chat.ChatService`.
@@ -52,7 +54,7 @@ pub mod chat_service {
 }
 
 /// Every method of `proto/`, in its order.
-pub static OURS: [Method; 18] = [
+pub static OURS: [Method; 19] = [
     feed_service::WATCH,
     feed_service::UPLOAD_EVENTS,
     feed_service::CHAT,
@@ -66,6 +68,7 @@ pub static OURS: [Method; 18] = [
     feed_service::GET_PRINCIPAL,
     feed_service::BACKUP,
     feed_service::ERASE,
+    feed_service::GET_RETENTION,
     chat_service::SEND_MESSAGE,
     chat_service::SUBSCRIBE_MESSAGES,
     chat_service::UPLOAD_MESSAGES,
