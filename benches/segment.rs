@@ -90,6 +90,7 @@ fn spec(source: &Memory, compression: Compression) -> BuildSpec {
         fingerprint_key: FingerprintKey::new([3; 16]),
         first: Seq::FIRST,
         end: source.0.last().map_or(Seq::FIRST, |chunk| chunk.end),
+        named_before: Vec::new(),
         link_before: Link::START,
         link: None,
         revision: 1,

@@ -3,6 +3,7 @@
 mod cursors;
 mod ends;
 mod markers;
+mod removed;
 mod starts;
 
 use tailmark_wire::feed_v1 as pb;

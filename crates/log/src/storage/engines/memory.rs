@@ -186,6 +186,15 @@ impl Memory {
     /// # Errors
     /// When an event is malformed.
     pub fn lose(&self, range: Range<Seq>) -> Result<(), StoreError> {
+        self.remove(range, RemovedReason::Damaged)
+    }
+
+    /// Takes these events out, as retention by topic may, or loses them. They are durable and not trimmed, and none
+    /// of them is gone. Where that was meant, the range becomes one with such a range beside it.
+    ///
+    /// # Errors
+    /// As [`Memory::lose`].
+    pub fn remove(&self, range: Range<Seq>, reason: RemovedReason) -> Result<(), StoreError> {
         let link = |seq: Seq| match seq {
             Seq::ZERO => Ok(Link::START),
             seq => Engine::tag_of(self, seq).map(Link::of_tag),
@@ -206,9 +215,19 @@ impl Memory {
             }
         }
         log.commits = left;
-        let (first, end, reason) = (range.start, range.end, RemovedReason::Damaged);
+        let (first, end) = (range.start, range.end);
         log.removed.push(Removed { first, end, reason, link_before, link });
         log.removed.sort_by_key(|it| it.first);
+        log.removed.dedup_by(|next, run| {
+            let are_one = run.end == next.first && run.is_intended() && next.is_intended();
+            if are_one {
+                (run.end, run.link) = (next.end, next.link);
+                if next.reason == RemovedReason::Compacted {
+                    run.reason = next.reason;
+                }
+            }
+            are_one
+        });
         Ok(())
     }
 
@@ -370,7 +389,14 @@ impl Engine for Memory {
             if from >= end || end > log.head.next() {
                 return Err(StoreError::Invalid("an empty range, or one beyond the head"));
             }
-            log.commit_of(from)?
+            match log.commit_of(from) {
+                // Who asks for some topics need not hear of what was meant to go.
+                Err(StoreError::Removed(range)) if range.is_intended() && !filter.is_all() => {
+                    let (end, events) = (end.min(range.end), Bytes::new());
+                    return Ok(Chunk { first: from, end, events, complete: false });
+                }
+                run => run?,
+            }
         };
         read_commit(&run, from, end.min(run.end), self.options.chunk_bytes, filter)
             .map_err(|error| damage(&run, &error))
@@ -469,6 +495,10 @@ impl Engine for Memory {
             log.trimmed.drain(..excess);
         }
         Ok(())
+    }
+
+    fn has_gaps(&self) -> bool {
+        !self.log.lock().removed.is_empty()
     }
 
     fn release(&self, _bytes: u64) -> Result<u64, StoreError> {
