@@ -237,7 +237,7 @@ mod tests {
         };
         let told = text(&retention);
         let lines: Vec<_> = told.lines().map(str::trim_end).collect();
-        assert_eq!(lines[0], "whole log    max_bytes 1GiB");
+        assert_eq!(lines[0], "whole log    max_bytes 1 GiB");
         assert!(lines[1].starts_with("rule 1       a.") && lines[1].ends_with(": removes nothing"));
         assert!(!told.contains('\u{1b}'));
         assert_eq!(lines[3], "rule 2       b: max_age 1w, max_events 5, the latest per key");

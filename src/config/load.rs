@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 use super::{Config, DEFAULT_TOML, Invalid, foreign, read};
+use tailmark_record::excerpt;
 
 /// Variables that begin with `TAILMARK_` and are no settings of the daemon.
 const OTHER_VARIABLES: [&str; 8] = [
@@ -299,7 +300,7 @@ impl Merged {
         let failed = |error: toml::de::Error| ConfigError::File {
             path: path.to_owned(),
             line: line_of(&text, error.span()),
-            message: error.message().to_owned(),
+            message: message_of(&error, &text),
         };
         // Once into the type, for errors that know their line; once into a table, to merge.
         toml::from_str::<Config>(&text).map_err(failed)?;
@@ -412,6 +413,15 @@ impl Merged {
             ConfigError::Value { origin: Origin::Default, message: error.message().to_owned() }
         })?;
         Ok(Loaded { config, origins: self.origins, lines: self.lines })
+    }
+}
+
+/// What is wrong, with the key that is there twice.
+fn message_of(error: &toml::de::Error, text: &str) -> String {
+    let message = error.message().to_owned();
+    match error.span().and_then(|span| text.get(span)) {
+        Some(key) if message == "duplicate key" => format!("{message} `{}`", excerpt(key)),
+        _ => message,
     }
 }
 

@@ -63,6 +63,7 @@ mod pages;
 mod producer;
 mod protocol;
 mod proxies;
+mod retention_topics;
 mod seed;
 mod seed_client;
 mod shutdown;
