@@ -2,5 +2,6 @@
 //! read and written meanwhile. What watches hear of it is in `watch/removed.rs`.
 
 mod asking;
+mod carried_out;
 mod clients;
 mod settings;

@@ -17,6 +17,11 @@ struct Pending {
 }
 
 impl Naming {
+    /// The cursor of `seq`, where it is known before it is asked for.
+    pub(crate) fn know(&mut self, seq: Seq, cursor: String) {
+        self.0 = Some(Pending { seq, cursor: Box::pin(std::future::ready(cursor)) });
+    }
+
     /// The cursor of `seq`. Asked for another seq, it forgets the one before.
     pub(crate) fn poll(&mut self, log: &EventLog, seq: Seq, cx: &mut Context<'_>) -> Poll<String> {
         if let Some(cursor) = log.known_cursor(seq) {

@@ -136,6 +136,16 @@ impl Lost {
         self.range(next).filter(|_| begins_here)
     }
 
+    /// The cursor of the end of a range, where the range itself says what stands there: no event has to be read.
+    pub(crate) fn cursor_of(&self, end: Seq, log: &EventLog) -> Option<String> {
+        match &self.error {
+            ReadError::Removed(range) if range.end.prev() == end => {
+                range.link.known_tag().map(|tag| log.cursor_with(end, tag))
+            }
+            _ => None,
+        }
+    }
+
     fn range(&self, next: Seq) -> Option<(Seq, GapReason)> {
         match &self.error {
             ReadError::Trimmed { oldest, .. } => Some((oldest.prev(), GapReason::Trimmed)),

@@ -353,7 +353,11 @@ impl WatchStream {
         let Some((to, reason)) = lost.gap(next).filter(is_passed) else {
             return Some(lost.failure(next, self.settings.retry_delay));
         };
-        self.machine.skip_gap(to.min(self.log.bounds().head), reason);
+        let to = to.min(self.log.bounds().head);
+        if let Some(cursor) = lost.cursor_of(to, &self.log) {
+            self.naming.know(to, cursor);
+        }
+        self.machine.skip_gap(to, reason);
         self.reading.jump(self.machine.next());
         None
     }
