@@ -64,7 +64,7 @@ pub fn diff(first: &Path, second: &Path) -> Result<Compared, Error> {
     let (verdict, at_most) = match verdict(&mut one, &mut two)? {
         Verdict::Parted(seq) => {
             // Within a range that one of them does not have there is nothing to compare.
-            let certain = known_to_both(&one, &two, seq);
+            let certain = known_to_both(&mut one, &mut two, seq);
             (Verdict::Parted(certain), Some(seq).filter(|seq| *seq > certain))
         }
         Verdict::PartedBefore(seq) => (Verdict::PartedBefore(seq), Some(seq.prev())),
@@ -127,7 +127,7 @@ fn verdict(one: &mut Log, two: &mut Log) -> Result<Verdict, Error> {
 }
 
 /// The last seq up to this one at which both know the chain.
-fn known_to_both(one: &Log, two: &Log, seq: Seq) -> Seq {
+fn known_to_both(one: &mut Log, two: &mut Log, seq: Seq) -> Seq {
     let mut at = seq;
     loop {
         let known = two.walk.known_upto(one.walk.known_upto(at));

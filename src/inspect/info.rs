@@ -32,6 +32,8 @@ pub struct SegmentInfo {
     pub raw_bytes: u64,
     /// Bytes of its files.
     pub disk_bytes: u64,
+    /// Events that rules for topics took out of it.
+    pub removed_events: u64,
     /// The chain at its last event: the same for the same events since the log began, however they are stored.
     pub link: Link,
 }
@@ -156,7 +158,9 @@ impl Info {
     pub fn events(&self) -> u64 {
         let readable = |it: &Removed| it.first.max(self.oldest).distance_to(it.end);
         let gone: u64 = self.removed.iter().map(readable).sum();
-        self.oldest.distance_to(self.head.next()).saturating_sub(gone)
+        // Of a segment that is trimmed in part nobody knows which of them those were.
+        let taken_out: u64 = self.segments.iter().map(|segment| segment.removed_events).sum();
+        self.oldest.distance_to(self.head.next()).saturating_sub(gone + taken_out)
     }
 }
 
@@ -224,6 +228,7 @@ fn segment_info(segment: &Segment) -> SegmentInfo {
         topics: segment.topics(),
         raw_bytes: segment.raw_bytes(),
         disk_bytes: segment.disk_bytes(),
+        removed_events: segment.removed().events(),
         link: segment.link(),
     }
 }

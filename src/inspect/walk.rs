@@ -133,6 +133,12 @@ impl Walk {
                     (self.at, self.moves) = (chunk.end, 0);
                     return Ok(Some(Item::Events(chunk)));
                 }
+                // Within a segment.
+                Err(Error::Store(StoreError::Removed(range))) if range.contains(self.at) => {
+                    let (first, end) = (self.at, range.end.min(self.end));
+                    (self.at, self.moves) = (end, 0);
+                    return Ok(Some(Item::Removed(Removed { first, end, ..range })));
+                }
                 Err(error) => error,
             };
             let Some(damage) = self.judge(error, &key, place_end)? else { continue };
@@ -142,8 +148,30 @@ impl Walk {
         Ok(None)
     }
 
-    /// The chain at an event, as its cursor says it; `None` where that is trimmed or beyond the head.
+    /// The range without events that a seq lies in, whole as far as its segment has it.
+    fn removed_at(&mut self, seq: Seq) -> Option<Removed> {
+        match self.cover.locate(seq) {
+            Place::Removed(range) => Some(range),
+            Place::Segment(segment) if segment.removed().runs > 0 => {
+                let (at, end) = (self.at, self.end);
+                (self.at, self.end) = (seq, seq.next());
+                let read = self.read_segment();
+                (self.at, self.end) = (at, end);
+                match read {
+                    Err(Error::Store(StoreError::Removed(range))) => Some(range),
+                    // Who reads there is told.
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// The chain at an event, as its cursor says it; `None` where that is trimmed, gone or beyond the head.
     pub(super) fn tag_of(&mut self, seq: Seq) -> Result<Option<ChainTag>, Error> {
+        if let Some(range) = self.removed_at(seq) {
+            return Ok(range.link.known_tag().filter(|_| range.end == seq.next()));
+        }
         (self.at, self.end) = (seq, seq.next().min(self.cover.next));
         let chunk = match self.step()? {
             Some(Item::Events(chunk)) => chunk,
@@ -163,9 +191,9 @@ impl Walk {
     }
 
     /// The last seq up to this one at which the chain is known: not within a range without events.
-    pub(super) fn known_upto(&self, seq: Seq) -> Seq {
+    pub(super) fn known_upto(&mut self, seq: Seq) -> Seq {
         let mut at = seq;
-        while let Place::Removed(range) = self.cover.locate(at)
+        while let Some(range) = self.removed_at(at)
             && (at.next() != range.end || range.link.known_tag().is_none())
         {
             at = range.first.prev();
@@ -217,6 +245,15 @@ impl Walk {
                 Place::Frame(part, _) => part.slot.read(self.at, upto).map_err(Error::from),
                 _ => self.read_segment(),
             };
+            // Behind those that are gone stands what the chain was there.
+            if let Err(Error::Store(StoreError::Removed(range))) = &chunk
+                && range.contains(self.at)
+                && range.end <= upto
+            {
+                link = range.link.known_tag().map(|_| range.link);
+                self.at = range.end;
+                continue;
+            }
             read = chunk.and_then(|chunk| {
                 let events = |error: EventError| {
                     let (file, detail) = (self.dir.clone(), error.what().to_owned());

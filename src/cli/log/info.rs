@@ -115,7 +115,11 @@ fn generations(entries: &[GenerationEntry]) -> String {
 }
 
 fn segments(all: &[SegmentInfo]) -> String {
-    let mut table = plain(&["SEGMENT", "EVENTS", "FROM", "TO", "TOPICS", "RAW", "ON DISK"]);
+    // Where rules for topics took something out.
+    let has_gone = all.iter().any(|segment| segment.removed_events > 0);
+    let gone = has_gone.then_some("GONE");
+    let columns = ["SEGMENT", "EVENTS", "FROM", "TO", "TOPICS", "RAW", "ON DISK"].into_iter();
+    let mut table = plain(&columns.chain(gone).collect::<Vec<_>>());
     let left_out = all.len().saturating_sub(SHOWN_SEGMENTS);
     let head = if left_out > 0 { SHOWN_SEGMENTS / 2 } else { all.len() };
     for (at, segment) in all.iter().enumerate() {
@@ -125,7 +129,7 @@ fn segments(all: &[SegmentInfo]) -> String {
             }
             continue;
         }
-        table.add_row([
+        let row = [
             segment.name.clone(),
             format!("{} to {}", segment.first, segment.last),
             segment.first_at.to_string(),
@@ -133,9 +137,11 @@ fn segments(all: &[SegmentInfo]) -> String {
             segment.topics.to_string(),
             size(segment.raw_bytes),
             size(segment.disk_bytes),
-        ]);
+        ];
+        let gone = has_gone.then(|| segment.removed_events.to_string());
+        table.add_row(row.into_iter().chain(gone));
     }
-    lines_of(&mut table, &[4, 5, 6])
+    lines_of(&mut table, if has_gone { &[4, 5, 6, 7] } else { &[4, 5, 6] })
 }
 
 fn slots(all: &[SlotInfo]) -> String {
@@ -229,6 +235,7 @@ fn write_segment(object: &mut Object<'_>, segment: &SegmentInfo) {
     object.number("topics", segment.topics);
     object.number("raw_bytes", segment.raw_bytes);
     object.number("disk_bytes", segment.disk_bytes);
+    object.number("removed_events", segment.removed_events);
     object.text("chain", &segment.link.to_string());
 }
 
