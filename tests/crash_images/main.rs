@@ -265,7 +265,7 @@ fn check_image(
     }
     workload::check_recovered(&recovered, &bounds)?;
     let mut events = workload::check_events(&*engine, |_| 0)?;
-    workload::check_answers(&*engine)?;
+    workload::check_answers(&*engine, events)?;
     let generations = bounds.generations.entries().len();
     if goes_on {
         let commits = if rng.random_bool(0.3) { 40 } else { rng.random_range(1..6) };
@@ -284,8 +284,9 @@ fn check_image(
             return Ok(Verdict::Lost(format!("{end} appended to the image, {found} found")));
         }
         workload::check_recovered(&recovered, &engine.bounds())?;
-        events += workload::check_events(&*engine, |seq| if seq > head { AFTER } else { 0 })?;
-        workload::check_answers(&*engine)?;
+        let seen = workload::check_events(&*engine, |seq| if seq > head { AFTER } else { 0 })?;
+        workload::check_answers(&*engine, seen)?;
+        events += seen;
     }
     Ok(Verdict::Good { events, went_on: goes_on, generations })
 }

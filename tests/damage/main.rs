@@ -56,7 +56,7 @@ fn options() -> Options {
 }
 
 /// Some segments, a trim, a reused slot, and unsealed commits at the end.
-fn build(name: &'static str, is_clean: bool, scratch: &Path) -> Log {
+fn build(name: &'static str, is_clean: bool, has_runs: bool, scratch: &Path) -> Log {
     let dir = scratch.join(name);
     let (engine, _) = workload::open_with(&dir, options()).expect("open");
     let append = |count: u32| {
@@ -69,6 +69,12 @@ fn build(name: &'static str, is_clean: bool, scratch: &Path) -> Log {
     while engine.status().unsealed_slots > 1 {
         assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", engine.status());
         std::thread::yield_now();
+    }
+    if has_runs {
+        // Runs in all segments.
+        for sealed in engine.sealed() {
+            workload::take_out(&*engine, sealed).expect("take events out");
+        }
     }
     let oldest = engine.bounds().head.get() - 1_000;
     workload::trim(&*engine, oldest.into_seq()).expect("trim");
@@ -84,6 +90,14 @@ fn build(name: &'static str, is_clean: bool, scratch: &Path) -> Log {
     let last_page = last_page(&dir);
     drop(engine);
     Log { name, files, oldest, head, last_page }
+}
+
+fn logs(scratch: &Path) -> [Log; 3] {
+    [
+        build("killed", false, false, scratch),
+        build("closed", true, false, scratch),
+        build("taken out of", true, true, scratch),
+    ]
 }
 
 fn last_page(dir: &Path) -> (PathBuf, usize) {
@@ -278,7 +292,7 @@ fn try_damage(log: &Log, damage: &Damage, dir: &Path, goes_on: bool) -> Result<O
     };
     let checks = workload::check_recovered(&recovered, &bounds)
         .and_then(|()| workload::check_events(&*engine, |_| 0))
-        .and_then(|_| workload::check_answers(&*engine));
+        .and_then(|seen| workload::check_answers(&*engine, seen));
     if let Err(wrong) = checks {
         outcome = found(wrong, Outcome::FoundByReading)?;
     }
@@ -325,7 +339,7 @@ fn damage() {
     quiet();
     let seed = crash::seed();
     let scratch = crash::scratch();
-    let logs = [build("killed", false, scratch.path()), build("closed", true, scratch.path())];
+    let logs = logs(scratch.path());
     for log in &logs {
         let bytes: usize = log.files.iter().map(|(_, bytes)| bytes.len()).sum();
         let (name, files) = (log.name, log.files.len());
@@ -392,7 +406,7 @@ fn salvages() {
     quiet();
     let seed = crash::seed();
     let scratch = crash::scratch();
-    let logs = [build("killed", false, scratch.path()), build("closed", true, scratch.path())];
+    let logs = logs(scratch.path());
     let layout = |log: &Log| {
         let dir = scratch.path().join(format!("{}-intact", log.name));
         write(log, &[], &dir);

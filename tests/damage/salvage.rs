@@ -66,7 +66,13 @@ impl Layout {
         let bounds = engine.bounds();
         let mut at = bounds.oldest;
         while at <= bounds.head {
-            let chunk = engine.read(at, bounds.next(), &Filter::ALL).expect("a chunk");
+            let chunk = match engine.read(at, bounds.next(), &Filter::ALL) {
+                Err(StoreError::Removed(range)) => {
+                    at = range.end;
+                    continue;
+                }
+                read => read.expect("a chunk"),
+            };
             for event in Events::new(&chunk.events) {
                 let event = event.expect("an event");
                 events.insert(Event::seq_of(event).expect("a seq").get(), event.to_vec());
@@ -183,7 +189,8 @@ fn judge(
 ) -> Result<(), String> {
     // Where the trim mark was lost, what had been trimmed is said to be lost too.
     let (mut lost, taken) = (lost_of(done), layout.lost(log, image));
-    lost.retain(|seq| *seq >= log.oldest);
+    // What was taken out before may lie in what is lost now.
+    lost.retain(|seq| *seq >= log.oldest && layout.events.contains_key(seq));
     // What was moved as it is proves itself where it is now: it need not be lost.
     let moves = |it: &Damage| matches!(it, Damage::Swap { .. } | Damage::SwapPages { .. });
     let is_moved = damages.iter().any(moves);
@@ -234,7 +241,11 @@ fn holds(log: &Log, layout: &Layout, done: &Salvaged, to: &Path) -> Result<(), S
     while at <= bounds.head {
         let chunk = match engine.read(at, bounds.next(), &Filter::ALL) {
             Err(StoreError::Removed(range)) => {
-                let all_lost = (at.get()..range.end.get()).all(|seq| lost.contains(&seq));
+                let is_known = |seq: u64| match range.is_intended() {
+                    true => workload::may_go(seq) && !layout.events.contains_key(&seq),
+                    false => lost.contains(&seq),
+                };
+                let all_lost = (at.get()..range.end.get()).all(is_known);
                 if range.first > at || !all_lost {
                     return Err(format!("at {at}: {range:?}"));
                 }

@@ -232,6 +232,6 @@ fn check(log: &Path, told: &Told) -> Result<(), Wrong> {
         return Err(Wrong::Served(format!("oldest {oldest}")));
     }
     workload::check_recovered(&recovered, &bounds)?;
-    workload::check_events(&*engine, |_| 0)?;
-    workload::check_answers(&*engine)
+    let seen = workload::check_events(&*engine, |_| 0)?;
+    workload::check_answers(&*engine, seen)
 }

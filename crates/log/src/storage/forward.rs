@@ -38,6 +38,8 @@ pub struct Forward<'a> {
     oldest_tag: Option<ChainTag>,
     /// Names of the segments that were put in.
     segments: HashSet<OsString>,
+    /// Readable seqs of which the events were taken out.
+    taken_out: u64,
     is_exact: bool,
 }
 
@@ -93,6 +95,7 @@ impl<'a> Forward<'a> {
             oldest,
             oldest_tag,
             segments,
+            taken_out: 0,
             is_exact,
         })
     }
@@ -127,6 +130,7 @@ impl<'a> Forward<'a> {
             return Err(Damage { from, to, file: segment.dir().to_owned(), detail }.into());
         }
         self.count(segment.dir());
+        self.note_taken_out(segment.first(), segment.end(), segment.removed().events());
         (self.next, self.link) = (segment.end(), segment.link());
         self.last_at = segment.last_at();
         Ok(())
@@ -147,6 +151,9 @@ impl<'a> Forward<'a> {
         let parent = self.dir.join(SEGMENTS_DIR);
         let stored = RemovedRange::store(&parent, self.meta.log, 1, range, &self.options.disk)?;
         self.count(&stored.dir);
+        if range.is_intended() {
+            self.note_taken_out(range.first, end, range.events());
+        }
         if end == self.oldest {
             self.oldest_tag = link.known_tag();
         }
@@ -197,9 +204,20 @@ impl<'a> Forward<'a> {
         };
         let built = segment::build(&self.dir.join(SEGMENTS_DIR), &spec, &source)?;
         self.count(built.dir());
+        self.note_taken_out(built.first(), built.end(), built.removed().events());
         (self.next, self.link, self.last_at) = (end, built.link(), built.last_at());
         self.oldest_tag = self.oldest_tag.or(source.stamps.oldest_tag.get());
         Ok(())
+    }
+
+    /// Readable seqs of which the events were taken out; those of a segment count as a whole.
+    pub fn taken_out(&self) -> u64 {
+        self.taken_out
+    }
+
+    fn note_taken_out(&mut self, first: Seq, end: Seq, events: u64) {
+        let readable = first.max(self.oldest).distance_to(end.max(self.oldest));
+        self.taken_out = self.taken_out.saturating_add(events.min(readable));
     }
 
     fn count(&mut self, dir: &Path) {

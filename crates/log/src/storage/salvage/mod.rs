@@ -160,6 +160,9 @@ impl Run<'_> {
                 Some(Part::Segment(segment)) => {
                     self.found.parts.take_apart(&segment, &disk)?;
                 }
+                Some(Part::Removed(range)) if range.is_intended() => {
+                    forward.removed(range.end, range.reason, range.link)?;
+                }
                 Some(Part::Removed(range)) => {
                     let upto = self.found.parts.after(forward.next());
                     let upto = upto.map_or(range.end, |next| next.min(range.end));
@@ -173,7 +176,8 @@ impl Run<'_> {
             }
         }
         self.copy_trimmed(oldest, log)?;
-        let events = oldest.distance_to(end).saturating_sub(self.lost_from(oldest));
+        let gone = self.lost_from(oldest).saturating_add(forward.taken_out());
+        let events = oldest.distance_to(end).saturating_sub(gone);
         let Run { found, lost, .. } = self;
         let keeps_state = found.state.is_some();
         let state = found.state.unwrap_or_default();
