@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::write::Writer;
 use super::{Error, Format, header};
-use crate::inspect::{History, Range};
+use crate::inspect::{History, Part, Range};
 use tailmark_log::storage::{Damage, StoreError};
 use tailmark_record::{Events, Seq};
 
@@ -18,9 +18,11 @@ pub struct Exported {
     pub last: Seq,
     /// How many.
     pub events: u64,
+    /// Seqs between them whose events are gone.
+    pub removed: u64,
 }
 
-/// Writes the events of the log in `dir`, up to the head that it has now. `watch` hears how many are
+/// Writes the events of the log in `dir`, up to the head that it has now. `watch` hears how many seqs are
 /// written of how many, and ends the export with an error of its own.
 ///
 /// # Errors
@@ -48,8 +50,17 @@ pub fn export_history(
     let mut writer = Writer::new(format, to);
     writer.header(header::of(&history)).map_err(Error::Output)?;
     let total = history.first.distance_to(history.end);
-    let mut events = 0;
-    while let Some(chunk) = history.read()? {
+    let (mut events, mut removed) = (0, 0);
+    while let Some(part) = history.read()? {
+        let chunk = match part {
+            Part::Events(chunk) => chunk,
+            Part::Removed(range) => {
+                writer.removed(&range).map_err(Error::Output)?;
+                removed += range.events();
+                watch(events + removed, total).map_err(Error::Output)?;
+                continue;
+            }
+        };
         for event in Events::new(&chunk.events) {
             let written = event.and_then(|event| writer.event(event)).map_err(|error| {
                 let (file, detail) = (history.dir().to_owned(), error.what().to_owned());
@@ -58,8 +69,8 @@ pub fn export_history(
             written.map_err(Error::Output)?;
             events += 1;
         }
-        watch(events, total).map_err(Error::Output)?;
+        watch(events + removed, total).map_err(Error::Output)?;
     }
-    writer.end(events, history.link().bytes()).map_err(Error::Output)?;
-    Ok(Exported { first: history.first, last: history.end.prev(), events })
+    writer.end(events, removed, history.link().bytes()).map_err(Error::Output)?;
+    Ok(Exported { first: history.first, last: history.end.prev(), events, removed })
 }

@@ -10,9 +10,10 @@ use super::{Error, VERSION};
 use crate::inspect::{History, State};
 use tailmark_log::chain::Link;
 use tailmark_log::storage::meta::Meta;
+use tailmark_log::storage::{Removed, RemovedReason};
 use tailmark_record::json::Object;
 use tailmark_record::{
-    FingerprintKey, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp,
+    FingerprintKey, GapReason, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp,
 };
 use tailmark_wire::feed_v1 as pb;
 use tailmark_wire::values::{from_timestamp, timestamp as to_time};
@@ -143,11 +144,49 @@ pub(super) fn write_json(object: &mut Object<'_>, header: &pb::ExportHeader) {
     object.time("last_at", time(&header.last_at));
 }
 
+/// Events that are gone.
+pub(super) fn of_removed(range: &Removed) -> pb::ExportRemoved {
+    pb::ExportRemoved {
+        first_seq: range.first.get(),
+        last_seq: range.end.prev().get(),
+        reason: GapReason::from(range.reason).number(),
+        link: range.link.bytes().to_vec().into(),
+    }
+}
+
+/// What a range says, understood: why, the seq after its last, and the chain there.
+pub(crate) fn understood(
+    range: &pb::ExportRemoved,
+    next: Seq,
+) -> Result<(RemovedReason, Seq, Link), &'static str> {
+    let reason = match range.reason() {
+        pb::gap::Reason::Expired => RemovedReason::Expired,
+        pb::gap::Reason::Compacted => RemovedReason::Compacted,
+        pb::gap::Reason::Damaged => RemovedReason::Damaged,
+        _ => return Err("a range without events is of a newer form"),
+    };
+    let link = <[u8; 16]>::try_from(&range.link[..]).map_err(|_| "link has not 16 bytes")?;
+    let (first, last) = (Seq::new(range.first_seq), Seq::new(range.last_seq));
+    if first != next || last < first || last == Seq::MAX {
+        return Err("a range without events is not in its place");
+    }
+    Ok((reason, last.next(), Link::new(link)))
+}
+
+/// Writes a range as JSON.
+pub(super) fn write_removed_json(object: &mut Object<'_>, range: &pb::ExportRemoved) {
+    object.number("first_seq", range.first_seq);
+    object.number("last_seq", range.last_seq);
+    object.text("reason", range.reason().as_str_name());
+    object.text("link", &STANDARD.encode(&range.link));
+}
+
 /// Writes the last record as JSON.
 pub(super) fn write_end_json(object: &mut Object<'_>, end: &pb::ExportEnd) {
     object.number("events", end.events);
     object.text("link", &STANDARD.encode(&end.link));
     object.text("hash", &STANDARD.encode(&end.hash));
+    object.number("removed", end.removed);
 }
 
 #[derive(Deserialize)]
@@ -196,6 +235,17 @@ struct EndJson<'a> {
     events: Cow<'a, str>,
     link: Cow<'a, str>,
     hash: Cow<'a, str>,
+    removed: Cow<'a, str>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RemovedJson<'a> {
+    #[serde(borrow)]
+    first_seq: Cow<'a, str>,
+    last_seq: Cow<'a, str>,
+    reason: Cow<'a, str>,
+    link: Cow<'a, str>,
 }
 
 /// Reads what [`write_json`] wrote.
@@ -243,6 +293,19 @@ pub(super) fn read_end_json(text: &str) -> Result<pb::ExportEnd, String> {
         events: number(&end.events)?,
         link: bytes(&end.link)?.into(),
         hash: bytes(&end.hash)?.into(),
+        removed: number(&end.removed)?,
+    })
+}
+
+/// Reads what [`write_removed_json`] wrote.
+pub(super) fn read_removed_json(text: &str) -> Result<pb::ExportRemoved, String> {
+    let range: RemovedJson<'_> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let reason = pb::gap::Reason::from_str_name(&range.reason);
+    Ok(pb::ExportRemoved {
+        first_seq: number(&range.first_seq)?,
+        last_seq: number(&range.last_seq)?,
+        reason: reason.ok_or("a range without events is of a newer form")?.into(),
+        link: bytes(&range.link)?.into(),
     })
 }
 

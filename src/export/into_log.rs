@@ -3,11 +3,13 @@
 use std::io::{self, BufRead};
 use std::path::Path;
 
-use super::header::Origin;
+use super::header::{self, Origin};
 use super::{Error, Reader, Record};
+use tailmark_log::chain::Link;
+use tailmark_log::storage::entries::{Run, write_run};
 use tailmark_log::storage::forward::{Forward, Rest, Start};
 use tailmark_log::storage::unfinished::Making;
-use tailmark_log::storage::{Chunk, StoreError, local};
+use tailmark_log::storage::{Chunk, RemovedReason, StoreError, local};
 use tailmark_record::{Seq, Timestamp, put_varint};
 
 /// What a directory says whose import was cut.
@@ -26,6 +28,8 @@ pub struct Imported {
     pub last: Seq,
     /// How many.
     pub events: u64,
+    /// Seqs between them whose events are gone.
+    pub removed: u64,
 }
 
 /// Makes a log in `dir`, which must be empty or not there, of the export in `input`: with its id, seqs, times,
@@ -55,17 +59,26 @@ pub fn import(
     let start = Start { first, link: link_before, oldest: first };
     let forward = Forward::begin(dir, options, meta, start)?;
     let mut pending = Collector::new(forward);
+    let (mut records, mut removed) = (1, 0);
     let end_of = loop {
+        records += 1;
         match reader.read()? {
             Some(Record::Event(event)) => pending.add(&event)?,
+            Some(Record::Removed(range)) => {
+                let malformed =
+                    |what: &str| Error::Malformed { record: records, what: what.to_owned() };
+                let range = header::understood(&range, pending.next).map_err(malformed)?;
+                removed += pending.next.distance_to(range.1);
+                pending.remove(range)?;
+            }
             Some(Record::End(end)) => break end,
             Some(Record::Header(_)) | None => return Err(Error::Cut { records: 0 }),
         }
         watch(reader.bytes()).map_err(Error::Output)?;
     };
     let forward = pending.finish()?;
-    let events = first.distance_to(end);
-    if forward.next() != end || end_of.events != events {
+    let events = first.distance_to(end).saturating_sub(removed);
+    if forward.next() != end || end_of.events != events || end_of.removed != removed {
         return Err(Error::Altered { what: "it has not the events that it says" });
     }
     if end_of.link != forward.link().bytes()[..] {
@@ -79,41 +92,97 @@ pub fn import(
         oldest_tag: None,
     })?;
     making.finish()?;
-    Ok(Imported { first, last: end.prev(), events })
+    Ok(Imported { first, last: end.prev(), events, removed })
 }
 
 /// Events on their way into a segment.
 pub(crate) struct Collector<'a> {
     forward: Forward<'a>,
-    /// The seq after the last of them.
+    /// The seq after the last that came.
     next: Seq,
+    /// Those before `gone`, or before `next`.
     entries: Vec<u8>,
+    /// What came last: neighbours that were meant to go.
+    gone: Option<Gone>,
+}
+
+/// Neighbours that are gone, up to the last that came.
+struct Gone {
+    first: Seq,
+    reason: RemovedReason,
+    link: Link,
 }
 
 impl<'a> Collector<'a> {
     pub(crate) fn new(forward: Forward<'a>) -> Collector<'a> {
-        Collector { next: forward.next(), forward, entries: Vec::new() }
+        Collector { next: forward.next(), forward, entries: Vec::new(), gone: None }
     }
 
     /// A stored event, the next one.
     pub(crate) fn add(&mut self, event: &[u8]) -> Result<(), StoreError> {
+        if let Some(gone) = self.gone.take() {
+            let count = u32::try_from(gone.first.distance_to(self.next));
+            match count {
+                // Between events of a segment they are a part of it.
+                Ok(count) if !self.entries.is_empty() => {
+                    let Gone { reason, link, .. } = gone;
+                    write_run(&mut self.entries, &Run { count, reason, link });
+                }
+                _ => self.put_gone(gone)?,
+            }
+        }
         self.entries.push(ENTRY_TAG);
         put_varint(&mut self.entries, event.len() as u64);
         self.entries.extend_from_slice(event);
         self.next = self.next.next();
-        if self.entries.len() >= SEGMENT_BYTES { self.put() } else { Ok(()) }
+        if self.entries.len() >= SEGMENT_BYTES { self.put(self.next) } else { Ok(()) }
     }
 
-    fn put(&mut self) -> Result<(), StoreError> {
-        let (first, end) = (self.forward.next(), self.next);
+    /// Those up to a seq are gone, with the chain at the last of them.
+    pub(crate) fn remove(
+        &mut self,
+        (reason, end, link): (RemovedReason, Seq, Link),
+    ) -> Result<(), StoreError> {
+        let first = std::mem::replace(&mut self.next, end);
+        let before = self.gone.take();
+        if reason == RemovedReason::Damaged {
+            // Told by itself.
+            let upto = before.as_ref().map_or(first, |gone| gone.first);
+            self.put(upto)?;
+            if let Some(gone) = before {
+                self.forward.removed(first, gone.reason, gone.link)?;
+            }
+            return self.forward.removed(end, reason, link);
+        }
+        self.gone = Some(match before {
+            // Neighbours are one.
+            Some(gone) if gone.reason == RemovedReason::Compacted => Gone { link, ..gone },
+            Some(gone) => Gone { reason, link, ..gone },
+            None => Gone { first, reason, link },
+        });
+        Ok(())
+    }
+
+    /// Puts in the events before a seq.
+    fn put(&mut self, end: Seq) -> Result<(), StoreError> {
+        if self.entries.is_empty() {
+            return Ok(());
+        }
+        let first = self.forward.next();
         let events = std::mem::take(&mut self.entries).into();
         let chunk = Chunk { first, end, events, complete: true };
         self.forward.segment(end, std::iter::once(Ok(chunk)))
     }
 
+    fn put_gone(&mut self, gone: Gone) -> Result<(), StoreError> {
+        self.put(gone.first)?;
+        self.forward.removed(self.next, gone.reason, gone.link)
+    }
+
     pub(crate) fn finish(mut self) -> Result<Forward<'a>, StoreError> {
-        if !self.entries.is_empty() {
-            self.put()?;
+        match self.gone.take() {
+            Some(gone) => self.put_gone(gone)?,
+            None => self.put(self.next)?,
         }
         Ok(self.forward)
     }

@@ -23,6 +23,8 @@ pub enum Record {
     Header(Box<pb::ExportHeader>),
     /// A stored event; of its cursor nothing is promised.
     Event(Vec<u8>),
+    /// Events that are gone.
+    Removed(pb::ExportRemoved),
     /// The last.
     End(pb::ExportEnd),
 }
@@ -190,6 +192,7 @@ fn of_message(bytes: &[u8]) -> Result<Record, String> {
     let record = pb::ExportRecord::decode(bytes).map_err(|error| error.to_string())?;
     match record.record {
         Some(pb::export_record::Record::Header(header)) => Ok(Record::Header(Box::new(header))),
+        Some(pb::export_record::Record::Removed(range)) => Ok(Record::Removed(range)),
         Some(pb::export_record::Record::End(end)) => Ok(Record::End(end)),
         _ => Err("the record is of a newer form".to_owned()),
     }
@@ -202,6 +205,8 @@ struct Line<'a> {
     header: Option<&'a RawValue>,
     #[serde(borrow)]
     event: Option<&'a RawValue>,
+    #[serde(borrow)]
+    removed: Option<&'a RawValue>,
     #[serde(borrow)]
     end: Option<&'a RawValue>,
     #[serde(default)]
@@ -221,15 +226,18 @@ struct Place<'a> {
 
 fn of_line(bytes: &[u8]) -> Result<Record, String> {
     let line: Line<'_> = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    match (line.header, line.event, line.end) {
-        (Some(header), None, None) => {
+    match (line.header, line.event, line.removed, line.end) {
+        (Some(header), None, None, None) => {
             Ok(Record::Header(Box::new(header::read_json(header.get())?)))
         }
-        (None, None, Some(end)) => Ok(Record::End(header::read_end_json(end.get())?)),
-        (None, Some(event), None) => {
+        (None, None, None, Some(end)) => Ok(Record::End(header::read_end_json(end.get())?)),
+        (None, None, Some(range), None) => {
+            Ok(Record::Removed(header::read_removed_json(range.get())?))
+        }
+        (None, Some(event), None, None) => {
             stored(event.get(), line.server_id, line.server_at).map(Record::Event)
         }
-        _ => Err("expected a header, an event or an end".to_owned()),
+        _ => Err("expected a header, an event, what is removed, or an end".to_owned()),
     }
 }
 

@@ -6,6 +6,7 @@ use prost::Message as _;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{MAGIC, header};
+use tailmark_log::storage::Removed;
 use tailmark_record::json::{Object, write_event};
 use tailmark_record::{Event, EventError, put_varint, varint_len};
 use tailmark_wire::feed_v1 as pb;
@@ -81,11 +82,23 @@ impl<W: Write> Writer<W> {
         Ok(if self.buffer.len() >= FLUSH_BYTES { self.flush() } else { Ok(()) })
     }
 
+    /// Events that are gone.
+    pub(super) fn removed(&mut self, range: &Removed) -> io::Result<()> {
+        let removed = header::of_removed(range);
+        match self.format {
+            Format::Jsonl => self.line(|object| {
+                object.object("removed", |object| header::write_removed_json(object, &removed));
+            }),
+            Format::Protobuf => self.message(pb::export_record::Record::Removed(removed)),
+        }
+        if self.buffer.len() >= FLUSH_BYTES { self.flush() } else { Ok(()) }
+    }
+
     /// The last record.
-    pub(super) fn end(&mut self, events: u64, link: [u8; 16]) -> io::Result<()> {
+    pub(super) fn end(&mut self, events: u64, removed: u64, link: [u8; 16]) -> io::Result<()> {
         self.flush()?;
         let hash = self.hash.digest128().to_be_bytes().to_vec().into();
-        let end = pb::ExportEnd { events, link: link.to_vec().into(), hash };
+        let end = pb::ExportEnd { events, link: link.to_vec().into(), hash, removed };
         match self.format {
             Format::Jsonl => self.line(|object| {
                 object.object("end", |object| header::write_end_json(object, &end));

@@ -34,6 +34,15 @@ pub struct State {
     pub last_at: Timestamp,
 }
 
+/// A part of a log.
+#[derive(Debug)]
+pub enum Part {
+    /// Events, each of them.
+    Events(Chunk),
+    /// Those that are gone.
+    Removed(Removed),
+}
+
 /// A run of a log's events, read from its directory.
 pub struct History {
     /// Who the log is.
@@ -136,15 +145,20 @@ impl History {
         self.link
     }
 
-    /// The next events; `None` after the last.
+    /// What comes next; `None` after the last.
     ///
     /// # Errors
     /// Damage, also where the chain is not what the events say of it; [`StoreError::Trimmed`] where a daemon
-    /// has trimmed what comes next.
-    pub fn read(&mut self) -> Result<Option<Chunk>, Error> {
+    /// has trimmed what comes next; [`StoreError::Removed`] where it would end within a range without events.
+    pub fn read(&mut self) -> Result<Option<Part>, Error> {
         let chunk = match self.walk.step()? {
             Some(Item::Events(chunk)) => chunk,
             Some(Item::Lost(damage)) => return Err(StoreError::from(damage).into()),
+            // Behind those that are gone stands what the chain was there; in their middle nobody knows.
+            Some(Item::Removed(range)) if range.link.known_tag().is_some() => {
+                (self.next, self.link) = (range.end, range.link);
+                return Ok(Some(Part::Removed(range)));
+            }
             Some(Item::Removed(range)) => return Err(StoreError::Removed(range).into()),
             Some(Item::Trimmed { to, .. }) => {
                 return Err(StoreError::Trimmed { oldest: to.next() }.into());
@@ -153,7 +167,7 @@ impl History {
             None => return Err(self.damage("events are missing").into()),
         };
         self.prove(&chunk).map_err(|error| self.damage(error.what()))?;
-        Ok(Some(chunk))
+        Ok(Some(Part::Events(chunk)))
     }
 
     fn prove(&mut self, chunk: &Chunk) -> Result<(), EventError> {

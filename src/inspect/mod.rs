@@ -23,7 +23,7 @@ pub use diff::{Compared, Side, Verdict, diff};
 pub use dump::{Dumped, Found, Selection, dump};
 pub use error::Error;
 pub use explain::{Answer, Explanation, Token, explain};
-pub use history::{History, Range, State};
+pub use history::{History, Part, Range, State};
 pub use info::{Info, KeptFile, LastStop, SegmentInfo, SlotInfo, SlotState, info};
 #[cfg(feature = "cli")]
 pub(crate) use owner::owner;

@@ -33,6 +33,13 @@ pub(super) enum Item {
     },
 }
 
+/// What of a range lies within other bounds. In the middle of it the chain is not known.
+fn part_of(range: Removed, first: Seq, end: Seq) -> Removed {
+    let link_before = if first == range.first { range.link_before } else { Link::UNKNOWN };
+    let link = if end == range.end { range.link } else { Link::UNKNOWN };
+    Removed { first, end, link_before, link, ..range }
+}
+
 /// A walk from one seq to another.
 pub(super) struct Walk {
     dir: PathBuf,
@@ -101,7 +108,7 @@ impl Walk {
                 Place::Removed(range) => {
                     let (first, end) = (self.at, range.end.min(self.end));
                     self.at = end;
-                    return Ok(Some(Item::Removed(Removed { first, end, ..range })));
+                    return Ok(Some(Item::Removed(part_of(range, first, end))));
                 }
                 Place::Segment(segment) => {
                     let end = segment.end();
@@ -137,7 +144,7 @@ impl Walk {
                 Err(Error::Store(StoreError::Removed(range))) if range.contains(self.at) => {
                     let (first, end) = (self.at, range.end.min(self.end));
                     (self.at, self.moves) = (end, 0);
-                    return Ok(Some(Item::Removed(Removed { first, end, ..range })));
+                    return Ok(Some(Item::Removed(part_of(range, first, end))));
                 }
                 Err(error) => error,
             };

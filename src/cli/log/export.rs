@@ -35,7 +35,8 @@ pub(super) fn run(args: &Export) -> Result<(), Failure> {
     if args.json {
         return print_json(&json(&done));
     }
-    say(&format!("exported: {}{}", events_text(done.events), span(done.first, done.last)));
+    let (gone, span) = (gone(done.removed), span(done.first, done.last));
+    say(&format!("exported: {}{span}{gone}", events_text(done.events)));
     Ok(())
 }
 
@@ -44,12 +45,18 @@ pub(super) fn span(first: Seq, last: Seq) -> String {
     if last < first { String::new() } else { format!(", seq {first} to {last}") }
 }
 
+/// `; 7 are gone`.
+pub(super) fn gone(removed: u64) -> String {
+    if removed == 0 { String::new() } else { format!("; {removed} between them are gone") }
+}
+
 fn json(done: &Exported) -> Vec<u8> {
     let mut out = Vec::new();
     let mut object = Object::open(&mut out);
     object.number("first_seq", done.first.get());
     object.number("last_seq", done.last.get());
     object.number("events", done.events);
+    object.number("removed", done.removed);
     object.close();
     out
 }

@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 
 use super::super::output::{events_text, print_json, print_line};
 use super::super::progress;
-use super::export::span;
+use super::export::{gone, span};
 use super::{Exit, Failure, Import, Interrupt};
 use crate::escape;
 use crate::export::{Imported, import};
@@ -34,9 +34,10 @@ pub(super) fn run(args: &Import) -> Result<(), Failure> {
     }
     let dir = args.data_dir.display().to_string();
     print_line(&format!(
-        "imported: {}{} into {}",
+        "imported: {}{}{} into {}",
         events_text(done.events),
         span(done.first, done.last),
+        gone(done.removed),
         escape::name(&dir)
     ))
 }
@@ -72,6 +73,7 @@ fn json(done: &Imported) -> Vec<u8> {
     object.number("first_seq", done.first.get());
     object.number("last_seq", done.last.get());
     object.number("events", done.events);
+    object.number("removed", done.removed);
     object.close();
     out
 }

@@ -248,7 +248,11 @@ async fn a_backup_has_what_is_lost_and_an_export_of_it_is_refused() {
         let range = inspect::Range { from: from.map(Seq::new), to: to.map(Seq::new) };
         tailmark::export::export(&new, range, Format::Protobuf, Vec::new(), |_, _| Ok(()))
     };
-    let refused = export(None, None).unwrap_err();
+    let whole = export(None, None).unwrap();
+    let gone = lost.end() - lost.start() + 1;
+    assert_eq!((whole.events, whole.removed), (HEAD - OLDEST + 1 - gone, gone));
+    // In the middle of what is lost nobody knows the chain.
+    let refused = export(None, Some(lost.start() + 1)).unwrap_err();
     assert!(refused.to_string().contains("lost when the log was salvaged"), "{refused}");
     // What lies beside it comes along.
     assert_eq!(export(None, Some(lost.start() - 1)).unwrap().events, lost.start() - OLDEST);

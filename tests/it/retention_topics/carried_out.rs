@@ -291,46 +291,187 @@ fn what_is_too_old_goes_and_a_topic_may_become_empty() {
     assert_eq!(published.seq, 3 * FILL as u64 + 1);
 }
 
-/// A backup has what is left, and restores it with all that is told of the rest.
-#[test]
-fn a_backup_and_a_salvage_keep_what_is_told() {
-    let rules = "[[retention.topics]]\npattern = \"a\"\nmax_events = 5\n";
+/// One of which rules took out much: of `a` all but five, of `k` all but the latest of fifty keys. Stopped.
+fn compacted() -> (Kept, Vec<u64>, Vec<(u64, u64, String)>) {
+    let rules = "[[retention.topics]]\npattern = \"a\"\nmax_events = 5\n\
+        [[retention.topics]]\npattern = \"k\"\nkeep = \"latest-per-key\"\n";
     let mut kept = Kept::start(rules);
-    let topics = |at: usize| ((if at < 2 * FILL { "a" } else { "b" }).to_owned(), String::new());
+    let topics = |at: usize| {
+        let topic = if at < FILL { "a" } else { ["a", "k", "b"][at % 3] };
+        (topic.to_owned(), format!("k{}", at % 50))
+    };
     kept.store(3 * FILL, topics);
-    kept.until("expiry", |told| total(told, "expired") > FILL as u64);
+    kept.until("removal", |told| {
+        total(told, "expired") > FILL as u64 && total(told, "compacted") > 0
+    });
     kept.settled();
     let (seqs, gaps) = kept.whole();
-    let place = kept.dir.path().join("backups");
-    let (place, url) = (place.to_str().unwrap().to_owned(), kept.daemon().url().to_owned());
-    let run = |args: &[&str]| {
-        let output = crate::support::daemon::program(args).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{args:?}: {said}");
-        String::from_utf8(output.stdout).unwrap()
-    };
-    // By the directory, and over the network.
-    run(&["backup", &place, "--data-dir", kept.data().to_str().unwrap()]);
-    let fetched = format!("{place}-fetched");
-    run(&["backup", &fetched, "--addr", &url]);
+    assert!(gaps.len() > 100, "{} gaps", gaps.len());
     drop(kept.daemon.take());
-    let whole = |kept: &mut Kept, data: &str| {
-        let shell = "exec \"$0\" \"$@\"";
-        kept.daemon = Some(Daemon::start_with(Path::new(data), shell));
-        let all = kept.whole();
-        drop(kept.daemon.take());
+    (kept, seqs, gaps)
+}
+
+fn run(args: &[&str]) -> String {
+    let output = crate::support::daemon::program(args).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{args:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+impl Kept {
+    /// What a daemon tells of another directory.
+    fn whole_of(&mut self, data: &str) -> (Vec<u64>, Vec<(u64, u64, String)>) {
+        self.daemon = Some(Daemon::start_with(Path::new(data), "exec \"$0\" \"$@\""));
+        let all = self.whole();
+        drop(self.daemon.take());
         all
-    };
-    for (at, from) in [place.clone(), fetched].iter().enumerate() {
-        run(&["backup", "verify", from]);
-        let to = format!("{place}-restored-{at}");
-        run(&["restore", from, "--data-dir", &to]);
-        assert_eq!(whole(&mut kept, &to), (seqs.clone(), gaps.clone()));
     }
-    let (data, saved) = (kept.data(), format!("{place}-saved"));
-    run(&["log", "verify", "--data-dir", data.to_str().unwrap()]);
-    run(&["log", "salvage", "--from", data.to_str().unwrap(), "--to", &saved]);
-    assert_eq!(whole(&mut kept, &saved), (seqs, gaps));
+
+    fn beside(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+}
+
+/// A backup has what is left, and restores it with all that is told of the rest.
+#[test]
+fn a_backup_keeps_what_is_told_of_the_rest() {
+    let (mut kept, seqs, gaps) = compacted();
+    // By the directory, and over the network.
+    let (data, place, fetched) =
+        (kept.beside("data"), kept.beside("place"), kept.beside("fetched"));
+    run(&["backup", &place, "--data-dir", &data]);
+    kept.daemon = Some(Daemon::start_with(Path::new(&data), "exec \"$0\" \"$@\""));
+    run(&["backup", &fetched, "--addr", kept.daemon().url()]);
+    drop(kept.daemon.take());
+    for (at, from) in [place, fetched].iter().enumerate() {
+        run(&["backup", "verify", from]);
+        let to = kept.beside(&format!("restored-{at}"));
+        run(&["restore", from, "--data-dir", &to]);
+        assert_eq!(kept.whole_of(&to), (seqs.clone(), gaps.clone()));
+        assert!(run(&["log", "diff", &data, &to]).contains("equal"));
+        // Up to an event in the midst of it.
+        let upto = seqs[seqs.len() / 2];
+        let to = kept.beside(&format!("part-{at}"));
+        run(&["restore", from, "--data-dir", &to, "--to-seq", &upto.to_string()]);
+        let stored = kept.stored.clone();
+        kept.stored.truncate(upto as usize);
+        let (part, _) = kept.whole_of(&to);
+        assert_eq!(part, seqs[..=seqs.len() / 2]);
+        kept.stored = stored;
+    }
+}
+
+#[test]
+fn a_salvage_keeps_what_is_told_of_the_rest() {
+    let (mut kept, seqs, gaps) = compacted();
+    let (data, saved) = (kept.beside("data"), kept.beside("saved"));
+    run(&["log", "verify", "--data-dir", &data]);
+    run(&["log", "salvage", "--from", &data, "--to", &saved]);
+    assert_eq!(kept.whole_of(&saved), (seqs, gaps));
     let told = run(&["log", "info", "--data-dir", &saved, "--json"]);
     assert!(!told.contains("DAMAGED"), "{told}");
+}
+
+#[test]
+fn an_export_has_the_rest_in_its_place_and_makes_the_same_log() {
+    let (mut kept, seqs, gaps) = compacted();
+    let data = kept.beside("data");
+    for format in ["jsonl", "protobuf"] {
+        let (file, copy) = (kept.beside(format), kept.beside(&format!("{format}-copy")));
+        let told = run(&[
+            "log",
+            "export",
+            "--data-dir",
+            &data,
+            "--format",
+            format,
+            "--output",
+            &file,
+            "--json",
+        ]);
+        let told: Value = serde_json::from_str(&told).unwrap();
+        let gone = (3 * FILL - seqs.len()) as u64;
+        assert_eq!((number(&told["events"]), number(&told["removed"])), (seqs.len() as u64, gone));
+        let told = run(&["log", "import", "--exact", &file, "--data-dir", &copy, "--json"]);
+        assert_eq!(number(&serde_json::from_str::<Value>(&told).unwrap()["removed"]), gone);
+        assert!(run(&["log", "verify", "--data-dir", &copy]).contains("clean"));
+        assert_eq!(kept.whole_of(&copy), (seqs.clone(), gaps.clone()));
+        assert!(run(&["log", "diff", &data, &copy]).contains("equal"));
+        // Appended to another log, what is left is all there is.
+        let other = kept.beside(&format!("{format}-other"));
+        let daemon = Daemon::start_with(Path::new(&other), "exec \"$0\" \"$@\"");
+        daemon.output(&["upload", "--format", "export", &file], b"");
+        let args = ["watch", "--from", "oldest", "--until-caught-up", "--columns", "body"];
+        let bodies = daemon.output(&args, b"");
+        let expected: Vec<_> = seqs.iter().map(|seq| &*kept.stored[*seq as usize - 1].2).collect();
+        assert_eq!(bodies.lines().collect::<Vec<_>>(), expected);
+    }
+    // One that is altered makes no log: a range that ends early, a reason, a chain.
+    let text = std::fs::read_to_string(kept.beside("jsonl")).unwrap();
+    for (at, (what, by)) in [
+        ("\"reason\":\"EXPIRED\"", "\"reason\":\"AHEAD\""),
+        ("\"last_seq\":\"3", "\"last_seq\":\"2"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let (head, rest) = text.split_once('\n').unwrap();
+        let altered = format!("{head}\n{}", rest.replacen(what, by, 1));
+        assert_ne!(altered, text);
+        let (file, copy) =
+            (kept.beside(&format!("altered-{at}")), kept.beside(&format!("no-{at}")));
+        std::fs::write(&file, altered).unwrap();
+        let output = crate::support::daemon::program(&[
+            "log",
+            "import",
+            "--exact",
+            &file,
+            "--data-dir",
+            &copy,
+        ])
+        .output()
+        .unwrap();
+        assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    // In the middle of a range nobody knows the chain.
+    let (first, last, _) = gaps.iter().find(|(first, last, _)| first < last).unwrap();
+    for (flag, seq) in [("--to", first), ("--from", last)] {
+        let args = ["log", "export", "--data-dir", &data, flag, &seq.to_string()];
+        let output = crate::support::daemon::program(&args).output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{flag}");
+    }
+}
+
+#[test]
+fn offline_tools_tell_what_is_left_and_what_is_gone() {
+    let (kept, seqs, gaps) = compacted();
+    let data = kept.beside("data");
+    let output =
+        crate::support::daemon::program(&["log", "dump", "--data-dir", &data]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let dumped: Vec<Value> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(dumped.iter().map(|it| number(&it["seq"])).collect::<Vec<_>>(), seqs);
+    assert!(said.lines().filter(|line| line.starts_with("gone: ")).count() >= gaps.len(), "{said}");
+    let of_b = run(&["log", "dump", "--data-dir", &data, "b"]);
+    assert_eq!(of_b.lines().count(), dumped.iter().filter(|it| it["topic"] == "b").count());
+    let info: Value =
+        serde_json::from_str(&run(&["log", "info", "--data-dir", &data, "--json"])).unwrap();
+    let of_segments =
+        info["segments"].as_array().unwrap().iter().map(|it| number(&it["removed_events"]));
+    let ranges = info["removed"].as_array().cloned().unwrap_or_default();
+    let of_ranges = ranges.iter().map(|it| number(&it["last_seq"]) + 1 - number(&it["first_seq"]));
+    assert_eq!(of_segments.sum::<u64>() + of_ranges.sum::<u64>(), (3 * FILL - seqs.len()) as u64);
+    assert!(
+        run(&["log", "info", "--data-dir", &data])
+            .contains(&format!("events       {}\n", seqs.len()))
+    );
+    let (gone, _, why) = &gaps[0];
+    let told = run(&["log", "explain", "--data-dir", &data, &gone.to_string()]);
+    let word = if why == "EXPIRED" { "have expired" } else { "compacted away" };
+    assert!(told.contains("have expired") || told.contains(word), "{told}");
 }

@@ -1713,7 +1713,7 @@ pub struct ExportRecord {
     pub server_id: bool,
     #[prost(bool, tag = "5")]
     pub server_at: bool,
-    #[prost(oneof = "export_record::Record", tags = "1, 2, 3")]
+    #[prost(oneof = "export_record::Record", tags = "1, 2, 3, 6")]
     pub record: ::core::option::Option<export_record::Record>,
 }
 /// Nested message and enum types in `ExportRecord`.
@@ -1729,7 +1729,23 @@ pub mod export_record {
         Event(super::Event),
         #[prost(message, tag = "3")]
         End(super::ExportEnd),
+        #[prost(message, tag = "6")]
+        Removed(super::ExportRemoved),
     }
+}
+/// Events that are gone for good: let go by rules for topics, or lost to damage.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportRemoved {
+    #[prost(uint64, tag = "1")]
+    pub first_seq: u64,
+    #[prost(uint64, tag = "2")]
+    pub last_seq: u64,
+    /// EXPIRED, COMPACTED or DAMAGED.
+    #[prost(enumeration = "gap::Reason", tag = "3")]
+    pub reason: i32,
+    /// The chain at the last of them, 16 bytes, as far as it is known: with it the chain goes on behind them.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub link: ::prost::bytes::Bytes,
 }
 /// Whose events these are.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1788,4 +1804,7 @@ pub struct ExportEnd {
     /// XXH3-128 (canonical, big-endian) of all bytes of the file before this record.
     #[prost(bytes = "bytes", tag = "3")]
     pub hash: ::prost::bytes::Bytes,
+    /// How many seqs have no event any more.
+    #[prost(uint64, tag = "4")]
+    pub removed: u64,
 }
