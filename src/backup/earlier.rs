@@ -179,12 +179,19 @@ fn leading_tail(
     Ok(Some(Part { source, first, end: at, link_before }))
 }
 
-/// The chain's tag at an event of a segment that lies on this machine.
+/// The chain's tag at an event of a segment that lies on this machine; of those that are gone at the last of
+/// neighbours alone.
 pub(super) fn tag_at(segment: &Arc<Segment>, seq: Seq) -> Result<ChainTag, Error> {
     const MALFORMED: StoreError = StoreError::Invalid("an event is malformed");
     let scratch = segment.dir().parent().unwrap_or(Path::new("."));
     let reader = OfflineReader::of(Arc::clone(segment), scratch)?;
-    let chunk = reader.read(seq, seq.next(), &Filter::ALL)?;
+    let chunk = match reader.read(seq, seq.next(), &Filter::ALL) {
+        Err(StoreError::Removed(range)) if range.end == seq.next() => {
+            let tag = range.link.known_tag();
+            return tag.ok_or_else(|| StoreError::Removed(range).into());
+        }
+        chunk => chunk?,
+    };
     let event = Events::new(&chunk.events).next().and_then(Result::ok);
     let event = event.and_then(|event| Event::parse(event).ok()).ok_or(MALFORMED)?;
     match Cursor::parse(event.cursor) {

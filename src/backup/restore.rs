@@ -15,7 +15,7 @@ use tailmark_log::chain::Link;
 use tailmark_log::storage::forward::{Forward, Rest, Start};
 use tailmark_log::storage::segment::{OfflineReader, Segment};
 use tailmark_log::storage::unfinished::Making;
-use tailmark_log::storage::{StoreError, local};
+use tailmark_log::storage::{Removed, StoreError, local};
 use tailmark_record::topic::Filter;
 use tailmark_record::{ChainTag, Events, Facts, GenerationTable, Seq, Timestamp};
 
@@ -137,7 +137,7 @@ pub fn restore(
             }
         } else {
             let here = target.fetch(segment, row, &mut |_| watch(progress))?;
-            part_of(&here, part.end.min(plan.end), &segments_dir, &mut forward)?;
+            forward = part_of(&here, part.end.min(plan.end), &segments_dir, forward)?;
             progress.done_bytes += row.bytes;
         }
         watch(progress).map_err(export::Error::Output)?;
@@ -211,21 +211,44 @@ fn kept(
     Ok(kept)
 }
 
-/// The events of a segment below `end`, stamped anew.
-fn part_of(
+/// The events of a segment below `end`, stamped anew, with the runs of those that are gone in their places.
+fn part_of<'a>(
     segment: &Arc<Segment>,
     end: Seq,
     scratch: &Path,
-    forward: &mut Forward<'_>,
-) -> Result<(), StoreError> {
+    forward: Forward<'a>,
+) -> Result<Forward<'a>, StoreError> {
     let reader = OfflineReader::of(Arc::clone(segment), scratch)?;
     let (mut at, end) = (segment.first(), end.min(segment.end()));
-    let chunks = std::iter::from_fn(|| {
-        let chunk = (at < end).then(|| reader.read(at, end, &Filter::ALL))?;
-        at = chunk.as_ref().map_or(end, |chunk| chunk.end);
-        Some(chunk)
-    });
-    forward.segment(end, chunks)
+    let mut collector = Collector::new(forward);
+    while at < end {
+        match reader.read(at, end, &Filter::ALL) {
+            Ok(chunk) => {
+                at = chunk.end;
+                for event in Events::new(&chunk.events) {
+                    let malformed = |_| StoreError::Invalid("an event is malformed");
+                    collector.add(event.map_err(malformed)?)?;
+                }
+            }
+            Err(StoreError::Removed(range)) if range.contains(at) && range.end <= end => {
+                at = range.end;
+                collector.remove((range.reason, range.end, range.link))?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    collector.finish()
+}
+
+/// The run of those that are gone from a segment in which a seq lies, if it does not begin one.
+fn run_over(segment: &Arc<Segment>, seq: Seq) -> Result<Option<Removed>, StoreError> {
+    let scratch = segment.dir().parent().unwrap_or(Path::new("."));
+    let reader = OfflineReader::of(Arc::clone(segment), scratch)?;
+    match reader.read(seq.prev(), seq, &Filter::ALL) {
+        Err(StoreError::Removed(range)) if range.contains(seq) => Ok(Some(range)),
+        Err(StoreError::Removed(_)) | Ok(_) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// What is to be put together.
@@ -279,6 +302,14 @@ impl Plan {
             // The chain within it is not known.
             plan.end = range.first;
         }
+        let cut = plan.parts.iter().find(|it| it.first < plan.end && plan.end < it.end);
+        if let Some(Part { source: Source::Segment(segment, row), .. }) = cut
+            && segment.removed().runs > 0
+        {
+            let here = target.fetch(segment, row, &mut |_| Ok(()))?;
+            let run = run_over(&here, plan.end)?;
+            plan.end = run.map_or(plan.end, |run| run.first);
+        }
         // Before all that is readable nothing is known.
         if plan.end < oldest {
             return Err(Error::TooEarly { oldest });
@@ -321,7 +352,11 @@ impl Plan {
             _ if segment.end() == seq => Ok(segment.link().known_tag()),
             Source::Segment(_, row) => {
                 let here = target.fetch(segment, row, &mut |_| Ok(()))?;
-                Ok(Some(tag_at(&here, seq.prev())?))
+                match tag_at(&here, seq.prev()) {
+                    // In the midst of those that are gone.
+                    Err(Error::Store(StoreError::Removed(_))) => Ok(None),
+                    tag => tag.map(Some),
+                }
             }
             _ => Ok(None),
         }
@@ -371,7 +406,13 @@ impl Plan {
             let reader = OfflineReader::of(Arc::clone(&here), scratch)?;
             let mut at = segment.first();
             while at < segment.end() {
-                let chunk = reader.read(at, segment.end(), &Filter::ALL)?;
+                let chunk = match reader.read(at, segment.end(), &Filter::ALL) {
+                    Err(StoreError::Removed(range)) if range.contains(at) => {
+                        at = range.end;
+                        continue;
+                    }
+                    chunk => chunk?,
+                };
                 for event in Events::new(&chunk.events) {
                     let later = event.and_then(Facts::scan).map(|facts| facts.appended_at > time);
                     match later {

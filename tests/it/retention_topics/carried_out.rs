@@ -357,7 +357,19 @@ fn a_backup_keeps_what_is_told_of_the_rest() {
         kept.stored.truncate(upto as usize);
         let (part, _) = kept.whole_of(&to);
         assert_eq!(part, seqs[..=seqs.len() / 2]);
+        // In the midst of what is gone the log ends before that.
+        let (first, last, _) = gaps.iter().rfind(|(first, last, _)| first < last).unwrap();
+        let to = kept.beside(&format!("before-{at}"));
+        run(&["restore", from, "--data-dir", &to, "--to-seq", &(last - 1).to_string()]);
+        kept.stored.clone_from(&stored);
+        kept.stored.truncate(*first as usize - 1);
+        let (part, _) = kept.whole_of(&to);
+        assert_eq!(part.last(), seqs.iter().rfind(|seq| *seq < first));
+        // To a time, too.
+        let to = kept.beside(&format!("time-{at}"));
+        run(&["restore", from, "--data-dir", &to, "--to-time", "2100-01-01"]);
         kept.stored = stored;
+        assert_eq!(kept.whole_of(&to), (seqs.clone(), gaps.clone()));
     }
 }
 
@@ -431,7 +443,11 @@ fn an_export_has_the_rest_in_its_place_and_makes_the_same_log() {
         ])
         .output()
         .unwrap();
-        assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            matches!(output.status.code(), Some(2 | 4)),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     // In the middle of a range nobody knows the chain.
     let (first, last, _) = gaps.iter().find(|(first, last, _)| first < last).unwrap();
