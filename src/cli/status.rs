@@ -25,7 +25,8 @@ fn text(status: &pb::LogStatus) -> String {
     let at = |t: Option<prost_types::Timestamp>| {
         t.map(|t| format!(" ({})", from_timestamp(t))).unwrap_or_default()
     };
-    let readable = status.head_seq.saturating_add(1).saturating_sub(status.oldest_seq);
+    let span = status.head_seq.saturating_add(1).saturating_sub(status.oldest_seq);
+    let readable = span.saturating_sub(status.removed_events);
     let mut lines = vec![
         ("log", status.log_id.clone()),
         ("oldest", format!("{}{}", status.oldest_seq, at(status.oldest_time))),

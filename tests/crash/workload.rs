@@ -175,7 +175,7 @@ pub fn check_events(engine: &dyn Engine, salt_of: impl Fn(u64) -> u64) -> Result
 
 /// Whether an event may be taken out: runs of a third of all.
 pub fn may_go(seq: u64) -> bool {
-    seq / 16 % 3 == 0
+    (seq / 16).is_multiple_of(3)
 }
 
 /// Takes such events out of a segment.

@@ -216,6 +216,7 @@ pub fn log_status(status: &pb::LogStatus) -> Vec<u8> {
     if let Some(erasing) = &status.erasing {
         object.object("erasing", |object| write_erase_progress(object, erasing));
     }
+    object.number("removed_events", status.removed_events);
     if let Some(state) = &status.retention {
         object.object("retention", |object| write_retention_state(object, state));
     }

@@ -122,7 +122,8 @@ impl Snapshot {
 
     /// Events that can be read.
     pub(super) fn readable(&self) -> u64 {
-        self.oldest.distance_to(self.head.next())
+        let seqs = self.oldest.distance_to(self.head.next());
+        seqs.saturating_sub(self.log.store.removed_events)
     }
 
     pub(super) fn delivered(&self) -> u64 {

@@ -56,6 +56,7 @@ pub(crate) async fn get_log(shared: &Shared, caller: Caller) -> Result<pb::LogSt
         consumers: if is_admin { consumers(shared, bounds.head) } else { Vec::new() },
         erasing: log.erasing().filter(|_| is_admin).map(|it| convert::erasing(&it)),
         retention: if is_admin { retained(shared) } else { None },
+        removed_events: if is_admin { status.store.removed_events } else { 0 },
     })
 }
 

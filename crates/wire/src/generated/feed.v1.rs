@@ -608,6 +608,9 @@ pub struct LogStatus {
     /// What has come of retention by topic, for admins; absent where no rule removes anything and nothing was removed.
     #[prost(message, optional, tag = "18")]
     pub retention: ::core::option::Option<RetentionState>,
+    /// Seqs between the oldest and the head whose events expired, were compacted away or are lost, for admins.
+    #[prost(uint64, tag = "19")]
+    pub removed_events: u64,
 }
 /// All watches of one name, those that have ended included.
 #[derive(Clone, PartialEq, ::prost::Message)]

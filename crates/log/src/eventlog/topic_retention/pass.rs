@@ -131,7 +131,7 @@ impl Pass<'_> {
         if range.is_empty() {
             return Ok(());
         }
-        let mut dead = self.dead(range.clone())?;
+        let mut dead = self.dead(range)?;
         let events = dead.events();
         if events == 0 {
             return Ok(());
