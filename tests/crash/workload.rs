@@ -190,7 +190,7 @@ pub fn take_out(engine: &dyn Engine, sealed: Sealed) -> Result<(), StoreError> {
             _ => seqs.push((Seq::new(seq)..Seq::new(seq + 1), reason)),
         }
     }
-    engine.take_out(&TakeOut { sealed, seqs, named_from: Seq::ZERO }).map(drop)
+    engine.take_out(&TakeOut { sealed: vec![sealed], seqs, named_from: Seq::ZERO }).map(drop)
 }
 
 fn check_event(

@@ -22,14 +22,17 @@ pub struct Sealed {
     pub disk_bytes: u64,
     /// Events that are gone out of it already.
     pub removed: u64,
+    /// Bytes of events of one that is full.
+    pub full_bytes: u64,
 }
 
-/// Events that are to go out of one run.
+/// Events that are to go out of neighbours, which become one.
 #[derive(Clone, Debug)]
 pub struct TakeOut {
-    /// Out of this one, as it was told.
-    pub sealed: Sealed,
-    /// Which and why, in order; none is empty, none overlaps another. What is gone already does no harm.
+    /// Out of these, as they were told, in order. Between two of them lies at most what was meant to go.
+    pub sealed: Vec<Sealed>,
+    /// Which and why, in order; none is empty, none overlaps another. What is gone already does no harm. There may be
+    /// none: then neighbours become one, and that is all.
     pub seqs: Vec<(Range<Seq>, RemovedReason)>,
     /// What tells repeats of those from here on is kept.
     pub named_from: Seq,

@@ -577,6 +577,12 @@ async fn the_newest_value_of_a_million_keys() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let store = log.status().store;
+        for one in log.core().engine.sealed() {
+            println!(
+                "  {} to {}: {} gone, {} bytes raw, {} on disk",
+                one.first, one.end, one.removed, one.raw_bytes, one.disk_bytes
+            );
+        }
         println!(
             "{name}: {:.0} events/s, settled {:?} later: {} bytes in {} segments, {:?}",
             rates[rates.len() - 1],

@@ -18,6 +18,8 @@ const WORTH: u64 = 20;
 const WORTH_IN_PEACE: u64 = 5;
 /// Beside appends it works for a part of the time, and rests for so many times as long.
 const REST: u32 = 3;
+/// Segments that become one.
+const MOST_NEIGHBOURS: usize = 64;
 /// Between two rests.
 const TURN: Duration = Duration::from_millis(50);
 
@@ -103,6 +105,9 @@ pub(super) fn run(
     for one in sealed.iter().rev() {
         pass.one(one, bounds.oldest)?;
     }
+    if !order.is_dry {
+        pass.merge()?;
+    }
     let Pass { surveyor, pass, leaves_some, .. } = pass;
     let pass = TopicPass {
         at: (core.clock)(),
@@ -151,20 +156,63 @@ impl Pass<'_> {
             return Ok(());
         }
         let named_from = self.core.topic_keeper.needs_repeats_from();
-        let take_out = TakeOut { sealed: *sealed, seqs: dead.seqs, named_from };
-        if let Some(taken) = self.core.engine.take_out(&take_out)? {
-            // In this order: who reads from here on keeps nothing of what is gone.
-            self.core.reads.hot.forget_below(sealed.end);
-            self.core.topic_keeper.taken(&taken);
+        let take_out = TakeOut { sealed: vec![*sealed], seqs: dead.seqs, named_from };
+        if self.take_out(&take_out)? {
             self.pass.removed += events;
-            self.pass.segments += 1;
-            self.pass.freed_bytes += taken.freed_bytes;
         } else {
             self.leaves_some = true;
         }
-        let share = share(self.done, self.all);
-        rest(self.core, false, &mut self.turn, &mut self.head, &mut *self.goes_on, share)
+        Ok(())
     }
+
+    /// Answers false where they are there no more as they were.
+    fn take_out(&mut self, order: &TakeOut) -> Result<bool, StoreError> {
+        let taken = self.core.engine.take_out(order)?;
+        if let Some(taken) = &taken {
+            // In this order: who reads from here on keeps nothing of what is gone.
+            let end = order.sealed.last().map_or(Seq::ZERO, |last| last.end);
+            self.core.reads.hot.forget_below(end);
+            self.core.topic_keeper.taken(taken);
+            self.pass.segments += order.sealed.len() as u64;
+            self.pass.freed_bytes += taken.freed_bytes;
+        }
+        let share = share(self.done, self.all);
+        rest(self.core, false, &mut self.turn, &mut self.head, &mut *self.goes_on, share)?;
+        Ok(taken.is_some())
+    }
+
+    /// Makes one of neighbours that are small because events were taken out: each has a price of its own on disk.
+    fn merge(&mut self) -> Result<(), StoreError> {
+        let named_from = self.core.topic_keeper.needs_repeats_from();
+        for sealed in small_neighbours(&self.core.engine.sealed()) {
+            self.take_out(&TakeOut { sealed, seqs: Vec::new(), named_from })?;
+        }
+        Ok(())
+    }
+}
+
+/// Neighbours of which each is less than a quarter full and all together are not more than one, where they make one
+/// that is at least twice as large as each of them: so nothing is copied again and again.
+fn small_neighbours(all: &[Sealed]) -> Vec<Vec<Sealed>> {
+    let is_small = |one: &Sealed| one.removed > 0 && one.raw_bytes < one.full_bytes / 4;
+    let (mut groups, mut group): (Vec<Vec<Sealed>>, Vec<Sealed>) = (Vec::new(), Vec::new());
+    for one in all {
+        let sum: u64 = group.iter().map(|it| it.raw_bytes).sum();
+        let has_room = group.len() < MOST_NEIGHBOURS && sum + one.raw_bytes <= one.full_bytes;
+        if !is_small(one) || !has_room {
+            groups.push(std::mem::take(&mut group));
+        }
+        if is_small(one) {
+            group.push(*one);
+        }
+    }
+    groups.push(group);
+    groups.retain(|group| {
+        let sum: u64 = group.iter().map(|it| it.raw_bytes).sum();
+        let largest = group.iter().map(|it| it.raw_bytes).max().unwrap_or_default();
+        group.len() > 1 && sum >= 2 * largest
+    });
+    groups
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a share that somebody looks at")]

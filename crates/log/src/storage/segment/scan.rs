@@ -19,6 +19,8 @@ pub struct Scan {
     pub removed: Vec<Arc<RemovedRange>>,
     /// Segments whose events are all in one of a higher revision; may be moved away.
     pub superseded: Vec<Arc<Segment>>,
+    /// Ranges without events that are in a segment or range of a higher revision; may be moved away.
+    pub superseded_ranges: Vec<Arc<RemovedRange>>,
     /// Segments that overlap another without either covering the other: never happens by itself.
     pub overlapping: Vec<Arc<Segment>>,
     /// Footers that cannot be read.
@@ -98,17 +100,25 @@ impl Scan {
     fn keep_removed_apart(&mut self) {
         self.removed.sort_by_key(|it| (it.range.first, it.range.end));
         let removed = &self.removed;
-        let is_taken_out = |segment: &Arc<Segment>| {
-            let takes = |it: &Arc<RemovedRange>| {
-                it.range.is_intended()
-                    && (it.range.first, it.range.end) == (segment.first(), segment.end())
-                    && it.revision > segment.revision()
-            };
-            removed.iter().any(takes)
+        let of_segment = |it: &Arc<Segment>| (it.first(), it.end(), it.revision());
+        let of_range = |it: &Arc<RemovedRange>| (it.range.first, it.range.end, it.revision);
+        let takes = |new: (Seq, Seq, u32), old: (Seq, Seq, u32)| {
+            new.0 <= old.0 && old.1 <= new.1 && new.2 > old.2
         };
-        let (taken, segments) = self.segments.drain(..).partition(|it| is_taken_out(it));
+        let intended = || removed.iter().filter(|it| it.range.is_intended());
+        let is_taken_out =
+            |old: &Arc<Segment>| intended().any(|it| takes(of_range(it), of_segment(old)));
+        let (taken, segments) = self.segments.drain(..).partition(is_taken_out);
         self.segments = segments;
         self.superseded.extend::<Vec<_>>(taken);
+        let is_taken_in = |old: &Arc<RemovedRange>| {
+            old.range.is_intended()
+                && (intended().any(|it| takes(of_range(it), of_range(old)))
+                    || self.segments.iter().any(|it| takes(of_segment(it), of_range(old))))
+        };
+        let taken: Vec<_> = removed.iter().filter(|it| is_taken_in(it)).cloned().collect();
+        self.removed.retain(|it| !taken.iter().any(|other| Arc::ptr_eq(it, other)));
+        self.superseded_ranges = taken;
         let mut end = Seq::ZERO;
         let (segments, damaged) = (&self.segments, &mut self.damaged);
         self.removed.retain(|it| {

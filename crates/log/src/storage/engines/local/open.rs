@@ -124,6 +124,9 @@ impl Recovery {
         let keep = self.options.kept_fingerprints;
         let trimmed = Trimmed::open(&self.dir, &disk, self.meta.log, keep)?;
         trimmed.leave_out(erasing.clone());
+        // Nobody reads them. One that cannot be moved away is no part of the log at the next start either.
+        let ranges = found.superseded_ranges.iter();
+        let trash = ranges.filter_map(|it| segment::trash(&it.dir, &disk).ok()).collect();
         let (mut set, mut view, superseded) = self.take_over(found, &disk, &trimmed, &cache)?;
         if erasing.is_some() {
             set.taint();
@@ -160,7 +163,7 @@ impl Recovery {
             discarded: Mutex::new(superseded),
             building: Mutex::new(()),
             erasing: Mutex::new(erasing),
-            trash: Mutex::new(Vec::new()),
+            trash: Mutex::new(trash),
             work: Arc::new(Work::default()),
             trimmed,
             cut: Cut::default(),

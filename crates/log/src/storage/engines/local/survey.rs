@@ -48,6 +48,8 @@ pub struct Survey {
     pub removed: Vec<Arc<RemovedRange>>,
     /// Segments whose events are all in a newer revision.
     pub superseded: Vec<Arc<Segment>>,
+    /// Ranges without events that are in another, or in a segment that was written later.
+    pub superseded_ranges: Vec<Arc<RemovedRange>>,
     /// Slots that hold events or state that the log needs, in order.
     pub slots: Vec<SurveyedSlot>,
     /// Slots before these whose events are all trimmed, and never were sealed: nothing of them is
@@ -282,6 +284,7 @@ impl<'a> Pass<'a> {
             segments: Vec::new(),
             removed: Vec::new(),
             superseded: Vec::new(),
+            superseded_ranges: Vec::new(),
             slots: Vec::new(),
             trimmed: Vec::new(),
             free: Vec::new(),
@@ -375,6 +378,7 @@ impl<'a> Pass<'a> {
         self.found.segments = sealed.segments;
         self.found.removed = sealed.removed;
         self.found.superseded = sealed.superseded;
+        self.found.superseded_ranges = sealed.superseded_ranges;
         // Of a directory that is still there under its name: those never change.
         self.found.damage.extend(sealed.damaged);
         for odd in sealed.overlapping {

@@ -38,7 +38,7 @@ impl Model {
                 _ => seqs.push((Seq::new(seq)..Seq::new(seq + 1), reason)),
             }
         }
-        TakeOut { sealed: *sealed, seqs, named_from: Seq::ZERO }
+        TakeOut { sealed: vec![*sealed], seqs, named_from: Seq::ZERO }
     }
 
     /// The run that a seq is in, by the list: neighbours that are gone are one, and compacted if any of them was.
@@ -254,6 +254,46 @@ fn what_is_asked_after_it_is_what_a_list_says() {
     }
 }
 
+/// Neighbours become one, with the range between them that has no events.
+#[test]
+fn neighbours_become_one_and_what_lies_between_them_with_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = sealed_log(dir.path(), 8_000);
+    let mut model = Model::of(&*engine);
+    let all = Engine::sealed(&*engine);
+    for (nth, one) in all[..4].iter().enumerate() {
+        let order = match nth {
+            1 => model.take(one, Reason::Expired, |_| true),
+            _ => model.take(one, Reason::Compacted, |seq| seq % 9 > 0),
+        };
+        Engine::take_out(&*engine, &order).unwrap().unwrap();
+    }
+    let before = Engine::sealed(&*engine);
+    assert_eq!(before.len(), all.len() - 1);
+    // All but the first, which is told as it was before.
+    let stale = TakeOut { sealed: all[..2].to_vec(), seqs: Vec::new(), named_from: Seq::ZERO };
+    assert_eq!(Engine::take_out(&*engine, &stale).unwrap(), None);
+    let order = TakeOut { sealed: before[..3].to_vec(), seqs: Vec::new(), named_from: Seq::ZERO };
+    let taken = Engine::take_out(&*engine, &order).unwrap().unwrap();
+    assert_eq!((taken.expired, taken.compacted), (0, 0));
+    let after = Engine::sealed(&*engine);
+    assert_eq!((after[0].first, after[0].end), (all[0].first, all[3].end));
+    assert_eq!(after.len(), before.len() - 2);
+    model.check(&*engine);
+    verify_all(dir.path(), &*engine);
+    // And then nothing is left of it.
+    let order = model.take(&after[0], Reason::Expired, |_| true);
+    vanish(engine);
+    let (engine, _) = reopen(dir.path());
+    Engine::take_out(&*engine, &order).unwrap().unwrap();
+    model.check(&*engine);
+    engine.close().unwrap();
+    drop(engine);
+    let (engine, _) = reopen(dir.path());
+    model.check(&*engine);
+    verify_all(dir.path(), &*engine);
+}
+
 /// All of the newest segment, before which and behind which the log goes on; then a start.
 #[test]
 fn the_last_segment_may_go_as_a_whole() {
@@ -333,7 +373,14 @@ fn orders(engine: &dyn Engine, model: &mut Model) -> Vec<TakeOut> {
     vec![
         model.take(&all[0], Reason::Compacted, |seq| seq % 3 != 0),
         model.take(&all[1], Reason::Expired, |_| true),
+        model.take(&all[2], Reason::Compacted, |seq| seq % 3 != 0),
     ]
+}
+
+/// What is left of the first three, as one.
+fn merged(engine: &dyn Engine) -> TakeOut {
+    let sealed = engine.sealed()[..2].to_vec();
+    TakeOut { sealed, seqs: Vec::new(), named_from: Seq::ZERO }
 }
 
 /// What a cut has left is either of both for each segment, and what was told is done.
@@ -372,14 +419,14 @@ fn check_cut(dir: &Path, model: &Model, tags: &Model, head: u64) {
 fn it_may_be_killed_at_any_operation() {
     let dir = tempfile::tempdir().unwrap();
     let (log, copies) = (dir.path().join("log"), dir.path().join("copies"));
-    vanish(sealed_log(&log, 3_200));
+    vanish(sealed_log(&log, 4_200));
     let count = Arc::new(AtomicU64::new(0));
     let is_on = Arc::new(AtomicBool::new(false));
     let watcher: Watcher = {
         let (log, copies, is_on) = (log.clone(), copies.clone(), is_on.clone());
         Arc::new(move |_, _| {
             let nth = count.fetch_add(1, Ordering::SeqCst);
-            if is_on.load(Ordering::SeqCst) && nth % 3 == 0 {
+            if is_on.load(Ordering::SeqCst) && nth % 7 == 0 {
                 // Of what others do meanwhile a file may go between the list and the copy.
                 let to = copies.join(nth.to_string());
                 if testing::copy_dir(&log, &to).is_err() {
@@ -396,6 +443,7 @@ fn it_may_be_killed_at_any_operation() {
     for order in &orders {
         Engine::take_out(&*engine, order).unwrap().unwrap();
     }
+    Engine::take_out(&*engine, &merged(&*engine)).unwrap().unwrap();
     is_on.store(false, Ordering::SeqCst);
     model.check(&*engine);
     vanish(engine);
@@ -413,7 +461,7 @@ fn it_may_be_killed_at_any_operation() {
 fn any_operation_of_it_may_fail() {
     let base = tempfile::tempdir().unwrap();
     let begun = base.path().join("begun");
-    vanish(sealed_log(&begun, 3_200));
+    vanish(sealed_log(&begun, 4_200));
     let (engine, _) = reopen(&begun);
     let (tags, mut model) = (Model::of(&*engine), Model::of(&*engine));
     let head = engine.bounds().head.get();
@@ -424,7 +472,8 @@ fn any_operation_of_it_may_fail() {
         let (engine, _) = open(dir, Options { disk, ..options() })?;
         let done = orders(&*engine, &mut Model::default())
             .iter()
-            .try_for_each(|order| Engine::take_out(&*engine, order).map(drop));
+            .try_for_each(|order| Engine::take_out(&*engine, order).map(drop))
+            .and_then(|()| Engine::take_out(&*engine, &merged(&*engine)).map(drop));
         // It goes on, whatever came of that.
         fill(&*engine, 20, 20);
         done?;
@@ -443,7 +492,7 @@ fn any_operation_of_it_may_fail() {
         counter.seen()
     };
     let mut failed = 0;
-    for (at, nth) in (opening + 1..operations).step_by(7).enumerate() {
+    for (at, nth) in (opening + 1..operations).step_by(11).enumerate() {
         let dir = base.path().join(nth.to_string());
         let faults = Faults::nth(nth, std::io::ErrorKind::Other, at % 2 == 0);
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
