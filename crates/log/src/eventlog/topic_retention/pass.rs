@@ -20,6 +20,8 @@ const WORTH_IN_PEACE: u64 = 5;
 const REST: u32 = 3;
 /// Segments that become one.
 const MOST_NEIGHBOURS: usize = 64;
+/// What a segment takes on disk however little it holds.
+const EMPTY_BYTES: u64 = 2 << 20;
 /// Between two rests.
 const TURN: Duration = Duration::from_millis(50);
 
@@ -191,8 +193,8 @@ impl Pass<'_> {
     }
 }
 
-/// Neighbours of which each is less than a quarter full and all together are not more than one, where they make one
-/// that is at least twice as large as each of them: so nothing is copied again and again.
+/// Neighbours of which each is less than a quarter full, and all together are not more than one, where that saves a
+/// good part of what they take on disk.
 fn small_neighbours(all: &[Sealed]) -> Vec<Vec<Sealed>> {
     let is_small = |one: &Sealed| one.removed > 0 && one.raw_bytes < one.full_bytes / 4;
     let (mut groups, mut group): (Vec<Vec<Sealed>>, Vec<Sealed>) = (Vec::new(), Vec::new());
@@ -208,9 +210,11 @@ fn small_neighbours(all: &[Sealed]) -> Vec<Vec<Sealed>> {
     }
     groups.push(group);
     groups.retain(|group| {
-        let sum: u64 = group.iter().map(|it| it.raw_bytes).sum();
-        let largest = group.iter().map(|it| it.raw_bytes).max().unwrap_or_default();
-        group.len() > 1 && sum >= 2 * largest
+        let on_disk: u64 = group.iter().map(|it| it.disk_bytes).sum();
+        let raw: u64 = group.iter().map(|it| it.raw_bytes).sum();
+        // About what one takes: compressed to half, and what a database takes however little it holds.
+        let as_one = raw / 2 + EMPTY_BYTES;
+        group.len() > 1 && on_disk > as_one + as_one / 4
     });
     groups
 }
@@ -242,4 +246,44 @@ fn rest(
     }
     (*head, *turn) = (now, Instant::now());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sealed(first: u64, raw_mb: u64, disk_mb: u64, removed: u64) -> Sealed {
+        Sealed {
+            first: Seq::new(first),
+            end: Seq::new(first + 10),
+            revision: 1,
+            last_at: Timestamp::EPOCH,
+            raw_bytes: raw_mb << 20,
+            disk_bytes: disk_mb << 20,
+            removed,
+            full_bytes: 64 << 20,
+        }
+    }
+
+    fn groups(all: &[Sealed]) -> Vec<Vec<u64>> {
+        let of = |group: &Vec<Sealed>| group.iter().map(|it| it.first.get()).collect();
+        small_neighbours(all).iter().map(of).collect()
+    }
+
+    #[test]
+    fn neighbours_become_one_where_that_saves_a_good_part_of_what_they_take() {
+        let tiny = |first| sealed(first, 0, 2, 9);
+        assert_eq!(groups(&[tiny(1), tiny(11), tiny(21)]), [[1, 11, 21]]);
+        // One that is large, or of which nothing was taken out, parts them.
+        let all =
+            [tiny(1), tiny(11), sealed(21, 20, 10, 9), tiny(31), sealed(41, 0, 2, 0), tiny(51)];
+        assert_eq!(groups(&all), [[1, 11]]);
+        // A larger one beside a tiny one, while the space that comes free is worth the copy.
+        assert_eq!(groups(&[sealed(1, 5, 4, 9), tiny(11)]), [[1, 11]]);
+        assert_eq!(groups(&[sealed(1, 15, 8, 9), sealed(11, 15, 8, 9)]), [[0; 0]; 0]);
+        // Not more than one that is full, and not more than so many at once.
+        let many: Vec<_> = (0..100).map(|n| tiny(1 + n * 10)).collect();
+        assert_eq!(groups(&many).iter().map(Vec::len).collect::<Vec<_>>(), [64, 36]);
+        assert_eq!(groups(&[tiny(1)]), [[0; 0]; 0]);
+    }
 }
