@@ -25,6 +25,7 @@ mod readiness;
 mod reading;
 mod retaining;
 mod topic_retaining;
+mod topic_values;
 
 /// An engine over an empty log.
 pub(super) fn engine(options: memory::Options) -> Memory {

@@ -26,7 +26,12 @@ struct Stored {
     is_erased: bool,
 }
 
-fn rule(pattern: &str, age: Option<u64>, max_events: Option<u64>, keep: Keep) -> TopicRule {
+pub(super) fn rule(
+    pattern: &str,
+    age: Option<u64>,
+    max_events: Option<u64>,
+    keep: Keep,
+) -> TopicRule {
     let pattern = Pattern::parse(pattern, &Limits::default()).unwrap();
     TopicRule { pattern, max_age: age.map(Duration::from_secs), max_events, keep }
 }
@@ -51,6 +56,9 @@ struct World {
     oldest: u64,
     /// Of ids in the window, which the list can tell for sure.
     ids: Vec<(u32, u64)>,
+    /// First and last seq of each batch of the producer, and its stream.
+    batches: Vec<(u64, u64)>,
+    stream: Option<Producer>,
 }
 
 fn open_local(dir: &Path, options: &Options) -> EventLog {
@@ -88,6 +96,8 @@ impl World {
             gone: BTreeSet::new(),
             oldest: 1,
             ids: Vec::new(),
+            batches: Vec::new(),
+            stream: None,
         }
     }
 
@@ -101,7 +111,7 @@ impl World {
                 let topic = self.rng.random_range(0..TOPICS.len());
                 let key = self.rng.random_range(0..9u8);
                 let seq = self.events.len() as u64 + 1;
-                let id = (seq % 7 == 0).then_some(seq as u32);
+                let id = seq.is_multiple_of(7).then_some(seq as u32);
                 let body = format!("{seq} {}", "x".repeat(self.rng.random_range(0..120)));
                 let (text, name) = (key.to_string(), id.map_or(String::new(), |it| it.to_string()));
                 // Without a key where it is 0.
@@ -183,7 +193,10 @@ impl World {
             tokio::task::spawn_blocking(move || {
                 let dry = Ordered { is_in_peace, is_dry: true, ..Ordered::default() };
                 let wet = Ordered { is_in_peace, is_dry: false, ..Ordered::default() };
-                (pass(&log, &rules, at, dry).unwrap(), pass(&log, &rules, at, wet).unwrap())
+                (
+                    pass(log.core(), &rules, at, dry).unwrap(),
+                    pass(log.core(), &rules, at, wet).unwrap(),
+                )
             })
             .await
             .unwrap()
@@ -317,31 +330,64 @@ impl World {
             assert_eq!(it.id, Some(*id));
         }
         // The head of a topic is the last that is left of it.
-        for topic in 0..TOPICS.len() {
+        for (topic, name) in TOPICS.iter().enumerate() {
             let of_topic = |seq: &u64| {
                 self.events[*seq as usize - 1].topic == topic && !self.gone.contains(seq)
             };
-            let all = (self.oldest..=self.events.len() as u64).rev();
+            let mut all = (self.oldest..=self.events.len() as u64).rev();
             let head = all.clone().find(of_topic).unwrap_or(0);
-            let wrong = all.filter(|seq| self.gone.contains(seq) || *seq != head).next();
+            let wrong = all.find(|seq| self.gone.contains(seq) || *seq != head);
             let expect = |seq: u64| AppendOptions {
                 expected_head: Some(ExpectedHead {
-                    topic: Some(TOPICS[topic].into()),
+                    topic: Some((*name).into()),
                     seq: Seq::new(seq),
                 }),
                 ..AppendOptions::default()
             };
             if let Some(wrong) = wrong.filter(|wrong| *wrong != head) {
-                let one = batch(&self.log, &[(TOPICS[topic], "never")]);
+                let one = batch(&self.log, &[(name, "never")]);
                 let refused = self.log.append(one, expect(wrong)).await;
                 assert!(refused.is_err(), "{head} {wrong}");
             }
-            let one = batch(&self.log, &[(TOPICS[topic], "next")]);
+            let one = batch(&self.log, &[(name, "next")]);
             self.log.append(one, expect(head)).await.unwrap();
             let at = self.log.time_of(self.log.head()).await.unwrap().seconds;
             let body = "next".to_owned();
             self.events.push(Stored { topic, key: 0, id: None, body, at, is_erased: false });
         }
+    }
+
+    /// A producer goes on where it was, and an older batch of it is a repeat with the seqs that it had, whatever became of
+    /// its events.
+    async fn produce(&mut self) {
+        let stream = match &self.stream {
+            Some(stream) => stream.clone(),
+            None => {
+                let stream = self.log.open_producer("one", 0).await.unwrap();
+                let last = self.batches.last().map(|(_, last)| Seq::new(*last));
+                assert_eq!(stream.last_seq(), self.batches.len() as u64);
+                assert_eq!(stream.last_event(), last);
+                self.stream = Some(stream.clone());
+                stream
+            }
+        };
+        let at = self.now.load(Ordering::SeqCst);
+        let first = self.events.len() as u64 + 1;
+        let one = batch(&self.log, &[("tick.a", "made"), ("tick.a", "made")]);
+        let next = self.batches.len() as u64 + 1;
+        let done = stream.submit(next, one, None).await.unwrap().await.unwrap();
+        assert_eq!((done.first, done.last), (Some(Seq::new(first)), Some(Seq::new(first + 1))));
+        for _ in 0..2 {
+            let body = "made".to_owned();
+            self.events.push(Stored { topic: 3, key: 0, id: None, body, at, is_erased: false });
+        }
+        self.batches.push((first, first + 1));
+        let newest = self.batches.len().saturating_sub(60);
+        let nth = self.rng.random_range(newest..self.batches.len());
+        let again = batch(&self.log, &[("tick.a", "made"), ("tick.a", "made")]);
+        let done = stream.submit(nth as u64 + 1, again, None).await.unwrap().await.unwrap();
+        assert_eq!((done.stored, done.duplicates), (0, 2));
+        assert_eq!(done.last_event.get(), self.batches[nth].1);
     }
 
     async fn trim(&mut self) {
@@ -380,6 +426,7 @@ impl World {
         if self.rng.random_bool(0.5) {
             self.log.close().await.unwrap();
         }
+        self.stream = None;
         let old = std::mem::replace(&mut self.log, open(options()).0);
         drop(old);
         self.log = open_local(self.dir.path(), &self.options);
@@ -403,6 +450,7 @@ async fn what_is_left_is_what_the_list_says_whatever_the_rules_do() {
             }
             world.check_all().await;
             world.check_writes().await;
+            world.produce().await;
         }
         taken += world.gone.len();
         world.log.close().await.unwrap();
@@ -481,7 +529,7 @@ async fn what_there_is_no_room_for_goes_in_later_passes() {
     tokio::task::spawn_blocking(move || {
         loop {
             let order = Ordered { is_in_peace: true, room: Some(5), share: shares, is_dry: false };
-            let done = pass(&log, &rules, at, order).unwrap();
+            let done = pass(log.core(), &rules, at, order).unwrap();
             removed += done.removed;
             passes += 1;
             shares = shares.after(&done);
@@ -500,113 +548,4 @@ async fn what_there_is_no_room_for_goes_in_later_passes() {
     let all = dead.iter().filter(|(seq, ..)| *seq < sealed).count();
     assert!(left * 10 < all, "{left} of {all} are left");
     world.check_all().await;
-}
-
-/// Values of keys, as somebody keeps states in a log.
-async fn append_values(log: &EventLog, values: impl Iterator<Item = (u64, u64)>) -> Duration {
-    let begun = std::time::Instant::now();
-    let mut values = values.peekable();
-    let mut under_way = std::collections::VecDeque::new();
-    while values.peek().is_some() {
-        let mut batch = log.batch();
-        for (key, n) in values.by_ref().take(5_000) {
-            let name = format!("device-{key}");
-            let body = format!(
-                "{{\"device\":\"{name}\",\"reading\":{},\"unit\":\"kWh\",\"sequence\":{n},\"state\":\"{}\",\
-                 \"site\":\"plant {}\",\"checked\":\"{:016x}\"}}",
-                n.wrapping_mul(2_654_435_761) % 100_000,
-                ["ok", "warning", "off"][(n % 3) as usize],
-                key % 40,
-                n.wrapping_mul(0x9e37_79b9_7f4a_7c15),
-            );
-            let event =
-                Event { topic: "state.device", key: &name, body: &body, ..Event::default() };
-            batch.push(&event).unwrap();
-        }
-        let log = log.clone();
-        let append =
-            async move { log.append(batch, AppendOptions::default()).await.unwrap().stored };
-        under_way.push_back(tokio::spawn(append));
-        if under_way.len() >= 8 {
-            under_way.pop_front().unwrap().await.unwrap();
-        }
-    }
-    for one in under_way {
-        one.await.unwrap();
-    }
-    begun.elapsed()
-}
-
-fn measured(dir: &Path, rules: TopicRules) -> EventLog {
-    let (engine, recovered) = local::open(dir, local::Options::default()).unwrap();
-    EventLog::open(engine, recovered, Options { topic_rules: rules, ..Options::default() }).unwrap()
-}
-
-/// Space and speed: run by hand, in release. `EVENTS` and `KEYS` are taken from the environment.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures"]
-async fn the_newest_value_of_a_million_keys() {
-    let number = |name: &str, other: u64| {
-        std::env::var(name).ok().and_then(|it| it.parse().ok()).unwrap_or(other)
-    };
-    let (events, keys) = (number("EVENTS", 20_000_000), number("KEYS", 1_000_000));
-    let values = move || {
-        let mut rng = StdRng::seed_from_u64(1);
-        (0..events).map(move |n| (rng.random_range(0..keys), n))
-    };
-    let rules = TopicRules::new(vec![rule("state.>", None, None, Keep::LatestPerKey)]);
-    let mut rates = Vec::new();
-    for (name, rules) in [("without rules", TopicRules::default()), ("with rules", rules)] {
-        let dir = tempfile::tempdir().unwrap();
-        let log = measured(dir.path(), rules.clone());
-        let took = append_values(&log, values()).await;
-        rates.push(events as f64 / took.as_secs_f64());
-        let begun = std::time::Instant::now();
-        // Settled: no pass has begun for as long as one may be waited for.
-        let (mut passes, mut since) = (u64::MAX, begun);
-        loop {
-            let (report, status) = (log.topic_retention(), log.status());
-            let took = report.last.as_ref().map_or(Duration::ZERO, |last| last.took);
-            let is_quiet = status.store.unsealed_slots <= 1 && !report.is_running;
-            if !is_quiet || report.passes != passes {
-                (passes, since) = (report.passes, std::time::Instant::now());
-            }
-            if since.elapsed() > took * 3 + Duration::from_secs(2) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        let store = log.status().store;
-        for one in log.core().engine.sealed() {
-            println!(
-                "  {} to {}: {} gone, {} bytes raw, {} on disk",
-                one.first, one.end, one.removed, one.raw_bytes, one.disk_bytes
-            );
-        }
-        println!(
-            "{name}: {:.0} events/s, settled {:?} later: {} bytes in {} segments, {:?}",
-            rates[rates.len() - 1],
-            begun.elapsed(),
-            store.segment_bytes(),
-            store.segments,
-            log.topic_retention()
-        );
-        log.close().await.unwrap();
-    }
-    // The live set, and what was never sealed beside it.
-    let mut last = HashMap::new();
-    for (key, n) in values() {
-        last.insert(key, n);
-    }
-    let mut live: Vec<_> = last.into_iter().collect();
-    live.sort_by_key(|(_, n)| *n);
-    let dir = tempfile::tempdir().unwrap();
-    let log = measured(dir.path(), TopicRules::default());
-    append_values(&log, live.into_iter()).await;
-    while log.status().store.unsealed_slots > 1 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    log.close().await.unwrap();
-    println!("live set: {} bytes", log.status().store.segment_bytes());
-    println!("rate beside it: {:.3}", rates[1] / rates[0]);
 }

@@ -3,6 +3,7 @@
 //! Memory is bounded: of newer events only hashes of topics and keys are known, and so many. Where there are more, a
 //! pass is about a share of them, told apart by the hashes, and the next one about another.
 
+use std::num::NonZeroU128;
 use std::ops::Range;
 
 use hashbrown::HashMap;
@@ -49,7 +50,7 @@ struct Candidate {
     rule: u16,
     bytes: u32,
     topic: u128,
-    key: Option<u128>,
+    key: Option<NonZeroU128>,
 }
 
 /// What is dead of one run of events.
@@ -196,7 +197,8 @@ impl<'a> Surveyor<'a> {
                 Keep::All => None,
                 Keep::LatestPerKey => {
                     let key = Event::parse(event).map_err(malformed)?.key;
-                    (!key.is_empty()).then(|| hash([topic.as_bytes(), key.as_bytes()]))
+                    let hash = || hash([topic.as_bytes(), key.as_bytes()]);
+                    if key.is_empty() { None } else { NonZeroU128::new(hash()) }
                 }
             };
             let topic = match it.max_events {
@@ -255,7 +257,7 @@ impl<'a> Surveyor<'a> {
         if self.aged.get(at).is_some_and(|aged| it.seq < *aged) {
             return Some(RemovedReason::Expired);
         }
-        if let Some(key) = it.key.filter(|key| self.share.has(*key)) {
+        if let Some(key) = it.key.map(NonZeroU128::get).filter(|key| self.share.has(*key)) {
             if self.keys.contains_key(&key) {
                 return Some(RemovedReason::Compacted);
             }

@@ -2,7 +2,7 @@
 
 use super::pass::{self, Done, Order};
 use super::survey::{ROOM, Share};
-use crate::eventlog::EventLog;
+use crate::eventlog::core::Core;
 use crate::eventlog::topic_rules::{TopicPass, TopicRules};
 use crate::storage::StoreError;
 use tailmark_record::Timestamp;
@@ -49,13 +49,13 @@ impl std::ops::Deref for Passed {
 
 /// One pass, as of a moment.
 pub(in crate::eventlog) fn pass(
-    log: &EventLog,
+    core: &Core,
     rules: &TopicRules,
     at: Timestamp,
     ordered: Ordered,
 ) -> Result<Passed, StoreError> {
     let Ordered { is_in_peace, is_dry, room, share } = ordered;
     let order = Order { share: share.0, room: room.unwrap_or(ROOM), is_in_peace, is_dry };
-    let Done { pass, is_full, .. } = pass::run(log.core(), rules, Some(at), order, &mut |_| true)?;
+    let Done { pass, is_full, .. } = pass::run(core, rules, Some(at), order, &mut |_| true)?;
     Ok(Passed { pass, is_full })
 }

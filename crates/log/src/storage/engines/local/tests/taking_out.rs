@@ -11,6 +11,7 @@ use crate::storage::{Removed, Sealed, TakeOut, TopicStats};
 use tailmark_record::{ChainTag, Facts};
 
 type Reason = RemovedReason;
+type Meant = fn(u64) -> bool;
 
 /// What is left, and what is gone and why.
 #[derive(Clone, Default)]
@@ -71,7 +72,7 @@ impl Model {
                     assert!(back.from < end);
                     (found, from, end) = (found + back.events, back.from, back.from);
                 }
-                let expected = matching.iter().rev().take(count as usize).last();
+                let expected = matching.iter().rev().take(count as usize).next_back();
                 assert_eq!(found, matching.len().min(count as usize) as u64);
                 if found == count {
                     assert_eq!(Some(&from.get()), expected, "{count} of {of_topic:?}");
@@ -208,14 +209,14 @@ fn what_is_asked_after_it_is_what_a_list_says() {
     let segments = Engine::sealed(&*engine);
     assert!(segments.len() >= 4, "{}", segments.len());
     // Single ones, long runs, both ends, all of one, all of its neighbour for another reason.
-    let steps: [(usize, Reason, &dyn Fn(u64) -> bool); 7] = [
-        (0, Reason::Expired, &|seq| seq % 3 == 0),
-        (0, Reason::Compacted, &|seq| (200..900).contains(&seq)),
-        (0, Reason::Expired, &|seq| seq < 30),
-        (1, Reason::Expired, &|_| true),
-        (2, Reason::Compacted, &|seq| seq % 7 != 0),
-        (2, Reason::Expired, &|_| true),
-        (3, Reason::Compacted, &|seq| seq % 50 > 1),
+    let steps: [(usize, Reason, Meant); 7] = [
+        (0, Reason::Expired, |seq| seq.is_multiple_of(3)),
+        (0, Reason::Compacted, |seq| (200..900).contains(&seq)),
+        (0, Reason::Expired, |seq| seq < 30),
+        (1, Reason::Expired, |_| true),
+        (2, Reason::Compacted, |seq| !seq.is_multiple_of(7)),
+        (2, Reason::Expired, |_| true),
+        (3, Reason::Compacted, |seq| seq % 50 > 1),
     ];
     for (nth, reason, is_meant) in steps {
         let at = segments[nth].first;
@@ -330,7 +331,7 @@ fn a_segment_with_runs_is_folded_like_others() {
     eventually("sealing", || !Engine::sealed(&*engine).is_empty());
     let mut model = Model::of(&*engine);
     let small = Engine::sealed(&*engine)[0];
-    let order = model.take(&small, Reason::Compacted, |seq| seq % 4 != 0);
+    let order = model.take(&small, Reason::Compacted, |seq| !seq.is_multiple_of(4));
     Engine::take_out(&*engine, &order).unwrap().unwrap();
     model.check(&*engine);
     fill(&*engine, 700, 20);
@@ -352,7 +353,7 @@ fn what_tells_repeats_of_events_that_are_gone_is_kept_as_far_as_it_is_needed() {
     let mut model = Model::default();
     let first = Engine::sealed(&*engine)[0];
     let border = first.first.get().midpoint(first.end.get());
-    let mut order = model.take(&first, Reason::Expired, |seq| seq % 2 == 0);
+    let mut order = model.take(&first, Reason::Expired, |seq| seq.is_multiple_of(2));
     order.named_from = Seq::new(border);
     Engine::take_out(&*engine, &order).unwrap().unwrap();
     let mut named = std::collections::BTreeSet::new();
@@ -371,9 +372,9 @@ fn what_tells_repeats_of_events_that_are_gone_is_kept_as_far_as_it_is_needed() {
 fn orders(engine: &dyn Engine, model: &mut Model) -> Vec<TakeOut> {
     let all = engine.sealed();
     vec![
-        model.take(&all[0], Reason::Compacted, |seq| seq % 3 != 0),
+        model.take(&all[0], Reason::Compacted, |seq| !seq.is_multiple_of(3)),
         model.take(&all[1], Reason::Expired, |_| true),
-        model.take(&all[2], Reason::Compacted, |seq| seq % 3 != 0),
+        model.take(&all[2], Reason::Compacted, |seq| !seq.is_multiple_of(3)),
     ]
 }
 
@@ -426,7 +427,7 @@ fn it_may_be_killed_at_any_operation() {
         let (log, copies, is_on) = (log.clone(), copies.clone(), is_on.clone());
         Arc::new(move |_, _| {
             let nth = count.fetch_add(1, Ordering::SeqCst);
-            if is_on.load(Ordering::SeqCst) && nth % 7 == 0 {
+            if is_on.load(Ordering::SeqCst) && nth.is_multiple_of(7) {
                 // Of what others do meanwhile a file may go between the list and the copy.
                 let to = copies.join(nth.to_string());
                 if testing::copy_dir(&log, &to).is_err() {
