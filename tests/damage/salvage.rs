@@ -264,8 +264,12 @@ fn holds(log: &Log, layout: &Layout, done: &Salvaged, to: &Path) -> Result<(), S
                 return Err(format!("event {seq} is said to be lost"));
             }
             let wanted = layout.events.get(&seq.get()).map(Vec::as_slice);
+            // What was taken out of a block that is damaged now may still be whole in a slot: then it is there again.
+            let is_again = wanted.is_none()
+                && workload::may_go(seq.get())
+                && Event::parse(event).is_ok_and(|it| it.body == workload::body_of(seq.get(), 0));
             // Where the trim mark was lost, there is more than was readable.
-            if wanted != Some(event) && seq.get() >= log.oldest {
+            if wanted != Some(event) && !is_again && seq.get() >= log.oldest {
                 return Err(format!("event {seq} is another"));
             }
             seen += 1;

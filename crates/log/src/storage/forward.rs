@@ -130,7 +130,11 @@ impl<'a> Forward<'a> {
             return Err(Damage { from, to, file: segment.dir().to_owned(), detail }.into());
         }
         self.count(segment.dir());
-        self.note_taken_out(segment.first(), segment.end(), segment.removed().events());
+        let all = segment.removed().events();
+        self.taken_out += match segment.first() < self.oldest && all > 0 {
+            true => segment::removed_from(segment, self.oldest, &self.options.disk)?,
+            false => all,
+        };
         (self.next, self.link) = (segment.end(), segment.link());
         self.last_at = segment.last_at();
         Ok(())
@@ -152,7 +156,8 @@ impl<'a> Forward<'a> {
         let stored = RemovedRange::store(&parent, self.meta.log, 1, range, &self.options.disk)?;
         self.count(&stored.dir);
         if range.is_intended() {
-            self.note_taken_out(range.first, end, range.events());
+            let readable = range.first.max(self.oldest).distance_to(end.max(self.oldest));
+            self.taken_out += readable;
         }
         if end == self.oldest {
             self.oldest_tag = link.known_tag();
@@ -204,20 +209,15 @@ impl<'a> Forward<'a> {
         };
         let built = segment::build(&self.dir.join(SEGMENTS_DIR), &spec, &source)?;
         self.count(built.dir());
-        self.note_taken_out(built.first(), built.end(), built.removed().events());
+        self.taken_out += source.stamps.taken_out.get();
         (self.next, self.link, self.last_at) = (end, built.link(), built.last_at());
         self.oldest_tag = self.oldest_tag.or(source.stamps.oldest_tag.get());
         Ok(())
     }
 
-    /// Readable seqs of which the events were taken out; those of a segment count as a whole.
+    /// Readable seqs of which the events were taken out.
     pub fn taken_out(&self) -> u64 {
         self.taken_out
-    }
-
-    fn note_taken_out(&mut self, first: Seq, end: Seq, events: u64) {
-        let readable = first.max(self.oldest).distance_to(end.max(self.oldest));
-        self.taken_out = self.taken_out.saturating_add(events.min(readable));
     }
 
     fn count(&mut self, dir: &Path) {
@@ -274,6 +274,8 @@ struct Stamps {
     link: Cell<Link>,
     oldest: Seq,
     oldest_tag: Cell<Option<ChainTag>>,
+    /// Readable seqs of runs.
+    taken_out: Cell<u64>,
 }
 
 impl Stamps {
@@ -281,12 +283,23 @@ impl Stamps {
         let (log, generations) = (meta.log, meta.generations.clone());
         let mint = Cell::new(CursorMint::new(log, generations.of(next).generation));
         let (next, link) = (Cell::new(next), Cell::new(link));
-        Stamps { log, generations, mint, next, link, oldest, oldest_tag: Cell::default() }
+        Stamps {
+            log,
+            generations,
+            mint,
+            next,
+            link,
+            oldest,
+            oldest_tag: Cell::default(),
+            taken_out: Cell::default(),
+        }
     }
 
     /// The same run. What it says of the chain counts: nobody can compute it.
     fn pass_over(&self, run: &Run, out: &mut Vec<u8>) -> Result<(), EventError> {
         let end = self.next.get().plus(u64::from(run.count));
+        let readable = self.next.get().max(self.oldest).distance_to(end.max(self.oldest));
+        self.taken_out.set(self.taken_out.get() + readable);
         if self.next.get() < self.oldest && self.oldest <= end {
             self.oldest_tag.set(run.link.known_tag().filter(|_| self.oldest == end));
         }

@@ -54,7 +54,7 @@ pub use footer::RunTotals;
 pub use handle::{Lease, Segment};
 pub use lookup::TopicCounts;
 pub use readers::{Cache, CacheOptions, CacheStatus};
-pub use remains::{Remains, Unit, remains, units};
+pub use remains::{Remains, Unit, remains, removed_from, units};
 pub use removed::RemovedRange;
 pub use scan::{Scan, scan};
 pub use topic_search::SegmentTopics;

@@ -172,6 +172,27 @@ pub fn units(segment: &Arc<Segment>, disk: &Disk) -> Result<Vec<Unit>, StoreErro
     Ok(found.units)
 }
 
+/// How many events from a seq on were taken out of a segment that is whole.
+///
+/// # Errors
+/// Damage, I/O.
+pub fn removed_from(segment: &Segment, from: Seq, disk: &Disk) -> Result<u64, StoreError> {
+    let segment = Arc::new(Segment::load(segment.dir(), disk)?);
+    let mut removed = 0;
+    for unit in units(&segment, disk)?.iter().filter(|unit| unit.end() > from) {
+        let (entries, mut seq) = (unit.read(disk)?, unit.first());
+        for entry in Entries::new(&entries) {
+            let entry = entry.map_err(|error| unit.damage(error.what()))?;
+            let end = seq.plus(entry.seqs());
+            if let Entry::Run(_) = entry {
+                removed += seq.max(from).distance_to(end.max(from));
+            }
+            seq = end;
+        }
+    }
+    Ok(removed)
+}
+
 /// Which blocks a segment can have.
 #[derive(Debug)]
 struct Limits {
