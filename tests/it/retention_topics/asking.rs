@@ -1,12 +1,15 @@
 //! `GetRetention` and `tailmark retention show`: the rules in force, by the file and after a reload, and what they
 //! refuse. What a dry run finds is in `carried_out.rs`.
 
+use tailmark_client::Client;
 use tailmark_log::eventlog;
 use tailmark_wire::feed_v1 as pb;
 use tonic::Code;
 
 use crate::support::daemon::{Daemon, program};
-use crate::support::server::{bad_field, expect, generations, memory, open, start, start_with};
+use crate::support::server::{
+    bad_field, expect, generations, memory, open, start, start_with, within,
+};
 
 async fn ask(
     client: &mut crate::support::server::Client,
@@ -152,4 +155,61 @@ fn settings_are_checked_before_they_are_in_force() {
     let (code, said) = check("[[retention.topics]]\npattern = \"a\"\nmax_events = 0\n");
     assert_eq!(code, Some(2));
     assert!(said.contains("retention.topics: rule 1 (`a`): max_events: 0"), "{said}");
+}
+
+/// A dry run goes on for as long as its caller listens, and there is one at a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_tells_how_far_it_is_and_ends_with_its_caller() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path());
+    let event =
+        |at: usize| format!("{{\"topic\":\"k\",\"key\":\"{at}\",\"body\":\"{at:0100}\"}}\n");
+    let lines: String = (0..150_000).map(event).collect();
+    daemon.output(&["upload", "--format", "jsonl"], lines.as_bytes());
+    let client = Client::new(daemon.url()).unwrap();
+    let rules = || {
+        let keep = pb::retention_rule::Keep::LatestPerKey.into();
+        let rule = pb::RetentionRule { pattern: "k".into(), keep, ..Default::default() };
+        Some(pb::RetentionRules { rules: vec![rule] })
+    };
+    let first = within("a dry run", client.preview_retention(rules())).await.unwrap();
+    let second = within("an answer", client.preview_retention(rules())).await.map(drop);
+    let second = second.unwrap_err();
+    assert_eq!((second.code(), second.reason()), ("RESOURCE_EXHAUSTED", "LIMIT_EXCEEDED"));
+    assert_eq!(second.metadata("what"), Some("dry_runs"));
+    // What is in force is told all the same.
+    within("the rules", client.retention()).await.unwrap();
+    drop(first);
+    let begun = std::time::Instant::now();
+    let mut third = loop {
+        match within("a dry run", client.preview_retention(rules())).await {
+            Ok(third) => break third,
+            Err(error) => assert_eq!(error.reason(), "LIMIT_EXCEEDED"),
+        }
+        assert!(begun.elapsed() < crate::support::server::PATIENCE);
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    };
+    let (mut looked, mut found) = (Vec::new(), None);
+    while let Some(report) = within("a report", third.next()).await.unwrap() {
+        assert!(found.is_none(), "the result is the last");
+        match report.retention {
+            Some(retention) => found = retention.dry_run,
+            None => looked.push(report.looked),
+        }
+    }
+    assert!(looked.windows(2).all(|two| two[0] <= two[1]), "{looked:?}");
+    assert!(looked.iter().all(|share| (0.0..=1.0).contains(share)), "{looked:?}");
+    let found = found.unwrap().rules[0];
+    assert_eq!((found.events, found.expired, found.compacted), (150_000, 0, 0));
+    // Ctrl-C of the command does the same.
+    let mut command = program(&["retention", "show", "--dry-run", "--config"]);
+    let file = dir.path().join("rules.toml");
+    std::fs::write(&file, "[[retention.topics]]\npattern = \"k\"\nmax_events = 10\n").unwrap();
+    command.arg(&file).args(["--addr", daemon.url()]);
+    let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let pid = rustix::process::Pid::from_child(&child);
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+    let code = child.wait().unwrap().code();
+    assert!(matches!(code, Some(130 | 0)) || code.is_none(), "{code:?}");
 }

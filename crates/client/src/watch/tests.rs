@@ -198,6 +198,21 @@ fn a_gap_that_does_not_name_all_that_it_passes_is_a_hole() {
 }
 
 #[test]
+fn what_was_meant_to_go_is_a_gap_also_where_losses_are_to_fail() {
+    assert_eq!(plan().on_lost, OnLost::Fail);
+    let mut machine = opened(plan(), 7, 20);
+    for (from, to, reason) in [(8, 9, GapReason::Expired), (11, 11, GapReason::Compacted)] {
+        assert!(reason.is_intended());
+        let mut marker = Marker::new(MarkerKind::Gap, to.to_string());
+        marker.gap = Some(Gap { from: Seq::new(from), to: Seq::new(to), reason });
+        assert!(matches!(machine.step(Input::Marker(&marker)), Action::Deliver));
+        assert!(matches!(event(&mut machine, to + 1), Action::Deliver));
+    }
+    // What nobody announced is still a hole.
+    assert_violation(event(&mut machine, 14));
+}
+
+#[test]
 fn resumed_settles_a_jump_even_backwards() {
     let jumping = || Plan { on_lost: OnLost::LastCommon, ..plan() };
     let mut machine = Machine::new(jumping(), Some("100".to_owned()));
