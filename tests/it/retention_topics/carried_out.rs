@@ -15,7 +15,7 @@ use crate::support::server::PATIENCE;
 const FILL: usize = 3_000;
 
 /// Passes come sooner than that, unless something is slow; then a test looks at less, and is right still.
-const SETTLED: std::time::Duration = std::time::Duration::from_secs(2);
+const SETTLED: std::time::Duration = std::time::Duration::from_millis(1_200);
 
 const SETTINGS: &str = "[retention]\ninterval = \"20ms\"\n[storage]\nseal_after = \"1s\"\n";
 
