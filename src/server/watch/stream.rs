@@ -34,6 +34,9 @@ use tailmark_record::{GapReason, Marker, MarkerKind, Seq, Timestamp};
 /// What a marker counts for among what was handed over, beside its cursor.
 const MARKER_BYTES: usize = 64;
 
+/// A chunk that is shorter ends where something is, if it follows a run that is gone.
+const SHORT_BYTES: usize = 4 << 10;
+
 /// What a watch yields.
 pub(crate) enum Item {
     /// Events, as the machine gives them out: one, some in frames, or the entries of some.
@@ -68,6 +71,8 @@ pub(crate) struct WatchStream {
     large: Option<usize>,
     /// The chunk, while it is not at hand.
     parked: Option<Ticket>,
+    /// What was passed last is a run of events that were meant to go.
+    is_behind_run: bool,
     open: OpenStream,
     span: tracing::Span,
     _permits: Grant,
@@ -149,6 +154,7 @@ impl WatchStream {
             may_send: 0,
             large: None,
             parked: None,
+            is_behind_run: false,
             open: parts.open,
             span: parts.span,
             _permits: parts.permits,
@@ -230,9 +236,12 @@ impl WatchStream {
                     };
                     match read {
                         Ok(delivery) => {
+                            // Between two runs that are gone, what lies ahead is the next one.
+                            let is_short = delivery.chunk.events.len() < SHORT_BYTES;
+                            let goes_on = !(is_short && std::mem::take(&mut self.is_behind_run));
                             let is_stored = !delivery.is_recent;
                             self.machine.deliver(delivery);
-                            if is_stored {
+                            if is_stored && goes_on {
                                 let end = self.machine.reads_on();
                                 self.reading.read_ahead(end, &self.settings.parking);
                             }
@@ -357,6 +366,7 @@ impl WatchStream {
         if let Some(cursor) = lost.cursor_of(to, &self.log) {
             self.naming.know(to, cursor);
         }
+        self.is_behind_run = reason.is_intended();
         self.machine.skip_gap(to, reason);
         self.reading.jump(self.machine.next());
         None
