@@ -8,6 +8,7 @@ use super::{Error, Reader, Record};
 use tailmark_log::chain::Link;
 use tailmark_log::storage::entries::{Run, write_run};
 use tailmark_log::storage::forward::{Forward, Rest, Start};
+use tailmark_log::storage::segment::MANY_EVENTS;
 use tailmark_log::storage::unfinished::Making;
 use tailmark_log::storage::{Chunk, RemovedReason, StoreError, local};
 use tailmark_record::{Seq, Timestamp, put_varint};
@@ -118,13 +119,18 @@ impl<'a> Collector<'a> {
         Collector { next: forward.next(), forward, entries: Vec::new(), gone: None }
     }
 
+    /// Whether all that came, gone or not, has its place in one segment.
+    fn has_place(&self) -> bool {
+        self.forward.next().distance_to(self.next) <= MANY_EVENTS
+    }
+
     /// A stored event, the next one.
     pub(crate) fn add(&mut self, event: &[u8]) -> Result<(), StoreError> {
         if let Some(gone) = self.gone.take() {
             let count = u32::try_from(gone.first.distance_to(self.next));
             match count {
                 // Between events of a segment they are a part of it.
-                Ok(count) if !self.entries.is_empty() => {
+                Ok(count) if !self.entries.is_empty() && self.has_place() => {
                     let Gone { reason, link, .. } = gone;
                     write_run(&mut self.entries, &Run { count, reason, link });
                 }

@@ -141,6 +141,7 @@ const SEGMENT: House<'_> = House {
         "topic_search",
         "scan",
         "index",
+        "run_block",
         "blocks",
         "store",
         "sled",

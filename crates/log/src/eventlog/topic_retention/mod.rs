@@ -93,7 +93,7 @@ pub(super) fn run(core: &Core, timing: Timing) {
         }
         let ended = (timing.elapsed)();
         memory.note(&done, ended, ended.saturating_sub(now), is_in_peace);
-        report(core, done.as_ref().err());
+        report(core, done.as_ref().map_or_else(Some, |done| done.failure.as_ref()));
         if let Ok(done) = done {
             say(&done);
             keeper.passed(&look.rules, done.pass);

@@ -20,6 +20,8 @@ const WORTH_IN_PEACE: u64 = 5;
 const REST: u32 = 3;
 /// Segments that become one.
 const MOST_NEIGHBOURS: usize = 64;
+/// From the first to the last of them, what is gone included.
+const MOST_SEQS: u64 = 1 << 30;
 /// What a segment takes on disk however little it holds.
 const EMPTY_BYTES: u64 = 2 << 20;
 /// Between two rests.
@@ -46,6 +48,8 @@ pub(super) struct Done {
     pub(super) leaves_some: bool,
     /// Where what is sealed ended.
     pub(super) sealed_end: Seq,
+    /// What kept it from taking something out; it went on behind that.
+    pub(super) failure: Option<StoreError>,
 }
 
 pub(super) struct Pass<'a> {
@@ -61,6 +65,7 @@ pub(super) struct Pass<'a> {
     goes_on: &'a mut dyn FnMut(f64) -> bool,
     pass: TopicPass,
     leaves_some: bool,
+    failure: Option<StoreError>,
 }
 
 /// The pass was told to end.
@@ -96,6 +101,7 @@ pub(super) fn run(
         goes_on,
         pass: TopicPass::default(),
         leaves_some: false,
+        failure: None,
     };
     // What is not sealed takes the place of what is, and is not taken out itself.
     let mut end = bounds.next();
@@ -110,7 +116,7 @@ pub(super) fn run(
     if !order.is_dry {
         pass.merge()?;
     }
-    let Pass { surveyor, pass, leaves_some, .. } = pass;
+    let Pass { surveyor, pass, leaves_some, failure, .. } = pass;
     let pass = TopicPass {
         at: (core.clock)(),
         took: begun.elapsed(),
@@ -118,7 +124,7 @@ pub(super) fn run(
         rules: surveyor.found,
         ..pass
     };
-    Ok(Done { is_full: surveyor.is_full, pass, leaves_some, sealed_end })
+    Ok(Done { is_full: surveyor.is_full, pass, leaves_some, sealed_end, failure })
 }
 
 impl Pass<'_> {
@@ -169,13 +175,20 @@ impl Pass<'_> {
 
     /// Answers false where they are there no more as they were.
     fn take_out(&mut self, order: &TakeOut) -> Result<bool, StoreError> {
-        let taken = self.core.engine.take_out(order)?;
+        let taken = match self.core.engine.take_out(order) {
+            // What is damaged stays, and nothing else stays for it.
+            Err(error @ (StoreError::Damaged(_) | StoreError::Io { .. })) => {
+                self.failure.get_or_insert(error);
+                None
+            }
+            taken => taken?,
+        };
         if let Some(taken) = &taken {
             // In this order: who reads from here on keeps nothing of what is gone.
             let end = order.sealed.last().map_or(Seq::ZERO, |last| last.end);
             self.core.reads.hot.forget_below(end);
             self.core.topic_keeper.taken(taken);
-            self.pass.segments += order.sealed.len() as u64;
+            self.pass.segments += 1;
             self.pass.freed_bytes += taken.freed_bytes;
         }
         let share = share(self.done, self.all);
@@ -200,7 +213,10 @@ fn small_neighbours(all: &[Sealed]) -> Vec<Vec<Sealed>> {
     let (mut groups, mut group): (Vec<Vec<Sealed>>, Vec<Sealed>) = (Vec::new(), Vec::new());
     for one in all {
         let sum: u64 = group.iter().map(|it| it.raw_bytes).sum();
-        let has_room = group.len() < MOST_NEIGHBOURS && sum + one.raw_bytes <= one.full_bytes;
+        let seqs = group.first().map_or(0, |first| first.first.distance_to(one.end));
+        let has_room = group.len() < MOST_NEIGHBOURS
+            && sum + one.raw_bytes <= one.full_bytes
+            && seqs <= MOST_SEQS;
         if !is_small(one) || !has_room {
             groups.push(std::mem::take(&mut group));
         }
@@ -285,5 +301,11 @@ mod tests {
         let many: Vec<_> = (0..100).map(|n| tiny(1 + n * 10)).collect();
         assert_eq!(groups(&many).iter().map(Vec::len).collect::<Vec<_>>(), [64, 36]);
         assert_eq!(groups(&[tiny(1)]), [[0; 0]; 0]);
+        // Not so many seqs that places in one would not do, however little is left of them.
+        let far = sealed(MOST_SEQS - 5, 0, 2, 9);
+        assert_eq!(
+            groups(&[tiny(1), tiny(11), far, tiny(MOST_SEQS + 5)]),
+            [vec![1, 11], vec![MOST_SEQS - 5, MOST_SEQS + 5]]
+        );
     }
 }

@@ -32,7 +32,7 @@ pub struct TopicPass {
     pub rules: Vec<RuleFound>,
     /// Events it took out.
     pub removed: u64,
-    /// Segments that it wrote anew, or of which it made one.
+    /// Segments that it wrote anew, each in place of one or several.
     pub segments: u64,
     /// Bytes on disk that it gave back.
     pub freed_bytes: u64,
@@ -58,6 +58,6 @@ pub struct TopicRetention {
     pub compacted: u64,
     /// Bytes on disk given back, since the start.
     pub freed_bytes: u64,
-    /// Segments that took the place of others, since the start.
+    /// Segments written anew, each in place of one or several, since the start.
     pub segments: u64,
 }

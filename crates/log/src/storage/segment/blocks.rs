@@ -5,7 +5,7 @@
 use bytes::Bytes;
 
 use super::index::{Index, Wanted};
-use crate::chain::{Link, tag_in};
+use super::run_block::RunBlock;
 use crate::storage::entries::{Entries, Entry};
 use crate::storage::sift::{FOUND_BYTES, SIFTED_BYTES, Sifter};
 use crate::storage::{Chunk, LookBack, StoreError, part_of};
@@ -44,8 +44,9 @@ pub(super) trait Blocks {
         if wanted.is_sparse || rows[begin].has_runs && !filter.is_all() {
             return self.sift(from, end, filter, &wanted);
         }
-        if rows[begin].has_runs {
-            return self.read_between_runs(begin, from, end);
+        if let Some(block) = self.run_block(from)? {
+            let read = block.read(from, end);
+            return read.map_err(|error| index.damage(begin, error.what()))?;
         }
         if !wanted.has(begin) {
             let next = (begin..rows.len()).find(|&at| wanted.has(at));
@@ -65,55 +66,15 @@ pub(super) trait Blocks {
         self.slice(&events, begin..stop, from..end)
     }
 
-    /// The events from `from` on, which is in a block with runs, up to the next run.
-    fn read_between_runs(&self, at: usize, from: Seq, end: Seq) -> Result<Chunk, StoreError> {
-        let events = self.block(at)?;
-        let row = &self.index().rows[at];
-        let mut entries = Entries::new(&events);
-        let (mut seq, mut start, mut link) = (row.first, 0, Link::of_tag(row.tag_before));
-        while let Some(entry) = entries.next() {
-            let entry = entry.map_err(|error| self.index().damage(at, error.what()))?;
-            let next = seq.plus(entry.seqs());
-            match entry {
-                Entry::Event(_) if seq == from => {
-                    let last = row.end().min(end);
-                    return self.events_from(at, &events, start, from, last);
-                }
-                Entry::Event(event) => {
-                    let tag = tag_in(event).map_err(|it| self.index().damage(at, it.what()))?;
-                    link = Link::of_tag(tag);
-                }
-                Entry::Run(run) if from < next => {
-                    return Err(StoreError::Removed(run.removed(seq, link)));
-                }
-                Entry::Run(run) => link = run.link,
-            }
-            (seq, start) = (next, events.len() - entries.remaining());
+    /// The block that has `from`, if it has runs.
+    fn run_block(&self, from: Seq) -> Result<Option<RunBlock>, StoreError> {
+        let at = self.index().block_of(from);
+        let row = self.index().rows[at];
+        if !row.has_runs {
+            return Ok(None);
         }
-        Err(self.index().damage(at, "an event is missing"))
-    }
-
-    /// The events from `from` on, whose bytes begin at `start`, up to a run or before `end`.
-    fn events_from(
-        &self,
-        at: usize,
-        events: &Bytes,
-        start: usize,
-        from: Seq,
-        end: Seq,
-    ) -> Result<Chunk, StoreError> {
-        let mut entries = Entries::new(&events[start..]);
-        let (mut next, mut stop) = (from, start);
-        while next < end {
-            match entries.next().transpose() {
-                Ok(Some(Entry::Event(_))) => next = next.next(),
-                Ok(Some(Entry::Run(_))) => break,
-                Ok(None) => return Err(self.index().damage(at, "an event is missing")),
-                Err(error) => return Err(self.index().damage(at, error.what())),
-            }
-            stop = events.len() - entries.remaining();
-        }
-        Ok(Chunk { first: from, end: next, events: part_of(events, start..stop), complete: true })
+        let block = RunBlock::new(row, self.block(at)?);
+        block.map(Some).map_err(|error| self.index().damage(at, error.what()))
     }
 
     /// All entries of some blocks, runs included: for who writes them anew. Begins with the block that `from` begins.

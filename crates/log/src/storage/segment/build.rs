@@ -34,6 +34,8 @@ const MAX_TARGET_BYTES: usize = 1 << 20;
 const WINDOW_BYTES: usize = 4 << 20;
 /// Events of a segment have 32-bit places in it.
 const MAX_EVENTS: u64 = 1 << 31;
+/// Who makes one of several stops here.
+pub const MANY_EVENTS: u64 = 1 << 30;
 
 /// The events that a segment is built from.
 pub trait Source {

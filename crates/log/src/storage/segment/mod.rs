@@ -38,6 +38,7 @@ mod problem;
 mod readers;
 mod remains;
 mod removed;
+mod run_block;
 mod scan;
 mod sled;
 mod store;
@@ -47,7 +48,7 @@ mod transfer;
 mod verify;
 
 pub use block::{Compression, HAS_ZSTD};
-pub use build::{BLOCK_BYTES, BuildSpec, DB_CACHE_BYTES, Progress, Source, build};
+pub use build::{BLOCK_BYTES, BuildSpec, DB_CACHE_BYTES, MANY_EVENTS, Progress, Source, build};
 use dir::{DB, FOOTER};
 pub use dir::{clean, clean_but, delete, names, parse_name, revision_of, trash};
 pub use footer::RunTotals;

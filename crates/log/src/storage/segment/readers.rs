@@ -19,7 +19,8 @@ use super::files::locate;
 use super::filter_room::FilterRoom;
 use super::index::Index;
 use super::open::{Bounds, DatabaseSlot, Open, OpenDatabases};
-use super::{Lease, Segment, dir};
+use super::run_block::RunBlocks;
+use super::{DB, Lease, Segment, dir};
 use crate::bounded::Bounded;
 use crate::storage::{Chunk, Damage, StoreError};
 use tailmark_record::Seq;
@@ -83,6 +84,8 @@ pub struct Cache {
     tables: Mutex<Bounded<PathBuf, Arc<Located>>>,
     damages: Mutex<HashMap<PathBuf, Damage>>,
     filter_room: Arc<FilterRoom>,
+    /// Blocks with runs that were read lately.
+    run_blocks: RunBlocks,
     comparisons: Comparisons,
     clock: AtomicU64,
     direct_reads: AtomicU64,
@@ -134,6 +137,7 @@ impl Cache {
             tables: Mutex::new(Bounded::new(max_table_bytes)),
             damages: Mutex::default(),
             filter_room: Arc::new(FilterRoom::new(options.max_filter_bytes)),
+            run_blocks: RunBlocks::default(),
             comparisons: Comparisons::default(),
             clock: AtomicU64::new(0),
             direct_reads: AtomicU64::new(0),
@@ -161,7 +165,28 @@ impl Cache {
             let events = bytes::Bytes::new();
             return Ok(Chunk { first: from, end, events, complete: false });
         }
+        if filter.is_all() && lease.removed().runs > 0 {
+            return self.read_runs(lease, from, end);
+        }
         self.with(lease, |blocks| blocks.read(from, end, filter))
+    }
+
+    /// The same of everything in a segment with runs: whoever reads it asks for one part of a block after the other.
+    fn read_runs(&self, lease: &Lease, from: Seq, end: Seq) -> Result<Chunk, StoreError> {
+        let block = match self.run_blocks.get(lease.dir(), from) {
+            Some(block) => block,
+            None => match self.with(lease, |blocks| blocks.run_block(from))? {
+                Some(block) => {
+                    let block = Arc::new(block);
+                    self.run_blocks.keep(lease.dir(), Arc::clone(&block));
+                    block
+                }
+                None => return self.with(lease, |blocks| blocks.read(from, end, &Filter::ALL)),
+            },
+        };
+        block.read(from, end).map_err(|error| {
+            StoreError::from(lease.damage_of_all(&lease.dir().join(DB), error.what()))
+        })?
     }
 
     /// The events of one segment from `from` on, where a block begins, and runs in place of those that are gone: for
@@ -239,6 +264,7 @@ impl Cache {
             drop(forgotten);
         }
         self.damages.lock().remove(segment.dir());
+        self.run_blocks.forget(segment.dir());
         self.comparisons.forget(segment.dir());
         dir::trash(segment.dir(), &segment.disk).map(Some)
     }

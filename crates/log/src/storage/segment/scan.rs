@@ -99,26 +99,7 @@ impl Scan {
     /// damage: either says what the other denies.
     fn keep_removed_apart(&mut self) {
         self.removed.sort_by_key(|it| (it.range.first, it.range.end));
-        let removed = &self.removed;
-        let of_segment = |it: &Arc<Segment>| (it.first(), it.end(), it.revision());
-        let of_range = |it: &Arc<RemovedRange>| (it.range.first, it.range.end, it.revision);
-        let takes = |new: (Seq, Seq, u32), old: (Seq, Seq, u32)| {
-            new.0 <= old.0 && old.1 <= new.1 && new.2 > old.2
-        };
-        let intended = || removed.iter().filter(|it| it.range.is_intended());
-        let is_taken_out =
-            |old: &Arc<Segment>| intended().any(|it| takes(of_range(it), of_segment(old)));
-        let (taken, segments) = self.segments.drain(..).partition(is_taken_out);
-        self.segments = segments;
-        self.superseded.extend::<Vec<_>>(taken);
-        let is_taken_in = |old: &Arc<RemovedRange>| {
-            old.range.is_intended()
-                && (intended().any(|it| takes(of_range(it), of_range(old)))
-                    || self.segments.iter().any(|it| takes(of_segment(it), of_range(old))))
-        };
-        let taken: Vec<_> = removed.iter().filter(|it| is_taken_in(it)).cloned().collect();
-        self.removed.retain(|it| !taken.iter().any(|other| Arc::ptr_eq(it, other)));
-        self.superseded_ranges = taken;
+        self.drop_superseded_ranges();
         let mut end = Seq::ZERO;
         let (segments, damaged) = (&self.segments, &mut self.damaged);
         self.removed.retain(|it| {
@@ -136,11 +117,61 @@ impl Scan {
         });
     }
 
+    /// Of ranges that were meant to go, and of segments, what lies within a later one.
+    fn drop_superseded_ranges(&mut self) {
+        let of_range = |it: &RemovedRange| (it.range.first, it.range.end, it.revision);
+        let of_segment = |it: &Segment| (it.first(), it.end(), it.revision());
+        let takes = |new: (Seq, Seq, u32), old: (Seq, Seq, u32)| {
+            new.0 <= old.0 && old.1 <= new.1 && new.2 > old.2
+        };
+        // What covers comes before what it covers.
+        self.removed.sort_by_key(|it| (it.range.first, std::cmp::Reverse(it.range.end)));
+        let (mut kept, mut cover): (Vec<Arc<RemovedRange>>, Option<Arc<RemovedRange>>) =
+            Default::default();
+        for it in std::mem::take(&mut self.removed) {
+            let is_taken = cover.as_ref().is_some_and(|new| takes(of_range(new), of_range(&it)));
+            if !it.range.is_intended() {
+                kept.push(it);
+            } else if is_taken {
+                self.superseded_ranges.push(it);
+            } else {
+                cover = Some(Arc::clone(&it));
+                kept.push(it);
+            }
+        }
+        let range_at = |seq: Seq| {
+            let at = kept.partition_point(|it| it.range.first <= seq);
+            at.checked_sub(1).map(|at| &kept[at]).filter(|it| it.range.is_intended())
+        };
+        let (taken, segments): (Vec<_>, Vec<_>) = self.segments.drain(..).partition(|old| {
+            range_at(old.first()).is_some_and(|new| takes(of_range(new), of_segment(old)))
+        });
+        (self.segments, self.superseded) =
+            (segments, std::mem::take(&mut self.superseded).into_iter().chain(taken).collect());
+        let segments = &self.segments;
+        let is_taken_in = |old: &Arc<RemovedRange>| {
+            let at = segments.partition_point(|it| it.first() <= old.range.first);
+            let segment = at.checked_sub(1).map(|at| &segments[at]);
+            old.range.is_intended()
+                && segment.is_some_and(|new| takes(of_segment(new), of_range(old)))
+        };
+        let (taken, kept) = kept.into_iter().partition(is_taken_in);
+        self.superseded_ranges.extend::<Vec<_>>(taken);
+        self.removed = kept;
+        self.removed.sort_by_key(|it| (it.range.first, it.range.end));
+    }
+
     /// The seq behind the ranges without events that begin with `seq`, if any does.
     fn after_removed(&self, seq: Seq) -> Seq {
-        let step = |end: Seq, it: &Arc<RemovedRange>| {
-            if it.range.first == end { it.range.end } else { end }
-        };
-        self.removed.iter().fold(seq, step)
+        let from = self.removed.partition_point(|it| it.range.first < seq);
+        let ranges = self.removed.get(from..).unwrap_or_default().iter();
+        let mut end = seq;
+        for it in ranges {
+            if it.range.first != end {
+                break;
+            }
+            end = it.range.end;
+        }
+        end
     }
 }

@@ -8,6 +8,7 @@ use super::LocalEngine;
 use super::view::View;
 use crate::chain::{Link, tag_in};
 use crate::storage::journal::Slot;
+use crate::storage::segment::Segment;
 use crate::storage::sift::{FOUND_BYTES, SIFTED_BYTES, Sifter};
 use crate::storage::{Chunk, Damage, Removed, RemovedReason, StoreError};
 use tailmark_record::topic::Filter;
@@ -68,33 +69,42 @@ impl LocalEngine {
         }
     }
 
-    /// One run of all that was meant to go, from the first part of it on, however many segments it is in.
+    /// One run of all that was meant to go, with the part of it that is given, however many segments it is in.
     fn run_from(&self, view: &View, mut range: Removed) -> Removed {
         while range.is_intended() {
-            let at = range.end;
-            let next = match view.removed_at(at) {
-                Some(next) => Some(*next),
-                None => {
-                    let mut segments = view.segments.iter();
-                    let next = segments.find(|it| it.first() == at && it.removed().runs > 0);
-                    next.and_then(|segment| {
-                        let lease = segment.lease()?;
-                        match self.cache.read(&lease, at, at.next(), &Filter::ALL) {
-                            Err(StoreError::Removed(next)) => Some(next),
-                            // Another read says it.
-                            _ => None,
-                        }
-                    })
-                }
-            };
-            let Some(next) = next.filter(Removed::is_intended) else { break };
-            range.end = next.end;
-            range.link = next.link;
-            if next.reason == RemovedReason::Compacted {
-                range.reason = next.reason;
-            }
+            let next = self.part_of_run(view, range.end, |segment| segment.first() == range.end);
+            let Some(next) = next else { break };
+            (range.end, range.link) = (next.end, next.link);
+            range.reason = both(range.reason, next.reason);
+        }
+        while range.is_intended() && range.first > Seq::FIRST {
+            let last = range.first.prev();
+            let next = self.part_of_run(view, last, |segment| segment.end() == range.first);
+            let Some(next) = next else { break };
+            (range.first, range.link_before) = (next.first, next.link_before);
+            range.reason = both(range.reason, next.reason);
         }
         range
+    }
+
+    /// What was meant to go and has a seq: a range of its own, or at an end of a segment.
+    fn part_of_run(
+        &self,
+        view: &View,
+        seq: Seq,
+        is_it: impl Fn(&Segment) -> bool,
+    ) -> Option<Removed> {
+        if let Some(range) = view.removed_at(seq) {
+            return Some(*range).filter(Removed::is_intended);
+        }
+        let at = view.segments.partition_point(|segment| segment.end() <= seq);
+        let segment = view.segments.get(at).filter(|it| it.removed().runs > 0 && is_it(it))?;
+        let lease = segment.lease()?;
+        match self.cache.read(&lease, seq, seq.next(), &Filter::ALL) {
+            Err(StoreError::Removed(range)) => Some(range),
+            // Another read says it.
+            _ => None,
+        }
     }
 
     /// The chain at a readable event: what stands beside its block or commit, where it ends with it; else its
@@ -161,6 +171,11 @@ impl LocalEngine {
         let (file, detail) = (self.dir.clone(), what.to_owned());
         StoreError::Damaged(Damage { from: seq, to: seq, file, detail })
     }
+}
+
+/// Why neighbours are gone.
+fn both(one: RemovedReason, other: RemovedReason) -> RemovedReason {
+    if one == other { one } else { RemovedReason::Compacted }
 }
 
 /// Picks the events that match out of a part of a slot that has no index of topics: every event is looked at,

@@ -13,8 +13,8 @@ use crate::storage::error::chain;
 use crate::storage::journal::{Journal, Slot, sealing_bytes};
 use crate::storage::meta::{CleanStop, Meta};
 use crate::storage::segment::{
-    self, BLOCK_BYTES, BuildSpec, Cache, DB_CACHE_BYTES, Lease, Progress, RemovedRange, Segment,
-    Source,
+    self, BLOCK_BYTES, BuildSpec, Cache, DB_CACHE_BYTES, Lease, MANY_EVENTS, Progress,
+    RemovedRange, Segment, Source,
 };
 use crate::storage::{Chunk, Damage, StoreError};
 use crate::width::to_u32;
@@ -104,6 +104,8 @@ impl Sealer<'_> {
         // again at each start it never would.
         last.last_at() <= (self.options.clocks.wall)()
             && last.end() == from
+            // What is gone out of it takes seqs all the same.
+            && last.first().distance_to(slot.end()) <= MANY_EVENTS
             && last.raw_bytes() < self.options.slot_bytes / 2
             && last.raw_bytes() + slot.event_bytes() <= self.options.slot_bytes
     }

@@ -172,7 +172,10 @@ impl LocalEngine {
     /// What was trimmed meanwhile has been discarded, and then what was built goes too: the next start would find
     /// the rest of it below the trim mark.
     fn put_in_place(&self, pieces: &Pieces, built: Built) -> Result<(), StoreError> {
-        let range = pieces.range();
+        let range = match &built {
+            Built::Segment(_) => pieces.range(),
+            Built::Nothing(built) => built.range.first..built.range.end,
+        };
         let is_within = |first: Seq, end: Seq| range.start <= first && end <= range.end;
         let (mut is_in_place, mut ranges) = (false, Vec::new());
         self.change_view(|view| {
@@ -208,6 +211,27 @@ impl LocalEngine {
             self.trash.lock().push(trash);
         }
         Ok(())
+    }
+
+    /// One range of it and of those beside it, at a revision above theirs.
+    fn with_neighbours(&self, mut range: Removed, mut revision: u32) -> (Removed, u32) {
+        let view = self.view();
+        let mut join = |range: &mut Removed, other: &RemovedRange| {
+            revision = revision.max(other.revision + 1);
+            if other.range.reason != range.reason {
+                range.reason = RemovedReason::Compacted;
+            }
+        };
+        let intended = || view.removed.iter().filter(|it| it.range.is_intended());
+        while let Some(it) = intended().find(|it| it.range.end == range.first) {
+            join(&mut range, it);
+            (range.first, range.link_before) = (it.range.first, it.range.link_before);
+        }
+        while let Some(it) = intended().find(|it| it.range.first == range.end) {
+            join(&mut range, it);
+            (range.end, range.link) = (it.range.end, it.range.link);
+        }
+        (range, revision)
     }
 
     /// What tells repeats, of those from a seq on, in order.
@@ -269,6 +293,7 @@ impl LocalEngine {
                 }
                 let (first, end) = (range.start, range.end);
                 let range = Removed { first, end, reason, link_before, link };
+                let (range, revision) = self.with_neighbours(range, revision);
                 let disk = &self.options.disk;
                 let stored = RemovedRange::store(&sealer.dir, self.log, revision, range, disk)?;
                 return Ok((Built::Nothing(Arc::new(stored)), left.taken));
