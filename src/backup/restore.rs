@@ -61,6 +61,8 @@ pub struct Restored {
     pub kept_segments: u64,
     /// Events among them that had been trimmed when the backup was taken.
     pub untrimmed: u64,
+    /// Seqs among them of which the events had been taken out by rules for topics when the backup was taken.
+    pub taken_out: u64,
 }
 
 /// Makes a log in `dir`, which must be empty or not there, of a backup. Every file is compared with its hashes
@@ -162,10 +164,11 @@ pub fn restore(
     for name in &manifest.trimmed {
         put_trimmed(target, name, plan.oldest, &trimmed, &disk)?;
     }
+    let taken_out = forward.taken_out();
     forward.finish(plan.rest())?;
     making.finish()?;
     let untrimmed = plan.oldest.distance_to(Seq::new(manifest.oldest_seq).min(plan.end));
-    Ok(Restored { oldest: plan.oldest, head, generation, kept_segments, untrimmed })
+    Ok(Restored { oldest: plan.oldest, head, generation, kept_segments, untrimmed, taken_out })
 }
 
 /// Puts in the events below `end` of what was not sealed.
@@ -221,6 +224,8 @@ fn part_of<'a>(
     let reader = OfflineReader::of(Arc::clone(segment), scratch)?;
     let (mut at, end) = (segment.first(), end.min(segment.end()));
     let mut collector = Collector::new(forward);
+    // Of what is gone, too, repeats are told.
+    collector.named(segment.named()?);
     while at < end {
         match reader.read(at, end, &Filter::ALL) {
             Ok(chunk) => {

@@ -6,7 +6,7 @@ use super::Failure;
 use super::backup::show;
 use super::log::Interrupt;
 use super::moment::parse_time;
-use super::output::{print_json, print_line};
+use super::output::{print_json, print_line, say};
 use super::progress::bytes_bar;
 use crate::backup::{Restored, Since, Target, Upto, restore};
 use crate::escape;
@@ -28,7 +28,8 @@ pub(super) struct Args {
     /// `oldest`: all of that
     #[arg(long, value_name = "SEQ", value_parser = since)]
     from_seq: Option<Since>,
-    /// As it was after this event
+    /// As it was after this event, without what rules for topics have taken out since: a backup that was taken soon
+    /// after that point has the most
     #[arg(long, value_name = "SEQ", conflicts_with = "to_time")]
     to_seq: Option<u64>,
     /// As it was at this time, or so long ago
@@ -59,6 +60,14 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     });
     bar.finish_and_clear();
     let done = result.map_err(|error| interrupt.failure(error))?;
+    if done.taken_out > 0 && !matches!(upto, Upto::Head) {
+        // They may have been there at that point.
+        let (count, at) = (done.taken_out, done.head);
+        say(&format!(
+            "note: {count} events up to {at} had been taken out by the retention of their topics when this backup was taken; \
+             one that was taken nearer to that point has more of them (`tailmark backup list`, then --backup NAME)"
+        ));
+    }
     if args.json {
         return print_json(&json(&name, &done));
     }
@@ -95,6 +104,7 @@ fn json(name: &str, done: &Restored) -> Vec<u8> {
     object.unsigned("generation", u32::from(done.generation));
     object.number("kept_segments", done.kept_segments);
     object.number("untrimmed", done.untrimmed);
+    object.number("taken_out", done.taken_out);
     object.close();
     out
 }

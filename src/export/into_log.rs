@@ -11,7 +11,7 @@ use tailmark_log::storage::forward::{Forward, Rest, Start};
 use tailmark_log::storage::segment::MANY_EVENTS;
 use tailmark_log::storage::unfinished::Making;
 use tailmark_log::storage::{Chunk, RemovedReason, StoreError, local};
-use tailmark_record::{Seq, Timestamp, put_varint};
+use tailmark_record::{Fingerprint, Seq, Timestamp, put_varint};
 
 /// What a directory says whose import was cut.
 const WHAT: &str = "import";
@@ -117,6 +117,11 @@ struct Gone {
 impl<'a> Collector<'a> {
     pub(crate) fn new(forward: Forward<'a>) -> Collector<'a> {
         Collector { next: forward.next(), forward, entries: Vec::new(), gone: None }
+    }
+
+    /// What tells repeats of events that are gone, among others, in order: of what comes up to the next segment.
+    pub(crate) fn named(&mut self, named: Vec<(Seq, Fingerprint)>) {
+        self.forward.named(named);
     }
 
     /// Whether all that came, gone or not, has its place in one segment.

@@ -21,8 +21,8 @@ use super::segment::{self, BLOCK_BYTES, BuildSpec, DB_CACHE_BYTES, RemovedRange,
 use super::{Chunk, Damage, Removed, RemovedReason, StoreError};
 use crate::chain::{Digests, Link, tag_in};
 use tailmark_record::{
-    ChainTag, CursorMint, Event, EventError, Facts, GenerationTable, LogId, Seq, Stamp, Timestamp,
-    write_entry, write_shell_entry,
+    ChainTag, CursorMint, Event, EventError, Facts, Fingerprint, GenerationTable, LogId, Seq,
+    Stamp, Timestamp, write_entry, write_shell_entry,
 };
 
 /// A new directory, while events are put into it.
@@ -40,6 +40,8 @@ pub struct Forward<'a> {
     segments: HashSet<OsString>,
     /// Readable seqs of which the events were taken out.
     taken_out: u64,
+    /// For the next segment, see [`Forward::named`].
+    named: Vec<(Seq, Fingerprint)>,
     is_exact: bool,
 }
 
@@ -96,6 +98,7 @@ impl<'a> Forward<'a> {
             oldest_tag,
             segments,
             taken_out: 0,
+            named: Vec::new(),
             is_exact,
         })
     }
@@ -166,6 +169,11 @@ impl<'a> Forward<'a> {
         Ok(())
     }
 
+    /// What tells repeats of events that the next segment has as runs only, in order; others may be among them.
+    pub fn named(&mut self, named: Vec<(Seq, Fingerprint)>) {
+        self.named = named;
+    }
+
     /// Puts in the events up to `end`, as a segment.
     ///
     /// # Errors
@@ -197,7 +205,7 @@ impl<'a> Forward<'a> {
             fingerprint_key: self.meta.key,
             first: self.next,
             end,
-            named_before: Vec::new(),
+            named_before: std::mem::take(&mut self.named),
             link_before: self.link,
             link,
             revision: 1,

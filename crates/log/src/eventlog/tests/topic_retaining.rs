@@ -7,7 +7,7 @@ use std::path::Path;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::super::topic_retention::testing::{Ordered, pass};
+use super::super::topic_retention::testing::{Ordered, Shares, pass, pass_while};
 use super::*;
 use crate::storage::{RemovedReason, StoreError, TopicQuery, local};
 use tailmark_record::Start;
@@ -513,34 +513,70 @@ async fn rules_are_kept_in_the_background_and_may_change() {
 }
 
 /// More topics and keys than a pass has room for: each is looked at in its turn, and the same goes in the end.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_there_is_no_room_for_goes_in_later_passes() {
-    use super::super::topic_retention::testing::Shares;
+async fn without_room(max_events: Option<u64>) -> (World, Vec<(u64, usize, RemovedReason)>) {
     let mut world = World::new(77);
     world.append(8_000).await;
-    let rules = TopicRules::new(vec![rule("state.*", None, None, Keep::LatestPerKey)]);
+    let rules = TopicRules::new(vec![rule("state.*", None, max_events, Keep::LatestPerKey)]);
     let dead = world.judge(&rules, 0);
     for (seq, _, reason) in &dead {
         world.dead.insert(*seq, *reason);
     }
-    let (log, mut shares, mut passes, mut removed) = (world.log.clone(), Shares::default(), 0, 0);
-    let at = Timestamp::EPOCH;
+    let log = world.log.clone();
     // Every key of what is sealed is one of a share at last.
     tokio::task::spawn_blocking(move || {
-        loop {
-            let order = Ordered { is_in_peace: true, room: Some(5), share: shares, is_dry: false };
-            let done = pass(log.core(), &rules, at, order).unwrap();
-            removed += done.removed;
-            passes += 1;
-            shares = shares.after(&done);
-            if passes > 40 {
-                break;
-            }
+        let (mut share, at) = (Shares::default(), Timestamp::EPOCH);
+        for _ in 0..40 {
+            let order = Ordered { is_in_peace: true, room: Some(5), share, is_dry: false };
+            share = share.after(&pass(log.core(), &rules, at, order).unwrap());
         }
-        assert!(passes > 2 && removed > 1_000, "{passes} passes, {removed}");
     })
     .await
     .unwrap();
+    (world, dead)
+}
+
+/// A rule with both goes by shares of topics: nothing goes that one pass over all would keep.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_room_nothing_goes_that_a_number_of_events_would_keep() {
+    let (mut world, _) = without_room(Some(4)).await;
+    // It asks of each that is gone whether the list lets it go.
+    world.check_all().await;
+}
+
+/// Of a rule that is in force no more nothing is taken out any more, and damage keeps nothing but itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pass_ends_with_its_rules_and_goes_on_behind_damage() {
+    let mut world = World::new(78);
+    world.append(8_000).await;
+    let rules = TopicRules::new(vec![rule("state.*", None, None, Keep::LatestPerKey)]);
+    let log = world.log.clone();
+    let sealed = log.core().engine.sealed();
+    assert!(sealed.len() > 3);
+    let asked = std::cell::Cell::new(0);
+    let order = Ordered { is_in_peace: true, ..Ordered::default() };
+    let goes_on = &mut |_: f64| {
+        asked.set(asked.get() + 1);
+        asked.get() < 2
+    };
+    let ended = pass_while(log.core(), &rules, Timestamp::EPOCH, order, goes_on);
+    assert!(matches!(ended, Err(StoreError::Stopped { .. })), "{:?}", ended.err());
+    let rewritten = log.core().engine.sealed().iter().filter(|it| it.removed > 0).count();
+    assert!(rewritten <= 1, "{rewritten}");
+    // A block of one in the middle.
+    let name = format!("segments/{:020}-1/db/db", sealed[1].first.get());
+    let file = std::fs::OpenOptions::new().write(true).open(world.dir.path().join(name)).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0xa5; 30_000], 20_000).unwrap();
+    let done = pass(log.core(), &rules, Timestamp::EPOCH, order).unwrap();
+    assert!(matches!(done.failure, Some(StoreError::Damaged(_))), "{:?}", done.failure);
+    let now = log.core().engine.sealed();
+    let of = |first: Seq| now.iter().find(|it| it.first <= first && first < it.end).unwrap();
+    assert_eq!(of(sealed[1].first).removed, 0);
+    assert!(of(sealed[0].first).removed > 0 && of(sealed[2].first).removed > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_there_is_no_room_for_goes_in_later_passes() {
+    let (mut world, dead) = without_room(None).await;
     world.look().await;
     // What is dead and sealed has gone, but for what is not worth it.
     let sealed = world.log.core().engine.sealed().last().unwrap().end.get();

@@ -10,6 +10,7 @@ mod survey;
 pub(super) mod testing;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ReadError;
@@ -82,7 +83,9 @@ pub(super) fn run(core: &Core, timing: Timing) {
         is_due = false;
         let order = Order { share: memory.share, room: ROOM, is_in_peace, is_dry: false };
         keeper.running(true);
-        let pass = || pass::run(core, &look.rules, look.aged_to, order, &mut |_| true);
+        // Rules that were taken back remove nothing more.
+        let mut are_in_force = |_: f64| Arc::ptr_eq(&keeper.rules(), &look.rules);
+        let pass = || pass::run(core, &look.rules, look.aged_to, order, &mut are_in_force);
         // Whatever happens, the thread goes on.
         let done = catch_unwind(AssertUnwindSafe(pass)).unwrap_or_else(|_| {
             Err(StoreError::Stopped { reason: "the thread that does it panicked".into() })
@@ -90,6 +93,9 @@ pub(super) fn run(core: &Core, timing: Timing) {
         keeper.running(false);
         if keeper.has_ended() {
             return;
+        }
+        if !Arc::ptr_eq(&keeper.rules(), &look.rules) {
+            continue;
         }
         let ended = (timing.elapsed)();
         memory.note(&done, ended, ended.saturating_sub(now), is_in_peace);

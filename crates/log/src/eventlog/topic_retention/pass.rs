@@ -175,6 +175,9 @@ impl Pass<'_> {
 
     /// Answers false where they are there no more as they were.
     fn take_out(&mut self, order: &TakeOut) -> Result<bool, StoreError> {
+        if !(self.goes_on)(share(self.done, self.all)) {
+            return Err(ended());
+        }
         let taken = match self.core.engine.take_out(order) {
             // What is damaged stays, and nothing else stays for it.
             Err(error @ (StoreError::Damaged(_) | StoreError::Io { .. })) => {

@@ -13,8 +13,9 @@ use crate::storage::{Engine, RemovedReason, StoreError};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Event, Events, FingerprintKey, Seq, Timestamp};
 
-/// Topics and keys that one pass knows: of 64 MiB and less, by the size of an entry and the load of its table.
-pub(super) const ROOM: usize = 1 << 21;
+/// Topics and keys that one pass knows: as many as a table of 2^21 places takes before it grows. With what a table
+/// takes while it grows that is 54 MiB of keys, or 104 MiB of topics.
+pub(super) const ROOM: usize = (1 << 21) / 8 * 7;
 /// Topics of which the rule is remembered.
 const TOPICS: usize = 64 << 10;
 
@@ -51,6 +52,8 @@ struct Candidate {
     bytes: u32,
     topic: u128,
     key: Option<NonZeroU128>,
+    /// Its rule has to do with keys.
+    is_of_keys: bool,
 }
 
 /// What is dead of one run of events.
@@ -206,7 +209,8 @@ impl<'a> Surveyor<'a> {
                 None => 0,
             };
             let bytes = u32::try_from(event.len()).unwrap_or(u32::MAX);
-            out.push(Candidate { seq, rule, bytes, topic, key });
+            let is_of_keys = it.keep == Keep::LatestPerKey;
+            out.push(Candidate { seq, rule, bytes, topic, key, is_of_keys });
         }
         Ok(())
     }
@@ -257,7 +261,13 @@ impl<'a> Surveyor<'a> {
         if self.aged.get(at).is_some_and(|aged| it.seq < *aged) {
             return Some(RemovedReason::Expired);
         }
-        if let Some(key) = it.key.map(NonZeroU128::get).filter(|key| self.share.has(*key)) {
+        let max = self.rules.as_slice().get(at).and_then(|rule| rule.max_events);
+        let key = it.key.map(NonZeroU128::get);
+        // Where both count, all keys of a topic are judged in one pass, or none of it is.
+        if !self.share.has(if max.is_some() { it.topic } else { key? }) {
+            return None;
+        }
+        if let Some(key) = key {
             if self.keys.contains_key(&key) {
                 return Some(RemovedReason::Compacted);
             }
@@ -265,12 +275,10 @@ impl<'a> Surveyor<'a> {
                 self.keys.insert(key, ());
             }
         }
-        let max = self.rules.as_slice().get(at).and_then(|rule| rule.max_events)?;
-        if !self.share.has(it.topic) {
-            return None;
-        }
+        let max = max?;
         if let Some(count) = self.counts.get_mut(&it.topic) {
-            if *count >= max {
+            // A key that found no room may be counted twice: then nothing is known to be too many.
+            if *count >= max && !(self.is_full && it.is_of_keys) {
                 return Some(RemovedReason::Expired);
             }
             *count += 1;

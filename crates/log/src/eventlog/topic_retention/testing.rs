@@ -37,6 +37,7 @@ impl Shares {
 pub(in crate::eventlog) struct Passed {
     pub pass: TopicPass,
     pub is_full: bool,
+    pub failure: Option<StoreError>,
 }
 
 impl std::ops::Deref for Passed {
@@ -54,8 +55,19 @@ pub(in crate::eventlog) fn pass(
     at: Timestamp,
     ordered: Ordered,
 ) -> Result<Passed, StoreError> {
+    pass_while(core, rules, at, ordered, &mut |_| true)
+}
+
+/// The same, for as long as it is said to go on.
+pub(in crate::eventlog) fn pass_while(
+    core: &Core,
+    rules: &TopicRules,
+    at: Timestamp,
+    ordered: Ordered,
+    goes_on: &mut dyn FnMut(f64) -> bool,
+) -> Result<Passed, StoreError> {
     let Ordered { is_in_peace, is_dry, room, share } = ordered;
     let order = Order { share: share.0, room: room.unwrap_or(ROOM), is_in_peace, is_dry };
-    let Done { pass, is_full, .. } = pass::run(core, rules, Some(at), order, &mut |_| true)?;
-    Ok(Passed { pass, is_full })
+    let Done { pass, is_full, failure, .. } = pass::run(core, rules, Some(at), order, goes_on)?;
+    Ok(Passed { pass, is_full, failure })
 }

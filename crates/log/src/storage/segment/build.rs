@@ -118,12 +118,14 @@ pub fn build(parent: &Path, spec: &BuildSpec, source: &dyn Source) -> Result<Seg
     disk.remove_tree(&tmp)?;
     disk.create_dir(&tmp)?;
     let build = Build { spec, source, db_dir: tmp.join(DB) };
+    let target = parent.join(dir::name(spec.first, spec.revision));
+    let mut is_named = false;
     let built = build.run(&tmp).and_then(|()| {
-        let target = parent.join(dir::name(spec.first, spec.revision));
         if target.exists() {
             // A build that failed after its rename: nobody was told of it.
             dir::trash(&target, disk)?;
         }
+        is_named = true;
         disk.rename(&tmp, &target)?;
         disk.sync_dir(parent)?;
         Segment::load(&target, disk)
@@ -131,6 +133,10 @@ pub fn build(parent: &Path, spec: &BuildSpec, source: &dyn Source) -> Result<Seg
     if built.is_err() {
         // It would be removed at the next start; the error is what matters.
         let _ = disk.remove_tree(&tmp);
+        if is_named && target.exists() {
+            // Nobody is told of it. Left there, it could take the place of what is written after it.
+            let _ = dir::trash(&target, disk);
+        }
     }
     built
 }

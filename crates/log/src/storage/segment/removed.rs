@@ -55,8 +55,13 @@ impl RemovedRange {
         disk.sync_file(&footer)?;
         disk.sync_dir(&tmp)?;
         let target = parent.join(dir::name(range.first, revision));
-        disk.rename(&tmp, &target)?;
-        disk.sync_dir(parent)?;
+        if let Err(error) = disk.rename(&tmp, &target).and_then(|()| disk.sync_dir(parent)) {
+            if target.exists() {
+                // Nobody is told of it.
+                let _ = dir::trash(&target, disk);
+            }
+            return Err(error);
+        }
         Ok(RemovedRange { dir: target, log, revision, range })
     }
 

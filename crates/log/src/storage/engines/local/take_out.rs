@@ -150,7 +150,12 @@ impl LocalEngine {
         *self.work.sealing.lock() = None;
         let (built, mut taken) = built?;
         if self.work.has_given_up_sealing() {
-            // The next start finds both, and the newer counts.
+            // Nobody is told of it, and others may be written after it.
+            let dir = match &built {
+                Built::Segment(built) => built.dir().to_owned(),
+                Built::Nothing(built) => built.dir.clone(),
+            };
+            self.trash.lock().push(segment::trash(&dir, &self.options.disk)?);
             let reason = "sealing has been given up".to_owned();
             return Err(StoreError::Busy { reason });
         }

@@ -172,7 +172,7 @@ impl Model {
         let found = all_topics(engine, 100).unwrap();
         let found = found.into_iter().map(|(name, TopicStats { events, last_seq, .. })| {
             assert_eq!(engine.topic_head(&name).unwrap(), Some(last_seq));
-            (String::from(name), (events, last_seq.get()))
+            (name, (events, last_seq.get()))
         });
         assert_eq!(found.collect::<BTreeMap<_, _>>(), expected);
     }
