@@ -16,13 +16,19 @@ use crate::support::kept::{self, HEAD, OLDEST, PRODUCER, events, expect_clean, l
 use crate::support::logdir::{self, snapshot};
 
 pub(super) fn taken(data: &Path, to: &Path) -> tailmark::backup::Taken {
-    let mut last = 0;
-    let taken = take(data, to, |progress| {
-        assert!(last <= progress.done_bytes && progress.done_bytes <= progress.total_bytes);
-        last = progress.done_bytes;
-        Ok(())
-    });
-    taken.unwrap()
+    loop {
+        let mut last = 0;
+        let taken = take(data, to, |progress| {
+            assert!(last <= progress.done_bytes && progress.done_bytes <= progress.total_bytes);
+            last = progress.done_bytes;
+            Ok(())
+        });
+        match taken {
+            // As in [`cut_at`].
+            Err(Error::Store(StoreError::Locked { .. })) => std::thread::yield_now(),
+            taken => return taken.unwrap(),
+        }
+    }
 }
 
 pub(super) fn restored(
@@ -171,18 +177,22 @@ async fn a_log_comes_back_as_it_was_at_any_point() {
 /// Ends at the `nth` sign of life; false = it was over by then.
 pub(super) fn cut_at(
     nth: usize,
-    run: impl FnOnce(&mut dyn FnMut() -> io::Result<()>) -> Result<(), Error>,
+    mut run: impl FnMut(&mut dyn FnMut() -> io::Result<()>) -> Result<(), Error>,
 ) -> bool {
-    let mut seen = 0;
-    let done = run(&mut || {
-        seen += 1;
-        if seen > nth { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
-    });
-    match done {
-        Ok(()) => false,
-        Err(error) => {
-            assert!(seen > nth, "{error}");
-            true
+    loop {
+        let mut seen = 0;
+        let done = run(&mut || {
+            seen += 1;
+            if seen > nth { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+        });
+        match done {
+            Ok(()) => return false,
+            // A process that another test begins has our locks until it is what it is to be.
+            Err(Error::Store(StoreError::Locked { .. })) if seen == 0 => std::thread::yield_now(),
+            Err(error) => {
+                assert!(seen > nth, "{error}");
+                return true;
+            }
         }
     }
 }
