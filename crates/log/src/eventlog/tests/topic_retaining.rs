@@ -133,6 +133,12 @@ impl World {
             let seq = self.rng.random_range(first..first + 20);
             self.cursors.insert(seq, self.log.cursor(Seq::new(seq)).await);
         }
+        // What is full is sealed by a thread of its own, and only what is sealed can be taken out.
+        let begun = std::time::Instant::now();
+        while self.log.status().store.unsealed_slots > 1 {
+            assert!(begun.elapsed() < Duration::from_secs(120), "sealing did not come about");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// What rules let go now, by the list: of what is left, from the newest on.
