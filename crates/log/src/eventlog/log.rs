@@ -270,7 +270,8 @@ impl EventLog {
     /// # Errors
     /// `Trimmed` or a damaged log; a seq beyond `head + 1` is clamped by no one: the caller checks.
     pub async fn start(&self, start: Start, filter: &Filter) -> Result<Seq, ReadError> {
-        self.core().reads.start(start, filter).await
+        let core = self.core();
+        core.reads.start(start, filter, || core.engine.has_gaps()).await
     }
 
     /// A reader whose first event is `next`, `next <= head + 1`.

@@ -97,8 +97,13 @@ impl ReadPath {
         }
     }
 
-    /// The seq a reader from `start` begins with.
-    pub(crate) async fn start(&self, start: Start, filter: &Filter) -> Result<Seq, ReadError> {
+    /// The seq a reader from `start` begins with. `has_gaps` tells whether counting seqs is not counting events.
+    pub(crate) async fn start(
+        &self,
+        start: Start,
+        filter: &Filter,
+        has_gaps: impl FnOnce() -> bool,
+    ) -> Result<Seq, ReadError> {
         let now = *self.published.borrow();
         match start {
             Start::Oldest => Ok(now.oldest),
@@ -112,7 +117,7 @@ impl ReadPath {
             }
             Start::Time(time) => self.seek_time(time).await,
             Start::Last(0) => Ok(now.head.next()),
-            Start::Last(count) if filter.is_all() && !self.has_gaps(now.oldest).await? => {
+            Start::Last(count) if filter.is_all() && !has_gaps() => {
                 let end = now.head.next().get();
                 Ok(Seq::new(end.saturating_sub(count)).max(now.oldest))
             }
@@ -120,12 +125,6 @@ impl ReadPath {
                 self.last_matching(count, now.oldest, now.head, Arc::new(filter.clone())).await
             }
         }
-    }
-
-    /// Whether counting seqs is not counting events.
-    async fn has_gaps(&self, oldest: Seq) -> Result<bool, ReadError> {
-        let asker = &mut Asker::default();
-        self.pool.ask(asker, Lane::Point, oldest, |engine: &dyn Engine| Ok(engine.has_gaps())).await
     }
 
     /// The first seq appended at or after `time`, as published.

@@ -76,6 +76,8 @@ pub(super) fn run(core: &Core, timing: Timing) {
         is_due |= look.has_changed;
         if look.rules.is_idle() {
             is_due = false;
+            // What did not work is not asked for any more.
+            report(core, None);
             continue;
         }
         let now = (timing.elapsed)();
