@@ -1,6 +1,7 @@
 //! Moving events from slots into segments, and giving space back.
 
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -53,20 +54,10 @@ impl Sealer<'_> {
         let source = Unsealed { folded: lease.map(|lease| (lease, self.cache)), slot, from, end };
         self.check_space(source.bytes())?;
         let spec = BuildSpec {
-            log_id: self.meta.log,
-            generations: self.meta.generations.clone(),
-            fingerprint_key: self.meta.key,
-            first: folded.as_ref().map_or(from, |segment| segment.first()),
-            end,
             named_before: folded.as_ref().map_or(Ok(Vec::new()), |it| named_of_runs(it))?,
-            link_before,
             link: slot.link_before(end),
             revision: folded.as_ref().map_or(1, |segment| segment.revision() + 1),
-            compression: self.options.compression,
-            block_bytes: BLOCK_BYTES,
-            db_cache_bytes: DB_CACHE_BYTES,
-            progress: Arc::clone(&self.progress),
-            disk: self.options.disk.clone(),
+            ..self.spec(folded.as_ref().map_or(from, |segment| segment.first())..end, link_before)
         };
         let built = Arc::new(segment::build(&self.dir, &spec, &source)?);
         if folded.is_some() {
@@ -74,6 +65,26 @@ impl Sealer<'_> {
         }
         segments.push(built);
         Ok(folded)
+    }
+
+    /// What to build of these events, but for what tells repeats of some, the chain at their end and the revision.
+    pub(super) fn spec(&self, range: Range<Seq>, link_before: Link) -> BuildSpec {
+        BuildSpec {
+            log_id: self.meta.log,
+            generations: self.meta.generations.clone(),
+            fingerprint_key: self.meta.key,
+            first: range.start,
+            end: range.end,
+            named_before: Vec::new(),
+            link_before,
+            link: None,
+            revision: 1,
+            compression: self.options.compression,
+            block_bytes: BLOCK_BYTES,
+            db_cache_bytes: DB_CACHE_BYTES,
+            progress: Arc::clone(&self.progress),
+            disk: self.options.disk.clone(),
+        }
     }
 
     /// The chain before the first event of `slot` that is to be sealed.
@@ -208,20 +219,25 @@ impl LocalEngine {
         self.unsealed.forget(&slot);
     }
 
+    /// What builds segments of this log.
+    pub(super) fn sealer<'a>(&'a self, meta: &'a Meta, progress: Arc<Progress>) -> Sealer<'a> {
+        Sealer {
+            dir: self.segments_dir(),
+            options: &self.options,
+            meta,
+            cache: &self.cache,
+            progress,
+            reserve_bytes: self.options.min_free_bytes,
+        }
+    }
+
     fn seal_slot(&self, slot: &Arc<Slot>, end: Seq) -> Result<(), StoreError> {
         let _building = self.building.lock();
         let begun = Instant::now();
         let meta = self.meta.lock().clone();
         let progress = Arc::new(Progress::default());
         *self.work.sealing.lock() = Some(Arc::clone(&progress));
-        let sealer = Sealer {
-            dir: self.segments_dir(),
-            options: &self.options,
-            meta: &meta,
-            cache: &self.cache,
-            progress,
-            reserve_bytes: self.options.min_free_bytes,
-        };
+        let sealer = self.sealer(&meta, progress);
         let view = self.view();
         let mut segments = view.segments.clone();
         let result = sealer.seal(&mut segments, view.sealed_end(), slot, end);

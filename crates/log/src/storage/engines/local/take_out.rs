@@ -10,14 +10,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::LocalEngine;
-use super::seal::Sealer;
 use super::view::View;
 use crate::chain::Link;
 use crate::storage::entries::{Entries, Entry, Run, write_run};
 use crate::storage::error::chain;
 use crate::storage::segment::{
-    self, BLOCK_BYTES, BuildSpec, Cache, DB_CACHE_BYTES, Lease, Progress, RemovedRange, RunTotals,
-    Segment, Source,
+    self, BuildSpec, Cache, Lease, Progress, RemovedRange, RunTotals, Segment, Source,
 };
 use crate::storage::{
     Chunk, Damage, Removed, RemovedReason, Sealed, StoreError, TakeOut, TakenOut,
@@ -274,14 +272,7 @@ impl LocalEngine {
         progress: Arc<Progress>,
     ) -> Result<(Built, TakenOut), StoreError> {
         let meta = self.meta.lock().clone();
-        let sealer = Sealer {
-            dir: self.segments_dir(),
-            options: &self.options,
-            meta: &meta,
-            cache: &self.cache,
-            progress: Arc::clone(&progress),
-            reserve_bytes: self.options.min_free_bytes,
-        };
+        let sealer = self.sealer(&meta, progress);
         let (range, revision) = (pieces.range(), pieces.revision() + 1);
         let (link_before, link) = pieces.links();
         let before = pieces.removed();
@@ -309,21 +300,12 @@ impl LocalEngine {
         };
         sealer.check_space(pieces.leases().map(|lease| lease.raw_bytes()).sum())?;
         let spec = BuildSpec {
-            log_id: meta.log,
             generations: newest.generations().clone(),
-            fingerprint_key: meta.key,
-            first: range.start,
-            end: range.end,
             named_before: self.named(pieces, order.named_from)?,
-            link_before,
             // What is left has the same chain, or what was built is not these events.
             link: Some(link),
             revision,
-            compression: self.options.compression,
-            block_bytes: BLOCK_BYTES,
-            db_cache_bytes: DB_CACHE_BYTES,
-            progress,
-            disk: self.options.disk.clone(),
+            ..sealer.spec(range, link_before)
         };
         let source = Without { pieces, cache: &self.cache, order };
         let built = segment::build(&sealer.dir, &spec, &source)?;

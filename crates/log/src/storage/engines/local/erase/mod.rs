@@ -25,11 +25,9 @@ use parking_lot::MutexGuard;
 
 pub use self::order::{ERASING_FILE, load_order};
 use super::LocalEngine;
-use super::seal::{Sealer, named_of_runs};
+use super::seal::named_of_runs;
 use crate::storage::journal::Failure;
-use crate::storage::segment::{
-    self, BLOCK_BYTES, BuildSpec, Cache, DB_CACHE_BYTES, Lease, Progress, Segment, Source,
-};
+use crate::storage::segment::{self, BuildSpec, Cache, Lease, Progress, Segment, Source};
 use crate::storage::{Chunk, Damage, EraseOrder, ErasePhase, EraseProgress, StoreError};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Events, Facts, Seq};
@@ -320,14 +318,7 @@ impl LocalEngine {
         progress: Arc<Progress>,
     ) -> Result<Segment, StoreError> {
         let meta = self.meta.lock().clone();
-        let sealer = Sealer {
-            dir: self.segments_dir(),
-            options: &self.options,
-            meta: &meta,
-            cache: &self.cache,
-            progress: Arc::clone(&progress),
-            reserve_bytes: self.options.min_free_bytes,
-        };
+        let sealer = self.sealer(&meta, progress);
         // Of short events shells are longer than these were.
         let shells = order.events_in(lease.first()..lease.end());
         let added = shells.saturating_mul((SHELL_BYTES + order.reason.len()) as u64);
@@ -335,21 +326,12 @@ impl LocalEngine {
         let mut named_before = named_of_runs(lease)?;
         named_before.retain(|(seq, _)| !order.contains(*seq));
         let spec = BuildSpec {
-            log_id: meta.log,
             generations: lease.generations().clone(),
-            fingerprint_key: meta.key,
-            first: lease.first(),
-            end: lease.end(),
             named_before,
-            link_before: lease.link_before(),
             // Of shells it is the same, or what was built is not these events.
             link: Some(lease.link()),
             revision: lease.revision() + 1,
-            compression: self.options.compression,
-            block_bytes: BLOCK_BYTES,
-            db_cache_bytes: DB_CACHE_BYTES,
-            progress,
-            disk: self.options.disk.clone(),
+            ..sealer.spec(lease.first()..lease.end(), lease.link_before())
         };
         let source = Shells { lease, cache: &self.cache, order };
         let built = segment::build(&sealer.dir, &spec, &source)?;
