@@ -377,6 +377,7 @@ impl EventLog {
     /// Keeps other limits from now on, and looks at them so often; the first time at once. Does not wait.
     pub fn set_retention(&self, retention: Retention, interval: Duration) {
         self.core().maintenance.set_limits(retention, interval);
+        self.core().topic_keeper.set_interval(interval);
     }
 
     /// The limits that are kept.

@@ -21,7 +21,7 @@ use super::hot::Hot;
 use super::maintenance::Maintenance;
 use super::matcher;
 use super::metrics::Metrics;
-use super::options::Options;
+use super::options::{Elapsed, Options};
 use super::producers::Producers;
 use super::queue::Queue;
 use super::read_path::{Published, ReadPath};
@@ -33,7 +33,7 @@ use super::repeats_ready::RepeatsReady;
 use super::retention::RetentionThread;
 use super::state::LogState;
 use super::topic_heads::TopicHeads;
-use super::topic_retention::{self, Timing};
+use super::topic_retention;
 use super::topic_rules::TopicKeeper;
 use super::writer::Writer;
 
@@ -84,15 +84,15 @@ pub(super) fn open(
     let from = if grown { Seq::FIRST } else { Seq::new(state.window_start).max(Seq::FIRST) };
     let last_at = recovered.last_at;
     let writer = writer(&core, &options, producers, state, last_at, handover.clone());
-    core.topic_keeper.begin(options.topic_rules.clone(), from);
-    let keeps = Timing { interval: options.retention_interval, elapsed: options.elapsed.clone() };
+    core.topic_keeper.begin(options.topic_rules.clone(), options.retention_interval, from);
+    let elapsed = options.elapsed.clone();
     let age_clock = AgeClock::new(state.age_clock().unwrap_or(ages_begin).min(wall));
     let keeper = keeper(&core, options, age_clock);
     let rebuild = {
         let core = core.clone();
         move || repeats::rebuild(&core, from, bounds.head, window, &handover)
     };
-    start(core, readers, writer, keeper, keeps, rebuild)
+    start(core, readers, writer, keeper, elapsed, rebuild)
 }
 
 fn writer(
@@ -145,7 +145,7 @@ fn start(
     readers: Vec<JoinHandle<()>>,
     writer: Writer,
     keeper: RetentionThread,
-    keeps: Timing,
+    elapsed: Elapsed,
     rebuild: impl FnOnce() + Send + 'static,
 ) -> Result<(Arc<Core>, Threads), StoreError> {
     let mut others = readers;
@@ -162,7 +162,7 @@ fn start(
         .and_then(|thread| {
             others.push(thread);
             let topics = core.clone();
-            spawn("log-topics", move || topic_retention::run(&topics, keeps))
+            spawn("log-topics", move || topic_retention::run(&topics, &elapsed))
         })
         .and_then(|thread| {
             others.push(thread);

@@ -471,12 +471,14 @@ async fn rules_are_kept_in_the_background_and_may_change() {
     let begun = std::time::Instant::now();
     world.options = Options {
         topic_rules: TopicRules::new(vec![rule("state.*", None, None, Keep::LatestPerKey)]),
-        retention_interval: Duration::from_millis(5),
+        retention_interval: Duration::from_secs(86_400),
         elapsed: Arc::new(move || begun.elapsed()),
         ..world.options.clone()
     };
     world.reopen().await;
     world.append(4_000).await;
+    // As a reload gives it.
+    world.log.set_retention(Retention::default(), Duration::from_millis(5));
     let wait_for = async |world: &World, what: fn(&TopicRetention) -> bool| {
         let begun = std::time::Instant::now();
         while !what(&world.log.topic_retention()) {

@@ -45,12 +45,6 @@ const AGES: u32 = 16;
 /// And no more often, and no less.
 const AGE_STEPS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3_600));
 
-/// When the thread looks.
-pub(super) struct Timing {
-    pub(super) interval: Duration,
-    pub(super) elapsed: Elapsed,
-}
-
 /// What the thread remembers from pass to pass.
 struct Memory {
     share: Share,
@@ -68,11 +62,11 @@ struct Last {
 }
 
 /// Takes out what is dead, until the log ends.
-pub(super) fn run(core: &Core, timing: Timing) {
+pub(super) fn run(core: &Core, elapsed: &Elapsed) {
     let keeper = &core.topic_keeper;
     let mut memory = Memory { share: Share::ALL, last: None };
     let mut is_due = false;
-    while let Some(look) = keeper.wait(timing.interval) {
+    while let Some(look) = keeper.wait() {
         is_due |= look.has_changed;
         if look.rules.is_idle() {
             is_due = false;
@@ -80,7 +74,7 @@ pub(super) fn run(core: &Core, timing: Timing) {
             report(core, None);
             continue;
         }
-        let now = (timing.elapsed)();
+        let now = elapsed();
         let Some(is_in_peace) = memory.due(core, &look, now, is_due) else { continue };
         is_due = false;
         let order = Order { share: memory.share, room: ROOM, is_in_peace, is_dry: false };
@@ -99,7 +93,7 @@ pub(super) fn run(core: &Core, timing: Timing) {
         if !Arc::ptr_eq(&keeper.rules(), &look.rules) {
             continue;
         }
-        let ended = (timing.elapsed)();
+        let ended = elapsed();
         memory.note(&done, ended, ended.saturating_sub(now), is_in_peace);
         report(core, done.as_ref().map_or_else(Some, |done| done.failure.as_ref()));
         if let Ok(done) = done {

@@ -29,6 +29,8 @@ struct State {
     /// The rules are others than those that were looked at last.
     has_changed: bool,
     has_ended: bool,
+    /// How often it is looked.
+    interval: Duration,
 }
 
 /// What the thread finds when it looks.
@@ -41,11 +43,25 @@ pub(in crate::eventlog) struct Look {
 
 impl TopicKeeper {
     /// The log is being opened.
-    pub(in crate::eventlog) fn begin(&self, rules: TopicRules, repeats_from: Seq) {
+    pub(in crate::eventlog) fn begin(
+        &self,
+        rules: TopicRules,
+        interval: Duration,
+        repeats_from: Seq,
+    ) {
         self.repeats_from(repeats_from);
         let mut state = self.state.lock();
         state.report.rules = Arc::new(rules);
-        state.has_changed = true;
+        (state.has_changed, state.interval) = (true, interval);
+    }
+
+    /// It is looked so often from now on.
+    pub(in crate::eventlog) fn set_interval(&self, interval: Duration) {
+        let mut state = self.state.lock();
+        state.has_changed |= state.interval != interval;
+        state.interval = interval;
+        drop(state);
+        self.changed.notify_all();
     }
 
     pub(in crate::eventlog) fn set(&self, rules: TopicRules) {
@@ -113,12 +129,13 @@ impl TopicKeeper {
 
     /// Waits until there is something to look at: after the interval while there are rules that remove anything.
     /// `None` at the end.
-    pub(in crate::eventlog) fn wait(&self, interval: Duration) -> Option<Look> {
+    pub(in crate::eventlog) fn wait(&self) -> Option<Look> {
         let mut state = self.state.lock();
         let is_idle = |state: &mut State| !(state.has_changed || state.has_ended);
         if state.report.rules.is_idle() {
             self.changed.wait_while(&mut state, is_idle);
         } else {
+            let interval = state.interval;
             self.changed.wait_while_for(&mut state, is_idle, interval);
         }
         if state.has_ended {
