@@ -1,16 +1,17 @@
 //! Reading all of a backup, without putting it back.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use super::manifest::{joint_of, parted};
 use super::tail::Tail;
 use super::target::{TRIMMED, hash_of, part_of};
-use super::{Error, Manifest, Progress, SegmentRow, Target};
+use super::{Error, Manifest, Progress, RemovedRow, SegmentRow, Target};
 use crate::export;
 use tailmark_log::storage::disk::Disk;
 use tailmark_log::storage::segment::{Segment, write_file};
-use tailmark_log::storage::{StoreError, local};
+use tailmark_log::storage::{Removed, StoreError, local};
 use tailmark_record::Seq;
 
 /// What was checked.
@@ -66,10 +67,11 @@ pub fn check(
         return Err(damaged(target, name, "it has not the events that it says"));
     }
     for name in &manifest.trimmed {
-        let (_, _, end) = trimmed(target, name)?;
-        if end > Seq::new(manifest.oldest_seq) {
+        let (_, _, range) = trimmed(target, name)?;
+        let gone: Vec<_> = manifest.removed.iter().map(RemovedRow::range).collect();
+        if !tells_of_gone(&range, Seq::new(manifest.oldest_seq), &gone) {
             let path = target.place.shown(&format!("{TRIMMED}/{name}"));
-            let what = "it tells of events that were not trimmed";
+            let what = "it tells of events that are there";
             return Err(Error::Damaged { path, what });
         }
     }
@@ -77,9 +79,16 @@ pub fn check(
     Ok(Checked { oldest, head, bytes: progress.done_bytes })
 }
 
+/// Whether what tells repeats of a range is of one that is trimmed, or that has no events because rules took them out: else
+/// the log knows those itself.
+pub(super) fn tells_of_gone(range: &Range<Seq>, oldest: Seq, gone: &[Removed]) -> bool {
+    let has_it = |it: &Removed| it.first <= range.start && range.end <= it.end && it.is_intended();
+    range.end <= oldest || gone.iter().any(has_it)
+}
+
 /// What tells repeats, which has the hash that its name ends with; with the name that it has in a log, and
-/// the seq after the last event that it tells of.
-fn trimmed<'a>(target: &Target, name: &'a str) -> Result<(Vec<u8>, &'a str, Seq), Error> {
+/// the seqs of which it tells.
+fn trimmed<'a>(target: &Target, name: &'a str) -> Result<(Vec<u8>, &'a str, Range<Seq>), Error> {
     let file = format!("{TRIMMED}/{name}");
     let damaged = |what| Error::Damaged { path: target.place.shown(&file), what };
     let (plain, hash) = name.rsplit_once('-').ok_or_else(|| damaged("its name makes no sense"))?;
@@ -88,21 +97,21 @@ fn trimmed<'a>(target: &Target, name: &'a str) -> Result<(Vec<u8>, &'a str, Seq)
     if format!("{found:032x}") != hash || plain.contains('/') {
         return Err(damaged("it is not what was written"));
     }
-    let end = local::trimmed_end(Path::new(plain));
-    let end = end.ok_or_else(|| damaged("its name makes no sense"))?;
-    Ok((bytes, plain, end))
+    let range = local::trimmed_range(Path::new(plain));
+    let range = range.ok_or_else(|| damaged("its name makes no sense"))?;
+    Ok((bytes, plain, range))
 }
 
-/// Puts one back, unless it tells of events from `oldest` on: the log knows those itself, or has none such.
+/// Puts one back, unless it tells of events that the log has, or has not come to.
 pub(super) fn put_trimmed(
     target: &Target,
     name: &str,
-    oldest: Seq,
+    (oldest, gone): (Seq, &[Removed]),
     to: &Path,
     disk: &Disk,
 ) -> Result<(), Error> {
-    let (bytes, plain, end) = trimmed(target, name)?;
-    if end <= oldest {
+    let (bytes, plain, range) = trimmed(target, name)?;
+    if tells_of_gone(&range, oldest, gone) {
         let shown = target.place.shown(name);
         write_file(&mut &*bytes, &shown, &to.join(plain), disk, &mut |_| Ok(()))?;
     }

@@ -19,6 +19,7 @@ use tailmark_record::{ChainTag, Cursor, Event, Events, Seq};
 /// A run of events, or of seqs without them, as a backup has it.
 pub(super) struct Part {
     pub(super) source: Source,
+    /// The first that is taken of it.
     pub(super) first: Seq,
     /// The seq after the last that is taken of it.
     pub(super) end: Seq,

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::{self, BufReader, Read};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -139,7 +140,8 @@ pub fn restore(
             }
         } else {
             let here = target.fetch(segment, row, &mut |_| watch(progress))?;
-            forward = part_of(&here, part.end.min(plan.end), &segments_dir, forward)?;
+            let range = part.first..part.end.min(plan.end);
+            forward = part_of(&here, range, &segments_dir, forward)?;
             progress.done_bytes += row.bytes;
         }
         watch(progress).map_err(export::Error::Output)?;
@@ -161,8 +163,9 @@ pub fn restore(
     }
     let trimmed = dir.join(local::TRIMMED_DIR);
     disk.create_dir(&trimmed)?;
+    let gone = plan.gone();
     for name in &manifest.trimmed {
-        put_trimmed(target, name, plan.oldest, &trimmed, &disk)?;
+        put_trimmed(target, name, (plan.oldest, &gone), &trimmed, &disk)?;
     }
     let taken_out = forward.taken_out();
     forward.finish(plan.rest())?;
@@ -214,18 +217,22 @@ fn kept(
     Ok(kept)
 }
 
-/// The events of a segment below `end`, stamped anew, with the runs of those that are gone in their places.
+/// The events of a part of a segment, stamped anew, with the runs of those that are gone in their places.
 fn part_of<'a>(
     segment: &Arc<Segment>,
-    end: Seq,
+    range: Range<Seq>,
     scratch: &Path,
     forward: Forward<'a>,
 ) -> Result<Forward<'a>, StoreError> {
     let reader = OfflineReader::of(Arc::clone(segment), scratch)?;
-    let (mut at, end) = (segment.first(), end.min(segment.end()));
+    let (mut at, end) = (range.start, range.end.min(segment.end()));
     let mut collector = Collector::new(forward);
     // Of what is gone, too, repeats are told.
-    collector.named(segment.named()?);
+    let mut named = segment.named()?;
+    if at > segment.first() {
+        named.retain(|(seq, _)| *seq >= at);
+    }
+    collector.named(named);
     while at < end {
         match reader.read(at, end, &Filter::ALL) {
             Ok(chunk) => {
@@ -245,15 +252,20 @@ fn part_of<'a>(
     collector.finish()
 }
 
-/// The run of those that are gone from a segment in which a seq lies, if it does not begin one.
-fn run_over(segment: &Arc<Segment>, seq: Seq) -> Result<Option<Removed>, StoreError> {
+/// The run of those that are gone from a segment in which a seq lies.
+fn run_at(segment: &Arc<Segment>, seq: Seq) -> Result<Option<Removed>, StoreError> {
     let scratch = segment.dir().parent().unwrap_or(Path::new("."));
     let reader = OfflineReader::of(Arc::clone(segment), scratch)?;
-    match reader.read(seq.prev(), seq, &Filter::ALL) {
-        Err(StoreError::Removed(range)) if range.contains(seq) => Ok(Some(range)),
-        Err(StoreError::Removed(_)) | Ok(_) => Ok(None),
+    match reader.read(seq, seq.next(), &Filter::ALL) {
+        Err(StoreError::Removed(range)) => Ok(Some(range)),
+        Ok(_) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The same, if the seq does not begin one.
+fn run_over(segment: &Arc<Segment>, seq: Seq) -> Result<Option<Removed>, StoreError> {
+    Ok(run_at(segment, seq.prev())?.filter(|range| range.contains(seq)))
 }
 
 /// What is to be put together.
@@ -335,7 +347,22 @@ impl Plan {
             Since::Oldest => Seq::FIRST,
             Since::Seq(_) | Since::Trimmed => return Ok(()),
         };
-        let mut earlier = earlier::before(target, name, self.begin(), from, seen)?;
+        let mut earlier = match self.trimmed_run(target)? {
+            // What was trimmed has gone out of the segment since; before that it was there.
+            Some(run) if from < run.end => {
+                let earlier = earlier::before(target, name, (run.end, run.link), from, seen)?;
+                if earlier.is_empty() {
+                    earlier::before(target, name, self.begin(), from, seen)?
+                } else {
+                    self.parts.retain(|part| part.end > run.end);
+                    if let Some(first) = self.parts.first_mut() {
+                        (first.first, first.link_before) = (run.end, run.link);
+                    }
+                    earlier
+                }
+            }
+            _ => earlier::before(target, name, self.begin(), from, seen)?,
+        };
         earlier.append(&mut self.parts);
         self.parts = earlier;
         let (reached, _) = self.begin();
@@ -345,6 +372,20 @@ impl Plan {
         self.oldest = from.max(reached);
         self.oldest_tag = self.tag_before(self.oldest, target)?;
         Ok(())
+    }
+
+    /// Those at the beginning of what there is, up to the first that is readable or beyond it, of which no event is left.
+    fn trimmed_run(&self, target: &Target) -> Result<Option<Removed>, Error> {
+        let Some(part) = self.parts.first() else { return Ok(None) };
+        let run = match &part.source {
+            Source::Gone(range) => Some(*range),
+            Source::Segment(segment, row) if segment.removed().runs > 0 => {
+                let here = target.fetch(segment, row, &mut |_| Ok(()))?;
+                run_at(&here, segment.first())?
+            }
+            _ => None,
+        };
+        Ok(run.filter(|run| run.is_intended() && run.first < self.oldest && self.oldest <= run.end))
     }
 
     /// The chain's tag at the event before this one, if that is in a segment; of all else it becomes known as it
@@ -374,6 +415,15 @@ impl Plan {
         })
     }
 
+    /// Ranges without events.
+    fn gone(&self) -> Vec<Removed> {
+        let gone = self.parts.iter().filter_map(|part| match &part.source {
+            Source::Gone(range) if part.first < self.end => Some(*range),
+            _ => None,
+        });
+        gone.collect()
+    }
+
     /// Of all segments.
     fn bytes(&self) -> u64 {
         let rows = self.parts.iter().map(|part| match &part.source {
@@ -388,7 +438,7 @@ impl Plan {
         // Sealed in a generation that begins later than the log now does: it is told anew.
         let entries = segment.generations().entries();
         let is_ours = entries.iter().all(|row| ours.entries().contains(row));
-        segment.end() <= part.end.min(self.end) && is_ours
+        part.first == segment.first() && segment.end() <= part.end.min(self.end) && is_ours
     }
 
     fn begin(&self) -> (Seq, Link) {

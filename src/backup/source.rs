@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3;
 
+use super::check::tells_of_gone;
 use super::manifest::{RemovedRow, joint_of, parted};
 use super::sink::{Hash, Look, Sink, TAIL};
 use super::target::{TRIMMED, hex, name_of, part_of};
@@ -18,7 +19,7 @@ use crate::export::{self, Format};
 use crate::inspect::History;
 use tailmark_log::storage::disk::Disk;
 use tailmark_log::storage::segment::{Part, Segment};
-use tailmark_log::storage::{Damage, StoreError, local};
+use tailmark_log::storage::{Damage, Removed, StoreError, local};
 use tailmark_record::Seq;
 
 /// Looks that find that something has moved.
@@ -79,6 +80,7 @@ fn attempt(dir: &Path, history: History, sink: &mut dyn Sink) -> Result<(), Stop
     };
     sink.begin(look).map_err(Stop::Sink)?;
     missing.extend(segments.iter().zip(&rows).filter(|(_, row)| !sink.has(row)));
+    let gone = history.removed.clone();
     // First what may move soonest.
     tail(history, sink)?;
     for (segment, row) in missing {
@@ -89,7 +91,7 @@ fn attempt(dir: &Path, history: History, sink: &mut dyn Sink) -> Result<(), Stop
             sink.close(found.0, found.1).map_err(Stop::Sink)?;
         }
     }
-    trimmed(dir, oldest, sink)?;
+    trimmed(dir, (oldest, &gone), sink)?;
     sink.end().map_err(Stop::Sink)
 }
 
@@ -141,13 +143,16 @@ fn tail(history: History, sink: &mut dyn Sink) -> Result<(), Stop> {
     sink.close(len, hash).map_err(Stop::Sink)
 }
 
-/// What tells repeats of events that were trimmed at the look: what is trimmed since is among the events
-/// of the backup, or comes after its head and is no repeat for who puts it back.
-fn trimmed(dir: &Path, oldest: Seq, sink: &mut dyn Sink) -> Result<(), Stop> {
+/// What tells repeats of events that were trimmed at the look, or whose place a range without events had taken.
+/// What is trimmed since is among the events of the backup, or comes after its head and is no repeat for who puts
+/// it back.
+fn trimmed(dir: &Path, (oldest, gone): (Seq, &[Removed]), sink: &mut dyn Sink) -> Result<(), Stop> {
     let disk = Disk::real();
     let all = local::trimmed_files(dir, &disk)?;
-    let is_before = |path: &PathBuf| local::trimmed_end(path).is_some_and(|end| end <= oldest);
-    for path in all.into_iter().filter(is_before) {
+    let is_told = |path: &PathBuf| {
+        local::trimmed_range(path).is_some_and(|range| tells_of_gone(&range, oldest, gone))
+    };
+    for path in all.into_iter().filter(is_told) {
         let plain = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // Its name has the hash. It is small: 16 bytes for each event that it tells of.
         let Some(bytes) = disk.read(&path)? else { continue };

@@ -221,7 +221,7 @@ fn selection_text(selection: &pb::EraseSelection) -> String {
     if selection.has_more_topics {
         lines.push("  and more topics".to_owned());
     }
-    if let Some(left_out) = left_out(selection.already, selection.trimmed) {
+    if let Some(left_out) = left_out(selection.already, selection.trimmed, selection.removed) {
         lines.push(format!("not among them: {left_out}"));
     }
     lines.join("\n")
@@ -229,7 +229,7 @@ fn selection_text(selection: &pb::EraseSelection) -> String {
 
 /// What it came to.
 fn result_text(result: &pb::EraseResult) -> String {
-    let left_out = left_out(result.already, result.trimmed);
+    let left_out = left_out(result.already, result.trimmed, result.removed);
     let left_out = left_out.map(|text| format!(" ({text})")).unwrap_or_default();
     if result.erasure.is_empty() {
         return format!("nothing to erase{left_out}");
@@ -243,8 +243,9 @@ fn result_text(result: &pb::EraseResult) -> String {
     )
 }
 
-fn left_out(already: u64, trimmed: u64) -> Option<String> {
-    let parts = [(already, "erased before"), (trimmed, "trimmed before")];
+fn left_out(already: u64, trimmed: u64, removed: u64) -> Option<String> {
+    let parts =
+        [(already, "erased before"), (trimmed, "trimmed before"), (removed, "taken out before")];
     let parts = parts.into_iter().filter(|(count, _)| *count > 0);
     let parts: Vec<_> = parts.map(|(count, what)| format!("{count} {what}")).collect();
     (!parts.is_empty()).then(|| parts.join(", "))
@@ -329,7 +330,8 @@ mod tests {
         let mut result = pb::EraseResult { trimmed: 2, ..pb::EraseResult::default() };
         assert_eq!(result_text(&result), "nothing to erase (2 trimmed before)");
         (result.erasure, result.events, result.segments) = ("u".into(), 1, 1);
-        let told = "1 event erased (2 trimmed before), 1 segment written anew, 0 notices stored; erasure u";
+        result.removed = 3;
+        let told = "1 event erased (2 trimmed before, 3 taken out before), 1 segment written anew, 0 notices stored; erasure u";
         assert_eq!(result_text(&result), told);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Slots: heads, the chain of frames, checksums, and every event of every commit. Segments: files
 //! against the footer, every block, topics, fingerprints, the hash over events. Between them: that
-//! every readable seq is somewhere, that all belong to one log. `log.meta` beside them.
+//! every readable seq is somewhere, that all belong to one log. `log.meta`, and an order to
+//! erase, beside them.
 
 use std::collections::HashSet;
 use std::io;
@@ -15,7 +16,7 @@ use super::scratch::Scratch;
 use tailmark_log::chain::Link;
 use tailmark_log::storage::disk::Disk;
 use tailmark_log::storage::journal::FrameRef;
-use tailmark_log::storage::local::{Survey, verify_trimmed};
+use tailmark_log::storage::local::{Survey, load_order, verify_trimmed};
 use tailmark_log::storage::meta::{META_FILE, Meta, MetaProblem};
 use tailmark_log::storage::segment::{self, Segment};
 use tailmark_log::storage::{Damage, FORMAT_VERSION, StoreError};
@@ -133,6 +134,7 @@ impl Check<'_> {
             for damage in verify_trimmed(self.dir, &Disk::real(), log)? {
                 self.damaged(damage)?;
             }
+            self.erasing(log)?;
         }
         self.segments(cover.segments, has_moved)
     }
@@ -179,6 +181,22 @@ impl Check<'_> {
                 Ok(())
             }
             None => Ok(()),
+        }
+    }
+
+    /// An order to erase that is not through.
+    fn erasing(&mut self, log: LogId) -> Result<(), Error> {
+        match load_order(self.dir, &Disk::real(), log) {
+            Ok(None) => Ok(()),
+            Ok(Some(order)) => {
+                let (events, id) = (order.events(), order.id);
+                self.report.notes.push(format!(
+                    "the erasure {id} of {events} events is under way, or goes on at the next start"
+                ));
+                Ok(())
+            }
+            Err(StoreError::Damaged(damage)) => self.damaged(damage),
+            Err(error) => Err(error.into()),
         }
     }
 

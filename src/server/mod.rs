@@ -22,6 +22,7 @@
 //! | `chat` | rooms |
 //! | `http` | plain HTTP, one file a path |
 
+mod asked;
 mod auth;
 mod backup;
 mod chat;

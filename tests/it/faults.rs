@@ -2,6 +2,7 @@
 //! when they are over. Here a disk that stalls.
 
 mod accept;
+mod full_disk;
 mod memory;
 mod read_only;
 

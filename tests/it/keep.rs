@@ -6,6 +6,7 @@ mod differences;
 mod erased;
 mod exports;
 mod fetched;
+mod meanwhile;
 mod moved;
 mod one_file;
 mod salvage;

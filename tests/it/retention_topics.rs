@@ -4,4 +4,5 @@
 mod asking;
 mod carried_out;
 mod clients;
+mod put_back;
 mod settings;

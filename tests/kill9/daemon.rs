@@ -9,6 +9,7 @@ use tailmark_log::storage::disk::Disk;
 use tailmark_log::storage::local;
 
 use crate::limits::Limit;
+use crate::rules;
 
 /// Small slots, so that every few hundred events something is rolled, sealed and thrown away.
 const SETTINGS: &str = r#"
@@ -25,10 +26,11 @@ pub struct Daemon {
     data: PathBuf,
     address: Option<String>,
     limit: Option<Limit>,
+    has_rules: bool,
 }
 
 impl Daemon {
-    pub fn start(scratch: &Path, limit: Option<Limit>) -> Daemon {
+    pub fn start(scratch: &Path, limit: Option<Limit>, has_rules: bool) -> Daemon {
         let config = scratch.join("config.toml");
         if !config.exists() {
             std::fs::write(&config, SETTINGS).expect("settings");
@@ -42,13 +44,14 @@ impl Daemon {
             .arg("--data-dir")
             .arg(&data)
             .envs(limit.map(Limit::setting))
+            .envs(has_rules.then(rules::setting))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
             .expect("the daemon");
         let out = child.stdout.take().map(BufReader::new);
-        Daemon { child, out, data, address: None, limit }
+        Daemon { child, out, data, address: None, limit, has_rules }
     }
 
     /// Reads the ready line; a daemon that ends instead fails the test with what it said.
@@ -136,6 +139,7 @@ impl Daemon {
             || found.segments.iter().any(|segment| segment.end() <= oldest)
         {
             what.push(match self.limit {
+                None if self.has_rules => "rules",
                 None => "trim",
                 Some(Limit::Age) => "retention by age",
                 Some(Limit::Count) => "retention by count",

@@ -10,6 +10,7 @@ use tailmark_record::{Gap, GapReason, Marker, Timestamp};
 
 use crate::crash::workload::body_of;
 use crate::limits::{Limit, Sample};
+use crate::rules::Allowed;
 
 /// No step takes longer.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -56,6 +57,13 @@ pub struct History {
     limit: Option<Limit>,
     /// Of all daemons since the last look at how far the log is trimmed.
     limits: BTreeSet<Option<Limit>>,
+    /// Of the present daemon: whether it has rules for topics.
+    rules: bool,
+    /// Some daemon since the last look had them.
+    has_rules: bool,
+    /// Readable seqs that rules have taken out: nobody sees them again.
+    gone: BTreeSet<u64>,
+    taken_out: u64,
     /// How far the log was trimmed when last looked at.
     oldest: u64,
     /// Events that limits removed, by the first limit that allows it.
@@ -81,7 +89,7 @@ impl std::fmt::Display for History {
             f,
             "{} events, {} of them acked, {} not (their ack was cut); {} seen live; {} restarts \
              verified, the oldest is {}; removed by limits {:?}, {} of them before they were \
-             compared; 0 lost, 0 reordered, 0 repeated",
+             compared; {} taken out by rules; 0 lost, 0 reordered, 0 repeated",
             self.events.len(),
             self.total_acked,
             self.unacked_kept,
@@ -89,7 +97,8 @@ impl std::fmt::Display for History {
             self.restarts,
             self.oldest,
             self.removed,
-            self.removed_unseen
+            self.removed_unseen,
+            self.taken_out
         )
     }
 }
@@ -112,10 +121,16 @@ impl History {
         self.removed.get(&limit).copied().unwrap_or(0)
     }
 
-    /// A daemon that removes by itself what is beyond this.
-    pub fn is_limited_by(&mut self, limit: Option<Limit>) {
+    pub fn taken_out(&self) -> u64 {
+        self.taken_out
+    }
+
+    /// A daemon that removes by itself what is beyond this, and perhaps has rules for topics.
+    pub fn is_limited_by(&mut self, limit: Option<Limit>, has_rules: bool) {
         self.limit = limit;
         self.limits.insert(limit);
+        self.rules = has_rules;
+        self.has_rules |= has_rules;
     }
 
     /// What was told until a kill.
@@ -164,15 +179,74 @@ impl History {
         }
         samples.push(sample(&client, data).await.expect("the log's status"));
         samples.iter().for_each(|sample| self.check_oldest(sample));
-        let last_gap = gaps.iter().map(|gap| gap.to.get()).max().unwrap_or(0).max(self.last_gone);
+        let (trimmed, taken_out): (Vec<Gap>, Vec<Gap>) =
+            gaps.into_iter().partition(|gap| gap.reason == GapReason::Trimmed);
+        let last_gap =
+            trimmed.iter().map(|gap| gap.to.get()).max().unwrap_or(0).max(self.last_gone);
         assert!(last_gap < self.oldest, "a gap up to {last_gap}, oldest {}", self.oldest);
+        self.look_back(&client).await;
+        // What a live watch was told to be gone is gone.
+        let told = taken_out.iter().flat_map(|gap| gap.from.get()..=gap.to.get());
+        for seq in told.filter(|seq| *seq >= self.oldest) {
+            assert!(self.gone.contains(&seq), "{seq} was told to be gone");
+        }
         // The daemon goes on with its own.
         self.limits = BTreeSet::from([self.limit]);
+        self.has_rules = self.rules;
         let acked = acks.len() as u64;
         self.total_acked += acked;
         self.total_seen += seen.len() as u64;
         self.unacked_kept += fresh.saturating_sub(acked);
         self.restarts += 1;
+    }
+
+    /// Reads all again: what rules have taken out is what they may, and stays away; all else is as it was.
+    async fn look_back(&mut self, client: &Client) {
+        let mut watch = client.watch(watch_options(None, true));
+        let mut next_seq = 1;
+        // Trims go on beside it.
+        let first = self.oldest;
+        let allowed = Allowed::of(&self.events[first as usize - 1..]);
+        loop {
+            let item = tokio::time::timeout(PATIENCE, next(&mut watch)).await;
+            match item.expect("a watch of everything takes too long") {
+                Some(Ok(Item::Event(received))) => {
+                    let seq = received.seq().get();
+                    assert_eq!(seq, next_seq, "a watch of everything is not contiguous");
+                    assert!(!self.gone.contains(&seq), "{seq} is there again");
+                    let known = self.events[seq as usize - 1].as_ref();
+                    let found = known_of(&received.event().expect("an event"));
+                    assert!(
+                        known.is_some_and(|known| known.is(&found)),
+                        "{seq}: {found:?}, not {known:?}"
+                    );
+                    next_seq += 1;
+                }
+                Some(Ok(Item::Marker(marker))) => {
+                    let Some(gap) = marker.gap else { continue };
+                    assert_eq!(gap.from.get(), next_seq, "{marker:?}");
+                    next_seq = gap.to.get() + 1;
+                    if gap.reason == GapReason::Trimmed {
+                        continue;
+                    }
+                    for seq in (gap.from.get()..next_seq).filter(|seq| *seq >= first) {
+                        let at = (seq - first) as usize;
+                        let known = self.events[seq as usize - 1].as_ref();
+                        let is_allowed = known.is_none_or(|known| allowed.is_gone(at, known));
+                        assert!(is_allowed, "no rule takes {seq} out: {known:?}");
+                        if self.gone.insert(seq) {
+                            assert!(self.has_rules, "{seq} is gone, and there was no rule");
+                            self.taken_out += 1;
+                        }
+                    }
+                }
+                Some(Ok(other)) => panic!("{other:?}"),
+                Some(Err(error)) => panic!("a watch of everything does not go on: {error:?}"),
+                None => break,
+            }
+        }
+        assert_eq!(next_seq, self.next(), "a watch of everything ends early");
+        self.gone = self.gone.split_off(&first);
     }
 
     /// The oldest never goes back, never stays behind a trim that was confirmed, and is not beyond
@@ -201,12 +275,16 @@ impl History {
     /// What is gone before it was verified.
     fn pass(&mut self, marker: &Marker) {
         let Some(gap) = marker.gap else { return };
-        assert_eq!((gap.from.get(), gap.reason), (self.next(), GapReason::Trimmed), "{marker:?}");
+        let is_taken_out = matches!(gap.reason, GapReason::Expired | GapReason::Compacted);
+        let is_allowed = gap.reason == GapReason::Trimmed || is_taken_out && self.has_rules;
+        assert!(gap.from.get() == self.next() && is_allowed, "{marker:?}");
         let count = gap.to.get() - gap.from.get() + 1;
         self.events.extend((0..count).map(|_| None));
         self.hidden += count;
         self.removed_unseen += count;
-        self.last_gone = gap.to.get();
+        if !is_taken_out {
+            self.last_gone = gap.to.get();
+        }
         self.cursor = Some(marker.cursor.clone());
     }
 

@@ -17,6 +17,7 @@ use tailmark_wire::feed_v1 as pb;
 
 use crate::crash::workload::body_of;
 use crate::history::{self, History, Known, Told, known_of, next, number_of, watch_options};
+use crate::rules::place_of;
 
 const PUBLISHERS: usize = 3;
 /// Events of one short upload.
@@ -75,7 +76,8 @@ fn client(address: &str) -> Client {
 
 fn event(id: String) -> pb::Event {
     let body = body_of(number_of(&id), 9);
-    pb::Event { topic: "load.kill".into(), id, body, ..pb::Event::default() }
+    let (topic, key) = place_of(&id);
+    pb::Event { topic: topic.into(), key, id, body, ..pb::Event::default() }
 }
 
 async fn publish(client: Client, name: String, told: Arc<Mutex<Told>>, over: Arc<AtomicBool>) {

@@ -17,6 +17,7 @@ mod daemon;
 mod history;
 mod limits;
 mod load;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -42,6 +43,8 @@ enum Moment {
     Load,
     /// Killed under load while it removes what is beyond a limit.
     Retention(Limit),
+    /// Killed under load while it takes events out by the rules of their topics.
+    Rules,
 }
 
 /// A daemon under load is over its limit by then, whatever the machine is busy with.
@@ -52,7 +55,8 @@ impl Moment {
         match rng.random_range(0..20) {
             0..3 => Moment::Start,
             3..5 => Moment::Idle,
-            5..11 => Moment::Load,
+            5..10 => Moment::Load,
+            10..13 => Moment::Rules,
             _ => Moment::Retention(Limit::any(rng)),
         }
     }
@@ -61,8 +65,17 @@ impl Moment {
     fn limit(self, rng: &mut StdRng) -> Option<Limit> {
         match self {
             Moment::Start | Moment::Idle => rng.random_bool(0.5).then(|| Limit::any(rng)),
-            Moment::Load => None,
+            Moment::Load | Moment::Rules => None,
             Moment::Retention(limit) => Some(limit),
+        }
+    }
+
+    /// Whether its daemon has rules for topics.
+    fn has_rules(self, rng: &mut StdRng) -> bool {
+        match self {
+            Moment::Rules => true,
+            Moment::Start | Moment::Idle => rng.random_bool(0.5),
+            Moment::Load | Moment::Retention(_) => false,
         }
     }
 }
@@ -84,8 +97,9 @@ fn kills() {
         let moment = Moment::any(&mut rng);
         let limit = moment.limit(&mut rng);
         let begun = Instant::now();
-        let mut daemon = Daemon::start(scratch.path(), limit);
-        history.is_limited_by(limit);
+        let has_rules = moment.has_rules(&mut rng);
+        let mut daemon = Daemon::start(scratch.path(), limit, has_rules);
+        history.is_limited_by(limit, has_rules);
         if moment == Moment::Start {
             // Anywhere in what a start takes.
             let span = slowest_start.max(Duration::from_millis(40)).as_micros() as u64;
@@ -104,11 +118,11 @@ fn kills() {
         } else {
             let delay = Duration::from_micros(rng.random_range(1_000..200_000));
             let (address, data) = (daemon.address(), daemon.data().to_owned());
-            let place = load::Place { address, data, cycle, trims: limit.is_none() };
+            let place = load::Place { address, data, cycle, trims: moment == Moment::Load };
             // Most of them at once when something is thrown away.
             let pause = [0, 0, rng.random_range(0..20_000)][rng.random_range(0..3)];
             runtime.block_on(load::run(place, &mut history, async {
-                if limit.is_some() {
+                if limit.is_some() || moment == Moment::Rules {
                     daemon.wait_until_it_throws_away(PATIENCE).await;
                     tokio::time::sleep(Duration::from_micros(pause)).await;
                 } else {
@@ -120,9 +134,9 @@ fn kills() {
         };
         *fell.entry(what).or_default() += 1;
     }
-    let mut daemon = Daemon::start(scratch.path(), None);
+    let mut daemon = Daemon::start(scratch.path(), None, false);
     daemon.wait_until_ready();
-    history.is_limited_by(None);
+    history.is_limited_by(None, false);
     runtime.block_on(history.verify(&daemon.address(), daemon.data()));
     daemon.stop();
     println!("  {cycles} kills fell: {fell:?}");
@@ -135,6 +149,8 @@ fn kills() {
             .map(|(_, count)| count)
             .sum();
         assert!(in_retention > 0, "no kill fell into retention");
+        let in_rules = fell.keys().any(|what| what.contains("rules"));
+        assert!(in_rules && history.taken_out() > 0, "no kill fell into taking events out");
         for limit in Limit::ALL {
             assert!(history.removed_by(limit) > 0, "nothing was removed by {limit}");
         }

@@ -119,6 +119,7 @@ fn write_erase_selection(object: &mut Object<'_>, selection: &pb::EraseSelection
     object.flag("has_more_topics", selection.has_more_topics);
     object.number("already", selection.already);
     object.number("trimmed", selection.trimmed);
+    object.number("removed", selection.removed);
     object.number("up_to_seq", selection.up_to_seq);
 }
 
@@ -136,6 +137,7 @@ fn write_erase_result(object: &mut Object<'_>, result: &pb::EraseResult) {
     object.number("events", result.events);
     object.number("already", result.already);
     object.number("trimmed", result.trimmed);
+    object.number("removed", result.removed);
     object.number("notices", result.notices);
     object.number("segments", result.segments);
 }

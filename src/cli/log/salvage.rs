@@ -35,7 +35,7 @@ pub(super) fn run(args: &Salvage) -> Result<(), Failure> {
         bar.show(progress);
         Ok(())
     });
-    bar.0.finish_and_clear();
+    bar.end();
     let done = match result {
         Ok(done) => done,
         Err(error) => {
@@ -122,14 +122,14 @@ fn lost_text(lost: &Lost) -> String {
     }
 }
 
-struct Bar(ProgressBar);
+pub(super) struct Bar(ProgressBar);
 
 impl Bar {
-    fn new() -> Bar {
+    pub(super) fn new() -> Bar {
         Bar(progress::bar(None, "{spinner} {bytes} looked through, {bytes_per_sec}"))
     }
 
-    fn show(&self, progress: Progress) {
+    pub(super) fn show(&self, progress: Progress) {
         match progress {
             Progress::Looking(bytes) => self.0.set_position(bytes),
             Progress::Copying(bytes, total) => {
@@ -144,7 +144,12 @@ impl Bar {
                 }
                 self.0.set_position(bytes);
             }
+            Progress::Joining(bytes, total) => progress::show(&self.0, bytes, total),
         }
+    }
+
+    pub(super) fn end(self) {
+        self.0.finish_and_clear();
     }
 }
 

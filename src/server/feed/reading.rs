@@ -106,6 +106,13 @@ impl Reading {
         accept(reader, kept, end)
     }
 
+    /// Drops what its reader has of what comes next.
+    pub(crate) fn forget_ahead(&mut self) {
+        if let Some(reader) = &mut self.reader {
+            reader.forget_ahead();
+        }
+    }
+
     /// Whether the next read may have to wait for storage.
     pub(crate) fn is_far(&self) -> bool {
         self.reader.as_ref().is_some_and(|reader| !reader.is_at_hand())

@@ -413,6 +413,7 @@ impl WatchStream {
     /// A buffer is complete. Whether and when more is wanted is the client's affair.
     fn park(&mut self) {
         self.unflushed = 0;
+        self.reading.forget_ahead();
         self.parked = self.machine.take_chunk().map(|chunk| self.settings.parking.park(chunk));
     }
 

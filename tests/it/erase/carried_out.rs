@@ -153,13 +153,23 @@ async fn a_person_is_erased_and_nobody_loses_a_place() {
         ("still there".into(), "other 1000".into())
     );
 
+    let (before, after) = (dir.path().join("before"), dir.path().join("after"));
+    back_up(&data, &before);
     let up_to = (head + 1).to_string();
+    // As the page says it: look first.
+    let look = ["erase", "--topic", "u.ann", "--before", &up_to, "--dry-run", "--json"];
+    let look: Value = serde_json::from_str(&daemon.output(&look, b"")).unwrap();
+    assert_eq!((&look["events"], found_in(&data, 0..70).is_empty()), (&"70".into(), false));
     let args = [
         "erase", "--topic", "u.ann", "--before", &up_to, "--reason", "her wish", "--yes", "--json",
     ];
     let result: Value = serde_json::from_str(&daemon.output(&args, b"")).unwrap();
     assert_eq!((&result["events"], &result["notices"]), (&"70".into(), &"1".into()), "{result}");
 
+    // A backup from before has her still, and one in a new place nothing of her.
+    back_up(&data, &after);
+    assert!(!found_in(&before, 0..70).is_empty());
+    assert_eq!(found_in(&after, 0..70), Vec::<String>::new());
     // Whoever watches the topic is told, and nobody else.
     let notice = event_of(&mut ann).await;
     assert_eq!((notice.topic.as_str(), notice.r#type.as_str()), ("u.ann", "tailmark.erased"));
@@ -179,6 +189,11 @@ async fn a_person_is_erased_and_nobody_loses_a_place() {
     let dump = log_command(&data, &["dump", "--seq", "1"]);
     let dump: Value = serde_json::from_slice(&dump.stdout).unwrap();
     assert_eq!((&dump["topic"], &dump["erased"]["reason"]), (&"u.ann".into(), &"her wish".into()));
+}
+
+fn back_up(data: &Path, to: &Path) {
+    let done = program(&["backup"]).arg(to).arg("--data-dir").arg(data).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
 }
 
 /// That every cursor is good and nothing of the person is left; before and after a restart.
@@ -213,7 +228,6 @@ async fn check(mut daemon: Daemon, data: &Path, cursors: &[String]) -> Daemon {
     daemon
 }
 
-/// Enough of a topic that erasing takes a while.
 /// Nobody can read them any more, but they lie in a file beside others that everybody can.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_trimmed_and_still_on_disk_goes_when_it_is_named() {
@@ -235,6 +249,28 @@ async fn what_is_trimmed_and_still_on_disk_goes_when_it_is_named() {
     expect_clean(&data);
 }
 
+/// Whoever's they were: of which topic they are nobody can read.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_trimmed_and_still_on_disk_goes_with_a_topic() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let daemon = Daemon::start(&data);
+    let client = Client::new(daemon.url()).unwrap();
+    for at in 0..20 {
+        publish(&client, of_person(at)).await;
+    }
+    daemon.output(&["trim", "--before", "11", "--yes"], b"");
+    assert_eq!(found_in(&data, 0..20).len(), 100, "the search finds too little");
+    let erase = ["erase", "--topic", "u.ann", "--reason", "r", "--yes", "--json"];
+    let said: Value = serde_json::from_str(&daemon.output(&erase, b"")).unwrap();
+    assert_eq!((&said["events"], &said["trimmed"]), (&"10".into(), &Value::Null), "{said}");
+    assert_eq!(found_in(&data, 0..20), Vec::<String>::new());
+    assert_eq!(seqs_after(&client, "10").await, (11..=21).collect::<Vec<_>>());
+    daemon.stop();
+    expect_clean(&data);
+}
+
+/// Enough of a topic that erasing takes a while.
 fn fill(daemon: &Daemon, count: u64) {
     let mut lines = String::new();
     for at in 0..count {

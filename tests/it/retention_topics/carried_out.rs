@@ -12,14 +12,14 @@ use crate::support::daemon::Daemon;
 use crate::support::server::PATIENCE;
 
 /// Events that fill the smallest slot.
-const FILL: usize = 3_000;
+pub(super) const FILL: usize = 3_000;
 
 /// Passes come sooner than that, unless something is slow; then a test looks at less, and is right still.
 const SETTLED: std::time::Duration = std::time::Duration::from_millis(1_200);
 
 const SETTINGS: &str = "[retention]\ninterval = \"20ms\"\n[storage]\nseal_after = \"1s\"\n";
 
-struct Kept {
+pub(super) struct Kept {
     dir: tempfile::TempDir,
     daemon: Option<Daemon>,
     /// Topic, key and body of each event, in order.
@@ -27,7 +27,7 @@ struct Kept {
 }
 
 impl Kept {
-    fn start(rules: &str) -> Kept {
+    pub(super) fn start(rules: &str) -> Kept {
         let dir = tempfile::tempdir().unwrap();
         let mut kept = Kept { dir, daemon: None, stored: Vec::new() };
         kept.settings(rules);
@@ -35,7 +35,7 @@ impl Kept {
         kept
     }
 
-    fn settings(&self, rules: &str) {
+    pub(super) fn settings(&self, rules: &str) {
         std::fs::write(self.file(), format!("{SETTINGS}{rules}")).unwrap();
     }
 
@@ -47,7 +47,7 @@ impl Kept {
         self.dir.path().join("data")
     }
 
-    fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         if let Some(daemon) = self.daemon.take() {
             daemon.kill();
         }
@@ -56,7 +56,7 @@ impl Kept {
         self.daemon = Some(Daemon::start_with(&self.data(), &shell));
     }
 
-    fn daemon(&self) -> &Daemon {
+    pub(super) fn daemon(&self) -> &Daemon {
         self.daemon.as_ref().unwrap()
     }
 
@@ -66,7 +66,7 @@ impl Kept {
     }
 
     /// Stores `count` events, each of the topic and with the key that its number has.
-    fn store(&mut self, count: usize, of: impl Fn(usize) -> (String, String)) {
+    pub(super) fn store(&mut self, count: usize, of: impl Fn(usize) -> (String, String)) {
         let mut lines = String::new();
         for at in 0..count {
             let (topic, key) = of(at);
@@ -85,14 +85,14 @@ impl Kept {
         serde_json::from_str(&self.daemon().output(args, b"")).unwrap()
     }
 
-    fn watch(&self, args: &[&str]) -> Vec<Value> {
+    pub(super) fn watch(&self, args: &[&str]) -> Vec<Value> {
         let all = [&["watch", "--from", "oldest", "--until-caught-up", "--json"], args].concat();
         let lines = self.daemon().output(&all, b"");
         lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// Waits until the figures of retention say this.
-    fn until(&self, what: &str, mut is_so: impl FnMut(&Value) -> bool) -> Value {
+    pub(super) fn until(&self, what: &str, mut is_so: impl FnMut(&Value) -> bool) -> Value {
         let begun = Instant::now();
         loop {
             let told = self.json(&["retention", "show", "--json"]);
@@ -105,7 +105,7 @@ impl Kept {
     }
 
     /// What is told when nothing more is removed.
-    fn settled(&self) -> Value {
+    pub(super) fn settled(&self) -> Value {
         let mut last = (0, Instant::now());
         self.until("an end", move |told| {
             let removed = total(told, "expired") + total(told, "compacted");
@@ -117,7 +117,7 @@ impl Kept {
     }
 
     /// What a watch of everything is told, and the figures, where no pass came in between.
-    fn settled_whole(&self) -> (Value, Vec<u64>, Vec<(u64, u64, String)>) {
+    pub(super) fn settled_whole(&self) -> (Value, Vec<u64>, Vec<(u64, u64, String)>) {
         loop {
             let before = self.settled();
             let (seqs, gaps) = self.whole();
@@ -159,11 +159,11 @@ impl Kept {
     }
 }
 
-fn number(value: &Value) -> u64 {
+pub(super) fn number(value: &Value) -> u64 {
     value.as_str().map_or(0, |text| text.parse().unwrap())
 }
 
-fn total(told: &Value, name: &str) -> u64 {
+pub(super) fn total(told: &Value, name: &str) -> u64 {
     number(&told["state"]["totals"][name])
 }
 
@@ -328,7 +328,7 @@ fn compacted() -> (Kept, Vec<u64>, Vec<(u64, u64, String)>) {
     (kept, seqs, gaps)
 }
 
-fn run(args: &[&str]) -> String {
+pub(super) fn run(args: &[&str]) -> String {
     let output = crate::support::daemon::program(args).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{args:?}: {said}");
@@ -338,13 +338,23 @@ fn run(args: &[&str]) -> String {
 impl Kept {
     /// What a daemon tells of another directory.
     fn whole_of(&mut self, data: &str) -> (Vec<u64>, Vec<(u64, u64, String)>) {
-        self.daemon = Some(Daemon::start_with(Path::new(data), "exec \"$0\" \"$@\""));
-        let all = self.whole();
-        drop(self.daemon.take());
-        all
+        self.told_of(data, Kept::whole)
     }
 
-    fn beside(&self, name: &str) -> String {
+    pub(super) fn told_of<T>(&mut self, data: &str, tell: impl FnOnce(&Kept) -> T) -> T {
+        self.daemon = Some(Daemon::start_with(Path::new(data), "exec \"$0\" \"$@\""));
+        let told = tell(self);
+        self.stop();
+        told
+    }
+
+    pub(super) fn stop(&mut self) {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.stop();
+        }
+    }
+
+    pub(super) fn beside(&self, name: &str) -> String {
         self.dir.path().join(name).to_str().unwrap().to_owned()
     }
 }

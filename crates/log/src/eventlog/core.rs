@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
 use super::AppendError;
@@ -18,7 +17,7 @@ use super::read_path::ReadPath;
 use super::readiness::ReadinessProbe;
 use super::repeats_ready::RepeatsReady;
 use super::topic_rules::TopicKeeper;
-use super::trouble::Trouble;
+use super::trouble::Troubles;
 use crate::storage::Engine;
 use tailmark_record::{Bounds, CursorMint, GenerationTable, LogId, Seq, Timestamp};
 
@@ -49,8 +48,8 @@ pub(super) struct Core {
     pub eraser: Eraser,
     /// Retention by topic.
     pub topic_keeper: TopicKeeper,
-    /// The last problem of background work, for operators.
-    pub trouble: Mutex<Option<Trouble>>,
+    /// Problems of background work, for operators.
+    pub troubles: Troubles,
 }
 
 impl Core {
@@ -103,6 +102,6 @@ impl Core {
         if let RepeatsReady::Failed(error) = &*self.repeats_ready.borrow() {
             return Some(format!("repeats cannot be told: {error}"));
         }
-        self.trouble.lock().as_ref().map(Trouble::to_string)
+        self.troubles.told()
     }
 }

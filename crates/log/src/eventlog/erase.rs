@@ -15,7 +15,7 @@ use std::sync::{Arc, mpsc};
 use super::core::Core;
 use super::eraser::{EraseError, Erased, Erasure};
 use super::queue::Work;
-use super::trouble::{Job, Trouble};
+use super::trouble::Job;
 use crate::storage::{EraseOrder, ErasePhase, EraseProgress};
 use tailmark_record::Timestamp;
 
@@ -32,6 +32,10 @@ impl Drop for Turn<'_> {
             state.progress = None;
         }
         drop(state);
+        if !is_left {
+            // Whoever has brought it through.
+            self.0.troubles.note(Job::Erasing, Ok::<(), EraseError>(()));
+        }
         self.0.eraser.changed.notify_all();
     }
 }
@@ -141,24 +145,14 @@ fn begun(order: &EraseOrder) -> EraseProgress {
 /// A problem stays to be seen until it is through.
 fn report(core: &Core, order: &EraseOrder, result: Option<Result<Erased, EraseError>>) {
     let id = order.id;
-    let error = match result {
+    match result {
         Some(Ok(done)) => {
             let (events, notices) = (done.events, done.notices);
             tracing::info!(%id, events, notices, "an erasure that was cut is through");
-            None
         }
         // It goes on when the log is opened.
-        Some(Err(EraseError::Closing)) => return,
-        Some(Err(error)) => Some(error.to_string()),
-        None => Some("its thread panicked".to_owned()),
-    };
-    if let Some(error) = &error {
-        tracing::error!(%id, %error, "an erasure is not through");
-    }
-    let mut trouble = core.trouble.lock();
-    match error {
-        Some(error) => *trouble = Some(Trouble { job: Job::Erasing, error }),
-        None if trouble.as_ref().is_some_and(|it| it.job == Job::Erasing) => *trouble = None,
-        None => {}
+        Some(Err(EraseError::Closing)) => {}
+        Some(Err(error)) => core.troubles.note(Job::Erasing, Err(error)),
+        None => core.troubles.note(Job::Erasing, Err("its thread panicked")),
     }
 }

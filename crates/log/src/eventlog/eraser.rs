@@ -35,8 +35,10 @@ pub struct Erased {
     pub events: u64,
     /// Shells that others had left.
     pub already: u64,
-    /// Events that were gone: trimmed, or lost to damage.
+    /// Events that were trimmed.
     pub trimmed: u64,
+    /// Events that were gone out of the middle: taken out by the rules of their topics, or lost to damage.
+    pub removed: u64,
     /// Events that tell readers of it.
     pub notices: u64,
     /// Segments that were written anew, since it was begun or gone on with last.

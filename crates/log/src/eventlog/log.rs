@@ -1,6 +1,7 @@
 //! The handle to an open log.
 
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,13 +15,16 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::core::Core;
 use super::erase;
 use super::error::lost_answer;
+use super::fair_queue::Lane;
 use super::open::{self, Threads};
 use super::producers::Sent;
 use super::queue::{Pending, TrimRequest, Trimmed, Work};
+use super::reader_pool::Asker;
 use super::repeats_ready::RepeatsReady;
 use super::topic_retention;
 use super::topic_rules::{TopicPass, TopicRetention, TopicRules};
 use super::topics::Topics;
+use super::trim::removed_in;
 use super::{
     Answer, AppendError, AppendOptions, Appended, Batch, EraseError, Erased, Erasure, ExpectedHead,
     Options, ReadError, Reader, Reservation, ResolveError, Retention, Status,
@@ -300,7 +304,8 @@ impl EventLog {
         Topics::new(Arc::clone(&self.core().reads))
     }
 
-    /// Removes every event below `before` (clamped to `head + 1`).
+    /// Removes every event below `before` (clamped to `head + 1`). What rules had taken out before is not counted, as far
+    /// as it can be read.
     ///
     /// # Errors
     /// As an append's.
@@ -309,10 +314,24 @@ impl EventLog {
         // What is appended from here on is not meant.
         let before = before.min(self.head().next());
         let tag = core.reads.tag(before.prev()).await.ok().flatten();
+        let gone = self.removed_in(self.bounds().oldest..before).await;
         let (reply, answer) = oneshot::channel();
         let request = TrimRequest { before, tag, age_clock: None, reply };
         self.core().queue.push(Work::Trim(request))?;
-        answer.await.unwrap_or_else(|_| Err(lost_answer()))
+        let trimmed = answer.await.unwrap_or_else(|_| Err(lost_answer()))?;
+        Ok(Trimmed { removed: trimmed.removed.saturating_sub(gone), ..trimmed })
+    }
+
+    /// How many seqs of a range are known to have no events any more.
+    async fn removed_in(&self, range: Range<Seq>) -> u64 {
+        let core = self.core();
+        if !core.engine.has_gaps() || range.is_empty() {
+            return 0;
+        }
+        let asker = &mut Asker::default();
+        let from = range.start;
+        let question = move |engine: &dyn Engine| removed_in(engine, range);
+        core.reads.pool.ask(asker, Lane::Scan, from, question).await.unwrap_or(0)
     }
 
     /// Erases events: what they said goes from every file and every cache, their seqs, topics, times and cursors

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
 use super::AppendError;
@@ -35,6 +34,7 @@ use super::state::LogState;
 use super::topic_heads::TopicHeads;
 use super::topic_retention;
 use super::topic_rules::TopicKeeper;
+use super::trouble::Troubles;
 use super::writer::Writer;
 
 use crate::storage::{Engine, Links, Recovered, StoreError};
@@ -223,7 +223,7 @@ fn core(
         readiness: ReadinessProbe::default(),
         eraser: Eraser::default(),
         topic_keeper: TopicKeeper::default(),
-        trouble: Mutex::default(),
+        troubles: Troubles::default(),
         engine,
     }
 }

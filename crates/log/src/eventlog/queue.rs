@@ -24,7 +24,7 @@ pub struct Trimmed {
     pub oldest: Seq,
     /// The head now.
     pub head: Seq,
-    /// Events that this call removed.
+    /// Events that this call removed; without those that rules had taken out before, as far as is known.
     pub removed: u64,
 }
 

@@ -2,10 +2,12 @@
 //!
 //! Owns what is asked of the engine, and the check of what it answers.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::ReadError;
 use super::error::{damage, damaged};
@@ -14,19 +16,29 @@ use super::hot::Hit;
 use super::read_path::ReadPath;
 use super::reader_pool::Asker;
 use super::recent::Run;
+use super::stretch::{Part, Stretch};
 use crate::storage::{Chunk, Engine, StoreError};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Event, EventError, Events, Seq, Start, Timestamp};
+
+/// Most runs that are gone, and events between two of them, read at once behind one.
+const MOST_PARTS: usize = 64;
+/// Most bytes of events.
+const MOST_BYTES: usize = 8 << 10;
+/// So many neighbours are read in the usual way.
+const MOST_EVENTS: u64 = 64;
 
 /// A read of no more events than that is a point.
 const POINT_EVENTS: u64 = 1 << 10;
 
 impl ReadPath {
     /// A chunk that begins exactly at `from` and ends at or below `end`, and whether that is among the
-    /// newest commits, which memory holds, wherever it was read. `from <= head`.
+    /// newest commits, which memory holds, wherever it was read. `from <= head`. Where that fails because events are gone,
+    /// what lies behind them may be in `ahead`.
     pub(crate) async fn read(
         &self,
         asker: &mut Asker,
+        ahead: &mut Option<Box<Stretch>>,
         from: Seq,
         end: Seq,
         filter: &Arc<Filter>,
@@ -56,10 +68,19 @@ impl ReadPath {
         }
         let erasures = self.hot.erasures();
         let chunk = loop {
-            let question = question(from, end, filter, at_most);
-            if let Some(chunk) = self.pool.ask_chunk(asker, lane(from, end), from, question).await?
-            {
-                break chunk;
+            let behind = Arc::new(Mutex::new(VecDeque::new()));
+            let question = going_on(question(from, end, filter, at_most), end, Arc::clone(&behind));
+            match self.pool.ask_chunk(asker, lane(from, end), from, question).await {
+                Ok(Some(chunk)) => break chunk,
+                Ok(None) => {}
+                Err(error) => {
+                    if filter.is_all() && at_most.is_none() {
+                        let behind = std::mem::take(&mut *behind.lock());
+                        *ahead =
+                            (!behind.is_empty()).then(|| Box::new(Stretch::new(behind, erasures)));
+                    }
+                    return Err(error);
+                }
             }
         };
         self.metrics.reads_stored.fetch_add(1, Ordering::Relaxed);
@@ -75,7 +96,8 @@ impl ReadPath {
             return Ok(None);
         }
         let all = Arc::new(Filter::ALL);
-        let (chunk, _) = self.read(&mut Asker::default(), seq, seq.next(), &all, None).await?;
+        let (chunk, _) =
+            self.read(&mut Asker::default(), &mut None, seq, seq.next(), &all, None).await?;
         let mut events = Events::new(&chunk.events);
         match (chunk.first == seq, events.next()) {
             (true, Some(Ok(event))) => Ok(Some(chunk.events.slice_ref(event))),
@@ -204,6 +226,50 @@ pub(super) fn question(
         check_events(&chunk).map_err(malformed)?;
         filtered(chunk, &filter, at_most).map_err(|error| malformed(error.what()))
     }
+}
+
+/// The same, and where events are gone, what lies behind them.
+fn going_on(
+    question: impl FnOnce(&dyn Engine) -> Result<Chunk, StoreError> + Send + 'static,
+    end: Seq,
+    behind: Arc<Mutex<VecDeque<Part>>>,
+) -> impl FnOnce(&dyn Engine) -> Result<Chunk, StoreError> + Send + 'static {
+    move |engine| {
+        let read = question(engine);
+        if let Err(StoreError::Removed(range)) = &read
+            && range.is_intended()
+        {
+            *behind.lock() = read_on(engine, range.end, end);
+        }
+        read
+    }
+}
+
+/// Reads on behind a run that is gone, as far as there are few events between two.
+fn read_on(engine: &dyn Engine, from: Seq, end: Seq) -> VecDeque<Part> {
+    let (mut parts, mut at, mut bytes) = (VecDeque::new(), from, 0);
+    while at < end && parts.len() < MOST_PARTS {
+        let most = at.plus(MOST_EVENTS);
+        match engine.read(at, end.min(most), &Filter::ALL) {
+            Ok(chunk) if chunk.end < most && bytes + chunk.events.len() <= MOST_BYTES => {
+                // What is wrong is told by the read that is about it.
+                if chunk.first != at || chunk.end <= at || check_events(&chunk).is_err() {
+                    break;
+                }
+                bytes += chunk.events.len();
+                at = chunk.end;
+                // Of its own: the rest of a block is not kept for it.
+                let events = Bytes::copy_from_slice(&chunk.events);
+                parts.push_back(Part::Events(Chunk { events, ..chunk }));
+            }
+            Err(StoreError::Removed(range)) if range.is_intended() && range.end > at => {
+                at = range.end;
+                parts.push_back(Part::Gone(range));
+            }
+            _ => break,
+        }
+    }
+    parts
 }
 
 fn filtered(chunk: Chunk, filter: &Filter, at_most: Option<usize>) -> Result<Chunk, EventError> {

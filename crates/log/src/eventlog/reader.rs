@@ -29,6 +29,7 @@ use super::progress::Progress;
 use super::read::{check, lane, question};
 use super::read_path::{Published, ReadPath};
 use super::reader_pool::Asker;
+use super::stretch::Stretch;
 use crate::storage::{Chunk, StoreError};
 use tailmark_record::Seq;
 use tailmark_record::topic::Filter;
@@ -45,6 +46,8 @@ pub struct Reader {
     asker: Asker,
     /// Where it does not want everything.
     interested: Option<Box<Interested>>,
+    /// What is known of what comes next, among runs that are gone.
+    stretch: Option<Box<Stretch>>,
 }
 
 /// What a reader with a filter knows of what concerns it.
@@ -82,7 +85,8 @@ impl Reader {
                 progress: Arc::new(Progress::at(next)),
             })
         });
-        Reader { log, published, next, filter, at_most: None, asker: Asker::default(), interested }
+        let (asker, stretch) = (Asker::default(), None);
+        Reader { log, published, next, filter, at_most: None, asker, interested, stretch }
     }
 
     /// The same, but each delivery has at most so many bytes, or one event, of events that match
@@ -132,9 +136,20 @@ impl Reader {
         let (chunk, is_recent) = match turn {
             Turn::Quiet(until) => (quiet(next, until.min(end)), true),
             Turn::Read(from, until) => {
-                let (filter, at_most) = (&self.filter, self.at_most.map(NonZeroUsize::get));
-                let (mut chunk, is_recent) =
-                    self.log.read(&mut self.asker, from, until.min(end), filter, at_most).await?;
+                let (until, oldest) = (until.min(end), self.published.borrow().oldest);
+                let known = self.stretch.as_mut();
+                let known = known.and_then(|it| it.at(from, until, oldest, erasures));
+                let (mut chunk, is_recent) = match known {
+                    Some(known) => {
+                        let gone = |gone| ReadError::new(from, StoreError::Removed(gone));
+                        (known.map_err(gone)?, false)
+                    }
+                    None => {
+                        let (filter, at_most) = (&self.filter, self.at_most.map(NonZeroUsize::get));
+                        let (asker, ahead) = (&mut self.asker, &mut self.stretch);
+                        self.log.read(asker, ahead, from, until, filter, at_most).await?
+                    }
+                };
                 if from > next {
                     chunk.first = next;
                     chunk.complete = false;
@@ -245,7 +260,9 @@ impl Reader {
             _ => head,
         };
         let (from, end) = (self.next, end.min(upto.next()));
-        if end <= from || self.wanted_from() > from || self.log.hot.has(&self.filter, from) {
+        let is_known = self.stretch.as_ref().is_some_and(|it| it.has(from))
+            || self.log.hot.has(&self.filter, from);
+        if end <= from || self.wanted_from() > from || is_known {
             return None;
         }
         let read = question(from, end, &self.filter, self.at_most.map(NonZeroUsize::get));
@@ -272,6 +289,11 @@ impl Reader {
         Some(delivery)
     }
 
+    /// Drops what it knows of what comes next: it reads that again. For one who will not ask for a while.
+    pub fn forget_ahead(&mut self) {
+        self.stretch = None;
+    }
+
     /// Whether nothing was erased since it was read. One who has kept it for long reads again where it was.
     pub fn is_fresh(&self, delivery: &Delivery) -> bool {
         delivery.erasures == self.log.hot.erasures()
@@ -282,6 +304,7 @@ impl Reader {
     pub fn is_at_hand(&self) -> bool {
         let from = self.wanted_from();
         self.is_asleep()
+            || self.stretch.as_ref().is_some_and(|it| it.has(from))
             || self.published.borrow().head < from
             || self.log.hot.has(&self.filter, from)
     }

@@ -14,7 +14,7 @@ use super::age_clock::{AgeClock, Seen};
 use super::core::Core;
 use super::options::{Clock, Elapsed, Retention};
 use super::queue::{TrimRequest, Work};
-use super::trouble::{Job, Trouble};
+use super::trouble::Job;
 use crate::storage::StoreError;
 use tailmark_record::{ChainTag, Seq, Timestamp};
 
@@ -57,12 +57,12 @@ impl RetentionThread {
                 let passed = now.saturating_sub(looked_at);
                 looked_at = now;
                 let result = guarded(|| self.enforce(now, passed));
-                self.report(Job::Retention, result);
+                self.core.troubles.note(Job::Retention, result);
                 self.core.maintenance.looked(self.seen.marks());
             }
             if due.reclaim {
                 let result = guarded(|| self.core.engine.reclaim());
-                self.report(Job::Reclaim, result);
+                self.core.troubles.note(Job::Reclaim, result);
             }
             if due.end {
                 return;
@@ -96,22 +96,6 @@ impl RetentionThread {
     fn note(&mut self, now: Duration) {
         if self.retention.max_age.is_some() {
             self.seen.note(self.core.reads.published.borrow().head, now);
-        }
-    }
-
-    /// A problem stays to be seen until the same work has succeeded.
-    fn report(&self, job: Job, result: Result<(), StoreError>) {
-        let mut trouble = self.core.trouble.lock();
-        match result {
-            Ok(()) if trouble.as_ref().is_some_and(|trouble| trouble.job == job) => *trouble = None,
-            Ok(()) => {}
-            Err(error) => {
-                let now = Trouble { job, error: error.to_string() };
-                if trouble.as_ref() != Some(&now) {
-                    tracing::error!(%error, "{job} does not work; it is tried again");
-                }
-                *trouble = Some(now);
-            }
         }
     }
 

@@ -3,6 +3,8 @@
 //! Owns bytes on disk and nothing else: it must not know of tonic, generated types, configuration,
 //! or clients. Nothing above this module may know sled or fsync.
 
+#[doc(hidden)]
+pub mod compact;
 mod crc;
 #[doc(hidden)]
 pub mod disk;

@@ -739,7 +739,7 @@ pub struct TrimResult {
     pub oldest_seq: u64,
     #[prost(uint64, tag = "2")]
     pub head_seq: u64,
-    /// Events that this call removed.
+    /// Events that this call removed. What rules for topics had taken out before is not counted.
     #[prost(uint64, tag = "3")]
     pub removed: u64,
 }
@@ -885,7 +885,7 @@ pub struct EraseSelection {
     /// There are more.
     #[prost(bool, tag = "7")]
     pub has_more_topics: bool,
-    /// Of the seqs that were named: erased before, and trimmed or gone.
+    /// Of the seqs that were named: erased before, and trimmed.
     #[prost(uint64, tag = "8")]
     pub already: u64,
     #[prost(uint64, tag = "9")]
@@ -893,6 +893,9 @@ pub struct EraseSelection {
     /// What was looked up to, inclusive.
     #[prost(uint64, tag = "10")]
     pub up_to_seq: u64,
+    /// Of the seqs that were named: taken out by rules for topics, or lost to damage.
+    #[prost(uint64, tag = "11")]
+    pub removed: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TopicCount {
@@ -912,7 +915,7 @@ pub struct EraseResult {
     /// Erased before.
     #[prost(uint64, tag = "3")]
     pub already: u64,
-    /// Trimmed, or gone otherwise.
+    /// Trimmed.
     #[prost(uint64, tag = "4")]
     pub trimmed: u64,
     /// Events that tell of it.
@@ -921,6 +924,9 @@ pub struct EraseResult {
     /// Segments written anew.
     #[prost(uint64, tag = "6")]
     pub segments: u64,
+    /// Taken out by rules for topics, or lost to damage.
+    #[prost(uint64, tag = "7")]
+    pub removed: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetRetentionRequest {

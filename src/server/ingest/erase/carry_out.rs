@@ -58,6 +58,7 @@ fn result(done: &Erased, already: u64) -> pb::EraseProgress {
         events: done.events,
         already: done.already + already,
         trimmed: done.trimmed,
+        removed: done.removed,
         notices: done.notices,
         segments: done.segments,
     };

@@ -176,9 +176,14 @@ impl Wanted {
                         end = gone.first;
                     }
                     Err(error) => {
+                        let is_trimmed = matches!(error, ReadError::Trimmed { .. });
                         let to = past(&error, from).ok_or(Stopped::Read(error))?.min(range.end);
                         if self.is_by_seq {
-                            found.trimmed += from.distance_to(to);
+                            let count = from.distance_to(to);
+                            match is_trimmed {
+                                true => found.trimmed += count,
+                                false => found.removed += count,
+                            }
                             // Nobody can read it, but it may be on disk for a while.
                             found.gone.push(from..to);
                         }
@@ -240,9 +245,10 @@ pub(super) struct Found {
     /// Named, and gone for readers.
     gone: Vec<Range<Seq>>,
     pub(super) events: u64,
-    /// Of the seqs that were named: erased before, and gone otherwise.
+    /// Of the seqs that were named: erased before, trimmed, and gone out of the middle.
     pub(super) already: u64,
     pub(super) trimmed: u64,
+    pub(super) removed: u64,
     /// Those that come first by name.
     topics: BTreeMap<Box<str>, u64>,
     has_more_topics: bool,
@@ -321,6 +327,7 @@ impl Found {
             has_more_topics: self.has_more_topics,
             already: self.already,
             trimmed: self.trimmed,
+            removed: self.removed,
             up_to_seq: self.up_to.get(),
         }
     }

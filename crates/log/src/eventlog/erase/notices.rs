@@ -41,11 +41,11 @@ pub(super) fn tell(
         found.look(&*core.engine, order, span, watch)?;
     }
     let id = order.id;
-    let trimmed = found.passed - found.events - found.already;
-    let Found { events, already, topics, erasure, .. } = found;
+    let trimmed = found.passed - found.events - found.already - found.removed;
+    let Found { events, already, removed, topics, erasure, .. } = found;
     let notices =
         Notices { core, erasure, order, batch: new_batch(core), stored: 0 }.send(topics)?;
-    Ok(Erased { id, events, already, trimmed, notices, segments: 0 })
+    Ok(Erased { id, events, already, trimmed, removed, notices, segments: 0 })
 }
 
 /// The ranges, joined where they are near.
@@ -74,6 +74,8 @@ struct Found {
     topics: BTreeMap<Box<str>, Runs>,
     events: u64,
     already: u64,
+    /// Of the named seqs those that are gone out of the middle.
+    removed: u64,
     /// How many seqs the order names, and how many of these are passed.
     named: u64,
     passed: u64,
@@ -105,7 +107,11 @@ impl Found {
                     chunk.end
                 }
                 Err(StoreError::Trimmed { oldest }) => oldest.max(at.next()),
-                Err(StoreError::Removed(range)) => range.end.max(at.next()),
+                Err(StoreError::Removed(range)) => {
+                    let end = range.end.max(at.next());
+                    self.removed += order.events_in(at..end.min(span.end));
+                    end
+                }
                 // Between what was erased, damage is no business of this.
                 Err(StoreError::Damaged(damage))
                     if damage.from <= at

@@ -36,6 +36,9 @@ struct Slot {
     seq: Seq,
 }
 
+/// Of a slot that tells nothing any more.
+const NONE: Fingerprint = Fingerprint([0; 16]);
+
 fn hash(fingerprint: Fingerprint) -> u64 {
     // It is a keyed hash already.
     let [a, b, c, d, e, f, g, h, ..] = fingerprint.0;
@@ -113,16 +116,28 @@ impl Window {
     pub(in crate::eventlog) fn forget(&mut self, is_gone: impl Fn(Seq) -> bool) {
         debug_assert!(self.staged == 0, "events of a commit that is not durable cannot be erased");
         let mut gone = HashSet::new();
-        for slot in self.slots.iter_mut().filter(|slot| is_gone(slot.seq)) {
-            gone.insert(std::mem::replace(&mut slot.fingerprint, Fingerprint([0; 16])));
+        let mut ordinal = self.base;
+        for slot in &mut self.slots {
+            if is_gone(slot.seq) {
+                let fingerprint = std::mem::replace(&mut slot.fingerprint, NONE);
+                let entry = self.table.find_entry(hash(fingerprint), |&other| other == ordinal);
+                // Where it was told; another that is equal may be told now.
+                if let Ok(entry) = entry {
+                    entry.remove();
+                    gone.insert(fingerprint);
+                }
+            }
+            ordinal = ordinal.wrapping_add(1);
+        }
+        if gone.is_empty() {
+            return;
         }
         let (slots, base) = (&self.slots, self.base);
         let of = |ordinal: u32| &slots[ordinal.wrapping_sub(base) as usize];
-        self.table.retain(|ordinal| !is_gone(of(*ordinal).seq));
         let mut left: HashMap<Fingerprint, u32> = HashMap::new();
         let mut ordinal = base;
         for slot in slots {
-            if gone.contains(&slot.fingerprint) && !is_gone(slot.seq) {
+            if slot.fingerprint != NONE && gone.contains(&slot.fingerprint) {
                 left.insert(slot.fingerprint, ordinal);
             }
             ordinal = ordinal.wrapping_add(1);

@@ -306,7 +306,7 @@ async fn the_last_of_a_rare_topic_are_found_far_back() {
 #[tokio::test]
 async fn ten_thousand_idle_readers_all_wake() {
     let (log, _) = open(options());
-    assert!(size_of::<Reader>() <= 64);
+    assert!(size_of::<Reader>() <= 72);
     let mut readers: Vec<_> = (0..10_000).map(|_| log.reader(Seq::FIRST, Filter::ALL)).collect();
     let mut waits: Vec<_> = readers.iter_mut().map(|r| Box::pin(r.next(Seq::MAX))).collect();
     for wait in &mut waits {

@@ -268,7 +268,7 @@ async fn a_panic_of_a_background_thread_is_seen_and_hangs_nobody() {
     // Retention goes on: it trims, and gives space back once that works again.
     append(&log, 10).await;
     oldest_becomes(&log, 8).await;
-    let trouble = |log: &EventLog| log.core().trouble.lock().as_ref().map(ToString::to_string);
+    let trouble = |log: &EventLog| log.core().troubles.told();
     while trouble(&log).is_none() {
         tokio::task::yield_now().await;
     }

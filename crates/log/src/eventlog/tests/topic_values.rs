@@ -6,6 +6,7 @@ use std::path::Path;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+use super::super::topic_retention::testing::{Ordered, Shares, pass};
 use super::topic_retaining::rule;
 use super::*;
 use crate::storage::local;
@@ -117,4 +118,51 @@ async fn the_newest_value_of_a_million_keys() {
     log.close().await.unwrap();
     println!("live set: {} bytes", log.status().store.segment_bytes());
     println!("rate beside it: {:.3}", rates[1] / rates[0]);
+}
+
+/// A pass where there are very many topics: run by hand, in release. `TOPICS` is taken from the environment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures"]
+async fn a_pass_beside_two_million_topics() {
+    let topics = std::env::var("TOPICS").ok().and_then(|it| it.parse().ok()).unwrap_or(2_000_000);
+    let dir = tempfile::tempdir().unwrap();
+    let log = measured(dir.path(), TopicRules::default());
+    let begun = std::time::Instant::now();
+    for first in (0..topics).step_by(5_000) {
+        let mut batch = log.batch();
+        for n in first..first + 5_000 {
+            // No neighbours in time are neighbours in name.
+            let at = n * 7_919 % topics;
+            let (topic, body) = (format!("site.{}.device.{at:08}", at % 97), format!("{n:0200}"));
+            batch.push(&Event { topic: &topic, body: &body, ..Event::default() }).unwrap();
+        }
+        log.append(batch, AppendOptions::default()).await.unwrap();
+        if first % 100_000 == 0 {
+            append_values(&log, (0..10_000).map(|n| (n % 1_000, first + n))).await;
+        }
+    }
+    while log.status().store.unsealed_slots > 1 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    println!("{} events of {topics} topics in {:?}", log.head(), begun.elapsed());
+    for (what, rules) in [
+        ("of one topic among them", rule("state.>", None, None, Keep::LatestPerKey)),
+        ("of all of them, of which nothing goes", rule("site.>", None, Some(1), Keep::All)),
+    ] {
+        let (log, rules) = (log.clone(), TopicRules::new(vec![rules]));
+        let pass = move || {
+            let mut share = Shares::default();
+            for _ in 0..4 {
+                let order = Ordered { is_in_peace: true, share, ..Ordered::default() };
+                let done = pass(log.core(), &rules, Timestamp::EPOCH, order).unwrap();
+                share = share.after(&done);
+                println!(
+                    "a pass {what}: {:?}, {} removed, partial {}",
+                    done.took, done.removed, done.is_partial
+                );
+            }
+        };
+        tokio::task::spawn_blocking(pass).await.unwrap();
+    }
+    log.close().await.unwrap();
 }

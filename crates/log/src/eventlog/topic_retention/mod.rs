@@ -17,7 +17,7 @@ use super::ReadError;
 use super::core::Core;
 use super::options::Elapsed;
 use super::topic_rules::{Look, TopicPass, TopicRules};
-use super::trouble::{Job, Trouble};
+use super::trouble::Job;
 use crate::storage::StoreError;
 use pass::{Done, Order};
 use survey::{ROOM, Share};
@@ -71,7 +71,7 @@ pub(super) fn run(core: &Core, elapsed: &Elapsed) {
         if look.rules.is_idle() {
             is_due = false;
             // What did not work is not asked for any more.
-            report(core, None);
+            core.troubles.note(Job::TopicRetention, Ok::<(), StoreError>(()));
             continue;
         }
         let now = elapsed();
@@ -95,7 +95,8 @@ pub(super) fn run(core: &Core, elapsed: &Elapsed) {
         }
         let ended = elapsed();
         memory.note(&done, ended, ended.saturating_sub(now), is_in_peace);
-        report(core, done.as_ref().map_or_else(Some, |done| done.failure.as_ref()));
+        let failure = done.as_ref().map_or_else(Some, |done| done.failure.as_ref());
+        core.troubles.note(Job::TopicRetention, failure.map_or(Ok(()), Err));
         if let Ok(done) = done {
             say(&done);
             keeper.passed(&look.rules, done.pass);
@@ -175,21 +176,5 @@ fn say(done: &Done) {
             is_partial,
             "events were taken out by the retention of their topics"
         );
-    }
-}
-
-/// A problem stays to be seen until a pass is through.
-fn report(core: &Core, error: Option<&StoreError>) {
-    let mut trouble = core.trouble.lock();
-    match error {
-        Some(error) => {
-            let now = Trouble { job: Job::TopicRetention, error: error.to_string() };
-            if trouble.as_ref() != Some(&now) {
-                tracing::error!(%error, "retention by topic does not work; it is tried again");
-            }
-            *trouble = Some(now);
-        }
-        None if trouble.as_ref().is_some_and(|it| it.job == Job::TopicRetention) => *trouble = None,
-        None => {}
     }
 }

@@ -6,6 +6,7 @@
 //! was held back ([`Options::hold`]) is lost by [`Memory::crash`].
 
 mod erase;
+mod take_out;
 mod topics;
 
 use std::collections::VecDeque;
@@ -16,12 +17,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::chain::{Link, tag_in};
+use crate::chain::Link;
 use crate::storage::{
     Chunk, Commit, Completion, Damage, Engine, EraseOrder, EraseProgress, Level, Links, LookBack,
-    Receipt, Recovered, Removed, RemovedReason, StoreError, StoreStatus, TopicPage, TopicQuery,
+    Receipt, Recovered, Removed, Sealed, StoreError, StoreStatus, TakeOut, TakenOut, TopicPage,
+    TopicQuery,
 };
-use crate::width::to_usize;
 use tailmark_record::topic::Filter;
 use tailmark_record::{
     Bounds, ChainTag, Event, EventError, Events, Fingerprint, FingerprintKey, GenerationTable,
@@ -180,57 +181,6 @@ impl Memory {
         (engine, recovered)
     }
 
-    /// Loses these events for good, as a salvage may. They are durable and not trimmed, and no such range was
-    /// next to another.
-    ///
-    /// # Errors
-    /// When an event is malformed.
-    pub fn lose(&self, range: Range<Seq>) -> Result<(), StoreError> {
-        self.remove(range, RemovedReason::Damaged)
-    }
-
-    /// Takes these events out, as retention by topic may, or loses them. They are durable and not trimmed, and none
-    /// of them is gone. Where that was meant, the range becomes one with such a range beside it.
-    ///
-    /// # Errors
-    /// As [`Memory::lose`].
-    pub fn remove(&self, range: Range<Seq>, reason: RemovedReason) -> Result<(), StoreError> {
-        let link = |seq: Seq| match seq {
-            Seq::ZERO => Ok(Link::START),
-            seq => Engine::tag_of(self, seq).map(Link::of_tag),
-        };
-        let (link_before, link) = (link(range.start.prev())?, link(range.end.prev())?);
-        let mut log = self.log.lock();
-        let mut left = VecDeque::new();
-        for run in std::mem::take(&mut log.commits) {
-            let (before, after) =
-                (run.first..run.end.min(range.start), run.first.max(range.end)..run.end);
-            for part in [before, after].into_iter().filter(|part| !part.is_empty()) {
-                let at = run.at;
-                let (first, end, events) = (run.first, run.end, run.events.clone());
-                let whole = Chunk { first, end, events, complete: true };
-                let cut = whole.cut(part.start, part.end).map_err(|e| damage(&run, &e))?;
-                let (first, end, events) = (cut.first, cut.end, cut.events);
-                left.push_back(Arc::new(StoredCommit { first, end, at, events }));
-            }
-        }
-        log.commits = left;
-        let (first, end) = (range.start, range.end);
-        log.removed.push(Removed { first, end, reason, link_before, link });
-        log.removed.sort_by_key(|it| it.first);
-        log.removed.dedup_by(|next, run| {
-            let are_one = run.end == next.first && run.is_intended() && next.is_intended();
-            if are_one {
-                (run.end, run.link) = (next.end, next.link);
-                if next.reason == RemovedReason::Compacted {
-                    run.reason = next.reason;
-                }
-            }
-            are_one
-        });
-        Ok(())
-    }
-
     fn store(&self, commit: Commit, done: Completion) {
         let wants_state = self.wants_state(commit.events.len() + commit.delta.len());
         let outcome = {
@@ -336,6 +286,12 @@ impl Log {
         Err(gone.map_or(StoreError::Invalid("beyond the head"), |it| StoreError::Removed(*it)))
     }
 
+    /// Seqs from the oldest on that have no events any more.
+    fn removed_events(&self) -> u64 {
+        let from = |it: &Removed| it.first.max(self.oldest).distance_to(it.end.max(self.oldest));
+        self.removed.iter().map(from).sum()
+    }
+
     /// Where a range without events begins that ends before a seq; else the seq.
     fn before_removed(&self, seq: Seq) -> Seq {
         self.removed.iter().find(|it| it.end == seq).map_or(seq, |it| it.first)
@@ -421,9 +377,7 @@ impl Engine for Memory {
             }
             run => run?,
         };
-        let nth = to_usize(run.first.distance_to(seq));
-        let event = Events::new(&run.events).nth(nth).unwrap_or(Err(EventError::MISSING));
-        event.and_then(tag_in).map_err(|error| damage(&run, &error))
+        run.tag_at(seq).map_err(|error| damage(&run, &error))
     }
 
     fn topics(&self, query: &TopicQuery<'_>) -> Result<TopicPage, StoreError> {
@@ -456,6 +410,8 @@ impl Engine for Memory {
             named.extend(run.named(&self.key)?);
         }
         named.retain(|(seq, _)| !erasing.as_ref().is_some_and(|order| order.contains(*seq)));
+        // Those that were taken out lie between others.
+        named.sort_by_key(|(seq, _)| *seq);
         let wanted = named.into_iter().rev().take_while(|(seq, _)| *seq >= from);
         for (seq, fingerprint) in wanted {
             if !visit(seq, fingerprint) {
@@ -490,15 +446,21 @@ impl Engine for Memory {
             let mut named = run.named(&self.key)?;
             let erasing = log.erasing.clone();
             named.retain(|(seq, _)| !erasing.as_ref().is_some_and(|order| order.contains(*seq)));
-            log.trimmed.extend(named);
-            let excess = log.trimmed.len().saturating_sub(KEPT_FINGERPRINTS);
-            log.trimmed.drain(..excess);
+            log.keep_named(named);
         }
         Ok(())
     }
 
     fn has_gaps(&self) -> bool {
         !self.log.lock().removed.is_empty()
+    }
+
+    fn sealed(&self) -> Vec<Sealed> {
+        Memory::sealed(self)
+    }
+
+    fn take_out(&self, order: &TakeOut) -> Result<Option<TakenOut>, StoreError> {
+        Memory::take_out(self, order)
     }
 
     fn release(&self, _bytes: u64) -> Result<u64, StoreError> {
@@ -526,6 +488,7 @@ impl Engine for Memory {
         let log = self.log.lock();
         StoreStatus {
             disk_bytes: log.commits.iter().map(|run| run.events.len() as u64).sum(),
+            removed_events: log.removed_events(),
             trouble: log.stopped.map(str::to_owned),
             ..StoreStatus::default()
         }

@@ -29,6 +29,8 @@ pub use format::{
 pub use recover::{Known, Scan, ScannedSlot, Tail, read_header, scan_slot};
 pub use slot::{CommitRead, FrameRef, Slot};
 pub(crate) use slots::sealing_bytes;
-pub use slots::{FreeSlot, JournalOptions, SlotSet, is_slot_name, open_slot, slot_name};
+pub use slots::{
+    FreeSlot, JournalOptions, SlotSet, is_slot_file, is_slot_name, open_slot, slot_name,
+};
 pub(crate) use tip::TIP_FILE;
 pub use tip::Tip;

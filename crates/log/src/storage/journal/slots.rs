@@ -91,6 +91,11 @@ impl SlotSet {
         self.free.iter().any(|slot| slot.clean_for < self.taints)
     }
 
+    /// Whether a file is one of those that are free.
+    pub fn has(&self, path: &Path) -> bool {
+        self.free.iter().any(|slot| slot.path == path)
+    }
+
     /// Gives back one that was overwritten.
     pub fn give_back_clean(&mut self, slot: FreeSlot) {
         self.free.push(FreeSlot { clean_for: self.taints, ..slot });
@@ -211,8 +216,13 @@ pub fn slot_name(n: usize) -> String {
 
 /// Whether a file of the journal's directory is a slot.
 pub fn is_slot_name(path: &Path) -> bool {
+    is_slot_file(path) && path.extension().is_none_or(|extension| extension != "new")
+}
+
+/// The same, or one that was to become a slot.
+pub fn is_slot_file(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    name.starts_with("slot-") && !name.ends_with(".new")
+    name.starts_with("slot-")
 }
 
 /// Opens a slot file and locks it: whatever becomes of the log's lock file, no two processes write

@@ -303,7 +303,10 @@ impl Found {
             return Ok(self.trim_mark);
         }
         let trimmed = local::trimmed_files(dir, disk)?;
-        let trimmed = trimmed.iter().filter_map(|path| local::trimmed_end(path)).max();
+        let trimmed = trimmed.iter().filter_map(|path| local::trimmed_range(path));
+        // What rules took out of the middle is told of there, too.
+        let trimmed = trimmed.filter(|range| !self.parts.has_runs_over(range));
+        let trimmed = trimmed.map(|range| range.end).max();
         let oldest = self.trim_mark.max(trimmed.unwrap_or_default()).max(Seq::FIRST);
         if let Some(first) = self.parts.first().filter(|first| *first > oldest) {
             let (from, to, file) = (oldest, first.prev(), dir.join(JOURNAL_DIR));

@@ -24,8 +24,17 @@ use super::{Damage, RemovedReason, StoreError};
 use crate::chain::Link;
 use tailmark_record::{LogId, Seq, Timestamp};
 
-/// What a directory says whose salvage was cut.
-const WHAT: &str = "salvage";
+/// What a copy is made for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Purpose {
+    /// What a directory says where it was cut.
+    what: &'static str,
+    /// Why a generation begins.
+    cause: &'static str,
+}
+
+const SALVAGE: Purpose = Purpose { what: "salvage", cause: "salvaged" };
+pub(super) const COMPACTION: Purpose = Purpose { what: "compaction", cause: "compacted" };
 /// Events of so many bytes are put into a segment together.
 const SEGMENT_BYTES: u64 = 32 << 20;
 
@@ -36,6 +45,8 @@ pub enum Progress {
     Looking(u64),
     /// Bytes that were copied, and about how many there are.
     Copying(u64, u64),
+    /// Bytes of events of which neighbours were made one, and how many there are.
+    Joining(u64, u64),
 }
 
 /// A range of events that could not be brought.
@@ -89,20 +100,32 @@ pub fn salvage(
     options: Options,
     watch: &mut dyn FnMut(Progress) -> std::io::Result<()>,
 ) -> Result<Salvaged, StoreError> {
+    copy_forward(from, to, options, SALVAGE, watch)
+}
+
+/// The same, for this or another purpose.
+pub(super) fn copy_forward(
+    from: &Path,
+    to: &Path,
+    options: Options,
+    purpose: Purpose,
+    watch: &mut dyn FnMut(Progress) -> std::io::Result<()>,
+) -> Result<Salvaged, StoreError> {
     super::unfinished::refuse_unfinished(from)?;
     let is_log = [META_FILE, JOURNAL_DIR, SEGMENTS_DIR].iter().any(|name| from.join(name).exists());
     if !is_log {
         return Err(StoreError::Missing { path: from.to_owned() });
     }
     refuse_within(from, to)?;
-    let making = Making::begin(to, &options.disk, WHAT)?;
+    let making = Making::begin(to, &options.disk, purpose.what)?;
     making.clear()?;
     let mut looked = 0;
     let found = find(from, &options.disk, &mut |bytes| {
         looked += bytes;
-        watch(Progress::Looking(looked)).map_err(StoreError::io("salvage", from))
+        watch(Progress::Looking(looked)).map_err(StoreError::io(purpose.what, from))
     })?;
-    let run = Run { from, to, options, found, watch, done: 0, total: 0, lost: Vec::new() };
+    let (done, total, lost) = (0, 0, Vec::new());
+    let run = Run { from, to, options, purpose, found, watch, done, total, lost };
     let salvaged = run.copy()?;
     making.finish()?;
     Ok(salvaged)
@@ -123,6 +146,7 @@ struct Run<'a> {
     from: &'a Path,
     to: &'a Path,
     options: Options,
+    purpose: Purpose,
     found: Found,
     watch: &'a mut dyn FnMut(Progress) -> std::io::Result<()>,
     done: u64,
@@ -142,7 +166,8 @@ impl Run<'_> {
         let mut meta = self.found.meta.clone();
         // What is lost at the end may have been more than is known: whoever has seen any of it is told that
         // this is another continuation.
-        let begun = meta.generations.with_next(rand::random(), last, Timestamp::now(), "salvaged");
+        let cause = self.purpose.cause;
+        let begun = meta.generations.with_next(rand::random(), last, Timestamp::now(), cause);
         meta.generations =
             begun.ok_or(StoreError::Invalid("the log has used up its generations"))?;
         let generation = meta.generations.current().generation.counter;
@@ -291,7 +316,7 @@ impl Run<'_> {
             }
             done => done?,
         }
-        self.copied(bytes).map_err(StoreError::io("salvage", self.from))
+        self.copied(bytes).map_err(StoreError::io(self.purpose.what, self.from))
     }
 
     fn put(
@@ -343,8 +368,10 @@ impl Run<'_> {
         let target = self.to.join(local::TRIMMED_DIR);
         disk.create_dir(&target)?;
         for path in local::trimmed_files(self.from, &disk)? {
-            let is_before = local::trimmed_end(&path).is_some_and(|end| end <= oldest);
-            if let Some(name) = path.file_name().filter(|_| is_before && !bad.contains(&path)) {
+            // Of others the events themselves are there.
+            let is_needed = local::trimmed_range(&path)
+                .is_some_and(|range| range.end <= oldest || self.found.parts.is_gone(&range));
+            if let Some(name) = path.file_name().filter(|_| is_needed && !bad.contains(&path)) {
                 let mut source = disk.open_read(&path)?;
                 write_file(&mut source, &path, &target.join(name), &disk, &mut |_| Ok(()))?;
             }

@@ -1,5 +1,6 @@
 //! The parts that are whole, and which of them has an event.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -154,6 +155,25 @@ impl Parts {
             matches!(part, Part::Segment(_)) && part.first() <= seq && seq < part.end()
         };
         self.all.iter().filter(holds).map(Part::first).min()
+    }
+
+    /// Whether events of a range were taken out, so that what tells repeats of them does not tell of a trim.
+    pub(super) fn has_runs_over(&self, range: &Range<Seq>) -> bool {
+        self.all.iter().any(|part| {
+            let has_runs = match part {
+                Part::Removed(it) => it.is_intended(),
+                Part::Segment(segment) => segment.removed().runs > 0,
+                Part::Block(..) | Part::Frame(..) => false,
+            };
+            has_runs && part.first() <= range.start && range.end <= part.end()
+        })
+    }
+
+    /// Whether a range lies in one that was meant to go.
+    pub(super) fn is_gone(&self, range: &Range<Seq>) -> bool {
+        let is_it = |part: &&Part| matches!(part, Part::Removed(it) if it.is_intended());
+        let mut gone = self.all.iter().filter(is_it);
+        gone.any(|part| part.first() <= range.start && range.end <= part.end())
     }
 
     /// The first seq of the next segment that is whole.

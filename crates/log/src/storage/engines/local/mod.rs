@@ -44,7 +44,7 @@ pub use open::open;
 pub use options::Options;
 pub(in crate::storage) use survey::survey_of;
 pub use survey::{Survey, SurveyedSlot, survey};
-pub use trimmed::{TRIMMED_DIR, trimmed_end, trimmed_files, verify_trimmed};
+pub use trimmed::{TRIMMED_DIR, trimmed_files, trimmed_range, verify_trimmed};
 
 pub(in crate::storage) const JOURNAL_DIR: &str = "journal";
 /// Where sealed segments are, within the data directory.

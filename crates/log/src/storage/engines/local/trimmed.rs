@@ -7,6 +7,7 @@
 //! repeats is now: whoever reads stops when it has enough.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -135,11 +136,14 @@ impl Trimmed {
 
     /// Deletes what is beyond the newest events. Not synced: what comes back is deleted again.
     fn forget(&self, runs: &mut Vec<TrimmedRun>) {
-        let mut newer = 0;
+        let (mut newer, mut lowest) = (0, Seq::MAX);
         let mut kept = runs.len();
         while kept > 0 && newer < self.keep as u64 {
             kept -= 1;
-            newer += runs[kept].events;
+            let run = &runs[kept];
+            // One of a part of what a newer one stands for tells the same events: segments that had become one.
+            newer += if run.first < lowest { run.events } else { 0 };
+            lowest = lowest.min(run.first);
         }
         for run in runs.drain(..kept) {
             self.damages.lock().remove(&run.path);
@@ -297,9 +301,10 @@ pub fn trimmed_files(root: &Path, disk: &Disk) -> Result<Vec<PathBuf>, StoreErro
     Ok(paths)
 }
 
-/// The seq after the last event that a file of this name tells repeats of.
-pub fn trimmed_end(path: &Path) -> Option<Seq> {
-    parse_name(path).map(|(_, end)| end)
+/// Of which seqs a file of this name tells repeats. They were trimmed, or taken out so that a range without events took their
+/// place.
+pub fn trimmed_range(path: &Path) -> Option<Range<Seq>> {
+    parse_name(path).map(|(first, end)| first..end)
 }
 
 fn list(dir: &Path, disk: &Disk) -> Result<Vec<PathBuf>, StoreError> {

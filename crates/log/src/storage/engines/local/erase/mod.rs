@@ -6,7 +6,8 @@
 //! 3. Each segment with such events is built anew with shells, at the next revision, and takes the place of the old
 //!    one. Cut anywhere, the next start finds the old one or both, of which the newer counts.
 //! 4. What nobody needs any more, and may hold such events all the same, is overwritten or deleted: freed slots,
-//!    segments that were replaced, torn writes in `quarantine/`, fingerprints in `trimmed/`.
+//!    segments that were replaced, torn writes in `quarantine/`, fingerprints in `trimmed/`. What is trimmed goes out
+//!    of the segment at the trim mark too.
 //!
 //! Each step finds by itself what is left to do, so that it can be taken again. The order stays until the caller has
 //! done what it has to do.
@@ -26,9 +27,12 @@ use parking_lot::MutexGuard;
 pub use self::order::{ERASING_FILE, load_order};
 use super::LocalEngine;
 use super::seal::named_of_runs;
+use crate::storage::error::chain;
 use crate::storage::journal::Failure;
 use crate::storage::segment::{self, BuildSpec, Cache, Lease, Progress, Segment, Source};
-use crate::storage::{Chunk, Damage, EraseOrder, ErasePhase, EraseProgress, StoreError};
+use crate::storage::{
+    Chunk, Damage, EraseOrder, ErasePhase, EraseProgress, RemovedReason, StoreError, TakeOut,
+};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Events, Facts, Seq};
 
@@ -86,7 +90,7 @@ impl LocalEngine {
         watched.begin(ErasePhase::Sealing)?;
         self.seal_before(&mut watched)?;
         watched.begin(ErasePhase::Rewriting)?;
-        let segments = self.rewrite(&mut watched)?;
+        let segments = self.rewrite(&mut watched)? + self.take_out_trimmed()?;
         watched.begin(ErasePhase::Wiping)?;
         self.wipe(&mut watched)?;
         Ok(segments)
@@ -226,6 +230,40 @@ impl LocalEngine {
         watched.now.events_done = watched.now.events;
         watched.tell()?;
         Ok(rewritten)
+    }
+
+    /// Takes what is trimmed out of the segment that has the trim mark within it: nobody can tell of which topic it was,
+    /// and it may be of those who asked. Answers how many segments that were.
+    fn take_out_trimmed(&self) -> Result<u64, StoreError> {
+        loop {
+            let oldest = self.bounds().oldest;
+            let view = self.view();
+            let has_mark = |it: &&Arc<Segment>| it.first() < oldest && oldest < it.end();
+            let Some(segment) = view.segments.iter().find(has_mark) else { return Ok(0) };
+            let Some(lease) = segment.lease() else { continue };
+            let (first, end) = (segment.first(), segment.end());
+            let is_gone = match self.cache.read(&lease, first, oldest, &Filter::ALL) {
+                Err(StoreError::Removed(gone)) => gone.end >= oldest,
+                _ => false,
+            };
+            drop((lease, view));
+            let sealed = self.sealed().into_iter().find(|it| (it.first, it.end) == (first, end));
+            let Some(sealed) = sealed.filter(|_| !is_gone) else { return Ok(0) };
+            let seqs = vec![(first..oldest, RemovedReason::Expired)];
+            // What tells repeats of them stays, as of others that are trimmed.
+            let order = TakeOut { sealed: vec![sealed], seqs, named_from: Seq::FIRST };
+            match self.take_out(&order) {
+                Ok(Some(_)) => return Ok(1),
+                // Another has taken its place.
+                Ok(None) => {}
+                Err(error @ StoreError::Damaged(_)) => {
+                    let error = chain(&error);
+                    tracing::warn!(%error, "what is trimmed stays in a segment that is damaged");
+                    return Ok(0);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Nothing is sealed meanwhile. Sealing that hangs is not waited for.

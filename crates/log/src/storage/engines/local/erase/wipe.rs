@@ -2,14 +2,15 @@
 //!
 //! A file that is deleted gives its blocks back to the file system: what is on the disk below is not ours to say.
 
+use std::fs::File;
+use std::path::Path;
 use std::time::Instant;
 
 use super::{LocalEngine, PATIENCE, Watched};
 use crate::storage::StoreError;
-use crate::storage::engines::local::QUARANTINE_DIR;
-use crate::storage::journal::FreeSlot;
+use crate::storage::engines::local::{JOURNAL_DIR, QUARANTINE_DIR};
+use crate::storage::journal::{FreeSlot, is_slot_file};
 use crate::storage::segment;
-use tailmark_record::Seq;
 
 /// Zeros that are written at once.
 const PIECE: usize = 1 << 20;
@@ -23,13 +24,14 @@ impl LocalEngine {
             self.delete_discarded();
             self.free_retired(&mut self.journal.lock());
             self.wipe_free(watched)?;
-            match self.held(watched) {
+            match self.held() {
                 None => break,
                 Some(why) => self.pause(watched, begun, PATIENCE, why)?,
             }
         }
         self.check_claim()?;
         self.check_segments()?;
+        self.wipe_unknown(watched)?;
         let building = self.take_turn(watched)?;
         self.delete_leftovers()?;
         drop(building);
@@ -37,7 +39,7 @@ impl LocalEngine {
     }
 
     /// Who may still read what is to go.
-    fn held(&self, watched: &Watched<'_>) -> Option<&'static str> {
+    fn held(&self) -> Option<&'static str> {
         // In the order in which slots come free, so that none is missed on its way: nothing is freed meanwhile.
         let mut journal = self.journal.lock();
         let taints = journal.slots().taints();
@@ -51,12 +53,10 @@ impl LocalEngine {
             return Some("a slot of the journal has not been overwritten");
         }
         drop(journal);
-        let concerned = |range: std::ops::Range<Seq>| watched.order.parts(range).next().is_some();
-        let discarded = self.discarded.lock();
-        if discarded.iter().any(|segment| concerned(segment.first()..segment.end())) {
-            return Some("a segment that was written anew is still read");
+        // Whether or not the order names any of it: what is trimmed may be of the same person.
+        if !self.discarded.lock().is_empty() {
+            return Some("a segment that was written anew, or trimmed, is still read");
         }
-        drop(discarded);
         (!self.trash.lock().is_empty()).then_some("a segment that was written anew is not deleted")
     }
 
@@ -77,25 +77,58 @@ impl LocalEngine {
         }
     }
 
-    /// From the beginning on: whoever reads it meanwhile sees by its head that it is another.
+    /// Overwrites files beside the slots that may have been one: of another size, for which there was no room to be
+    /// allocated again, or copied there by hand.
+    fn wipe_unknown(&self, watched: &mut Watched<'_>) -> Result<(), StoreError> {
+        let disk = &self.options.disk;
+        for path in disk.list(&self.dir.join(JOURNAL_DIR))? {
+            if !is_slot_file(&path) {
+                continue;
+            }
+            // Known or not is asked anew for each: slots come and go meanwhile.
+            let mut journal = self.journal.lock();
+            let is_known = journal.active().path() == path
+                || journal.slots().has(&path)
+                || self.view().slots.iter().any(|slot| slot.path() == path)
+                || self.retired.lock().iter().any(|slot| slot.path() == path);
+            if is_known {
+                continue;
+            }
+            // Not while the journal could take one of its name.
+            let wiped = disk.open(&path).and_then(|file| self.overwrite_file(&file, &path, 0));
+            drop(journal);
+            match wiped {
+                Err(_) if !path.exists() => continue,
+                wiped => wiped?,
+            }
+            tracing::warn!(
+                file = %path.display(),
+                "overwrote a file of the journal that is no slot of it: it may have held what was erased"
+            );
+            watched.tell()?;
+        }
+        Ok(())
+    }
+
     fn overwrite(&self, slot: &FreeSlot) -> Result<(), StoreError> {
+        self.overwrite_file(&slot.file, &slot.path, self.options.slot_bytes)
+    }
+
+    /// From the beginning on: whoever reads it meanwhile sees by its head that it is another.
+    fn overwrite_file(&self, file: &File, path: &Path, least: u64) -> Result<(), StoreError> {
         let disk = &self.options.disk;
         let zeros = vec![0; PIECE];
         let mut at = 0;
         // One of a log that had larger slots is longer.
-        let metadata = slot.file.metadata();
-        let len = metadata.map_err(|source| {
-            let path = slot.path.clone();
-            StoreError::Io { action: "look at", path, source }
-        })?;
-        let len = len.len().max(self.options.slot_bytes);
+        let metadata = file.metadata().map_err(StoreError::io("look at", path))?;
+        let len = metadata.len().max(least);
         while at < len {
             let piece = (len - at).min(PIECE as u64);
             let piece = zeros.get(..crate::width::to_usize(piece)).unwrap_or(&zeros);
-            disk.write_at(&slot.file, &slot.path, &[piece], at)?;
+            disk.write_at(file, path, &[piece], at)?;
             at += piece.len() as u64;
         }
-        disk.sync_data(&slot.file, &slot.path)
+        disk.sync_data(file, path)
     }
 
     /// What a build or a deletion that was cut has left. No build is under way.

@@ -2,7 +2,9 @@
 
 use super::regressions::{block_segments, unblock_segments};
 use super::*;
+use crate::storage::engines::local::trimmed::Trimmed;
 use crate::storage::local::verify_trimmed;
+use tailmark_record::LogId;
 
 /// All named events that are known, oldest first.
 fn known(engine: &LocalEngine) -> Vec<(Seq, Fingerprint)> {
@@ -146,6 +148,29 @@ fn no_more_than_the_newest_trimmed_events_are_kept() {
     trim_to(&engine, engine.bounds().next());
     engine.reclaim().unwrap();
     assert!(runs(dir.path()).len() <= before.len());
+}
+
+/// A segment takes along what was kept of its neighbours when it became one with them: those files stay, and count for
+/// nothing.
+#[test]
+fn what_two_files_tell_counts_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = LogId::new(uuid::Uuid::from_u128(7));
+    let trimmed = Trimmed::open(dir.path(), &Disk::real(), log, 100).unwrap();
+    let keep = |first: u64, end: u64| {
+        let named = (first..end).map(|seq| (Seq::new(seq), Fingerprint([seq as u8; 16])));
+        trimmed.keep(Seq::new(first), Seq::new(end), Ok(named.collect()));
+    };
+    keep(1, 41);
+    keep(41, 81);
+    keep(41, 121);
+    let firsts: Vec<_> =
+        trimmed.runs().iter().map(|run| (run.first.get(), run.end.get())).collect();
+    assert_eq!(firsts, [(1, 41), (41, 81), (41, 121)], "of the newest 100 some are forgotten");
+    keep(121, 181);
+    // And no longer than they are needed.
+    let firsts: Vec<_> = trimmed.runs().iter().map(|run| run.first.get()).collect();
+    assert_eq!(firsts, [41, 121]);
 }
 
 #[test]

@@ -1,0 +1,87 @@
+//! A trim that was a mistake, in a log of which rules take events out: what it trimmed comes back from older backups, as
+//! far as they have it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::carried_out::{FILL, Kept, number, run, total};
+
+const RULES: &str = "[[retention.topics]]\npattern = \"a\"\nmax_events = 5\n\
+    [[retention.topics]]\npattern = \"k\"\nkeep = \"latest-per-key\"\n";
+
+/// What a watch of everything is told: bodies by seq, none of an erased one; and seqs that are gone.
+fn told(kept: &Kept) -> (BTreeMap<u64, Option<String>>, BTreeSet<u64>) {
+    let (mut there, mut gone) = (BTreeMap::new(), BTreeSet::new());
+    let mut next = None;
+    for line in kept.watch(&["--markers"]) {
+        let (first, last) = match line.pointer("/marker/gap") {
+            Some(gap) => (number(&gap["from_seq"]), number(&gap["to_seq"])),
+            None if line.get("marker").is_some() => continue,
+            None => (number(&line["seq"]), number(&line["seq"])),
+        };
+        assert_eq!(first, next.unwrap_or(first));
+        next = Some(last + 1);
+        match line.get("marker") {
+            Some(_) => gone.extend(first..=last),
+            None => {
+                let body = (!line["erased"].is_object())
+                    .then(|| line["body"].as_str().unwrap_or_default().to_owned());
+                there.insert(first, body);
+            }
+        }
+    }
+    (there, gone)
+}
+
+#[test]
+fn a_wrong_trim_is_undone_though_rules_and_an_erasure_went_on() {
+    let mut kept = Kept::start("");
+    let topics = |at: usize| {
+        let topic = if at < FILL { "a" } else { ["a", "k", "b"][at % 3] };
+        (topic.to_owned(), format!("k{}", at % 50))
+    };
+    kept.store(3 * FILL, topics);
+    let (data, place) = (kept.beside("data"), kept.beside("place"));
+    kept.settings(RULES);
+    kept.restart();
+    kept.until("removal", |told| {
+        total(told, "expired") > FILL as u64 && total(told, "compacted") > 0
+    });
+    kept.settled_whole();
+    let (before, _) = told(&kept);
+    kept.stop();
+    run(&["backup", &place, "--data-dir", &data]);
+    kept.restart();
+    // The mistake, in the midst of a segment that has runs; and then what writes that segment anew.
+    let oldest = 2 * FILL as u64 + 501;
+    kept.daemon().output(&["trim", "--before", &oldest.to_string(), "--yes"], b"");
+    kept.store(FILL, |at| ("a".to_owned(), format!("k{at}")));
+    let erased = *before.range(oldest + 3..).next().unwrap().0;
+    let seq = erased.to_string();
+    kept.daemon().output(&["erase", &seq, "--reason", "r", "--yes"], b"");
+    kept.settled();
+    let (after, _) = told(&kept);
+    kept.stop();
+    run(&["backup", &place, "--data-dir", &data]);
+    let in_a_gap = (2..oldest).rev().find(|seq| !before.contains_key(seq)).unwrap();
+    let events = [1, in_a_gap, *before.range(..oldest).next_back().unwrap().0, oldest - 1];
+    let froms = events.iter().map(u64::to_string).chain(["oldest".to_owned()]);
+    for (at, from) in froms.enumerate() {
+        let to = kept.beside(&format!("restored-{at}"));
+        let said = run(&["restore", &place, "--data-dir", &to, "--from-seq", &from, "--json"]);
+        let said: Value = serde_json::from_str(&said).unwrap();
+        let first = from.parse().unwrap_or(1);
+        assert_eq!(number(&said["oldest_seq"]), first, "{said}");
+        let (there, gone) = kept.told_of(&to, told);
+        let all: BTreeSet<u64> = there.keys().chain(&gone).copied().collect();
+        assert!(all.iter().copied().eq(first..=*after.keys().next_back().unwrap()), "{from}");
+        // What the trim took is back, and what came after it is as it was.
+        let mut wanted = after.clone();
+        wanted.extend(before.range(first..oldest).map(|(seq, body)| (*seq, body.clone())));
+        let lost: Vec<_> =
+            wanted.iter().filter(|(seq, body)| there.get(seq) != Some(*body)).collect();
+        assert!(lost.is_empty(), "{from}: {} lost, {:?}", lost.len(), lost.first());
+        run(&["log", "verify", "--data-dir", &to]);
+    }
+}
