@@ -128,9 +128,10 @@ fn tell(taken: &Taken, is_json: bool) -> Result<(), Failure> {
         return print_json(&taken_json(taken));
     }
     say(&format!(
-        "{} written; {} were there already",
+        "{} written; {} {} there already",
         HumanBytes(taken.written_bytes),
-        count_text(taken.reused_segments, "segment")
+        count_text(taken.reused_segments, "segment"),
+        if taken.reused_segments == 1 { "was" } else { "were" }
     ));
     print_line(&taken.name)
 }

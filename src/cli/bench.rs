@@ -12,6 +12,7 @@ use super::online::Online;
 use super::output::{count_text, events_text, print_json, print_line};
 use super::{Exit, Failure};
 use tailmark_client::{Client, Item, ProducerOptions, Start, WatchOptions};
+use tailmark_record::units::{parse_number, parse_size};
 use tailmark_record::{Event, Seq};
 use tailmark_wire::feed_v1 as pb;
 
@@ -28,10 +29,10 @@ pub(super) enum Command {
 #[derive(Debug, clap::Args)]
 pub(super) struct Append {
     /// Events to upload
-    #[arg(long, default_value_t = 1_000_000)]
+    #[arg(long, default_value = "1M", value_parser = parse_number)]
     events: u64,
     /// Bytes of each event's body
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
+    #[arg(long, default_value = "200", value_parser = size)]
     size: u32,
     /// Topic to upload to
     #[arg(long, default_value = "bench.append")]
@@ -43,10 +44,10 @@ pub(super) struct Append {
     #[arg(long, value_name = "ID", conflicts_with = "ids")]
     producer: Option<String>,
     /// Events of a batch
-    #[arg(long, default_value_t = 1_000, requires = "producer", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value = "1000", requires = "producer", value_parser = batch)]
     batch: u32,
     /// Single publishes to time after the upload
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value = "1000", value_parser = count)]
     publishes: u32,
     /// Print one JSON object
     #[arg(long)]
@@ -56,17 +57,34 @@ pub(super) struct Append {
 #[derive(Debug, clap::Args)]
 pub(super) struct Replay {
     /// Stop after so many events; 0 = at the head
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value = "0", value_parser = parse_number)]
     events: u64,
     /// Only events of this pattern
     #[arg(long)]
     pattern: Option<String>,
     /// Resumes at random places to time after the replay
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value = "100", value_parser = count)]
     resumes: u32,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+fn size(text: &str) -> Result<u32, String> {
+    within(parse_size(text).map_err(|error| error.to_string())?, 16, 1_000_000)
+}
+
+fn batch(text: &str) -> Result<u32, String> {
+    within(parse_number(text).map_err(|error| error.to_string())?, 1, 10_000)
+}
+
+fn count(text: &str) -> Result<u32, String> {
+    within(parse_number(text).map_err(|error| error.to_string())?, 0, u32::MAX)
+}
+
+fn within(number: u64, least: u32, most: u32) -> Result<u32, String> {
+    let number = u32::try_from(number).ok().filter(|number| (least..=most).contains(number));
+    number.ok_or_else(|| format!("expected {least} to {most}"))
 }
 
 pub(super) fn run(command: Command) -> Result<(), Failure> {

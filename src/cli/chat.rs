@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::message::excerpt;
+use super::online::interruption;
 use super::signals::Stop;
 use super::terminal::is_capable;
 use super::{Exit, Failure};
@@ -218,6 +219,7 @@ impl Chat {
                 if std::mem::replace(&mut self.is_interrupted, true) {
                     return Ok(());
                 }
+                let cause = interruption(&cause);
                 self.screen.note(&format!("{cause}; connecting again until it works"))
             }
             RoomItem::Resumed => {

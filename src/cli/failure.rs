@@ -64,6 +64,27 @@ pub struct Failure {
     is_unmet: bool,
 }
 
+/// What is said of a field, without its name on the wire among the facts.
+fn without(problem: &str, field: &str) -> String {
+    let mut said = problem.to_owned();
+    for fact in ["field=", "what=", "field=event."] {
+        let fact = format!(" {fact}{field}");
+        if let Some((before, after)) = said.rsplit_once(&fact)
+            && after.starts_with([' ', ']'])
+        {
+            said = format!("{before}{after}");
+        }
+    }
+    said
+}
+
+/// What to do about a disk that this program writes to, and a server's may be another.
+const FULL: &str = "the disk that it writes to is full: free some room there";
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// How an error begins when nobody listens.
 const CANNOT_CONNECT: &str = "cannot connect";
 
@@ -78,12 +99,15 @@ impl Failure {
         Failure::new(exit, "")
     }
 
-    /// Adds a cause, and its causes.
+    /// Adds a cause, and its causes; of a full disk also what to do.
     #[must_use]
-    pub fn because(mut self, cause: &dyn StdError) -> Self {
+    pub fn because(mut self, cause: &(dyn StdError + 'static)) -> Self {
         let mut next = Some(cause);
         while let Some(error) = next {
             self.causes.push(error.to_string());
+            if error.downcast_ref::<io::Error>().is_some_and(is_full) && self.hint.is_none() {
+                self.hint = Some(FULL.to_owned());
+            }
             next = error.source();
         }
         self
@@ -100,8 +124,8 @@ impl Failure {
     /// wire, and the argument or flag.
     #[must_use]
     pub fn naming(mut self, names: &[(&str, &str)]) -> Self {
-        if let Some((field, problem)) = self.message.split_once(": ") {
-            let field = field.strip_prefix("event.").unwrap_or(field);
+        if let Some((named, problem)) = self.message.split_once(": ") {
+            let field = named.strip_prefix("event.").unwrap_or(named);
             // One of several, from 0.
             let (field, at) = match field.strip_suffix(']').and_then(|field| field.split_once('['))
             {
@@ -110,6 +134,8 @@ impl Failure {
             };
             if let Some((_, typed)) = names.iter().find(|(wire, _)| *wire == field) {
                 let which = at.filter(|at| *at > 0).map(|at| format!(" {}", at + 1));
+                // The brackets, too, speak of nothing that was not typed.
+                let problem = without(problem, named);
                 self.message = format!("{typed}{}: {problem}", which.unwrap_or_default());
                 // Too long an id can never be stored: it is bad input like a topic with a space.
                 if self.exit == Exit::Failure {
@@ -118,6 +144,12 @@ impl Failure {
             }
         }
         self
+    }
+
+    /// One where no server was met.
+    #[must_use]
+    pub(super) fn unmet(self) -> Self {
+        Failure { is_unmet: true, ..self }
     }
 
     /// Says which server it is about and who named it, where none was met.
@@ -321,7 +353,11 @@ impl From<Error> for Failure {
         let hint = hint_for(&error).filter(|hint| !message.contains(hint));
         let mut failure = Failure::new(exit, message);
         failure.is_unmet = error.is_foreign()
-            || error.reason().is_empty() && matches!(error.kind(), Kind::Connect | Kind::Untrusted);
+            || error.reason().is_empty()
+                && matches!(
+                    error.kind(),
+                    Kind::Connect | Kind::Untrusted | Kind::Unavailable | Kind::Timeout
+                );
         if let Some(source) = StdError::source(&error) {
             failure = failure.because(source);
         }

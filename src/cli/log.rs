@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::moment::{SeqRange, parse_range, parse_time};
+use super::moment::{SeqRange, parse_range, parse_seq, parse_time};
 use super::signals::Stop;
 use super::{Exit, Failure};
 use crate::export as exports;
@@ -67,11 +67,11 @@ pub(super) struct Dump {
     #[command(flatten)]
     pub data_dir: DataDir,
     /// First event
-    #[arg(long, value_name = "SEQ", conflicts_with = "seq")]
-    pub from_seq: Option<u64>,
+    #[arg(long, alias = "from", value_name = "SEQ", conflicts_with = "seq", value_parser = parse_seq)]
+    pub from_seq: Option<Seq>,
     /// Last event, inclusive
-    #[arg(long, value_name = "SEQ", conflicts_with = "seq")]
-    pub to_seq: Option<u64>,
+    #[arg(long, alias = "to", value_name = "SEQ", conflicts_with = "seq", value_parser = parse_seq)]
+    pub to_seq: Option<Seq>,
     /// One event (5), or a range with both ends included (5..9, 5.., ..9)
     #[arg(long, value_name = "RANGE", value_parser = parse_range)]
     pub seq: Option<SeqRange>,
@@ -89,10 +89,7 @@ pub(super) struct Dump {
 impl Dump {
     /// The range of seqs asked for.
     pub(super) fn range(&self) -> SeqRange {
-        self.seq.unwrap_or(SeqRange {
-            from: self.from_seq.map(Seq::new),
-            to: self.to_seq.map(Seq::new),
-        })
+        self.seq.unwrap_or(SeqRange { from: self.from_seq, to: self.to_seq })
     }
 }
 
@@ -148,11 +145,11 @@ pub(super) struct Export {
     #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
     pub format: ExportFormat,
     /// First event; the oldest by default
-    #[arg(long, value_name = "SEQ")]
-    pub from: Option<u64>,
+    #[arg(long, alias = "from-seq", value_name = "SEQ", value_parser = parse_seq)]
+    pub from: Option<Seq>,
     /// Last event, inclusive; the head by default
-    #[arg(long, value_name = "SEQ")]
-    pub to: Option<u64>,
+    #[arg(long, alias = "to-seq", value_name = "SEQ", value_parser = parse_seq)]
+    pub to: Option<Seq>,
     /// Write to this file, which must not be there, in place of standard output
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,

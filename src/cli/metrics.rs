@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::online::interruption;
 use super::output::human_bytes;
 use super::output::{Output, say};
 use super::signals::Stop;
@@ -59,7 +60,7 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
             }
             MetricsItem::Interrupted { cause, retry_in } => {
                 let seconds = retry_in.as_secs_f32();
-                let cause = cause.to_string();
+                let cause = interruption(&cause);
                 screen.painted = 0;
                 say(&format!("{cause}; connecting again in {seconds:.1} s"));
             }

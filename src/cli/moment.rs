@@ -46,6 +46,11 @@ pub(super) fn parse_start(text: &str) -> Result<Start, String> {
     moment::start(text, Timestamp::now()).ok_or_else(|| moment::START.to_owned())
 }
 
+/// Reads the number of one event.
+pub(super) fn parse_seq(text: &str) -> Result<Seq, String> {
+    whole(text).map(Seq::new).ok_or_else(|| "expected a sequence number".to_owned())
+}
+
 /// A range of seqs, inclusive; an open end is the oldest or the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SeqRange {

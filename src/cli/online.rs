@@ -1,8 +1,9 @@
 //! What all commands have in common that talk to a server.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
-use tailmark_client::{Client, Options, Pem, TokenProvider};
+use tailmark_client::{Client, Error, Options, Pem, TokenProvider};
 
 use super::address::{self, Address, Origin};
 use super::contexts::{Context, Contexts};
@@ -118,6 +119,17 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// The server that this process asks.
+static ASKED: OnceLock<Address> = OnceLock::new();
+
+/// Why a connection was lost, and to which server.
+pub(super) fn interruption(cause: &Error) -> String {
+    let said = cause.to_string();
+    // What the server says itself needs no address.
+    let (true, Some(address)) = (cause.reason().is_empty(), ASKED.get()) else { return said };
+    Failure::new(Exit::Unavailable, said).unmet().of_server(address).message().to_owned()
+}
+
 // As whom a command asks: no doc comment, since clap would print it as help.
 #[derive(clap::Args)]
 pub(super) struct Identity {
@@ -178,6 +190,8 @@ impl Identity {
     /// A client of the server at an address. Needs a tokio runtime.
     pub(super) fn client(&self, address: &Address) -> Result<Client, Failure> {
         let (options, addr) = (self.options(), &address.url);
+        // The first one counts: a command asks one.
+        let _ = ASKED.set(address.clone());
         if options.token.is_some() && !is_private(addr) {
             say(&format!(
                 "warning: the token goes to {addr} without TLS: whoever is in between can take it"

@@ -54,8 +54,8 @@ pub(super) struct Args {
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = parse_header)]
     headers: Vec<(String, String)>,
     /// Store only if the log's last sequence number is still this
-    #[arg(long, value_name = "SEQ")]
-    expect_head: Option<u64>,
+    #[arg(long, value_name = "SEQ", value_parser = super::moment::parse_seq)]
+    expect_head: Option<Seq>,
     /// Print the result as one JSON object
     #[arg(long)]
     json: bool,
@@ -95,7 +95,7 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
         headers: args.headers.into_iter().collect(),
         ..pb::Event::default()
     };
-    let expect = args.expect_head.map(|seq| Expect { topic: String::new(), seq: Seq::new(seq) });
+    let expect = args.expect_head.map(|seq| Expect { topic: String::new(), seq });
     let result = client.publish(event, expect).await.map_err(|error| {
         // What speaks no HTTP/2 stores no event. A proxy may have passed it on before it answered.
         let is_elsewhere = error.is_foreign() && error.http_status().is_none();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Failure;
 use super::backup::show;
 use super::log::Interrupt;
-use super::moment::parse_time;
+use super::moment::{parse_seq, parse_time};
 use super::output::{print_json, print_line, say};
 use super::progress::bytes_bar;
 use crate::backup::{Restored, Since, Target, Upto, restore};
@@ -30,8 +30,8 @@ pub(super) struct Args {
     from_seq: Option<Since>,
     /// As it was after this event, without what rules for topics have taken out since: a backup that was taken soon
     /// after that point has the most
-    #[arg(long, value_name = "SEQ", conflicts_with = "to_time")]
-    to_seq: Option<u64>,
+    #[arg(long, value_name = "SEQ", conflicts_with = "to_time", value_parser = parse_seq)]
+    to_seq: Option<Seq>,
     /// As it was at this time, or so long ago
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     to_time: Option<Timestamp>,
@@ -42,7 +42,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let upto = match (args.to_seq, args.to_time) {
-        (Some(seq), _) => Upto::Seq(Seq::new(seq)),
+        (Some(seq), _) => Upto::Seq(seq),
         (None, Some(time)) => Upto::Time(time),
         (None, None) => Upto::Head,
     };
@@ -76,10 +76,13 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         0 => String::new(),
         count => format!(" ({count} of them had been trimmed)"),
     };
+    // A point before the oldest has no events, and a log all the same.
+    let events = match done.head < done.oldest {
+        true => format!("no events, up to {}", done.head),
+        false => format!("{} to {}", done.oldest, done.head),
+    };
     print_line(&format!(
-        "restored: {} to {} of {name}{untrimmed} into {}; generation {} begins",
-        done.oldest,
-        done.head,
+        "restored: {events} of {name}{untrimmed} into {}; generation {} begins",
         escape::name(&dir),
         done.generation
     ))
@@ -88,10 +91,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 fn since(text: &str) -> Result<Since, String> {
     match text {
         "oldest" => Ok(Since::Oldest),
-        _ => text
-            .parse()
-            .map(|seq| Since::Seq(Seq::new(seq)))
-            .map_err(|_| "say the seq of an event, or `oldest`".to_owned()),
+        _ => parse_seq(text)
+            .map(Since::Seq)
+            .map_err(|_| "expected a sequence number, or `oldest`".to_owned()),
     }
 }
 

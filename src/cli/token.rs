@@ -292,6 +292,11 @@ impl From<TokensError> for Failure {
             }
             _ => (Exit::Usage, "`tailmark token --help`, docs/security.md"),
         };
+        if let TokensError::Asked { what: what @ ("publish" | "watch"), problem } = &error {
+            let failure = Failure::new(exit, format!("--{what}: {problem}"));
+            return failure
+                .hint("quote a pattern that has a `>`: a shell takes an unquoted one for itself");
+        }
         let failure = Failure::new(exit, error.to_string());
         let source = std::error::Error::source(&error);
         source.map_or(Failure::new(exit, error.to_string()), |s| failure.because(s)).hint(hint)

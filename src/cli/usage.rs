@@ -1,7 +1,7 @@
 //! What clap says of arguments, with what was typed made short and safe.
 
 use clap::Error;
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::message::quoted;
 
@@ -23,8 +23,8 @@ pub(super) fn tame(error: &mut Error) {
             error.insert(kind, tamed);
         }
     }
-    // Says again what was typed, as it was typed.
-    if is_changed {
+    // Says again what was typed, as it was typed. Or how to put it behind `--`, where it would be a command to be run.
+    if is_changed || error.kind() == ErrorKind::UnknownArgument {
         error.remove(ContextKind::Suggested);
     }
 }

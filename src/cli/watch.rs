@@ -13,6 +13,7 @@ use futures_core::Stream;
 use super::each::Each;
 use super::form::{Form, read};
 use super::moment::{parse_cursor, parse_start};
+use super::online::interruption;
 use super::output::{Output, events_text, say, say_dimmed};
 use super::pattern::{doubts, parse_pattern};
 use super::signals::Stop;
@@ -345,7 +346,7 @@ impl Printer {
             Item::Marker(marker) => self.marker(&marker),
             Item::Interrupted { cause, retry_in } => {
                 self.is_interrupted = true;
-                let (cause, seconds) = (cause.to_string(), retry_in.as_secs_f32());
+                let (cause, seconds) = (interruption(&cause), retry_in.as_secs_f32());
                 self.say(&format!("{cause}; connecting again in {seconds:.1} s"))
             }
             _ => Ok(()),

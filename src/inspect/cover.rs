@@ -17,7 +17,22 @@ pub(super) fn look(dir: &Path) -> Result<Survey, StoreError> {
     if found.is_blank() && found.damage.is_empty() {
         return Err(StoreError::Missing { path: dir.to_owned() });
     }
+    // A daemon may be about to make its newest commit durable. Nothing that is told here, or kept elsewhere, may
+    // be undone by a loss of power.
+    if let Some(slot) = found.slots.last() {
+        match Disk::real().sync_file(&slot.path) {
+            // Sealed and freed by now; or where nothing can be written.
+            Err(error) if is_not_found(&error) || is_read_only(&error) => {}
+            synced => synced?,
+        }
+    }
     Ok(found)
+}
+
+fn is_read_only(error: &StoreError) -> bool {
+    use std::io::ErrorKind::{InvalidInput, ReadOnlyFilesystem, Unsupported};
+    let StoreError::Io { source, .. } = error else { return false };
+    matches!(source.kind(), InvalidInput | ReadOnlyFilesystem | Unsupported)
 }
 
 /// Whether a file was gone when it was opened.

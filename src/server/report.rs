@@ -31,11 +31,17 @@ pub(crate) fn append(error: &AppendError) {
         },
         AppendError::Refused(detail) => defect(&detail.to_string()),
         AppendError::Partial { error, .. } => append(error),
+        AppendError::DiskFull(detail) => {
+            static BOUND: Bound = Bound::new();
+            BOUND.line(|left_out| {
+                let remedy = Reason::DiskFull.remedy();
+                tracing::warn!(%detail, remedy, left_out, "an append found no room and was refused");
+            });
+        }
         AppendError::HeadMoved { .. }
         | AppendError::Fenced { .. }
         | AppendError::ProducerHole { .. }
         | AppendError::ProducerUnknown
-        | AppendError::DiskFull(_)
         | AppendError::Closing
         | AppendError::TooLarge { .. } => {}
     }

@@ -41,8 +41,8 @@ pub struct New {
 /// # Errors
 /// When there is one of this name, a pattern is none, or the file cannot be read or written.
 pub fn create(path: &Path, new: New, now: Timestamp) -> Result<(String, Entry), TokensError> {
-    let wrong = |message| TokensError::Content { path: path.to_owned(), line: 0, message };
-    entry::check_name(&new.name).map_err(wrong)?;
+    let wrong = |what| move |problem| TokensError::Asked { what, problem };
+    entry::check_name(&new.name).map_err(wrong("name"))?;
     let patterns = |texts: &[String]| {
         entry::check_patterns(texts.len())?;
         let limits = Limits::default();
@@ -54,8 +54,8 @@ pub fn create(path: &Path, new: New, now: Timestamp) -> Result<(String, Entry), 
     let token = new_token().map_err(|source| io_error("make a token for", path, source))?;
     let made = Entry {
         hash: Some(TokenHash::of(&token)),
-        publish: patterns(&new.publish).map_err(wrong)?,
-        watch: patterns(&new.watch).map_err(wrong)?,
+        publish: patterns(&new.publish).map_err(wrong("publish"))?,
+        watch: patterns(&new.watch).map_err(wrong("watch"))?,
         name: new.name.clone(),
         admin: new.admin,
         created: Some(now),

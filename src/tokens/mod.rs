@@ -46,6 +46,14 @@ pub enum TokensError {
         /// What.
         message: String,
     },
+    /// What is wrong with what a new token was to be.
+    #[error("{what}: {problem}")]
+    Asked {
+        /// Which part of it: `name`, `publish` or `watch`.
+        what: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
     /// The keys of issuers.
     #[error("{}", path.display())]
     Keys {

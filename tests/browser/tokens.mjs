@@ -34,6 +34,21 @@ export const cases = [
       };
       await dialog.waitFor({ state: 'visible' });
       check(!(await page.locator('#token-problem').isVisible()), 'nothing is wrong yet');
+      await page.keyboard.press('Escape');
+      await dialog.waitFor({ state: 'visible' });
+      // What no header can hold is told here, and leads nowhere else.
+      for (const text of ['\u201ctailmark_abc\u201d', 'two words', '"quoted"']) {
+        await page.locator('#token-text').fill(text);
+        await page.locator('#token-form button').click();
+        await page.locator('#token-problem', { hasText: 'this is no token' }).waitFor();
+        check(await dialog.isVisible(), 'it is asked for again');
+        await page.evaluate((kept) => sessionStorage.setItem('tailmark-token', kept), text);
+        await Promise.all([page.waitForEvent('load'), page.reload()]);
+        await page.locator('#token-problem', { hasText: 'this is no token' }).waitFor();
+      }
+      await page.evaluate(() => sessionStorage.clear());
+      await Promise.all([page.waitForEvent('load'), page.reload()]);
+      await dialog.waitFor({ state: 'visible' });
       await say('tailmark_wrong');
       await page.locator('#token-problem', { hasText: 'does not take this token' }).waitFor();
       await say(reader);

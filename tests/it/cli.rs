@@ -318,7 +318,7 @@ fn a_published_event_is_watched() {
 fn bad_input_is_told_apart_by_exit_code() {
     let daemon = Daemon::start();
     for (args, expected, part) in [
-        (&["publish", "bad topic", "x"][..], 2, "topic"),
+        (&["publish", "bad topic", "x"][..], 2, "TOPIC: has white space"),
         (&["publish", "a", "--file", "/nonexistent"], 3, "cannot read /nonexistent"),
         (&["publish", "a", "b", "--header", "x"], 2, "NAME=VALUE"),
         (&["publish", "a", "b", "--header", "x=1", "--header", "x=2"], 2, "x: given twice"),

@@ -15,6 +15,8 @@ use crate::support::web::{ask, full, get, request, with};
 
 /// What is asked.
 enum Asked {
+    /// Content type, query and body of a `POST /v1/events`.
+    Post(&'static str, &'static str, &'static str),
     /// The program, with what is said on standard error; `ADDR` is the server's address as host and port.
     Cli(&'static [&'static str]),
     /// The same, with variables.
@@ -23,7 +25,7 @@ enum Asked {
     Http(&'static str, &'static str, &'static [(&'static str, &'static str)]),
 }
 
-use Asked::{Cli, Http, With};
+use Asked::{Cli, Http, Post, With};
 
 /// Exit code or status, and words.
 type Row = (Asked, u16, &'static [&'static str]);
@@ -146,6 +148,45 @@ const ROWS: &[Row] = &[
         &["log.example", "http.allowed_hosts"],
     ),
     (Http("GET", "/v1/watch?from=soon", &[]), 400, &["from: expected oldest", "7 days"]),
+    (
+        Http("GET", "/feed.v1.FeedService/GetLog?connect=v1&encoding=json&message=%7B%7D", &[]),
+        415,
+        &["the Connect protocol is not spoken here"],
+    ),
+    // Numbers and sizes as people write them; what is none is told in our words.
+    (Cli(&["bench", "append", "--addr", ":1", "--events", "10k", "--size", "1KB"]), 5, &[":1"]),
+    (Cli(&["bench", "append", "--size", "1"]), 2, &["--size <SIZE>", "expected 16 to 1000000"]),
+    (Cli(&["bench", "append", "--events", "some"]), 2, &["expected a whole number", "10k"]),
+    (Cli(&["log", "export", "--from", "5min"]), 2, &["expected a sequence number"]),
+    (Cli(&["log", "dump", "--to", "x"]), 2, &["expected a sequence number"]),
+    (Cli(&["publish", "a", "--expect-head", "x"]), 2, &["expected a sequence number"]),
+    (
+        Cli(&["restore", "b", "--data-dir", "d", "--to-seq", "x"]),
+        2,
+        &["expected a sequence number"],
+    ),
+    // Which of the fields, which of the forms.
+    (
+        Post("application/json", "", r#"{"topic":"a","body":1,"key":5}"#),
+        400,
+        &["key: invalid type: integer `5`, expected a string"],
+    ),
+    (
+        Post("application/json", "?topic=b", r#"{"topic":"a"}"#),
+        400,
+        &["topic: is a parameter of CloudEvents alone"],
+    ),
+    (Post("application/json", "?to=b", r#"{"topic":"a"}"#), 400, &["to: is not a parameter of"]),
+    (
+        Post("application/cloudevents+json", "", "[{}]"),
+        400,
+        &["an array of CloudEvents is application/cloudevents-batch+json"],
+    ),
+    (
+        Post("application/cloudevents-batch+json", "", "{}"),
+        400,
+        &["a single CloudEvent is application/cloudevents+json"],
+    ),
 ];
 
 /// In one voice, wherever it is met.
@@ -199,6 +240,13 @@ async fn check(server: &TestServer, home: &Path, (asked, expected, words): &Row,
     let (name, code, said) = match asked {
         Cli(args) => run(server, home, &[], args).await,
         With(variables, args) => run(server, home, variables, args).await,
+        Post(kind, query, body) => {
+            let path = format!("/v1/events{query}");
+            let mut request = with(request(server, "POST", &path), &[("content-type", kind)]);
+            *request.body_mut() = full(*body);
+            let answer = ask(server.address, Version::HTTP_11, request).await;
+            (format!("{path} {body}"), answer.status.as_u16(), answer.text().to_owned())
+        }
         Http(method, path, headers) => {
             let mut request = with(request(server, method, path), headers);
             if *method == "POST" {

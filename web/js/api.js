@@ -109,6 +109,18 @@ export async function older(patterns, before, oldest, n, signal, keep) {
   return { events, from };
 }
 
+/// Events of `patterns` from a seq to another, oldest first: of the first `n` those that `keep` keeps. `next` is the
+/// first that was not looked at.
+export async function onward(patterns, from, to, n, signal, keep) {
+  let [next, seen] = [from, 0];
+  const path = watchPath({ topics: patterns, from, limit: n, until_caught_up: true });
+  const events = await read(path, signal, (event) => {
+    [next, seen] = [event.seq + 1, seen + 1];
+    return keep(event);
+  }, to + 1);
+  return { events, next: seen < n ? to + 1 : next };
+}
+
 async function read(path, signal, keep = () => true, before = Infinity) {
   const events = [];
   for await (const batch of frames(path, { signal, headers: bearer() })) {

@@ -1,17 +1,19 @@
 // The page: puts the parts together. Each part knows only its own place in the document.
 
-import { eventAt, newest, older } from './api.js';
-import { inWords } from './sse.js';
+import { askForToken, NO_TOKEN } from './ask.js';
+import { eventAt, newest, older, onward } from './api.js';
 import { Charts } from './charts.js';
 import { Chat, store, stored } from './chat.js';
+import { drawConsumers } from './consumers.js';
 import { Detail } from './detail.js';
-import { $, bytes, clock, count, el, plural, rate, setText, short, span, zone } from './dom.js';
+import { $, bytes, clock, count, plural, setText, short, zone } from './dom.js';
 import { Link } from './link.js';
 import { readPatterns, says, selects } from './pattern.js';
 import { Publisher } from './publish.js';
 import { copyTopics, sayUnseen, shownLine } from './shown.js';
+import { inWords } from './sse.js';
 import { noteText, Tail } from './tail.js';
-import { hasToken, isOfToken, keep, kept, principal, setToken } from './token.js';
+import { hasToken, isOfToken, isToken, kept, principal, setToken } from './token.js';
 import { Tree } from './tree.js';
 
 // So far above the list an event is shown in it, with so many before it.
@@ -41,7 +43,7 @@ class App {
     this.historyDue = false;
     this.loading = true;
     this.roomDue = false;
-    this.tail = new Tail({ select: (event, open) => this.select(event, open), changed: () => this.#drawTail() });
+    this.tail = new Tail({ select: (event, open) => this.select(event, open), more: (hole) => this.#more(hole), changed: () => this.#drawTail() });
     this.tree = new Tree({ watch: (patterns) => this.watch(patterns) });
     this.detail = new Detail({ watch: (patterns) => this.watch(patterns) });
     this.chat = new Chat({ room: () => this.#roomChanged() });
@@ -184,6 +186,34 @@ class App {
     this.#drawTail();
   }
 
+  /// The list from around a seq that lies further back.
+  async #jump(seq) {
+    const { signal } = this.historyAbort;
+    const { patterns, text } = this.want;
+    const end = Math.min(seq + AROUND + 1, this.tail.keptFrom ?? Infinity);
+    const { events, from } = await older(patterns, end, this.oldest, HISTORY, signal, (event) => says(event, text));
+    if (signal.aborted) return;
+    this.lookedTo = from;
+    this.tail.jump(events, end, this.head);
+  }
+
+  /// What follows where the list has a hole.
+  async #more(hole) {
+    if (this.loading) return;
+    const { signal } = this.historyAbort;
+    this.loading = true;
+    this.#drawTail();
+    try {
+      const { patterns, text } = this.want;
+      const { events, next } = await onward(patterns, hole.from, hole.to, HISTORY, signal, (event) => says(event, text));
+      if (!signal.aborted) this.tail.fill(hole, events, next);
+    } catch (error) {
+      if (!signal.aborted) this.#announce(inWords(error));
+    }
+    this.loading = false;
+    this.#drawTail();
+  }
+
   #sendWant() {
     this.wantNumber += 1;
     // Before there is a link, the hello will say it.
@@ -273,7 +303,8 @@ class App {
       if (event === null) throw new Error('no event from then on');
       this.select(event, true);
       const before = (this.tail.first ?? 0) - event.seq;
-      if (before > 0 && before <= NEAR) await this.#older(event.seq - AROUND);
+      if (before > 0 && before <= NEAR && !this.tail.isFull) await this.#older(event.seq - AROUND);
+      else if (!this.tail.has(event.seq)) await this.#jump(event.seq);
       this.tail.reveal(event.seq);
     } catch (error) {
       const isWrong = error.reason === 'INVALID_FIELD' || error.reason === 'CURSOR_MALFORMED';
@@ -514,7 +545,7 @@ class App {
     // Told only to who may administer, as the other.
     setText($('fact-watches'), log.disk_bytes ? count(Number(log.watches ?? 0)) : '–');
     setText($('fact-version'), log.version ?? '–');
-    this.#drawConsumers(log.consumers ?? []);
+    drawConsumers(log.consumers ?? []);
     const { erasing } = log;
     $('facts-erasing').hidden = erasing === undefined;
     setText($('fact-erasing'), erasing ? `${count(Number(erasing.events_done ?? 0))} of ${count(Number(erasing.events ?? 0))}` : '–');
@@ -526,22 +557,6 @@ class App {
     $('facts-erasing').title = erasing ? `erasure ${erasing.erasure}: ${(erasing.phase ?? '').toLowerCase()}` : '';
   }
 
-  /// Watches that said what they are called: who is behind, the one most behind first.
-  #drawConsumers(consumers) {
-    const rows = consumers.map(({ name, watches, lag_events, events_per_second, idle }) => ({
-      name, lag: Number(lag_events ?? 0), gone: !Number(watches ?? 0), detail: `${rate(events_per_second ?? 0)} a second, the last ${span(1000 * Number.parseFloat(idle ?? '0'))} ago`,
-    }));
-    rows.sort((a, b) => b.lag - a.lag);
-    const texts = rows.map(({ name, lag, gone }) => `${name} ${gone ? 'gone, ' : ''}${count(lag)} behind`);
-    $('facts-consumers').hidden = texts.length === 0;
-    setText($('fact-consumers'), shownLine(texts.length > 2 ? `${texts[0]}, ${plural(texts.length - 1, 'more', 'more')}` : texts.join('; ')));
-    const lines = rows.map(({ detail }, at) => shownLine(`${texts[at]}, ${detail}`));
-    const list = $('consumers-list');
-    if (list.dataset.lines === lines.join('\n')) return;
-    list.dataset.lines = lines.join('\n');
-    list.replaceChildren(...lines.map((text) => el('li', { text })));
-  }
-
   #drawTopics(topics) {
     this.tree.set(topics);
     this.chat.suggest(topics.list);
@@ -551,22 +566,8 @@ class App {
   #announce(text) { setText($('announce'), shownLine(text)); }
 }
 
-/// The daemon wants another token than the one of this tab. All begins anew with it: nothing of what
-/// another one showed stays.
-function askForToken(problem) {
-  const dialog = $('token');
-  if (dialog.open) return;
-  const field = $('token-problem');
-  field.hidden = problem === '';
-  setText(field, shownLine(problem));
-  $('token-form').addEventListener('submit', () => {
-    keep($('token-text').value.trim());
-    location.reload();
-  }, { once: true });
-  dialog.showModal();
-}
-
 async function begin() {
+  if (!isToken(kept())) return askForToken(NO_TOKEN);
   setToken(kept());
   let granted = [];
   try {
@@ -574,13 +575,13 @@ async function begin() {
     if (!watch.includes('>')) granted = watch;
   } catch (error) {
     if (isOfToken(error)) {
-      askForToken(hasToken() ? error.message : '');
-      return;
+      return askForToken(hasToken() ? error.message : '');
     }
     // The stream will say what it is, and tries again.
   }
   // Reachable for the tests and for the curious.
   globalThis.tailmark = new App(granted);
+  return undefined;
 }
 
 begin();

@@ -82,10 +82,14 @@ export class Charts {
 
   #say(kind, index) {
     const strong = $(kind.id).querySelector('strong');
-    const sample = this.samples[index];
     if (kind === KINDS.latency && this.hasMetrics === false) return setText(strong, 'no /metrics');
-    const values = sample ? kind.series.map(({ of }) => of(sample) ?? null) : kind.series.map(() => null);
-    const isOld = this.isStale && sample && index === this.samples.length - 1;
+    const at = (sample) => kind.series.map(({ of }) => (sample ? of(sample) : undefined) ?? null);
+    const isKnown = (sample) => at(sample).some((value) => value !== null);
+    const isNewest = index === this.samples.length - 1;
+    // Where nothing was committed just now: the last that was.
+    const sample = isNewest ? this.samples.findLast(isKnown) ?? this.samples[index] : this.samples[index];
+    const values = at(sample);
+    const isOld = isNewest && sample && (this.isStale || sample !== this.samples[index]);
     return setText(strong, isOld ? `${kind.text(values)} at ${clock(sample.at).slice(0, 8)}` : kind.text(values));
   }
 

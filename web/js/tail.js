@@ -10,9 +10,11 @@ const HELD = 2000;
 const SPARE_ROWS = 8;
 // Room for another piece of what lies further back, and for what comes meanwhile.
 const SPARE_OLDER = 1000;
+// What stays of the newest where the list goes far back.
+const BEHIND_A_JUMP = 200;
 
 export class Tail {
-  /// `on`: select(event), changed().
+  /// `on`: select(event), more(row) of a row that stands for what is not read, changed().
   constructor(on) {
     this.on = on;
     this.list = $('tail-list');
@@ -30,6 +32,7 @@ export class Tail {
     this.list.addEventListener('click', ({ target }) => {
       const node = target.closest('.row');
       if (node?.item?.k === 'event') this.select(node.item, true);
+      else if (node?.item?.k === 'between') this.on.more(node.item);
     });
     this.list.addEventListener('keydown', (event) => this.#key(event));
     new ResizeObserver(() => this.#draw(true)).observe(this.list);
@@ -89,12 +92,44 @@ export class Tail {
     this.lastTop = this.list.scrollTop;
   }
 
-  /// Brings an event into sight, chosen, if the list has it.
+  has(seq) { return this.rows.some((item) => item.k === 'event' && item.event.seq === seq); }
+
+  /// The newest of the list without a hole, as far as a jump keeps them: the seq of the first.
+  get keptFrom() { return this.#newest().find((item) => item.k === 'event')?.event.seq ?? null; }
+
+  #newest() {
+    const hole = this.rows.findLastIndex((item) => item.k === 'between');
+    return this.rows.slice(hole + 1).slice(-BEHIND_A_JUMP);
+  }
+
+  /// Shows events from far back, and behind them the newest; what lies between from a seq on has a row of its own.
+  jump(events, from, head) {
+    const newest = this.#newest();
+    const to = (this.keptFrom ?? head + 1) - 1;
+    const hole = from <= to ? [{ k: 'between', from, to }] : [];
+    this.rows = [...events.map((event) => ({ k: 'event', event })), ...hole, ...newest];
+    if (newest.length === 0 && events.length > 0) this.lastSeq = Math.max(this.lastSeq, events[events.length - 1].seq);
+    this.follow = false;
+    this.#soon(true);
+  }
+
+  /// Puts events where a row stood for what is not read; from a seq on it still is not.
+  fill(hole, events, from) {
+    const at = this.rows.indexOf(hole);
+    if (at < 0) return;
+    const rest = from <= hole.to ? [{ k: 'between', from, to: hole.to }] : [];
+    this.follow = false;
+    this.rows.splice(at, 1, ...events.map((event) => ({ k: 'event', event })), ...rest);
+    this.#trim();
+    this.#soon(true);
+  }
+
+  /// Brings an event into sight, chosen, or where it would stand.
   reveal(seq) {
-    const at = this.rows.findIndex((item) => item.k === 'event' && item.event.seq === seq);
+    const at = this.rows.findIndex((item) => item.k === 'event' && item.event.seq >= seq);
     if (at < 0) return;
     this.follow = false;
-    this.selected = this.rows[at];
+    this.selected = this.rows[at].event.seq === seq ? this.rows[at] : null;
     const height = this.#height();
     this.space.style.height = `${this.rows.length * height}px`;
     this.list.scrollTop = Math.max(0, (at + 0.5) * height - this.list.clientHeight / 2);
@@ -228,8 +263,9 @@ export class Tail {
   move(step) {
     let at = this.rows.lastIndexOf(this.selected);
     if (at < 0) at = step > 0 ? -1 : this.rows.length;
-    do { at += step; } while (this.rows[at] && this.rows[at].k !== 'event');
+    do { at += step; } while (this.rows[at] && this.rows[at].k !== 'event' && this.rows[at].k !== 'between');
     const item = this.rows[at];
+    if (item?.k === 'between') { this.on.more(item); return; }
     if (!item) return;
     const height = this.#height();
     const { scrollTop, clientHeight } = this.list;
@@ -262,7 +298,8 @@ function drawRow(item) {
   if (item.k !== 'event') {
     const { text: said, tone } = noteText(item);
     const text = shownLine(said);
-    return el('div', { class: `row note ${tone}`, id, role: 'option', 'aria-disabled': 'true', title: text }, el('span', { text }));
+    const isHole = item.k === 'between';
+    return el('div', { class: `row note ${isHole ? 'between' : ''} ${tone}`, id, role: 'option', 'aria-disabled': String(!isHole), title: text }, el('span', { text }));
   }
   const { event } = item;
   return el('div', { class: 'row', id, role: 'option', 'aria-selected': 'false', 'aria-setsize': '-1', 'data-seq': event.seq },
@@ -327,6 +364,7 @@ export function noteText(item) {
     const where = item.from ? ` (between ${count(item.from)} and ${count(item.to)})` : '';
     return { text: `${plural(item.count, 'event')} ${why}${where}; the log has them`, tone: 'quiet' };
   }
+  if (item.k === 'between') return { text: `↓ read on: ${range(item.from, item.to)}`, tone: 'quiet' };
   const { note } = item;
   if (note.kind === 'gone') return { text: `${range(note.from, note.to)} ${note.reason === 'expired' ? 'expired' : 'compacted away'}, by rules for topics`, tone: 'quiet' };
   if (note.kind === 'gap') return { text: `not delivered: ${range(note.from, note.to)} (${note.reason})`, tone: 'bad' };

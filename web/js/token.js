@@ -14,6 +14,9 @@ export function setToken(text) { token = text ?? ''; }
 
 export const hasToken = () => token !== '';
 
+/// Whether a text can be one (RFC 6750), or is none at all: what else stands in a header, a browser does not send.
+export const isToken = (text) => /^[\w.~+/-]*=*$/.test(text);
+
 /// What a request says of who asks.
 export const bearer = () => (token === '' ? {} : { authorization: `Bearer ${token}` });
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
 use bytes::Bytes;
@@ -11,6 +12,16 @@ use crate::chain::Said;
 pub use crate::storage::conformance::{all_topics, topic_head, topics_of};
 use crate::storage::{Commit, Engine, Links, Receipt, StoreError};
 use tailmark_record::{CursorMint, Event, Seq, Stamp, Timestamp, write_entry};
+
+/// Says that something is over when it is dropped, by a panic too: what goes on beside a check that fails would go
+/// on for ever.
+pub struct Over<'a>(pub &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
 
 /// A commit of `count` events after the head. Each is named `id-<seq>`, has one of the topics `t.0`
 /// to `t.4`, by seq, and the body that it is given.

@@ -365,6 +365,11 @@ pub struct JsonError {
 }
 
 impl JsonError {
+    /// One without a place.
+    pub fn saying(message: &str) -> JsonError {
+        JsonError { message: message.to_owned(), column: None }
+    }
+
     /// What is wrong, without the place.
     pub fn message(&self) -> &str {
         &self.message
@@ -378,6 +383,12 @@ impl JsonError {
 
 impl From<serde_json::Error> for JsonError {
     fn from(error: serde_json::Error) -> Self {
+        JsonError::from(&error)
+    }
+}
+
+impl From<&serde_json::Error> for JsonError {
+    fn from(error: &serde_json::Error) -> Self {
         let mut message = error.to_string();
         // The caller knows the line; serde_json only sees this one.
         if let Some(at) = message.rfind(" at line ") {
@@ -438,7 +449,8 @@ impl<'a> EventJson<'a> {
             // Perhaps it is its body that is no string. To be read as it stands, it takes another look,
             // which bodies that are strings need not pay for.
             Err(_) => {
-                let sent: Sent<'a, AnyValue<'a>> = serde_json::from_slice(text)?;
+                let sent: Result<Sent<'a, AnyValue<'a>>, _> = serde_json::from_slice(text);
+                let sent = sent.map_err(|error| value::named(text, &error))?;
                 Ok(EventJson(sent.map_body(|AnyValue(body)| body)))
             }
         }

@@ -31,6 +31,7 @@ pub struct UnitError {
 const DURATION: UnitError = UnitError { expected: "a duration as in 500ms, 15m, 1h30m or 7 days" };
 const SIZE: UnitError =
     UnitError { expected: "a size as in 64 MiB (of 1,024), 10 GB (of 1,000) or plain bytes" };
+const NUMBER: UnitError = UnitError { expected: "a whole number as in 1000, 1_000, 10k or 2M" };
 
 /// Reads numbers with units from weeks down to milliseconds: `1h30m`, `5min`, `7 days`. A day is 24
 /// hours. Months and years have no fixed length and are refused, as is what a millisecond does not
@@ -101,6 +102,29 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
     }
     let part = u64::try_from(part / u128::from(of)).map_err(|_| SIZE)?;
     whole.checked_add(part).ok_or(SIZE)
+}
+
+/// Reads a number as people write it: `1000`, `1_000`, `1,000`, `10k`, `2M`, powers of 1,000.
+///
+/// # Errors
+/// When it is no such number.
+pub fn parse_number(text: &str) -> Result<u64, UnitError> {
+    let text = text.trim();
+    let (digits, factor) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 1_000),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 1_000_000),
+        _ => (text, 1),
+    };
+    let is_grouped = digits.contains(['_', ',']);
+    let mut groups = digits.split(['_', ',']);
+    let first = groups.next().unwrap_or_default();
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    let are_whole = is_number(first) && groups.all(|group| group.len() == 3 && is_number(group));
+    if !are_whole || is_grouped && first.len() > 3 {
+        return Err(NUMBER);
+    }
+    let digits: String = digits.chars().filter(char::is_ascii_digit).collect();
+    digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).ok_or(NUMBER)
 }
 
 /// Digits behind a point: how many, of how many.
@@ -255,6 +279,35 @@ mod tests {
             assert_eq!(parse_duration(&duration_text(duration)), Ok(duration));
         }
         assert_eq!(duration_text(Duration::from_secs(5_400)), "1h30m");
+    }
+
+    #[test]
+    fn numbers_are_read_as_people_write_them() {
+        for (text, expected) in [
+            ("0", Ok(0)),
+            ("1000", Ok(1_000)),
+            ("1_000_000", Ok(1_000_000)),
+            ("12,345", Ok(12_345)),
+            ("10k", Ok(10_000)),
+            (" 10K ", Ok(10_000)),
+            ("2M", Ok(2_000_000)),
+            ("1,000k", Ok(1_000_000)),
+            ("18446744073709551615", Ok(u64::MAX)),
+            ("18446744073709551616", Err(NUMBER)),
+            ("18446744073709552k", Err(NUMBER)),
+            ("1,00", Err(NUMBER)),
+            ("1000,000", Err(NUMBER)),
+            (",000", Err(NUMBER)),
+            ("1,", Err(NUMBER)),
+            ("1.5k", Err(NUMBER)),
+            ("-1", Err(NUMBER)),
+            ("+1", Err(NUMBER)),
+            ("k", Err(NUMBER)),
+            ("", Err(NUMBER)),
+            ("10 k", Err(NUMBER)),
+        ] {
+            assert_eq!(parse_number(text), expected, "{text:?}");
+        }
     }
 
     #[test]

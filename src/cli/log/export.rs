@@ -15,7 +15,7 @@ use tailmark_record::Seq;
 use tailmark_record::json::Object;
 
 pub(super) fn run(args: &Export) -> Result<(), Failure> {
-    let range = Range { from: args.from.map(Seq::new), to: args.to.map(Seq::new) };
+    let range = Range { from: args.from, to: args.to };
     let format = match args.format {
         ExportFormat::Jsonl => Format::Jsonl,
         ExportFormat::Protobuf => Format::Protobuf,
@@ -104,6 +104,11 @@ impl Target {
     }
 }
 
+fn of_file(path: &Path, error: &io::Error) -> io::Error {
+    let name = path.display().to_string();
+    io::Error::new(error.kind(), format!("{}: {error}", escape::name(&name)))
+}
+
 fn unwritable(path: &Path, error: &io::Error) -> Failure {
     let name = path.display().to_string();
     Failure::new(Exit::Failure, format!("cannot write {}", escape::name(&name))).because(error)
@@ -113,7 +118,9 @@ impl Write for &Target {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Target::Stdout => io::stdout().write(bytes).map_err(of_stdout),
-            Target::File { file, .. } => (&*file).write(bytes),
+            Target::File { file, path, .. } => {
+                (&*file).write(bytes).map_err(|error| of_file(path, &error))
+            }
         }
     }
 

@@ -12,6 +12,8 @@ mod zstandard;
 use self::gunzip::Gunzip;
 use self::gzip::Gzip;
 #[cfg(feature = "zstd")]
+pub(crate) use self::zstandard::in_zstd;
+#[cfg(feature = "zstd")]
 use self::zstandard::{Unzstd, Zstd};
 use crate::server::permits::StreamKind;
 

@@ -9,8 +9,15 @@ const DECODER_WINDOW_LOG: u32 = 23;
 /// That of an encoder. What it takes in all grows with it.
 const ENCODER_WINDOW_LOG: u32 = 16;
 const LEVEL: i32 = 1;
+/// Of those that take no more memory than others.
+const BEST: i32 = 19;
 /// Room for output is made in steps of at least so much.
 const STEP_BYTES: usize = 1 << 10;
+
+/// What is made once and sent often, as small as it gets.
+pub(crate) fn in_zstd(content: &[u8]) -> Option<Vec<u8>> {
+    zstd::bulk::compress(content, BEST).ok()
+}
 
 /// Frames one after the other.
 #[derive(Default)]

@@ -22,6 +22,8 @@ use tailmark_record::json::{CloudEvent, Elements, JsonError};
 const STRUCTURED: &str = "application/cloudevents+json";
 const BATCH: &str = "application/cloudevents-batch+json";
 const PREFIX: &str = "ce-";
+/// What is said to an object where an array should be.
+const SINGLE: &str = "expected an array: a single CloudEvent is application/cloudevents+json";
 
 /// How a request carries them.
 #[derive(Debug)]
@@ -123,6 +125,9 @@ impl Stream for Events {
             };
             if !this.is_batch {
                 return Poll::Ready(Some(Ok(Piece::Event(line))));
+            }
+            if whole.trim_ascii_start().starts_with(b"{") {
+                return Poll::Ready(Some(Ok(Piece::NoArray(JsonError::saying(SINGLE)))));
             }
             match Elements::of(whole) {
                 Ok(elements) => this.array = Some((whole.clone(), elements)),

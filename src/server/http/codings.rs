@@ -43,13 +43,13 @@ fn quality_of_gzip(asked: &HeaderMap) -> f32 {
 }
 
 /// Whether a client takes gzip and does not prefer the content as it is.
-pub(super) fn takes_gzip(asked: &HeaderMap) -> bool {
+fn takes_gzip(asked: &HeaderMap) -> bool {
     let gzip = quality_of_gzip(asked);
     gzip > 0.0 && gzip >= quality_of(asked, "identity").unwrap_or(0.0)
 }
 
 /// The coding that a client takes: of two that it wants as much, zstd.
-fn wanted(asked: &HeaderMap) -> Option<Coding> {
+pub(super) fn wanted(asked: &HeaderMap) -> Option<Coding> {
     #[cfg(feature = "zstd")]
     {
         let zstd = quality_of(asked, Coding::Zstd.name()).unwrap_or(0.0);

@@ -36,6 +36,10 @@ const ACCEPTED: HeaderValue = HeaderValue::from_static(
 const TAKEN: &str = "application/json (one event), application/x-ndjson (one a line), or CloudEvents: \
                      application/cloudevents+json, application/cloudevents-batch+json, or any with \
                      their headers";
+/// The parameters that go with CloudEvents.
+const OF_CLOUD_EVENTS: &[&str] = &["topic"];
+const OF_CLOUD_EVENTS_ALONE: &str =
+    "is a parameter of CloudEvents alone; an event of ours names its topic itself";
 /// Frames without an event that one poll goes through before it lets others run.
 const FRAMES_PER_POLL: u32 = 16;
 /// The same for lines with nothing in them.
@@ -71,7 +75,7 @@ impl Form {
 
     /// The parameters that there are.
     fn parameters(&self) -> &[&str] {
-        if let Form::CloudEvents(_) = self { &["topic"] } else { &[] }
+        if let Form::CloudEvents(_) = self { OF_CLOUD_EVENTS } else { &[] }
     }
 }
 
@@ -88,7 +92,11 @@ pub(super) async fn store(State(shared): State<Arc<Shared>>, request: Request) -
         Ok(body) => body,
         Err(response) => return *response,
     };
-    let query = Query::read(head.uri.query(), form.parameters());
+    let query = Query::read(head.uri.query(), form.parameters()).map_err(|failure| {
+        let is_for_others = !matches!(form, Form::CloudEvents(_))
+            && Query::read(head.uri.query(), OF_CLOUD_EVENTS).is_ok();
+        if is_for_others { status::bad_field("topic", OF_CLOUD_EVENTS_ALONE) } else { failure }
+    });
     let topic = query.and_then(|query| Ok(query.one("topic")?.map(str::to_owned)));
     let topic = match topic {
         Ok(topic) => topic,

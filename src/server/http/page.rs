@@ -4,6 +4,7 @@
 //! below a path that carries the hash of all of them, so a browser may keep them for ever, and a
 //! module's relative imports stay within one version. The document itself is asked for each time.
 
+use std::io::Write;
 use std::sync::LazyLock;
 
 use axum::Router;
@@ -11,13 +12,16 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY};
 use http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::header::{REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::codings::takes_gzip;
+use super::codings::wanted;
+use crate::server::coding::Coding;
 
 /// No source but this server, no inline script or style, in nobody's frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -42,8 +46,10 @@ files![
     "icon.svg",
     "js/api.js",
     "js/app.js",
+    "js/ask.js",
     "js/charts.js",
     "js/chat.js",
+    "js/consumers.js",
     "js/detail.js",
     "js/dom.js",
     "js/hub.js",
@@ -70,7 +76,9 @@ files![
 struct Page {
     version: String,
     index: Bytes,
-    index_tag: String,
+    /// As gzip has it.
+    compressed: Option<Bytes>,
+    index_hash: String,
 }
 
 static PAGE: LazyLock<Page> = LazyLock::new(|| {
@@ -84,8 +92,19 @@ static PAGE: LazyLock<Page> = LazyLock::new(|| {
     let index = INDEX.replace(PLACEHOLDER, &format!("/page/{version}"));
     let mut hash = Xxh3::new();
     hash.update(index.as_bytes());
-    let index_tag = format!("\"{:016x}\"", hash.digest());
-    Page { version, index: index.into(), index_tag }
+    let index_hash = format!("{:016x}", hash.digest());
+    let mut writer = GzEncoder::new(Vec::new(), Compression::best());
+    let written = writer.write_all(index.as_bytes());
+    let compressed = written.and_then(|()| writer.finish()).ok().map(Bytes::from);
+    Page { version, index: index.into(), compressed, index_hash }
+});
+
+/// The same files as zstd has them, and behind them the document. Made when the first client wants that.
+#[cfg(feature = "zstd")]
+static ZSTD: LazyLock<Vec<Option<Bytes>>> = LazyLock::new(|| {
+    let files = FILES.iter().map(|(_, content)| *content);
+    let all = files.chain(std::iter::once(&*PAGE.index));
+    all.map(|content| crate::server::coding::in_zstd(content).map(Bytes::from)).collect()
 });
 
 /// `/` and what it needs.
@@ -95,49 +114,59 @@ pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
 
 async fn index(headers: HeaderMap) -> Response {
     let page = &*PAGE;
-    answer(&headers, "index.html", page.index.clone(), &page.index_tag, "no-cache")
+    let coded = |coding| match coding {
+        Coding::Gzip => page.compressed.clone(),
+        #[cfg(feature = "zstd")]
+        Coding::Zstd => ZSTD.last().cloned().flatten(),
+    };
+    answer(&headers, "index.html", page.index.clone(), coded, &page.index_hash, "no-cache")
 }
 
 async fn file(Path((version, path)): Path<(String, String)>, headers: HeaderMap) -> Response {
-    let mut files = FILES.iter().zip(COMPRESSED);
-    let found = files.find(|((name, _), _)| *name == path);
+    let at = FILES.iter().position(|(name, _)| *name == path).filter(|_| version == PAGE.version);
     // Another version's file under this one's name would be kept for ever.
-    let (true, Some(((name, content), compressed))) = (version == PAGE.version, found) else {
+    let Some((at, (name, content))) = at.and_then(|at| Some((at, FILES.get(at)?))) else {
         return (StatusCode::NOT_FOUND, [(CACHE_CONTROL, "no-store")]).into_response();
     };
-    let is_compressed = takes_gzip(&headers);
-    let (content, kind) = if is_compressed { (*compressed, "-gzip") } else { (*content, "") };
-    // Two representations, each with a tag of its own (RFC 9110, section 8.8.3.3).
-    let tag = format!("\"{version}{kind}\"");
-    let kept = "public, max-age=31536000, immutable";
-    let mut response = answer(&headers, name, Bytes::from_static(content), &tag, kept);
-    response.headers_mut().insert(VARY, HeaderValue::from_static("accept-encoding"));
-    if is_compressed {
-        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    }
-    response
+    let coded = |coding| match coding {
+        Coding::Gzip => COMPRESSED.get(at).map(|bytes| Bytes::from_static(bytes)),
+        #[cfg(feature = "zstd")]
+        Coding::Zstd => ZSTD.get(at).cloned().flatten(),
+    };
+    let plain = Bytes::from_static(content);
+    answer(&headers, name, plain, coded, &version, "public, max-age=31536000, immutable")
 }
 
+/// A file in the form that the client wants: as it is, or coded.
 fn answer(
     asked: &HeaderMap,
     name: &str,
-    content: Bytes,
-    tag: &str,
+    plain: Bytes,
+    coded: impl Fn(Coding) -> Option<Bytes>,
+    hash: &str,
     kept: &'static str,
 ) -> Response {
-    let mut response = if is_current(asked, tag) {
+    let coded = wanted(asked).and_then(|coding| Some((coding.name(), coded(coding)?)));
+    let (coding, content) = coded.map_or((None, plain), |(name, content)| (Some(name), content));
+    // Each representation has a tag of its own (RFC 9110, section 8.8.3.3).
+    let tag = coding.map_or(format!("\"{hash}\""), |name| format!("\"{hash}-{name}\""));
+    let mut response = if is_current(asked, &tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         ([(CONTENT_TYPE, content_type(name))], content).into_response()
     };
     let headers = response.headers_mut();
+    headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+    if let Some(name) = coding {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
+    }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(kept));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
-    if let Ok(tag) = HeaderValue::from_str(tag) {
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
         headers.insert(ETAG, tag);
     }
     response
@@ -253,38 +282,54 @@ mod tests {
     async fn who_takes_gzip_gets_it_and_nobody_else() {
         use std::io::Read;
         let name = "vendor/uplot/uPlot.esm.js";
-        let content = FILES.iter().find(|(path, _)| *path == name).unwrap().1;
-        for (accepts, is_compressed) in [
-            (None, false),
-            (Some("gzip, deflate, br"), true),
-            (Some("GZIP;q=0.5"), true),
-            (Some("*"), true),
-            (Some("br"), false),
-            (Some("gzip;q=0"), false),
-            (Some("*;q=0"), false),
-            (Some("gzip;q=0.2, identity"), false),
-            (Some("gzip;q=no"), false),
+        let script = FILES.iter().find(|(path, _)| *path == name).unwrap().1;
+        let ask = async |is_document: bool, asked: HeaderMap| {
+            let path = Path((PAGE.version.clone(), name.to_owned()));
+            if is_document { index(asked).await } else { file(path, asked).await }
+        };
+        for (accepts, coding) in [
+            (None, None),
+            (Some("gzip, deflate, br"), Some("gzip")),
+            (Some("GZIP;q=0.5"), Some("gzip")),
+            (Some("*"), Some("gzip")),
+            (Some("br"), None),
+            (Some("gzip;q=0"), None),
+            (Some("*;q=0"), None),
+            (Some("gzip;q=0.2, identity"), None),
+            (Some("gzip;q=no"), None),
+            #[cfg(feature = "zstd")]
+            (Some("gzip, zstd"), Some("zstd")),
+            (Some("gzip, zstd;q=0.5"), Some("gzip")),
         ] {
-            let mut asked = HeaderMap::new();
-            if let Some(accepts) = accepts {
-                asked.insert(http::header::ACCEPT_ENCODING, HeaderValue::from_static(accepts));
+            for (is_document, content) in [(false, script), (true, &*PAGE.index)] {
+                let mut asked = HeaderMap::new();
+                if let Some(accepts) = accepts {
+                    asked.insert(http::header::ACCEPT_ENCODING, HeaderValue::from_static(accepts));
+                }
+                let response = ask(is_document, asked.clone()).await;
+                let encoding = response.headers().get(CONTENT_ENCODING);
+                assert_eq!(encoding.map(|it| it.to_str().unwrap()), coding, "{accepts:?}");
+                assert_eq!(response.headers()[VARY], "accept-encoding");
+                // Either is known again by its own tag.
+                asked.insert(IF_NONE_MATCH, response.headers()[ETAG].clone());
+                let again = ask(is_document, asked).await;
+                assert_eq!(again.status(), StatusCode::NOT_MODIFIED, "{accepts:?}");
+                let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+                let mut plain = body.to_vec();
+                if coding.is_some() {
+                    assert!(body.len() * 2 < content.len(), "{} of {}", body.len(), content.len());
+                    plain = Vec::new();
+                }
+                match coding {
+                    Some("gzip") => {
+                        flate2::read::GzDecoder::new(&*body).read_to_end(&mut plain).unwrap();
+                    }
+                    #[cfg(feature = "zstd")]
+                    Some(_) => plain = zstd::decode_all(&*body).unwrap(),
+                    _ => {}
+                }
+                assert!(plain == content, "{accepts:?}");
             }
-            let path = || Path((PAGE.version.clone(), name.to_owned()));
-            let response = file(path(), asked.clone()).await;
-            let encoding = response.headers().get(CONTENT_ENCODING);
-            assert_eq!(encoding.is_some(), is_compressed, "{accepts:?}");
-            assert_eq!(response.headers()[VARY], "accept-encoding");
-            // Either is known again by its own tag.
-            asked.insert(IF_NONE_MATCH, response.headers()[ETAG].clone());
-            assert_eq!(file(path(), asked).await.status(), StatusCode::NOT_MODIFIED, "{accepts:?}");
-            let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
-            let mut plain = body.to_vec();
-            if is_compressed {
-                assert!(body.len() * 3 < content.len(), "{} of {}", body.len(), content.len());
-                plain = Vec::new();
-                flate2::read::GzDecoder::new(&*body).read_to_end(&mut plain).unwrap();
-            }
-            assert!(plain == content, "{accepts:?}");
         }
     }
 

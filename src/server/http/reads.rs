@@ -15,7 +15,7 @@ use super::query::Query;
 use crate::server::principal::Caller;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::{Shared, read, report};
-use tailmark_record::Event;
+use tailmark_record::{Cursor, Event};
 use tailmark_wire::{feed_v1 as pb, json};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -77,7 +77,8 @@ pub(super) async fn topics(
             page_token: query.one("page_token")?.unwrap_or_default().to_owned(),
             patterns: query.all("pattern").map(str::to_owned).collect(),
         };
-        Ok(json::topics(&read::list_topics(shared, caller, request).await?))
+        let topics = read::list_topics(shared, caller, request).await;
+        Ok(json::topics(&topics.map_err(|failure| failure.called("patterns", "pattern"))?))
     })
     .await
 }
@@ -95,6 +96,9 @@ pub(super) async fn event(
         let Path(which) = which.map_err(|_| status::bad_field("seq", "is not UTF-8"))?;
         let form = Form::of(&Query::read(query.as_deref(), &form::PARAMETERS)?, shared)?;
         let is_seq = which.bytes().all(|c| c.is_ascii_digit());
+        if !is_seq && let Err(error) = Cursor::parse(&which) {
+            return Err(status::malformed_cursor("seq", error));
+        }
         let by = if is_seq {
             let seq = which.parse().map_err(|_| status::bad_field("seq", "is too large"))?;
             By::Seq(seq)

@@ -16,7 +16,7 @@ use crate::server::Options;
 use crate::server::coding::{Coding, NAMES};
 use crate::server::rpc::deadline::{self, Deadline};
 use crate::server::rpc::negotiation::{codings, media_type};
-use crate::server::rpc::status;
+use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::web::{self, Encoding};
 use tailmark_wire::methods::{self, Asked, chat_service, feed_service};
 
@@ -80,15 +80,29 @@ impl Asking {
         if takes_events && !asked.is_builtin() { Asking::Events } else { Asking::Question }
     }
 
-    /// Longest message: what is longer would be refused anyway, after it had been taken apart, which
-    /// may take twenty times as much.
-    pub(crate) fn message_bytes(self, options: &Options, event_bytes: usize) -> usize {
+    /// Longest message, and whose limit that is: what is longer would be refused anyway, after it had
+    /// been taken apart, which may take twenty times as much.
+    pub(crate) fn message_bytes(self, options: &Options, event_bytes: usize) -> (usize, Asking) {
         let most = match self {
             Asking::Question => QUESTION_BYTES + options.patterns_per_watch * PATTERN_BYTES,
             Asking::Event => QUESTION_BYTES + event_bytes,
             Asking::Events => usize::MAX,
         };
-        most.min(options.message_bytes)
+        match options.message_bytes {
+            of_all if of_all < most => (of_all, Asking::Events),
+            _ => (most, self),
+        }
+    }
+
+    /// A message that is longer: in the words of what can be changed.
+    pub(crate) fn too_long(self, limit: usize, actual: usize) -> Failure {
+        match self {
+            Asking::Question => status::long_question(limit, actual),
+            Asking::Event => {
+                status::over_limit("event", limit.saturating_sub(QUESTION_BYTES), actual)
+            }
+            Asking::Events => status::over_limit("message_bytes", limit, actual),
+        }
     }
 }
 
@@ -228,10 +242,15 @@ fn not_a_call(head: &Parts) -> Response<Body> {
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
         return response;
     }
+    let media_type = media_type(&head.headers).unwrap_or_default();
     if head.method != Method::POST {
+        // Connect asks with GET where a method changes nothing, and says so in the query.
+        let query = head.uri.query().unwrap_or_default();
+        if head.method == Method::GET && query.split('&').any(|pair| pair.starts_with("connect=")) {
+            return status::not_grpc(&media_type, true);
+        }
         return status::grpc_method_not_allowed(&head.method);
     }
-    let media_type = media_type(&head.headers).unwrap_or_default();
     if is_grpc(&media_type) {
         return status::grpc_needs_http2(head.version);
     }
@@ -315,6 +334,10 @@ mod tests {
             assert_eq!(code(&request), expected, "{version:?} {path} {content_type:?}");
         }
         assert_eq!(code(&ask(v2, Method::GET, publish, "application/grpc")), 405);
+        let get_log = "/feed.v1.FeedService/GetLog";
+        assert_eq!(code(&ask(v1, Method::GET, &format!("{get_log}?encoding=json"), "")), 405);
+        let connect = format!("{get_log}?encoding=json&message=%7B%7D&connect=v1");
+        assert_eq!(code(&ask(v1, Method::GET, &connect, "")), 415);
     }
 
     #[test]

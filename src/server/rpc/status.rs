@@ -9,6 +9,7 @@ mod coded;
 mod copies;
 mod erasing;
 mod http;
+mod limits;
 mod paths;
 mod who;
 
@@ -32,12 +33,12 @@ pub(crate) use self::http::{
     origin_refused, respond, respond_head_too_large, transfer_coding, unknown_parameter,
     unreadable, unsupported_media_type, write_json,
 };
+pub(crate) use self::limits::{gave_way, long_question, over_limit, too_many};
 use self::who::{CHALLENGE, challenge};
 pub(crate) use self::who::{
     certificate_unknown, right_missing, token_expired, token_invalid, token_missing, token_revoked,
     too_fast,
 };
-use crate::server::permits::OverLimit;
 use tailmark_log::eventlog::{AppendError, CursorError, EventLog, ReadError};
 use tailmark_log::storage::{Damage, Removed, StoreError};
 use tailmark_record::{
@@ -285,25 +286,6 @@ pub(crate) fn unknown_method(path: &str) -> Status {
     Failure::new(Reason::Unimplemented, message).with("method", path).into()
 }
 
-/// Something larger than allowed.
-pub(crate) fn over_limit(what: &str, limit: usize, actual: usize) -> Failure {
-    let message = format!("{what}: {actual} is over the limit of {limit}");
-    Failure::new(Reason::LimitExceeded, message).with("what", what).over(limit, actual)
-}
-
-/// One thing more than may be open at once.
-pub(crate) fn too_many(over: OverLimit) -> Failure {
-    over_limit(over.what, over.limit, over.actual)
-}
-
-/// A long message that did not come on while others waited for the room that it had.
-pub(crate) fn gave_way(over: OverLimit) -> Failure {
-    let message = "the message did not come on, and others waited for its room";
-    Failure::new(Reason::LimitExceeded, message)
-        .with("what", over.what)
-        .over(over.limit, over.actual)
-}
-
 /// A client without TLS where there is nothing else.
 pub(crate) fn tls_required() -> Failure {
     let message = "this port speaks TLS: the URL must begin with https://";
@@ -505,7 +487,8 @@ impl LogFacts {
 
 /// A text that is no cursor.
 pub(crate) fn malformed_cursor(field: &str, error: CursorFormatError) -> Failure {
-    Failure::new(Reason::CursorMalformed, format!("{field}: {error}"))
+    let message = format!("{field}: expected a cursor, whole, or a sequence number ({error})");
+    Failure::new(Reason::CursorMalformed, message)
         .with("field", field)
         .with("part", error.part.as_str())
         .field(field, error.to_string())

@@ -27,6 +27,7 @@ use tonic::Status;
 
 use crate::server::coding::{Coding, Problem, Swells};
 use crate::server::permits::OverLimit;
+use crate::server::rpc::classify::Asking;
 use crate::server::rpc::codec;
 use crate::server::rpc::frames::{self, PREFIX_BYTES};
 use crate::server::rpc::status::{self, Failure};
@@ -40,8 +41,9 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// How a body is framed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Framing {
-    /// Longest message.
+    /// Longest message, and what it holds.
     pub(crate) message_bytes: usize,
+    pub(crate) asks: Asking,
     /// Set where there must be exactly one message: when the body must be whole.
     pub(crate) one_by: Option<Instant>,
     /// The codecs of `rpc/codec.rs` decode it.
@@ -99,6 +101,7 @@ impl Long {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     TooLong {
+        asks: Asking,
         limit: usize,
         actual: usize,
     },
@@ -118,9 +121,7 @@ enum Refusal {
 impl Refusal {
     fn failure(self) -> Failure {
         match self {
-            Refusal::TooLong { limit, actual } => {
-                status::over_limit("message_bytes", limit, actual)
-            }
+            Refusal::TooLong { asks, limit, actual } => asks.too_long(limit, actual),
             Refusal::Framing(problem) => status::bad_framing(problem),
             Refusal::Compressed => status::compressed_message(),
             Refusal::Uncoded(coding, problem) => status::uncoded_message(coding, problem),

@@ -299,11 +299,8 @@ where
     let unknown = (!matches!(Asked::of(path), Asked::Method(..))).then(|| path.into());
     let counted = Some(serving.calls.begin(path, request.extensions()));
     let version = request.version();
-    let framing = Framing {
-        message_bytes: call.asks.message_bytes(&serving.options, serving.event_bytes),
-        one_by: call.message_by,
-        is_ours: call.is_ours,
-    };
+    let (message_bytes, asks) = call.asks.message_bytes(&serving.options, serving.event_bytes);
+    let framing = Framing { message_bytes, asks, one_by: call.message_by, is_ours: call.is_ours };
     let kept = call.is_unary.then(Kept::default);
     let arrival = serving.arrivals.arrival();
     let coders =

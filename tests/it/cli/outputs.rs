@@ -18,6 +18,7 @@ fn assert_told(mut command: Command) {
     assert_eq!(code(&output), 1, "{command:?}: {said}");
     assert!(said.contains("error: ") && !said.contains("panicked"), "{command:?}: {said}");
     assert!(said.contains("standard output: No space left"), "{command:?}: {said}");
+    assert!(said.contains("the disk that it writes to is full"), "{command:?}: {said}");
 }
 
 #[test]

@@ -34,6 +34,8 @@ fn an_error_names_the_parameter_as_it_was_typed() {
         assert_eq!(code(&output), 2, "{args:?}: {}", stderr(&output));
         let said = stderr(&output).lines().next().unwrap();
         assert!(said.starts_with("error: ") && said.contains(expected), "{args:?}: {said}");
+        // The wire's name is nobody's whom it was not typed by.
+        assert!(!said.contains(" field="), "{args:?}: {said}");
     }
     for (args, expected) in [
         (&["config", "check", "--listen", "nowhere"][..], "error: --listen: server.listen: "),

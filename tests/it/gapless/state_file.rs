@@ -117,7 +117,9 @@ fn run_again_and_again(signal: &str, seed: u64) -> Vec<(u64, Vec<u64>)> {
         let mut command = tailmark(&["watch", "--from", "oldest", "--json", "--addr", &url]);
         command.arg("--state").arg(&state).args(extra);
         command.stdout(File::create(&output).unwrap()).stderr(Stdio::null());
-        (Running(command.spawn().unwrap()), output, saved(&state))
+        // Before it runs, for it saves from the beginning.
+        let from = saved(&state);
+        (Running(command.spawn().unwrap()), output, from)
     };
     for n in 0..LINES / 1_000 {
         let (mut watch, output, from) = begin(n, &[]);

@@ -69,6 +69,10 @@ impl<'a> CloudEvent<'a> {
     /// When it is none, or says what is not allowed.
     pub fn structured(text: &'a [u8]) -> Result<CloudEvent<'a>, JsonError> {
         let text = std::str::from_utf8(text).map_err(|error| wrong(error.to_string()))?;
+        if text.trim_start().starts_with('[') {
+            let message = "an array of CloudEvents is application/cloudevents-batch+json";
+            return Err(wrong(message.to_owned()));
+        }
         let fields = Fields::parse(text)?;
         let mut event = CloudEvent::default();
         let (mut data, mut base64) = (None, None);
@@ -202,6 +206,12 @@ impl<'a> CloudEvent<'a> {
         }
         self.id = format!("{} {}", self.source, self.their_id);
         self.headers.push((SOURCE.to_owned(), std::mem::take(&mut self.source)));
+        // A repeat may come in another mode, where the same is said in another order, or left unsaid.
+        let goes_unsaid = value_of(&self.body).is_some();
+        self.headers.retain(|(name, value)| {
+            !(goes_unsaid && name == CONTENT_TYPE && value.eq_ignore_ascii_case("application/json"))
+        });
+        self.headers.sort_unstable();
         Ok(self)
     }
 }

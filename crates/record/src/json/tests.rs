@@ -129,6 +129,32 @@ fn what_is_wrong_is_named() {
 }
 
 #[test]
+fn a_wrong_value_is_told_with_its_field() {
+    for (text, expected) in [
+        (r#"{"topic":"j","body":1,"key":5}"#, "key: invalid type: integer `5`, expected a string"),
+        (r#"{"id":true,"topic":"j"}"#, "id: invalid type: boolean `true`, expected a string"),
+        ("{\"topic\": \"j\",\n  \"type\":\n 1.5,\n\"body\":{}}", "type: invalid type: floating"),
+        (r#"{"topic":"j","key":{"a":1}}"#, "key: invalid type: map"),
+        (r#"{"topic":"j","headers":["a"]}"#, "headers: invalid type: sequence"),
+        (r#"{"topic":"j","headers":{"a":1},"body":"x"}"#, "headers: invalid type: integer"),
+        (r#"{"topic":"j","at":"soon","body":"x"}"#, "at: invalid value: string \"soon\""),
+        (r#"{"topic":"j","body":{"a":1e400}}"#, "body: a value with a number beyond a double"),
+        (r#"{"body":{"a":1e400},"topic":"j"}"#, "body: a value with a number beyond a double"),
+        (r#"{"topic":"j","data":"a*b"}"#, "data: "),
+        (r#"{"data":"a*b","topic":"j"}"#, "data: "),
+        (r#"{"at":"soon","topic":"j"}"#, "at: invalid value: string \"soon\""),
+        // These name it themselves, or have none.
+        (r#"{"topic":"j","headers":{"a":"1","a":"2"}}"#, "headers: `a` is given twice"),
+        (r#"{"topic":"j","other":1}"#, "unknown field `other`"),
+        (r#"{"topic":1,"#, "invalid type: integer"),
+        (r#"{"topic":"j","key":}"#, "expected value"),
+    ] {
+        let said = EventJson::parse(text.as_bytes()).unwrap_err().to_string();
+        assert!(said.starts_with(expected), "{text}: {said}");
+    }
+}
+
+#[test]
 fn markers_are_written_with_names() {
     let mut marker = Marker::new(MarkerKind::Gap, "tC");
     marker.at = Some(Timestamp::EPOCH);

@@ -13,7 +13,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::value::RawValue;
 
-use super::{JsonError, Object, Text};
+use super::{JsonError, Object, Text, excerpt};
 
 /// How bodies are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -136,7 +136,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for AnyValue<'a> {
         let raw = <&RawValue>::deserialize(deserializer)?.get();
         match raw.as_bytes().first() {
             Some(b'"' | b'n') => serde_json::from_str(raw).map(AnyValue).map_err(de::Error::custom),
-            _ if json_of(raw).is_none() => Err(de::Error::custom(UNREADABLE)),
+            _ if json_of(raw).is_none() => {
+                Err(de::Error::custom(format_args!("body: {UNREADABLE}")))
+            }
             _ => Ok(AnyValue(Text(Cow::Borrowed(raw)))),
         }
     }
@@ -176,6 +178,34 @@ impl<'a> Fields<'a> {
         object.close();
         out
     }
+}
+
+/// The fields whose errors name them.
+const NAMED: [&str; 2] = ["body", "headers"];
+
+/// The error of reading an object, with the field that it is about: the parser says only where it stood.
+pub(super) fn named(text: &[u8], error: &serde_json::Error) -> JsonError {
+    let mut said = JsonError::from(error);
+    // What is no JSON has no fields, and some say theirs themselves.
+    let is_named = |name: &str| said.message.starts_with(&format!("{name}: "));
+    if !error.is_data() || said.message.contains(" field `") || NAMED.into_iter().any(is_named) {
+        return said;
+    }
+    let lines = text.split_inclusive(|&c| c == b'\n').take(error.line().saturating_sub(1));
+    let at = lines.map(<[u8]>::len).sum::<usize>() + error.column();
+    let fields = std::str::from_utf8(text).ok().and_then(|text| Fields::parse(text).ok());
+    let ends_at = |value: &RawValue| {
+        let begin = value.get().as_ptr().addr() - text.as_ptr().addr();
+        begin + value.get().len()
+    };
+    // The parser has read on to the end of the value, or stands in it.
+    let field = fields.as_ref().and_then(|fields| {
+        fields.iter().find(|(_, value)| at <= ends_at(value)).map(|(name, _)| name)
+    });
+    if let Some(name) = field {
+        said.message = format!("{}: {}", excerpt(name), said.message);
+    }
+    said
 }
 
 /// The objects of a JSON array, one at a time, each as the text that it is. However many there are, nothing

@@ -444,7 +444,7 @@ mod tests {
             String::from_utf8(json).unwrap(),
             concat!(
                 r#"{"code":"RESOURCE_EXHAUSTED","reason":"LIMIT_EXCEEDED","#,
-                r#""message":"patterns: 65 is over the limit of 64","#,
+                r#""message":"patterns: 65 is over the limit of 64 (limits.topic_bytes)","#,
                 r#""metadata":{"actual":"65","limit":"64","what":"patterns"}}"#
             )
         );

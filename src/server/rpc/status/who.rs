@@ -55,12 +55,9 @@ pub(crate) fn too_fast(over: TooFast) -> Failure {
 pub(crate) fn right_missing(right: &'static str, granted: &[&str]) -> Failure {
     let message = match (right, granted) {
         ("admin", _) => "only a principal with the right `admin` may do this".to_owned(),
-        (_, []) => format!("not within the right to {right}: this principal has none"),
+        (_, []) => format!("this principal may {right} nothing"),
         (_, granted) => {
-            format!(
-                "not within the right to {right}: this principal has it on {}",
-                granted.join(",")
-            )
+            format!("this principal may {right} {} and nothing else", granted.join(","))
         }
     };
     let granted = granted.join(",");

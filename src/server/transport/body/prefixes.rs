@@ -1,6 +1,7 @@
 //! The length prefixes in a stream of messages.
 
 use super::{Framing, Refusal};
+use crate::server::rpc::classify::Asking;
 use crate::server::rpc::frames::{COMPRESSED, PREFIX_BYTES};
 use crate::server::transport::arrivals::SMALL_BYTES;
 
@@ -12,6 +13,7 @@ const CODED_SLACK: usize = 256;
 #[derive(Debug)]
 pub(super) struct Prefixes {
     limit: usize,
+    asks: Asking,
     /// Messages over this many bytes are gathered.
     long_from: usize,
     /// There must be exactly one.
@@ -42,6 +44,7 @@ impl Prefixes {
     pub(super) fn new(framing: Framing) -> Self {
         Prefixes {
             limit: framing.message_bytes,
+            asks: framing.asks,
             long_from: if framing.is_ours { SMALL_BYTES } else { usize::MAX },
             one: framing.one_by.is_some(),
             may_be_coded: false,
@@ -97,7 +100,7 @@ impl Prefixes {
         // What cannot be compressed becomes a little longer by it.
         let slack = if is_coded { CODED_SLACK_BYTES + self.limit / CODED_SLACK } else { 0 };
         if actual > self.limit.saturating_add(slack) {
-            return Err(Refusal::TooLong { limit: self.limit, actual });
+            return Err(Refusal::TooLong { asks: self.asks, limit: self.limit, actual });
         }
         Ok((is_coded, actual))
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 const LIMIT: usize = 40 << 10;
 
 fn prefixes(one_by: Option<Instant>) -> Prefixes {
-    Prefixes::new(Framing { message_bytes: LIMIT, one_by, is_ours: true })
+    Prefixes::new(Framing { message_bytes: LIMIT, asks: Asking::Events, one_by, is_ours: true })
 }
 
 fn message(len: usize) -> Vec<u8> {
@@ -22,7 +22,14 @@ fn a_walk_ends_before_what_is_long_or_must_not_pass() {
     for (bad, stop) in [
         (message(SMALL_BYTES + 1), Stop::Long(SMALL_BYTES + 1)),
         (message(LIMIT), Stop::Long(LIMIT)),
-        (message(LIMIT + 1), Stop::Refused(Refusal::TooLong { limit: LIMIT, actual: LIMIT + 1 })),
+        (
+            message(LIMIT + 1),
+            Stop::Refused(Refusal::TooLong {
+                asks: Asking::Events,
+                limit: LIMIT,
+                actual: LIMIT + 1,
+            }),
+        ),
         (vec![1, 0, 0, 0, 0], Stop::Refused(Refusal::Compressed)),
     ] {
         let data = [short.clone(), bad].concat();
@@ -53,7 +60,7 @@ async fn pass(pieces: Vec<&[u8]>, is_one: bool) -> (Vec<u8>, Option<Refusal>) {
     let one_by = is_one.then(|| Instant::now() + wait);
     let arrivals = Arrivals::new(1 << 20, wait);
     let kept = Kept::default();
-    let framing = Framing { message_bytes: LIMIT, one_by, is_ours: true };
+    let framing = Framing { message_bytes: LIMIT, asks: Asking::Events, one_by, is_ours: true };
     let mut body = Limited::new(inner, framing, arrivals.arrival(), is_one.then(|| kept.clone()));
     let mut passed = Vec::new();
     while let Some(Ok(frame)) = body.frame().await {

@@ -178,3 +178,36 @@ fn a_header_that_is_no_attribute_is_none_and_says_nothing_twice() {
     binary(&[]).unwrap();
     assert!(binary(&[("data", "y")]).unwrap_err().to_string().contains("data"));
 }
+
+#[test]
+fn a_repeat_in_another_mode_is_the_same_event() {
+    let structured = |said: Option<&str>| {
+        let mut event = with("data", json!({"a": 1}));
+        event["zext"] = "z".into();
+        event["aext"] = "a".into();
+        if let Some(said) = said {
+            event["datacontenttype"] = said.into();
+        }
+        event.to_string()
+    };
+    let attributes = [
+        ("specversion", "1.0"),
+        ("aext", "a"),
+        ("datacontenttype", "application/json"),
+        ("type", "order.paid"),
+        ("zext", "z"),
+        ("id", "7"),
+        ("source", "/shop"),
+    ];
+    let attributes = attributes.map(|(name, value)| (name, Cow::Borrowed(value)));
+    let binary = CloudEvent::binary(attributes, br#"{"a":1}"#).unwrap();
+    for said in [None, Some("application/json"), Some("Application/JSON")] {
+        let text = structured(said);
+        let same = CloudEvent::structured(text.as_bytes()).unwrap();
+        assert_eq!(same.event(None), binary.event(None), "{said:?}");
+    }
+    // What says more than that stays.
+    let text = structured(Some("application/vnd.a+json"));
+    let other = CloudEvent::structured(text.as_bytes()).unwrap();
+    assert!(other.event(None).headers.contains(&("ce-datacontenttype", "application/vnd.a+json")));
+}

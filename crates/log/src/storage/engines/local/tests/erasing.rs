@@ -324,13 +324,13 @@ fn appends_go_on_beside_it() {
     fill_marked(&*engine, 160, 20);
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _over = Over(&is_over);
         scope.spawn(|| {
             while !is_over.load(Ordering::SeqCst) {
                 fill_marked(&*engine, 1, 20);
             }
         });
         engine.erase(&order(&RANGES), &mut go_on).unwrap();
-        is_over.store(true, Ordering::SeqCst);
     });
     assert_eq!(shells(&*engine), all(&RANGES));
     assert_eq!(said_in(dir.path(), &*engine, all(&RANGES)), BTreeSet::new());

@@ -514,6 +514,7 @@ fn appends_and_reads_go_on_beside_it() {
     let mut model = Model::of(&*engine);
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _over = Over(&is_over);
         scope.spawn(|| {
             while !is_over.load(Ordering::SeqCst) {
                 fill(&*engine, 20, 20);
@@ -537,7 +538,6 @@ fn appends_and_reads_go_on_beside_it() {
                 let _ = Engine::take_out(&*engine, &order).unwrap();
             }
         }
-        is_over.store(true, Ordering::SeqCst);
     });
     // Of those that were sealed meanwhile some were not taken out.
     let sealed = Engine::sealed(&*engine);
