@@ -11,6 +11,7 @@ use tailmark_log::storage::Damage;
 use tailmark_record::json::Object;
 use tailmark_record::{Seq, Timestamp};
 
+mod compact;
 mod diff;
 mod dump;
 mod explain;
@@ -39,6 +40,9 @@ pub(super) enum Command {
     Import(Import),
     /// Make a log of what is whole of a damaged one, in a new directory, and say what is lost
     Salvage(Salvage),
+    /// Make the same log in a new directory, in as few segments and with as few bytes as it can have
+    #[command(name = "compact-offline")]
+    Compact(Compact),
     /// Copy a data directory of an older format forward, and put the copy in its place
     Migrate(Migrate),
 }
@@ -202,6 +206,21 @@ pub(super) struct Salvage {
     pub json: bool,
 }
 
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The log is read and not changed. Seqs, cursors, ids and times stay. No daemon may have it open.")]
+pub(super) struct Compact {
+    /// The data directory; no daemon may have it open
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// Where the log is made; empty, or not there yet
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 pub(super) fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Info(args) => info::run(&args),
@@ -212,6 +231,7 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
         Command::Export(args) => export::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Salvage(args) => salvage::run(&args),
+        Command::Compact(args) => compact::run(&args),
         Command::Migrate(args) => migrate::run(&args),
     }
 }

@@ -8,7 +8,7 @@ use super::log::Interrupt;
 use super::moment::{parse_seq, parse_time};
 use super::output::{print_json, print_line, say};
 use super::progress::bytes_bar;
-use crate::backup::{Restored, Since, Target, Upto, restore};
+use crate::backup::{Manifest, Restored, Since, Target, Upto, restore};
 use crate::escape;
 use tailmark_log::storage::local::Options;
 use tailmark_record::json::Object;
@@ -63,9 +63,16 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if done.taken_out > 0 && !matches!(upto, Upto::Head) {
         // They may have been there at that point.
         let (count, at) = (done.taken_out, done.head);
+        let more = match nearer(&target, (&name, &manifest), done.head)? {
+            // Never taken by itself: of what was erased since nothing may come back unasked.
+            Some(other) => format!(
+                "`--backup {other}` was taken nearer to that point and has more of them, and what was erased since, too"
+            ),
+            None => "no backup here was taken nearer to that point".to_owned(),
+        };
         say(&format!(
             "note: {count} events up to {at} had been taken out by the retention of their topics when this backup was taken; \
-             one that was taken nearer to that point has more of them (`tailmark backup list`, then --backup NAME)"
+             {more}"
         ));
     }
     if args.json {
@@ -86,6 +93,25 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         escape::name(&dir),
         done.generation
     ))
+}
+
+/// The backup of the same log that was taken first with this event in it, if that is another.
+fn nearer(
+    target: &Target,
+    (name, manifest): (&str, &Manifest),
+    head: Seq,
+) -> Result<Option<String>, Failure> {
+    for other in target.names()? {
+        if other == name {
+            return Ok(None);
+        }
+        // One that cannot be read is none to name.
+        let Ok((other, found)) = target.backup(Some(&other)) else { continue };
+        if found.log_id == manifest.log_id && found.head_seq >= head.get() {
+            return Ok(Some(other));
+        }
+    }
+    Ok(None)
 }
 
 fn since(text: &str) -> Result<Since, String> {

@@ -1,6 +1,7 @@
 //! Copies of a log that are kept: what comes back is the same log, and who is beyond it is told.
 
 mod backups;
+mod compacting;
 mod cut_backups;
 mod differences;
 mod erased;

@@ -435,6 +435,12 @@ fn a_lost_disk_is_put_back_and_its_watches_go_on() {
     assert!(code == Some(0) && is_listed, "{listed}");
     let (code, text, _) = run(&["backup", "verify", &to, "--json"]);
     assert!(code == Some(0) && text.contains("\"head_seq\":\"600\""), "{text}");
+    // Acked after it, and seen by somebody.
+    daemon.output(&["upload", "--topic", "a", "-"], lines(600..620).as_bytes());
+    let beyond = path("beyond");
+    let watch_beyond =
+        ["watch", "--json", "--from", "oldest", "--state", &beyond, "--until-caught-up"];
+    assert_eq!(daemon.output(&watch_beyond, b"").lines().count(), 620);
     daemon.kill();
     std::fs::remove_dir_all(&data).unwrap();
     let (code, text, said) = run(&["restore", &to, "--data-dir", &copy]);
@@ -446,6 +452,10 @@ fn a_lost_disk_is_put_back_and_its_watches_go_on() {
     let body = |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["body"].clone();
     let bodies = seen.lines().map(|line| body(line).as_str().unwrap().parse::<u32>().unwrap());
     assert!(bodies.eq(500..610), "{seen}");
+    let told = daemon.run(&watch_beyond, b"");
+    let said = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(!told.status.success() && said.contains("LOG_DIVERGED"), "{said}");
+    assert!(said.contains("600"), "{said}");
     daemon.stop();
     assert_eq!(run(&["backup", "list", &path("nothing")]).0, Some(3));
     assert_eq!(run(&["backup", &to, "--data-dir", &path("nothing")]).0, Some(3));
@@ -520,6 +530,10 @@ async fn a_damaged_segment_costs_what_no_copy_has() {
     expect_clean(Path::new(&restored));
     let (code, text) = run(&["log", "diff", &data, &restored]);
     assert!(code == Some(0) && text.ends_with("equal\n"), "{text}");
+    let daemon = Daemon::start(Path::new(&restored));
+    let all = ["watch", "--json", "--from", "oldest", "--until-caught-up"];
+    assert_eq!(daemon.output(&all, b"").lines().count(), whole.len());
+    daemon.stop();
     // What lies before it.
     assert_eq!(run(&["log", "export", "--data-dir", &data, "--output", &part]).0, Some(4));
     assert!(!Path::new(&part).exists());

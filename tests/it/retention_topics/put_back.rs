@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::carried_out::{FILL, Kept, number, run, total};
+use crate::support::daemon::program;
 
 const RULES: &str = "[[retention.topics]]\npattern = \"a\"\nmax_events = 5\n\
     [[retention.topics]]\npattern = \"k\"\nkeep = \"latest-per-key\"\n";
@@ -84,4 +85,33 @@ fn a_wrong_trim_is_undone_though_rules_and_an_erasure_went_on() {
         assert!(lost.is_empty(), "{from}: {} lost, {:?}", lost.len(), lost.first());
         run(&["log", "verify", "--data-dir", &to]);
     }
+}
+
+/// What rules took out after a point is in the backup that was taken first after it. That one is named, and not taken unasked.
+#[test]
+fn the_backup_that_has_more_is_named() {
+    let mut kept = Kept::start("");
+    kept.store(2 * FILL, |at| ("k".to_owned(), format!("k{}", at % 50)));
+    let (data, place) = (kept.beside("data"), kept.beside("place"));
+    let first = run(&["backup", &place, "--data-dir", &data]);
+    kept.settings("[[retention.topics]]\npattern = \"k\"\nkeep = \"latest-per-key\"\n");
+    kept.restart();
+    kept.until("removal", |told| total(told, "compacted") > FILL as u64);
+    kept.settled();
+    kept.stop();
+    run(&["backup", &place, "--data-dir", &data]);
+    let point = (2 * FILL - 100).to_string();
+    let restore = |more: &[&str], to: &str| {
+        let to = kept.beside(to);
+        let args = ["restore", &place, "--data-dir", &to, "--to-seq", &point, "--json"];
+        let done = program(&[&args, more].concat()).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        let told: Value = serde_json::from_slice(&done.stdout).unwrap();
+        (number(&told["taken_out"]), String::from_utf8(done.stderr).unwrap())
+    };
+    let (taken_out, said) = restore(&[], "newest");
+    let named = format!("`--backup {}` was taken nearer to that point", first.trim());
+    assert!(taken_out > FILL as u64 && said.contains(&named), "{taken_out} {said}");
+    let (taken_out, said) = restore(&["--backup", first.trim()], "first");
+    assert!(taken_out == 0 && !said.contains("note:"), "{taken_out} {said}");
 }
