@@ -56,13 +56,21 @@ fn a_wrong_trim_is_undone_though_rules_and_an_erasure_went_on() {
     kept.restart();
     // The mistake, in the midst of a segment that has runs; and then what writes that segment anew.
     let oldest = 2 * FILL as u64 + 501;
-    kept.daemon().output(&["trim", "--before", &oldest.to_string(), "--yes"], b"");
+    let trim = ["trim", "--before", &oldest.to_string(), "--yes", "--json"];
+    let trimmed: Value = serde_json::from_str(&kept.daemon().output(&trim, b"")).unwrap();
+    // What rules had taken out is not counted again.
+    let most = before.range(..oldest).count() as u64;
+    assert!((1..=most).contains(&number(&trimmed["removed"])), "{trimmed} of {most}");
     kept.store(FILL, |at| ("a".to_owned(), format!("k{at}")));
     let erased = *before.range(oldest + 3..).next().unwrap().0;
     let seq = erased.to_string();
     kept.daemon().output(&["erase", &seq, "--reason", "r", "--yes"], b"");
     kept.settled();
-    let (after, _) = told(&kept);
+    let (after, gone) = told(&kept);
+    let seq = gone.range(oldest..).next().unwrap().to_string();
+    let look = kept.daemon().output(&["erase", &seq, "--dry-run", "--json"], b"");
+    let look: Value = serde_json::from_str(&look).unwrap();
+    assert_eq!((number(&look["removed"]), number(&look["trimmed"])), (1, 0), "{look}");
     kept.stop();
     run(&["backup", &place, "--data-dir", &data]);
     let in_a_gap = (2..oldest).rev().find(|seq| !before.contains_key(seq)).unwrap();
