@@ -15,7 +15,7 @@ use tokio_stream::StreamExt;
 use super::{next, of_topic};
 use crate::support::daemon::{Daemon, program};
 use crate::support::kept::expect_clean;
-use crate::support::logdir::log_command;
+use crate::support::logdir::{self, log_command};
 use crate::support::server::{PATIENCE, within};
 
 /// A text that nothing else has, and that no codec makes shorter.
@@ -322,6 +322,7 @@ async fn expect_erased(daemon: &Daemon, data: &Path, count: u64) {
 /// The daemon is killed in each phase, and finishes what it began when it is there again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_is_killed_amid_it_goes_on() {
+    let mut cut = 0;
     for phase in [Phase::Sealing, Phase::Rewriting, Phase::Wiping, Phase::Telling] {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
@@ -343,11 +344,23 @@ async fn a_daemon_that_is_killed_amid_it_goes_on() {
                 Err(error) => break assert!(error.may_have_applied(), "{phase:?}"),
             }
         }
+        let order = data.join("erasing");
+        if order.exists() {
+            cut += 1;
+            let told = inspect::verify(&data, |_, _| Ok(())).unwrap();
+            assert!(told.notes.iter().any(|it| it.starts_with("the erasure ")), "{told:?}");
+            let bytes = std::fs::read(&order).unwrap();
+            logdir::flip(&order, 30);
+            let told = inspect::verify(&data, |_, _| Ok(())).unwrap();
+            assert!(told.damage.iter().any(|it| it.file == order), "{told:?}");
+            std::fs::write(&order, bytes).unwrap();
+        }
         let daemon = Daemon::start(&data);
         expect_erased(&daemon, &data, count).await;
         daemon.stop();
         expect_clean(&data);
     }
+    assert!(cut > 0, "each was through before it was killed");
 }
 
 /// Who is interrupted is told that it goes on, and it does.
