@@ -80,7 +80,7 @@ impl Failure {
 
 /// The journal, open for appending.
 #[derive(Debug)]
-pub struct Journal {
+pub struct SlotJournal {
     disk: Disk,
     slots: SlotSet,
     origin: Origin,
@@ -101,15 +101,19 @@ pub struct Journal {
     is_headless: bool,
 }
 
-impl Journal {
+impl SlotJournal {
     /// Begins a new slot after `origin`. Nothing is durable before the first write.
     ///
     /// # Errors
     /// When no slot can be had.
-    pub fn begin(disk: Disk, mut slots: SlotSet, origin: Origin) -> Result<Journal, StoreError> {
+    pub fn begin(
+        disk: Disk,
+        mut slots: SlotSet,
+        origin: Origin,
+    ) -> Result<SlotJournal, StoreError> {
         let free = slots.take_at_start()?;
         let tip = TipFile::open(&disk, &slots.dir);
-        let mut journal = Journal {
+        let mut journal = SlotJournal {
             active: Arc::new(first_slot(&disk, free, &origin, &slots.options)?),
             begun: (slots.options.clocks.elapsed)(),
             disk,

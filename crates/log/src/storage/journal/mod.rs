@@ -21,7 +21,7 @@ mod slot;
 mod slots;
 mod tip;
 
-pub use append::{Failure, Journal, Origin, max_body_bytes};
+pub use append::{Failure, Origin, SlotJournal, max_body_bytes};
 pub use format::{
     FRAME_HEADER_BYTES, Frame, FrameKind, Previous, SLOT_HEADER_BYTES, SlotHeader, StateFrame,
     body_crc,

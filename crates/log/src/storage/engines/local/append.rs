@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::LocalEngine;
 use super::work::Trouble;
-use crate::storage::journal::{Failure, Journal, Slot};
+use crate::storage::journal::{Failure, Slot, SlotJournal};
 use crate::storage::{Commit, Completion, Level, Links, Receipt, StoreError};
 use tailmark_record::Seq;
 
@@ -66,7 +66,7 @@ impl LocalEngine {
     }
 
     /// Sync, then publish: the commit is durable when this is called.
-    fn publish(&self, journal: &mut Journal, filled: Option<Arc<Slot>>, commit: &Commit) {
+    fn publish(&self, journal: &mut SlotJournal, filled: Option<Arc<Slot>>, commit: &Commit) {
         if filled.is_some() {
             self.note_files(journal);
             let active = Arc::clone(journal.active());
@@ -89,11 +89,11 @@ impl LocalEngine {
         }
     }
 
-    pub(super) fn note_files(&self, journal: &mut Journal) {
+    pub(super) fn note_files(&self, journal: &mut SlotJournal) {
         self.work.slot_files.store(journal.slots().files() as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn note_broken(&self, journal: &Journal) {
+    pub(super) fn note_broken(&self, journal: &SlotJournal) {
         let reason = journal.broken().map(str::to_owned);
         if let Some(reason) = &reason {
             tracing::error!(%reason, "the journal has stopped; reads go on, appends do not");
@@ -117,7 +117,7 @@ impl LocalEngine {
     }
 
     /// Gives slots back that hold nothing the log needs and that nobody reads.
-    pub(super) fn free_retired(&self, journal: &mut Journal) -> bool {
+    pub(super) fn free_retired(&self, journal: &mut SlotJournal) -> bool {
         if !journal.is_begun() {
             // The newest state on disk may still be in a retired slot.
             return false;

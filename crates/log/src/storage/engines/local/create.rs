@@ -12,7 +12,7 @@ use super::{JOURNAL_DIR, LOCK_FILE, Options, QUARANTINE_DIR, SEGMENTS_DIR};
 use crate::chain::Link;
 use crate::storage::StoreError;
 use crate::storage::journal::{
-    Failure, Journal, Origin, Previous, SlotSet, max_body_bytes, open_slot, slot_name,
+    Failure, Origin, Previous, SlotJournal, SlotSet, max_body_bytes, open_slot, slot_name,
 };
 use crate::storage::meta::{CleanStop, META_FILE, Meta};
 use crate::storage::unfinished::UNFINISHED;
@@ -128,7 +128,7 @@ pub(in crate::storage) fn begin(
     let sizes = options.journal(options.slot_bytes);
     let slots = SlotSet::new(journal, disk.clone(), sizes, free, FIRST_SLOTS);
     let origin = Origin { meta: meta.encode()?, ..origin };
-    let mut journal = Journal::begin(disk.clone(), slots, origin)?;
+    let mut journal = SlotJournal::begin(disk.clone(), slots, origin)?;
     journal.rewrite(&[]).map_err(Failure::into_error)?;
     if at_rest {
         journal.close()?;

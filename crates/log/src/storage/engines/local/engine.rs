@@ -16,7 +16,7 @@ use super::unsealed::Unsealed;
 use super::view::View;
 use super::work::{Trouble, Work};
 use super::{SEGMENTS_DIR, trimmed};
-use crate::storage::journal::{self, Journal, Slot};
+use crate::storage::journal::{self, Slot, SlotJournal};
 use crate::storage::meta::Meta;
 use crate::storage::segment::{self, Segment};
 use crate::storage::{
@@ -53,7 +53,7 @@ pub struct LocalEngine {
     pub(super) storing_slot_files: Mutex<()>,
     pub(super) log: LogId,
     pub(super) key: FingerprintKey,
-    pub(super) journal: Mutex<Journal>,
+    pub(super) journal: Mutex<SlotJournal>,
     /// A slot came free, or sealing failed: whoever waits for one looks again.
     pub(super) slot_freed: Condvar,
     pub(super) view: RwLock<Arc<View>>,

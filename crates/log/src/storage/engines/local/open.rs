@@ -27,7 +27,7 @@ use crate::chain::Link;
 use crate::storage::disk::Disk;
 use crate::storage::error::chain;
 use crate::storage::journal::{
-    Failure, Frame, Journal, Origin, Previous, Slot, SlotSet, Tail, open_slot,
+    Failure, Frame, Origin, Previous, Slot, SlotJournal, SlotSet, Tail, open_slot,
 };
 use crate::storage::meta::{META_FILE, Meta};
 use crate::storage::segment::{self, Segment};
@@ -131,7 +131,7 @@ impl Recovery {
         if erasing.is_some() {
             set.taint();
         }
-        let mut journal = Journal::begin(disk.clone(), set, origin)?;
+        let mut journal = SlotJournal::begin(disk.clone(), set, origin)?;
         if torn || moved == Moved::Elsewhere || !suffix.is_empty() {
             journal.rewrite(&suffix).map_err(Failure::into_error)?;
         }

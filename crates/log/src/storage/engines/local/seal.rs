@@ -11,7 +11,7 @@ use super::work::Trouble;
 use super::{LocalEngine, Options};
 use crate::chain::Link;
 use crate::storage::error::chain;
-use crate::storage::journal::{Journal, Slot, sealing_bytes};
+use crate::storage::journal::{Slot, SlotJournal, sealing_bytes};
 use crate::storage::meta::{CleanStop, Meta};
 use crate::storage::segment::{
     self, BLOCK_BYTES, BuildSpec, Cache, DB_CACHE_BYTES, Lease, MANY_EVENTS, Progress,
@@ -380,7 +380,7 @@ impl LocalEngine {
         Ok(())
     }
 
-    fn store_clean_stop(&self, journal: &mut Journal) -> Result<(), StoreError> {
+    fn store_clean_stop(&self, journal: &mut SlotJournal) -> Result<(), StoreError> {
         let mut meta = self.meta.lock();
         meta.slot_files = to_u32(journal.slots().files());
         // The lock file may have been made again since the start.
