@@ -3,6 +3,9 @@
 //! Owns bytes on disk and nothing else: it must not know of tonic, generated types, configuration,
 //! or clients. Nothing above this module may know sled or fsync.
 
+mod answers;
+mod chunk;
+mod commit;
 #[doc(hidden)]
 pub mod compact;
 mod crc;
@@ -33,10 +36,10 @@ mod time;
 #[doc(hidden)]
 pub mod unfinished;
 
-pub use engine::{
-    Chunk, Commit, Completion, Engine, Level, Links, LookBack, Receipt, Recovered, StoreStatus,
-    TopicPage, TopicQuery, TopicStats, part_of,
-};
+pub use answers::{LookBack, StoreStatus, TopicPage, TopicQuery, TopicStats};
+pub use chunk::{Chunk, part_of};
+pub use commit::{Commit, Completion, Level, Links, Receipt, Recovered};
+pub use engine::Engine;
 pub use engines::intercept::Intercept;
 #[cfg(any(test, feature = "testing"))]
 pub use engines::{conformance, faulty};
