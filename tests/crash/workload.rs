@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tailmark_log::chain::Link;
 use tailmark_log::storage::local::{self, LocalEngine, Options};
 use tailmark_log::storage::{
-    Commit, Engine, Receipt, Recovered, RemovedReason, Sealed, StoreError, TakeOut,
+    Commit, Engine, Receipt, Recovered, RemovedReason, Sealed, Store, StoreError, TakeOut,
 };
 use tailmark_log::testing;
 use tailmark_record::topic::Filter;

@@ -24,7 +24,7 @@ use crash::strace::{self, Step};
 use crash::workload::{self, Wrong};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tailmark_log::storage::Engine;
+use tailmark_log::storage::Store;
 use tailmark_log::storage::disk::Disk;
 use tailmark_log::storage::journal::Tail;
 use tailmark_log::storage::local;

@@ -25,7 +25,7 @@ use std::time::Duration;
 use crash::workload::{self, Wrong};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tailmark_log::storage::Engine;
+use tailmark_log::storage::Store;
 use tailmark_log::storage::disk::Disk;
 use tailmark_log::storage::local::{self, Options};
 

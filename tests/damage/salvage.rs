@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use tailmark_log::storage::disk::Disk;
 use tailmark_log::storage::journal::{Known, Scan, read_header, scan_slot};
 use tailmark_log::storage::salvage::{Salvaged, salvage};
-use tailmark_log::storage::{Engine, StoreError};
+use tailmark_log::storage::{Store, StoreError};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Event, Events, Seq};
 

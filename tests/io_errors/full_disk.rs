@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tailmark_log::storage::local::Options;
-use tailmark_log::storage::{Engine, StoreError};
+use tailmark_log::storage::{Engine, Journal, Store, StoreError};
 use tailmark_record::Seq;
 
 use crate::crash::workload;

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use crash::strace;
 use crash::workload::{self, Wrong};
-use tailmark_log::storage::{Engine, StoreError};
+use tailmark_log::storage::{Store, StoreError};
 
 /// Of events, in the first of three lives: a bit more than a slot.
 const BYTES: u64 = 330_000;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tailmark_log::storage::disk::Disk;
 use tailmark_log::storage::migrate::{self, Outcome, Progress, Step};
-use tailmark_log::storage::{Engine, FORMAT_VERSION, StoreError};
+use tailmark_log::storage::{FORMAT_VERSION, Store, StoreError};
 
 use crate::CHILD_LIMIT;
 use crate::crash::{self, strace, workload};

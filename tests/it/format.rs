@@ -16,7 +16,7 @@ use tailmark_log::storage::journal::{
 };
 use tailmark_log::storage::meta::{CleanStop, Meta};
 use tailmark_log::storage::segment::Compression;
-use tailmark_log::storage::{Engine, FORMAT_VERSION, Recovered, local};
+use tailmark_log::storage::{FORMAT_VERSION, Recovered, Store, local};
 use tailmark_log::testing;
 use tailmark_record::topic::Filter;
 use tailmark_record::{

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tailmark::inspect::{self, Answer, Dumped, Found, LastStop, Selection, SlotState, Verified};
 use tailmark_log::eventlog::CursorError;
-use tailmark_log::storage::{Damage, Engine, StoreError};
+use tailmark_log::storage::{Damage, Journal, Store, StoreError};
 use tailmark_record::topic::{Filter, Pattern};
 use tailmark_record::{ChainTag, CursorMint, Generation, Limits, LogId, Seq};
 

@@ -38,7 +38,7 @@
 //! | append only if nobody else did meanwhile | [`ExpectedHead`] |
 //! | remove what some events said | [`EventLog::erase`] |
 //! | remove old events | [`Retention`], [`EventLog::trim`] |
-//! | keep it in memory, or elsewhere | [`EventLog::open`] over another [`storage::Engine`] |
+//! | keep it in memory, or elsewhere | [`EventLog::open`] over another [`storage::Engine`]: its journal and its store |
 //! | know how far a reader is that waits for what a filter selects | [`eventlog::Reader::progress`] |
 //! | see how it does | [`EventLog::status`] |
 //!

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::chain::Said;
 pub use crate::storage::conformance::{all_topics, topic_head, topics_of};
-use crate::storage::{Commit, Engine, Links, Receipt, StoreError};
+use crate::storage::{Commit, Engine, Journal, Links, Receipt, StoreError};
 use tailmark_record::{CursorMint, Event, Seq, Stamp, Timestamp, write_entry};
 
 /// Says that something is over when it is dropped, by a panic too: what goes on beside a check that fails would go
@@ -68,10 +68,10 @@ pub fn time_of(first: Seq) -> Timestamp {
 /// Appends a commit and waits for what becomes of it.
 ///
 /// # Errors
-/// The engine's; [`StoreError::Stopped`] where it gave no answer.
-pub fn append(engine: &dyn Engine, commit: Commit) -> Result<Receipt, StoreError> {
+/// The journal's; [`StoreError::Stopped`] where it gave no answer.
+pub fn append(journal: &dyn Journal, commit: Commit) -> Result<Receipt, StoreError> {
     let (done, outcome) = mpsc::channel();
-    engine.append(commit, Box::new(move |result| drop(done.send(result))));
+    journal.append(commit, Box::new(move |result| drop(done.send(result))));
     let dropped = |_| StoreError::Stopped { reason: "the commit got no answer".into() };
     outcome.recv().unwrap_or_else(|error| Err(dropped(error)))
 }

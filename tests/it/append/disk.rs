@@ -2,7 +2,7 @@
 
 use tailmark::server::Options;
 use tailmark_log::eventlog::{self, EventLog};
-use tailmark_log::storage::Engine;
+use tailmark_log::storage::Store;
 use tailmark_record::{Event, Seq};
 
 use super::Appending;

@@ -7,7 +7,7 @@ use tailmark::inspect;
 use tailmark_log::eventlog::{self, EventLog};
 use tailmark_log::storage::disk::{Disk, Faults};
 use tailmark_log::storage::migrate::{Outcome, STEPS, detect, migrate};
-use tailmark_log::storage::{Engine, FORMAT_VERSION, StoreError, local};
+use tailmark_log::storage::{FORMAT_VERSION, Store, StoreError, local};
 use tailmark_record::{Cursor, Seq};
 
 use super::{FORMATS, dump, fixture, goes_on, shipped};

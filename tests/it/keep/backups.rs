@@ -8,7 +8,7 @@ use tailmark::backup::{Error, Restored, Since, Target, Upto, check, restore, tak
 use tailmark::inspect;
 use tailmark_log::StoreError;
 use tailmark_log::eventlog::ResolveError;
-use tailmark_log::storage::Engine;
+use tailmark_log::storage::Store;
 use tailmark_log::testing::Over;
 use tailmark_record::{Cursor, Seq, Timestamp};
 

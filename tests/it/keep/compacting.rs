@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tailmark_log::StoreError;
 use tailmark_log::storage::compact::compact;
-use tailmark_log::storage::{Engine, RemovedReason, TakeOut};
+use tailmark_log::storage::{RemovedReason, Store, TakeOut};
 use tailmark_record::Seq;
 
 use super::backups::{cut_at, expect_life};

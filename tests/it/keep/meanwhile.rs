@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use tailmark::backup::{Upto, take};
 use tailmark::inspect::{self, Found, Selection};
 use tailmark_log::storage::salvage::salvage;
-use tailmark_log::storage::{Engine, EraseOrder, RemovedReason, TakeOut};
+use tailmark_log::storage::{Engine, EraseOrder, RemovedReason, Store, TakeOut};
 use tailmark_record::{Seq, Timestamp};
 use uuid::Uuid;
 

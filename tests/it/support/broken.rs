@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tailmark_log::storage::memory::Memory;
-use tailmark_log::storage::{Chunk, Commit, Completion, Damage, Engine, Intercept, StoreError};
+use tailmark_log::storage::{
+    Chunk, Commit, Completion, Damage, Engine, Intercept, Journal, Store, StoreError,
+};
 use tailmark_record::Seq;
 use tailmark_record::topic::Filter;
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tailmark_log::storage::local::{self, LocalEngine};
-use tailmark_log::storage::{Commit, Engine, Recovered, StoreError};
+use tailmark_log::storage::{Commit, Engine, Recovered, Store, StoreError};
 use tailmark_log::testing;
 use tailmark_record::{Seq, Timestamp};
 

@@ -18,14 +18,17 @@ use super::readiness::ReadinessProbe;
 use super::repeats_ready::RepeatsReady;
 use super::topic_rules::TopicKeeper;
 use super::trouble::Troubles;
-use crate::storage::Engine;
+use crate::storage::{Journal, Store};
 use tailmark_record::{Bounds, CursorMint, GenerationTable, LogId, Seq, Timestamp};
 
 /// Clocks are set right by small steps all the time; beyond this it is worth a word.
 const AHEAD: Duration = Duration::from_secs(60);
 
 pub(super) struct Core {
-    pub engine: Arc<dyn Engine>,
+    /// Takes commits; the writer's.
+    pub journal: Arc<dyn Journal>,
+    /// Of the same log.
+    pub store: Arc<dyn Store>,
     pub id: LogId,
     pub generations: GenerationTable,
     /// One of each generation.

@@ -50,7 +50,7 @@ impl ReadPath {
             return Ok(None);
         }
         let asker = &mut Asker::default();
-        match self.pool.ask(asker, Lane::Point, seq, move |engine| engine.tag_of(seq)).await {
+        match self.pool.ask(asker, Lane::Point, seq, move |store| store.tag_of(seq)).await {
             Ok(tag) => Ok(Some(tag)),
             Err(ReadError::Damaged(_) | ReadError::Removed(_)) => Ok(None),
             Err(error) => Err(error),

@@ -1,6 +1,6 @@
 //! Erasing: what events said goes, and what is left are shells.
 //!
-//! The engine does it to what it stores ([`crate::storage::Engine::erase`]). Here are the rest and the order of things: what
+//! The engine does it to what it stores ([`crate::storage::Store::erase`]). Here are the rest and the order of things: what
 //! memory holds is dropped when nothing that is read holds it any more, the window of repeats forgets, and then readers
 //! are told, topic by topic. An erasure that was ordered is finished: what was cut or failed goes on here in the
 //! background, also after a restart.
@@ -24,7 +24,7 @@ struct Turn<'a>(&'a Core);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let is_left = self.0.engine.erasing().is_some();
+        let is_left = self.0.store.erasing().is_some();
         let mut state = self.0.eraser.state.lock();
         state.running = None;
         (state.is_due, state.has_failed) = (is_left, is_left);
@@ -66,7 +66,7 @@ fn begin(core: &Core, order: Arc<EraseOrder>) -> Result<(Turn<'_>, Arc<EraseOrde
     if let Some(id) = state.running {
         return Err(EraseError::Busy { id });
     }
-    let order = match core.engine.erasing() {
+    let order = match core.store.erasing() {
         Some(left) if left.id != order.id => return Err(EraseError::Busy { id: left.id }),
         left => left.unwrap_or(order),
     };
@@ -88,8 +88,8 @@ fn run(
             None => ControlFlow::Continue(()),
         }
     };
-    let segments = core.engine.erase(order, &mut watch).map_err(|error| {
-        let (error, is_ordered) = (Arc::new(error), core.engine.erasing().is_some());
+    let segments = core.store.erase(order, &mut watch).map_err(|error| {
+        let (error, is_ordered) = (Arc::new(error), core.store.erasing().is_some());
         match core.queue.ended() {
             Some(_) => EraseError::Closing,
             None if is_ordered => EraseError::Unfinished(error),
@@ -99,7 +99,7 @@ fn run(
     forget(core, order)?;
     let told = notices::tell(core, order, &mut watch)?;
     let unfinished = |error| EraseError::Unfinished(Arc::new(error));
-    core.engine.erased().map_err(unfinished)?;
+    core.store.erased().map_err(unfinished)?;
     core.metrics.erased(told.events);
     Ok(Erased { segments, ..told })
 }
@@ -118,13 +118,13 @@ fn forget(core: &Core, order: &Arc<EraseOrder>) -> Result<(), EraseError> {
 
 /// Goes on with what was cut or has failed, until the log ends.
 pub(super) fn go_on(core: &Core) {
-    if let Some(order) = core.engine.erasing() {
+    if let Some(order) = core.store.erasing() {
         let mut state = core.eraser.state.lock();
         state.is_due = true;
         state.progress = Some(begun(&order));
     }
     while core.eraser.wait() {
-        let Some(order) = core.engine.erasing() else {
+        let Some(order) = core.store.erasing() else {
             core.eraser.state.lock().is_due = false;
             continue;
         };

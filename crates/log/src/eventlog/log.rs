@@ -29,7 +29,7 @@ use super::{
     Answer, AppendError, AppendOptions, Appended, Batch, EraseError, Erased, Erasure, ExpectedHead,
     Options, ReadError, Reader, Reservation, ResolveError, Retention, Status,
 };
-use crate::storage::{Engine, EraseProgress, Recovered, StoreError};
+use crate::storage::{Engine, EraseProgress, Recovered, Store, StoreError};
 use tailmark_record::topic::Filter;
 use tailmark_record::{
     Bounds, ChainTag, Cursor, FingerprintKey, Limits, LogId, Seq, Start, Timestamp,
@@ -94,7 +94,7 @@ impl EventLog {
 
     /// Most bytes that a batch which must be whole may take in the store.
     pub fn max_commit_bytes(&self) -> usize {
-        self.core().engine.max_commit_bytes()
+        self.core().journal.max_commit_bytes()
     }
 
     /// Secret for telling repeats.
@@ -275,7 +275,7 @@ impl EventLog {
     /// `Trimmed` or a damaged log; a seq beyond `head + 1` is clamped by no one: the caller checks.
     pub async fn start(&self, start: Start, filter: &Filter) -> Result<Seq, ReadError> {
         let core = self.core();
-        core.reads.start(start, filter, || core.engine.has_gaps()).await
+        core.reads.start(start, filter, || core.store.has_gaps()).await
     }
 
     /// A reader whose first event is `next`, `next <= head + 1`.
@@ -325,12 +325,12 @@ impl EventLog {
     /// How many seqs of a range are known to have no events any more.
     async fn removed_in(&self, range: Range<Seq>) -> u64 {
         let core = self.core();
-        if !core.engine.has_gaps() || range.is_empty() {
+        if !core.store.has_gaps() || range.is_empty() {
             return 0;
         }
         let asker = &mut Asker::default();
         let from = range.start;
-        let question = move |engine: &dyn Engine| removed_in(engine, range);
+        let question = move |store: &dyn Store| removed_in(store, range);
         core.reads.pool.ask(asker, Lane::Scan, from, question).await.unwrap_or(0)
     }
 
@@ -437,7 +437,7 @@ impl EventLog {
         if let RepeatsReady::Failed(error) = &*core.repeats_ready.borrow() {
             return Some(AppendError::RepeatsUnknown(error.clone()));
         }
-        core.readiness.refusal(&core.engine).await
+        core.readiness.refusal(&core.journal).await
     }
 
     /// Figures for operators.
@@ -445,7 +445,7 @@ impl EventLog {
         let core = self.core();
         let room = core.room.available_permits();
         Status {
-            store: core.engine.status(),
+            store: core.store.status(),
             readers: core.metrics.readers.load(Ordering::Relaxed),
             in_flight_bytes: core.in_flight_bytes.saturating_sub(room) as u64,
             unfetched_bytes: core.reads.pool.unfetched_bytes() as u64,

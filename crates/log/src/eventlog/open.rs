@@ -37,7 +37,7 @@ use super::topic_rules::TopicKeeper;
 use super::trouble::Troubles;
 use super::writer::Writer;
 
-use crate::storage::{Engine, Links, Recovered, StoreError};
+use crate::storage::{Engine, Journal, Links, Recovered, Store, StoreError};
 use tailmark_record::{CursorMint, Seq, Timestamp};
 
 /// Most permits of one request to tokio's semaphore.
@@ -55,7 +55,8 @@ pub(super) fn open(
     recovered: &Recovered,
     options: Options,
 ) -> Result<(Arc<Core>, Threads), StoreError> {
-    let bounds = engine.bounds();
+    let (journal, store): (Arc<dyn Journal>, Arc<dyn Store>) = (engine.clone(), engine);
+    let bounds = store.bounds();
     // A stamp ahead of the clock says nothing: from there the clocks that things age by would follow
     // each jump of the wall clock at once.
     let wall = (options.clock)();
@@ -66,15 +67,15 @@ pub(super) fn open(
         options.producers,
         options.producer_idle,
         // With the largest commit beside it a state fills less than half of what either may take.
-        engine.max_commit_bytes() / 2,
+        journal.max_commit_bytes() / 2,
         ages_begin,
     );
     let state = LogState::recover(recovered, &mut producers)?;
     producers.raise_epochs(bounds.generations.current().generation);
     let known = producers.len() as u64;
     let (pool, readers) =
-        ReaderPool::start(&engine, options.reader_threads).map_err(cannot_start_thread)?;
-    let core = Arc::new(core(engine, pool, &options, recovered.last_at));
+        ReaderPool::start(&store, options.reader_threads).map_err(cannot_start_thread)?;
+    let core = Arc::new(core(journal, store, pool, &options, recovered.last_at));
     core.say_if_ahead();
     core.metrics.producers.store(known, Ordering::Relaxed);
     let handover = Handover::default();
@@ -103,7 +104,7 @@ fn writer(
     last_at: Timestamp,
     handover: Handover,
 ) -> Writer {
-    let (bounds, links) = (core.engine.bounds(), core.engine.links());
+    let (bounds, links) = (core.store.bounds(), core.store.links());
     let window = options.dedup_window;
     Writer {
         core: core.clone(),
@@ -115,7 +116,7 @@ fn writer(
             producers,
             link: links.head,
             mint: CursorMint::new(core.id, bounds.generations.current().generation),
-            max_commit_bytes: core.engine.max_commit_bytes(),
+            max_commit_bytes: core.journal.max_commit_bytes(),
         },
         next: bounds.next(),
         oldest: bounds.oldest,
@@ -183,19 +184,20 @@ fn start(
 }
 
 fn core(
-    engine: Arc<dyn Engine>,
+    journal: Arc<dyn Journal>,
+    store: Arc<dyn Store>,
     pool: Arc<ReaderPool>,
     options: &Options,
     head_at: Timestamp,
 ) -> Core {
-    let (id, bounds) = (engine.id(), engine.bounds());
+    let (id, bounds) = (journal.id(), store.bounds());
     let mut limits = options.limits.clone();
-    let largest = engine.max_commit_bytes().saturating_sub(MAX_SERVER_BYTES);
+    let largest = journal.max_commit_bytes().saturating_sub(MAX_SERVER_BYTES);
     limits.event_bytes = limits.event_bytes.min(largest);
-    let rules = Arc::new(Rules { limits, key: engine.fingerprint_key() });
+    let rules = Arc::new(Rules { limits, key: journal.fingerprint_key() });
     let in_flight_bytes = options.in_flight_bytes.clamp(1, MAX_IN_FLIGHT_BYTES);
     let (head, oldest) = (bounds.head, bounds.oldest);
-    let Links { head: link, oldest_tag } = engine.links();
+    let Links { head: link, oldest_tag } = store.links();
     let head_tag = link.tag();
     let published = Published { head, head_at, head_tag, oldest, oldest_tag, is_closed: false };
     let generations = bounds.generations;
@@ -224,7 +226,8 @@ fn core(
         eraser: Eraser::default(),
         topic_keeper: TopicKeeper::default(),
         troubles: Troubles::default(),
-        engine,
+        journal,
+        store,
     }
 }
 
@@ -256,7 +259,7 @@ pub(super) fn close(core: &Core, threads: Threads) -> Result<(), StoreError> {
     for thread in threads.others {
         failed |= thread.join().is_err();
     }
-    core.engine.close()?;
+    core.store.close()?;
     if failed {
         return Err(StoreError::Stopped { reason: "a thread of the log panicked".into() });
     }

@@ -17,7 +17,7 @@ use super::read_path::ReadPath;
 use super::reader_pool::Asker;
 use super::recent::Run;
 use super::stretch::{Part, Stretch};
-use crate::storage::{Chunk, Engine, StoreError};
+use crate::storage::{Chunk, Store, StoreError};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Event, EventError, Events, Seq, Start, Timestamp};
 
@@ -114,7 +114,7 @@ impl ReadPath {
             Some(time) => Ok(time),
             None => {
                 let asker = &mut Asker::default();
-                self.pool.ask(asker, Lane::Point, seq, move |engine| engine.time_of(seq)).await
+                self.pool.ask(asker, Lane::Point, seq, move |store| store.time_of(seq)).await
             }
         }
     }
@@ -152,7 +152,7 @@ impl ReadPath {
     /// The first seq appended at or after `time`, as published.
     pub(crate) async fn seek_time(&self, time: Timestamp) -> Result<Seq, ReadError> {
         let asker = &mut Asker::default();
-        let question = move |engine: &dyn Engine| engine.seek_time(time);
+        let question = move |store: &dyn Store| store.seek_time(time);
         let seq = self.pool.ask(asker, Lane::Point, Seq::ZERO, question).await?;
         // The engine's head is published a moment after it is durable.
         let mut published = self.published.subscribe();
@@ -173,7 +173,7 @@ impl ReadPath {
         let (mut missing, mut end) = (count, head.next());
         while end > oldest {
             let filter = filter.clone();
-            let look = move |engine: &dyn Engine| engine.look_back(oldest..end, &filter, missing);
+            let look = move |store: &dyn Store| store.look_back(oldest..end, &filter, missing);
             let found = match self.pool.ask(asker, Lane::Scan, oldest, look).await {
                 Ok(found) => found,
                 // Trimmed meanwhile: fewer are left than were wanted, so all of them.
@@ -204,7 +204,7 @@ fn find(
     end: Seq,
     filter: &Arc<Filter>,
     only_matching: bool,
-) -> impl FnOnce(&dyn Engine) -> Result<Chunk, StoreError> + Send + use<> {
+) -> impl FnOnce(&dyn Store) -> Result<Chunk, StoreError> + Send + use<> {
     let filter = filter.clone();
     move |_| {
         run.find(&filter, only_matching).map_err(|error| damage(from, end, error.what()).into())
@@ -217,10 +217,10 @@ pub(super) fn question(
     end: Seq,
     filter: &Arc<Filter>,
     at_most: Option<usize>,
-) -> impl FnOnce(&dyn Engine) -> Result<Chunk, StoreError> + Send + use<> {
+) -> impl FnOnce(&dyn Store) -> Result<Chunk, StoreError> + Send + use<> {
     let filter = filter.clone();
-    move |engine| {
-        let chunk = engine.read(from, end, &filter)?;
+    move |store| {
+        let chunk = store.read(from, end, &filter)?;
         let (first, end) = (chunk.first, chunk.end);
         let malformed = |what| StoreError::from(damage(first, end, what));
         check_events(&chunk).map_err(malformed)?;
@@ -230,27 +230,27 @@ pub(super) fn question(
 
 /// The same, and where events are gone, what lies behind them.
 fn going_on(
-    question: impl FnOnce(&dyn Engine) -> Result<Chunk, StoreError> + Send + 'static,
+    question: impl FnOnce(&dyn Store) -> Result<Chunk, StoreError> + Send + 'static,
     end: Seq,
     behind: Arc<Mutex<VecDeque<Part>>>,
-) -> impl FnOnce(&dyn Engine) -> Result<Chunk, StoreError> + Send + 'static {
-    move |engine| {
-        let read = question(engine);
+) -> impl FnOnce(&dyn Store) -> Result<Chunk, StoreError> + Send + 'static {
+    move |store| {
+        let read = question(store);
         if let Err(StoreError::Removed(range)) = &read
             && range.is_intended()
         {
-            *behind.lock() = read_on(engine, range.end, end);
+            *behind.lock() = read_on(store, range.end, end);
         }
         read
     }
 }
 
 /// Reads on behind a run that is gone, as far as there are few events between two.
-fn read_on(engine: &dyn Engine, from: Seq, end: Seq) -> VecDeque<Part> {
+fn read_on(store: &dyn Store, from: Seq, end: Seq) -> VecDeque<Part> {
     let (mut parts, mut at, mut bytes) = (VecDeque::new(), from, 0);
     while at < end && parts.len() < MOST_PARTS {
         let most = at.plus(MOST_EVENTS);
-        match engine.read(at, end.min(most), &Filter::ALL) {
+        match store.read(at, end.min(most), &Filter::ALL) {
             Ok(chunk) if chunk.end < most && bytes + chunk.events.len() <= MOST_BYTES => {
                 // What is wrong is told by the read that is about it.
                 if chunk.first != at || chunk.end <= at || check_events(&chunk).is_err() {

@@ -267,8 +267,8 @@ impl Reader {
         }
         let read = question(from, end, &self.filter, self.at_most.map(NonZeroUsize::get));
         let erasures = self.log.hot.erasures();
-        let answer = self.log.pool.post(&mut self.asker, lane(from, end), move |engine| {
-            let chunk = read(engine)?;
+        let answer = self.log.pool.post(&mut self.asker, lane(from, end), move |store| {
+            let chunk = read(store)?;
             Ok(keep(Delivery { chunk, is_recent: false, erasures }))
         })?;
         Some(Ahead { from, answer })

@@ -16,11 +16,11 @@ use tokio::sync::oneshot;
 use super::ReadError;
 use super::fair_queue::{FairQueue, Flow, Lane, Turn};
 use super::unfetched::Unfetched;
-use crate::storage::{Chunk, Engine, StoreError};
+use crate::storage::{Chunk, Store, StoreError};
 use tailmark_record::Seq;
 
 /// Run with its tag.
-type Request = Box<dyn FnOnce(&dyn Engine, u64) + Send>;
+type Request = Box<dyn FnOnce(&dyn Store, u64) + Send>;
 
 pub(super) struct ReaderPool {
     queue: Mutex<Queue>,
@@ -51,7 +51,7 @@ impl Asker {
 
 impl ReaderPool {
     pub(super) fn start(
-        engine: &Arc<dyn Engine>,
+        store: &Arc<dyn Store>,
         threads: usize,
     ) -> io::Result<(Arc<ReaderPool>, Vec<JoinHandle<()>>)> {
         let pool = Arc::new(ReaderPool {
@@ -62,10 +62,10 @@ impl ReaderPool {
         });
         let threads = threads.max(1);
         let start = |number: usize| {
-            let (pool, engine) = (pool.clone(), engine.clone());
+            let (pool, store) = (pool.clone(), store.clone());
             let name = format!("log-read-{number}");
             let takes_scans = number < threads;
-            thread::Builder::new().name(name).spawn(move || pool.work(&*engine, takes_scans))
+            thread::Builder::new().name(name).spawn(move || pool.work(&*store, takes_scans))
         };
         let threads = (0..=threads).map(start).collect::<io::Result<Vec<_>>>();
         if threads.is_err() {
@@ -74,32 +74,32 @@ impl ReaderPool {
         Ok((pool, threads?))
     }
 
-    /// Asks the engine, on one of the threads. `from` is what the asker wanted to read.
+    /// Asks the store, on one of the threads. `from` is what the asker wanted to read.
     pub(super) async fn ask<T: Send + 'static>(
         &self,
         asker: &mut Asker,
         lane: Lane,
         from: Seq,
-        question: impl FnOnce(&dyn Engine) -> Result<T, StoreError> + Send + 'static,
+        question: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, ReadError> {
         let answer = self.post(asker, lane, question).ok_or(ReadError::Closing)?;
         let result = answer.await.map_err(|_| ReadError::Closing)?;
         result.map_err(|error| ReadError::new(from, error))
     }
 
-    /// Asks the engine for events; `None` where the answer had to make room for others before it was
+    /// Asks the store for events; `None` where the answer had to make room for others before it was
     /// fetched, and has to be asked for again.
     pub(super) async fn ask_chunk(
         &self,
         asker: &mut Asker,
         lane: Lane,
         from: Seq,
-        question: impl FnOnce(&dyn Engine) -> Result<Chunk, StoreError> + Send + 'static,
+        question: impl FnOnce(&dyn Store) -> Result<Chunk, StoreError> + Send + 'static,
     ) -> Result<Option<Chunk>, ReadError> {
         let claim = self.unfetched.claim();
         let (unfetched, number) = (Arc::clone(&self.unfetched), claim.number());
-        let left = move |engine: &dyn Engine| {
-            unfetched.leave(number, question(engine)?);
+        let left = move |store: &dyn Store| {
+            unfetched.leave(number, question(store)?);
             Ok(())
         };
         self.ask(asker, lane, from, left).await?;
@@ -111,24 +111,24 @@ impl ReaderPool {
         self.unfetched.bytes()
     }
 
-    /// Asks the engine, and leaves the answer where it can be fetched; `None` when the log is
+    /// Asks the store, and leaves the answer where it can be fetched; `None` when the log is
     /// closing.
     pub(super) fn post<T: Send + 'static>(
         &self,
         asker: &mut Asker,
         lane: Lane,
-        question: impl FnOnce(&dyn Engine) -> Result<T, StoreError> + Send + 'static,
+        question: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Option<oneshot::Receiver<Result<T, StoreError>>> {
         let (reply, answer) = oneshot::channel();
         let asker = asker.flow();
         let flow = Arc::clone(&asker);
-        let request = Box::new(move |engine: &dyn Engine, tag: u64| {
+        let request = Box::new(move |store: &dyn Store, tag: u64| {
             if reply.is_closed() {
                 return;
             }
             let begun = Instant::now();
             // A reader thread outlives any one request; the asker learns of the panic.
-            let result = catch_unwind(AssertUnwindSafe(|| question(engine)))
+            let result = catch_unwind(AssertUnwindSafe(|| question(store)))
                 .unwrap_or(Err(StoreError::Invalid("a read panicked")));
             // First: who hears of it may ask at once.
             flow.charge(lane, tag, begun.elapsed());
@@ -169,7 +169,7 @@ impl ReaderPool {
         self.queue.lock().requests.len()
     }
 
-    fn work(&self, engine: &dyn Engine, takes_scans: bool) {
+    fn work(&self, store: &dyn Store, takes_scans: bool) {
         loop {
             let Turn { read: request, tag } = {
                 let mut queue = self.queue.lock();
@@ -185,7 +185,7 @@ impl ReaderPool {
                     filled.wait(&mut queue);
                 }
             };
-            request(engine, tag);
+            request(store, tag);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The readiness probe: one look at the engine for all who ask whether appends would be refused.
+//! The readiness probe: one look at the journal for all who ask whether appends would be refused.
 //!
 //! A look may hang with the disk. So it has the place to itself until it ends, also where nobody waits for it
 //! any more, and it keeps one thread at most. Who waits too long is told so.
@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::AppendError;
-use crate::storage::{Engine, StoreError};
+use crate::storage::{Journal, StoreError};
 
 /// How long what was seen holds.
 const FRESH: Duration = Duration::from_secs(1);
@@ -29,7 +29,7 @@ struct Seen {
 
 impl ReadinessProbe {
     /// What is to be seen now, or was within a second.
-    pub(super) async fn refusal(&self, engine: &Arc<dyn Engine>) -> Option<AppendError> {
+    pub(super) async fn refusal(&self, journal: &Arc<dyn Journal>) -> Option<AppendError> {
         let until = Instant::now() + PATIENCE;
         let Ok(mut last) = timeout_at(until, Arc::clone(&self.0).lock_owned()).await else {
             return Some(hanging());
@@ -39,9 +39,9 @@ impl ReadinessProbe {
         {
             return seen.refusal.clone();
         }
-        let engine = Arc::clone(engine);
+        let journal = Arc::clone(journal);
         let probing = tokio::task::spawn_blocking(move || {
-            let refusal = engine.refusal().map(refused);
+            let refusal = journal.refusal().map(refused);
             *last = Some(Seen { at: Instant::now(), refusal: refusal.clone() });
             refusal
         });

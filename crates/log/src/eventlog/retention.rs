@@ -61,7 +61,7 @@ impl RetentionThread {
                 self.core.maintenance.looked(self.seen.marks());
             }
             if due.reclaim {
-                let result = guarded(|| self.core.engine.reclaim());
+                let result = guarded(|| self.core.store.reclaim());
                 self.core.troubles.note(Job::Reclaim, result);
             }
             if due.end {
@@ -86,7 +86,7 @@ impl RetentionThread {
             return;
         }
         let wall = (self.clock)();
-        self.stored = self.core.engine.seen(wall);
+        self.stored = self.core.store.seen(wall);
         if let Some((_, last)) = self.stored.last() {
             self.age_clock.raise(*last, wall);
         }
@@ -113,7 +113,7 @@ impl RetentionThread {
         let tag = match before.prev() {
             Seq::ZERO => Some(ChainTag::START),
             // Damage must not keep what comes after it from being removed.
-            last => self.core.engine.tag_of(last).ok(),
+            last => self.core.store.tag_of(last).ok(),
         };
         let request = TrimRequest { before, tag, age_clock: Some(aged_to), reply };
         // A log that is closing or has stopped trims nothing, and has said so elsewhere.
@@ -132,7 +132,7 @@ impl RetentionThread {
             point = point.max(Seq::new(end.get().saturating_sub(max)));
         }
         if let Some(max) = self.retention.max_age {
-            point = point.max(self.core.engine.seek_time(aged_to.before(max))?);
+            point = point.max(self.core.store.seek_time(aged_to.before(max))?);
             point = point.max(self.seen.older_than(max, passed).next());
             // By the clock that does not jump, as by stamps.
             let until = aged_to.before(max);
@@ -143,11 +143,11 @@ impl RetentionThread {
         }
         if let Some(max) = self.retention.max_bytes {
             // What holds no events goes first, and is not trimmed for.
-            let excess = self.core.engine.status().disk_bytes.saturating_sub(max);
+            let excess = self.core.store.status().disk_bytes.saturating_sub(max);
             if excess > 0 {
-                self.core.engine.release(excess)?;
+                self.core.store.release(excess)?;
             }
-            point = point.max(self.core.engine.trim_point_for_size(max, end));
+            point = point.max(self.core.store.trim_point_for_size(max, end));
         }
         Ok(point.min(end))
     }

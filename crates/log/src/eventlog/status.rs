@@ -6,7 +6,7 @@ use crate::storage::StoreStatus;
 /// Figures for operators.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// The engine's.
+    /// The store's.
     pub store: StoreStatus,
     /// Readers open now.
     pub readers: u64,

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use crate::bounded::Bounded;
-use crate::storage::{Engine, StoreError};
+use crate::storage::{Store, StoreError};
 use tailmark_record::{Event, Seq};
 
 /// Room for the topics that are kept: some ten thousand.
@@ -56,7 +56,7 @@ impl TopicHeads {
 
     /// Makes sure that the head of a topic is known, and has the topics of commits staged from now on:
     /// unless that is so, only between two commits.
-    pub(super) fn look_up(&mut self, topic: &str, engine: &dyn Engine) -> Result<(), StoreError> {
+    pub(super) fn look_up(&mut self, topic: &str, store: &dyn Store) -> Result<(), StoreError> {
         self.idle = Some(0);
         if self.staged.contains_key(topic) {
             return Ok(());
@@ -68,7 +68,7 @@ impl TopicHeads {
         // All of the engine is older than the commit that is being made. Who expects a head has had what
         // was there before indexed: it is a step or two.
         let head = loop {
-            if let Some(head) = engine.topic_head(topic)? {
+            if let Some(head) = store.topic_head(topic)? {
                 break head;
             }
         };

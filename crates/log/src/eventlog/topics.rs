@@ -6,7 +6,7 @@ use super::ReadError;
 use super::fair_queue::Lane;
 use super::read_path::ReadPath;
 use super::reader_pool::Asker;
-use crate::storage::{Engine, TopicPage, TopicQuery};
+use crate::storage::{Store, TopicPage, TopicQuery};
 use tailmark_record::Seq;
 
 /// Lists topics, a page at a time. However many pages it asks for, it has one share of the reader
@@ -29,8 +29,8 @@ impl Topics {
     pub async fn page(&mut self, query: &TopicQuery<'_>) -> Result<TopicPage, ReadError> {
         let (from, prefix) = (Box::<str>::from(query.from), Box::<str>::from(query.prefix));
         let (filter, limit) = (query.filter.clone(), query.limit);
-        let ask = move |engine: &dyn Engine| {
-            engine.topics(&TopicQuery { from: &from, prefix: &prefix, filter: &filter, limit })
+        let ask = move |store: &dyn Store| {
+            store.topics(&TopicQuery { from: &from, prefix: &prefix, filter: &filter, limit })
         };
         self.reads.pool.ask(&mut self.asker, Lane::Scan, Seq::ZERO, ask).await
     }
@@ -42,7 +42,7 @@ impl ReadPath {
         let (topic, mut asker) = (Arc::<str>::from(topic), Asker::default());
         loop {
             let topic = Arc::clone(&topic);
-            let ask = move |engine: &dyn Engine| engine.topic_head(&topic);
+            let ask = move |store: &dyn Store| store.topic_head(&topic);
             if let Some(head) = self.pool.ask(&mut asker, Lane::Scan, Seq::ZERO, ask).await? {
                 return Ok(head);
             }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::storage::{Engine, Sealed, StoreError};
+use crate::storage::{Sealed, Store, StoreError};
 use tailmark_record::Seq;
 use tailmark_record::topic::Filter;
 
@@ -11,9 +11,9 @@ use tailmark_record::topic::Filter;
 ///
 /// # Errors
 /// As [`Engine::read`].
-pub(super) fn removed_in(engine: &dyn Engine, range: Range<Seq>) -> Result<u64, StoreError> {
+pub(super) fn removed_in(store: &dyn Store, range: Range<Seq>) -> Result<u64, StoreError> {
     let (mut at, mut removed) = (range.start, 0);
-    for one in engine.sealed() {
+    for one in store.sealed() {
         let Sealed { first, end, .. } = one;
         if end <= at || first >= range.end {
             continue;
@@ -24,23 +24,23 @@ pub(super) fn removed_in(engine: &dyn Engine, range: Range<Seq>) -> Result<u64, 
         removed += match part.start == first && part.end == end {
             true => one.removed,
             false if one.removed == 0 => 0,
-            false => read_through(engine, part.clone())?,
+            false => read_through(store, part.clone())?,
         };
         at = part.end;
     }
     // What is not sealed has no such ranges within.
     if at < range.end
-        && let Err(StoreError::Removed(gone)) = engine.read(at, at.next(), &Filter::ALL)
+        && let Err(StoreError::Removed(gone)) = store.read(at, at.next(), &Filter::ALL)
     {
         removed += at.distance_to(gone.end.min(range.end));
     }
     Ok(removed)
 }
 
-fn read_through(engine: &dyn Engine, range: Range<Seq>) -> Result<u64, StoreError> {
+fn read_through(store: &dyn Store, range: Range<Seq>) -> Result<u64, StoreError> {
     let (mut at, mut removed) = (range.start, 0);
     while at < range.end {
-        match engine.read(at, range.end, &Filter::ALL) {
+        match store.read(at, range.end, &Filter::ALL) {
             Ok(chunk) => at = chunk.end,
             Err(StoreError::Removed(gone)) => {
                 let end = gone.end.min(range.end);

@@ -1,7 +1,7 @@
 //! The one writer.
 //!
 //! Owns the order of the log: a single thread takes what is queued, makes one commit of it, waits
-//! until the engine says that it is durable, then publishes, then answers. Nothing that depends on
+//! until the journal says that it is durable, then publishes, then answers. Nothing that depends on
 //! a commit is seen by anyone before that. A commit of which nothing was stored is refused to its
 //! callers; any other failure stops the writer for good, and its callers hear that the outcome is
 //! unknown.
@@ -109,7 +109,7 @@ impl Writer {
                     break;
                 }
                 heads.note_removals(self.core.topic_keeper.removals());
-                if let Err(error) = heads.look_up(topic, &*self.core.engine) {
+                if let Err(error) = heads.look_up(topic, &*self.core.store) {
                     batch.refuse(AppendError::Refused(Arc::new(error)));
                     continue;
                 }
@@ -189,7 +189,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Hands a commit to the engine and waits for it.
+    /// Hands a commit to the journal and waits for it.
     fn commit(
         &mut self,
         count: u32,
@@ -199,8 +199,7 @@ impl Writer {
         link: Link,
         (oldest, oldest_tag): (Seq, Option<ChainTag>),
     ) -> Result<(), StoreError> {
-        let engine = self.core.engine.clone();
-        let state = if engine.wants_state(events.len() + delta.len()) {
+        let state = if self.core.store.wants_state(events.len() + delta.len()) {
             Some(self.whole_state()?)
         } else {
             None
@@ -209,12 +208,12 @@ impl Writer {
         let commit =
             Commit { first, count, appended_at, events, delta, state, link, oldest, oldest_tag };
         let (done, outcome) = mpsc::sync_channel(1);
-        engine.append(commit, Box::new(move |result| drop(done.send(result))));
+        self.core.journal.append(commit, Box::new(move |result| drop(done.send(result))));
         let dropped = || StoreError::Stopped { reason: "the commit got no answer".into() };
         let receipt = outcome.recv().map_err(|_| dropped())??;
         let expected = Receipt { first, last: first.plus(count.into()).prev(), ..receipt };
         if receipt != expected {
-            let reason = "the engine stored another range than it was given".to_owned();
+            let reason = "the journal stored another range than it was given".to_owned();
             return Err(StoreError::Stopped { reason });
         }
         Ok(())

@@ -15,11 +15,11 @@ pub struct Commit {
     pub count: u32,
     /// The `appended_at` of all its events; not before that of any earlier commit.
     pub appended_at: Timestamp,
-    /// `EventBatch.events` entries, one after the other; at most [`super::Engine::max_commit_bytes`].
+    /// `EventBatch.events` entries, one after the other; at most [`super::Journal::max_commit_bytes`].
     pub events: Bytes,
     /// Change of the caller's state that commits with the events; opaque here.
     pub delta: Bytes,
-    /// The caller's whole state before this commit. Needed when [`super::Engine::wants_state`] says so.
+    /// The caller's whole state before this commit. Needed when [`super::Store::wants_state`] says so.
     pub state: Option<Bytes>,
     /// The chain at its last event; without one, as it was before.
     pub link: Link,

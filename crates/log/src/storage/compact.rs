@@ -14,7 +14,7 @@ use super::local::{self, Claim, LocalEngine, Options, load_order};
 use super::meta::META_FILE;
 use super::salvage::{COMPACTION, Progress, Salvaged, copy_forward};
 use super::unfinished::{beside, refuse_unfinished};
-use super::{Engine, RemovedReason, Sealed, StoreError, TakeOut};
+use super::{RemovedReason, Sealed, Store, StoreError, TakeOut};
 use tailmark_record::Seq;
 
 /// Segments that become one, and the seqs from the first of them to the last.

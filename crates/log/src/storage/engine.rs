@@ -1,4 +1,4 @@
-//! The contract of an engine.
+//! The contract of an engine: a [`Journal`] makes commits durable, a [`Store`] reads what they said.
 //!
 //! ```text
 //!   1 ........ oldest ..................... head  next
@@ -8,6 +8,10 @@
 //! One writer, many readers. Invariants every engine keeps, and the conformance suite checks:
 //! a commit is whole or absent; `bounds().head` covers durable events only; (generation, seq) is
 //! never reused; what is damaged is an error with its range and never a shorter answer.
+//!
+//! Both halves are of one log, and what a journal has called durable its store can read. Where they
+//! are one thing, a commit is written once: the local engine's slots are its journal and what it
+//! reads. The half that a caller takes says what it may do.
 
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
@@ -19,33 +23,43 @@ use super::{
 use tailmark_record::topic::Filter;
 use tailmark_record::{Bounds, ChainTag, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
 
-/// Stores one log. Blocking: callers bring their own threads.
-pub trait Engine: Send + Sync + 'static {
+/// Gives a log its order, and makes it durable. Blocking: callers bring their own threads.
+pub trait Journal: Send + Sync + 'static {
     /// Identity of the log.
     fn id(&self) -> LogId;
 
     /// Secret for telling repeats.
     fn fingerprint_key(&self) -> FingerprintKey;
 
-    /// Durable bounds, as of now. Cheap.
-    fn bounds(&self) -> Bounds;
-
-    /// The chain at both ends of [`Engine::bounds`], as of now. Cheap.
-    fn links(&self) -> Links;
-
     /// Most bytes of events in one commit.
     fn max_commit_bytes(&self) -> usize;
 
-    /// Whether a commit of `bytes` (events and delta) must bring the caller's whole state.
-    fn wants_state(&self, bytes: usize) -> bool;
-
-    /// Makes a commit durable, then moves the bounds, then completes. The caller waits for one
-    /// commit's completion before it appends the next.
+    /// Makes a commit durable, then moves the bounds of the store beside it, then completes. The caller
+    /// waits for one commit's completion before it appends the next.
     ///
     /// Completes with [`StoreError::Conflict`], [`StoreError::DiskFull`], [`StoreError::Busy`] or
     /// [`StoreError::Invalid`] when nothing was stored; any other error means that the outcome is
-    /// unknown and that the engine has stopped for appends.
+    /// unknown and that the journal has stopped for appends.
     fn append(&self, commit: Commit, done: Completion);
+
+    /// Why every commit would be refused now; `None` when a small one would be tried. Looks at the disk, and
+    /// waits for no commit; one that is under way for too long is a reason ([`StoreError::Hanging`]).
+    fn refusal(&self) -> Option<StoreError> {
+        None
+    }
+}
+
+/// Reads a log, and looks after the space that it takes. Blocking: callers bring their own threads.
+pub trait Store: Send + Sync + 'static {
+    /// Durable bounds, as of now. Cheap.
+    fn bounds(&self) -> Bounds;
+
+    /// The chain at both ends of [`Store::bounds`], as of now. Cheap.
+    fn links(&self) -> Links;
+
+    /// Whether a commit of `bytes` (events and delta) must bring the caller's whole state, so that the
+    /// store can be opened again from what it holds.
+    fn wants_state(&self, bytes: usize) -> bool;
 
     /// Reads from `from` on, in `oldest <= from < end <= head + 1`: a chunk that begins exactly at
     /// `from` and ends at or before `end`. With a filter, runs that are known not to match may come
@@ -58,33 +72,33 @@ pub trait Engine: Send + Sync + 'static {
     /// The first readable seq appended at or after `time`; `head + 1` if there is none.
     ///
     /// # Errors
-    /// As [`Engine::read`].
+    /// As [`Store::read`].
     fn seek_time(&self, time: Timestamp) -> Result<Seq, StoreError>;
 
     /// The time at which a readable event was appended.
     ///
     /// # Errors
-    /// As [`Engine::read`].
+    /// As [`Store::read`].
     fn time_of(&self, seq: Seq) -> Result<Timestamp, StoreError>;
 
     /// The chain at a readable event.
     ///
     /// # Errors
-    /// As [`Engine::read`].
+    /// As [`Store::read`].
     fn tag_of(&self, seq: Seq) -> Result<ChainTag, StoreError>;
 
     /// A page of topics that have readable events, with exact figures as of now. The work is bounded,
     /// and so a page may be short: see [`TopicPage`].
     ///
     /// # Errors
-    /// As [`Engine::read`]; a damaged table of topics with the range of the events that it is of.
+    /// As [`Store::read`]; a damaged table of topics with the range of the events that it is of.
     fn topics(&self, query: &TopicQuery<'_>) -> Result<TopicPage, StoreError>;
 
     /// The last readable event of a topic, as of now; 0 if it has none. `None` while there is more to be
     /// indexed of what is not sealed than one question does: ask again.
     ///
     /// # Errors
-    /// As [`Engine::topics`].
+    /// As [`Store::topics`].
     fn topic_head(&self, topic: &str) -> Result<Option<Seq>, StoreError>;
 
     /// Looks back from the end of a range, in `oldest <= start < end <= head + 1`, for the newest
@@ -92,7 +106,7 @@ pub trait Engine: Send + Sync + 'static {
     /// but has always come nearer to the start; go on below [`LookBack::from`].
     ///
     /// # Errors
-    /// As [`Engine::read`].
+    /// As [`Store::read`].
     fn look_back(
         &self,
         range: Range<Seq>,
@@ -105,7 +119,7 @@ pub trait Engine: Send + Sync + 'static {
     /// them: a repeat of one is still a repeat.
     ///
     /// # Errors
-    /// As [`Engine::read`].
+    /// As [`Store::read`].
     fn fingerprints(
         &self,
         from: Seq,
@@ -125,7 +139,7 @@ pub trait Engine: Send + Sync + 'static {
     fn reclaim(&self) -> Result<(), StoreError>;
 
     /// Gives back up to about `bytes` on disk that hold nothing of the log, beside what
-    /// [`Engine::reclaim`] does; answers how many came free.
+    /// [`Store::reclaim`] does; answers how many came free.
     ///
     /// # Errors
     /// I/O.
@@ -133,12 +147,12 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Leaves shells of events, and nothing of what they said in anything that the store keeps; those that are
     /// trimmed and are still there go too. What was read before may still be held by who read it. Blocks, and one at
-    /// a time. From when it has begun the order is kept, see [`Engine::erasing`]; given again, it goes on.
+    /// a time. From when it has begun the order is kept, see [`Store::erasing`]; given again, it goes on.
     /// `watch` hears how far it is, and may stop it. Answers how many segments were written anew.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] where another order is not through, or this engine cannot erase;
-    /// [`StoreError::Stopped`] where `watch` said so; as [`Engine::read`]; I/O.
+    /// [`StoreError::Stopped`] where `watch` said so; as [`Store::read`]; I/O.
     fn erase(
         &self,
         order: &Arc<EraseOrder>,
@@ -176,16 +190,10 @@ pub trait Engine: Send + Sync + 'static {
     /// and reads. `None` where that run is there no more as it was.
     ///
     /// # Errors
-    /// As [`Engine::read`]; [`StoreError::DiskFull`]; [`StoreError::Busy`] where nothing can be written anew now; I/O.
+    /// As [`Store::read`]; [`StoreError::DiskFull`]; [`StoreError::Busy`] where nothing can be written anew now; I/O.
     fn take_out(&self, order: &TakeOut) -> Result<Option<TakenOut>, StoreError> {
         let _ = order;
         Err(StoreError::Invalid("this engine cannot take events out"))
-    }
-
-    /// Why every commit would be refused now; `None` when a small one would be tried. Looks at the disk, and
-    /// waits for no commit; one that is under way for too long is a reason ([`StoreError::Hanging`]).
-    fn refusal(&self) -> Option<StoreError> {
-        None
     }
 
     /// What was there when, at the latest, of what is stamped later than `wall`: heads and times up to
@@ -198,9 +206,15 @@ pub trait Engine: Send + Sync + 'static {
     /// Figures for operators.
     fn status(&self) -> StoreStatus;
 
-    /// Finishes background work and marks a clean stop. Appends after it fail.
+    /// Finishes background work and marks a clean stop. Appends after it fail where the store is the
+    /// journal too.
     ///
     /// # Errors
     /// I/O; what was acked is durable all the same.
     fn close(&self) -> Result<(), StoreError>;
 }
+
+/// Both halves of one log: what is appended to its [`Journal`] is read from its [`Store`].
+pub trait Engine: Journal + Store {}
+
+impl<E: Journal + Store> Engine for E {}

@@ -1,4 +1,4 @@
-//! Where the log lies: an engine trait and the engines behind it.
+//! Where the log lies: the two halves of an engine, a journal and a store, and the engines behind them.
 //!
 //! Owns bytes on disk and nothing else: it must not know of tonic, generated types, configuration,
 //! or clients. Nothing above this module may know sled or fsync.
@@ -39,7 +39,7 @@ pub mod unfinished;
 pub use answers::{LookBack, StoreStatus, TopicPage, TopicQuery, TopicStats};
 pub use chunk::{Chunk, part_of};
 pub use commit::{Commit, Completion, Level, Links, Receipt, Recovered};
-pub use engine::Engine;
+pub use engine::{Engine, Journal, Store};
 pub use engines::intercept::Intercept;
 #[cfg(any(test, feature = "testing"))]
 pub use engines::{conformance, faulty};

@@ -13,7 +13,7 @@ use crate::eventlog::Batch;
 use crate::eventlog::core::Core;
 use crate::eventlog::eraser::{EraseError, Erased};
 use crate::eventlog::error::damage;
-use crate::storage::{Chunk, Engine, EraseOrder, ErasePhase, EraseProgress, StoreError};
+use crate::storage::{Chunk, EraseOrder, ErasePhase, EraseProgress, Store, StoreError};
 use tailmark_record::json::write_string;
 use tailmark_record::topic::Filter;
 use tailmark_record::{Event, EventError, Events, Facts, Seq};
@@ -38,7 +38,7 @@ pub(super) fn tell(
     let (erasure, named) = (order.id.to_string(), order.events());
     let mut found = Found { erasure, named, ..Found::default() };
     for span in spans(&order.seqs) {
-        found.look(&*core.engine, order, span, watch)?;
+        found.look(&*core.store, order, span, watch)?;
     }
     let id = order.id;
     let trimmed = found.passed - found.events - found.already - found.removed;
@@ -85,7 +85,7 @@ impl Found {
     /// Reads a span.
     fn look(
         &mut self,
-        engine: &dyn Engine,
+        store: &dyn Store,
         order: &EraseOrder,
         span: Range<Seq>,
         watch: &mut dyn FnMut(EraseProgress) -> ControlFlow<()>,
@@ -93,7 +93,7 @@ impl Found {
         let unfinished = |error| EraseError::Unfinished(Arc::new(error));
         let mut at = span.start;
         while at < span.end {
-            let next = match engine.read(at, span.end, &Filter::ALL) {
+            let next = match store.read(at, span.end, &Filter::ALL) {
                 Ok(chunk) => {
                     let taken = self.take(order, &chunk, span.start);
                     let left = taken.map_err(|error| {

@@ -40,7 +40,7 @@ fn read_back(
     let mut newest_first = Vec::new();
     let read = match capacity {
         0 => Ok(()),
-        _ => core.engine.fingerprints(from, &mut |seq, fingerprint| {
+        _ => core.store.fingerprints(from, &mut |seq, fingerprint| {
             // The writer puts by what is newer.
             if seq <= head {
                 newest_first.push((seq, fingerprint));

@@ -1,6 +1,7 @@
 //! What an append answers, and what it leaves behind.
 
 use super::*;
+use crate::storage::Journal as _;
 use crate::storage::faulty::{AppendFault, Faulty};
 
 fn dedup() -> AppendOptions {
@@ -129,11 +130,11 @@ async fn only_appends_that_need_the_window_wait_for_it() {
     log.append(named(&log, &[("old", "")]), dedup()).await.unwrap();
     log.close().await.unwrap();
     let (memory, recovered) = {
-        let core = log.core().engine.clone();
-        let bounds = core.bounds();
+        let store = log.core().store.clone();
+        let bounds = store.bounds();
         assert_eq!(bounds.head, Seq::FIRST);
         let fresh = engine(memory::Options::default());
-        let chunk = core.read(Seq::FIRST, Seq::new(2), &Filter::ALL).unwrap();
+        let chunk = store.read(Seq::FIRST, Seq::new(2), &Filter::ALL).unwrap();
         let commit = crate::storage::Commit {
             first: Seq::FIRST,
             count: 1,
@@ -141,7 +142,7 @@ async fn only_appends_that_need_the_window_wait_for_it() {
             events: chunk.events,
             delta: Bytes::new(),
             state: Some(Bytes::new()),
-            link: core.links().head,
+            link: store.links().head,
             oldest: Seq::FIRST,
             oldest_tag: None,
         };

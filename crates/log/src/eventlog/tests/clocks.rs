@@ -152,7 +152,7 @@ async fn a_clock_before_1970_or_out_of_range_takes_appends_and_ages_by_what_was_
 
 #[tokio::test]
 async fn what_is_appended_beyond_the_last_time_that_can_be_stored_is_read_back() {
-    use crate::storage::local;
+    use crate::storage::{Store, local};
     let dir = tempfile::tempdir().unwrap();
     let times = Times::new(253_402_300_799);
     let open = || {

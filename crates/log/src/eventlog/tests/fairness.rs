@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::*;
-use crate::storage::{Chunk, Intercept, StoreError};
+use crate::storage::{Chunk, Intercept, Store, StoreError};
 use tailmark_record::topic::Pattern;
 
 const EVENTS: u64 = 40_000;

@@ -7,7 +7,7 @@
 //! it must catch.
 
 use super::*;
-use crate::storage::{Commit, Completion, Intercept, Level, Receipt};
+use crate::storage::{Commit, Completion, Intercept, Journal, Level, Receipt, Store};
 
 /// Answers first, stores then.
 struct AnswersEarly(Arc<Memory>);

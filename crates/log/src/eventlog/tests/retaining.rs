@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::age_clock::AgeClock;
 use super::*;
-use crate::storage::{Intercept, StoreError, StoreStatus};
+use crate::storage::{Intercept, Store, StoreError, StoreStatus};
 
 pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp { seconds, nanos: 0 }

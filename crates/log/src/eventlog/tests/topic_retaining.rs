@@ -148,7 +148,7 @@ async fn a_pass_ends_with_its_rules_and_goes_on_behind_damage() {
     world.append(8_000).await;
     let rules = TopicRules::new(vec![rule("state.*", None, None, Keep::LatestPerKey)]);
     let log = world.log.clone();
-    let sealed = log.core().engine.sealed();
+    let sealed = log.core().store.sealed();
     assert!(sealed.len() > 3);
     let asked = std::cell::Cell::new(0);
     let order = Ordered { is_in_peace: true, ..Ordered::default() };
@@ -158,7 +158,7 @@ async fn a_pass_ends_with_its_rules_and_goes_on_behind_damage() {
     };
     let ended = pass_while(log.core(), &rules, Timestamp::EPOCH, order, goes_on);
     assert!(matches!(ended, Err(StoreError::Stopped { .. })), "{:?}", ended.err());
-    let rewritten = log.core().engine.sealed().iter().filter(|it| it.removed > 0).count();
+    let rewritten = log.core().store.sealed().iter().filter(|it| it.removed > 0).count();
     assert!(rewritten <= 1, "{rewritten}");
     // A block of one in the middle.
     let name = format!("segments/{:020}-1/db/db", sealed[1].first.get());
@@ -166,7 +166,7 @@ async fn a_pass_ends_with_its_rules_and_goes_on_behind_damage() {
     std::os::unix::fs::FileExt::write_all_at(&file, &[0xa5; 30_000], 20_000).unwrap();
     let done = pass(log.core(), &rules, Timestamp::EPOCH, order).unwrap();
     assert!(matches!(done.failure, Some(StoreError::Damaged(_))), "{:?}", done.failure);
-    let now = log.core().engine.sealed();
+    let now = log.core().store.sealed();
     let of = |first: Seq| now.iter().find(|it| it.first <= first && first < it.end).unwrap();
     assert_eq!(of(sealed[1].first).removed, 0);
     assert!(of(sealed[0].first).removed > 0 && of(sealed[2].first).removed > 0);
@@ -177,7 +177,7 @@ async fn what_there_is_no_room_for_goes_in_later_passes() {
     let (mut world, dead) = without_room(None).await;
     world.look().await;
     // What is dead and sealed has gone, but for what is not worth it.
-    let sealed = world.log.core().engine.sealed().last().unwrap().end.get();
+    let sealed = world.log.core().store.sealed().last().unwrap().end.get();
     let left = dead.iter().filter(|(seq, ..)| *seq < sealed && !world.gone.contains(seq)).count();
     let all = dead.iter().filter(|(seq, ..)| *seq < sealed).count();
     assert!(left * 10 < all, "{left} of {all} are left");

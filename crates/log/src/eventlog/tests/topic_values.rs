@@ -86,7 +86,7 @@ async fn the_newest_value_of_a_million_keys() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let store = log.status().store;
-        for one in log.core().engine.sealed() {
+        for one in log.core().store.sealed() {
             println!(
                 "  {} to {}: {} gone, {} bytes raw, {} on disk",
                 one.first, one.end, one.removed, one.raw_bytes, one.disk_bytes

@@ -117,7 +117,7 @@ impl Memory {
         if passed < last.took * PAUSE {
             return None;
         }
-        let sealed = core.engine.sealed().last().map_or(Seq::ZERO, |last| last.end);
+        let sealed = core.store.sealed().last().map_or(Seq::ZERO, |last| last.end);
         if sealed > last.sealed_end {
             return Some(false);
         }

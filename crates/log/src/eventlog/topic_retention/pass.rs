@@ -76,7 +76,7 @@ fn ended() -> StoreError {
 /// Goes through all that the rules concern.
 ///
 /// # Errors
-/// As a read and [`crate::storage::Engine::take_out`]; [`StoreError::Stopped`] where `goes_on` said so.
+/// As a read and [`crate::storage::Store::take_out`]; [`StoreError::Stopped`] where `goes_on` said so.
 pub(super) fn run(
     core: &Core,
     rules: &TopicRules,
@@ -85,11 +85,12 @@ pub(super) fn run(
     goes_on: &mut dyn FnMut(f64) -> bool,
 ) -> Result<Done, StoreError> {
     let begun = Instant::now();
-    let engine = &*core.engine;
-    let sealed = engine.sealed();
-    let bounds = engine.bounds();
+    let store = &*core.store;
+    let sealed = store.sealed();
+    let bounds = store.bounds();
     let sealed_end = sealed.last().map_or(bounds.oldest, |last| last.end).max(bounds.oldest);
-    let surveyor = Surveyor::new(engine, rules, aged_to, (core.clock)(), order.share, order.room)?;
+    let (key, wall) = (core.rules.key, (core.clock)());
+    let surveyor = Surveyor::new(store, key, rules, aged_to, wall, order.share, order.room)?;
     let mut pass = Pass {
         core,
         order,
@@ -129,13 +130,13 @@ pub(super) fn run(
 
 impl Pass<'_> {
     fn dead(&mut self, range: Range<Seq>) -> Result<Dead, StoreError> {
-        let engine = &*self.core.engine;
+        let store = &*self.core.store;
         let Pass { surveyor, turn, head, done, all, goes_on, order, core, .. } = self;
         let mut step = |seqs: u64, _: u64| {
             *done += seqs;
             rest(core, order.is_dry, turn, head, &mut **goes_on, share(*done, *all))
         };
-        surveyor.dead(engine, range, &mut step)
+        surveyor.dead(store, range, &mut step)
     }
 
     /// Takes out of one what is dead in it, if it is worth it.
@@ -178,7 +179,7 @@ impl Pass<'_> {
         if !(self.goes_on)(share(self.done, self.all)) {
             return Err(ended());
         }
-        let taken = match self.core.engine.take_out(order) {
+        let taken = match self.core.store.take_out(order) {
             // What is damaged stays, and nothing else stays for it.
             Err(error @ (StoreError::Damaged(_) | StoreError::Io { .. })) => {
                 self.failure.get_or_insert(error);
@@ -202,7 +203,7 @@ impl Pass<'_> {
     /// Makes one of neighbours that are small because events were taken out: each has a price of its own on disk.
     fn merge(&mut self) -> Result<(), StoreError> {
         let named_from = self.core.topic_keeper.needs_repeats_from();
-        for sealed in small_neighbours(&self.core.engine.sealed()) {
+        for sealed in small_neighbours(&self.core.store.sealed()) {
             self.take_out(&TakeOut { sealed, seqs: Vec::new(), named_from })?;
         }
         Ok(())
@@ -259,7 +260,7 @@ fn rest(
     if !goes_on(share) || core.topic_keeper.has_ended() {
         return Err(ended());
     }
-    let now = core.engine.bounds().head;
+    let now = core.store.bounds().head;
     if now != *head && !is_dry {
         core.topic_keeper.pause(worked * REST);
     }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use hashbrown::HashMap;
 
 use crate::eventlog::topic_rules::{Keep, RuleFound, TopicRules};
-use crate::storage::{Engine, RemovedReason, StoreError};
+use crate::storage::{RemovedReason, Store, StoreError};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Event, Events, FingerprintKey, Seq, Timestamp};
 
@@ -105,14 +105,15 @@ impl<'a> Surveyor<'a> {
     /// # Errors
     /// As a read.
     pub(super) fn new(
-        engine: &dyn Engine,
+        store: &dyn Store,
+        key: FingerprintKey,
         rules: &'a TopicRules,
         aged_to: Option<Timestamp>,
         wall: Timestamp,
         share: Share,
         room: usize,
     ) -> Result<Surveyor<'a>, StoreError> {
-        let seen = engine.seen(wall);
+        let seen = store.seen(wall);
         let aged = rules.as_slice().iter().map(|rule| {
             let Some((age, now)) = rule.max_age.zip(aged_to) else { return Ok(Seq::ZERO) };
             let until = now.before(age);
@@ -120,14 +121,14 @@ impl<'a> Surveyor<'a> {
             let old = seen.partition_point(|(_, at)| *at <= until);
             let old = old.checked_sub(1).and_then(|last| seen.get(last));
             let by_seen = old.map_or(Seq::ZERO, |(last, _)| last.next());
-            Ok(engine.seek_time(until)?.max(by_seen))
+            Ok(store.seek_time(until)?.max(by_seen))
         });
         let aged = aged.collect::<Result<Vec<_>, StoreError>>()?;
         Ok(Surveyor {
             rules,
             filter: rules.filter(),
             aged,
-            key: engine.fingerprint_key(),
+            key,
             share,
             room,
             counts: HashMap::new(),
@@ -145,14 +146,14 @@ impl<'a> Surveyor<'a> {
     /// As a read, and those of `step`.
     pub(super) fn dead(
         &mut self,
-        engine: &dyn Engine,
+        store: &dyn Store,
         range: Range<Seq>,
         step: &mut dyn FnMut(u64, u64) -> Result<(), StoreError>,
     ) -> Result<Dead, StoreError> {
         let mut candidates = Vec::new();
         let mut at = range.start;
         while at < range.end {
-            let chunk = match engine.read(at, range.end, &self.filter) {
+            let chunk = match store.read(at, range.end, &self.filter) {
                 // Nothing goes that is damaged, and nothing stays for it.
                 Err(StoreError::Damaged(damage)) if damage.from <= at && at <= damage.to => {
                     at = damage.to.next().min(range.end);

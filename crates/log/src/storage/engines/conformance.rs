@@ -1,12 +1,13 @@
 //! What every engine must do, as tests that any engine can be put to.
 //!
 //! An engine brings a [`Factory`]; [`run`] puts it to every case, each with a log of its own, and
-//! panics with the case's name where one fails. A case that only some engines could pass does not
-//! belong here.
+//! panics with the case's name where one fails. There are cases of the journal, of the store, and of
+//! what one keeps of the other's. A case that only some engines could pass does not belong here.
 #![allow(clippy::expect_used, reason = "a case that fails panics")]
 
 mod cases;
 mod erasing;
+mod journal;
 mod listing;
 mod support;
 

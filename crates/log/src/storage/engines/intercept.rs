@@ -1,20 +1,20 @@
 //! One engine in front of another: it does some things differently and passes on the rest.
 //!
-//! Whoever implements [`Intercept`] is an [`Engine`]: a method that is not overridden is that of
-//! the engine behind, so that a method which the trait gains later is never forgotten here.
+//! Whoever implements [`Intercept`] is an [`Engine`], both its halves: a method that is not overridden is
+//! that of the engine behind, so that a method which a trait gains later is never forgotten here.
 
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use crate::storage::{
-    Chunk, Commit, Completion, Engine, EraseOrder, EraseProgress, Links, LookBack, Sealed,
-    StoreError, StoreStatus, TakeOut, TakenOut, TopicPage, TopicQuery,
+    Chunk, Commit, Completion, Engine, EraseOrder, EraseProgress, Journal, Links, LookBack, Sealed,
+    Store, StoreError, StoreStatus, TakeOut, TakenOut, TopicPage, TopicQuery,
 };
 use tailmark_record::topic::Filter;
 use tailmark_record::{Bounds, ChainTag, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
 
-/// An engine in front of another. Each method has the meaning that it has in [`Engine`].
-#[allow(missing_docs, reason = "said in `Engine`")]
+/// An engine in front of another. Each method has the meaning that it has in [`Journal`] or [`Store`].
+#[allow(missing_docs, reason = "said in `Journal` and `Store`")]
 pub trait Intercept: Send + Sync + 'static {
     /// The engine behind.
     fn inner(&self) -> &dyn Engine;
@@ -27,6 +27,18 @@ pub trait Intercept: Send + Sync + 'static {
         self.inner().fingerprint_key()
     }
 
+    fn max_commit_bytes(&self) -> usize {
+        self.inner().max_commit_bytes()
+    }
+
+    fn append(&self, commit: Commit, done: Completion) {
+        self.inner().append(commit, done)
+    }
+
+    fn refusal(&self) -> Option<StoreError> {
+        self.inner().refusal()
+    }
+
     fn bounds(&self) -> Bounds {
         self.inner().bounds()
     }
@@ -35,16 +47,8 @@ pub trait Intercept: Send + Sync + 'static {
         self.inner().links()
     }
 
-    fn max_commit_bytes(&self) -> usize {
-        self.inner().max_commit_bytes()
-    }
-
     fn wants_state(&self, bytes: usize) -> bool {
         self.inner().wants_state(bytes)
-    }
-
-    fn append(&self, commit: Commit, done: Completion) {
-        self.inner().append(commit, done)
     }
 
     fn read(&self, from: Seq, end: Seq, filter: &Filter) -> Result<Chunk, StoreError> {
@@ -116,20 +120,16 @@ pub trait Intercept: Send + Sync + 'static {
         self.inner().erased()
     }
 
+    fn has_gaps(&self) -> bool {
+        self.inner().has_gaps()
+    }
+
     fn sealed(&self) -> Vec<Sealed> {
         self.inner().sealed()
     }
 
     fn take_out(&self, order: &TakeOut) -> Result<Option<TakenOut>, StoreError> {
         self.inner().take_out(order)
-    }
-
-    fn has_gaps(&self) -> bool {
-        self.inner().has_gaps()
-    }
-
-    fn refusal(&self) -> Option<StoreError> {
-        self.inner().refusal()
     }
 
     fn seen(&self, wall: Timestamp) -> Vec<(Seq, Timestamp)> {
@@ -145,7 +145,7 @@ pub trait Intercept: Send + Sync + 'static {
     }
 }
 
-impl<I: Intercept> Engine for I {
+impl<I: Intercept> Journal for I {
     fn id(&self) -> LogId {
         Intercept::id(self)
     }
@@ -154,6 +154,20 @@ impl<I: Intercept> Engine for I {
         Intercept::fingerprint_key(self)
     }
 
+    fn max_commit_bytes(&self) -> usize {
+        Intercept::max_commit_bytes(self)
+    }
+
+    fn append(&self, commit: Commit, done: Completion) {
+        Intercept::append(self, commit, done)
+    }
+
+    fn refusal(&self) -> Option<StoreError> {
+        Intercept::refusal(self)
+    }
+}
+
+impl<I: Intercept> Store for I {
     fn bounds(&self) -> Bounds {
         Intercept::bounds(self)
     }
@@ -162,16 +176,8 @@ impl<I: Intercept> Engine for I {
         Intercept::links(self)
     }
 
-    fn max_commit_bytes(&self) -> usize {
-        Intercept::max_commit_bytes(self)
-    }
-
     fn wants_state(&self, bytes: usize) -> bool {
         Intercept::wants_state(self, bytes)
-    }
-
-    fn append(&self, commit: Commit, done: Completion) {
-        Intercept::append(self, commit, done)
     }
 
     fn read(&self, from: Seq, end: Seq, filter: &Filter) -> Result<Chunk, StoreError> {
@@ -243,20 +249,16 @@ impl<I: Intercept> Engine for I {
         Intercept::erased(self)
     }
 
+    fn has_gaps(&self) -> bool {
+        Intercept::has_gaps(self)
+    }
+
     fn sealed(&self) -> Vec<Sealed> {
         Intercept::sealed(self)
     }
 
     fn take_out(&self, order: &TakeOut) -> Result<Option<TakenOut>, StoreError> {
         Intercept::take_out(self, order)
-    }
-
-    fn has_gaps(&self) -> bool {
-        Intercept::has_gaps(self)
-    }
-
-    fn refusal(&self) -> Option<StoreError> {
-        Intercept::refusal(self)
     }
 
     fn seen(&self, wall: Timestamp) -> Vec<(Seq, Timestamp)> {

@@ -19,9 +19,9 @@ use parking_lot::Mutex;
 
 use crate::chain::Link;
 use crate::storage::{
-    Chunk, Commit, Completion, Damage, Engine, EraseOrder, EraseProgress, Level, Links, LookBack,
-    Receipt, Recovered, Removed, Sealed, StoreError, StoreStatus, TakeOut, TakenOut, TopicPage,
-    TopicQuery,
+    Chunk, Commit, Completion, Damage, EraseOrder, EraseProgress, Journal, Level, Links, LookBack,
+    Receipt, Recovered, Removed, Sealed, Store, StoreError, StoreStatus, TakeOut, TakenOut,
+    TopicPage, TopicQuery,
 };
 use tailmark_record::topic::Filter;
 use tailmark_record::{
@@ -298,7 +298,7 @@ impl Log {
     }
 }
 
-impl Engine for Memory {
+impl Journal for Memory {
     fn id(&self) -> LogId {
         self.id
     }
@@ -307,22 +307,8 @@ impl Engine for Memory {
         self.key
     }
 
-    fn bounds(&self) -> Bounds {
-        let log = self.log.lock();
-        Bounds { oldest: log.oldest, head: log.head, generations: self.generations.clone() }
-    }
-
-    fn links(&self) -> Links {
-        self.log.lock().links
-    }
-
     fn max_commit_bytes(&self) -> usize {
         self.options.max_commit_bytes
-    }
-
-    fn wants_state(&self, bytes: usize) -> bool {
-        let log = self.log.lock();
-        log.state.is_none() || log.bytes_since_state + bytes > self.options.state_every_bytes
     }
 
     fn append(&self, commit: Commit, done: Completion) {
@@ -334,6 +320,22 @@ impl Engine for Memory {
             }
         }
         self.store(commit, done);
+    }
+}
+
+impl Store for Memory {
+    fn bounds(&self) -> Bounds {
+        let log = self.log.lock();
+        Bounds { oldest: log.oldest, head: log.head, generations: self.generations.clone() }
+    }
+
+    fn links(&self) -> Links {
+        self.log.lock().links
+    }
+
+    fn wants_state(&self, bytes: usize) -> bool {
+        let log = self.log.lock();
+        log.state.is_none() || log.bytes_since_state + bytes > self.options.state_every_bytes
     }
 
     fn read(&self, from: Seq, end: Seq, filter: &Filter) -> Result<Chunk, StoreError> {

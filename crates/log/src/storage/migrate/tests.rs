@@ -14,7 +14,7 @@ use crate::chain::Said;
 use crate::storage::disk::Faults;
 use crate::storage::local::{LocalEngine, Options, create_with, open};
 use crate::storage::meta::Meta;
-use crate::storage::{Commit, Engine};
+use crate::storage::{Commit, Journal, Store};
 use tailmark_record::topic::Filter;
 use tailmark_record::{
     CursorMint, Event, Events, FingerprintKey, Generation, GenerationTable, LogId, Stamp,

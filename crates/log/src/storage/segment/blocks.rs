@@ -30,7 +30,7 @@ pub(super) trait Blocks {
         Ok(raw.into())
     }
 
-    /// As `Engine::read`, within `first..end` of the segment; a run of which nothing is before or after it in other
+    /// As `Store::read`, within `first..end` of the segment; a run of which nothing is before or after it in other
     /// segments.
     fn read(&self, from: Seq, end: Seq, filter: &Filter) -> Result<Chunk, StoreError> {
         let index = self.index();

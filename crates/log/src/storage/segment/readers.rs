@@ -144,7 +144,7 @@ impl Cache {
         }
     }
 
-    /// As [`crate::storage::Engine::read`], within one segment: `from` lies in it, and an `end`
+    /// As [`crate::storage::Store::read`], within one segment: `from` lies in it, and an `end`
     /// beyond its own counts as that.
     ///
     /// # Errors

@@ -1,40 +1,55 @@
 //! The cases.
 
-use bytes::Bytes;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::support::{Sent, Subject, append, filter, named, sent};
-use super::{Factory, Reopen, erasing};
-use crate::storage::{Commit, StoreError};
+use super::support::{Sent, Subject, filter, named, sent};
+use super::{Factory, Reopen, erasing, journal};
+use crate::storage::StoreError;
 use crate::width::to_usize;
+use tailmark_record::Seq;
 use tailmark_record::topic::Filter;
-use tailmark_record::{Seq, Timestamp};
 
 type Case<F> = (&'static str, fn(&mut F));
 
 pub(super) fn all<F: Factory>() -> Vec<Case<F>> {
+    [both(), of_journals(), of_stores()].concat()
+}
+
+/// Cases of what one half keeps of the other's.
+fn both<F: Factory>() -> Vec<Case<F>> {
     vec![
         ("an empty log", empty_log),
         ("append and read", append_and_read),
-        ("any range can be read", any_range),
-        ("commits that break the contract are refused whole", refusals),
-        ("trim moves the oldest exactly", trim),
-        ("everything can be trimmed", trim_all),
         ("an event larger than any block", large_event),
-        ("state and deltas come back", state_and_deltas),
-        ("fingerprints stop when told", fingerprints_stop),
-        ("fingerprints outlive a trim", fingerprints_outlive_a_trim),
-        ("a trim point takes whole units", trim_point),
-        ("a closed engine takes nothing", closed),
         ("a clean stop loses nothing", |f| reopened(f, Reopen::Clean)),
         ("a crash loses nothing durable", |f| reopened(f, Reopen::Crash)),
         ("reads while appending", read_while_appending),
+        ("anything at random", random),
+    ]
+}
+
+fn of_journals<F: Factory>() -> Vec<Case<F>> {
+    vec![
+        ("commits that break the contract are refused whole", journal::refusals),
+        ("what is complete can be read", journal::readable_when_complete),
+        ("state and deltas come back", journal::state_and_deltas),
+        ("a closed engine takes nothing", journal::closed),
+    ]
+}
+
+fn of_stores<F: Factory>() -> Vec<Case<F>> {
+    vec![
+        ("any range can be read", any_range),
+        ("trim moves the oldest exactly", trim),
+        ("everything can be trimmed", trim_all),
+        ("fingerprints stop when told", fingerprints_stop),
+        ("fingerprints outlive a trim", fingerprints_outlive_a_trim),
+        ("a trim point takes whole units", trim_point),
         ("what is erased leaves shells", erasing::shells),
         ("an erasure that is not through is kept", erasing::kept),
         ("what is erased is no repeat any more", erasing::no_repeats),
         ("erasing beside trims and lost ranges", erasing::gone_too),
         ("orders that make no sense are refused", erasing::refused),
-        ("anything at random", random),
         (
             "ranges without events are told whole, and nothing else is missing",
             ranges_without_events,
@@ -48,11 +63,11 @@ fn empty_log<F: Factory>(factory: &mut F) {
     assert!(subject.recovered.state.is_empty() && subject.recovered.deltas.is_empty());
     subject.check();
     for how in [Reopen::Clean, Reopen::Crash] {
-        let (id, key) = (subject.engine().id(), subject.engine().fingerprint_key());
-        let generations = subject.engine().bounds().generations;
+        let (id, key) = (subject.journal().id(), subject.journal().fingerprint_key());
+        let generations = subject.store().bounds().generations;
         subject.reopen(how);
-        assert_eq!((subject.engine().id(), subject.engine().fingerprint_key()), (id, key));
-        assert_eq!(subject.engine().bounds().generations, generations);
+        assert_eq!((subject.journal().id(), subject.journal().fingerprint_key()), (id, key));
+        assert_eq!(subject.store().bounds().generations, generations);
         subject.check();
     }
 }
@@ -141,45 +156,6 @@ fn any_range<F: Factory>(factory: &mut F) {
     }
 }
 
-/// Something done to a good commit that makes it a bad one.
-type Break = fn(&mut Commit);
-
-fn refusals<F: Factory>(factory: &mut F) {
-    let mut subject = Subject::new(factory);
-    subject.append(&[sent("a.x", "1"), sent("a.x", "2")]);
-    subject.trim(Seq::new(2));
-    let conflicts: [Break; 2] =
-        [|commit| commit.first = commit.first.next(), |commit| commit.first = Seq::FIRST];
-    for breaks in conflicts {
-        let (mut commit, _) = subject.commit(&[sent("a.x", "3")]);
-        breaks(&mut commit);
-        let result = append(&**subject.engine(), commit);
-        assert!(matches!(result, Err(StoreError::Conflict { next, .. }) if next == subject.next()));
-        subject.check();
-    }
-    let breaches: [Break; 3] = [
-        |commit| commit.oldest = Seq::FIRST,
-        |commit| commit.oldest = commit.first.plus(2),
-        |commit| commit.appended_at = Timestamp::EPOCH,
-    ];
-    for breaks in breaches {
-        let (mut commit, _) = subject.commit(&[sent("a.x", "3")]);
-        breaks(&mut commit);
-        let result = append(&**subject.engine(), commit);
-        assert!(matches!(result, Err(StoreError::Invalid(_))), "{result:?}");
-        subject.check();
-    }
-    let too_large = "x".repeat(subject.engine().max_commit_bytes());
-    let (commit, _) = subject.commit(&[sent("a.x", &too_large)]);
-    let result = append(&**subject.engine(), commit);
-    assert!(matches!(result, Err(StoreError::Invalid(_))), "{result:?}");
-    // It goes on as if nothing had been tried.
-    subject.append(&[sent("b", "3")]);
-    subject.check();
-    subject.reopen(Reopen::Crash);
-    subject.check();
-}
-
 fn trim<F: Factory>(factory: &mut F) {
     let mut subject = Subject::new(factory);
     for n in 0..4 {
@@ -191,9 +167,9 @@ fn trim<F: Factory>(factory: &mut F) {
         subject.check();
         for below in 1..oldest {
             let from = Seq::new(below);
-            let read = subject.engine().read(from, subject.next(), &Filter::ALL);
+            let read = subject.store().read(from, subject.next(), &Filter::ALL);
             assert!(matches!(read, Err(StoreError::Trimmed { oldest: o }) if o == subject.oldest));
-            let time = subject.engine().time_of(from);
+            let time = subject.store().time_of(from);
             assert!(matches!(time, Err(StoreError::Trimmed { .. })));
         }
         subject.reopen(Reopen::Crash);
@@ -209,7 +185,7 @@ fn trim_all<F: Factory>(factory: &mut F) {
     let mut subject = Subject::new(factory);
     subject.append(&[sent("a.x", "1"), sent("b", "2")]);
     subject.trim(subject.next());
-    assert!(subject.engine().bounds().is_empty());
+    assert!(subject.store().bounds().is_empty());
     subject.check();
     for how in [Reopen::Crash, Reopen::Clean] {
         subject.reopen(how);
@@ -217,13 +193,13 @@ fn trim_all<F: Factory>(factory: &mut F) {
     }
     // Seqs go on: none is used twice.
     subject.append(&[sent("a.x", "3")]);
-    assert_eq!(subject.engine().bounds().head, Seq::new(3));
+    assert_eq!(subject.store().bounds().head, Seq::new(3));
     subject.check();
 }
 
 fn large_event<F: Factory>(factory: &mut F) {
     let mut subject = Subject::new(factory);
-    let body = "x".repeat(subject.engine().max_commit_bytes() - 1_000);
+    let body = "x".repeat(subject.journal().max_commit_bytes() - 1_000);
     subject.append(&[sent("a.x", "before")]);
     let half = body.len() / 2 - 1_000;
     subject.append(&[named("b", &body[..200]), sent("a.x", &body[..half])]);
@@ -231,35 +207,6 @@ fn large_event<F: Factory>(factory: &mut F) {
     subject.append(&[sent("a.x", "after")]);
     subject.check();
     subject.reopen(Reopen::Crash);
-    subject.check();
-}
-
-fn state_and_deltas<F: Factory>(factory: &mut F) {
-    let mut subject = Subject::new(factory);
-    // What a caller keeps: here, a list of all deltas ever.
-    let mut whole: Vec<u8> = Vec::new();
-    for n in 0..40u8 {
-        let events = if n % 3 == 0 { vec![] } else { vec![sent("a.x", "body")] };
-        let (mut commit, stored) = subject.commit(&events);
-        commit.delta = Bytes::from(vec![n + 1]);
-        let wants = subject.engine().wants_state(commit.events.len() + commit.delta.len());
-        // It may also be given unasked.
-        commit.state = (wants || n == 20).then(|| whole.clone().into());
-        append(&**subject.engine(), commit).expect("a durable commit");
-        subject.events.extend(stored);
-        whole.push(n + 1);
-        if n % 7 == 0 {
-            subject.reopen(if n % 2 == 0 { Reopen::Clean } else { Reopen::Crash });
-            let mut back = subject.recovered.state.to_vec();
-            for (first, end, delta) in &subject.recovered.deltas {
-                assert!(first <= end && *end <= subject.next());
-                back.extend_from_slice(delta);
-            }
-            assert_eq!(back, whole);
-            assert_eq!(subject.recovered.last_at, subject.at);
-        }
-        subject.at.seconds += 1;
-    }
     subject.check();
 }
 
@@ -276,7 +223,7 @@ fn fingerprints_stop<F: Factory>(factory: &mut F) {
                 found.len() < stop_after
             };
             let from = Seq::new(from);
-            subject.engine().fingerprints(from, &mut visit).expect("fingerprints");
+            subject.store().fingerprints(from, &mut visit).expect("fingerprints");
             let above = subject.events.iter().rev().filter(|e| e.seq >= from);
             let named = above.filter_map(|e| Some((e.seq, e.fingerprint?)));
             assert_eq!(found, named.take(stop_after).collect::<Vec<_>>());
@@ -295,13 +242,13 @@ fn fingerprints_outlive_a_trim<F: Factory>(factory: &mut F) {
             if let Some(how) = how {
                 subject.reopen(how);
             }
-            subject.engine().reclaim().expect("reclaimed");
+            subject.store().reclaim().expect("reclaimed");
             let mut found = Vec::new();
             let mut visit = |seq: Seq, fingerprint| {
                 found.push((seq, fingerprint));
                 true
             };
-            subject.engine().fingerprints(Seq::new(2), &mut visit).expect("fingerprints");
+            subject.store().fingerprints(Seq::new(2), &mut visit).expect("fingerprints");
             let above = subject.events.iter().rev().filter(|e| e.seq >= Seq::new(2));
             let named = above.filter_map(|e| Some((e.seq, e.fingerprint?)));
             assert_eq!(found, named.collect::<Vec<_>>(), "trimmed to {oldest}, {how:?}");
@@ -315,33 +262,23 @@ fn trim_point<F: Factory>(factory: &mut F) {
         subject.append(&[sent("a.x", &"x".repeat(1_000)), sent("b", "")]);
     }
     let (oldest, next) = (subject.oldest, subject.next());
-    assert_eq!(subject.engine().trim_point_for_size(u64::MAX, next), oldest);
-    let disk_bytes = subject.engine().status().disk_bytes;
+    assert_eq!(subject.store().trim_point_for_size(u64::MAX, next), oldest);
+    let disk_bytes = subject.store().status().disk_bytes;
     for limit in 1..=next.get() {
         for max_bytes in [0, disk_bytes.saturating_sub(1_500), disk_bytes.saturating_sub(1)] {
-            let point = subject.engine().trim_point_for_size(max_bytes, Seq::new(limit));
+            let point = subject.store().trim_point_for_size(max_bytes, Seq::new(limit));
             assert!(oldest <= point && point <= Seq::new(limit), "{point} of {limit}");
         }
     }
     // Once trimmed for a size it needs no more for that, given back or not.
     for max_bytes in [disk_bytes.saturating_sub(1), disk_bytes / 2, 0] {
-        let point = subject.engine().trim_point_for_size(max_bytes, next);
+        let point = subject.store().trim_point_for_size(max_bytes, next);
         subject.trim(point);
         subject.check();
-        assert_eq!(subject.engine().trim_point_for_size(max_bytes, next), point);
-        subject.engine().reclaim().expect("space");
-        assert_eq!(subject.engine().trim_point_for_size(max_bytes, next), point);
+        assert_eq!(subject.store().trim_point_for_size(max_bytes, next), point);
+        subject.store().reclaim().expect("space");
+        assert_eq!(subject.store().trim_point_for_size(max_bytes, next), point);
     }
-}
-
-fn closed<F: Factory>(factory: &mut F) {
-    let mut subject = Subject::new(factory);
-    subject.append(&[sent("a.x", "1")]);
-    let (commit, _) = subject.commit(&[sent("a.x", "2")]);
-    subject.engine().close().expect("a clean close");
-    assert!(append(&**subject.engine(), commit).is_err());
-    subject.reopen(Reopen::Clean);
-    subject.check();
 }
 
 fn reopened<F: Factory>(factory: &mut F, how: Reopen) {

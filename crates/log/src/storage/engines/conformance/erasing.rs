@@ -25,10 +25,10 @@ pub(super) fn shells<F: Factory>(factory: &mut F) {
     for how in [Reopen::Crash, Reopen::Clean] {
         subject.reopen(how);
         subject.check();
-        assert_eq!(subject.engine().erasing(), None);
+        assert_eq!(subject.store().erasing(), None);
         grow(&mut subject, 2);
     }
-    let large = "x".repeat(subject.engine().max_commit_bytes() / 2);
+    let large = "x".repeat(subject.journal().max_commit_bytes() / 2);
     subject.append(&[named("c", &large[..200]), sent("a.x", &large)]);
     let last = subject.next().get();
     subject.erase(&[last - 1..last]);
@@ -40,33 +40,33 @@ pub(super) fn kept<F: Factory>(factory: &mut F) {
     let mut subject = Subject::new(factory);
     grow(&mut subject, 10);
     subject.erase(&[3..9]);
-    let order = subject.engine().erasing().expect("an order");
+    let order = subject.store().erasing().expect("an order");
     // Another has to wait.
     let id = uuid::Uuid::from_u128(99);
     let other = Arc::new(EraseOrder { id, ..EraseOrder::clone(&order) });
-    let refused = subject.engine().erase(&other, &mut |_| ControlFlow::Continue(()));
+    let refused = subject.store().erase(&other, &mut |_| ControlFlow::Continue(()));
     assert!(matches!(refused, Err(StoreError::Invalid(_))), "{refused:?}");
     for how in [Reopen::Crash, Reopen::Clean] {
         subject.reopen(how);
-        assert_eq!(subject.engine().erasing().as_ref(), Some(&order));
+        assert_eq!(subject.store().erasing().as_ref(), Some(&order));
         subject.check();
         // Given again it goes on, and finds nothing left to do.
-        subject.engine().erase(&order, &mut |_| ControlFlow::Continue(())).expect("erased");
+        subject.store().erase(&order, &mut |_| ControlFlow::Continue(())).expect("erased");
         subject.check();
     }
     subject.erased();
     subject.reopen(Reopen::Crash);
-    assert_eq!(subject.engine().erasing(), None);
+    assert_eq!(subject.store().erasing(), None);
     // One that was told to stop is kept too, and what it has done by then does no harm.
     let seqs = vec![Seq::new(20)..Seq::new(30)];
     let order = Arc::new(EraseOrder { id, seqs, ..EraseOrder::clone(&order) });
-    let stopped = subject.engine().erase(&order, &mut |now| match now.phase {
+    let stopped = subject.store().erase(&order, &mut |now| match now.phase {
         ErasePhase::Sealing => ControlFlow::Continue(()),
         _ => ControlFlow::Break(()),
     });
     assert!(matches!(stopped, Err(StoreError::Stopped { .. })), "{stopped:?}");
     subject.reopen(Reopen::Crash);
-    assert_eq!(subject.engine().erasing().as_ref(), Some(&order));
+    assert_eq!(subject.store().erasing().as_ref(), Some(&order));
 }
 
 pub(super) fn no_repeats<F: Factory>(factory: &mut F) {
@@ -80,7 +80,7 @@ pub(super) fn no_repeats<F: Factory>(factory: &mut F) {
             found.push(seq.get());
             true
         };
-        subject.engine().fingerprints(Seq::FIRST, &mut visit).expect("fingerprints");
+        subject.store().fingerprints(Seq::FIRST, &mut visit).expect("fingerprints");
         found.reverse();
         assert_eq!(found, expected);
     };
@@ -99,7 +99,7 @@ pub(super) fn no_repeats<F: Factory>(factory: &mut F) {
     subject.trim(Seq::new(17));
     known(&subject, &expected);
     subject.reopen(Reopen::Crash);
-    subject.engine().reclaim().expect("reclaimed");
+    subject.store().reclaim().expect("reclaimed");
     known(&subject, &expected);
 }
 
@@ -137,12 +137,12 @@ pub(super) fn refused<F: Factory>(factory: &mut F) {
     };
     let long = "x".repeat(201);
     for bad in [order(&[], ""), order(&[1..10], ""), order(&[0..1], ""), order(&[1..2], &long)] {
-        let refused = subject.engine().erase(&bad, &mut |_| ControlFlow::Continue(()));
+        let refused = subject.store().erase(&bad, &mut |_| ControlFlow::Continue(()));
         assert!(matches!(refused, Err(StoreError::Invalid(_))), "{refused:?}");
-        assert_eq!(subject.engine().erasing(), None);
+        assert_eq!(subject.store().erasing(), None);
     }
     subject.check();
     subject.reopen(Reopen::Crash);
-    assert_eq!(subject.engine().erasing(), None);
+    assert_eq!(subject.store().erasing(), None);
     subject.check();
 }

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use crate::storage::{Engine, StoreError, TopicPage, TopicQuery, TopicStats};
+use crate::storage::{Store, StoreError, TopicPage, TopicQuery, TopicStats};
 use tailmark_record::Seq;
 use tailmark_record::topic::Filter;
 
 /// The head of a topic, in as many steps as it takes; 0 = it has none.
 ///
 /// # Errors
-/// The engine's.
-pub fn topic_head(engine: &dyn Engine, topic: &str) -> Result<Seq, StoreError> {
+/// The store's.
+pub fn topic_head(store: &dyn Store, topic: &str) -> Result<Seq, StoreError> {
     loop {
-        if let Some(head) = engine.topic_head(topic)? {
+        if let Some(head) = store.topic_head(topic)? {
             return Ok(head);
         }
     }
@@ -21,12 +21,12 @@ pub fn topic_head(engine: &dyn Engine, topic: &str) -> Result<Seq, StoreError> {
 /// All topics of a log, page by page.
 ///
 /// # Errors
-/// The engine's; [`StoreError::Invalid`] where a page is not what was asked for.
+/// The store's; [`StoreError::Invalid`] where a page is not what was asked for.
 pub fn all_topics(
-    engine: &dyn Engine,
+    store: &dyn Store,
     limit: usize,
 ) -> Result<BTreeMap<String, TopicStats>, StoreError> {
-    topics_of(engine, "", &Filter::ALL, limit)
+    topics_of(store, "", &Filter::ALL, limit)
 }
 
 /// The same of those that begin so and match.
@@ -34,7 +34,7 @@ pub fn all_topics(
 /// # Errors
 /// As [`all_topics`].
 pub fn topics_of(
-    engine: &dyn Engine,
+    store: &dyn Store,
     prefix: &str,
     filter: &Filter,
     limit: usize,
@@ -42,7 +42,7 @@ pub fn topics_of(
     let mut all = BTreeMap::new();
     let mut next: Option<Box<str>> = Some(Box::default());
     while let Some(from) = next {
-        let page = engine.topics(&TopicQuery { from: &from, prefix, filter, limit })?;
+        let page = store.topics(&TopicQuery { from: &from, prefix, filter, limit })?;
         let TopicPage { topics, next: following } = page;
         if topics.len() > limit {
             return Err(StoreError::Invalid("more topics than were asked for"));

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::{Factory, Opened, Recovered, Reopen, all_topics, topic_head, topics_of};
 use crate::chain::{Said, hash, tag_in};
 use crate::storage::{
-    Chunk, Commit, Engine, EraseOrder, ErasePhase, EraseProgress, Level, Links, Receipt,
-    RemovedReason, StoreError, TopicStats,
+    Chunk, Commit, Engine, EraseOrder, ErasePhase, EraseProgress, Journal, Level, Links, Receipt,
+    RemovedReason, Store, StoreError, TopicStats,
 };
 use crate::width::{to_u32, to_usize};
 use tailmark_record::topic::{Filter, Pattern};
@@ -98,6 +98,16 @@ impl<'f, F: Factory> Subject<'f, F> {
         self.engine.as_ref().expect("an open engine")
     }
 
+    /// The half that takes commits.
+    pub(super) fn journal(&self) -> &dyn Journal {
+        &**self.engine()
+    }
+
+    /// The half that is read.
+    pub(super) fn store(&self) -> &dyn Store {
+        &**self.engine()
+    }
+
     pub(super) fn next(&self) -> Seq {
         Seq::new(self.events.len() as u64 + 1)
     }
@@ -140,10 +150,10 @@ impl<'f, F: Factory> Subject<'f, F> {
             phases.push(now.phase);
             ControlFlow::Continue(())
         };
-        self.engine().erase(&order, &mut watch).expect("erased");
+        self.store().erase(&order, &mut watch).expect("erased");
         assert!(phases.is_sorted() && !phases.contains(&ErasePhase::Telling), "{phases:?}");
-        assert_eq!(self.engine().erasing().as_ref(), Some(&order));
-        let key = self.engine().fingerprint_key();
+        assert_eq!(self.store().erasing().as_ref(), Some(&order));
+        let key = self.journal().fingerprint_key();
         for event in self.events.iter_mut().filter(|event| order.contains(event.seq)) {
             let facts = Facts::scan(&event.event).expect("well formed");
             if facts.erased.is_some() {
@@ -164,8 +174,8 @@ impl<'f, F: Factory> Subject<'f, F> {
 
     /// The order is through.
     pub(super) fn erased(&self) {
-        self.engine().erased().expect("the order is taken away");
-        assert_eq!(self.engine().erasing(), None);
+        self.store().erased().expect("the order is taken away");
+        assert_eq!(self.store().erasing(), None);
     }
 
     fn lost_at(&self, seq: Seq) -> Option<&Range<Seq>> {
@@ -174,9 +184,9 @@ impl<'f, F: Factory> Subject<'f, F> {
 
     /// A commit that the engine must take.
     pub(super) fn commit(&self, sent: &[Sent]) -> (Commit, Vec<Stored>) {
-        let engine = self.engine();
-        let mint = CursorMint::new(engine.id(), engine.bounds().generations.current().generation);
-        let Links { head: mut link, .. } = engine.links();
+        let (journal, store) = (self.journal(), self.store());
+        let mint = CursorMint::new(journal.id(), store.bounds().generations.current().generation);
+        let Links { head: mut link, .. } = store.links();
         let mut entries = Vec::new();
         let mut stored = Vec::new();
         let mut seq = self.next();
@@ -201,11 +211,11 @@ impl<'f, F: Factory> Subject<'f, F> {
             write_entry(&mut entries, &part, &stamp);
             let mut one_entry = Events::new(&entries[start..]);
             let event = one_entry.next().expect("one entry").expect("well formed").to_vec();
-            let fingerprint = is_named.then(|| engine.fingerprint_key().fingerprint(&part));
+            let fingerprint = is_named.then(|| journal.fingerprint_key().fingerprint(&part));
             stored.push(Stored { seq, at: self.at, fingerprint, sent: one.clone(), event });
             seq = seq.next();
         }
-        let state = engine.wants_state(entries.len()).then(|| Bytes::from_static(b"state"));
+        let state = store.wants_state(entries.len()).then(|| Bytes::from_static(b"state"));
         let commit = Commit {
             first: self.next(),
             count: to_u32(sent.len()),
@@ -229,7 +239,7 @@ impl<'f, F: Factory> Subject<'f, F> {
             level: Level::Fsync,
             term: 0,
         };
-        let receipt = append(&**self.engine(), commit).expect("a durable commit");
+        let receipt = append(self.journal(), commit).expect("a durable commit");
         assert_eq!(receipt, Receipt { term: receipt.term, ..expected });
         self.events.extend(stored);
     }
@@ -238,7 +248,7 @@ impl<'f, F: Factory> Subject<'f, F> {
     pub(super) fn trim(&mut self, oldest: Seq) {
         self.oldest = oldest;
         self.append(&[]);
-        self.engine().reclaim().expect("reclaimed");
+        self.store().reclaim().expect("reclaimed");
     }
 
     /// Compares everything that can be asked with the list.
@@ -263,12 +273,12 @@ impl<'f, F: Factory> Subject<'f, F> {
     }
 
     pub(super) fn check_bounds(&self) {
-        let bounds = self.engine().bounds();
+        let bounds = self.store().bounds();
         assert_eq!((bounds.oldest, bounds.head), (self.oldest, self.next().prev()));
     }
 
     fn check_chain(&self, readable: &[Stored]) {
-        let Links { head, oldest_tag } = self.engine().links();
+        let Links { head, oldest_tag } = self.store().links();
         assert_eq!(head.tag(), self.tag_of(self.next().prev()), "the chain at the head");
         assert_eq!(
             oldest_tag,
@@ -276,17 +286,17 @@ impl<'f, F: Factory> Subject<'f, F> {
             "the chain before the oldest"
         );
         for event in readable {
-            let tag = self.engine().tag_of(event.seq).expect("a tag");
+            let tag = self.store().tag_of(event.seq).expect("a tag");
             assert_eq!(tag, self.tag_of(event.seq), "the chain at {}", event.seq);
         }
         // Of what is lost nothing is known but the chain at its end.
         for lost in self.lost.iter().filter(|lost| lost.end > self.oldest) {
             let last = lost.end.prev();
-            assert_eq!(self.engine().tag_of(last).expect("a tag"), self.tag_of(last));
+            assert_eq!(self.store().tag_of(last).expect("a tag"), self.tag_of(last));
             for seq in [lost.start.max(self.oldest), last] {
-                self.check_lost(self.engine().time_of(seq), lost);
+                self.check_lost(self.store().time_of(seq), lost);
                 if seq != last {
-                    self.check_lost(self.engine().tag_of(seq), lost);
+                    self.check_lost(self.store().tag_of(seq), lost);
                 }
             }
         }
@@ -304,7 +314,7 @@ impl<'f, F: Factory> Subject<'f, F> {
     }
 
     fn check_topics(&self, readable: &[Stored]) {
-        let engine = &**self.engine();
+        let store = self.store();
         let mut expected = std::collections::BTreeMap::<String, TopicStats>::new();
         for event in readable {
             let stats = expected.entry(event.sent.topic.clone()).or_default();
@@ -312,12 +322,12 @@ impl<'f, F: Factory> Subject<'f, F> {
             *stats = TopicStats { events, last_seq: event.seq, last_at: event.at };
         }
         for limit in [1, 2, 1_000] {
-            assert_eq!(all_topics(engine, limit).expect("topics"), expected, "{limit}");
+            assert_eq!(all_topics(store, limit).expect("topics"), expected, "{limit}");
         }
         for patterns in [&["a.>"][..], &["a.x", "c", "none"], &["*.x", "b"]] {
             for prefix in ["", "a", "a.x", "z"] {
                 let filter = filter(patterns);
-                let found = topics_of(engine, prefix, &filter, 2).expect("topics");
+                let found = topics_of(store, prefix, &filter, 2).expect("topics");
                 let is_wanted = |topic: &str| topic.starts_with(prefix) && filter.matches(topic);
                 let wanted = expected.iter().filter(|(topic, _)| is_wanted(topic));
                 let wanted: std::collections::BTreeMap<_, _> =
@@ -328,9 +338,9 @@ impl<'f, F: Factory> Subject<'f, F> {
         for event in self.events.iter().rev().take(20) {
             let topic = &event.sent.topic;
             let head = expected.get(topic).map_or(Seq::ZERO, |stats| stats.last_seq);
-            assert_eq!(topic_head(engine, topic).expect("a head"), head, "{topic}");
+            assert_eq!(topic_head(store, topic).expect("a head"), head, "{topic}");
         }
-        assert_eq!(topic_head(engine, "a.x.none").expect("a head"), Seq::ZERO);
+        assert_eq!(topic_head(store, "a.x.none").expect("a head"), Seq::ZERO);
     }
 
     /// Looks back for the newest events that match, in as many steps as it takes.
@@ -342,7 +352,7 @@ impl<'f, F: Factory> Subject<'f, F> {
                 let (mut end, mut missing) = (self.next(), count as u64);
                 while end > self.oldest && missing > 0 {
                     let range = self.oldest..end;
-                    let found = self.engine().look_back(range, &filter, missing).expect("found");
+                    let found = self.store().look_back(range, &filter, missing).expect("found");
                     assert!(found.from < end && found.from >= self.oldest, "it gets on");
                     let between = seqs.iter().filter(|seq| (found.from..end).contains(seq));
                     assert_eq!(between.count() as u64, found.events, "{filter:?} {count}");
@@ -355,9 +365,9 @@ impl<'f, F: Factory> Subject<'f, F> {
     }
 
     fn check_times(&self, readable: &[Stored]) {
-        let engine = self.engine();
+        let store = self.store();
         for event in readable {
-            assert_eq!(engine.time_of(event.seq).expect("a time"), event.at);
+            assert_eq!(store.time_of(event.seq).expect("a time"), event.at);
             for nanos in [-1, 0, 1] {
                 let time = Timestamp::from_nanos(event.at.as_nanos() + nanos);
                 let expected = readable.iter().find(|e| e.at >= time).map(|e| e.seq);
@@ -365,7 +375,7 @@ impl<'f, F: Factory> Subject<'f, F> {
                 // What is lost just before it may have been appended then.
                 let lost = self.lost.iter().find(|lost| lost.end == expected);
                 let expected = lost.map_or(expected, |lost| lost.start.max(self.oldest));
-                assert_eq!(engine.seek_time(time).expect("a seq"), expected);
+                assert_eq!(store.seek_time(time).expect("a seq"), expected);
             }
         }
     }
@@ -376,7 +386,7 @@ impl<'f, F: Factory> Subject<'f, F> {
             found.push((seq, fingerprint));
             true
         };
-        self.engine().fingerprints(self.oldest, &mut visit).expect("fingerprints");
+        self.store().fingerprints(self.oldest, &mut visit).expect("fingerprints");
         let named = readable.iter().rev().filter_map(|e| Some((e.seq, e.fingerprint?)));
         assert_eq!(found, named.collect::<Vec<_>>());
     }
@@ -386,7 +396,7 @@ impl<'f, F: Factory> Subject<'f, F> {
         let mut next = from;
         let mut found = Vec::new();
         while next < end {
-            let read = self.engine().read(next, end, filter);
+            let read = self.store().read(next, end, filter);
             if let Some(lost) = self.lost_at(next) {
                 next = self.check_lost(read, lost);
                 continue;
@@ -421,9 +431,9 @@ impl<'f, F: Factory> Subject<'f, F> {
 }
 
 /// Appends, and waits for the outcome.
-pub(super) fn append(engine: &dyn Engine, commit: Commit) -> Result<Receipt, StoreError> {
+pub(super) fn append(journal: &dyn Journal, commit: Commit) -> Result<Receipt, StoreError> {
     let (done, outcome) = mpsc::sync_channel(1);
-    engine.append(commit, Box::new(move |result| drop(done.send(result))));
+    journal.append(commit, Box::new(move |result| drop(done.send(result))));
     outcome.recv().expect("an answer")
 }
 

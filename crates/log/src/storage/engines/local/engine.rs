@@ -20,7 +20,7 @@ use crate::storage::journal::{self, Slot, SlotJournal};
 use crate::storage::meta::Meta;
 use crate::storage::segment::{self, Segment};
 use crate::storage::{
-    Chunk, Commit, Completion, Engine, EraseOrder, EraseProgress, Links, LookBack, Sealed,
+    Chunk, Commit, Completion, EraseOrder, EraseProgress, Journal, Links, LookBack, Sealed, Store,
     StoreError, StoreStatus, TakeOut, TakenOut, TopicPage, TopicQuery,
 };
 use crate::width::to_usize;
@@ -130,7 +130,7 @@ impl LocalEngine {
 }
 
 // What takes more than a line lies in the file of its question, under the same name.
-impl Engine for LocalEngine {
+impl Journal for LocalEngine {
     fn id(&self) -> LogId {
         self.log
     }
@@ -139,6 +139,20 @@ impl Engine for LocalEngine {
         self.key
     }
 
+    fn max_commit_bytes(&self) -> usize {
+        to_usize(journal::max_body_bytes(self.options.slot_bytes))
+    }
+
+    fn append(&self, commit: Commit, done: Completion) {
+        LocalEngine::append(self, commit, done);
+    }
+
+    fn refusal(&self) -> Option<StoreError> {
+        self.refusal_at(Instant::now())
+    }
+}
+
+impl Store for LocalEngine {
     fn bounds(&self) -> Bounds {
         LocalEngine::bounds(self)
     }
@@ -147,16 +161,8 @@ impl Engine for LocalEngine {
         *self.links.read()
     }
 
-    fn max_commit_bytes(&self) -> usize {
-        to_usize(journal::max_body_bytes(self.options.slot_bytes))
-    }
-
     fn wants_state(&self, bytes: usize) -> bool {
         self.journal.lock().wants_state(bytes as u64)
-    }
-
-    fn append(&self, commit: Commit, done: Completion) {
-        LocalEngine::append(self, commit, done);
     }
 
     fn read(&self, from: Seq, end: Seq, filter: &Filter) -> Result<Chunk, StoreError> {
@@ -224,6 +230,10 @@ impl Engine for LocalEngine {
         LocalEngine::erasing(self)
     }
 
+    fn erased(&self) -> Result<(), StoreError> {
+        LocalEngine::erased(self)
+    }
+
     fn has_gaps(&self) -> bool {
         let view = self.view();
         !view.removed.is_empty() || view.segments.iter().any(|it| it.removed().runs > 0)
@@ -235,14 +245,6 @@ impl Engine for LocalEngine {
 
     fn take_out(&self, order: &TakeOut) -> Result<Option<TakenOut>, StoreError> {
         LocalEngine::take_out(self, order)
-    }
-
-    fn erased(&self) -> Result<(), StoreError> {
-        LocalEngine::erased(self)
-    }
-
-    fn refusal(&self) -> Option<StoreError> {
-        self.refusal_at(Instant::now())
     }
 
     fn seen(&self, wall: Timestamp) -> Vec<(Seq, Timestamp)> {

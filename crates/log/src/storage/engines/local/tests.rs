@@ -27,7 +27,9 @@ use crate::chain::Link;
 use crate::storage::disk::Faults;
 use crate::storage::forward::{Forward, Rest, Start};
 use crate::storage::meta::Meta;
-use crate::storage::{Commit, Engine, FORMAT_VERSION, Recovered, RemovedReason, StoreError};
+use crate::storage::{
+    Commit, Engine, FORMAT_VERSION, Journal, Recovered, RemovedReason, Store, StoreError,
+};
 use crate::testing::{self, Over, all_topics, append};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Event, Events, Fingerprint, Seq, Timestamp};

@@ -4,8 +4,8 @@ use std::sync::atomic::AtomicU32;
 
 use super::super::survey::survey_within;
 use super::*;
-use crate::storage::FORMAT_VERSION;
 use crate::storage::journal::{Scan, read_header};
+use crate::storage::{FORMAT_VERSION, Store};
 
 #[test]
 fn a_survey_beside_a_busy_daemon_finds_no_damage() {

@@ -6,7 +6,7 @@ use std::ops::{ControlFlow, Range};
 
 use super::*;
 use crate::storage::disk::Watcher;
-use crate::storage::{EraseOrder, ErasePhase, EraseProgress};
+use crate::storage::{EraseOrder, ErasePhase, EraseProgress, Store};
 use tailmark_record::Facts;
 
 /// Not to be shortened by any compression, and told from all others.

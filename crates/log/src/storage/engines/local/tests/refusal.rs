@@ -1,8 +1,8 @@
 //! Whether the engine knows, without an append, that it would refuse one.
 
 use super::*;
-use crate::storage::FORMAT_VERSION;
 use crate::storage::meta::{META_FILE, Meta};
+use crate::storage::{FORMAT_VERSION, Journal, Store};
 
 /// Appends until one is refused.
 fn refused(engine: &LocalEngine, per_commit: u32) -> StoreError {

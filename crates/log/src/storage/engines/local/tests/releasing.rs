@@ -2,7 +2,7 @@
 
 use super::regressions::{block_segments, unblock_segments};
 use super::*;
-use crate::storage::Clocks;
+use crate::storage::{Clocks, Store};
 use std::sync::atomic::AtomicI64;
 
 /// A log with four slot files, all events sealed but those of the active slot.

@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::*;
 use crate::storage::disk::Watcher;
 use crate::storage::segment::verify;
-use crate::storage::{Removed, Sealed, TakeOut, TopicStats};
+use crate::storage::{Removed, Sealed, Store, TakeOut, TopicStats};
 use tailmark_record::{ChainTag, Facts};
 
 type Reason = RemovedReason;
@@ -206,7 +206,7 @@ fn what_is_asked_after_it_is_what_a_list_says() {
     let mut model = Model::of(&*engine);
     model.check(&*engine);
     let before = engine.status().disk_bytes;
-    let segments = Engine::sealed(&*engine);
+    let segments = Store::sealed(&*engine);
     assert!(segments.len() >= 4, "{}", segments.len());
     // Single ones, long runs, both ends, all of one, all of its neighbour for another reason.
     let steps: [(usize, Reason, Meant); 7] = [
@@ -220,14 +220,14 @@ fn what_is_asked_after_it_is_what_a_list_says() {
     ];
     for (nth, reason, is_meant) in steps {
         let at = segments[nth].first;
-        let all = Engine::sealed(&*engine);
+        let all = Store::sealed(&*engine);
         let Some(sealed) = all.iter().find(|it| it.first == at) else { panic!("{nth}") };
         let order = model.take(sealed, reason, is_meant);
-        let taken = Engine::take_out(&*engine, &order).unwrap().unwrap();
+        let taken = Store::take_out(&*engine, &order).unwrap().unwrap();
         assert!(taken.expired + taken.compacted > 0);
         model.check(&*engine);
         // What it was is there no more.
-        assert_eq!(Engine::take_out(&*engine, &order).unwrap(), None);
+        assert_eq!(Store::take_out(&*engine, &order).unwrap(), None);
         verify_all(dir.path(), &*engine);
     }
     eventually("space", || engine.status().disk_bytes < before);
@@ -261,23 +261,23 @@ fn neighbours_become_one_and_what_lies_between_them_with_them() {
     let dir = tempfile::tempdir().unwrap();
     let engine = sealed_log(dir.path(), 8_000);
     let mut model = Model::of(&*engine);
-    let all = Engine::sealed(&*engine);
+    let all = Store::sealed(&*engine);
     for (nth, one) in all[..4].iter().enumerate() {
         let order = match nth {
             1 => model.take(one, Reason::Expired, |_| true),
             _ => model.take(one, Reason::Compacted, |seq| seq % 9 > 0),
         };
-        Engine::take_out(&*engine, &order).unwrap().unwrap();
+        Store::take_out(&*engine, &order).unwrap().unwrap();
     }
-    let before = Engine::sealed(&*engine);
+    let before = Store::sealed(&*engine);
     assert_eq!(before.len(), all.len() - 1);
     // All but the first, which is told as it was before.
     let stale = TakeOut { sealed: all[..2].to_vec(), seqs: Vec::new(), named_from: Seq::ZERO };
-    assert_eq!(Engine::take_out(&*engine, &stale).unwrap(), None);
+    assert_eq!(Store::take_out(&*engine, &stale).unwrap(), None);
     let order = TakeOut { sealed: before[..3].to_vec(), seqs: Vec::new(), named_from: Seq::ZERO };
-    let taken = Engine::take_out(&*engine, &order).unwrap().unwrap();
+    let taken = Store::take_out(&*engine, &order).unwrap().unwrap();
     assert_eq!((taken.expired, taken.compacted), (0, 0));
-    let after = Engine::sealed(&*engine);
+    let after = Store::sealed(&*engine);
     assert_eq!((after[0].first, after[0].end), (all[0].first, all[3].end));
     assert_eq!(after.len(), before.len() - 2);
     model.check(&*engine);
@@ -286,7 +286,7 @@ fn neighbours_become_one_and_what_lies_between_them_with_them() {
     let order = model.take(&after[0], Reason::Expired, |_| true);
     vanish(engine);
     let (engine, _) = reopen(dir.path());
-    Engine::take_out(&*engine, &order).unwrap().unwrap();
+    Store::take_out(&*engine, &order).unwrap().unwrap();
     model.check(&*engine);
     engine.close().unwrap();
     drop(engine);
@@ -301,9 +301,9 @@ fn the_last_segment_may_go_as_a_whole() {
     let dir = tempfile::tempdir().unwrap();
     let engine = sealed_log(dir.path(), 4_000);
     let mut model = Model::of(&*engine);
-    let last = *Engine::sealed(&*engine).last().unwrap();
+    let last = *Store::sealed(&*engine).last().unwrap();
     let order = model.take(&last, Reason::Expired, |_| true);
-    Engine::take_out(&*engine, &order).unwrap().unwrap();
+    Store::take_out(&*engine, &order).unwrap().unwrap();
     model.check(&*engine);
     vanish(engine);
     let (engine, _) = reopen(dir.path());
@@ -328,18 +328,18 @@ fn a_segment_with_runs_is_folded_like_others() {
     engine.close().unwrap();
     drop(engine);
     let (engine, _) = reopen(dir.path());
-    eventually("sealing", || !Engine::sealed(&*engine).is_empty());
+    eventually("sealing", || !Store::sealed(&*engine).is_empty());
     let mut model = Model::of(&*engine);
-    let small = Engine::sealed(&*engine)[0];
+    let small = Store::sealed(&*engine)[0];
     let order = model.take(&small, Reason::Compacted, |seq| !seq.is_multiple_of(4));
-    Engine::take_out(&*engine, &order).unwrap().unwrap();
+    Store::take_out(&*engine, &order).unwrap().unwrap();
     model.check(&*engine);
     fill(&*engine, 700, 20);
     engine.close().unwrap();
     drop(engine);
     let (engine, _) = reopen(dir.path());
     eventually("folding", || {
-        Engine::sealed(&*engine)[0].end > small.end && Engine::sealed(&*engine)[0].removed > 0
+        Store::sealed(&*engine)[0].end > small.end && Store::sealed(&*engine)[0].removed > 0
     });
     model.check(&*engine);
     verify_all(dir.path(), &*engine);
@@ -351,11 +351,11 @@ fn what_tells_repeats_of_events_that_are_gone_is_kept_as_far_as_it_is_needed() {
     let dir = tempfile::tempdir().unwrap();
     let engine = sealed_log(dir.path(), 4_000);
     let mut model = Model::default();
-    let first = Engine::sealed(&*engine)[0];
+    let first = Store::sealed(&*engine)[0];
     let border = first.first.get().midpoint(first.end.get());
     let mut order = model.take(&first, Reason::Expired, |seq| seq.is_multiple_of(2));
     order.named_from = Seq::new(border);
-    Engine::take_out(&*engine, &order).unwrap().unwrap();
+    Store::take_out(&*engine, &order).unwrap().unwrap();
     let mut named = std::collections::BTreeSet::new();
     engine
         .fingerprints(Seq::FIRST, &mut |seq, _| {
@@ -442,9 +442,9 @@ fn it_may_be_killed_at_any_operation() {
     let orders = orders(&*engine, &mut model);
     is_on.store(true, Ordering::SeqCst);
     for order in &orders {
-        Engine::take_out(&*engine, order).unwrap().unwrap();
+        Store::take_out(&*engine, order).unwrap().unwrap();
     }
-    Engine::take_out(&*engine, &merged(&*engine)).unwrap().unwrap();
+    Store::take_out(&*engine, &merged(&*engine)).unwrap().unwrap();
     is_on.store(false, Ordering::SeqCst);
     model.check(&*engine);
     vanish(engine);
@@ -473,8 +473,8 @@ fn any_operation_of_it_may_fail() {
         let (engine, _) = open(dir, Options { disk, ..options() })?;
         let done = orders(&*engine, &mut Model::default())
             .iter()
-            .try_for_each(|order| Engine::take_out(&*engine, order).map(drop))
-            .and_then(|()| Engine::take_out(&*engine, &merged(&*engine)).map(drop));
+            .try_for_each(|order| Store::take_out(&*engine, order).map(drop))
+            .and_then(|()| Store::take_out(&*engine, &merged(&*engine)).map(drop));
         // It goes on, whatever came of that.
         fill(&*engine, 20, 20);
         done?;
@@ -533,17 +533,17 @@ fn appends_and_reads_go_on_beside_it() {
             }
         });
         for round in 0..3 {
-            for sealed in Engine::sealed(&*engine) {
+            for sealed in Store::sealed(&*engine) {
                 let order = model.take(&sealed, Reason::Compacted, |seq| seq % 5 <= round);
-                let _ = Engine::take_out(&*engine, &order).unwrap();
+                let _ = Store::take_out(&*engine, &order).unwrap();
             }
         }
     });
     // Of those that were sealed meanwhile some were not taken out.
-    let sealed = Engine::sealed(&*engine);
+    let sealed = Store::sealed(&*engine);
     for one in &sealed {
         let order = model.take(one, Reason::Compacted, |seq| seq % 5 <= 2);
-        Engine::take_out(&*engine, &order).unwrap();
+        Store::take_out(&*engine, &order).unwrap();
     }
     let end = sealed.last().unwrap().end.get();
     model.gone.retain(|seq, _| *seq < end);

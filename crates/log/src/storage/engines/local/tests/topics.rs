@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::storage::{TopicQuery, TopicStats};
+use crate::storage::{Store, TopicQuery, TopicStats};
 use crate::testing::{commit_of, time_of, topic_head, topics_of};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};

@@ -10,7 +10,7 @@ use super::super::{LocalEngine, Options, open};
 use super::*;
 use crate::chain::Said;
 use crate::storage::disk::Disk;
-use crate::storage::{Commit, Engine, Links};
+use crate::storage::{Commit, Journal, Links, Store};
 use crate::testing::{append, copy_dir, time_of};
 use tailmark_record::topic::Pattern;
 use tailmark_record::{CursorMint, Limits, Stamp, write_entry};
@@ -25,10 +25,10 @@ fn body_of(seq: Seq, len: usize) -> String {
 
 /// Appends a commit with an event of each topic.
 fn store(engine: &LocalEngine, topics: &[&str], body_len: usize) {
-    let bounds = Engine::bounds(engine);
+    let bounds = Store::bounds(engine);
     let first = bounds.next();
-    let mint = CursorMint::new(Engine::id(engine), bounds.generations.current().generation);
-    let Links { head: mut link, oldest_tag } = Engine::links(engine);
+    let mint = CursorMint::new(Journal::id(engine), bounds.generations.current().generation);
+    let Links { head: mut link, oldest_tag } = Store::links(engine);
     let mut events = Vec::new();
     for (at, topic) in (0..).zip(topics) {
         let seq = first.plus(at);
@@ -94,7 +94,7 @@ fn read_with(
 }
 
 fn indexed(engine: &LocalEngine, range: Range<Seq>, filter: &Filter) -> Answer {
-    read_with(range, filter, |from, end| Engine::read(engine, from, end, filter))
+    read_with(range, filter, |from, end| Store::read(engine, from, end, filter))
 }
 
 /// The same by the walk.
@@ -123,7 +123,7 @@ fn spoil(topics: &SlotTopics, change: impl Fn(&mut Run)) {
 }
 
 fn whole(engine: &LocalEngine) -> Range<Seq> {
-    let bounds = Engine::bounds(engine);
+    let bounds = Store::bounds(engine);
     bounds.oldest..bounds.next()
 }
 
@@ -173,7 +173,7 @@ proptest! {
         }
         let filter = filter(&["*", "*.>"]);
         let found = indexed(&engine, whole(&engine), &filter).0.len() as u64;
-        prop_assert_eq!(found, Engine::bounds(&*engine).head.get());
+        prop_assert_eq!(found, Store::bounds(&*engine).head.get());
         // It was the index that was asked.
         prop_assert!(newest(&engine).built().upto > Seq::FIRST);
     }
@@ -236,7 +236,7 @@ fn a_read_costs_what_it_returns_in_small_commits_as_in_large_ones() {
             let name = format!("t.{topic}");
             let one = filter(&[&name]);
             let all = whole(&engine);
-            let chunk = Engine::read(&*engine, all.start, all.end, &one).unwrap();
+            let chunk = Store::read(&*engine, all.start, all.end, &one).unwrap();
             assert_eq!((chunk.end, chunk.complete), (all.end, false));
             assert_eq!(matching(&chunk.events, &one).len(), Events::new(&chunk.events).count());
             assert_eq!(Events::new(&chunk.events).count(), 8);
