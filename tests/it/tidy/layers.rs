@@ -123,6 +123,7 @@ const EVENTLOG: House<'_> = House {
         "resolve",
         "cursors",
         "log",
+        "following",
         "producer",
     ],
 };

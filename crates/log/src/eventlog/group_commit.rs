@@ -48,6 +48,8 @@ pub(super) enum Admission {
     Whole,
     /// None of it: the commit is full. It comes first in the next.
     Later(Box<Pending>),
+    /// None of it, for a reason that rests on where the log ends. Nothing else is in the commit.
+    Verdict(Box<Pending>, Box<AppendError>),
     /// As much as fits; the commit is full.
     Part,
 }
@@ -111,6 +113,9 @@ impl CommitBuilder {
                 batch.answer(Ok(again.finish(commit.at)));
                 return Admission::Whole;
             }
+            Judgement::Refuse(
+                error @ (AppendError::HeadMoved { .. } | AppendError::ProducerHole { .. }),
+            ) => return Admission::Verdict(batch, Box::new(error)),
             Judgement::Refuse(error) => {
                 batch.refuse(error);
                 return Admission::Whole;

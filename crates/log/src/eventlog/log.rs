@@ -40,12 +40,12 @@ use tailmark_record::{
 /// and the engine is dropped when the threads are through.
 #[derive(Clone)]
 pub struct EventLog {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
-struct Shared {
-    core: Arc<Core>,
-    threads: Mutex<Option<Threads>>,
+pub(super) struct Shared {
+    pub(super) core: Arc<Core>,
+    pub(super) threads: Mutex<Option<Threads>>,
 }
 
 impl Drop for Shared {

@@ -21,6 +21,8 @@ mod eraser;
 mod error;
 mod fair_queue;
 mod filter_cache;
+#[cfg(any(test, feature = "testing"))]
+mod following;
 mod group_commit;
 mod hot;
 mod interest;
@@ -64,6 +66,9 @@ pub use batch::{Batch, Mark};
 pub use cursors::{ResolveError, parted};
 pub use eraser::{EraseError, Erased, Erasure};
 pub use error::{AppendError, CursorError, ReadError};
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub use following::{Following, whole_state};
 pub use log::{Append, EventLog};
 pub use metrics::{Counters, LATENCY_BUCKETS};
 pub use options::{Clock, Elapsed, Options, Retention};

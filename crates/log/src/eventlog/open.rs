@@ -44,8 +44,8 @@ use tailmark_record::{CursorMint, Seq, Timestamp};
 const MAX_IN_FLIGHT_BYTES: usize = u32::MAX as usize;
 
 pub(super) struct Threads {
-    /// Ends when the queue has.
-    writer: JoinHandle<()>,
+    /// Ends when the queue has; `None` where another daemon writes.
+    writer: Option<JoinHandle<()>>,
     /// End when they are told.
     others: Vec<JoinHandle<()>>,
 }
@@ -94,6 +94,31 @@ pub(super) fn open(
         move || repeats::rebuild(&core, from, bounds.head, window, &handover)
     };
     start(core, readers, writer, keeper, elapsed, rebuild)
+}
+
+/// Opens a log that another daemon writes: its readers are here, and nothing else.
+#[cfg(any(test, feature = "testing"))]
+pub(super) fn follow(
+    engine: Arc<dyn Engine>,
+    last_at: Timestamp,
+    options: &Options,
+) -> Result<(Arc<Core>, Threads), StoreError> {
+    let (journal, store): (Arc<dyn Journal>, Arc<dyn Store>) = (engine.clone(), engine);
+    let (pool, readers) =
+        ReaderPool::start(&store, options.reader_threads).map_err(cannot_start_thread)?;
+    let core = Arc::new(core(journal, store, pool, options, last_at));
+    core.queue.end(AppendError::Stopped("another daemon writes this log".to_owned()));
+    let reads = core.reads.clone();
+    match spawn("log-interest", move || matcher::run(&reads)) {
+        Ok(matcher) => {
+            let others = readers.into_iter().chain([matcher]).collect();
+            Ok((core, Threads { writer: None, others }))
+        }
+        Err(error) => {
+            signal_end(&core);
+            Err(cannot_start_thread(error))
+        }
+    }
 }
 
 fn writer(
@@ -175,7 +200,7 @@ fn start(
             spawn("log-write", move || writer.run())
         });
     match started {
-        Ok(writer) => Ok((core, Threads { writer, others })),
+        Ok(writer) => Ok((core, Threads { writer: Some(writer), others })),
         Err(error) => {
             signal_end(&core);
             Err(cannot_start_thread(error))
@@ -253,7 +278,7 @@ pub(super) fn signal_end(core: &Core) {
 /// Ends everything in order, and waits. Blocks.
 pub(super) fn close(core: &Core, threads: Threads) -> Result<(), StoreError> {
     core.queue.end(AppendError::Closing);
-    let mut failed = threads.writer.join().is_err();
+    let mut failed = threads.writer.is_some_and(|writer| writer.join().is_err());
     // Readers have seen the last commit before they hear that there is none after it.
     signal_end(core);
     for thread in threads.others {

@@ -29,11 +29,32 @@ pub(super) struct Published {
 
 /// All that a reader has of the log.
 pub(super) struct ReadPath {
-    /// Only the writer moves head and oldest, only closing sets `is_closed`.
+    /// Only the writer moves head and oldest, or who follows one; only closing sets `is_closed`.
     pub published: watch::Sender<Published>,
     /// Readers that sleep until something concerns them.
     pub interest: Arc<Interest>,
     pub hot: Hot,
     pub pool: Arc<ReaderPool>,
     pub metrics: Arc<Metrics>,
+}
+
+impl ReadPath {
+    /// Tells readers of the head, when that was appended and the chain at it, and of the oldest and the
+    /// chain before that. Only forward.
+    pub(super) fn publish(
+        &self,
+        (head, head_at, head_tag): (Seq, Timestamp, ChainTag),
+        (oldest, oldest_tag): (Seq, Option<ChainTag>),
+    ) {
+        self.published.send_if_modified(|now| {
+            debug_assert!(head >= now.head && oldest >= now.oldest, "what is published only grows");
+            let moved = head > now.head || oldest > now.oldest;
+            now.head = now.head.max(head);
+            (now.head_at, now.head_tag) = (head_at, head_tag);
+            if oldest > now.oldest {
+                (now.oldest, now.oldest_tag) = (oldest, oldest_tag);
+            }
+            moved
+        });
+    }
 }

@@ -4,7 +4,7 @@
 //! until the journal says that it is durable, then publishes, then answers. Nothing that depends on
 //! a commit is seen by anyone before that. A commit of which nothing was stored is refused to its
 //! callers; any other failure stops the writer for good, and its callers hear that the outcome is
-//! unknown.
+//! unknown. Where another daemon writes now, it stops for good too, and nothing was stored.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -117,6 +117,13 @@ impl Writer {
             match self.builder.admit(&mut staged, batch, self.oldest) {
                 Admission::Whole => {}
                 Admission::Part => break,
+                Admission::Verdict(batch, error) => match self.core.journal.confirm() {
+                    Ok(()) => batch.refuse(*error),
+                    Err(other) => {
+                        let verdict = self.judge(&Arc::new(other));
+                        batch.refuse(verdict);
+                    }
+                },
                 Admission::Later(batch) => {
                     work.push_front(Work::Append(batch));
                     break;
@@ -234,17 +241,10 @@ impl Writer {
 
     /// Tells readers. Only forward.
     fn publish(&self) {
-        let (head, oldest) = (self.next.prev(), self.oldest);
-        self.core.reads.published.send_if_modified(|now| {
-            debug_assert!(head >= now.head && oldest >= now.oldest, "what is published only grows");
-            let moved = head > now.head || oldest > now.oldest;
-            now.head = now.head.max(head);
-            (now.head_at, now.head_tag) = (self.last_at, self.builder.link.tag());
-            if oldest > now.oldest {
-                (now.oldest, now.oldest_tag) = (oldest, self.oldest_tag);
-            }
-            moved
-        });
+        let tag = self.builder.link.tag();
+        self.core
+            .reads
+            .publish((self.next.prev(), self.last_at, tag), (self.oldest, self.oldest_tag));
     }
 
     fn fail(&mut self, staged: GroupCommit, error: StoreError) -> Result<(), Stop> {
@@ -264,7 +264,7 @@ impl Writer {
                 batch.refuse(verdict.clone());
             }
         }
-        if matches!(verdict, AppendError::Unknown(_)) { Err(Stop(error)) } else { Ok(()) }
+        if stops(&verdict) { Err(Stop(error)) } else { Ok(()) }
     }
 
     /// What a failed commit means for its callers.
@@ -276,6 +276,9 @@ impl Writer {
             }
             StoreError::Invalid(_) => AppendError::Refused(error.clone()),
             StoreError::Conflict { .. } => AppendError::Refused(error.clone()),
+            StoreError::Fenced { .. } | StoreError::Diverged { .. } => {
+                AppendError::Stopped(error.to_string())
+            }
             _ => AppendError::Unknown(error.clone()),
         }
     }
@@ -295,7 +298,7 @@ impl Writer {
         if let Err(error) = outcome {
             let error = Arc::new(error);
             let verdict = self.judge(&error);
-            let stops = matches!(verdict, AppendError::Unknown(_));
+            let stops = stops(&verdict);
             let _ = request.reply.send(Err(verdict));
             return if stops { Err(Stop(error)) } else { Ok(()) };
         }
@@ -348,6 +351,11 @@ impl Writer {
         }
         bytes
     }
+}
+
+/// Whether the writer ends with this verdict on a commit.
+fn stops(verdict: &AppendError) -> bool {
+    matches!(verdict, AppendError::Unknown(_) | AppendError::Stopped(_))
 }
 
 /// The topic of which a batch expects a head.

@@ -42,6 +42,16 @@ pub trait Journal: Send + Sync + 'static {
     /// unknown and that the journal has stopped for appends.
     fn append(&self, commit: Commit, done: Completion);
 
+    /// Proves that the log has had no commits but those that this journal took, as of a moment after the
+    /// call: then what depends on the end of the log may be told. Where nobody else can append it is so, and
+    /// costs nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] where another appends; as [`Journal::append`].
+    fn confirm(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Why every commit would be refused now; `None` when a small one would be tried. Looks at the disk, and
     /// waits for no commit; one that is under way for too long is a reason ([`StoreError::Hanging`]).
     fn refusal(&self) -> Option<StoreError> {

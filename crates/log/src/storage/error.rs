@@ -111,6 +111,22 @@ pub enum StoreError {
         /// The failure that stopped it.
         reason: String,
     },
+    /// Another daemon writes the shared journal; nothing was stored.
+    #[error("another daemon writes the journal since term {term}")]
+    Fenced {
+        /// Its term.
+        term: u64,
+    },
+    /// The shared journal has not answered: the commit is stored, or will be, or never. It is asked for
+    /// until that is known.
+    #[error("the journal has not answered: the outcome is not known yet")]
+    InDoubt,
+    /// The shared journal and the copy of it here are of different histories; nothing was stored.
+    #[error("the journal is of another history than the copy of it here: {detail}")]
+    Diverged {
+        /// What was found.
+        detail: String,
+    },
     /// Another process has the data directory open.
     #[error("{} is in use by another process{}", path.display(), owner.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
     Locked {

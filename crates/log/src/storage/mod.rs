@@ -30,6 +30,9 @@ mod removed;
 pub mod salvage;
 #[doc(hidden)]
 pub mod segment;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod shared;
 mod sift;
 mod take_out;
 mod time;

@@ -35,6 +35,10 @@ pub trait Intercept: Send + Sync + 'static {
         self.inner().append(commit, done)
     }
 
+    fn confirm(&self) -> Result<(), StoreError> {
+        self.inner().confirm()
+    }
+
     fn refusal(&self) -> Option<StoreError> {
         self.inner().refusal()
     }
@@ -160,6 +164,10 @@ impl<I: Intercept> Journal for I {
 
     fn append(&self, commit: Commit, done: Completion) {
         Intercept::append(self, commit, done)
+    }
+
+    fn confirm(&self) -> Result<(), StoreError> {
+        Intercept::confirm(self)
     }
 
     fn refusal(&self) -> Option<StoreError> {

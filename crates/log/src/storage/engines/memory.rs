@@ -5,6 +5,8 @@
 //! themselves, so that it is easy to see that it is right. "Durable" means completed: a commit that
 //! was held back ([`Options::hold`]) is lost by [`Memory::crash`].
 
+#[cfg(any(test, feature = "testing"))]
+mod copy;
 mod erase;
 mod take_out;
 mod topics;
@@ -60,7 +62,7 @@ impl Default for Options {
 pub struct Memory {
     id: LogId,
     key: FingerprintKey,
-    generations: GenerationTable,
+    generations: Mutex<GenerationTable>,
     options: Options,
     log: Mutex<Log>,
 }
@@ -120,6 +122,7 @@ impl Memory {
     ) -> Memory {
         let links = Links { head: Link::START, oldest_tag: Some(ChainTag::START) };
         let log = Mutex::new(Log { oldest: Seq::FIRST, links, ..Log::default() });
+        let generations = Mutex::new(generations);
         Memory { id, key, generations, options, log }
     }
 
@@ -150,11 +153,7 @@ impl Memory {
     /// A second engine over what is durable in this one.
     pub fn reopen(&self) -> (Memory, Recovered) {
         let log = self.log.lock();
-        let recovered = Recovered {
-            state: log.state.clone().unwrap_or_default(),
-            deltas: log.deltas.clone(),
-            last_at: log.last_at,
-        };
+        let recovered = log.recovered();
         let copy = Log {
             commits: log.commits.clone(),
             removed: log.removed.clone(),
@@ -174,7 +173,7 @@ impl Memory {
         let engine = Memory {
             id: self.id,
             key: self.key,
-            generations: self.generations.clone(),
+            generations: Mutex::new(self.generations.lock().clone()),
             options: self.options.clone(),
             log: Mutex::new(copy),
         };
@@ -208,6 +207,14 @@ impl Memory {
 }
 
 impl Log {
+    fn recovered(&self) -> Recovered {
+        Recovered {
+            state: self.state.clone().unwrap_or_default(),
+            deltas: self.deltas.clone(),
+            last_at: self.last_at,
+        }
+    }
+
     fn check(
         &self,
         commit: &Commit,
@@ -326,7 +333,8 @@ impl Journal for Memory {
 impl Store for Memory {
     fn bounds(&self) -> Bounds {
         let log = self.log.lock();
-        Bounds { oldest: log.oldest, head: log.head, generations: self.generations.clone() }
+        let generations = self.generations.lock().clone();
+        Bounds { oldest: log.oldest, head: log.head, generations }
     }
 
     fn links(&self) -> Links {

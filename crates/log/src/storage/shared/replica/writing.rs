@@ -1,0 +1,219 @@
+//! Appending, and taking over.
+
+use std::sync::Arc;
+
+use super::{Body, Frame, Held, Replica, Role, Rule, Slot, diverged, fenced};
+use crate::storage::shared::Published;
+use crate::storage::{Commit, Level, Receipt, Store, StoreError};
+use tailmark_record::Timestamp;
+
+/// How often a frame is published before its caller hears that the outcome is unknown. It stays in doubt
+/// then, and is published again until something is known.
+const TRIES: usize = 4;
+
+fn away() -> StoreError {
+    StoreError::Busy { reason: "the journal does not answer".to_owned() }
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settled {
+    /// It is in the journal, at the next slot.
+    Stored,
+    /// It is not, and never will be.
+    NotStored,
+    /// Not known yet.
+    Doubt,
+    /// It was not published now: the journal does not answer, or its end is not the copy's.
+    NotTried,
+}
+
+impl Replica {
+    /// Publishes a commit, and answers when it is known what became of it.
+    pub(super) fn publish(&self, mut commit: Commit) -> Result<Receipt, StoreError> {
+        let mut held = self.held.lock();
+        may_write(&held)?;
+        // What the copy would refuse must not get into the journal.
+        self.copy.check(&commit)?;
+        let (first, end) = (commit.first, commit.first.plus(commit.count.into()));
+        let (level, term) = (Level::Replicated, held.term);
+        // Each copy makes its own.
+        commit.state = None;
+        self.put(&mut held, Body::Commit(commit))?;
+        Ok(Receipt { first, last: end.prev(), level, term })
+    }
+
+    fn put(&self, held: &mut Held, body: Body) -> Result<(), StoreError> {
+        let mut frame = Arc::new(self.frame(held, body));
+        match self.settle(held, &mut frame) {
+            Settled::Stored => self.apply(held, &frame).map(drop),
+            Settled::NotStored if held.role == Role::Diverged => Err(diverged()),
+            Settled::NotStored => Err(fenced(held)),
+            Settled::NotTried => Err(away()),
+            Settled::Doubt if !self.has(Rule::NoAnswerIsDoubt) => Err(away()),
+            Settled::Doubt => {
+                held.doubt = Some(frame);
+                Err(StoreError::InDoubt)
+            }
+        }
+    }
+
+    fn frame(&self, held: &mut Held, body: Body) -> Frame {
+        let (previous, term) = (held.chain(), held.term);
+        Frame { previous, term, writer: self.name, nonce: held.nonces.draw(), body }
+    }
+
+    /// Publishes a frame at the next slot until it is known what became of it, or often enough.
+    fn settle(&self, held: &mut Held, frame: &mut Arc<Frame>) -> Settled {
+        let mut now = Settled::NotTried;
+        for _ in 0..TRIES {
+            if !self.is_joined(held) {
+                if held.role == Role::Diverged {
+                    return Settled::NotStored;
+                }
+                continue;
+            }
+            now = Settled::Doubt;
+            match self.journal.publish(held.slot(), frame) {
+                Published::Stored(slot) if slot == held.slot() + 1 => return Settled::Stored,
+                Published::Stored(_) => {
+                    self.diverges(held);
+                    return Settled::NotStored;
+                }
+                Published::NoAnswer => {}
+                Published::Refused { end } if end < held.slot() => {
+                    self.suspects_a_loss(held, end);
+                    if held.role == Role::Diverged {
+                        return Settled::NotStored;
+                    }
+                }
+                Published::Refused { .. } if !self.has(Rule::ReadWhoseItIs) => {
+                    held.role = Role::Following;
+                    return Settled::NotStored;
+                }
+                Published::Refused { .. } => match self.reads_whose_it_is(held, frame) {
+                    Settled::Doubt => {}
+                    known => return known,
+                },
+            }
+        }
+        now
+    }
+
+    /// Something is at the next slot: the frame itself from an earlier try, or another's.
+    fn reads_whose_it_is(&self, held: &mut Held, own: &mut Arc<Frame>) -> Settled {
+        loop {
+            let there = match self.journal.read(held.slot() + 1) {
+                // Still in doubt, or behind what was passed: it is published again.
+                None => return Settled::Doubt,
+                Some(Slot::Foreign) => {
+                    held.pass();
+                    continue;
+                }
+                Some(Slot::Frame(there)) => there,
+            };
+            if there.nonce == own.nonce {
+                return Settled::Stored;
+            }
+            if there.previous != held.chain() {
+                self.diverges(held);
+                return Settled::NotStored;
+            }
+            let is_term = matches!(there.body, Body::Term(_));
+            let is_attempt = matches!(own.body, Body::Term(_));
+            if is_attempt || is_term && self.has(Rule::FencedByTerm) {
+                held.role = Role::Following;
+                return Settled::NotStored;
+            }
+            // A proof of another's, or what ends no term: the frame goes behind it.
+            let is_empty = matches!(there.body, Body::Empty);
+            if !(is_empty || is_term) || self.apply(held, &there).is_err() {
+                self.diverges(held);
+                return Settled::NotStored;
+            }
+            *own = Arc::new(Frame { previous: held.chain(), ..Frame::clone(own) });
+        }
+    }
+
+    /// Begins a term: it writes from here on, unless another was first. It follows to the end before.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] where another was first, [`StoreError::InDoubt`] while that is not known,
+    /// [`StoreError::Busy`] where the journal does not answer, [`StoreError::Diverged`].
+    pub fn take_over(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.resolve()?;
+        while self.follow()?.is_some() {}
+        let mut held = self.held.lock();
+        let bounds = self.copy.bounds();
+        let used_up = || StoreError::Invalid("the log has used up its generations");
+        let term = held.term + 1;
+        let nonce = held.nonces.draw_short();
+        let table = bounds.generations.with_next(nonce, bounds.next(), now, "taken over");
+        let row = table.ok_or_else(used_up)?.current().clone();
+        let frame = self.frame(&mut held, Body::Term(row));
+        let mut frame = Arc::new(Frame { term, ..frame });
+        match self.settle(&mut held, &mut frame) {
+            Settled::Stored => self.begins(&mut held, &frame),
+            Settled::NotStored if held.role == Role::Diverged => Err(diverged()),
+            Settled::NotStored => Err(fenced(&held)),
+            Settled::NotTried => Err(away()),
+            Settled::Doubt => {
+                held.doubt = Some(frame);
+                Err(StoreError::InDoubt)
+            }
+        }
+    }
+
+    fn begins(&self, held: &mut Held, frame: &Frame) -> Result<u64, StoreError> {
+        self.apply(held, frame)?;
+        held.role = Role::Writing;
+        Ok(held.term)
+    }
+
+    /// Asks again what became of the frame in doubt, if there is one. Its callers have been told that
+    /// nobody knows.
+    ///
+    /// # Errors
+    /// [`StoreError::InDoubt`] while it is not known.
+    pub fn resolve(&self) -> Result<(), StoreError> {
+        let mut held = self.held.lock();
+        let Some(mut frame) = held.doubt.take() else { return Ok(()) };
+        match self.settle(&mut held, &mut frame) {
+            Settled::Stored if matches!(frame.body, Body::Term(_)) => {
+                self.begins(&mut held, &frame).map(drop)
+            }
+            Settled::Stored => self.apply(&mut held, &frame).map(drop),
+            Settled::NotStored => Ok(()),
+            Settled::Doubt | Settled::NotTried => {
+                held.doubt = Some(frame);
+                Err(StoreError::InDoubt)
+            }
+        }
+    }
+
+    /// Proves that the journal ends where the copy does: true of the moment at which a frame of its own
+    /// was stored behind it.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] where another writes; as an append.
+    pub fn confirm(&self) -> Result<(), StoreError> {
+        if !self.has(Rule::ConfirmedByCommit) {
+            return Ok(());
+        }
+        let mut held = self.held.lock();
+        may_write(&held)?;
+        self.put(&mut held, Body::Empty)
+    }
+}
+
+fn may_write(held: &Held) -> Result<(), StoreError> {
+    match held.role {
+        Role::Following => Err(fenced(held)),
+        Role::Diverged => Err(diverged()),
+        Role::Writing if held.doubt.is_some() => {
+            let reason = "it is not known yet what became of an earlier commit".to_owned();
+            Err(StoreError::Busy { reason })
+        }
+        Role::Writing => Ok(()),
+    }
+}

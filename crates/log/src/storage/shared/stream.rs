@@ -1,0 +1,176 @@
+//! A shared journal in memory, and the connections to it: for tests of what is above.
+//!
+//! It does what a quorum of JetStream was measured to do, and no more: a request or an answer can be
+//! lost or late, an old leader tells an end that was, others write to it, an older snapshot can be
+//! put back.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::{Frame, Identity, Published, SharedJournal, Slot};
+use crate::width::to_usize;
+
+/// What happens to one publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing.
+    Pass,
+    /// It never arrives.
+    LoseRequest,
+    /// It arrives when [`Stream::deliver_late`] says so, and nobody hears of it.
+    DelayRequest,
+    /// It is stored or refused, and its sender does not hear of it.
+    LoseAnswer,
+    /// An old leader refuses it by an end that was.
+    OldLeader,
+}
+
+/// The journal itself.
+pub struct Stream {
+    identity: Identity,
+    /// Without it nothing is compared, and everything is stored: to see what that breaks.
+    compares: bool,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    slots: Vec<Slot>,
+    late: Vec<(u64, Arc<Frame>)>,
+    /// Times that every connection was made anew.
+    restarts: u64,
+}
+
+/// A daemon's connection to a [`Stream`].
+pub struct Connection {
+    stream: Arc<Stream>,
+    faults: Mutex<VecDeque<Fault>>,
+    is_cut: AtomicBool,
+}
+
+impl Stream {
+    /// An empty journal.
+    pub fn new(identity: Identity, compares: bool) -> Arc<Stream> {
+        Arc::new(Stream { identity, compares, inner: Mutex::default() })
+    }
+
+    /// Another connection to it.
+    pub fn connect(self: &Arc<Stream>) -> Arc<Connection> {
+        let (faults, is_cut) = (Mutex::default(), AtomicBool::new(false));
+        Arc::new(Connection { stream: Arc::clone(self), faults, is_cut })
+    }
+
+    /// The last slot.
+    pub fn end(&self) -> u64 {
+        self.inner.lock().slots.len() as u64
+    }
+
+    /// All that it holds.
+    pub fn slots(&self) -> Vec<Slot> {
+        self.inner.lock().slots.clone()
+    }
+
+    /// A publish that was late arrives now; `nth` of them. False when none is.
+    pub fn deliver_late(&self, nth: usize) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.late.is_empty() {
+            return false;
+        }
+        let at = nth % inner.late.len();
+        let (after, frame) = inner.late.swap_remove(at);
+        inner.store(after, &frame, self.compares);
+        true
+    }
+
+    /// Somebody else's message.
+    pub fn put_foreign(&self) {
+        self.inner.lock().slots.push(Slot::Foreign);
+    }
+
+    /// An older snapshot is put back, which ends here. All have to connect again.
+    pub fn roll_back(&self, end: u64) {
+        let mut inner = self.inner.lock();
+        inner.slots.truncate(to_usize(end));
+        inner.restarts += 1;
+    }
+}
+
+impl Inner {
+    fn store(&mut self, after: u64, frame: &Arc<Frame>, compares: bool) -> Published {
+        let end = self.slots.len() as u64;
+        if compares && after != end {
+            return Published::Refused { end };
+        }
+        self.slots.push(Slot::Frame(Arc::clone(frame)));
+        // Without a comparison an ack would name another slot than is expected.
+        Published::Stored(if compares { end + 1 } else { after + 1 })
+    }
+}
+
+impl Connection {
+    /// What happens to the publishes that come next, one after the other.
+    pub fn fail(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.faults.lock().extend(faults);
+    }
+
+    /// Everything passes again.
+    pub fn heal(&self) {
+        self.faults.lock().clear();
+        self.is_cut.store(false, Ordering::SeqCst);
+    }
+
+    /// Nothing arrives either way, until it is healed.
+    pub fn cut(&self) {
+        self.is_cut.store(true, Ordering::SeqCst);
+    }
+
+    fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::SeqCst)
+    }
+}
+
+impl SharedJournal for Connection {
+    fn identity(&self) -> Identity {
+        self.stream.identity
+    }
+
+    fn publish(&self, after: u64, frame: &Arc<Frame>) -> Published {
+        if self.is_cut() {
+            return Published::NoAnswer;
+        }
+        let fault = self.faults.lock().pop_front().unwrap_or(Fault::Pass);
+        let mut inner = self.stream.inner.lock();
+        match fault {
+            Fault::Pass => inner.store(after, frame, self.stream.compares),
+            Fault::LoseRequest => Published::NoAnswer,
+            Fault::DelayRequest => {
+                inner.late.push((after, Arc::clone(frame)));
+                Published::NoAnswer
+            }
+            Fault::LoseAnswer => {
+                inner.store(after, frame, self.stream.compares);
+                Published::NoAnswer
+            }
+            Fault::OldLeader => Published::Refused { end: after.saturating_sub(1) },
+        }
+    }
+
+    fn read(&self, slot: u64) -> Option<Slot> {
+        if self.is_cut() {
+            return None;
+        }
+        let at = to_usize(slot).checked_sub(1)?;
+        self.stream.inner.lock().slots.get(at).cloned()
+    }
+
+    fn end(&self) -> Option<u64> {
+        (!self.is_cut()).then(|| self.stream.end())
+    }
+
+    fn connection(&self) -> u64 {
+        self.stream.inner.lock().restarts
+    }
+}
