@@ -42,7 +42,16 @@ head -c $((mb * 1000000)) /dev/urandom | base64 -w 300 | "$program" upload --top
 sleep 10
 echo "== $(nproc) cores, $(uname -sr), $(du -sh "$dir/log/segments" | cut -f1) sealed"
 
-back_up() { while :; do rm -rf "$dir/beside"; "$program" backup "$dir/beside" --data-dir "$dir/log" "$@" >/dev/null 2>&1; done; }
+# One after the other; the one that is under way ends with it.
+back_up() {
+  local one=0
+  trap 'kill $one 2>/dev/null; wait $one 2>/dev/null; exit 0' TERM
+  while :; do
+    rm -rf "$dir/beside"
+    "$program" backup "$dir/beside" --data-dir "$dir/log" "$@" >/dev/null 2>&1 & one=$!
+    wait $one || true
+  done
+}
 for _ in $(seq "$rounds"); do
   echo "publisher, p50 and p99 in ms, alone: $(publisher)"
   back_up & other=$!
