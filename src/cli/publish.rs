@@ -128,12 +128,13 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
 
 fn content(args: &Args) -> Result<Vec<u8>, Failure> {
     let (mut input, name): (Box<dyn Read>, String) = match (&args.file, args.body.as_deref()) {
+        (Some(path), _) if path.as_os_str() == "-" => from_stdin(),
         (Some(path), _) => {
             let name = path.display().to_string();
             let file = std::fs::File::open(path).map_err(|error| unreadable(&name, &error))?;
             (Box::new(file), name)
         }
-        (None, Some("-")) => (Box::new(std::io::stdin().lock()), "standard input".to_owned()),
+        (None, Some("-")) => from_stdin(),
         (None, body) => return Ok(body.unwrap_or_default().as_bytes().to_vec()),
     };
     let mut content = Vec::new();
@@ -147,6 +148,10 @@ fn content(args: &Args) -> Result<Vec<u8>, Failure> {
         return Err(Failure::new(Exit::Usage, what).hint("`upload` stores one event a line"));
     }
     Ok(content)
+}
+
+fn from_stdin() -> (Box<dyn Read>, String) {
+    (Box::new(std::io::stdin().lock()), "standard input".to_owned())
 }
 
 /// Whether something waits on standard input: bytes in a pipe, or a file that has some.

@@ -159,15 +159,19 @@ async fn a_message_on_the_wire() {
 
     // What holds one event has room for one, and what asks a question for its patterns.
     let question = (64 << 10) + 64 * 264;
-    for (method, limit) in [
-        ("Publish", (64 << 10) + (1 << 20)),
-        ("GetLog", question),
-        ("Watch", question),
-        ("Trim", question),
+    let event = 1 << 20;
+    for (method, limit, (what, said)) in [
+        // Told by what its sender can change, or ask to have changed.
+        ("Publish", (64 << 10) + event, ("event", event)),
+        ("GetLog", question, ("message_bytes", question)),
+        ("Watch", question, ("message_bytes", question)),
+        ("Trim", question, ("message_bytes", question)),
     ] {
         let message = padded(limit + 1);
         let status = raw::call(server.channel().await, method, message).await.unwrap_err();
-        over(&status, "message_bytes", limit, limit + 1);
+        over(&status, what, said, limit + 1);
+        let names_setting = status.message().contains("(limits.event_bytes)");
+        assert_eq!(names_setting, method == "Publish", "{status:?}");
     }
     let bytes = raw::call(server.channel().await, "GetLog", padded(question)).await.unwrap();
     assert!(!bytes.is_empty());

@@ -76,7 +76,8 @@ export function summary(event) {
 /// The event at a seq or a cursor; or the first of `patterns` that was appended from a time on, `null` if there
 /// is none. Throws what the daemon says of a place that is none.
 export async function eventAt(place, patterns) {
-  const digits = place.replaceAll(',', '');
+  // As the page itself writes a seq, too.
+  const digits = place.replaceAll(',', '').replace(/^#/, '');
   const isEvent = /^\d+$/.test(digits) || /^[a-z][\w-]{20,}$/i.test(place);
   if (isEvent) {
     const event = await getEvent(/^\d+$/.test(digits) ? digits : place);
