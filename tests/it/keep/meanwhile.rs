@@ -4,17 +4,20 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use tailmark::backup::{Upto, take};
 use tailmark::inspect::{self, Found, Selection};
 use tailmark_log::storage::salvage::salvage;
 use tailmark_log::storage::{Engine, EraseOrder, RemovedReason, Store, TakeOut};
+use tailmark_log::testing::Over;
 use tailmark_record::{Seq, Timestamp};
 use uuid::Uuid;
 
 use super::backups::{is_whole, restored};
 use crate::support::kept::expect_clean;
 use crate::support::logdir;
+use crate::support::server::PATIENCE;
 
 /// Seqs to which something was done: those of which it was begun, and those of which it was over.
 #[derive(Default)]
@@ -104,6 +107,7 @@ fn a_backup_of_a_log_that_is_erased_and_compacted_too_is_right() {
     let (is_over, gone, erased) = (AtomicBool::new(false), Done::default(), Done::default());
     let mut backups = Vec::new();
     std::thread::scope(|scope| {
+        let over = Over(&is_over);
         let (engine, is_over) = (&engine, &is_over);
         let (its_gone, its_erased) = (&gone, &erased);
         scope.spawn(move || {
@@ -125,12 +129,17 @@ fn a_backup_of_a_log_that_is_erased_and_compacted_too_is_right() {
         let enough = |backups: &[_]| {
             backups.len() >= 4 && gone.over().len() > 1_000 && erased.over().len() > 100
         };
-        while !enough(&backups) && backups.len() < 60 {
+        let begun = Instant::now();
+        while !enough(&backups) && begun.elapsed() < PATIENCE {
+            // As many as there is time to look at.
+            if backups.len() == 60 {
+                backups.remove(0);
+            }
             let before = (gone.over(), erased.over());
             let taken = take(&data, &to, |_| Ok(())).unwrap();
             backups.push((taken, before, (gone.begun(), erased.begun())));
         }
-        is_over.store(true, Ordering::Relaxed);
+        drop(over);
     });
     assert!(gone.over().len() > 1_000 && erased.over().len() > 100, "it stood still");
     logdir::close(&data, engine);
