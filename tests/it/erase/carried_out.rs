@@ -228,9 +228,8 @@ async fn check(mut daemon: Daemon, data: &Path, cursors: &[String]) -> Daemon {
     daemon
 }
 
-/// Nobody can read them any more, but they lie in a file beside others that everybody can.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_trimmed_and_still_on_disk_goes_when_it_is_named() {
+/// Twenty events of a person, of which ten are trimmed and still on disk.
+async fn half_trimmed() -> (tempfile::TempDir, Daemon, Client) {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let daemon = Daemon::start(&data);
@@ -240,6 +239,14 @@ async fn what_is_trimmed_and_still_on_disk_goes_when_it_is_named() {
     }
     daemon.output(&["trim", "--before", "11", "--yes"], b"");
     assert_eq!(found_in(&data, 0..20).len(), 100, "the search finds too little");
+    (dir, daemon, client)
+}
+
+/// Nobody can read them any more, but they lie in a file beside others that everybody can.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_trimmed_and_still_on_disk_goes_when_it_is_named() {
+    let (dir, daemon, client) = half_trimmed().await;
+    let data = dir.path().join("data");
     let said = daemon.output(&["erase", "1-10", "--reason", "r", "--yes", "--json"], b"");
     let said: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
     assert_eq!((&said["events"], &said["trimmed"]), (&Value::Null, &"10".into()), "{said}");
@@ -252,15 +259,8 @@ async fn what_is_trimmed_and_still_on_disk_goes_when_it_is_named() {
 /// Whoever's they were: of which topic they are nobody can read.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_trimmed_and_still_on_disk_goes_with_a_topic() {
-    let dir = tempfile::tempdir().unwrap();
+    let (dir, daemon, client) = half_trimmed().await;
     let data = dir.path().join("data");
-    let daemon = Daemon::start(&data);
-    let client = Client::new(daemon.url()).unwrap();
-    for at in 0..20 {
-        publish(&client, of_person(at)).await;
-    }
-    daemon.output(&["trim", "--before", "11", "--yes"], b"");
-    assert_eq!(found_in(&data, 0..20).len(), 100, "the search finds too little");
     let erase = ["erase", "--topic", "u.ann", "--reason", "r", "--yes", "--json"];
     let said: Value = serde_json::from_str(&daemon.output(&erase, b"")).unwrap();
     assert_eq!((&said["events"], &said["trimmed"]), (&"10".into(), &Value::Null), "{said}");

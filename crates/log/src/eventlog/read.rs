@@ -67,14 +67,15 @@ impl ReadPath {
             return Ok((chunk, is_recent || filter.is_all()));
         }
         let erasures = self.hot.erasures();
+        // Only who hears of each run reads them all.
+        let behind = (filter.is_all() && at_most.is_none()).then(Behind::default);
         let chunk = loop {
-            let behind = Arc::new(Mutex::new(VecDeque::new()));
-            let question = going_on(question(from, end, filter, at_most), end, Arc::clone(&behind));
+            let question = going_on(question(from, end, filter, at_most), end, behind.clone());
             match self.pool.ask_chunk(asker, lane(from, end), from, question).await {
                 Ok(Some(chunk)) => break chunk,
                 Ok(None) => {}
                 Err(error) => {
-                    if filter.is_all() && at_most.is_none() {
+                    if let Some(behind) = behind {
                         let behind = std::mem::take(&mut *behind.lock());
                         *ahead =
                             (!behind.is_empty()).then(|| Box::new(Stretch::new(behind, erasures)));
@@ -228,16 +229,20 @@ pub(super) fn question(
     }
 }
 
-/// The same, and where events are gone, what lies behind them.
+/// What a read finds behind a run that is gone.
+type Behind = Arc<Mutex<VecDeque<Part>>>;
+
+/// The same, and where events are gone, what lies behind them, if that is wanted.
 fn going_on(
     question: impl FnOnce(&dyn Store) -> Result<Chunk, StoreError> + Send + 'static,
     end: Seq,
-    behind: Arc<Mutex<VecDeque<Part>>>,
+    behind: Option<Behind>,
 ) -> impl FnOnce(&dyn Store) -> Result<Chunk, StoreError> + Send + 'static {
     move |store| {
         let read = question(store);
         if let Err(StoreError::Removed(range)) = &read
             && range.is_intended()
+            && let Some(behind) = behind
         {
             *behind.lock() = read_on(store, range.end, end);
         }

@@ -10,7 +10,7 @@ use tailmark_record::topic::Filter;
 /// is read.
 ///
 /// # Errors
-/// As [`Engine::read`].
+/// As [`Store::read`].
 pub(super) fn removed_in(store: &dyn Store, range: Range<Seq>) -> Result<u64, StoreError> {
     let (mut at, mut removed) = (range.start, 0);
     for one in store.sealed() {
