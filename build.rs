@@ -112,6 +112,15 @@ fn feed_service() -> manual::Service {
                 .codec_path("crate::server::rpc::codec::Streamed")
                 .build(),
         )
+        .method(
+            method(
+                "report_progress",
+                "ReportProgress",
+                "ReportProgressRequest",
+                "ReportProgressResult",
+            )
+            .build(),
+        )
         .build()
 }
 

@@ -77,11 +77,11 @@ fn consumer_text(consumer: &pb::Consumer) -> String {
     };
     let idle = idle.and_then(|idle| u64::try_from(idle.seconds).ok()).unwrap_or_default();
     let idle = units::duration_text(std::time::Duration::from_secs(idle));
-    let delivered = events_text(*delivered);
-    format!(
-        "{name}: {watches}, {lag_events} behind, {events_per_second:.1} a second, {delivered} delivered, \
-         the last {idle} ago"
-    )
+    let rest = match delivered {
+        0 => format!("none done yet, for {idle}"),
+        _ => format!("{} done, the last {idle} ago", events_text(*delivered)),
+    };
+    format!("{name}: {watches}, {lag_events} behind, {events_per_second:.1} a second, {rest}")
 }
 
 #[cfg(test)]

@@ -157,6 +157,7 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
     let outcome = follow(&mut watch, &mut printer, each.as_ref(), kept, &mut stop, typed).await;
     // Whatever ended it: what was printed is saved.
     let settled = settle(&watch, &mut printer, state.as_mut());
+    watch.report(settled.is_ok() && !printer.is_undone).await;
     match (outcome, settled) {
         (Err(failure), Err(_)) | (Err(failure), Ok(())) | (Ok(()), Err(failure)) => Err(failure),
         (Ok(()), Ok(())) => Ok(()),

@@ -159,4 +159,14 @@ impl FeedService for Feed {
     ) -> Result<Response<RetentionStream>, Status> {
         read::get_retention(&self.shared, request)
     }
+
+    async fn report_progress(
+        &self,
+        request: Request<pb::ReportProgressRequest>,
+    ) -> Result<Response<pb::ReportProgressResult>, Status> {
+        let work = self.call(request, |_, message| async move {
+            Ok(watch::report_progress(&self.shared, &message))
+        })?;
+        Ok(Response::new(work.await?))
+    }
 }

@@ -149,6 +149,9 @@ impl<S: CursorStore + 'static> KeptWatch<S> {
             if self.is_over {
                 return None;
             }
+            if self.end.is_some() {
+                self.watch.report(true).await;
+            }
             if let Some(end) = self.end.take() {
                 self.is_over = true;
                 return end.err().map(Err);
@@ -191,7 +194,9 @@ impl<S: CursorStore + 'static> KeptWatch<S> {
     pub async fn finish(mut self) -> Result<(), Error> {
         self.settle().await?;
         self.begin_saving();
-        self.settle().await
+        self.settle().await?;
+        self.watch.report(true).await;
+        Ok(())
     }
 
     /// The watch itself.

@@ -3,6 +3,9 @@
 //! Names come from clients, so there is a bound: so many are known, and of all others together only the
 //! sums are. A name is known on when its last watch has ended, with where it was, until another one needs
 //! its place: that is how one sees that a consumer is gone and what it will have to catch up with.
+//!
+//! What was handed to a connection may wait in buffers for long, so a client can say what it is done with
+//! (decision 0035). Of one that does, only that counts as delivered.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use uuid::Uuid;
 
 use super::streams::Position;
 use tailmark_record::Seq;
@@ -18,6 +22,8 @@ use tailmark_record::Seq;
 const NAMES: usize = 100;
 /// What the others are told under; no name may be this.
 pub(crate) const OTHERS: &str = "(others)";
+/// Between name and number in the id that a client gets; in no name.
+const PARTS: char = '~';
 
 #[derive(Debug, Default)]
 pub(super) struct Consumers(Mutex<Table>);
@@ -28,30 +34,55 @@ struct Table {
     others: Arc<Consumer>,
 }
 
+/// What a watch is called.
+#[derive(Debug)]
+pub(crate) struct WatchName {
+    name: Box<str>,
+    /// Tells it from others of the name. At random: it is all that a report has to know.
+    id: Uuid,
+    /// Its client says what is done.
+    reports: bool,
+}
+
 /// All watches of one name.
 #[derive(Debug, Default)]
 pub(super) struct Consumer {
-    delivered: AtomicU64,
+    done: AtomicU64,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    last_id: u64,
-    open: HashMap<u64, Arc<Position>>,
-    /// Where the one that ended last was, and when it ended.
-    left_at: Option<Seq>,
-    left: Option<Instant>,
-    /// When something was delivered last; before that, when the first one began.
+    open: HashMap<Uuid, Arc<Place>>,
+    /// The one that ended last.
+    left: Option<Left>,
+    /// When an event was done last; before that, when the first one began.
     moved: Option<Instant>,
+}
+
+/// How far a watch is.
+#[derive(Debug)]
+struct Place {
+    position: Arc<Position>,
+    /// Events handed to its connection, and of those done, where its client reports that.
+    handed: AtomicU64,
+    done: Option<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct Left {
+    id: Uuid,
+    place: Arc<Place>,
+    next: Seq,
+    when: Instant,
 }
 
 /// A watch among those of its name.
 #[derive(Debug)]
 pub(super) struct Member {
     consumer: Arc<Consumer>,
-    id: u64,
-    position: Arc<Position>,
+    id: Uuid,
+    place: Arc<Place>,
     /// Where it was when it ended: later its reader may be gone.
     left_at: Option<Seq>,
 }
@@ -62,42 +93,62 @@ pub(crate) struct ConsumerCount {
     pub(crate) name: Box<str>,
     /// Open now.
     pub(crate) watches: u64,
-    /// Events delivered since the server started, or the name was known.
+    /// Events done since the server started, or the name was known.
     pub(crate) delivered: u64,
-    /// The first event that the one that is farthest behind has not looked at; `None` where it waits
-    /// for nothing that there is.
-    pub(crate) next: Option<Seq>,
-    /// Since something was delivered last.
+    /// Events that the one farthest behind has to come, or has and is not done with.
+    pub(crate) lag: u64,
+    /// Since an event was done last.
     pub(crate) idle: Duration,
-    /// Events delivered a second, between the last two looks.
+    /// Events done a second, between the last two looks.
     pub(crate) rate: f64,
+}
+
+impl WatchName {
+    pub(crate) fn new(name: &str, reports: bool) -> WatchName {
+        WatchName { name: name.into(), id: Uuid::new_v4(), reports }
+    }
+
+    /// The id under which its client may report.
+    pub(crate) fn reported_as(&self) -> Option<String> {
+        self.reports.then(|| format!("{}{PARTS}{}", self.name, self.id.simple()))
+    }
 }
 
 impl Consumers {
     /// One more watch of that name.
-    pub(super) fn join(&self, name: &str, position: Arc<Position>) -> Member {
+    pub(super) fn join(&self, name: &WatchName, position: Arc<Position>) -> Member {
+        let (id, done) = (name.id, name.reports.then(AtomicU64::default));
+        let place = Arc::new(Place { position, handed: AtomicU64::new(0), done });
         let mut table = self.0.lock();
-        let consumer = table.of(name);
+        let consumer = table.of(&name.name);
         // Within the table's lock: nobody takes the place of one that is joined.
         let mut state = consumer.state.lock();
-        state.last_id += 1;
-        let id = state.last_id;
-        state.open.insert(id, Arc::clone(&position));
+        state.open.insert(id, Arc::clone(&place));
         state.moved.get_or_insert_with(Instant::now);
         drop(state);
-        Member { consumer, id, position, left_at: None }
+        Member { consumer, id, place, left_at: None }
     }
 
-    pub(super) fn counts(&self) -> Vec<ConsumerCount> {
+    /// So many events of a watch are done; false where it is not known, or not any more.
+    pub(super) fn progress(&self, watch: &str, done: u64) -> bool {
+        let Some((name, id)) = watch.split_once(PARTS) else { return false };
+        let Ok(id) = Uuid::try_parse(id) else { return false };
         let table = self.0.lock();
-        let named = table.named.iter().map(|(name, consumer)| consumer.count(name));
+        // One of the others keeps its place there when its name becomes known.
+        let named = table.named.get(name).map(|it| &**it);
+        named.into_iter().chain([&*table.others]).any(|consumer| consumer.progress(id, done))
+    }
+
+    pub(super) fn counts(&self, head: Seq) -> Vec<ConsumerCount> {
+        let table = self.0.lock();
+        let named = table.named.iter().map(|(name, consumer)| consumer.count(name, head));
         let mut counts: Vec<_> = named.collect();
         counts.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        let others = table.others.count(OTHERS);
+        let others = table.others.count(OTHERS, head);
         if others.watches > 0 || others.delivered > 0 {
             // Where they were is not known of each.
-            let next = others.next.filter(|_| others.watches > 0);
-            counts.push(ConsumerCount { next, ..others });
+            let lag = if others.watches > 0 { others.lag } else { 0 };
+            counts.push(ConsumerCount { lag, ..others });
         }
         counts
     }
@@ -120,7 +171,8 @@ impl Table {
     fn forget(&mut self) -> bool {
         let gone = self.named.iter().filter_map(|(name, consumer)| {
             let state = consumer.state.lock();
-            state.open.is_empty().then(|| (state.left, name.clone()))
+            let left = state.left.as_ref().map(|left| left.when);
+            state.open.is_empty().then(|| (left, name.clone()))
         });
         let oldest = gone.min();
         oldest.is_some_and(|(_, name)| self.named.remove(&name).is_some())
@@ -128,43 +180,76 @@ impl Table {
 }
 
 impl Consumer {
-    fn count(&self, name: &str) -> ConsumerCount {
+    fn count(&self, name: &str, head: Seq) -> ConsumerCount {
         let state = self.state.lock();
-        let next = if state.open.is_empty() {
-            state.left_at
-        } else {
-            state.open.values().filter_map(|position| position.waits_for()).min()
+        let lag = match &state.left {
+            Some(left) if state.open.is_empty() => left.place.behind(Some(left.next), head),
+            _ => {
+                let all = state.open.values();
+                all.map(|it| it.behind(it.position.waits_for(), head)).max().unwrap_or(0)
+            }
         };
         ConsumerCount {
             name: name.into(),
             watches: state.open.len() as u64,
-            delivered: self.delivered.load(Ordering::Relaxed),
-            next,
+            delivered: self.done.load(Ordering::Relaxed),
+            lag,
             idle: state.moved.map(|at| at.elapsed()).unwrap_or_default(),
             rate: 0.0,
         }
+    }
+
+    fn progress(&self, id: Uuid, done: u64) -> bool {
+        let mut state = self.state.lock();
+        let left = state.left.as_ref().filter(|left| left.id == id).map(|left| &left.place);
+        let Some(place) = state.open.get(&id).or(left) else { return false };
+        let Some(known) = &place.done else { return false };
+        // No more than it has, whatever its client says.
+        let done = done.min(place.handed.load(Ordering::Relaxed));
+        let more = done.saturating_sub(known.fetch_max(done, Ordering::Relaxed));
+        if more > 0 {
+            self.done.fetch_add(more, Ordering::Relaxed);
+            state.moved = Some(Instant::now());
+        }
+        true
+    }
+}
+
+impl Place {
+    /// Events from `next` to the head, and those that were handed over and are not done.
+    fn behind(&self, next: Option<Seq>, head: Seq) -> u64 {
+        let to_come = next.map_or(0, |next| next.distance_to(head.next()));
+        let undone = self.done.as_ref().map_or(0, |done| {
+            let handed = self.handed.load(Ordering::Relaxed);
+            handed.saturating_sub(done.load(Ordering::Relaxed))
+        });
+        to_come.saturating_add(undone)
     }
 }
 
 impl Member {
     /// It ends now.
     pub(super) fn ends(&mut self) {
-        self.left_at = Some(self.position.left_at());
+        self.left_at = Some(self.place.position.left_at());
     }
 
-    /// So many more events were delivered.
-    pub(super) fn delivered(&self, events: u64) {
-        self.consumer.delivered.fetch_add(events, Ordering::Relaxed);
-        self.consumer.state.lock().moved = Some(Instant::now());
+    /// So many more events were handed to its connection.
+    pub(super) fn handed(&self, events: u64) {
+        self.place.handed.fetch_add(events, Ordering::Relaxed);
+        if self.place.done.is_none() {
+            self.consumer.done.fetch_add(events, Ordering::Relaxed);
+            self.consumer.state.lock().moved = Some(Instant::now());
+        }
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
+        let next = self.left_at.unwrap_or_else(|| self.place.position.left_at());
         let mut state = self.consumer.state.lock();
-        state.open.remove(&self.id);
-        state.left_at = Some(self.left_at.unwrap_or_else(|| self.position.left_at()));
-        state.left = Some(Instant::now());
+        if let Some(place) = state.open.remove(&self.id) {
+            state.left = Some(Left { id: self.id, place, next, when: Instant::now() });
+        }
     }
 }
 
@@ -176,6 +261,15 @@ mod tests {
         Arc::new(Position::new(Seq::new(seq)))
     }
 
+    fn join(consumers: &Consumers, name: &str, next: u64) -> Member {
+        consumers.join(&WatchName::new(name, false), at(next))
+    }
+
+    /// With the head at 10.
+    fn counts(consumers: &Consumers) -> Vec<ConsumerCount> {
+        consumers.counts(Seq::new(10))
+    }
+
     fn of<'a>(counts: &'a [ConsumerCount], name: &str) -> &'a ConsumerCount {
         counts.iter().find(|count| &*count.name == name).unwrap()
     }
@@ -183,50 +277,102 @@ mod tests {
     #[test]
     fn a_name_has_the_sum_of_its_watches_and_stays_when_they_are_gone() {
         let consumers = Consumers::default();
-        let (ahead, behind) = (consumers.join("billing", at(9)), consumers.join("billing", at(4)));
-        ahead.delivered(5);
-        behind.delivered(2);
-        let counts = consumers.counts();
-        let billing = of(&counts, "billing");
-        assert_eq!((counts.len(), billing.watches, billing.delivered), (1, 2, 7));
-        assert_eq!(billing.next, Some(Seq::new(4)));
+        let (ahead, behind) = (join(&consumers, "billing", 9), join(&consumers, "billing", 4));
+        ahead.handed(5);
+        behind.handed(2);
+        let all = counts(&consumers);
+        let billing = of(&all, "billing");
+        assert_eq!((all.len(), billing.watches, billing.delivered), (1, 2, 7));
+        assert_eq!(billing.lag, 7);
         drop(behind);
-        assert_eq!(of(&consumers.counts(), "billing").next, Some(Seq::new(9)));
+        assert_eq!(of(&counts(&consumers), "billing").lag, 2);
         drop(ahead);
-        let counts = consumers.counts();
-        let gone = of(&counts, "billing");
-        assert_eq!((gone.watches, gone.delivered, gone.next), (0, 7, Some(Seq::new(9))));
-        let back = consumers.join("billing", at(9));
-        back.delivered(1);
-        assert_eq!(of(&consumers.counts(), "billing").delivered, 8);
+        let all = counts(&consumers);
+        let gone = of(&all, "billing");
+        assert_eq!((gone.watches, gone.delivered, gone.lag), (0, 7, 2));
+        let back = join(&consumers, "billing", 9);
+        back.handed(1);
+        assert_eq!(of(&counts(&consumers), "billing").delivered, 8);
+    }
+
+    #[test]
+    fn what_one_that_reports_has_in_its_buffers_counts_as_lag_until_it_is_done() {
+        let consumers = Consumers::default();
+        let name = WatchName::new("slow", true);
+        let id = name.reported_as().unwrap();
+        let slow = consumers.join(&name, at(9));
+        let figures = || {
+            let count = of(&counts(&consumers), "slow").clone();
+            (count.watches, count.delivered, count.lag)
+        };
+        slow.handed(8);
+        assert_eq!(figures(), (1, 0, 2 + 8));
+        assert!(consumers.progress(&id, 3));
+        assert_eq!(figures(), (1, 3, 2 + 5));
+        // Late, double, and more than there is.
+        assert!(consumers.progress(&id, 1) && consumers.progress(&id, 3));
+        assert_eq!(figures(), (1, 3, 2 + 5));
+        assert!(consumers.progress(&id, 100));
+        assert_eq!(figures(), (1, 8, 2));
+        slow.handed(4);
+        // Who leaves may still say what was done.
+        drop(slow);
+        assert_eq!(figures(), (0, 8, 2 + 4));
+        assert!(consumers.progress(&id, 10));
+        assert_eq!(figures(), (0, 10, 2 + 2));
+        let again = WatchName::new("slow", true);
+        let back = consumers.join(&again, at(9));
+        drop(back);
+        assert_eq!(figures(), (0, 10, 2));
+        assert!(!consumers.progress(&id, 12), "another one has left since");
+        assert_eq!(WatchName::new("slow", false).reported_as(), None);
+        for unknown in ["", "slow", "slow~", "slow~x", &id.replace("slow", "fast")] {
+            assert!(!consumers.progress(unknown, 1), "{unknown}");
+        }
+    }
+
+    #[test]
+    fn one_of_the_others_reports_too_also_when_its_name_becomes_known() {
+        let consumers = Consumers::default();
+        let mut open: Vec<_> = (0..NAMES).map(|n| join(&consumers, &format!("n{n}"), 11)).collect();
+        let name = WatchName::new("late", true);
+        let late = consumers.join(&name, at(11));
+        late.handed(5);
+        assert_eq!(of(&counts(&consumers), OTHERS).lag, 5);
+        drop(open.pop());
+        let known = join(&consumers, "late", 11);
+        assert!(consumers.progress(&name.reported_as().unwrap(), 4));
+        let all = counts(&consumers);
+        assert_eq!((of(&all, OTHERS).lag, of(&all, "late").lag), (1, 0));
+        drop((open, known, late));
     }
 
     #[test]
     fn names_are_bounded_and_those_that_are_there_keep_their_place() {
         let consumers = Consumers::default();
-        let open: Vec<_> = (0..NAMES).map(|n| consumers.join(&format!("n{n}"), at(1))).collect();
-        let one_more = consumers.join("late", at(3));
-        one_more.delivered(10);
-        let two_more = consumers.join("later", at(2));
-        let counts = consumers.counts();
-        assert_eq!(counts.len(), NAMES + 1);
-        let others = of(&counts, OTHERS);
-        assert_eq!((others.watches, others.delivered, others.next), (2, 10, Some(Seq::new(2))));
+        let open: Vec<_> = (0..NAMES).map(|n| join(&consumers, &format!("n{n}"), 1)).collect();
+        let one_more = join(&consumers, "late", 3);
+        one_more.handed(10);
+        let two_more = join(&consumers, "later", 2);
+        let all = counts(&consumers);
+        assert_eq!(all.len(), NAMES + 1);
+        let others = of(&all, OTHERS);
+        assert_eq!((others.watches, others.delivered, others.lag), (2, 10, 9));
         drop((one_more, two_more));
-        let counts = consumers.counts();
-        let others = of(&counts, OTHERS);
-        assert_eq!((others.watches, others.delivered, others.next), (0, 10, None));
+        let all = counts(&consumers);
+        let others = of(&all, OTHERS);
+        assert_eq!((others.watches, others.delivered, others.lag), (0, 10, 0));
         // Who is gone gives way, the one that has been longest first.
         let mut open = open.into_iter();
         let (first, second) = (open.next().unwrap(), open.next().unwrap());
-        first.delivered(1);
+        first.handed(1);
         drop(second);
         drop(first);
-        let _newest = consumers.join("late", at(3));
-        let counts = consumers.counts();
-        assert_eq!(counts.iter().filter(|count| count.watches == 0).count(), 2, "others and one");
-        assert_eq!(of(&counts, "late").watches, 1);
-        assert!(counts.iter().all(|count| &*count.name != "n1"), "it left first");
-        assert!(counts.iter().any(|count| &*count.name == "n0"));
+        let _newest = join(&consumers, "late", 3);
+        let all = counts(&consumers);
+        assert_eq!(all.iter().filter(|count| count.watches == 0).count(), 2, "others and one");
+        assert_eq!(of(&all, "late").watches, 1);
+        assert!(all.iter().all(|count| &*count.name != "n1"), "it left first");
+        assert!(all.iter().any(|count| &*count.name == "n0"));
     }
 }

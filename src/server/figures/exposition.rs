@@ -334,14 +334,18 @@ impl Snapshot {
         let watches = all.iter().map(|it| (&*it.name, it.watches));
         let help = "Watches open, by the name that they gave";
         page.gauges("tailmark_consumer_watches", None, help, "name", watches)?;
-        let lag = all.iter().map(|it| (&*it.name, self.lag_of(it)));
-        let help = "Events that a consumer has not looked at yet";
+        let lag = all.iter().map(|it| (&*it.name, it.lag));
+        let help = "Events that a consumer has to come, or has and is not done with";
         page.gauges("tailmark_consumer_lag_events", None, help, "name", lag)?;
         let idle = all.iter().map(|it| (&*it.name, it.idle.as_secs()));
-        let help = "Since something was delivered to a consumer";
+        let help = "Since a consumer was done with an event";
         page.gauges("tailmark_consumer_idle", Some(Unit::Seconds), help, "name", idle)?;
         let delivered = all.iter().map(|it| ([("name", &*it.name)], it.delivered));
-        page.counters("tailmark_consumer_events_delivered", "Events handed to it", delivered)
+        page.counters(
+            "tailmark_consumer_events_delivered",
+            "Events that it was done with",
+            delivered,
+        )
     }
 
     fn calls(&self, page: &mut Page<'_>) -> fmt::Result {

@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 pub(super) use calls::{Calls, Expected, UnderWay, count};
-pub(crate) use consumers::ConsumerCount;
+pub(crate) use consumers::{ConsumerCount, WatchName};
 pub(crate) use exposition::{Format, text};
 use history::History;
 pub(super) use rates::{Figure, Rates};
@@ -102,15 +102,20 @@ impl Figures {
         Streams::open(&self.streams, kind, next, span.clone())
     }
 
-    /// What is told of each consumer.
-    pub(super) fn consumers(&self) -> Vec<ConsumerCount> {
-        let mut counts = self.streams.consumers.counts();
+    /// What is told of each consumer, with the head as it is.
+    pub(super) fn consumers(&self, head: Seq) -> Vec<ConsumerCount> {
+        let mut counts = self.streams.consumers.counts(head);
         let looks = self.looks.lock();
         if let (Some(last), Some(before)) = (&looks.last, &looks.before) {
             let rates = Rates::new(last, before);
             counts.iter_mut().for_each(|count| count.rate = rates.of_consumer(&count.name));
         }
         counts
+    }
+
+    /// So many events of the watch that goes by that id are done; false where there is none.
+    pub(super) fn progress(&self, watch: &str, done: u64) -> bool {
+        self.streams.consumers.progress(watch, done)
     }
 
     /// What the rates of a first sample count from: a look at least [`LOOK_INTERVAL`] ago, but for

@@ -48,7 +48,7 @@ impl<'a> Rates<'a> {
         self.rate(count(self.now), count(self.before))
     }
 
-    /// Events delivered a second to the consumer of that name.
+    /// Events done a second by the consumer of that name.
     pub(super) fn of_consumer(&self, name: &str) -> f64 {
         let delivered = |snapshot: &Snapshot| {
             snapshot.consumers.iter().find(|it| &*it.name == name).map_or(0, |it| it.delivered)
@@ -175,7 +175,7 @@ impl<'a> Rates<'a> {
         for consumer in &now.consumers {
             for (name, value) in [
                 ("consumer_watches", consumer.watches as f64),
-                ("consumer_lag_events", now.lag_of(consumer) as f64),
+                ("consumer_lag_events", consumer.lag as f64),
                 ("consumer_idle_seconds", consumer.idle.as_secs_f64()),
                 ("consumer_events_per_second", self.of_consumer(&consumer.name)),
             ] {

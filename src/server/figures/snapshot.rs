@@ -64,8 +64,8 @@ impl Snapshot {
         let credentials = &figures.sources.are_credentials_in_trouble;
         // Before the head: who reads on meanwhile is not ahead of it.
         let slowest = figures.streams.slowest();
-        let consumers = figures.streams.consumers.counts();
         let bounds = log.bounds();
+        let consumers = figures.streams.consumers.counts(bounds.head);
         let status = log.status();
         let of_log = [
             ("in_flight", status.in_flight_bytes),
@@ -108,11 +108,6 @@ impl Snapshot {
             own: host::own(),
             cores: host::cores(),
         }
-    }
-
-    /// Events that a consumer has not looked at yet.
-    pub(super) fn lag_of(&self, consumer: &ConsumerCount) -> u64 {
-        consumer.next.map_or(0, |next| next.distance_to(self.head.next()))
     }
 
     /// Without what clients call themselves.

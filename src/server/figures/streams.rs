@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tonic::Code;
 
-use super::consumers::{Consumers, Member};
+use super::consumers::{Consumers, Member, WatchName};
 use super::histogram::{Buckets, Histogram};
 use crate::server::rpc::trace;
 use tailmark_log::eventlog::Progress;
@@ -141,7 +141,7 @@ impl OpenStream {
             self.delivered = delivered;
             self.kind.delivered.fetch_add(more, Ordering::Relaxed);
             if let Some(member) = &self.member {
-                member.delivered(more);
+                member.handed(more);
             }
         }
         match &self.position {
@@ -158,7 +158,7 @@ impl OpenStream {
     }
 
     /// It is one of the watches of that name. One without a place is not.
-    pub(crate) fn is_called(&mut self, name: &str) {
+    pub(crate) fn is_called(&mut self, name: &WatchName) {
         if let Some((_, position)) = &self.position {
             self.member = Some(self.streams.consumers.join(name, Arc::clone(position)));
         }

@@ -81,11 +81,11 @@ fn consumers(shared: &Shared, head: Seq) -> Vec<pb::Consumer> {
         name: it.name.into(),
         watches: it.watches,
         delivered: it.delivered,
-        lag_events: it.next.map_or(0, |next| next.distance_to(head.next())),
+        lag_events: it.lag,
         idle: Some(convert::duration(it.idle)),
         events_per_second: it.rate,
     };
-    shared.figures.consumers().into_iter().map(count).collect()
+    shared.figures.consumers(head).into_iter().map(count).collect()
 }
 
 /// `None` when it was trimmed meanwhile, or is gone.

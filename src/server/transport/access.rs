@@ -20,8 +20,8 @@ const SEC_FETCH_MODE: &str = "sec-fetch-mode";
 const SEC_FETCH_DEST: &str = "sec-fetch-dest";
 /// What a page may read of an answer beyond the few headers that it always may.
 const EXPOSED: &str = "grpc-status, grpc-message, grpc-status-details-bin, feed-cursor, \
-                       feed-oldest, feed-head, feed-log-id, retry-after, allow, www-authenticate, \
-                       grpc-encoding, grpc-accept-encoding";
+                       feed-oldest, feed-head, feed-log-id, feed-watch, retry-after, allow, \
+                       www-authenticate, grpc-encoding, grpc-accept-encoding";
 const METHODS: &str = "GET, HEAD, POST, OPTIONS";
 /// Seconds that a browser may remember the answer to its question. Two hours is Chromium's most.
 const MAX_AGE: &str = "7200";

@@ -18,6 +18,7 @@ pub(super) use request::{after_cursor, two_cursors};
 pub(super) use stream::{Item, WatchStream};
 
 use crate::server::feed::machine::{Bundle, Machine, Plan, SKIPPED_PER_HEARTBEAT};
+use crate::server::figures::WatchName;
 use crate::server::permits::StreamKind;
 use crate::server::principal::Caller;
 use crate::server::quotas::{Grant, Peer};
@@ -40,6 +41,8 @@ pub(super) const CURSOR: &str = "feed-cursor";
 const OLDEST: &str = "feed-oldest";
 const HEAD: &str = "feed-head";
 const LOG_ID: &str = "feed-log-id";
+/// Response metadata: what a watch that reports progress is called there.
+const WATCH: &str = "feed-watch";
 
 /// Entries of one batch, unless one event has more. What makes batches fast is gained long before
 /// this, and a watch that is not read holds a few of them.
@@ -71,6 +74,14 @@ pub(super) async fn events(
     begin(shared, request, Bundle::One).await
 }
 
+/// What the client of a watch says of its work, for figures.
+pub(super) fn report_progress(
+    shared: &Shared,
+    report: &pb::ReportProgressRequest,
+) -> pb::ReportProgressResult {
+    pb::ReportProgressResult { known: shared.figures.progress(&report.watch, report.done) }
+}
+
 fn answer(metadata: MetadataMap, stream: WatchStream, framing: Framing) -> Response<NoStream> {
     let mut response = body::answer(stream, framing);
     *response.metadata_mut() = metadata;
@@ -99,11 +110,16 @@ async fn begin(
     let resolved = resolve(shared, &asked, deadline).await?;
     let mut response_metadata = MetadataMap::new();
     describe(shared, resolved.start, resolved.tag, &mut response_metadata).await?;
+    let consumer = asked.consumer();
+    if let Some(id) = consumer.as_ref().and_then(WatchName::reported_as) {
+        insert(&mut response_metadata, WATCH, id)?;
+    }
     let span = span(&message, peer, resolved.start);
     trace::adopt(&span, &metadata);
     let line = peer.map_or_else(|| shared.quotas.unsent().line(), |peer| peer.line().clone());
     let sending = line.sending();
-    let watch = Admitted { asked, permits, sending, head, resolved, deadline, caller, span };
+    let watch =
+        Admitted { asked, permits, sending, head, resolved, deadline, caller, consumer, span };
     Ok((response_metadata, watch.stream(shared, bundle)))
 }
 
@@ -117,12 +133,15 @@ struct Admitted {
     resolved: Resolved,
     deadline: Option<Instant>,
     caller: Caller,
+    /// Where it said what it is called.
+    consumer: Option<WatchName>,
     span: tracing::Span,
 }
 
 impl Admitted {
     fn stream(self, shared: &Shared, bundle: Bundle) -> WatchStream {
-        let Admitted { asked, permits, sending, head, resolved, deadline, caller, span } = self;
+        let Admitted { asked, permits, sending, head, resolved, deadline, caller, consumer, span } =
+            self;
         let start = resolved.start;
         let reads = asked.reads();
         let machine = Machine::new(Plan {
@@ -147,8 +166,8 @@ impl Admitted {
         let reader = shared.log.reader(start, reads).reports_every(report_every);
         let endings = Endings::new(deadline, &shared.stop, caller);
         let mut open = shared.figures.open("watch", Some(start), &span);
-        if !asked.name.is_empty() {
-            open.is_called(&asked.name);
+        if let Some(name) = &consumer {
+            open.is_called(name);
         }
         let log = shared.log.clone();
         WatchStream::new(WatchParts {
@@ -249,11 +268,16 @@ pub(super) async fn describe(
         (HEAD, bounds.head.to_string()),
         (LOG_ID, shared.log.id().to_string()),
     ] {
-        let Ok(value) = AsciiMetadataValue::try_from(value) else {
-            report::defect("a header that is not ASCII");
-            return Err(status::internal());
-        };
-        metadata.insert(name, value);
+        insert(metadata, name, value)?;
     }
+    Ok(())
+}
+
+fn insert(metadata: &mut MetadataMap, name: &'static str, value: String) -> Result<(), Failure> {
+    let Ok(value) = AsciiMetadataValue::try_from(value) else {
+        report::defect("a header that is not ASCII");
+        return Err(status::internal());
+    };
+    metadata.insert(name, value);
     Ok(())
 }

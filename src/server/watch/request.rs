@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tonic::metadata::MetadataMap;
 
+use crate::server::figures::WatchName;
 use crate::server::rpc::convert;
 use crate::server::rpc::status::{self, Failure};
 use tailmark_record::topic::Filter;
@@ -29,6 +30,8 @@ pub(super) struct Request {
     pub(super) heartbeat: Duration,
     /// What it calls itself; empty = nothing.
     pub(super) name: String,
+    /// Its client says what is done.
+    pub(super) reports_progress: bool,
     /// Ranges that were meant to go are passed over without a word.
     pub(super) compacted: bool,
 }
@@ -52,8 +55,14 @@ impl Request {
             on_lost: OnLost::Fail,
             heartbeat: DEFAULT_HEARTBEAT,
             name: String::new(),
+            reports_progress: false,
             compacted: false,
         }
+    }
+
+    /// What it is in figures, where it said what it is called.
+    pub(super) fn consumer(&self) -> Option<WatchName> {
+        (!self.name.is_empty()).then(|| WatchName::new(&self.name, self.reports_progress))
     }
 
     /// What it reads of: as what is asked for, but for ranges of which it is not to hear.
@@ -92,6 +101,7 @@ impl Request {
                 ms => Duration::from_millis(u64::from(ms)).max(MIN_HEARTBEAT),
             },
             name: request.name.clone(),
+            reports_progress: request.reports_progress,
             compacted: request.compacted,
         })
     }

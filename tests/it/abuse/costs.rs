@@ -170,6 +170,11 @@ fn rows() -> Vec<Row> {
             128,
             &pb::GetRetentionRequest { dry_run: true, rules: Some(too_many_rules()) },
         ),
+        call(
+            "/feed.v1.FeedService/ReportProgress",
+            64,
+            &pb::ReportProgressRequest { watch: format!("a~{}", "1".repeat(32)), done: u64::MAX },
+        ),
         stream("/feed.v1.FeedService/Chat", 1_024, frames::framed(&feed_said).repeat(4)),
         call(
             "/chat.ChatService/SendMessage",

@@ -133,6 +133,7 @@ fn calls() -> Vec<Call> {
         one(f::GET_RETENTION.path, Need::Admin, {
             feed::GetRetentionRequest::default().encode_to_vec()
         }),
+        one(f::REPORT_PROGRESS.path, Need::Name, Vec::new()),
         one(c::SEND_MESSAGE.path, Need::Publish, {
             let (room, user, content) = ("r".into(), "u".into(), "c".into());
             chat::SendMessageRequest { room, user, content }.encode_to_vec()

@@ -183,6 +183,52 @@ fn a_command_that_is_at_work_is_waited_for() {
     assert!(kept.contains(stdout(&event).trim_end()), "{kept}");
 }
 
+/// All that is to come fits into the connection's buffers at once: what counts is what the commands have done.
+#[test]
+fn a_command_that_is_slow_is_behind_by_the_events_that_it_has_not_done() {
+    let daemon = Daemon::start();
+    let body: String = (1..=2_000).map(|at| format!("job {at}\n")).collect();
+    assert_ok(&daemon.feed(&["upload", "--topic", "jobs", "-"], body.as_bytes()));
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let address = daemon.port.address.to_string();
+    let args = ["watch", "--addr", &address, "--from", "oldest", "--name", "slow", "--state"];
+    let args = [&args[..], &[state.to_str().unwrap(), "--", "sleep", "0.3"]].concat();
+    let child = tailmark(&args).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let told = || {
+        let status = daemon.run(&["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_str(stdout(&status)).unwrap();
+        let number = |name: &str| {
+            status["consumers"][0][name].as_str().unwrap_or("0").parse::<u64>().unwrap()
+        };
+        (number("watches"), number("delivered"), number("lag_events"))
+    };
+    let (watches, done, behind) = loop {
+        let told = told();
+        if told.1 >= 3 {
+            break told;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    };
+    assert!(watches == 1 && done < 1_000 && done + behind == 2_000, "{done} done, {behind} behind");
+    signal(&child, "TERM");
+    assert_eq!(code(&child.wait_with_output().unwrap()), 143);
+    // What it tells last is what it has kept.
+    let cursor = std::fs::read_to_string(&state).unwrap();
+    let (watches, done, behind) = told();
+    let last = daemon.run(&["get", &done.to_string(), "--columns", "cursor"]);
+    assert!(cursor.contains(stdout(&last).trim_end()), "{done}: {cursor}");
+    assert_eq!((watches, done + behind), (0, 2_000));
+    assert_ok(&daemon.run(&["publish", "jobs", "one more"]));
+    assert_eq!(told(), (0, done, behind + 1));
+    let line = daemon.run(&["status"]);
+    assert!(
+        stdout(&line).contains(&format!("slow: gone, {} behind", behind + 1)),
+        "{}",
+        stdout(&line)
+    );
+}
+
 #[test]
 fn records_of_other_programs_become_events() {
     let daemon = Daemon::start();

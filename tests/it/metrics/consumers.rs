@@ -1,6 +1,11 @@
 //! Watches that say what they are called.
 
-use tailmark_client::{Client, WatchOptions};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_core::Stream;
+use tailmark_client::{Client, Item, WatchOptions};
 use tailmark_wire::feed_v1 as pb;
 use tonic::Code;
 
@@ -42,14 +47,9 @@ async fn each_has_its_lag_and_its_events_under_its_name_over_every_call() {
         assert_eq!(grpc.event().await.seq, seq);
         assert_eq!(batches.event().await.seq, seq);
         sse.event().await;
-        let item = within(
-            "an event",
-            std::future::poll_fn(|cx| {
-                futures_core::Stream::poll_next(std::pin::Pin::new(&mut library), cx)
-            }),
-        );
-        assert!(matches!(item.await, Some(Ok(tailmark_client::Item::Event(_)))));
+        assert_eq!(next(&mut library).await, Some(seq));
     }
+    library.report(true).await;
     let page = scrape(&server).await;
     for name in ["grpc", "batches", "eu/sse:1", "library"] {
         let of = |family: &str| page.sum(family, &[("name", name)]);
@@ -81,6 +81,108 @@ async fn each_has_its_lag_and_its_events_under_its_name_over_every_call() {
     assert_eq!((again.watches, again.delivered), (1, 8));
     assert_eq!(all.len(), 4);
     drop((back, batches, sse, library));
+    server.stop().await;
+}
+
+/// The next item, which says that the ones before are done.
+async fn next(watch: &mut tailmark_client::Watch) -> Option<u64> {
+    loop {
+        let item = poll_fn(|cx| Pin::new(&mut *watch).poll_next(cx));
+        match within("an item", item).await {
+            Some(Ok(Item::Event(event))) => return Some(event.seq().get()),
+            Some(Ok(_)) => {}
+            _ => return None,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_slow_worker_of_small_events_is_behind_by_what_it_has_not_done() {
+    let server = start().await;
+    server.store("jobs", 2_000).await;
+    let library = Client::new(&format!("http://{}", server.address)).unwrap();
+    let mut options = WatchOptions::default();
+    options.name = "slow".to_owned();
+    options.start = tailmark_client::Start::Oldest;
+    let mut slow = library.watch(options.clone());
+    for seq in 1..=23 {
+        assert_eq!(next(&mut slow).await, Some(seq));
+        if seq == 22 {
+            // So that a report is due.
+            tokio::time::sleep(Duration::from_millis(1_100)).await;
+        }
+    }
+    // For comparison one that does not report: all that its connection took counts.
+    let mut client = server.client().await;
+    let plain = watch(&mut client, named("plain", "")).await.unwrap();
+    let of = async |name: &str| {
+        let all = consumers(&server).await;
+        let it = all.iter().find(|it| it.name == name).unwrap();
+        (it.watches, it.delivered, it.lag_events)
+    };
+    within("it has all of it", async { while of("plain").await.1 < 2_000 {} }).await;
+    assert_eq!(of("plain").await, (1, 2_000, 0));
+    // It works on the 23rd, and tells nothing meanwhile; what comes on top is lag too.
+    let expected = (1, 22, 1_978);
+    within("it is told", async { while of("slow").await != expected {} }).await;
+    server.store("jobs", 100).await;
+    let expected = (1, 22, 2_078);
+    within("it grows", async { while of("slow").await != expected {} }).await;
+    assert_eq!(
+        scrape(&server).await.sum("tailmark_consumer_lag_events", &[("name", "slow")]),
+        2_078.0
+    );
+    // It ends while it works: the 23rd is not done. Then one that is done with it.
+    slow.report(false).await;
+    assert_eq!(of("slow").await.1, 22);
+    slow.report(true).await;
+    let cursor = slow.cursor().map(str::to_owned);
+    drop(slow);
+    within("it has gone", async { while of("slow").await.0 > 0 {} }).await;
+    assert_eq!(of("slow").await, (0, 23, 2_077));
+    // Back, it ends by itself at the head of then: what it was given is done when that was told.
+    options.after_cursor = cursor;
+    options.until_caught_up = true;
+    let mut back = library.watch(options);
+    while next(&mut back).await.is_some() {}
+    back.report(true).await;
+    assert_eq!(of("slow").await, (0, 2_100, 0));
+    drop((plain, back));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn one_that_waits_has_told_of_all_that_is_done_and_forged_reports_change_nothing() {
+    let server = start().await;
+    server.store("jobs", 3).await;
+    let library = Client::new(&format!("http://{}", server.address)).unwrap();
+    let mut options = WatchOptions::default();
+    options.name = "idle".to_owned();
+    options.start = tailmark_client::Start::Oldest;
+    let mut idle = library.watch(options);
+    for seq in 1..=3 {
+        assert_eq!(next(&mut idle).await, Some(seq));
+    }
+    let waiting = tokio::spawn(async move { next(&mut idle).await });
+    let is_behind = async || consumers(&server).await[0].lag_events > 0;
+    within("all is told", async { while is_behind().await {} }).await;
+    waiting.abort();
+    let mut client = server.client().await;
+    let request = pb::WatchRequest { reports_progress: true, ..named("other", "") };
+    let other = watch(&mut client, request).await.unwrap();
+    let id = other.header("feed-watch");
+    let mut report = async |watch: &str, done| {
+        let request = pb::ReportProgressRequest { watch: watch.to_owned(), done };
+        client.report_progress(request).await.unwrap().into_inner().known
+    };
+    assert!(report(id, 1).await);
+    assert!(!report(&id.replace("other", "idle"), 1).await);
+    assert!(!report("other", 1).await && !report("", 1).await);
+    assert!(report(id, u64::MAX).await);
+    let all = consumers(&server).await;
+    let told = all.iter().find(|it| it.name == "other").unwrap();
+    assert_eq!((told.delivered, told.lag_events), (3, 0), "never more than it has");
+    drop(other);
     server.stop().await;
 }
 

@@ -5,6 +5,7 @@
 //! again; after an `Err` or the end nothing follows.
 
 mod incoming;
+mod progress;
 mod request;
 mod step;
 
@@ -23,6 +24,7 @@ use tonic::metadata::MetadataMap;
 use super::channel::Channel;
 use super::{Backoff, Client, Error, Kind, backoff};
 use incoming::{Broken, Incoming, News, Opened, open};
+use progress::Progress;
 pub use request::WatchOptions;
 use step::{Action, Input, Machine};
 use tailmark_record::{Event, EventError, Marker, MarkerKind, Seq};
@@ -121,6 +123,8 @@ pub struct Watch {
     heard: bool,
     /// Parts of the patience in which nothing came.
     silent_parts: u32,
+    /// What the server is told of the work, where the watch has a name.
+    progress: Option<Progress>,
 }
 
 impl Client {
@@ -134,6 +138,7 @@ impl Client {
             patience: Box::pin(tokio::time::sleep(options.patience() / PARTS)),
             heard: false,
             silent_parts: 0,
+            progress: (!options.name.is_empty()).then(|| Progress::new(self.clone())),
             machine,
             options,
             phase: Phase::Idle,
@@ -152,6 +157,16 @@ impl Watch {
     /// The seq that [`Watch::cursor`] names.
     pub fn position(&self) -> Option<Seq> {
         self.machine.position()
+    }
+
+    /// Tells the server how many events are done, where the watch has a name and the server wants to hear
+    /// it: all that were handed over, or with `last_is_done` false all but the last. Asking for
+    /// items does so by itself, about once a second; this is for who ends before the watch does. For
+    /// figures alone: when it fails, or takes more than 1 s, nothing comes of it.
+    pub async fn report(&mut self, last_is_done: bool) {
+        if let Some(progress) = &mut self.progress {
+            progress.finish(last_is_done).await;
+        }
     }
 
     /// Does what the machine says.
@@ -248,6 +263,9 @@ impl Stream for Watch {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
+        if let Some(progress) = &mut this.progress {
+            progress.asked(cx);
+        }
         loop {
             let (action, came) = match &mut this.phase {
                 Phase::Done => return Poll::Ready(None),
@@ -263,6 +281,9 @@ impl Stream for Watch {
                         let cursor = ascii(&opened.headers, "feed-cursor");
                         let head = ascii(&opened.headers, "feed-head")
                             .and_then(|text| text.parse().ok().map(Seq::new));
+                        if let Some(progress) = &mut this.progress {
+                            progress.opened(ascii(&opened.headers, "feed-watch"));
+                        }
                         let input = Input::Opened { cursor: cursor.as_deref(), head };
                         let action = this.machine.step(input);
                         this.phase = Phase::Reading(Box::new(opened.incoming));
@@ -281,6 +302,9 @@ impl Stream for Watch {
                             // What nearly always happens, by the shortest way.
                             Action::Deliver => {
                                 this.note_progress();
+                                if let Some(progress) = &mut this.progress {
+                                    progress.handed_over();
+                                }
                                 return Poll::Ready(Some(Ok(Item::Event(received))));
                             }
                             action => (action, None),

@@ -44,7 +44,9 @@ pub struct WatchOptions {
     /// Wait for a server that cannot be reached at the very beginning, too; `true` if not set.
     pub waits_for_server: bool,
     /// What this consumer is called in the server's figures, where its lag and its rate stand under
-    /// that name; empty if not set: 1 to 64 letters and digits of ASCII, `.`, `_`, `-`, `:` or `/`.
+    /// that name; empty if not set: 1 to 64 letters and digits of ASCII, `.`, `_`, `-`, `:` or `/`. With a
+    /// name the watch tells the server about once a second how many of its events are done: asking for
+    /// the next item says that the ones before are.
     pub name: String,
 }
 
@@ -101,6 +103,7 @@ impl WatchOptions {
             on_lost: pb::OnLost::from(self.on_lost).into(),
             heartbeat_ms: u32::try_from(self.heartbeat.as_millis()).unwrap_or(u32::MAX).max(1),
             name: self.name.clone(),
+            reports_progress: !self.name.is_empty(),
             compacted: self.compacted,
         }
     }

@@ -37,6 +37,11 @@ pub struct WatchRequest {
     /// of everything; one with a pattern gets none of them.
     #[prost(bool, tag = "11")]
     pub compacted: bool,
+    /// With name: the client says by ReportProgress what is done, and figures count that. The response metadata
+    /// feed-watch then names this watch. Without, what was handed to the connection counts as done, although it may wait
+    /// unread in buffers.
+    #[prost(bool, tag = "12")]
+    pub reports_progress: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Start {
@@ -539,6 +544,22 @@ pub mod get_event_request {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetPrincipalRequest {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReportProgressRequest {
+    /// The response metadata feed-watch of the watch. Who knows it may report.
+    #[prost(string, tag = "1")]
+    pub watch: ::prost::alloc::string::String,
+    /// How many of the events that this stream brought are done, markers not counted. Less than was said before
+    /// changes nothing.
+    #[prost(uint64, tag = "2")]
+    pub done: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReportProgressResult {
+    /// False where the server has forgotten the watch: it ended, and its name had another one since.
+    #[prost(bool, tag = "1")]
+    pub known: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Principal {
     /// Empty where nobody is asked who they are; then everybody may do everything.
     #[prost(string, tag = "1")]
@@ -620,16 +641,18 @@ pub struct Consumer {
     /// Open now.
     #[prost(uint64, tag = "2")]
     pub watches: u64,
-    /// Events delivered, since the server started or the name was known.
+    /// Events done, since the server started or the name was known. Of a watch that does not report progress: events
+    /// handed to its connection, here and below.
     #[prost(uint64, tag = "3")]
     pub delivered: u64,
-    /// Events that the one farthest behind has not looked at yet; when none is open, those after where the last one was.
+    /// Events that the one farthest behind has to come, and of those handed to its connection the ones that are not done;
+    /// when none is open, those of the one that was there last.
     #[prost(uint64, tag = "4")]
     pub lag_events: u64,
-    /// Since something was delivered last; before that, since the first one began.
+    /// Since an event was done last; before that, since the first one began.
     #[prost(message, optional, tag = "5")]
     pub idle: ::core::option::Option<::prost_types::Duration>,
-    /// Events delivered a second, lately.
+    /// Events done a second, lately.
     #[prost(double, tag = "6")]
     pub events_per_second: f64,
 }
@@ -1712,6 +1735,32 @@ pub mod feed_service_client {
             req.extensions_mut()
                 .insert(GrpcMethod::new("feed.v1.FeedService", "GetRetention"));
             self.inner.server_streaming(req, path, codec).await
+        }
+        /// Says how many events of a watch are done (WatchRequest.reports_progress). For figures alone; it moves nothing, and
+        /// what is said to be done is not taken for saved. Once a second is often enough.
+        pub async fn report_progress(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReportProgressRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReportProgressResult>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/feed.v1.FeedService/ReportProgress",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("feed.v1.FeedService", "ReportProgress"));
+            self.inner.unary(req, path, codec).await
         }
     }
 }

@@ -33,6 +33,8 @@ pub mod feed_service {
     pub const ERASE: Method = Method::server_streaming("/feed.v1.FeedService/Erase");
     /// `GetRetention`.
     pub const GET_RETENTION: Method = Method::server_streaming("/feed.v1.FeedService/GetRetention");
+    /// `ReportProgress`.
+    pub const REPORT_PROGRESS: Method = Method::unary("/feed.v1.FeedService/ReportProgress");
 }
 
 /// `chat.ChatService`.
@@ -54,7 +56,7 @@ pub mod chat_service {
 }
 
 /// Every method of `proto/`, in its order.
-pub static OURS: [Method; 19] = [
+pub static OURS: [Method; 20] = [
     feed_service::WATCH,
     feed_service::UPLOAD_EVENTS,
     feed_service::CHAT,
@@ -69,6 +71,7 @@ pub static OURS: [Method; 19] = [
     feed_service::BACKUP,
     feed_service::ERASE,
     feed_service::GET_RETENTION,
+    feed_service::REPORT_PROGRESS,
     chat_service::SEND_MESSAGE,
     chat_service::SUBSCRIBE_MESSAGES,
     chat_service::UPLOAD_MESSAGES,
