@@ -64,13 +64,26 @@ impl SharedFrames {
 
     /// The machine's next step, taken from what others have sent where it can be, and kept for
     /// others where they may come to the same place; and whether what it sends is shared.
-    pub(crate) fn step(&self, machine: &mut Machine, head: impl Fn() -> Seq) -> (Step, bool) {
+    ///
+    /// `most` are the bytes that may join what is buffered, `None` where nothing is. What joins it is
+    /// copied, so it is held once more. What goes alone is held once, whoever sends it.
+    pub(crate) fn step(
+        &self,
+        machine: &mut Machine,
+        most: Option<usize>,
+        head: impl Fn() -> Seq,
+    ) -> (Step, bool) {
         let from = machine.shared_place();
         if let Some(from) = from.filter(|_| !machine.is_walked())
             && let Some((frames, to)) = self.find(from)
-            && machine.pass_shared(to)
         {
-            return (Step::Event(frames), true);
+            if most.is_some_and(|most| frames.len() > most) {
+                // What is buffered goes first.
+                return (Step::Rest, false);
+            }
+            if machine.pass_shared(to) {
+                return (Step::Event(frames), true);
+            }
         }
         match (machine.step(head), from, machine.shared_place()) {
             (Step::Event(frames), Some(from), Some(to)) => {

@@ -182,8 +182,9 @@ impl WatchStream {
         let mut chunks = 0;
         loop {
             self.machine.send_at_most(self.may_send);
+            let most = (self.unflushed > 0).then_some(self.may_send);
             let frames = &self.settings.shared_frames;
-            let (step, is_shared) = frames.step(&mut self.machine, || self.log.head());
+            let (step, is_shared) = frames.step(&mut self.machine, most, || self.log.head());
             match step {
                 Step::Event(bytes) => {
                     self.handed(bytes.len());

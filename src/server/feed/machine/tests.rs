@@ -419,7 +419,7 @@ proptest::proptest! {
             let (machine, got, _) = &mut watches[watch];
             let mut has_read = false;
             loop {
-                match common.step(machine, || s(HEAD)).0 {
+                match common.step(machine, None, || s(HEAD)).0 {
                     Step::Event(frames) => {
                         let sent: Vec<_> = seqs_of_frames(&frames).collect();
                         proptest::prop_assert!(machine.passed().get() >= sent[sent.len() - 1]);
@@ -451,9 +451,10 @@ fn a_second_watch_sends_the_very_bytes_of_the_first() {
     let sent = |plan: Plan, is_recent: bool| {
         let mut machine =
             Machine::new(Plan { markers: false, bundle: Bundle::Frames(1 << 20), ..plan });
-        common.step(&mut machine, || s(9));
+        common.step(&mut machine, None, || s(9));
         machine.deliver(Delivery { chunk: chunk(1, 10, true), is_recent, erasures: 0 });
-        let Step::Event(frames) = common.step(&mut machine, || s(9)).0 else { panic!("events") };
+        let step = common.step(&mut machine, None, || s(9)).0;
+        let Step::Event(frames) = step else { panic!("events") };
         assert_eq!(machine.next(), s(10));
         frames
     };
@@ -464,6 +465,26 @@ fn a_second_watch_sends_the_very_bytes_of_the_first() {
     for alone in [sent(plan(), false), sent(Plan { limit: Some(100), ..plan() }, true)] {
         assert_eq!(alone, first);
         assert_ne!(alone.as_ptr(), first.as_ptr());
+    }
+}
+
+#[test]
+fn what_others_sent_joins_a_buffer_only_where_its_copy_has_room() {
+    let common = SharedFrames::new(Unsent::new(64 << 20));
+    let plan = Plan { markers: false, bundle: Bundle::Frames(1 << 20), ..plan() };
+    let mut watches = [Machine::new(plan.clone()), Machine::new(plan.clone()), Machine::new(plan)];
+    for machine in &mut watches {
+        common.step(machine, None, || s(9));
+        let chunk = chunk(1, 10, true);
+        machine.deliver(Delivery { chunk, is_recent: true, erasures: 0 });
+    }
+    let [first, second, third] = &mut watches;
+    let Step::Event(frames) = common.step(first, None, || s(9)).0 else { panic!("events") };
+    let step = common.step(second, Some(frames.len() - 1), || s(9)).0;
+    assert!(matches!(step, Step::Rest) && second.next() == s(1));
+    for (machine, most) in [(second, None), (third, Some(frames.len()))] {
+        let Step::Event(same) = common.step(machine, most, || s(9)).0 else { panic!("events") };
+        assert!(same.as_ptr() == frames.as_ptr() && machine.next() == s(10));
     }
 }
 
