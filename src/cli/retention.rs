@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(lines[0], "whole log    max_bytes 1 GiB");
         assert!(lines[1].starts_with("rule 1       a.") && lines[1].ends_with(": removes nothing"));
         assert!(!told.contains('\u{1b}'));
-        assert_eq!(lines[3], "rule 2       b: max_age 1w, max_events 5, the latest per key");
+        assert_eq!(lines[3], "rule 2       b: max_age 7d, max_events 5, the latest per key");
         let of_two =
             "             30 events (2.00 KiB); would remove 3 (1.00 KiB): 2 expired, 1 compacted";
         assert_eq!(lines[4], of_two);

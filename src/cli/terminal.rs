@@ -30,6 +30,22 @@ pub(super) fn settle_colors() {
     }
 }
 
+/// Goes to the beginning of a line, where this program cannot know whether it stands at one: another one has
+/// written to the same terminal. As shells do it: a line of spaces ends on the next one unless it began at the left.
+pub(super) fn go_to_new_line() {
+    let mut stderr = std::io::stderr();
+    if !is_capable(&stderr) || !std::io::stdout().is_terminal() {
+        return;
+    }
+    let columns = rustix::termios::tcgetwinsize(&stderr).map_or(0, |size| usize::from(size.ws_col));
+    let line = match columns {
+        0 => "\n".to_owned(),
+        columns => format!("{}\r", " ".repeat(columns)),
+    };
+    // Only looks are at stake.
+    let _ = stderr.write_all(line.as_bytes());
+}
+
 /// Where progress is drawn: on standard error, if anywhere.
 pub(super) fn progress_target() -> ProgressDrawTarget {
     match is_capable(&std::io::stderr()) {

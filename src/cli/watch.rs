@@ -17,7 +17,7 @@ use super::online::interruption;
 use super::output::{Output, events_text, say, say_dimmed};
 use super::pattern::{doubts, parse_pattern};
 use super::signals::Stop;
-use super::{Exit, Failure, ahead, state};
+use super::{Exit, Failure, ahead, state, terminal};
 use tailmark_client::{
     Client, Error, FileStore, Item, Kind, OnLost, Received, Start, Watch, WatchOptions,
 };
@@ -150,6 +150,7 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
         is_ending: args.until_caught_up,
         from_latest: is_latest,
         is_undone: false,
+        has_run: false,
         form: args.form,
     };
     let each = Each::of(&args.command);
@@ -158,6 +159,7 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
     // Whatever ended it: what was printed is saved.
     let settled = settle(&watch, &mut printer, state.as_mut());
     watch.report(settled.is_ok() && !printer.is_undone).await;
+    printer.go_apart();
     match (outcome, settled) {
         (Err(failure), Err(_)) | (Err(failure), Ok(())) | (Ok(()), Err(failure)) => Err(failure),
         (Ok(()), Ok(())) => Ok(()),
@@ -279,7 +281,7 @@ async fn follow(
             Turn::Item(Some(Ok(item))) => {
                 let is_done = match (&item, each) {
                     (Item::Event(received), Some(each)) => {
-                        printer.is_undone = true;
+                        (printer.is_undone, printer.has_run) = (true, true);
                         let done = each.run(&read(received.bytes())?, stop).await;
                         if let (Err(_), Some(exit)) = (&done, stop.requested()) {
                             // It was asked to stop as well.
@@ -338,6 +340,8 @@ struct Printer {
     from_latest: bool,
     /// The event that was handed over last is not dealt with: its cursor must not be kept.
     is_undone: bool,
+    /// A command has, and may have left a line without an end.
+    has_run: bool,
 }
 
 impl Printer {
@@ -360,9 +364,17 @@ impl Printer {
         Ok(())
     }
 
+    /// Goes to a line of its own on a terminal, whatever a command has left there.
+    fn go_apart(&mut self) {
+        if std::mem::take(&mut self.has_run) {
+            terminal::go_to_new_line();
+        }
+    }
+
     /// Says something after what came before it.
     fn say(&mut self, text: &str) -> Result<(), Failure> {
         self.output.flush()?;
+        self.go_apart();
         say(text);
         Ok(())
     }
@@ -373,6 +385,7 @@ impl Printer {
             return Ok(());
         }
         self.output.flush()?;
+        self.go_apart();
         let (events, head) = (events_text(self.events), marker.head);
         say_dimmed(&match (self.events, self.is_ending, self.from_latest) {
             (_, true, _) => format!("{events} up to the head, {head}"),

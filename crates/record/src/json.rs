@@ -11,6 +11,7 @@
 mod cloud;
 mod data;
 mod erased;
+mod error;
 mod value;
 
 use std::borrow::Cow;
@@ -25,6 +26,7 @@ use super::{Event, Gap, Marker, Timestamp, excerpt};
 pub use cloud::{CloudEvent, write_cloud_event};
 use data::{Data, STANDARD_LENIENT};
 use erased::ErasedJson;
+pub use error::JsonError;
 use value::AnyValue;
 pub use value::{Bodies, Elements, Fields, value_of};
 
@@ -356,50 +358,6 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// A text that is no event.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}{}", column.map(|column| format!(" (column {column})")).unwrap_or_default())]
-pub struct JsonError {
-    message: String,
-    column: Option<usize>,
-}
-
-impl JsonError {
-    /// One without a place.
-    pub fn saying(message: &str) -> JsonError {
-        JsonError { message: message.to_owned(), column: None }
-    }
-
-    /// What is wrong, without the place.
-    pub fn message(&self) -> &str {
-        &self.message
-    }
-
-    /// Where, in bytes from 1, as far as is known.
-    pub fn column(&self) -> Option<usize> {
-        self.column
-    }
-}
-
-impl From<serde_json::Error> for JsonError {
-    fn from(error: serde_json::Error) -> Self {
-        JsonError::from(&error)
-    }
-}
-
-impl From<&serde_json::Error> for JsonError {
-    fn from(error: &serde_json::Error) -> Self {
-        let mut message = error.to_string();
-        // The caller knows the line; serde_json only sees this one.
-        if let Some(at) = message.rfind(" at line ") {
-            message.truncate(at);
-        }
-        // It may hold a name or a value as it was sent.
-        super::shorten(&mut message);
-        JsonError { message, column: Some(error.column()).filter(|&column| column > 0) }
-    }
-}
-
 /// One event as a sender wrote it in JSON. Borrows what needed no unescaping.
 #[derive(Debug, Default)]
 pub struct EventJson<'a>(Sent<'a, Text<'a>>);
@@ -442,7 +400,7 @@ impl<'a> EventJson<'a> {
         let first = text.iter().find(|c| !c.is_ascii_whitespace());
         if !matches!(first, Some(b'{')) {
             let message = "expected a JSON object, as in {\"topic\": \"a.b\", \"body\": \"...\"}";
-            return Err(JsonError { message: message.to_owned(), column: Some(1) });
+            return Err(JsonError::saying(message).at_column(1));
         }
         match serde_json::from_slice(text) {
             Ok(sent) => Ok(EventJson(sent)),

@@ -5,10 +5,12 @@
 //! more. Invariant: matching never allocates and takes time linear in the topic.
 
 mod index;
+mod meant;
 mod verdicts;
 
 use crate::{Limits, Problem};
 pub use index::PatternIndex;
+pub use meant::Meant;
 pub use verdicts::{Verdict, Verdicts};
 
 /// Rules for topics.

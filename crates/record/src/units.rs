@@ -6,20 +6,21 @@
 use std::time::Duration;
 
 const SECOND: u64 = 1_000;
-/// Milliseconds a unit, largest first, so that `duration_text` prefers large ones.
-const DURATION_UNITS: [(&str, u64); 6] = [
-    ("w", 7 * 86_400 * SECOND),
-    ("d", 86_400 * SECOND),
-    ("h", 3_600 * SECOND),
-    ("m", 60 * SECOND),
-    ("s", SECOND),
-    ("ms", 1),
+/// Milliseconds a unit, largest first, so that `duration_text` prefers large ones. Weeks are read, never written.
+const DURATION_UNITS: [(&str, u64); 5] =
+    [("d", 86_400 * SECOND), ("h", 3_600 * SECOND), ("m", 60 * SECOND), ("s", SECOND), ("ms", 1)];
+/// Bytes a unit, largest first.
+const SIZE_UNITS: [(&str, u64); 9] = [
+    ("TiB", 1 << 40),
+    ("TB", 1_000_000_000_000),
+    ("GiB", 1 << 30),
+    ("GB", 1_000_000_000),
+    ("MiB", 1 << 20),
+    ("MB", 1_000_000),
+    ("KiB", 1 << 10),
+    ("KB", 1_000),
+    ("B", 1),
 ];
-const SIZE_UNITS: [(&str, u64); 5] =
-    [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
-/// Powers of 1,000: read, never written.
-const DECIMAL_UNITS: [(&str, u64); 4] =
-    [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("KB", 1_000)];
 
 /// A text that is no duration or no size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,8 +61,7 @@ pub fn duration_text(duration: Duration) -> String {
     }
     let mut text = String::new();
     for (name, factor) in DURATION_UNITS {
-        // Weeks only where nothing is left over: a month is 30d, not 4w2d.
-        if rest >= factor && (name != "w" || rest.is_multiple_of(factor)) {
+        if rest >= factor {
             text.push_str(&format!("{}{name}", rest / factor));
             rest %= factor;
         }
@@ -90,7 +90,7 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
     let factor = match unit.trim() {
         "" => 1,
         unit => {
-            let mut units = SIZE_UNITS.iter().chain(&DECIMAL_UNITS);
+            let mut units = SIZE_UNITS.iter();
             units.find(|(name, _)| name.eq_ignore_ascii_case(unit)).ok_or(SIZE)?.1
         }
     };
@@ -133,7 +133,7 @@ fn fraction(digits: &str) -> Option<(u64, u64)> {
     if digits.is_empty() { Some((0, of)) } else { Some((digits.parse().ok()?, of)) }
 }
 
-/// The text in the largest unit that divides `bytes`.
+/// The text in the largest unit that divides `bytes`, be it of 1,024 or of 1,000: as it was probably written.
 pub fn size_text(bytes: u64) -> String {
     let unit =
         SIZE_UNITS.iter().find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor));
@@ -278,7 +278,9 @@ mod tests {
             let duration = Duration::from_millis(millis);
             assert_eq!(parse_duration(&duration_text(duration)), Ok(duration));
         }
-        assert_eq!(duration_text(Duration::from_secs(5_400)), "1h30m");
+        for text in ["1h30m", "7d", "30d", "500ms"] {
+            assert_eq!(parse_duration(text).map(duration_text).as_deref(), Ok(text));
+        }
     }
 
     #[test]

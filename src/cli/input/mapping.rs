@@ -171,14 +171,17 @@ pub(super) struct KcatLine {
     offset: Option<u64>,
     /// Milliseconds since 1970.
     ts: Option<i64>,
-    key: Option<String>,
-    /// A string, or where kcat was told how to read it (`-s value=avro`) any value.
+    /// A string, or where kcat was told how to read it (`-s key=i32`) any value.
+    #[serde(rename = "key")]
+    raw_key: Option<Box<RawValue>>,
     payload: Option<Box<RawValue>>,
     /// Names and values in turn.
     #[serde(default)]
     headers: Vec<Option<String>>,
     #[serde(skip)]
     id: String,
+    #[serde(skip)]
+    key: String,
     #[serde(skip)]
     body: String,
 }
@@ -192,8 +195,12 @@ impl KcatLine {
         if !read.headers.len().is_multiple_of(2) {
             return Err("`headers` has a name without a value".to_owned());
         }
-        if let Some(payload) = read.payload.take() {
-            read.body = text_of(&payload).into_owned();
+        for (from, to) in
+            [(read.raw_key.take(), &mut read.key), (read.payload.take(), &mut read.body)]
+        {
+            if let Some(value) = from {
+                *to = text_of(&value).into_owned();
+            }
         }
         if let (Some(partition), Some(offset)) = (read.partition, read.offset) {
             read.id = format!("{}/{partition}/{offset}", read.topic);
@@ -214,7 +221,7 @@ impl KcatLine {
         Event {
             id: &self.id,
             topic: if topic.is_empty() { &self.topic } else { topic },
-            key: self.key.as_deref().unwrap_or_default(),
+            key: &self.key,
             body: &self.body,
             headers: names.iter().filter_map(header).collect(),
             at,

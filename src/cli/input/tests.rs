@@ -43,7 +43,7 @@ fn nothing_is_handed_over_after_a_bad_line() {
         ("{\"topic\":\"a..b\"}", "topic: has an empty segment"),
         ("{\"topic\":\"a\",\"body\":\"x\",\"data\":\"eA==\"}", "set body or data, not both"),
         ("{\"topic\":\"a\",\"marker\":{}}", "only a server sends markers"),
-        ("{\"topic\":\"a\"", "EOF"),
+        ("{\"topic\":\"a\"", "the JSON ends within an object"),
         ("7", "expected a JSON object"),
     ] {
         let input = format!("{good}\n  \n{good}{bad}\n{good}");

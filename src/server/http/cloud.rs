@@ -73,6 +73,20 @@ impl Mode {
     }
 }
 
+impl Mode {
+    /// An attribute, or the data, as the request has it.
+    fn typed(&self, name: &str) -> String {
+        match self {
+            Mode::Structured | Mode::Batch => name.to_owned(),
+            Mode::Binary(_) => match name {
+                "datacontenttype" => header::CONTENT_TYPE.as_str().to_owned(),
+                "data" | "body" | "topic" => name.to_owned(),
+                _ => format!("{PREFIX}{name}"),
+            },
+        }
+    }
+}
+
 /// A part of a body.
 pub(super) enum Piece {
     Event(Text),
@@ -174,9 +188,21 @@ impl Source for Cloud {
                 )
             }
         };
-        let read = read.map_err(|error| status::malformed_json(&error))?;
+        let read = read.map_err(|error| {
+            let attribute = error.field().map(|field| self.mode.typed(field));
+            let (ours, theirs) = (error.field().unwrap_or_default().to_owned(), attribute);
+            status::malformed_json(&error.called(&ours, &theirs.unwrap_or_default()))
+        })?;
         let event = caller.admit(read.event(self.topic.as_deref()))?;
         caller.may_store(1, text.len())?;
-        batch.push(&event).map_err(|error| status::invalid_event(&error))
+        batch.push(&event).map_err(|error| {
+            // What became the topic is their type, unless the request names a topic.
+            let theirs = match (error.field, &self.topic) {
+                ("topic", None) => "type",
+                ("key", _) => "partitionkey",
+                (other, _) => other,
+            };
+            status::invalid_event(&error).called(error.field, &self.mode.typed(theirs))
+        })
     }
 }

@@ -167,7 +167,7 @@ impl Source for Json {
                     })
                 }),
         };
-        taken.map_err(|failure| failure.with("line", line.number))
+        taken.map_err(|failure| failure.with_new("line", line.number))
     }
 }
 

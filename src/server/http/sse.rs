@@ -61,6 +61,12 @@ impl Sse {
         sse
     }
 
+    /// Says something to who looks at the stream as it is; programs pass over it. It must be one line.
+    pub(super) fn remark(&mut self, text: &str) {
+        self.line("", text);
+        self.out.push(b'\n');
+    }
+
     /// A watch that cannot begin, because of the position that was asked for.
     pub(super) fn lost(status: &Status) -> Self {
         let (out, id, form) = (Vec::new(), String::new(), Form::Events(Bodies::Text));

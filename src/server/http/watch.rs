@@ -18,6 +18,7 @@ use crate::server::quotas::Peer;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::transport::http1::HalfClosed;
 use crate::server::{Shared, watch};
+use tailmark_record::topic::Meant;
 use tailmark_record::{Cursor, OnLost, Timestamp, moment};
 use tailmark_wire::feed_v1 as pb;
 
@@ -60,6 +61,7 @@ async fn begin(shared: &Shared, head: &Parts) -> Result<Response<Body>, Status> 
         *response.status_mut() = StatusCode::NO_CONTENT;
         return Ok(response);
     }
+    let doubt = asked.request.topics.iter().find_map(|topic| Meant::by_pattern(topic));
     let mut request = tonic::Request::new(asked.request);
     // The trace that it belongs to, and nothing else: what stands in the URL is not said twice.
     for name in ["traceparent", "tracestate"] {
@@ -83,7 +85,12 @@ async fn begin(shared: &Shared, head: &Parts) -> Result<Response<Body>, Status> 
         // More often than a silent connection is given up.
         Probe::new(half_closed, shared.options.unary_deadline / 3)
     });
-    let mut response = sse::response(Sse::new(stream, cursor, probe, asked.form));
+    let mut sse = Sse::new(stream, cursor, probe, asked.form);
+    if let Some(doubt) = doubt {
+        // A pattern has no line ends.
+        sse.remark(&doubt.to_string());
+    }
+    let mut response = sse::response(sse);
     response.headers_mut().extend(headers);
     Ok(response)
 }

@@ -92,7 +92,7 @@ pub(crate) fn filter<'a>(
         return Err(status::over_limit("patterns_per_watch", max_patterns, count));
     }
     let parse = |(field, text): (String, &str)| {
-        Pattern::parse(text, limits).map_err(|problem| status::bad_text(&field, &problem))
+        Pattern::parse(text, limits).map_err(|problem| status::bad_pattern(&field, text, &problem))
     };
     Ok(Filter::new(patterns.map(parse).collect::<Result<_, _>>()?))
 }

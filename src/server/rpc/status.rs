@@ -41,6 +41,7 @@ pub(crate) use self::who::{
 };
 use tailmark_log::eventlog::{AppendError, CursorError, EventLog, ReadError};
 use tailmark_log::storage::{Damage, Removed, StoreError};
+use tailmark_record::topic::Meant;
 use tailmark_record::{
     CursorFormatError, EventError, GapReason, InvalidEvent, LogId, Problem, Reason, Seq, Timestamp,
     excerpt, shorten,
@@ -119,6 +120,12 @@ impl Failure {
     /// Adds an entry to the `ErrorInfo`.
     pub(crate) fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.0.metadata.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// The same, unless it is there.
+    pub(crate) fn with_new(mut self, name: &str, value: impl ToString) -> Self {
+        self.0.metadata.entry(name.to_owned()).or_insert_with(|| value.to_string());
         self
     }
 
@@ -237,6 +244,14 @@ pub(crate) fn bad_text(field: &str, problem: &Problem) -> Failure {
         Problem::TooManySegments { limit, actual } => {
             over_limit("topic_segments", *limit, *actual).with("field", field)
         }
+    }
+}
+
+/// A pattern that breaks a rule, with what was probably meant.
+pub(crate) fn bad_pattern(field: &str, text: &str, problem: &Problem) -> Failure {
+    match (problem, Meant::by_no_pattern(text)) {
+        (Problem::Illegal(why), Some(meant)) => bad_field(field, &format!("{why}; {meant}")),
+        _ => bad_text(field, problem),
     }
 }
 

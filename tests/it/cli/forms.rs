@@ -271,9 +271,18 @@ fn records_of_other_programs_become_events() {
     assert_eq!((&event["at"], &event["body"]), (&"2026-01-01T00:00:00.123Z".into(), &"p".into()));
     assert_eq!(event["headers"]["h"], "v");
 
-    let avro = r#"{"topic":"k.t","partition":1,"offset":43,"payload":{"n":1.50},"key":null}"#;
-    assert_ok(&upload(&["--format", "kcat"], avro));
-    assert_eq!(last()["body"]["n"], 1.5);
+    for (key, kept) in [
+        ("null", serde_json::Value::Null),
+        ("5", "5".into()),
+        (r#"{"k":1.0}"#, r#"{"k":1.0}"#.into()),
+    ] {
+        let at = 43 + kept.as_str().map_or(0, str::len);
+        let line = format!(
+            r#"{{"topic":"k.t","partition":1,"offset":{at},"payload":{{"n":1.50}},"key":{key}}}"#
+        );
+        assert_ok(&upload(&["--format", "kcat"], &line));
+        assert_eq!((&last()["body"]["n"], &last()["key"]), (&1.5.into(), &kept));
+    }
 
     for (args, rows) in [(";", "a;b\n1;\"2;3\"\n"), ("tab", "a\tb\n1\t2;3\n")] {
         assert_ok(&upload(&["--format", "csv", "--topic", "t", "--delimiter", args], rows));
@@ -296,7 +305,11 @@ fn records_of_other_programs_become_events() {
             r#"{"n":{}}"#,
             "line 1: .n: expected a plain value",
         ),
-        (&["--format", "records", "--topic", "t"], "{\"n\":1}\n{", "line 2: EOF"),
+        (
+            &["--format", "records", "--topic", "t"],
+            "{\"n\":1}\n{",
+            "line 2: the JSON ends within an object",
+        ),
         (
             &["--format", "csv", "--topic", "t"],
             "a,b\n1\n",
@@ -313,7 +326,7 @@ fn records_of_other_programs_become_events() {
             "--map key: given twice",
         ),
         (&["--format", "jsonl"], unknown, "--ignore-unknown passes over"),
-        (&["--format", "kcat"], "{}", "line 1: missing field `topic`"),
+        (&["--format", "kcat"], "{}", "line 1: field `topic` is missing"),
         (&["--format", "records"], "{}", "line 1: no topic"),
         (&["--format", "lines", "--topic", "t", "--map", "key=.a"], "x", "--map is for records"),
         (&["--format", "records", "--map", "keys=.a"], "x", "expected FIELD=.PATH"),

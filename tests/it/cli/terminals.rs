@@ -208,6 +208,29 @@ fn a_watch_on_a_terminal_says_when_it_is_live_and_how_much_matched() {
     assert!(output.stderr.is_empty(), "{output:?}");
 }
 
+/// The command's last line may have no end.
+#[test]
+fn what_is_said_after_a_command_stands_on_a_line_of_its_own() {
+    let daemon = Daemon::start();
+    daemon.store("a", &["1", "2"]);
+    let on_its_own = |settings: &[Setting], script: &str, words: &str| {
+        let watch =
+            ["watch", "a", "--from", "oldest", "--until-caught-up", "--", "sh", "-c", script];
+        let address = daemon.port.address.to_string();
+        let command = tailmark(&[&["--addr", &address], &watch[..]].concat());
+        let screen = shown(&daemon, command, settings);
+        let before = screen.split(words).next().unwrap();
+        assert!(before.len() < screen.len(), "{words}: {screen:?}");
+        // To the next line, or over a line of spaces, which wraps where something stood before it.
+        let last = before.rsplit('x').next().unwrap();
+        last.contains('\n') || last.contains('\r') && last.matches(' ').count() >= 80
+    };
+    assert!(on_its_own(COLOURLESS, "printf x", "2 events up to the head"));
+    assert!(on_its_own(COLOURLESS, "printf x; exit 3", "error: sh failed at event 1"));
+    // One that can nothing is left alone.
+    assert!(!on_its_own(DUMB[0], "printf x", "2 events up to the head"));
+}
+
 #[test]
 fn a_topic_with_parts_that_are_none_is_told_to_a_person() {
     let daemon = Daemon::start();

@@ -80,7 +80,7 @@ async fn the_topic_is_the_type_or_what_the_url_says() {
     other["type"] = "order paid".into();
     let refused = post(&server, STRUCTURED, other.to_string()).await;
     let facts = refused.expect(400, "INVALID_ARGUMENT", "INVALID_FIELD");
-    assert_eq!(facts["field"], "topic");
+    assert_eq!(facts["field"], "type");
     server.stop().await;
 }
 
@@ -91,7 +91,7 @@ async fn what_is_no_cloud_event_is_refused_and_what_came_before_it_stays() {
     bad.as_object_mut().unwrap().remove("source");
     let refused = post(&server, BATCH, json!([event("1"), bad, event("3")]).to_string()).await;
     let facts = refused.expect(400, "INVALID_ARGUMENT", "EVENT_MALFORMED");
-    assert!(refused.text().contains("source is missing"), "{}", refused.text());
+    assert!(refused.text().contains("source: is missing"), "{}", refused.text());
     assert_eq!((&facts["index"], server.head()), (&"1".into(), 1));
     for (content_type, body) in [
         (STRUCTURED, "[]"),

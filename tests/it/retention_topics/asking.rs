@@ -103,7 +103,7 @@ fn the_command_shows_what_is_in_force() {
     let daemon = Daemon::start_with(&dir.path().join("data"), &shell);
     let shown = daemon.output(&["retention", "show"], b"");
     let lines: Vec<_> = shown.lines().collect();
-    assert_eq!(lines[..2], ["whole log    max_bytes 1 GiB", "rule 1       a.>: max_age 1w"]);
+    assert_eq!(lines[..2], ["whole log    max_bytes 1 GiB", "rule 1       a.>: max_age 7d"]);
     assert!(shown.contains("since start  "), "{shown}");
     let json: serde_json::Value =
         serde_json::from_str(&daemon.output(&["retention", "show", "--json"], b"")).unwrap();

@@ -58,8 +58,8 @@ pub struct CloudEvent<'a> {
     headers: Vec<(String, Cow<'a, str>)>,
 }
 
-fn wrong(message: String) -> JsonError {
-    JsonError { message, column: None }
+fn wrong(message: &str) -> JsonError {
+    JsonError::saying(message)
 }
 
 impl<'a> CloudEvent<'a> {
@@ -68,10 +68,10 @@ impl<'a> CloudEvent<'a> {
     /// # Errors
     /// When it is none, or says what is not allowed.
     pub fn structured(text: &'a [u8]) -> Result<CloudEvent<'a>, JsonError> {
-        let text = std::str::from_utf8(text).map_err(|error| wrong(error.to_string()))?;
+        let text = std::str::from_utf8(text).map_err(|error| wrong(&error.to_string()))?;
         if text.trim_start().starts_with('[') {
             let message = "an array of CloudEvents is application/cloudevents-batch+json";
-            return Err(wrong(message.to_owned()));
+            return Err(wrong(message));
         }
         let fields = Fields::parse(text)?;
         let mut event = CloudEvent::default();
@@ -87,11 +87,11 @@ impl<'a> CloudEvent<'a> {
         }
         match (data, base64) {
             (Some(_), Some(_)) => {
-                return Err(wrong("data and data_base64: one of them, not both".to_owned()));
+                return Err(wrong("data and data_base64: one of them, not both"));
             }
             (Some(data), None) if event.holds_json() => {
                 if json_of(data.get()).is_none() {
-                    return Err(wrong(format!("data: {UNREADABLE}")));
+                    return Err(JsonError::about("data", UNREADABLE));
                 }
                 event.body = Cow::Borrowed(data.get());
                 // What would be taken for text, if nothing said that it is JSON.
@@ -104,9 +104,8 @@ impl<'a> CloudEvent<'a> {
             (Some(data), None) if data.get() != "null" => event.body = plain("data", data)?,
             (None, Some(text)) => {
                 let read = STANDARD_LENIENT.decode(text.as_bytes());
-                event.take(Cow::Owned(
-                    read.map_err(|error| wrong(format!("data_base64: {error}")))?,
-                ));
+                let read = read.map_err(|error| JsonError::about("data_base64", error))?;
+                event.take(Cow::Owned(read));
             }
             _ => {}
         }
@@ -151,24 +150,26 @@ impl<'a> CloudEvent<'a> {
         match name {
             "specversion" if value == "1.0" => self.has_version = true,
             "specversion" => {
-                return Err(wrong(format!("specversion {}: 1.0 is known", excerpt(&value))));
+                let problem = format!("1.0 is known, not {}", excerpt(&value));
+                return Err(JsonError::about(name, problem));
             }
             "id" => self.their_id = value,
             "type" => self.kind = value,
             "partitionkey" => self.key = value,
             "time" => {
                 let time = Timestamp::parse(&value);
-                let bad = || wrong("time: expected one as in 2026-01-31T09:30:00Z".to_owned());
+                let bad = || JsonError::about(name, "expected one as in 2026-01-31T09:30:00Z");
                 self.at = Some(time.ok_or_else(bad)?);
             }
             "source" => self.source = value,
-            "data" => return Err(wrong("data: this is no name of an attribute".to_owned())),
+            "data" => return Err(JsonError::about(name, "this is no name of an attribute")),
             name if ADDED.contains(&name) => {}
             name => {
                 if !is_name(name) {
-                    let name = excerpt(name);
-                    let expected = "an attribute's name is of a to z and 0 to 9";
-                    return Err(wrong(format!("{name}: {expected}")));
+                    return Err(JsonError::about(
+                        name,
+                        "an attribute's name is of a to z and 0 to 9",
+                    ));
                 }
                 self.headers.push((format!("{PREFIX}{name}"), value));
             }
@@ -202,7 +203,7 @@ impl<'a> CloudEvent<'a> {
             ("type", !self.kind.is_empty()),
         ];
         if let Some((name, _)) = has.iter().find(|(_, is_there)| !is_there) {
-            return Err(wrong(format!("{name} is missing, which every CloudEvent has")));
+            return Err(JsonError::about(name, "is missing, which every CloudEvent has"));
         }
         self.id = format!("{} {}", self.source, self.their_id);
         self.headers.push((SOURCE.to_owned(), std::mem::take(&mut self.source)));
@@ -225,7 +226,7 @@ fn plain<'a>(name: &str, value: &'a RawValue) -> Result<Cow<'a, str>, JsonError>
     let text = value.get();
     match text.as_bytes().first() {
         Some(b'"') => Ok(Cow::Owned(serde_json::from_str(text)?)),
-        Some(b'{' | b'[') => Err(wrong(format!("{}: expected a plain value", excerpt(name)))),
+        Some(b'{' | b'[') => Err(JsonError::about(name, "expected a plain value")),
         _ => Ok(Cow::Borrowed(text)),
     }
 }

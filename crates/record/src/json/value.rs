@@ -13,7 +13,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::value::RawValue;
 
-use super::{JsonError, Object, Text, excerpt};
+use super::{JsonError, Object, Text};
 
 /// How bodies are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -180,15 +180,11 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The fields whose errors name them.
-const NAMED: [&str; 2] = ["body", "headers"];
-
 /// The error of reading an object, with the field that it is about: the parser says only where it stood.
 pub(super) fn named(text: &[u8], error: &serde_json::Error) -> JsonError {
-    let mut said = JsonError::from(error);
+    let said = JsonError::from(error);
     // What is no JSON has no fields, and some say theirs themselves.
-    let is_named = |name: &str| said.message.starts_with(&format!("{name}: "));
-    if !error.is_data() || said.message.contains(" field `") || NAMED.into_iter().any(is_named) {
+    if !error.is_data() || said.is_named() {
         return said;
     }
     let lines = text.split_inclusive(|&c| c == b'\n').take(error.line().saturating_sub(1));
@@ -198,14 +194,16 @@ pub(super) fn named(text: &[u8], error: &serde_json::Error) -> JsonError {
         let begin = value.get().as_ptr().addr() - text.as_ptr().addr();
         begin + value.get().len()
     };
-    // The parser has read on to the end of the value, or stands in it.
+    // The parser has read on to the end of the value, or stands in it; of the last, to that of the object.
     let field = fields.as_ref().and_then(|fields| {
-        fields.iter().find(|(_, value)| at <= ends_at(value)).map(|(name, _)| name)
+        let mut all = fields.iter();
+        let found = all.find(|(_, value)| at <= ends_at(value));
+        found.or_else(|| fields.iter().last()).map(|(name, _)| name)
     });
-    if let Some(name) = field {
-        said.message = format!("{}: {}", excerpt(name), said.message);
+    match field {
+        Some(name) => said.of_field(name),
+        None => said,
     }
-    said
 }
 
 /// The objects of a JSON array, one at a time, each as the text that it is. However many there are, nothing
@@ -240,10 +238,7 @@ impl Elements {
         match rest.first() {
             None | Some(b']') => return Ok(None),
             Some(b'{') => {}
-            Some(_) => {
-                let message = "expected a JSON object".to_owned();
-                return Err(JsonError { message, column: None });
-            }
+            Some(_) => return Err(JsonError::saying("expected a JSON object")),
         }
         let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<&RawValue>();
         let Some(one) = values.next().transpose()? else { return Ok(None) };
@@ -331,8 +326,8 @@ mod tests {
             (r#"{"body":{"z":1e400}}"#, "send it as a string"),
             (r#"{"body":["\ud800"]}"#, "send it as a string"),
             (r#"{"body":{"x":1},"boddy":1}"#, "unknown field `boddy`"),
-            (r#"{"body":{"x":}}"#, "expected value"),
-            (r#"{"body":{},"body":{}}"#, "duplicate field `body`"),
+            (r#"{"body":{"x":}}"#, "expected a JSON value"),
+            (r#"{"body":{},"body":{}}"#, "field `body` is given twice"),
         ] {
             let error = body_of(sent).unwrap_err();
             assert!(error.contains(said), "{sent}: {error}");

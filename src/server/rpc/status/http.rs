@@ -282,11 +282,16 @@ pub(crate) fn unknown_parameter(name: &str, known: &[&str]) -> Failure {
 
 /// A text that is no event.
 pub(crate) fn malformed_json(error: &JsonError) -> Failure {
-    let failure = Failure::new(Reason::EventMalformed, error.to_string());
-    match error.column() {
-        Some(column) => failure.with("column", column),
-        None => failure,
+    let mut failure = Failure::new(Reason::EventMalformed, error.to_string());
+    if let Some(field) = error.field() {
+        failure = failure.with("field", excerpt(field));
     }
+    for (name, place) in [("line", error.line()), ("column", error.column())] {
+        if let Some(place) = place {
+            failure = failure.with(name, place);
+        }
+    }
+    failure
 }
 
 /// A host that is none of ours: the name may have been pointed here by somebody else.

@@ -114,9 +114,9 @@ fn attributes_that_stand_apart_are_read() {
 #[test]
 fn what_is_wrong_is_named() {
     for (event, words) in [
-        (json!({}), "specversion is missing"),
-        (json!({"specversion": "1.0", "id": "1", "type": "t"}), "source is missing"),
-        (with("specversion", "0.3"), "specversion 0.3: 1.0 is known"),
+        (json!({}), "specversion: is missing"),
+        (json!({"specversion": "1.0", "id": "1", "type": "t"}), "source: is missing"),
+        (with("specversion", "0.3"), "specversion: 1.0 is known, not 0.3"),
         (with("time", "yesterday"), "time: expected"),
         (with("My-Ext", "1"), "a to z and 0 to 9"),
         (with("ext", json!({})), "ext: expected a plain value"),
