@@ -8,6 +8,11 @@ use super::event::{ENTRY_TAG, put_timestamp, text, timestamp, timestamp_len};
 use super::varint::{LEN, Reader, Value, put_bytes, put_varint, varint_len};
 use super::{Event, EventError, Events, Stamp, Timestamp, write_entry};
 
+/// `type` of an event that tells the readers of its topic what was erased.
+pub const NOTICE: &str = "tailmark.erased";
+/// What the ids of those begin with.
+pub const NOTICE_ID: &str = "erased-";
+
 const ERASED_TAG: u8 = 12 << 3 | LEN;
 const AT_TAG: u8 = 4 << 3 | LEN;
 /// Bytes of a digest.
@@ -127,6 +132,11 @@ impl Event<'_> {
     /// Whether it is what is left of an event that was erased.
     pub fn is_erased(&self) -> bool {
         self.erased.is_some()
+    }
+
+    /// Whether it tells the readers of its topic what was erased. A sender may say the same of an event.
+    pub fn is_notice(&self) -> bool {
+        self.kind == NOTICE && self.id.starts_with(NOTICE_ID)
     }
 }
 

@@ -30,7 +30,7 @@ pub use append::{AppendMessage, BatchMessage};
 pub use batch::{Part, Parts};
 pub use bounds::{Bounds, Generation, GenerationEntry, GenerationTable, LogId};
 pub use cursor::{ChainTag, Cursor, CursorFormatError, CursorMint, CursorPart};
-pub use erased::{Erased, write_shell, write_shell_entry};
+pub use erased::{Erased, NOTICE, NOTICE_ID, write_shell, write_shell_entry};
 pub use event::{Content, EncodedTime, Event, EventError, Events, Place, Stamp, write_entry};
 pub use excerpt::{excerpt, shorten};
 pub use fingerprint::{Fingerprint, FingerprintKey};

@@ -84,8 +84,9 @@ pub struct Retention {
     /// Events appended longer ago than this, by the log's own clock or by when they were seen (see
     /// `age_clock.rs`).
     pub max_age: Option<Duration>,
-    /// Bytes on disk beyond this, in whole units of storage.
+    /// Bytes on disk beyond this, in whole units of storage. The slots that the journal always has count for at most
+    /// half of it.
     pub max_bytes: Option<u64>,
-    /// Events beyond this many.
+    /// Readable events beyond this many; what was taken out, or is damaged, counts for nothing.
     pub max_events: Option<u64>,
 }

@@ -129,7 +129,8 @@ impl RetentionThread {
         let end = now.head.next();
         let mut point = now.oldest;
         if let Some(max) = self.retention.max_events {
-            point = point.max(Seq::new(end.get().saturating_sub(max)));
+            // What rules for topics took out, or damage, is none of them.
+            point = point.max(self.core.store.trim_point_for_events(max, end));
         }
         if let Some(max) = self.retention.max_age {
             point = point.max(self.core.store.seek_time(aged_to.before(max))?);

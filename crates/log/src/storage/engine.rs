@@ -141,6 +141,10 @@ pub trait Store: Send + Sync + 'static {
     /// needed, also where its space is not given back yet.
     fn trim_point_for_size(&self, max_bytes: u64, limit: Seq) -> Seq;
 
+    /// The seq to trim to so that no more than `max` events are left below `end`: never so far that fewer are. What has
+    /// no events does not count. Where some were taken out of the oldest unit of storage, as many more may stay.
+    fn trim_point_for_events(&self, max: u64, end: Seq) -> Seq;
+
     /// Gives back the space below the durable trim mark that no reader holds. Called after a commit
     /// that moved it.
     ///

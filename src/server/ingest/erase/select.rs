@@ -20,10 +20,6 @@ use tailmark_wire::feed_v1 as pb;
 const MAX_RANGES: usize = 4_000;
 /// Most runs of neighbours that are kept: 32 MiB.
 pub(super) const MAX_RUNS: usize = 1 << 21;
-/// Of events that tell of an erasure. A sender may use both, too: such events go when they are named by seq.
-const NOTICE: &str = "tailmark.erased";
-/// What their ids begin with.
-const NOTICE_ID: &str = "erased-";
 /// Topics that are named in an answer.
 const NAMED_TOPICS: usize = 100;
 
@@ -199,9 +195,9 @@ impl Wanted {
 
     /// Whether an event of the topics is one of those that were asked for.
     fn is(&self, event: &Event<'_>) -> bool {
-        let is_notice = event.kind == NOTICE && event.id.starts_with(NOTICE_ID);
+        // One that a sender made goes when it is named by seq.
         self.is_by_seq
-            || !is_notice
+            || !event.is_notice()
                 && (self.key.is_empty() || self.key == event.key)
                 && self.filter.matches(event.topic)
     }

@@ -16,10 +16,8 @@ use crate::eventlog::error::damage;
 use crate::storage::{Chunk, EraseOrder, ErasePhase, EraseProgress, Store, StoreError};
 use tailmark_record::json::write_string;
 use tailmark_record::topic::Filter;
-use tailmark_record::{Event, EventError, Events, Facts, Seq};
+use tailmark_record::{Event, EventError, Events, Facts, NOTICE, NOTICE_ID, Seq};
 
-/// `type` of a notice.
-const NOTICE: &str = "tailmark.erased";
 /// Most bytes of its body, where events may be as large.
 const MAX_BODY_BYTES: usize = 60 << 10;
 /// What a notice takes beside its body.
@@ -210,7 +208,7 @@ impl Notices<'_> {
     fn push(&mut self, topic: &str, body: &str, part: u64) -> Result<(), EraseError> {
         let [a, b, c, d, ..] = hash(topic.as_bytes());
         let place = u32::from_be_bytes([a, b, c, d]);
-        let id = format!("erased-{}-{place:08x}-{part}", self.erasure);
+        let id = format!("{NOTICE_ID}{}-{place:08x}-{part}", self.erasure);
         let notice = Event { id: &id, topic, body, kind: NOTICE, ..Event::default() };
         if let Err(error) = self.batch.push(&notice) {
             // It was taken under other limits.

@@ -3,7 +3,7 @@
 
 mod world;
 
-use self::world::World;
+use self::world::{World, open_local};
 use super::super::topic_retention::testing::{Ordered, Shares, pass, pass_while};
 use super::*;
 use crate::storage::{RemovedReason, StoreError};
@@ -52,6 +52,60 @@ async fn live_through(world: fn(u64) -> World) {
         world.log.close().await.unwrap();
     }
     assert!(taken > 2_000, "{taken}");
+}
+
+/// The limit of the whole log is one of events: what rules took out is none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_number_of_events_that_a_log_keeps_is_of_those_that_are_left() {
+    let mut world = World::new(6);
+    world.append(4_000).await;
+    while world.gone.len() < 1_500 {
+        world.run_rules().await;
+        world.append(200).await;
+    }
+    let left = world.log.bounds().head.get() - world.gone.len() as u64;
+    let limits = Retention { max_events: Some(left * 9 / 10), ..Retention::default() };
+    world.log.set_retention(limits, Duration::from_millis(5));
+    let begun = std::time::Instant::now();
+    while world.log.bounds().oldest == Seq::FIRST {
+        assert!(begun.elapsed() < Duration::from_secs(120), "nothing is trimmed");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (bounds, mut stay) = (world.log.bounds(), 0);
+    for seq in bounds.oldest.get()..=bounds.head.get() {
+        stay += u64::from(!world.gone.contains(&seq));
+    }
+    assert!((left * 9 / 10..left).contains(&stay), "{stay} of {left} stay");
+}
+
+/// Who has an old event erased must not lose the newest for what tells of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_erasure_takes_the_place_of_no_event_that_a_rule_keeps() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open_local(dir.path(), &options());
+    for text in ["first", "second", "third"] {
+        let one = batch(&log, &[("state.a", text), ("state.b", text)]);
+        log.append(one, AppendOptions::default()).await.unwrap();
+    }
+    let rules = TopicRules::new(vec![rule("state.*", None, Some(1), Keep::All)]);
+    let found = |log: &EventLog| {
+        let at = Timestamp { seconds: 1_000_000, nanos: 0 };
+        let dry = Ordered { is_in_peace: true, is_dry: true, ..Ordered::default() };
+        let it = pass(log.core(), &rules, at, dry).unwrap().rules[0];
+        (it.events, it.expired)
+    };
+    assert_eq!(found(&log), (6, 4));
+    for (seq, expired) in [(1, 4), (2, 4), (3, 5)] {
+        let seqs = vec![Seq::new(seq)..Seq::new(seq + 1)];
+        let erasure = Erasure { id: Uuid::from_u128(seq.into()), seqs, reason: "asked".to_owned() };
+        let its = log.clone();
+        tokio::task::spawn_blocking(move || its.erase(erasure, &mut |_| {}))
+            .await
+            .unwrap()
+            .unwrap();
+        // The newest of each stays, and one that tells of erasures.
+        assert_eq!(found(&log).1, expired, "{seq}");
+    }
 }
 
 /// The thread: rules from the start, others by a reload, none.

@@ -54,6 +54,23 @@ struct Candidate {
     key: Option<NonZeroU128>,
     /// Its rule has to do with keys.
     is_of_keys: bool,
+    /// What is left of an event that was erased, or tells of that.
+    is_of_erasure: bool,
+}
+
+/// Events of a topic that are newer and stay.
+#[derive(Clone, Copy, Default)]
+struct Newer {
+    events: u64,
+    /// What is left of erased ones, and notices: as many as events, and in the place of none. Who has an old event
+    /// erased must not lose a new one for it.
+    of_erasures: u64,
+}
+
+impl Newer {
+    fn of(&mut self, it: &Candidate) -> &mut u64 {
+        if it.is_of_erasure { &mut self.of_erasures } else { &mut self.events }
+    }
 }
 
 /// What is dead of one run of events.
@@ -90,8 +107,7 @@ pub(super) struct Surveyor<'a> {
     key: FingerprintKey,
     share: Share,
     room: usize,
-    /// Events that are newer and stay, of each topic.
-    counts: HashMap<u128, u64>,
+    counts: HashMap<u128, Newer>,
     /// Keys that newer events have.
     keys: HashMap<u128, ()>,
     /// Rules of topics.
@@ -205,13 +221,16 @@ impl<'a> Surveyor<'a> {
                     if key.is_empty() { None } else { NonZeroU128::new(hash()) }
                 }
             };
-            let topic = match it.max_events {
-                Some(_) => hash([topic.as_bytes(), b""]),
-                None => 0,
+            let (topic, is_of_erasure) = match it.max_events {
+                Some(_) => {
+                    let event = Event::parse(event).map_err(malformed)?;
+                    (hash([topic.as_bytes(), b""]), event.is_erased() || event.is_notice())
+                }
+                None => (0, false),
             };
             let bytes = u32::try_from(event.len()).unwrap_or(u32::MAX);
             let is_of_keys = it.keep == Keep::LatestPerKey;
-            out.push(Candidate { seq, rule, bytes, topic, key, is_of_keys });
+            out.push(Candidate { seq, rule, bytes, topic, key, is_of_keys, is_of_erasure });
         }
         Ok(())
     }
@@ -277,14 +296,16 @@ impl<'a> Surveyor<'a> {
             }
         }
         let max = max?;
-        if let Some(count) = self.counts.get_mut(&it.topic) {
+        if let Some(count) = self.counts.get_mut(&it.topic).map(|newer| newer.of(it)) {
             // A key that found no room may be counted twice: then nothing is known to be too many.
             if *count >= max && !(self.is_full && it.is_of_keys) {
                 return Some(RemovedReason::Expired);
             }
             *count += 1;
         } else if self.has_room() {
-            self.counts.insert(it.topic, 1);
+            let mut newer = Newer::default();
+            *newer.of(it) += 1;
+            self.counts.insert(it.topic, newer);
         }
         None
     }

@@ -100,6 +100,10 @@ pub trait Intercept: Send + Sync + 'static {
         self.inner().trim_point_for_size(max_bytes, limit)
     }
 
+    fn trim_point_for_events(&self, max: u64, end: Seq) -> Seq {
+        self.inner().trim_point_for_events(max, end)
+    }
+
     fn reclaim(&self) -> Result<(), StoreError> {
         self.inner().reclaim()
     }
@@ -231,6 +235,10 @@ impl<I: Intercept> Store for I {
 
     fn trim_point_for_size(&self, max_bytes: u64, limit: Seq) -> Seq {
         Intercept::trim_point_for_size(self, max_bytes, limit)
+    }
+
+    fn trim_point_for_events(&self, max: u64, end: Seq) -> Seq {
+        Intercept::trim_point_for_events(self, max, end)
     }
 
     fn reclaim(&self) -> Result<(), StoreError> {

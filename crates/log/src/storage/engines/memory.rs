@@ -447,6 +447,20 @@ impl Store for Memory {
         point
     }
 
+    fn trim_point_for_events(&self, max: u64, end: Seq) -> Seq {
+        let log = self.log.lock();
+        let mut rest = max;
+        for run in log.commits.iter().rev().take_while(|run| run.end > log.oldest) {
+            let (first, end) = (run.first.max(log.oldest), run.end.min(end));
+            let events = first.distance_to(end);
+            if events > rest {
+                return Seq::new(end.get() - rest);
+            }
+            rest -= events;
+        }
+        log.oldest
+    }
+
     fn reclaim(&self) -> Result<(), StoreError> {
         let mut log = self.log.lock();
         let oldest = log.oldest;

@@ -24,6 +24,8 @@ struct Stored {
     body: String,
     at: i64,
     is_erased: bool,
+    /// It tells of an erasure.
+    is_notice: bool,
 }
 
 fn filter(pattern: &str) -> Filter {
@@ -53,7 +55,7 @@ pub(super) struct World {
     stream: Option<Producer>,
 }
 
-fn open_local(dir: &Path, options: &Options) -> EventLog {
+pub(super) fn open_local(dir: &Path, options: &Options) -> EventLog {
     let stored = local::Options { slot_bytes: 256 << 10, min_free_bytes: 0, ..Default::default() };
     // Where one was let go without a word, its threads end in a moment.
     let (engine, recovered) = loop {
@@ -128,7 +130,15 @@ impl World {
                 };
                 batch.push(&event).unwrap();
                 self.ids.extend(id.map(|id| (id, seq)));
-                self.events.push(Stored { topic, key, id, body, at, is_erased: false });
+                self.events.push(Stored {
+                    topic,
+                    key,
+                    id,
+                    body,
+                    at,
+                    is_erased: false,
+                    is_notice: false,
+                });
             }
             let dedup = AppendOptions { dedup: true, ..AppendOptions::default() };
             let done = self.log.append(batch, dedup).await.unwrap();
@@ -146,7 +156,7 @@ impl World {
 
     /// What rules let go now, by the list: of what is left, from the newest on.
     pub(super) fn judge(&self, rules: &TopicRules, now: i64) -> Vec<(u64, usize, RemovedReason)> {
-        let (mut keys, mut counts) = (BTreeSet::new(), HashMap::<usize, u64>::new());
+        let (mut keys, mut counts) = (BTreeSet::new(), HashMap::<usize, [u64; 2]>::new());
         let mut dead = Vec::new();
         for seq in (self.oldest..=self.events.len() as u64).rev() {
             let it = &self.events[seq as usize - 1];
@@ -164,7 +174,9 @@ impl World {
                 dead.push((seq, nth, RemovedReason::Compacted));
                 continue;
             }
-            let count = counts.entry(it.topic).or_default();
+            // What is left of an event, or tells of that, takes the place of none.
+            let is_other = usize::from(it.is_erased || it.is_notice);
+            let count = &mut counts.entry(it.topic).or_default()[is_other];
             if rule.max_events.is_some_and(|max| *count >= max) {
                 dead.push((seq, nth, RemovedReason::Expired));
                 continue;
@@ -362,7 +374,15 @@ impl World {
             self.log.append(one, expect(head)).await.unwrap();
             let at = self.log.time_of(self.log.head()).await.unwrap().seconds;
             let body = "next".to_owned();
-            self.events.push(Stored { topic, key: 0, id: None, body, at, is_erased: false });
+            self.events.push(Stored {
+                topic,
+                key: 0,
+                id: None,
+                body,
+                at,
+                is_erased: false,
+                is_notice: false,
+            });
         }
     }
 
@@ -388,7 +408,15 @@ impl World {
         assert_eq!((done.first, done.last), (Some(Seq::new(first)), Some(Seq::new(first + 1))));
         for _ in 0..2 {
             let body = "made".to_owned();
-            self.events.push(Stored { topic: 3, key: 0, id: None, body, at, is_erased: false });
+            self.events.push(Stored {
+                topic: 3,
+                key: 0,
+                id: None,
+                body,
+                at,
+                is_erased: false,
+                is_notice: false,
+            });
         }
         self.batches.push((first, first + 1));
         let newest = self.batches.len().saturating_sub(60);
@@ -431,7 +459,9 @@ impl World {
             let event = Event::parse(&bytes).unwrap();
             let topic = TOPICS.iter().position(|topic| *topic == event.topic).unwrap();
             let (body, at) = (event.body.to_owned(), event.appended_at.unwrap().seconds);
-            self.events.push(Stored { topic, key: 0, id: None, body, at, is_erased: false });
+            let it =
+                Stored { topic, key: 0, id: None, body, at, is_erased: false, is_notice: true };
+            self.events.push(it);
         }
     }
 

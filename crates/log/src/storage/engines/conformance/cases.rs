@@ -45,6 +45,7 @@ fn of_stores<F: Factory>() -> Vec<Case<F>> {
         ("fingerprints stop when told", fingerprints_stop),
         ("fingerprints outlive a trim", fingerprints_outlive_a_trim),
         ("a trim point takes whole units", trim_point),
+        ("a trim point for a number leaves that many", trim_point_for_events),
         ("what is erased leaves shells", erasing::shells),
         ("an erasure that is not through is kept", erasing::kept),
         ("what is erased is no repeat any more", erasing::no_repeats),
@@ -278,6 +279,37 @@ fn trim_point<F: Factory>(factory: &mut F) {
         assert_eq!(subject.store().trim_point_for_size(max_bytes, next), point);
         subject.store().reclaim().expect("space");
         assert_eq!(subject.store().trim_point_for_size(max_bytes, next), point);
+    }
+}
+
+fn trim_point_for_events<F: Factory>(factory: &mut F) {
+    let mut subject = Subject::new(factory);
+    grow(&mut subject, 30);
+    let end = subject.next();
+    for max in [1, 7, 119] {
+        let point = subject.store().trim_point_for_events(max, end);
+        assert_eq!(point.distance_to(end), max);
+        assert_eq!(
+            subject.store().trim_point_for_events(max, Seq::new(60)).get(),
+            60 - max.min(59)
+        );
+    }
+    assert_eq!(subject.store().trim_point_for_events(120, end), subject.oldest);
+    subject.lose(&[7..9, 30..31, 50..90, 100..113]);
+    grow(&mut subject, 5);
+    let end = subject.next().get();
+    let is_lost = |seq: u64| [7..9, 30..31, 50..90, 100..113].iter().any(|it| it.contains(&seq));
+    for oldest in [1, 8, 20, 60, 101] {
+        subject.trim(Seq::new(oldest));
+        let left: Vec<_> = (oldest..end).filter(|seq| !is_lost(*seq)).collect();
+        for max in 1..=left.len() as u64 + 2 {
+            let point = subject.store().trim_point_for_events(max, Seq::new(end));
+            let stay = left.iter().filter(|seq| **seq >= point.get()).count() as u64;
+            assert!(
+                point >= subject.oldest && stay == max.min(left.len() as u64),
+                "{max}: {point}"
+            );
+        }
     }
 }
 

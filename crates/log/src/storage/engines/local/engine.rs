@@ -210,6 +210,10 @@ impl Store for LocalEngine {
         LocalEngine::trim_point_for_size(self, max_bytes, limit)
     }
 
+    fn trim_point_for_events(&self, max: u64, end: Seq) -> Seq {
+        LocalEngine::trim_point_for_events(self, max, end)
+    }
+
     fn reclaim(&self) -> Result<(), StoreError> {
         LocalEngine::reclaim(self)
     }

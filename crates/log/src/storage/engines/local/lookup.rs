@@ -11,6 +11,7 @@ use crate::storage::disk::Disk;
 use crate::storage::journal::Slot;
 use crate::storage::meta::Meta;
 use crate::storage::segment::{Lease, Segment};
+use tailmark_record::topic::Filter;
 use tailmark_record::{Events, Facts, Fingerprint, FingerprintKey, Seq, Timestamp};
 
 /// Where named events are known from.
@@ -130,7 +131,12 @@ impl LocalEngine {
         let spare = full.len().saturating_sub(FIRST_SLOTS - 1);
         let slots = FIRST_SLOTS.max(full.len() + 1) as u64;
         let sealed: u64 = segments.clone().map(|segment| segment.disk_bytes()).sum();
-        let needed = sealed.saturating_add(slots * self.options.slot_bytes);
+        // However small the limit is, half of it is for what is sealed: a log whose journal alone was as large would
+        // lose all of it.
+        let always = FIRST_SLOTS as u64 * self.options.slot_bytes;
+        let journal =
+            (slots * self.options.slot_bytes).saturating_sub(always) + always.min(max_bytes / 2);
+        let needed = sealed.saturating_add(journal);
         let excess = needed.saturating_sub(max_bytes);
         let (mut freed, mut point) = (0, oldest);
         for segment in segments {
@@ -149,6 +155,48 @@ impl LocalEngine {
             point = point.max(slot.end());
         }
         point
+    }
+
+    /// The seq behind so many events from one on; no further than what can be read.
+    fn pass_events(&self, mut at: Seq, end: Seq, mut events: u64) -> Seq {
+        while at < end && events > 0 {
+            match self.read(at, end, &Filter::ALL) {
+                Ok(chunk) => {
+                    // Of everything it is what follows one upon the other.
+                    let passed = at.distance_to(chunk.end).min(events);
+                    (at, events) = (Seq::new(at.get() + passed), events - passed);
+                }
+                Err(StoreError::Removed(gone)) => at = gone.end.min(end),
+                Err(_) => break,
+            }
+        }
+        at
+    }
+
+    pub(super) fn trim_point_for_events(&self, max: u64, end: Seq) -> Seq {
+        let oldest = self.bounds().oldest;
+        let view = self.view();
+        let sealed = view.sealed_end().unwrap_or(Seq::FIRST).min(end);
+        let back = |from: Seq, count: u64| Seq::new(from.get().saturating_sub(count)).max(oldest);
+        let unsealed = sealed.distance_to(end);
+        if unsealed >= max {
+            return back(end, max).min(end);
+        }
+        let mut rest = max - unsealed;
+        for segment in view.segments.iter().rev().take_while(|segment| segment.end() > oldest) {
+            let removed = segment.removed().events();
+            let first = segment.first();
+            let events = first.max(oldest).distance_to(segment.end()).saturating_sub(removed);
+            if events > rest {
+                if removed == 0 || rest == 0 {
+                    return back(segment.end(), rest);
+                }
+                // From the oldest on: of those that have come since the last look there are few.
+                return self.pass_events(first.max(oldest), segment.end(), events - rest);
+            }
+            rest -= events;
+        }
+        oldest
     }
 }
 

@@ -113,7 +113,8 @@ fn slots_that_wait_for_sealing_are_trimmed_for_bytes_after_all_segments() {
     let point = |max_bytes| engine.trim_point_for_size(max_bytes, end);
     assert_eq!(point(sealed + slots), engine.bounds().oldest);
     assert_eq!(point(slots), view.sealed_end().unwrap());
-    assert_eq!(point(slots - 1), view.slots[0].end());
+    // Of what the two files take that are never given back no more counts than half of the limit.
+    assert_eq!(point(slots - 2), view.slots[0].end());
     // Two files are never given back, so nothing is trimmed for them.
     assert_eq!(point(0), view.slots[1].end());
 }
