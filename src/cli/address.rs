@@ -56,12 +56,20 @@ impl Address {
 /// it is: who connects says what is wrong with it.
 ///
 /// # Errors
-/// The port is none, or all there is.
+/// The port is none, or all there is; or somebody's password stands in it.
 pub(super) fn full(text: &str) -> Result<String, String> {
     if !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit()) {
         return Err(format!("{} is no host; `:{0}` is that port of this machine", quoted(text)));
     }
     let url = filled(text);
+    if let Some(rest) = url.split_once("://").map(|(_, rest)| rest)
+        && rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
+    {
+        // Not shown: a part of it is a secret.
+        return Err(
+            "an address has no user name and password; a token goes by --token-file".to_owned()
+        );
+    }
     match port_of(&url) {
         Some(port) if !is_port(port) => {
             Err(format!("`{}` is no port: expected 1 to 65535", quoted(port)))
@@ -140,6 +148,11 @@ mod tests {
                 said.is_err_and(|said| said.contains(&format!("`{port}` is no port"))),
                 "{typed}"
             );
+        }
+        for secret in ["http://ann:pw1@h:1", "ann:pw1@h", "https://ann@h/x"] {
+            let said =
+                full(secret).map_err(|said| (said.contains("--token-file"), said.contains("pw1")));
+            assert!(secret.contains("://") == (said == Err((true, false))), "{secret}: {said:?}");
         }
         assert!(full("50051").is_err_and(|said| said.contains("`:50051` is that port")));
     }

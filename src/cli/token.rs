@@ -294,8 +294,9 @@ impl From<TokensError> for Failure {
         };
         if let TokensError::Asked { what: what @ ("publish" | "watch"), problem } = &error {
             let failure = Failure::new(exit, format!("--{what}: {problem}"));
-            return failure
-                .hint("quote a pattern that has a `>`: a shell takes an unquoted one for itself");
+            return failure.hint(
+                "quote a pattern that has a `>` or `*`: a shell takes an unquoted one for itself",
+            );
         }
         let failure = Failure::new(exit, error.to_string());
         let source = std::error::Error::source(&error);

@@ -27,4 +27,12 @@ pub(super) fn tame(error: &mut Error) {
     if is_changed || error.kind() == ErrorKind::UnknownArgument {
         error.remove(ContextKind::Suggested);
     }
+    // Where a flag takes its value by an equals sign alone.
+    if let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidArg)
+        && error.kind() == ErrorKind::UnknownArgument
+        && let "value" | "text" = &**typed
+    {
+        let tip = format!("did you mean --json={typed}?");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
 }

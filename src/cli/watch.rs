@@ -187,7 +187,13 @@ fn failed(error: Error, typed: Option<Typed>) -> Failure {
     let said = match (typed, error.known_reason()) {
         (Some(Typed(flag, seq)), Some(Reason::CursorAhead)) => Some((
             format!("{flag} {seq}: the head is {} [CURSOR_AHEAD]", fact("head")),
-            "leave out --from and --after to get what comes next",
+            // What other programs print as a time, in seconds or milliseconds since 1970.
+            match seq.get() {
+                1_000_000_000.. => {
+                    "a number is a seq; a time is written as in --from '2026-01-31 09:30'"
+                }
+                _ => "leave out --from and --after to get what comes next",
+            },
         )),
         (Some(Typed(flag, seq)), Some(Reason::CursorTrimmed)) => Some((
             format!(

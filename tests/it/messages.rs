@@ -59,6 +59,7 @@ const ROWS: &[Row] = &[
     (Cli(&["status", "--context", "test"]), 3, &["no context test", "known: prod"]),
     (Cli(&["status", "--addr", "ADDR", "--context", "prod"]), 2, &["--addr and --context"]),
     (Cli(&["--addr", "ADDR", "config", "check"]), 2, &["this command asks no server"]),
+    (Cli(&["status", "--addr", "http://ann:pw@ADDR"]), 2, &["an address has no user name"]),
     (Cli(&["status", "--addr", "https://ADDR"]), 1, &["asked at https://", "(--addr)"]),
     // What a shell made of a pattern, and what other systems call it.
     (
@@ -121,6 +122,12 @@ const ROWS: &[Row] = &[
     ),
     (Cli(&["watch", "--addr", "ADDR", "--from", "5min", "--until-caught-up"]), 0, &[]),
     (Cli(&["watch", "--addr", "ADDR", "--from", "7 days", "--until-caught-up"]), 0, &[]),
+    (
+        Cli(&["watch", "--addr", "ADDR", "--from", "1796042380", "--until-caught-up"]),
+        3,
+        &["--from 1796042380: the head is", "a time is written as in"],
+    ),
+    (Cli(&["get", "--addr", "ADDR", "1", "--json", "value"]), 2, &["did you mean --json=value?"]),
     (Cli(&["watch", "--addr", "ADDR", "--from", "soon"]), 2, &["2026-01-31 09:30", "7 days"]),
     (Cli(&["token", "create", "a", "--expires", "soon"]), 2, &["90d, 12 hours"]),
     (Cli(&["config", "check", "--listen", ":50051", "--insecure"]), 0, &[]),

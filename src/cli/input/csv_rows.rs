@@ -3,6 +3,7 @@
 
 use std::io::Read as _;
 
+use crate::cli::output::count_text;
 use tailmark_record::excerpt;
 use tailmark_record::json::write_string;
 
@@ -50,7 +51,8 @@ impl Header {
         let values = fields(row, self.delimiter)?;
         if values.len() != self.names.len() {
             let (found, wanted) = (values.len(), self.names.len());
-            return Err(format!("has {found} columns, and the header {wanted}"));
+            let found = count_text(found as u64, "column");
+            return Err(format!("has {found}, and the header {wanted}"));
         }
         let mut out = vec![b'{'];
         for (at, (name, value)) in self.names.iter().zip(&values).enumerate() {
@@ -74,7 +76,11 @@ fn fields(row: &[u8], delimiter: u8) -> Result<Vec<String>, String> {
     let mut record = csv::StringRecord::new();
     let read = reader.read_record(&mut record);
     if read.is_ok() && reader.position().byte() != row.len() as u64 + 1 {
-        return Err("a quote or a carriage return out of place".to_owned());
+        let quotes = row.iter().filter(|&&c| c == b'"').count();
+        return Err(match quotes.is_multiple_of(2) {
+            false => "a quote that nothing closes: \"\" stands for one within quotes".to_owned(),
+            true => "a quote or a carriage return out of place".to_owned(),
+        });
     }
     match read {
         Ok(true) => Ok(record.iter().map(str::to_owned).collect()),

@@ -142,7 +142,8 @@ fn a_quote_out_of_place_ends_the_rows_and_swallows_none() {
         let (events, error) = encode(&encoder(Format::Csv, "t"), input.as_bytes());
         let (line, message) = bad_line(error);
         assert_eq!((events.len(), line), (1, at), "{bad}: {message}");
-        assert!(message.contains("out of place") || message.contains("columns"), "{message}");
+        let words = ["out of place", "a quote that nothing closes", "columns"];
+        assert!(words.iter().any(|it| message.contains(it)), "{message}");
     }
     // The null control: quotes where they belong.
     let good = "name,n\r\n\"a \"\"b\"\"\nc\r\nd\",1\r\n\n\"\",\"2\"\nx\"y\",3";

@@ -313,7 +313,7 @@ fn records_of_other_programs_become_events() {
         (
             &["--format", "csv", "--topic", "t"],
             "a,b\n1\n",
-            "line 2: has 1 columns, and the header 2",
+            "line 2: has 1 column, and the header 2",
         ),
         (&["--format", "csv", "--topic", "t"], "a,a\n1,2\n", "line 1: column 2 of the header"),
         (&["--format", "csv", "--topic", "t"], "a;b\n1;2\n", "--delimiter ';' parts it"),
