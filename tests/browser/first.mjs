@@ -209,6 +209,9 @@ export const cases = [
         await page.setViewportSize({ width, height: 800 });
         check(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `no wider than a window of ${width}`);
         check(await page.evaluate(() => document.querySelector('#fact-consumers').getBoundingClientRect().width > 60), `its figure is seen at ${width}`);
+        check(await page.evaluate(() => [...document.querySelectorAll('.facts dd')].every((it) => it.offsetWidth === 0
+          || it.getBoundingClientRect().left >= document.querySelector('.facts').getBoundingClientRect().left)), `no figure is cut at its beginning at ${width}`);
+        check(await page.evaluate(() => document.querySelector('#zone').offsetWidth > 0), `the clock is named at ${width}`);
       }
       await page.setViewportSize(asItWas);
       await page.evaluate(() => { window.consumer = new EventSource('/v1/watch?name=billing'); });

@@ -26,7 +26,7 @@ export class Tail {
     this.fresh = 0;
     this.lastSeq = 0;
     this.nodes = new Map();
-    this.pool = [];
+    this.letters = 0;
     this.drawing = false;
     this.list.addEventListener('scroll', () => this.#scrolled(), { passive: true });
     this.list.addEventListener('click', ({ target }) => {
@@ -139,6 +139,7 @@ export class Tail {
 
   clear() {
     this.rows = [];
+    this.letters = 0;
     if (this.held) this.held = [];
     this.heldGone = 0;
     this.lastSeq = 0;
@@ -233,6 +234,7 @@ export class Tail {
         node.item = item;
         this.nodes.set(item, node);
         this.space.append(node);
+        this.#makeRoom(item);
       }
       if (node.at !== at) {
         node.at = at;
@@ -251,6 +253,14 @@ export class Tail {
     if (active) this.list.setAttribute('aria-activedescendant', active.id);
     else this.list.removeAttribute('aria-activedescendant');
     this.on.changed();
+  }
+
+  /// The column of topics is as wide as the longest that was shown, within the bounds of the style.
+  #makeRoom(item) {
+    const letters = item.event?.topic.length ?? 0;
+    if (letters <= this.letters) return;
+    this.letters = letters;
+    this.list.style.setProperty('--letters', String(letters));
   }
 
   select(item, open) {
