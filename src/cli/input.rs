@@ -67,6 +67,8 @@ pub(super) enum InputError {
 #[derive(Debug, Default)]
 pub(super) struct Summary {
     pub error: Option<InputError>,
+    /// Events of an export that were passed over: they were erased.
+    pub erased: u64,
 }
 
 /// Reads `input` to its end and hands over what it says.
@@ -122,7 +124,7 @@ impl Encoder {
             }
         };
         pending.send(input_bytes, chunks);
-        Summary { error }
+        Summary { error, erased: 0 }
     }
 
     /// The events of an export, with the ids that they had: a second run stores nothing twice.
@@ -134,8 +136,9 @@ impl Encoder {
         };
         let mut reader = match Reader::new(input) {
             Ok(reader) => reader,
-            Err(error) => return Summary { error: Some(refused(error, 1)) },
+            Err(error) => return Summary { error: Some(refused(error, 1)), erased: 0 },
         };
+        let mut erased = 0;
         let error = loop {
             let at_limit = pending.ends.len() >= CHUNK_EVENTS || pending.bytes.len() >= CHUNK_BYTES;
             if at_limit && !pending.send(reader.bytes(), chunks) {
@@ -149,13 +152,18 @@ impl Encoder {
             let line = self.lines.fetch_add(1, Ordering::Relaxed) + 1;
             if let Record::Event(event) = record {
                 let event = Event::parse(&event).map_err(|error| error.to_string());
+                // Nothing is left of it that could be stored as a new event.
+                if event.as_ref().is_ok_and(|event| event.is_erased()) {
+                    erased += 1;
+                    continue;
+                }
                 if let Err(message) = event.and_then(|event| self.add(&event, &mut pending)) {
                     break Some(InputError::Line { line, message });
                 }
             }
         };
         pending.send(reader.bytes(), chunks);
-        Summary { error }
+        Summary { error, erased }
     }
 
     /// Reads a line, or of CSV a whole row; answers how many lines it took, 0 at the end.

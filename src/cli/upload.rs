@@ -238,6 +238,10 @@ fn report(
 ) -> Result<(), Failure> {
     let result = outcome.map_err(|error| refused(error, sent, has_json))?;
     say(&summary_text(&result, elapsed));
+    if read.erased > 0 {
+        let erased = count_text(read.erased, "erased event");
+        say(&format!("{erased} passed over: nothing is left to store of what was erased"));
+    }
     if has_json {
         print_json(&json::upload_result(&result))?;
     }

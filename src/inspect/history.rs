@@ -121,7 +121,15 @@ impl History {
         let first = range.from.unwrap_or(Seq::FIRST).clamp(bounds.oldest, next);
         let end = range.to.map_or(next, Seq::next).min(next).max(first);
         let mut walk = Walk::over(dir, found, (first, end), Filter::ALL, (None, None))?;
-        let link_before = walk.link_before()?;
+        let link_before = match walk.link_before() {
+            // What is readable begins amid those that rules took out: all of it begins behind them.
+            Err(Error::Store(StoreError::Removed(run)))
+                if first == oldest && run.is_intended() && run.end > first && run.end <= end =>
+            {
+                return History::open(dir, Range { from: Some(run.end), ..range });
+            }
+            link => link?,
+        };
         Ok(History {
             meta,
             state,

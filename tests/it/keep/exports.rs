@@ -9,6 +9,8 @@ use tailmark_log::StoreError;
 use tailmark_log::eventlog::ResolveError;
 use tailmark_record::{Cursor, Seq};
 
+use super::compacting::thinned_and_trimmed;
+use super::meanwhile::found;
 use crate::support::daemon::{Daemon, feed, program};
 use crate::support::kept::{self, HEAD, OLDEST, PRODUCER, events, expect_clean, life};
 use crate::support::logdir::{self, snapshot};
@@ -331,4 +333,24 @@ async fn a_signal_ends_an_export_and_what_it_wrote_has_no_end() {
     assert_eq!(child.wait().unwrap().code(), Some(143));
     let error = imported(&file, &dir.path().join("copy")).unwrap_err();
     assert!(matches!(error, Error::Cut { .. }), "{error:?}");
+}
+
+/// By the way that leads to another machine, where nobody says a range.
+#[test]
+fn all_of_a_log_that_begins_amid_what_rules_took_out_is_exported() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let data = thinned_and_trimmed(dir.path(), 702);
+    let (file, copy) = (path("file"), path("copy"));
+    let mut export = program(&["log", "export", "--data-dir"]);
+    let done = feed(export.arg(&data).arg("--output").arg(&file), b"");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let mut import = program(&["log", "import", "--exact"]);
+    let done = feed(import.arg(&file).arg("--data-dir").arg(&copy), b"");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let (there, erased, gone) = found(&data);
+    assert_eq!(there.first(), Some(&705));
+    let is_behind = |seq: &u64| *seq >= 705;
+    assert_eq!(found(&copy), (there, erased, gone.into_iter().filter(is_behind).collect()));
+    expect_clean(&copy);
 }
