@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Backups and restores of a release daemon's log beside a plain copy of the same bytes, in turns; and what a
 # publisher notices of a backup.
-# usage: benches/backup.sh [MB] [ROUNDS]     (2000 and 3 by default; takes three times that of the disk, twice with one round)
+# usage: benches/backup.sh [MB] [ROUNDS]     (2000 and 3 by default; takes three times MB of the disk)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mb=${1:-2000} rounds=${2:-3}
@@ -52,6 +52,8 @@ back_up() {
     wait $one || true
   done
 }
+# What was written to get here is on disk.
+sync -f "$dir"
 for _ in $(seq "$rounds"); do
   echo "publisher, p50 and p99 in ms, alone: $(publisher)"
   back_up & other=$!
@@ -63,18 +65,25 @@ for _ in $(seq "$rounds"); do
   echo "  beside backups with --rate 50MiB: $(publisher)"
   kill $other; wait $other 2>/dev/null || true
   other=0
-  rm -rf "$dir/beside"
+  rm -rf "$dir/beside"; sync -f "$dir"
 done
 kill $daemon; wait $daemon || true
 daemon=0
 
+# A plain copy that is durable too, of the same bytes, just before each.
 for round in $(seq "$rounds"); do
+  rm -rf "$dir/to"
   seconds cp -a "$dir/log" "$dir/copy" >>"$dir/copies"; echo >>"$dir/copies"
-  rm -rf "$dir/copy"
+  rm -rf "$dir/copy"; sync -f "$dir"
   seconds "$program" backup "$dir/to" --data-dir "$dir/log" >>"$dir/backups"; echo >>"$dir/backups"
-  # It is not needed any more.
-  if [ "$round" = "$rounds" ]; then rm -rf "$dir/log"; fi
-  seconds "$program" restore "$dir/to" --data-dir "$dir/back" >>"$dir/restores"; echo >>"$dir/restores"
-  rm -rf "$dir/to" "$dir/back"
 done
-for what in copies backups restores; do echo "$what, s: $(paste -sd' ' "$dir/$what"), median $(median <"$dir/$what")"; done
+rm -rf "$dir/log"; sync -f "$dir"
+for round in $(seq "$rounds"); do
+  seconds cp -a "$dir/to" "$dir/copy" >>"$dir/copies_of_backup"; echo >>"$dir/copies_of_backup"
+  rm -rf "$dir/copy"; sync -f "$dir"
+  seconds "$program" restore "$dir/to" --data-dir "$dir/back" >>"$dir/restores"; echo >>"$dir/restores"
+  rm -rf "$dir/back"; sync -f "$dir"
+done
+for what in copies backups copies_of_backup restores; do
+  echo "$what, s: $(paste -sd' ' "$dir/$what"), median $(median <"$dir/$what")"
+done

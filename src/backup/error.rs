@@ -124,10 +124,16 @@ impl Error {
         }
     }
 
+    /// Whether a file of the log is not there.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self.of_log(), Some(StoreError::Io { source, .. })
+            if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Whether a daemon at work explains it: another look finds what moved.
     pub(crate) fn has_moved(&self) -> bool {
         match self.of_log() {
-            Some(StoreError::Io { source, .. }) => source.kind() == io::ErrorKind::NotFound,
+            Some(StoreError::Io { .. }) => self.is_missing(),
             Some(error) => {
                 matches!(error, StoreError::Trimmed { .. } | StoreError::Unsettled { .. })
             }

@@ -14,7 +14,9 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::place::{Making, Use, at};
 use super::sink::{Hash, Look, Sink, TAIL};
-use super::target::{FOOTER, SEGMENTS, TRIMMED, footer_of, hex, is_plain, name_of, of_place, tail};
+use super::target::{
+    FOOTER, SEGMENTS, TRIMMED, footer_of, hex, is_plain, name_of, of_place, stamp_of, tail,
+};
 use super::{Error, Manifest, SegmentRow, Target, check, wire};
 use crate::export;
 use crate::inspect::Scratch;
@@ -353,22 +355,15 @@ impl Sink for Filling<'_> {
 }
 
 /// A name for a backup and when it was taken: what is there is never written again. Where there are no locks
-/// another may begin one of the same head in the same second: the last part is random.
+/// another may begin one of the same head in the same second: the last part is random. The newest one is told by the
+/// name, so that it comes after all that are there, also where a clock was ahead once.
 fn name(target: &Target, head: Seq) -> Result<(String, i64), Error> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let mut seconds = now.map_or(0, |since| since.as_secs());
-    let names = target.names()?;
-    loop {
-        let taken = format!("{:020}-{seconds}", head.get());
-        let is_of_then = |name: &String| {
-            name.strip_prefix(&taken).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-        };
-        if !names.iter().any(is_of_then) {
-            let name = format!("{taken}-{:016x}", rand::random::<u64>());
-            return Ok((name, seconds.cast_signed()));
-        }
-        seconds += 1;
-    }
+    let seconds = now.map_or(0, |since| since.as_secs());
+    let newest = target.names()?.iter().filter_map(|name| stamp_of(name)).max();
+    let stamp = newest.map_or(seconds, |newest| seconds.max(newest.saturating_add(1)));
+    let name = format!("{:020}-{stamp}-{:016x}", head.get(), rand::random::<u64>());
+    Ok((name, seconds.cast_signed()))
 }
 
 /// What a file is of.
@@ -398,6 +393,7 @@ fn part(name: &str) -> Option<Of<'_>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::target::manifest;
     use super::*;
 
     #[test]
@@ -439,8 +435,25 @@ mod tests {
         let (one, other) = std::iter::repeat_with(two).find(same).unwrap();
         assert_ne!(one.0, other.0);
         // One that is there has its second for itself, so that they stay in order.
-        target.place.put_new(&super::super::target::manifest(&one.0), b"").unwrap();
-        assert!(name(&target, Seq::new(5)).unwrap().1 > one.1);
+        target.place.put_new(&manifest(&one.0), b"").unwrap();
+        assert!(stamp_of(&name(&target, Seq::new(5)).unwrap().0) > stamp_of(&one.0));
+    }
+
+    /// The newest is what a restore takes.
+    #[test]
+    fn one_that_is_taken_later_is_newer_also_where_the_clock_was_ahead() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = Target::for_log(dir.path(), "l").unwrap();
+        // Of a clock that was wrong by centuries, with more events than there are now.
+        let ahead = "00000000000000000009-9999999999-0000000000000001";
+        target.place.put_new(&manifest(ahead), b"").unwrap();
+        for _ in 0..3 {
+            let (next, taken_at) = name(&target, Seq::new(5)).unwrap();
+            // When it was taken is said as it is known.
+            assert!(taken_at < 9_999_999_999);
+            target.place.put_new(&manifest(&next), b"").unwrap();
+            assert_eq!(target.names().unwrap().last(), Some(&next));
+        }
     }
 
     /// Other backups share it.

@@ -1,6 +1,7 @@
 //! A log made of a backup: all of it, or as it was at a point in time.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::ops::Range;
 use std::path::Path;
@@ -92,7 +93,7 @@ pub fn restore(
     })?;
     progress.total_bytes = progress.total_bytes.max(plan.bytes() + manifest.tail_bytes);
     let disk = options.disk.clone();
-    let making = Making::begin(dir, &disk, WHAT)?;
+    let mut making = Making::begin(dir, &disk, WHAT)?;
     let segments_dir = dir.join(local::SEGMENTS_DIR);
     let head = plan.end.prev();
     let mut meta = plan.origin.meta.clone();
@@ -135,7 +136,9 @@ pub fn restore(
                     progress.done_bytes += bytes;
                     watch(progress)
                 };
-                let copy = target.bring(segment, row, &segments_dir, &disk, &mut copied)?;
+                let mut written = |file: &Arc<File>, path: &Path| making.settle(file, path);
+                let parent = &segments_dir;
+                let copy = target.bring(segment, row, parent, &disk, &mut copied, &mut written)?;
                 forward.adopt(&copy)?;
             }
         } else {

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::check::tells_of_gone;
 use super::manifest::{RemovedRow, joint_of, parted};
 use super::sink::{Hash, Look, Sink, TAIL};
-use super::target::{TRIMMED, hex, name_of, part_of};
+use super::target::{FOOTER, TRIMMED, hex, name_of, part_of};
 use super::{Error, SegmentRow};
 use crate::export::{self, Format};
 use crate::inspect::History;
@@ -86,13 +86,26 @@ fn attempt(dir: &Path, history: History, sink: &mut dyn Sink) -> Result<(), Stop
     for (segment, row) in missing {
         for part in segment.parts()? {
             let path = segment.dir().join(&part.name);
-            let found = file(&path, &part_of(&row.name, &part.name), sink)?;
+            let found = file(&path, &part_of(&row.name, &part.name), sink)
+                .map_err(|stop| lost(stop, segment, &path))?;
             expect(segment, &path, &part, found)?;
             sink.close(found.0, found.1).map_err(Stop::Sink)?;
         }
     }
     trimmed(dir, (oldest, &gone), sink)?;
     sink.end().map_err(Stop::Sink)
+}
+
+/// Of a segment that has gone all is gone, its footer too; where that is left, a file was lost.
+fn lost(stop: Stop, segment: &Segment, path: &Path) -> Stop {
+    match stop {
+        Stop::Source(error) if error.is_missing() && segment.dir().join(FOOTER).exists() => {
+            let (from, to) = (segment.first(), segment.end().prev());
+            let detail = "it is missing".to_owned();
+            StoreError::from(Damage { from, to, file: path.to_owned(), detail }).into()
+        }
+        stop => stop,
+    }
 }
 
 /// That a file of a segment was what was sealed. A footer that is another one now belongs to another look.

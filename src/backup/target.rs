@@ -1,6 +1,7 @@
 //! Where the backups of a log lie, and what of them is there.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -166,7 +167,7 @@ impl Target {
         Ok(segment)
     }
 
-    /// Brings a segment into a directory of this machine.
+    /// Brings a segment into a directory of this machine; `written` has it made durable.
     pub(super) fn bring(
         &self,
         segment: &Segment,
@@ -174,6 +175,7 @@ impl Target {
         parent: &Path,
         disk: &Disk,
         copied: segment::Copied<'_>,
+        written: segment::Written<'_>,
     ) -> Result<Segment, StoreError> {
         let mut open = |part: &str| {
             let name = part_of(&row.name, part);
@@ -186,7 +188,7 @@ impl Target {
                 opened => Ok((file, opened?)),
             }
         };
-        segment.bring(&mut open, parent, &segment.name(), disk, copied)
+        segment.bring_to(&mut open, parent, &segment.name(), disk, copied, written)
     }
 
     /// The same where it is only read, in a directory that goes with the target.
@@ -197,7 +199,10 @@ impl Target {
         copied: segment::Copied<'_>,
     ) -> Result<Arc<Segment>, Error> {
         let parent = self.scratch.lock().for_copy_of(segment)?.to_owned();
-        Ok(Arc::new(self.bring(segment, row, &parent, &Disk::real(), copied)?))
+        // It need not outlive this.
+        let mut written = |_: &Arc<File>, _: &Path| Ok(());
+        let disk = Disk::real();
+        Ok(Arc::new(self.bring(segment, row, &parent, &disk, copied, &mut written)?))
     }
 
     /// Whose backups these are.
@@ -214,10 +219,7 @@ impl Target {
         let names = listed.iter().filter_map(|file| named(file, MANIFEST));
         let mut names: Vec<_> = names.map(str::to_owned).collect();
         // By when they were taken: a log that was put back has a lower head.
-        names.sort_by_key(|name| {
-            let taken = name.split('-').nth(1).and_then(|taken| taken.parse::<i64>().ok());
-            (taken, name.clone())
-        });
+        names.sort_by_key(|name| (stamp_of(name), name.clone()));
         Ok(names)
     }
 
@@ -272,6 +274,11 @@ impl Target {
         let file = self.place.open(&tail(name)).map_err(Error::Place)?;
         Ok(BufReader::with_capacity(READ_BYTES, file))
     }
+}
+
+/// The second of a backup's name, which tells the order of backups.
+pub(super) fn stamp_of(name: &str) -> Option<u64> {
+    name.split('-').nth(1)?.parse().ok()
 }
 
 /// The name of a backup's last file.

@@ -275,7 +275,10 @@ impl From<backup::Error> for Failure {
             backup::Error::Address { .. } => Failure::new(Exit::Usage, text)
                 .hint("say s3://BUCKET/FOLDER, gs://BUCKET/FOLDER or az://CONTAINER/FOLDER"),
             backup::Error::Damaged { .. } => Failure::new(Exit::Damaged, text)
-                .hint("another backup may be whole: `tailmark backup verify PLACE --backup NAME`"),
+                .hint(
+                    "another backup may be whole: `tailmark backup verify PLACE --backup NAME`; a damaged segment that the log still \
+                     has is stored anew if you remove its folder and run `tailmark backup` again",
+                ),
             backup::Error::Senseless { .. } => Failure::new(Exit::Failure, text)
                 .hint("run it again: it goes on with what is whole"),
             _ => Failure::new(Exit::Usage, text),

@@ -7,6 +7,7 @@ mod differences;
 mod erased;
 mod exports;
 mod fetched;
+mod killed;
 mod meanwhile;
 mod moved;
 mod one_file;

@@ -3,11 +3,16 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{Listed, Making, Place, failed};
 use tailmark_log::storage::StoreError;
 use tailmark_log::storage::disk::Disk;
+use tailmark_log::storage::syncer::Syncer;
 
+/// So much of a file goes to the disk at once: a daemon beside it syncs its commits through the same queue, and waits
+/// for what is in it.
+const SYNC_BYTES: usize = 4 << 20;
 /// What a file is called by until then.
 const UNFINISHED: &str = "new";
 /// What a file system has in it from the beginning.
@@ -31,6 +36,8 @@ impl Directory {
     pub(super) fn for_writing(dir: &Path) -> Result<Directory, StoreError> {
         let disk = Disk::real();
         disk.create_dir(dir)?;
+        // Of another run that was cut, too.
+        disk.sync_names(dir)?;
         Ok(Directory { dir: dir.to_owned(), disk, lock: None })
     }
 
@@ -118,7 +125,8 @@ impl Place for Directory {
         let beside = PathBuf::from(beside);
         self.disk.write_new(&beside, &[])?;
         let file = self.disk.open(&beside)?;
-        Ok(Box::new(FileMade { file, beside, path, disk: self.disk.clone() }))
+        let (file, disk) = (Arc::new(file), self.disk.clone());
+        Ok(Box::new(FileMade { file, beside, path, disk, unsynced_bytes: 0, syncer: None }))
     }
 
     fn put_new(&self, name: &str, bytes: &[u8]) -> Result<bool, StoreError> {
@@ -137,15 +145,39 @@ impl Place for Directory {
 }
 
 struct FileMade {
-    file: File,
+    file: Arc<File>,
     beside: PathBuf,
     path: PathBuf,
     disk: Disk,
+    /// Written since the syncer had it.
+    unsynced_bytes: usize,
+    /// Of a file that is large enough.
+    syncer: Option<Syncer>,
+}
+
+impl FileMade {
+    /// Has what is written by now put on disk while more is read.
+    fn settle(&mut self) -> io::Result<()> {
+        self.unsynced_bytes = 0;
+        let syncer = match &mut self.syncer {
+            Some(syncer) => syncer,
+            none => none.insert(Syncer::start(&self.disk)?),
+        };
+        syncer.sync(&self.file, &self.beside).map_err(|error| match error {
+            StoreError::Io { source, .. } => source,
+            other => io::Error::other(other),
+        })
+    }
 }
 
 impl Write for FileMade {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        let written = (&*self.file).write(bytes)?;
+        self.unsynced_bytes += written;
+        if self.unsynced_bytes >= SYNC_BYTES {
+            self.settle()?;
+        }
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -155,8 +187,85 @@ impl Write for FileMade {
 
 impl Making for FileMade {
     fn finish(self: Box<Self>) -> Result<(), StoreError> {
+        if let Some(syncer) = self.syncer {
+            syncer.finish()?;
+        }
         self.disk.sync_data(&self.file, &self.beside)?;
+        self.disk.forget_cached(&self.file);
         self.disk.rename(&self.beside, &self.path)?;
         self.disk.sync_dir(self.path.parent().unwrap_or(Path::new(".")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tailmark_log::storage::disk::Faults;
+
+    use super::*;
+
+    const PARTS: u8 = 9;
+
+    fn make(dir: &Path, disk: &Disk) -> Result<(), StoreError> {
+        let place = Directory { dir: dir.to_owned(), disk: disk.clone(), lock: None };
+        let mut made = place.create("segments/a/db")?;
+        for part in 0..PARTS {
+            let bytes = vec![part; SYNC_BYTES / 2];
+            made.write_all(&bytes).map_err(failed("write", dir))?;
+        }
+        made.finish()
+    }
+
+    fn expect_whole(dir: &Path) {
+        let bytes = std::fs::read(dir.join("segments/a/db")).unwrap();
+        let parts: Vec<_> =
+            bytes.chunks(SYNC_BYTES / 2).map(|part| (part[0], part.len())).collect();
+        let wanted: Vec<_> = (0..PARTS).map(|part| (part, SYNC_BYTES / 2)).collect();
+        assert_eq!(parts, wanted);
+    }
+
+    #[test]
+    fn a_large_file_is_synced_as_it_grows_and_has_its_name_when_all_of_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let sees = Arc::clone(&seen);
+        let watcher = move |action, path: &Path| {
+            let len = std::fs::metadata(path).map_or(0, |it| it.len());
+            sees.lock().unwrap().push((action, len));
+        };
+        make(dir.path(), &Disk::watched(Arc::new(watcher))).unwrap();
+        expect_whole(dir.path());
+        let seen = seen.lock().unwrap();
+        let at = seen.iter().position(|(action, _)| *action == "rename").unwrap();
+        let whole = (usize::from(PARTS) * SYNC_BYTES / 2) as u64;
+        let syncs = seen[..at]
+            .iter()
+            .filter(|(action, len)| *action == "sync" && *len >= SYNC_BYTES as u64);
+        assert!(syncs.count() >= usize::from(PARTS) / 2, "{seen:?}");
+        assert_eq!(seen[at - 1], ("sync", whole));
+    }
+
+    #[test]
+    fn what_could_not_be_written_or_synced_has_no_name() {
+        let mut nth = 0;
+        loop {
+            nth += 1;
+            let dir = tempfile::tempdir().unwrap();
+            let faults = Faults::nth(nth, io::ErrorKind::StorageFull, false);
+            let made = make(dir.path(), &Disk::with_faults(Arc::clone(&faults)));
+            if !faults.has_struck() {
+                made.unwrap();
+                expect_whole(dir.path());
+                break;
+            }
+            let error = made.unwrap_err();
+            let is_it = matches!(&error, StoreError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull);
+            assert!(is_it, "{nth}: {error}");
+            // The last step makes the name durable.
+            let has_name = dir.path().join("segments/a/db").exists();
+            assert!(!has_name || faults.seen() == nth, "{nth}");
+        }
+        assert!(nth > 8, "{nth}");
     }
 }

@@ -49,7 +49,14 @@ pub(super) fn run(args: &Salvage) -> Result<(), Failure> {
     let json = json(&done);
     if let Some((path, mut file)) = report {
         let written = file.write_all(&json).and_then(|()| file.write_all(b"\n"));
-        written.and_then(|()| file.sync_all()).map_err(|error| unwritable(path, &error))?;
+        if let Err(error) = written.and_then(|()| file.sync_all()) {
+            // Nobody will be told again what is lost: the new log is there.
+            let _ = std::fs::remove_file(path);
+            print_json(&json)?;
+            let failure = unwritable(path, &error);
+            return Err(failure
+                .hint("the new log is made, and the report stands on standard output: keep it"));
+        }
     }
     if args.json {
         print_json(&json)?;

@@ -41,7 +41,11 @@ async fn what_comes_out_is_the_same_log() {
 }
 
 /// A log of which every segment has lost most of its events.
-fn thinned(dir: &Path) -> PathBuf {
+pub(super) fn thinned(dir: &Path) -> PathBuf {
+    thinned_and_trimmed(dir, 700)
+}
+
+pub(super) fn thinned_and_trimmed(dir: &Path, oldest: u64) -> PathBuf {
     let data = dir.join("data");
     std::fs::create_dir(&data).unwrap();
     let (engine, _) = logdir::open(&data);
@@ -55,7 +59,7 @@ fn thinned(dir: &Path) -> PathBuf {
         let order = TakeOut { sealed: vec![sealed], seqs: seqs.collect(), named_from: Seq::FIRST };
         engine.take_out(&order).unwrap().unwrap();
     }
-    logdir::trim(&*engine, 700);
+    logdir::trim(&*engine, oldest);
     logdir::close(&data, engine);
     data
 }
@@ -118,4 +122,50 @@ fn what_is_open_or_damaged_is_left_alone() {
     let (code, text) = run(&data, &copy);
     assert_eq!(code, Some(4), "{text}");
     assert!(!copy.exists() && !dir.path().join("copy.compacting").exists());
+}
+
+/// One is at work in `NEW.compacting`: another log is not put there meanwhile.
+#[test]
+fn two_to_one_place_do_not_get_into_each_others_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, copy) = (thinned(dir.path()), dir.path().join("copy"));
+    let (other, wanted) = (dir.path().join("other"), found(&data));
+    std::fs::create_dir(&other).unwrap();
+    let (engine, _) = logdir::open(&other);
+    logdir::fill(&*engine, 100, 50);
+    logdir::close(&other, engine);
+    let mut tried = 0;
+    compact(&data, &copy, logdir::options(), &mut |_| {
+        let refused = compact(&other, &copy, logdir::options(), &mut |_| Ok(())).unwrap_err();
+        assert!(matches!(refused, StoreError::Locked { .. }), "{refused}");
+        tried += 1;
+        Ok(())
+    })
+    .unwrap();
+    assert!(tried > 3);
+    assert_eq!(found(&copy), wanted);
+    // The null control.
+    std::fs::remove_dir_all(&copy).unwrap();
+    compact(&other, &copy, logdir::options(), &mut |_| Ok(())).unwrap();
+    assert_eq!(found(&copy), found(&other));
+}
+
+#[test]
+fn what_cannot_take_its_place_is_refused_before_anything_is_copied() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = thinned(dir.path());
+    let is_left = |name: &str| dir.path().join(name).exists();
+    // An empty directory is replaced, also by another name of it.
+    let (empty, link) = (dir.path().join("empty"), dir.path().join("link"));
+    std::fs::create_dir(&empty).unwrap();
+    std::os::unix::fs::symlink(&empty, &link).unwrap();
+    let (code, text) = run(&data, &link);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(link.is_symlink() && !is_left("empty.compacting") && !is_left("link.compacting"));
+    assert_eq!(found(&empty), found(&data));
+    // What another file system is mounted on has no name beside it.
+    let (code, text) = run(&data, Path::new("/dev/shm"));
+    let is_told = text.contains("a mount point") || text.contains("is not empty");
+    assert!(code != Some(0) && is_told, "{code:?} {text}");
+    assert!(!Path::new("/dev/shm.compacting").exists());
 }

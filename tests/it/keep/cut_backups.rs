@@ -240,3 +240,22 @@ async fn a_backup_that_cannot_be_read_hides_no_other() {
     assert_eq!((code, json.len()), (Some(4), 3), "{text}");
     assert!(json[1]["damage"].is_string() && json[0]["damage"].is_null(), "{text}");
 }
+
+/// A daemon that takes a segment away takes all of it: this is damage, and said as such.
+#[tokio::test]
+async fn a_file_that_a_segment_has_lost_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    life(dir.path()).await;
+    let (data, to) = (dir.path().join("data"), dir.path().join("to"));
+    let db = logdir::segments(&data)[1].join("db/db");
+    std::fs::rename(&db, dir.path().join("aside")).unwrap();
+    let backup = || feed(program(&["backup", to.to_str().unwrap(), "--data-dir"]).arg(&data), b"");
+    let done = backup();
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(4), "{said}");
+    assert!(said.contains("db/db") && said.contains("it is missing"), "{said}");
+    // The null control.
+    std::fs::rename(dir.path().join("aside"), &db).unwrap();
+    assert!(backup().status.success());
+    verified(&to).unwrap();
+}

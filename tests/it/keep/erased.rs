@@ -13,6 +13,7 @@ use tailmark_record::{Cursor, Seq};
 
 use super::backups::{is_whole, restored, taken};
 use super::exports::{exported, imported};
+use crate::support::daemon::Daemon;
 use crate::support::kept::{self, HEAD, OLDEST, events, expect_clean, life};
 use crate::support::logdir;
 
@@ -82,6 +83,14 @@ async fn exports_backups_and_salvage_keep_shells() {
         let copy = dir.path().join(format!("{format:?}"));
         imported(&file, &copy).unwrap();
         expect_it(&copy, &wanted, &cursors).await;
+        // As new events come those of which something is left.
+        let daemon = Daemon::start(&dir.path().join(format!("new {format:?}")));
+        let done = daemon.run(&["upload", "--format", "export", "--json", "-"], &file);
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.success() && said.contains("260 erased events passed over"), "{said}");
+        let stored = serde_json::from_slice::<serde_json::Value>(&done.stdout).unwrap();
+        assert_eq!(stored["stored"], (wanted.len() - 260).to_string(), "{stored}");
+        daemon.stop();
     }
 
     // Beside the backup that was taken before, which still has them.

@@ -7,9 +7,12 @@
 //! to                   the log, whole
 //! ```
 
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::disk::{Disk, is_at};
 use super::local::{self, Claim, LocalEngine, Options, load_order};
 use super::meta::META_FILE;
 use super::salvage::{COMPACTION, Progress, Salvaged, copy_forward};
@@ -50,9 +53,7 @@ pub fn compact(
         return Err(StoreError::Missing { path: from.to_owned() });
     }
     let disk = options.disk.clone();
-    if to.exists() && !disk.list(to)?.is_empty() {
-        return Err(StoreError::NotEmpty { path: to.to_owned() });
-    }
+    let to = &place(to, &disk)?;
     let claim = Claim::take(from, &disk)?;
     let found = local::survey(from, &disk)?;
     if let Some(damage) = found.damage.first() {
@@ -67,10 +68,8 @@ pub fn compact(
     }
     let before = (found.segments.len() as u64, bytes_of(from));
     drop(found);
-    let workspace = beside(&named(to)?, ".compacting");
-    if workspace.exists() {
-        disk.remove_tree(&workspace)?;
-    }
+    let workspace = beside(to, ".compacting");
+    let held = hold(&workspace, to, &disk)?;
     let made = make(from, &workspace, options, watch);
     let (copied, segments) = match made {
         Ok(made) => made,
@@ -80,20 +79,60 @@ pub fn compact(
             return Err(error);
         }
     };
-    disk.rename(&workspace, to)?;
-    if let Some(parent) = named(to)?.parent() {
-        disk.sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
+    if let Err(error) = disk.rename(&workspace, to) {
+        let _ = disk.remove_tree(&workspace);
+        return Err(error);
     }
-    drop(claim);
+    disk.sync_names(to)?;
+    drop((claim, held));
     Ok(Compacted { copied, segments: (before.0, segments), bytes: (before.1, bytes_of(to)) })
 }
 
-/// A name that can be put another beside.
-fn named(path: &Path) -> Result<PathBuf, StoreError> {
-    match path.file_name() {
-        Some(_) => Ok(path.to_owned()),
-        None => path.canonicalize().map_err(StoreError::io("examine", path)),
+/// An empty directory to work in, which nobody else works in meanwhile: another log may be compacted to the same place.
+fn hold(workspace: &Path, to: &Path, disk: &Disk) -> Result<File, StoreError> {
+    disk.create_dir(workspace)?;
+    let held = disk.open_read(workspace)?;
+    let locked = || StoreError::Locked { path: workspace.to_owned(), owner: None };
+    // Some file systems lock no directories: there nobody is kept away.
+    if matches!(disk.lock(&held, workspace), Ok(false)) {
+        return Err(locked());
     }
+    // The other may just have been through with it.
+    if !is_at(&held, workspace).map_err(StoreError::io("examine", workspace))? {
+        return Err(locked());
+    }
+    if to.exists() && !disk.list(to)?.is_empty() {
+        return Err(StoreError::NotEmpty { path: to.to_owned() });
+    }
+    for path in disk.list(workspace)? {
+        match path.is_dir() {
+            true => disk.remove_tree(&path)?,
+            false => disk.remove_file(&path)?,
+        }
+    }
+    Ok(held)
+}
+
+/// Where the log is to lie, by a name that another can be put beside: nothing, or an empty directory that can be
+/// replaced.
+fn place(to: &Path, disk: &Disk) -> Result<PathBuf, StoreError> {
+    if !to.exists() {
+        return Ok(to.to_owned());
+    }
+    let whole = to.canonicalize().map_err(StoreError::io("examine", to))?;
+    if !disk.list(&whole)?.is_empty() {
+        return Err(StoreError::NotEmpty { path: to.to_owned() });
+    }
+    let parent = whole.parent().unwrap_or(&whole);
+    let device = |path: &Path| {
+        let found = std::fs::metadata(path).map_err(StoreError::io("examine", path))?;
+        Ok::<_, StoreError>(found.dev())
+    };
+    if whole == parent || device(&whole)? != device(parent)? {
+        let what = "a mount point cannot be replaced by a log: name a directory within it that is not there yet";
+        return Err(StoreError::Invalid(what));
+    }
+    Ok(whole)
 }
 
 fn make(

@@ -203,6 +203,20 @@ impl Disk {
         })
     }
 
+    /// Makes the name of a directory durable, and those of all above it: some may have been made with it.
+    pub fn sync_names(&self, path: &Path) -> Result<(), StoreError> {
+        let whole = path.canonicalize().map_err(StoreError::io("find", path))?;
+        for parent in whole.ancestors().skip(1) {
+            match self.sync_dir(parent) {
+                // Not to be read by us (`/var/lib/private` is not), so that what we have made is not in it.
+                Err(StoreError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::PermissionDenied => {}
+                synced => synced?,
+            }
+        }
+        Ok(())
+    }
+
     /// Makes a closed file durable.
     pub fn sync_file(&self, path: &Path) -> Result<(), StoreError> {
         self.run("sync", path, || File::open(path)?.sync_all())
@@ -316,6 +330,13 @@ impl Disk {
     /// Makes a file's bytes durable: fdatasync.
     pub fn sync_data(&self, file: &File, path: &Path) -> Result<(), StoreError> {
         self.run("sync", path, || file.sync_data())
+    }
+
+    /// Lets the system's cache go of what a file has on disk: who wrote it does not read it soon, and others have
+    /// use for the room.
+    pub fn forget_cached(&self, file: &File) {
+        // A file system that has no such cache refuses it, and nothing is lost.
+        let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
     }
 
     /// Reads exactly `buffer.len()` bytes.

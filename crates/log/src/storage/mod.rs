@@ -34,6 +34,8 @@ pub mod segment;
 #[doc(hidden)]
 pub mod shared;
 mod sift;
+#[doc(hidden)]
+pub mod syncer;
 mod take_out;
 mod time;
 #[doc(hidden)]

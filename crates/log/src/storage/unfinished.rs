@@ -6,9 +6,11 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::StoreError;
 use super::disk::{Disk, followed};
+use super::syncer::Syncer;
 
 /// The mark in a directory that a log is being put into.
 pub(super) const UNFINISHED: &str = "unfinished";
@@ -53,6 +55,8 @@ pub(super) fn beside(dir: &Path, suffix: &str) -> PathBuf {
 pub struct Making {
     dir: PathBuf,
     disk: Disk,
+    /// Once there is something to sync.
+    syncer: Option<Syncer>,
     /// Keeps others away that make a log here.
     _mark: File,
 }
@@ -87,7 +91,7 @@ impl Making {
         if !disk.lock(&mark, &path)? {
             return Err(StoreError::Locked { path: dir.to_owned(), owner: None });
         }
-        Ok(Making { dir: dir.to_owned(), disk: disk.clone(), _mark: mark })
+        Ok(Making { dir: dir.to_owned(), disk: disk.clone(), syncer: None, _mark: mark })
     }
 
     /// What it touches files by.
@@ -131,11 +135,27 @@ impl Making {
         if path.is_dir() { self.disk.remove_tree(path) } else { self.disk.remove_file(path) }
     }
 
+    /// Has what was written to a file made durable while more is written elsewhere, so that little is left to do
+    /// at the end. Waits while the disk is behind.
+    ///
+    /// # Errors
+    /// I/O, also of a file that came before: then nothing is finished.
+    pub fn settle(&mut self, file: &Arc<File>, path: &Path) -> Result<(), StoreError> {
+        let syncer = match &mut self.syncer {
+            Some(syncer) => syncer,
+            none => none.insert(Syncer::start(&self.disk).map_err(StoreError::io("sync", path))?),
+        };
+        syncer.sync(file, path)
+    }
+
     /// Makes all that is there durable, and takes the mark away.
     ///
     /// # Errors
     /// I/O.
     pub fn finish(self) -> Result<(), StoreError> {
+        if let Some(syncer) = self.syncer {
+            syncer.finish()?;
+        }
         sync_tree(&self.dir, &self.disk)?;
         self.disk.remove_file(&self.dir.join(UNFINISHED))?;
         self.disk.sync_dir(&self.dir)

@@ -59,7 +59,7 @@ pub use remains::{Remains, Unit, remains, removed_from, units};
 pub use removed::RemovedRange;
 pub use scan::{Scan, scan};
 pub use topic_search::SegmentTopics;
-pub use transfer::{Copied, Opened, Part, write_file};
+pub use transfer::{Copied, Opened, Part, Written, write_file};
 pub use verify::{Examined, OfflineReader, examine, verify};
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Carrying a segment elsewhere: its files as they are, proved on the way.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -15,9 +17,15 @@ use crate::storage::disk::Disk;
 
 /// One read of a file that is copied.
 const READ_BYTES: usize = 1 << 20;
+/// Of a file that is copied so many bytes are handed over at once to be made durable.
+const SYNC_BYTES: u64 = 8 << 20;
 
 /// Hears how many bytes more are copied; ends the copying with an error of its own.
 pub type Copied<'a> = &'a mut dyn FnMut(u64) -> io::Result<()>;
+
+/// Gets a file of which more was written since it came last, and what it is called until the segment is whole; at
+/// the latest when all of it is written. Whoever wants it durable syncs it.
+pub type Written<'a> = &'a mut dyn FnMut(&Arc<File>, &Path) -> Result<(), StoreError>;
 
 /// Opens a file of a segment by its name, as [`Part`] has it, wherever it is; with it comes what errors name.
 pub type Opened<'a> =
@@ -75,8 +83,8 @@ impl Segment {
     }
 
     /// Brings its files, which lie elsewhere, into `parent`, under `name`. What has that name then was
-    /// compared with the footer as it was read, and is synced; what is cut is a `.tmp-` directory, which the
-    /// next attempt replaces.
+    /// compared with the footer as it was read. It is not durable: nothing may count on it before its files and
+    /// directories are synced. What is cut is a `.tmp-` directory, which the next attempt replaces.
     ///
     /// # Errors
     /// Damage where the files are not what was sealed; I/O, and what `open` and `copied` answer.
@@ -88,6 +96,22 @@ impl Segment {
         disk: &Disk,
         copied: Copied<'_>,
     ) -> Result<Segment, StoreError> {
+        self.bring_to(open, parent, name, disk, copied, &mut |_, _| Ok(()))
+    }
+
+    /// The same; `written` gets its files, so that they are synced while others are copied.
+    ///
+    /// # Errors
+    /// As [`Segment::bring`], and what `written` answers.
+    pub fn bring_to(
+        &self,
+        open: Opened<'_>,
+        parent: &Path,
+        name: &str,
+        disk: &Disk,
+        copied: Copied<'_>,
+        written: Written<'_>,
+    ) -> Result<Segment, StoreError> {
         let tmp = parent.join(dir::tmp_name(self.first(), self.revision()));
         disk.remove_tree(&tmp)?;
         let db = tmp.join(DB);
@@ -97,20 +121,15 @@ impl Segment {
         }
         for part in self.parts()? {
             let (from, mut source) = open(&part.name)?;
-            let found = write_file(&mut source, &from, &tmp.join(&part.name), disk, copied)?;
+            let to = tmp.join(&part.name);
+            let found = copy_file(&mut source, (&from, &to), disk, copied, written)?;
             if found != (part.len, part.hash) {
                 return Err(self.damage_of_all(&from, "its bytes are not what was sealed").into());
             }
         }
-        for inner in Database::EMPTY_DIRS {
-            disk.sync_dir(&db.join(inner))?;
-        }
-        disk.sync_dir(&db)?;
-        disk.sync_dir(&tmp)?;
         let target = parent.join(name);
         disk.remove_tree(&target)?;
         disk.rename(&tmp, &target)?;
-        disk.sync_dir(parent)?;
         Segment::load(&target, disk)
     }
 }
@@ -126,9 +145,20 @@ pub fn write_file(
     disk: &Disk,
     copied: Copied<'_>,
 ) -> Result<(u64, Hash), StoreError> {
+    copy_file(source, (from, to), disk, copied, &mut |file, path| disk.sync_data(file, path))
+}
+
+/// The same, where `written` syncs.
+fn copy_file(
+    source: &mut dyn Read,
+    (from, to): (&Path, &Path),
+    disk: &Disk,
+    copied: Copied<'_>,
+    written: Written<'_>,
+) -> Result<(u64, Hash), StoreError> {
     disk.write_new(to, &[])?;
-    let target = disk.open(to)?;
-    let (mut hash, mut len) = (Xxh3::new(), 0u64);
+    let target = Arc::new(disk.open(to)?);
+    let (mut hash, mut len, mut handed_over) = (Xxh3::new(), 0u64, 0);
     let mut buffer = vec![0; READ_BYTES];
     loop {
         let n = disk.run("read", from, || read_some(source, &mut buffer))?;
@@ -137,8 +167,12 @@ pub fn write_file(
         disk.write_at(&target, to, &[part], len)?;
         len += n as u64;
         copied(n as u64).map_err(StoreError::io("copy", from))?;
+        if len - handed_over >= SYNC_BYTES {
+            written(&target, to)?;
+            handed_over = len;
+        }
     }
-    disk.sync_data(&target, to)?;
+    written(&target, to)?;
     Ok((len, hash.digest128().to_be_bytes()))
 }
 

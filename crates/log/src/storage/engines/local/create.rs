@@ -86,18 +86,7 @@ pub(in crate::storage) fn prepare(dir: &Path, options: &Options) -> Result<(), S
         disk.allocate(&journal.join(slot_name(n)), options.slot_bytes)?;
     }
     disk.sync_dir(dir)?;
-    // The names of the directory itself and of those that were made with it.
-    let whole = dir.canonicalize().map_err(StoreError::io("find", dir))?;
-    for parent in whole.ancestors().skip(1).take(2) {
-        match disk.sync_dir(parent) {
-            // Not to be read by us (`/var/lib/private` is not), so that what we have made is not in
-            // it.
-            Err(StoreError::Io { source, .. })
-                if source.kind() == std::io::ErrorKind::PermissionDenied => {}
-            synced => synced?,
-        }
-    }
-    Ok(())
+    disk.sync_names(dir)
 }
 
 /// Writes the head of the first slot, then `log.meta`: from here on a log without any slot is damaged, never

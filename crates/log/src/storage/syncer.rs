@@ -1,0 +1,184 @@
+//! Making files durable in a thread of its own, while others are read and written.
+//!
+//! What is on disk leaves the system's cache: a copy larger than memory would else push out all that others read, and
+//! takes more than twice as long where each page of it is memory that was not used before.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use super::StoreError;
+use super::disk::Disk;
+
+/// Files that wait while another is synced: bounds what is written and not on disk.
+const WAITING: usize = 1;
+
+type Waiting = (Arc<File>, PathBuf);
+
+/// Syncs files in the order in which they come. The first error ends it, and is told to whoever brings the next
+/// one, or at the end.
+#[derive(Debug)]
+pub struct Syncer {
+    files: Option<SyncSender<Waiting>>,
+    thread: Option<JoinHandle<Result<(), StoreError>>>,
+    /// Nobody waits for the rest.
+    is_given_up: Arc<AtomicBool>,
+}
+
+impl Syncer {
+    /// Begins, with nothing to do.
+    ///
+    /// # Errors
+    /// The system has no thread for it.
+    pub fn start(disk: &Disk) -> io::Result<Syncer> {
+        let (files, waiting) = sync_channel(WAITING);
+        let is_given_up = Arc::new(AtomicBool::new(false));
+        let (disk, is_over) = (disk.clone(), Arc::clone(&is_given_up));
+        let thread = std::thread::Builder::new().name("sync".to_owned());
+        let thread = thread.spawn(move || run(&disk, &waiting, &is_over))?;
+        Ok(Syncer { files: Some(files), thread: Some(thread), is_given_up })
+    }
+
+    /// Syncs what is written to a file by now, soon.
+    ///
+    /// # Errors
+    /// Of a file that came before.
+    pub fn sync(&mut self, file: &Arc<File>, path: &Path) -> Result<(), StoreError> {
+        let waiting = (Arc::clone(file), path.to_owned());
+        match self.files.as_ref().map(|files| files.send(waiting)) {
+            Some(Ok(())) => Ok(()),
+            // It has ended, which only an error makes it do.
+            _ => Err(self.end().err().unwrap_or(FAILED)),
+        }
+    }
+
+    /// Waits until all that came is durable.
+    ///
+    /// # Errors
+    /// Of a file that came before.
+    pub fn finish(mut self) -> Result<(), StoreError> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), StoreError> {
+        self.files = None;
+        // Without one the error was told already, and all the same nothing is durable.
+        let thread = self.thread.take().ok_or(FAILED)?;
+        thread.join().unwrap_or(Err(StoreError::Invalid("a sync panicked")))
+    }
+}
+
+const FAILED: StoreError = StoreError::Invalid("a sync failed before");
+
+impl Drop for Syncer {
+    fn drop(&mut self) {
+        self.is_given_up.store(true, Ordering::Relaxed);
+        // What it says concerns nobody who did not ask.
+        let _ = self.end();
+    }
+}
+
+fn run(
+    disk: &Disk,
+    waiting: &Receiver<Waiting>,
+    is_given_up: &AtomicBool,
+) -> Result<(), StoreError> {
+    for (file, path) in waiting {
+        if is_given_up.load(Ordering::Relaxed) {
+            break;
+        }
+        disk.sync_data(&file, &path)?;
+        disk.forget_cached(&file);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::time::Duration;
+
+    use parking_lot::Mutex;
+
+    use super::super::disk::Faults;
+    use super::*;
+
+    fn file(dir: &Path, at: usize) -> (Arc<File>, PathBuf) {
+        let path = dir.join(at.to_string());
+        (Arc::new(File::create(&path).unwrap()), path)
+    }
+
+    /// A disk that takes its time, and what it has synced.
+    fn slow() -> (Disk, Arc<Mutex<Vec<PathBuf>>>) {
+        let synced = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&synced);
+        let watcher = move |action: &'static str, path: &Path| {
+            assert_eq!(action, "sync");
+            std::thread::sleep(Duration::from_millis(20));
+            seen.lock().push(path.to_owned());
+        };
+        (Disk::watched(Arc::new(watcher)), synced)
+    }
+
+    #[test]
+    fn all_that_came_is_synced_in_its_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, synced) = slow();
+        let mut syncer = Syncer::start(&disk).unwrap();
+        let files: Vec<_> = (0..10).map(|at| file(dir.path(), at)).collect();
+        for (came, (file, path)) in files.iter().enumerate() {
+            syncer.sync(file, path).unwrap();
+            // One is being synced, another waits; nobody runs ahead of the disk.
+            assert!(synced.lock().len() + WAITING + 2 > came, "{came}");
+        }
+        syncer.finish().unwrap();
+        let wanted: Vec<_> = files.into_iter().map(|(_, path)| path).collect();
+        assert_eq!(*synced.lock(), wanted);
+    }
+
+    #[test]
+    fn an_error_of_any_file_is_told_and_nothing_is_durable_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for nth in 1..=6 {
+            let faults = Faults::nth(nth, ErrorKind::StorageFull, false);
+            let mut syncer = Syncer::start(&Disk::with_faults(Arc::clone(&faults))).unwrap();
+            let mut told = None;
+            for at in 0..6 {
+                let (file, path) = file(dir.path(), at);
+                if let Err(error) = syncer.sync(&file, &path) {
+                    // Once with its cause, and never again as if all were well.
+                    assert!(syncer.sync(&file, &path).is_err());
+                    told = Some(error);
+                    break;
+                }
+            }
+            let at_the_end = syncer.finish();
+            assert!(at_the_end.is_err(), "{nth}");
+            let error = told.or(at_the_end.err()).unwrap();
+            let is_it = matches!(&error, StoreError::Io { action: "sync", source, .. }
+                if source.kind() == ErrorKind::StorageFull);
+            assert!(is_it && faults.has_struck(), "{nth}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_given_up_leaves_no_thread_at_work() {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, synced) = slow();
+        let mut syncer = Syncer::start(&disk).unwrap();
+        for at in 0..3 {
+            let (file, path) = file(dir.path(), at);
+            syncer.sync(&file, &path).unwrap();
+        }
+        drop(syncer);
+        let count = synced.lock().len();
+        assert!(count < 3, "{count}");
+        // Its thread has let go of the disk, and so of what the watcher holds.
+        drop(disk);
+        assert_eq!(Arc::strong_count(&synced), 1);
+    }
+}
