@@ -285,6 +285,15 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let (event, slot) = (self.limits.event_bytes, self.storage.slot_bytes);
         let mut warnings = self.retention.warnings(&self.limits);
+        if let Some(max) = self.retention.max_bytes.filter(|max| *max < 4 * slot) {
+            warnings.push(format!(
+                "retention.max_bytes: the two slots of storage.slot_bytes ({}) that there always are take more than half \
+                 of {}: what is sealed may take {} beside them",
+                units::size_text(slot),
+                units::size_text(max),
+                units::size_text(max / 2)
+            ));
+        }
         if event > slot / 4 {
             warnings.push(format!(
                 "limits.event_bytes: {} is more than a quarter of storage.slot_bytes ({}): larger \

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use clap::builder::NonEmptyStringValueParser;
 use indicatif::ProgressBar;
 
 use super::moment::{Moment, parse_moment, parse_seqs};
@@ -42,7 +43,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "PATTERN", conflicts_with = "seqs")]
     topic: Option<String>,
     /// Of those the ones with this key
-    #[arg(long, requires = "topic")]
+    #[arg(long, requires = "topic", value_parser = NonEmptyStringValueParser::new())]
     key: Option<String>,
     /// Of those the ones before this: a sequence number, a time (2026-01-31T09:30:00Z) or an age (30d)
     #[arg(long, value_name = "SEQ|TIME", value_parser = parse_moment, requires = "topic")]
@@ -116,7 +117,7 @@ fn request(args: &Args) -> Result<pb::EraseRequest, Failure> {
     Ok(pb::EraseRequest {
         seqs: seqs.collect(),
         topic: args.topic.clone().unwrap_or_default(),
-        key: args.key.clone().unwrap_or_default(),
+        key: args.key.clone(),
         before,
         up_to_seq,
         reason: args.reason.clone().unwrap_or_default(),

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::Failure;
 use super::backup::show;
 use super::log::Interrupt;
 use super::moment::{parse_seq, parse_time};
 use super::output::{print_json, print_line, say};
 use super::progress::bytes_bar;
+use super::{Exit, Failure};
 use crate::backup::{Manifest, Restored, Since, Target, Upto, restore};
 use crate::escape;
 use tailmark_log::storage::local::Options;
@@ -47,6 +47,13 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         (None, None) => Upto::Head,
     };
     let since = args.from_seq.unwrap_or_default();
+    if let (Since::Seq(from), Upto::Seq(to)) = (since, upto)
+        && from > to
+    {
+        let what = format!("--from-seq {from} lies behind --to-seq {to}");
+        return Err(Failure::new(Exit::Usage, what)
+            .hint("--from-seq names the first event, --to-seq the last"));
+    }
     let target = Target::open(&args.from)?;
     let (name, manifest) = target.backup(args.backup.as_deref())?;
     let interrupt = Interrupt::listen()?;

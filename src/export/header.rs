@@ -49,6 +49,7 @@ pub(super) fn of(history: &History) -> pb::ExportHeader {
         state: state.state.into(),
         deltas: state.deltas.into_iter().map(delta).collect(),
         last_at: Some(to_time(history.state.last_at)),
+        slot_bytes: meta.slot_bytes,
     }
 }
 
@@ -91,7 +92,7 @@ impl Origin {
                 key: FingerprintKey::new(key),
                 generations,
                 created_at: header.created_at.map(from_timestamp).unwrap_or_default(),
-                slot_bytes: 0,
+                slot_bytes: header.slot_bytes,
                 slot_files: 0,
                 clean_stop: None,
                 whereabouts: [0; 16],
@@ -142,6 +143,7 @@ pub(super) fn write_json(object: &mut Object<'_>, header: &pb::ExportHeader) {
         object.text("delta", &STANDARD.encode(&delta.delta));
     });
     object.time("last_at", time(&header.last_at));
+    object.number("slot_bytes", header.slot_bytes);
 }
 
 /// Events that are gone.
@@ -206,6 +208,8 @@ struct HeaderJson<'a> {
     state: Cow<'a, str>,
     deltas: Vec<DeltaJson<'a>>,
     last_at: Cow<'a, str>,
+    /// Exports of before it was said have none.
+    slot_bytes: Cow<'a, str>,
 }
 
 #[derive(Default, Deserialize)]
@@ -283,6 +287,7 @@ pub(super) fn read_json(text: &str) -> Result<pb::ExportHeader, String> {
         state: bytes(&header.state)?.into(),
         deltas: header.deltas.into_iter().map(delta).collect::<Result<_, String>>()?,
         last_at: time(&header.last_at)?,
+        slot_bytes: number(&header.slot_bytes)?,
     })
 }
 

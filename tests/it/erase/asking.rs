@@ -22,11 +22,12 @@ fn daemon_with_events(dir: &std::path::Path) -> Daemon {
 fn what_is_asked_for_wrongly_is_told_by_exit_code() {
     let dir = tempfile::tempdir().unwrap();
     let daemon = daemon_with_events(dir.path());
-    let cases: [(&[&str], i32, &str); 13] = [
+    let cases: [(&[&str], i32, &str); 14] = [
         (&["erase", "--reason", "r", "--yes"], 2, "<SEQ>"),
         (&["erase", "1", "--yes"], 2, "--reason"),
         (&["erase", "1", "--reason", "r"], 2, "say --yes where no terminal is"),
         (&["erase", "1", "--topic", "a", "--reason", "r", "--yes"], 2, "cannot be used with"),
+        (&["erase", "--topic", "u.ann", "--key", "", "--reason", "r", "--yes"], 2, "--key"),
         (&["erase", "1", "--key", "k", "--reason", "r", "--yes"], 2, "--key: goes with a topic"),
         (&["erase", "0", "--reason", "r", "--yes"], 2, "the first event has seq 1"),
         (&["erase", "3-1", "--reason", "r", "--yes"], 2, "3 is above 1"),

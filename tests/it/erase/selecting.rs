@@ -71,7 +71,10 @@ async fn a_topic_is_narrowed_by_key_by_time_and_by_seq() {
         .await;
     tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     store(&server, &[("u.1", "ann", ""), ("u.1", "", "tailmark.erased")]).await;
-    let by = |topic: &str, key: &str| pb::EraseRequest { key: key.into(), ..of_topic(topic) };
+    let by = |topic: &str, key: &str| pb::EraseRequest {
+        key: (!key.is_empty()).then(|| key.into()),
+        ..of_topic(topic)
+    };
     // Notices are left out: only by their seqs they go. A sender's type alone makes none.
     let mut sent = server.log.batch();
     sent.push(&Event { topic: "w", kind: "tailmark.erased", ..Event::default() }).unwrap();
@@ -105,7 +108,7 @@ async fn what_makes_no_sense_is_refused_by_its_field() {
     let cases = [
         ("seqs", "INVALID_FIELD", pb::EraseRequest { reason: "r".into(), ..Default::default() }),
         ("topic", "INVALID_FIELD", pb::EraseRequest { topic: "a".into(), ..of_seqs(&[(1, 1)]) }),
-        ("key", "INVALID_FIELD", pb::EraseRequest { key: "k".into(), ..of_seqs(&[(1, 1)]) }),
+        ("key", "INVALID_FIELD", pb::EraseRequest { key: Some("k".into()), ..of_seqs(&[(1, 1)]) }),
         ("before", "INVALID_FIELD", pb::EraseRequest { before: time(1), ..of_seqs(&[(1, 1)]) }),
         ("up_to_seq", "INVALID_FIELD", pb::EraseRequest { up_to_seq: 1, ..of_seqs(&[(1, 1)]) }),
         ("seqs[1]", "INVALID_FIELD", of_seqs(&[(1, 1), (0, 1)])),
@@ -116,7 +119,8 @@ async fn what_makes_no_sense_is_refused_by_its_field() {
         ("up_to_seq", "INVALID_FIELD", pb::EraseRequest { up_to_seq: 4, ..of_topic("a") }),
         ("reason", "INVALID_FIELD", pb::EraseRequest { reason: String::new(), ..of_topic("a") }),
         ("reason", "LIMIT_EXCEEDED", pb::EraseRequest { reason: "é".repeat(101), ..of_topic("a") }),
-        ("key", "LIMIT_EXCEEDED", pb::EraseRequest { key: "k".repeat(256), ..of_topic("a") }),
+        ("key", "LIMIT_EXCEEDED", pb::EraseRequest { key: Some("k".repeat(256)), ..of_topic("a") }),
+        ("key", "INVALID_FIELD", pb::EraseRequest { key: Some(String::new()), ..of_topic("a") }),
         ("seqs", "LIMIT_EXCEEDED", of_seqs(&many)),
     ];
     for (field, reason, request) in cases {

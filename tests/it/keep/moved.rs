@@ -45,3 +45,43 @@ fn a_log_moves_as_a_directory_or_through_a_pipe_and_watches_go_on() {
         daemon.stop();
     }
 }
+
+/// What a log's limits mean goes by its slots: they are as large in a log that is made of a copy.
+#[test]
+fn a_log_that_is_made_of_a_copy_keeps_what_its_limits_allow() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (data, place, file) = (path("data"), path("place"), path("file"));
+    let daemon = Daemon::start(&dir.path().join("data"));
+    let body = "x".repeat(500);
+    let text: String = (0..4_000).map(|n| format!("{n} {body}\n")).collect();
+    daemon.output(&["upload", "--topic", "a", "-"], text.as_bytes());
+    assert_eq!(daemon.stop(), Some(0));
+    let run = |args: &[&str]| {
+        let done = feed(&mut program(args), b"");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let slot_bytes = |dir: &str| {
+        let told = run(&["log", "info", "--data-dir", dir, "--json"]);
+        serde_json::from_str::<serde_json::Value>(&told).unwrap()["slot_bytes"].clone()
+    };
+    run(&["backup", &place, "--data-dir", &data]);
+    run(&["restore", &place, "--data-dir", &path("restored")]);
+    run(&["log", "export", "--data-dir", &data, "-o", &file]);
+    run(&["log", "import", "--exact", &file, "--data-dir", &path("imported")]);
+    run(&["log", "export", "--data-dir", &data, "--format", "protobuf", "-o", &path("bytes")]);
+    run(&["log", "import", "--exact", &path("bytes"), "--data-dir", &path("of-bytes")]);
+    for copy in ["restored", "imported", "of-bytes"] {
+        assert_eq!(slot_bytes(&path(copy)), slot_bytes(&data), "{copy}");
+        // A limit far above what the log takes, and far below two slots of the usual size.
+        let settings = "TAILMARK_RETENTION_MAX_BYTES=64MiB TAILMARK_RETENTION_INTERVAL=20ms exec \"$0\" \"$@\"";
+        let daemon = Daemon::start_with(&dir.path().join(copy), settings);
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let told = daemon.output(&["status", "--json"], b"");
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        let bounds = [&told["oldest_seq"], &told["head_seq"]];
+        assert_eq!(bounds, ["1", "4000"], "{copy}: {told}");
+        daemon.stop();
+    }
+}

@@ -72,16 +72,20 @@ pub struct Rest {
 }
 
 impl<'a> Forward<'a> {
-    /// Begins, in an empty directory.
+    /// Begins, in an empty directory. The slots are as large as `meta` says that those of the log were, where it does:
+    /// they are the units in which it is sealed, and which its limits are set for.
     ///
     /// # Errors
     /// I/O, a full disk.
     pub fn begin(
         dir: &'a Path,
-        options: Options,
+        mut options: Options,
         meta: Meta,
         start: Start,
     ) -> Result<Forward<'a>, StoreError> {
+        if meta.slot_bytes > 0 {
+            options.slot_bytes = meta.slot_bytes;
+        }
         local::prepare(dir, &options)?;
         let Start { first, link, oldest } = start;
         let oldest_tag = link.known_tag().filter(|_| oldest <= first);

@@ -776,9 +776,9 @@ pub struct EraseRequest {
     /// `tailmark.erased`, which say what was. At most 2,097,152 runs of neighbours, else LIMIT_EXCEEDED.
     #[prost(string, tag = "2")]
     pub topic: ::prost::alloc::string::String,
-    /// Of these those with this key, at most 255 bytes; empty = with any, or none.
-    #[prost(string, tag = "3")]
-    pub key: ::prost::alloc::string::String,
+    /// Of these those with this key, 1 to 255 bytes; without it, those with any, or none.
+    #[prost(string, optional, tag = "3")]
+    pub key: ::core::option::Option<::prost::alloc::string::String>,
     /// Of these those appended before this time (the server's clock, Event.appended_at).
     #[prost(message, optional, tag = "4")]
     pub before: ::core::option::Option<::prost_types::Timestamp>,
@@ -1839,6 +1839,9 @@ pub struct ExportHeader {
     /// Of the last commit: no event that comes after it is stamped earlier.
     #[prost(message, optional, tag = "11")]
     pub last_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Of a slot of the journal (`storage.slot_bytes`), which the log that is made of this has too. 0 = not known.
+    #[prost(uint64, tag = "12")]
+    pub slot_bytes: u64,
 }
 /// What a commit has changed of the state.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

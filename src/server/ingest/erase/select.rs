@@ -31,8 +31,8 @@ pub(super) struct Wanted {
     /// What was looked up to, inclusive.
     up_to: Seq,
     filter: Filter,
-    /// Empty = any.
-    key: String,
+    /// `None`: any, or none.
+    key: Option<String>,
     /// Whatever these seqs are.
     is_by_seq: bool,
     before: Option<Timestamp>,
@@ -57,7 +57,7 @@ impl Wanted {
 
     fn by_seq(request: &pb::EraseRequest, head: Seq) -> Result<Wanted, Failure> {
         for (name, is_set) in [
-            ("key", !request.key.is_empty()),
+            ("key", request.key.is_some()),
             ("before", request.before.is_some()),
             ("up_to_seq", request.up_to_seq != 0),
         ] {
@@ -82,7 +82,7 @@ impl Wanted {
                 () => ranges.push(first..last.next()),
             }
         }
-        let (filter, key) = (Filter::ALL, String::new());
+        let (filter, key) = (Filter::ALL, None);
         let ranges = joined(ranges);
         Ok(Wanted { ranges, up_to: head, filter, key, is_by_seq: true, before: None })
     }
@@ -91,8 +91,16 @@ impl Wanted {
         let limits = shared.log.limits();
         let pattern = Pattern::parse(&request.topic, limits)
             .map_err(|problem| status::bad_text("topic", &problem))?;
-        if request.key.len() > limits.name_bytes {
-            return Err(status::over_limit("key", limits.name_bytes, request.key.len()));
+        match request.key.as_deref() {
+            // A script whose variable is not set must not erase all of a topic.
+            Some("") => {
+                let problem = "is empty; leave it out for events with any key, or none";
+                return Err(status::bad_field("key", problem));
+            }
+            Some(key) if key.len() > limits.name_bytes => {
+                return Err(status::over_limit("key", limits.name_bytes, key.len()));
+            }
+            _ => {}
         }
         let up_to = match Seq::new(request.up_to_seq) {
             Seq::ZERO => head,
@@ -198,7 +206,7 @@ impl Wanted {
         // One that a sender made goes when it is named by seq.
         self.is_by_seq
             || !event.is_notice()
-                && (self.key.is_empty() || self.key == event.key)
+                && self.key.as_ref().is_none_or(|key| key == event.key)
                 && self.filter.matches(event.topic)
     }
 }

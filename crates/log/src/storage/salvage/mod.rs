@@ -174,7 +174,7 @@ impl Run<'_> {
         // A segment that was sealed in a generation which began behind that is told anew.
         self.found.meta.generations = meta.generations.clone();
         let log = meta.log;
-        let options = Options { slot_bytes: self.slot_bytes(), ..self.options.clone() };
+        let options = self.options.clone();
         let start = Start { first, link: self.link_at(first), oldest };
         let mut forward = Forward::begin(self.to, options, meta, start)?.exact();
         while forward.next() < end {

@@ -119,6 +119,21 @@ fn slots_that_wait_for_sealing_are_trimmed_for_bytes_after_all_segments() {
     assert_eq!(point(0), view.slots[1].end());
 }
 
+#[test]
+fn a_journal_that_is_larger_than_the_limit_leaves_half_of_it_to_what_is_sealed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, _) = reopen(dir.path());
+    fill(&*engine, 5_000, 50);
+    eventually("sealing", || engine.status().unsealed_slots <= 1);
+    let (view, end) = (engine.view(), engine.bounds().next());
+    let sealed: u64 = view.segments.iter().map(|segment| segment.disk_bytes()).sum();
+    let point = |max_bytes| engine.trim_point_for_size(max_bytes, end);
+    // The control: it is a limit that the journal alone goes beyond.
+    assert!(view.segments.len() > 1 && 2 * sealed < 2 * SLOT, "{sealed}");
+    assert_eq!(point(2 * sealed), engine.bounds().oldest);
+    assert_eq!(point(2 * sealed - 2), view.segments[0].end());
+}
+
 /// A wall clock that a test sets, and time that passes only when it says so.
 fn set_clocks(wall: i64) -> (Clocks, Arc<AtomicI64>, Arc<AtomicU64>) {
     let (now, passed) = (Arc::new(AtomicI64::new(wall)), Arc::new(AtomicU64::new(0)));
