@@ -25,8 +25,28 @@ pub(crate) const OTHERS: &str = "(others)";
 /// Between name and number in the id that a client gets; in no name.
 const PARTS: char = '~';
 
-#[derive(Debug, Default)]
-pub(super) struct Consumers(Mutex<Table>);
+#[derive(Debug)]
+pub(super) struct Consumers {
+    table: Mutex<Table>,
+    /// Tells ids of this server from those that one before it gave.
+    run: Uuid,
+}
+
+impl Default for Consumers {
+    fn default() -> Self {
+        Consumers { table: Mutex::default(), run: Uuid::new_v4() }
+    }
+}
+
+/// What becomes of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reported {
+    Taken,
+    /// No such watch, or none any more.
+    Unknown,
+    /// It was of a server that has stopped.
+    OfEarlierRun,
+}
 
 #[derive(Debug, Default)]
 struct Table {
@@ -107,19 +127,20 @@ impl WatchName {
     pub(crate) fn new(name: &str, reports: bool) -> WatchName {
         WatchName { name: name.into(), id: Uuid::new_v4(), reports }
     }
-
-    /// The id under which its client may report.
-    pub(crate) fn reported_as(&self) -> Option<String> {
-        self.reports.then(|| format!("{}{PARTS}{}", self.name, self.id.simple()))
-    }
 }
 
 impl Consumers {
+    /// The id under which the client of a watch may report.
+    pub(super) fn reported_as(&self, watch: &WatchName) -> Option<String> {
+        let (name, run, id) = (&watch.name, self.run.simple(), watch.id.simple());
+        watch.reports.then(|| format!("{name}{PARTS}{run}{PARTS}{id}"))
+    }
+
     /// One more watch of that name.
     pub(super) fn join(&self, name: &WatchName, position: Arc<Position>) -> Member {
         let (id, done) = (name.id, name.reports.then(AtomicU64::default));
         let place = Arc::new(Place { position, handed: AtomicU64::new(0), done });
-        let mut table = self.0.lock();
+        let mut table = self.table.lock();
         let consumer = table.of(&name.name);
         // Within the table's lock: nobody takes the place of one that is joined.
         let mut state = consumer.state.lock();
@@ -129,18 +150,27 @@ impl Consumers {
         Member { consumer, id, place, left_at: None }
     }
 
-    /// So many events of a watch are done; false where it is not known, or not any more.
-    pub(super) fn progress(&self, watch: &str, done: u64) -> bool {
-        let Some((name, id)) = watch.split_once(PARTS) else { return false };
-        let Ok(id) = Uuid::try_parse(id) else { return false };
-        let table = self.0.lock();
+    /// So many events of a watch are done.
+    pub(super) fn progress(&self, watch: &str, done: u64) -> Reported {
+        let mut parts = watch.split(PARTS);
+        let name = parts.next().unwrap_or_default();
+        let mut id = || parts.next().and_then(|part| Uuid::try_parse(part).ok());
+        let (Some(run), Some(id)) = (id(), id()) else { return Reported::Unknown };
+        if run != self.run {
+            return Reported::OfEarlierRun;
+        }
+        let table = self.table.lock();
         // One of the others keeps its place there when its name becomes known.
         let named = table.named.get(name).map(|it| &**it);
-        named.into_iter().chain([&*table.others]).any(|consumer| consumer.progress(id, done))
+        let mut all = named.into_iter().chain([&*table.others]);
+        match all.any(|consumer| consumer.progress(id, done)) {
+            true => Reported::Taken,
+            false => Reported::Unknown,
+        }
     }
 
     pub(super) fn counts(&self, head: Seq) -> Vec<ConsumerCount> {
-        let table = self.0.lock();
+        let table = self.table.lock();
         let named = table.named.iter().map(|(name, consumer)| consumer.count(name, head));
         let mut counts: Vec<_> = named.collect();
         counts.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -299,7 +329,8 @@ mod tests {
     fn what_one_that_reports_has_in_its_buffers_counts_as_lag_until_it_is_done() {
         let consumers = Consumers::default();
         let name = WatchName::new("slow", true);
-        let id = name.reported_as().unwrap();
+        let id = consumers.reported_as(&name).unwrap();
+        let progress = |done| consumers.progress(&id, done) == Reported::Taken;
         let slow = consumers.join(&name, at(9));
         let figures = || {
             let count = of(&counts(&consumers), "slow").clone();
@@ -307,28 +338,29 @@ mod tests {
         };
         slow.handed(8);
         assert_eq!(figures(), (1, 0, 2 + 8));
-        assert!(consumers.progress(&id, 3));
+        assert!(progress(3));
         assert_eq!(figures(), (1, 3, 2 + 5));
         // Late, double, and more than there is.
-        assert!(consumers.progress(&id, 1) && consumers.progress(&id, 3));
+        assert!(progress(1) && progress(3));
         assert_eq!(figures(), (1, 3, 2 + 5));
-        assert!(consumers.progress(&id, 100));
+        assert!(progress(100));
         assert_eq!(figures(), (1, 8, 2));
         slow.handed(4);
         // Who leaves may still say what was done.
         drop(slow);
         assert_eq!(figures(), (0, 8, 2 + 4));
-        assert!(consumers.progress(&id, 10));
+        assert!(progress(10));
         assert_eq!(figures(), (0, 10, 2 + 2));
         let again = WatchName::new("slow", true);
         let back = consumers.join(&again, at(9));
         drop(back);
         assert_eq!(figures(), (0, 10, 2));
-        assert!(!consumers.progress(&id, 12), "another one has left since");
-        assert_eq!(WatchName::new("slow", false).reported_as(), None);
-        for unknown in ["", "slow", "slow~", "slow~x", &id.replace("slow", "fast")] {
-            assert!(!consumers.progress(unknown, 1), "{unknown}");
+        assert!(!progress(12), "another one has left since");
+        assert_eq!(consumers.reported_as(&WatchName::new("slow", false)), None);
+        for unknown in ["", "slow", "slow~", "slow~x", "slow~~", &id.replace("slow", "fast")] {
+            assert_eq!(consumers.progress(unknown, 1), Reported::Unknown, "{unknown}");
         }
+        assert_eq!(Consumers::default().progress(&id, 1), Reported::OfEarlierRun);
     }
 
     #[test]
@@ -341,7 +373,8 @@ mod tests {
         assert_eq!(of(&counts(&consumers), OTHERS).lag, 5);
         drop(open.pop());
         let known = join(&consumers, "late", 11);
-        assert!(consumers.progress(&name.reported_as().unwrap(), 4));
+        let id = consumers.reported_as(&name).unwrap();
+        assert_eq!(consumers.progress(&id, 4), Reported::Taken);
         let all = counts(&consumers);
         assert_eq!((of(&all, OTHERS).lag, of(&all, "late").lag), (1, 0));
         drop((open, known, late));

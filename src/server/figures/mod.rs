@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 pub(super) use calls::{Calls, Expected, UnderWay, count};
-pub(crate) use consumers::{ConsumerCount, WatchName};
+pub(crate) use consumers::{ConsumerCount, Reported, WatchName};
 pub(crate) use exposition::{Format, text};
 use history::History;
 pub(super) use rates::{Figure, Rates};
@@ -113,8 +113,13 @@ impl Figures {
         counts
     }
 
-    /// So many events of the watch that goes by that id are done; false where there is none.
-    pub(super) fn progress(&self, watch: &str, done: u64) -> bool {
+    /// The id under which the client of a watch may report, where it said that it will.
+    pub(super) fn reported_as(&self, watch: &WatchName) -> Option<String> {
+        self.streams.consumers.reported_as(watch)
+    }
+
+    /// So many events of the watch that goes by that id are done.
+    pub(super) fn progress(&self, watch: &str, done: u64) -> Reported {
         self.streams.consumers.progress(watch, done)
     }
 

@@ -18,7 +18,7 @@ pub(super) use request::{after_cursor, two_cursors};
 pub(super) use stream::{Item, WatchStream};
 
 use crate::server::feed::machine::{Bundle, Machine, Plan, SKIPPED_PER_HEARTBEAT};
-use crate::server::figures::WatchName;
+use crate::server::figures::{Reported, WatchName};
 use crate::server::permits::StreamKind;
 use crate::server::principal::Caller;
 use crate::server::quotas::{Grant, Peer};
@@ -79,7 +79,11 @@ pub(super) fn report_progress(
     shared: &Shared,
     report: &pb::ReportProgressRequest,
 ) -> pb::ReportProgressResult {
-    pb::ReportProgressResult { known: shared.figures.progress(&report.watch, report.done) }
+    let reported = shared.figures.progress(&report.watch, report.done);
+    pb::ReportProgressResult {
+        known: reported == Reported::Taken,
+        of_earlier_run: reported == Reported::OfEarlierRun,
+    }
 }
 
 fn answer(metadata: MetadataMap, stream: WatchStream, framing: Framing) -> Response<NoStream> {
@@ -111,7 +115,7 @@ async fn begin(
     let mut response_metadata = MetadataMap::new();
     describe(shared, resolved.start, resolved.tag, &mut response_metadata).await?;
     let consumer = asked.consumer();
-    if let Some(id) = consumer.as_ref().and_then(WatchName::reported_as) {
+    if let Some(id) = consumer.as_ref().and_then(|it| shared.figures.reported_as(it)) {
         insert(&mut response_metadata, WATCH, id)?;
     }
     let span = span(&message, peer, resolved.start);

@@ -5,13 +5,15 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_core::Stream;
+use tailmark::server::Options;
 use tailmark_client::{Client, Item, WatchOptions};
 use tailmark_wire::feed_v1 as pb;
 use tonic::Code;
 
 use super::scrape;
 use crate::support::server::{
-    TestServer, bad_field, event, expect, from_oldest, start, watch, watch_batches, within,
+    TestServer, bad_field, event, expect, from_oldest, start, start_on, watch, watch_batches,
+    within,
 };
 use crate::support::web::{Events, get};
 
@@ -148,6 +150,45 @@ async fn a_slow_worker_of_small_events_is_behind_by_what_it_has_not_done() {
     back.report(true).await;
     assert_eq!(of("slow").await, (0, 2_100, 0));
     drop((plain, back));
+    server.stop().await;
+}
+
+/// What it has of the old one would keep it busy for long: it comes back when it is told that there is another.
+#[tokio::test]
+async fn a_slow_worker_is_there_again_when_the_server_is() {
+    let server = start().await;
+    server.store("jobs", 2_000).await;
+    let library = Client::new(&format!("http://{}", server.address)).unwrap();
+    let mut options = WatchOptions::default();
+    options.name = "slow".to_owned();
+    options.start = tailmark_client::Start::Oldest;
+    let mut slow = library.watch(options);
+    assert_eq!(next(&mut slow).await, Some(1));
+    let is_all_there = async || {
+        let page = scrape(&server).await;
+        page.sum("tailmark_events_delivered_total", &[("stream", "watch")]) >= 2_000.0
+    };
+    within("it has all of it", async { while !is_all_there().await {} }).await;
+    let (port, log) = (server.port.clone(), server.log.clone());
+    server.stop().await;
+    let server = start_on(port, log, Options::default()).await;
+    let mut last = 1;
+    while consumers(&server).await.is_empty() {
+        // Nothing is missed, and nothing comes twice.
+        last += 1;
+        assert_eq!(next(&mut slow).await, Some(last));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(last < 1_000, "{last}");
+    for _ in 0..12 {
+        last += 1;
+        assert_eq!(next(&mut slow).await, Some(last));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let expected = 2_001 - last;
+    slow.report(false).await;
+    assert_eq!(consumers(&server).await[0].lag_events, expected);
+    drop(slow);
     server.stop().await;
 }
 

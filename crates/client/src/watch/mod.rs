@@ -265,6 +265,15 @@ impl Stream for Watch {
         let this = &mut *self;
         if let Some(progress) = &mut this.progress {
             progress.asked(cx);
+            if progress.take_stale() && matches!(this.phase, Phase::Reading(_)) {
+                let what = "the server was started anew";
+                let action = this.machine.step(Input::Failed(Error::new(Kind::Unavailable, what)));
+                match this.act(action, None) {
+                    Turn::Again => {}
+                    Turn::Yield(item) => return Poll::Ready(Some(Ok(item))),
+                    Turn::End(end) => return Poll::Ready(end.err().map(Err)),
+                }
+            }
         }
         loop {
             let (action, came) = match &mut this.phase {

@@ -22,6 +22,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// For the last one, with whoever ends the program waiting.
 const LAST: Duration = Duration::from_secs(1);
 
+/// How a report went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Taken,
+    Failed,
+    Stale,
+}
+
 pub(super) struct Progress {
     client: Client,
     /// What the server calls the stream; `None` where there is none, or it does not want to hear.
@@ -33,7 +41,9 @@ pub(super) struct Progress {
     /// What the server knows of.
     reported: u64,
     /// The report under way, and what it tells.
-    under_way: Option<(u64, JoinHandle<bool>)>,
+    under_way: Option<(u64, JoinHandle<Told>)>,
+    /// The stream was of a server that has stopped since.
+    is_stale: bool,
     /// Runs out when the next one may begin.
     pause: Pin<Box<Sleep>>,
 }
@@ -41,12 +51,21 @@ pub(super) struct Progress {
 impl Progress {
     pub(super) fn new(client: Client) -> Progress {
         let pause = Box::pin(tokio::time::sleep(EVERY));
-        Progress { client, stream: None, handed: 0, done: 0, reported: 0, under_way: None, pause }
+        Progress {
+            client,
+            stream: None,
+            handed: 0,
+            done: 0,
+            reported: 0,
+            under_way: None,
+            is_stale: false,
+            pause,
+        }
     }
 
     /// A stream begins, which the server calls so.
     pub(super) fn opened(&mut self, stream: Option<String>) {
-        self.stream = stream;
+        (self.stream, self.is_stale) = (stream, false);
         (self.handed, self.done, self.reported, self.under_way) = (0, 0, 0, None);
     }
 
@@ -76,11 +95,9 @@ impl Progress {
                 if self.is_untold() {
                     self.begin();
                 }
-                if let Some((told, report)) = &mut self.under_way {
-                    if report.await.unwrap_or(false) {
-                        self.reported = *told;
-                    }
-                    self.under_way = None;
+                if let Some((done, report)) = &mut self.under_way {
+                    let (done, told) = (*done, report.await.unwrap_or(Told::Failed));
+                    self.told(done, told);
                 }
             }
         };
@@ -99,20 +116,39 @@ impl Progress {
             let report = tokio::spawn(async move {
                 let call = client
                     .read(message, async |mut feed, message| feed.report_progress(message).await);
-                matches!(timeout(PATIENCE, call).await, Ok(Ok(_)))
+                match timeout(PATIENCE, call).await {
+                    Ok(Ok(result)) if result.of_earlier_run => Told::Stale,
+                    Ok(Ok(_)) => Told::Taken,
+                    _ => Told::Failed,
+                }
             });
             self.under_way = Some((self.done, report));
         }
     }
 
     fn settle(&mut self) {
-        let Some((told, report)) = &mut self.under_way else { return };
+        let Some((done, report)) = &mut self.under_way else { return };
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        if let Poll::Ready(told_it) = Pin::new(report).poll(&mut cx) {
-            if told_it.unwrap_or(false) {
-                self.reported = *told;
-            }
-            self.under_way = None;
+        if let Poll::Ready(told) = Pin::new(report).poll(&mut cx) {
+            let (done, told) = (*done, told.unwrap_or(Told::Failed));
+            self.told(done, told);
         }
+    }
+
+    fn told(&mut self, done: u64, told: Told) {
+        self.under_way = None;
+        self.is_stale |= told == Told::Stale;
+        if told == Told::Taken {
+            self.reported = done;
+        }
+    }
+
+    /// Whether the stream is over for a server that was started anew, whatever of it lies here; true once.
+    pub(super) fn take_stale(&mut self) -> bool {
+        let is_stale = std::mem::take(&mut self.is_stale);
+        if is_stale {
+            self.stream = None;
+        }
+        is_stale
     }
 }

@@ -558,6 +558,10 @@ pub struct ReportProgressResult {
     /// False where the server has forgotten the watch: it ended, and its name had another one since.
     #[prost(bool, tag = "1")]
     pub known: bool,
+    /// The watch was of a server that has stopped since. What the client still holds of it may be worked on, but nothing
+    /// more comes: to be seen in figures, watch again after what is done.
+    #[prost(bool, tag = "2")]
+    pub of_earlier_run: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Principal {
