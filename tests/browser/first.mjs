@@ -52,6 +52,8 @@ export const cases = [
       // Far above what the list has.
       await goTo('7');
       await is(7);
+      await goTo('#8');
+      await is(8);
       const { cursor } = await (await fetch(`${log.url}/v1/events/9`)).json();
       await goTo(cursor);
       await is(9);

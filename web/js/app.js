@@ -299,7 +299,8 @@ class App {
     const problem = $('goto-problem');
     problem.hidden = true;
     try {
-      const event = await eventAt(place, this.want.patterns);
+      // As the page itself writes a seq.
+      const event = await eventAt(place.replace(/^#/, ''), this.want.patterns);
       if (event === null) throw new Error('no event from then on');
       this.select(event, true);
       const before = (this.tail.first ?? 0) - event.seq;
