@@ -129,6 +129,11 @@ fn text_of(event: &Event<'_>) -> String {
     if let Some(erased) = &event.erased {
         return erased.in_words();
     }
+    if event.is_notice() {
+        let body = serde_json::from_str::<serde_json::Value>(event.body).unwrap_or_default();
+        let reason = body.get("reason").and_then(|it| it.as_str()).unwrap_or_default();
+        return format!("messages of this room were erased: {reason}");
+    }
     match event.content() {
         Content::Empty => String::new(),
         Content::Body(text) => text.to_owned(),
@@ -167,14 +172,16 @@ impl Dialect for FeedDialect {
     type Message = feed_pb::ChatMessage;
 
     fn message(room: &str, event: &Event<'_>) -> feed_pb::ChatMessage {
+        use feed_pb::chat_message::Kind;
+        let is_notice = event.is_notice();
         feed_pb::ChatMessage {
-            from: from_of(event).to_owned(),
+            from: if is_notice { "server" } else { from_of(event) }.to_owned(),
             text: text_of(event),
             room: room.to_owned(),
             at: event.at.map(timestamp),
             seq: event.seq.get(),
             cursor: event.cursor.to_owned(),
-            kind: feed_pb::chat_message::Kind::Message.into(),
+            kind: if is_notice { Kind::System } else { Kind::Message }.into(),
             after_cursor: String::new(),
         }
     }
@@ -273,11 +280,14 @@ impl Dialect for ChatDialect {
     fn message(room: &str, event: &Event<'_>) -> chat_pb::Message {
         chat_pb::Message {
             id: event.id.to_owned(),
-            user: from_of(event).to_owned(),
+            user: if event.is_notice() { "Server" } else { from_of(event) }.to_owned(),
             content: text_of(event),
             room: room.to_owned(),
             timestamp: event.at.map(timestamp),
-            r#type: chat_pb::MessageType::Chat.into(),
+            r#type: match event.is_notice() {
+                true => chat_pb::MessageType::System.into(),
+                false => chat_pb::MessageType::Chat.into(),
+            },
             seq: event.seq.get(),
             cursor: event.cursor.to_owned(),
         }
@@ -317,5 +327,27 @@ impl Dialect for ChatDialect {
             r#type: chat_pb::MessageType::System.into(),
             ..Default::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_tells_of_an_erasure_is_a_message_of_the_server() {
+        let body = r#"{"erasure":"01a2","reason":"a wish","seqs":[[2,2]]}"#;
+        let id = "erased-01a2-0-0";
+        let notice = Event { id, body, kind: tailmark_record::NOTICE, ..Event::default() };
+        let words = "messages of this room were erased: a wish";
+        let said = FeedDialect::message("r", &notice);
+        assert_eq!((&*said.from, &*said.text), ("server", words));
+        assert_eq!(said.kind(), feed_pb::chat_message::Kind::System);
+        let said = ChatDialect::message("r", &notice);
+        assert_eq!((&*said.user, &*said.content), ("Server", words));
+        assert_eq!(said.r#type(), chat_pb::MessageType::System);
+        // Anything else is what somebody said.
+        let other = Event { kind: room::MESSAGE, ..notice };
+        assert_eq!(FeedDialect::message("r", &other).text, body);
     }
 }
