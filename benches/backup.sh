@@ -47,26 +47,29 @@ back_up() {
   local one=0
   trap 'kill $one 2>/dev/null; wait $one 2>/dev/null; exit 0' TERM
   while :; do
-    rm -rf "$dir/beside"
-    "$program" backup "$dir/beside" --data-dir "$dir/log" "$@" >/dev/null 2>&1 & one=$!
+    rm -rf "$dir/beside.to"
+    "$program" backup "$dir/beside.to" --data-dir "$dir/log" "$@" >/dev/null 2>&1 & one=$!
     wait $one || true
   done
 }
 # What was written to get here is on disk.
 sync -f "$dir"
-for _ in $(seq "$rounds"); do
-  echo "publisher, p50 and p99 in ms, alone: $(publisher)"
+# Of a few thousand publishes few make the 99th percentile, so more rounds.
+publish() { local it; it=$(publisher); echo "publisher, p50 and p99 in ms, $1: $it"; echo "${it#* }" >>"$dir/$2"; }
+for _ in $(seq $((rounds * 3))); do
+  publish alone alone
   back_up & other=$!
   sleep 0.5
-  echo "  beside backups: $(publisher)"
+  publish "beside backups" beside
   kill $other; wait $other 2>/dev/null || true
   back_up --rate 50MiB & other=$!
   sleep 0.5
-  echo "  beside backups with --rate 50MiB: $(publisher)"
+  publish "beside backups with --rate 50MiB" beside_slow
   kill $other; wait $other 2>/dev/null || true
   other=0
-  rm -rf "$dir/beside"; sync -f "$dir"
+  rm -rf "$dir/beside.to"; sync -f "$dir"
 done
+for what in alone beside beside_slow; do echo "p99 $what, ms: median $(median <"$dir/$what")"; done
 kill $daemon; wait $daemon || true
 daemon=0
 

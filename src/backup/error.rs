@@ -35,6 +35,14 @@ pub enum Error {
         /// The place.
         path: PathBuf,
     },
+    /// What is kept apart must not lie in what it is kept for, nor a log among backups.
+    #[error("{} lies within {}", path.display(), of.display())]
+    Within {
+        /// What was to be made.
+        path: PathBuf,
+        /// A log, or a place of backups.
+        of: PathBuf,
+    },
     /// A file holds one backup, and there is a file.
     #[error("{} is there already", path.display())]
     Exists {

@@ -11,6 +11,7 @@ use super::check::put_trimmed;
 use super::earlier::{self, Part, Source, tag_at};
 use super::manifest::{joint_of, parted};
 use super::tail::Tail;
+use super::target::refuse_log_within;
 use super::{Error, Manifest, Progress, Target};
 use crate::export::{self, Collector, Origin};
 use tailmark_log::chain::Link;
@@ -83,6 +84,7 @@ pub fn restore(
     options: local::Options,
     mut watch: impl FnMut(Progress) -> io::Result<()>,
 ) -> Result<Restored, Error> {
+    refuse_log_within(dir)?;
     let mut progress = Progress { done_bytes: 0, total_bytes: manifest.bytes() };
     target.prove_tail(name, manifest, || {
         watch(progress).map_err(|error| export::Error::Output(error).into())

@@ -14,6 +14,7 @@ use super::place::{self, Listed, Place, Use};
 use super::{Error, Hash, Manifest, SegmentRow};
 use crate::inspect::Scratch;
 use tailmark_log::storage::disk::Disk;
+use tailmark_log::storage::meta::META_FILE;
 use tailmark_log::storage::segment::{self, Segment};
 use tailmark_log::storage::{Damage, StoreError};
 
@@ -56,6 +57,7 @@ impl Target {
 
     /// Opens it for another backup of this log; what is empty or missing becomes one.
     pub(super) fn for_log(path: &Path, log: &str) -> Result<Target, Error> {
+        refuse_within(path, &[META_FILE])?;
         let place = place::at(path, Use::Write)?;
         if place::read(&*place, MARK).map_err(Error::Place)?.is_none() {
             if !place.is_blank().map_err(Error::Place)? {
@@ -279,6 +281,28 @@ impl Target {
 /// The second of a backup's name, which tells the order of backups.
 pub(super) fn stamp_of(name: &str) -> Option<u64> {
     name.split('-').nth(1)?.parse().ok()
+}
+
+/// Refuses what is to lie below a directory that has one of these files.
+fn refuse_within(path: &Path, marks: &[&str]) -> Result<(), Error> {
+    // The store of a cloud is not on this machine.
+    if path.to_str().is_some_and(|text| text.contains("://")) {
+        return Ok(());
+    }
+    let failed = |error| Error::Place(place::failed("find", path)(error));
+    let whole = std::path::absolute(path).map_err(failed)?;
+    let there = whole.ancestors().find_map(|it| it.canonicalize().ok()).unwrap_or_default();
+    let is_there = whole.exists();
+    let is_marked = |it: &&Path| marks.iter().any(|mark| it.join(mark).exists());
+    match there.ancestors().skip(usize::from(is_there)).find(is_marked) {
+        None => Ok(()),
+        Some(of) => Err(Error::Within { path: path.to_owned(), of: of.to_owned() }),
+    }
+}
+
+/// Refuses a directory for a log that lies within another one, or among backups.
+pub(super) fn refuse_log_within(dir: &Path) -> Result<(), Error> {
+    refuse_within(dir, &[META_FILE, MARK])
 }
 
 /// The name of a backup's last file.

@@ -267,6 +267,8 @@ impl From<backup::Error> for Failure {
             backup::Error::Foreign { .. } | backup::Error::OtherLog { .. } => {
                 Failure::new(Exit::Usage, text).hint("name an empty directory, or one for each log")
             }
+            backup::Error::Within { .. } => Failure::new(Exit::Usage, text)
+                .hint("what lies within the other is lost with it: name a place of its own"),
             backup::Error::Exists { .. } => {
                 Failure::new(Exit::Usage, text).hint("a file holds one backup: name another")
             }

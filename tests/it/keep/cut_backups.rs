@@ -259,3 +259,36 @@ async fn a_file_that_a_segment_has_lost_is_damage() {
     assert!(backup().status.success());
     verified(&to).unwrap();
 }
+
+/// A backup within the log is lost with it, and an erasure does not know it; a log among backups is none of them.
+#[tokio::test]
+async fn a_backup_is_not_put_into_a_log_nor_a_log_among_backups() {
+    let dir = tempfile::tempdir().unwrap();
+    life(dir.path()).await;
+    let (data, to) = (dir.path().join("data"), dir.path().join("to"));
+    let name = |path: &Path| path.to_str().unwrap().to_owned();
+    let run = |args: &[&str]| {
+        let done = feed(&mut program(args), b"");
+        (done.status.code(), String::from_utf8(done.stderr).unwrap())
+    };
+    take(&data, &to, |_| Ok(())).unwrap();
+    let before = logdir::snapshot(dir.path());
+    let data_dir = ["--data-dir", &name(&data)];
+    for within in ["bk", "segments/bk/", "a/b/c.tailmark"] {
+        let (code, said) = run(&[&["backup", &name(&data.join(within))][..], &data_dir].concat());
+        assert!(code == Some(2) && said.contains("lies within"), "{code:?} {said}");
+    }
+    for within in [to.join("log"), to.join("segments/log"), data.join("log")] {
+        let (code, said) = run(&["restore", &name(&to), "--data-dir", &name(&within)]);
+        assert!(code == Some(2) && said.contains("lies within"), "{code:?} {said}");
+    }
+    let is_lock = |path: &std::path::PathBuf| path.ends_with("LOCK");
+    let mut after = logdir::snapshot(dir.path());
+    after.retain(|path, _| !is_lock(path));
+    assert!(after == before.into_iter().filter(|(path, _)| !is_lock(path)).collect());
+    // The null control: beside them.
+    assert_eq!(
+        run(&["restore", &name(&to), "--data-dir", &name(&dir.path().join("log"))]).0,
+        Some(0)
+    );
+}
