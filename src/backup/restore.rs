@@ -18,7 +18,7 @@ use tailmark_log::chain::Link;
 use tailmark_log::storage::forward::{Forward, Rest, Start};
 use tailmark_log::storage::segment::{OfflineReader, Segment};
 use tailmark_log::storage::unfinished::Making;
-use tailmark_log::storage::{Removed, StoreError, local};
+use tailmark_log::storage::{EraseOrder, Removed, StoreError, local};
 use tailmark_record::topic::Filter;
 use tailmark_record::{ChainTag, Events, Facts, GenerationTable, Seq, Timestamp};
 
@@ -52,7 +52,7 @@ pub enum Since {
 }
 
 /// What was put back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restored {
     /// First readable seq.
     pub oldest: Seq,
@@ -66,6 +66,9 @@ pub struct Restored {
     pub untrimmed: u64,
     /// Seqs among them of which the events had been taken out by rules for topics when the backup was taken.
     pub taken_out: u64,
+    /// An erasure that was not through when the backup was taken, as far as it concerns these: whoever opens the log goes
+    /// on with it.
+    pub erasing: Option<Arc<EraseOrder>>,
 }
 
 /// Makes a log in `dir`, which must be empty or not there, of a backup. Every file is compared with its hashes
@@ -173,10 +176,12 @@ pub fn restore(
         put_trimmed(target, name, (plan.oldest, &gone), &trimmed, &disk)?;
     }
     let taken_out = forward.taken_out();
-    forward.finish(plan.rest())?;
+    let order = plan.origin.erasing.clone();
+    let erasing = forward.erasing(order).finish(plan.rest())?;
     making.finish()?;
     let untrimmed = plan.oldest.distance_to(Seq::new(manifest.oldest_seq).min(plan.end));
-    Ok(Restored { oldest: plan.oldest, head, generation, kept_segments, untrimmed, taken_out })
+    let oldest = plan.oldest;
+    Ok(Restored { oldest, head, generation, kept_segments, untrimmed, taken_out, erasing })
 }
 
 /// Puts in the events below `end` of what was not sealed.

@@ -18,7 +18,7 @@ use tailmark_log::storage::meta::META_FILE;
 use tailmark_log::storage::segment::{self, Segment};
 use tailmark_log::storage::{Damage, StoreError};
 
-const MARK: &str = "tailmark-backup";
+pub(super) const MARK: &str = "tailmark-backup";
 pub(super) const SEGMENTS: &str = "segments";
 pub(super) const FOOTER: &str = "footer";
 pub(super) const TRIMMED: &str = "trimmed";

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::export::{self, Reader, Record};
+use crate::export::{self, Origin, Reader, Record};
 use csv_rows::Header;
 pub(super) use csv_rows::parse_delimiter;
 use mapping::{KcatLine, Mapped};
@@ -67,7 +67,7 @@ pub(super) enum InputError {
 #[derive(Debug, Default)]
 pub(super) struct Summary {
     pub error: Option<InputError>,
-    /// Events of an export that were passed over: they were erased.
+    /// Events of an export that were passed over: they were erased, or are to be.
     pub erased: u64,
 }
 
@@ -138,7 +138,7 @@ impl Encoder {
             Ok(reader) => reader,
             Err(error) => return Summary { error: Some(refused(error, 1)), erased: 0 },
         };
-        let mut erased = 0;
+        let (mut erased, mut erasing) = (0, None);
         let error = loop {
             let at_limit = pending.ends.len() >= CHUNK_EVENTS || pending.bytes.len() >= CHUNK_BYTES;
             if at_limit && !pending.send(reader.bytes(), chunks) {
@@ -150,16 +150,28 @@ impl Encoder {
                 Err(error) => break Some(refused(error, self.lines.load(Ordering::Relaxed) + 1)),
             };
             let line = self.lines.fetch_add(1, Ordering::Relaxed) + 1;
-            if let Record::Event(event) = record {
-                let event = Event::parse(&event).map_err(|error| error.to_string());
-                // Nothing is left of it that could be stored as a new event.
-                if event.as_ref().is_ok_and(|event| event.is_erased()) {
-                    erased += 1;
+            let event = match record {
+                Record::Event(event) => event,
+                Record::Header(header) => {
+                    match Origin::of(*header) {
+                        Ok(origin) => erasing = origin.erasing,
+                        Err(error) => break Some(refused(error, line)),
+                    }
                     continue;
                 }
-                if let Err(message) = event.and_then(|event| self.add(&event, &mut pending)) {
-                    break Some(InputError::Line { line, message });
-                }
+                Record::Removed(_) | Record::End(_) => continue,
+            };
+            let event = Event::parse(&event).map_err(|error| error.to_string());
+            // Nothing is left of it that could be stored as a new event, or is to be left.
+            let is_erased = |event: &Event<'_>| {
+                event.is_erased() || erasing.as_ref().is_some_and(|it| it.contains(event.seq))
+            };
+            if event.as_ref().is_ok_and(is_erased) {
+                erased += 1;
+                continue;
+            }
+            if let Err(message) = event.and_then(|event| self.add(&event, &mut pending)) {
+                break Some(InputError::Line { line, message });
             }
         };
         pending.send(reader.bytes(), chunks);

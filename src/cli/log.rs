@@ -22,6 +22,8 @@ mod migrate;
 mod salvage;
 mod verify;
 
+pub(super) use export::{erasure, tell_erasing};
+
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Identity, history, bounds and files
@@ -260,6 +262,11 @@ impl From<exports::Error> for Failure {
             exports::Error::Input(error) => Failure::new(Exit::Failure, text).because(&error),
             exports::Error::Cut { .. } | exports::Error::Altered { .. } => {
                 Failure::new(Exit::Damaged, text).hint("export the log again")
+            }
+            // It begins as an export does.
+            exports::Error::Malformed { record, .. } if record > 1 => {
+                Failure::new(Exit::Damaged, format!("the export was cut or altered: {text}"))
+                    .hint("export the log again")
             }
             _ => Failure::new(Exit::Usage, text),
         }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::backup::show;
-use super::log::Interrupt;
+use super::log::{Interrupt, erasure, tell_erasing};
 use super::moment::{parse_seq, parse_time};
 use super::output::{print_json, print_line, say};
 use super::progress::bytes_bar;
@@ -82,6 +82,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
              {more}"
         ));
     }
+    tell_erasing(done.erasing.as_deref());
     if args.json {
         return print_json(&json(&name, &done));
     }
@@ -140,6 +141,7 @@ fn json(name: &str, done: &Restored) -> Vec<u8> {
     object.number("kept_segments", done.kept_segments);
     object.number("untrimmed", done.untrimmed);
     object.number("taken_out", done.taken_out);
+    object.text("erasure", &erasure(done.erasing.as_deref()));
     object.close();
     out
 }

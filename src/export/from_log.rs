@@ -2,15 +2,16 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::write::Writer;
 use super::{Error, Format, header};
 use crate::inspect::{History, Part, Range};
-use tailmark_log::storage::{Damage, StoreError};
+use tailmark_log::storage::{Damage, EraseOrder, StoreError};
 use tailmark_record::{Events, Seq};
 
 /// What was exported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exported {
     /// First seq.
     pub first: Seq,
@@ -20,6 +21,8 @@ pub struct Exported {
     pub events: u64,
     /// Seqs between them whose events are gone.
     pub removed: u64,
+    /// An erasure that is not through: what it names may be among them, and whoever imports them goes on with it.
+    pub erasing: Option<Arc<EraseOrder>>,
 }
 
 /// Writes the events of the log in `dir`, up to the head that it has now. `watch` hears how many seqs are
@@ -72,5 +75,6 @@ pub fn export_history(
         watch(events + removed, total).map_err(Error::Output)?;
     }
     writer.end(events, removed, history.link().bytes()).map_err(Error::Output)?;
-    Ok(Exported { first: history.first, last: history.end.prev(), events, removed })
+    let (first, last, erasing) = (history.first, history.end.prev(), history.erasing);
+    Ok(Exported { first, last, events, removed, erasing })
 }

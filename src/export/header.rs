@@ -1,6 +1,8 @@
 //! Who a log is, as an export says it.
 
 use std::borrow::Cow;
+use std::path::Path;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,8 +11,9 @@ use serde::Deserialize;
 use super::{Error, VERSION};
 use crate::inspect::{History, State};
 use tailmark_log::chain::Link;
+use tailmark_log::storage::local::{order_bytes, order_of};
 use tailmark_log::storage::meta::Meta;
-use tailmark_log::storage::{Removed, RemovedReason};
+use tailmark_log::storage::{EraseOrder, Removed, RemovedReason};
 use tailmark_record::json::Object;
 use tailmark_record::{
     FingerprintKey, GapReason, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp,
@@ -29,6 +32,7 @@ pub(super) fn of(history: &History) -> pb::ExportHeader {
         end_seq: end.get(),
         delta: delta.into(),
     };
+    let erasing = history.erasing.as_ref().map(|order| order_bytes(meta.log, order));
     pb::ExportHeader {
         version: VERSION,
         log_id: meta.log.to_string(),
@@ -50,6 +54,7 @@ pub(super) fn of(history: &History) -> pb::ExportHeader {
         deltas: state.deltas.into_iter().map(delta).collect(),
         last_at: Some(to_time(history.state.last_at)),
         slot_bytes: meta.slot_bytes,
+        erasing: erasing.unwrap_or_default().into(),
     }
 }
 
@@ -61,6 +66,7 @@ pub(crate) struct Origin {
     pub(crate) end: Seq,
     pub(crate) link_before: Link,
     pub(crate) state: State,
+    pub(crate) erasing: Option<Arc<EraseOrder>>,
 }
 
 impl Origin {
@@ -83,12 +89,21 @@ impl Origin {
         if first < Seq::FIRST || end < first {
             return Err("first_seq and last_seq make no sense");
         }
+        let log = LogId::new(log);
+        let erasing = match header.erasing.is_empty() {
+            true => None,
+            // Its file is this one.
+            false => Some(
+                order_of(&header.erasing, log, Path::new(""))
+                    .map_err(|_| "what was to be erased cannot be read")?,
+            ),
+        };
         let deltas = header.deltas.into_iter().map(|delta| {
             (Seq::new(delta.first_seq), Seq::new(delta.end_seq), delta.delta.to_vec())
         });
         Ok(Origin {
             meta: Meta {
-                log: LogId::new(log),
+                log,
                 key: FingerprintKey::new(key),
                 generations,
                 created_at: header.created_at.map(from_timestamp).unwrap_or_default(),
@@ -105,6 +120,7 @@ impl Origin {
                 deltas: deltas.collect(),
                 last_at: header.last_at.map(from_timestamp).unwrap_or_default(),
             },
+            erasing: erasing.map(Arc::new),
         })
     }
 }
@@ -144,6 +160,7 @@ pub(super) fn write_json(object: &mut Object<'_>, header: &pb::ExportHeader) {
     });
     object.time("last_at", time(&header.last_at));
     object.number("slot_bytes", header.slot_bytes);
+    object.text("erasing", &STANDARD.encode(&header.erasing));
 }
 
 /// Events that are gone.
@@ -210,6 +227,7 @@ struct HeaderJson<'a> {
     last_at: Cow<'a, str>,
     /// Exports of before it was said have none.
     slot_bytes: Cow<'a, str>,
+    erasing: Cow<'a, str>,
 }
 
 #[derive(Default, Deserialize)]
@@ -288,6 +306,7 @@ pub(super) fn read_json(text: &str) -> Result<pb::ExportHeader, String> {
         deltas: header.deltas.into_iter().map(delta).collect::<Result<_, String>>()?,
         last_at: time(&header.last_at)?,
         slot_bytes: number(&header.slot_bytes)?,
+        erasing: bytes(&header.erasing)?.into(),
     })
 }
 

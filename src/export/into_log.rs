@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::header::{self, Origin};
 use super::{Error, Reader, Record};
@@ -10,7 +11,7 @@ use tailmark_log::storage::entries::{Run, write_run};
 use tailmark_log::storage::forward::{Forward, Rest, Start};
 use tailmark_log::storage::segment::MANY_EVENTS;
 use tailmark_log::storage::unfinished::Making;
-use tailmark_log::storage::{Chunk, RemovedReason, StoreError, local};
+use tailmark_log::storage::{Chunk, EraseOrder, RemovedReason, StoreError, local};
 use tailmark_record::{Fingerprint, Seq, Timestamp, put_varint};
 
 /// What a directory says whose import was cut.
@@ -21,7 +22,7 @@ const SEGMENT_BYTES: usize = 32 << 20;
 const ENTRY_TAG: u8 = 0x0a;
 
 /// What was imported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Imported {
     /// First seq; what lies before it is trimmed.
     pub first: Seq,
@@ -31,6 +32,8 @@ pub struct Imported {
     pub events: u64,
     /// Seqs between them whose events are gone.
     pub removed: u64,
+    /// An erasure that was not through, as far as it concerns these: whoever opens the log goes on with it.
+    pub erasing: Option<Arc<EraseOrder>>,
 }
 
 /// Makes a log in `dir`, which must be empty or not there, of the export in `input`: with its id, seqs, times,
@@ -54,7 +57,7 @@ pub fn import(
     };
     let making = Making::begin(dir, &options.disk, WHAT)?;
     making.clear()?;
-    let Origin { mut meta, first, end, link_before, state } = origin;
+    let Origin { mut meta, first, end, link_before, state, erasing } = origin;
     let begun = meta.generations.with_next(rand::random(), end, Timestamp::now(), "imported");
     meta.generations = begun.ok_or(StoreError::Invalid("the log has used up its generations"))?;
     let start = Start { first, link: link_before, oldest: first };
@@ -85,7 +88,7 @@ pub fn import(
     if end_of.link != forward.link().bytes()[..] {
         return Err(Error::Altered { what: "the chain over its events is another" });
     }
-    forward.finish(Rest {
+    let erasing = forward.erasing(erasing).finish(Rest {
         slot_number: 1,
         last_at: state.last_at,
         state: state.state.into(),
@@ -93,7 +96,7 @@ pub fn import(
         oldest_tag: None,
     })?;
     making.finish()?;
-    Ok(Imported { first, last: end.prev(), events, removed })
+    Ok(Imported { first, last: end.prev(), events, removed, erasing })
 }
 
 /// Events on their way into a segment.

@@ -7,10 +7,11 @@ use super::Error;
 use super::cover::{bounds_of, look};
 use super::walk::{Item, Walk};
 use tailmark_log::chain::Link;
-use tailmark_log::storage::local::Survey;
+use tailmark_log::storage::disk::Disk;
+use tailmark_log::storage::local::{ERASING_FILE, Survey, order_of};
 use tailmark_log::storage::meta::Meta;
 use tailmark_log::storage::segment::Segment;
-use tailmark_log::storage::{Chunk, Damage, Removed, StoreError};
+use tailmark_log::storage::{Chunk, Damage, EraseOrder, Removed, StoreError};
 use tailmark_record::topic::Filter;
 use tailmark_record::{ChainTag, Cursor, Event, EventError, Events, Facts, Seq, Timestamp};
 
@@ -61,6 +62,8 @@ pub struct History {
     pub first: Seq,
     /// Seq after the last.
     pub end: Seq,
+    /// An erasure that is not through: what it names may still be there.
+    pub erasing: Option<Arc<EraseOrder>>,
     /// Whether the log goes no further.
     pub reaches_head: bool,
     /// The chain before the first event.
@@ -77,7 +80,8 @@ impl History {
     /// # Errors
     /// No log, another format, damage at its beginning; no room for a copy of a segment.
     pub fn open(dir: &Path, range: Range) -> Result<History, Error> {
-        History::of(dir, look(dir)?, range)
+        let order = order_bytes(dir)?;
+        History::of(dir, look(dir)?, order, range)
     }
 
     /// The same of what is readable and not in a segment.
@@ -85,9 +89,10 @@ impl History {
     /// # Errors
     /// As [`History::open`].
     pub fn unsealed(dir: &Path) -> Result<History, Error> {
+        let order = order_bytes(dir)?;
         let found = look(dir)?;
         let from = Some(found.sealed_end());
-        History::of(dir, found, Range { from, to: None })
+        History::of(dir, found, order, Range { from, to: None })
     }
 
     /// The data directory.
@@ -95,10 +100,17 @@ impl History {
         &self.dir
     }
 
-    fn of(dir: &Path, found: Survey, range: Range) -> Result<History, Error> {
+    fn of(
+        dir: &Path,
+        found: Survey,
+        order: Option<Vec<u8>>,
+        range: Range,
+    ) -> Result<History, Error> {
         let (Some(meta), Some(bounds)) = (found.meta.clone(), bounds_of(&found)) else {
             return Err(StoreError::Invalid("the log has no identity").into());
         };
+        let order = order.map(|bytes| order_of(&bytes, meta.log, &dir.join(ERASING_FILE)));
+        let erasing = order.transpose()?.map(Arc::new);
         // What is damaged may make the log look shorter than it is.
         let concerns = |damage: &&Damage| range.to.is_none_or(|to| damage.from <= to);
         if let Some(damage) = found.damage.iter().find(concerns) {
@@ -139,6 +151,7 @@ impl History {
             removed,
             first,
             end,
+            erasing,
             reaches_head: end == next,
             link_before,
             dir: dir.to_owned(),
@@ -207,4 +220,10 @@ impl History {
         let (from, to) = (self.next, self.end.prev());
         Damage { from, to, file: self.dir.clone(), detail: detail.to_owned() }.into()
     }
+}
+
+/// The order to erase that lies in a data directory. Before the look: one that is through by then does no harm, and one
+/// that was missed would leave what it names to whoever copies the log.
+fn order_bytes(dir: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    Disk::real().read(&dir.join(ERASING_FILE))
 }

@@ -36,7 +36,7 @@ pub(crate) struct Shared {
     pub(crate) shared_frames: Arc<SharedFrames>,
     /// Whose turn it is to erase.
     pub(crate) erasing: Arc<Semaphore>,
-    /// Whose turn it is to look what retention would remove.
+    /// Whose turn it is to look what retention or an erasure would remove.
     pub(crate) dry_runs: Arc<Semaphore>,
     /// Connections, uploads and what comes in on chats.
     pub(crate) tasks: TaskTracker,

@@ -13,8 +13,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-use super::{Listed, Making, Place, failed};
+use super::{FILE_EXTENSION, Listed, Making, Place, failed};
 use crate::backup::Error;
+use crate::backup::target::MARK;
 use tailmark_log::storage::StoreError;
 use tailmark_log::storage::disk::Disk;
 
@@ -24,6 +25,9 @@ const LATER: &str = "backups/";
 const SEGMENTS: &str = "segments/";
 const BLOCK: u64 = 512;
 const FILE_MODE: u32 = 0o600;
+/// An archive ends with so many empty blocks; programs that pack one anew may write up to so many.
+const END_BLOCKS: u64 = 2;
+const MOST_END_BLOCKS: u64 = 20;
 
 /// One file.
 #[derive(Debug)]
@@ -56,9 +60,36 @@ struct Entry {
 
 impl Archive {
     /// A whole one, for reading.
-    pub(super) fn open(path: &Path) -> Result<Archive, StoreError> {
+    pub(super) fn open(path: &Path) -> Result<Archive, Error> {
         let file = Disk::real().open_read(path)?;
-        Archive::of(path, path.to_owned(), file)
+        let archive = Archive::of(path, path.to_owned(), file)?;
+        if archive.is_ours() && !archive.has_end().map_err(failed("read", path))? {
+            let what = "it was cut, or the head of an entry is not what was written";
+            return Err(Error::Damaged { path: path.to_owned(), what });
+        }
+        Ok(archive)
+    }
+
+    /// Whether it is meant to be a backup, whatever became of it.
+    fn is_ours(&self) -> bool {
+        match self.inner.lock().index.first() {
+            Some(first) => first.name == MARK,
+            None => self.path.extension().is_some_and(|it| it == FILE_EXTENSION),
+        }
+    }
+
+    /// Whether behind the last entry that can be read stands what an archive ends with. Without that more entries
+    /// were there: nobody can tell what they were, nor that there were none.
+    fn has_end(&self) -> io::Result<bool> {
+        let inner = self.inner.lock();
+        let left = inner.file.metadata()?.len().saturating_sub(inner.end);
+        if !(END_BLOCKS * BLOCK..=MOST_END_BLOCKS * BLOCK).contains(&left) {
+            return Ok(false);
+        }
+        let (mut end, mut bytes) =
+            (Part { file: Arc::clone(&inner.file), at: inner.end, left }, Vec::new());
+        end.read_to_end(&mut bytes)?;
+        Ok(bytes.iter().all(|byte| *byte == 0))
     }
 
     /// Whether an attempt has left something, or is at work; a whole one is not begun either.
@@ -235,8 +266,7 @@ impl Place for Archive {
 
     fn finish(&self) -> Result<(), StoreError> {
         let inner = self.inner.lock();
-        // An archive ends with two empty blocks.
-        inner.file.set_len(inner.end + 2 * BLOCK).map_err(failed("write", &self.now))?;
+        inner.file.set_len(inner.end + END_BLOCKS * BLOCK).map_err(failed("write", &self.now))?;
         self.disk.sync_data(&inner.file, &self.now)?;
         if self.path.exists() {
             let path = self.path.clone();

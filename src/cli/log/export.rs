@@ -11,6 +11,7 @@ use super::{Exit, Export, ExportFormat, Failure, Interrupt};
 use crate::escape;
 use crate::export::{Exported, Format, export};
 use crate::inspect::Range;
+use tailmark_log::storage::EraseOrder;
 use tailmark_record::Seq;
 use tailmark_record::json::Object;
 
@@ -32,6 +33,12 @@ pub(super) fn run(args: &Export) -> Result<(), Failure> {
     // What was written has no end then, and says so.
     let done = result.map_err(|error| interrupt.failure(error))?;
     target.keep()?;
+    if let Some(order) = &done.erasing {
+        let (id, events) = (order.id, events_text(order.events()));
+        say(&format!(
+            "note: the erasure {id} of {events} is not through: what it names may be in the export; `import --exact` goes on with it"
+        ));
+    }
     if args.json {
         return print_json(&json(&done));
     }
@@ -43,6 +50,21 @@ pub(super) fn run(args: &Export) -> Result<(), Failure> {
 /// `, seq 5 to 9`.
 pub(super) fn span(first: Seq, last: Seq) -> String {
     if last < first { String::new() } else { format!(", seq {first} to {last}") }
+}
+
+/// What is still to be erased in a log that was made of another.
+pub(in crate::cli) fn tell_erasing(erasing: Option<&EraseOrder>) {
+    if let Some(order) = erasing {
+        let (id, events) = (order.id, events_text(order.events()));
+        say(&format!(
+            "note: the erasure {id} of {events} was not through: the daemon goes on with it when it starts there"
+        ));
+    }
+}
+
+/// Its name, for reports.
+pub(in crate::cli) fn erasure(erasing: Option<&EraseOrder>) -> String {
+    erasing.map(|order| order.id.to_string()).unwrap_or_default()
 }
 
 /// `; 7 are gone`.
@@ -57,6 +79,7 @@ fn json(done: &Exported) -> Vec<u8> {
     object.number("last_seq", done.last.get());
     object.number("events", done.events);
     object.number("removed", done.removed);
+    object.text("erasure", &erasure(done.erasing.as_deref()));
     object.close();
     out
 }

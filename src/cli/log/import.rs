@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 
 use super::super::output::{events_text, print_json, print_line};
 use super::super::progress;
-use super::export::{gone, span};
+use super::export::{erasure, gone, span, tell_erasing};
 use super::{Exit, Failure, Import, Interrupt};
 use crate::escape;
 use crate::export::{Imported, import};
@@ -29,6 +29,7 @@ pub(super) fn run(args: &Import) -> Result<(), Failure> {
     });
     bar.finish_and_clear();
     let done = result.map_err(|error| interrupt.failure(error))?;
+    tell_erasing(done.erasing.as_deref());
     if args.json {
         return print_json(&json(&done));
     }
@@ -74,6 +75,7 @@ fn json(done: &Imported) -> Vec<u8> {
     object.number("last_seq", done.last.get());
     object.number("events", done.events);
     object.number("removed", done.removed);
+    object.text("erasure", &erasure(done.erasing.as_deref()));
     object.close();
     out
 }

@@ -8,13 +8,13 @@ use indicatif::ProgressBar;
 
 use super::super::output::{count_text, events_text, print_json, say};
 use super::super::progress;
-use super::export::span;
+use super::export::{erasure, span, tell_erasing};
 use super::{Exit, Failure, Interrupt, Salvage, span_text, write_damage};
 use crate::escape;
 use crate::inspect::owner;
-use tailmark_log::storage::StoreError;
-use tailmark_log::storage::local::Options;
+use tailmark_log::storage::local::{ERASING_FILE, Options};
 use tailmark_log::storage::salvage::{Lost, Progress, Salvaged, salvage};
+use tailmark_log::storage::{Damage, StoreError};
 use tailmark_record::json::Object;
 
 /// People look at the first of a long list; the report has all of it.
@@ -63,10 +63,20 @@ pub(super) fn run(args: &Salvage) -> Result<(), Failure> {
     } else {
         tell(&done, &args.to);
     }
-    match lost_now(&done) {
-        0 => Ok(()),
-        lost => Err(Failure::new(Exit::Damaged, format!("{} lost", events_text(lost)))
+    let lost = lost_now(&done);
+    match &done.unknown_end {
+        None if lost == 0 => Ok(()),
+        None => Err(Failure::new(Exit::Damaged, format!("{} lost", events_text(lost)))
             .hint("the new log is whole but for those; readers are told where they were")),
+        Some(end) => {
+            let known =
+                if lost == 0 { String::new() } else { format!("{} lost; ", events_text(lost)) };
+            let what =
+                format!("{known}events from {} on may be lost: the end is not known", end.from);
+            Err(Failure::new(Exit::Damaged, what).hint(
+                "the new log is whole but for those; who has seen any of them hears LOG_DIVERGED",
+            ))
+        }
     }
 }
 
@@ -106,6 +116,23 @@ fn tell(done: &Salvaged, to: &Path) {
         let more = count_text((done.lost.len() - SHOWN) as u64, "range");
         say(&format!("lost: {more} more; --report FILE keeps all of it"));
     }
+    if let Some(end) = &done.unknown_end {
+        say(&format!(
+            "lost: all events from {} on, if there were any: {}",
+            end.from,
+            cause_text(end)
+        ));
+    }
+    tell_erasing(done.erasing.as_deref());
+    if done.damage.iter().any(|damage| damage.file.ends_with(ERASING_FILE)) {
+        say("an erasure was not through, and its order cannot be read: erase those events again");
+    }
+    if !done.keeps_trim_mark {
+        say(&format!(
+            "the newest trim mark is not known: the log begins with seq {}, and what had been trimmed may be readable again",
+            done.oldest,
+        ));
+    }
     if !done.keeps_state {
         say("the end of the journal is not whole: producers are told that they are not known");
     }
@@ -121,12 +148,13 @@ fn lost_text(lost: &Lost) -> String {
     }
     match lost.causes.first() {
         None => format!("lost: {range}: no file has them"),
-        Some(cause) => {
-            let file = cause.file.display().to_string();
-            let (file, detail) = (escape::name(&file), escape::line(&cause.detail));
-            format!("lost: {range}: {file}: {detail}")
-        }
+        Some(cause) => format!("lost: {range}: {}", cause_text(cause)),
     }
+}
+
+fn cause_text(cause: &Damage) -> String {
+    let file = cause.file.display().to_string();
+    format!("{}: {}", escape::name(&file), escape::line(&cause.detail))
 }
 
 pub(super) struct Bar(ProgressBar);
@@ -160,6 +188,12 @@ impl Bar {
     }
 }
 
+/// A range, or all behind a seq.
+enum LostRow<'a> {
+    Range(&'a Lost),
+    Open(&'a Damage),
+}
+
 fn json(done: &Salvaged) -> Vec<u8> {
     let mut out = Vec::new();
     let mut object = Object::open(&mut out);
@@ -170,16 +204,26 @@ fn json(done: &Salvaged) -> Vec<u8> {
     object.number("generation_first_seq", done.generation_first.get());
     object.number("events", done.events);
     object.number("lost_events", lost_now(done));
-    object.objects("lost", &done.lost, |object, lost| {
-        object.number("from_seq", lost.from.get());
-        object.number("to_seq", lost.to.get());
-        object.number("events", lost.from.distance_to(lost.to.next()));
-        object.flag("is_old", lost.is_old);
-        object.objects("causes", &lost.causes, write_damage);
+    let known = done.lost.iter().map(LostRow::Range);
+    let rows: Vec<_> = known.chain(done.unknown_end.iter().map(LostRow::Open)).collect();
+    object.objects("lost", &rows, |object, row| match row {
+        LostRow::Range(lost) => {
+            object.number("from_seq", lost.from.get());
+            object.number("to_seq", lost.to.get());
+            object.number("events", lost.from.distance_to(lost.to.next()));
+            object.flag("is_old", lost.is_old);
+            object.objects("causes", &lost.causes, write_damage);
+        }
+        LostRow::Open(end) => {
+            object.number("from_seq", end.from.get());
+            object.objects("causes", std::slice::from_ref(*end), write_damage);
+        }
     });
     object.objects("damage", &done.damage, write_damage);
+    object.text("erasure", &erasure(done.erasing.as_deref()));
     object.flag("keeps_producers", done.keeps_state);
     object.flag("keeps_repeats", done.keeps_key);
+    object.flag("keeps_trim_mark", done.keeps_trim_mark);
     object.close();
     out
 }

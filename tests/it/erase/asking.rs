@@ -120,6 +120,14 @@ async fn another_one_has_to_wait() {
     let client = Client::new(daemon.url()).unwrap();
     let first = pb::EraseRequest { topic: "many".into(), reason: "r".into(), ..Default::default() };
     let mut erasing = within("erase", client.erase(first.clone())).await.unwrap();
+    // A dry run changes nothing, and need not wait.
+    let dry_run = pb::EraseRequest { topic: "u.*".into(), dry_run: true, ..Default::default() };
+    let mut dry_run = within("a dry run", client.erase(dry_run)).await.unwrap();
+    let mut found = None;
+    while let Some(progress) = next(&mut dry_run).await.unwrap() {
+        found = progress.selection;
+    }
+    assert!(found.is_some_and(|it| it.events > 0));
     let second = within("erase", client.erase(first)).await.map(drop).unwrap_err();
     assert_eq!((second.reason(), second.code()), ("ERASURE_RUNNING", "ABORTED"));
     assert!(!second.may_have_applied());

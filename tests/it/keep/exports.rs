@@ -259,6 +259,42 @@ async fn an_export_is_written_to_a_file_of_its_own() {
     assert_eq!(export("dangling"), Some(2));
 }
 
+#[test]
+fn whatever_is_not_as_it_was_exported_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, file) = (dir.path().join("data"), dir.path().join("file"));
+    std::fs::create_dir(&data).unwrap();
+    let (engine, _) = logdir::open(&data);
+    logdir::fill(&*engine, 20, 10);
+    logdir::close(&data, engine);
+    let whole = String::from_utf8(exported(&data, all(&data), Format::Jsonl)).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    let edited = |edit: &dyn Fn(&mut Vec<String>)| {
+        let mut lines = lines.iter().map(|line| (*line).to_owned()).collect();
+        edit(&mut lines);
+        lines.join("\n") + "\n"
+    };
+    let cases: [(&str, String, i32); 8] = [
+        ("an event is missing", edited(&|it| drop(it.remove(5))), 4),
+        ("two are swapped", edited(&|it| it.swap(5, 6)), 4),
+        ("one is there twice", edited(&|it| it.insert(5, it[5].clone())), 4),
+        ("one is another", edited(&|it| it[5] = it[5].replace("event 5", "event 6")), 4),
+        ("a line is none", edited(&|it| it[5].truncate(9)), 4),
+        ("the end is missing", edited(&|it| drop(it.pop())), 4),
+        ("the header is missing", edited(&|it| drop(it.remove(0))), 2),
+        ("nothing", edited(&|_| {}), 0),
+    ];
+    for (what, text, code) in cases {
+        assert!(what == "nothing" || text != whole, "{what}");
+        std::fs::write(&file, text).unwrap();
+        let copy = dir.path().join("copy");
+        let mut command = program(&["log", "import", "--exact"]);
+        let done = feed(command.arg(&file).arg("--data-dir").arg(&copy), b"");
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(code), "{what}: {said}");
+    }
+}
+
 #[tokio::test]
 async fn the_program_exports_beside_a_daemon_and_imports_and_uploads() {
     let dir = tempfile::tempdir().unwrap();

@@ -166,6 +166,62 @@ async fn a_file_that_is_damaged_makes_no_other_log() {
     is_whole(&file, None).unwrap();
 }
 
+/// The code with which each command that reads backups ends, and what they say.
+fn told(file: &Path, copy: &Path) -> Vec<(Option<i32>, String)> {
+    let (file, copy) = (file.to_str().unwrap(), copy.to_str().unwrap());
+    let commands: [&[&str]; 3] = [
+        &["backup", "list", file],
+        &["backup", "verify", file],
+        &["restore", file, "--data-dir", copy],
+    ];
+    let run = |args: &&[&str]| {
+        let done = feed(&mut program(args), b"");
+        (done.status.code(), String::from_utf8(done.stderr).unwrap())
+    };
+    commands.iter().map(run).collect()
+}
+
+#[tokio::test]
+async fn a_file_that_was_cut_or_whose_heads_are_damaged_is_not_taken_for_an_empty_one() {
+    let dir = tempfile::tempdir().unwrap();
+    life(dir.path()).await;
+    let (file, copy) = (dir.path().join("a.tailmark"), dir.path().join("copy"));
+    taken(&dir.path().join("data"), &file);
+    let mut reader = std::fs::File::open(&file).unwrap();
+    let mut archive = tar::Archive::new(&mut reader);
+    let heads = archive.entries_with_seek().unwrap().map(|it| it.unwrap().raw_header_position());
+    let (heads, len) = (heads.collect::<Vec<_>>(), std::fs::metadata(&file).unwrap().len());
+    assert!(heads.len() > 10, "{heads:?}");
+    let expect = |what: &str| {
+        let told = Target::open(&file).map(drop);
+        let is_told =
+            matches!(&told, Err(Error::Damaged { what, .. }) if what.starts_with("it was cut"));
+        assert!(is_told, "{what}: {told:?}");
+    };
+    // The first letter of each name, and the end.
+    for at in heads.iter().copied().chain([len - 1]) {
+        logdir::flip(&file, at);
+        expect(&format!("flipped at {at}"));
+        logdir::flip(&file, at);
+    }
+    let bytes = std::fs::read(&file).unwrap();
+    let cuts = heads.iter().flat_map(|at| [*at, at + 1, at + 512]).chain([len - 1, len - 512]);
+    for at in cuts {
+        std::fs::write(&file, &bytes[..at as usize]).unwrap();
+        expect(&format!("cut at {at}"));
+    }
+    std::fs::write(&file, &bytes[..len as usize / 2]).unwrap();
+    for (code, said) in told(&file, &copy) {
+        assert!(code == Some(4) && said.contains("is damaged: it was cut"), "{code:?} {said}");
+    }
+    assert!(!copy.exists());
+    // The null controls: the same file whole, and with as many empty blocks as other programs write.
+    std::fs::write(&file, &bytes).unwrap();
+    assert!(told(&file, &copy).iter().all(|(code, _)| *code == Some(0)));
+    std::fs::write(&file, [&bytes[..], &[0; 18 * 512]].concat()).unwrap();
+    is_whole(&file, None).unwrap();
+}
+
 /// By the program: killed amid it, at a rate that makes it take its time.
 #[tokio::test]
 async fn a_killed_program_leaves_what_the_next_one_goes_on_with() {

@@ -18,7 +18,7 @@ use super::journal::{Origin, Previous};
 use super::local::{self, Options, SEGMENTS_DIR};
 use super::meta::Meta;
 use super::segment::{self, BLOCK_BYTES, BuildSpec, DB_CACHE_BYTES, RemovedRange, Segment, Source};
-use super::{Chunk, Damage, Removed, RemovedReason, StoreError};
+use super::{Chunk, Damage, EraseOrder, Removed, RemovedReason, StoreError};
 use crate::chain::{Digests, Link, tag_in};
 use tailmark_record::{
     ChainTag, CursorMint, Event, EventError, Facts, Fingerprint, GenerationTable, LogId, Seq,
@@ -43,6 +43,7 @@ pub struct Forward<'a> {
     /// For the next segment, see [`Forward::named`].
     named: Vec<(Seq, Fingerprint)>,
     is_exact: bool,
+    erasing: Option<Arc<EraseOrder>>,
 }
 
 /// Where a log begins.
@@ -104,6 +105,7 @@ impl<'a> Forward<'a> {
             taken_out: 0,
             named: Vec::new(),
             is_exact,
+            erasing: None,
         })
     }
 
@@ -112,6 +114,12 @@ impl<'a> Forward<'a> {
     #[must_use]
     pub fn exact(self) -> Forward<'a> {
         Forward { is_exact: true, ..self }
+    }
+
+    /// An erasure was ordered and is not through: whoever opens the log goes on with what of it is put in.
+    #[must_use]
+    pub fn erasing(self, order: Option<Arc<EraseOrder>>) -> Forward<'a> {
+        Forward { erasing: order, ..self }
     }
 
     /// The seq of the event that comes next.
@@ -253,12 +261,23 @@ impl<'a> Forward<'a> {
         Ok(())
     }
 
-    /// Writes the journal and the identity: from here on it is a log.
+    /// What of an order to erase concerns what was put in; other events will have the seqs behind that.
+    fn order(&self, order: &EraseOrder) -> Option<EraseOrder> {
+        let here = order.seqs.iter().map(|range| range.start..range.end.min(self.next));
+        let seqs: Vec<_> = here.filter(|range| !range.is_empty()).collect();
+        (!seqs.is_empty()).then(|| EraseOrder { seqs, ..order.clone() })
+    }
+
+    /// Writes the journal and the identity: from here on it is a log. Answers what is left to be erased in it.
     ///
     /// # Errors
     /// Damage where there are segments that nobody put in; I/O.
-    pub fn finish(self, rest: Rest) -> Result<(), StoreError> {
+    pub fn finish(self, rest: Rest) -> Result<Option<Arc<EraseOrder>>, StoreError> {
         self.has_no_others()?;
+        let erasing = self.erasing.as_deref().and_then(|order| self.order(order));
+        if let Some(order) = &erasing {
+            local::store_order(self.dir, &self.options.disk, self.meta.log, order)?;
+        }
         let origin = Origin {
             log: self.meta.log,
             meta: Vec::new(),
@@ -273,7 +292,8 @@ impl<'a> Forward<'a> {
             snapshot: rest.state.to_vec(),
             deltas: rest.deltas,
         };
-        local::begin(self.dir, &self.options, self.meta, origin, true)
+        local::begin(self.dir, &self.options, self.meta, origin, true)?;
+        Ok(erasing.map(Arc::new))
     }
 }
 

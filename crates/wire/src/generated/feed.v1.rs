@@ -1846,6 +1846,10 @@ pub struct ExportHeader {
     /// Of a slot of the journal (`storage.slot_bytes`), which the log that is made of this has too. 0 = not known.
     #[prost(uint64, tag = "12")]
     pub slot_bytes: u64,
+    /// An erasure that was ordered and is not through, as FORMAT.md has `erasing`: what it names may still be among the
+    /// events. Whoever makes a log of this goes on with it.
+    #[prost(bytes = "bytes", tag = "13")]
+    pub erasing: ::prost::bytes::Bytes,
 }
 /// What a commit has changed of the state.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -35,12 +35,7 @@ pub(crate) fn erase(
 ) -> Result<Response<EraseStream>, Status> {
     let (asked, message) = Asked::new(shared, request, "erase")?;
     let wanted = Wanted::of(shared, &message)?;
-    let turn = Arc::clone(&shared.erasing).try_acquire_owned();
-    let running = shared.log.erasing().map(|progress| progress.id);
-    let turn = match (turn, running) {
-        (Ok(turn), None) => turn,
-        (_, running) => return Err(status::erasure_running(running).into()),
-    };
+    let turn = turn(shared, message.dry_run)?;
     let span = tracing::info_span!(
         "erase",
         peer = asked.peer.as_ref().map(|peer| tracing::field::display(peer.address)),
@@ -63,6 +58,19 @@ pub(crate) fn erase(
     Ok(Response::new(asked.answered(shared, "erase", &span, parts, is_last)))
 }
 
+/// One erasure at a time, and none while another is not through. A dry run changes nothing: it has a turn of its own.
+fn turn(shared: &Shared, is_dry_run: bool) -> Result<OwnedSemaphorePermit, Status> {
+    if is_dry_run {
+        let turn = Arc::clone(&shared.dry_runs).try_acquire_owned();
+        return turn.map_err(|_| status::over_limit("dry_runs", 1, 2).into());
+    }
+    let turn = Arc::clone(&shared.erasing).try_acquire_owned();
+    match (turn, shared.log.erasing().map(|progress| progress.id)) {
+        (Ok(turn), None) => Ok(turn),
+        (_, running) => Err(status::erasure_running(running).into()),
+    }
+}
+
 /// What somebody ordered.
 struct Order {
     wanted: Wanted,
@@ -70,7 +78,6 @@ struct Order {
     reason: Option<String>,
     principal: String,
     reporter: Reporter,
-    /// One at a time.
     turn: OwnedSemaphorePermit,
 }
 

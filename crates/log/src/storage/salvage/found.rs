@@ -48,13 +48,17 @@ pub(super) struct Found {
     pub(super) slot_number: u64,
     /// `None` where it may not be that of the end of the log.
     pub(super) state: Option<State>,
+    /// Why nobody knows where the log ended, if that is so: it may have gone on behind all that is known of it.
+    pub(super) unknown_end: Option<Damage>,
     pub(super) damage: Vec<Damage>,
 }
 
-/// Looks at everything in `dir`. `watch` hears of bytes that were looked through.
+/// Looks at everything in `dir`. What is known to be whole need not prove its end. `watch` hears of bytes that were
+/// looked through.
 pub(super) fn find(
     dir: &Path,
     disk: &Disk,
+    is_whole: bool,
     watch: &mut dyn FnMut(u64) -> Result<(), StoreError>,
 ) -> Result<Found, StoreError> {
     // Its version has no checksum: those of slots and footers tell whether the log is of another format.
@@ -75,6 +79,9 @@ pub(super) fn find(
         journal.log = journal.log.or_else(|| found.segment.as_ref().map(|it| it.log_id()));
         watch(bytes_of(path))?;
         remains.push((path.clone(), found));
+    }
+    if is_whole {
+        journal.unknown_end = None;
     }
     let mut found = gather(journal, remains, disk)?;
     found.damage.extend(problem.map(|what| unplaced(&dir.join(META_FILE), what)));
@@ -104,6 +111,7 @@ struct Journal {
     slots: Vec<(SlotHeader, ScannedSlot, Arc<Slot>)>,
     /// All slots that there were can be read.
     is_complete: bool,
+    unknown_end: Option<Damage>,
     damage: Vec<Damage>,
 }
 
@@ -116,7 +124,7 @@ impl Journal {
     ) -> Result<Journal, StoreError> {
         let journal = dir.join(JOURNAL_DIR);
         let paths = if journal.is_dir() { disk.list(&journal)? } else { Vec::new() };
-        let (mut used, mut files, mut damage) = (Vec::new(), 0, Vec::new());
+        let (mut used, mut files, mut unused, mut damage) = (Vec::new(), 0, 0, Vec::new());
         for path in paths.into_iter().filter(|path| is_slot_name(path)) {
             files += 1;
             let file = disk.open_read(&path)?;
@@ -126,7 +134,7 @@ impl Journal {
                     return Err(StoreError::Format { path, found, supported });
                 }
                 Scan::Used(header) => used.push((*header, path, file)),
-                Scan::Unused => {}
+                Scan::Unused => unused += 1,
                 Scan::Headless => {
                     damage.push(unplaced(&path, "both copies of the slot's head are bad"));
                 }
@@ -143,7 +151,8 @@ impl Journal {
             is_ours
         });
         let tip = Tip::read(disk, &journal)?.filter(|tip| log == Some(tip.log));
-        let mut it = Journal { log, meta, tip, slots: Vec::new(), is_complete: true, damage };
+        let (slots, is_complete, unknown_end) = (Vec::new(), true, None);
+        let mut it = Journal { log, meta, tip, slots, is_complete, unknown_end, damage };
         let ends: Vec<_> = used.iter().map(|(header, ..)| header.previous).collect();
         for (header, path, file) in used {
             let after =
@@ -158,6 +167,7 @@ impl Journal {
         }
         it.take_meta();
         it.look_whether_complete(&journal, files);
+        it.look_for_the_end(&journal, unused > 0);
         Ok(it)
     }
 
@@ -204,6 +214,24 @@ impl Journal {
         self.is_complete &= !self.damage.iter().any(|damage| damage.file != *journal);
     }
 
+    /// What is left of the journal may be whole by itself and yet not be its end: a slot that is gone or has only
+    /// zeros leaves no trace in those before it. Either the tip says up to where there was one, or `log.meta` names
+    /// the newest that is there as the last at a clean stop, and no file has lost what may have come after it.
+    fn look_for_the_end(&mut self, journal: &Path, has_unused: bool) {
+        let newest = self.slots.last().map(|(header, ..)| header.number);
+        let clean = self.meta.as_ref().and_then(|meta| meta.clean_stop).map(|clean| clean.slot);
+        let has_stopped = newest.is_some() && newest == clean && self.is_complete && !has_unused;
+        if self.tip.is_none() && !has_stopped {
+            let detail = match newest {
+                None => "no slot and no note of the tip is left",
+                Some(_) => {
+                    "the note of the tip is missing or damaged, and there may have been newer slots"
+                }
+            };
+            self.unknown_end = Some(unplaced(journal, detail));
+        }
+    }
+
     /// The end of the log, where all slots tell it.
     fn end(&self) -> Option<Seq> {
         let of_slot = |(header, scan, _): &(SlotHeader, ScannedSlot, _)| {
@@ -223,7 +251,8 @@ impl Journal {
     }
 
     fn state(&self) -> Option<State> {
-        let newest = self.newest().filter(|scan| self.is_complete && scan.damage.is_empty())?;
+        let is_known = self.is_complete && self.unknown_end.is_none();
+        let newest = self.newest().filter(|scan| is_known && scan.damage.is_empty())?;
         let known = newest.state.clone()?;
         let deltas = known.deltas.into_iter().chain(newest.deltas.iter().cloned()).collect();
         Some(State { state: known.snapshot, deltas })
@@ -257,6 +286,7 @@ fn gather(
         last_at: Timestamp::EPOCH,
         slot_number: journal.slots.last().map_or(0, |(header, ..)| header.number) + 1,
         state,
+        unknown_end: journal.unknown_end,
         damage: journal.damage,
         meta,
     };
@@ -296,10 +326,15 @@ fn identity(journal: &Journal, tables: Vec<GenerationTable>) -> Result<Meta, Sto
 }
 
 impl Found {
+    /// Whether the end of the journal says it: an older mark may be that of before a trim.
+    pub(super) fn knows_trim_mark(&self) -> bool {
+        self.state.is_some() && self.trim_mark > Seq::ZERO
+    }
+
     /// The first readable seq: the newest trim mark that can be read, or what tells repeats of trimmed events
     /// where that says more. What nobody knows of behind that was lost, unless somebody can say better.
     pub(super) fn oldest(&mut self, dir: &Path, disk: &Disk) -> Result<Seq, StoreError> {
-        if self.state.is_some() && self.trim_mark > Seq::ZERO {
+        if self.knows_trim_mark() {
             return Ok(self.trim_mark);
         }
         let trimmed = local::trimmed_files(dir, disk)?;

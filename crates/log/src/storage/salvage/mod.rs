@@ -12,6 +12,7 @@ mod parts;
 use std::collections::HashSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use self::found::{Found, find};
 use self::parts::Part;
@@ -20,7 +21,7 @@ use super::local::{self, JOURNAL_DIR, Options, SEGMENTS_DIR};
 use super::meta::META_FILE;
 use super::segment::{Segment, write_file};
 use super::unfinished::Making;
-use super::{Damage, RemovedReason, StoreError};
+use super::{Damage, EraseOrder, RemovedReason, StoreError};
 use crate::chain::Link;
 use tailmark_record::{LogId, Seq, Timestamp};
 
@@ -31,10 +32,13 @@ pub(super) struct Purpose {
     what: &'static str,
     /// Why a generation begins.
     cause: &'static str,
+    /// A survey has found the log whole: it ends where it ends.
+    is_whole: bool,
 }
 
-const SALVAGE: Purpose = Purpose { what: "salvage", cause: "salvaged" };
-pub(super) const COMPACTION: Purpose = Purpose { what: "compaction", cause: "compacted" };
+const SALVAGE: Purpose = Purpose { what: "salvage", cause: "salvaged", is_whole: false };
+pub(super) const COMPACTION: Purpose =
+    Purpose { what: "compaction", cause: "compacted", is_whole: true };
 /// Events of so many bytes are put into a segment together.
 const SEGMENT_BYTES: u64 = 32 << 20;
 
@@ -79,6 +83,10 @@ pub struct Salvaged {
     pub events: u64,
     /// What was not, in order.
     pub lost: Vec<Lost>,
+    /// Nobody knows where the log ended, and why: events behind the last seq may have been acknowledged, and are lost.
+    pub unknown_end: Option<Damage>,
+    /// The newest trim mark is known. Without it events may be readable again that had been trimmed.
+    pub keeps_trim_mark: bool,
     /// Everything that is damaged, whether or not events are lost by it.
     pub damage: Vec<Damage>,
     /// What is known of producers and of the window of repeats came along. Without it producers are told
@@ -86,6 +94,8 @@ pub struct Salvaged {
     pub keeps_state: bool,
     /// What tells repeats came along: the log's secret.
     pub keeps_key: bool,
+    /// An erasure that is not through, as far as there is something to erase: whoever opens the new log goes on with it.
+    pub erasing: Option<Arc<EraseOrder>>,
 }
 
 /// Makes a log in `to`, which must be empty or not there, of what is whole in `from`. `watch` hears how far it
@@ -120,7 +130,7 @@ pub(super) fn copy_forward(
     let making = Making::begin(to, &options.disk, purpose.what)?;
     making.clear()?;
     let mut looked = 0;
-    let found = find(from, &options.disk, &mut |bytes| {
+    let found = find(from, &options.disk, purpose.is_whole, &mut |bytes| {
         looked += bytes;
         watch(Progress::Looking(looked)).map_err(StoreError::io(purpose.what, from))
     })?;
@@ -201,12 +211,15 @@ impl Run<'_> {
             }
         }
         self.copy_trimmed(oldest, log)?;
+        let order = self.order(log)?;
         let gone = self.lost_from(oldest).saturating_add(forward.taken_out());
         let events = oldest.distance_to(end).saturating_sub(gone);
         let Run { found, lost, .. } = self;
         let keeps_state = found.state.is_some();
+        let keeps_trim_mark = found.knows_trim_mark();
+        let unknown_end = found.unknown_end.map(|it| Damage { from: end, ..it });
         let state = found.state.unwrap_or_default();
-        forward.finish(Rest {
+        let erasing = forward.erasing(order).finish(Rest {
             slot_number: found.slot_number,
             last_at: found.last_at,
             state: state.state.into(),
@@ -221,9 +234,12 @@ impl Run<'_> {
             generation_first: last,
             events,
             lost,
+            unknown_end,
+            keeps_trim_mark,
             damage: found.damage,
             keeps_state,
             keeps_key: found.has_key,
+            erasing,
         })
     }
 
@@ -355,6 +371,17 @@ impl Run<'_> {
     fn lost_from(&self, oldest: Seq) -> u64 {
         let readable = |it: &Lost| it.from.max(oldest).distance_to(it.to.next().max(oldest));
         self.lost.iter().map(readable).sum()
+    }
+
+    /// What was ordered to be erased is erased in the new log, too. An order that cannot be read is damage.
+    fn order(&mut self, log: LogId) -> Result<Option<Arc<EraseOrder>>, StoreError> {
+        match local::load_order(self.from, &self.options.disk, log) {
+            Err(StoreError::Damaged(damage)) => {
+                self.found.damage.push(damage);
+                Ok(None)
+            }
+            order => order,
+        }
     }
 
     /// What tells repeats of events that are trimmed, as far as it is whole.

@@ -525,7 +525,8 @@ impl crate::storage::conformance::Factory for OnDisk {
         }
         let (state, deltas) = (Bytes::new(), Vec::new());
         let last_at = engine.time_of(bounds.head).unwrap();
-        forward.finish(Rest { slot_number: 1, last_at, state, deltas, oldest_tag: None }).unwrap();
+        let rest = Rest { slot_number: 1, last_at, state, deltas, oldest_tag: None };
+        forward.finish(rest).unwrap();
         drop(engine);
         self.0 = dir;
         let (engine, recovered) = reopen(self.0.path());

@@ -24,7 +24,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 
-pub use self::order::{ERASING_FILE, load_order};
+pub(in crate::storage) use self::order::store as store_order;
+pub use self::order::{ERASING_FILE, load_order, order_bytes, order_of};
 use super::LocalEngine;
 use super::seal::named_of_runs;
 use crate::storage::error::chain;

@@ -24,13 +24,13 @@ const RANGE_BYTES: usize = 16;
 ///
 /// # Errors
 /// I/O; it may be there, or not.
-pub(super) fn store(
+pub(in crate::storage) fn store(
     dir: &Path,
     disk: &Disk,
     log: LogId,
     order: &EraseOrder,
 ) -> Result<(), StoreError> {
-    disk.replace(&dir.join(ERASING_FILE), &encode(log, order))
+    disk.replace(&dir.join(ERASING_FILE), &order_bytes(log, order))
 }
 
 /// Takes it away.
@@ -53,16 +53,24 @@ pub fn load_order(
 ) -> Result<Option<Arc<EraseOrder>>, StoreError> {
     let file = dir.join(ERASING_FILE);
     let Some(bytes) = disk.read(&file)? else { return Ok(None) };
-    let order = decode(&bytes, log).map(Arc::new);
-    order.map(Some).ok_or_else(|| {
+    order_of(&bytes, log, &file).map(Arc::new).map(Some)
+}
+
+/// The one that the bytes of such a `file` say.
+///
+/// # Errors
+/// Damage where it is none of this log.
+pub fn order_of(bytes: &[u8], log: LogId, file: &Path) -> Result<EraseOrder, StoreError> {
+    decode(bytes, log).ok_or_else(|| {
         let detail =
             "this order to erase events cannot be read; delete the file, and erase them again"
                 .to_owned();
-        Damage { from: Seq::ZERO, to: Seq::ZERO, file, detail }.into()
+        Damage { from: Seq::ZERO, to: Seq::ZERO, file: file.to_owned(), detail }.into()
     })
 }
 
-fn encode(log: LogId, order: &EraseOrder) -> Vec<u8> {
+/// The bytes of such a file.
+pub fn order_bytes(log: LogId, order: &EraseOrder) -> Vec<u8> {
     let mut out = vec![0; HEADER_BYTES];
     out.extend_from_slice(order.reason.as_bytes());
     for range in &order.seqs {
@@ -130,7 +138,7 @@ mod tests {
             at: Timestamp { seconds: 9, nanos: 5 },
             seqs: vec![Seq::new(3)..Seq::new(5), Seq::new(5)..Seq::new(9)],
         };
-        let bytes = encode(log, &order);
+        let bytes = order_bytes(log, &order);
         assert_eq!(decode(&bytes, log), Some(order.clone()));
         assert_eq!(decode(&bytes, LogId::new(Uuid::from_bytes([8; 16]))), None);
         // Frozen.
