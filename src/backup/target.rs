@@ -70,7 +70,7 @@ impl Target {
         if target.log != log {
             return Err(Error::OtherLog { path: path.to_owned(), log: target.log });
         }
-        target.place.claim(MARK)?;
+        target.place.claim(MARK).map_err(Error::Place)?;
         Ok(target)
     }
 

@@ -260,10 +260,10 @@ impl From<backup::Error> for Failure {
             backup::Error::Inspect(error) => error.into(),
             backup::Error::Tail(error) => error.into(),
             backup::Error::Place(error) => of_place(&error),
-            backup::Error::NoBackups { .. } | backup::Error::Missing { .. } => {
-                Failure::new(Exit::NotFound, text)
-                    .hint("`tailmark backup list PLACE` shows what is there")
-            }
+            backup::Error::NoBackups { .. } => Failure::new(Exit::NotFound, text)
+                .hint("`tailmark backup PLACE` takes one; what was cut is none before it is run again to its end"),
+            backup::Error::Missing { .. } => Failure::new(Exit::NotFound, text)
+                .hint("`tailmark backup list PLACE` shows what is there"),
             backup::Error::Foreign { .. } | backup::Error::OtherLog { .. } => {
                 Failure::new(Exit::Usage, text).hint("name an empty directory, or one for each log")
             }
@@ -295,5 +295,8 @@ fn of_place(error: &StoreError) -> Failure {
         Some(source) => failure.because(source),
         None => failure,
     };
-    failure.hint("what is whole there stays so; run it again when that is mended, and it goes on")
+    failure.hint(match error {
+        StoreError::Locked { .. } => "a backup is being taken there: wait until that is through",
+        _ => "what is whole there stays so; run it again when that is mended, and it goes on",
+    })
 }

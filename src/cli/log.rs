@@ -130,7 +130,8 @@ pub(super) struct Migrate {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit codes: 0 where nothing differs of what both have, 3 where they part or are not the same log.")]
+Exit codes: 0 where nothing differs of what both have, 3 where they part or are not the same log. Logs are compared by
+their chain, in which an event that was erased, or taken out by rules, in one of them counts as the same.")]
 pub(super) struct Diff {
     /// A data directory
     #[arg(value_name = "DIR")]

@@ -8,8 +8,9 @@ use super::moment::{parse_seq, parse_time};
 use super::output::{print_json, print_line, say};
 use super::progress::bytes_bar;
 use super::{Exit, Failure};
-use crate::backup::{Manifest, Restored, Since, Target, Upto, restore};
+use crate::backup::{self, Manifest, Restored, Since, Target, Upto, restore};
 use crate::escape;
+use tailmark_log::storage::StoreError;
 use tailmark_log::storage::local::Options;
 use tailmark_record::json::Object;
 use tailmark_record::{Seq, Timestamp};
@@ -66,7 +67,16 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Ok(())
     });
     bar.finish_and_clear();
-    let done = result.map_err(|error| interrupt.failure(error))?;
+    let done = result.map_err(|error| {
+        let is_damaged = matches!(&error, backup::Error::Store(StoreError::Damaged(_)));
+        let failure = interrupt.failure(error);
+        match is_damaged {
+            true => failure.hint(
+                "`tailmark backup verify PLACE` reads all of it; another backup (--backup NAME) may be whole",
+            ),
+            false => failure,
+        }
+    })?;
     if done.taken_out > 0 && !matches!(upto, Upto::Head) {
         // They may have been there at that point.
         let (count, at) = (done.taken_out, done.head);

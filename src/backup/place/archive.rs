@@ -61,7 +61,12 @@ struct Entry {
 impl Archive {
     /// A whole one, for reading.
     pub(super) fn open(path: &Path) -> Result<Archive, Error> {
-        let file = Disk::real().open_read(path)?;
+        let file = match Disk::real().open_read(path) {
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::NoBackups { path: path.to_owned() });
+            }
+            opened => opened.map_err(Error::Place)?,
+        };
         let archive = Archive::of(path, path.to_owned(), file)?;
         if archive.is_ours() && !archive.has_end().map_err(failed("read", path))? {
             let what = "it was cut, or the head of an entry is not what was written";
@@ -103,12 +108,17 @@ impl Archive {
             return Err(Error::Exists { path: path.to_owned() });
         }
         let (now, disk) = (unfinished(path), Disk::real());
+        // As for a place that is a directory.
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            disk.create_dir(parent).map_err(Error::Place)?;
+            disk.sync_names(parent).map_err(Error::Place)?;
+        }
         let file = loop {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
             let file = options.open(&now).map_err(failed("create", &now))?;
             if !disk.lock(&file, &now)? {
-                return Err(StoreError::Locked { path: now, owner: None }.into());
+                return Err(Error::Place(StoreError::Locked { path: now, owner: None }));
             }
             // Another may just have finished it, and then this is the whole one.
             let held = file.metadata().map_err(failed("examine", &now))?;

@@ -64,7 +64,7 @@ async fn the_newest_value_of_a_million_keys() {
         (0..events).map(move |n| (rng.random_range(0..keys), n))
     };
     let rules = TopicRules::new(vec![rule("state.>", None, None, Keep::LatestPerKey)]);
-    let mut rates = Vec::new();
+    let (mut rates, mut sizes) = (Vec::new(), Vec::new());
     for (name, rules) in [("without rules", TopicRules::default()), ("with rules", rules)] {
         let dir = tempfile::tempdir().unwrap();
         let log = measured(dir.path(), rules.clone());
@@ -100,6 +100,7 @@ async fn the_newest_value_of_a_million_keys() {
             store.segments,
             log.topic_retention()
         );
+        sizes.push(store.segment_bytes());
         log.close().await.unwrap();
     }
     // The live set, and what was never sealed beside it.
@@ -116,8 +117,10 @@ async fn the_newest_value_of_a_million_keys() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     log.close().await.unwrap();
-    println!("live set: {} bytes", log.status().store.segment_bytes());
-    println!("rate beside it: {:.3}", rates[1] / rates[0]);
+    let live = log.status().store.segment_bytes();
+    let (size, rate) = (sizes[1] as f64 / live as f64, rates[1] / rates[0]);
+    println!("live set: {live} bytes; with rules {size:.3} of that; rate beside it: {rate:.3}");
+    assert!(size <= 1.3 && rate >= 0.8, "{size} of the disk, {rate} of the rate");
 }
 
 /// A pass where there are very many topics: run by hand, in release. `TOPICS` is taken from the environment.

@@ -238,10 +238,12 @@ impl LocalEngine {
         let progress = Arc::new(Progress::default());
         *self.work.sealing.lock() = Some(Arc::clone(&progress));
         let sealer = self.sealer(&meta, progress);
-        let view = self.view();
-        let mut segments = view.segments.clone();
-        let result = sealer.seal(&mut segments, view.sealed_end(), slot, end);
-        drop(view);
+        // Nothing else is held meanwhile: where this hangs, other slots must come free all the same.
+        let (mut segments, sealed_end) = {
+            let view = self.view();
+            (view.segments.clone(), view.sealed_end())
+        };
+        let result = sealer.seal(&mut segments, sealed_end, slot, end);
         *self.work.sealing.lock() = None;
         let folded = result?;
         if self.work.has_given_up_sealing() {

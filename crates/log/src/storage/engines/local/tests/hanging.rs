@@ -60,6 +60,27 @@ fn sealing_that_hangs_stops_for_good_and_nothing_is_lost() {
     eventually("sealing", || engine.status().unsealed_slots <= 1);
 }
 
+/// Also where all others were full before it began.
+#[test]
+fn a_sealer_that_hangs_holds_no_slot_but_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, gate) = gated();
+    let seal_timeout = Duration::from_millis(50);
+    let (engine, _) = open(dir.path(), Options { disk, seal_timeout, ..options() }).unwrap();
+    let building = engine.building.lock();
+    while engine.view().slots.len() < 4 {
+        fill(&*engine, 50, 50);
+    }
+    drop(building);
+    while append(&*engine, commit(&*engine, 50)).is_ok() {}
+    let next = engine.bounds().next();
+    append(&*engine, Commit { oldest: next, ..commit(&*engine, 0) }).unwrap();
+    engine.reclaim().unwrap();
+    fill(&*engine, 1_000, 50);
+    *gate.0.lock() = true;
+    gate.1.notify_all();
+}
+
 #[test]
 fn a_log_whose_sealing_hangs_can_be_closed() {
     let dir = tempfile::tempdir().unwrap();
