@@ -190,7 +190,7 @@ impl Target {
                 opened => Ok((file, opened?)),
             }
         };
-        segment.bring_to(&mut open, parent, &segment.name(), disk, copied, written)
+        segment.bring(&mut open, parent, &segment.name(), disk, copied, written)
     }
 
     /// The same where it is only read, in a directory that goes with the target.

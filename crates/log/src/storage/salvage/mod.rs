@@ -10,6 +10,7 @@ mod found;
 mod parts;
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -291,7 +292,10 @@ impl Run<'_> {
             Ok((path, Box::new(file)))
         };
         let mut copied = |bytes| self.copied(bytes);
-        let copy = segment.bring(&mut open, &parent, &segment.name(), &disk, &mut copied)?;
+        // All of it is synced at the end.
+        let mut written = |_: &Arc<File>, _: &Path| Ok(());
+        let name = segment.name();
+        let copy = segment.bring(&mut open, &parent, &name, &disk, &mut copied, &mut written)?;
         forward.adopt(&copy)
     }
 

@@ -84,26 +84,12 @@ impl Segment {
 
     /// Brings its files, which lie elsewhere, into `parent`, under `name`. What has that name then was
     /// compared with the footer as it was read. It is not durable: nothing may count on it before its files and
-    /// directories are synced. What is cut is a `.tmp-` directory, which the next attempt replaces.
+    /// directories are synced; `written` gets its files, so that they are synced while others are copied. What is cut is a
+    /// `.tmp-` directory, which the next attempt replaces.
     ///
     /// # Errors
-    /// Damage where the files are not what was sealed; I/O, and what `open` and `copied` answer.
+    /// Damage where the files are not what was sealed; I/O, and what `open`, `copied` and `written` answer.
     pub fn bring(
-        &self,
-        open: Opened<'_>,
-        parent: &Path,
-        name: &str,
-        disk: &Disk,
-        copied: Copied<'_>,
-    ) -> Result<Segment, StoreError> {
-        self.bring_to(open, parent, name, disk, copied, &mut |_, _| Ok(()))
-    }
-
-    /// The same; `written` gets its files, so that they are synced while others are copied.
-    ///
-    /// # Errors
-    /// As [`Segment::bring`], and what `written` answers.
-    pub fn bring_to(
         &self,
         open: Opened<'_>,
         parent: &Path,

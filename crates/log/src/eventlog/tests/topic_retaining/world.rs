@@ -373,17 +373,14 @@ impl World {
             let one = batch(&self.log, &[(name, "next")]);
             self.log.append(one, expect(head)).await.unwrap();
             let at = self.log.time_of(self.log.head()).await.unwrap().seconds;
-            let body = "next".to_owned();
-            self.events.push(Stored {
-                topic,
-                key: 0,
-                id: None,
-                body,
-                at,
-                is_erased: false,
-                is_notice: false,
-            });
+            self.stored(topic, "next", at);
         }
+    }
+
+    /// Notes an event without a key and an id.
+    fn stored(&mut self, topic: usize, body: &str, at: i64) {
+        let (body, is_erased, is_notice) = (body.to_owned(), false, false);
+        self.events.push(Stored { topic, key: 0, id: None, body, at, is_erased, is_notice });
     }
 
     /// A producer goes on where it was, and an older batch of it is a repeat with the seqs that it had, whatever became of
@@ -407,16 +404,7 @@ impl World {
         let done = stream.submit(next, one, None).await.unwrap().await.unwrap();
         assert_eq!((done.first, done.last), (Some(Seq::new(first)), Some(Seq::new(first + 1))));
         for _ in 0..2 {
-            let body = "made".to_owned();
-            self.events.push(Stored {
-                topic: 3,
-                key: 0,
-                id: None,
-                body,
-                at,
-                is_erased: false,
-                is_notice: false,
-            });
+            self.stored(3, "made", at);
         }
         self.batches.push((first, first + 1));
         let newest = self.batches.len().saturating_sub(60);

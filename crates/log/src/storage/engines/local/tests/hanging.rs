@@ -2,8 +2,11 @@
 
 use super::*;
 
+/// Whether it is open.
+type Gate = Arc<(Mutex<bool>, Condvar)>;
+
 /// A disk on which every rename of a directory of segments waits for the gate.
-pub(super) fn gated() -> (Disk, Arc<(Mutex<bool>, Condvar)>) {
+fn gated() -> (Disk, Gate) {
     let gate = Arc::new((Mutex::new(false), Condvar::new()));
     let disk = {
         let gate = Arc::clone(&gate);
@@ -20,12 +23,18 @@ pub(super) fn gated() -> (Disk, Arc<(Mutex<bool>, Condvar)>) {
     (disk, gate)
 }
 
+/// A log on such a disk, whose sealing is given up soon.
+pub(super) fn open_gated(dir: &Path) -> (Arc<LocalEngine>, Gate) {
+    let (disk, gate) = gated();
+    let seal_timeout = Duration::from_millis(50);
+    let (engine, _) = open(dir, Options { disk, seal_timeout, ..options() }).unwrap();
+    (engine, gate)
+}
+
 #[test]
 fn sealing_that_hangs_stops_for_good_and_nothing_is_lost() {
     let dir = tempfile::tempdir().unwrap();
-    let (disk, gate) = gated();
-    let seal_timeout = Duration::from_millis(50);
-    let (engine, _) = open(dir.path(), Options { disk, seal_timeout, ..options() }).unwrap();
+    let (engine, gate) = open_gated(dir.path());
     let reason = loop {
         match append(&*engine, commit(&*engine, 50)) {
             Ok(_) => {}
@@ -64,9 +73,7 @@ fn sealing_that_hangs_stops_for_good_and_nothing_is_lost() {
 #[test]
 fn a_sealer_that_hangs_holds_no_slot_but_its_own() {
     let dir = tempfile::tempdir().unwrap();
-    let (disk, gate) = gated();
-    let seal_timeout = Duration::from_millis(50);
-    let (engine, _) = open(dir.path(), Options { disk, seal_timeout, ..options() }).unwrap();
+    let (engine, gate) = open_gated(dir.path());
     let building = engine.building.lock();
     while engine.view().slots.len() < 4 {
         fill(&*engine, 50, 50);
@@ -84,9 +91,7 @@ fn a_sealer_that_hangs_holds_no_slot_but_its_own() {
 #[test]
 fn a_log_whose_sealing_hangs_can_be_closed() {
     let dir = tempfile::tempdir().unwrap();
-    let (disk, gate) = gated();
-    let seal_timeout = Duration::from_millis(50);
-    let (engine, _) = open(dir.path(), Options { disk, seal_timeout, ..options() }).unwrap();
+    let (engine, gate) = open_gated(dir.path());
     while engine.view().slots.len() < 2 {
         fill(&*engine, 50, 50);
     }

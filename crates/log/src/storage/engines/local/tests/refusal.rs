@@ -112,9 +112,7 @@ fn nothing_is_sealed_into_a_directory_that_lies_in_anothers_place() {
 #[test]
 fn slots_that_run_out_while_sealing_hangs_are_known_and_so_is_their_end() {
     let dir = tempfile::tempdir().unwrap();
-    let (disk, gate) = super::hanging::gated();
-    let seal_timeout = Duration::from_millis(50);
-    let (engine, _) = open(dir.path(), Options { disk, seal_timeout, ..options() }).unwrap();
+    let (engine, gate) = super::hanging::open_gated(dir.path());
     assert!(engine.refusal().is_none(), "{:?}", engine.refusal());
     let error = refused(&engine, 50);
     assert!(matches!(error, StoreError::Busy { .. }), "{error:?}");
