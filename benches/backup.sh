@@ -42,13 +42,15 @@ head -c $((mb * 1000000)) /dev/urandom | base64 -w 300 | "$program" upload --top
 sleep 10
 echo "== $(nproc) cores, $(uname -sr), $(du -sh "$dir/log/segments" | cut -f1) sealed"
 
-# One after the other; the one that is under way ends with it.
+# One after the other; the one that is under way ends with it. Each has a place of its own: where a file system discards
+# what is removed, to remove a backup costs a publisher more than to take it.
 back_up() {
-  local one=0
+  local one=0 nth=0
   trap 'kill $one 2>/dev/null; wait $one 2>/dev/null; exit 0' TERM
+  mkdir "$dir/beside.to"
   while :; do
-    rm -rf "$dir/beside.to"
-    "$program" backup "$dir/beside.to" --data-dir "$dir/log" "$@" >/dev/null 2>&1 & one=$!
+    nth=$((nth + 1))
+    "$program" backup "$dir/beside.to/$nth" --data-dir "$dir/log" "$@" >/dev/null 2>&1 & one=$!
     wait $one || true
   done
 }
@@ -56,18 +58,17 @@ back_up() {
 sync -f "$dir"
 # Of a few thousand publishes few make the 99th percentile, so more rounds.
 publish() { local it; it=$(publisher); echo "publisher, p50 and p99 in ms, $1: $it"; echo "${it#* }" >>"$dir/$2"; }
+put_away() { kill $other; wait $other 2>/dev/null || true; other=0; rm -rf "$dir/beside.to"; sync -f "$dir"; }
 for _ in $(seq $((rounds * 3))); do
   publish alone alone
   back_up & other=$!
   sleep 0.5
   publish "beside backups" beside
-  kill $other; wait $other 2>/dev/null || true
+  put_away
   back_up --rate 50MiB & other=$!
   sleep 0.5
   publish "beside backups with --rate 50MiB" beside_slow
-  kill $other; wait $other 2>/dev/null || true
-  other=0
-  rm -rf "$dir/beside.to"; sync -f "$dir"
+  put_away
 done
 for what in alone beside beside_slow; do echo "p99 $what, ms: median $(median <"$dir/$what")"; done
 kill $daemon; wait $daemon || true

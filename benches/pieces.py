@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 
-FILES, FILE_BYTES, BUFFER = 40, 48 << 20, os.urandom(256 << 10)
+FILES, FILE_BYTES, BUFFER = 40, 48 << 20, os.urandom(128 << 10)
 
 
 def copy(folder, piece):
@@ -46,7 +46,7 @@ def copy(folder, piece):
 
 def main():
     parent = sys.argv[1] if len(sys.argv) > 1 else "/var/tmp"
-    for mib in (1, 2, 4, 8, 16, 32, 48):
+    for kib in (128, 256, 512, 1024, 2048, 4096, 8192, 49152):
         folder = tempfile.mkdtemp(prefix="tailmark-pieces-", dir=parent)
         journal = os.open(os.path.join(folder, "journal"), os.O_RDWR | os.O_CREAT, 0o600)
         os.pwrite(journal, bytes(64 << 20), 0)
@@ -67,13 +67,13 @@ def main():
         thread.start()
         time.sleep(3)
         quiet, taken[:] = sorted(taken), []
-        seconds = copy(folder, mib << 20)
+        seconds = copy(folder, kib << 10)
         is_over.set()
         thread.join()
         beside = sorted(taken)
         p99 = [all_of[len(all_of) * 99 // 100] * 1e3 for all_of in (quiet, beside)]
         rate = FILES * FILE_BYTES / seconds / 1e6
-        print(f"pieces of {mib} MiB: {rate:.0f} MB/s; a sync of 4 KiB, p99: {p99[0]:.1f} ms alone, {p99[1]:.1f} beside")
+        print(f"pieces of {kib} KiB: {rate:.0f} MB/s; a sync of 4 KiB, p99: {p99[0]:.1f} ms alone, {p99[1]:.1f} beside")
         shutil.rmtree(folder)
 
 

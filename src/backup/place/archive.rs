@@ -18,6 +18,7 @@ use crate::backup::Error;
 use crate::backup::target::MARK;
 use tailmark_log::storage::StoreError;
 use tailmark_log::storage::disk::Disk;
+use tailmark_log::storage::syncer::Growing;
 
 const UNFINISHED: &str = ".unfinished";
 /// Of what waits until the segments are there.
@@ -223,15 +224,15 @@ impl Place for Archive {
 
     fn create(&self, name: &str) -> Result<Box<dyn Making>, StoreError> {
         let waits = name.starts_with(LATER);
-        let (file, begins) = if waits {
-            (Arc::new(self.nameless()?), 0)
+        // What waits is not needed after a power cut.
+        let target = if waits {
+            At { file: Arc::new(self.nameless()?), at: 0, growing: None }
         } else {
-            let inner = self.inner.lock();
-            (Arc::clone(&inner.file), inner.end + BLOCK)
+            self.end_of(&self.inner.lock())
         };
-        let (name, shown) = (name.to_owned(), self.shown(name));
-        let inner = Arc::clone(&self.inner);
-        Ok(Box::new(EntryMade { inner, file, name, shown, begins, len: 0, waits }))
+        let (inner, name) = (Arc::clone(&self.inner), name.to_owned());
+        let shown = self.shown(&name);
+        Ok(Box::new(EntryMade { inner, target, name, shown, len: 0, waits }))
     }
 
     fn put_new(&self, name: &str, bytes: &[u8]) -> Result<bool, StoreError> {
@@ -244,8 +245,9 @@ impl Place for Archive {
             // The last file is put: what waits stands before it.
             for (name, file, len) in std::mem::take(&mut inner.later) {
                 let mut source = Part { file, at: 0, left: len };
-                let mut target = At { file: Arc::clone(&inner.file), at: inner.end + BLOCK };
+                let mut target = self.end_of(&inner);
                 io::copy(&mut source, &mut target).map_err(failed("write", &shown))?;
+                target.finish()?;
                 inner.head(&name, len).map_err(failed("write", &shown))?;
             }
         }
@@ -294,6 +296,13 @@ impl Place for Archive {
 }
 
 impl Archive {
+    /// Where the bytes of the next entry stand.
+    fn end_of(&self, inner: &Inner) -> At {
+        let file = Arc::clone(&inner.file);
+        let growing = Growing::new(Arc::clone(&file), self.now.clone(), self.disk.clone());
+        At { file, at: inner.end + BLOCK, growing: Some(growing) }
+    }
+
     /// A file beside it that goes with the process.
     fn nameless(&self) -> Result<File, StoreError> {
         let mut path = self.now.as_os_str().to_owned();
@@ -332,12 +341,23 @@ impl Read for Part {
 struct At {
     file: Arc<File>,
     at: u64,
+    /// Of what is to be durable.
+    growing: Option<Growing>,
+}
+
+impl At {
+    fn finish(self) -> Result<(), StoreError> {
+        self.growing.map_or(Ok(()), Growing::finish)
+    }
 }
 
 impl Write for At {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = self.file.write_at(bytes, self.at)?;
         self.at += n as u64;
+        if let Some(growing) = &mut self.growing {
+            growing.wrote(n)?;
+        }
         Ok(n)
     }
 
@@ -348,11 +368,9 @@ impl Write for At {
 
 struct EntryMade {
     inner: Arc<Mutex<Inner>>,
-    file: Arc<File>,
+    target: At,
     name: String,
     shown: PathBuf,
-    /// Where its bytes begin.
-    begins: u64,
     len: u64,
     /// It is written elsewhere, and put in when all else is there.
     waits: bool,
@@ -360,7 +378,7 @@ struct EntryMade {
 
 impl Write for EntryMade {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.file.write_at(bytes, self.begins + self.len)?;
+        let n = self.target.write(bytes)?;
         self.len += n as u64;
         Ok(n)
     }
@@ -372,13 +390,78 @@ impl Write for EntryMade {
 
 impl Making for EntryMade {
     fn finish(self: Box<Self>) -> Result<(), StoreError> {
-        let mut inner = self.inner.lock();
-        if self.waits {
-            let EntryMade { name, file, len, .. } = *self;
+        let EntryMade { inner, target, name, shown, len, waits } = *self;
+        let mut inner = inner.lock();
+        if waits {
             inner.later.retain(|(other, ..)| *other != name);
-            inner.later.push((name, file, len));
+            inner.later.push((name, target.file, len));
             return Ok(());
         }
-        inner.head(&self.name, self.len).map_err(failed("write", &self.shown))
+        target.finish()?;
+        inner.head(&name, len).map_err(failed("write", &shown))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tailmark_log::storage::disk::Faults;
+    use tailmark_log::storage::syncer::PIECE_BYTES;
+
+    use super::*;
+
+    const PIECES: u8 = 6;
+
+    fn make(path: &Path, disk: &Disk, folder: &str) -> Result<(), StoreError> {
+        let mut archive = Archive::begin(path).unwrap();
+        archive.disk = disk.clone();
+        let name = format!("{folder}a/db");
+        let mut made = archive.create(&name)?;
+        for piece in 0..PIECES {
+            made.write_all(&vec![piece; PIECE_BYTES]).map_err(failed("write", path))?;
+        }
+        made.finish()?;
+        archive.put_new(&format!("{LATER}manifest"), b"manifest")?;
+        archive.finish()
+    }
+
+    /// One sync at the end of all holds up every commit of a daemon beside it for as long as it takes.
+    #[test]
+    fn it_is_synced_as_it_grows_also_what_has_waited() {
+        for folder in [SEGMENTS, LATER] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("a.tailmark");
+            let seen = Arc::new(Mutex::new(Vec::new()));
+            let sees = Arc::clone(&seen);
+            let watcher = move |action, path: &Path| {
+                let len = std::fs::metadata(path).map_or(0, |it| it.len());
+                sees.lock().push((action, len));
+            };
+            make(&path, &Disk::watched(Arc::new(watcher)), folder).unwrap();
+            let seen = seen.lock();
+            let lens: Vec<_> =
+                seen.iter().filter(|(action, _)| *action == "sync").map(|(_, len)| *len).collect();
+            assert!(lens.len() > usize::from(PIECES), "{folder}: {seen:?}");
+            // No more than what is being synced, what waits and what is being written lies in memory.
+            let most = lens.windows(2).map(|two| two[1].saturating_sub(two[0])).max().unwrap();
+            assert!(most <= 3 * PIECE_BYTES as u64, "{folder}: {lens:?}");
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_synced_has_not_its_name() {
+        for nth in 1.. {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("a.tailmark");
+            let faults = Faults::nth(nth, io::ErrorKind::StorageFull, false);
+            let made = make(&path, &Disk::with_faults(Arc::clone(&faults)), SEGMENTS);
+            if !faults.has_struck() {
+                made.unwrap();
+                assert!(nth > i64::from(PIECES));
+                break;
+            }
+            assert!(made.is_err(), "{nth}");
+            // The directory's own sync comes after the name.
+            assert!(!path.exists() || nth > i64::from(PIECES), "{nth}");
+        }
     }
 }

@@ -8,11 +8,8 @@ use std::sync::Arc;
 use super::{Listed, Making, Place, failed};
 use tailmark_log::storage::StoreError;
 use tailmark_log::storage::disk::Disk;
-use tailmark_log::storage::syncer::Syncer;
+use tailmark_log::storage::syncer::Growing;
 
-/// So much of a file goes to the disk at once: a daemon beside it syncs its commits through the same queue, and waits
-/// for what is in it.
-const SYNC_BYTES: usize = 4 << 20;
 /// What a file is called by until then.
 const UNFINISHED: &str = "new";
 /// What a file system has in it from the beginning.
@@ -125,8 +122,9 @@ impl Place for Directory {
         let beside = PathBuf::from(beside);
         self.disk.write_new(&beside, &[])?;
         let file = self.disk.open(&beside)?;
-        let (file, disk) = (Arc::new(file), self.disk.clone());
-        Ok(Box::new(FileMade { file, beside, path, disk, unsynced_bytes: 0, syncer: None }))
+        let (disk, shown) = (self.disk.clone(), beside.clone());
+        let file = Growing::new(Arc::new(file), shown, disk.clone());
+        Ok(Box::new(FileMade { file, beside, path, disk }))
     }
 
     fn put_new(&self, name: &str, bytes: &[u8]) -> Result<bool, StoreError> {
@@ -145,38 +143,16 @@ impl Place for Directory {
 }
 
 struct FileMade {
-    file: Arc<File>,
+    file: Growing,
     beside: PathBuf,
     path: PathBuf,
     disk: Disk,
-    /// Written since the syncer had it.
-    unsynced_bytes: usize,
-    /// Of a file that is large enough.
-    syncer: Option<Syncer>,
-}
-
-impl FileMade {
-    /// Has what is written by now put on disk while more is read.
-    fn settle(&mut self) -> io::Result<()> {
-        self.unsynced_bytes = 0;
-        let syncer = match &mut self.syncer {
-            Some(syncer) => syncer,
-            none => none.insert(Syncer::start(&self.disk)?),
-        };
-        syncer.sync(&self.file, &self.beside).map_err(|error| match error {
-            StoreError::Io { source, .. } => source,
-            other => io::Error::other(other),
-        })
-    }
 }
 
 impl Write for FileMade {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = (&*self.file).write(bytes)?;
-        self.unsynced_bytes += written;
-        if self.unsynced_bytes >= SYNC_BYTES {
-            self.settle()?;
-        }
+        let written = self.file.file().write(bytes)?;
+        self.file.wrote(written)?;
         Ok(written)
     }
 
@@ -187,11 +163,7 @@ impl Write for FileMade {
 
 impl Making for FileMade {
     fn finish(self: Box<Self>) -> Result<(), StoreError> {
-        if let Some(syncer) = self.syncer {
-            syncer.finish()?;
-        }
-        self.disk.sync_data(&self.file, &self.beside)?;
-        self.disk.forget_cached(&self.file);
+        self.file.finish()?;
         self.disk.rename(&self.beside, &self.path)?;
         self.disk.sync_dir(self.path.parent().unwrap_or(Path::new(".")))
     }
@@ -202,6 +174,7 @@ mod tests {
     use std::sync::Mutex;
 
     use tailmark_log::storage::disk::Faults;
+    use tailmark_log::storage::syncer::PIECE_BYTES;
 
     use super::*;
 
@@ -211,7 +184,7 @@ mod tests {
         let place = Directory { dir: dir.to_owned(), disk: disk.clone(), lock: None };
         let mut made = place.create("segments/a/db")?;
         for part in 0..PARTS {
-            let bytes = vec![part; SYNC_BYTES / 2];
+            let bytes = vec![part; PIECE_BYTES / 2];
             made.write_all(&bytes).map_err(failed("write", dir))?;
         }
         made.finish()
@@ -220,8 +193,8 @@ mod tests {
     fn expect_whole(dir: &Path) {
         let bytes = std::fs::read(dir.join("segments/a/db")).unwrap();
         let parts: Vec<_> =
-            bytes.chunks(SYNC_BYTES / 2).map(|part| (part[0], part.len())).collect();
-        let wanted: Vec<_> = (0..PARTS).map(|part| (part, SYNC_BYTES / 2)).collect();
+            bytes.chunks(PIECE_BYTES / 2).map(|part| (part[0], part.len())).collect();
+        let wanted: Vec<_> = (0..PARTS).map(|part| (part, PIECE_BYTES / 2)).collect();
         assert_eq!(parts, wanted);
     }
 
@@ -238,10 +211,10 @@ mod tests {
         expect_whole(dir.path());
         let seen = seen.lock().unwrap();
         let at = seen.iter().position(|(action, _)| *action == "rename").unwrap();
-        let whole = (usize::from(PARTS) * SYNC_BYTES / 2) as u64;
+        let whole = (usize::from(PARTS) * PIECE_BYTES / 2) as u64;
         let syncs = seen[..at]
             .iter()
-            .filter(|(action, len)| *action == "sync" && *len >= SYNC_BYTES as u64);
+            .filter(|(action, len)| *action == "sync" && *len >= PIECE_BYTES as u64);
         assert!(syncs.count() >= usize::from(PARTS) / 2, "{seen:?}");
         assert_eq!(seen[at - 1], ("sync", whole));
     }

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::super::output::{events_text, of_stdout, print_json, say};
 use super::super::progress::{events_bar, show};
@@ -12,6 +13,8 @@ use crate::escape;
 use crate::export::{Exported, Format, export};
 use crate::inspect::Range;
 use tailmark_log::storage::EraseOrder;
+use tailmark_log::storage::disk::Disk;
+use tailmark_log::storage::syncer::Growing;
 use tailmark_record::Seq;
 use tailmark_record::json::Object;
 
@@ -23,8 +26,8 @@ pub(super) fn run(args: &Export) -> Result<(), Failure> {
     };
     let interrupt = Interrupt::listen()?;
     let bar = events_bar("exported");
-    let target = Target::open(args.output.as_deref())?;
-    let result = export(&args.data_dir.path, range, format, &target, |events, total| {
+    let mut target = Target::open(args.output.as_deref())?;
+    let result = export(&args.data_dir.path, range, format, &mut target, |events, total| {
         interrupt.check()?;
         show(&bar, events, total);
         Ok(())
@@ -87,7 +90,7 @@ fn json(done: &Exported) -> Vec<u8> {
 /// Where an export goes. A file has its name when all of it is there.
 enum Target {
     Stdout,
-    File { file: File, beside: PathBuf, path: PathBuf },
+    File { file: Growing, beside: PathBuf, path: PathBuf },
 }
 
 impl Target {
@@ -113,15 +116,15 @@ impl Target {
         // It has all that the log has: nobody else's, and nobody else reads it.
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside);
         let file = opened.map_err(|error| unwritable(&beside, &error))?;
+        let file = Growing::new(Arc::new(file), beside.clone(), Disk::real());
         Ok(Target::File { file, beside, path: path.to_owned() })
     }
 
     fn keep(self) -> Result<(), Failure> {
         let Target::File { file, beside, path } = self else { return Ok(()) };
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let kept = file
-            .sync_all()
-            .and_then(|()| std::fs::rename(&beside, &path))
+        file.finish()?;
+        let kept = std::fs::rename(&beside, &path)
             .and_then(|()| File::open(parent.unwrap_or(Path::new(".")))?.sync_all());
         kept.map_err(|error| unwritable(&path, &error))
     }
@@ -137,12 +140,13 @@ fn unwritable(path: &Path, error: &io::Error) -> Failure {
     Failure::new(Exit::Failure, format!("cannot write {}", escape::name(&name))).because(error)
 }
 
-impl Write for &Target {
+impl Write for Target {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Target::Stdout => io::stdout().write(bytes).map_err(of_stdout),
             Target::File { file, path, .. } => {
-                (&*file).write(bytes).map_err(|error| of_file(path, &error))
+                let written = file.file().write(bytes).and_then(|n| file.wrote(n).map(|()| n));
+                written.map_err(|error| of_file(path, &error))
             }
         }
     }

@@ -17,6 +17,10 @@ use super::disk::Disk;
 /// Files that wait while another is synced: bounds what is written and not on disk.
 const WAITING: usize = 1;
 
+/// So much of a file that grows goes to the disk at once: a daemon beside it syncs its commits through the same queue,
+/// and waits for what is in it. Decision 0036 has what the sizes cost whom.
+pub const PIECE_BYTES: usize = 256 << 10;
+
 type Waiting = (Arc<File>, PathBuf);
 
 /// Syncs files in the order in which they come. The first error ends it, and is told to whoever brings the next
@@ -79,6 +83,63 @@ impl Drop for Syncer {
         self.is_given_up.store(true, Ordering::Relaxed);
         // What it says concerns nobody who did not ask.
         let _ = self.end();
+    }
+}
+
+/// A file that is made durable while it grows, piece by piece.
+#[derive(Debug)]
+pub struct Growing {
+    file: Arc<File>,
+    path: PathBuf,
+    disk: Disk,
+    /// Written since the syncer had it.
+    unsynced_bytes: usize,
+    /// Of a file that is large enough.
+    syncer: Option<Syncer>,
+}
+
+impl Growing {
+    /// Of a file that is to be written to.
+    pub fn new(file: Arc<File>, path: PathBuf, disk: Disk) -> Growing {
+        Growing { file, path, disk, unsynced_bytes: 0, syncer: None }
+    }
+
+    /// The file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Has heard that so many bytes more were written. Waits while the disk is behind.
+    ///
+    /// # Errors
+    /// Of what was synced before; then it is never durable.
+    pub fn wrote(&mut self, bytes: usize) -> io::Result<()> {
+        self.unsynced_bytes += bytes;
+        if self.unsynced_bytes < PIECE_BYTES {
+            return Ok(());
+        }
+        self.unsynced_bytes = 0;
+        let syncer = match &mut self.syncer {
+            Some(syncer) => syncer,
+            none => none.insert(Syncer::start(&self.disk)?),
+        };
+        syncer.sync(&self.file, &self.path).map_err(|error| match error {
+            StoreError::Io { source, .. } => source,
+            other => io::Error::other(other),
+        })
+    }
+
+    /// Waits until all that was written is durable.
+    ///
+    /// # Errors
+    /// I/O, also of what was synced before.
+    pub fn finish(self) -> Result<(), StoreError> {
+        if let Some(syncer) = self.syncer {
+            syncer.finish()?;
+        }
+        self.disk.sync_data(&self.file, &self.path)?;
+        self.disk.forget_cached(&self.file);
+        Ok(())
     }
 }
 
