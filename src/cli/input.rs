@@ -18,7 +18,7 @@ use csv_rows::Header;
 pub(super) use csv_rows::parse_delimiter;
 use mapping::{KcatLine, Mapped};
 pub(super) use mapping::{Mapping, parse_mapping};
-use tailmark_record::json::{EventJson, Fields};
+use tailmark_record::json::{EventJson, Fields, readable};
 use tailmark_record::{Event, Limits};
 
 /// Events handed over at once, and their bytes: few wake-ups, little memory.
@@ -69,6 +69,8 @@ pub(super) struct Summary {
     pub error: Option<InputError>,
     /// Events of an export that were passed over: they were erased, or are to be.
     pub erased: u64,
+    /// Mappings whose field no record had, where there were records.
+    pub unmet: Vec<String>,
 }
 
 /// Reads `input` to its end and hands over what it says.
@@ -94,7 +96,7 @@ impl Encoder {
         if self.format == Format::Export {
             return self.run_export(input, chunks);
         }
-        let mut pending = Pending::default();
+        let mut pending = Pending { met: vec![false; self.mappings.len()], ..Pending::default() };
         let mut line = Vec::new();
         let mut input_bytes = 0u64;
         let mut header = None;
@@ -107,6 +109,10 @@ impl Encoder {
                 break None;
             }
             let number = match self.read(&mut input, &mut line) {
+                Ok(0) if self.format == Format::Csv && header.is_none() => {
+                    let message = "the input is empty, and a CSV file begins with a header";
+                    break Some(InputError::Line { line: 1, message: message.to_owned() });
+                }
                 Ok(0) => break None,
                 Ok(lines) => {
                     input_bytes += line.len() as u64;
@@ -124,7 +130,9 @@ impl Encoder {
             }
         };
         pending.send(input_bytes, chunks);
-        Summary { error, erased: 0 }
+        let unmet = self.mappings.iter().zip(&pending.met).filter(|(_, is_met)| !**is_met);
+        let unmet = unmet.filter(|_| pending.has_records).map(|(it, _)| it.to_string()).collect();
+        Summary { error, unmet, ..Summary::default() }
     }
 
     /// The events of an export, with the ids that they had: a second run stores nothing twice.
@@ -136,7 +144,9 @@ impl Encoder {
         };
         let mut reader = match Reader::new(input) {
             Ok(reader) => reader,
-            Err(error) => return Summary { error: Some(refused(error, 1)), erased: 0 },
+            Err(error) => {
+                return Summary { error: Some(refused(error, 1)), ..Summary::default() };
+            }
         };
         let (mut erased, mut erasing) = (0, None);
         let error = loop {
@@ -175,7 +185,7 @@ impl Encoder {
             }
         };
         pending.send(reader.bytes(), chunks);
-        Summary { error, erased }
+        Summary { error, erased, ..Summary::default() }
     }
 
     /// Reads a line, or of CSV a whole row; answers how many lines it took, 0 at the end.
@@ -207,15 +217,24 @@ impl Encoder {
         match header {
             _ if row.is_empty() => Ok(()),
             None => {
-                *header = Some(Header::parse(row, self.delimiter)?);
+                *header = Some(Header::parse(row, self.delimiter, &self.mappings)?);
                 Ok(())
             }
-            Some(header) => self.add_record(&header.record(row)?, pending),
+            Some(header) => {
+                let record = header.record(row)?;
+                self.add_record(&record, header.mappings(), pending)
+            }
         }
     }
 
-    fn add_record(&self, record: &str, pending: &mut Pending) -> Result<(), String> {
-        let mapped = Mapped::of(record, &self.mappings)?;
+    fn add_record(
+        &self,
+        record: &str,
+        mappings: &[Mapping],
+        pending: &mut Pending,
+    ) -> Result<(), String> {
+        pending.has_records = true;
+        let mapped = Mapped::of(record, mappings, &mut pending.met)?;
         self.add_named(&mapped.event(&self.topic), pending)
     }
 
@@ -253,7 +272,11 @@ impl Encoder {
                 let read = KcatLine::parse(line)?;
                 self.add_named(&read.event(&self.topic), pending)
             }
-            Format::Records | Format::Csv => self.add_record(text(line)?, pending),
+            Format::Records | Format::Csv => {
+                let line = text(line)?;
+                readable(line).map_err(|error| error.to_string())?;
+                self.add_record(line, &self.mappings, pending)
+            }
         }
     }
 
@@ -303,6 +326,9 @@ fn trim_end(line: &[u8]) -> &[u8] {
 struct Pending {
     bytes: Vec<u8>,
     ends: Vec<usize>,
+    has_records: bool,
+    /// Of the mappings, those that found something.
+    met: Vec<bool>,
 }
 
 impl Pending {

@@ -75,7 +75,7 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, "--ignore-unknown is for --format jsonl"));
     }
     if let Some(field) = Mapping::twice(&args.mappings) {
-        let what = format!("--map {}: given twice", quoted(field));
+        let what = format!("--map {field}: given twice");
         return Err(Failure::new(Exit::Usage, what));
     }
     if args.delimiter.is_some() && args.format != Format::Csv {
@@ -242,13 +242,19 @@ fn report(
         let erased = count_text(read.erased, "erased event");
         say(&format!("{erased} passed over: nothing is left to store of what was erased"));
     }
+    for mapping in &read.unmet {
+        say(&format!("--map {mapping}: no record had it"));
+    }
     if has_json {
         print_json(&json::upload_result(&result))?;
     }
     match read.error {
         Some(InputError::Line { line, message }) => {
             let is_unknown = message.starts_with("unknown field");
-            let hint = "what came before it is stored; mend the line and upload the rest";
+            let hint = match result.received {
+                0 => "nothing is stored; mend the line and upload it again",
+                _ => "what came before it is stored; mend the line and upload the rest",
+            };
             let passed = "; --ignore-unknown passes over fields that no event has";
             Err(Failure::new(Exit::Usage, format!("line {line}: {message}"))
                 .hint(format!("{hint}{}", if is_unknown { passed } else { "" })))

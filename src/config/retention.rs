@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Invalid, Limits, within};
 use tailmark_log::eventlog::{Keep, TopicRule, TopicRules};
 use tailmark_record as record;
-use tailmark_record::topic::{Filter, Pattern};
+use tailmark_record::topic::{Filter, Meant, Pattern};
 use tailmark_record::{excerpt, units};
 
 const TOPICS: &str = "retention.topics";
@@ -71,6 +71,16 @@ impl Retention {
     pub(super) fn check(&self, limits: &Limits) -> Result<(), Invalid> {
         let (low, high) = (Duration::from_millis(10), Duration::from_secs(3_600));
         within("retention.interval", self.interval, low, high, units::duration_text)?;
+        // In other systems that is no limit. Here it would remove all there is, at once.
+        let nothing_is_left = [
+            ("retention.max_age", self.max_age == Some(Duration::ZERO)),
+            ("retention.max_bytes", self.max_bytes == Some(0)),
+            ("retention.max_events", self.max_events == Some(0)),
+        ];
+        if let Some((key, _)) = nothing_is_left.into_iter().find(|(_, is_it)| *is_it) {
+            let problem = "0 would remove every event at once; \"unlimited\" keeps all";
+            return Err(Invalid::new(key, problem));
+        }
         self.rules(&limits.of_topics()).map(drop)
     }
 
@@ -118,8 +128,9 @@ impl TopicRetention {
         if self.pattern.is_empty() {
             return Err("it has no pattern, which says for which topics it is".to_owned());
         }
-        let pattern = Pattern::parse(&self.pattern, limits)
-            .map_err(|problem| format!("its pattern {problem}"))?;
+        let pattern = Pattern::parse(&self.pattern, limits).map_err(|problem| {
+            format!("its pattern {}", Meant::instead_of(&self.pattern, &problem))
+        })?;
         let (low, high) = (Duration::from_secs(1), Duration::from_secs(100 * 365 * 86_400));
         if let Some(age) = self.max_age
             && !(low..=high).contains(&age)

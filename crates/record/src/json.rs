@@ -28,7 +28,7 @@ use data::{Data, STANDARD_LENIENT};
 use erased::ErasedJson;
 pub use error::JsonError;
 use value::AnyValue;
-pub use value::{Bodies, Elements, Fields, value_of};
+pub use value::{Bodies, Elements, Fields, readable, value_of};
 
 /// Appends an event as one JSON object, without a line end.
 pub fn write_event(out: &mut Vec<u8>, event: &Event<'_>) {

@@ -3,6 +3,7 @@
 
 use std::io::Read as _;
 
+use super::Mapping;
 use crate::cli::output::count_text;
 use tailmark_record::excerpt;
 use tailmark_record::json::write_string;
@@ -12,6 +13,7 @@ use tailmark_record::json::write_string;
 pub(super) struct Header {
     names: Vec<String>,
     delimiter: u8,
+    mappings: Vec<Mapping>,
 }
 
 /// Reads what parts columns.
@@ -24,8 +26,13 @@ pub(in crate::cli) fn parse_delimiter(text: &str) -> Result<u8, String> {
 }
 
 impl Header {
-    /// Reads the first row. Where nobody said what parts columns, it is a comma.
-    pub(super) fn parse(row: &[u8], said: Option<u8>) -> Result<Header, String> {
+    /// Reads the first row. Where nobody said what parts columns, it is a comma. What is to be taken out of rows must
+    /// be there.
+    pub(super) fn parse(
+        row: &[u8],
+        said: Option<u8>,
+        mappings: &[Mapping],
+    ) -> Result<Header, String> {
         let delimiter = said.unwrap_or(b',');
         let names = fields(row, delimiter)?;
         if let ([name], None) = (&*names, said)
@@ -43,7 +50,13 @@ impl Header {
                 return Err(format!("column {} of the header has no name of its own", at + 1));
             }
         }
-        Ok(Header { names, delimiter })
+        let mappings = mappings.iter().map(|it| it.of_column(&names)).collect::<Result<_, _>>()?;
+        Ok(Header { names, delimiter, mappings })
+    }
+
+    /// What is to be taken out of a row.
+    pub(super) fn mappings(&self) -> &[Mapping] {
+        &self.mappings
     }
 
     /// A row as a JSON object.

@@ -1,11 +1,12 @@
 //! Records of other programs as events: which of their fields is which of ours.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use serde_json::value::RawValue;
 
-use tailmark_record::json::Fields;
-use tailmark_record::{Event, Timestamp, moment};
+use tailmark_record::json::{Fields, readable};
+use tailmark_record::{Event, Timestamp, excerpt, moment};
 
 /// A field of an event that a record may fill.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,18 +29,47 @@ pub(in crate::cli) struct Mapping {
 
 impl Mapping {
     /// The field that one of them fills, and another before it.
-    pub(in crate::cli) fn twice(all: &[Mapping]) -> Option<&str> {
+    pub(in crate::cli) fn twice(all: &[Mapping]) -> Option<String> {
         let is_again = |at: usize| all[..at].iter().any(|before| before.field == all[at].field);
         let at = (0..all.len()).find(|at| is_again(*at))?;
-        Some(match &all[at].field {
+        Some(all[at].field.to_string())
+    }
+
+    /// The same for rows: the whole path is a column's name, dots and all.
+    ///
+    /// # Errors
+    /// There is no such column.
+    pub(super) fn of_column(&self, names: &[String]) -> Result<Mapping, String> {
+        let name = self.path.join(".");
+        if !names.contains(&name) {
+            let all = names.iter().map(|name| format!(".{}", excerpt(name))).collect::<Vec<_>>();
+            return Err(format!(
+                "--map {self}: no column is called so; there are {}",
+                all.join(" ")
+            ));
+        }
+        Ok(Mapping { field: self.field.clone(), path: vec![name] })
+    }
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
             Field::Id => "id",
             Field::Topic => "topic",
             Field::Type => "type",
             Field::Key => "key",
             Field::At => "at",
             Field::Body => "body",
-            Field::Header(name) => name,
+            Field::Header(name) => return write!(f, "header.{}", excerpt(name)),
         })
+    }
+}
+
+/// As it is written.
+impl fmt::Display for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}=.{}", self.field, excerpt(&self.path.join(".")))
     }
 }
 
@@ -82,14 +112,19 @@ pub(super) struct Mapped<'a> {
 
 impl<'a> Mapped<'a> {
     /// Takes the fields out of a record, a JSON value.
-    pub(super) fn of(record: &'a str, mappings: &'a [Mapping]) -> Result<Mapped<'a>, String> {
+    pub(super) fn of(
+        record: &'a str,
+        mappings: &'a [Mapping],
+        met: &mut [bool],
+    ) -> Result<Mapped<'a>, String> {
         let record: &RawValue = serde_json::from_str(record).map_err(|error| {
             let error = tailmark_record::json::JsonError::from(error);
             error.to_string()
         })?;
         let mut mapped = Mapped::default();
-        for Mapping { field, path } in mappings {
+        for (Mapping { field, path }, is_met) in mappings.iter().zip(met) {
             let Some(value) = at(record, path) else { continue };
+            *is_met = true;
             let text = text_of(value);
             let plain = || match value.get().as_bytes().first() {
                 Some(b'{' | b'[') => Err(format!(".{}: expected a plain value", path.join("."))),
@@ -195,10 +230,21 @@ impl KcatLine {
         if !read.headers.len().is_multiple_of(2) {
             return Err("`headers` has a name without a value".to_owned());
         }
+        let (pairs, _) = read.headers.as_chunks::<2>();
+        let mut names: Vec<_> = pairs.iter().filter_map(|[name, _]| name.as_deref()).collect();
+        names.sort_unstable();
+        // Kafka has such; of two values one would be lost.
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            let name = excerpt(pair[0]);
+            return Err(format!(
+                "headers: `{name}` is given twice, and an event has each name once"
+            ));
+        }
         for (from, to) in
             [(read.raw_key.take(), &mut read.key), (read.payload.take(), &mut read.body)]
         {
             if let Some(value) = from {
+                readable(value.get()).map_err(|error| error.to_string())?;
                 *to = text_of(&value).into_owned();
             }
         }

@@ -166,3 +166,56 @@ fn a_quote_that_stays_open_costs_no_more_than_the_lines_behind_it() {
     // Counted anew at each line these are 45,000,000,000 bytes.
     assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
 }
+
+#[test]
+fn what_would_be_lost_in_silence_is_refused() {
+    let digest = "AAAAAAAAAAAAAAAAAAAAAA==";
+    let erased = format!(
+        r#"{{"topic":"a","erased":{{"rest_digest":"{digest}","payload_digest":"{digest}","reason":"r",
+        "erased_at":"2026-03-01T10:00:00Z","erasure":"0190f5d0-0000-7000-8000-000000000000"}}}}"#
+    )
+    .replace('\n', "");
+    let lenient = Encoder { ignores_unknown: true, ..encoder(Format::Jsonl, "") };
+    for (encoder, line, said) in [
+        (lenient, &*erased, "erased: only a server says that"),
+        (
+            encoder(Format::Kcat, ""),
+            r#"{"topic":"a","payload":"x","headers":["h","1","h","2"]}"#,
+            "headers: `h` is given twice",
+        ),
+        (
+            encoder(Format::Kcat, ""),
+            r#"{"topic":"a","partition":-1,"payload":"x"}"#,
+            "expected a whole number from 0 on, not `-1`",
+        ),
+        (encoder(Format::Kcat, ""), "5", "expected a JSON object, not `5`"),
+        (encoder(Format::Records, "a"), r#"{"z":1e400}"#, "send it as a string"),
+        (encoder(Format::Records, "a"), r#"["\ud800"]"#, "send it as a string"),
+        (encoder(Format::Csv, "a"), "", "the input is empty"),
+    ] {
+        let (events, error) = encode(&encoder, line.as_bytes());
+        let (at, message) = bad_line(error);
+        assert!(events.is_empty() && at == 1 && message.contains(said), "{line}: {message}");
+    }
+}
+
+#[test]
+fn a_mapping_that_meets_nothing_is_told() {
+    let mapped = |format, mappings: &[&str]| {
+        let mappings = mappings.iter().map(|it| parse_mapping(it).unwrap()).collect();
+        Encoder { mappings, ..encoder(format, "a") }
+    };
+    // Of rows at the header, where a name may have dots.
+    let rows = "user.id,t\n7,x\n";
+    let (events, error) = encode(&mapped(Format::Csv, &["key=.user.id"]), rows.as_bytes());
+    assert!(error.is_none());
+    assert_eq!(Event::parse(&events[0]).unwrap().key, "7");
+    let (_, error) = encode(&mapped(Format::Csv, &["key=.user"]), rows.as_bytes());
+    let said = "--map key=.user: no column is called so; there are .user.id .t";
+    assert_eq!(bad_line(error), (1, said.to_owned()));
+    // Of records at the end: some may lack what others have.
+    let encoder = mapped(Format::Records, &["key=.k", "header.a=.b.c"]);
+    let (sender, _receiver) = mpsc::channel(10);
+    let summary = encoder.run(&b"{\"k\":1}\n{\"b\":{}}\n"[..], &sender);
+    assert_eq!((summary.error.is_none(), summary.unmet), (true, vec!["header.a=.b.c".to_owned()]));
+}

@@ -20,6 +20,7 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use serde_json::value::RawValue;
 
+use super::data::not_base64;
 use super::value::{UNREADABLE, json_of};
 use super::{Fields, JsonError, Object, STANDARD_LENIENT, value_of, write_base64, write_string};
 use crate::{Content, Event, Timestamp, excerpt};
@@ -74,6 +75,10 @@ impl<'a> CloudEvent<'a> {
             return Err(wrong(message));
         }
         let fields = Fields::parse(text)?;
+        // Of two values one would be lost.
+        if let Some(name) = fields.twice() {
+            return Err(JsonError::about(name, "is given twice"));
+        }
         let mut event = CloudEvent::default();
         let (mut data, mut base64) = (None, None);
         for (name, value) in fields.iter() {
@@ -104,7 +109,9 @@ impl<'a> CloudEvent<'a> {
             (Some(data), None) if data.get() != "null" => event.body = plain("data", data)?,
             (None, Some(text)) => {
                 let read = STANDARD_LENIENT.decode(text.as_bytes());
-                let read = read.map_err(|error| JsonError::about("data_base64", error))?;
+                let read = read.map_err(|error| {
+                    JsonError::about("data_base64", not_base64(text.as_bytes(), &error))
+                })?;
                 event.take(Cow::Owned(read));
             }
             _ => {}

@@ -124,7 +124,12 @@ impl From<&serde_json::Error> for JsonError {
         let mut message = in_our_words(without_places(&said)).into_owned();
         // It may hold a name or a value as it was sent.
         shorten(&mut message);
-        let field = NAMED.into_iter().find(|name| message.starts_with(&format!("{name}: ")));
+        let named = NAMED.into_iter().find(|name| message.starts_with(&format!("{name}: ")));
+        let field = named.or_else(|| {
+            let rest =
+                ["unknown field `", "field `"].iter().find_map(|it| message.strip_prefix(it));
+            rest.and_then(|rest| rest.split_once('`')).map(|(name, _)| name)
+        });
         JsonError {
             field: field.map(str::to_owned),
             line: Some(error.line()).filter(|&line| line > 1),
@@ -158,7 +163,22 @@ fn in_our_words(said: &str) -> Cow<'_, str> {
     let kinds = ["invalid type: ", "invalid value: ", "invalid length "];
     let found = kinds.iter().find_map(|kind| said.strip_prefix(kind));
     match found.and_then(|rest| rest.rsplit_once(", expected ")) {
-        Some((found, expected)) => Cow::Owned(format!("expected {expected}, not {}", kind(found))),
+        Some((found, expected)) => {
+            let expected = match expected {
+                "u64" | "usize" => "a whole number from 0 on",
+                "i64" => "a whole number",
+                "a sequence" => "an array",
+                "a map" => "a JSON object",
+                other if other.starts_with("struct ") => "a JSON object",
+                other => other,
+            };
+            Cow::Owned(format!("expected {expected}, not {}", kind(found)))
+        }
+        // What nobody may send is nothing to offer.
+        None if said.starts_with("unknown field ") => {
+            let without = said.replace("`appendedAt`, ", "").replace(", `erased`, `marker`", "");
+            Cow::Owned(without)
+        }
         None => Cow::Borrowed(said),
     }
 }

@@ -49,6 +49,15 @@ pub(super) fn json_of(text: &str) -> Option<&RawValue> {
     serde_json::from_str(text).ok()
 }
 
+/// The JSON value of any kind that a text is.
+///
+/// # Errors
+/// It is none, or one that not every reader takes.
+pub fn readable(text: &str) -> Result<&RawValue, JsonError> {
+    let value = serde_json::from_str(text)?;
+    if json_of(text).is_none() { Err(JsonError::saying(UNREADABLE)) } else { Ok(value) }
+}
+
 /// What is said of a value that not every reader takes.
 pub(super) const UNREADABLE: &str = "a value with a number beyond a double, half of a surrogate pair or more than 127 levels \
      is taken as text only: send it as a string";
@@ -162,6 +171,13 @@ impl<'a> Fields<'a> {
         self.0.iter().map(|(name, value)| (&**name, *value))
     }
 
+    /// A name that comes twice.
+    pub(super) fn twice(&self) -> Option<&str> {
+        let mut names: Vec<_> = self.0.iter().map(|(name, _)| &**name).collect();
+        names.sort_unstable();
+        names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+    }
+
     /// The first with this name.
     pub fn get(&self, name: &str) -> Option<&'a RawValue> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| *value)
@@ -248,7 +264,7 @@ impl Elements {
 }
 
 /// What an event has, either spelling.
-const OF_EVENTS: [&str; 13] = [
+const OF_EVENTS: [&str; 14] = [
     "id",
     "topic",
     "body",
@@ -261,6 +277,8 @@ const OF_EVENTS: [&str; 13] = [
     "cursor",
     "appended_at",
     "appendedAt",
+    // Refused where it is told, and so not to be passed over.
+    "erased",
     "marker",
 ];
 

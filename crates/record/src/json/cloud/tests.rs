@@ -125,6 +125,18 @@ fn what_is_wrong_is_named() {
         let said = read(&event).unwrap_err();
         assert!(said.contains(words), "{event}: {said}");
     }
+    // Of two values one would be lost.
+    let least = r#"{"specversion":"1.0","id":"1","source":"/s","type":"t""#;
+    for name in ["id", "data", "ext"] {
+        let said =
+            CloudEvent::structured(format!(r#"{least},"{name}":"2","{name}":"3"}}"#).as_bytes())
+                .map(drop)
+                .unwrap_err();
+        assert_eq!(
+            (said.field(), said.message()),
+            (Some(name), &*format!("{name}: is given twice"))
+        );
+    }
     let mut both = with("data", 1);
     both["data_base64"] = "".into();
     assert!(read(&both).unwrap_err().contains("not both"));
