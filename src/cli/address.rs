@@ -61,6 +61,8 @@ pub(super) fn full(text: &str) -> Result<String, String> {
     if !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit()) {
         return Err(format!("{} is no host; `:{0}` is that port of this machine", quoted(text)));
     }
+    // As browsers show it.
+    let text = if text.contains("://") { text } else { text.strip_suffix('/').unwrap_or(text) };
     let url = filled(text);
     if let Some(rest) = url.split_once("://").map(|(_, rest)| rest)
         && rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
@@ -117,6 +119,7 @@ mod tests {
             ("https://log.example", "https://log.example"),
             ("log.example:7000", "http://log.example:7000"),
             ("log.example", "http://log.example:50051"),
+            ("log.example:7000/", "http://log.example:7000"),
             ("localhost:50051", "http://localhost:50051"),
             (":7000", "http://127.0.0.1:7000"),
             ("::1", "http://[::1]:50051"),

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::address::{self, full};
 use super::contexts::{Context, Contexts, DEFAULT};
+use super::online::secured;
 use super::output::{print_json, print_line, say};
 use super::{Exit, Failure};
 use crate::escape;
@@ -90,6 +91,13 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
 fn add(args: Add) -> Result<(), Failure> {
     let addr =
         full(&args.url).map_err(|problem| Failure::new(Exit::Usage, format!("URL: {problem}")))?;
+    let for_tls = [("--ca", &args.ca), ("--cert", &args.cert), ("--key", &args.key)];
+    if let Some((flag, _)) = for_tls.iter().find(|(_, file)| file.is_some())
+        && addr.starts_with("http://")
+    {
+        let hint = format!("an address with TLS begins with https://, as in {}", secured(&addr));
+        return Err(Failure::new(Exit::Usage, format!("{flag}: {addr} has no TLS")).hint(hint));
+    }
     // Of the address alone: files may come later.
     let checked = super::online::run(async { Ok(Client::new(&addr).map(drop)) })?;
     checked.map_err(|error| Failure::new(Exit::Usage, format!("URL: {error}")))?;

@@ -33,6 +33,7 @@ pub(super) fn run(mut args: Args) -> Result<(), Failure> {
     let said = Said { argument, flag, context: args.context.take() };
     let (address, context) = said.settle()?;
     args.identity.context = context;
+    args.identity.check(&address)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -16,12 +16,16 @@ use super::{Exit, Failure};
 use tailmark_record::Event;
 
 /// The command and its arguments.
-pub(super) struct Each(Vec<OsString>);
+pub(super) struct Each {
+    command: Vec<OsString>,
+    /// What is done is kept for the next run.
+    is_kept: bool,
+}
 
 impl Each {
     /// `None` where no command was given.
-    pub(super) fn of(command: &[OsString]) -> Option<Each> {
-        (!command.is_empty()).then(|| Each(command.to_vec()))
+    pub(super) fn of(command: &[OsString], is_kept: bool) -> Option<Each> {
+        (!command.is_empty()).then(|| Each { command: command.to_vec(), is_kept })
     }
 
     /// Runs it. A signal that asks to stop is asked of the command too, by the terminal or by nobody: it
@@ -30,7 +34,7 @@ impl Each {
     /// # Errors
     /// When it cannot be run, or ends with anything but 0.
     pub(super) async fn run(&self, event: &Event<'_>, stop: &mut Stop) -> Result<(), Failure> {
-        let Some((program, args)) = self.0.split_first() else { return Ok(()) };
+        let Some((program, args)) = self.command.split_first() else { return Ok(()) };
         let name = program.display();
         let mut command = Command::new(program);
         command.args(args).stdin(Stdio::piped()).envs(variables(event));
@@ -69,11 +73,12 @@ impl Each {
     }
 
     fn failed(&self, event: &Event<'_>, status: ExitStatus) -> Failure {
-        let name = self.0.first().map(|name| name.to_string_lossy().into_owned());
+        let name = self.command.first().map(|name| name.to_string_lossy().into_owned());
         let what = format!("{} failed at event {}: {status}", name.unwrap_or_default(), event.seq);
-        Failure::new(Exit::Failure, what).hint(
-            "with --state FILE the next run begins with that event again; what came before it is done",
-        )
+        Failure::new(Exit::Failure, what).hint(match self.is_kept {
+            true => "the next run begins with that event again; what came before it is done",
+            false => "what came before it is done; with --state FILE the next run would know that",
+        })
     }
 }
 

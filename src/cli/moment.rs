@@ -43,7 +43,10 @@ pub(super) fn parse_cursor(text: &str) -> Result<String, String> {
 
 /// Reads where a watch begins.
 pub(super) fn parse_start(text: &str) -> Result<Start, String> {
-    moment::start(text, Timestamp::now()).ok_or_else(|| moment::START.to_owned())
+    moment::start(text, Timestamp::now()).ok_or_else(|| match Cursor::parse(text) {
+        Ok(_) => "this is a cursor: --after begins behind its event".to_owned(),
+        Err(_) => moment::START.to_owned(),
+    })
 }
 
 /// Reads the number of one event.

@@ -178,6 +178,11 @@ impl Identity {
         Ok(Some(text.trim().to_owned()))
     }
 
+    /// Whether all that was said goes with the address.
+    pub(super) fn check(&self, address: &Address) -> Result<(), Failure> {
+        self.tls.check(&address.url)
+    }
+
     /// As whom a client connects.
     pub(super) fn options(&self) -> Options {
         let mut options = Options::default();
@@ -190,6 +195,7 @@ impl Identity {
     /// A client of the server at an address. Needs a tokio runtime.
     pub(super) fn client(&self, address: &Address) -> Result<Client, Failure> {
         let (options, addr) = (self.options(), &address.url);
+        self.check(address)?;
         // The first one counts: a command asks one.
         let _ = ASKED.set(address.clone());
         if options.token.is_some() && !is_private(addr) {
@@ -236,6 +242,28 @@ pub(super) fn with_tls_key(command: clap::Command) -> clap::Command {
 }
 
 impl Tls {
+    /// What was said here for TLS goes with no address that has none: it was meant to be encrypted. Variables are for
+    /// whatever server comes.
+    fn check(&self, addr: &str) -> Result<(), Failure> {
+        let all = [
+            ("--ca", &self.ca, "TAILMARK_CA"),
+            ("--cert", &self.cert, "TAILMARK_CERT"),
+            ("--key", &self.key, "TAILMARK_KEY"),
+        ];
+        let said = all.iter().find(|(_, file, name)| {
+            let file = file.as_ref().map(|file| file.as_os_str());
+            file.is_some() && file != std::env::var_os(name).as_deref()
+        });
+        match said {
+            Some((flag, ..)) if addr.starts_with("http://") => Err(Failure::new(
+                Exit::Usage,
+                format!("{flag}: {addr} has no TLS"),
+            )
+            .hint(format!("an address with TLS begins with https://, as in {}", secured(addr)))),
+            _ => Ok(()),
+        }
+    }
+
     /// What is said here, else by the context. A certificate and its key go together.
     fn settled(&self, context: Option<&Context>) -> tailmark_client::Tls {
         let pem = |path: &Option<PathBuf>| path.as_ref().map(Pem::file);
@@ -253,6 +281,11 @@ impl Tls {
 /// The token that the environment has.
 pub(super) fn token_of_environment() -> Option<String> {
     variable(TOKEN)
+}
+
+/// The same address with TLS.
+pub(super) fn secured(addr: &str) -> String {
+    addr.replacen("http://", "https://", 1)
 }
 
 /// Whether nobody else sees what is sent to this address: it is encrypted, or does not leave the machine.

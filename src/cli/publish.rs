@@ -26,6 +26,7 @@ const TYPED: &[(&str, &str)] = &[
     ("headers", "--header"),
     ("header_bytes", "--header"),
     ("expected_head", "--expect-head"),
+    ("event", "the event, encoded"),
 ];
 
 #[derive(Debug, clap::Args)]

@@ -70,6 +70,8 @@ fn text(status: &pb::LogStatus) -> String {
 
 fn consumer_text(consumer: &pb::Consumer) -> String {
     let pb::Consumer { name, watches, delivered, lag_events, idle, events_per_second } = consumer;
+    // What has come since it left is counted whether it concerns it or not.
+    let most = if *watches == 0 && *lag_events > 0 { "up to " } else { "" };
     let watches = match watches {
         0 => "gone".to_owned(),
         1 => "1 watch".to_owned(),
@@ -81,7 +83,7 @@ fn consumer_text(consumer: &pb::Consumer) -> String {
         0 => format!("none done yet, for {idle}"),
         _ => format!("{} done, the last {idle} ago", events_text(*delivered)),
     };
-    format!("{name}: {watches}, {lag_events} behind, {events_per_second:.1} a second, {rest}")
+    format!("{name}: {watches}, {most}{lag_events} behind, {events_per_second:.1} a second, {rest}")
 }
 
 #[cfg(test)]

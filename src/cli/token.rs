@@ -298,6 +298,9 @@ impl From<TokensError> for Failure {
                 "quote a pattern that has a `>` or `*`: a shell takes an unquoted one for itself",
             );
         }
+        if let TokensError::Asked { what: "name", problem } = &error {
+            return Failure::new(exit, format!("NAME: {problem}"));
+        }
         let failure = Failure::new(exit, error.to_string());
         let source = std::error::Error::source(&error);
         source.map_or(Failure::new(exit, error.to_string()), |s| failure.because(s)).hint(hint)

@@ -153,7 +153,7 @@ pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
         has_run: false,
         form: args.form,
     };
-    let each = Each::of(&args.command);
+    let each = Each::of(&args.command, args.state.is_some());
     let kept = state.as_mut();
     let outcome = follow(&mut watch, &mut printer, each.as_ref(), kept, &mut stop, typed).await;
     // Whatever ended it: what was printed is saved.

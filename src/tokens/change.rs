@@ -11,7 +11,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item};
 use super::entry::{self, Entry};
 use super::{Tokens, TokensError, io_error, text_of};
 use crate::server::{TokenHash, new_token};
-use tailmark_record::topic::Pattern;
+use tailmark_record::topic::{Meant, Pattern};
 use tailmark_record::{Limits, Timestamp};
 
 /// Whoever makes one has it; the daemon reads it.
@@ -47,7 +47,8 @@ pub fn create(path: &Path, new: New, now: Timestamp) -> Result<(String, Entry), 
         entry::check_patterns(texts.len())?;
         let limits = Limits::default();
         let read = |text: &String| {
-            Pattern::parse(text, &limits).map_err(|problem| format!("`{text}` {problem}"))
+            Pattern::parse(text, &limits)
+                .map_err(|problem| format!("`{text}` {}", Meant::instead_of(text, &problem)))
         };
         texts.iter().map(read).collect::<Result<Vec<_>, String>>()
     };

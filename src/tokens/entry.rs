@@ -6,7 +6,7 @@ use toml_edit::{DocumentMut, Item, Table, TableLike};
 
 use super::Tokens;
 use crate::server::{Rights, TokenHash};
-use tailmark_record::topic::Pattern;
+use tailmark_record::topic::{Meant, Pattern};
 use tailmark_record::{Limits, Timestamp};
 
 /// Of a name.
@@ -196,7 +196,8 @@ fn patterns(item: &Item) -> Result<Vec<Pattern>, String> {
     let limits = Limits::default();
     let read = |value: &toml_edit::Value| {
         let text = value.as_str().ok_or("expected a list of patterns")?;
-        Pattern::parse(text, &limits).map_err(|problem| format!("`{text}` {problem}"))
+        Pattern::parse(text, &limits)
+            .map_err(|problem| format!("`{text}` {}", Meant::instead_of(text, &problem)))
     };
     list.iter().map(read).collect()
 }

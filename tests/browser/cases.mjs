@@ -223,6 +223,10 @@ export const cases = [
       await until('by text', async () => JSON.stringify(await seqs(page)) === JSON.stringify([40, ...from(391, 400)]));
       await fill(page, '#pattern', 'often.>.x');
       await page.locator('#pattern-problem', { hasText: 'must be the last segment' }).waitFor();
+      for (const [typed, meant] of [['often/*', 'often.*'], ['often.', 'often.>'], ['often*', 'often.>'], ['a.**', 'a.>']]) {
+        await fill(page, '#pattern', typed);
+        await page.locator('#pattern-problem', { hasText: `did you mean ${meant} ?` }).waitFor();
+      }
       await fill(page, '#text', '');
       await page.locator('#topics-all').click();
       await until('everything', async () => (await seqs(page)).length === 200);

@@ -87,6 +87,37 @@ const ROWS: &[Row] = &[
         &["no topics; 'orders' is one topic, and 'orders.>' has all below"],
     ),
     (Cli(&["publish", "--addr", "ADDR", "orders.*", "x"]), 2, &["belong in patterns"]),
+    (Cli(&["watch", "--addr", "ADDR", "/orders/.*/"]), 2, &["dots part the segments: 'orders.*'"]),
+    (
+        Cli(&["watch", "--addr", "ADDR", "orders*"]),
+        2,
+        &["they stand for whole segments: 'orders.>'"],
+    ),
+    (
+        Cli(&["watch", "--addr", "ADDR", "orders.{eu,us}", "--until-caught-up"]),
+        0,
+        &["one pattern with braces in it", "'orders.eu' 'orders.us'"],
+    ),
+    // Wherever patterns are given.
+    (
+        Cli(&["erase", "--addr", "ADDR", "--topic", "orders/*", "--reason", "r", "--dry-run"]),
+        2,
+        &["--topic: `*` and `>` must stand alone", "dots part the segments: 'orders.*'"],
+    ),
+    (
+        Cli(&["token", "create", "a", "--watch", "orders/*"]),
+        2,
+        &["--watch: `orders/*` ", "dots part the segments: 'orders.*'"],
+    ),
+    (Cli(&["token", "create", " a"]), 2, &["NAME: a name has no control characters"]),
+    (
+        With(
+            &[("TAILMARK_RETENTION_TOPICS", "[{pattern=\"a/*\",max_events=1}]")],
+            &["config", "check"],
+        ),
+        2,
+        &["rule 1 (`a/*`): its pattern ", "dots part the segments: 'a.*'"],
+    ),
     // What is no port is not some other server's.
     (Cli(&["status", "--addr", "localhost:99999"]), 2, &["--addr: `99999` is no port"]),
     (
@@ -96,10 +127,30 @@ const ROWS: &[Row] = &[
     ),
     (Cli(&["status", "--addr", "50051"]), 2, &["`:50051` is that port of this machine"]),
     (Cli(&["context", "add", "x", "h:0"]), 2, &["URL: `0` is no port"]),
+    (Cli(&["status", "--addr", "unix:///run/x"]), 2, &["expected http://HOST:PORT"]),
+    (Cli(&["status", "--addr", "ADDR/"]), 0, &[]),
+    // What was meant to be encrypted is not sent in the open.
+    (
+        Cli(&["status", "--addr", "ADDR", "--ca", "ca.pem"]),
+        2,
+        &[
+            "--ca: http://127.0.0.1:",
+            " has no TLS",
+            "begins with https://, as in https://127.0.0.1:",
+        ],
+    ),
+    (Cli(&["doctor", "ADDR", "--cert", "me.pem"]), 2, &["--cert: http://127.0.0.1:", "has no TLS"]),
+    (Cli(&["context", "add", "x", "h", "--ca", "c"]), 2, &["--ca: http://h:50051 has no TLS"]),
+    (With(&[("TAILMARK_CA", "ca.pem")], &["status", "--addr", "ADDR"]), 0, &[]),
     // What was meant.
     (Cli(&["get", "--addr", "ADDR", "5min"]), 2, &["`tailmark watch --from 5min` begins there"]),
     (Cli(&["get", "--addr", "ADDR", "nonsense"]), 2, &["expected a cursor", "a sequence number"]),
     (Cli(&["watch", "--addr", "ADDR", "--from", "-5min"]), 2, &["expected oldest, latest"]),
+    (
+        Cli(&["watch", "--addr", "ADDR", "--from", "uMEzg0AABED6FtQAAAAAAAAABT1DBW8EI"]),
+        2,
+        &["this is a cursor: --after begins behind its event"],
+    ),
     (
         Cli(&["watch", "--addr", "ADDR", "--until-caught-up", "--json", "value"]),
         0,
@@ -143,7 +194,28 @@ const ROWS: &[Row] = &[
     (
         With(&[("TAILMARK_RETENTION_MAX_BYTES", "10G")], &["config", "check"]),
         2,
-        &["`10G`: expected a size as in 64 MiB (of 1,024), 10 GB (of 1,000)"],
+        &["`10G`: expected a size as in 64 MiB (of 1,024), 10 GB (of 1,000)", "or unlimited"],
+    ),
+    (
+        With(&[("TAILMARK_RETENTION_MAX_BYTES", "99999999TB")], &["config", "check"]),
+        2,
+        &["`99999999TB`: expected a size of less than 16 EiB"],
+    ),
+    // Elsewhere that is no limit, and here it would be the end of the log.
+    (
+        With(&[("TAILMARK_RETENTION_MAX_AGE", "0s")], &["config", "check"]),
+        2,
+        &["retention.max_age: 0 would remove every event at once; \"unlimited\" keeps all"],
+    ),
+    (
+        With(&[("TAILMARK_RETENTION_MAX_BYTES", "0")], &["config", "check"]),
+        2,
+        &["retention.max_bytes: 0 would remove every event at once"],
+    ),
+    (
+        With(&[("TAILMARK_RETENTION_MAX_EVENTS", "0")], &["serve"]),
+        2,
+        &["retention.max_events: 0 would remove every event at once"],
     ),
     // Plain HTTP.
     (Http("GET", "/health", &[]), 404, &["did you mean /healthz?"]),
@@ -151,6 +223,24 @@ const ROWS: &[Row] = &[
     (Http("GET", "/api/v1/events", &[]), 404, &["did you mean /v1/events?"]),
     (Http("GET", "/version", &[]), 404, &["did you mean /v1/log?"]),
     (Http("GET", "/nothing", &[]), 404, &["nothing is at /nothing\""]),
+    (Http("GET", "/healthcheck", &[]), 404, &["did you mean /healthz?"]),
+    (Http("GET", "/index.html", &[]), 404, &["did you mean /?"]),
+    (
+        Http("GET", "/v1/events", &[]),
+        405,
+        &["has no GET; it has POST", "all from anywhere at /v1/watch"],
+    ),
+    (Http("PUT", "/v1/log", &[]), 405, &["has no PUT; it has GET", "POST /v1/events"]),
+    (
+        Http("GET", "/v1/log", &[("origin", "http://app.example")]),
+        403,
+        &["http://app.example", "http.cors_origins"],
+    ),
+    (
+        Http("GET", "/v1/events/1?format=cloudevents&json=value", &[]),
+        400,
+        &["json: does not go with format=cloudevents"],
+    ),
     (
         Http("GET", "/v1/log", &[("host", "log.example")]),
         403,
@@ -204,6 +294,16 @@ const ROWS: &[Row] = &[
         &["topic: is a parameter of CloudEvents alone"],
     ),
     (Post("application/json", "?to=b", r#"{"topic":"a"}"#), 400, &["to: is not a parameter of"]),
+    (
+        Post("application/json", "", r#"{"topic":"a","boddy":1}"#),
+        400,
+        &["unknown field `boddy`", "`appended_at` (column 20)", r#""field":"boddy""#],
+    ),
+    (
+        Post("application/json", "", r#"{"topic":"a","data":"~x"}"#),
+        400,
+        &["\"data: not base64: `~` at character 1 (column 25)\"", r#""field":"data""#],
+    ),
     // What is no JSON, in our words and with its place.
     (
         Post("application/json", "", r#"{"topic":"a","#),
@@ -244,6 +344,21 @@ const ROWS: &[Row] = &[
         ]),
         400,
         &["ce-type: has white space", r#""field":"ce-type""#],
+    ),
+    // Of two values one would be lost.
+    (
+        Post(
+            "application/cloudevents+json",
+            "",
+            r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","id":"2"}"#,
+        ),
+        400,
+        &["id: is given twice", r#""field":"id""#],
+    ),
+    (
+        Headed(&[("ce-id", "1"), ("ce-source", "/s"), ("ce-type", "t")]),
+        400,
+        &["ce-specversion: is missing"],
     ),
     (
         Post("application/cloudevents+json", "", "[{}]"),

@@ -73,6 +73,9 @@ export function summary(event) {
   return kept;
 }
 
+// `latest` of a watch is what comes next; whoever goes there wants to see the newest.
+const ENDS = { latest: 'last:1', newest: 'last:1', last: 'last:1', head: 'last:1', now: 'last:1', oldest: 'oldest', first: 'oldest' };
+
 /// The event at a seq or a cursor; or the first of `patterns` that was appended from a time on, `null` if there
 /// is none. Throws what the daemon says of a place that is none.
 export async function eventAt(place, patterns) {
@@ -83,7 +86,8 @@ export async function eventAt(place, patterns) {
     const event = await getEvent(/^\d+$/.test(digits) ? digits : place);
     return { ...event, seq: Number(event.seq), size: (event.body ?? event.data ?? '').length };
   }
-  const path = watchPath({ topics: patterns, from: fromShown(place), limit: 1, until_caught_up: true });
+  const from = ENDS[place.toLowerCase()] ?? fromShown(place);
+  const path = watchPath({ topics: patterns, from, limit: 1, until_caught_up: true });
   const [event = null] = await read(path, new AbortController().signal);
   return event;
 }

@@ -309,7 +309,7 @@ class App {
       this.tail.reveal(event.seq);
     } catch (error) {
       const isWrong = error.reason === 'INVALID_FIELD' || error.reason === 'CURSOR_MALFORMED';
-      setText(problem, isWrong ? `expected a seq from 1 on, a time as the list shows it (2026-01-31 09:30:00 or 09:30), an age (15m) or a cursor`
+      setText(problem, isWrong ? `expected a seq from 1 on, latest, oldest, a time as the list shows it (2026-01-31 09:30:00 or 09:30), an age (15m) or a cursor`
         : shownLine(inWords(error)));
       problem.hidden = false;
     }

@@ -3,10 +3,13 @@
 import { $, count, el, rate, setText, span } from './dom.js';
 import { shownLine } from './shown.js';
 
+// What has come since one left is counted whether it concerns it or not.
+const lagText = (events, gone) => `${gone && events > 0 ? 'up to ' : ''}${count(events)}`;
+
 /// Who is behind, the one most behind first.
 export function drawConsumers(consumers) {
   const rows = consumers.map(({ name, watches, lag_events, events_per_second, idle }) => ({
-    name, lag: count(Number(lag_events ?? 0)), behind: Number(lag_events ?? 0), gone: !Number(watches ?? 0),
+    name, lag: lagText(Number(lag_events ?? 0), !Number(watches ?? 0)), behind: Number(lag_events ?? 0), gone: !Number(watches ?? 0),
     detail: `${rate(events_per_second ?? 0)} a second, the last ${span(1000 * Number.parseFloat(idle ?? '0'))} ago`,
   }));
   rows.sort((a, b) => b.behind - a.behind);

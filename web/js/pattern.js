@@ -15,6 +15,16 @@ export function patternProblem(pattern) {
   return null;
 }
 
+/// What was probably meant by a pattern that is none, as the daemon says it (crates/record/src/topic/meant.rs), or null.
+function meant(pattern) {
+  let text = pattern;
+  if (pattern.endsWith('.')) text = `${pattern}>`;
+  else if (/[/:]/.test(pattern) && /[*>#]/.test(pattern)) text = pattern.split(/[./:]/).filter(Boolean).join('.').replaceAll('#', '>');
+  else if (pattern.includes('**')) text = pattern.replaceAll('**', '>');
+  else text = pattern.replace(/[^.*>]+[*>]$/, (part) => `${part.slice(0, -1)}.>`);
+  return text === pattern || patternProblem(text) ? null : text;
+}
+
 /// What is wrong with a topic, or null.
 export function topicProblem(topic) {
   if (topic === '') return 'must not be empty';
@@ -29,7 +39,8 @@ export function readPatterns(text) {
   if (patterns.length > 64) return { patterns: [], problem: 'more than 64 patterns' };
   for (const pattern of patterns) {
     const problem = patternProblem(pattern);
-    if (problem) return { patterns: [], problem: `${pattern} ${problem}` };
+    const instead = problem && meant(pattern);
+    if (problem) return { patterns: [], problem: `${pattern} ${problem}${instead ? `; did you mean ${instead} ?` : ''}` };
   }
   return { patterns, problem: null };
 }

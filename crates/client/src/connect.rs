@@ -94,11 +94,13 @@ impl Client {
     pub fn with_options(addr: &str, options: Options) -> Result<Client, Error> {
         let bad = |why: &str| Error::new(Kind::InvalidRequest, format!("address `{addr}`: {why}"));
         let expected = "expected http://HOST:PORT or https://HOST:PORT";
-        let endpoint = Endpoint::from_shared(addr.to_owned()).map_err(|_| bad(expected))?;
-        let uri = endpoint.uri();
-        if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        // It takes others than we do, and hides which it was.
+        let scheme = addr.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+        if !matches!(scheme.as_deref(), Some("http" | "https")) {
             return Err(bad(expected));
         }
+        let endpoint = Endpoint::from_shared(addr.to_owned()).map_err(|_| bad(expected))?;
+        let uri = endpoint.uri();
         if let Some(wrong) = options.tls.wrong() {
             return Err(Error::new(Kind::InvalidRequest, wrong));
         }

@@ -24,15 +24,20 @@ const SIZE_UNITS: [(&str, u64); 9] = [
 
 /// A text that is no duration or no size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected {expected}")]
+#[error("expected {expected}{or_unlimited}")]
 pub struct UnitError {
     expected: &'static str,
+    or_unlimited: &'static str,
 }
 
-const DURATION: UnitError = UnitError { expected: "a duration as in 500ms, 15m, 1h30m or 7 days" };
-const SIZE: UnitError =
-    UnitError { expected: "a size as in 64 MiB (of 1,024), 10 GB (of 1,000) or plain bytes" };
-const NUMBER: UnitError = UnitError { expected: "a whole number as in 1000, 1_000, 10k or 2M" };
+const fn expected(expected: &'static str) -> UnitError {
+    UnitError { expected, or_unlimited: "" }
+}
+
+const DURATION: UnitError = expected("a duration as in 500ms, 15m, 1h30m or 7 days");
+const SIZE: UnitError = expected("a size as in 64 MiB (of 1,024), 10 GB (of 1,000) or plain bytes");
+const TOO_LARGE: UnitError = expected("a size of less than 16 EiB");
+const NUMBER: UnitError = expected("a whole number as in 1000, 1_000, 10k or 2M");
 
 /// Reads numbers with units from weeks down to milliseconds: `1h30m`, `5min`, `7 days`. A day is 24
 /// hours. Months and years have no fixed length and are refused, as is what a millisecond does not
@@ -94,14 +99,14 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
             units.find(|(name, _)| name.eq_ignore_ascii_case(unit)).ok_or(SIZE)?.1
         }
     };
-    let whole = whole.checked_mul(factor).ok_or(SIZE)?;
+    let whole = whole.checked_mul(factor).ok_or(TOO_LARGE)?;
     let Some((decimals, of)) = fraction(decimals) else { return Err(SIZE) };
     let part = u128::from(decimals) * u128::from(factor);
     if !part.is_multiple_of(u128::from(of)) {
         return Err(SIZE);
     }
     let part = u64::try_from(part / u128::from(of)).map_err(|_| SIZE)?;
-    whole.checked_add(part).ok_or(SIZE)
+    whole.checked_add(part).ok_or(TOO_LARGE)
 }
 
 /// Reads a number as people write it: `1000`, `1_000`, `1,000`, `10k`, `2M`, powers of 1,000.
@@ -197,11 +202,14 @@ fn or_unlimited<T>(
     text: &str,
     parse: impl FnOnce(&str) -> Result<T, UnitError>,
 ) -> Result<Option<T>, UnitError> {
-    if text.trim() == UNLIMITED { Ok(None) } else { parse(text).map(Some) }
+    if text.trim() == UNLIMITED {
+        return Ok(None);
+    }
+    parse(text).map(Some).map_err(|error| UnitError { or_unlimited: ", or unlimited", ..error })
 }
 
 fn parse_count(text: &str) -> Result<u64, UnitError> {
-    text.trim().parse().map_err(|_| UnitError { expected: "a whole number" })
+    text.trim().parse().map_err(|_| expected("a whole number"))
 }
 
 fn text_or_unlimited<T>(value: Option<T>, text: impl FnOnce(T) -> String) -> String {
@@ -334,7 +342,7 @@ mod tests {
             ("9007199254740993 B", Ok(9_007_199_254_740_993)),
             ("64 M", Err(SIZE)),
             ("-1", Err(SIZE)),
-            ("18446744073709551615 KiB", Err(SIZE)),
+            ("18446744073709551615 KiB", Err(TOO_LARGE)),
         ] {
             assert_eq!(parse_size(text), expected, "{text:?}");
         }

@@ -10,7 +10,7 @@ use crate::escape;
 use crate::inspect::{Found, Selection, dump};
 use tailmark_record::Limits;
 use tailmark_record::json::write_event;
-use tailmark_record::topic::{Filter, Pattern};
+use tailmark_record::topic::{Filter, Meant, Pattern};
 
 /// Lines are handed over in pieces of this size.
 const FLUSH_BYTES: usize = 128 << 10;
@@ -76,7 +76,10 @@ fn take(output: &mut Output, found: &Found<'_>) -> io::Result<()> {
 fn patterns(texts: &[String]) -> Result<Vec<Pattern>, Failure> {
     let parse = |text: &String| {
         Pattern::parse(text, &Limits::default()).map_err(|problem| {
-            Failure::new(Exit::Usage, format!("pattern `{}`: {problem}", quoted(text)))
+            Failure::new(
+                Exit::Usage,
+                format!("pattern `{}`: {}", quoted(text), Meant::instead_of(text, &problem)),
+            )
         })
     };
     texts.iter().map(parse).collect()

@@ -22,6 +22,7 @@ use tailmark_record::json::{CloudEvent, Elements, JsonError};
 const STRUCTURED: &str = "application/cloudevents+json";
 const BATCH: &str = "application/cloudevents-batch+json";
 const PREFIX: &str = "ce-";
+const VERSION: &str = "ce-specversion";
 /// What is said to an object where an array should be.
 const SINGLE: &str = "expected an array: a single CloudEvent is application/cloudevents+json";
 
@@ -45,8 +46,12 @@ impl Mode {
         match media_type(headers).as_deref() {
             Some(STRUCTURED) => return Ok(Some(Mode::Structured)),
             Some(BATCH) => return Ok(Some(Mode::Batch)),
-            _ if !headers.contains_key("ce-specversion") => return Ok(None),
-            _ => {}
+            _ if headers.contains_key(VERSION) => {}
+            // What says this much is meant as one.
+            _ if ["ce-id", "ce-source", "ce-type"].iter().any(|it| headers.contains_key(*it)) => {
+                return Err(status::bad_field(VERSION, "is missing, which every CloudEvent has"));
+            }
+            _ => return Ok(None),
         }
         let mut attributes = Vec::new();
         for name in headers.keys() {

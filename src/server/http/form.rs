@@ -4,7 +4,7 @@ use http::HeaderValue;
 
 use super::query::Query;
 use crate::server::Shared;
-use crate::server::rpc::status::Failure;
+use crate::server::rpc::status::{self, Failure};
 use tailmark_record::Event;
 use tailmark_record::json::{Bodies, write_cloud_event, write_event_as};
 
@@ -31,6 +31,11 @@ impl Form {
             "cloudevents" => Some(true),
             _ => None,
         })?;
+        if is_theirs == Some(true) && bodies == Bodies::Value {
+            let problem =
+                "does not go with format=cloudevents, whose data is a value where it is JSON";
+            return Err(status::bad_field("json", problem));
+        }
         Ok(match is_theirs {
             Some(true) => Form::CloudEvents(format!("urn:uuid:{}", shared.log.id())),
             _ => Form::Events(bodies),

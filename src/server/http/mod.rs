@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use axum::routing::{get, post};
 use axum::{Router, middleware};
-use http::{Method, Response, StatusCode};
+use http::{Method, Response, StatusCode, Uri};
 use tonic::body::Body;
 
 use crate::server::Shared;
@@ -50,11 +50,11 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
 }
 
 /// A path that is there, and a method that it has not; the router adds the header `allow`.
-async fn other_method(method: Method) -> Response<Body> {
+async fn other_method(method: Method, uri: Uri) -> Response<Body> {
     if method == Method::OPTIONS {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
         return response;
     }
-    status::method_not_allowed(&method)
+    status::method_not_allowed(&method, uri.path())
 }

@@ -25,7 +25,7 @@ pub(crate) fn rules(asked: &pb::RetentionRules, limits: &Limits) -> Result<Topic
 fn rule(at: usize, asked: &pb::RetentionRule, limits: &Limits) -> Result<TopicRule, Failure> {
     let field = |name: &str| format!("rules[{at}].{name}");
     let pattern = Pattern::parse(&asked.pattern, limits)
-        .map_err(|problem| status::bad_text(&field("pattern"), &problem))?;
+        .map_err(|problem| status::bad_pattern(&field("pattern"), &asked.pattern, &problem))?;
     let max_age = match asked.max_age.map(Duration::try_from) {
         None => None,
         Some(Ok(age)) if !age.is_zero() => Some(age),

@@ -249,8 +249,8 @@ pub(crate) fn bad_text(field: &str, problem: &Problem) -> Failure {
 
 /// A pattern that breaks a rule, with what was probably meant.
 pub(crate) fn bad_pattern(field: &str, text: &str, problem: &Problem) -> Failure {
-    match (problem, Meant::by_no_pattern(text)) {
-        (Problem::Illegal(why), Some(meant)) => bad_field(field, &format!("{why}; {meant}")),
+    match problem {
+        Problem::Illegal(_) => bad_field(field, &Meant::instead_of(text, problem)),
         _ => bad_text(field, problem),
     }
 }

@@ -223,7 +223,7 @@ fn a_command_that_is_slow_is_behind_by_the_events_that_it_has_not_done() {
     assert_eq!(told(), (0, done, behind + 1));
     let line = daemon.run(&["status"]);
     assert!(
-        stdout(&line).contains(&format!("slow: gone, {} behind", behind + 1)),
+        stdout(&line).contains(&format!("slow: gone, up to {} behind", behind + 1)),
         "{}",
         stdout(&line)
     );

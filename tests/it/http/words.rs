@@ -170,7 +170,7 @@ async fn a_path_that_is_not_there_and_a_method_that_is_not_are_told_in_json() {
         ] {
             let answer = ask(server.address, version, request(&server, method, path)).await;
             assert_eq!(answer.status, code, "{method} {path}");
-            let word = if code == 404 { path } else { "allow" };
+            let word = if code == 404 { path } else { "; it has " };
             says(&answer, &[word]);
             assert_eq!(answer.header("allow").is_empty(), code == 404, "{method} {path}");
         }

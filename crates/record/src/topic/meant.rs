@@ -3,7 +3,8 @@
 
 use std::fmt;
 
-use crate::excerpt;
+use super::{Pattern, Problem};
+use crate::{Limits, excerpt};
 
 /// What parts names in other systems.
 const PARTERS: [char; 2] = ['/', ':'];
@@ -19,6 +20,7 @@ pub struct Meant {
 }
 
 const DOTS: &str = "dots part the segments";
+const WHOLE: &str = "they stand for whole segments";
 const REST: &str = "a final `>` stands for the rest";
 const SEVERAL: &str = "several patterns are given one by one";
 
@@ -28,22 +30,55 @@ impl Meant {
         if text.ends_with('.') && !text.contains("..") && text.len() > 1 {
             return Some(Meant::instead(REST, format!("{text}>")));
         }
-        if text.contains(PARTERS) && text.contains(['*', '>', '#']) {
-            return Some(Meant::instead(DOTS, with_dots(text).replace('#', ">")));
+        let several = || text.split([' ', ',']).filter(|it| !it.is_empty()).map(str::to_owned);
+        let meant = if text.contains([' ', ',']) {
+            Meant { about: None, why: SEVERAL, instead: several().collect() }
+        } else if text.contains(PARTERS) && text.contains(['*', '>', '#']) {
+            Meant::instead(DOTS, with_dots(text).replace('#', ">"))
+        } else if text.contains("**") {
+            Meant::instead(REST, text.replace("**", ">"))
+        } else {
+            Meant::by_part(text)?
+        };
+        // What is no pattern either helps nobody.
+        let limits = Limits { topic_segments: usize::MAX, ..Limits::default() };
+        meant.instead.iter().all(|it| Pattern::parse(it, &limits).is_ok()).then_some(meant)
+    }
+
+    /// `orders*`, `orders>`: what stands for segments is written as a part of one.
+    fn by_part(text: &str) -> Option<Meant> {
+        let segments: Vec<_> = text.split('.').collect();
+        let is_part = |it: &&str| it.len() > 1 && it.contains(['*', '>']);
+        let at = segments.iter().position(is_part)?;
+        let (before, part) = (segments.get(..at)?.join("."), segments.get(at)?);
+        if at + 1 < segments.len() {
+            let all = segments.iter().map(|it| if is_part(it) { "*" } else { it });
+            return Some(Meant::instead(WHOLE, all.collect::<Vec<_>>().join(".")));
         }
-        if text.contains("**") {
-            return Some(Meant::instead(REST, text.replace("**", ">")));
+        // All below that name, where it is one.
+        let name = part.strip_suffix(['*', '>']).filter(|it| !it.contains(['*', '>']));
+        let last = name.map_or("*".to_owned(), |name| format!("{name}.>"));
+        let dot = if before.is_empty() { "" } else { "." };
+        Some(Meant::instead(WHOLE, format!("{before}{dot}{last}")))
+    }
+
+    /// What is wrong with a pattern, and what was probably meant, in words.
+    pub fn instead_of(text: &str, problem: &Problem) -> String {
+        match (problem, Meant::by_no_pattern(text)) {
+            (Problem::Illegal(why), Some(meant)) => format!("{why}; {meant}"),
+            _ => problem.to_string(),
         }
-        let parts = || text.split([' ', ',']).filter(|it| !it.is_empty()).map(str::to_owned);
-        text.contains([' ', ',']).then(|| Meant {
-            about: None,
-            why: SEVERAL,
-            instead: parts().collect(),
-        })
     }
 
     /// What is a pattern, and hardly the one that was meant.
     pub fn by_pattern(pattern: &str) -> Option<Meant> {
+        if let Some(apart) = without_braces(pattern) {
+            return Some(Meant {
+                about: Some(pattern.to_owned()),
+                why: "is one pattern with braces in it; several patterns are given one by one",
+                instead: apart,
+            });
+        }
         if pattern.contains(',') {
             let apart = pattern.split(',').filter(|it| !it.is_empty()).map(str::to_owned);
             return Some(Meant {
@@ -101,14 +136,21 @@ impl fmt::Display for Meant {
 }
 
 fn with_dots(text: &str) -> String {
-    text.trim_matches(PARTERS).replace(PARTERS, ".")
+    let segments = text.split(|c| c == '.' || PARTERS.contains(&c));
+    segments.filter(|it| !it.is_empty()).collect::<Vec<_>>().join(".")
+}
+
+/// `orders.{eu,us}` as a shell would have taken it apart.
+fn without_braces(pattern: &str) -> Option<Vec<String>> {
+    let (before, rest) = pattern.split_once('{')?;
+    let (among, behind) = rest.split_once('}')?;
+    let each = among.split(',').map(|it| format!("{before}{it}{behind}"));
+    among.contains(',').then(|| each.collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Limits;
-    use crate::topic::Pattern;
 
     #[test]
     fn a_topic_with_parts_that_are_none_is_told() {
@@ -131,6 +173,14 @@ mod tests {
             ("a b", "one by one: 'a' 'b'"),
             ("a.b,c.d", "'a.b' 'c.d'"),
             ("a.#", "a final `>`"),
+            ("/orders/.*/", "'orders.*'"),
+            ("orders.{eu,us}.new", "one by one: 'orders.eu.new' 'orders.us.new'"),
+            ("orders*", "whole segments: 'orders.>'"),
+            ("orders>", "whole segments: 'orders.>'"),
+            ("*.eu*", "'*.eu.>'"),
+            ("a.b*.c", "'a.*.c'"),
+            ("*orders", "whole segments: '*'"),
+            ("a.x*y", "whole segments: 'a.*'"),
         ] {
             let meant = match Pattern::parse(typed, &Limits::default()) {
                 Err(_) => Meant::by_no_pattern(typed),
@@ -142,7 +192,7 @@ mod tests {
         for fine in ["a.b", "a.*", ">", "c#.x", "a+b", "orders/eu"] {
             assert_eq!(Meant::by_pattern(fine), None, "{fine}");
         }
-        for nothing in ["", ".", "a..b", "a.>.b"] {
+        for nothing in ["", ".", "a..b", "a.>.b", "a..b, c", "a..*x.c"] {
             assert_eq!(Meant::by_no_pattern(nothing), None, "{nothing}");
         }
     }

@@ -650,7 +650,8 @@ pub struct Consumer {
     #[prost(uint64, tag = "3")]
     pub delivered: u64,
     /// Events that the one farthest behind has to come, and of those handed to its connection the ones that are not done;
-    /// when none is open, those of the one that was there last.
+    /// when none is open, those of the one that was there last, and if that had a pattern at most so many: what has come
+    /// since is counted whether it concerns it or not.
     #[prost(uint64, tag = "4")]
     pub lag_events: u64,
     /// Since an event was done last; before that, since the first one began.

@@ -90,7 +90,7 @@ impl Wanted {
     fn by_topic(shared: &Shared, request: &pb::EraseRequest, head: Seq) -> Result<Wanted, Failure> {
         let limits = shared.log.limits();
         let pattern = Pattern::parse(&request.topic, limits)
-            .map_err(|problem| status::bad_text("topic", &problem))?;
+            .map_err(|problem| status::bad_pattern("topic", &request.topic, &problem))?;
         match request.key.as_deref() {
             // A script whose variable is not set must not erase all of a topic.
             Some("") => {

@@ -180,17 +180,27 @@ pub(crate) fn no_path(path: &str) -> Response<Body> {
     respond_as(StatusCode::NOT_FOUND, &failure.into())
 }
 
-/// A path that is there, but not for this method; the header `allow` is set by the router.
-pub(crate) fn method_not_allowed(method: &http::Method) -> Response<Body> {
+/// A path that is there, but not for this method; the header `allow` is set by the router, and few see it.
+pub(crate) fn method_not_allowed(method: &http::Method, path: &str) -> Response<Body> {
+    let has = match path {
+        "/v1/events" => {
+            "POST; GET has one event at /v1/events/{seq}, and all from anywhere at /v1/watch"
+        }
+        _ => "GET; events are stored by POST /v1/events",
+    };
+    no_method(method, has)
+}
+
+fn no_method(method: &http::Method, has: &str) -> Response<Body> {
     let method = &excerpt(method.as_str());
-    let message = format!("this path has no {method}; the header `allow` says what it has");
+    let message = format!("this path has no {method}; it has {has}");
     let failure = Failure::new(Reason::MethodNotAllowed, message);
     respond_as(StatusCode::METHOD_NOT_ALLOWED, &failure.with("method", method).into())
 }
 
 /// A method of gRPC that was asked for in another way.
 pub(crate) fn grpc_method_not_allowed(method: &http::Method) -> Response<Body> {
-    let mut response = method_not_allowed(method);
+    let mut response = no_method(method, "POST");
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
     response
 }
@@ -307,7 +317,9 @@ pub(crate) fn host_refused(host: &str) -> Failure {
 /// A page of another origin.
 pub(crate) fn origin_refused(origin: &str) -> Failure {
     let origin = &excerpt(origin);
-    let message = format!("pages of another origin may not ask here: {origin}");
+    let message = format!(
+        "pages of another origin may not ask here: {origin}; http.cors_origins in the server's settings lists those that may"
+    );
     Failure::new(Reason::OriginRefused, message).with("origin", origin)
 }
 

@@ -1,8 +1,12 @@
 //! The paths of plain HTTP, for who looks for one by another name.
 
 /// What is there, and what else it is called elsewhere.
-const PATHS: [(&str, &[&str]); 10] = [
-    ("/healthz", &["health", "live", "livez", "liveness", "alive", "ping", "status"]),
+const PATHS: [(&str, &[&str]); 11] = [
+    ("/", &["index.html", "index.htm", "ui", "dashboard"]),
+    (
+        "/healthz",
+        &["health", "live", "livez", "liveness", "alive", "ping", "status", "healthcheck"],
+    ),
     ("/readyz", &["ready", "readiness"]),
     ("/metrics", &["metric", "prometheus"]),
     ("/v1/watch", &["watch", "stream", "subscribe", "sse", "events/stream"]),
@@ -22,7 +26,8 @@ pub(super) fn meant(path: &str) -> Option<&'static str> {
         name = name.strip_prefix(prefix).unwrap_or(name);
     }
     let is_it = |(there, names): &&(&str, &[&str])| {
-        names.contains(&name) || there.trim_start_matches("/v1").trim_matches('/') == name
+        let own = there.trim_start_matches("/v1").trim_matches('/');
+        !name.is_empty() && (names.contains(&name) || own == name)
     };
     PATHS.iter().find(is_it).map(|(there, _)| *there)
 }
