@@ -292,7 +292,7 @@ impl Cluster {
                 Body::Commit(commit) => Some(commit.first.plus(commit.count.into()).prev()),
                 Body::Term(_) | Body::Empty => None,
             },
-            Slot::Foreign => None,
+            Slot::Foreign | Slot::Unreadable(_) | Slot::Gone => None,
         });
         ends.max().unwrap_or(Seq::ZERO)
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tailmark_log::eventlog::{Following, whole_state};
+use tailmark_log::storage::Level;
 use tailmark_log::storage::memory::{Memory, Options as MemoryOptions};
 use tailmark_log::storage::shared::{Connection, Identity, Replica, Role, Rule, StateOf, Stream};
 use tailmark_log::{EventLog, Options};
@@ -50,11 +51,12 @@ pub struct Daemon {
 
 pub fn identity() -> Identity {
     let id = LogId::new(uuid::Uuid::from_u128(16));
-    Identity { id, key: FingerprintKey::new([7; 16]), max_commit_bytes: 1 << 20 }
+    let (key, level) = (FingerprintKey::new([7; 16]), Level::Replicated);
+    Identity { id, key, max_commit_bytes: 1 << 20, level }
 }
 
 fn empty_copy() -> Arc<Memory> {
-    let Identity { id, key, max_commit_bytes } = identity();
+    let Identity { id, key, max_commit_bytes, .. } = identity();
     let table = GenerationTable::created(1, Timestamp::EPOCH);
     // Small, so that a copy is asked for its whole state now and then.
     let state_every_bytes = 4_000;

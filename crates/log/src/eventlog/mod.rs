@@ -21,7 +21,7 @@ mod eraser;
 mod error;
 mod fair_queue;
 mod filter_cache;
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(test, feature = "shared"))]
 mod following;
 mod group_commit;
 mod hot;
@@ -66,7 +66,7 @@ pub use batch::{Batch, Mark};
 pub use cursors::{ResolveError, parted};
 pub use eraser::{EraseError, Erased, Erasure};
 pub use error::{AppendError, CursorError, ReadError};
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(test, feature = "shared"))]
 #[doc(hidden)]
 pub use following::{Following, whole_state};
 pub use log::{Append, EventLog};

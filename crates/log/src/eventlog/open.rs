@@ -97,7 +97,7 @@ pub(super) fn open(
 }
 
 /// Opens a log that another daemon writes: its readers are here, and nothing else.
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(test, feature = "shared"))]
 pub(super) fn follow(
     engine: Arc<dyn Engine>,
     last_at: Timestamp,

@@ -60,6 +60,8 @@ pub enum Level {
     Fsync,
     /// A quorum of machines has it.
     Replicated,
+    /// A shared journal has it, and does not promise to have it still when its machines lose power.
+    Unsynced,
 }
 
 /// Receives the outcome of one append.

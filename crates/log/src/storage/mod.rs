@@ -30,7 +30,7 @@ mod removed;
 pub mod salvage;
 #[doc(hidden)]
 pub mod segment;
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(test, feature = "shared"))]
 #[doc(hidden)]
 pub mod shared;
 mod sift;

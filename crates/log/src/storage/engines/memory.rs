@@ -5,7 +5,7 @@
 //! themselves, so that it is easy to see that it is right. "Durable" means completed: a commit that
 //! was held back ([`Options::hold`]) is lost by [`Memory::crash`].
 
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(test, feature = "shared"))]
 mod copy;
 mod erase;
 mod take_out;

@@ -11,20 +11,40 @@
 //! ```
 //!
 //! One commit is one frame, and a takeover is one too. The only fence is that a frame is stored at
-//! the slot that its writer expects, or not at all. No build for users has any of it yet: only a
-//! journal in memory is shared so far (decision 0033).
+//! the slot that its writer expects, or not at all. No daemon runs on any of it yet (decisions 0034
+//! and 0037).
 
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
 mod frame;
 mod replica;
+#[cfg(any(test, feature = "testing"))]
 mod stream;
 
-pub use frame::{Body, Frame, FrameChain};
+pub use frame::{Body, Content, Frame, FrameChain, FrameProblem};
 pub use replica::{Followed, Replica, Role, Rule, StateOf};
+#[cfg(any(test, feature = "testing"))]
 pub use stream::{Connection, Fault, Stream};
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Level, StoreError};
 
 use tailmark_record::{FingerprintKey, LogId};
+
+/// A way for the fuzzer (`fuzz/`) past the chain of a frame. In no other build.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use tailmark_record::LogId;
+
+    /// A message as it would be with the log and the chain that a frame needs.
+    pub fn with_its_chain(bytes: &[u8], log: LogId) -> Vec<u8> {
+        super::frame::with_its_chain(bytes, log)
+    }
+}
 
 /// Whose journal it is, and what it takes. The same for all who share it.
 #[derive(Clone, Copy, Debug)]
@@ -35,17 +55,25 @@ pub struct Identity {
     pub key: FingerprintKey,
     /// Most bytes of events in one commit.
     pub max_commit_bytes: usize,
+    /// What a stored frame has been given, by what is known of the journal.
+    pub level: Level,
 }
 
 /// What became of a publish.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Published {
-    /// A quorum has it, at this slot.
+    /// The journal has it, at this slot.
     Stored(u64),
     /// It was not stored: the journal ended here, by the word of whoever answered.
     Refused {
         /// The last slot.
         end: u64,
+    },
+    /// This one was not stored, and never will be, wherever the journal ends. Says nothing of an earlier
+    /// publish of the same frame.
+    NotTaken {
+        /// Why.
+        reason: String,
     },
     /// No answer in time: stored, or not, or later.
     NoAnswer,
@@ -58,6 +86,21 @@ pub enum Slot {
     Frame(Arc<Frame>),
     /// Somebody else's message.
     Foreign,
+    /// What is, or was, a frame, and cannot be read here.
+    Unreadable(FrameProblem),
+    /// Gone: the journal begins behind it.
+    Gone,
+}
+
+impl Slot {
+    /// What a message of the journal of a log is.
+    pub fn of(message: &Bytes, log: LogId) -> Slot {
+        match Frame::decode(message, log) {
+            Ok(frame) => Slot::Frame(Arc::new(frame)),
+            Err(FrameProblem::Foreign) => Slot::Foreign,
+            Err(problem) => Slot::Unreadable(problem),
+        }
+    }
 }
 
 /// A daemon's connection to a journal that others append to as well. Blocking.
@@ -71,10 +114,32 @@ pub trait SharedJournal: Send + Sync + 'static {
     /// What is at a slot, if that can be read. That nothing is there proves nothing.
     fn read(&self, slot: u64) -> Option<Slot>;
 
+    /// The same from whoever takes himself for the one that orders the journal: not from a replica that may
+    /// lag, or that keeps what the others have lost.
+    fn read_back(&self, slot: u64) -> Option<Slot> {
+        self.read(slot)
+    }
+
     /// The last slot, by the word of whoever answers. Proves nothing.
     fn end(&self) -> Option<u64>;
 
     /// Goes up each time that the connection is made anew: what was known of the journal may not be
     /// true any more.
     fn connection(&self) -> u64;
+
+    /// For how long a frame is published again and again, at least, before its caller hears that nobody
+    /// knows.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Gives back the space of the slots before one, which is not behind `acked`: a slot that is known to
+    /// be stored. For what is behind the end would move the end.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] where it would; [`StoreError::Busy`] where the journal does not answer.
+    fn forget(&self, before: u64, acked: u64) -> Result<(), StoreError>;
 }
+
+#[cfg(test)]
+mod tests;

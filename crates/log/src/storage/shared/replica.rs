@@ -16,13 +16,13 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Body, Frame, FrameChain, SharedJournal, Slot};
+use super::{Body, Content, Frame, FrameChain, FrameProblem, SharedJournal, Slot};
 use crate::storage::memory::Memory;
 use crate::storage::{
-    Commit, Completion, Engine, EraseOrder, EraseProgress, Intercept, Recovered, Sealed, Store,
-    StoreError, StoreStatus, TakeOut, TakenOut,
+    Commit, Completion, Damage, Engine, EraseOrder, EraseProgress, Intercept, Recovered, Sealed,
+    Store, StoreError, StoreStatus, TakeOut, TakenOut,
 };
-use tailmark_record::GenerationEntry;
+use tailmark_record::{GenerationEntry, GenerationTable, Seq};
 
 /// Makes the whole state out of what a copy was given: what a copy needs now and then, and only the
 /// layer above knows how to write.
@@ -100,19 +100,23 @@ struct Held {
     doubt: Option<Arc<Frame>>,
     /// The connection on which the copy was seen to be a beginning of the journal.
     joined_on: Option<u64>,
+    /// What keeps it from going on.
+    trouble: Option<String>,
     nonces: Nonces,
 }
 
 /// Draws what tells one frame from all others.
 struct Nonces {
     name: u64,
+    life: u64,
     drawn: u64,
 }
 
 impl Nonces {
     fn draw(&mut self) -> u64 {
         self.drawn += 1;
-        (self.name << 40) | self.drawn
+        let numbers = [self.name, self.life, self.drawn].map(u64::to_le_bytes);
+        xxh3_64(numbers.as_flattened())
     }
 
     /// For a generation, which has room for 32 bits.
@@ -139,8 +143,8 @@ impl Held {
 }
 
 impl Replica {
-    /// A daemon that holds nothing yet. `life` tells this run of it from those before: no two have the
-    /// same nonces.
+    /// A daemon that holds nothing yet. `life` tells this run of it from those before and from those of
+    /// others, so that no two have the same nonces: a random number.
     pub fn new(
         (name, life): (u64, u64),
         journal: Arc<dyn SharedJournal>,
@@ -156,7 +160,8 @@ impl Replica {
             writer: None,
             doubt: None,
             joined_on: None,
-            nonces: Nonces { name, drawn: life << 24 },
+            trouble: None,
+            nonces: Nonces { name, life, drawn: 0 },
         };
         let (without, held) = (without.to_vec(), Mutex::new(held));
         Replica { name, journal, copy, state_of, without, held }
@@ -217,12 +222,12 @@ impl Replica {
     /// The copy takes a frame that the journal has at the next slot.
     fn apply(&self, held: &mut Held, frame: &Frame) -> Result<Followed, StoreError> {
         let followed = match &frame.body {
-            Body::Term(row) => {
+            Body::Term(table) => {
                 if self.has(Rule::TermIsAGeneration) {
-                    self.copy.begin(row.clone())?;
+                    self.begin(held, table)?;
                 }
                 (held.term, held.writer) = (frame.term, Some(frame.writer));
-                Followed::Term(row.clone())
+                Followed::Term(table.current().clone())
             }
             Body::Commit(commit) => {
                 self.store(commit.clone())?;
@@ -232,7 +237,17 @@ impl Replica {
         };
         held.chains.push(frame.chain());
         held.last_frame = held.slot();
+        held.trouble = None;
         Ok(followed)
+    }
+
+    /// A generation begins. Those before it must be those of the copy.
+    fn begin(&self, held: &mut Held, table: &GenerationTable) -> Result<(), StoreError> {
+        let known = self.copy.bounds().generations;
+        match table.entries().split_last() {
+            Some((row, before)) if before == known.entries() => self.copy.begin(row.clone()),
+            _ => Err(self.diverges(held, "a takeover names other generations than the copy has")),
+        }
     }
 
     fn store(&self, mut commit: Commit) -> Result<(), StoreError> {
@@ -242,20 +257,37 @@ impl Replica {
         self.copy.append_now(commit).map(drop)
     }
 
-    fn diverges(&self, held: &mut Held) {
+    fn diverges(&self, held: &mut Held, why: &str) -> StoreError {
         held.role = Role::Diverged;
         held.doubt = None;
+        held.trouble = Some(why.to_owned());
+        diverged(held)
+    }
+
+    /// A slot cannot be read. It is tried again: another replica of the journal, or another version of this
+    /// program, may read it.
+    fn cannot_read(&self, held: &mut Held, slot: u64, problem: &FrameProblem) -> StoreError {
+        let (from, to) = (self.copy.bounds().next(), Seq::ZERO);
+        let file = format!("slot {slot} of the journal").into();
+        let damage = Damage { from, to, file, detail: problem.to_string() };
+        held.trouble = Some(damage.to_string());
+        damage.into()
     }
 }
+
+/// What a loss of the journal's is called.
+const LOST: &str = "its copy has commits that the journal does not have";
+/// What a journal is called that does not begin where the copy ends.
+const GONE: &str = "the journal begins behind what its copy has: it was purged from outside";
+/// What frames are called that do not join the copy's.
+const APART: &str = "the frames of the journal do not join those of its copy";
 
 fn fenced(held: &Held) -> StoreError {
     StoreError::Fenced { term: held.term }
 }
 
-fn diverged() -> StoreError {
-    StoreError::Diverged {
-        detail: "its copy has commits that the journal does not have".to_owned(),
-    }
+fn diverged(held: &Held) -> StoreError {
+    StoreError::Diverged { detail: held.trouble.clone().unwrap_or_default() }
 }
 
 impl Intercept for Replica {
@@ -277,13 +309,15 @@ impl Intercept for Replica {
         match held.role {
             Role::Writing => None,
             Role::Following => Some(fenced(&held)),
-            Role::Diverged => Some(diverged()),
+            Role::Diverged => Some(diverged(&held)),
         }
     }
 
     fn status(&self) -> StoreStatus {
-        let is_diverged = self.role() == Role::Diverged;
-        let trouble = is_diverged.then(|| diverged().to_string());
+        let held = self.held.lock();
+        let is_diverged = held.role == Role::Diverged;
+        let trouble =
+            if is_diverged { Some(diverged(&held).to_string()) } else { held.trouble.clone() };
         StoreStatus { trouble, ..Store::status(&*self.copy) }
     }
 

@@ -1,16 +1,18 @@
 //! A shared journal in memory, and the connections to it: for tests of what is above.
 //!
-//! It does what a quorum of JetStream was measured to do, and no more: a request or an answer can be
-//! lost or late, an old leader tells an end that was, others write to it, an older snapshot can be
-//! put back.
+//! It holds bytes. It does what a quorum of JetStream was measured to do, and no more: a request or an answer can
+//! be lost or late, an old leader tells an end that was, others write to it or purge it, an older snapshot can
+//! be put back.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{Frame, Identity, Published, SharedJournal, Slot};
+use crate::storage::StoreError;
 use crate::width::to_usize;
 
 /// What happens to one publish.
@@ -38,8 +40,10 @@ pub struct Stream {
 
 #[derive(Default)]
 struct Inner {
-    slots: Vec<Slot>,
-    late: Vec<(u64, Arc<Frame>)>,
+    /// Slots that are gone from its beginning.
+    gone: u64,
+    messages: Vec<Bytes>,
+    late: Vec<(u64, Bytes)>,
     /// Times that every connection was made anew.
     restarts: u64,
 }
@@ -65,12 +69,13 @@ impl Stream {
 
     /// The last slot.
     pub fn end(&self) -> u64 {
-        self.inner.lock().slots.len() as u64
+        self.inner.lock().end()
     }
 
     /// All that it holds.
     pub fn slots(&self) -> Vec<Slot> {
-        self.inner.lock().slots.clone()
+        let messages = self.inner.lock().messages.clone();
+        messages.iter().map(|message| Slot::of(message, self.identity.id)).collect()
     }
 
     /// A publish that was late arrives now; `nth` of them. False when none is.
@@ -80,31 +85,50 @@ impl Stream {
             return false;
         }
         let at = nth % inner.late.len();
-        let (after, frame) = inner.late.swap_remove(at);
-        inner.store(after, &frame, self.compares);
+        let (after, message) = inner.late.swap_remove(at);
+        inner.store(after, &message, self.compares);
         true
     }
 
     /// Somebody else's message.
     pub fn put_foreign(&self) {
-        self.inner.lock().slots.push(Slot::Foreign);
+        self.put(Bytes::from_static(b"somebody else's"));
+    }
+
+    /// Any message, by whoever is let.
+    pub fn put(&self, message: Bytes) {
+        self.inner.lock().messages.push(message);
+    }
+
+    /// Somebody purges what is before a slot; where that is behind the end, the end moves.
+    pub fn purge(&self, before: u64) {
+        let mut inner = self.inner.lock();
+        let gone = before.saturating_sub(1).saturating_sub(inner.gone);
+        let kept = inner.messages.len();
+        inner.messages.drain(..to_usize(gone).min(kept));
+        inner.gone += gone;
     }
 
     /// An older snapshot is put back, which ends here. All have to connect again.
     pub fn roll_back(&self, end: u64) {
         let mut inner = self.inner.lock();
-        inner.slots.truncate(to_usize(end));
+        let kept = to_usize(end.saturating_sub(inner.gone));
+        inner.messages.truncate(kept);
         inner.restarts += 1;
     }
 }
 
 impl Inner {
-    fn store(&mut self, after: u64, frame: &Arc<Frame>, compares: bool) -> Published {
-        let end = self.slots.len() as u64;
+    fn end(&self) -> u64 {
+        self.gone + self.messages.len() as u64
+    }
+
+    fn store(&mut self, after: u64, message: &Bytes, compares: bool) -> Published {
+        let end = self.end();
         if compares && after != end {
             return Published::Refused { end };
         }
-        self.slots.push(Slot::Frame(Arc::clone(frame)));
+        self.messages.push(message.clone());
         // Without a comparison an ack would name another slot than is expected.
         Published::Stored(if compares { end + 1 } else { after + 1 })
     }
@@ -142,16 +166,17 @@ impl SharedJournal for Connection {
             return Published::NoAnswer;
         }
         let fault = self.faults.lock().pop_front().unwrap_or(Fault::Pass);
+        let message = frame.bytes();
         let mut inner = self.stream.inner.lock();
         match fault {
-            Fault::Pass => inner.store(after, frame, self.stream.compares),
+            Fault::Pass => inner.store(after, message, self.stream.compares),
             Fault::LoseRequest => Published::NoAnswer,
             Fault::DelayRequest => {
-                inner.late.push((after, Arc::clone(frame)));
+                inner.late.push((after, message.clone()));
                 Published::NoAnswer
             }
             Fault::LoseAnswer => {
-                inner.store(after, frame, self.stream.compares);
+                inner.store(after, message, self.stream.compares);
                 Published::NoAnswer
             }
             Fault::OldLeader => Published::Refused { end: after.saturating_sub(1) },
@@ -162,8 +187,13 @@ impl SharedJournal for Connection {
         if self.is_cut() {
             return None;
         }
-        let at = to_usize(slot).checked_sub(1)?;
-        self.stream.inner.lock().slots.get(at).cloned()
+        let inner = self.stream.inner.lock();
+        let at = slot.checked_sub(1)?;
+        if at < inner.gone {
+            return Some(Slot::Gone);
+        }
+        let message = inner.messages.get(to_usize(at - inner.gone))?;
+        Some(Slot::of(message, self.stream.identity.id))
     }
 
     fn end(&self) -> Option<u64> {
@@ -172,5 +202,13 @@ impl SharedJournal for Connection {
 
     fn connection(&self) -> u64 {
         self.stream.inner.lock().restarts
+    }
+
+    fn forget(&self, before: u64, acked: u64) -> Result<(), StoreError> {
+        if before > acked {
+            return Err(StoreError::Invalid("what is not known to be stored cannot be forgotten"));
+        }
+        self.stream.purge(before);
+        Ok(())
     }
 }

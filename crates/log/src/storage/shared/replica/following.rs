@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Body, Followed, Frame, Held, Replica, Role, Rule, Slot, diverged};
+use super::{
+    APART, Body, Content, Followed, Frame, GONE, Held, LOST, Replica, Role, Rule, Slot, diverged,
+};
 use crate::storage::StoreError;
 use crate::storage::shared::{FrameChain, Published};
 use crate::width::to_usize;
@@ -16,17 +18,23 @@ impl Replica {
     pub fn follow(&self) -> Result<Option<Followed>, StoreError> {
         let mut held = self.held.lock();
         if held.role == Role::Diverged {
-            return Err(diverged());
+            return Err(diverged(&held));
         }
         if !self.is_joined(&mut held) {
-            return if held.role == Role::Diverged { Err(diverged()) } else { Ok(None) };
+            let is_diverged = held.role == Role::Diverged;
+            return if is_diverged { Err(diverged(&held)) } else { Ok(None) };
         }
-        let frame = match self.journal.read(held.slot() + 1) {
+        let next = held.slot() + 1;
+        let frame = match self.next(&held, next) {
             None => return Ok(None),
             Some(Slot::Foreign) => {
                 held.pass();
                 return Ok(Some(Followed::Nothing));
             }
+            Some(Slot::Unreadable(problem)) => {
+                return Err(self.cannot_read(&mut held, next, &problem));
+            }
+            Some(Slot::Gone) => return Err(self.diverges(&mut held, GONE)),
             Some(Slot::Frame(frame)) => frame,
         };
         if held.doubt.as_ref().is_some_and(|it| it.nonce == frame.nonce) {
@@ -34,8 +42,7 @@ impl Replica {
             return Ok(None);
         }
         if frame.previous != held.chain() && self.has(Rule::FramesJoin) {
-            self.diverges(&mut held);
-            return Err(diverged());
+            return Err(self.diverges(&mut held, APART));
         }
         if held.role == Role::Writing && matches!(frame.body, Body::Term(_)) {
             if !self.has(Rule::FencedByTerm) {
@@ -49,6 +56,15 @@ impl Replica {
         applied.map(Some)
     }
 
+    /// What is at the next slot. A replica of the journal may keep what the others lost, or hold damage: what
+    /// does not fit is asked for again, of whoever orders the journal.
+    fn next(&self, held: &Held, next: u64) -> Option<Slot> {
+        match self.journal.read(next)? {
+            Slot::Frame(frame) if frame.previous == held.chain() => Some(Slot::Frame(frame)),
+            _ => self.journal.read_back(next),
+        }
+    }
+
     /// Whether its copy is a beginning of the journal. On each new connection it is looked at again: the
     /// frame at its last place must be there with the own chain.
     pub(super) fn is_joined(&self, held: &mut Held) -> bool {
@@ -60,11 +76,19 @@ impl Replica {
             held.joined_on = Some(now);
             return true;
         }
-        match self.journal.read(held.last_frame) {
+        match self.journal.read_back(held.last_frame) {
             Some(Slot::Frame(frame)) if frame.chain() == chain_at(held, held.last_frame) => {
                 held.joined_on = Some(now);
             }
-            Some(_) => self.diverges(held),
+            Some(Slot::Unreadable(problem)) => {
+                self.cannot_read(held, held.last_frame, &problem);
+            }
+            Some(Slot::Gone) => {
+                self.diverges(held, GONE);
+            }
+            Some(Slot::Frame(_) | Slot::Foreign) => {
+                self.diverges(held, LOST);
+            }
             None => {
                 if let Some(end) = self.journal.end().filter(|end| *end < held.slot()) {
                     self.suspects_a_loss(held, end);
@@ -81,17 +105,19 @@ impl Replica {
             return self.has_lost(held, end);
         }
         // What it goes on from must be there, and be the own.
-        let mut slots = (1..=end).rev().map(|slot| self.journal.read(slot));
+        let mut slots = (1..=end).rev().map(|slot| self.journal.read_back(slot));
         match slots.find(|it| !matches!(it, Some(Slot::Foreign))) {
-            Some(Some(Slot::Frame(frame))) if frame.chain() != chain_at(held, end) => {
-                return self.diverges(held);
+            Some(Some(Slot::Frame(frame))) if frame.chain() == chain_at(held, end) => {}
+            Some(Some(Slot::Frame(_))) => {
+                self.diverges(held, LOST);
+                return;
             }
-            Some(None) => return,
-            _ => {}
+            Some(_) => return,
+            // There is nothing before it.
+            None => {}
         }
-        let (nonce, body) = (held.nonces.draw(), Body::Empty);
-        let (previous, term, writer) = (chain_at(held, end), held.term, self.name);
-        let proof = Arc::new(Frame { previous, term, writer, nonce, body });
+        let content = Content { previous: chain_at(held, end), ..self.content(held, Body::Empty) };
+        let proof = Arc::new(Frame::new(content));
         if let Published::Stored(_) = self.journal.publish(end, &proof) {
             self.has_lost(held, end);
         }
@@ -99,7 +125,8 @@ impl Replica {
 
     fn has_lost(&self, held: &mut Held, end: u64) {
         if self.has(Rule::DivergedStops) {
-            return self.diverges(held);
+            self.diverges(held, LOST);
+            return;
         }
         // As if nothing was: the next frame goes behind what is there.
         held.chains.truncate(to_usize(end));

@@ -1,18 +1,22 @@
 //! Appending, and taking over.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::{Body, Frame, Held, Replica, Role, Rule, Slot, diverged, fenced};
+use super::{APART, Body, Content, Frame, GONE, Held, Replica, Role, Rule, Slot, diverged, fenced};
 use crate::storage::shared::Published;
-use crate::storage::{Commit, Level, Receipt, Store, StoreError};
+use crate::storage::{Commit, Receipt, Store, StoreError};
 use tailmark_record::Timestamp;
 
-/// How often a frame is published before its caller hears that the outcome is unknown. It stays in doubt
-/// then, and is published again until something is known.
+/// How often a frame is published, at least, before its caller hears that the outcome is unknown. It stays in
+/// doubt then, and is published again until something is known.
 const TRIES: usize = 4;
+/// Between tries, where the journal has patience.
+const PAUSE: Duration = Duration::from_millis(50);
 
-fn away() -> StoreError {
-    StoreError::Busy { reason: "the journal does not answer".to_owned() }
+fn away(held: &Held) -> StoreError {
+    let reason = held.trouble.clone();
+    StoreError::Busy { reason: reason.unwrap_or_else(|| "the journal does not answer".to_owned()) }
 }
 
 /// What became of a frame.
@@ -36,7 +40,7 @@ impl Replica {
         // What the copy would refuse must not get into the journal.
         self.copy.check(&commit)?;
         let (first, end) = (commit.first, commit.first.plus(commit.count.into()));
-        let (level, term) = (Level::Replicated, held.term);
+        let (level, term) = (self.journal.identity().level, held.term);
         // Each copy makes its own.
         commit.state = None;
         self.put(&mut held, Body::Commit(commit))?;
@@ -44,43 +48,66 @@ impl Replica {
     }
 
     fn put(&self, held: &mut Held, body: Body) -> Result<(), StoreError> {
-        let mut frame = Arc::new(self.frame(held, body));
+        let mut frame = Arc::new(Frame::new(self.content(held, body)));
         match self.settle(held, &mut frame) {
             Settled::Stored => self.apply(held, &frame).map(drop),
-            Settled::NotStored if held.role == Role::Diverged => Err(diverged()),
-            Settled::NotStored => Err(fenced(held)),
-            Settled::NotTried => Err(away()),
-            Settled::Doubt if !self.has(Rule::NoAnswerIsDoubt) => Err(away()),
-            Settled::Doubt => {
-                held.doubt = Some(frame);
-                Err(StoreError::InDoubt)
+            other => Err(self.not_stored(held, other, frame)),
+        }
+    }
+
+    /// What is said of a frame that is not known to be stored.
+    fn not_stored(&self, held: &mut Held, settled: Settled, frame: Arc<Frame>) -> StoreError {
+        let is_diverged = held.role == Role::Diverged;
+        match settled {
+            Settled::NotStored if is_diverged => diverged(held),
+            Settled::NotStored => fenced(held),
+            Settled::NotTried => away(held),
+            Settled::Doubt if !self.has(Rule::NoAnswerIsDoubt) => away(held),
+            Settled::Doubt | Settled::Stored => {
+                // Who diverged asks no more.
+                held.doubt = (!is_diverged).then_some(frame);
+                StoreError::InDoubt
             }
         }
     }
 
-    fn frame(&self, held: &mut Held, body: Body) -> Frame {
-        let (previous, term) = (held.chain(), held.term);
-        Frame { previous, term, writer: self.name, nonce: held.nonces.draw(), body }
+    pub(super) fn content(&self, held: &mut Held, body: Body) -> Content {
+        let (log, previous, term) = (self.journal.identity().id, held.chain(), held.term);
+        Content { log, previous, term, writer: self.name, nonce: held.nonces.draw(), body }
     }
 
     /// Publishes a frame at the next slot until it is known what became of it, or often enough.
     fn settle(&self, held: &mut Held, frame: &mut Arc<Frame>) -> Settled {
+        let (patience, begun) = (self.journal.patience(), Instant::now());
         let mut now = Settled::NotTried;
-        for _ in 0..TRIES {
+        let mut tries = 0;
+        while tries < TRIES || begun.elapsed() < patience {
+            tries += 1;
+            if tries > 1 && !patience.is_zero() {
+                std::thread::sleep(PAUSE);
+            }
             if !self.is_joined(held) {
                 if held.role == Role::Diverged {
                     return Settled::NotStored;
                 }
                 continue;
             }
+            let published = self.journal.publish(held.slot(), frame);
+            if let Published::NotTaken { reason } = published {
+                // What became of an earlier try is not known by that.
+                held.trouble = Some(reason);
+                continue;
+            }
             now = Settled::Doubt;
-            match self.journal.publish(held.slot(), frame) {
+            match published {
+                // Of a new connection it may be said of another history of the journal.
+                Published::Stored(_) if !self.is_same_connection(held) => {}
                 Published::Stored(slot) if slot == held.slot() + 1 => return Settled::Stored,
                 Published::Stored(_) => {
-                    self.diverges(held);
-                    return Settled::NotStored;
+                    self.diverges(held, "an ack names another slot than was asked for");
+                    return Settled::Doubt;
                 }
-                Published::NoAnswer => {}
+                Published::NoAnswer | Published::NotTaken { .. } => {}
                 Published::Refused { end } if end < held.slot() => {
                     self.suspects_a_loss(held, end);
                     if held.role == Role::Diverged {
@@ -92,7 +119,7 @@ impl Replica {
                     return Settled::NotStored;
                 }
                 Published::Refused { .. } => match self.reads_whose_it_is(held, frame) {
-                    Settled::Doubt => {}
+                    Settled::Doubt if held.role != Role::Diverged => {}
                     known => return known,
                 },
             }
@@ -100,15 +127,29 @@ impl Replica {
         now
     }
 
+    fn is_same_connection(&self, held: &Held) -> bool {
+        held.joined_on == Some(self.journal.connection()) || !self.has(Rule::RejoinByChain)
+    }
+
     /// Something is at the next slot: the frame itself from an earlier try, or another's.
     fn reads_whose_it_is(&self, held: &mut Held, own: &mut Arc<Frame>) -> Settled {
         loop {
-            let there = match self.journal.read(held.slot() + 1) {
+            let next = held.slot() + 1;
+            let there = match self.journal.read_back(next) {
                 // Still in doubt, or behind what was passed: it is published again.
                 None => return Settled::Doubt,
                 Some(Slot::Foreign) => {
                     held.pass();
                     continue;
+                }
+                Some(Slot::Unreadable(problem)) => {
+                    self.cannot_read(held, next, &problem);
+                    return Settled::Doubt;
+                }
+                // It may have been the frame itself, and others may have seen it.
+                Some(Slot::Gone) => {
+                    self.diverges(held, GONE);
+                    return Settled::Doubt;
                 }
                 Some(Slot::Frame(there)) => there,
             };
@@ -116,7 +157,7 @@ impl Replica {
                 return Settled::Stored;
             }
             if there.previous != held.chain() {
-                self.diverges(held);
+                self.diverges(held, APART);
                 return Settled::NotStored;
             }
             let is_term = matches!(there.body, Body::Term(_));
@@ -128,10 +169,10 @@ impl Replica {
             // A proof of another's, or what ends no term: the frame goes behind it.
             let is_empty = matches!(there.body, Body::Empty);
             if !(is_empty || is_term) || self.apply(held, &there).is_err() {
-                self.diverges(held);
+                self.diverges(held, APART);
                 return Settled::NotStored;
             }
-            *own = Arc::new(Frame { previous: held.chain(), ..Frame::clone(own) });
+            *own = Arc::new(own.behind(held.chain()));
         }
     }
 
@@ -149,18 +190,14 @@ impl Replica {
         let term = held.term + 1;
         let nonce = held.nonces.draw_short();
         let table = bounds.generations.with_next(nonce, bounds.next(), now, "taken over");
-        let row = table.ok_or_else(used_up)?.current().clone();
-        let frame = self.frame(&mut held, Body::Term(row));
-        let mut frame = Arc::new(Frame { term, ..frame });
+        let table = table.ok_or_else(used_up)?;
+        // What the copy ends with may be of a replica that keeps what the others lost: it is read back first.
+        held.joined_on = None;
+        let content = Content { term, ..self.content(&mut held, Body::Term(table)) };
+        let mut frame = Arc::new(Frame::new(content));
         match self.settle(&mut held, &mut frame) {
             Settled::Stored => self.begins(&mut held, &frame),
-            Settled::NotStored if held.role == Role::Diverged => Err(diverged()),
-            Settled::NotStored => Err(fenced(&held)),
-            Settled::NotTried => Err(away()),
-            Settled::Doubt => {
-                held.doubt = Some(frame);
-                Err(StoreError::InDoubt)
-            }
+            other => Err(self.not_stored(&mut held, other, frame)),
         }
     }
 
@@ -209,7 +246,7 @@ impl Replica {
 fn may_write(held: &Held) -> Result<(), StoreError> {
     match held.role {
         Role::Following => Err(fenced(held)),
-        Role::Diverged => Err(diverged()),
+        Role::Diverged => Err(diverged(held)),
         Role::Writing if held.doubt.is_some() => {
             let reason = "it is not known yet what became of an earlier commit".to_owned();
             Err(StoreError::Busy { reason })
