@@ -104,6 +104,7 @@ fn the_crates_need_only_what_lies_below_them() {
         ("wire", &["record"][..]),
         ("log", &["record"][..]),
         ("client", &["record", "wire"][..]),
+        ("journal-nats", &["log", "record"][..]),
     ] {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let manifest = root.join("crates").join(name).join("Cargo.toml");
