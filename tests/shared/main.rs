@@ -25,8 +25,8 @@ use std::ops::Range;
 
 use tailmark_log::storage::Journal;
 use tailmark_log::storage::shared::{Role, Rule};
-use tailmark_log::{CursorError, ResolveError};
-use tailmark_record::Cursor;
+use tailmark_log::{CursorError, EventLog, Producer, ResolveError};
+use tailmark_record::{Cursor, Event};
 
 use self::cluster::{Cluster, Covered, Wrong};
 use self::daemon::Without;
@@ -121,6 +121,48 @@ async fn each_rule_keeps_something_from_being_wrong() {
         }
     }
     assert!(missing.is_empty(), "{missing:#?}");
+}
+
+/// What a writer that was relieved, and does not know it, tells a producer.
+async fn relieved(without: Without) -> [Result<u64, String>; 2] {
+    let mut cluster = Cluster::new(2, 1, without);
+    assert!(cluster.take_over(0).await);
+    let old = cluster.daemons[0].log.clone();
+    let first = old.open_producer("p", 0).await.unwrap();
+    append(&old, &first, 1).await;
+    cluster.follow(1, 100).await;
+    assert!(cluster.take_over(1).await);
+    let new = cluster.daemons[1].log.clone();
+    let second = new.open_producer("p", first.epoch()).await.unwrap();
+    assert_eq!(second.last_seq(), 1);
+    append(&new, &second, 2).await;
+    let other = new.open_producer("q", 0).await.unwrap();
+    let mut told = [("p", first.epoch()), ("q", other.epoch())].map(|_| Ok(0));
+    for (told, (name, epoch)) in told.iter_mut().zip([("p", first.epoch()), ("q", other.epoch())]) {
+        let opened = old.open_producer(name, epoch).await;
+        *told = opened.map(|it| it.last_seq()).map_err(|error| error.to_string());
+    }
+    told
+}
+
+async fn append(log: &EventLog, producer: &Producer, seq: u64) {
+    let mut batch = log.batch();
+    batch.push(&Event { topic: "users", ..Event::default() }).unwrap();
+    producer.submit(seq, batch, None).await.unwrap().await.unwrap();
+}
+
+/// A producer's place, and whether there is such a producer, is told by who writes: a stream that is opened again
+/// in its epoch is no commit of its own.
+#[tokio::test]
+async fn a_writer_that_was_relieved_tells_no_producer_its_place() {
+    for told in relieved(Without::Nothing).await {
+        let told = told.unwrap_err();
+        assert!(told.contains("another daemon writes"), "{told}");
+    }
+    // Without the rule it tells a place that was passed, and that there is no such producer.
+    let [place, unknown] = relieved(Without::Rule(Rule::ConfirmedByCommit)).await;
+    assert_eq!(place, Ok(1));
+    assert!(unknown.is_err_and(|it| !it.contains("another daemon writes")));
 }
 
 /// A journal that is put back to an older state. Answers what is wrong.

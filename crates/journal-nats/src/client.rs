@@ -86,6 +86,11 @@ impl Connected {
         self.client.server_info().version
     }
 
+    /// The name of the server that it is connected to.
+    pub(crate) fn server(&self) -> String {
+        self.client.server_info().server_name
+    }
+
     /// Counts connections that were made.
     pub(crate) fn count(&self) -> u64 {
         self.client.statistics().connects.load(Ordering::SeqCst)
@@ -176,6 +181,8 @@ fn options(settings: &Settings) -> Result<ConnectOptions, String> {
     };
     let mut options = options
         .name(format!("tailmark {}", settings.name))
+        // Those that are named, and no others.
+        .ignore_discovered_servers()
         .ping_interval(PING)
         .connection_timeout(settings.answer)
         .reconnect_delay_callback(|tries| Duration::from_millis(if tries < 2 { 20 } else { 250 }));

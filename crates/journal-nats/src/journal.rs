@@ -152,6 +152,23 @@ fn ready(connected: &Connected, settings: &Settings) -> Result<Value, Error> {
     }
 }
 
+/// A message, by whichever replica answers; `None` where that one has nothing there.
+pub(crate) fn direct(
+    connected: &Connected,
+    stream: &str,
+    slot: u64,
+) -> Result<Option<Bytes>, Failure> {
+    let request = Bytes::from(json!({ "seq": slot }).to_string());
+    let message = connected.ask(format!("$JS.API.DIRECT.GET.{stream}"), request, None)?;
+    if message.status == Some(StatusCode::NOT_FOUND) {
+        return Ok(None);
+    }
+    let header = |name: &str| message.headers.as_ref()?.get(name).map(|it| it.as_str());
+    let is_it = header("Nats-Stream") == Some(stream)
+        && header("Nats-Sequence") == Some(slot.to_string().as_str());
+    if is_it { Ok(Some(message.payload)) } else { Err(Failure::NoAnswer) }
+}
+
 impl SharedJournal for NatsJournal {
     fn identity(&self) -> Identity {
         self.identity
@@ -185,17 +202,11 @@ impl SharedJournal for NatsJournal {
     }
 
     fn read(&self, slot: u64) -> Option<Slot> {
-        let request = Bytes::from(json!({ "seq": slot }).to_string());
-        let subject = format!("$JS.API.DIRECT.GET.{}", self.stream);
-        let message = self.connected.ask(subject, request, None).ok()?;
-        let header = |name: &str| message.headers.as_ref()?.get(name).map(|it| it.as_str());
-        if message.status == Some(StatusCode::NOT_FOUND) {
+        match direct(&self.connected, &self.stream, slot).ok()? {
+            Some(message) => Some(self.slot(&message)),
             // Mostly the end. Who waits for what was purged would wait for ever.
-            return (self.is_time_to_look() && self.is_gone(slot)).then_some(Slot::Gone);
+            None => (self.is_time_to_look() && self.is_gone(slot)).then_some(Slot::Gone),
         }
-        let is_it = header("Nats-Stream") == Some(self.stream.as_str())
-            && header("Nats-Sequence") == Some(slot.to_string().as_str());
-        is_it.then(|| self.slot(&message.payload))
     }
 
     fn read_back(&self, slot: u64) -> Option<Slot> {

@@ -58,7 +58,7 @@ struct Covered {
 struct Clients {
     requests: parking_lot::Mutex<Vec<Request>>,
     named: parking_lot::Mutex<Vec<Sent>>,
-    seers: Vec<parking_lot::Mutex<Seer>>,
+    seers: Vec<tokio::sync::Mutex<Seer>>,
     wrong: parking_lot::Mutex<Vec<String>>,
     /// When each ack came.
     acks: parking_lot::Mutex<Vec<Instant>>,
@@ -145,7 +145,7 @@ impl Clients {
 
     /// A watcher goes on at a daemon.
     async fn look(&self, who: usize, log: &EventLog) {
-        let Some(mut seer) = self.seers[who].try_lock() else { return };
+        let Ok(mut seer) = self.seers[who].try_lock() else { return };
         let next = match &seer.cursor {
             None => Seq::FIRST,
             // AHEAD of a daemon that has less is no verdict before the writer was asked.
@@ -314,7 +314,7 @@ pub fn run(program: &Path, plan: &Plan) {
     let watches = clients.seers.iter().enumerate().map(|(who, seer)| Watched {
         name: format!("watcher {who}"),
         filter: Filter::ALL,
-        notes: std::mem::take(&mut seer.lock().notes),
+        notes: std::mem::take(&mut seer.try_lock().unwrap().notes),
         is_paused: false,
         is_early: true,
     });
@@ -355,7 +355,7 @@ async fn settle(daemons: &mut [Daemon], clients: &Clients) {
     }
     for daemon in daemons.iter_mut() {
         let begun = Instant::now();
-        while !daemon.replica.resolve().is_ok() {
+        while daemon.replica.resolve().is_err() {
             assert!(begun.elapsed() < Duration::from_secs(60), "a doubt that does not end");
         }
         daemon.has_ended = true;
@@ -376,7 +376,7 @@ async fn settle(daemons: &mut [Daemon], clients: &Clients) {
         for daemon in daemons.iter() {
             clients.look(who, &daemon.log).await;
         }
-        if !clients.seers[who].lock().is_through {
+        if !clients.seers[who].lock().await.is_through {
             clients.wrong.lock().push(format!("watcher {who} does not see the end"));
         }
     }

@@ -6,6 +6,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::cast_sign_loss,
     unreachable_pub,
     reason = "a test ends where something is not as it must be"
 )]
@@ -16,6 +17,7 @@ mod checker;
 mod cluster;
 mod daemon;
 mod servers;
+mod stray;
 
 use std::path::Path;
 use std::sync::Arc;

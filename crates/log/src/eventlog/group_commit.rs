@@ -91,6 +91,16 @@ impl GroupCommit {
     }
 }
 
+/// What becomes of the opening of a producer's stream.
+pub(super) enum OpenAdmission {
+    /// It stands with the commit in the making.
+    Staged,
+    /// As [`Admission::Later`].
+    Later(OpenRequest),
+    /// It is answered by what is durable, as [`Admission::Verdict`].
+    Verdict(OpenRequest, Result<Opened, AppendError>),
+}
+
 impl CommitBuilder {
     /// Bytes at which a commit of several batches ends. A watcher that stands still holds one.
     fn group_bytes(&self) -> usize {
@@ -176,22 +186,20 @@ impl CommitBuilder {
     }
 
     /// Opens a producer's stream: at once, with this commit, or after it.
-    pub(super) fn open(
-        &mut self,
-        commit: &mut GroupCommit,
-        request: OpenRequest,
-    ) -> Option<OpenRequest> {
+    pub(super) fn open(&mut self, commit: &mut GroupCommit, request: OpenRequest) -> OpenAdmission {
         let taken = self.taken(commit);
         if taken + DELTA_BYTES + MAX_OP_BYTES > self.group_bytes() && taken > 0 {
-            return Some(request);
+            return OpenAdmission::Later(request);
         }
         match self.producers.open(request.key, request.epoch) {
-            Opening::Staged(opened) => commit.opened.push((request, opened)),
-            Opening::Resumed(opened) => request.answer(Ok(opened)),
-            Opening::Refused(error) => request.answer(Err(error)),
-            Opening::Later => return Some(request),
+            Opening::Staged(opened) => {
+                commit.opened.push((request, opened));
+                OpenAdmission::Staged
+            }
+            Opening::Resumed(opened) => OpenAdmission::Verdict(request, Ok(opened)),
+            Opening::Refused(error) => OpenAdmission::Verdict(request, Err(error)),
+            Opening::Later => OpenAdmission::Later(request),
         }
-        None
     }
 
     /// Copies events into the commit; false when it is full before the batch is at its end.

@@ -14,7 +14,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::core::Core;
-use super::group_commit::{Admission, CommitBuilder, GroupCommit};
+use super::group_commit::{Admission, CommitBuilder, GroupCommit, OpenAdmission};
 use super::options::{Clock, Elapsed};
 use super::queue::{Pending, TrimRequest, Work};
 use super::recent;
@@ -90,10 +90,14 @@ impl Writer {
             let batch = match item {
                 Work::Append(batch) => batch,
                 Work::Open(request) => match self.builder.open(&mut staged, request) {
-                    None => continue,
-                    Some(later) => {
+                    OpenAdmission::Staged => continue,
+                    OpenAdmission::Later(later) => {
                         work.push_front(Work::Open(later));
                         break;
+                    }
+                    OpenAdmission::Verdict(request, verdict) => {
+                        request.answer(self.confirmed(verdict));
+                        continue;
                     }
                 },
                 alone @ (Work::Trim(_) | Work::Forget(..) | Work::Ping(_)) => {
@@ -117,13 +121,10 @@ impl Writer {
             match self.builder.admit(&mut staged, batch, self.oldest) {
                 Admission::Whole => {}
                 Admission::Part => break,
-                Admission::Verdict(batch, error) => match self.core.journal.confirm() {
-                    Ok(()) => batch.refuse(*error),
-                    Err(other) => {
-                        let verdict = self.judge(&Arc::new(other));
-                        batch.refuse(verdict);
-                    }
-                },
+                Admission::Verdict(batch, error) => {
+                    let (Ok(verdict) | Err(verdict)) = self.confirmed(Ok(*error));
+                    batch.refuse(verdict);
+                }
                 Admission::Later(batch) => {
                     work.push_front(Work::Append(batch));
                     break;
@@ -131,6 +132,15 @@ impl Writer {
             }
         }
         self.finish(staged, work)
+    }
+
+    /// What is told by where the log ends, once it is known that it ends there: another daemon may have
+    /// appended since.
+    fn confirmed<T>(&mut self, verdict: Result<T, AppendError>) -> Result<T, AppendError> {
+        match self.core.journal.confirm() {
+            Ok(()) => verdict,
+            Err(error) => Err(self.judge(&Arc::new(error))),
+        }
     }
 
     /// Makes the commit durable, then publishes it, then answers.

@@ -1,4 +1,9 @@
 //! What every shared journal must do, whatever it is reached by. One that lives elsewhere runs it too.
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a suite ends where something is not as it must be"
+)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -4,7 +4,7 @@ mod bytes;
 
 pub use bytes::FrameProblem;
 #[cfg(fuzzing)]
-pub(super) use bytes::with_its_chain;
+pub(crate) use bytes::with_its_chain;
 
 use ::bytes::Bytes;
 

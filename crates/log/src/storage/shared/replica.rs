@@ -9,11 +9,12 @@
 mod following;
 mod writing;
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref, DerefMut};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Body, Content, Frame, FrameChain, FrameProblem, SharedJournal, Slot};
@@ -83,8 +84,51 @@ pub struct Replica {
     state_of: StateOf,
     /// In tests only: rules that do not count.
     without: Vec<Rule>,
-    /// Held while a frame is published, so that one is in flight at a time.
+    /// Held while a frame is published, so that one is in flight at a time: for as long as the journal does
+    /// not answer.
     held: Mutex<Held>,
+    /// What it said when it was let go last: nobody waits for the journal to hear that.
+    seen: Mutex<Seen>,
+}
+
+/// How long a frame may be under way before the journal is said not to answer.
+const HANGING: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Debug)]
+struct Seen {
+    role: Role,
+    term: u64,
+    writer: Option<u64>,
+    is_in_doubt: bool,
+    trouble: Option<String>,
+    /// Since when it is held.
+    since: Option<Instant>,
+}
+
+/// Holds a replica, and says at its end what it is then.
+struct Holding<'a> {
+    held: MutexGuard<'a, Held>,
+    seen: &'a Mutex<Seen>,
+}
+
+impl Deref for Holding<'_> {
+    type Target = Held;
+
+    fn deref(&self) -> &Held {
+        &self.held
+    }
+}
+
+impl DerefMut for Holding<'_> {
+    fn deref_mut(&mut self) -> &mut Held {
+        &mut self.held
+    }
+}
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        *self.seen.lock() = self.held.seen();
+    }
 }
 
 struct Held {
@@ -132,6 +176,12 @@ impl Held {
         self.chains.len() as u64
     }
 
+    fn seen(&self) -> Seen {
+        let Held { role, term, writer, .. } = *self;
+        let is_in_doubt = self.doubt.is_some();
+        Seen { role, term, writer, is_in_doubt, trouble: self.trouble.clone(), since: None }
+    }
+
     fn chain(&self) -> FrameChain {
         self.chains.last().copied().unwrap_or_default()
     }
@@ -163,8 +213,8 @@ impl Replica {
             trouble: None,
             nonces: Nonces { name, life, drawn: 0 },
         };
-        let (without, held) = (without.to_vec(), Mutex::new(held));
-        Replica { name, journal, copy, state_of, without, held }
+        let (without, seen) = (without.to_vec(), Mutex::new(held.seen()));
+        Replica { name, journal, copy, state_of, without, held: Mutex::new(held), seen }
     }
 
     /// The same daemon after it died: it has its copy, and nothing that was under way.
@@ -181,33 +231,39 @@ impl Replica {
             state_of,
             &self.without,
         );
-        let held = self.held.lock();
+        let held = self.hold();
         {
-            let mut new = it.held.lock();
+            let mut new = it.hold();
             new.chains.clone_from(&held.chains);
             (new.last_frame, new.term, new.writer) = (held.last_frame, held.term, held.writer);
         }
         it
     }
 
-    /// What it takes itself for.
+    /// What it takes itself for. Of this and what follows: as of when it last was through with a frame.
     pub fn role(&self) -> Role {
-        self.held.lock().role
+        self.seen.lock().role
     }
 
     /// Who writes, as far as it has followed.
     pub fn writer(&self) -> Option<u64> {
-        self.held.lock().writer
+        self.seen.lock().writer
     }
 
     /// The newest term that it has seen.
     pub fn term(&self) -> u64 {
-        self.held.lock().term
+        self.seen.lock().term
     }
 
     /// Whether it waits to hear what became of a frame.
     pub fn is_in_doubt(&self) -> bool {
-        self.held.lock().doubt.is_some()
+        self.seen.lock().is_in_doubt
+    }
+
+    fn hold(&self) -> Holding<'_> {
+        let held = self.held.lock();
+        self.seen.lock().since = Some(Instant::now());
+        Holding { held, seen: &self.seen }
     }
 
     /// What its copy has to say to whoever opens an event log over it.
@@ -287,7 +343,13 @@ fn fenced(held: &Held) -> StoreError {
 }
 
 fn diverged(held: &Held) -> StoreError {
-    StoreError::Diverged { detail: held.trouble.clone().unwrap_or_default() }
+    held.seen().diverged()
+}
+
+impl Seen {
+    fn diverged(&self) -> StoreError {
+        StoreError::Diverged { detail: self.trouble.clone().unwrap_or_default() }
+    }
 }
 
 impl Intercept for Replica {
@@ -305,19 +367,19 @@ impl Intercept for Replica {
     }
 
     fn refusal(&self) -> Option<StoreError> {
-        let held = self.held.lock();
-        match held.role {
-            Role::Writing => None,
-            Role::Following => Some(fenced(&held)),
-            Role::Diverged => Some(diverged(&held)),
+        let seen = self.seen.lock();
+        let under_way = seen.since.map(|since| since.elapsed()).filter(|time| *time > HANGING);
+        match seen.role {
+            Role::Writing => under_way.map(|time| StoreError::Hanging { seconds: time.as_secs() }),
+            Role::Following => Some(StoreError::Fenced { term: seen.term }),
+            Role::Diverged => Some(seen.diverged()),
         }
     }
 
     fn status(&self) -> StoreStatus {
-        let held = self.held.lock();
-        let is_diverged = held.role == Role::Diverged;
-        let trouble =
-            if is_diverged { Some(diverged(&held).to_string()) } else { held.trouble.clone() };
+        let seen = self.seen.lock().clone();
+        let is_diverged = seen.role == Role::Diverged;
+        let trouble = if is_diverged { Some(seen.diverged().to_string()) } else { seen.trouble };
         StoreStatus { trouble, ..Store::status(&*self.copy) }
     }
 

@@ -127,3 +127,61 @@ fn generations_that_are_not_the_copys_are_another_history() {
     assert!(matches!(follows(&it), Err(StoreError::Diverged { .. })));
     assert_eq!(it.role(), Role::Diverged);
 }
+
+/// A journal of which nothing comes back.
+struct Hangs(Arc<dyn SharedJournal>, std::sync::mpsc::Sender<()>);
+
+impl SharedJournal for Hangs {
+    fn identity(&self) -> Identity {
+        self.0.identity()
+    }
+
+    fn publish(&self, after: u64, frame: &Arc<Frame>) -> Published {
+        if matches!(frame.body, Body::Term(_)) {
+            return self.0.publish(after, frame);
+        }
+        self.1.send(()).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        Published::NoAnswer
+    }
+
+    fn read(&self, slot: u64) -> Option<Slot> {
+        self.0.read(slot)
+    }
+
+    fn end(&self) -> Option<u64> {
+        self.0.end()
+    }
+
+    fn connection(&self) -> u64 {
+        self.0.connection()
+    }
+
+    fn forget(&self, before: u64, acked: u64) -> Result<(), StoreError> {
+        self.0.forget(before, acked)
+    }
+}
+
+/// Readiness and status are asked while a frame is under way.
+#[test]
+fn nobody_waits_for_the_journal_to_hear_how_it_is() {
+    let stream = Stream::new(identity(), true);
+    let (told, is_under_way) = std::sync::mpsc::channel();
+    let journal = Arc::new(Hangs(stream.connect(), told));
+    let Identity { id, key, .. } = identity();
+    let copy =
+        Memory::new(id, key, GenerationTable::created(1, Timestamp::EPOCH), Options::default());
+    let state_of: StateOf = Box::new(|_| Ok(Bytes::new()));
+    let it = Arc::new(Replica::new((1, 0), journal, Arc::new(copy), state_of, &[]));
+    it.take_over(Timestamp::EPOCH).unwrap();
+    let other = Arc::clone(&it);
+    let confirms = std::thread::spawn(move || other.confirm());
+    is_under_way.recv().unwrap();
+    let began = std::time::Instant::now();
+    assert_eq!((it.role(), it.term(), it.is_in_doubt()), (Role::Writing, 1, false));
+    assert!(Store::status(&*it).trouble.is_none());
+    assert!(crate::storage::Journal::refusal(&*it).is_none());
+    assert!(began.elapsed() < Duration::from_millis(200));
+    assert!(matches!(confirms.join().unwrap(), Err(StoreError::InDoubt)));
+    assert!(it.is_in_doubt());
+}

@@ -273,7 +273,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 
 /// A message with the log and the chain that it would need to be a frame of that log, if it has room for them.
 #[cfg(fuzzing)]
-pub(super) fn with_its_chain(bytes: &[u8], log: LogId) -> Vec<u8> {
+pub(crate) fn with_its_chain(bytes: &[u8], log: LogId) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let mut rest = bytes.strip_prefix(&TAG).unwrap_or_default();
     let len = to_usize(take_varint(&mut rest).unwrap_or_default());

@@ -16,7 +16,7 @@ impl Replica {
     /// # Errors
     /// [`StoreError::Diverged`].
     pub fn follow(&self) -> Result<Option<Followed>, StoreError> {
-        let mut held = self.held.lock();
+        let mut held = self.hold();
         if held.role == Role::Diverged {
             return Err(diverged(&held));
         }

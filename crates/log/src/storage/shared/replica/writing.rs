@@ -35,7 +35,7 @@ enum Settled {
 impl Replica {
     /// Publishes a commit, and answers when it is known what became of it.
     pub(super) fn publish(&self, mut commit: Commit) -> Result<Receipt, StoreError> {
-        let mut held = self.held.lock();
+        let mut held = self.hold();
         may_write(&held)?;
         // What the copy would refuse must not get into the journal.
         self.copy.check(&commit)?;
@@ -184,7 +184,7 @@ impl Replica {
     pub fn take_over(&self, now: Timestamp) -> Result<u64, StoreError> {
         self.resolve()?;
         while self.follow()?.is_some() {}
-        let mut held = self.held.lock();
+        let mut held = self.hold();
         let bounds = self.copy.bounds();
         let used_up = || StoreError::Invalid("the log has used up its generations");
         let term = held.term + 1;
@@ -213,7 +213,7 @@ impl Replica {
     /// # Errors
     /// [`StoreError::InDoubt`] while it is not known.
     pub fn resolve(&self) -> Result<(), StoreError> {
-        let mut held = self.held.lock();
+        let mut held = self.hold();
         let Some(mut frame) = held.doubt.take() else { return Ok(()) };
         match self.settle(&mut held, &mut frame) {
             Settled::Stored if matches!(frame.body, Body::Term(_)) => {
@@ -237,7 +237,7 @@ impl Replica {
         if !self.has(Rule::ConfirmedByCommit) {
             return Ok(());
         }
-        let mut held = self.held.lock();
+        let mut held = self.hold();
         may_write(&held)?;
         self.put(&mut held, Body::Empty)
     }
