@@ -86,11 +86,6 @@ impl Connected {
         self.client.server_info().version
     }
 
-    /// The name of the server that it is connected to.
-    pub(crate) fn server(&self) -> String {
-        self.client.server_info().server_name
-    }
-
     /// Counts connections that were made.
     pub(crate) fn count(&self) -> u64 {
         self.client.statistics().connects.load(Ordering::SeqCst)

@@ -17,7 +17,6 @@ mod checker;
 mod cluster;
 mod daemon;
 mod servers;
-mod stray;
 
 use std::path::Path;
 use std::sync::Arc;

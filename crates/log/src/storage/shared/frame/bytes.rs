@@ -228,7 +228,7 @@ fn decode_body(
     Some(Body::Commit(Commit {
         first: Seq::new(first),
         count,
-        appended_at: Timestamp::from_nanos(u64_at(fixed, 88).cast_signed()),
+        appended_at: time_at(fixed, 88)?,
         events: bytes.slice(events..),
         delta: bytes.slice(rest..end),
         state: None,
@@ -248,7 +248,7 @@ fn decode_table(mut rest: &[u8]) -> Option<GenerationTable> {
         rows.push(GenerationEntry {
             generation: Generation { counter, nonce: u32_at(row, 4) },
             first: Seq::new(u64_at(row, 8)),
-            since: Timestamp::from_nanos(u64_at(row, 16).cast_signed()),
+            since: time_at(row, 16)?,
             cause: std::str::from_utf8(cause).ok()?.to_owned(),
         });
         rest = behind;
@@ -269,6 +269,13 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(array(&bytes[at..at + 8]))
+}
+
+/// The first second that has such a number is cut by it: a time in it would be written otherwise.
+fn time_at(bytes: &[u8], at: usize) -> Option<Timestamp> {
+    let nanos = u64_at(bytes, at).cast_signed();
+    let time = Timestamp::from_nanos(nanos);
+    (time.as_nanos() == nanos).then_some(time)
 }
 
 /// A message with the log and the chain that it would need to be a frame of that log, if it has room for them.

@@ -169,6 +169,13 @@ fn there_is_one_form() {
     }
     let beyond = sealed(&commit, |bytes| bytes[head(64)..head(72)].fill(0xff));
     assert_eq!(read(&beyond).map(|_| ()), Err(FrameProblem::Damaged("what it carries")));
+    // A time that would be written as another; found by the fuzzer.
+    for (frame, at) in [(&commit, 88), (&term, 120 + 16)] {
+        let other = sealed(frame, |bytes| {
+            bytes[head(at)..head(at + 8)].copy_from_slice(&(i64::MIN + 5).to_le_bytes());
+        });
+        assert_eq!(read(&other).map(|_| ()), Err(FrameProblem::Damaged("what it carries")));
+    }
     let lengths = sealed(&commit, |bytes| bytes[head(76)] = 4);
     assert!(matches!(read(&lengths), Err(FrameProblem::Damaged(_))));
     let other = sealed(&commit, |bytes| bytes[head(8)] = 0xff);
@@ -187,7 +194,7 @@ fn what_is_not_ours_is_foreign() {
 proptest! {
     #[test]
     fn any_commit_is_read(
-        first in 1..u64::MAX - 9, count in 0u32..8, at in any::<i64>(), oldest in any::<u64>(),
+        first in 1..u64::MAX - 9, count in 0u32..8, at in i64::MIN + 1_000_000_000..i64::MAX, oldest in any::<u64>(),
         events in proptest::collection::vec(any::<u8>(), 0..99), tag in proptest::option::of(any::<u32>()),
         delta in proptest::collection::vec(any::<u8>(), 0..99), link in any::<[u8; 16]>(),
     ) {
@@ -199,5 +206,7 @@ proptest! {
         let frame = Frame::new(content(Body::Commit(commit)));
         let read = read(frame.bytes()).unwrap();
         prop_assert_eq!(format!("{:?}", read.content), format!("{:?}", frame.content));
+        let again = Frame::new(read.content);
+        prop_assert_eq!(again.bytes(), frame.bytes());
     }
 }
