@@ -142,7 +142,7 @@ fn create(args: Create) -> Result<(), Failure> {
         say("this token allows nothing; --publish, --watch and --admin say what it may");
     }
     say(&format!(
-        "the token of {} was printed this once; {} keeps its hash",
+        "the token of {} was printed this once; {} keeps its hash, and a daemon that runs knows it within 2 s",
         escape::name(&made.name),
         escape::name(&path.display().to_string())
     ));

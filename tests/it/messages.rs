@@ -144,6 +144,10 @@ const ROWS: &[Row] = &[
     (With(&[("TAILMARK_CA", "ca.pem")], &["status", "--addr", "ADDR"]), 0, &[]),
     // What was meant.
     (Cli(&["get", "--addr", "ADDR", "5min"]), 2, &["`tailmark watch --from 5min` begins there"]),
+    (Cli(&["tail"]), 2, &["unrecognized subcommand 'tail'", "did you mean `tailmark watch`?"]),
+    (Cli(&["produce", "a", "x"]), 2, &["did you mean `tailmark publish`?"]),
+    (Cli(&["health"]), 2, &["did you mean `tailmark status`?"]),
+    (Cli(&["context", "rm", "x"]), 2, &["unrecognized subcommand 'rm'"]),
     (Cli(&["get", "--addr", "ADDR", "nonsense"]), 2, &["expected a cursor", "a sequence number"]),
     (Cli(&["watch", "--addr", "ADDR", "--from", "-5min"]), 2, &["expected oldest, latest"]),
     (

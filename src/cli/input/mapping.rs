@@ -123,7 +123,7 @@ impl<'a> Mapped<'a> {
         })?;
         let mut mapped = Mapped::default();
         for (Mapping { field, path }, is_met) in mappings.iter().zip(met) {
-            let Some(value) = at(record, path) else { continue };
+            let Some(value) = at(record, path)? else { continue };
             *is_met = true;
             let text = text_of(value);
             let plain = || match value.get().as_bytes().first() {
@@ -175,19 +175,35 @@ impl<'a> Mapped<'a> {
 }
 
 /// What stands there; `null` is nothing. A number picks from an array.
-fn at<'a>(record: &'a RawValue, path: &[String]) -> Option<&'a RawValue> {
+///
+/// # Errors
+/// A name on the way comes twice: readers differ in which of them counts.
+fn at<'a>(record: &'a RawValue, path: &[String]) -> Result<Option<&'a RawValue>, String> {
     let mut value = record;
     for name in path {
-        value = match value.get().as_bytes().first() {
-            Some(b'{') => Fields::parse(value.get()).ok()?.get(name)?,
-            Some(b'[') => {
-                let all: Vec<&RawValue> = serde_json::from_str(value.get()).ok()?;
-                all.get(name.parse::<usize>().ok()?).copied()?
+        let next = match value.get().as_bytes().first() {
+            Some(b'{') => {
+                let Ok(fields) = Fields::parse(value.get()) else { return Ok(None) };
+                let mut all = fields.iter().filter(|(it, _)| it == name).map(|(_, value)| value);
+                let first = all.next();
+                if all.next().is_some() {
+                    return Err(format!(".{}: `{}` is given twice", path.join("."), excerpt(name)));
+                }
+                first
             }
-            _ => return None,
+            Some(b'[') => {
+                let all: Result<Vec<&RawValue>, _> = serde_json::from_str(value.get());
+                let at = name.parse::<usize>().ok();
+                all.ok().zip(at).and_then(|(all, at)| all.get(at).copied())
+            }
+            _ => None,
         };
+        match next {
+            Some(next) => value = next,
+            None => return Ok(None),
+        }
     }
-    (value.get() != "null").then_some(value)
+    Ok((value.get() != "null").then_some(value))
 }
 
 /// A string without its quotes; anything else as it stands.

@@ -214,6 +214,10 @@ fn a_mapping_that_meets_nothing_is_told() {
     let said = "--map key=.user: no column is called so; there are .user.id .t";
     assert_eq!(bad_line(error), (1, said.to_owned()));
     // Of records at the end: some may lack what others have.
+    let twice = &br#"{"k":1,"k":2}"#[..];
+    let (_, error) = encode(&mapped(Format::Records, &["key=.k"]), twice);
+    assert_eq!(bad_line(error), (1, ".k: `k` is given twice".to_owned()));
+    assert!(encode(&mapped(Format::Records, &["id=.other"]), twice).1.is_none());
     let encoder = mapped(Format::Records, &["key=.k", "header.a=.b.c"]);
     let (sender, _receiver) = mpsc::channel(10);
     let summary = encoder.run(&b"{\"k\":1}\n{\"b\":{}}\n"[..], &sender);
