@@ -98,6 +98,21 @@ impl Connected {
         payload: Bytes,
         headers: Option<HeaderMap>,
     ) -> Result<Message, Failure> {
+        self.ask_with(subject, Request { payload: Some(payload), headers, ..Request::default() })
+    }
+
+    /// Asks for a stored message, which comes with its own subject: on a subscription of its own, since those that
+    /// all questions share are told apart by the subject.
+    pub(crate) fn ask_for_stored(
+        &self,
+        subject: String,
+        payload: Bytes,
+    ) -> Result<Message, Failure> {
+        let inbox = Some(self.client.new_inbox());
+        self.ask_with(subject, Request { payload: Some(payload), inbox, ..Request::default() })
+    }
+
+    fn ask_with(&self, subject: String, mut request: Request) -> Result<Message, Failure> {
         let begun = Instant::now();
         // What is sent without a connection is sent when there is one, whatever was learned meanwhile.
         while self.client.connection_state() != State::Connected {
@@ -108,8 +123,7 @@ impl Connected {
         }
         let (client, mut losses) = (self.client.clone(), self.losses.clone());
         losses.mark_unchanged();
-        let timeout = Some(Some(self.answer));
-        let request = Request { payload: Some(payload), headers, timeout, inbox: None };
+        request.timeout = Some(Some(self.answer));
         let answer = self.runtime.as_ref().and_then(|runtime| {
             wait(runtime, async move {
                 tokio::select! {

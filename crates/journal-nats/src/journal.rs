@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use crate::client::{Connected, Failure};
 use crate::stream::{self, Strength};
-use crate::{Error, Settings, answers};
+use crate::{Error, Settings, Stray, answers, witness};
 use tailmark_log::StoreError;
 use tailmark_log::storage::Level;
-use tailmark_log::storage::shared::{Frame, Identity, Published, SharedJournal, Slot};
+use tailmark_log::storage::shared::{Frame, FrameChain, Identity, Published, SharedJournal, Slot};
 
 /// Where nobody answers, before it is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -71,6 +71,21 @@ impl NatsJournal {
     /// What the stream promises.
     pub fn strength(&self) -> &Strength {
         &self.strength
+    }
+
+    /// Asks each replica whether it has these chains from a slot on: what it has otherwise, and the servers of which
+    /// that was not heard to the end. The right ones are those of a copy whose chain the head joins.
+    ///
+    /// # Errors
+    /// Where nobody answers.
+    pub fn strays(
+        &self,
+        from: u64,
+        known: &[FrameChain],
+    ) -> Result<(Vec<Stray>, Vec<String>), Failure> {
+        let info = self.info()?;
+        let of = (&self.connected, self.stream.as_str(), self.identity.id);
+        witness::compare(of, &info, (from, known))
     }
 
     /// What the stream says of itself, if it is still the one that was found at first.

@@ -13,11 +13,13 @@ mod journal;
 mod settings;
 mod stream;
 mod varz;
+mod witness;
 
 pub use client::Failure;
 pub use journal::NatsJournal;
 pub use settings::{Login, Settings};
 pub use stream::Strength;
+pub use witness::Stray;
 
 /// Why there is no journal to use.
 #[derive(Debug, thiserror::Error)]

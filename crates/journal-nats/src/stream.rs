@@ -180,7 +180,7 @@ pub(crate) fn strength(info: &Value, settings: &Settings, version: &str) -> Stre
 }
 
 /// Names of the servers that have it.
-fn members(info: &Value) -> Vec<String> {
+pub(crate) fn members(info: &Value) -> Vec<String> {
     let name = |it: &Value| it.as_str().map(str::to_owned);
     let Some(cluster) = info.get("cluster") else { return vec!["the server".to_owned()] };
     let leader = cluster.get("leader").and_then(name);

@@ -17,6 +17,7 @@ mod checker;
 mod cluster;
 mod daemon;
 mod servers;
+mod stray;
 
 use std::path::Path;
 use std::sync::Arc;

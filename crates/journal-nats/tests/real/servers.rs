@@ -106,6 +106,26 @@ impl Servers {
         }
     }
 
+    fn store(&self, at: usize, suffix: &str) -> PathBuf {
+        self.dir.path().join(format!("{}{suffix}", self.nodes[at].name))
+    }
+
+    /// Keeps a copy of a store directory; its server is killed before.
+    pub fn save(&self, at: usize) {
+        copy(&self.store(at, ""), &self.store(at, ".saved"));
+    }
+
+    /// Puts the copy back.
+    pub fn put_back(&self, at: usize) {
+        self.empty(at);
+        copy(&self.store(at, ".saved"), &self.store(at, ""));
+    }
+
+    /// Takes all that a server has.
+    pub fn empty(&self, at: usize) {
+        std::fs::remove_dir_all(self.store(at, "")).unwrap();
+    }
+
     /// SIGSTOP for a while.
     pub fn pause(&self, at: usize, time: Duration) {
         let Some(child) = &self.nodes[at].running else { return };
@@ -134,6 +154,11 @@ impl Servers {
             ..Settings::new(urls, name, FingerprintKey::new([7; 16]))
         }
     }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status();
+    assert!(status.unwrap().success());
 }
 
 impl Drop for Servers {
