@@ -222,7 +222,8 @@ fn selection_text(selection: &pb::EraseSelection) -> String {
     if selection.has_more_topics {
         lines.push("  and more topics".to_owned());
     }
-    if let Some(left_out) = left_out(selection.already, selection.trimmed, selection.removed) {
+    let pb::EraseSelection { already, trimmed, removed, left_notices, .. } = *selection;
+    if let Some(left_out) = left_out(already, trimmed, removed, left_notices) {
         lines.push(format!("not among them: {left_out}"));
     }
     lines.join("\n")
@@ -230,7 +231,8 @@ fn selection_text(selection: &pb::EraseSelection) -> String {
 
 /// What it came to.
 fn result_text(result: &pb::EraseResult) -> String {
-    let left_out = left_out(result.already, result.trimmed, result.removed);
+    let pb::EraseResult { already, trimmed, removed, left_notices, .. } = *result;
+    let left_out = left_out(already, trimmed, removed, left_notices);
     let left_out = left_out.map(|text| format!(" ({text})")).unwrap_or_default();
     if result.erasure.is_empty() {
         return format!("nothing to erase{left_out}");
@@ -244,9 +246,16 @@ fn result_text(result: &pb::EraseResult) -> String {
     )
 }
 
-fn left_out(already: u64, trimmed: u64, removed: u64) -> Option<String> {
-    let parts =
-        [(already, "erased before"), (trimmed, "trimmed before"), (removed, "taken out before")];
+fn left_out(already: u64, trimmed: u64, removed: u64, notices: u64) -> Option<String> {
+    let parts = [
+        (already, "erased before"),
+        (trimmed, "trimmed before"),
+        (removed, "taken out before"),
+        (
+            notices,
+            "of type tailmark.erased stay: look at them with `watch`, and erase by SEQ what is no notice",
+        ),
+    ];
     let parts = parts.into_iter().filter(|(count, _)| *count > 0);
     let parts: Vec<_> = parts.map(|(count, what)| format!("{count} {what}")).collect();
     (!parts.is_empty()).then(|| parts.join(", "))

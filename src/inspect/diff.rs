@@ -3,12 +3,13 @@
 //! Two logs that have the same link at a seq have the same events up to there. So it is searched by
 //! halves, at the cost of some thirty events of each, and not by reading both.
 
+use std::ops::Range;
 use std::path::Path;
 
 use super::Error;
 use super::cover::{bounds_of, look};
 use super::walk::Walk;
-use tailmark_log::storage::{Damage, StoreError};
+use tailmark_log::storage::{Damage, Removed, StoreError};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Bounds, ChainTag, LogId, Seq};
 
@@ -53,6 +54,10 @@ pub struct Compared {
     /// They may be the same up to this event, beyond what is certain: one of them does not have the events
     /// between.
     pub at_most: Option<Seq>,
+    /// Ranges that the first has lost to damage, and the second has not.
+    pub first_lost: Vec<Range<Seq>>,
+    /// Ranges that the second has lost to damage, and the first has not.
+    pub second_lost: Vec<Range<Seq>>,
 }
 
 /// Compares the logs in two data directories, as they are now.
@@ -70,7 +75,12 @@ pub fn diff(first: &Path, second: &Path) -> Result<Compared, Error> {
         Verdict::PartedBefore(seq) => (Verdict::PartedBefore(seq), Some(seq.prev())),
         verdict => (verdict, None),
     };
-    Ok(Compared { first: one.side, second: two.side, verdict, at_most })
+    // The chain holds over what was lost, for a salvage keeps it.
+    let (first_lost, second_lost) = match verdict {
+        Verdict::OtherLogs | Verdict::Apart => Default::default(),
+        _ => (one.lost_beside(&two), two.lost_beside(&one)),
+    };
+    Ok(Compared { first: one.side, second: two.side, verdict, at_most, first_lost, second_lost })
 }
 
 fn verdict(one: &mut Log, two: &mut Log) -> Result<Verdict, Error> {
@@ -143,6 +153,8 @@ struct Log {
     side: Side,
     oldest_tag: Option<ChainTag>,
     walk: Walk,
+    /// Ranges without events, in order.
+    removed: Vec<Removed>,
 }
 
 impl Log {
@@ -154,8 +166,29 @@ impl Log {
         let log = meta.log;
         let oldest_tag = found.slots.last().and_then(|slot| slot.scan.oldest_tag);
         let range = (bounds.oldest, bounds.next());
+        let removed = found.removed.iter().map(|it| it.range).collect();
         let walk = Walk::over(dir, found, range, Filter::ALL, (None, None))?;
-        Ok(Log { dir: dir.to_owned(), side: Side { log, bounds }, oldest_tag, walk })
+        Ok(Log { dir: dir.to_owned(), side: Side { log, bounds }, oldest_tag, walk, removed })
+    }
+
+    /// What it has lost of what another log can have: not what is beyond its bounds, or gone there too.
+    fn lost_beside(&self, other: &Log) -> Vec<Range<Seq>> {
+        let (from, end) = (other.side.bounds.oldest, other.side.bounds.next());
+        let mut lost = Vec::new();
+        for range in self.removed.iter().filter(|range| !range.is_intended()) {
+            let (mut at, end) = (range.first.max(from), range.end.min(end));
+            for theirs in &other.removed {
+                let (first, last) = (theirs.first.min(end), theirs.end.min(end));
+                if first > at {
+                    lost.push(at..first);
+                }
+                at = at.max(last);
+            }
+            if at < end {
+                lost.push(at..end);
+            }
+        }
+        lost
     }
 
     /// The chain at an event, or at the one before the oldest.

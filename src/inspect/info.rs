@@ -1,15 +1,17 @@
 //! What a data directory has: identity, history, bounds, files. Opens no database.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::Error;
 use super::cover::look;
 use super::owner::owner;
 use tailmark_log::chain::Link;
+use tailmark_log::storage::disk::Disk;
 use tailmark_log::storage::journal::{FrameRef, Tail};
 use tailmark_log::storage::local::{Survey, SurveyedSlot};
 use tailmark_log::storage::meta::Meta;
-use tailmark_log::storage::segment::Segment;
+use tailmark_log::storage::segment::{Segment, removed_from};
 use tailmark_log::storage::{Damage, FORMAT_VERSION, Removed, StoreError};
 use tailmark_record::{GenerationEntry, LogId, Seq, Timestamp};
 
@@ -134,6 +136,8 @@ pub struct Info {
     pub segments: Vec<SegmentInfo>,
     /// Ranges without events, in order.
     pub removed: Vec<Removed>,
+    /// Events that were taken out of the oldest segment and lie before `oldest`.
+    pub removed_and_trimmed: u64,
     /// Slots, in order of use, the free ones last.
     pub slots: Vec<SlotInfo>,
     /// What was set aside at a start.
@@ -158,10 +162,22 @@ impl Info {
     pub fn events(&self) -> u64 {
         let readable = |it: &Removed| it.first.max(self.oldest).distance_to(it.end);
         let gone: u64 = self.removed.iter().map(readable).sum();
-        // Of a segment that is trimmed in part nobody knows which of them those were.
         let taken_out: u64 = self.segments.iter().map(|segment| segment.removed_events).sum();
+        let taken_out = taken_out.saturating_sub(self.removed_and_trimmed);
         self.oldest.distance_to(self.head.next()).saturating_sub(gone + taken_out)
     }
+}
+
+/// Of the segment that is trimmed in part, how many events were taken out before they were trimmed. Where it is damaged nobody
+/// knows.
+fn removed_and_trimmed(found: &Survey) -> u64 {
+    let oldest = found.oldest();
+    let is_cut = |it: &&Arc<Segment>| it.first() < oldest && it.removed().events() > 0;
+    let cut = found.segments.iter().find(is_cut);
+    cut.map_or(0, |segment| {
+        let all = segment.removed().events();
+        removed_from(segment, oldest, &Disk::real()).map_or(0, |left| all.saturating_sub(left))
+    })
 }
 
 /// Looks at the log in `dir`.
@@ -191,6 +207,7 @@ pub fn info(dir: &Path) -> Result<Info, Error> {
         slot_bytes: meta.as_ref().map_or(0, |meta| meta.slot_bytes),
         segments: found.segments.iter().map(|segment| segment_info(segment)).collect(),
         removed: found.removed.iter().map(|it| it.range).collect(),
+        removed_and_trimmed: removed_and_trimmed(&found),
         slots: slots(&found),
         quarantine: kept(&dir.join("quarantine"))?,
         disk_bytes: tree_bytes(dir),

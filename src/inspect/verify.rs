@@ -91,13 +91,16 @@ pub fn verify(
             notes: Vec::new(),
         },
         whole: Runs::default(),
+        gone: Runs::default(),
         progress: Progress::default(),
         scratch: Scratch::new(),
         watch: &mut watch,
     };
     check.run(found)?;
-    let (mut report, whole) = (check.report, check.whole);
-    report.events = whole.count(report.oldest, report.head.next());
+    let (mut report, whole, gone) = (check.report, check.whole, check.gone);
+    let (from, end) = (report.oldest, report.head.next());
+    // A slot that a segment was made of still has what rules took out of that.
+    report.events = whole.count(from, end).saturating_sub(gone.count(from, end));
     report.damage.sort_by_key(|damage| (damage.from, damage.to));
     Ok(report)
 }
@@ -110,6 +113,8 @@ struct Check<'a> {
     report: Verified,
     /// Events that are whole, wherever they lie.
     whole: Runs,
+    /// Of these, what rules for topics took out since.
+    gone: Runs,
     progress: Progress,
     scratch: Scratch,
     watch: &'a mut dyn FnMut(Progress, Option<&Damage>) -> io::Result<()>,
@@ -346,6 +351,9 @@ impl Check<'_> {
         }
         for (from, end) in found.whole {
             self.whole.push(from, end);
+        }
+        for run in found.gone {
+            self.gone.push(run.start, run.end);
         }
         for damage in found.damage {
             self.damaged(damage)?;

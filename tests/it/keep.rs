@@ -12,6 +12,7 @@ mod killed;
 mod meanwhile;
 mod moved;
 mod one_file;
+mod put_back;
 mod salvage;
 mod unerased;
 mod untrimmed;

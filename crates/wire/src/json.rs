@@ -120,6 +120,7 @@ fn write_erase_selection(object: &mut Object<'_>, selection: &pb::EraseSelection
     object.number("already", selection.already);
     object.number("trimmed", selection.trimmed);
     object.number("removed", selection.removed);
+    object.number("left_notices", selection.left_notices);
     object.number("up_to_seq", selection.up_to_seq);
 }
 
@@ -138,6 +139,7 @@ fn write_erase_result(object: &mut Object<'_>, result: &pb::EraseResult) {
     object.number("already", result.already);
     object.number("trimmed", result.trimmed);
     object.number("removed", result.removed);
+    object.number("left_notices", result.left_notices);
     object.number("notices", result.notices);
     object.number("segments", result.segments);
 }

@@ -18,6 +18,7 @@ use crate::backup::Error;
 use crate::backup::target::MARK;
 use tailmark_log::storage::StoreError;
 use tailmark_log::storage::disk::Disk;
+use tailmark_log::storage::piece_size::PieceSize;
 use tailmark_log::storage::syncer::Growing;
 
 const UNFINISHED: &str = ".unfinished";
@@ -39,6 +40,7 @@ pub(super) struct Archive {
     now: PathBuf,
     inner: Arc<Mutex<Inner>>,
     disk: Disk,
+    size: Arc<PieceSize>,
 }
 
 #[derive(Debug)]
@@ -136,7 +138,7 @@ impl Archive {
         let (index, end) = index_of(&file).map_err(failed("read", &now))?;
         let inner = Inner { file: Arc::new(file), index, end, later: Vec::new() };
         let inner = Arc::new(Mutex::new(inner));
-        Ok(Archive { path: path.to_owned(), now, inner, disk: Disk::real() })
+        Ok(Archive { path: path.to_owned(), now, inner, disk: Disk::real(), size: Arc::default() })
     }
 }
 
@@ -299,7 +301,7 @@ impl Archive {
     /// Where the bytes of the next entry stand.
     fn end_of(&self, inner: &Inner) -> At {
         let file = Arc::clone(&inner.file);
-        let growing = Growing::new(Arc::clone(&file), self.now.clone(), self.disk.clone());
+        let growing = Growing::new(Arc::clone(&file), self.now.clone(), &self.disk, &self.size);
         At { file, at: inner.end + BLOCK, growing: Some(growing) }
     }
 
@@ -405,11 +407,11 @@ impl Making for EntryMade {
 #[cfg(test)]
 mod tests {
     use tailmark_log::storage::disk::Faults;
-    use tailmark_log::storage::syncer::PIECE_BYTES;
+    use tailmark_log::storage::piece_size::LEAST_BYTES;
 
     use super::*;
 
-    const PIECES: u8 = 6;
+    const PIECES: u8 = 12;
 
     fn make(path: &Path, disk: &Disk, folder: &str) -> Result<(), StoreError> {
         let mut archive = Archive::begin(path).unwrap();
@@ -417,7 +419,7 @@ mod tests {
         let name = format!("{folder}a/db");
         let mut made = archive.create(&name)?;
         for piece in 0..PIECES {
-            made.write_all(&vec![piece; PIECE_BYTES]).map_err(failed("write", path))?;
+            made.write_all(&vec![piece; LEAST_BYTES]).map_err(failed("write", path))?;
         }
         made.finish()?;
         archive.put_new(&format!("{LATER}manifest"), b"manifest")?;
@@ -440,10 +442,10 @@ mod tests {
             let seen = seen.lock();
             let lens: Vec<_> =
                 seen.iter().filter(|(action, _)| *action == "sync").map(|(_, len)| *len).collect();
-            assert!(lens.len() > usize::from(PIECES), "{folder}: {seen:?}");
+            assert!(lens.len() > usize::from(PIECES) / 2, "{folder}: {seen:?}");
             // No more than what is being synced, what waits and what is being written lies in memory.
             let most = lens.windows(2).map(|two| two[1].saturating_sub(two[0])).max().unwrap();
-            assert!(most <= 3 * PIECE_BYTES as u64, "{folder}: {lens:?}");
+            assert!(most <= 4 * LEAST_BYTES as u64, "{folder}: {lens:?}");
         }
     }
 
@@ -456,12 +458,12 @@ mod tests {
             let made = make(&path, &Disk::with_faults(Arc::clone(&faults)), SEGMENTS);
             if !faults.has_struck() {
                 made.unwrap();
-                assert!(nth > i64::from(PIECES));
+                assert!(nth > i64::from(PIECES) / 2);
                 break;
             }
             assert!(made.is_err(), "{nth}");
             // The directory's own sync comes after the name.
-            assert!(!path.exists() || nth > i64::from(PIECES), "{nth}");
+            assert!(!path.exists() || nth > i64::from(PIECES) / 2, "{nth}");
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::{Listed, Making, Place, failed};
 use tailmark_log::storage::StoreError;
 use tailmark_log::storage::disk::Disk;
+use tailmark_log::storage::piece_size::PieceSize;
 use tailmark_log::storage::syncer::Growing;
 
 /// What a file is called by until then.
@@ -22,11 +23,12 @@ pub(super) struct Directory {
     disk: Disk,
     /// Keeps others away that write here.
     lock: Option<File>,
+    size: Arc<PieceSize>,
 }
 
 impl Directory {
     pub(super) fn open(dir: &Path) -> Directory {
-        Directory { dir: dir.to_owned(), disk: Disk::real(), lock: None }
+        Directory { dir: dir.to_owned(), disk: Disk::real(), lock: None, size: Arc::default() }
     }
 
     /// Makes it if it is not there.
@@ -35,7 +37,7 @@ impl Directory {
         disk.create_dir(dir)?;
         // Of another run that was cut, too.
         disk.sync_names(dir)?;
-        Ok(Directory { dir: dir.to_owned(), disk, lock: None })
+        Ok(Directory { dir: dir.to_owned(), disk, lock: None, size: Arc::default() })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -123,7 +125,7 @@ impl Place for Directory {
         self.disk.write_new(&beside, &[])?;
         let file = self.disk.open(&beside)?;
         let (disk, shown) = (self.disk.clone(), beside.clone());
-        let file = Growing::new(Arc::new(file), shown, disk.clone());
+        let file = Growing::new(Arc::new(file), shown, &disk, &self.size);
         Ok(Box::new(FileMade { file, beside, path, disk }))
     }
 
@@ -174,17 +176,18 @@ mod tests {
     use std::sync::Mutex;
 
     use tailmark_log::storage::disk::Faults;
-    use tailmark_log::storage::syncer::PIECE_BYTES;
+    use tailmark_log::storage::piece_size::LEAST_BYTES;
 
     use super::*;
 
     const PARTS: u8 = 9;
 
     fn make(dir: &Path, disk: &Disk) -> Result<(), StoreError> {
-        let place = Directory { dir: dir.to_owned(), disk: disk.clone(), lock: None };
+        let (dir_of, size) = (dir.to_owned(), Arc::default());
+        let place = Directory { dir: dir_of, disk: disk.clone(), lock: None, size };
         let mut made = place.create("segments/a/db")?;
         for part in 0..PARTS {
-            let bytes = vec![part; PIECE_BYTES / 2];
+            let bytes = vec![part; LEAST_BYTES];
             made.write_all(&bytes).map_err(failed("write", dir))?;
         }
         made.finish()
@@ -192,9 +195,8 @@ mod tests {
 
     fn expect_whole(dir: &Path) {
         let bytes = std::fs::read(dir.join("segments/a/db")).unwrap();
-        let parts: Vec<_> =
-            bytes.chunks(PIECE_BYTES / 2).map(|part| (part[0], part.len())).collect();
-        let wanted: Vec<_> = (0..PARTS).map(|part| (part, PIECE_BYTES / 2)).collect();
+        let parts: Vec<_> = bytes.chunks(LEAST_BYTES).map(|part| (part[0], part.len())).collect();
+        let wanted: Vec<_> = (0..PARTS).map(|part| (part, LEAST_BYTES)).collect();
         assert_eq!(parts, wanted);
     }
 
@@ -211,10 +213,10 @@ mod tests {
         expect_whole(dir.path());
         let seen = seen.lock().unwrap();
         let at = seen.iter().position(|(action, _)| *action == "rename").unwrap();
-        let whole = (usize::from(PARTS) * PIECE_BYTES / 2) as u64;
+        let whole = (usize::from(PARTS) * LEAST_BYTES) as u64;
         let syncs = seen[..at]
             .iter()
-            .filter(|(action, len)| *action == "sync" && *len >= PIECE_BYTES as u64);
+            .filter(|(action, len)| *action == "sync" && *len >= LEAST_BYTES as u64);
         assert!(syncs.count() >= usize::from(PARTS) / 2, "{seen:?}");
         assert_eq!(seen[at - 1], ("sync", whole));
     }

@@ -9,6 +9,9 @@ use crate::inspect::{Compared, Side, Verdict, diff};
 use tailmark_record::Seq;
 use tailmark_record::json::Object;
 
+/// People look at the first of a long list.
+const SHOWN: usize = 20;
+
 pub(super) fn run(args: &Diff) -> Result<(), Failure> {
     let done = diff(&args.first, &args.second)?;
     if args.json {
@@ -17,6 +20,9 @@ pub(super) fn run(args: &Diff) -> Result<(), Failure> {
         print_line(&text(args, &done))?;
     }
     match done.verdict {
+        _ if !done.first_lost.is_empty() || !done.second_lost.is_empty() => {
+            Err(Failure::silent(Exit::NotFound))
+        }
         Verdict::Equal | Verdict::FirstGoesOn(_) | Verdict::SecondGoesOn(_) => Ok(()),
         _ => Err(Failure::silent(Exit::NotFound)),
     }
@@ -49,7 +55,17 @@ fn text(args: &Diff, done: &Compared) -> String {
         Verdict::OtherLogs => "not the same log".to_owned(),
     };
     let (first, second) = (side(&args.first, &done.first), side(&args.second, &done.second));
-    format!("{first}\n{second}\n{verdict}")
+    let mut text = format!("{first}\n{second}\n{verdict}");
+    for (name, lost) in [("first", &done.first_lost), ("second", &done.second_lost)] {
+        for range in lost.iter().take(SHOWN) {
+            let (from, to) = (range.start, range.end.prev());
+            text.push_str(&format!("\nbut {from} to {to} are lost in the {name}"));
+        }
+        if lost.len() > SHOWN {
+            text.push_str(&format!("\nand {} more ranges; --json has all", lost.len() - SHOWN));
+        }
+    }
+    text
 }
 
 fn json(done: &Compared) -> Vec<u8> {
@@ -69,11 +85,16 @@ fn json(done: &Compared) -> Vec<u8> {
     if let Some(seq) = done.at_most {
         object.number("last_common_at_most_seq", seq.get());
     }
-    for (name, side) in [("first", &done.first), ("second", &done.second)] {
+    let first = ("first", &done.first, &done.first_lost);
+    for (name, side, lost) in [first, ("second", &done.second, &done.second_lost)] {
         object.object(name, |object| {
             object.text("log_id", &side.log.to_string());
             object.number("oldest_seq", side.bounds.oldest.get());
             object.number("head_seq", side.bounds.head.get());
+            object.objects("lost", lost, |object, range| {
+                object.number("from_seq", range.start.get());
+                object.number("to_seq", range.end.prev().get());
+            });
         });
     }
     object.close();

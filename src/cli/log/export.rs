@@ -116,7 +116,7 @@ impl Target {
         // It has all that the log has: nobody else's, and nobody else reads it.
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside);
         let file = opened.map_err(|error| unwritable(&beside, &error))?;
-        let file = Growing::new(Arc::new(file), beside.clone(), Disk::real());
+        let file = Growing::new(Arc::new(file), beside.clone(), &Disk::real(), &Arc::default());
         Ok(Target::File { file, beside, path: path.to_owned() })
     }
 

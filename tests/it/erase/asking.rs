@@ -149,3 +149,24 @@ async fn another_one_has_to_wait() {
     let status = feed(program(&["status", "--addr"]).arg(daemon.url()), b"");
     assert!(!String::from_utf8_lossy(&status.stdout).contains("erasing"));
 }
+
+/// A sender can make an event that looks like a notice: a person's request is not done while one is left and not told.
+#[test]
+fn what_looks_like_a_notice_is_left_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = daemon_with_events(dir.path());
+    let forged = ["publish", "u.ann", "hers", "--type", "tailmark.erased", "--id", "erased-1"];
+    daemon.output(&forged, b"");
+    let told = daemon.output(&["erase", "--topic", "u.ann", "--dry-run"], b"");
+    let stays = "1 of type tailmark.erased stay";
+    assert!(told.starts_with("2 events") && told.contains(stays), "{told}");
+    let erase = ["erase", "--topic", "u.ann", "--reason", "r", "--yes"];
+    let told = daemon.output(&erase, b"");
+    assert!(told.starts_with("2 events erased") && told.contains(stays), "{told}");
+    // By now there is one that is a notice.
+    let told = daemon.output(&[&erase[..], &["--json"]].concat(), b"");
+    let json: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((json.get("events"), &json["left_notices"]), (None, &"2".into()), "{told}");
+    daemon.output(&["erase", "4", "--reason", "r", "--yes"], b"");
+    assert_eq!(daemon.run(&["get", "4", "--raw"], b"").stdout, b"");
+}

@@ -415,3 +415,59 @@ async fn a_salvage_is_refused_where_it_could_do_harm() {
     let (code, said) = run(&data, &to);
     assert!(code == Some(0) && said.contains("salvaged: "), "{code:?} {said}");
 }
+
+/// A disk that is full by then costs the file, and not what is to be known: nobody can make the report again.
+#[tokio::test]
+async fn a_report_that_cannot_be_kept_is_printed() {
+    if std::process::Command::new("strace").arg("--version").output().is_err() {
+        println!("LEFT OUT: strace is missing");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (data, _, lost) = damaged(dir.path()).await;
+    let (new, report) = (dir.path().join("new"), dir.path().join("report"));
+    let program = program(&["log", "salvage", "--from"]);
+    let mut traced = std::process::Command::new("strace");
+    traced.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=fsync:error=ENOSPC", "-P"]);
+    traced.arg(&report).arg(program.get_program()).args(program.get_args()).arg(&data);
+    let done = feed(traced.arg("--to").arg(&new).arg("--report").arg(&report), b"");
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot write ") && said.contains("stands on standard output"), "{said}");
+    assert!(!report.exists());
+    let printed: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let range = (&printed["lost"][0]["from_seq"], &printed["lost"][0]["to_seq"]);
+    let (from, to) = (lost.start().to_string(), lost.end().to_string());
+    assert_eq!(range, (&from.into(), &to.into()), "{printed}");
+    kept::open(&new);
+}
+
+/// The chain holds over what is lost: a comparison of chains alone would call the two logs equal.
+#[tokio::test]
+async fn a_comparison_names_what_one_of_two_logs_has_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, _, lost) = damaged(dir.path()).await;
+    let path = |name: &str| dir.path().join(name);
+    let (whole, new, again) = (path("intact"), path("new"), path("again"));
+    assert_eq!(salvaged(&data, &new).0, Some(4));
+    assert_eq!(salvaged(&new, &again).0, Some(0));
+    let diff = |one: &Path, two: &Path, json: bool| {
+        let mut command = program(&["log", "diff"]);
+        let done = feed(command.arg(one).arg(two).args(json.then_some("--json")), b"");
+        (done.status.code(), String::from_utf8(done.stdout).unwrap())
+    };
+    let (from, to) = (lost.start().to_string(), lost.end().to_string());
+    for (one, two, who, other) in
+        [(&whole, &new, "second", "first"), (&new, &whole, "first", "second")]
+    {
+        let (code, text) = diff(one, two, false);
+        assert!(text.ends_with(&format!("but {from} to {to} are lost in the {who}\n")), "{text}");
+        assert_eq!(code, Some(3), "{text}");
+        let json: Value = serde_json::from_str(&diff(one, two, true).1).unwrap();
+        let range = serde_json::json!([{"from_seq": from, "to_seq": to}]);
+        assert_eq!((&json[who]["lost"], &json[other]["lost"]), (&range, &Value::Null));
+    }
+    // What both have lost sets them not apart.
+    let (code, text) = diff(&new, &again, false);
+    assert!(code == Some(0) && !text.contains("lost"), "{text}");
+}

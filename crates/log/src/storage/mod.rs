@@ -25,6 +25,7 @@ pub mod journal;
 pub mod meta;
 #[doc(hidden)]
 pub mod migrate;
+pub mod piece_size;
 mod removed;
 #[doc(hidden)]
 pub mod salvage;

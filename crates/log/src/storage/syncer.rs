@@ -7,21 +7,19 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use super::StoreError;
 use super::disk::Disk;
+use super::piece_size::PieceSize;
 
-/// Files that wait while another is synced: bounds what is written and not on disk.
-const WAITING: usize = 1;
+/// Files that wait while another is synced, beside the one that is being written: bounds what is written and not on disk.
+const WAITING: usize = 0;
 
-/// So much of a file that grows goes to the disk at once: a daemon beside it syncs its commits through the same queue,
-/// and waits for what is in it. Decision 0036 has what the sizes cost whom.
-pub const PIECE_BYTES: usize = 256 << 10;
-
-type Waiting = (Arc<File>, PathBuf);
+/// With how much was written since it came last.
+type Waiting = (Arc<File>, PathBuf, usize);
 
 /// Syncs files in the order in which they come. The first error ends it, and is told to whoever brings the next
 /// one, or at the end.
@@ -29,30 +27,27 @@ type Waiting = (Arc<File>, PathBuf);
 pub struct Syncer {
     files: Option<SyncSender<Waiting>>,
     thread: Option<JoinHandle<Result<(), StoreError>>>,
-    /// Nobody waits for the rest.
-    is_given_up: Arc<AtomicBool>,
 }
 
 impl Syncer {
-    /// Begins, with nothing to do.
+    /// Begins, with nothing to do. `size` learns what syncs take, where anybody asks it.
     ///
     /// # Errors
     /// The system has no thread for it.
-    pub fn start(disk: &Disk) -> io::Result<Syncer> {
+    pub fn start(disk: &Disk, size: Option<&Arc<PieceSize>>) -> io::Result<Syncer> {
         let (files, waiting) = sync_channel(WAITING);
-        let is_given_up = Arc::new(AtomicBool::new(false));
-        let (disk, is_over) = (disk.clone(), Arc::clone(&is_given_up));
+        let (disk, size) = (disk.clone(), size.cloned());
         let thread = std::thread::Builder::new().name("sync".to_owned());
-        let thread = thread.spawn(move || run(&disk, &waiting, &is_over))?;
-        Ok(Syncer { files: Some(files), thread: Some(thread), is_given_up })
+        let thread = thread.spawn(move || run(&disk, &waiting, size.as_deref()))?;
+        Ok(Syncer { files: Some(files), thread: Some(thread) })
     }
 
-    /// Syncs what is written to a file by now, soon.
+    /// Syncs what is written to a file by now, soon: so many bytes since it was synced last.
     ///
     /// # Errors
     /// Of a file that came before.
-    pub fn sync(&mut self, file: &Arc<File>, path: &Path) -> Result<(), StoreError> {
-        let waiting = (Arc::clone(file), path.to_owned());
+    pub fn sync(&mut self, file: &Arc<File>, path: &Path, bytes: usize) -> Result<(), StoreError> {
+        let waiting = (Arc::clone(file), path.to_owned(), bytes);
         match self.files.as_ref().map(|files| files.send(waiting)) {
             Some(Ok(())) => Ok(()),
             // It has ended, which only an error makes it do.
@@ -80,7 +75,6 @@ const FAILED: StoreError = StoreError::Invalid("a sync failed before");
 
 impl Drop for Syncer {
     fn drop(&mut self) {
-        self.is_given_up.store(true, Ordering::Relaxed);
         // What it says concerns nobody who did not ask.
         let _ = self.end();
     }
@@ -92,16 +86,20 @@ pub struct Growing {
     file: Arc<File>,
     path: PathBuf,
     disk: Disk,
+    size: Arc<PieceSize>,
     /// Written since the syncer had it.
     unsynced_bytes: usize,
+    /// When it gets it again.
+    piece_bytes: usize,
     /// Of a file that is large enough.
     syncer: Option<Syncer>,
 }
 
 impl Growing {
-    /// Of a file that is to be written to.
-    pub fn new(file: Arc<File>, path: PathBuf, disk: Disk) -> Growing {
-        Growing { file, path, disk, unsynced_bytes: 0, syncer: None }
+    /// Of a file that is to be written to; `size` is for all that are written to the same disk.
+    pub fn new(file: Arc<File>, path: PathBuf, disk: &Disk, size: &Arc<PieceSize>) -> Growing {
+        let (disk, size, piece_bytes) = (disk.clone(), Arc::clone(size), size.next());
+        Growing { file, path, disk, size, unsynced_bytes: 0, piece_bytes, syncer: None }
     }
 
     /// The file.
@@ -115,15 +113,16 @@ impl Growing {
     /// Of what was synced before; then it is never durable.
     pub fn wrote(&mut self, bytes: usize) -> io::Result<()> {
         self.unsynced_bytes += bytes;
-        if self.unsynced_bytes < PIECE_BYTES {
+        if self.unsynced_bytes < self.piece_bytes {
             return Ok(());
         }
-        self.unsynced_bytes = 0;
+        let bytes = std::mem::take(&mut self.unsynced_bytes);
+        self.piece_bytes = self.size.next();
         let syncer = match &mut self.syncer {
             Some(syncer) => syncer,
-            none => none.insert(Syncer::start(&self.disk)?),
+            none => none.insert(Syncer::start(&self.disk, Some(&self.size))?),
         };
-        syncer.sync(&self.file, &self.path).map_err(|error| match error {
+        syncer.sync(&self.file, &self.path, bytes).map_err(|error| match error {
             StoreError::Io { source, .. } => source,
             other => io::Error::other(other),
         })
@@ -146,13 +145,14 @@ impl Growing {
 fn run(
     disk: &Disk,
     waiting: &Receiver<Waiting>,
-    is_given_up: &AtomicBool,
+    size: Option<&PieceSize>,
 ) -> Result<(), StoreError> {
-    for (file, path) in waiting {
-        if is_given_up.load(Ordering::Relaxed) {
-            break;
-        }
+    for (file, path, bytes) in waiting {
+        let begun = Instant::now();
         disk.sync_data(&file, &path)?;
+        if let Some(size) = size {
+            size.learn(bytes, begun.elapsed());
+        }
         disk.forget_cached(&file);
     }
     Ok(())
@@ -189,11 +189,11 @@ mod tests {
     fn all_that_came_is_synced_in_its_order() {
         let dir = tempfile::tempdir().unwrap();
         let (disk, synced) = slow();
-        let mut syncer = Syncer::start(&disk).unwrap();
+        let mut syncer = Syncer::start(&disk, None).unwrap();
         let files: Vec<_> = (0..10).map(|at| file(dir.path(), at)).collect();
         for (came, (file, path)) in files.iter().enumerate() {
-            syncer.sync(file, path).unwrap();
-            // One is being synced, another waits; nobody runs ahead of the disk.
+            syncer.sync(file, path, 1).unwrap();
+            // One is being synced; nobody runs ahead of the disk.
             assert!(synced.lock().len() + WAITING + 2 > came, "{came}");
         }
         syncer.finish().unwrap();
@@ -206,13 +206,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for nth in 1..=6 {
             let faults = Faults::nth(nth, ErrorKind::StorageFull, false);
-            let mut syncer = Syncer::start(&Disk::with_faults(Arc::clone(&faults))).unwrap();
+            let mut syncer = Syncer::start(&Disk::with_faults(Arc::clone(&faults)), None).unwrap();
             let mut told = None;
             for at in 0..6 {
                 let (file, path) = file(dir.path(), at);
-                if let Err(error) = syncer.sync(&file, &path) {
+                if let Err(error) = syncer.sync(&file, &path, 1) {
                     // Once with its cause, and never again as if all were well.
-                    assert!(syncer.sync(&file, &path).is_err());
+                    assert!(syncer.sync(&file, &path, 1).is_err());
                     told = Some(error);
                     break;
                 }
@@ -230,14 +230,12 @@ mod tests {
     fn what_is_given_up_leaves_no_thread_at_work() {
         let dir = tempfile::tempdir().unwrap();
         let (disk, synced) = slow();
-        let mut syncer = Syncer::start(&disk).unwrap();
+        let mut syncer = Syncer::start(&disk, None).unwrap();
         for at in 0..3 {
             let (file, path) = file(dir.path(), at);
-            syncer.sync(&file, &path).unwrap();
+            syncer.sync(&file, &path, 1).unwrap();
         }
         drop(syncer);
-        let count = synced.lock().len();
-        assert!(count < 3, "{count}");
         // Its thread has let go of the disk, and so of what the watcher holds.
         drop(disk);
         assert_eq!(Arc::strong_count(&synced), 1);

@@ -143,9 +143,11 @@ impl Making {
     pub fn settle(&mut self, file: &Arc<File>, path: &Path) -> Result<(), StoreError> {
         let syncer = match &mut self.syncer {
             Some(syncer) => syncer,
-            none => none.insert(Syncer::start(&self.disk).map_err(StoreError::io("sync", path))?),
+            none => {
+                none.insert(Syncer::start(&self.disk, None).map_err(StoreError::io("sync", path))?)
+            }
         };
-        syncer.sync(file, path)
+        syncer.sync(file, path, 0)
     }
 
     /// Makes all that is there durable, and takes the mark away.

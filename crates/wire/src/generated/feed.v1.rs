@@ -924,6 +924,9 @@ pub struct EraseSelection {
     /// Of the seqs that were named: taken out by rules for topics, or lost to damage.
     #[prost(uint64, tag = "11")]
     pub removed: u64,
+    /// Of the topics: events that tell of an erasure, or look as if they did. They stay; by seq they go.
+    #[prost(uint64, tag = "12")]
+    pub left_notices: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TopicCount {
@@ -955,6 +958,9 @@ pub struct EraseResult {
     /// Taken out by rules for topics, or lost to damage.
     #[prost(uint64, tag = "7")]
     pub removed: u64,
+    /// Of the topics: events that tell of an erasure, or look as if they did. They stay; by seq they go.
+    #[prost(uint64, tag = "8")]
+    pub left_notices: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetRetentionRequest {

@@ -27,7 +27,7 @@ pub(super) fn carry_out(
     let (log, retry_delay) = (shared.log.clone(), shared.options.retry_delay);
     let (parts, failed) = (reporter.parts.clone(), reporter.parts.clone());
     let work = move || {
-        let already = found.already;
+        let (already, left_notices) = (found.already, found.left_notices);
         let erasure = Erasure { id, seqs: found.into_seqs(), reason };
         let done = log.erase(erasure, &mut |progress| reporter.report(convert::erasing(&progress)));
         // Who hears the end may order the next one.
@@ -35,7 +35,7 @@ pub(super) fn carry_out(
         let last = match done {
             Ok(done) => {
                 report::erased(&done);
-                Ok(result(&done, already))
+                Ok(result(&done, already, left_notices))
             }
             Err(error) => {
                 report::erase(&error);
@@ -51,14 +51,15 @@ pub(super) fn carry_out(
     }
 }
 
-/// What was found to be erased before is told with it.
-fn result(done: &Erased, already: u64) -> pb::EraseProgress {
+/// What was found to be erased before, and what stays, is told with it.
+fn result(done: &Erased, already: u64, left_notices: u64) -> pb::EraseProgress {
     let result = pb::EraseResult {
         erasure: done.id.to_string(),
         events: done.events,
         already: done.already + already,
         trimmed: done.trimmed,
         removed: done.removed,
+        left_notices,
         notices: done.notices,
         segments: done.segments,
     };

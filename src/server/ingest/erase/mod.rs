@@ -135,6 +135,7 @@ fn nothing(found: &Found) -> pb::EraseProgress {
         already: found.already,
         trimmed: found.trimmed,
         removed: found.removed,
+        left_notices: found.left_notices,
         ..pb::EraseResult::default()
     };
     pb::EraseProgress { phase: Phase::Done.into(), result: Some(result), ..Default::default() }

@@ -203,11 +203,14 @@ impl Wanted {
 
     /// Whether an event of the topics is one of those that were asked for.
     fn is(&self, event: &Event<'_>) -> bool {
-        // One that a sender made goes when it is named by seq.
         self.is_by_seq
-            || !event.is_notice()
-                && self.key.as_ref().is_none_or(|key| key == event.key)
+            || self.key.as_ref().is_none_or(|key| key == event.key)
                 && self.filter.matches(event.topic)
+    }
+
+    /// Whether one of those stays all the same. A sender can make an event that looks like a notice: so they are counted.
+    fn leaves(&self, event: &Event<'_>) -> bool {
+        !self.is_by_seq && event.is_notice()
     }
 }
 
@@ -253,6 +256,8 @@ pub(super) struct Found {
     pub(super) already: u64,
     pub(super) trimmed: u64,
     pub(super) removed: u64,
+    /// Of the topics, what tells of erasures or seems to.
+    pub(super) left_notices: u64,
     /// Those that come first by name.
     topics: BTreeMap<Box<str>, u64>,
     has_more_topics: bool,
@@ -268,6 +273,8 @@ impl Found {
                 event.and_then(Event::parse).map_err(|error| Stopped::NoEvent(error.what()))?;
             if event.is_erased() {
                 self.already += u64::from(wanted.is_by_seq);
+            } else if wanted.is(&event) && wanted.leaves(&event) {
+                self.left_notices += 1;
             } else if wanted.is(&event) {
                 self.add(&event)?;
             }
@@ -332,6 +339,7 @@ impl Found {
             already: self.already,
             trimmed: self.trimmed,
             removed: self.removed,
+            left_notices: self.left_notices,
             up_to_seq: self.up_to.get(),
         }
     }

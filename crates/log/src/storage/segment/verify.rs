@@ -75,8 +75,10 @@ impl OfflineReader {
 pub struct Examined {
     /// Everything that is wrong.
     pub damage: Vec<Damage>,
-    /// Runs `from..end` of events that are whole, in order.
+    /// Runs `from..end` of seqs that are whole, in order.
     pub whole: Vec<(Seq, Seq)>,
+    /// Those of them whose events were taken out, in order.
+    pub gone: Vec<Range<Seq>>,
 }
 
 impl Examined {
@@ -124,15 +126,18 @@ pub fn examine(
     let mut check = Check::new(&reader, key);
     for (at, row) in reader.open.index().rows.iter().enumerate() {
         progress.beat();
+        let runs_before = check.gone.len();
         match reader.open.block(at).map(|events| check.block(at, row, &events)) {
             Ok(Ok(())) => found.push_whole(row),
             Ok(Err(what)) => {
+                check.gone.truncate(runs_before);
                 found.damage.push(check.damage(row.first, row.end(), DB, what));
             }
             Err(StoreError::Damaged(damage)) => found.damage.push(damage),
             Err(other) => return Err(other),
         }
     }
+    found.gone.clone_from(&check.gone);
     let damage = &mut found.damage;
     if damage.is_empty() {
         match check.finish(damage) {
