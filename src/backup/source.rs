@@ -25,7 +25,7 @@ use tailmark_record::Seq;
 /// Looks that find that something has moved.
 const LOOKS: usize = 64;
 /// No more than the smallest piece that is synced.
-const READ_BYTES: usize = 128 << 10;
+const READ_BYTES: usize = 256 << 10;
 
 /// Reads the log in `dir` into `sink`.
 ///

@@ -10,13 +10,15 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 /// The smallest, and what it begins with.
-pub const LEAST_BYTES: usize = 128 << 10;
+pub const LEAST_BYTES: usize = 256 << 10;
 /// The largest: what others wait for is bounded on every disk.
 pub(super) const MOST_BYTES: usize = 8 << 20;
-/// How much of what was learned counts after one more sync. Half of it is of the last 44.
-const KEPT: f64 = 1.0 - 1.0 / 64.0;
+/// How much of what was learned counts after one more sync. Half of it is of the last 89.
+const KEPT: f64 = 1.0 - 1.0 / 128.0;
+/// One piece in so many is twice as large: a line takes two points.
+const DOUBLE_EVERY: u32 = 8;
 /// So many syncs before a size is changed again, so that it is not led by one that took long.
-const STEADY: u32 = 16;
+const STEADY: u32 = 32;
 
 /// What is known of one disk; of all files that are written to it together.
 #[derive(Debug, Default)]
@@ -25,41 +27,27 @@ pub struct PieceSize {
 }
 
 /// Weighted sums of a straight line through the syncs seen: bytes, seconds.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Learned {
     weight: f64,
     x: f64,
     y: f64,
     xx: f64,
     xy: f64,
-    bytes: usize,
+    /// Over the smallest: how many times it was doubled.
+    doubled: u32,
     since_change: u32,
-    /// Pieces are of two sizes in turn: a line takes two points.
-    is_double: bool,
-}
-
-impl Default for Learned {
-    fn default() -> Self {
-        let (bytes, since_change) = (LEAST_BYTES, 0);
-        Learned {
-            weight: 0.0,
-            x: 0.0,
-            y: 0.0,
-            xx: 0.0,
-            xy: 0.0,
-            bytes,
-            since_change,
-            is_double: false,
-        }
-    }
+    /// Pieces that were begun.
+    pieces: u32,
 }
 
 impl PieceSize {
     /// Of the next piece, in bytes.
     pub(super) fn next(&self) -> usize {
         let mut learned = self.learned.lock();
-        learned.is_double = !learned.is_double;
-        if learned.is_double { learned.bytes * 2 } else { learned.bytes }
+        learned.pieces = learned.pieces.wrapping_add(1);
+        let is_double = learned.pieces.is_multiple_of(DOUBLE_EVERY);
+        learned.bytes() << u32::from(is_double)
     }
 
     /// A sync of so many bytes took so long.
@@ -77,23 +65,26 @@ impl PieceSize {
         }
         let wanted = learned.wanted();
         // By halves and doubles, and only where it is clear.
-        let bytes = match wanted / learned.bytes as f64 {
-            ratio if ratio >= 2.0 => learned.bytes * 2,
-            ratio if ratio <= 0.5 => learned.bytes / 2,
+        match wanted / learned.bytes() as f64 {
+            ratio if ratio >= 2.0 && learned.bytes() < MOST_BYTES / 2 => learned.doubled += 1,
+            ratio if ratio <= 0.5 && learned.doubled > 0 => learned.doubled -= 1,
             _ => return,
-        };
-        learned.bytes = bytes.clamp(LEAST_BYTES, MOST_BYTES / 2);
+        }
         learned.since_change = 0;
     }
 }
 
 impl Learned {
+    fn bytes(&self) -> usize {
+        LEAST_BYTES << self.doubled
+    }
+
     /// `a / b` of the line. Where it has no slope, bytes cost nothing, and where it begins below zero, nothing else does.
     fn wanted(&self) -> f64 {
         let spread = self.weight * self.xx - self.x * self.x;
         let slope = (self.weight * self.xy - self.x * self.y) / spread;
         if !slope.is_finite() {
-            return self.bytes as f64;
+            return self.bytes() as f64;
         }
         let begins = (self.y - slope * self.x) / self.weight;
         match (begins > 0.0, slope > 0.0) {
@@ -131,11 +122,11 @@ mod tests {
         for noise in [0.0, 0.3, 0.8] {
             // A quick disk, a slow one, one that turns, one behind a network; and where a sync costs nothing.
             for (disk, least, most) in [
-                ((0.12, 0.6), 128, 512),
-                ((0.1, 30.0), 128, 256),
+                ((0.12, 0.6), 256, 512),
+                ((0.1, 30.0), 256, 512),
                 ((10.0, 10.0), 512, 4096),
                 ((5.0, 0.5), 2048, 8192),
-                ((0.0, 0.6), 128, 256),
+                ((0.0, 0.6), 256, 512),
             ] {
                 let all = sizes(&PieceSize::default(), disk, noise, &mut rng);
                 // Noise may lead it astray for a while, and not for long.
