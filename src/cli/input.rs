@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use crate::export::{self, Origin, Reader, Record};
@@ -222,14 +223,16 @@ impl Encoder {
             }
             Some(header) => {
                 let record = header.record(row)?;
-                self.add_record(&record, header.mappings(), pending)
+                // Of strings alone: every reader takes it.
+                let record = serde_json::from_str(&record).map_err(|error| error.to_string())?;
+                self.add_record(record, header.mappings(), pending)
             }
         }
     }
 
     fn add_record(
         &self,
-        record: &str,
+        record: &RawValue,
         mappings: &[Mapping],
         pending: &mut Pending,
     ) -> Result<(), String> {
@@ -273,9 +276,8 @@ impl Encoder {
                 self.add_named(&read.event(&self.topic), pending)
             }
             Format::Records | Format::Csv => {
-                let line = text(line)?;
-                readable(line).map_err(|error| error.to_string())?;
-                self.add_record(line, &self.mappings, pending)
+                let record = readable(text(line)?).map_err(|error| error.to_string())?;
+                self.add_record(record, &self.mappings, pending)
             }
         }
     }

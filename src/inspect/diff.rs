@@ -76,10 +76,15 @@ pub fn diff(first: &Path, second: &Path) -> Result<Compared, Error> {
         verdict => (verdict, None),
     };
     // The chain holds over what was lost, for a salvage keeps it.
-    let (first_lost, second_lost) = match verdict {
-        Verdict::OtherLogs | Verdict::Apart => Default::default(),
-        _ => (one.lost_beside(&two), two.lost_beside(&one)),
+    let common = match verdict {
+        Verdict::OtherLogs | Verdict::Apart | Verdict::PartedBefore(_) => Seq::ZERO,
+        Verdict::Equal => one.side.bounds.head,
+        Verdict::FirstGoesOn(seq) | Verdict::SecondGoesOn(seq) => seq,
+        // Where they part is not known where one has lost it; what is beyond is of two histories.
+        Verdict::Parted(seq) => at_most.unwrap_or(seq),
     };
+    let first_lost = one.lost_beside(&two, common.next());
+    let second_lost = two.lost_beside(&one, common.next());
     Ok(Compared { first: one.side, second: two.side, verdict, at_most, first_lost, second_lost })
 }
 
@@ -171,9 +176,9 @@ impl Log {
         Ok(Log { dir: dir.to_owned(), side: Side { log, bounds }, oldest_tag, walk, removed })
     }
 
-    /// What it has lost of what another log can have: not what is beyond its bounds, or gone there too.
-    fn lost_beside(&self, other: &Log) -> Vec<Range<Seq>> {
-        let (from, end) = (other.side.bounds.oldest, other.side.bounds.next());
+    /// What it has lost before `end` that another log can have: not what is trimmed or gone there too.
+    fn lost_beside(&self, other: &Log, end: Seq) -> Vec<Range<Seq>> {
+        let from = other.side.bounds.oldest;
         let mut lost = Vec::new();
         for range in self.removed.iter().filter(|range| !range.is_intended()) {
             let (mut at, end) = (range.first.max(from), range.end.min(end));

@@ -113,14 +113,10 @@ pub(super) struct Mapped<'a> {
 impl<'a> Mapped<'a> {
     /// Takes the fields out of a record, a JSON value.
     pub(super) fn of(
-        record: &'a str,
+        record: &'a RawValue,
         mappings: &'a [Mapping],
         met: &mut [bool],
     ) -> Result<Mapped<'a>, String> {
-        let record: &RawValue = serde_json::from_str(record).map_err(|error| {
-            let error = tailmark_record::json::JsonError::from(error);
-            error.to_string()
-        })?;
         let mut mapped = Mapped::default();
         for (Mapping { field, path }, is_met) in mappings.iter().zip(met) {
             let Some(value) = at(record, path)? else { continue };

@@ -54,8 +54,14 @@ pub(super) fn json_of(text: &str) -> Option<&RawValue> {
 /// # Errors
 /// It is none, or one that not every reader takes.
 pub fn readable(text: &str) -> Result<&RawValue, JsonError> {
-    let value = serde_json::from_str(text)?;
-    if json_of(text).is_none() { Err(JsonError::saying(UNREADABLE)) } else { Ok(value) }
+    match json_of(text) {
+        Some(value) => Ok(value),
+        // Which of the two it is costs nothing where all is well.
+        None => {
+            let _: &RawValue = serde_json::from_str(text)?;
+            Err(JsonError::saying(UNREADABLE))
+        }
+    }
 }
 
 /// What is said of a value that not every reader takes.
