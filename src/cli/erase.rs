@@ -20,13 +20,14 @@ use tailmark_wire::json;
 use tailmark_wire::values::{from_timestamp, timestamp};
 
 /// What a request calls things, and how they are typed.
-const TYPED: [(&str, &str); 6] = [
+const TYPED: [(&str, &str); 7] = [
     ("seqs", "SEQ"),
     ("topic", "--topic"),
     ("key", "--key"),
     ("before", "--before"),
     ("up_to_seq", "--before"),
     ("reason", "--reason"),
+    ("cancel", "--cancel"),
 ];
 
 #[derive(Debug, clap::Args)]
@@ -37,7 +38,7 @@ exports, what clients keep - is not reached: an event of type `tailmark.erased` 
 to delete there.")]
 pub(super) struct Args {
     /// Which: sequence numbers, or ranges of them with both ends, as in 5 7-9
-    #[arg(value_name = "SEQ", value_parser = parse_seqs, required_unless_present = "topic")]
+    #[arg(value_name = "SEQ", value_parser = parse_seqs, required_unless_present_any = ["topic", "cancel"])]
     seqs: Vec<(Seq, Seq)>,
     /// All of these topics: one, or a pattern
     #[arg(long, value_name = "PATTERN", conflicts_with = "seqs")]
@@ -49,8 +50,16 @@ pub(super) struct Args {
     #[arg(long, value_name = "SEQ|TIME", value_parser = parse_moment, requires = "topic")]
     before: Option<Moment>,
     /// Why, for all who may watch these topics: at most 200 bytes
-    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
+    #[arg(long, value_name = "TEXT", required_unless_present_any = ["dry_run", "cancel"])]
     reason: Option<String>,
+    /// Take back the erasure of this name, which waits and has erased nothing yet; `tailmark status` names it
+    #[arg(
+        long,
+        value_name = "ERASURE",
+        value_parser = NonEmptyStringValueParser::new(),
+        conflicts_with_all = ["seqs", "topic", "key", "before", "reason", "dry_run"]
+    )]
+    cancel: Option<String>,
     /// Only say what it would erase
     #[arg(long)]
     dry_run: bool,
@@ -64,6 +73,13 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, client: Client) -> Result<(), Failure> {
     let mut request = request(&args)?;
+    if args.cancel.is_some() {
+        let result = erase(&client, request).await?;
+        return match args.json {
+            true => print_json(&json::erase_result(&result)),
+            false => print_line(&result_text(&result)),
+        };
+    }
     if args.dry_run {
         let selection = select(&client, request).await?;
         return match args.json {
@@ -122,6 +138,7 @@ fn request(args: &Args) -> Result<pb::EraseRequest, Failure> {
         up_to_seq,
         reason: args.reason.clone().unwrap_or_default(),
         dry_run: args.dry_run,
+        cancel: args.cancel.clone().unwrap_or_default(),
     })
 }
 
@@ -234,6 +251,9 @@ fn result_text(result: &pb::EraseResult) -> String {
     let pb::EraseResult { already, trimmed, removed, left_notices, .. } = *result;
     let left_out = left_out(already, trimmed, removed, left_notices);
     let left_out = left_out.map(|text| format!(" ({text})")).unwrap_or_default();
+    if result.cancelled {
+        return format!("taken back, and nothing was erased: erasure {}", result.erasure);
+    }
     if result.erasure.is_empty() {
         return format!("nothing to erase{left_out}");
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use tailmark_log::eventlog::{AppendError, EraseError, Erased, ReadError};
+use tailmark_log::eventlog::{AppendError, CancelError, EraseError, Erased, ReadError};
 use tailmark_log::storage::{Damage, StoreError};
 use tailmark_record::Reason;
 
@@ -75,6 +75,16 @@ pub(crate) fn erases(principal: &str, erasure: Uuid, events: u64, why: &str) {
 pub(crate) fn erased(done: &Erased) {
     let Erased { id, events, segments, notices, .. } = done;
     tracing::info!(target: "audit", erasure = %id, events, segments, notices, "erased");
+}
+
+/// It was taken back before it had erased anything.
+pub(crate) fn erasure_cancelled(principal: &str, erasure: Uuid) {
+    tracing::info!(target: "audit", principal, %erasure, "an erasure was taken back");
+}
+
+/// Why it was not taken back.
+pub(crate) fn erasure_not_cancelled(error: &CancelError) {
+    tracing::error!(%error, "an erasure could not be taken back");
 }
 
 /// Why events were not erased.

@@ -1,6 +1,7 @@
 //! `Erase` and `tailmark erase`: what a person asks to be deleted goes, and nobody loses a place by it.
 
 mod asking;
+mod cancelled;
 mod carried_out;
 mod selecting;
 mod shown;

@@ -134,6 +134,12 @@ reasons! {
     /// Another erasure is under way.
     ErasureRunning = "ERASURE_RUNNING",
         "wait until it is done (`tailmark status` shows it), then order this one again",
+    /// An erasure that was to be taken back is at work, or has erased events.
+    ErasureBegun = "ERASURE_BEGUN",
+        "what is erased does not come back: let it go on; one that only is at work just now can be taken back while it waits",
+    /// No erasure of this name is under way.
+    ErasureNotFound = "ERASURE_NOT_FOUND",
+        "`tailmark status` names the one that is under way, if there is one",
     /// An erasure failed after it had begun, and is not done.
     ErasureUnfinished = "ERASURE_UNFINISHED",
         "look into the server's log and at its disk; the server tries it again by itself, also after a restart",

@@ -65,6 +65,7 @@ pub fn of(reason: Reason) -> Code {
         | Reason::InstanceNotFound
         | Reason::EventNotFound
         | Reason::EventRemoved
+        | Reason::ErasureNotFound
         | Reason::PathNotFound => Code::NotFound,
         Reason::CertificateUnnamed => Code::Unauthenticated,
         Reason::Deadline | Reason::HeadTimeout => Code::DeadlineExceeded,
@@ -76,7 +77,9 @@ pub fn of(reason: Reason) -> Code {
         | Reason::RepeatsUnknown
         | Reason::ReadFailed
         | Reason::ErasureUnfinished => Code::Internal,
-        Reason::HeadMoved | Reason::Fenced | Reason::ErasureRunning => Code::Aborted,
+        Reason::HeadMoved | Reason::Fenced | Reason::ErasureRunning | Reason::ErasureBegun => {
+            Code::Aborted
+        }
         Reason::ProducerHole
         | Reason::ProducerUnknown
         | Reason::LogChanged

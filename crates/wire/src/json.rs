@@ -142,6 +142,9 @@ fn write_erase_result(object: &mut Object<'_>, result: &pb::EraseResult) {
     object.number("left_notices", result.left_notices);
     object.number("notices", result.notices);
     object.number("segments", result.segments);
+    if result.cancelled {
+        object.flag("cancelled", true);
+    }
 }
 
 /// A page of topics.

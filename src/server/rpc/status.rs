@@ -26,7 +26,7 @@ pub(crate) use self::coded::{
     compressed, compressed_message, not_coded, swells, swollen_message, uncoded_message,
 };
 pub(crate) use self::copies::{backup, backup_refused, no_backups, no_thread};
-pub(crate) use self::erasing::{erase, erasure_running};
+pub(crate) use self::erasing::{cancel, erase, erasure_running};
 pub(crate) use self::http::{
     encoded_body, grpc_method_not_allowed, grpc_needs_http2, head_too_large, host_refused,
     is_of_position, malformed_json, method_not_allowed, no_path, not_grpc, not_ready,

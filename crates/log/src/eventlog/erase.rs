@@ -12,8 +12,10 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 
+use uuid::Uuid;
+
 use super::core::Core;
-use super::eraser::{EraseError, Erased, Erasure};
+use super::eraser::{CancelError, EraseError, Erased, Erasure};
 use super::queue::Work;
 use super::trouble::Job;
 use crate::storage::{EraseOrder, ErasePhase, EraseProgress};
@@ -72,6 +74,28 @@ fn begin(core: &Core, order: Arc<EraseOrder>) -> Result<(Turn<'_>, Arc<EraseOrde
     };
     state.running = Some(order.id);
     Ok((Turn(core), order))
+}
+
+/// See [`super::EventLog::cancel_erasure`].
+pub(super) fn cancel(core: &Core, id: Uuid) -> Result<(), CancelError> {
+    let turn = {
+        let mut state = core.eraser.state.lock();
+        if core.store.erasing().is_none_or(|left| left.id != id) {
+            return Err(CancelError::Unknown { id });
+        }
+        if state.running.is_some() {
+            return Err(CancelError::Begun { id });
+        }
+        state.running = Some(id);
+        Turn(core)
+    };
+    let cancelled = core.store.cancel_erasing(id);
+    drop(turn);
+    match cancelled {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(CancelError::Begun { id }),
+        Err(error) => Err(CancelError::Failed(Arc::new(error))),
+    }
 }
 
 /// Does all of it, or the rest of it.

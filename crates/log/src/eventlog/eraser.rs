@@ -72,6 +72,26 @@ pub enum EraseError {
     Untold(Box<AppendError>),
 }
 
+/// Why an erasure was not taken back.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CancelError {
+    /// None of this name is under way.
+    #[error("no erasure {id} is under way")]
+    Unknown {
+        /// Which.
+        id: Uuid,
+    },
+    /// It is at work, or has erased events already: it goes on.
+    #[error("the erasure {id} has begun to erase, or is at work just now")]
+    Begun {
+        /// Which.
+        id: Uuid,
+    },
+    /// Nobody can tell whether it has begun, or it could not be taken away: it goes on.
+    #[error("the erasure was not taken back: {0}")]
+    Failed(Arc<StoreError>),
+}
+
 /// Whose turn it is.
 #[derive(Default)]
 pub(super) struct Eraser {

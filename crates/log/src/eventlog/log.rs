@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use uuid::Uuid;
 
 use super::core::Core;
 use super::erase;
@@ -26,8 +27,8 @@ use super::topic_rules::{TopicPass, TopicRetention, TopicRules};
 use super::topics::Topics;
 use super::trim::removed_in;
 use super::{
-    Answer, AppendError, AppendOptions, Appended, Batch, EraseError, Erased, Erasure, ExpectedHead,
-    Options, ReadError, Reader, Reservation, ResolveError, Retention, Status,
+    Answer, AppendError, AppendOptions, Appended, Batch, CancelError, EraseError, Erased, Erasure,
+    ExpectedHead, Options, ReadError, Reader, Reservation, ResolveError, Retention, Status,
 };
 use crate::storage::{Engine, EraseProgress, Recovered, Store, StoreError};
 use tailmark_record::topic::Filter;
@@ -349,6 +350,14 @@ impl EventLog {
         progress: &mut dyn FnMut(EraseProgress),
     ) -> Result<Erased, EraseError> {
         erase::erase(self.core(), erasure, progress)
+    }
+
+    /// Takes back an erasure that waits and has not erased anything yet: its events stay as they are. Blocks for one read.
+    ///
+    /// # Errors
+    /// [`CancelError`]; it goes on then.
+    pub fn cancel_erasure(&self, id: Uuid) -> Result<(), CancelError> {
+        erase::cancel(self.core(), id)
     }
 
     /// The erasure that is not through, and how far it is; also one that goes on after a restart.

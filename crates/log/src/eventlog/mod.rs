@@ -64,7 +64,7 @@ pub use answer::Answer;
 pub use append::{AppendOptions, Appended, ExpectedHead};
 pub use batch::{Batch, Mark};
 pub use cursors::{ResolveError, parted};
-pub use eraser::{EraseError, Erased, Erasure};
+pub use eraser::{CancelError, EraseError, Erased, Erasure};
 pub use error::{AppendError, CursorError, ReadError};
 #[cfg(any(test, feature = "shared"))]
 #[doc(hidden)]

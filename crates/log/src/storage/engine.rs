@@ -16,6 +16,8 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::{
     Chunk, Commit, Completion, EraseOrder, EraseProgress, Links, LookBack, Sealed, StoreError,
     StoreStatus, TakeOut, TakenOut, TopicPage, TopicQuery,
@@ -187,6 +189,16 @@ pub trait Store: Send + Sync + 'static {
     /// I/O; it stays.
     fn erased(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    /// Takes back the order of this name, which is not at work, if nothing was erased by it: then it is kept no more.
+    /// Answers whether that was so. Reads about one event.
+    ///
+    /// # Errors
+    /// As [`Store::read`]; I/O: it stays.
+    fn cancel_erasing(&self, id: Uuid) -> Result<bool, StoreError> {
+        let _ = id;
+        Ok(false)
     }
 
     /// Whether some readable seqs have no events any more. Cheap.

@@ -797,6 +797,11 @@ pub struct EraseRequest {
     /// Only says what it would erase. Needs no reason.
     #[prost(bool, tag = "7")]
     pub dry_run: bool,
+    /// Takes back the erasure of this name, which waits (for room, or for a damaged segment) and has not erased anything
+    /// yet; alone, with no other field. One message, with the result. ABORTED, reason ERASURE_BEGUN, where it is
+    /// at work or has erased events: it goes on. NOT_FOUND, reason ERASURE_NOT_FOUND, where none of that name is under way.
+    #[prost(string, tag = "8")]
+    pub cancel: ::prost::alloc::string::String,
 }
 /// Inclusive.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -961,6 +966,9 @@ pub struct EraseResult {
     /// Of the topics: events that tell of an erasure, or look as if they did. They stay; by seq they go.
     #[prost(uint64, tag = "8")]
     pub left_notices: u64,
+    /// It was taken back, and has erased nothing.
+    #[prost(bool, tag = "9")]
+    pub cancelled: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetRetentionRequest {

@@ -62,6 +62,7 @@ fn result(done: &Erased, already: u64, left_notices: u64) -> pb::EraseProgress {
         left_notices,
         notices: done.notices,
         segments: done.segments,
+        cancelled: false,
     };
     pb::EraseProgress {
         phase: Phase::Done.into(),

@@ -3,6 +3,7 @@
 //! What is to go is found while its caller waits, and nothing is changed when he leaves before that is known.
 //! From then on a thread carries it out, whoever listens; the log itself sees to it that it is finished.
 
+mod cancel;
 mod carry_out;
 mod select;
 
@@ -34,6 +35,9 @@ pub(crate) fn erase(
     request: Request<pb::EraseRequest>,
 ) -> Result<Response<EraseStream>, Status> {
     let (asked, message) = Asked::new(shared, request, "erase")?;
+    if !message.cancel.is_empty() {
+        return cancel::cancel(shared, asked, &message);
+    }
     let wanted = Wanted::of(shared, &message)?;
     let turn = turn(shared, message.dry_run)?;
     let span = tracing::info_span!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{Failure, damaged, internal, no_room, stopping, with_room};
-use tailmark_log::eventlog::EraseError;
+use tailmark_log::eventlog::{CancelError, EraseError};
 use tailmark_log::storage::StoreError;
 use tailmark_record::Reason;
 
@@ -16,6 +16,27 @@ pub(crate) fn erasure_running(erasure: Option<Uuid>) -> Failure {
     match erasure {
         Some(id) => failure.with("erasure", id),
         None => failure,
+    }
+}
+
+/// Why an erasure was not taken back.
+pub(crate) fn cancel(error: &CancelError) -> Failure {
+    match error {
+        CancelError::Unknown { id } => {
+            let message = "no erasure of this name is under way";
+            Failure::new(Reason::ErasureNotFound, message).with("erasure", id)
+        }
+        CancelError::Begun { id } => {
+            let message = "the erasure has erased events, or is at work: it goes on";
+            Failure::new(Reason::ErasureBegun, message).with("erasure", id)
+        }
+        CancelError::Failed(error) => match &**error {
+            StoreError::Damaged(damage) => damaged(damage),
+            _ => {
+                let message = "the erasure could not be taken back, and goes on";
+                Failure::new(Reason::ErasureUnfinished, message)
+            }
+        },
     }
 }
 

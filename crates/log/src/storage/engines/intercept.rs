@@ -6,6 +6,8 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::storage::{
     Chunk, Commit, Completion, Engine, EraseOrder, EraseProgress, Journal, Links, LookBack, Sealed,
     Store, StoreError, StoreStatus, TakeOut, TakenOut, TopicPage, TopicQuery,
@@ -126,6 +128,10 @@ pub trait Intercept: Send + Sync + 'static {
 
     fn erased(&self) -> Result<(), StoreError> {
         self.inner().erased()
+    }
+
+    fn cancel_erasing(&self, id: Uuid) -> Result<bool, StoreError> {
+        self.inner().cancel_erasing(id)
     }
 
     fn has_gaps(&self) -> bool {
@@ -263,6 +269,10 @@ impl<I: Intercept> Store for I {
 
     fn erased(&self) -> Result<(), StoreError> {
         Intercept::erased(self)
+    }
+
+    fn cancel_erasing(&self, id: Uuid) -> Result<bool, StoreError> {
+        Intercept::cancel_erasing(self, id)
     }
 
     fn has_gaps(&self) -> bool {

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex, RwLock};
+use uuid::Uuid;
 
 use super::claim::Claim;
 use super::options::Options;
@@ -236,6 +237,10 @@ impl Store for LocalEngine {
 
     fn erased(&self) -> Result<(), StoreError> {
         LocalEngine::erased(self)
+    }
+
+    fn cancel_erasing(&self, id: Uuid) -> Result<bool, StoreError> {
+        LocalEngine::cancel_erasing(self, id)
     }
 
     fn has_gaps(&self) -> bool {

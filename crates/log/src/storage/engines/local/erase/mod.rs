@@ -23,6 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
+use uuid::Uuid;
 
 pub(in crate::storage) use self::order::store as store_order;
 pub use self::order::{ERASING_FILE, load_order, order_bytes, order_of};
@@ -116,6 +117,58 @@ impl LocalEngine {
         *erasing = None;
         self.trimmed.leave_out(None);
         Ok(())
+    }
+
+    pub(super) fn cancel_erasing(&self, id: Uuid) -> Result<bool, StoreError> {
+        let mut erasing = self.erasing.lock();
+        let Some(order) = erasing.as_ref().filter(|order| order.id == id) else {
+            return Ok(false);
+        };
+        if self.has_erased_some(order)? {
+            return Ok(false);
+        }
+        self.check_claim()?;
+        order::remove(&self.dir, &self.options.disk)?;
+        *erasing = None;
+        self.trimmed.leave_out(None);
+        Ok(true)
+    }
+
+    /// Whether any event is a shell by this order. Segments are written anew from the oldest on, each as a whole: the first
+    /// that says anything tells it.
+    fn has_erased_some(&self, order: &EraseOrder) -> Result<bool, StoreError> {
+        let erasure = order.id.to_string();
+        for segment in &self.view().segments {
+            for part in order.parts(segment.first()..segment.end()) {
+                // Somebody writes it anew, and nobody but an erasure may have begun to.
+                let Some(lease) = segment.lease() else { return Ok(true) };
+                let mut at = part.start;
+                while at < part.end {
+                    let chunk = match self.cache.read(&lease, at, part.end, &Filter::ALL) {
+                        Err(StoreError::Removed(gone)) => {
+                            at = gone.end;
+                            continue;
+                        }
+                        // It was never written anew, and stands in the way of all behind it.
+                        Err(StoreError::Damaged(_)) if segment.revision() == 1 => return Ok(false),
+                        chunk => chunk?,
+                    };
+                    for event in Events::new(&chunk.events) {
+                        let facts = event.and_then(Facts::scan).map_err(|error| {
+                            let (to, file) = (chunk.end.prev(), lease.dir().to_owned());
+                            Damage { from: at, to, file, detail: error.what().to_owned() }
+                        })?;
+                        match facts.erased {
+                            None => return Ok(false),
+                            Some(erased) if erased.erasure == erasure => return Ok(true),
+                            Some(_) => {}
+                        }
+                    }
+                    at = chunk.end;
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Puts the order down, unless it is the one that is not through.

@@ -373,3 +373,65 @@ fn a_slot_that_is_larger_than_new_ones_is_overwritten_whole() {
     assert_eq!(said_in(dir.path(), &*engine, erased.iter().copied()), BTreeSet::new());
     assert_eq!(shells(&*engine), erased);
 }
+
+/// Stopped at each of its steps, also beyond a restart: it can be taken back exactly as long as there is no shell.
+#[test]
+fn an_order_can_be_taken_back_until_it_has_erased_something() {
+    let stops = [
+        (ErasePhase::Sealing, 0, true),
+        (ErasePhase::Rewriting, 0, true),
+        (ErasePhase::Rewriting, 1, false),
+        (ErasePhase::Rewriting, 2, false),
+        (ErasePhase::Wiping, 0, false),
+    ];
+    for (phase, segments, wanted) in stops {
+        for is_opened_again in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut engine, _) = open(dir.path(), plain()).unwrap();
+            fill_marked(&*engine, 160, 20);
+            let order = order(&RANGES);
+            let stopped = engine.erase(&order, &mut |now| match (now.phase, now.segments_done)
+                >= (phase, segments)
+            {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            });
+            assert!(matches!(stopped, Err(StoreError::Stopped { .. })), "{stopped:?}");
+            if is_opened_again {
+                vanish(engine);
+                engine = reopen_with(dir.path(), &plain()).0;
+            }
+            assert_eq!(shells(&*engine).is_empty(), wanted, "{phase:?} {segments}");
+            assert!(!engine.cancel_erasing(uuid::Uuid::from_u128(1)).unwrap(), "another's");
+            assert_eq!(engine.cancel_erasing(order.id).unwrap(), wanted, "{phase:?} {segments}");
+            assert_eq!(engine.erasing().is_none(), wanted);
+            assert_eq!(dir.path().join(ERASING_FILE).exists(), !wanted);
+            if !wanted {
+                continue;
+            }
+            // Nothing of it goes on, and another one can be ordered.
+            vanish(engine);
+            let (engine, _) = reopen_with(dir.path(), &plain());
+            assert!(engine.erasing().is_none() && shells(&*engine).is_empty());
+            let other = EraseOrder { id: uuid::Uuid::from_u128(2), ..(*order).clone() };
+            engine.erase(&Arc::new(other), &mut go_on).unwrap();
+            engine.erased().unwrap();
+            assert_eq!(shells(&*engine), all(&RANGES));
+        }
+    }
+}
+
+/// Shells of another erasure do not count, and what comes before them does.
+#[test]
+fn what_others_have_erased_does_not_keep_an_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, _) = open(dir.path(), plain()).unwrap();
+    fill_marked(&*engine, 160, 20);
+    let first = EraseOrder { id: uuid::Uuid::from_u128(3), ..(*order(&[1..100])).clone() };
+    engine.erase(&Arc::new(first), &mut go_on).unwrap();
+    engine.erased().unwrap();
+    let order = order(&[1..200]);
+    assert!(engine.erase(&order, &mut |_| ControlFlow::Break(())).is_err());
+    assert!(engine.cancel_erasing(order.id).unwrap());
+    assert_eq!(shells(&*engine), (1..100).collect());
+}
