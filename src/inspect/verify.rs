@@ -16,6 +16,8 @@ use super::scratch::Scratch;
 use tailmark_log::chain::Link;
 use tailmark_log::storage::disk::Disk;
 use tailmark_log::storage::journal::FrameRef;
+use tailmark_log::storage::journal::{TIP_FILE, TipState};
+use tailmark_log::storage::local::JOURNAL_DIR;
 use tailmark_log::storage::local::{Survey, load_order, verify_trimmed};
 use tailmark_log::storage::meta::{META_FILE, Meta, MetaProblem};
 use tailmark_log::storage::segment::{self, Segment};
@@ -124,6 +126,7 @@ impl Check<'_> {
     fn run(&mut self, found: Survey) -> Result<(), Error> {
         self.meta(&found)?;
         self.notes(&found);
+        self.tip(&found)?;
         for damage in &found.damage {
             self.damaged(damage.clone())?;
         }
@@ -203,6 +206,33 @@ impl Check<'_> {
             Err(StoreError::Damaged(damage)) => self.damaged(damage),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The note of how far the journal is synced. Nothing is lost with it, but for what the newest slot would tell if that
+    /// were lost too: where the log ended.
+    fn tip(&mut self, found: &Survey) -> Result<(), Error> {
+        let journal = self.dir.join(JOURNAL_DIR);
+        let file = journal.join(TIP_FILE);
+        let clean = found.meta.as_ref().and_then(|meta| meta.clean_stop).map(|clean| clean.slot);
+        let newest = found.slots.last().map(|slot| slot.header.number);
+        let detail = match TipState::of(&Disk::real(), &journal)? {
+            TipState::Whole(tip) if self.log.is_none_or(|log| log == tip.log) => return Ok(()),
+            // Where a log was closed in order, or has no slot yet, its end is known all the same.
+            TipState::Missing if clean == newest => return Ok(()),
+            TipState::Missing => {
+                self.report.notes.push(format!(
+                    "{}: it is missing, and the next commit writes it; until then nobody could tell where the log ended if \
+                     the newest slot were lost too",
+                    file.display()
+                ));
+                return Ok(());
+            }
+            TipState::Whole(_) => "it is of another log",
+            TipState::Damaged => {
+                "it is not what was written; no event is lost by that, and the next commit writes it anew"
+            }
+        };
+        self.damaged(Damage { from: Seq::ZERO, to: Seq::ZERO, file, detail: detail.to_owned() })
     }
 
     fn notes(&mut self, found: &Survey) {

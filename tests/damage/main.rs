@@ -14,6 +14,7 @@
 
 #[path = "../crash/mod.rs"]
 mod crash;
+mod ends;
 mod salvage;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ fn main() {
     crash::run(&[
         ("no_damage_passes_for_data", damage),
         ("a_salvage_loses_what_the_damage_took_and_no_more", salvages),
+        ("no_end_that_is_damaged_twice_is_lost_in_silence", ends::damaged_together),
     ]);
 }
 

@@ -32,5 +32,4 @@ pub(crate) use slots::sealing_bytes;
 pub use slots::{
     FreeSlot, JournalOptions, SlotSet, is_slot_file, is_slot_name, open_slot, slot_name,
 };
-pub(crate) use tip::TIP_FILE;
-pub use tip::Tip;
+pub use tip::{TIP_FILE, Tip, TipState};

@@ -16,7 +16,8 @@ use crate::storage::error::chain;
 use crate::storage::{StoreError, disk::Disk};
 use tailmark_record::{LogId, Seq};
 
-pub(crate) const TIP_FILE: &str = "tip";
+/// Its file, in the directory of the journal.
+pub const TIP_FILE: &str = "tip";
 const TIP_BYTES: usize = 64;
 const MOST_BYTES: u64 = 4 << 10;
 const MAGIC: &[u8; 8] = b"TMTIP\0\0\x01";
@@ -83,6 +84,42 @@ impl Tip {
             return Ok(None);
         }
         Ok(disk.read(&path)?.and_then(|bytes| Tip::decode(&bytes)))
+    }
+}
+
+/// What became of the note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TipState {
+    /// It proves what it says.
+    Whole(Tip),
+    /// It is not there, or nothing was written to it: it is not synced by itself, and a power cut may take it.
+    Missing,
+    /// It is not what was written.
+    Damaged,
+}
+
+impl TipState {
+    /// Of the note in a journal's directory.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn of(disk: &Disk, journal: &Path) -> Result<TipState, StoreError> {
+        if let Some(tip) = Tip::read(disk, journal)? {
+            return Ok(TipState::Whole(tip));
+        }
+        let path = journal.join(TIP_FILE);
+        let bytes = match std::fs::metadata(&path) {
+            Ok(found) if !found.is_file() || found.len() > MOST_BYTES => {
+                return Ok(TipState::Damaged);
+            }
+            _ => disk.read(&path)?.unwrap_or_default(),
+        };
+        // A daemon may just have written it.
+        if let Some(tip) = Tip::decode(&bytes) {
+            return Ok(TipState::Whole(tip));
+        }
+        let is_blank = bytes.iter().all(|byte| *byte == 0);
+        Ok(if is_blank { TipState::Missing } else { TipState::Damaged })
     }
 }
 

@@ -47,7 +47,8 @@ pub(in crate::storage) use survey::survey_of;
 pub use survey::{Survey, SurveyedSlot, survey};
 pub use trimmed::{TRIMMED_DIR, trimmed_files, trimmed_range, verify_trimmed};
 
-pub(in crate::storage) const JOURNAL_DIR: &str = "journal";
+/// Where the slots of the journal lie, in the data directory.
+pub const JOURNAL_DIR: &str = "journal";
 /// Where sealed segments are, within the data directory.
 pub const SEGMENTS_DIR: &str = "segments";
 pub(in crate::storage) const QUARANTINE_DIR: &str = "quarantine";
