@@ -178,22 +178,7 @@ impl Log {
 
     /// What it has lost before `end` that another log can have: not what is trimmed or gone there too.
     fn lost_beside(&self, other: &Log, end: Seq) -> Vec<Range<Seq>> {
-        let from = other.side.bounds.oldest;
-        let mut lost = Vec::new();
-        for range in self.removed.iter().filter(|range| !range.is_intended()) {
-            let (mut at, end) = (range.first.max(from), range.end.min(end));
-            for theirs in &other.removed {
-                let (first, last) = (theirs.first.min(end), theirs.end.min(end));
-                if first > at {
-                    lost.push(at..first);
-                }
-                at = at.max(last);
-            }
-            if at < end {
-                lost.push(at..end);
-            }
-        }
-        lost
+        lost_within(&self.removed, &other.removed, other.side.bounds.oldest..end)
     }
 
     /// The chain at an event, or at the one before the oldest.
@@ -212,5 +197,99 @@ impl Log {
             Some(tag) => Ok(tag),
             None => Ok(self.walk.link_before_seq(seq.next())?.tag()),
         }
+    }
+}
+
+/// Of the ranges that `ours` has lost to damage what lies within a range, and in none of `theirs`, whyever it is gone there.
+/// Both are in order.
+fn lost_within(ours: &[Removed], theirs: &[Removed], within: Range<Seq>) -> Vec<Range<Seq>> {
+    let mut lost = Vec::new();
+    for range in ours.iter().filter(|range| !range.is_intended()) {
+        let (mut at, end) = (range.first.max(within.start), range.end.min(within.end));
+        for theirs in theirs {
+            let (first, last) = (theirs.first.min(end), theirs.end.min(end));
+            if first > at {
+                lost.push(at..first);
+            }
+            at = at.max(last);
+        }
+        if at < end {
+            lost.push(at..end);
+        }
+    }
+    lost
+}
+
+#[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "lists of ranges, some of one")]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+    use tailmark_log::chain::Link;
+    use tailmark_log::storage::RemovedReason;
+
+    use super::*;
+
+    fn removed(reason: RemovedReason, seqs: Range<u64>) -> Removed {
+        let (first, end) = (Seq::new(seqs.start), Seq::new(seqs.end));
+        Removed { first, end, reason, link_before: Link::UNKNOWN, link: Link::UNKNOWN }
+    }
+
+    fn found(ours: &[Removed], theirs: &[Removed], within: Range<u64>) -> Vec<Range<u64>> {
+        let within = Seq::new(within.start)..Seq::new(within.end);
+        let lost = lost_within(ours, theirs, within);
+        lost.into_iter().map(|it| it.start.get()..it.end.get()).collect()
+    }
+
+    #[test]
+    fn what_one_log_has_lost_is_clipped_to_what_the_other_can_have() {
+        use RemovedReason::{Compacted, Damaged, Expired};
+        let ours = [removed(Damaged, 10..20), removed(Expired, 25..30), removed(Damaged, 40..50)];
+        assert_eq!(found(&ours, &[], 1..100), [10..20, 40..50]);
+        // The other begins or ends within it, or before, or behind.
+        assert_eq!(found(&ours, &[], 15..45), [15..20, 40..45]);
+        assert_eq!(found(&ours, &[], 20..40), []);
+        assert_eq!(found(&ours, &[], 19..41), [19..20, 40..41]);
+        // Gone there too, for whatever reason: all of it, an end of it, its middle.
+        assert_eq!(found(&ours, &[removed(Damaged, 10..20)], 1..100), [40..50]);
+        assert_eq!(found(&ours, &[removed(Compacted, 5..12)], 1..100), [12..20, 40..50]);
+        assert_eq!(found(&ours, &[removed(Damaged, 12..14)], 1..100), [10..12, 14..20, 40..50]);
+        let theirs = [removed(Damaged, 8..11), removed(Expired, 18..45)];
+        assert_eq!(found(&ours, &theirs, 1..48), [11..18, 45..48]);
+    }
+
+    /// Ranges in order, none touching another.
+    fn drawn(rng: &mut StdRng) -> Vec<Removed> {
+        let (mut all, mut at) = (Vec::new(), 1);
+        while at < 60 {
+            let (first, len) = (at + rng.random_range(0..15), rng.random_range(1..12));
+            let reasons = [RemovedReason::Damaged, RemovedReason::Expired];
+            all.push(removed(reasons[rng.random_range(0..2)], first..first + len));
+            at = first + len;
+        }
+        all
+    }
+
+    #[test]
+    fn it_is_what_sets_of_seqs_say() {
+        let rng = &mut StdRng::seed_from_u64(5);
+        let mut lost = 0;
+        for _ in 0..2_000 {
+            let (ours, theirs) = (drawn(rng), drawn(rng));
+            let (from, end) = (rng.random_range(1..70), rng.random_range(1..80));
+            let seqs = |range: &Removed| range.first.get()..range.end.get();
+            let damaged = ours.iter().filter(|range| !range.is_intended());
+            let mut wanted: BTreeSet<u64> = damaged.flat_map(seqs).collect();
+            let gone: BTreeSet<u64> = theirs.iter().flat_map(seqs).collect();
+            wanted.retain(|seq| (from..end).contains(seq) && !gone.contains(seq));
+            let told = found(&ours, &theirs, from..end);
+            assert!(told.iter().all(|range| !range.is_empty()), "{told:?}");
+            let told: Vec<u64> = told.into_iter().flatten().collect();
+            lost += told.len();
+            assert!(told.iter().eq(&wanted), "{ours:?} {theirs:?} {from}..{end}: {told:?}");
+        }
+        assert!(lost > 2_000, "{lost}");
     }
 }
