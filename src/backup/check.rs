@@ -25,10 +25,11 @@ pub struct Checked {
     pub bytes: u64,
 }
 
-/// Compares all that belongs to a backup with its hashes, and follows the chain over its events.
+/// Compares all that belongs to a backup with its hashes, and follows the chain over its events; last the file that says
+/// whose backups the place has.
 ///
 /// # Errors
-/// What is wrong first; I/O, and what `watch` answers.
+/// What is wrong first; [`Error::Mark`] where the backup itself is whole; I/O, and what `watch` answers.
 pub fn check(
     target: &Target,
     name: &str,
@@ -75,6 +76,7 @@ pub fn check(
             return Err(Error::Damaged { path, what });
         }
     }
+    target.check_mark()?;
     let (oldest, head) = (Seq::new(manifest.oldest_seq), Seq::new(manifest.head_seq));
     Ok(Checked { oldest, head, bytes: progress.done_bytes })
 }

@@ -63,6 +63,28 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// The file that says whose backups a place has does not say it; they are there all the same.
+    #[error("{} {what}; it says whose backups these are", path.display())]
+    Mark {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// Others are at work in the place, or may be: it takes no other work meanwhile.
+    #[error("{}: {what}", path.display())]
+    Busy {
+        /// What shows it.
+        path: PathBuf,
+        /// Who.
+        what: &'static str,
+    },
+    /// Nothing can be removed from what holds one backup.
+    #[error("{} holds one backup, and is removed as a whole", path.display())]
+    OneBackup {
+        /// The file.
+        path: PathBuf,
+    },
     /// Backups of two logs do not mix.
     #[error("{} holds backups of the log {log}", path.display())]
     OtherLog {
@@ -136,6 +158,18 @@ impl Error {
     pub(super) fn is_missing(&self) -> bool {
         matches!(self.of_log(), Some(StoreError::Io { source, .. })
             if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Whether something is not what was written, or not there.
+    pub(super) fn is_damage(&self) -> bool {
+        match self {
+            Error::Damaged { .. } | Error::Store(StoreError::Damaged(_)) => true,
+            Error::Store(StoreError::Io { source, .. })
+            | Error::Place(StoreError::Io { source, .. }) => {
+                source.kind() == io::ErrorKind::NotFound
+            }
+            _ => false,
+        }
     }
 
     /// Whether a daemon at work explains it: another look finds what moved.

@@ -13,6 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::place::{Making, Use, at};
+use super::prune::{refuse_beside_pruning, withdraw_if_pruned};
 use super::sink::{Hash, Look, Sink, TAIL};
 use super::target::{
     FOOTER, SEGMENTS, TRIMMED, footer_of, hex, is_plain, name_of, of_place, stamp_of, tail,
@@ -191,6 +192,7 @@ impl Sink for Filling<'_> {
             Some(target) if target.log() == look.log_id => target,
             _ => Target::for_log(&self.to, &look.log_id)?,
         };
+        refuse_beside_pruning(&*target.place)?;
         if !self.name.0.is_empty() {
             // Of an earlier look.
             target.place.remove(&tail(&self.name.0)).map_err(Error::Place)?;
@@ -347,6 +349,7 @@ impl Sink for Filling<'_> {
                 return Err(error);
             }
         }
+        withdraw_if_pruned(target, &name, &manifest)?;
         target.place.finish().map_err(Error::Place)?;
         let (written_bytes, reused_segments) = (self.progress.done_bytes, self.reused);
         self.taken = Some(Taken { name, manifest, written_bytes, reused_segments });

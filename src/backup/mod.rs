@@ -22,6 +22,8 @@ mod error;
 mod filling;
 mod manifest;
 mod place;
+mod plan;
+mod prune;
 mod restore;
 mod sink;
 mod source;
@@ -34,11 +36,13 @@ pub use check::{Checked, check};
 pub use error::Error;
 pub use filling::{Filling, Progress, Taken};
 pub use manifest::{Manifest, Reason, RemovedRow, SegmentRow};
-pub use restore::{Restored, Since, Upto, restore};
+pub use plan::{Since, Upto, reaching};
+pub use prune::{Keep, Pruned, prune};
+pub use restore::{Restored, Wanted, restore};
 pub use sink::{Hash, Look, Sink};
 pub use source::read;
 pub use take::take;
-pub use target::Target;
+pub use target::{Mark, Target};
 pub use wire::{Messages, Reading};
 
 /// A way for the fuzzer (`fuzz/`) to what a file says that is of a backup: its hash is made to fit, which

@@ -29,18 +29,45 @@ const TAIL: &str = "tail";
 const OTHERS: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const READ_BYTES: usize = 256 << 10;
 
+/// Hears that a file of a segment is missing or not what was sealed, and ends it, or lets it be.
+pub(super) type Damaged<'a> = &'a mut dyn FnMut(Damage) -> Result<(), StoreError>;
+
+/// What became of the file that says whose backups a place has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// It says it, and so do the backups.
+    Whole,
+    /// It is not there.
+    Missing,
+    /// It says something else than the backups.
+    Damaged,
+}
+
+impl Mark {
+    /// What is wrong with it.
+    fn problem(self) -> Option<&'static str> {
+        match self {
+            Mark::Whole => None,
+            Mark::Missing => Some("is missing"),
+            Mark::Damaged => Some("is not what was written"),
+        }
+    }
+}
+
 /// Where the backups of a log lie.
 #[derive(Debug)]
 pub struct Target {
     pub(super) place: Box<dyn Place>,
     /// Whose backups.
     log: String,
+    mark: Mark,
     /// Footers of segments that lie elsewhere than on this machine.
     scratch: Mutex<Scratch>,
 }
 
 impl Target {
-    /// Opens it for reading: a directory, a file, or a folder of a cloud by its URL.
+    /// Opens it for reading: a directory, a file, or a folder of a cloud by its URL. One whose mark is lost or damaged is
+    /// known by its backups ([`Target::mark`]).
     ///
     /// # Errors
     /// [`Error::NoBackups`], I/O.
@@ -49,29 +76,75 @@ impl Target {
     }
 
     pub(super) fn of(place: Box<dyn Place>) -> Result<Target, Error> {
-        let mark = place::read(&*place, MARK).map_err(Error::Place)?;
-        let mark = mark.ok_or_else(|| Error::NoBackups { path: place.shown("") })?;
-        let log = String::from_utf8_lossy(&mark).trim().to_owned();
-        Ok(Target { place, log, scratch: Mutex::new(Scratch::new()) })
+        let found = whose(&*place)?;
+        let (log, mark) = found.ok_or_else(|| Error::NoBackups { path: place.shown("") })?;
+        Ok(Target { place, log, mark, scratch: Mutex::new(Scratch::new()) })
     }
 
-    /// Opens it for another backup of this log; what is empty or missing becomes one.
+    /// Opens it for another backup of this log; what is empty or missing becomes one. A mark that is lost is written anew,
+    /// if all backups that are there are of this log.
     pub(super) fn for_log(path: &Path, log: &str) -> Result<Target, Error> {
         refuse_within(path, &[META_FILE])?;
         let place = place::at(path, Use::Write)?;
-        if place::read(&*place, MARK).map_err(Error::Place)?.is_none() {
+        if whose(&*place)?.is_none() {
             if !place.is_blank().map_err(Error::Place)? {
                 return Err(Error::Foreign { path: path.to_owned() });
             }
             // Where another was first, his is read.
-            place.put_new(MARK, format!("{log}\n").as_bytes()).map_err(Error::Place)?;
+            place.put_new(MARK, mark_of(log).as_bytes()).map_err(Error::Place)?;
         }
         let mut target = Target::of(place)?;
         if target.log != log {
             return Err(Error::OtherLog { path: path.to_owned(), log: target.log });
         }
-        target.place.claim(MARK).map_err(Error::Place)?;
+        if target.mark != Mark::Missing {
+            target.claim()?;
+        }
+        if target.mark != Mark::Whole {
+            target.mend(path)?;
+        }
         Ok(target)
+    }
+
+    /// Writes the mark anew.
+    fn mend(&mut self, path: &Path) -> Result<(), Error> {
+        for name in self.names()? {
+            match self.backup(Some(&name)) {
+                Ok((_, other)) if other.log_id != self.log => {
+                    return Err(Error::OtherLog { path: path.to_owned(), log: other.log_id });
+                }
+                Ok(_) | Err(Error::Missing { .. } | Error::Damaged { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if self.mark == Mark::Damaged {
+            self.place.remove(MARK).map_err(Error::Place)?;
+        }
+        self.place.put_new(MARK, mark_of(&self.log).as_bytes()).map_err(Error::Place)?;
+        self.mark = Mark::Whole;
+        // The lock is that of a file, and this is another.
+        self.claim()
+    }
+
+    /// Keeps others away that write here.
+    pub(super) fn claim(&mut self) -> Result<(), Error> {
+        self.place.claim(MARK).map_err(Error::Place)
+    }
+
+    /// What became of the file that says whose backups these are.
+    pub fn mark(&self) -> Mark {
+        self.mark
+    }
+
+    /// Refuses a mark that does not say what the backups say.
+    ///
+    /// # Errors
+    /// [`Error::Mark`].
+    pub fn check_mark(&self) -> Result<(), Error> {
+        match self.mark.problem() {
+            Some(what) => Err(Error::Mark { path: self.place.shown(MARK), what }),
+            None => Ok(()),
+        }
     }
 
     /// Removes what backups that were cut have left, but for what there is of the segments that are `wanted`.
@@ -169,15 +242,15 @@ impl Target {
         Ok(segment)
     }
 
-    /// Brings a segment into a directory of this machine; `written` has it made durable.
+    /// Brings a segment into a directory of this machine; `written` has it made durable, `damaged` says what becomes of it
+    /// where a file is not what was sealed.
     pub(super) fn bring(
         &self,
         segment: &Segment,
         row: &SegmentRow,
         parent: &Path,
         disk: &Disk,
-        copied: segment::Copied<'_>,
-        written: segment::Written<'_>,
+        (copied, written, damaged): (segment::Copied<'_>, segment::Written<'_>, Damaged<'_>),
     ) -> Result<Segment, StoreError> {
         let mut open = |part: &str| {
             let name = part_of(&row.name, part);
@@ -190,7 +263,8 @@ impl Target {
                 opened => Ok((file, opened?)),
             }
         };
-        segment.bring(&mut open, parent, &segment.name(), disk, copied, written)
+        let to = (&mut open as segment::Opened<'_>, parent, &*segment.name());
+        segment.bring_noting(to, disk, copied, written, damaged)
     }
 
     /// The same where it is only read, in a directory that goes with the target.
@@ -204,7 +278,9 @@ impl Target {
         // It need not outlive this.
         let mut written = |_: &Arc<File>, _: &Path| Ok(());
         let disk = Disk::real();
-        Ok(Arc::new(self.bring(segment, row, &parent, &disk, copied, &mut written)?))
+        let mut damaged = |damage: Damage| Err(damage.into());
+        let how = (copied, &mut written as _, &mut damaged as _);
+        Ok(Arc::new(self.bring(segment, row, &parent, &disk, how)?))
     }
 
     /// Whose backups these are.
@@ -217,12 +293,7 @@ impl Target {
     /// # Errors
     /// I/O.
     pub fn names(&self) -> Result<Vec<String>, Error> {
-        let listed = self.place.list(BACKUPS).map_err(Error::Place)?;
-        let names = listed.iter().filter_map(|file| named(file, MANIFEST));
-        let mut names: Vec<_> = names.map(str::to_owned).collect();
-        // By when they were taken: a log that was put back has a lower head.
-        names.sort_by_key(|name| (stamp_of(name), name.clone()));
-        Ok(names)
+        names(&*self.place)
     }
 
     /// One backup, the newest without a name.
@@ -240,9 +311,7 @@ impl Target {
             name: name.unwrap_or("at all").to_owned(),
         };
         let name = found.ok_or_else(missing)?;
-        let (path, bytes) = (self.shown_manifest(name), self.read(&manifest(name))?);
-        let bytes = bytes.ok_or(Error::Damaged { path: path.clone(), what: "it is missing" })?;
-        Ok((name.clone(), Manifest::decode(&path, &bytes)?))
+        Ok((name.clone(), manifest_in(&*self.place, name)?))
     }
 
     pub(super) fn shown_manifest(&self, name: &str) -> PathBuf {
@@ -276,6 +345,60 @@ impl Target {
         let file = self.place.open(&tail(name)).map_err(Error::Place)?;
         Ok(BufReader::with_capacity(READ_BYTES, file))
     }
+}
+
+fn mark_of(log: &str) -> String {
+    format!("{log}\n")
+}
+
+/// Whose backups a place has, and whether its mark says so; `None` where none are, and nothing that says so. The backups
+/// know it better: what they say has a hash.
+fn whose(place: &dyn Place) -> Result<Option<(String, Mark)>, Error> {
+    let mark = place::read(place, MARK).map_err(Error::Place)?;
+    let has_mark = mark.is_some();
+    let text = mark.and_then(|bytes| String::from_utf8(bytes).ok());
+    let said = text.as_deref().and_then(|text| text.strip_suffix('\n'));
+    let said = said.filter(|log| is_plain(log)).map(str::to_owned);
+    let names = names(place)?;
+    for name in names.iter().rev() {
+        match manifest_in(place, name) {
+            Ok(Manifest { log_id, .. }) => {
+                let mark = match said {
+                    Some(said) if said == log_id => Mark::Whole,
+                    _ if has_mark => Mark::Damaged,
+                    _ => Mark::Missing,
+                };
+                return Ok(Some((log_id, mark)));
+            }
+            // It may be gone by now.
+            Err(Error::Damaged { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mark = if has_mark { Mark::Damaged } else { Mark::Missing };
+    Ok(match said {
+        Some(said) => Some((said, Mark::Whole)),
+        // Nothing of it can be read; what is there is listed.
+        None if !names.is_empty() => Some(("unknown".to_owned(), mark)),
+        None => None,
+    })
+}
+
+fn names(place: &dyn Place) -> Result<Vec<String>, Error> {
+    let listed = place.list(BACKUPS).map_err(Error::Place)?;
+    let names = listed.iter().filter_map(|file| named(file, MANIFEST));
+    let mut names: Vec<_> = names.map(str::to_owned).collect();
+    // By when they were taken: a log that was put back has a lower head.
+    names.sort_by_key(|name| (stamp_of(name), name.clone()));
+    Ok(names)
+}
+
+fn manifest_in(place: &dyn Place, name: &str) -> Result<Manifest, Error> {
+    let file = manifest(name);
+    let path = place.shown(&file);
+    let bytes = place::read(place, &file).map_err(Error::Place)?;
+    let bytes = bytes.ok_or(Error::Damaged { path: path.clone(), what: "it is missing" })?;
+    Manifest::decode(&path, &bytes)
 }
 
 /// The second of a backup's name, which tells the order of backups.
@@ -323,8 +446,13 @@ pub(super) fn footer_of(segment: &str) -> String {
     part_of(segment, FOOTER)
 }
 
+/// The backup of which a file is what was not sealed.
+pub(super) fn named_tail(file: &Listed) -> Option<&str> {
+    named(file, TAIL)
+}
+
 /// The segment that a file belongs to.
-fn segment_of(name: &str) -> Option<&str> {
+pub(super) fn segment_of(name: &str) -> Option<&str> {
     let (segment, _) = name.strip_prefix(SEGMENTS)?.strip_prefix('/')?.split_once('/')?;
     is_plain(segment).then_some(segment)
 }

@@ -1,6 +1,7 @@
-//! `tailmark backup`, and its `list` and `verify`.
+//! `tailmark backup`, and its `list`, `verify` and `prune`.
 
 mod fetch;
+mod prune;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -75,6 +76,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Remove old backups, and all that no other needs; the newest one always stays
+    Prune(prune::Args),
 }
 
 fn size(text: &str) -> Result<u64, String> {
@@ -91,6 +94,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         (Some(Command::Verify { from, backup, json }), _) => {
             verify(&Target::open(from)?, backup.as_deref(), *json)
         }
+        (Some(Command::Prune(args)), _) => prune::run(args),
         (None, Some(to)) => {
             let (to, is_json) = (to.clone(), args.json);
             tell(&take(args, &to)?, is_json)
@@ -136,7 +140,16 @@ fn tell(taken: &Taken, is_json: bool) -> Result<(), Failure> {
     print_line(&taken.name)
 }
 
+/// What is wrong with the file that says whose backups these are keeps nobody from reading them.
+pub(super) fn note_mark(target: &Target) {
+    if let Err(error) = target.check_mark() {
+        let what = error.to_string();
+        say(&format!("note: {}; what is read here does not need it", escape::line(&what)));
+    }
+}
+
 fn list(target: &Target, has_json: bool) -> Result<(), Failure> {
+    note_mark(target);
     let mut output = if has_json { Output::json() } else { Output::text() };
     let mut damaged = 0;
     for name in target.names()? {
@@ -264,6 +277,14 @@ impl From<backup::Error> for Failure {
                 .hint("`tailmark backup PLACE` takes one; what was cut is none before it is run again to its end"),
             backup::Error::Missing { .. } => Failure::new(Exit::NotFound, text)
                 .hint("`tailmark backup list PLACE` shows what is there"),
+            backup::Error::Mark { .. } => Failure::new(Exit::Damaged, text).hint(
+                "the backups can be read and restored all the same; `tailmark backup PLACE` of the same log writes the file anew",
+            ),
+            backup::Error::Busy { .. } => Failure::new(Exit::Unavailable, text)
+                .hint("wait until that is through; what a killed program has left there counts for a day"),
+            backup::Error::OneBackup { .. } => {
+                Failure::new(Exit::Usage, text).hint("remove the file")
+            }
             backup::Error::Foreign { .. } | backup::Error::OtherLog { .. } => {
                 Failure::new(Exit::Usage, text).hint("name an empty directory, or one for each log")
             }
@@ -290,7 +311,15 @@ impl From<backup::Error> for Failure {
 
 /// What a directory or a store refuses concerns backups, not the log.
 fn of_place(error: &StoreError) -> Failure {
-    let failure = Failure::new(Exit::Failure, escape::line(&error.to_string()));
+    let exit = match error {
+        StoreError::Locked { .. } => Exit::Unavailable,
+        StoreError::Io { source, .. } => match source.kind() {
+            io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => Exit::Usage,
+            _ => Exit::Failure,
+        },
+        _ => Exit::Failure,
+    };
+    let failure = Failure::new(exit, escape::line(&error.to_string()));
     let failure = match std::error::Error::source(error) {
         Some(source) => failure.because(source),
         None => failure,

@@ -62,6 +62,8 @@ pub struct Failure {
     hint: Option<String>,
     /// No server was met: where it was looked for helps.
     is_unmet: bool,
+    /// A log found no room for what it needs, or is to leave free.
+    has_no_room: bool,
 }
 
 /// What is said of a field, without its name on the wire among the facts.
@@ -91,7 +93,8 @@ const CANNOT_CONNECT: &str = "cannot connect";
 impl Failure {
     /// A failure that says `message`.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Failure { exit, message: message.into(), causes: Vec::new(), hint: None, is_unmet: false }
+        let (causes, hint, is_unmet, has_no_room) = (Vec::new(), None, false, false);
+        Failure { exit, message: message.into(), causes, hint, is_unmet, has_no_room }
     }
 
     /// One that has nothing to say.
@@ -118,6 +121,12 @@ impl Failure {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// Says what to do where no room was left for a new log, whatever it says by itself.
+    #[must_use]
+    pub(super) fn hint_of_room(self, hint: &str) -> Self {
+        if self.has_no_room { self.hint(hint) } else { self }
     }
 
     /// Names a parameter that the server refuses as the user typed it. `names` has what it is on the
@@ -291,6 +300,7 @@ impl From<StoreError> for Failure {
             StoreError::NotEmpty { .. } => {
                 (Exit::Usage, "name a directory that is empty or not there yet")
             }
+            StoreError::Unsuitable { .. } => (Exit::Usage, "name another directory"),
             StoreError::Format { found, supported, .. } if found < supported => {
                 (Exit::Failure, "`tailmark log migrate --data-dir DIR` brings it up to date")
             }
@@ -305,11 +315,16 @@ impl From<StoreError> for Failure {
                     (Exit::Failure, "the data directory must be readable and writable by this user")
                 }
                 io::ErrorKind::NotFound => (Exit::NotFound, "check --data-dir"),
+                // A file stands where a directory was named.
+                io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+                    (Exit::Usage, "name a directory")
+                }
                 _ => (Exit::Failure, ""),
             },
             _ => (Exit::Failure, ""),
         };
         let mut failure = Failure::new(exit, error.to_string());
+        failure.has_no_room = matches!(error, StoreError::DiskFull { .. });
         if let Some(source) = StdError::source(&error) {
             failure = failure.because(source);
         }

@@ -19,10 +19,12 @@ mod export;
 mod import;
 mod info;
 mod migrate;
+mod room;
 mod salvage;
 mod verify;
 
 pub(super) use export::{erasure, tell_erasing};
+pub(super) use room::Room;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -185,6 +187,8 @@ pub(super) struct Import {
     /// Where the log is made; empty, or not there yet
     #[arg(long = "data-dir", value_name = "DIR")]
     pub data_dir: PathBuf,
+    #[command(flatten)]
+    pub room: Room,
     /// Print the result as one JSON object
     #[arg(long)]
     pub json: bool,
@@ -204,6 +208,8 @@ pub(super) struct Salvage {
     /// Write what is lost to this file, too, as one JSON object; it must not be there
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    #[command(flatten)]
+    pub room: Room,
     /// Print the report as one JSON object
     #[arg(long)]
     pub json: bool,
@@ -219,6 +225,8 @@ pub(super) struct Compact {
     /// Where the log is made; empty, or not there yet
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
+    #[command(flatten)]
+    pub room: Room,
     /// Print the result as one JSON object
     #[arg(long)]
     pub json: bool,
@@ -260,7 +268,13 @@ impl From<exports::Error> for Failure {
             exports::Error::Store(error) => error.into(),
             exports::Error::Inspect(error) => error.into(),
             exports::Error::Output(error) => error.into(),
-            exports::Error::Input(error) => Failure::new(Exit::Failure, text).because(&error),
+            exports::Error::Input(error) => {
+                let exit = match error.kind() {
+                    std::io::ErrorKind::IsADirectory => Exit::Usage,
+                    _ => Exit::Failure,
+                };
+                Failure::new(exit, text).because(&error)
+            }
             exports::Error::Cut { .. } | exports::Error::Altered { .. } => {
                 Failure::new(Exit::Damaged, text).hint("export the log again")
             }
@@ -316,7 +330,7 @@ fn span_text(from: Seq, to: Seq) -> String {
     if from == to { format!("event {from}") } else { format!("events {from} to {to}") }
 }
 
-fn write_damage(object: &mut Object<'_>, damage: &Damage) {
+pub(super) fn write_damage(object: &mut Object<'_>, damage: &Damage) {
     object.text("file", &damage.file.display().to_string());
     object.number("from_seq", damage.from.get());
     object.number("to_seq", damage.to.get());

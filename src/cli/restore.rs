@@ -2,16 +2,15 @@
 
 use std::path::PathBuf;
 
-use super::backup::show;
-use super::log::{Interrupt, erasure, tell_erasing};
+use super::backup::{note_mark, show};
+use super::log::{Interrupt, Room, erasure, tell_erasing, write_damage};
 use super::moment::{parse_seq, parse_time};
-use super::output::{print_json, print_line, say};
+use super::output::{count_text, print_json, print_line, say};
 use super::progress::bytes_bar;
 use super::{Exit, Failure};
-use crate::backup::{self, Manifest, Restored, Since, Target, Upto, restore};
+use crate::backup::{self, Manifest, Restored, Since, Target, Upto, Wanted, reaching, restore};
 use crate::escape;
 use tailmark_log::storage::StoreError;
-use tailmark_log::storage::local::Options;
 use tailmark_record::json::Object;
 use tailmark_record::{Seq, Timestamp};
 
@@ -36,6 +35,11 @@ pub(super) struct Args {
     /// As it was at this time, or so long ago
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     to_time: Option<Timestamp>,
+    /// Put in segments that are damaged as they are: for `tailmark log salvage`, which then says what is lost
+    #[arg(long)]
+    keep_damaged: bool,
+    #[command(flatten)]
+    room: Room,
     /// Print the result as one JSON object
     #[arg(long)]
     json: bool,
@@ -56,27 +60,29 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             .hint("--from-seq names the first event, --to-seq the last"));
     }
     let target = Target::open(&args.from)?;
+    note_mark(&target);
     let (name, manifest) = target.backup(args.backup.as_deref())?;
     let interrupt = Interrupt::listen()?;
     let bar = bytes_bar("restored");
-    let options = Options::default();
-    let what = (since, upto);
+    let options = args.room.options();
+    let what = Wanted { since, upto, keeps_damage: args.keep_damaged };
     let result = restore(&target, &name, &manifest, what, &args.data_dir, options, |progress| {
         interrupt.check()?;
         show(&bar, progress);
         Ok(())
     });
     bar.finish_and_clear();
-    let done = result.map_err(|error| {
-        let is_damaged = matches!(&error, backup::Error::Store(StoreError::Damaged(_)));
-        let failure = interrupt.failure(error);
-        match is_damaged {
-            true => failure.hint(
-                "`tailmark backup verify PLACE` reads all of it; another backup (--backup NAME) may be whole",
-            ),
-            false => failure,
+    let done = match result {
+        Ok(done) => done,
+        Err(error) => {
+            let hint = hint(&error, (&target, &name, &manifest), upto, args.keep_damaged)?;
+            let failure = interrupt.failure(args.room.hint(error));
+            return Err(match hint {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            });
         }
-    })?;
+    };
     if done.taken_out > 0 && !matches!(upto, Upto::Head) {
         // They may have been there at that point.
         let (count, at) = (done.taken_out, done.head);
@@ -94,7 +100,23 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     tell_erasing(done.erasing.as_deref());
     if args.json {
-        return print_json(&json(&name, &done));
+        print_json(&json(&name, &done))?;
+    } else {
+        tell(args, &name, &done)?;
+    }
+    match done.damage.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::new(
+            Exit::Damaged,
+            format!("{} damaged", count_text(done.damage.len() as u64, "file")),
+        )
+        .hint("`tailmark log salvage --from DIR --to NEW` makes a log of all that is whole, and says what is lost")),
+    }
+}
+
+fn tell(args: &Args, name: &str, done: &Restored) -> Result<(), Failure> {
+    for damage in &done.damage {
+        say(&escape::line(&damage.to_string()));
     }
     let dir = args.data_dir.display().to_string();
     let untrimmed = match done.untrimmed {
@@ -111,6 +133,35 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         escape::name(&dir),
         done.generation
     ))
+}
+
+/// What to do where it was not put back.
+fn hint(
+    error: &backup::Error,
+    (target, name, manifest): (&Target, &str, &Manifest),
+    upto: Upto,
+    keeps_damage: bool,
+) -> Result<Option<String>, Failure> {
+    let is_damaged = matches!(
+        error,
+        backup::Error::Damaged { .. } | backup::Error::Store(StoreError::Damaged(_))
+    );
+    Ok(match error {
+        // Never taken by itself: of what was erased since nothing may come back unasked.
+        backup::Error::TooEarly { .. } | backup::Error::TooLate { .. } => {
+            let other = reaching(target, (name, manifest), upto)?;
+            Some(match other {
+                Some(other) => format!("`--backup {other}` has that point, and what was erased since, too"),
+                None => "no backup here has that point; `tailmark backup list PLACE` shows what each has".to_owned(),
+            })
+        }
+        _ if is_damaged && !keeps_damage => Some(
+            "another backup (--backup NAME) may be whole: `tailmark backup verify PLACE --backup NAME` reads all of one; \
+             --keep-damaged makes a log that is as damaged as this, for `tailmark log salvage`"
+                .to_owned(),
+        ),
+        _ => None,
+    })
 }
 
 /// The backup of the same log that was taken first with this event in it, if that is another.
@@ -152,6 +203,7 @@ fn json(name: &str, done: &Restored) -> Vec<u8> {
     object.number("untrimmed", done.untrimmed);
     object.number("taken_out", done.taken_out);
     object.text("erasure", &erasure(done.erasing.as_deref()));
+    object.objects("damage", &done.damage, write_damage);
     object.close();
     out
 }

@@ -62,6 +62,10 @@ class Store:
         request = urllib.request.Request(self.url(name), data=body, method="PUT", headers=kind)
         urllib.request.urlopen(request).close()
 
+    def delete(self, name):
+        """Takes an object away."""
+        urllib.request.urlopen(urllib.request.Request(self.url(name), method="DELETE")).close()
+
     def names(self, folder):
         """What lies in a folder of the bucket."""
         url = self.url("") + f"?list-type=2&max-keys=10000&prefix={folder}/"

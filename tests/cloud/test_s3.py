@@ -220,6 +220,74 @@ class Cloud(unittest.TestCase):
         self.run_ok("backup", "verify", self.url)
         self.assertEqual(len(self.whole_ones()), 1)
 
+    def test_old_backups_go_with_all_that_no_other_needs(self):
+        folder = self.folder / "pruned"
+        folder.mkdir()
+        log = Log(folder)
+        self.addCleanup(log.close)
+        names = []
+        for at in range(3):
+            if at:
+                log.upload(20_000)
+                self.run_ok("trim", "--before", str(at * 25_000), "--yes", "--addr", log.address)
+            names.append(self.run_ok("backup", self.url, "--data-dir", log.data).strip())
+        before = self.store.names(self.place)
+        look = json.loads(self.run_ok("backup", "prune", self.url, "--keep", "1", "--dry-run", "--json"))
+        self.assertEqual(self.store.names(self.place), before)
+        done = json.loads(self.run_ok("backup", "prune", self.url, "--keep", "1", "--json"))
+        self.assertEqual(done, look | {"dry_run": False})
+        self.assertEqual((done["removed"], done["kept"]), (names[:2], names[2:]))
+        self.assertGreater(int(done["segments"]), 0)
+        after = self.store.names(self.place)
+        self.assertLess(set(after), set(before))
+        self.assertFalse([it for it in after if "/pruning/" in it])
+        self.run_ok("backup", "verify", self.url)
+        copy = folder / "copy"
+        self.run_ok("restore", self.url, "--data-dir", copy)
+        self.assertTrue(self.run_ok("log", "diff", log.data, copy).endswith("equal\n"))
+        again = json.loads(self.run_ok("backup", "prune", self.url, "--keep", "1", "--json"))
+        self.assertEqual((again["removed"], again["freed_bytes"]), ([], "0"))
+
+    def test_nobody_prunes_beside_a_backup_nor_takes_one_beside_who_prunes(self):
+        process = self.begun()
+        prune = ("backup", "prune", self.url, "--keep", "1")
+        for _ in range(2):
+            code, _, said = self.end(self.command(*prune))
+            self.assertEqual(code, 5, said)
+            self.assertIn("a backup is under way here", said)
+            # One that was killed may be under way, for all that is known.
+            process.kill()
+            process.wait()
+        self.end(process)
+        self.assertFalse([it for it in self.store.names(self.place) if "/pruning/" in it])
+        self.store.put(f"{self.place}/pruning/1", b"")
+        code, _, said = self.end(self.backup())
+        self.assertEqual(code, 5, said)
+        self.assertIn("backups are being removed here", said)
+        self.assertEqual(self.whole_ones(), [])
+        self.store.delete(f"{self.place}/pruning/1")
+        # One who begins to prune while it is taken.
+        process = self.backup("--rate", "8MiB")
+        until(lambda: sum(it.endswith(".tail") for it in self.store.names(self.place)) > 1)
+        self.store.put(f"{self.place}/pruning/2", b"")
+        code, out, said = self.end(process)
+        self.assertEqual((code, out), (5, ""), said)
+        self.assertEqual(self.whole_ones(), [])
+        self.store.delete(f"{self.place}/pruning/2")
+        code, _, said = self.end(self.backup())
+        self.assertEqual(code, 0, said)
+        self.expect_whole()
+
+    def test_a_place_whose_mark_is_lost_is_known_by_its_backups(self):
+        name = self.run_ok("backup", self.url, "--data-dir", self.log.data).strip()
+        self.store.delete(f"{self.place}/tailmark-backup")
+        self.assertIn(name, self.run_ok("backup", "list", self.url))
+        code, _, said = self.end(self.command("backup", "verify", self.url))
+        self.assertEqual(code, 4, said)
+        self.run_ok("restore", self.url, "--data-dir", self.folder / "unmarked")
+        self.run_ok("backup", self.url, "--data-dir", self.log.data)
+        self.expect_whole()
+
     def test_a_store_without_conditional_writes_is_enough(self):
         self.settings = {"AWS_CONDITIONAL_PUT": "disabled"}
         for _ in range(2):

@@ -1,6 +1,7 @@
 //! Copies of a log that are kept: what comes back is the same log, and who is beyond it is told.
 
 mod backups;
+mod codes;
 mod compacting;
 mod cut_backups;
 mod differences;
@@ -9,10 +10,14 @@ mod erased;
 mod exports;
 mod fetched;
 mod killed;
+mod marks;
 mod meanwhile;
 mod moved;
 mod one_file;
+mod points;
+mod pruned;
 mod put_back;
+mod rotten;
 mod salvage;
 mod unerased;
 mod untrimmed;

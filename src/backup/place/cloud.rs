@@ -119,6 +119,10 @@ impl Place for Cloud {
         false
     }
 
+    fn has_locks(&self) -> bool {
+        false
+    }
+
     fn is_blank(&self) -> Result<bool, StoreError> {
         Ok(self.list_all("", 1)?.is_empty())
     }

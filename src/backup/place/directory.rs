@@ -1,9 +1,12 @@
 //! A directory: a file has its name when it is whole and synced.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::{Listed, Making, Place, failed};
 use tailmark_log::storage::StoreError;
@@ -24,20 +27,30 @@ pub(super) struct Directory {
     /// Keeps others away that write here.
     lock: Option<File>,
     size: Arc<PieceSize>,
+    /// Directories of which the names are durable, so that what is put there is.
+    made: Mutex<HashSet<PathBuf>>,
 }
 
 impl Directory {
     pub(super) fn open(dir: &Path) -> Directory {
-        Directory { dir: dir.to_owned(), disk: Disk::real(), lock: None, size: Arc::default() }
+        Directory::on(dir, Disk::real())
     }
 
-    /// Makes it if it is not there.
+    fn on(dir: &Path, disk: Disk) -> Directory {
+        let (size, made) = (Arc::default(), Mutex::default());
+        Directory { dir: dir.to_owned(), disk, lock: None, size, made }
+    }
+
+    /// Makes it if it is not there; its name is durable then.
     pub(super) fn for_writing(dir: &Path) -> Result<Directory, StoreError> {
-        let disk = Disk::real();
+        Directory::made_on(dir, Disk::real())
+    }
+
+    fn made_on(dir: &Path, disk: Disk) -> Result<Directory, StoreError> {
         disk.create_dir(dir)?;
         // Of another run that was cut, too.
         disk.sync_names(dir)?;
-        Ok(Directory { dir: dir.to_owned(), disk, lock: None, size: Arc::default() })
+        Ok(Directory::on(dir, disk))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -46,10 +59,16 @@ impl Directory {
 
     /// The directory in which a file is to lie, with all above it.
     fn make_room(&self, path: &Path) -> Result<(), StoreError> {
-        let Some(parent) = path.parent().filter(|parent| !parent.is_dir()) else { return Ok(()) };
+        let is_known = |parent: &&Path| *parent == self.dir || self.made.lock().contains(*parent);
+        let Some(parent) = path.parent().filter(|parent| !is_known(parent)) else {
+            return Ok(());
+        };
         self.make_room(parent)?;
         self.disk.create_dir(parent)?;
-        self.disk.sync_dir(parent.parent().unwrap_or(Path::new(".")))
+        // Also where it is there: whoever made it may have been killed before this.
+        self.disk.sync_dir(parent.parent().unwrap_or(Path::new(".")))?;
+        self.made.lock().insert(parent.to_owned());
+        Ok(())
     }
 
     fn list_below(&self, folder: &str, all: &mut Vec<Listed>) -> Result<(), StoreError> {
@@ -142,6 +161,19 @@ impl Place for Directory {
     fn remove(&self, name: &str) -> Result<(), StoreError> {
         self.disk.remove_file(&self.path(name))
     }
+
+    fn remove_folder(&self, folder: &str) -> Result<(), StoreError> {
+        let path = self.path(folder);
+        self.made.lock().retain(|made| !made.starts_with(&path));
+        self.disk.remove_tree(&path)
+    }
+
+    fn settle(&self, folder: &str) -> Result<(), StoreError> {
+        match self.path(folder) {
+            path if path.is_dir() => self.disk.sync_dir(&path),
+            _ => Ok(()),
+        }
+    }
 }
 
 struct FileMade {
@@ -183,8 +215,7 @@ mod tests {
     const PARTS: u8 = 9;
 
     fn make(dir: &Path, disk: &Disk) -> Result<(), StoreError> {
-        let (dir_of, size) = (dir.to_owned(), Arc::default());
-        let place = Directory { dir: dir_of, disk: disk.clone(), lock: None, size };
+        let place = Directory::on(dir, disk.clone());
         let mut made = place.create("segments/a/db")?;
         for part in 0..PARTS {
             let bytes = vec![part; LEAST_BYTES];
@@ -219,6 +250,45 @@ mod tests {
             .filter(|(action, len)| *action == "sync" && *len >= LEAST_BYTES as u64);
         assert!(syncs.count() >= usize::from(PARTS) / 2, "{seen:?}");
         assert_eq!(seen[at - 1], ("sync", whole));
+    }
+
+    /// A power cut takes every name of which the directory was not synced since it is there: of the place, too, which may
+    /// be new, and of what a run that was killed has made and not synced.
+    #[test]
+    fn a_power_cut_takes_nothing_of_a_new_place_that_is_said_to_be_there() {
+        for nth in 1.. {
+            let dir = tempfile::tempdir().unwrap();
+            let top = dir.path().canonicalize().unwrap();
+            let to = top.join("mnt/backups/log");
+            let put = |disk: Disk, name: &str| {
+                let place = Directory::made_on(&to, disk)?;
+                place.put_new("tailmark-backup", b"l\n")?;
+                place.put_new(name, b"it")
+            };
+            let killed = Faults::nth(nth, io::ErrorKind::Other, true);
+            let first = put(Disk::with_faults(Arc::clone(&killed)), "backups/1-1.backup");
+            assert_eq!(first.is_err(), killed.has_struck(), "{nth}");
+            // What this run has synced; of the one before nothing is known.
+            let kept = Arc::new(Mutex::new(std::collections::BTreeSet::new()));
+            let keeps = Arc::clone(&kept);
+            let watcher = move |action, path: &Path| {
+                if action == "sync" && path.is_dir() {
+                    let entries = std::fs::read_dir(path).unwrap();
+                    keeps.lock().unwrap().extend(entries.map(|entry| entry.unwrap().path()));
+                }
+            };
+            assert!(put(Disk::watched(Arc::new(watcher)), "backups/2-2.backup").unwrap());
+            let kept = kept.lock().unwrap();
+            for file in ["tailmark-backup", "backups/2-2.backup"] {
+                for path in to.join(file).ancestors().take_while(|path| **path != *top) {
+                    assert!(kept.contains(path), "{nth}: {path:?} is gone");
+                }
+            }
+            if !killed.has_struck() {
+                assert!(nth > 8, "{nth}");
+                break;
+            }
+        }
     }
 
     #[test]

@@ -38,6 +38,11 @@ pub(super) trait Place: fmt::Debug + Send + Sync {
         true
     }
 
+    /// Whether [`Place::claim`] keeps others away.
+    fn has_locks(&self) -> bool {
+        true
+    }
+
     /// Whether nothing is there, of anybody.
     fn is_blank(&self) -> Result<bool, StoreError>;
 
@@ -61,6 +66,16 @@ pub(super) trait Place: fmt::Debug + Send + Sync {
 
     /// Takes away what is no part of anything. That it is gone already is no error.
     fn remove(&self, name: &str) -> Result<(), StoreError>;
+
+    /// The same of a folder with all in it.
+    fn remove_folder(&self, _folder: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// What was removed from a folder stays so after a power cut.
+    fn settle(&self, _folder: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Keeps of the segments that a cut attempt has brought those that `wanted` has; what cannot be kept
     /// alone goes with the others.

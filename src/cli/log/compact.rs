@@ -10,7 +10,6 @@ use crate::escape;
 use crate::inspect::owner;
 use tailmark_log::storage::StoreError;
 use tailmark_log::storage::compact::{Compacted, compact};
-use tailmark_log::storage::local::Options;
 use tailmark_record::json::Object;
 
 pub(super) fn run(args: &Compact) -> Result<(), Failure> {
@@ -22,13 +21,13 @@ pub(super) fn run(args: &Compact) -> Result<(), Failure> {
     }
     let interrupt = Interrupt::listen()?;
     let bar = Bar::new();
-    let result = compact(&args.from, &args.to, Options::default(), &mut |progress| {
+    let result = compact(&args.from, &args.to, args.room.options(), &mut |progress| {
         interrupt.check()?;
         bar.show(progress);
         Ok(())
     });
     bar.end();
-    let done = result.map_err(|error| interrupt.failure(error))?;
+    let done = result.map_err(|error| interrupt.failure(args.room.hint(error)))?;
     if args.json {
         return print_json(&json(&done));
     }

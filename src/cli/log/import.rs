@@ -12,7 +12,6 @@ use super::export::{erasure, gone, span, tell_erasing};
 use super::{Exit, Failure, Import, Interrupt};
 use crate::escape;
 use crate::export::{Imported, import};
-use tailmark_log::storage::local::Options;
 use tailmark_record::json::Object;
 
 const READ_BYTES: usize = 256 << 10;
@@ -22,13 +21,13 @@ pub(super) fn run(args: &Import) -> Result<(), Failure> {
     let interrupt = Interrupt::listen()?;
     let bar = bytes_bar(size);
     let input = BufReader::with_capacity(READ_BYTES, input);
-    let result = import(input, &args.data_dir, Options::default(), |bytes| {
+    let result = import(input, &args.data_dir, args.room.options(), |bytes| {
         interrupt.check()?;
         bar.set_position(bytes);
         Ok(())
     });
     bar.finish_and_clear();
-    let done = result.map_err(|error| interrupt.failure(error))?;
+    let done = result.map_err(|error| interrupt.failure(args.room.hint(error)))?;
     tell_erasing(done.erasing.as_deref());
     if args.json {
         return print_json(&json(&done));
@@ -49,7 +48,11 @@ fn open(path: &Path) -> Result<(Box<dyn Read>, Option<u64>), Failure> {
     }
     let unreadable = |error: std::io::Error| {
         let name = path.display().to_string();
-        Failure::new(Exit::Failure, format!("cannot read {}", escape::name(&name))).because(&error)
+        let exit = match error.kind() {
+            std::io::ErrorKind::NotFound => Exit::NotFound,
+            _ => Exit::Failure,
+        };
+        Failure::new(exit, format!("cannot read {}", escape::name(&name))).because(&error)
     };
     let file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;

@@ -12,7 +12,7 @@ use super::export::{erasure, span, tell_erasing};
 use super::{Exit, Failure, Interrupt, Salvage, span_text, write_damage};
 use crate::escape;
 use crate::inspect::owner;
-use tailmark_log::storage::local::{ERASING_FILE, Options};
+use tailmark_log::storage::local::ERASING_FILE;
 use tailmark_log::storage::salvage::{Lost, Progress, Salvaged, salvage};
 use tailmark_log::storage::{Damage, StoreError};
 use tailmark_record::json::Object;
@@ -30,7 +30,7 @@ pub(super) fn run(args: &Salvage) -> Result<(), Failure> {
     let report = report.transpose().map_err(|(path, error)| unwritable(path, &error))?;
     let interrupt = Interrupt::listen()?;
     let bar = Bar::new();
-    let result = salvage(&args.from, &args.to, Options::default(), &mut |progress| {
+    let result = salvage(&args.from, &args.to, args.room.options(), &mut |progress| {
         interrupt.check()?;
         bar.show(progress);
         Ok(())
@@ -43,7 +43,7 @@ pub(super) fn run(args: &Salvage) -> Result<(), Failure> {
                 // It says nothing.
                 let _ = std::fs::remove_file(path);
             }
-            return Err(interrupt.failure(error));
+            return Err(interrupt.failure(args.room.hint(error)));
         }
     };
     let json = json(&done);

@@ -398,7 +398,7 @@ async fn a_salvage_is_refused_where_it_could_do_harm() {
     let before = snapshot(&data);
     for inside in [data.clone(), data.join("new"), data.join("segments/x/y")] {
         let (code, said) = run(&data, &inside);
-        assert!(code == Some(1) && said.contains("within the damaged log"), "{said}");
+        assert!(code == Some(2) && said.contains("lies within the log"), "{said}");
     }
     assert!(snapshot(&data) == before, "it wrote into the damaged log");
     let (code, said) = run(&dir.path().join("nothing"), &to);

@@ -129,8 +129,8 @@ fn place(to: &Path, disk: &Disk) -> Result<PathBuf, StoreError> {
         Ok::<_, StoreError>(found.dev())
     };
     if whole == parent || device(&whole)? != device(parent)? {
-        let what = "a mount point cannot be replaced by a log: name a directory within it that is not there yet";
-        return Err(StoreError::Invalid(what));
+        let what = "a mount point cannot be replaced by it; name a directory within it that is not there yet";
+        return Err(StoreError::Unsuitable { path: to.to_owned(), what });
     }
     Ok(whole)
 }

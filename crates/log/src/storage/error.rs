@@ -197,6 +197,14 @@ pub enum StoreError {
         /// The data directory.
         path: PathBuf,
     },
+    /// A log cannot be made at that path.
+    #[error("no log can be made at {}: {what}", path.display())]
+    Unsuitable {
+        /// Where it was to be.
+        path: PathBuf,
+        /// Why not.
+        what: &'static str,
+    },
     /// A caller broke the engine's contract.
     #[error("invalid request: {0}")]
     Invalid(&'static str),

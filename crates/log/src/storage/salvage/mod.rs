@@ -148,7 +148,8 @@ fn refuse_within(from: &Path, to: &Path) -> Result<(), StoreError> {
     let there = to.ancestors().find_map(|it| it.canonicalize().ok());
     let here = || std::env::current_dir().ok().and_then(|it| it.canonicalize().ok());
     if there.or_else(here).is_some_and(|it| it.starts_with(&whole)) {
-        return Err(StoreError::Invalid("the new directory lies within the damaged log"));
+        let (path, what) = (to.to_owned(), "it lies within the log that is read");
+        return Err(StoreError::Unsuitable { path, what });
     }
     Ok(())
 }

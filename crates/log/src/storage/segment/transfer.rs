@@ -12,8 +12,8 @@ use super::digest::hash_file;
 use super::store::Store;
 use super::{DB, FOOTER, Segment, dir, files};
 use crate::chain::Hash;
-use crate::storage::StoreError;
 use crate::storage::disk::Disk;
+use crate::storage::{Damage, StoreError};
 
 /// One read of a file that is copied.
 const READ_BYTES: usize = 1 << 20;
@@ -98,6 +98,24 @@ impl Segment {
         copied: Copied<'_>,
         written: Written<'_>,
     ) -> Result<Segment, StoreError> {
+        self.bring_noting((open, parent, name), disk, copied, written, &mut |damage| {
+            Err(damage.into())
+        })
+    }
+
+    /// The same of one that may be damaged: `damaged` hears of each file that is missing or not what was sealed, and ends
+    /// it with an error of its own, or lets it be put in as it is.
+    ///
+    /// # Errors
+    /// I/O, and what `open`, `copied`, `written` and `damaged` answer.
+    pub fn bring_noting(
+        &self,
+        (open, parent, name): (Opened<'_>, &Path, &str),
+        disk: &Disk,
+        copied: Copied<'_>,
+        written: Written<'_>,
+        damaged: &mut dyn FnMut(Damage) -> Result<(), StoreError>,
+    ) -> Result<Segment, StoreError> {
         let tmp = parent.join(dir::tmp_name(self.first(), self.revision()));
         disk.remove_tree(&tmp)?;
         let db = tmp.join(DB);
@@ -106,11 +124,17 @@ impl Segment {
             disk.create_dir(&db.join(inner))?;
         }
         for part in self.parts()? {
-            let (from, mut source) = open(&part.name)?;
+            let (from, mut source) = match open(&part.name) {
+                Err(StoreError::Damaged(damage)) => {
+                    damaged(damage)?;
+                    continue;
+                }
+                opened => opened?,
+            };
             let to = tmp.join(&part.name);
             let found = copy_file(&mut source, (&from, &to), disk, copied, written)?;
             if found != (part.len, part.hash) {
-                return Err(self.damage_of_all(&from, "its bytes are not what was sealed").into());
+                damaged(self.damage_of_all(&from, "its bytes are not what was sealed"))?;
             }
         }
         let target = parent.join(name);

@@ -1,0 +1,228 @@
+//! The order of steps, and places without locks.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use super::super::place::Making;
+use super::*;
+use tailmark_log::storage::StoreError;
+
+/// Their bytes, and when they were written.
+type Files = BTreeMap<String, (Vec<u8>, SystemTime)>;
+
+/// A place in memory, as a cloud is one: without locks, and it says when a file was written.
+#[derive(Clone, Debug, Default)]
+struct Cloud {
+    files: Arc<Mutex<Files>>,
+    /// What was removed and settled, in order.
+    steps: Arc<Mutex<Vec<String>>>,
+}
+
+struct Written(Cloud, String, Vec<u8>);
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.2.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Making for Written {
+    fn finish(self: Box<Self>) -> Result<(), StoreError> {
+        self.0.put(&self.1, &self.2, Duration::ZERO);
+        Ok(())
+    }
+}
+
+impl Cloud {
+    fn put(&self, name: &str, bytes: &[u8], age: Duration) {
+        let at = SystemTime::now() - age;
+        self.files.lock().unwrap().insert(name.to_owned(), (bytes.to_vec(), at));
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.files.lock().unwrap().keys().cloned().collect()
+    }
+
+    /// A backup of one segment, with all its files.
+    fn add(&self, name: &str, segment: &str, age: Duration) -> Manifest {
+        let manifest = manifest_of(segment);
+        self.put(&super::manifest(name), &manifest.encode().unwrap(), age);
+        self.put(&tail(name), b"tail", age);
+        self.add_segment(segment, age);
+        manifest
+    }
+
+    fn add_segment(&self, segment: &str, age: Duration) {
+        for part in ["db/db", "footer"] {
+            self.put(&format!("{SEGMENTS}/{segment}/{part}"), b"it", age);
+        }
+    }
+
+    fn target(&self) -> Target {
+        Target::of(Box::new(self.clone())).unwrap()
+    }
+}
+
+impl Place for Cloud {
+    fn shown(&self, name: &str) -> PathBuf {
+        PathBuf::from("cloud://").join(name)
+    }
+
+    fn has_locks(&self) -> bool {
+        false
+    }
+
+    fn is_blank(&self) -> Result<bool, StoreError> {
+        Ok(self.files.lock().unwrap().is_empty())
+    }
+
+    fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
+        let files = self.files.lock().unwrap();
+        let below = files.iter().filter(|it| it.0.starts_with(&format!("{folder}/")));
+        let listed = |(name, (bytes, at)): (&String, &(Vec<u8>, SystemTime))| Listed {
+            name: name.clone(),
+            len: bytes.len() as u64,
+            written_at: Some(*at),
+        };
+        Ok(below.map(listed).collect())
+    }
+
+    fn open(&self, name: &str) -> Result<Box<dyn Read + Send>, StoreError> {
+        match self.files.lock().unwrap().get(name) {
+            Some((bytes, _)) => Ok(Box::new(io::Cursor::new(bytes.clone()))),
+            None => {
+                let (path, source) = (self.shown(name), io::ErrorKind::NotFound.into());
+                Err(StoreError::Io { action: "open", path, source })
+            }
+        }
+    }
+
+    fn create(&self, name: &str) -> Result<Box<dyn Making>, StoreError> {
+        Ok(Box::new(Written(self.clone(), name.to_owned(), Vec::new())))
+    }
+
+    fn put_new(&self, name: &str, bytes: &[u8]) -> Result<bool, StoreError> {
+        if self.files.lock().unwrap().contains_key(name) {
+            return Ok(false);
+        }
+        self.put(name, bytes, Duration::ZERO);
+        Ok(true)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        self.steps.lock().unwrap().push(format!("remove {name}"));
+        self.files.lock().unwrap().remove(name);
+        Ok(())
+    }
+
+    fn settle(&self, folder: &str) -> Result<(), StoreError> {
+        self.steps.lock().unwrap().push(format!("settle {folder}"));
+        Ok(())
+    }
+}
+
+fn manifest_of(segment: &str) -> Manifest {
+    let row =
+        super::super::SegmentRow { name: segment.to_owned(), first_seq: 1, last_seq: 1, bytes: 1 };
+    Manifest {
+        version: Manifest::VERSION,
+        log_id: "l".to_owned(),
+        oldest_seq: 1,
+        oldest_tag: None,
+        head_seq: 1,
+        taken_at: 0,
+        segments: vec![row],
+        removed: Vec::new(),
+        trimmed: Vec::new(),
+        tail_bytes: 4,
+        tail_hash: None,
+    }
+}
+
+const OLD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+fn carry_out(target: &Target, keep: Keep) {
+    let plan = Plan::new(target, keep).unwrap();
+    plan.carry_out(&*target.place, &mut |_| Ok(())).unwrap();
+}
+
+#[test]
+fn backups_are_gone_for_good_before_anything_that_they_name() {
+    let cloud = Cloud::default();
+    cloud.put("tailmark-backup", b"l\n", OLD);
+    for (name, segment) in [("1-1", "a"), ("2-2", "b"), ("3-3", "c")] {
+        cloud.add(name, segment, OLD);
+    }
+    carry_out(&cloud.target(), Keep::Newest(1));
+    let steps = cloud.steps.lock().unwrap().clone();
+    let at = |step: &str| steps.iter().position(|it| it == step).unwrap();
+    let settled = at("settle backups");
+    for name in ["1-1", "2-2"] {
+        assert!(at(&format!("remove backups/{name}.backup")) < settled, "{steps:?}");
+        assert!(settled < at(&format!("remove backups/{name}.tail")), "{steps:?}");
+    }
+    for segment in ["a", "b"] {
+        let footer = at(&format!("remove segments/{segment}/footer"));
+        assert!(settled < footer, "{steps:?}");
+        assert!(footer < at(&format!("remove segments/{segment}/db/db")), "{steps:?}");
+    }
+    let left = ["backups/3-3.backup", "backups/3-3.tail", "segments/c/db/db", "segments/c/footer"];
+    assert_eq!(cloud.names(), [&left[..], &["tailmark-backup"]].concat());
+}
+
+#[test]
+fn where_there_are_no_locks_nothing_goes_that_a_backup_may_just_be_bringing() {
+    let cloud = Cloud::default();
+    cloud.put("tailmark-backup", b"l\n", OLD);
+    cloud.add("1-1", "a", Duration::ZERO);
+    cloud.add("2-2", "b", Duration::ZERO);
+    // Of one that was killed long ago, and of one that has begun.
+    cloud.add_segment("left", OLD);
+    cloud.add_segment("new", Duration::ZERO);
+    carry_out(&cloud.target(), Keep::Newest(1));
+    let left = cloud.names();
+    let has = |segment: &str| left.iter().any(|name| name.contains(&format!("/{segment}/")));
+    assert_eq!(["a", "b", "left", "new"].map(has), [false, true, false, true], "{left:?}");
+    // What it has there, and no manifest, is seen.
+    refuse_beside_a_backup(&cloud.target()).unwrap();
+    cloud.put(&tail("3-3"), b"tail", Duration::ZERO);
+    let refused = refuse_beside_a_backup(&cloud.target()).unwrap_err();
+    assert!(matches!(refused, Error::Busy { .. }), "{refused}");
+    cloud.put(&tail("3-3"), b"tail", OLD);
+    refuse_beside_a_backup(&cloud.target()).unwrap();
+}
+
+#[test]
+fn a_backup_that_ends_beside_one_who_prunes_is_none() {
+    let cloud = Cloud::default();
+    cloud.put("tailmark-backup", b"l\n", OLD);
+    let manifest = cloud.add("1-1", "a", Duration::ZERO);
+    let target = cloud.target();
+    // The null control.
+    withdraw_if_pruned(&target, "1-1", &manifest).unwrap();
+    refuse_beside_pruning(&cloud).unwrap();
+    let note = Note::leave(&cloud).unwrap();
+    let refused = refuse_beside_pruning(&cloud).unwrap_err();
+    assert!(matches!(refused, Error::Busy { .. }), "{refused}");
+    assert!(withdraw_if_pruned(&target, "1-1", &manifest).is_err());
+    assert!(target.names().unwrap().is_empty(), "it is withdrawn");
+    drop(note);
+    refuse_beside_pruning(&cloud).unwrap();
+    // He is through, and has taken what it counts on.
+    let manifest = cloud.add("2-2", "b", Duration::ZERO);
+    cloud.remove("segments/b/footer").unwrap();
+    assert!(matches!(withdraw_if_pruned(&target, "2-2", &manifest), Err(Error::Busy { .. })));
+    assert!(target.names().unwrap().is_empty());
+    // A note that is a day old is of one who was killed.
+    cloud.put("pruning/1", b"", AT_WORK);
+    refuse_beside_pruning(&cloud).unwrap();
+    drop(Note::leave(&cloud).unwrap());
+    assert!(!cloud.names().contains(&"pruning/1".to_owned()));
+}
