@@ -10,6 +10,7 @@ pub fn durability(number: i32) -> &'static str {
     match pb::Durability::try_from(number) {
         Ok(pb::Durability::Fsync) => "FSYNC",
         Ok(pb::Durability::Replicated) => "REPLICATED",
+        Ok(pb::Durability::Unsynced) => "UNSYNCED",
         _ => "",
     }
 }

@@ -23,10 +23,10 @@ use crate::server::ingest::upload;
 use crate::server::permits::StreamKind;
 use crate::server::principal::Caller;
 use crate::server::quotas::{Grant, Peer};
-use crate::server::rpc::deadline;
 use crate::server::rpc::silence::Silence;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::trace;
+use crate::server::rpc::{convert, deadline};
 use crate::server::transport::ending::Endings;
 use pb::append_response::{Acked, Kind, Opened};
 use tailmark_log::eventlog::{Answer, AppendError, Appended, Batch, Producer, Reservation};
@@ -412,7 +412,7 @@ impl AppendStream {
                     last_seq: seq(appended.last),
                     last_cursor,
                     duplicate: appended.last_is_duplicate,
-                    durability: pb::Durability::Fsync.into(),
+                    durability: convert::durability(appended.level).into(),
                 };
                 Some(Ok(pb::AppendResponse { kind: Some(Kind::Acked(acked)) }))
             }

@@ -33,7 +33,7 @@ pub(crate) fn publish(
             // A repeat was appended when its original was: this commit's time is not its own.
             appended_at: (!appended.last_is_duplicate)
                 .then(|| convert::timestamp(appended.appended_at)),
-            durability: pb::Durability::Fsync.into(),
+            durability: convert::durability(appended.level).into(),
         })
     }
 }

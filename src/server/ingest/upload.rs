@@ -20,13 +20,14 @@ use crate::server::figures::{self, OpenStream};
 use crate::server::permits::StreamKind;
 use crate::server::principal::Caller;
 use crate::server::quotas::Peer;
-use crate::server::rpc::deadline;
 use crate::server::rpc::silence::Silence;
 use crate::server::rpc::status::{self, Failure};
 use crate::server::rpc::trace;
+use crate::server::rpc::{convert, deadline};
 use crate::server::transport::ending::Endings;
 use crate::server::{Shared, report};
 use tailmark_log::eventlog::{AppendError, AppendOptions, Appended, Batch, Reservation};
+use tailmark_log::storage::Level;
 use tailmark_record::{Event, Seq};
 use tailmark_wire::feed_v1 as pb;
 
@@ -210,6 +211,8 @@ struct Totals {
     last: Option<Seq>,
     /// What became of the last events.
     last_batch: Option<Appended>,
+    /// The least that durable means of any of them.
+    level: Option<Level>,
 }
 
 /// Why the gathering pauses.
@@ -473,7 +476,10 @@ where
             last_seq: totals.last.map_or(0, Seq::get),
             last_cursor,
             duplicates: totals.duplicates,
-            durability: pb::Durability::Fsync.into(),
+            durability: convert::durability(
+                totals.level.unwrap_or_else(|| self.shared.log.level()),
+            )
+            .into(),
             stored: totals.stored,
         }
     }
@@ -487,6 +493,7 @@ impl Totals {
         self.first = self.first.or(appended.first);
         self.last = appended.last.or(self.last);
         self.last_batch = Some(appended.clone());
+        self.level = Some(self.level.map_or(appended.level, |level| level.min(appended.level)));
     }
 }
 
@@ -518,6 +525,7 @@ mod tests {
             last_event: Seq::new(last_event),
             last_is_duplicate: false,
             appended_at: Timestamp::EPOCH,
+            level: if stored == 3 { Level::Fsync } else { Level::Replicated },
         };
         let mut totals = Totals::default();
         for it in [batch(0, 2, 0, 0, 4), batch(3, 1, 10, 12, 12), batch(0, 1, 0, 0, 5)] {
@@ -526,5 +534,6 @@ mod tests {
         assert_eq!((totals.received, totals.stored, totals.duplicates), (7, 3, 4));
         assert_eq!((totals.first, totals.last), (Some(Seq::new(10)), Some(Seq::new(12))));
         assert_eq!(totals.last_batch.map(|batch| batch.last_event), Some(Seq::new(5)));
+        assert_eq!(totals.level, Some(Level::Fsync));
     }
 }

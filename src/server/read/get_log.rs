@@ -47,7 +47,7 @@ pub(crate) async fn get_log(shared: &Shared, caller: Caller) -> Result<pb::LogSt
         limits: Some(convert::limits(options, log.limits(), dedup_window)),
         version: options.version.clone(),
         capabilities: capabilities(shared),
-        durability: pb::Durability::Fsync.into(),
+        durability: convert::durability(log.level()).into(),
         head_time: head_time.map(convert::timestamp),
         disk_bytes: if is_admin { status.store.disk_bytes } else { 0 },
         segments: if is_admin { status.store.segments } else { 0 },

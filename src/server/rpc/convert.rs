@@ -1,5 +1,5 @@
 //! Conversions between wire types and record types; the only place that knows both.
-use tailmark_log::storage::{ErasePhase, EraseProgress, TopicStats};
+use tailmark_log::storage::{ErasePhase, EraseProgress, Level, TopicStats};
 use tailmark_record::topic::{Filter, Pattern};
 use tailmark_record::{self as record, GenerationEntry, Limits, Seq};
 use tailmark_wire::feed_v1 as pb;
@@ -27,6 +27,15 @@ pub(crate) fn event(event: &pb::Event) -> record::Event<'_> {
         has_marker: event.marker.is_some(),
         has_client_id: !event.id.is_empty(),
         has_client_at: event.at.is_some(),
+    }
+}
+
+/// What an ack says of what was stored.
+pub(crate) fn durability(level: Level) -> pb::Durability {
+    match level {
+        Level::Unsynced => pb::Durability::Unsynced,
+        Level::Fsync => pb::Durability::Fsync,
+        Level::Replicated => pb::Durability::Replicated,
     }
 }
 

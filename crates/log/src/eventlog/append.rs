@@ -1,5 +1,6 @@
 //! Appending as callers see it: conditions and results.
 
+use crate::storage::Level;
 use tailmark_record::{ChainTag, Seq, Timestamp};
 
 /// A condition on an append.
@@ -43,6 +44,8 @@ pub struct Appended {
     pub last_is_duplicate: bool,
     /// The server's time of the commit: that of the newly stored events, not of repeats.
     pub appended_at: Timestamp,
+    /// What durable means of it. Where nothing was newly stored, what it means of the log's newest commit.
+    pub level: Level,
 }
 
 /// Counts what becomes of a batch.
@@ -94,7 +97,7 @@ impl Tally {
         }
     }
 
-    pub(super) fn finish(&self, appended_at: Timestamp) -> Appended {
+    pub(super) fn finish(&self, appended_at: Timestamp, level: Level) -> Appended {
         Appended {
             stored: self.stored,
             duplicates: self.duplicates,
@@ -104,6 +107,7 @@ impl Tally {
             last_event: self.last_event,
             last_is_duplicate: self.last_is_duplicate,
             appended_at,
+            level,
         }
     }
 }

@@ -12,6 +12,7 @@ use super::repeats::Repeats;
 use super::state::DELTA_BYTES;
 use super::topic_heads::TopicHeads;
 use crate::chain::Link;
+use crate::storage::Level;
 use tailmark_record::{CursorMint, Seq, Stamp, Timestamp, write_entry};
 
 /// A commit in the making.
@@ -39,6 +40,8 @@ pub(super) struct CommitBuilder {
     pub mint: CursorMint,
     /// The chain at the last durable event.
     pub link: Link,
+    /// What durable means of the newest commit.
+    pub level: Level,
     pub max_commit_bytes: usize,
 }
 
@@ -120,7 +123,7 @@ impl CommitBuilder {
             Judgement::Later => return Admission::Later(batch),
             Judgement::Repeat(again) => {
                 commit.duplicates += batch.batch.len() as u64;
-                batch.answer(Ok(again.finish(commit.at)));
+                batch.answer(Ok(again.finish(commit.at, self.level)));
                 return Admission::Whole;
             }
             Judgement::Refuse(

@@ -30,7 +30,7 @@ use super::{
     Answer, AppendError, AppendOptions, Appended, Batch, CancelError, EraseError, Erased, Erasure,
     ExpectedHead, Options, ReadError, Reader, Reservation, ResolveError, Retention, Status,
 };
-use crate::storage::{Engine, EraseProgress, Recovered, Store, StoreError};
+use crate::storage::{Engine, EraseProgress, Level, Recovered, Store, StoreError};
 use tailmark_record::topic::Filter;
 use tailmark_record::{
     Bounds, ChainTag, Cursor, FingerprintKey, Limits, LogId, Seq, Start, Timestamp,
@@ -96,6 +96,12 @@ impl EventLog {
     /// Most bytes that a batch which must be whole may take in the store.
     pub fn max_commit_bytes(&self) -> usize {
         self.core().journal.max_commit_bytes()
+    }
+
+    /// What durable means of what is appended, as far as that is known before; [`super::Appended::level`] says it of
+    /// what was.
+    pub fn level(&self) -> Level {
+        self.shared.core.journal.level()
     }
 
     /// Secret for telling repeats.

@@ -140,6 +140,7 @@ fn writer(
             topic_heads: TopicHeads::default(),
             producers,
             link: links.head,
+            level: core.journal.level(),
             mint: CursorMint::new(core.id, bounds.generations.current().generation),
             max_commit_bytes: core.journal.max_commit_bytes(),
         },

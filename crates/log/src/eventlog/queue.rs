@@ -14,7 +14,7 @@ use super::AppendError;
 use super::append::{AppendOptions, Appended, Tally};
 use super::batch::Batch;
 use super::producers::{Key, Opened, Sent};
-use crate::storage::EraseOrder;
+use crate::storage::{EraseOrder, Level};
 use tailmark_record::{ChainTag, Seq, Timestamp};
 
 /// Result of a trim.
@@ -52,6 +52,8 @@ pub(super) struct Pending {
     pub durable: Tally,
     /// When the last durable part was appended.
     pub durable_at: Timestamp,
+    /// What durable means of it.
+    pub durable_level: Level,
     /// With the commit that is being made.
     pub tally: Tally,
 }
@@ -146,8 +148,8 @@ impl Pending {
         reply: oneshot::Sender<Result<Appended, AppendError>>,
     ) -> Pending {
         let (durable, tally) = (Tally::default(), Tally::default());
-        let durable_at = Timestamp::EPOCH;
-        Pending { batch, options, sent, reply, share, durable, durable_at, tally }
+        let (durable_at, durable_level) = (Timestamp::EPOCH, Level::default());
+        Pending { batch, options, sent, reply, share, durable, durable_at, durable_level, tally }
     }
 
     /// Answers with an error about what is not durable yet.
@@ -156,7 +158,7 @@ impl Pending {
             error
         } else {
             AppendError::Partial {
-                done: self.durable.finish(self.durable_at),
+                done: self.durable.finish(self.durable_at, self.durable_level),
                 events: self.durable.events,
                 error: Box::new(error),
             }

@@ -173,14 +173,14 @@ impl Writer {
             request.answer(Ok(opened));
         }
         for batch in staged.answers {
-            let done = batch.tally.finish(staged.at);
+            let done = batch.tally.finish(staged.at, self.builder.level);
             batch.answer(Ok(done));
         }
         // Who has no answer yet comes before who watches.
         self.core.reads.interest.poke();
         if let Some(mut batch) = staged.unfinished {
             batch.durable = batch.tally;
-            batch.durable_at = staged.at;
+            (batch.durable_at, batch.durable_level) = (staged.at, self.builder.level);
             work.push_front(Work::Append(batch));
         }
         Ok(())
@@ -233,6 +233,7 @@ impl Writer {
             let reason = "the journal stored another range than it was given".to_owned();
             return Err(StoreError::Stopped { reason });
         }
+        self.builder.level = receipt.level;
         Ok(())
     }
 
@@ -268,7 +269,7 @@ impl Writer {
         for batch in staged.answers.into_iter().chain(staged.unfinished.map(|part| *part)) {
             // Nothing but repeats of what is durable: that is no matter of this commit.
             if batch.tally.highest < staged.first && batch.tally.events == batch.batch.len() {
-                let done = batch.tally.finish(staged.at);
+                let done = batch.tally.finish(staged.at, self.builder.level);
                 batch.answer(Ok(done));
             } else {
                 batch.refuse(verdict.clone());

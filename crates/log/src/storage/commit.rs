@@ -52,16 +52,16 @@ pub struct Receipt {
     pub term: u64,
 }
 
-/// What an engine has done when it calls a commit durable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What an engine has done when it calls a commit durable. Weakest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
+    /// A shared journal has it, and does not promise to have it still when its machines lose power.
+    Unsynced,
     /// fdatasync has returned on this machine; an engine in memory promises as much of itself.
     #[default]
     Fsync,
-    /// A quorum of machines has it.
+    /// A quorum of machines has it, synced.
     Replicated,
-    /// A shared journal has it, and does not promise to have it still when its machines lose power.
-    Unsynced,
 }
 
 /// Receives the outcome of one append.

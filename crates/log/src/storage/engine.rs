@@ -19,8 +19,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{
-    Chunk, Commit, Completion, EraseOrder, EraseProgress, Links, LookBack, Sealed, StoreError,
-    StoreStatus, TakeOut, TakenOut, TopicPage, TopicQuery,
+    Chunk, Commit, Completion, EraseOrder, EraseProgress, Level, Links, LookBack, Sealed,
+    StoreError, StoreStatus, TakeOut, TakenOut, TopicPage, TopicQuery,
 };
 use tailmark_record::topic::Filter;
 use tailmark_record::{Bounds, ChainTag, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
@@ -52,6 +52,11 @@ pub trait Journal: Send + Sync + 'static {
     /// [`StoreError::Fenced`] where another appends; as [`Journal::append`].
     fn confirm(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    /// What a commit has been given when it completes, as far as that is known before one does.
+    fn level(&self) -> Level {
+        Level::Fsync
     }
 
     /// Why every commit would be refused now; `None` when a small one would be tried. Looks at the disk, and

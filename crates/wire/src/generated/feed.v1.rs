@@ -1292,6 +1292,8 @@ pub enum Durability {
     Fsync = 1,
     /// A quorum of machines has it durable.
     Replicated = 2,
+    /// Other machines have it, and may have it no more once they lose power.
+    Unsynced = 3,
 }
 impl Durability {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1303,6 +1305,7 @@ impl Durability {
             Self::Unspecified => "DURABILITY_UNSPECIFIED",
             Self::Fsync => "FSYNC",
             Self::Replicated => "REPLICATED",
+            Self::Unsynced => "UNSYNCED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1311,6 +1314,7 @@ impl Durability {
             "DURABILITY_UNSPECIFIED" => Some(Self::Unspecified),
             "FSYNC" => Some(Self::Fsync),
             "REPLICATED" => Some(Self::Replicated),
+            "UNSYNCED" => Some(Self::Unsynced),
             _ => None,
         }
     }

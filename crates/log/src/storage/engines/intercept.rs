@@ -9,8 +9,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::storage::{
-    Chunk, Commit, Completion, Engine, EraseOrder, EraseProgress, Journal, Links, LookBack, Sealed,
-    Store, StoreError, StoreStatus, TakeOut, TakenOut, TopicPage, TopicQuery,
+    Chunk, Commit, Completion, Engine, EraseOrder, EraseProgress, Journal, Level, Links, LookBack,
+    Sealed, Store, StoreError, StoreStatus, TakeOut, TakenOut, TopicPage, TopicQuery,
 };
 use tailmark_record::topic::Filter;
 use tailmark_record::{Bounds, ChainTag, Fingerprint, FingerprintKey, LogId, Seq, Timestamp};
@@ -39,6 +39,10 @@ pub trait Intercept: Send + Sync + 'static {
 
     fn confirm(&self) -> Result<(), StoreError> {
         self.inner().confirm()
+    }
+
+    fn level(&self) -> Level {
+        self.inner().level()
     }
 
     fn refusal(&self) -> Option<StoreError> {
@@ -178,6 +182,10 @@ impl<I: Intercept> Journal for I {
 
     fn confirm(&self) -> Result<(), StoreError> {
         Intercept::confirm(self)
+    }
+
+    fn level(&self) -> Level {
+        Intercept::level(self)
     }
 
     fn refusal(&self) -> Option<StoreError> {
