@@ -297,6 +297,15 @@ impl From<StoreError> for Failure {
             StoreError::Partial { .. } => {
                 (Exit::Failure, "run the same command again, or remove the directory")
             }
+            StoreError::IsCopy { .. } => (
+                Exit::Usage,
+                "the daemon whose [journal] names it opens it; a backup, an export or a salvage of it becomes a log of \
+                 its own",
+            ),
+            StoreError::NoCopy { .. } => (
+                Exit::Usage,
+                "nothing was changed; name a directory that is empty or not there yet: the copy is made of the journal",
+            ),
             StoreError::NotEmpty { .. } => {
                 (Exit::Usage, "name a directory that is empty or not there yet")
             }

@@ -111,6 +111,7 @@ impl Origin {
                 slot_files: 0,
                 clean_stop: None,
                 whereabouts: [0; 16],
+                copy_of: None,
             },
             first,
             end,

@@ -10,6 +10,7 @@ use tailmark_log::chain::Link;
 use tailmark_log::storage::disk::Disk;
 use tailmark_log::storage::local::{ERASING_FILE, Survey, order_of};
 use tailmark_log::storage::meta::Meta;
+use tailmark_log::storage::place::without_places;
 use tailmark_log::storage::segment::Segment;
 use tailmark_log::storage::{Chunk, Damage, EraseOrder, Removed, StoreError};
 use tailmark_record::topic::Filter;
@@ -119,9 +120,16 @@ impl History {
         let newest = found.slots.last().map(|slot| &slot.scan);
         let known = newest.and_then(|scan| scan.state.clone()).unwrap_or_default();
         let after = newest.map(|scan| scan.deltas.clone()).unwrap_or_default();
+        let deltas = known.deltas.into_iter().chain(after).collect();
+        let (state, deltas) = match meta.copy_of {
+            // What is made of a copy is a log of its own.
+            Some(_) => without_places(&known.snapshot, deltas)?,
+            None => (known.snapshot, deltas),
+        };
+        let meta = Meta { copy_of: None, ..meta };
         let state = State {
-            state: known.snapshot,
-            deltas: known.deltas.into_iter().chain(after).collect(),
+            state,
+            deltas,
             last_at: newest.map_or(Timestamp::EPOCH, |scan| scan.last_at).max(Timestamp::EPOCH),
         };
         let (oldest, next) = (bounds.oldest, bounds.next());

@@ -11,6 +11,7 @@ use tailmark_log::storage::disk::Disk;
 use tailmark_log::storage::journal::{FrameRef, Tail};
 use tailmark_log::storage::local::{Survey, SurveyedSlot};
 use tailmark_log::storage::meta::Meta;
+use tailmark_log::storage::place::Place;
 use tailmark_log::storage::segment::{Segment, removed_from};
 use tailmark_log::storage::{Damage, FORMAT_VERSION, Removed, StoreError};
 use tailmark_record::{GenerationEntry, LogId, Seq, Timestamp};
@@ -107,6 +108,15 @@ pub enum LastStop {
     Unclean,
 }
 
+/// What a directory that is a copy says of that.
+#[derive(Clone, Debug)]
+pub struct CopyInfo {
+    /// What people call the journal.
+    pub journal: String,
+    /// Where in it the copy ends; nothing if it does not say.
+    pub place: Option<Place>,
+}
+
 /// What a data directory has.
 #[derive(Clone, Debug)]
 pub struct Info {
@@ -118,6 +128,8 @@ pub struct Info {
     pub log: Option<LogId>,
     /// When the log was created.
     pub created_at: Option<Timestamp>,
+    /// The shared journal that it is a copy of; nothing for a log of its own.
+    pub copy: Option<CopyInfo>,
     /// Its history, oldest first.
     pub generations: Vec<GenerationEntry>,
     /// First readable seq.
@@ -198,6 +210,7 @@ pub fn info(dir: &Path) -> Result<Info, Error> {
         format: FORMAT_VERSION,
         log: meta.as_ref().map(|meta| meta.log),
         created_at: meta.as_ref().map(|meta| meta.created_at),
+        copy: copy(&found),
         generations: generations(meta.as_ref()),
         oldest,
         head,
@@ -214,6 +227,18 @@ pub fn info(dir: &Path) -> Result<Info, Error> {
         damage: found.damage,
         meta_is_stale: found.meta_is_stale,
     })
+}
+
+/// Of a copy: the journal, and how far it has come. Where that cannot be read is damage, which a look does not see.
+fn copy(found: &Survey) -> Option<CopyInfo> {
+    let journal = found.meta.as_ref()?.copy_of.clone()?;
+    let scan = found.slots.last().map(|slot| &slot.scan);
+    let state = scan.and_then(|scan| scan.state.as_ref());
+    let kept = state.into_iter().flat_map(|state| &state.deltas);
+    let deltas = kept.chain(scan.into_iter().flat_map(|scan| &scan.deltas));
+    let snapshot = state.map_or(&[][..], |state| &state.snapshot);
+    let place = Place::reached(snapshot, deltas.map(|(.., delta)| &delta[..])).ok();
+    Some(CopyInfo { journal, place })
 }
 
 fn generations(meta: Option<&Meta>) -> Vec<GenerationEntry> {

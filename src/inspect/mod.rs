@@ -24,7 +24,7 @@ pub use dump::{Dumped, Found, Selection, dump};
 pub use error::Error;
 pub use explain::{Answer, Explanation, Token, explain};
 pub use history::{History, Part, Range, State};
-pub use info::{Info, KeptFile, LastStop, SegmentInfo, SlotInfo, SlotState, info};
+pub use info::{CopyInfo, Info, KeptFile, LastStop, SegmentInfo, SlotInfo, SlotState, info};
 #[cfg(feature = "cli")]
 pub(crate) use owner::owner;
 pub(crate) use scratch::Scratch;

@@ -187,6 +187,7 @@ fn meta() -> Meta {
         slot_files: 3,
         clean_stop: Some(CleanStop { slot: 4, end: 8_192, head: 99 }),
         whereabouts: [6; 16],
+        copy_of: None,
     }
 }
 

@@ -19,5 +19,6 @@ mod pruned;
 mod put_back;
 mod rotten;
 mod salvage;
+mod shared_copies;
 mod unerased;
 mod untrimmed;

@@ -145,7 +145,10 @@ async fn append(log: EventLog, sent: Vec<Sent>) -> Result<Appended, AppendError>
 }
 
 impl Cluster {
+    /// Copies of every fifth are on disk.
     pub fn new(count: u64, seed: u64, without: Without) -> Cluster {
+        let is_on_disk =
+            seed % 5 == 4 || std::env::var("SHARED_COPIES").is_ok_and(|it| it == "disk");
         let mut rng = StdRng::seed_from_u64(seed);
         let stream = Stream::new(identity(), without != Without::CompareAndSwap);
         let now = Arc::new(AtomicI64::new(1_700_000_000));
@@ -162,7 +165,7 @@ impl Cluster {
                 reader_threads: 1,
                 ..Options::default()
             };
-            daemons.push(Daemon::new(name, &stream, options, without));
+            daemons.push(Daemon::new(name, &stream, options, without, is_on_disk));
         }
         let plans = [&[][..], &[], &[], &["orders.>", END], &["users", "*.us", END]];
         let seer = |patterns: &&[&'static str]| Seer {
@@ -246,7 +249,9 @@ impl Cluster {
     /// A daemon dies and comes back, with its copy or with none.
     pub async fn kill(&mut self, at: usize, forgets: bool) {
         self.covered.kills += 1;
-        self.daemons[at].dies(&self.stream, forgets, self.without);
+        if let Err(what) = self.daemons[at].dies(&self.stream, forgets, self.without).await {
+            self.wrong.push(("Closing", what));
+        }
         self.refresh(at).await;
     }
 
@@ -290,7 +295,7 @@ impl Cluster {
         let ends = slots.iter().filter_map(|slot| match slot {
             Slot::Frame(frame) => match &frame.body {
                 Body::Commit(commit) => Some(commit.first.plus(commit.count.into()).prev()),
-                Body::Term(_) | Body::Empty => None,
+                Body::Term(_) | Body::Empty | Body::Checkpoint(_) => None,
             },
             Slot::Foreign | Slot::Unreadable(_) | Slot::Gone => None,
         });

@@ -1,14 +1,19 @@
 //! A daemon: its connection, its copy, and the event log over it.
 
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tailmark_log::eventlog::{Following, whole_state};
-use tailmark_log::storage::Level;
-use tailmark_log::storage::memory::{Memory, Options as MemoryOptions};
-use tailmark_log::storage::shared::{Connection, Identity, Replica, Role, Rule, StateOf, Stream};
+use tailmark_log::storage::memory::Options as MemoryOptions;
+use tailmark_log::storage::shared::{
+    Connection, CopyStore, Identity, Replica, Role, Rule, StateOf, Stream, copy_in_memory,
+    open_copy,
+};
+use tailmark_log::storage::{Level, Recovered, StoreError, local};
 use tailmark_log::{EventLog, Options};
-use tailmark_record::{FingerprintKey, GenerationTable, LogId, Timestamp};
+use tailmark_record::{FingerprintKey, LogId, Timestamp};
+use tempfile::TempDir;
 
 /// Nothing takes as long, with whatever else runs beside it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,21 +52,44 @@ pub struct Daemon {
     pub has_ended: bool,
     lives: u64,
     options: Options,
+    /// Where its copy is; in memory without.
+    dir: Option<TempDir>,
 }
 
 pub fn identity() -> Identity {
     let id = LogId::new(uuid::Uuid::from_u128(16));
     let (key, level) = (FingerprintKey::new([7; 16]), Level::Replicated);
-    Identity { id, key, max_commit_bytes: 1 << 20, level }
+    // As large as goes into the smallest slots.
+    Identity { id, key, max_commit_bytes: 32 << 10, level, created_at: Timestamp::EPOCH }
 }
 
-fn empty_copy() -> Arc<Memory> {
-    let Identity { id, key, max_commit_bytes, .. } = identity();
-    let table = GenerationTable::created(1, Timestamp::EPOCH);
+fn in_memory(connection: &Connection) -> Arc<dyn CopyStore> {
+    let max_commit_bytes = identity().max_commit_bytes;
     // Small, so that a copy is asked for its whole state now and then.
     let state_every_bytes = 4_000;
     let options = MemoryOptions { max_commit_bytes, state_every_bytes, ..MemoryOptions::default() };
-    Arc::new(Memory::new(id, key, table, options))
+    copy_in_memory(options, connection).unwrap()
+}
+
+/// Opens a copy, which was that of a daemon that has just died: its threads let go of it in a moment.
+fn on_disk(dir: &Path, connection: &Connection) -> Arc<dyn CopyStore> {
+    let options =
+        local::Options { slot_bytes: 256 << 10, min_free_bytes: 0, ..local::Options::default() };
+    let begun = Instant::now();
+    loop {
+        match open_copy(dir, options.clone(), connection) {
+            Err(StoreError::Locked { .. }) if begun.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
+/// A log in memory that has nothing, and lets go of the one that was there.
+fn nothing(connection: &Connection) -> EventLog {
+    let copy = in_memory(connection);
+    EventLog::follow(copy, &Recovered::default(), &Options::default()).unwrap().0
 }
 
 impl Daemon {
@@ -78,40 +106,90 @@ impl Daemon {
         }
     }
 
-    pub fn new(name: u64, stream: &Arc<Stream>, options: Options, without: Without) -> Daemon {
+    pub fn new(
+        name: u64,
+        stream: &Arc<Stream>,
+        options: Options,
+        without: Without,
+        is_on_disk: bool,
+    ) -> Daemon {
         let connection = stream.connect();
         let rules = Daemon::rules(without);
         let state_of = Daemon::state_of(&options);
-        let replica = Replica::new((name, 0), connection.clone(), empty_copy(), state_of, &rules);
-        let replica = Arc::new(replica);
+        let dir = is_on_disk.then(|| tempfile::tempdir().unwrap());
+        let copy = match &dir {
+            Some(dir) => on_disk(dir.path(), &connection),
+            None => in_memory(&connection),
+        };
+        let replica = Replica::new((name, 0), connection.clone(), copy, state_of, &rules);
+        let replica = Arc::new(replica.unwrap());
         let (log, following) = Daemon::follows(&replica, &options);
-        let (opened, has_ended) = ((Role::Following, 0), false);
+        let opened = (Role::Following, 0);
         let following = Some(following);
-        Daemon { name, connection, replica, log, following, opened, has_ended, lives: 0, options }
+        Daemon {
+            name,
+            connection,
+            replica,
+            log,
+            following,
+            opened,
+            has_ended: false,
+            lives: 0,
+            options,
+            dir,
+        }
     }
 
     fn follows(replica: &Arc<Replica>, options: &Options) -> (EventLog, Following) {
-        EventLog::follow(replica.clone(), &replica.recovered(), options).unwrap()
+        EventLog::follow(replica.clone(), &replica.recovered().unwrap(), options).unwrap()
     }
 
     pub fn is_as_opened(&self) -> bool {
         self.opened == (self.replica.role(), self.replica.term()) && !self.has_ended
     }
 
-    /// It dies and comes back, with its copy or with none. Its log is still that of before.
-    pub fn dies(&mut self, stream: &Arc<Stream>, forgets: bool, without: Without) {
+    /// It dies and comes back, with its copy or with none.
+    pub async fn dies(
+        &mut self,
+        stream: &Arc<Stream>,
+        forgets: bool,
+        without: Without,
+    ) -> Result<(), String> {
         self.lives += 1;
         let (life, state_of) = (self.lives, Daemon::state_of(&self.options));
         self.connection = stream.connect();
         let connection = self.connection.clone();
-        let replica = if forgets {
-            let rules = Daemon::rules(without);
-            Replica::new((self.name, life), connection, empty_copy(), state_of, &rules)
-        } else {
-            self.replica.restarted(connection, life, state_of)
-        };
-        self.replica = Arc::new(replica);
         self.has_ended = true;
+        let copy = match &self.dir {
+            None if forgets => in_memory(&connection),
+            None => self.replica.copy().clone(),
+            Some(dir) => {
+                // Nobody has it any more, and it was not closed.
+                let closed = within("close", self.log.close()).await;
+                closed.map_err(|error| format!("daemon {}: {error}", self.name))?;
+                (self.log, self.following) = (nothing(&connection), None);
+                let gone = Replica::new(
+                    (self.name, life),
+                    connection.clone(),
+                    in_memory(&connection),
+                    Daemon::state_of(&self.options),
+                    &[],
+                );
+                self.replica = Arc::new(gone.unwrap());
+                if forgets {
+                    let empty = tempfile::tempdir().unwrap();
+                    let copy = on_disk(empty.path(), &connection);
+                    self.dir = Some(empty);
+                    copy
+                } else {
+                    on_disk(dir.path(), &connection)
+                }
+            }
+        };
+        let rules = Daemon::rules(without);
+        let replica = Replica::new((self.name, life), connection, copy, state_of, &rules);
+        self.replica = Arc::new(replica.map_err(|error| format!("daemon {}: {error}", self.name))?);
+        Ok(())
     }
 
     /// Opens its log anew if it is of another term, or its writer has ended. One that is in doubt has to
@@ -125,7 +203,7 @@ impl Daemon {
         self.opened = (self.replica.role(), self.replica.term());
         self.has_ended = false;
         if self.opened.0 == Role::Writing {
-            let recovered = self.replica.recovered();
+            let recovered = self.replica.recovered().unwrap();
             let opened = EventLog::open(self.replica.clone(), recovered, self.options.clone());
             self.log = opened.map_err(|error| format!("daemon {}: {error}", self.name))?;
             self.following = None;

@@ -10,7 +10,7 @@ use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, Message};
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
 
 use crate::answers::JetStreamError;
@@ -76,6 +76,23 @@ impl Connected {
         let client = client.ok_or_else(|| failed("nothing came of it".to_owned()))?;
         let client = client.map_err(|error| failed(error.to_string()))?;
         Ok(Connected { client, losses, answer: settings.answer, runtime: Some(runtime) })
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Waits for something on the threads of the connection.
+    pub(crate) fn wait<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        self.runtime.as_ref().and_then(|runtime| wait(runtime, future))
+    }
+
+    /// Where what goes on by itself runs.
+    pub(crate) fn handle(&self) -> Option<Handle> {
+        self.runtime.as_ref().map(|runtime| runtime.handle().clone())
     }
 
     pub(crate) fn max_payload(&self) -> usize {

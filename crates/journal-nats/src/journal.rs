@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Connected, Failure};
 use crate::stream::{self, Strength};
+use crate::tail::Tail;
 use crate::{Error, Settings, Stray, answers, witness};
 use tailmark_log::StoreError;
 use tailmark_log::storage::Level;
@@ -19,20 +20,25 @@ use tailmark_log::storage::shared::{Frame, FrameChain, Identity, Published, Shar
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often who finds nothing at a slot asks whether it is gone.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often who follows asks a replica beside a tail that brings nothing.
+const ASK: Duration = Duration::from_millis(100);
 /// Until the stream can be used: servers that have just begun elect for some 5 s.
 const READY: Duration = Duration::from_secs(30);
 
 /// A daemon's connection to the journal of a log.
 pub struct NatsJournal {
-    connected: Connected,
+    pub(crate) connected: Connected,
     stream: String,
-    subject: String,
+    pub(crate) subject: String,
     identity: Identity,
     /// When the stream was made: another one under its name is another.
     created: Value,
-    strength: Strength,
-    patience: Duration,
+    strength: Mutex<Strength>,
+    settings: Settings,
     looked: Mutex<Option<Instant>>,
+    tail: Option<Tail>,
+    /// When a slot was asked for last beside a tail that says that nothing has come.
+    asked: Mutex<Option<Instant>>,
 }
 
 impl NatsJournal {
@@ -55,22 +61,49 @@ impl NatsJournal {
             return Err(Error::Weaker { stream: name, reasons });
         }
         let (key, max_commit_bytes) = (settings.key, stream::MAX_COMMIT_BYTES);
-        let identity = Identity { id, key, max_commit_bytes, level: level(&strength) };
+        let created_at = stream::created_of(&info).unwrap_or_default();
+        remember(&connected, &info, &strength);
+        let level = level(&strength);
+        let identity = Identity { id, key, max_commit_bytes, level, created_at };
+        let tail = connected
+            .handle()
+            .map(|handle| Tail::new(connected.client().clone(), handle, settings.stream()));
         Ok(NatsJournal {
             connected,
+            tail,
+            asked: Mutex::new(None),
             stream: name,
             subject: settings.subject(),
             identity,
             created: info.get("created").cloned().unwrap_or_default(),
-            strength,
-            patience: settings.patience,
+            strength: Mutex::new(strength),
+            settings: settings.clone(),
             looked: Mutex::new(None),
         })
     }
 
-    /// What the stream promises.
-    pub fn strength(&self) -> &Strength {
-        &self.strength
+    /// What the stream promises, as of the last look: when this connected, or [`NatsJournal::look_again`].
+    pub fn strength(&self) -> Strength {
+        self.strength.lock().clone()
+    }
+
+    /// Looks again at what the stream promises, and from then on says so of what is stored. Servers are restarted with other
+    /// settings, and those that were down when this connected can be asked now: a daemon calls it now and then.
+    ///
+    /// # Errors
+    /// Where nobody answers, where the stream is another, or weaker than is asked for: of that too acks tell the truth
+    /// from here on.
+    pub fn look_again(&self) -> Result<Strength, Error> {
+        let stream = self.stream.clone();
+        let failed = |failure| Error::Stream { action: "look at", stream: stream.clone(), failure };
+        let info = self.info().map_err(failed)?;
+        let strength = stream::strength(&info, &self.settings, &self.connected.version());
+        remember(&self.connected, &info, &strength);
+        *self.strength.lock() = strength.clone();
+        if !self.settings.allow_weaker && !strength.weaknesses.is_empty() {
+            return Err(Error::Weaker { stream, reasons: strength.weaknesses });
+        }
+        Ok(strength)
     }
 
     /// Asks each replica whether it has these chains from a slot on: what it has otherwise, and the servers of which
@@ -89,7 +122,7 @@ impl NatsJournal {
     }
 
     /// What the stream says of itself, if it is still the one that was found at first.
-    fn info(&self) -> Result<Value, Failure> {
+    pub(crate) fn info(&self) -> Result<Value, Failure> {
         let info = info(&self.connected, &self.stream)?;
         let is_it = stream::log_of(&info) == Some(self.identity.id)
             && info.get("created") == Some(&self.created);
@@ -103,13 +136,17 @@ impl NatsJournal {
             && stream::state(&info, "last_seq").is_some_and(|last| last >= slot)
     }
 
-    fn is_time_to_look(&self) -> bool {
-        let mut looked = self.looked.lock();
-        let is_time = looked.is_none_or(|at| at.elapsed() > LOOK);
-        if is_time {
-            *looked = Some(Instant::now());
+    /// Whether a replica is to be asked: always without a tail, and now and then beside one that brings nothing.
+    fn is_time_to_ask(&self) -> bool {
+        let connection = self.connected.count();
+        if !self.tail.as_ref().is_some_and(|tail| tail.is_quiet(connection)) {
+            return true;
         }
-        is_time
+        is_time(&self.asked, ASK)
+    }
+
+    fn is_time_to_look(&self) -> bool {
+        is_time(&self.looked, LOOK)
     }
 
     fn slot(&self, message: &Bytes) -> Slot {
@@ -121,6 +158,16 @@ impl NatsJournal {
     }
 }
 
+/// Whether something is due that was done last then; it is done now.
+fn is_time(last: &Mutex<Option<Instant>>, every: Duration) -> bool {
+    let mut last = last.lock();
+    let is_time = last.is_none_or(|at| at.elapsed() > every);
+    if is_time {
+        *last = Some(Instant::now());
+    }
+    is_time
+}
+
 /// The truth about what is stored.
 fn level(strength: &Strength) -> Level {
     match (strength.is_synced, strength.replicas) {
@@ -128,6 +175,14 @@ fn level(strength: &Strength) -> Level {
         (true, 3..) => Level::Replicated,
         // Two are lost with one of them, but for what is on its disk.
         (true, _) => Level::Fsync,
+    }
+}
+
+/// Keeps in the stream which servers sync, for daemons that begin while one of them is down. Where that fails it is kept
+/// the next time.
+fn remember(connected: &Connected, info: &Value, strength: &Strength) {
+    if let Some((update, config)) = stream::remembering(info, strength) {
+        let _ = connected.ask_api(&update, &config);
     }
 }
 
@@ -186,7 +241,11 @@ pub(crate) fn direct(
 
 impl SharedJournal for NatsJournal {
     fn identity(&self) -> Identity {
-        self.identity
+        Identity { level: level(&self.strength.lock()), ..self.identity }
+    }
+
+    fn name(&self) -> String {
+        self.stream.clone()
     }
 
     fn publish(&self, after: u64, frame: &Arc<Frame>) -> Published {
@@ -217,6 +276,12 @@ impl SharedJournal for NatsJournal {
     }
 
     fn read(&self, slot: u64) -> Option<Slot> {
+        if let Some(message) = self.tail.as_ref().and_then(|tail| tail.take(slot)) {
+            return Some(self.slot(&message));
+        }
+        if !self.is_time_to_ask() {
+            return None;
+        }
         match direct(&self.connected, &self.stream, slot).ok()? {
             Some(message) => Some(self.slot(&message)),
             // Mostly the end. Who waits for what was purged would wait for ever.
@@ -235,8 +300,22 @@ impl SharedJournal for NatsJournal {
         }
     }
 
+    fn wait(&self, slot: u64, timeout: Duration) -> bool {
+        match &self.tail {
+            Some(tail) => tail.wait(slot, self.connected.count(), timeout),
+            None => {
+                std::thread::sleep(timeout.min(PAUSE));
+                true
+            }
+        }
+    }
+
     fn end(&self) -> Option<u64> {
         stream::state(&self.info().ok()?, "last_seq")
+    }
+
+    fn first(&self) -> Option<u64> {
+        stream::state(&self.info().ok()?, "first_seq")
     }
 
     fn connection(&self) -> u64 {
@@ -244,7 +323,7 @@ impl SharedJournal for NatsJournal {
     }
 
     fn patience(&self) -> Duration {
-        self.patience
+        self.settings.patience
     }
 
     fn forget(&self, before: u64, acked: u64) -> Result<(), StoreError> {

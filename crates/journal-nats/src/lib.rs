@@ -11,13 +11,16 @@ mod answers;
 mod client;
 mod journal;
 mod settings;
+mod speech;
 mod stream;
+mod tail;
 mod varz;
 mod witness;
 
 pub use client::Failure;
 pub use journal::NatsJournal;
 pub use settings::{Login, Settings};
+pub use speech::Listening;
 pub use stream::Strength;
 pub use witness::Stray;
 

@@ -1,17 +1,21 @@
 //! What the stream must be, and whose it is.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::Settings;
 use crate::varz::{self, Server};
-use tailmark_record::{FingerprintKey, LogId};
+use tailmark_record::{FingerprintKey, LogId, Timestamp};
 
 /// The form of frames and of their meaning.
 const FORMAT: &str = "1";
 /// The largest frame: events of 4 MiB, their delta and a head.
 pub(crate) const MAX_COMMIT_BYTES: usize = 4 << 20;
 pub(crate) const MAX_PAYLOAD: usize = 8_000_000;
+/// Where the stream keeps which of its servers sync.
+const SYNCED: &str = "tailmark.synced";
 /// Before it a commit synced more than once, and failed proposals moved what a leader compares with.
 const OLDEST_SERVER: (u64, u64) = (2, 15);
 
@@ -22,8 +26,12 @@ pub struct Strength {
     pub replicas: u64,
     /// Each of its servers says that it syncs before it acks.
     pub is_synced: bool,
+    /// Those that cannot be asked now and said so before, by what the stream keeps.
+    pub remembered: Vec<String>,
     /// All that is weaker than was asked for.
     pub weaknesses: Vec<String>,
+    /// What each server that could be asked says of itself.
+    said: Vec<(String, bool)>,
 }
 
 /// Tells keys from each other, and does not tell them.
@@ -59,6 +67,7 @@ pub(crate) fn config(settings: &Settings) -> Value {
             "tailmark.format": FORMAT,
             "tailmark.log": Uuid::new_v4().to_string(),
             "tailmark.key": key_id(&settings.key),
+            "tailmark.created": Timestamp::now().as_nanos().to_string(),
         },
     })
 }
@@ -67,6 +76,12 @@ pub(crate) fn config(settings: &Settings) -> Value {
 pub(crate) fn log_of(info: &Value) -> Option<LogId> {
     let text = info.pointer("/config/metadata")?.get("tailmark.log")?.as_str()?;
     Uuid::parse_str(text).ok().map(LogId::new)
+}
+
+/// When the log was created, by what the stream says of it: a stream that is made anew for the same log says the same.
+pub(crate) fn created_of(info: &Value) -> Option<Timestamp> {
+    let nanos = info.pointer("/config/metadata")?.get("tailmark.created")?.as_str()?;
+    nanos.parse().ok().map(Timestamp::from_nanos)
 }
 
 /// A field of its state.
@@ -161,6 +176,9 @@ pub(crate) fn strength(info: &Value, settings: &Settings, version: &str) -> Stre
         }
     }
     let mut is_synced = !is_async;
+    // Who can ask none of them would never hear that it is otherwise now.
+    let known = if settings.monitors.is_empty() { BTreeSet::new() } else { synced_of(info) };
+    let mut remembered = Vec::new();
     for name in members(info) {
         match servers.iter().find(|server| server.name == name) {
             Some(server) if server.is_synced => {}
@@ -169,6 +187,7 @@ pub(crate) fn strength(info: &Value, settings: &Settings, version: &str) -> Stre
                 weaknesses
                     .push(format!("{name} acks before it syncs (sync_interval is not always)"));
             }
+            None if known.contains(&name) => remembered.push(name),
             None => {
                 is_synced = false;
                 let unseen = format!("it cannot be seen whether {name} syncs (monitors)");
@@ -176,7 +195,34 @@ pub(crate) fn strength(info: &Value, settings: &Settings, version: &str) -> Stre
             }
         }
     }
-    Strength { replicas, is_synced, weaknesses }
+    let said = servers.into_iter().map(|server| (server.name, server.is_synced)).collect();
+    Strength { replicas, is_synced, remembered, weaknesses, said }
+}
+
+/// Servers of which the stream keeps that they sync before they ack: each was asked once.
+fn synced_of(info: &Value) -> BTreeSet<String> {
+    let text = info.pointer("/config/metadata").and_then(|it| it.get(SYNCED)?.as_str());
+    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+/// What to ask for, so that the stream keeps what its servers say; `None` where it does.
+pub(crate) fn remembering(info: &Value, strength: &Strength) -> Option<(String, Value)> {
+    let known = synced_of(info);
+    let mut synced = known.clone();
+    for (name, is_synced) in &strength.said {
+        if *is_synced {
+            synced.insert(name.clone());
+        } else {
+            synced.remove(name);
+        }
+    }
+    let mut config = info.get("config").filter(|_| synced != known)?.clone();
+    let name = config.get("name")?.as_str()?.to_owned();
+    let metadata = config.get_mut("metadata")?.as_object_mut()?;
+    // Its own, which it writes anew.
+    metadata.retain(|key, _| !key.starts_with("_nats."));
+    metadata.insert(SYNCED.to_owned(), serde_json::to_string(&synced).ok()?.into());
+    Some((format!("STREAM.UPDATE.{name}"), config))
 }
 
 /// Names of the servers that have it.

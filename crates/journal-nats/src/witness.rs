@@ -160,7 +160,7 @@ fn ask_next(
 
 /// The slot in the subject to which a message is acked: `$JS.ACK.STREAM.CONSUMER.TRIES.SLOT....`, or with a domain and
 /// an account before the stream.
-fn slot_of(reply: &str) -> Option<u64> {
+pub(crate) fn slot_of(reply: &str) -> Option<u64> {
     let parts: Vec<&str> = reply.split('.').collect();
     let at = if parts.len() == 9 { 5 } else { 7 };
     parts.get(at)?.parse().ok()

@@ -6,8 +6,9 @@ use indicatif::HumanBytes;
 use super::super::output::{print_json, print_line};
 use super::{Exit, Failure, Info as Args, write_damage};
 use crate::escape;
-use crate::inspect::{Info, LastStop, SegmentInfo, SlotInfo, info};
+use crate::inspect::{CopyInfo, Info, LastStop, SegmentInfo, SlotInfo, info};
 use tailmark_log::storage::Removed;
+use tailmark_log::storage::place::Place;
 use tailmark_record::json::Object;
 use tailmark_record::{GapReason, GenerationEntry, Timestamp};
 
@@ -69,6 +70,9 @@ fn heading(info: &Info) -> String {
     if let Some(created) = info.created_at {
         lines.push(("created", created.to_string()));
     }
+    if let Some(copy) = &info.copy {
+        lines.push(("copy of", copy_of(copy)));
+    }
     if info.events() == 0 {
         lines.push(("events", format!("none; the next one gets {}", info.head.next())));
     } else {
@@ -84,6 +88,19 @@ fn heading(info: &Info) -> String {
     let lines: Vec<_> =
         lines.iter().map(|(name, value)| format!("{name:12} {}", escape::line(value))).collect();
     lines.join("\n")
+}
+
+fn copy_of(copy: &CopyInfo) -> String {
+    let journal = escape::name(&copy.journal);
+    match copy.place {
+        None => format!("the shared journal {journal}, and does not say how far it has come"),
+        Some(Place { slot: 0, .. }) => {
+            format!("the shared journal {journal}, of which it has nothing yet")
+        }
+        Some(Place { slot, term, .. }) => {
+            format!("the shared journal {journal}, up to its slot {slot}, in term {term}")
+        }
+    }
 }
 
 fn last_stop(info: &Info) -> String {
@@ -191,6 +208,17 @@ fn json(info: &Info) -> Vec<u8> {
     object.text("data_dir", &info.dir.display().to_string());
     object.unsigned("format", info.format);
     object.time("created_at", info.created_at);
+    if let Some(copy) = &info.copy {
+        object.object("copy", |object| {
+            object.text("journal", &copy.journal);
+            if let Some(place) = copy.place {
+                object.number("slot", place.slot);
+                object.text("chain", &place.chain.to_string());
+                object.number("term", place.term);
+                object.number("writer", place.writer);
+            }
+        });
+    }
     object.objects("generations", &info.generations, |object, entry| {
         object.unsigned("counter", u32::from(entry.generation.counter));
         object.unsigned("nonce", entry.generation.nonce);

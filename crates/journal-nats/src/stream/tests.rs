@@ -75,3 +75,38 @@ fn an_id_of_a_key_is_not_the_key() {
     assert_ne!(one, key_id(&FingerprintKey::new([8; 16])));
     assert!(!one.contains("07070707"));
 }
+
+/// What was seen of a server counts while it cannot be asked, and not against what it says now.
+#[test]
+fn a_server_that_is_down_is_taken_for_what_it_was() {
+    let kept = |names: &str| info(|it| it["metadata"]["tailmark.synced"] = json!(names));
+    let silent = Settings { monitors: vec!["127.0.0.1:1".to_owned()], ..settings() };
+    let of = |info: &Value| strength(info, &silent, "2.15.1");
+    let none = strength(&kept(r#"["a","b"]"#), &settings(), "2.15.1");
+    assert_eq!(
+        (none.is_synced, none.weaknesses.len()),
+        (false, 2),
+        "who can ask nobody remembers nothing"
+    );
+    assert_eq!(of(&kept(r#"["a"]"#)).weaknesses.len(), 1);
+    let all = of(&kept(r#"["a","b","c"]"#));
+    assert_eq!((all.is_synced, all.weaknesses.len(), all.remembered.len()), (true, 0, 2));
+    let said = |said: &[(&str, bool)]| Strength {
+        said: said.iter().map(|(name, is)| ((*name).to_owned(), *is)).collect(),
+        ..Strength::default()
+    };
+    let update = |info: &Value, it: &Strength| {
+        let (subject, config) = remembering(info, it)?;
+        assert_eq!(subject, "STREAM.UPDATE.TM_a");
+        assert_eq!(config["subjects"], json!(["tm.a.j"]));
+        assert!(config["metadata"].get("_nats.ver").is_none());
+        Some(config["metadata"]["tailmark.synced"].clone())
+    };
+    let new = info(|it| it["metadata"]["_nats.ver"] = json!("2.15.1"));
+    assert_eq!(update(&new, &said(&[])), None);
+    assert_eq!(update(&new, &said(&[("b", true), ("a", true)])), Some(json!(r#"["a","b"]"#)));
+    let both = kept(r#"["a","b"]"#);
+    assert_eq!(update(&both, &said(&[("b", true)])), None);
+    assert_eq!(update(&both, &said(&[("b", false)])), Some(json!(r#"["a"]"#)));
+    assert_eq!(update(&kept("no list"), &said(&[("a", true)])), Some(json!(r#"["a"]"#)));
+}

@@ -186,7 +186,7 @@ async fn live(daemon: &mut Daemon, clients: &Clients, rng: &mut StdRng) -> Resul
         }
         if rng.random_ratio(1, 1_000) {
             count(&clients.covered.deaths);
-            daemon.dies(rng.random_bool(0.3));
+            daemon.dies(rng.random_bool(0.3)).await?;
             continue;
         }
         if !clients.seers.is_empty() && rng.random_ratio(1, 10) {
@@ -224,7 +224,9 @@ async fn live(daemon: &mut Daemon, clients: &Clients, rng: &mut StdRng) -> Resul
                     daemon.has_ended = true;
                     heard = Instant::now();
                 } else if taken == 0 {
-                    tokio::time::sleep(Duration::from_millis(2)).await;
+                    let replica = daemon.replica.clone();
+                    let wait = move || replica.wait(Duration::from_millis(20));
+                    tokio::task::spawn_blocking(wait).await.unwrap();
                 }
             }
             Role::Diverged => {

@@ -11,6 +11,7 @@
     reason = "a test ends where something is not as it must be"
 )]
 
+mod beside;
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "../../../../tests/it/support/checker.rs"]
 mod checker;

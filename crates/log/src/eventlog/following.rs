@@ -14,7 +14,8 @@ use super::log::{EventLog, Shared};
 use super::producers::Producers;
 use super::state::LogState;
 use super::{Options, open, recent};
-use crate::storage::{Commit, Engine, Recovered, StoreError};
+use crate::storage::{Commit, Engine, Recovered, Store, StoreError};
+use tailmark_record::Seq;
 
 /// Moves the head of a log that is followed.
 pub struct Following {
@@ -68,4 +69,22 @@ pub fn whole_state(
     let mut producers = Producers::new(most, idle, max_commit_bytes / 2, recovered.last_at);
     let state = LogState::recover(recovered, &mut producers)?;
     Ok(state.encode(&producers)?.into())
+}
+
+/// The first seq that an empty daemon must find in a shared journal, so that it is what the others are: of what can be
+/// read, and of the newest `window` events that their senders named, by which repeats are told
+/// ([`Options::dedup_window`]). Reads back over those; blocking.
+///
+/// # Errors
+/// As [`Store::fingerprints`].
+pub fn needed_from(store: &dyn Store, window: usize) -> Result<Seq, StoreError> {
+    let (mut from, mut left) = (store.bounds().oldest, window);
+    store.fingerprints(Seq::FIRST, &mut |seq, _| {
+        if left > 0 {
+            from = from.min(seq);
+        }
+        left = left.saturating_sub(1);
+        left > 0
+    })?;
+    Ok(from)
 }

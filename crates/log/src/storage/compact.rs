@@ -59,6 +59,9 @@ pub fn compact(
     if let Some(damage) = found.damage.first() {
         return Err(damage.clone().into());
     }
+    if let Some(journal) = found.meta.as_ref().and_then(|meta| meta.copy_of.clone()) {
+        return Err(StoreError::IsCopy { path: from.to_owned(), journal });
+    }
     let log = found.meta.as_ref().map(|meta| meta.log);
     if let Some(log) = log
         && load_order(from, &disk, log)?.is_some()

@@ -191,6 +191,22 @@ pub enum StoreError {
         /// One of the things in it.
         entry: String,
     },
+    /// The directory is a copy of a shared journal, and was to be used as a log of its own.
+    #[error("{} is a copy of the shared journal {journal}", path.display())]
+    IsCopy {
+        /// The data directory.
+        path: PathBuf,
+        /// What people call the journal.
+        journal: String,
+    },
+    /// The directory is not a copy of the journal that it was to be a copy of. It is left as it is.
+    #[error("{} is no copy of this journal: {detail}", path.display())]
+    NoCopy {
+        /// The data directory.
+        path: PathBuf,
+        /// What it is.
+        detail: String,
+    },
     /// There is no log at that path.
     #[error("no log at {}", path.display())]
     Missing {

@@ -41,6 +41,9 @@ pub struct Meta {
     pub clean_stop: Option<CleanStop>,
     /// Where it was when it was opened last, as its engine tells places apart; zeros = not known.
     pub whereabouts: [u8; 16],
+    /// The shared journal that this is a copy of, as people call it; `None` = a log of its own. Programs that know of no
+    /// copies take such a file for damaged, and so open none.
+    pub copy_of: Option<String>,
 }
 
 /// Where the journal ended at a clean stop.
@@ -64,6 +67,13 @@ struct Body {
     clean_stop: Option<CleanStop>,
     generations: Vec<Row>,
     whereabouts: [u8; 16],
+}
+
+/// The body of a copy.
+#[derive(Serialize, Deserialize)]
+struct CopyBody {
+    body: Body,
+    copy_of: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -99,9 +109,12 @@ impl Meta {
             generations: self.generations.entries().iter().map(Row::of).collect(),
             whereabouts: self.whereabouts,
         };
-        let body = codec()
-            .serialize(&body)
-            .map_err(|_| StoreError::Invalid("the history of generations is too long"))?;
+        let body = match self.copy_of.clone() {
+            None => codec().serialize(&body),
+            Some(copy_of) => codec().serialize(&CopyBody { body, copy_of }),
+        };
+        let body =
+            body.map_err(|_| StoreError::Invalid("the history of generations is too long"))?;
         let mut out = Vec::with_capacity(HEADER_BYTES + body.len());
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
@@ -132,7 +145,7 @@ impl Meta {
         }
         let nowhere = [0; 16];
         let body = if format == 1 { Cow::Owned([body, &nowhere].concat()) } else { body.into() };
-        let body: Body = codec().deserialize(&body).map_err(|_| MetaProblem::Damaged)?;
+        let (body, copy_of) = decode_body(&body).ok_or(MetaProblem::Damaged)?;
         let generations = body.generations.into_iter().map(Row::into_entry).collect();
         Ok(Meta {
             log: LogId::new(uuid::Uuid::from_bytes(body.log)),
@@ -143,6 +156,7 @@ impl Meta {
             slot_files: body.slot_files,
             clean_stop: body.clean_stop,
             whereabouts: body.whereabouts,
+            copy_of,
         })
     }
 
@@ -174,6 +188,14 @@ impl Meta {
     }
 }
 
+fn decode_body(bytes: &[u8]) -> Option<(Body, Option<String>)> {
+    if let Ok(body) = codec().deserialize(bytes) {
+        return Some((body, None));
+    }
+    let copy: CopyBody = codec().deserialize(bytes).ok()?;
+    Some((copy.body, Some(copy.copy_of)))
+}
+
 /// Why bytes are not a `log.meta`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetaProblem {
@@ -201,5 +223,30 @@ impl Row {
             since: Timestamp::from_nanos(self.since),
             cause: self.cause,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_says_of_what_and_a_log_of_its_own_has_no_word_for_it() {
+        let own = Meta {
+            log: LogId::new(uuid::Uuid::from_u128(1)),
+            key: FingerprintKey::new([2; 16]),
+            generations: GenerationTable::created(3, Timestamp::EPOCH),
+            created_at: Timestamp::EPOCH,
+            slot_bytes: 1 << 20,
+            slot_files: 2,
+            clean_stop: None,
+            whereabouts: [0; 16],
+            copy_of: None,
+        };
+        let copy = Meta { copy_of: Some("TM_orders".to_owned()), ..own.clone() };
+        let (one, other) = (own.encode().unwrap(), copy.encode().unwrap());
+        assert_eq!(other.len(), one.len() + 8 + "TM_orders".len());
+        assert_eq!(Meta::decode(&one, FORMAT_VERSION), Ok(own));
+        assert_eq!(Meta::decode(&other, FORMAT_VERSION), Ok(copy));
     }
 }

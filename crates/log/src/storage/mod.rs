@@ -26,6 +26,8 @@ pub mod meta;
 #[doc(hidden)]
 pub mod migrate;
 pub mod piece_size;
+#[doc(hidden)]
+pub mod place;
 mod removed;
 #[doc(hidden)]
 pub mod salvage;

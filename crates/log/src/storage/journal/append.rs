@@ -4,6 +4,8 @@
 //! broken for good: a failed write or sync is never tried again, because the kernel may have
 //! dropped the pages (Rebello et al., "Can Applications Recover from fsync Failures?", 2020).
 
+mod copy;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -301,10 +303,15 @@ impl SlotJournal {
         self.pending.is_empty()
     }
 
-    fn check(&self, commit: &Commit) -> Result<(), Failure> {
-        if let Some(reason) = &self.broken {
-            return Err(Failure::Refused(StoreError::Stopped { reason: reason.clone() }));
+    fn refusal_if_broken(&self) -> Result<(), Failure> {
+        match &self.broken {
+            Some(reason) => Err(Failure::Refused(StoreError::Stopped { reason: reason.clone() })),
+            None => Ok(()),
         }
+    }
+
+    fn check(&self, commit: &Commit) -> Result<(), Failure> {
+        self.refusal_if_broken()?;
         let refused = |error| Err(Failure::Refused(error));
         if commit.first != self.origin.next {
             let (expected, next) = (commit.first, self.origin.next);

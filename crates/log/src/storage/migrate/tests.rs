@@ -90,6 +90,7 @@ fn identity(dir: &Path) -> Meta {
         slot_files: 0,
         clean_stop: None,
         whereabouts: [0; 16],
+        copy_of: None,
     }
 }
 

@@ -17,6 +17,7 @@ use crate::storage::journal::{
 };
 use crate::storage::local::{self, JOURNAL_DIR, SEGMENTS_DIR};
 use crate::storage::meta::{META_FILE, Meta};
+use crate::storage::place::without_places;
 use crate::storage::segment::{self, Remains};
 use crate::storage::{Damage, FORMAT_VERSION, StoreError};
 use tailmark_record::{ChainTag, FingerprintKey, GenerationTable, LogId, Seq, Timestamp};
@@ -255,6 +256,11 @@ impl Journal {
         let newest = self.newest().filter(|scan| is_known && scan.damage.is_empty())?;
         let known = newest.state.clone()?;
         let deltas = known.deltas.into_iter().chain(newest.deltas.iter().cloned()).collect();
+        if self.meta.as_ref().is_some_and(|meta| meta.copy_of.is_some()) {
+            // What is made of a copy is a log of its own.
+            let (state, deltas) = without_places(&known.snapshot, deltas).ok()?;
+            return Some(State { state, deltas });
+        }
         Some(State { state: known.snapshot, deltas })
     }
 }
@@ -320,6 +326,7 @@ fn identity(journal: &Journal, tables: Vec<GenerationTable>) -> Result<Meta, Sto
             slot_files: 0,
             clean_stop: None,
             whereabouts: [0; 16],
+            copy_of: None,
         }),
         (None, None) => Err(StoreError::Invalid("nothing here says which log it was")),
     }

@@ -182,6 +182,8 @@ impl Run<'_> {
         let begun = meta.generations.with_next(rand::random(), last, Timestamp::now(), cause);
         meta.generations =
             begun.ok_or(StoreError::Invalid("the log has used up its generations"))?;
+        // Of a copy too: nobody gives it what is missing.
+        meta.copy_of = None;
         let generation = meta.generations.current().generation.counter;
         // A segment that was sealed in a generation which began behind that is told anew.
         self.found.meta.generations = meta.generations.clone();

@@ -39,6 +39,7 @@ pub const CASES: &[Case] = &[
     ("the same frame again is stored once", once),
     ("of two that publish at a slot one is stored", race),
     ("what is read is what was stored", read),
+    ("who waits hears of what comes, and reads it", wait),
     ("a foreign message takes a slot", foreign),
     ("what is forgotten is gone, and slots stay what they are", forget),
     ("a purge beyond the end moves the end, and is seen", purged),
@@ -200,6 +201,50 @@ fn read(journals: &dyn Journals) {
     }
 }
 
+fn wait(journals: &dyn Journals) {
+    let mut writer = Writer::new(journals);
+    let follower = journals.connect();
+    let begun = Instant::now();
+    assert!(!follower.wait(1, Duration::from_millis(300)), "nothing is there");
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+    let mut slot = 0;
+    let mut follow = |upto: u64| {
+        let begun = Instant::now();
+        while slot < upto {
+            assert!(begun.elapsed() < PATIENCE, "nothing comes at {}", slot + 1);
+            if follower.wait(slot + 1, Duration::from_millis(500))
+                && let Some(found) = follower.read(slot + 1)
+            {
+                let Slot::Frame(frame) = found else { panic!("{found:?}") };
+                slot += 1;
+                assert_eq!(frame.nonce, slot);
+            }
+        }
+    };
+    for _ in 0..200 {
+        writer.store(commit(3_000));
+    }
+    follow(200);
+    for upto in 201..230 {
+        writer.store(Body::Empty);
+        follow(upto);
+    }
+    // What was read otherwise meanwhile is not brought again.
+    for _ in 0..20 {
+        writer.store(Body::Empty);
+    }
+    for slot in 230..=240 {
+        assert_eq!(nonce_at(&*follower, slot), slot);
+    }
+    assert!(follower.wait(241, PATIENCE));
+    assert_eq!(nonce_at(&*follower, 241), 241);
+    // And one that goes back reads again.
+    assert!(follower.wait(7, PATIENCE));
+    assert_eq!(nonce_at(&*follower, 7), 7);
+    let begun = Instant::now();
+    assert!(!follower.wait(250, Duration::from_millis(300)) && begun.elapsed() < PATIENCE);
+}
+
 fn foreign(journals: &dyn Journals) {
     let mut writer = Writer::new(journals);
     writer.store(Body::Empty);
@@ -218,7 +263,9 @@ fn forget(journals: &dyn Journals) {
     }
     let journal = &*writer.journal;
     assert!(matches!(journal.forget(6, 5), Err(StoreError::Invalid(_))));
+    assert!(journal.first().is_some_and(|first| first <= 1));
     journal.forget(4, 5).unwrap();
+    assert_eq!(journal.first(), Some(4));
     assert!(matches!(journal.read_back(3), Some(Slot::Gone)));
     assert!(matches!(journal.read_back(1), Some(Slot::Gone)));
     assert_eq!(nonce_at(journal, 4), 4);

@@ -6,15 +6,14 @@ pub use bytes::FrameProblem;
 #[cfg(fuzzing)]
 pub(crate) use bytes::with_its_chain;
 
+use std::sync::Arc;
+
 use ::bytes::Bytes;
 
+use crate::chain::Link;
 use crate::storage::Commit;
-use tailmark_record::{GenerationTable, LogId};
-
-/// The hash of all frames up to one; of none it is 0. It tells histories of a journal apart also where no
-/// event was appended, which the chain over the events cannot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FrameChain([u8; 16]);
+use crate::storage::place::FrameChain;
+use tailmark_record::{ChainTag, GenerationTable, LogId, Seq, Timestamp};
 
 /// One commit or takeover: stored whole, or not at all. What it says and its bytes are one.
 #[derive(Clone, Debug)]
@@ -51,6 +50,28 @@ pub enum Body {
     Commit(Commit),
     /// Nothing: that it is stored proves where the journal ended.
     Empty,
+    /// What the log is at this place, without its events: whoever has nothing can begin here, and what was before can be
+    /// forgotten.
+    Checkpoint(Arc<Checkpoint>),
+}
+
+/// A log at a place of its journal, but for its events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The seq of the event that comes next.
+    pub next: Seq,
+    /// The chain over the events before it.
+    pub link: Link,
+    /// The trim mark.
+    pub oldest: Seq,
+    /// The chain at the event before that, if it is known.
+    pub oldest_tag: Option<ChainTag>,
+    /// Time of the last commit.
+    pub last_at: Timestamp,
+    /// All there were.
+    pub generations: GenerationTable,
+    /// What the log keeps about itself.
+    pub state: Bytes,
 }
 
 impl Frame {

@@ -16,12 +16,15 @@
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
+mod copy;
 mod frame;
 mod replica;
 #[cfg(any(test, feature = "testing"))]
 mod stream;
 
-pub use frame::{Body, Content, Frame, FrameChain, FrameProblem};
+pub use super::place::{FrameChain, Place};
+pub use copy::{CopyStore, copy_in_memory, open_copy};
+pub use frame::{Body, Checkpoint, Content, Frame, FrameProblem};
 pub use replica::{Followed, Replica, Role, Rule, StateOf};
 #[cfg(any(test, feature = "testing"))]
 pub use stream::{Connection, Fault, Stream};
@@ -33,7 +36,7 @@ use bytes::Bytes;
 
 use super::{Level, StoreError};
 
-use tailmark_record::{FingerprintKey, LogId};
+use tailmark_record::{FingerprintKey, LogId, Timestamp};
 
 /// A way for the fuzzer (`fuzz/`) past the chain of a frame. In no other build.
 #[cfg(fuzzing)]
@@ -57,6 +60,8 @@ pub struct Identity {
     pub max_commit_bytes: usize,
     /// What a stored frame has been given, by what is known of the journal.
     pub level: Level,
+    /// When the log was created.
+    pub created_at: Timestamp,
 }
 
 /// What became of a publish.
@@ -108,6 +113,9 @@ pub trait SharedJournal: Send + Sync + 'static {
     /// Whose it is.
     fn identity(&self) -> Identity;
 
+    /// What people call it.
+    fn name(&self) -> String;
+
     /// Stores a frame at the slot after `after`, counted from 1, or nowhere.
     fn publish(&self, after: u64, frame: &Arc<Frame>) -> Published;
 
@@ -120,8 +128,15 @@ pub trait SharedJournal: Send + Sync + 'static {
         self.read(slot)
     }
 
+    /// Waits until there may be something at a slot, for so long at most; whether there may. Who follows waits between two
+    /// reads that found nothing; what has come is kept for [`SharedJournal::read`].
+    fn wait(&self, slot: u64, timeout: Duration) -> bool;
+
     /// The last slot, by the word of whoever answers. Proves nothing.
     fn end(&self) -> Option<u64>;
+
+    /// The first slot that is left, by the word of whoever answers; 1 or less where nothing was forgotten.
+    fn first(&self) -> Option<u64>;
 
     /// Goes up each time that the connection is made anew: what was known of the journal may not be
     /// true any more.

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -118,6 +119,14 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// The same, and nobody notices: what whoever followed has read may be of another history than what comes.
+    pub fn roll_back_unnoticed(&self, end: u64) {
+        self.roll_back(end);
+        self.inner.lock().restarts -= 1;
+    }
+}
+
 impl Inner {
     fn end(&self) -> u64 {
         self.gone + self.messages.len() as u64
@@ -161,6 +170,10 @@ impl SharedJournal for Connection {
         self.stream.identity
     }
 
+    fn name(&self) -> String {
+        "a journal in memory".to_owned()
+    }
+
     fn publish(&self, after: u64, frame: &Arc<Frame>) -> Published {
         if self.is_cut() {
             return Published::NoAnswer;
@@ -196,8 +209,25 @@ impl SharedJournal for Connection {
         Some(Slot::of(message, self.stream.identity.id))
     }
 
+    fn wait(&self, slot: u64, timeout: Duration) -> bool {
+        let begun = Instant::now();
+        loop {
+            if !self.is_cut() && self.stream.end() >= slot {
+                return true;
+            }
+            if begun.elapsed() >= timeout {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     fn end(&self) -> Option<u64> {
         (!self.is_cut()).then(|| self.stream.end())
+    }
+
+    fn first(&self) -> Option<u64> {
+        (!self.is_cut()).then(|| self.stream.inner.lock().gone + 1)
     }
 
     fn connection(&self) -> u64 {

@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+mod copies;
+
 use super::conformance::{CASES, Journals};
 use super::*;
 use crate::storage::Store;
@@ -24,7 +26,8 @@ impl Journals for InMemory {
 
 fn identity() -> Identity {
     let (id, key) = (LogId::new(uuid::Uuid::from_u128(16)), FingerprintKey::new([7; 16]));
-    Identity { id, key, max_commit_bytes: 1 << 20, level: Level::Replicated }
+    let (max_commit_bytes, created_at) = (1 << 20, Timestamp::EPOCH);
+    Identity { id, key, max_commit_bytes, level: Level::Replicated, created_at }
 }
 
 #[test]
@@ -43,11 +46,10 @@ fn one_that_compares_nothing_is_none() {
 }
 
 fn replica(stream: &Arc<Stream>, name: u64) -> Replica {
-    let Identity { id, key, max_commit_bytes, .. } = identity();
-    let options = Options { max_commit_bytes, ..Options::default() };
-    let copy = Memory::new(id, key, GenerationTable::created(1, Timestamp::EPOCH), options);
+    let options = Options { max_commit_bytes: 1 << 20, ..Options::default() };
+    let copy = copy_in_memory(options, &*stream.connect()).unwrap();
     let state_of: StateOf = Box::new(|_| Ok(Bytes::new()));
-    Replica::new((name, 0), stream.connect(), Arc::new(copy), state_of, &[])
+    Replica::new((name, 0), stream.connect(), copy, state_of, &[]).unwrap()
 }
 
 fn follows(replica: &Replica) -> Result<u64, StoreError> {
@@ -123,7 +125,7 @@ fn generations_that_are_not_the_copys_are_another_history() {
     let copy =
         Memory::new(id, key, GenerationTable::created(2, Timestamp::EPOCH), Options::default());
     let state_of: StateOf = Box::new(|_| Ok(Bytes::new()));
-    let it = Replica::new((2, 0), stream.connect(), Arc::new(copy), state_of, &[]);
+    let it = Replica::new((2, 0), stream.connect(), Arc::new(copy), state_of, &[]).unwrap();
     assert!(matches!(follows(&it), Err(StoreError::Diverged { .. })));
     assert_eq!(it.role(), Role::Diverged);
 }
@@ -134,6 +136,10 @@ struct Hangs(Arc<dyn SharedJournal>, std::sync::mpsc::Sender<()>);
 impl SharedJournal for Hangs {
     fn identity(&self) -> Identity {
         self.0.identity()
+    }
+
+    fn name(&self) -> String {
+        self.0.name()
     }
 
     fn publish(&self, after: u64, frame: &Arc<Frame>) -> Published {
@@ -149,8 +155,16 @@ impl SharedJournal for Hangs {
         self.0.read(slot)
     }
 
+    fn wait(&self, slot: u64, timeout: Duration) -> bool {
+        self.0.wait(slot, timeout)
+    }
+
     fn end(&self) -> Option<u64> {
         self.0.end()
+    }
+
+    fn first(&self) -> Option<u64> {
+        self.0.first()
     }
 
     fn connection(&self) -> u64 {
@@ -168,11 +182,9 @@ fn nobody_waits_for_the_journal_to_hear_how_it_is() {
     let stream = Stream::new(identity(), true);
     let (told, is_under_way) = std::sync::mpsc::channel();
     let journal = Arc::new(Hangs(stream.connect(), told));
-    let Identity { id, key, .. } = identity();
-    let copy =
-        Memory::new(id, key, GenerationTable::created(1, Timestamp::EPOCH), Options::default());
+    let copy = copy_in_memory(Options::default(), &*journal).unwrap();
     let state_of: StateOf = Box::new(|_| Ok(Bytes::new()));
-    let it = Arc::new(Replica::new((1, 0), journal, Arc::new(copy), state_of, &[]));
+    let it = Arc::new(Replica::new((1, 0), journal, copy, state_of, &[]).unwrap());
     it.take_over(Timestamp::EPOCH).unwrap();
     let other = Arc::clone(&it);
     let confirms = std::thread::spawn(move || other.confirm());

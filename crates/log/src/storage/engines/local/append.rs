@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use parking_lot::MutexGuard;
+
 use super::LocalEngine;
 use super::work::Trouble;
 use crate::storage::journal::{Failure, Slot, SlotJournal};
@@ -21,11 +23,9 @@ impl LocalEngine {
         done(outcome);
     }
 
-    fn take(&self, commit: &Commit) -> Result<Receipt, StoreError> {
+    pub(super) fn take(&self, commit: &Commit) -> Result<Receipt, StoreError> {
         let mut journal = self.journal.lock();
-        if self.work.is_closing() {
-            return Err(StoreError::Stopped { reason: "closed".to_owned() });
-        }
+        self.refuse_if_closing()?;
         let body = (commit.events.len() + commit.delta.len()) as u64;
         // A new slot is found and made by name. Else the look once a second will do, and while that
         // has found something else, each append looks again.
@@ -50,19 +50,33 @@ impl LocalEngine {
                     self.note_broken(&journal);
                     return Err(error);
                 }
-                Err(Failure::NoSlot) => {
-                    self.free_retired(&mut journal);
-                    if journal.slots().can_take() {
-                        continue;
-                    }
-                    if let Some(error) = self.sealing_trouble() {
-                        return Err(error);
-                    }
-                    self.work.signal(|signals| signals.seal = true);
-                    self.slot_freed.wait_for(&mut journal, SLOT_POLL);
-                }
+                Err(Failure::NoSlot) => self.wait_for_slot(&mut journal)?,
             }
         }
+    }
+
+    pub(super) fn refuse_if_closing(&self) -> Result<(), StoreError> {
+        match self.work.is_closing() {
+            true => Err(StoreError::Stopped { reason: "closed".to_owned() }),
+            false => Ok(()),
+        }
+    }
+
+    /// Lets go of the journal until there may be a slot.
+    pub(super) fn wait_for_slot(
+        &self,
+        journal: &mut MutexGuard<'_, SlotJournal>,
+    ) -> Result<(), StoreError> {
+        self.free_retired(journal);
+        if journal.slots().can_take() {
+            return Ok(());
+        }
+        if let Some(error) = self.sealing_trouble() {
+            return Err(error);
+        }
+        self.work.signal(|signals| signals.seal = true);
+        self.slot_freed.wait_for(journal, SLOT_POLL);
+        Ok(())
     }
 
     /// Sync, then publish: the commit is durable when this is called.

@@ -35,6 +35,7 @@ pub(super) fn create(dir: &Path, options: &Options) -> Result<(), StoreError> {
         slot_files: to_u32(FIRST_SLOTS),
         clean_stop: None,
         whereabouts: whereabouts(dir),
+        copy_of: None,
     };
     create_with(dir, options, meta)
 }

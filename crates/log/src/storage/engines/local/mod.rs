@@ -12,6 +12,7 @@
 
 mod append;
 mod claim;
+mod copy;
 mod create;
 mod engine;
 mod erase;
@@ -35,6 +36,7 @@ mod whereabouts;
 mod work;
 
 pub(in crate::storage) use claim::Claim;
+pub use copy::{CopyOf, CopyStart, open_copy};
 pub use create::create_with;
 pub(in crate::storage) use create::{begin, prepare};
 pub use engine::LocalEngine;

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::claim::Claim;
+use super::copy::{CopyOf, refuse_other};
 use super::create::{create, refuse_foreign};
 use super::erase::load_order;
 use super::seal::Sealer;
@@ -43,7 +44,16 @@ const QUARANTINE_BYTES: u64 = 32 << 20;
 /// # Errors
 /// Locked, missing (without `create`), of another format, damaged, or I/O. Nothing is changed by a
 /// failed open but a created lock file.
-pub fn open(dir: &Path, mut options: Options) -> Result<(Arc<LocalEngine>, Recovered), StoreError> {
+pub fn open(dir: &Path, options: Options) -> Result<(Arc<LocalEngine>, Recovered), StoreError> {
+    open_as(dir, options, None)
+}
+
+/// The same of a copy, or of a log of its own.
+pub(super) fn open_as(
+    dir: &Path,
+    mut options: Options,
+    copy: Option<&CopyOf>,
+) -> Result<(Arc<LocalEngine>, Recovered), StoreError> {
     unfinished::refuse_unfinished(dir)?;
     if !dir.exists() {
         if dir.is_symlink() {
@@ -66,7 +76,10 @@ pub fn open(dir: &Path, mut options: Options) -> Result<(Arc<LocalEngine>, Recov
         if !options.create {
             return Err(StoreError::Missing { path: dir.to_owned() });
         }
-        create(dir, &options)?;
+        match copy {
+            Some(of) => of.create(dir, &options)?,
+            None => create(dir, &options)?,
+        }
         claim.lock_slots(&options.disk)?;
         if !claim.has_lock_file() {
             // Deleted before there was a slot to lock: another process may be at it as well.
@@ -78,6 +91,7 @@ pub fn open(dir: &Path, mut options: Options) -> Result<(Arc<LocalEngine>, Recov
         return Err(StoreError::Damaged(damage.clone()));
     }
     let meta = found.meta.take().ok_or(StoreError::Invalid("the log has no identity"))?;
+    refuse_other(dir, &meta, copy)?;
     options.slot_bytes = meta.slot_bytes;
     // Only a log that never sealed anything may be without it.
     let segments = dir.join(SEGMENTS_DIR);
@@ -183,8 +197,10 @@ impl Recovery {
         // What a segment holds was durable: a torn end of its slot has lost nothing.
         let is_proven = found.sealed_end() > found.journal_next();
         let torn = torn && !is_proven;
-        if torn {
+        // What is missing of a copy is in its journal.
+        if torn && self.meta.copy_of.is_none() {
             self.begin_generation(found.next(), "quarantined")?;
+            tracing::warn!(next = %found.next(), "a new generation begins");
         }
         Ok(torn)
     }
@@ -198,6 +214,8 @@ impl Recovery {
             return Ok(Moved::No);
         }
         let is_known = self.options.tells_copies && before != [0; 16] && here != [0; 16];
+        // A copy goes on only by what its journal has, wherever it lies.
+        let is_known = is_known && self.meta.copy_of.is_none();
         if !is_known || torn || self.meta.generations.is_full() {
             return Ok(Moved::Unknown);
         }
@@ -278,7 +296,7 @@ impl Recovery {
             disk.replace(&kept, &bytes)?;
             tracing::warn!(
                 slot = %path.display(), from, to, kept = %kept.display(),
-                "the last write did not survive; its bytes are kept and a new generation begins"
+                "the last write did not survive; its bytes are kept"
             );
         }
         Ok(torn)

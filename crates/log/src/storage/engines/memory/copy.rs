@@ -1,8 +1,9 @@
 //! What makes a log in memory the copy of a journal that others append to as well.
 
 use super::Memory;
-use crate::storage::{Commit, Receipt, Recovered, Store, StoreError};
-use tailmark_record::{GenerationEntry, GenerationTable};
+use crate::storage::local::CopyStart;
+use crate::storage::{Commit, Links, Recovered, Store, StoreError};
+use tailmark_record::GenerationTable;
 
 impl Memory {
     /// What opening it would give back.
@@ -10,13 +11,13 @@ impl Memory {
         self.log.lock().recovered()
     }
 
-    /// Events are of this generation from now on.
-    pub(crate) fn begin(&self, row: GenerationEntry) -> Result<(), StoreError> {
-        let mut table = self.generations.lock();
-        let next = [table.entries(), &[row]].concat();
-        let out_of_order = StoreError::Invalid("the generation is not the next");
-        *table = GenerationTable::new(next).ok_or(out_of_order)?;
-        Ok(())
+    /// Begins where a log was without the events before.
+    pub(crate) fn start(&self, start: CopyStart) {
+        let mut log = self.log.lock();
+        (log.oldest, log.head) = (start.next, start.next.prev());
+        log.links = Links { head: start.link, oldest_tag: Some(start.link.tag()) };
+        (log.last_at, log.state) = (start.last_at, Some(start.state));
+        *self.generations.lock() = start.generations;
     }
 
     /// Whether it would take a commit, as far as that depends on what others have too.
@@ -24,16 +25,19 @@ impl Memory {
         self.log.lock().check(commit, self.options.max_commit_bytes, false)
     }
 
-    /// Whether a commit would be refused for want of the whole state.
-    pub(crate) fn lacks_state(&self, commit: &Commit) -> bool {
-        commit.state.is_none() && self.wants_state(commit.events.len() + commit.delta.len())
-    }
-
-    /// Appends without holding back.
-    pub(crate) fn append_now(&self, commit: Commit) -> Result<Receipt, StoreError> {
+    /// Appends without holding back; with generations, events are of the last of them from now on.
+    pub(crate) fn copy(
+        &self,
+        commit: Commit,
+        generations: Option<&GenerationTable>,
+    ) -> Result<(), StoreError> {
         let wants_state = self.wants_state(commit.events.len() + commit.delta.len());
         let mut log = self.log.lock();
         log.check(&commit, self.options.max_commit_bytes, wants_state)?;
-        Ok(log.apply(commit))
+        if let Some(table) = generations {
+            *self.generations.lock() = table.clone();
+        }
+        log.apply(commit);
+        Ok(())
     }
 }

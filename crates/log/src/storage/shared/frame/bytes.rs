@@ -8,33 +8,36 @@
 //! |---|---|
 //! | 0-3 | `TMJF` |
 //! | 4-5 | format: 1 |
-//! | 6 | kind: 0 empty, 1 takeover, 2 commit |
+//! | 6 | kind: 0 empty, 1 takeover, 2 commit, 3 checkpoint |
 //! | 7 | bit 0: the tag before the trim mark is known |
 //! | 8-23 | log id |
 //! | 24-31 | term |
 //! | 32-39 | writer |
 //! | 40-47 | nonce |
 //! | 48-63 | chain before it |
-//! | 64-71 | first seq |
-//! | 72-75 | count of events |
+//! | 64-71 | first seq; of a checkpoint the next |
+//! | 72-75 | count of events; of a checkpoint the length of its generations |
 //! | 76-79 | length of the rest before the chain |
 //! | 80-87 | trim mark |
-//! | 88-95 | appended at, in nanoseconds |
+//! | 88-95 | appended at, in nanoseconds; of a checkpoint the last that was |
 //! | 96-99 | tag of the chain of events before the trim mark |
 //! | 100-103 | 0 |
 //! | 104-119 | link of the chain of events |
-//! | 120- | a commit's delta; of a takeover the generations |
+//! | 120- | a commit's delta; of a takeover the generations; of a checkpoint they, and the state |
 //! | last 16 | chain up to and with it: XXH3-128, big-endian, over all other bytes of the frame |
 //!
 //! What is not of its kind is 0. A generation: counter (2), length of its cause (2), nonce (4), first seq
 //! (8), since when in nanoseconds (8), cause.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{Body, Content, Frame, FrameChain};
+use super::{Body, Checkpoint, Content, Frame};
 use crate::chain::Link;
 use crate::storage::Commit;
+use crate::storage::place::FrameChain;
 use crate::width::{to_u32, to_usize};
 use tailmark_record::{
     ChainTag, Generation, GenerationEntry, GenerationTable, LogId, Seq, Timestamp, put_varint,
@@ -52,6 +55,7 @@ const ROW: usize = 24;
 const EMPTY: u8 = 0;
 const TERM: u8 = 1;
 const COMMIT: u8 = 2;
+const CHECKPOINT: u8 = 3;
 
 /// Why bytes are no frame of this log that can be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -98,6 +102,19 @@ impl Content {
                 put(104, &commit.link.bytes());
                 rest.extend_from_slice(&commit.delta);
             }
+            // Below.
+            Body::Checkpoint(_) => {}
+        }
+        if let Body::Checkpoint(it) = &self.body {
+            put(6, &[CHECKPOINT, u8::from(it.oldest_tag.is_some())]);
+            it.generations.entries().iter().for_each(|row| put_row(&mut rest, row));
+            put(64, &it.next.get().to_le_bytes());
+            put(72, &to_u32(rest.len()).to_le_bytes());
+            put(80, &it.oldest.get().to_le_bytes());
+            put(88, &it.last_at.as_nanos().to_le_bytes());
+            put(96, &it.oldest_tag.unwrap_or_default().get().to_le_bytes());
+            put(104, &it.link.bytes());
+            rest.extend_from_slice(&it.state);
         }
         put(76, &to_u32(rest.len()).to_le_bytes());
         let head = FIXED + rest.len() + CHAIN;
@@ -118,7 +135,7 @@ impl Body {
     fn events(&self) -> &[u8] {
         match self {
             Body::Commit(commit) => &commit.events,
-            Body::Term(_) | Body::Empty => &[],
+            Body::Term(_) | Body::Empty | Body::Checkpoint(_) => &[],
         }
     }
 }
@@ -203,7 +220,7 @@ fn decode_body(
     (rest, end, events): (usize, usize, usize),
 ) -> Option<Body> {
     let (kind, flags) = (fixed[6], fixed[7]);
-    if kind != COMMIT {
+    if kind != COMMIT && kind != CHECKPOINT {
         let is_bare = flags == 0
             && fixed[64..76].iter().chain(&fixed[80..FIXED]).all(|byte| *byte == 0)
             && events == bytes.len();
@@ -224,6 +241,19 @@ fn decode_body(
     first.checked_add(u64::from(count))?.checked_add(1)?;
     if first == 0 || u32_at(fixed, 100) != 0 {
         return None;
+    }
+    if kind == CHECKPOINT {
+        let (table, state) = bytes[rest..end].split_at_checked(to_usize(count.into()))?;
+        let is_bare = events == bytes.len() && u64_at(fixed, 80) <= first;
+        return is_bare.then_some(Body::Checkpoint(Arc::new(Checkpoint {
+            next: Seq::new(first),
+            link: Link::new(array(&fixed[104..120])),
+            oldest: Seq::new(u64_at(fixed, 80)),
+            oldest_tag,
+            last_at: time_at(fixed, 88)?,
+            generations: decode_table(table)?,
+            state: bytes.slice_ref(state),
+        })));
     }
     Some(Body::Commit(Commit {
         first: Seq::new(first),

@@ -7,7 +7,6 @@ use super::{
 };
 use crate::storage::StoreError;
 use crate::storage::shared::{FrameChain, Published};
-use crate::width::to_usize;
 
 impl Replica {
     /// Takes the next slot of the journal; `None` where there is none yet, or it cannot be read. Who
@@ -77,7 +76,7 @@ impl Replica {
             return true;
         }
         match self.journal.read_back(held.last_frame) {
-            Some(Slot::Frame(frame)) if frame.chain() == chain_at(held, held.last_frame) => {
+            Some(Slot::Frame(frame)) if frame.chain() == held.chain() => {
                 held.joined_on = Some(now);
             }
             Some(Slot::Unreadable(problem)) => {
@@ -106,20 +105,45 @@ impl Replica {
         }
         // What it goes on from must be there, and be the own.
         let mut slots = (1..=end).rev().map(|slot| self.journal.read_back(slot));
-        match slots.find(|it| !matches!(it, Some(Slot::Foreign))) {
-            Some(Some(Slot::Frame(frame))) if frame.chain() == chain_at(held, end) => {}
+        let previous = match slots.find(|it| !matches!(it, Some(Slot::Foreign))) {
+            Some(Some(Slot::Frame(frame))) if self.is_own(held, end, &frame) => frame.chain(),
             Some(Some(Slot::Frame(_))) => {
                 self.diverges(held, LOST);
                 return;
             }
             Some(_) => return,
             // There is nothing before it.
-            None => {}
-        }
-        let content = Content { previous: chain_at(held, end), ..self.content(held, Body::Empty) };
+            None => FrameChain::default(),
+        };
+        let content = Content { previous, ..self.content(held, Body::Empty) };
         let proof = Arc::new(Frame::new(content));
         if let Published::Stored(_) = self.journal.publish(end, &proof) {
             self.has_lost(held, end);
+        }
+    }
+
+    /// Whether a frame, the last up to a slot, is of the copy. Of slots before it was opened that is told by what the frame
+    /// says, as far as the copy has it still.
+    fn is_own(&self, held: &Held, slot: u64, frame: &Frame) -> bool {
+        if let Some(own) = held.chains.at(slot) {
+            return own == frame.chain();
+        }
+        match &frame.body {
+            Body::Term(table) => {
+                self.copy.bounds().generations.entries().starts_with(table.entries())
+            }
+            Body::Commit(commit) if commit.count > 0 => {
+                let last = commit.first.plus(commit.count.into()).prev();
+                match self.copy.tag_of(last) {
+                    Ok(tag) => tag == commit.link.tag(),
+                    Err(error) => matches!(error, StoreError::Trimmed { .. }),
+                }
+            }
+            Body::Checkpoint(it) => {
+                let known = self.copy.bounds().generations;
+                known.entries().starts_with(it.generations.entries())
+            }
+            Body::Commit(_) | Body::Empty => true,
         }
     }
 
@@ -129,15 +153,10 @@ impl Replica {
             return;
         }
         // As if nothing was: the next frame goes behind what is there.
-        held.chains.truncate(to_usize(end));
+        held.chains.truncate(end);
         held.last_frame = held.last_frame.min(end);
         if self.has(Rule::LossIsProven) {
             held.pass();
         }
     }
-}
-
-fn chain_at(held: &Held, slot: u64) -> FrameChain {
-    let at = to_usize(slot).checked_sub(1);
-    at.and_then(|at| held.chains.get(at)).copied().unwrap_or_default()
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{APART, Body, Content, Frame, GONE, Held, Replica, Role, Rule, Slot, diverged, fenced};
 use crate::storage::shared::Published;
-use crate::storage::{Commit, Receipt, Store, StoreError};
+use crate::storage::{Commit, Receipt, StoreError};
 use tailmark_record::Timestamp;
 
 /// How often a frame is published, at least, before its caller hears that the outcome is unknown. It stays in
@@ -37,22 +37,39 @@ impl Replica {
     pub(super) fn publish(&self, mut commit: Commit) -> Result<Receipt, StoreError> {
         let mut held = self.hold();
         may_write(&held)?;
-        // What the copy would refuse must not get into the journal.
-        self.copy.check(&commit)?;
-        let (first, end) = (commit.first, commit.first.plus(commit.count.into()));
-        let (level, term) = (self.journal.identity().level, held.term);
         // Each copy makes its own.
         commit.state = None;
+        if commit.delta.len() > self.journal.identity().max_commit_bytes {
+            return Err(StoreError::Invalid(
+                "a commit changes more of the log's state than it may",
+            ));
+        }
+        // What the copy would refuse must not get into the journal.
+        let delta = held.place().before(&commit.delta);
+        self.copy.would_take(&Commit { delta, ..commit.clone() })?;
+        let (first, end) = (commit.first, commit.first.plus(commit.count.into()));
+        let (level, term) = (self.journal.identity().level, held.term);
         self.put(&mut held, Body::Commit(commit))?;
         Ok(Receipt { first, last: end.prev(), level, term })
     }
 
-    fn put(&self, held: &mut Held, body: Body) -> Result<(), StoreError> {
+    pub(super) fn put(&self, held: &mut Held, body: Body) -> Result<(), StoreError> {
         let mut frame = Arc::new(Frame::new(self.content(held, body)));
         match self.settle(held, &mut frame) {
-            Settled::Stored => self.apply(held, &frame).map(drop),
+            Settled::Stored => self.take_own(held, &frame),
             other => Err(self.not_stored(held, other, frame)),
         }
+    }
+
+    /// The copy takes a frame of its own that is stored. Where it does not, the term ends here: the frame is followed as
+    /// any other, once the copy takes it, and its caller does not hear that it is not stored.
+    fn take_own(&self, held: &mut Held, frame: &Frame) -> Result<(), StoreError> {
+        let Err(error) = self.apply(held, frame) else { return Ok(()) };
+        if held.role == Role::Writing {
+            held.role = Role::Following;
+        }
+        let reason = held.trouble.clone().unwrap_or_else(|| error.to_string());
+        Err(StoreError::Stopped { reason })
     }
 
     /// What is said of a frame that is not known to be stored.
@@ -185,6 +202,9 @@ impl Replica {
         self.resolve()?;
         while self.follow()?.is_some() {}
         let mut held = self.hold();
+        // Who could keep nothing of what it writes does not begin.
+        let delta = held.place().before(&[]);
+        self.copy.would_take(&Commit { delta, ..self.mark(held.last_at) })?;
         let bounds = self.copy.bounds();
         let used_up = || StoreError::Invalid("the log has used up its generations");
         let term = held.term + 1;
@@ -202,7 +222,7 @@ impl Replica {
     }
 
     fn begins(&self, held: &mut Held, frame: &Frame) -> Result<u64, StoreError> {
-        self.apply(held, frame)?;
+        self.take_own(held, frame)?;
         held.role = Role::Writing;
         Ok(held.term)
     }
@@ -219,7 +239,7 @@ impl Replica {
             Settled::Stored if matches!(frame.body, Body::Term(_)) => {
                 self.begins(&mut held, &frame).map(drop)
             }
-            Settled::Stored => self.apply(&mut held, &frame).map(drop),
+            Settled::Stored => self.take_own(&mut held, &frame),
             Settled::NotStored => Ok(()),
             Settled::Doubt | Settled::NotTried => {
                 held.doubt = Some(frame);
@@ -243,7 +263,7 @@ impl Replica {
     }
 }
 
-fn may_write(held: &Held) -> Result<(), StoreError> {
+pub(super) fn may_write(held: &Held) -> Result<(), StoreError> {
     match held.role {
         Role::Following => Err(fenced(held)),
         Role::Diverged => Err(diverged(held)),

@@ -30,6 +30,18 @@ fn table() -> GenerationTable {
     first.with_next(12, Seq::new(5), Timestamp { seconds: 2, nanos: 0 }, "taken over").unwrap()
 }
 
+fn checkpoint() -> Checkpoint {
+    Checkpoint {
+        next: Seq::new(6),
+        link: Link::new([9; 16]),
+        oldest: Seq::new(2),
+        oldest_tag: None,
+        last_at: Timestamp { seconds: 1, nanos: 6 },
+        generations: table(),
+        state: Bytes::from_static(b"state"),
+    }
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -73,8 +85,10 @@ fn read(bytes: &[u8]) -> Result<Frame, FrameProblem> {
     Frame::decode(&Bytes::copy_from_slice(bytes), log())
 }
 
-fn all() -> [Frame; 3] {
-    [Body::Empty, Body::Term(table()), Body::Commit(commit())].map(|it| Frame::new(content(it)))
+fn all() -> [Frame; 4] {
+    let checkpoint = Body::Checkpoint(Arc::new(checkpoint()));
+    [Body::Empty, Body::Term(table()), Body::Commit(commit()), checkpoint]
+        .map(|it| Frame::new(content(it)))
 }
 
 #[test]
@@ -139,7 +153,7 @@ fn sealed(frame: &Frame, alter: impl FnOnce(&mut [u8])) -> Vec<u8> {
 /// What no frame of ours says is not read, though its chain fits.
 #[test]
 fn there_is_one_form() {
-    let [empty, term, commit] = all();
+    let [empty, term, commit, checkpoint] = all();
     // Behind the tag and the length, which are four bytes.
     let head = |at: usize| at + 4;
     let zeros = (64..76).chain(80..120).chain([7]);
@@ -162,6 +176,13 @@ fn there_is_one_form() {
         (&term, 120, 2),
         (&term, 122, 8),
         (&term, 144, 0xff),
+        // A checkpoint: its flags, its next seq, where its generations end, one that is cut.
+        (&checkpoint, 7, 1 << 1),
+        (&checkpoint, 64, 0),
+        (&checkpoint, 72, 8),
+        (&checkpoint, 80, 7),
+        (&checkpoint, 100, 1),
+        (&checkpoint, 122, 8),
     ] {
         let other = sealed(frame, |bytes| bytes[head(at)] = byte);
         let problem = read(&other).map(|_| ()).unwrap_err();
