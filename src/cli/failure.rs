@@ -319,13 +319,14 @@ impl From<StoreError> for Failure {
                 "free space on the disk of the data directory, or lower storage.min_free_bytes or \
                  storage.slot_bytes",
             ),
-            StoreError::Io { source, .. } => match source.kind() {
+            StoreError::Io { action, source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                     (Exit::Failure, "the data directory must be readable and writable by this user")
                 }
                 io::ErrorKind::NotFound => (Exit::NotFound, "check --data-dir"),
                 // A file stands where a directory was named.
-                io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+                io::ErrorKind::NotADirectory => (Exit::Usage, "name a directory"),
+                io::ErrorKind::AlreadyExists if *action == "create" => {
                     (Exit::Usage, "name a directory")
                 }
                 _ => (Exit::Failure, ""),

@@ -235,7 +235,8 @@ class Cloud(unittest.TestCase):
         look = json.loads(self.run_ok("backup", "prune", self.url, "--keep", "1", "--dry-run", "--json"))
         self.assertEqual(self.store.names(self.place), before)
         done = json.loads(self.run_ok("backup", "prune", self.url, "--keep", "1", "--json"))
-        self.assertEqual(done, look | {"dry_run": False})
+        self.assertTrue(look.pop("dry_run"))
+        self.assertEqual(done, look)
         self.assertEqual((done["removed"], done["kept"]), (names[:2], names[2:]))
         self.assertGreater(int(done["segments"]), 0)
         after = self.store.names(self.place)
@@ -246,7 +247,7 @@ class Cloud(unittest.TestCase):
         self.run_ok("restore", self.url, "--data-dir", copy)
         self.assertTrue(self.run_ok("log", "diff", log.data, copy).endswith("equal\n"))
         again = json.loads(self.run_ok("backup", "prune", self.url, "--keep", "1", "--json"))
-        self.assertEqual((again["removed"], again["freed_bytes"]), ([], "0"))
+        self.assertEqual((again.get("removed", []), again.get("freed_bytes", "0")), ([], "0"))
 
     def test_nobody_prunes_beside_a_backup_nor_takes_one_beside_who_prunes(self):
         process = self.begun()

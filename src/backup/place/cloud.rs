@@ -16,7 +16,9 @@ use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path as Key;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig, WriteMultipart};
+use object_store::{
+    BackoffConfig, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig, WriteMultipart,
+};
 use tokio::runtime::Runtime;
 use tokio_stream::StreamExt;
 
@@ -26,6 +28,8 @@ use tailmark_log::storage::StoreError;
 
 /// How long one request is tried, while the store does not answer or says that it cannot just now.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// What is longer goes in parts of this length, of which so many are under way.
 const PART_BYTES: usize = 8 << 20;
 const PARTS: usize = 2;
@@ -57,7 +61,9 @@ impl Cloud {
         // What speaks TLS for the store is told by nobody else which library it is to use; a second
         // time there is one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let retry = RetryConfig { retry_timeout: PATIENCE, ..RetryConfig::default() };
+        let backoff = BackoffConfig { max_backoff: LONGEST_PAUSE, ..BackoffConfig::default() };
+        // By time alone: ten attempts, as is the default, may be over in two seconds.
+        let retry = RetryConfig { retry_timeout: PATIENCE, max_retries: usize::MAX, backoff };
         let bucket = format!("{scheme}://{}", rest.split('/').next().unwrap_or_default());
         let built: Result<Box<dyn ObjectStore>, _> = match scheme {
             "s3" => {

@@ -140,7 +140,7 @@ fn an_error_that_nobody_reads_does_not_keep_a_daemon_that_cannot_start() {
     });
     let _ = child.kill();
     child.wait().unwrap();
-    assert_eq!(code.expect("it has not ended").code(), Some(1));
+    assert_eq!(code.expect("it has not ended").code(), Some(2));
 }
 
 #[test]
