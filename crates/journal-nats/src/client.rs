@@ -60,9 +60,6 @@ impl Connected {
     pub(crate) fn new(settings: &Settings) -> Result<Connected, Error> {
         let failed =
             |reason: String| Error::Connect { servers: settings.servers.join(", "), reason };
-        let runtime =
-            Builder::new_multi_thread().worker_threads(1).thread_name("nats").enable_all().build();
-        let runtime = runtime.map_err(|error| failed(error.to_string()))?;
         let (lost, losses) = watch::channel(0);
         let lost = Arc::new(lost);
         let options = options(settings).map_err(failed)?.event_callback(move |event| {
@@ -72,9 +69,18 @@ impl Connected {
             std::future::ready(())
         });
         let servers = settings.servers.clone();
-        let client = wait(&runtime, async move { options.connect(servers).await });
-        let client = client.ok_or_else(|| failed("nothing came of it".to_owned()))?;
-        let client = client.map_err(|error| failed(error.to_string()))?;
+        let runtime =
+            Builder::new_multi_thread().worker_threads(1).thread_name("nats").enable_all().build();
+        let runtime = runtime.map_err(|error| failed(error.to_string()))?;
+        let client = match wait(&runtime, async move { options.connect(servers).await }) {
+            Some(Ok(client)) => client,
+            other => {
+                // Within another runtime it must not be waited for.
+                runtime.shutdown_background();
+                let reason = other.and_then(Result::err).map(|error| error.to_string());
+                return Err(failed(reason.unwrap_or_else(|| "nothing came of it".to_owned())));
+            }
+        };
         Ok(Connected { client, losses, answer: settings.answer, runtime: Some(runtime) })
     }
 
@@ -219,4 +225,18 @@ fn options(settings: &Settings) -> Result<ConnectOptions, String> {
         options = options.add_client_certificate(certificate.clone(), key.clone());
     }
     Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tailmark_record::FingerprintKey;
+
+    /// A daemon connects within its own runtime, where no other may be waited for.
+    #[tokio::test]
+    async fn that_nobody_is_there_is_an_error_within_a_runtime_too() {
+        let servers = vec!["nats://127.0.0.1:1".to_owned()];
+        let settings = Settings::new(servers, "a", FingerprintKey::new([7; 16]));
+        assert!(matches!(Connected::new(&settings), Err(Error::Connect { .. })));
+    }
 }
