@@ -24,6 +24,8 @@ pub(crate) fn append(error: &AppendError) {
     match error {
         AppendError::Busy(detail) => tracing::error!(%detail, "append refused"),
         AppendError::Stopped(detail) => tracing::error!(detail, "append refused"),
+        AppendError::NotWriter(detail) => tracing::warn!(detail, "append refused"),
+        AppendError::Diverged(detail) => tracing::error!(detail, "append refused"),
         AppendError::Unknown(detail) => tracing::error!(%detail, "append failed"),
         AppendError::RepeatsUnknown(detail) => match &**detail {
             StoreError::Damaged(found) => damage(found),

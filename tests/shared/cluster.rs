@@ -282,7 +282,7 @@ impl Cluster {
             }
             Ok(done) => self.wrong.push(("Verdict", format!("stored behind another: {done:?}"))),
             Err(AppendError::Busy(_)) => {}
-            Err(AppendError::Unknown(_) | AppendError::Stopped(_)) => {
+            Err(AppendError::Unknown(_) | AppendError::NotWriter(_) | AppendError::Diverged(_)) => {
                 self.daemons[at].has_ended |= self.daemons[at].opened.0 == Role::Writing;
             }
             Err(error) => self.wrong.push(("Appends", format!("refused: {error}"))),
@@ -339,7 +339,7 @@ impl Cluster {
             let daemon = &self.daemons[at];
             let writer = daemon.replica.writer().filter(|writer| *writer != daemon.name);
             match (appended, writer) {
-                (Err(AppendError::Stopped(_)), Some(writer)) if hop < 2 => {
+                (Err(AppendError::NotWriter(_)), Some(writer)) if hop < 2 => {
                     at = self.daemons.iter().position(|it| it.name == writer).unwrap();
                     hop += 1;
                 }
@@ -388,7 +388,7 @@ impl Cluster {
                 self.covered.doubts += u64::from(daemon.replica.is_in_doubt());
                 return Outcome::Unknown;
             }
-            Err(AppendError::Stopped(_)) => {
+            Err(AppendError::NotWriter(_) | AppendError::Diverged(_)) => {
                 let was_writer = daemon.opened.0 == Role::Writing;
                 daemon.has_ended |= was_writer;
                 self.covered.fenced += u64::from(was_writer);

@@ -107,6 +107,15 @@ reasons! {
     /// A write failed, and may be there after a restart.
     OutcomeUnknown = "OUTCOME_UNKNOWN",
         "look at the disk, restart the server, then look whether the events are there",
+    /// Another daemon writes the log, and cannot be reached or is not known just now; nothing was stored.
+    WriterUnavailable = "WRITER_UNAVAILABLE",
+        "try again; clients do so by themselves. `tailmark journal status` shows who writes",
+    /// The shared journal does not answer, or not yet; nothing was stored.
+    JournalUnavailable = "JOURNAL_UNAVAILABLE",
+        "try again; if it stays so, look at the NATS servers: `tailmark journal status` shows them",
+    /// The shared journal and this daemon's copy of it are of different histories, so that it takes nothing.
+    JournalDiverged = "JOURNAL_DIVERGED",
+        "the journal has lost something or was put back: `tailmark journal status` on each daemon; docs/cluster.md",
     /// What tells repeats from new events cannot be read.
     RepeatsUnknown = "REPEATS_UNKNOWN",
         "on the server, `tailmark log verify --data-dir DIR` names what is damaged; events without ids are taken",

@@ -69,7 +69,12 @@ pub fn of(reason: Reason) -> Code {
         | Reason::PathNotFound => Code::NotFound,
         Reason::CertificateUnnamed => Code::Unauthenticated,
         Reason::Deadline | Reason::HeadTimeout => Code::DeadlineExceeded,
-        Reason::Stopping | Reason::StoreBusy | Reason::StreamIdle => Code::Unavailable,
+        Reason::Stopping
+        | Reason::StoreBusy
+        | Reason::StreamIdle
+        | Reason::WriterUnavailable
+        | Reason::JournalUnavailable
+        | Reason::JournalDiverged => Code::Unavailable,
         Reason::UploadCut => Code::Cancelled,
         Reason::Internal
         | Reason::StoreStopped

@@ -238,10 +238,7 @@ impl AppendStream {
                 let log = self.shared.log.clone();
                 self.phase = Phase::Opening(Box::pin(async move {
                     let producer = log.open_producer(&producer, epoch).await?;
-                    let cursor = match producer.last_event() {
-                        Some(seq) => log.cursor(seq).await,
-                        None => String::new(),
-                    };
+                    let cursor = producer.last_cursor().await;
                     Ok((producer, cursor))
                 }));
             }

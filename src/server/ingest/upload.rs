@@ -526,6 +526,7 @@ mod tests {
             last_is_duplicate: false,
             appended_at: Timestamp::EPOCH,
             level: if stored == 3 { Level::Fsync } else { Level::Replicated },
+            cursor: None,
         };
         let mut totals = Totals::default();
         for it in [batch(0, 2, 0, 0, 4), batch(3, 1, 10, 12, 12), batch(0, 1, 0, 0, 5)] {

@@ -9,6 +9,7 @@ mod coded;
 mod copies;
 mod erasing;
 mod http;
+mod journal;
 mod limits;
 mod paths;
 mod who;
@@ -33,6 +34,7 @@ pub(crate) use self::http::{
     origin_refused, respond, respond_head_too_large, transfer_coding, unknown_parameter,
     unreadable, unsupported_media_type, write_json,
 };
+pub(crate) use self::journal::writer_away;
 pub(crate) use self::limits::{gave_way, long_question, over_limit, too_many};
 use self::who::{CHALLENGE, challenge};
 pub(crate) use self::who::{
@@ -372,6 +374,7 @@ pub(crate) fn append(error: &AppendError, retry_delay: Duration) -> Failure {
             "the log does not know this epoch of the producer: forgotten, or of another log",
         ),
         AppendError::DiskFull(store) => disk_full(store),
+        AppendError::Busy(store) if journal::is_away(store) => journal::away(retry_delay),
         AppendError::Busy(_) => {
             let message = "the store cannot take events now; nothing was stored, try again";
             Failure::new(Reason::StoreBusy, message).retry(retry_delay)
@@ -381,6 +384,9 @@ pub(crate) fn append(error: &AppendError, retry_delay: Duration) -> Failure {
             Reason::StoreStopped,
             "the store stopped accepting events after a failed write; nothing was stored",
         ),
+        AppendError::NotWriter(_) => writer_away(retry_delay),
+        AppendError::Diverged(_) => journal::diverged(),
+        AppendError::Unknown(store) if journal::is_away(store) => journal::in_doubt(retry_delay),
         AppendError::Unknown(_) => Failure::new(
             Reason::OutcomeUnknown,
             "the write failed: the events may be there after a restart, or not",

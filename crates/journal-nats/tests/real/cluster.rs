@@ -128,7 +128,7 @@ impl Clients {
                 count(&self.covered.unknown);
                 (outcome, goes_on) = (Outcome::Unknown, false);
             }
-            Err(AppendError::Stopped(_)) => {
+            Err(AppendError::NotWriter(_) | AppendError::Diverged(_)) => {
                 count(&self.covered.refused);
                 goes_on = false;
             }

@@ -46,6 +46,8 @@ pub struct Appended {
     pub appended_at: Timestamp,
     /// What durable means of it. Where nothing was newly stored, what it means of the log's newest commit.
     pub level: Level,
+    /// The cursor of the last event, where another daemon stored it and said so.
+    pub cursor: Option<Box<str>>,
 }
 
 /// Counts what becomes of a batch.
@@ -108,6 +110,7 @@ impl Tally {
             last_is_duplicate: self.last_is_duplicate,
             appended_at,
             level,
+            cursor: None,
         }
     }
 }

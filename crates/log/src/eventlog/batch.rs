@@ -123,6 +123,32 @@ impl Batch {
     /// # Errors
     /// What is wrong with it; the batch is as it was.
     pub fn push(&mut self, event: &Event<'_>) -> Result<(), InvalidEvent> {
+        self.push_with(event, None)
+    }
+
+    /// Adds an event of another batch, as [`Batch::parts`] has it.
+    ///
+    /// # Errors
+    /// What is wrong with it; the batch is as it was.
+    pub fn push_part(&mut self, part: &[u8], given_id: &str) -> Result<(), InvalidEvent> {
+        let wrong = |what| InvalidEvent { field: "event", problem: Problem::Illegal(what) };
+        let event = Event::parse(part).map_err(|_| wrong("is no event"))?;
+        if event.id.is_empty() && given_id.len() != ID_LEN || !given_id.is_ascii() {
+            return Err(wrong("has no id"));
+        }
+        self.push_with(&event, Some(given_id))
+    }
+
+    /// What each event is without what the log adds to it, and the id that it was given; empty where its sender
+    /// named it.
+    pub fn parts(&self) -> impl Iterator<Item = (&[u8], &str)> {
+        self.items(0).map(|item| match item.name {
+            Name::Sender(_) => (item.client_part, ""),
+            Name::Us(given_id) => (item.client_part, given_id),
+        })
+    }
+
+    fn push_with(&mut self, event: &Event<'_>, given_id: Option<&str>) -> Result<(), InvalidEvent> {
         self.rules.limits.check(event)?;
         let start = self.parts.len();
         event.write_client_part(&mut self.parts);
@@ -140,9 +166,14 @@ impl Batch {
             self.last_id = Some((at, at + event.id.len()));
             self.fingerprints.len() - 1
         } else {
-            let given = next_id(self.last_given);
-            self.last_given = Some(given);
-            self.given_ids.push_str(given.hyphenated().encode_lower(&mut [0; ID_LEN]));
+            match given_id {
+                Some(given_id) => self.given_ids.push_str(given_id),
+                None => {
+                    let given = next_id(self.last_given);
+                    self.last_given = Some(given);
+                    self.given_ids.push_str(given.hyphenated().encode_lower(&mut [0; ID_LEN]));
+                }
+            }
             self.last_id = None;
             self.given_ids.len() / ID_LEN - 1
         };
@@ -281,6 +312,44 @@ mod tests {
             assert_eq!(batch.bytes(), mark.bytes());
         }
         assert_eq!(batch.len(), 3);
+    }
+
+    /// What is passed on to another daemon is there what it was here.
+    #[test]
+    fn a_batch_of_parts_is_the_same_batch() {
+        let key = FingerprintKey::new([7; 16]);
+        let rules = Arc::new(Rules { limits: Limits::default(), key });
+        let mut batch = Batch::new(rules.clone());
+        let at = Some(Timestamp::EPOCH);
+        for event in [
+            Event { id: "one", topic: "a", body: "x", ..Event::default() },
+            Event { topic: "b.c", data: b"\0", at, key: "k", ..Event::default() },
+            Event { topic: "a", headers: vec![("h", "v")], kind: "t", ..Event::default() },
+        ] {
+            batch.push(&event).unwrap();
+        }
+        let mut other = Batch::new(rules);
+        for (part, given_id) in batch.parts() {
+            other.push_part(part, given_id).unwrap();
+        }
+        let shape = |batch: &Batch| {
+            let of = |item: Item<'_>| match item.name {
+                Name::Sender(print) => {
+                    (item.client_part.to_vec(), format!("{print:?}"), item.fill_at)
+                }
+                Name::Us(id) => (item.client_part.to_vec(), id.to_owned(), item.fill_at),
+            };
+            (batch.items(0).map(of).collect::<Vec<_>>(), batch.last_id().map(str::to_owned))
+        };
+        assert_eq!(shape(&other), shape(&batch));
+        assert_eq!(other.stored_bytes(), batch.stored_bytes());
+        // Nothing that would get into the log unseen.
+        assert!(other.push_part(b"\xff", "").is_err());
+        let (unnamed, _) = batch.parts().nth(1).unwrap();
+        for id in ["", "short", "\u{e9}123456789012345678901234567890123\u{e9}"] {
+            assert!(other.push_part(unnamed, id).is_err(), "{id}");
+        }
+        assert_eq!(other.len(), 3);
     }
 
     #[test]

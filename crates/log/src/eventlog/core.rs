@@ -8,6 +8,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::AppendError;
 use super::batch::Rules;
+use super::elsewhere::Elsewhere;
 use super::eraser::Eraser;
 use super::maintenance::Maintenance;
 use super::metrics::Metrics;
@@ -27,6 +28,8 @@ const AHEAD: Duration = Duration::from_secs(60);
 pub(super) struct Core {
     /// Takes commits; the writer's.
     pub journal: Arc<dyn Journal>,
+    /// Who stores what comes, where another daemon writes.
+    pub elsewhere: Option<Arc<dyn Elsewhere>>,
     /// Of the same log.
     pub store: Arc<dyn Store>,
     pub id: LogId,

@@ -43,6 +43,12 @@ pub enum AppendError {
     /// A write failed earlier; nothing was stored.
     #[error("the store has stopped: {0}")]
     Stopped(String),
+    /// Another daemon writes this log, and this was not stored there either; it may be soon.
+    #[error("another daemon writes the log: {0}")]
+    NotWriter(String),
+    /// The shared journal is of another history than the log here; nothing was stored.
+    #[error("the journal is of another history than the log here: {0}")]
+    Diverged(String),
     /// The write of this very batch failed: it may be there after a restart, or not.
     #[error("outcome unknown: {0}")]
     Unknown(Arc<StoreError>),

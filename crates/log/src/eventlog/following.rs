@@ -10,6 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::core::Core;
+use super::elsewhere::Elsewhere;
 use super::log::{EventLog, Shared};
 use super::producers::Producers;
 use super::state::LogState;
@@ -24,7 +25,7 @@ pub struct Following {
 
 impl EventLog {
     /// Opens a log that is written elsewhere, over a copy that is kept up to date. Appends to it are
-    /// refused as [`super::AppendError::Stopped`].
+    /// refused as [`super::AppendError::NotWriter`].
     ///
     /// # Errors
     /// When a thread cannot be started.
@@ -33,7 +34,20 @@ impl EventLog {
         recovered: &Recovered,
         options: &Options,
     ) -> Result<(EventLog, Following), StoreError> {
-        let (core, threads) = open::follow(engine, recovered.last_at, options)?;
+        Self::follow_with(engine, recovered, options, None)
+    }
+
+    /// The same, and what is appended to it goes to who writes it. Needs a tokio runtime for that.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn follow_with(
+        engine: Arc<dyn Engine>,
+        recovered: &Recovered,
+        options: &Options,
+        elsewhere: Option<Arc<dyn Elsewhere>>,
+    ) -> Result<(EventLog, Following), StoreError> {
+        let (core, threads) = open::follow(engine, recovered.last_at, options, elsewhere)?;
         let following = Following { core: Arc::clone(&core) };
         let shared = Shared { core, threads: Mutex::new(Some(threads)) };
         Ok((EventLog { shared: Arc::new(shared) }, following))

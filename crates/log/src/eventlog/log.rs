@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use uuid::Uuid;
 
 use super::core::Core;
+use super::elsewhere::Elsewhere;
 use super::erase;
 use super::error::lost_answer;
 use super::fair_queue::Lane;
@@ -134,6 +135,9 @@ impl EventLog {
 
     /// The cursor of a batch's last event, newly stored or not; empty where it is not known where that lies.
     pub async fn cursor_of(&self, appended: &Appended) -> String {
+        if let Some(cursor) = &appended.cursor {
+            return cursor.to_string();
+        }
         match (appended.last_event, appended.last_tag) {
             (Seq::ZERO, _) => String::new(),
             (seq, tag @ Some(_)) if appended.last == Some(seq) => self.core().cursor_with(seq, tag),
@@ -196,6 +200,9 @@ impl EventLog {
     /// Queues a batch for which there is room, and about which nothing has to be asked or waited for.
     fn submit_now(&self, batch: Batch, options: AppendOptions) -> Submitted {
         let core = self.core();
+        if core.elsewhere.is_some() {
+            return Submitted::Later(batch, options);
+        }
         let asks = options.expected_head.as_ref().is_some_and(|it| it.topic.is_some());
         let waits = options.dedup
             && batch.has_named()
@@ -236,6 +243,9 @@ impl EventLog {
         mut room: Reservation,
     ) -> Result<Answer, AppendError> {
         let core = self.core();
+        if let (Some(elsewhere), None) = (&core.elsewhere, &sent) {
+            return self.pass_on(elsewhere, batch, options, room).await;
+        }
         if options.dedup && batch.has_named() {
             self.repeats_ready().await?;
         }
@@ -245,12 +255,40 @@ impl EventLog {
             room = Reservation::default();
             core.reads.topic_head(topic).await.map_err(AppendError::of_lookup)?;
         }
-        let bytes = batch.stored_bytes_from(0);
-        let share = match room.exactly(bytes.clamp(1, core.in_flight_bytes)) {
-            Some(share) => share,
-            None => self.acquire(bytes).await?,
-        };
+        let share = self.share(&batch, room).await?;
         self.queue(batch, options, sent, share)
+    }
+
+    /// Has a batch stored by who writes. It has room here until that is done, also where nobody waits for it.
+    async fn pass_on(
+        &self,
+        elsewhere: &Arc<dyn Elsewhere>,
+        batch: Batch,
+        options: AppendOptions,
+        room: Reservation,
+    ) -> Result<Answer, AppendError> {
+        let share = self.share(&batch, room).await?;
+        let (reply, answer) = Answer::of_reply();
+        let storing = elsewhere.append(batch, options);
+        tokio::spawn(async move {
+            let done = storing.await;
+            drop(share);
+            reply.send(done);
+        });
+        Ok(answer)
+    }
+
+    /// Room for a batch, of what there is or new.
+    pub(super) async fn share(
+        &self,
+        batch: &Batch,
+        room: Reservation,
+    ) -> Result<OwnedSemaphorePermit, AppendError> {
+        let bytes = batch.stored_bytes_from(0);
+        match room.exactly(bytes.clamp(1, self.core().in_flight_bytes)) {
+            Some(share) => Ok(share),
+            None => self.acquire(bytes).await,
+        }
     }
 
     pub(super) async fn repeats_ready(&self) -> Result<(), AppendError> {
@@ -318,6 +356,9 @@ impl EventLog {
     /// As an append's.
     pub async fn trim(&self, before: Seq) -> Result<Trimmed, AppendError> {
         let core = self.core();
+        if let Some(elsewhere) = &core.elsewhere {
+            return elsewhere.trim(before).await;
+        }
         // What is appended from here on is not meant.
         let before = before.min(self.head().next());
         let tag = core.reads.tag(before.prev()).await.ok().flatten();
@@ -446,6 +487,9 @@ impl EventLog {
     /// runtime's workers, once a second at most and never twice at a time, whoever asks.
     pub async fn refusal(&self) -> Option<AppendError> {
         let core = self.core();
+        if let Some(elsewhere) = &core.elsewhere {
+            return elsewhere.refusal();
+        }
         if let Some(why) = core.queue.ended() {
             return Some(why);
         }

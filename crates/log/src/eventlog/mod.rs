@@ -16,6 +16,7 @@ mod append;
 mod batch;
 mod core;
 mod cursors;
+mod elsewhere;
 mod erase;
 mod eraser;
 mod error;
@@ -60,10 +61,12 @@ mod trouble;
 mod unfetched;
 mod writer;
 
-pub use answer::Answer;
+pub use answer::{Answer, Reply};
 pub use append::{AppendOptions, Appended, ExpectedHead};
 pub use batch::{Batch, Mark};
 pub use cursors::{ResolveError, parted};
+#[doc(hidden)]
+pub use elsewhere::{Done, Elsewhere, OpenedElsewhere, ProducerElsewhere};
 pub use eraser::{CancelError, EraseError, Erased, Erasure};
 pub use error::{AppendError, CursorError, ReadError};
 #[cfg(any(test, feature = "shared"))]

@@ -12,6 +12,8 @@ use super::AppendError;
 use super::age_clock::{AgeClock, Seen};
 use super::batch::{MAX_SERVER_BYTES, Rules};
 use super::core::Core;
+#[cfg(any(test, feature = "shared"))]
+use super::elsewhere::Elsewhere;
 use super::erase;
 use super::eraser::Eraser;
 use super::filter_cache::FilterCache;
@@ -102,12 +104,14 @@ pub(super) fn follow(
     engine: Arc<dyn Engine>,
     last_at: Timestamp,
     options: &Options,
+    elsewhere: Option<Arc<dyn Elsewhere>>,
 ) -> Result<(Arc<Core>, Threads), StoreError> {
     let (journal, store): (Arc<dyn Journal>, Arc<dyn Store>) = (engine.clone(), engine);
     let (pool, readers) =
         ReaderPool::start(&store, options.reader_threads).map_err(cannot_start_thread)?;
-    let core = Arc::new(core(journal, store, pool, options, last_at));
-    core.queue.end(AppendError::Stopped("another daemon writes this log".to_owned()));
+    let core = Core { elsewhere, ..core(journal, store, pool, options, last_at) };
+    let core = Arc::new(core);
+    core.queue.end(AppendError::NotWriter("nobody passes it on".to_owned()));
     let reads = core.reads.clone();
     match spawn("log-interest", move || matcher::run(&reads)) {
         Ok(matcher) => {
@@ -252,6 +256,7 @@ fn core(
         eraser: Eraser::default(),
         topic_keeper: TopicKeeper::default(),
         troubles: Troubles::default(),
+        elsewhere: None,
         journal,
         store,
     }

@@ -1,7 +1,10 @@
 //! Appending as a producer: each batch whole, once, in the order of its numbers.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 
+use super::elsewhere::{OpenedElsewhere, ProducerElsewhere};
 use super::error::lost_answer;
 use super::producers::{Key, Opened, Producers, Sent};
 use super::queue::{OpenRequest, Work};
@@ -14,6 +17,8 @@ pub struct Producer {
     log: EventLog,
     key: Key,
     opened: Opened,
+    /// Where its batches go, where another daemon writes; and the cursor of its last event there.
+    elsewhere: Option<(Arc<dyn ProducerElsewhere>, Box<str>)>,
 }
 
 impl EventLog {
@@ -25,10 +30,22 @@ impl EventLog {
     /// forgotten, else as an append's.
     pub async fn open_producer(&self, id: &str, epoch: u64) -> Result<Producer, AppendError> {
         let key = Producers::key(self.fingerprint_key(), id);
+        if let Some(elsewhere) = &self.core().elsewhere {
+            let OpenedElsewhere { epoch, last_seq, last_event, last_cursor, stream } =
+                elsewhere.open_producer(id, epoch).await?;
+            // Its session is known where it was opened.
+            let opened = Opened { epoch, session: 0, last_seq, last_event };
+            return Ok(Producer {
+                log: self.clone(),
+                key,
+                opened,
+                elsewhere: Some((stream, last_cursor)),
+            });
+        }
         let (reply, answer) = oneshot::channel();
         self.core().queue.push(Work::Open(OpenRequest { key, epoch, reply }))?;
         let opened = answer.await.unwrap_or_else(|_| Err(lost_answer()))?;
-        Ok(Producer { log: self.clone(), key, opened })
+        Ok(Producer { log: self.clone(), key, opened, elsewhere: None })
     }
 }
 
@@ -46,6 +63,15 @@ impl Producer {
     /// The last event of that batch.
     pub fn last_event(&self) -> Option<Seq> {
         self.opened.last_event
+    }
+
+    /// The cursor of that event; empty where there is none.
+    pub async fn last_cursor(&self) -> String {
+        match (&self.elsewhere, self.last_event()) {
+            (Some((_, cursor)), _) => cursor.to_string(),
+            (None, Some(seq)) => self.log.cursor(seq).await,
+            (None, None) => String::new(),
+        }
     }
 
     /// Queues a batch, whole or not at all, after waiting for room among the bytes in flight.
@@ -74,6 +100,17 @@ impl Producer {
         expected_head: Option<ExpectedHead>,
         room: Reservation,
     ) -> Result<Answer, AppendError> {
+        if let Some((elsewhere, _)) = &self.elsewhere {
+            let share = self.log.share(&batch, room).await?;
+            let stored = elsewhere.submit(seq, batch, expected_head)?;
+            let (reply, answer) = Answer::of_reply();
+            tokio::spawn(async move {
+                let done = stored.await;
+                drop(share);
+                reply.send(done);
+            });
+            return Ok(answer);
+        }
         let options = AppendOptions { dedup: false, expected_head, atomic: true };
         let sent = Sent { key: self.key, session: self.opened.session, seq };
         self.log.submit(batch, options, Some(sent), room).await

@@ -62,8 +62,11 @@ fn refused(error: StoreError) -> AppendError {
         full @ StoreError::DiskFull { .. } => AppendError::DiskFull(Arc::new(full)),
         busy @ (StoreError::Busy { .. }
         | StoreError::Displaced { .. }
+        | StoreError::Unreachable { .. }
         | StoreError::Hanging { .. }) => AppendError::Busy(Arc::new(busy)),
         StoreError::Stopped { reason } => AppendError::Stopped(reason),
+        fenced @ StoreError::Fenced { .. } => AppendError::NotWriter(fenced.to_string()),
+        StoreError::Diverged { detail } => AppendError::Diverged(detail),
         other => AppendError::Refused(Arc::new(other)),
     }
 }

@@ -50,11 +50,9 @@ impl Writer {
         let mut work = VecDeque::new();
         while core.queue.take(&mut work) {
             if let Err(Stop(error)) = self.step(&mut work) {
-                core.queue.end(AppendError::Stopped(error.to_string()));
+                core.queue.end(after(&error));
                 while core.queue.take(&mut work) {
-                    for item in work.drain(..) {
-                        item.refuse(AppendError::Stopped(error.to_string()));
-                    }
+                    work.drain(..).for_each(|item| item.refuse(after(&error)));
                 }
             }
         }
@@ -282,14 +280,13 @@ impl Writer {
     fn judge(&mut self, error: &Arc<StoreError>) -> AppendError {
         match **error {
             StoreError::DiskFull { .. } => AppendError::DiskFull(error.clone()),
-            StoreError::Busy { .. } | StoreError::Displaced { .. } => {
-                AppendError::Busy(error.clone())
-            }
+            StoreError::Busy { .. }
+            | StoreError::Displaced { .. }
+            | StoreError::Unreachable { .. } => AppendError::Busy(error.clone()),
             StoreError::Invalid(_) => AppendError::Refused(error.clone()),
             StoreError::Conflict { .. } => AppendError::Refused(error.clone()),
-            StoreError::Fenced { .. } | StoreError::Diverged { .. } => {
-                AppendError::Stopped(error.to_string())
-            }
+            StoreError::Fenced { .. } => AppendError::NotWriter(error.to_string()),
+            StoreError::Diverged { ref detail } => AppendError::Diverged(detail.clone()),
             _ => AppendError::Unknown(error.clone()),
         }
     }
@@ -366,7 +363,18 @@ impl Writer {
 
 /// Whether the writer ends with this verdict on a commit.
 fn stops(verdict: &AppendError) -> bool {
-    matches!(verdict, AppendError::Unknown(_) | AppendError::Stopped(_))
+    use AppendError::{Diverged, NotWriter, Stopped, Unknown};
+    matches!(verdict, Unknown(_) | Stopped(_) | NotWriter(_) | Diverged(_))
+}
+
+/// What those hear who come after the commit that ended the writer: nothing of theirs was stored.
+fn after(error: &Arc<StoreError>) -> AppendError {
+    match &**error {
+        StoreError::Fenced { .. } => AppendError::NotWriter(error.to_string()),
+        StoreError::Diverged { detail } => AppendError::Diverged(detail.clone()),
+        StoreError::InDoubt => AppendError::Busy(Arc::clone(error)),
+        _ => AppendError::Stopped(error.to_string()),
+    }
 }
 
 /// The topic of which a batch expects a head.

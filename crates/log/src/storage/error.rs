@@ -117,6 +117,12 @@ pub enum StoreError {
         /// Its term.
         term: u64,
     },
+    /// The shared journal cannot be reached, or does not take it now; may pass. Nothing was stored.
+    #[error("the journal does not answer: {reason}")]
+    Unreachable {
+        /// What is known of it.
+        reason: String,
+    },
     /// The shared journal has not answered: the commit is stored, or will be, or never. It is asked for
     /// until that is known.
     #[error("the journal has not answered: the outcome is not known yet")]

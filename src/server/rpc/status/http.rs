@@ -328,6 +328,17 @@ pub(crate) fn origin_refused(origin: &str) -> Failure {
 pub(crate) fn not_ready(refusal: &AppendError) -> Failure {
     let (reason, why) = match refusal {
         AppendError::DiskFull(store) => (Reason::DiskFull, no_room(store)),
+        AppendError::Busy(store) if super::journal::is_away(store) => {
+            (Reason::JournalUnavailable, "the journal does not answer".to_owned())
+        }
+        AppendError::NotWriter(_) => {
+            let why = "the daemon that writes this log cannot be reached from here";
+            (Reason::WriterUnavailable, why.to_owned())
+        }
+        AppendError::Diverged(_) => {
+            let why = "the journal is of another history than this daemon's copy of it";
+            (Reason::JournalDiverged, why.to_owned())
+        }
         // As an append would be refused.
         AppendError::Busy(store) => (
             Reason::StoreBusy,
@@ -432,6 +443,7 @@ mod tests {
             || StoreError::Displaced { path: "/secret".into(), detail: "secret".into() };
         let full = || StoreError::DiskFull { available_bytes: 1, needed_bytes: 2 };
         let hanging = || StoreError::Hanging { seconds: 10 };
+        let away = || StoreError::Unreachable { reason: "secret".into() };
         for (refusal, reason, words) in [
             (AppendError::Closing, "STOPPING", "closed"),
             (AppendError::Stopped("secret".into()), "STORE_STOPPED", "failed write"),
@@ -439,6 +451,14 @@ mod tests {
             (AppendError::Busy(busy().into()), "STORE_BUSY", "sealing"),
             (AppendError::Busy(displaced().into()), "STORE_BUSY", "data directory"),
             (AppendError::Busy(hanging().into()), "STORE_BUSY", "does not answer"),
+            (AppendError::Busy(away().into()), "JOURNAL_UNAVAILABLE", "does not answer"),
+            (
+                AppendError::Busy(StoreError::InDoubt.into()),
+                "JOURNAL_UNAVAILABLE",
+                "does not answer",
+            ),
+            (AppendError::NotWriter("secret".into()), "WRITER_UNAVAILABLE", "cannot be reached"),
+            (AppendError::Diverged("secret".into()), "JOURNAL_DIVERGED", "another history"),
             (AppendError::RepeatsUnknown(io().into()), "REPEATS_UNKNOWN", "repeats"),
             (AppendError::Refused(io().into()), "STORE_BUSY", "looked at"),
         ] {

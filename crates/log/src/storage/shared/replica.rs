@@ -299,6 +299,21 @@ impl Replica {
         self.seen.lock().term
     }
 
+    /// The last slot that its copy has.
+    pub fn slot(&self) -> u64 {
+        self.seen.lock().slot
+    }
+
+    /// For how long a frame has been under way, if one is.
+    pub fn under_way(&self) -> Option<Duration> {
+        self.seen.lock().since.map(|since| since.elapsed())
+    }
+
+    /// What keeps it from going on, if something does.
+    pub fn trouble(&self) -> Option<String> {
+        self.seen.lock().trouble.clone()
+    }
+
     /// Whether it waits to hear what became of a frame.
     pub fn is_in_doubt(&self) -> bool {
         self.seen.lock().is_in_doubt
@@ -543,7 +558,10 @@ impl Intercept for Replica {
         let seen = self.seen.lock();
         let under_way = seen.since.map(|since| since.elapsed()).filter(|time| *time > HANGING);
         match seen.role {
-            Role::Writing => under_way.map(|time| StoreError::Hanging { seconds: time.as_secs() }),
+            Role::Writing => under_way.map(|time| {
+                let reason = format!("a commit has been under way for {} s", time.as_secs());
+                StoreError::Unreachable { reason }
+            }),
             Role::Following => Some(StoreError::Fenced { term: seen.term }),
             Role::Diverged => Some(seen.diverged()),
         }

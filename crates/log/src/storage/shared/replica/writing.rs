@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 fn away(held: &Held) -> StoreError {
     let reason = held.trouble.clone();
-    StoreError::Busy { reason: reason.unwrap_or_else(|| "the journal does not answer".to_owned()) }
+    StoreError::Unreachable { reason: reason.unwrap_or_else(|| "nobody answers".to_owned()) }
 }
 
 /// What became of a frame.
@@ -197,11 +197,25 @@ impl Replica {
     ///
     /// # Errors
     /// [`StoreError::Fenced`] where another was first, [`StoreError::InDoubt`] while that is not known,
-    /// [`StoreError::Busy`] where the journal does not answer, [`StoreError::Diverged`].
+    /// [`StoreError::Unreachable`] where the journal does not answer, [`StoreError::Diverged`].
     pub fn take_over(&self, now: Timestamp) -> Result<u64, StoreError> {
         self.resolve()?;
         while self.follow()?.is_some() {}
+        self.begin_term(now)
+    }
+
+    /// The same right behind what the copy has: where the journal has more, it is [`StoreError::Fenced`], and the
+    /// writer lives. For who takes over because of a silence, which a frame ends that came meanwhile.
+    ///
+    /// # Errors
+    /// As [`Replica::take_over`]; [`StoreError::InDoubt`] also while it is not known what became of an earlier frame.
+    pub fn begin_term(&self, now: Timestamp) -> Result<u64, StoreError> {
         let mut held = self.hold();
+        match held.role {
+            Role::Diverged => return Err(diverged(&held)),
+            _ if held.doubt.is_some() => return Err(StoreError::InDoubt),
+            Role::Following | Role::Writing => {}
+        }
         // Who could keep nothing of what it writes does not begin.
         let delta = held.place().before(&[]);
         self.copy.would_take(&Commit { delta, ..self.mark(held.last_at) })?;
@@ -269,7 +283,7 @@ pub(super) fn may_write(held: &Held) -> Result<(), StoreError> {
         Role::Diverged => Err(diverged(held)),
         Role::Writing if held.doubt.is_some() => {
             let reason = "it is not known yet what became of an earlier commit".to_owned();
-            Err(StoreError::Busy { reason })
+            Err(StoreError::Unreachable { reason })
         }
         Role::Writing => Ok(()),
     }
