@@ -10,6 +10,7 @@
 mod answers;
 mod client;
 mod journal;
+mod replicas;
 mod settings;
 mod speech;
 mod stream;
@@ -19,6 +20,7 @@ mod witness;
 
 pub use client::Failure;
 pub use journal::NatsJournal;
+pub use replicas::Replica;
 pub use settings::{Login, Settings};
 pub use speech::Listening;
 pub use stream::Strength;

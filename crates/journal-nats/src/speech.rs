@@ -1,6 +1,7 @@
 //! What daemons of a log say to each other beside the journal: heard by those who listen at that moment, and nowhere kept.
 //! Core NATS carries it, which needs no quorum.
 
+use async_nats::connection::State;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::task::AbortHandle;
@@ -19,11 +20,14 @@ impl Drop for Listening {
 
 impl NatsJournal {
     /// Says something to all daemons of this log that listen now, this one included. Where no server is connected it is
-    /// said when one is.
+    /// not said: later it would not be true any more.
     ///
     /// # Errors
-    /// What is too large; a client that has ended.
+    /// Where no server is connected; what is too large; a client that has ended.
     pub fn tell(&self, what: Bytes) -> Result<(), Failure> {
+        if self.connected.client().connection_state() != State::Connected {
+            return Err(Failure::NotConnected);
+        }
         let (client, subject) = (self.connected.client().clone(), self.spoken());
         let told = self.connected.wait(async move { client.publish(subject, what).await });
         match told {
