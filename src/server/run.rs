@@ -20,12 +20,15 @@ use super::auth::{Auth, Guard, guard};
 use super::feed::parked::Parking;
 use super::feed::shared_frames::SharedFrames;
 use super::figures::{self, Figures, Held, Sources};
+use super::peers::Peers;
 use super::permits::StreamKind;
 use super::quotas::Quotas;
 use super::rpc::generated::chat_service_server::ChatServiceServer;
 use super::rpc::generated::feed_service_server::FeedServiceServer;
 use super::rpc::health;
 use super::rpc::reflection::{Index, Reflection};
+use super::served::Served;
+use super::shared::{Current, ServedLog};
 use super::transport::accept;
 use super::transport::arrivals::Arrivals;
 use super::transport::greeting::Notices;
@@ -57,6 +60,9 @@ pub enum ServeError {
 /// A server that is ready to run.
 pub struct Server {
     shared: Arc<Shared>,
+    current: Current,
+    /// Cancelled when it begins to stop.
+    stop: CancellationToken,
     access: AccessRules,
     certificates: Option<Certificates>,
     routes: Routes,
@@ -83,6 +89,18 @@ impl Server {
     /// # Errors
     /// When reflection cannot be built, or the certificates cannot be used.
     pub fn new(log: EventLog, options: Options) -> Result<Server, ServeError> {
+        Server::with_peers(log, options, None)
+    }
+
+    /// The same where several daemons share the log: then its handle changes ([`Server::served_log`]).
+    ///
+    /// # Errors
+    /// As [`Server::new`].
+    pub fn with_peers(
+        log: EventLog,
+        options: Options,
+        peers: Option<Arc<dyn Peers>>,
+    ) -> Result<Server, ServeError> {
         let parking = Parking::new(options.parked_bytes);
         let arrivals = Arrivals::new(options.arriving_bytes, options.unary_deadline);
         let access = AccessRules::new(options.http.clone());
@@ -91,8 +109,10 @@ impl Server {
         let (options, gauges, started) = (Arc::new(options), Gauges::default(), Instant::now());
         let quotas = Arc::new(Quotas::new(&options, &gauges));
         let unsent = quotas.unsent().clone();
+        let (served, stop) = (Served::new(log.clone()), CancellationToken::new());
         let figures = Figures::new(Sources {
-            log: log.clone(),
+            log: served.clone(),
+            peers: peers.clone(),
             gauges: gauges.clone(),
             options: Arc::clone(&options),
             certificates: certificates.clone(),
@@ -102,6 +122,7 @@ impl Server {
         });
         let shared = Arc::new(Shared {
             log,
+            peers,
             auth,
             quotas,
             arrivals,
@@ -112,21 +133,14 @@ impl Server {
             options,
             gauges,
             figures: Arc::new(figures),
-            stop: CancellationToken::new(),
+            stop: stop.child_token(),
             tasks: TaskTracker::new(),
             started,
         });
-        // Not for as long as the log lives: this server need not.
-        let server = Arc::downgrade(&shared);
-        shared.log.on_erased(move || {
-            if let Some(shared) = server.upgrade() {
-                shared.parking.forget();
-                shared.shared_frames.forget(shared.log.bounds().head);
-            }
-        });
-        let health = health::Reporter::new(shared.log.clone(), Arc::clone(&shared.quotas));
-        let routes = routes(&shared, &health)?;
-        Ok(Server { shared, access, certificates, routes, health })
+        let current = Current::new(Arc::clone(&shared), served.clone(), stop.clone());
+        let health = health::Reporter::new(served, Arc::clone(&shared.quotas));
+        let routes = routes(&shared, &current, &health)?;
+        Ok(Server { shared, current, stop, access, certificates, routes, health })
     }
 
     /// What is open now.
@@ -142,6 +156,11 @@ impl Server {
     /// The certificates in force, where there is TLS.
     pub fn certificates(&self) -> Option<Certificates> {
         self.certificates.clone()
+    }
+
+    /// The log, of which the handle may change while the server runs.
+    pub fn served_log(&self) -> ServedLog {
+        ServedLog(self.current.clone())
     }
 
     /// Who is known, to be changed while the server runs. At first nobody is.
@@ -172,23 +191,23 @@ impl Server {
         if listeners.is_empty() {
             return Err(ServeError::NoListener);
         }
-        let Server { shared, access, certificates, routes, health } = self;
+        let Server { shared, stop, access, certificates, routes, health, .. } = self;
         let cut = CancellationToken::new();
         // Whoever drops this future has cut the server off.
         let _cut_on_drop = cut.clone().drop_guard();
-        let _stop_on_drop = shared.stop.clone().drop_guard();
+        let _stop_on_drop = stop.clone().drop_guard();
         let mut loops = JoinSet::new();
-        loops.spawn(figures::look(Arc::clone(&shared.figures), shared.stop.clone()));
+        loops.spawn(figures::look(Arc::clone(&shared.figures), stop.clone()));
         if let Some(certificates) = certificates.clone() {
-            loops.spawn(certificates.watch(shared.stop.clone()));
+            loops.spawn(certificates.watch(stop.clone()));
         }
         if shared.auth.is_required() {
             let credentials = shared.auth.credentials().clone();
-            loops.spawn(credentials.expire_in_time(shared.stop.clone()));
+            loops.spawn(credentials.expire_in_time(stop.clone()));
         }
         let vanished = Vanished::default();
         let patience = shared.options.http2.keepalive_timeout;
-        loops.spawn(vanished.clone().run(patience, shared.stop.clone()));
+        loops.spawn(vanished.clone().run(patience, stop.clone()));
         let serving = Arc::new(Serving {
             routes: routes.prepare(),
             options: Arc::clone(&shared.options),
@@ -202,7 +221,7 @@ impl Server {
             event_bytes: shared.log.limits().event_bytes,
             windows: Windows::new(shared.options.unread_bytes),
             tasks: shared.tasks.clone(),
-            stop: shared.stop.clone(),
+            stop: stop.clone(),
             cut,
         });
         for listener in listeners {
@@ -218,7 +237,7 @@ impl Server {
         );
         // Health first: its watchers hear of it before their streams end.
         health.not_serving();
-        shared.stop.cancel();
+        stop.cancel();
         while loops.join_next().await.is_some() {}
         shared.tasks.close();
         if tokio::time::timeout(shared.options.shutdown_grace, shared.tasks.wait()).await.is_err() {
@@ -257,7 +276,11 @@ fn memory(
     ]
 }
 
-fn routes(shared: &Arc<Shared>, health: &health::Reporter) -> Result<Routes, ServeError> {
+fn routes(
+    shared: &Shared,
+    current: &Current,
+    health: &health::Reporter,
+) -> Result<Routes, ServeError> {
     let index = Index::new(&[
         tailmark_wire::DESCRIPTORS,
         tonic_health::pb::FILE_DESCRIPTOR_SET,
@@ -271,8 +294,8 @@ fn routes(shared: &Arc<Shared>, health: &health::Reporter) -> Result<Routes, Ser
         options: Arc::clone(&shared.options),
     };
     let message_bytes = shared.options.message_bytes;
-    let chat = chat::Chat::new(shared);
-    let feed = service::Feed { shared: Arc::clone(shared), chat: chat.clone() };
+    let chat = chat::Rooms::new(current.clone());
+    let feed = service::Feed { current: current.clone(), chat: chat.clone() };
     let feed = FeedServiceServer::new(feed)
         // `Limited` has refused them before; this only keeps tonic's own default out of the way.
         .max_decoding_message_size(message_bytes);
@@ -283,7 +306,7 @@ fn routes(shared: &Arc<Shared>, health: &health::Reporter) -> Result<Routes, Ser
         .add_service(ServerReflectionServer::new(reflection.clone()))
         .add_service(ServerReflectionServerAlpha::new(reflection));
     let mut grpc = std::mem::take(routes.axum_router_mut());
-    let mut plain = http::router(shared);
+    let mut plain = http::router(current);
     if shared.auth.is_required() {
         let look = Guard {
             auth: Arc::clone(&shared.auth),

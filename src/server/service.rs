@@ -1,12 +1,10 @@
 //! `feed.v1.FeedService`: each call in one line.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::server::backup::{self, BackupStream};
-use crate::server::chat::{self, Chat, FeedDialect, RoomStream};
+use crate::server::chat::{self, FeedDialect, RoomStream, Rooms};
 use crate::server::ingest::append::{self, AppendStream};
 use crate::server::ingest::erase::{self, EraseStream};
 use crate::server::ingest::{publish, trim, upload};
@@ -15,6 +13,7 @@ use crate::server::read::RetentionStream;
 use crate::server::rpc::codec::Encoded;
 use crate::server::rpc::deadline;
 use crate::server::rpc::generated::feed_service_server::FeedService;
+use crate::server::shared::Current;
 use crate::server::watch::{self, NoStream};
 use crate::server::{Shared, read};
 use tailmark_wire::feed_v1 as pb;
@@ -22,21 +21,21 @@ use tailmark_wire::feed_v1 as pb;
 /// The feed over one log.
 #[derive(Clone)]
 pub(crate) struct Feed {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) current: Current,
     /// Its rooms, which are those of the other service.
-    pub(crate) chat: Chat,
+    pub(crate) chat: Rooms,
 }
 
 impl Feed {
     /// Bounds a call with one answer, and logs nothing: its caller gets the whole story.
     fn call<Q, F: Future>(
-        &self,
+        shared: &Shared,
         request: Request<Q>,
         work: impl FnOnce(Caller, Q) -> F,
     ) -> Result<deadline::Bounded<F>, Status> {
         let (_, extensions, message) = request.into_parts();
-        let caller = self.shared.auth.caller(&extensions)?;
-        let default = self.shared.options.unary_deadline;
+        let caller = shared.auth.caller(&extensions)?;
+        let default = shared.options.unary_deadline;
         Ok(deadline::bound(extensions, default, || work(caller, message)))
     }
 }
@@ -55,22 +54,26 @@ impl FeedService for Feed {
         &self,
         request: Request<pb::WatchRequest>,
     ) -> Result<Response<NoStream>, Status> {
-        watch::watch(&self.shared, request).await
+        let shared = self.current.get();
+        watch::watch(&shared, request).await
     }
 
     async fn upload_events(
         &self,
         request: Request<Streaming<Bytes>>,
     ) -> Result<Response<pb::UploadResult>, Status> {
-        upload::upload(&self.shared, request).await
+        let shared = self.current.get();
+        upload::upload(&shared, request).await
     }
 
     async fn publish(
         &self,
         request: Request<pb::PublishRequest>,
     ) -> Result<Response<pb::PublishResult>, Status> {
-        let work =
-            self.call(request, |caller, message| publish::publish(&self.shared, caller, message))?;
+        let shared = self.current.get();
+        let work = Feed::call(&shared, request, |caller, message| {
+            publish::publish(&shared, caller, message)
+        })?;
         Ok(Response::new(work.await?))
     }
 
@@ -78,8 +81,10 @@ impl FeedService for Feed {
         &self,
         request: Request<pb::GetEventRequest>,
     ) -> Result<Response<Encoded>, Status> {
-        let work =
-            self.call(request, |caller, message| read::get_event(&self.shared, caller, message))?;
+        let shared = self.current.get();
+        let work = Feed::call(&shared, request, |caller, message| {
+            read::get_event(&shared, caller, message)
+        })?;
         Ok(Response::new(work.await?))
     }
 
@@ -87,7 +92,8 @@ impl FeedService for Feed {
         &self,
         request: Request<pb::GetLogRequest>,
     ) -> Result<Response<pb::LogStatus>, Status> {
-        let work = self.call(request, |caller, _| read::get_log(&self.shared, caller))?;
+        let shared = self.current.get();
+        let work = Feed::call(&shared, request, |caller, _| read::get_log(&shared, caller))?;
         Ok(Response::new(work.await?))
     }
 
@@ -95,8 +101,10 @@ impl FeedService for Feed {
         &self,
         request: Request<pb::ListTopicsRequest>,
     ) -> Result<Response<pb::ListTopicsResponse>, Status> {
-        let work =
-            self.call(request, |caller, message| read::list_topics(&self.shared, caller, message))?;
+        let shared = self.current.get();
+        let work = Feed::call(&shared, request, |caller, message| {
+            read::list_topics(&shared, caller, message)
+        })?;
         Ok(Response::new(work.await?))
     }
 
@@ -104,8 +112,9 @@ impl FeedService for Feed {
         &self,
         request: Request<pb::TrimRequest>,
     ) -> Result<Response<pb::TrimResult>, Status> {
+        let shared = self.current.get();
         let work =
-            self.call(request, |caller, message| trim::trim(&self.shared, caller, message))?;
+            Feed::call(&shared, request, |caller, message| trim::trim(&shared, caller, message))?;
         Ok(Response::new(work.await?))
     }
 
@@ -113,8 +122,13 @@ impl FeedService for Feed {
         &self,
         request: Request<pb::GetPrincipalRequest>,
     ) -> Result<Response<pb::Principal>, Status> {
+        let shared = self.current.get();
         let work =
-            self.call(request, |caller, _| async move { Ok(read::get_principal(&caller)) })?;
+            Feed::call(
+                &shared,
+                request,
+                |caller, _| async move { Ok(read::get_principal(&caller)) },
+            )?;
         Ok(Response::new(work.await?))
     }
 
@@ -122,50 +136,57 @@ impl FeedService for Feed {
         &self,
         request: Request<Streaming<pb::ChatMessage>>,
     ) -> Result<Response<Self::ChatStream>, Status> {
-        chat::chat_of_feed(&self.chat, request).await
+        chat::chat_of_feed(&self.chat.now(), request).await
     }
 
     async fn append(
         &self,
         request: Request<Streaming<Bytes>>,
     ) -> Result<Response<AppendStream>, Status> {
-        append::append(&self.shared, request)
+        let shared = self.current.get();
+        append::append(&shared, request)
     }
 
     async fn watch_batches(
         &self,
         request: Request<pb::WatchRequest>,
     ) -> Result<Response<NoStream>, Status> {
-        watch::watch_batches(&self.shared, request).await
+        let shared = self.current.get();
+        watch::watch_batches(&shared, request).await
     }
 
     async fn backup(
         &self,
         request: Request<pb::BackupRequest>,
     ) -> Result<Response<BackupStream>, Status> {
-        backup::backup(&self.shared, request)
+        let shared = self.current.get();
+        backup::backup(&shared, request)
     }
 
     async fn erase(
         &self,
         request: Request<pb::EraseRequest>,
     ) -> Result<Response<EraseStream>, Status> {
-        erase::erase(&self.shared, request)
+        let shared = self.current.get();
+        erase::erase(&shared, request)
     }
 
     async fn get_retention(
         &self,
         request: Request<pb::GetRetentionRequest>,
     ) -> Result<Response<RetentionStream>, Status> {
-        read::get_retention(&self.shared, request)
+        let shared = self.current.get();
+        read::get_retention(&shared, request)
     }
 
     async fn report_progress(
         &self,
         request: Request<pb::ReportProgressRequest>,
     ) -> Result<Response<pb::ReportProgressResult>, Status> {
-        let work = self.call(request, |_, message| async move {
-            Ok(watch::report_progress(&self.shared, &message))
+        let shared = self.current.get();
+        let of = &shared;
+        let work = Feed::call(of, request, |_, message| async move {
+            Ok(watch::report_progress(of, &message))
         })?;
         Ok(Response::new(work.await?))
     }

@@ -60,6 +60,7 @@ mod messages;
 mod metrics;
 mod one_owner;
 mod pages;
+mod peers;
 mod producer;
 mod protocol;
 mod proxies;

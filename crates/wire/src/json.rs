@@ -228,8 +228,66 @@ pub fn log_status(status: &pb::LogStatus) -> Vec<u8> {
     if let Some(state) = &status.retention {
         object.object("retention", |object| write_retention_state(object, state));
     }
+    if let Some(journal) = &status.journal {
+        object.object("journal", |object| write_journal(object, journal));
+    }
     object.close();
     out
+}
+
+/// What a daemon knows of a journal that several share.
+pub fn journal_status(journal: &pb::JournalStatus) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut object = Object::open(&mut out);
+    write_journal(&mut object, journal);
+    object.close();
+    out
+}
+
+/// The name of what a daemon is to a shared journal; empty for one that this program does not know.
+pub fn daemon_role(role: pb::DaemonRole) -> &'static str {
+    match role {
+        pb::DaemonRole::Unspecified => "",
+        pb::DaemonRole::Following => "FOLLOWING",
+        pb::DaemonRole::Writing => "WRITING",
+        pb::DaemonRole::Diverged => "DIVERGED",
+    }
+}
+
+fn write_journal(object: &mut Object<'_>, journal: &pb::JournalStatus) {
+    object.text("stream", &journal.stream);
+    object.text("daemon", &journal.daemon);
+    object.text("role", daemon_role(journal.role()));
+    object.number("term", journal.term);
+    object.number("slot", journal.slot);
+    object.text("writer", &journal.writer);
+    object.text("durability", durability(journal.durability));
+    write_duration(object, "writer_heard", journal.writer_heard);
+    object.text("trouble", &journal.trouble);
+    object.objects("daemons", &journal.daemons, |object, daemon| {
+        object.text("name", &daemon.name);
+        object.text("address", &daemon.address);
+        object.text("role", daemon_role(daemon.role()));
+        object.number("term", daemon.term);
+        object.number("slot", daemon.slot);
+        object.number("head_seq", daemon.head_seq);
+        object.number("lag_slots", daemon.lag_slots);
+        write_duration(object, "heard", daemon.heard);
+        object.text("version", &daemon.version);
+        object.flag("is_this", daemon.is_this);
+    });
+    object.objects("replicas", &journal.replicas, |object, replica| {
+        object.text("server", &replica.server);
+        object.flag("leads", replica.leads);
+        object.flag("is_current", replica.is_current);
+        object.flag("is_offline", replica.is_offline);
+        object.number("lag", replica.lag);
+    });
+    object.texts("weaknesses", &journal.weaknesses);
+    object.number("takeovers", journal.takeovers);
+    object.number("forwarded", journal.forwarded);
+    object.number("forwards_failed", journal.forwards_failed);
+    object.number("in_doubt", journal.in_doubt);
 }
 
 /// What is removed by itself.

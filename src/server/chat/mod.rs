@@ -26,24 +26,37 @@ use presence::Presence;
 
 use crate::server::Shared;
 use crate::server::rpc::generated::chat_service_server::ChatService;
+use crate::server::shared::Current;
 use tailmark_wire::chat as pb;
 
 /// Rooms over one log.
 #[derive(Clone)]
-pub(super) struct Chat {
-    shared: Arc<Shared>,
+pub(super) struct Rooms {
+    current: Current,
     /// Who is in which room.
     presence: Presence,
 }
 
-impl Chat {
-    pub(super) fn new(shared: &Arc<Shared>) -> Chat {
-        Chat { shared: Arc::clone(shared), presence: Presence::default() }
+impl Rooms {
+    pub(super) fn new(current: Current) -> Rooms {
+        Rooms { current, presence: Presence::default() }
+    }
+
+    /// For one call.
+    pub(super) fn now(&self) -> Chat {
+        Chat { shared: self.current.get(), presence: self.presence.clone() }
     }
 }
 
+/// What a call has of them.
+#[derive(Clone)]
+pub(super) struct Chat {
+    shared: Arc<Shared>,
+    presence: Presence,
+}
+
 #[async_trait]
-impl ChatService for Chat {
+impl ChatService for Rooms {
     type SubscribeMessagesStream = RoomStream<ChatDialect>;
     type ChatStream = RoomStream<ChatDialect>;
     type StreamMetricsStream = stream_metrics::MetricsStream;
@@ -52,34 +65,34 @@ impl ChatService for Chat {
         &self,
         request: Request<pb::SendMessageRequest>,
     ) -> Result<Response<pb::SendMessageResponse>, Status> {
-        handlers::send(&self.shared, request).await
+        handlers::send(&self.current.get(), request).await
     }
 
     async fn subscribe_messages(
         &self,
         request: Request<pb::SubscribeRequest>,
     ) -> Result<Response<RoomStream<ChatDialect>>, Status> {
-        handlers::subscribe(self, request).await
+        handlers::subscribe(&self.now(), request).await
     }
 
     async fn upload_messages(
         &self,
         request: Request<Streaming<pb::Message>>,
     ) -> Result<Response<pb::UploadResponse>, Status> {
-        handlers::upload(&self.shared, request).await
+        handlers::upload(&self.current.get(), request).await
     }
 
     async fn chat(
         &self,
         request: Request<Streaming<pb::Message>>,
     ) -> Result<Response<RoomStream<ChatDialect>>, Status> {
-        handlers::chat(self, request).await
+        handlers::chat(&self.now(), request).await
     }
 
     async fn stream_metrics(
         &self,
         request: Request<pb::MetricsRequest>,
     ) -> Result<Response<Self::StreamMetricsStream>, Status> {
-        stream_metrics::stream_metrics(&self.shared, request)
+        stream_metrics::stream_metrics(&self.current.get(), request)
     }
 }

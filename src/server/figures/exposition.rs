@@ -14,6 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::histogram::Buckets;
 use super::snapshot::Snapshot;
 use tailmark_log::eventlog::Counters;
+use tailmark_wire::feed_v1 as pb;
 
 /// How it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +125,7 @@ impl Collector for Snapshot {
         self.build(&mut page)?;
         self.log(&mut page)?;
         self.store(&mut page)?;
+        self.journal(&mut page)?;
         self.open(&mut page)?;
         self.calls(&mut page)?;
         self.process(&mut page)
@@ -250,6 +252,74 @@ impl Snapshot {
                 ("tls", u64::from(self.is_tls_in_trouble)),
                 ("credentials", u64::from(self.are_credentials_in_trouble)),
             ],
+        )
+    }
+
+    /// Where several daemons share the log.
+    fn journal(&self, page: &mut Page<'_>) -> fmt::Result {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        let is = |role: pb::DaemonRole| u64::from(journal.role() == role);
+        page.gauges(
+            "tailmark_journal_role",
+            None,
+            "1 at what this daemon is to the shared journal",
+            "role",
+            [
+                ("following", is(pb::DaemonRole::Following)),
+                ("writing", is(pb::DaemonRole::Writing)),
+                ("diverged", is(pb::DaemonRole::Diverged)),
+            ],
+        )?;
+        page.gauge(
+            "tailmark_journal_term",
+            "The newest term that this daemon has seen",
+            journal.term,
+        )?;
+        page.gauge(
+            "tailmark_journal_slot",
+            "The last slot of the journal that the copy here has",
+            journal.slot,
+        )?;
+        let own = journal.daemons.iter().find(|it| it.is_this);
+        page.gauge(
+            "tailmark_journal_lag_slots",
+            "Slots that the copy here is behind the farthest of all daemons",
+            own.map_or(0, |it| it.lag_slots),
+        )?;
+        page.gauge(
+            "tailmark_journal_writer_known",
+            "1 while a daemon is known that writes, or this one does",
+            u64::from(is(pb::DaemonRole::Writing) > 0 || journal.writer_heard.is_some()),
+        )?;
+        page.gauge(
+            "tailmark_journal_in_doubt",
+            "Frames of which it is not known yet whether they are stored",
+            journal.in_doubt,
+        )?;
+        page.gauge(
+            "tailmark_journal_servers",
+            "Servers that hold the journal, as they say it",
+            journal.replicas.len() as u64,
+        )?;
+        page.gauge(
+            "tailmark_journal_servers_current",
+            "Of those the ones that have all of it",
+            journal.replicas.iter().filter(|it| it.is_current && !it.is_offline).count() as u64,
+        )?;
+        page.counter(
+            "tailmark_journal_takeovers",
+            "Takeovers that this daemon has seen",
+            journal.takeovers,
+        )?;
+        page.counter(
+            "tailmark_journal_forwarded",
+            "Batches, openings of producers and trims that another daemon was asked to store",
+            journal.forwarded,
+        )?;
+        page.counter(
+            "tailmark_journal_forwards_failed",
+            "Of those the ones that nobody stored in time, or of which that is not known",
+            journal.forwards_failed,
         )
     }
 

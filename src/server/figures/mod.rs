@@ -32,15 +32,16 @@ pub(super) use snapshot::Snapshot;
 use streams::Streams;
 pub(super) use streams::{OpenStream, ended_with};
 
+use crate::server::peers::Peers;
+use crate::server::served::Served;
 use crate::server::{Certificates, Gauges, Options};
-use tailmark_log::eventlog::EventLog;
 use tailmark_record::Seq;
 
 /// How often the daemon looks at itself, so that whoever asks first gets rates at once.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// All that is counted, and who is asked for the rest.
-pub(super) struct Figures {
+pub(crate) struct Figures {
     /// Requests.
     pub(super) calls: Arc<Calls>,
     streams: Arc<Streams>,
@@ -52,7 +53,9 @@ pub(super) struct Figures {
 
 /// Who knows what is not counted here.
 pub(super) struct Sources {
-    pub(super) log: EventLog,
+    pub(super) log: Served,
+    /// Where several daemons share it.
+    pub(super) peers: Option<Arc<dyn Peers>>,
     pub(super) gauges: Gauges,
     pub(super) options: Arc<Options>,
     pub(super) certificates: Option<Certificates>,

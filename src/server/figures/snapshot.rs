@@ -11,6 +11,7 @@ use super::streams::KindCount;
 use super::{Figures, Sources};
 use tailmark_log::eventlog::{Status, TopicRetention};
 use tailmark_record::{Seq, Timestamp};
+use tailmark_wire::feed_v1 as pb;
 
 /// One look at all figures.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Snapshot {
     pub(super) head: Seq,
     pub(super) log: Status,
     pub(super) is_erasing: bool,
+    /// Where several daemons share the log.
+    pub(super) journal: Option<pb::JournalStatus>,
     pub(super) topic_retention: TopicRetention,
     /// The certificate cannot be renewed, or has expired.
     pub(super) are_credentials_in_trouble: bool,
@@ -60,8 +63,9 @@ impl Snapshot {
     }
 
     fn look(figures: &Figures) -> Snapshot {
-        let Sources { log, gauges, options, certificates, started, .. } = &figures.sources;
+        let Sources { log, peers, gauges, options, certificates, started, .. } = &figures.sources;
         let credentials = &figures.sources.are_credentials_in_trouble;
+        let log = log.log();
         // Before the head: who reads on meanwhile is not ahead of it.
         let slowest = figures.streams.slowest();
         let bounds = log.bounds();
@@ -75,6 +79,7 @@ impl Snapshot {
         ];
         let others = figures.sources.memory.iter().map(|(kind, held)| (*kind, held() as u64));
         Snapshot {
+            journal: peers.as_ref().map(|peers| peers.journal()),
             memory: of_log.into_iter().chain(others).collect(),
             at: Instant::now(),
             wall: Timestamp::now(),

@@ -16,19 +16,17 @@ mod reads;
 mod sse;
 mod watch;
 
-use std::sync::Arc;
-
 use axum::routing::{get, post};
 use axum::{Router, middleware};
 use http::{Method, Response, StatusCode, Uri};
 use tonic::body::Body;
 
-use crate::server::Shared;
 use crate::server::rpc::status;
+use crate::server::shared::Current;
 
 /// The paths that are not gRPC.
-pub(super) fn router(shared: &Arc<Shared>) -> Router {
-    let coded = middleware::from_fn_with_state(Arc::clone(shared), codings::answer);
+pub(super) fn router(current: &Current) -> Router {
+    let coded = middleware::from_fn_with_state(current.clone(), codings::answer);
     let answers = Router::new()
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(openapi::document))
@@ -46,7 +44,7 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
         .merge(answers)
         .merge(page::router())
         .method_not_allowed_fallback(other_method)
-        .with_state(Arc::clone(shared))
+        .with_state(current.clone())
 }
 
 /// A path that is there, and a method that it has not; the router adds the header `allow`.

@@ -27,7 +27,12 @@ pub(crate) async fn get_event(
         Some(By::Seq(seq)) => Seq::new(*seq),
         Some(By::Cursor(text)) => named_by(shared, text).await?,
     };
-    match shared.log.event(seq).await {
+    let found = match shared.log.event(seq).await {
+        // Only who writes knows whether the log here has it all.
+        Ok(None) if shared.confirm().await?.is_some() => shared.log.event(seq).await,
+        found => found,
+    };
+    match found {
         Ok(Some(event)) if may_see(&caller, &event)? => Ok(Encoded(Bytes::clone(&event))),
         Ok(Some(_)) => Err(status::not_found(seq, shared.log.bounds().head)),
         Ok(None) => Err(status::not_found(seq, shared.log.bounds().head)),
@@ -60,6 +65,14 @@ async fn named_by(shared: &Shared, text: &str) -> Result<Seq, Failure> {
     let cursor = Cursor::parse(text).map_err(|error| status::malformed_cursor("cursor", error))?;
     let seq = cursor.seq();
     let resolved = match shared.log.resolve(cursor).await {
+        Err(ResolveError::Cursor(CursorError::LogDiverged { .. }))
+            if shared.confirm().await?.is_some() =>
+        {
+            shared.log.resolve(cursor).await
+        }
+        resolved => resolved,
+    };
+    let resolved = match resolved {
         Ok(next) => Ok(next),
         Err(ResolveError::Cursor(error)) => Err(error),
         Err(ResolveError::Read(error)) => return Err(failure(shared, &error).await),

@@ -57,7 +57,17 @@ pub(crate) async fn get_log(shared: &Shared, caller: Caller) -> Result<pb::LogSt
         erasing: log.erasing().filter(|_| is_admin).map(|it| convert::erasing(&it)),
         retention: if is_admin { retained(shared) } else { None },
         removed_events: if is_admin { status.store.removed_events } else { 0 },
+        journal: shared.peers.as_ref().map(|peers| journal(peers.journal(), is_admin)),
     })
+}
+
+/// Other daemons, where they are, and the journal's servers are for who administers.
+fn journal(journal: pb::JournalStatus, is_admin: bool) -> pb::JournalStatus {
+    if is_admin {
+        return journal;
+    }
+    let (daemons, replicas, weaknesses) = (Vec::new(), Vec::new(), Vec::new());
+    pb::JournalStatus { daemons, replicas, weaknesses, trouble: String::new(), ..journal }
 }
 
 fn capabilities(shared: &Shared) -> Vec<String> {

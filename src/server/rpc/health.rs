@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tailmark_log::eventlog::EventLog;
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_stream::wrappers::WatchStream;
@@ -22,6 +21,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use crate::server::permits::StreamKind;
 use crate::server::quotas::{Peer, Quotas};
 use crate::server::rpc::status;
+use crate::server::served::Served;
 use tailmark_wire::methods::{chat_service, feed_service};
 
 /// The server as a whole, and its services: they begin and end together.
@@ -35,15 +35,15 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(crate) struct Reporter {
     serving: watch::Sender<ServingStatus>,
-    log: EventLog,
+    served: Served,
     quotas: Arc<Quotas>,
 }
 
 type Statuses = Pin<Box<dyn Stream<Item = ServingStatus> + Send>>;
 
 impl Reporter {
-    pub(crate) fn new(log: EventLog, quotas: Arc<Quotas>) -> Reporter {
-        Reporter { serving: watch::Sender::new(ServingStatus::Serving), log, quotas }
+    pub(crate) fn new(served: Served, quotas: Arc<Quotas>) -> Reporter {
+        Reporter { serving: watch::Sender::new(ServingStatus::Serving), served, quotas }
     }
 
     /// Tells everyone who watches.
@@ -57,7 +57,7 @@ impl Reporter {
 
     async fn readiness(self) -> ServingStatus {
         match self.now() {
-            ServingStatus::Serving if self.log.refusal().await.is_some() => {
+            ServingStatus::Serving if self.served.log().refusal().await.is_some() => {
                 ServingStatus::NotServing
             }
             // It may have stopped meanwhile.

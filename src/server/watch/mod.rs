@@ -31,7 +31,7 @@ use crate::server::unsent::Sending;
 use crate::server::{Shared, report};
 use body::Framing;
 use start::Resolved;
-use stream::{Settings, WatchParts};
+use stream::{Floor, Settings, WatchParts};
 use tailmark_record::topic::Filter;
 use tailmark_record::{ChainTag, Cursor, OnLost, Seq, Start};
 use tailmark_wire::feed_v1 as pb;
@@ -110,7 +110,7 @@ async fn begin(
     let peer = extensions.get::<Peer>();
     let permits = permits(shared, peer, &caller)?;
     // Read first: what is stored while the start is looked for comes after it.
-    let head = log.bounds().head;
+    let (head, floor) = head_of(shared, &asked, deadline).await?;
     let resolved = resolve(shared, &asked, deadline).await?;
     let mut response_metadata = MetadataMap::new();
     describe(shared, resolved.start, resolved.tag, &mut response_metadata).await?;
@@ -122,8 +122,18 @@ async fn begin(
     trace::adopt(&span, &metadata);
     let line = peer.map_or_else(|| shared.quotas.unsent().line(), |peer| peer.line().clone());
     let sending = line.sending();
-    let watch =
-        Admitted { asked, permits, sending, head, resolved, deadline, caller, consumer, span };
+    let watch = Admitted {
+        asked,
+        permits,
+        sending,
+        head,
+        floor,
+        resolved,
+        deadline,
+        caller,
+        consumer,
+        span,
+    };
     Ok((response_metadata, watch.stream(shared, bundle)))
 }
 
@@ -134,6 +144,8 @@ struct Admitted {
     sending: Sending,
     /// The head when it came.
     head: Seq,
+    /// Below which it has not caught up, whatever the log here has.
+    floor: Floor,
     resolved: Resolved,
     deadline: Option<Instant>,
     caller: Caller,
@@ -144,8 +156,18 @@ struct Admitted {
 
 impl Admitted {
     fn stream(self, shared: &Shared, bundle: Bundle) -> WatchStream {
-        let Admitted { asked, permits, sending, head, resolved, deadline, caller, consumer, span } =
-            self;
+        let Admitted {
+            asked,
+            permits,
+            sending,
+            head,
+            floor,
+            resolved,
+            deadline,
+            caller,
+            consumer,
+            span,
+        } = self;
         let start = resolved.start;
         let reads = asked.reads();
         let machine = Machine::new(Plan {
@@ -164,6 +186,7 @@ impl Admitted {
             skip_lost: asked.on_lost == OnLost::Oldest,
             heartbeat: asked.markers.then_some(asked.heartbeat),
             retry_delay: shared.options.retry_delay,
+            floor,
         };
         // Only one with markers tells how far it has looked.
         let report_every = if asked.markers { SKIPPED_PER_HEARTBEAT } else { 0 };
@@ -188,13 +211,37 @@ impl Admitted {
     }
 }
 
+/// The head that there is by whoever writes the log, as far as the watch depends on it; and below which seq it has not
+/// caught up.
+async fn head_of(
+    shared: &Shared,
+    asked: &request::Request,
+    deadline: Option<Instant>,
+) -> Result<(Seq, Floor), Failure> {
+    let here = || shared.log.bounds().head;
+    if shared.peers.is_none() || !(asked.until_caught_up || asked.markers) {
+        return Ok((here(), Floor::NONE));
+    }
+    let confirm = shared.confirm();
+    let confirmed = match deadline {
+        None => confirm.await,
+        Some(at) => timeout_at(at, confirm).await.unwrap_or_else(|_| Err(status::deadline())),
+    };
+    match confirmed {
+        Ok(head) => Ok((head.unwrap_or_else(here), Floor::NONE)),
+        Err(failure) if asked.until_caught_up => Err(failure),
+        // What is here can be read all the same. It never says that this is all.
+        Err(_) => Ok((here(), Floor::UNKNOWN)),
+    }
+}
+
 /// Where it begins, if that is found in the client's time.
 async fn resolve(
     shared: &Shared,
     asked: &request::Request,
     deadline: Option<Instant>,
 ) -> Result<Resolved, Failure> {
-    let resolve = start::resolve(&shared.log, asked, shared.options.retry_delay);
+    let resolve = start::resolve(shared, asked);
     match deadline {
         None => resolve.await,
         Some(at) => match timeout_at(at, resolve).await {
@@ -234,7 +281,7 @@ pub(super) async fn start_after(shared: &Shared, text: &str) -> Result<Seq, Fail
         ),
     };
     let asked = request::Request::from(Filter::ALL, position);
-    Ok(start::resolve(&shared.log, &asked, shared.options.retry_delay).await?.start)
+    Ok(start::resolve(shared, &asked).await?.start)
 }
 
 /// What it watches, for the log: the first few of many.

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::request::{Position, Request};
-use crate::server::report;
 use crate::server::rpc::status::{self, Failure, LogFacts};
+use crate::server::{Shared, report};
 use tailmark_log::eventlog::{CursorError, EventLog, ReadError, ResolveError};
 use tailmark_record::{Bounds, ChainTag, Cursor, Gap, GapReason, OnLost, Seq, Start};
 
@@ -26,30 +26,18 @@ impl Resolved {
 }
 
 /// Finds the first seq of a watch.
-pub(super) async fn resolve(
-    log: &EventLog,
-    request: &Request,
-    retry_delay: Duration,
-) -> Result<Resolved, Failure> {
-    let (error, wanted) = match &request.position {
-        Position::After(cursor) => match log.resolve(*cursor).await {
-            Ok(start) => {
-                let Cursor::Token { tag, .. } = *cursor else { return Ok(Resolved::at(start)) };
-                return Ok(Resolved { tag, ..Resolved::at(start) });
-            }
-            Err(ResolveError::Cursor(error)) => (error, cursor.seq().next()),
-            Err(ResolveError::Read(error)) => return Err(unread(&error, log, retry_delay).await),
-        },
-        Position::At(Start::Seq(seq)) if *seq > log.bounds().next() => {
-            (CursorError::Ahead { head: log.bounds().head }, *seq)
-        }
-        Position::At(start) => match log.start(*start, &request.reads()).await {
-            Ok(start) => return Ok(Resolved::at(start)),
-            Err(ReadError::Trimmed { from, oldest }) => {
-                (CursorError::Trimmed { oldest, missed: from.distance_to(oldest) }, from)
-            }
-            Err(error) => return Err(unread(&error, log, retry_delay).await),
-        },
+pub(super) async fn resolve(shared: &Shared, request: &Request) -> Result<Resolved, Failure> {
+    let (log, retry_delay) = (&shared.log, shared.options.retry_delay);
+    let mut found = resolve_here(log, request, retry_delay).await?;
+    // Only who writes knows whether the log here has it all.
+    if let Err((CursorError::Ahead { .. } | CursorError::LogDiverged { .. }, _)) = found
+        && shared.confirm().await?.is_some()
+    {
+        found = resolve_here(log, request, retry_delay).await?;
+    }
+    let (error, wanted) = match found {
+        Ok(resolved) => return Ok(resolved),
+        Err(error) => error,
     };
     match jump(&error, wanted, request.on_lost, &log.bounds()) {
         Some(resolved) => Ok(resolved),
@@ -61,6 +49,34 @@ pub(super) async fn resolve(
             })
         }
     }
+}
+
+/// By what the log here has: where it begins, or why it cannot, and the first seq that was wanted.
+async fn resolve_here(
+    log: &EventLog,
+    request: &Request,
+    retry_delay: Duration,
+) -> Result<Result<Resolved, (CursorError, Seq)>, Failure> {
+    Ok(Err(match &request.position {
+        Position::After(cursor) => match log.resolve(*cursor).await {
+            Ok(start) => {
+                let tag = if let Cursor::Token { tag, .. } = *cursor { tag } else { None };
+                return Ok(Ok(Resolved { tag, ..Resolved::at(start) }));
+            }
+            Err(ResolveError::Cursor(error)) => (error, cursor.seq().next()),
+            Err(ResolveError::Read(error)) => return Err(unread(&error, log, retry_delay).await),
+        },
+        Position::At(Start::Seq(seq)) if *seq > log.bounds().next() => {
+            (CursorError::Ahead { head: log.bounds().head }, *seq)
+        }
+        Position::At(start) => match log.start(*start, &request.reads()).await {
+            Ok(start) => return Ok(Ok(Resolved::at(start))),
+            Err(ReadError::Trimmed { from, oldest }) => {
+                (CursorError::Trimmed { oldest, missed: from.distance_to(oldest) }, from)
+            }
+            Err(error) => return Err(unread(&error, log, retry_delay).await),
+        },
+    }))
 }
 
 async fn unread(error: &ReadError, log: &EventLog, retry_delay: Duration) -> Failure {

@@ -103,6 +103,20 @@ pub(super) struct Settings {
     pub(super) heartbeat: Option<Duration>,
     /// What a client is told to wait before it comes back.
     pub(super) retry_delay: Duration,
+    /// Below which it has not caught up.
+    pub(super) floor: Floor,
+}
+
+/// A seq below which a watch has not caught up, whatever the log here has: of a log that others write, and of which
+/// nobody can say where it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Floor(Seq);
+
+impl Floor {
+    /// The log here has all.
+    pub(super) const NONE: Floor = Floor(Seq::ZERO);
+    /// Nobody knows.
+    pub(super) const UNKNOWN: Floor = Floor(Seq::MAX);
 }
 
 enum Phase {
@@ -184,7 +198,9 @@ impl WatchStream {
             self.machine.send_at_most(self.may_send);
             let most = (self.unflushed > 0).then_some(self.may_send);
             let frames = &self.settings.shared_frames;
-            let (step, is_shared) = frames.step(&mut self.machine, most, || self.log.head());
+            let Floor(floor) = self.settings.floor;
+            let head = || self.log.head().max(floor);
+            let (step, is_shared) = frames.step(&mut self.machine, most, head);
             match step {
                 Step::Event(bytes) => {
                     self.handed(bytes.len());

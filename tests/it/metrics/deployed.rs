@@ -1,14 +1,16 @@
 //! The table in `docs/metrics.md` and what lies in `deploy/`, held against a real page.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tailmark_wire::chat as chat_pb;
 use tailmark_wire::chat::chat_service_client::ChatServiceClient;
 use tailmark_wire::feed_v1 as pb;
 
 use super::scrape;
+use crate::peers::Others;
 use crate::support::openmetrics::{Page, family_of};
-use crate::support::server::{event, start, watch, within};
+use crate::support::server::{event, new_log, start_with_peers, watch, within};
 
 fn file(path: &str) -> String {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -17,7 +19,10 @@ fn file(path: &str) -> String {
 
 /// A page of a server that has done a little of everything, and the names of its stream.
 async fn busy() -> (Page, BTreeMap<String, BTreeSet<String>>) {
-    let server = start().await;
+    // Also what is told where several daemons share a log.
+    let others = Arc::new(Others::default());
+    others.says(1, 1);
+    let (server, _) = start_with_peers(new_log(), others).await;
     let mut client = server.client().await;
     let request = pb::PublishRequest { event: Some(event("t", "b")), expected_head: None };
     client.publish(request).await.unwrap();

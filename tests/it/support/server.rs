@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
-use tailmark::server::{Credentials, Gauges, Options, ServeError, Server};
+use tailmark::server::{Credentials, Gauges, Options, Peers, ServeError, ServedLog, Server};
 use tailmark_log::eventlog::{self, EventLog};
 use tailmark_log::storage::memory::{Memory, Options as MemoryOptions};
 use tailmark_log::storage::{Engine, Recovered};
@@ -82,8 +82,18 @@ pub async fn start_with(log: EventLog, options: Options) -> TestServer {
 
 /// On a port of the caller's, as after a restart.
 pub async fn start_on(port: Port, log: EventLog, options: Options) -> TestServer {
+    start_server(port, log.clone(), Server::new(log, options).unwrap())
+}
+
+/// One of several that share a log; and what changes its handle to it.
+pub async fn start_with_peers(log: EventLog, peers: Arc<dyn Peers>) -> (TestServer, ServedLog) {
+    let server = Server::with_peers(log.clone(), Options::default(), Some(peers)).unwrap();
+    let served = server.served_log();
+    (start_server(Port::reserve(), log, server), served)
+}
+
+fn start_server(port: Port, log: EventLog, server: Server) -> TestServer {
     let (listener, address) = (port.listen(), port.address);
-    let server = Server::new(log.clone(), options).unwrap();
     let (gauges, credentials) = (server.gauges(), server.credentials());
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(server.run(vec![listener], shutdown.clone()));

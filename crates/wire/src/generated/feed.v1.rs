@@ -636,6 +636,106 @@ pub struct LogStatus {
     /// Seqs between the oldest and the head whose events expired, were compacted away or are lost, for admins.
     #[prost(uint64, tag = "19")]
     pub removed_events: u64,
+    /// The journal that several daemons share, and what the one that answers is to it; absent where the log lies on one
+    /// machine. Daemons other than this one, and the journal's servers, are for admins.
+    #[prost(message, optional, tag = "20")]
+    pub journal: ::core::option::Option<JournalStatus>,
+}
+/// What the daemon that answers knows of a shared journal.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JournalStatus {
+    /// The stream that holds it.
+    #[prost(string, tag = "1")]
+    pub stream: ::prost::alloc::string::String,
+    /// The daemon that answers (server.instance_id).
+    #[prost(string, tag = "2")]
+    pub daemon: ::prost::alloc::string::String,
+    #[prost(enumeration = "DaemonRole", tag = "3")]
+    pub role: i32,
+    /// Goes up by one a takeover.
+    #[prost(uint64, tag = "4")]
+    pub term: u64,
+    /// The last place of the journal that this daemon's copy has.
+    #[prost(uint64, tag = "5")]
+    pub slot: u64,
+    /// The daemon that writes; empty where none is known.
+    #[prost(string, tag = "6")]
+    pub writer: ::prost::alloc::string::String,
+    /// What acks promise.
+    #[prost(enumeration = "Durability", tag = "7")]
+    pub durability: i32,
+    /// Since the daemon that answers heard of the writer last, where another writes; absent where it has not.
+    #[prost(message, optional, tag = "8")]
+    pub writer_heard: ::core::option::Option<::prost_types::Duration>,
+    /// What does not work; empty = nothing.
+    #[prost(string, tag = "9")]
+    pub trouble: ::prost::alloc::string::String,
+    /// All daemons that were heard of lately, this one included.
+    #[prost(message, repeated, tag = "10")]
+    pub daemons: ::prost::alloc::vec::Vec<Daemon>,
+    /// The servers that hold the journal, as they say it; asked for now and then.
+    #[prost(message, repeated, tag = "11")]
+    pub replicas: ::prost::alloc::vec::Vec<JournalReplica>,
+    /// What is weaker than what is asked of a journal by default, and was allowed.
+    #[prost(string, repeated, tag = "12")]
+    pub weaknesses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Takeovers that this daemon has seen, its own among them.
+    #[prost(uint64, tag = "13")]
+    pub takeovers: u64,
+    /// Batches and openings of producers that it had another daemon store, and of those the ones that were not stored or
+    /// of which that is not known.
+    #[prost(uint64, tag = "14")]
+    pub forwarded: u64,
+    #[prost(uint64, tag = "15")]
+    pub forwards_failed: u64,
+    /// Frames of which it is not known yet whether they are stored: 0 or 1.
+    #[prost(uint64, tag = "16")]
+    pub in_doubt: u64,
+}
+/// A daemon that shares a journal, by what it said last.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Daemon {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Where other daemons reach it.
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
+    #[prost(enumeration = "DaemonRole", tag = "3")]
+    pub role: i32,
+    #[prost(uint64, tag = "4")]
+    pub term: u64,
+    #[prost(uint64, tag = "5")]
+    pub slot: u64,
+    #[prost(uint64, tag = "6")]
+    pub head_seq: u64,
+    /// Places of the journal that it is behind the farthest of all.
+    #[prost(uint64, tag = "7")]
+    pub lag_slots: u64,
+    /// Since it said so.
+    #[prost(message, optional, tag = "8")]
+    pub heard: ::core::option::Option<::prost_types::Duration>,
+    #[prost(string, tag = "9")]
+    pub version: ::prost::alloc::string::String,
+    /// It is the one that answers.
+    #[prost(bool, tag = "10")]
+    pub is_this: bool,
+}
+/// A server that holds a shared journal.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JournalReplica {
+    #[prost(string, tag = "1")]
+    pub server: ::prost::alloc::string::String,
+    /// It orders the journal.
+    #[prost(bool, tag = "2")]
+    pub leads: bool,
+    /// It has all of it, by its own word.
+    #[prost(bool, tag = "3")]
+    pub is_current: bool,
+    #[prost(bool, tag = "4")]
+    pub is_offline: bool,
+    /// Entries that it is behind.
+    #[prost(uint64, tag = "5")]
+    pub lag: u64,
 }
 /// All watches of one name, those that have ended included.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1315,6 +1415,42 @@ impl Durability {
             "FSYNC" => Some(Self::Fsync),
             "REPLICATED" => Some(Self::Replicated),
             "UNSYNCED" => Some(Self::Unsynced),
+            _ => None,
+        }
+    }
+}
+/// What a daemon is to a shared journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum DaemonRole {
+    Unspecified = 0,
+    /// It follows, and passes on what is to be stored.
+    Following = 1,
+    /// It stores.
+    Writing = 2,
+    /// Its copy is of another history than the journal: it only reads.
+    Diverged = 3,
+}
+impl DaemonRole {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "DAEMON_ROLE_UNSPECIFIED",
+            Self::Following => "FOLLOWING",
+            Self::Writing => "WRITING",
+            Self::Diverged => "DIVERGED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DAEMON_ROLE_UNSPECIFIED" => Some(Self::Unspecified),
+            "FOLLOWING" => Some(Self::Following),
+            "WRITING" => Some(Self::Writing),
+            "DIVERGED" => Some(Self::Diverged),
             _ => None,
         }
     }
