@@ -43,10 +43,12 @@ macro_rules! section {
 
 // What it makes use of stands above it.
 mod auth;
+mod journal;
 mod limits;
 mod retention;
 
 pub use auth::{Auth, AuthMode, JWT_ALGORITHMS};
+pub use journal::{HAS_NATS, Journal, JournalKind};
 pub use limits::Limits;
 pub use retention::{Retention, TopicRetention};
 pub use tailmark_log::eventlog::Keep;
@@ -60,6 +62,8 @@ section!(
         tls: Tls = Tls::default(),
         /// How the log rests on disk.
         storage: Storage = Storage::default(),
+        /// Who keeps the journal.
+        journal: Journal = Journal::default(),
         /// The log in memory.
         log: Log = Log::default(),
         /// What is removed by itself.
@@ -248,6 +252,7 @@ impl Config {
         self.tls.check()?;
         self.check_exposure()?;
         self.storage.check()?;
+        self.journal.check()?;
         self.log.check()?;
         self.retention.check(&self.limits)?;
         self.limits.check()?;

@@ -7,6 +7,8 @@ pub mod backup;
 mod certificate;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "nats")]
+pub mod cluster;
 #[cfg(feature = "cli")]
 pub mod config;
 #[cfg(feature = "cli")]

@@ -1,14 +1,18 @@
 //! The daemon behind `serve`: opens the log, serves it, closes it.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::layer_options::{log_options, server_options, storage_options};
+use super::layer_options::server_options;
 use super::live::Live;
 use super::notify::{self, Notifier};
+use super::part::{self, Opened};
 use super::reload;
 use super::signals::{DaemonSignals, Stop};
 use super::{Exit, Failure};
@@ -16,7 +20,6 @@ use crate::config::{AuthMode, Config};
 use crate::server::{ServeError, Server};
 use crate::telemetry::Telemetry;
 use crate::tokens::Files;
-use tailmark_log::eventlog::EventLog;
 use tailmark_record::Seq;
 
 /// What a daemon tells when it can serve.
@@ -44,17 +47,20 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let Context { telemetry, settings, signals, notifier } = context;
     let DaemonSignals { mut stop, reload } = signals;
-    let Some(log) = open(config, &mut stop, &notifier).await? else { return Ok(()) };
+    let addresses = addresses(&listeners)?;
+    let Some(opened) = open(config, addresses, &mut stop, &notifier).await? else { return Ok(()) };
+    let log = opened.log.clone();
     let listeners = listeners
         .into_iter()
         .map(tokio::net::TcpListener::from_std)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| Failure::new(Exit::Failure, "cannot listen").because(&error))?;
-    let server =
-        Server::new(log.clone(), server_options(config)).map_err(|error| unserved(&error))?;
+    let mut server = Server::with_peers(log.clone(), server_options(config), opened.peers())
+        .map_err(|error| unserved(&error))?;
+    let (handle, part) = (server.served_log(), opened.start(&mut server)?);
     server.show_dropped_log_lines(telemetry.dropped_lines());
     let files = credentials(config, &server)?;
-    let live = Live::new(log.clone(), &server, telemetry.level());
+    let live = Live::new(&server, part.clone(), telemetry.level());
     let bounds = log.bounds();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"), log = %log.id(),
@@ -70,6 +76,8 @@ pub(super) async fn run(
         let _ = stop.wait().await;
         // Twice the grace: for what is served, and for the log.
         notifier.stopping(2 * config.server.shutdown_grace + STOPPING_RESERVE);
+        // While others are served still: who writes next is found before they come back.
+        part.leave().await;
         shutdown.cancel();
         std::future::pending::<()>().await;
     };
@@ -82,10 +90,10 @@ pub(super) async fn run(
         () = follow_for_ever(files) => Ok(()),
     };
     // A disk that hangs must not keep the program: what was acknowledged is durable without this.
-    let closed = tokio::time::timeout(config.server.shutdown_grace, log.close()).await;
+    let closed = tokio::time::timeout(config.server.shutdown_grace, part.close(&handle)).await;
     served.map_err(|error| unserved(&error))?;
     closed.map_err(|_| unclosed(config))??;
-    tracing::info!(head = %log.bounds().head, "closed");
+    tracing::info!(head = %handle.log().bounds().head, "closed");
     Ok(())
 }
 
@@ -111,21 +119,28 @@ async fn follow_for_ever(files: Option<Files>) {
 /// For what comes after the grace of closing.
 const STOPPING_RESERVE: Duration = Duration::from_secs(10);
 
+fn addresses(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>, Failure> {
+    let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
+    addresses.map_err(|error| Failure::new(Exit::Failure, "cannot listen").because(&error))
+}
+
 /// Opens the log; `None` where it took too long for who asked to stop meanwhile.
 async fn open(
     config: &Config,
+    addresses: Vec<SocketAddr>,
     stop: &mut Stop,
     notifier: &Notifier,
-) -> Result<Option<EventLog>, Failure> {
-    let (dir, storage) = (config.storage.data_dir.clone(), storage_options(config));
-    let options = log_options(config);
-    let open = move || tailmark_log::open(dir, storage, options);
+) -> Result<Option<Opened>, Failure> {
+    let ends = Arc::new(AtomicBool::new(false));
+    // Whoever is not waited for any more.
+    let _ends = EndsOnDrop(Arc::clone(&ends));
+    let open = part::opens(config.clone(), addresses, Arc::clone(&ends));
     let mut opening = tokio::task::spawn_blocking(open);
     let grace = config.server.shutdown_grace;
     let opened = tokio::select! {
         opened = &mut opening => opened,
         () = notifier.opening(notify::work_done) => return Ok(None),
-        _ = stop.wait() => match tokio::time::timeout(grace, opening).await {
+        _ = stop.wait() => match tokio::time::timeout(grace, ended(&ends, opening)).await {
             Ok(opened) => opened,
             Err(_) => {
                 tracing::warn!("stopped while the log was being opened; the next start begins anew");
@@ -133,9 +148,22 @@ async fn open(
             }
         },
     };
-    let opened = opened
-        .map_err(|error| Failure::new(Exit::Failure, "cannot open the log").because(&error))?;
-    Ok(Some(opened?))
+    opened.map_err(|error| Failure::new(Exit::Failure, "cannot open the log").because(&error))?
+}
+
+/// Has what may end early do so, and waits.
+async fn ended<T>(ends: &AtomicBool, opening: JoinHandle<T>) -> Result<T, JoinError> {
+    ends.store(true, Ordering::Relaxed);
+    opening.await
+}
+
+/// Tells who works for nobody to end.
+struct EndsOnDrop(Arc<AtomicBool>);
+
+impl Drop for EndsOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Also when nobody can wish it.

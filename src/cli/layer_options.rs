@@ -136,7 +136,7 @@ pub(super) fn server_options(config: &Config) -> server::Options {
         http1_header_timeout: server.http1_header_timeout,
         retry_delay: server.retry_delay,
         chat_heartbeat: config.chat.heartbeat,
-        data_dir: Some(config.storage.data_dir.clone()),
+        data_dir: (!config.journal.is_shared()).then(|| config.storage.data_dir.clone()),
         http2: server::Http2 {
             stream_window_bytes: window(http2.stream_window_bytes),
             connection_window_bytes: window(http2.connection_window_bytes),

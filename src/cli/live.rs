@@ -1,15 +1,16 @@
 //! A daemon that runs, as those see it who change its settings and who watch over it.
 
 use super::layer_options::{access_rules, retention, topic_rules};
+use super::part::Part;
 use crate::config::Config;
-use crate::server::{AccessRules, Certificates, Credentials, Server};
+use crate::server::{AccessRules, Certificates, Credentials, ServedLog, Server};
 use crate::telemetry::LogLevel;
-use tailmark_log::eventlog::EventLog;
 
 /// What settings act on while the daemon runs, and what shows how it is.
 #[derive(Clone)]
 pub(super) struct Live {
-    log: EventLog,
+    served: ServedLog,
+    part: Part,
     access: AccessRules,
     certificates: Option<Certificates>,
     credentials: Credentials,
@@ -17,10 +18,11 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub(super) fn new(log: EventLog, server: &Server, level: LogLevel) -> Live {
+    pub(super) fn new(server: &Server, part: Part, level: LogLevel) -> Live {
         let (access, certificates) = (server.access_rules(), server.certificates());
         let credentials = server.credentials();
-        Live { log, access, certificates, credentials, level }
+        let served = server.served_log();
+        Live { served, part, access, certificates, credentials, level }
     }
 
     /// Reads the certificates again, and logs what came of it.
@@ -38,20 +40,22 @@ impl Live {
     pub(super) fn take(&self, config: &Config) -> Result<(), String> {
         // The one step that can fail is the first.
         self.level.set(&config.telemetry.log_level)?;
-        self.log.set_retention(retention(config), config.retention.interval);
-        self.log.set_topic_rules(topic_rules(config));
+        let log = self.served.log();
+        log.set_retention(retention(config), config.retention.interval);
+        log.set_topic_rules(topic_rules(config));
+        self.part.takes(config);
         self.access.set(access_rules(config));
         Ok(())
     }
 
     /// Returns when the writer thread has come to a question among its work.
     pub(super) async fn writer_answers(&self) {
-        self.log.ping().await;
+        self.served.log().ping().await;
     }
 
     /// What does not work, in words.
     pub(super) fn trouble(&self) -> Option<String> {
-        let status = self.log.status();
+        let status = self.served.log().status();
         let tls = || self.certificates.as_ref().and_then(Certificates::trouble);
         let of_log = status.trouble.or(status.store.trouble).or(status.clock);
         of_log.or_else(tls).or_else(|| self.credentials.trouble())

@@ -22,6 +22,7 @@ mod form;
 mod get;
 mod heap;
 mod input;
+mod journal;
 mod layer_options;
 mod live;
 mod log;
@@ -31,6 +32,7 @@ mod moment;
 mod notify;
 mod online;
 mod output;
+mod part;
 mod pattern;
 mod progress;
 mod publish;
@@ -38,6 +40,8 @@ mod reload;
 mod restore;
 mod retention;
 mod serve;
+#[cfg(feature = "nats")]
+mod shared;
 mod signals;
 mod state;
 mod status;
@@ -97,6 +101,9 @@ enum Command {
     Chat(Online<chat::Args>),
     /// Show the log's identity, bounds and limits
     Status(Online<status::Args>),
+    /// Show the journal that several daemons share
+    #[command(subcommand)]
+    Journal(journal::Command),
     /// List topics with the number of their events
     Topics(Online<topics::Args>),
     /// Show what the daemon measures of itself, live
@@ -195,6 +202,7 @@ impl Cli {
             Command::Get(online) => online.run(get::run),
             Command::Chat(online) => online.run(chat::run),
             Command::Status(online) => online.run(status::run),
+            Command::Journal(command) => journal::run(command),
             Command::Topics(online) => online.run(topics::run),
             Command::Metrics(online) => online.run(metrics::run),
             Command::Trim(online) => online.run(trim::run),

@@ -1,7 +1,7 @@
 //! `tailmark status`.
 
 use super::output::{events_text, human_bytes, print_json, print_line};
-use super::{Failure, ahead, erase, retention};
+use super::{Failure, ahead, erase, journal, retention};
 use crate::escape;
 use tailmark_client::Client;
 use tailmark_record::units;
@@ -45,6 +45,9 @@ fn text(status: &pb::LogStatus) -> String {
     if let Some(generation) = &status.generation {
         let since = generation.since.map(|t| format!(" {}", from_timestamp(t))).unwrap_or_default();
         lines.push(("generation", format!("{} ({}{since})", generation.counter, generation.cause)));
+    }
+    if let Some(journal) = &status.journal {
+        lines.extend(journal::summary(journal));
     }
     if let Some(uptime) = uptime(status) {
         let seconds = std::time::Duration::from_secs(uptime.as_secs());

@@ -24,7 +24,18 @@ const OTHER_VARIABLES: [&str; 8] = [
 ];
 /// Paths that begin at the directory of the file of settings, where they are relative and nobody says
 /// otherwise: what is run elsewhere with the same file means the same.
-const BESIDE_FILE: [&str; 2] = ["auth.tokens_file", "auth.jwt_keys_file"];
+const BESIDE_FILE: [&str; 10] = [
+    "auth.tokens_file",
+    "auth.jwt_keys_file",
+    "journal.key_file",
+    "journal.peers_ca_file",
+    "journal.credentials_file",
+    "journal.token_file",
+    "journal.password_file",
+    "journal.ca_file",
+    "journal.cert_file",
+    "journal.cert_key_file",
+];
 /// Holds tables, not texts.
 const OF_TABLES: &str = "retention.topics";
 const TABLES: &str = "tables in one line, as in [{ pattern = \"a.>\", max_age = \"7d\" }]";

@@ -424,3 +424,45 @@ fn settings_come_through_a_pipe_too() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && said.contains("reader_threads = 7"), "{said}");
 }
+
+/// What is not built in is refused in words, and not when the first event comes.
+#[test]
+fn a_shared_journal_takes_a_program_that_has_it() {
+    let whole = "[journal]\nkind = \"nats\"\nservers = [\"nats://127.0.0.1:4222\"]\nname = \"a\"\n\
+                 key_file = \"k\"\n";
+    let loaded = load(whole);
+    if !tailmark::config::HAS_NATS {
+        let error = loaded.unwrap_err();
+        assert!(error.contains("journal.kind") && error.contains("--features nats"), "{error}");
+        return;
+    }
+    // A path begins at the file.
+    assert!(loaded.unwrap().journal.key_file.is_absolute());
+    for (instead, of, named) in [
+        ("", "servers = [\"nats://127.0.0.1:4222\"]\n", "journal.servers"),
+        (
+            "servers = [\"127.0.0.1:4222\"]\n",
+            "servers = [\"nats://127.0.0.1:4222\"]\n",
+            "journal.servers",
+        ),
+        ("", "name = \"a\"\n", "journal.name"),
+        ("name = \"a.b\"\n", "name = \"a\"\n", "journal.name"),
+        ("", "key_file = \"k\"\n", "journal.key_file"),
+        ("key_file = \"k\"\nadvertise = \"a:1\"\n", "key_file = \"k\"\n", "journal.advertise"),
+        ("key_file = \"k\"\nmonitors = [\"a\"]\n", "key_file = \"k\"\n", "journal.monitors"),
+        ("key_file = \"k\"\nreplicas = 0\n", "key_file = \"k\"\n", "journal.replicas"),
+        ("key_file = \"k\"\nuser = \"u\"\n", "key_file = \"k\"\n", "journal.password_file"),
+        ("key_file = \"k\"\ncert_file = \"c\"\n", "key_file = \"k\"\n", "journal.cert_key_file"),
+    ] {
+        assert!(whole.contains(of));
+        let error = load(&whole.replace(of, instead)).unwrap_err();
+        assert!(error.contains(named), "{instead:?}: {error}");
+    }
+}
+
+/// Of a local journal the rest of the section is not looked at.
+#[test]
+fn a_log_on_this_machine_needs_nothing_of_the_section() {
+    let config = load("[journal]\nkind = \"local\"\nservers = [\"nowhere\"]\n").unwrap();
+    assert!(!config.journal.is_shared());
+}

@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
-use tonic::client::Grpc;
+use bytes::Bytes;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::client::{Grpc, GrpcService};
 use tonic::codec::CompressionEncoding::Gzip;
+use tonic::codegen::StdError;
 use tonic::transport::Endpoint;
 
 use super::channel::Channel;
@@ -124,6 +128,21 @@ impl Client {
     /// The options in force.
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// The connection itself, for services that this crate does not know. Errors are told by [`Error::of_status`].
+    #[doc(hidden)]
+    pub fn connection(
+        &self,
+    ) -> impl GrpcService<
+        Body,
+        ResponseBody = impl http_body::Body<Data = Bytes, Error = Status> + Send + 'static,
+        Error = StdError,
+        Future: Send,
+    > + Clone
+    + Send
+    + 'static {
+        self.channel.clone()
     }
 
     /// An error of something that goes on by itself: what another token may mend is tried again with

@@ -320,6 +320,12 @@ impl Error {
         self
     }
 
+    /// Of a call that was made beside this crate, over [`Client::connection`](super::Client::connection).
+    #[doc(hidden)]
+    pub fn of_status(status: Status) -> Error {
+        Error::from_status(status)
+    }
+
     /// Reads what tonic reports, be it the server's answer or trouble on the way.
     pub(super) fn from_status(status: Status) -> Error {
         // A status that came from the server has no source; one that tonic made of a broken
