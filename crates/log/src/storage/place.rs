@@ -14,7 +14,9 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use super::{Damage, Recovered, StoreError};
+#[cfg(any(test, feature = "shared"))]
+use super::Recovered;
+use super::{Damage, StoreError};
 use tailmark_record::Seq;
 
 const MARK: u8 = 0x4a;
@@ -96,6 +98,7 @@ impl Place {
 
     /// The same of what a copy recovered, and the seq behind the last event that the place has; `None` where only
     /// the state tells the place.
+    #[cfg(any(test, feature = "shared"))]
     pub(crate) fn of(recovered: &Recovered) -> Result<(Place, Option<Seq>), StoreError> {
         let deltas = recovered.deltas.iter().map(|(.., delta)| &delta[..]);
         let end = recovered.deltas.last().map(|(_, end, _)| *end);
@@ -128,6 +131,7 @@ pub fn without_places(state: &[u8], deltas: Deltas) -> Result<(Vec<u8>, Deltas),
     Ok((state.to_vec(), bare))
 }
 
+#[cfg(any(test, feature = "shared"))]
 impl Recovered {
     /// What a copy recovered, without the places.
     ///

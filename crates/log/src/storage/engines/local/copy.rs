@@ -13,10 +13,11 @@ use super::create::{begin, create_with, prepare};
 use super::whereabouts::whereabouts;
 use super::{LocalEngine, Options};
 use crate::chain::Link;
-use crate::storage::error::chain;
-use crate::storage::journal::{Failure, Origin, Previous};
+use crate::storage::journal::{Origin, Previous};
 use crate::storage::meta::Meta;
-use crate::storage::{Commit, Recovered, StoreError};
+#[cfg(any(test, feature = "shared"))]
+use crate::storage::{Commit, error::chain, journal::Failure};
+use crate::storage::{Recovered, StoreError};
 use tailmark_record::{FingerprintKey, GenerationTable, LogId, Seq, Timestamp};
 
 /// What a directory is to be a copy of.
