@@ -40,7 +40,7 @@ pub use plan::{Since, Upto, reaching};
 pub use prune::{Keep, Pruned, prune};
 pub use restore::{Restored, Wanted, restore};
 pub use sink::{Hash, Look, Sink};
-pub use source::read;
+pub use source::{last_written, read};
 pub use take::take;
 pub use target::{Mark, Target};
 pub use wire::{Messages, Reading};

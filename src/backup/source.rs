@@ -7,6 +7,7 @@
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -18,6 +19,7 @@ use super::{Error, SegmentRow};
 use crate::export::{self, Format};
 use crate::inspect::History;
 use tailmark_log::storage::disk::Disk;
+use tailmark_log::storage::journal::is_slot_file;
 use tailmark_log::storage::segment::{Part, Segment};
 use tailmark_log::storage::{Damage, Removed, StoreError, local};
 use tailmark_record::Seq;
@@ -217,5 +219,44 @@ impl Write for Out<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// When a commit was written last to the log in `dir`, by the times of its slots; `None` if it has none.
+///
+/// # Errors
+/// I/O.
+pub fn last_written(dir: &Path) -> io::Result<Option<SystemTime>> {
+    let mut newest = None;
+    for entry in std::fs::read_dir(dir.join("journal"))? {
+        let entry = entry?;
+        if is_slot_file(&entry.path()) {
+            newest = newest.max(Some(entry.metadata()?.modified()?));
+        }
+    }
+    Ok(newest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_write_to_a_slot_is_seen_and_one_to_another_file_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = dir.path().join("journal");
+        std::fs::create_dir(&journal).unwrap();
+        assert_eq!(last_written(dir.path()).unwrap(), None);
+        let slot = journal.join("slot-0001");
+        std::fs::write(&slot, b"a").unwrap();
+        let first = last_written(dir.path()).unwrap();
+        assert!(first.is_some());
+        std::fs::write(journal.join("tip"), b"a").unwrap();
+        assert_eq!(last_written(dir.path()).unwrap(), first);
+        let later = first.unwrap() + Duration::from_secs(5);
+        std::fs::File::options().write(true).open(&slot).unwrap().set_modified(later).unwrap();
+        assert_eq!(last_written(dir.path()).unwrap(), Some(later));
     }
 }

@@ -1,14 +1,16 @@
 //! `tailmark backup`, and its `list`, `verify` and `prune`.
 
 mod fetch;
+mod pace;
 mod prune;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use indicatif::{HumanBytes, ProgressBar};
 
+use self::pace::{Pace, Rate};
 use super::log::Interrupt;
 use super::output::{Output, count_text, print_json, print_line, say};
 use super::progress::{self, bytes_bar};
@@ -18,7 +20,6 @@ use crate::escape;
 use tailmark_log::storage::StoreError;
 use tailmark_record::Timestamp;
 use tailmark_record::json::Object;
-use tailmark_record::units::parse_size;
 
 /// The log of this machine, where nobody names one.
 const DATA_DIR: &str = "tailmark-data";
@@ -47,9 +48,10 @@ pub(super) struct Args {
     data_dir: Option<PathBuf>,
     #[command(flatten)]
     server: online::Target,
-    /// Write at most so much a second: 50MiB
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    rate: Option<u64>,
+    /// Write at most so much a second: 50MiB; or `unlimited` [default with a data directory: unlimited while
+    /// nobody appends, else 100MiB; with a server: unlimited]
+    #[arg(long, value_name = "SIZE", value_parser = pace::parse)]
+    rate: Option<Rate>,
     /// Print the result as one JSON object
     #[arg(long)]
     json: bool,
@@ -80,14 +82,6 @@ enum Command {
     Prune(prune::Args),
 }
 
-fn size(text: &str) -> Result<u64, String> {
-    match parse_size(text) {
-        Ok(0) => Err("nothing would ever be written".to_owned()),
-        Ok(bytes) => Ok(bytes),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     match (&args.command, &args.to) {
         (Some(Command::List { from, json }), _) => list(&Target::open(from)?, *json),
@@ -106,22 +100,20 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 fn take(args: Args, to: &Path) -> Result<Taken, Failure> {
     let interrupt = Interrupt::listen()?;
     let bar = bytes_bar("written");
-    let pace = Pace::new(args.rate);
+    let server = match &args.data_dir {
+        Some(_) => None,
+        None => args.server.settle_if_named()?,
+    };
+    let dir = args.data_dir.unwrap_or_else(|| DATA_DIR.into());
+    let mut pace = Pace::new(args.rate, server.is_none().then_some(dir.as_path()));
     let mut watch = |progress: Progress| {
         pace.keep(progress.done_bytes, &interrupt)?;
         show(&bar, progress);
         Ok(())
     };
-    let server = match &args.data_dir {
-        Some(_) => None,
-        None => args.server.settle_if_named()?,
-    };
     let result = match server {
         Some((address, identity)) => fetch::take(&address, &identity, to, &mut watch, &interrupt),
-        None => {
-            let dir = args.data_dir.unwrap_or_else(|| DATA_DIR.into());
-            backup::take(&dir, to, watch).map_err(|error| interrupt.failure(error))
-        }
+        None => backup::take(&dir, to, watch).map_err(|error| interrupt.failure(error)),
     };
     bar.finish_and_clear();
     result
@@ -240,29 +232,6 @@ fn taken_json(taken: &Taken) -> Vec<u8> {
 /// `what` is a participle.
 pub(super) fn show(bar: &ProgressBar, progress: Progress) {
     progress::show(bar, progress.done_bytes, progress.total_bytes);
-}
-
-/// Keeps to a rate, over all that was done since the beginning.
-struct Pace {
-    rate: Option<u64>,
-    begun: Instant,
-}
-
-impl Pace {
-    fn new(rate: Option<u64>) -> Pace {
-        Pace { rate, begun: Instant::now() }
-    }
-
-    fn keep(&self, bytes: u64, interrupt: &Interrupt) -> io::Result<()> {
-        interrupt.check()?;
-        let Some(rate) = self.rate else { return Ok(()) };
-        let due = Duration::from_secs_f64(bytes as f64 / rate as f64);
-        while let Some(early) = due.checked_sub(self.begun.elapsed()).filter(|it| !it.is_zero()) {
-            std::thread::sleep(early.min(NAP));
-            interrupt.check()?;
-        }
-        Ok(())
-    }
 }
 
 impl From<backup::Error> for Failure {
