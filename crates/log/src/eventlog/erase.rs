@@ -76,6 +76,24 @@ fn begin(core: &Core, order: Arc<EraseOrder>) -> Result<(Turn<'_>, Arc<EraseOrde
     Ok((Turn(core), order))
 }
 
+/// Takes the turn for the order that is not through, if there is one. What was seen before is no order any more: it may have
+/// been taken back meanwhile.
+fn resume(core: &Core) -> Option<(Turn<'_>, Arc<EraseOrder>)> {
+    if core.queue.ended().is_some() {
+        return None;
+    }
+    let mut state = core.eraser.state.lock();
+    if state.running.is_some() {
+        return None;
+    }
+    let Some(order) = core.store.erasing() else {
+        state.is_due = false;
+        return None;
+    };
+    state.running = Some(order.id);
+    Some((Turn(core), order))
+}
+
 /// See [`super::EventLog::cancel_erasure`].
 pub(super) fn cancel(core: &Core, id: Uuid) -> Result<(), CancelError> {
     let turn = {
@@ -148,11 +166,7 @@ pub(super) fn go_on(core: &Core) {
         state.progress = Some(begun(&order));
     }
     while core.eraser.wait() {
-        let Some(order) = core.store.erasing() else {
-            core.eraser.state.lock().is_due = false;
-            continue;
-        };
-        let Ok((turn, order)) = begin(core, order) else { continue };
+        let Some((turn, order)) = resume(core) else { continue };
         let attempt = || run(core, &order, &mut |_| {});
         let result = catch_unwind(AssertUnwindSafe(attempt));
         drop(turn);

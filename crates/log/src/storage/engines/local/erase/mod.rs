@@ -120,11 +120,12 @@ impl LocalEngine {
     }
 
     pub(super) fn cancel_erasing(&self, id: Uuid) -> Result<bool, StoreError> {
+        let oldest = self.bounds.read().oldest;
         let mut erasing = self.erasing.lock();
         let Some(order) = erasing.as_ref().filter(|order| order.id == id) else {
             return Ok(false);
         };
-        if self.has_erased_some(order)? {
+        if self.may_have_erased(order, oldest)? {
             return Ok(false);
         }
         self.check_claim()?;
@@ -134,9 +135,12 @@ impl LocalEngine {
         Ok(true)
     }
 
-    /// Whether any event is a shell by this order. Segments are written anew from the oldest on, each as a whole: the first
-    /// that says anything tells it.
-    fn has_erased_some(&self, order: &EraseOrder) -> Result<bool, StoreError> {
+    /// Whether any event is a shell by this order, or was one for all that is known: of what was trimmed or taken out since
+    /// nobody can tell. Segments are written anew from the oldest on, each as a whole: the first that says anything tells it.
+    fn may_have_erased(&self, order: &EraseOrder, oldest: Seq) -> Result<bool, StoreError> {
+        if order.events_in(Seq::ZERO..oldest) > 0 {
+            return Ok(true);
+        }
         let erasure = order.id.to_string();
         for segment in &self.view().segments {
             for part in order.parts(segment.first()..segment.end()) {
@@ -145,10 +149,7 @@ impl LocalEngine {
                 let mut at = part.start;
                 while at < part.end {
                     let chunk = match self.cache.read(&lease, at, part.end, &Filter::ALL) {
-                        Err(StoreError::Removed(gone)) => {
-                            at = gone.end;
-                            continue;
-                        }
+                        Err(StoreError::Removed(_)) => return Ok(true),
                         // It was never written anew, and stands in the way of all behind it.
                         Err(StoreError::Damaged(_)) if segment.revision() == 1 => return Ok(false),
                         chunk => chunk?,

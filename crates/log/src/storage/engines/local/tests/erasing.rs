@@ -435,3 +435,30 @@ fn what_others_have_erased_does_not_keep_an_order() {
     assert!(engine.cancel_erasing(order.id).unwrap());
     assert_eq!(shells(&*engine), (1..100).collect());
 }
+
+/// What was a shell and is trimmed since was erased all the same; and of what was trimmed nobody can tell what it was.
+#[test]
+fn an_order_whose_events_were_trimmed_since_is_not_taken_back() {
+    for has_begun in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let (engine, _) = open(dir.path(), plain()).unwrap();
+        fill_marked(&*engine, 160, 20);
+        let order = order(&[100..3_000]);
+        let stopped = engine.erase(&order, &mut |now| match now.segments_done > 0 || !has_begun {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        });
+        assert!(matches!(stopped, Err(StoreError::Stopped { .. })), "{stopped:?}");
+        let erased = shells(&*engine);
+        assert_eq!(erased.is_empty(), !has_begun);
+        // What comes before it does not concern it.
+        let trim = |oldest: u64| Commit { oldest: Seq::new(oldest), ..commit(&*engine, 0) };
+        append(&*engine, trim(100)).unwrap();
+        if has_begun {
+            assert!(!engine.cancel_erasing(order.id).unwrap());
+        }
+        append(&*engine, trim(erased.last().map_or(101, |last| last + 1))).unwrap();
+        assert!(!engine.cancel_erasing(order.id).unwrap(), "{has_begun}");
+        assert!(engine.erasing().is_some());
+    }
+}
