@@ -203,6 +203,9 @@ impl Plan {
             trimmed_kept.extend(manifest.trimmed);
         }
         let backups = place.list(BACKUPS).map_err(Error::Place)?;
+        if !removed.is_empty() {
+            expect_whole(target, &kept, &segments_kept, &backups)?;
+        }
         let is_kept: HashSet<_> = kept.iter().map(String::as_str).collect();
         let of_them: HashSet<_> = removed.iter().map(|name| manifest(name)).collect();
         let (manifests, others): (Vec<_>, Vec<_>) =
@@ -274,6 +277,30 @@ impl Plan {
             place.settle(folder).map_err(Error::Place)?;
         }
         Ok(())
+    }
+}
+
+/// What stays must be a backup: else one that can be restored goes, and one that cannot stays.
+fn expect_whole(
+    target: &Target,
+    kept: &[String],
+    segments: &HashSet<String>,
+    backups: &[Listed],
+) -> Result<(), Error> {
+    let damaged = |name: String| {
+        let what = "a backup that stays needs it; nothing was removed";
+        Err(Error::Damaged { path: target.place.shown(&name), what })
+    };
+    for name in kept {
+        let tail = tail(name);
+        if !backups.iter().any(|file| file.name == tail) {
+            return damaged(tail);
+        }
+    }
+    let whole = target.whole_segments(|name| segments.contains(name))?;
+    match segments.iter().filter(|name| !whole.contains(*name)).min() {
+        Some(name) => damaged(footer_of(name)),
+        None => Ok(()),
     }
 }
 

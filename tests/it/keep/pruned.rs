@@ -198,3 +198,29 @@ async fn a_backup_that_cannot_be_read_goes_and_is_never_counted_on() {
     assert_eq!(done.removed, names[..3]);
     is_whole(&to, None).unwrap();
 }
+
+/// One that can be restored does not go in favour of one that cannot.
+#[tokio::test]
+async fn nothing_goes_if_what_stays_is_not_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = place(dir.path()).await;
+    let to = dir.path().join("to");
+    let newest = Target::open(&to).unwrap().backup(Some(&names[3])).unwrap().1;
+    let before = files(&to);
+    let segment = &newest.segments.last().unwrap().name;
+    let parts = before.keys().filter(|path| {
+        let path = path.to_string_lossy();
+        (path.contains(&names[3]) && path.ends_with(".tail")) || path.contains(&**segment)
+    });
+    let parts: Vec<_> = parts.cloned().collect();
+    assert!(parts.len() > 2, "{parts:?}");
+    for part in parts {
+        let beside = dir.path().join("beside");
+        std::fs::rename(&part, &beside).unwrap();
+        let refused = pruned(&to, Keep::Newest(1));
+        assert!(matches!(refused, Err(Error::Damaged { .. })), "{part:?}: {refused:?}");
+        std::fs::rename(&beside, &part).unwrap();
+        assert_eq!(files(&to), before);
+    }
+    assert_eq!(pruned(&to, Keep::Newest(1)).unwrap().removed, names[..3]);
+}
