@@ -27,7 +27,9 @@ pub(super) fn taken(data: &Path, to: &Path) -> tailmark::backup::Taken {
         });
         match taken {
             // As in [`cut_at`].
-            Err(Error::Store(StoreError::Locked { .. })) => std::thread::yield_now(),
+            Err(
+                Error::Store(StoreError::Locked { .. }) | Error::Place(StoreError::Locked { .. }),
+            ) => std::thread::yield_now(),
             taken => return taken.unwrap(),
         }
     }
@@ -52,7 +54,9 @@ pub(super) fn restored(
             |_| Ok(()),
         ) {
             // A process that another test starts has the file of the attempt before for a moment.
-            Err(Error::Store(StoreError::Locked { .. })) => std::thread::yield_now(),
+            Err(
+                Error::Store(StoreError::Locked { .. }) | Error::Place(StoreError::Locked { .. }),
+            ) => std::thread::yield_now(),
             done => return done,
         }
     }
@@ -190,7 +194,9 @@ pub(super) fn cut_at(
         match done {
             Ok(()) => return false,
             // A process that another test begins has our locks until it is what it is to be.
-            Err(Error::Store(StoreError::Locked { .. })) if seen == 0 => std::thread::yield_now(),
+            Err(
+                Error::Store(StoreError::Locked { .. }) | Error::Place(StoreError::Locked { .. }),
+            ) if seen == 0 => std::thread::yield_now(),
             Err(error) => {
                 assert!(seen > nth, "{error}");
                 return true;
@@ -235,7 +241,10 @@ async fn a_cut_leaves_what_was_whole_and_the_next_run_goes_on() {
                 options,
                 |_| tick(),
             ) {
-                Err(Error::Store(StoreError::Locked { .. })) => std::thread::yield_now(),
+                Err(
+                    Error::Store(StoreError::Locked { .. })
+                    | Error::Place(StoreError::Locked { .. }),
+                ) => std::thread::yield_now(),
                 Ok(done) => {
                     kept = done.kept_segments;
                     return Ok(());

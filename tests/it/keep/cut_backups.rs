@@ -31,7 +31,9 @@ fn restore_until(to: &Path, upto: Upto, dir: &Path, bytes: u64) -> Result<(), Er
         );
         match done {
             // A process that another test starts has the file of the attempt before for a moment.
-            Err(Error::Store(StoreError::Locked { .. })) => std::thread::yield_now(),
+            Err(
+                Error::Store(StoreError::Locked { .. }) | Error::Place(StoreError::Locked { .. }),
+            ) => std::thread::yield_now(),
             done => return done.map(drop),
         }
     }

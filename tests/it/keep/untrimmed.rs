@@ -33,7 +33,9 @@ fn put_back(to: &Path, what: (Since, Upto), dir: &Path) -> Result<Restored, Erro
     loop {
         match restore(&target, &name, &manifest, what, dir, logdir::options(), |_| Ok(())) {
             // A process that another test starts has the file of the attempt before for a moment.
-            Err(Error::Store(StoreError::Locked { .. })) => std::thread::yield_now(),
+            Err(
+                Error::Store(StoreError::Locked { .. }) | Error::Place(StoreError::Locked { .. }),
+            ) => std::thread::yield_now(),
             done => return done,
         }
     }
@@ -109,7 +111,10 @@ async fn a_wrong_trim_is_undone_from_older_backups_and_nothing_newer_is_lost() {
             loop {
                 match restore(&target, &name, &manifest, what, &copy, logdir::options(), |_| tick())
                 {
-                    Err(Error::Store(StoreError::Locked { .. })) => std::thread::yield_now(),
+                    Err(
+                        Error::Store(StoreError::Locked { .. })
+                        | Error::Place(StoreError::Locked { .. }),
+                    ) => std::thread::yield_now(),
                     done => return done.map(drop),
                 }
             }
