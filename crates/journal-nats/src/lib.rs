@@ -9,6 +9,7 @@
 
 mod answers;
 mod client;
+mod consumer;
 mod journal;
 mod replicas;
 mod settings;

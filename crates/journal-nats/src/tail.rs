@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::answers;
-use crate::witness::slot_of;
+use crate::consumer::{self, slot_of};
 
 const SECOND: u64 = 1_000_000_000;
 /// Of a request: it ends by then, and the next follows.
@@ -27,8 +27,6 @@ const EXPIRES: u64 = 10 * SECOND;
 const HEARTBEAT: u64 = SECOND;
 /// More than two heartbeats.
 const SILENCE: Duration = Duration::from_millis(2_500);
-/// A consumer that nobody asks goes after as many nanoseconds.
-const IDLE: u64 = 30 * SECOND;
 const BATCH: u64 = 512;
 /// Twice the largest message.
 const MAX_BYTES: usize = 16_000_000;
@@ -267,18 +265,9 @@ async fn bring(
 }
 
 async fn create(client: &Client, stream: &str, from: u64) -> Option<String> {
-    let config = json!({
-        "deliver_policy": "by_start_sequence",
-        "opt_start_seq": from,
-        "ack_policy": "none",
-        "replay_policy": "instant",
-        "num_replicas": 1,
-        "mem_storage": true,
-        "inactive_threshold": IDLE,
-    });
-    let request = json!({ "stream_name": stream, "config": config });
+    let made = consumer::request(stream, from);
     let subject = format!("$JS.API.CONSUMER.CREATE.{stream}");
-    let request = client.request(subject, request.to_string().into());
+    let request = client.request(subject, made.to_string().into());
     let answer = tokio::time::timeout(CREATE, request).await.ok()?.ok()?;
     let answer: Value = serde_json::from_slice(&answer.payload).ok()?;
     if answers::JetStreamError::of(&answer).is_some() {

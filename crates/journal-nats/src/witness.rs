@@ -9,17 +9,16 @@ use std::time::{Duration, Instant};
 
 use async_nats::StatusCode;
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::client::{Connected, Failure};
+use crate::consumer::{self, slot_of};
 use crate::stream;
 use tailmark_log::storage::shared::{FrameChain, Slot};
 use tailmark_record::LogId;
 
 /// The servers choose who leads a consumer; so many are made until each leads one.
 const TRIES: usize = 60;
-/// A consumer that nobody asks goes after as many nanoseconds.
-const IDLE: u64 = 30_000_000_000;
 const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -96,16 +95,7 @@ fn create(
     stream: &str,
     from: u64,
 ) -> Result<(Option<String>, String), Failure> {
-    let config = json!({
-        "deliver_policy": "by_start_sequence",
-        "opt_start_seq": from,
-        "ack_policy": "none",
-        "replay_policy": "instant",
-        "num_replicas": 1,
-        "mem_storage": true,
-        "inactive_threshold": IDLE,
-    });
-    let request = json!({ "stream_name": stream, "config": config });
+    let request = consumer::request(stream, from);
     let made = connected.ask_api(&format!("CONSUMER.CREATE.{stream}"), &request)?;
     let text = |at: &str| made.pointer(at).and_then(Value::as_str).map(str::to_owned);
     let name = text("/name").ok_or(Failure::NoAnswer)?;
@@ -156,24 +146,4 @@ fn ask_next(
     }
     let slot = message.reply.as_deref().and_then(slot_of).ok_or(Failure::NoAnswer)?;
     Ok(Some((slot, message.payload)))
-}
-
-/// The slot in the subject to which a message is acked: `$JS.ACK.STREAM.CONSUMER.TRIES.SLOT....`, or with a domain and
-/// an account before the stream.
-pub(crate) fn slot_of(reply: &str) -> Option<u64> {
-    let parts: Vec<&str> = reply.split('.').collect();
-    let at = if parts.len() == 9 { 5 } else { 7 };
-    parts.get(at)?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slot_is_read_of_both_forms() {
-        assert_eq!(slot_of("$JS.ACK.TM_a.c.1.7.3.170000.0"), Some(7));
-        assert_eq!(slot_of("$JS.ACK._.hash.TM_a.c.1.7.3.170000.0.token"), Some(7));
-        assert_eq!(slot_of("_INBOX.a"), None);
-    }
 }
