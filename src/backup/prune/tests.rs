@@ -79,6 +79,10 @@ impl Place for Cloud {
         false
     }
 
+    fn may_rot(&self) -> bool {
+        false
+    }
+
     fn is_blank(&self) -> Result<bool, StoreError> {
         Ok(self.files.lock().unwrap().is_empty())
     }
@@ -225,4 +229,19 @@ fn a_backup_that_ends_beside_one_who_prunes_is_none() {
     refuse_beside_pruning(&cloud).unwrap();
     drop(Note::leave(&cloud).unwrap());
     assert!(!cloud.names().contains(&"pruning/1".to_owned()));
+}
+
+#[test]
+fn nothing_goes_while_what_stays_has_no_footer_or_no_tail() {
+    for lost in ["segments/b/footer", "backups/2-2.tail"] {
+        let cloud = Cloud::default();
+        cloud.put("tailmark-backup", b"l\n", OLD);
+        cloud.add("1-1", "a", OLD);
+        cloud.add("2-2", "b", OLD);
+        cloud.files.lock().unwrap().remove(lost);
+        let refused = Plan::new(&cloud.target(), Keep::Newest(1)).err();
+        assert!(matches!(refused, Some(Error::Damaged { .. })), "{lost}: {refused:?}");
+        // Where nothing goes nobody asks.
+        Plan::new(&cloud.target(), Keep::Newest(2)).unwrap();
+    }
 }
