@@ -143,7 +143,8 @@ reasons! {
     /// Another erasure is under way.
     ErasureRunning = "ERASURE_RUNNING",
         "wait until it is done (`tailmark status` shows it), then order this one again",
-    /// An erasure that was to be taken back is at work, or has erased events.
+    /// An erasure that was to be taken back is at work, or has erased events, or some of its events
+    /// were trimmed or taken out since.
     ErasureBegun = "ERASURE_BEGUN",
         "what is erased does not come back: let it go on; one that only is at work just now can be taken back while it waits",
     /// No erasure of this name is under way.
