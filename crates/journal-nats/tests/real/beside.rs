@@ -8,7 +8,8 @@ use tailmark_journal_nats::{Error, NatsJournal, Settings};
 use tailmark_log::storage::Level;
 use tailmark_log::storage::shared::{Body, Content, Frame, Published, SharedJournal, Slot};
 
-use super::servers::{Outsider, Servers, program};
+use crate::outsider::Outsider;
+use crate::servers::{Servers, program};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -18,7 +19,7 @@ fn a_daemon_begins_while_a_server_is_down_that_was_seen_to_sync() {
     let Some(program) = program() else { return };
     let mut servers = Servers::start(&program, 3, true);
     let outsider = Outsider::connect(&servers, "tm");
-    let settings = servers.settings("a", 0);
+    let settings = crate::settings(&servers, "a", 0);
     let journal = NatsJournal::connect(&settings).unwrap();
     assert_eq!(journal.identity().level, Level::Replicated);
     assert!(outsider.wait_current("a"));
@@ -71,7 +72,7 @@ fn what_is_told_is_heard_by_all_and_not_stored() {
     let Some(program) = program() else { return };
     let servers = Servers::start(&program, 1, true);
     drop(Outsider::connect(&servers, "tm"));
-    let connect = || NatsJournal::connect(&servers.settings("a", 0)).unwrap();
+    let connect = || NatsJournal::connect(&crate::settings(&servers, "a", 0)).unwrap();
     let (one, other) = (connect(), connect());
     let (told, heard) = mpsc::channel();
     let listening = [&one, &other].map(|journal| {
@@ -94,7 +95,8 @@ fn a_tail_goes_on_whatever_becomes_of_its_consumer() {
     let Some(program) = program() else { return };
     let mut servers = Servers::start(&program, 3, true);
     let outsider = Outsider::connect(&servers, "tm");
-    let settings = |at| Settings { answer: Duration::from_secs(1), ..servers.settings("a", at) };
+    let settings =
+        |at| Settings { answer: Duration::from_secs(1), ..crate::settings(&servers, "a", at) };
     let (writer, follower) = (settings(0), settings(1));
     let writer = NatsJournal::connect(&writer).unwrap();
     let follower = NatsJournal::connect(&follower).unwrap();

@@ -18,7 +18,8 @@ use tailmark_wire::feed_v1 as pb;
 
 use crate::checker::{History, Note, Outcome, Request, Sent, Watched, violations};
 use crate::daemon::Daemon;
-use crate::servers::{Outsider, Servers};
+use crate::outsider::Outsider;
+use crate::servers::Servers;
 
 const LOG: &str = "log";
 /// Between faults: an election takes 4 to 9 s.
@@ -271,7 +272,7 @@ pub fn run(program: &Path, plan: &Plan) {
     let outsider = Outsider::connect(&servers, "tm");
     // So short that what is not answered is heard of.
     let (answer, patience) = (Duration::from_millis(1_000), Duration::from_millis(1_500));
-    let settings = |at: usize| Settings { answer, patience, ..servers.settings(LOG, at) };
+    let settings = |at: usize| Settings { answer, patience, ..crate::settings(&servers, LOG, at) };
     let daemons: Vec<_> = (1..)
         .zip(0..plan.daemons)
         .map(|(name, at)| Daemon::new(name, settings(usize::try_from(at).unwrap())))

@@ -17,6 +17,10 @@ mod beside;
 mod checker;
 mod cluster;
 mod daemon;
+#[path = "../../../../tests/nats/outsider.rs"]
+mod outsider;
+#[allow(dead_code, reason = "shared with the tests of daemons")]
+#[path = "../../../../tests/nats/servers.rs"]
 mod servers;
 mod stray;
 
@@ -32,7 +36,23 @@ use tailmark_log::storage::shared::{Body, Content, Frame, FrameChain, Published,
 use tailmark_record::FingerprintKey;
 
 use self::cluster::{Plan, run};
-use self::servers::{Outsider, Servers, program};
+use self::outsider::Outsider;
+use self::servers::{Servers, program};
+
+/// How a daemon reaches the servers: one of them first, then the others.
+fn settings(servers: &Servers, name: &str, first: usize) -> Settings {
+    let count = servers.count();
+    Settings {
+        login: Login::User("tm".to_owned(), "tm".to_owned()),
+        monitors: (0..count).map(|at| servers.monitor(at)).collect(),
+        replicas: if count < 3 { 1 } else { 3 },
+        ..Settings::new(
+            (0..count).map(|at| servers.url(first + at)).collect(),
+            name,
+            FingerprintKey::new([7; 16]),
+        )
+    }
+}
 
 struct Streams<'a> {
     servers: &'a Servers,
@@ -45,7 +65,7 @@ impl Journals for Streams<'_> {
     fn connect(&self) -> Arc<dyn SharedJournal> {
         // Each at another server first.
         let first = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let settings = self.servers.settings(&self.name, first);
+        let settings = settings(self.servers, &self.name, first);
         Arc::new(NatsJournal::connect(&settings).unwrap())
     }
 
@@ -100,7 +120,7 @@ fn what_promises_less_is_refused_unless_that_is_meant() {
     let Some(program) = program() else { return };
     let servers = Servers::start(&program, 1, true);
     let outsider = Outsider::connect(&servers, "tm");
-    let settings = servers.settings("a", 0);
+    let settings = settings(&servers, "a", 0);
 
     // As it is asked for: one replica, synced.
     let journal = NatsJournal::connect(&settings).unwrap();
@@ -149,7 +169,7 @@ fn a_server_that_acks_before_it_syncs_is_weaker() {
     let Some(program) = program() else { return };
     let servers = Servers::start(&program, 1, false);
     drop(Outsider::connect(&servers, "tm"));
-    let settings = servers.settings("a", 0);
+    let settings = settings(&servers, "a", 0);
     assert!(reasons(&settings)[0].contains("sync_interval is not always"));
     let weaker = Settings { allow_weaker: true, ..settings };
     let journal = NatsJournal::connect(&weaker).unwrap();

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use tailmark_journal_nats::{NatsJournal, Settings, Stray};
 use tailmark_log::storage::shared::{Body, Content, Frame, FrameChain, Published, SharedJournal};
 
-use crate::servers::{Outsider, Servers, program};
+use crate::outsider::Outsider;
+use crate::servers::{Servers, program};
 
 /// Frames without events, each behind the one before.
 struct Writer {
@@ -53,7 +54,7 @@ fn a_replica_that_keeps_what_its_peers_lost_is_named() {
     let mut servers = Servers::start(&program, 3, true);
     let outsider = Outsider::connect(&servers, "tm");
     // One of them is down now and then, and cannot be asked whether it syncs.
-    let settings = Settings { allow_weaker: true, ..servers.settings("a", 0) };
+    let settings = Settings { allow_weaker: true, ..crate::settings(&servers, "a", 0) };
     let journal = NatsJournal::connect(&settings).unwrap();
     let mut writer = Writer { chains: Vec::new(), nonce: 0 };
     writer.write(&journal, 20);
