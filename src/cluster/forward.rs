@@ -45,6 +45,14 @@ fn nobody() -> AppendError {
     AppendError::NotWriter("no daemon that writes it is known, or none answers".to_owned())
 }
 
+/// Who is of another history passes nothing on either: an ack would name a place that is another's in the log here.
+fn may_pass_on(inner: &Inner) -> Result<(), AppendError> {
+    match inner.diverged() {
+        Some(trouble) => Err(AppendError::Diverged(trouble)),
+        None => Ok(()),
+    }
+}
+
 /// Waits until something changes, for a moment at most; `false` where it is too late for that.
 async fn pauses(inner: &Inner, until: Instant) -> bool {
     let mut changes = inner.changes.subscribe();
@@ -61,6 +69,9 @@ async fn store(inner: Arc<Inner>, batch: Store) -> Result<Appended, AppendError>
     // Whether an earlier try may have stored it.
     let mut may_be_stored = false;
     loop {
+        if let Err(diverged) = may_pass_on(&inner) {
+            return Err(if may_be_stored { wire::unknown() } else { diverged });
+        }
         let answer = match inner.writer() {
             Writer::Here(log) => match service::store(&log, &batch).await {
                 it if it.is_elsewhere => None,
@@ -126,10 +137,8 @@ impl Elsewhere for Forward {
     }
 
     fn refusal(&self) -> Option<AppendError> {
-        if let Some(trouble) = self.0.diverged() {
-            return Some(AppendError::Diverged(trouble));
-        }
-        matches!(self.0.writer(), Writer::Nobody).then(nobody)
+        let is_away = || matches!(self.0.writer(), Writer::Nobody).then(nobody);
+        may_pass_on(&self.0).err().or_else(is_away)
     }
 }
 
@@ -137,6 +146,7 @@ impl Elsewhere for Forward {
 async fn trim(inner: Arc<Inner>, before: Seq) -> Result<Trimmed, AppendError> {
     let until = Instant::now() + PATIENCE;
     loop {
+        may_pass_on(&inner)?;
         let done = match inner.writer() {
             Writer::Here(log) => return log.trim(before).await,
             Writer::At(address) => {
@@ -158,6 +168,7 @@ async fn trim(inner: Arc<Inner>, before: Seq) -> Result<Trimmed, AppendError> {
 async fn open(inner: Arc<Inner>, id: String, epoch: u64) -> Result<OpenedElsewhere, AppendError> {
     let until = Instant::now() + PATIENCE;
     loop {
+        may_pass_on(&inner)?;
         let opened = match inner.writer() {
             // Streams of a term end with it: its client opens another, at the log that is served now.
             Writer::Here(_) => return Err(nobody()),

@@ -16,7 +16,7 @@ use tailmark_log::eventlog::{self, EventLog, whole_state};
 use tailmark_log::storage::StoreError;
 use tailmark_log::storage::local;
 use tailmark_log::storage::shared::{
-    Followed, Identity, Replica, SharedJournal as _, StateOf, open_copy,
+    Followed, Identity, Replica, SharedJournal as _, StateOf, has_log, open_copy,
 };
 
 /// What a daemon is among those that share a log.
@@ -89,7 +89,9 @@ pub fn join(
     runtime: Handle,
     goes_on: &dyn Fn() -> bool,
 ) -> Result<Option<Joined>, JoinError> {
-    let Options { daemon, address, version, journal, secret, tls, log, dir, storage } = options;
+    let Options { daemon, address, version, mut journal, secret, tls, log, dir, storage } = options;
+    // Who has a copy has had a journal. If that is gone, another in its place would only be in the way of who puts it back.
+    journal.create &= !has_log(&dir);
     let journal = Arc::new(NatsJournal::connect(&journal)?);
     for weakness in journal.strength().weaknesses {
         tracing::warn!(weakness, "the journal is weaker than it should be, which is allowed");
@@ -123,6 +125,7 @@ pub fn join(
         listening: Default::default(),
         thread: Default::default(),
         servers: Default::default(),
+        silent: Default::default(),
         counters: Default::default(),
     });
     let hears = Arc::downgrade(&inner);

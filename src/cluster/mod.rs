@@ -89,6 +89,8 @@ struct Inner {
     /// The node's.
     thread: Mutex<Option<JoinHandle<()>>>,
     servers: Mutex<Vec<pb::JournalReplica>>,
+    /// Why the journal's servers could not be asked, the last time.
+    silent: Mutex<Option<String>>,
     counters: Counters,
 }
 

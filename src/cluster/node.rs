@@ -12,7 +12,7 @@ use super::{Inner, count};
 use crate::server::ServedLog;
 use tailmark_log::eventlog::needed_from;
 use tailmark_log::eventlog::{EventLog, Following};
-use tailmark_log::storage::shared::{Followed, Role};
+use tailmark_log::storage::shared::{Followed, Role, SharedJournal as _};
 use tailmark_log::storage::{Store as _, StoreError};
 use tailmark_record::{Seq, Timestamp};
 
@@ -336,8 +336,15 @@ async fn ask_servers(inner: Arc<Inner>) {
         if let Err(error) = strength {
             tracing::warn!(%error, "the journal is weaker than it was, or cannot be looked at");
         }
-        if let Ok(replicas) = replicas {
-            *inner.servers.lock() = super::status::servers(replicas);
-        }
+        // What was so the last time is not told as what is so now.
+        let (servers, silent) = match replicas {
+            Ok(replicas) => (super::status::servers(replicas), None),
+            Err(failure) => {
+                let name = inner.journal.name();
+                (Vec::new(), Some(format!("the journal {name} cannot be asked: {failure}")))
+            }
+        };
+        *inner.servers.lock() = servers;
+        *inner.silent.lock() = silent;
     }
 }

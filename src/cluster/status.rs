@@ -79,6 +79,7 @@ pub(super) fn of(inner: &Inner) -> pb::JournalStatus {
         None => last().unwrap_or_default(),
     };
     drop(heard);
+    let trouble = inner.replica.status().trouble.or_else(|| inner.silent.lock().clone());
     let count = |it: &std::sync::atomic::AtomicU64| it.load(Ordering::Relaxed);
     pb::JournalStatus {
         stream: inner.journal.name(),
@@ -89,7 +90,7 @@ pub(super) fn of(inner: &Inner) -> pb::JournalStatus {
         writer: name,
         durability: durability(inner.journal.identity().level).into(),
         writer_heard,
-        trouble: inner.replica.status().trouble.unwrap_or_default(),
+        trouble: trouble.unwrap_or_default(),
         daemons,
         replicas: inner.servers.lock().clone(),
         weaknesses: inner.journal.strength().weaknesses,

@@ -6,6 +6,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
     unreachable_pub,
     reason = "a test ends where something is not as it must be"
@@ -14,9 +16,21 @@
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "../it/support/checker.rs"]
 mod checker;
+mod controls;
+#[path = "../crash/mod.rs"]
+mod crash;
+mod destroyed;
 mod faults;
 mod load;
+mod network;
+#[allow(dead_code, reason = "shared with the tests of the journal")]
+#[path = "../nats/outsider.rs"]
+mod outsider;
+mod power;
+#[allow(dead_code, reason = "shared with the tests of the journal")]
+#[path = "../nats/servers.rs"]
 mod servers;
+mod world;
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +38,8 @@ use tailmark_client::{Client, Expect, Kind, ProducerOptions, WatchOptions};
 use tailmark_record::Seq;
 use tailmark_wire::feed_v1 as pb;
 
-use self::servers::{PATIENCE, World, nats_server};
+use self::servers::program as nats_server;
+use self::world::{PATIENCE, World};
 
 fn event(id: &str, topic: &str) -> pb::Event {
     pb::Event { id: id.into(), topic: topic.into(), body: format!("{id}|"), ..pb::Event::default() }
@@ -198,10 +213,13 @@ async fn the_next_daemon_writes_where_one_goes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_or_seen_twice_while_daemons_and_servers_go() {
     let Some(program) = nats_server() else { return };
+    if !network::is_inside("nothing_is_lost_or_seen_twice_while_daemons_and_servers_go") {
+        return;
+    }
     let number = |name: &str, default| {
         std::env::var(name).map_or(default, |it| it.parse::<usize>().unwrap())
     };
-    faults::run(&program, number("CLUSTER_FAULTS", 8), number("CLUSTER_SEED", 1) as u64).await;
+    faults::run(&program, number("CLUSTER_FAULTS", 20), number("CLUSTER_SEED", 1) as u64).await;
 }
 
 /// A daemon with another secret is none of the log, and hears so before it serves anything.

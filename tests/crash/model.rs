@@ -86,6 +86,8 @@ pub struct Recording {
     before: Promise,
     /// Operations that laid out what was there before: no cut falls among them.
     laid_out: usize,
+    /// Any sync makes all names durable that were there when it began, as with one journal for all of them.
+    names_follow: bool,
 }
 
 /// What the script had been promised at the cut.
@@ -115,6 +117,8 @@ struct Reader<'a> {
     /// The tree of names as the child sees it.
     names: HashMap<(usize, String), usize>,
     fds: HashMap<i64, (usize, usize)>,
+    /// Descriptors that were opened with `O_SYNC`.
+    synced: HashSet<i64>,
     without: Without,
 }
 
@@ -140,9 +144,10 @@ impl Recording {
             interesting: Vec::new(),
             before,
             laid_out: 0,
+            names_follow: false,
         };
-        let mut reader =
-            Reader { root, recording, names: HashMap::new(), fds: HashMap::new(), without };
+        let (names, fds, synced) = (HashMap::new(), HashMap::new(), HashSet::new());
+        let mut reader = Reader { root, recording, names, fds, synced, without };
         files.iter().for_each(|(path, bytes)| reader.preload(path, bytes));
         reader.recording.laid_out = reader.recording.ops.len();
         let calls: Vec<&Call> = steps
@@ -158,6 +163,13 @@ impl Recording {
         }
         reader.recording.index();
         reader.recording
+    }
+
+    /// The same on a file system that has one journal for all names (ext4, XFS): what a program relies on that syncs new
+    /// files, and not their directories.
+    pub fn with_one_journal(mut self) -> Recording {
+        self.names_follow = true;
+        self
     }
 
     pub fn len(&self) -> usize {
@@ -300,7 +312,9 @@ impl Recording {
         let mut rng = StdRng::seed_from_u64(seed);
         let durable_upto = self.durable_upto(cut);
         let upto = |node: usize| durable_upto.get(&node).copied().unwrap_or(0);
-        let names = self.names(cut, &upto, &mut rng);
+        let any = durable_upto.values().copied().max().unwrap_or(0);
+        let names_upto = |dir: usize| if self.names_follow { any } else { upto(dir) };
+        let names = self.names(cut, &names_upto, &mut rng);
         let mut children: BTreeMap<usize, Vec<(&str, usize)>> = BTreeMap::new();
         for ((dir, name), node) in &names {
             children.entry(*dir).or_default().push((name, *node));
@@ -364,7 +378,7 @@ impl Recording {
                 _ => false,
             })
             .collect();
-        let is_ordered = rng.random_bool(0.5);
+        let is_ordered = self.names_follow || rng.random_bool(0.5);
         let first_lost = pending.get(rng.random_range(0..=pending.len())).copied().unwrap_or(cut);
         let share = [0.0, 0.5, 0.9][rng.random_range(0..3)];
         let mut names = BTreeMap::new();

@@ -46,6 +46,38 @@ pub fn record(args: &[&str], more: &str, trace: &Path, limit: Duration) -> Vec<S
     parse(&std::fs::read(trace).expect("the trace"))
 }
 
+/// What comes before a program so that its calls are written to `trace`, with their times. The process that is begun is
+/// the program's own.
+pub fn timed(trace: &Path) -> Vec<String> {
+    let words = ["strace", "-D", "-f", "-qq", "-xx", "-s", "33554432", "-ttt", "-T", "-e"];
+    let mut words: Vec<String> = words.map(str::to_owned).into();
+    let trace = trace.to_str().expect("a path in UTF-8").to_owned();
+    words.extend([format!("trace={CALLS}"), "-e".to_owned(), "signal=none".to_owned()]);
+    words.extend(["-o".to_owned(), trace]);
+    words
+}
+
+/// What a trace of [`timed`] has up to some time, in seconds since 1970, as [`parse`] reads it. A sync that had not
+/// returned by then has not happened.
+pub fn upto(trace: &[u8], time: f64) -> Vec<u8> {
+    let mut text = Vec::new();
+    for line in trace.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
+        let line = String::from_utf8_lossy(line);
+        let Some((pid, rest)) = line.split_once(' ') else { continue };
+        let Some((at, call)) = rest.trim_start().split_once(' ') else { continue };
+        let Ok(at) = at.parse::<f64>() else { continue };
+        let took = call.strip_suffix('>').and_then(|it| it.rsplit_once('<')).map(|(_, took)| took);
+        // Of a call in two lines the second has the time at which it returned.
+        let took = took.filter(|_| !call.starts_with("<...")).and_then(|it| it.parse::<f64>().ok());
+        let is_sync = call.starts_with("fsync") || call.starts_with("fdatasync");
+        if at > time || is_sync && at + took.unwrap_or(0.0) > time {
+            continue;
+        }
+        text.extend_from_slice(format!("{pid} {call}\n").as_bytes());
+    }
+    text
+}
+
 /// A call as it begins, and as it ends.
 #[derive(Debug)]
 pub enum Step {
@@ -306,6 +338,13 @@ pub fn self_test() {
     };
     assert_eq!((one.as_slice(), two.as_slice()), (&b"AB"[..], &b"C"[..]));
     assert!(matches!(steps[3], Step::Enter { call: 2 }), "{steps:?}");
+    let timed =
+        b"7  10.5 fsync(3) = 0 <2.0>\n8 11.0 fsync(4) = 0 <0.5>\n8 13.0 fsync(5) = 0 <0.1>\n\
+        9 11.0 write(1, \"\\x41\", 1) = 1 <9.0>\n9 11.1 fsync(6 <unfinished ...>\n";
+    let known = upto(timed, 12.0);
+    let expected =
+        "8 fsync(4) = 0 <0.5>\n9 write(1, \"\\x41\", 1) = 1 <9.0>\n9 fsync(6 <unfinished ...>\n";
+    assert_eq!(String::from_utf8_lossy(&known), expected);
     let never = steps.iter().filter(|step| matches!(step, Step::Enter { call: usize::MAX }));
     assert_eq!(never.count(), 2, "{steps:?}");
 }

@@ -76,7 +76,13 @@ impl Reader<'_> {
                 let text = String::from_utf8_lossy(call.bytes(1)).into_owned();
                 text.lines().for_each(|line| self.told(line));
             }
-            "write" | "pwrite64" | "writev" | "pwritev" | "pwritev2" => self.write(call),
+            "write" | "pwrite64" | "writev" | "pwritev" | "pwritev2" => {
+                self.write(call);
+                let fd = call.number(0);
+                if let Some(node) = self.node(fd).filter(|_| self.synced.contains(&fd)) {
+                    self.push(Op::SyncBegin { call: at, node });
+                }
+            }
             "fsync" | "fdatasync" => {
                 let Some(node) = self.node(call.number(0)) else { return };
                 let info = &self.recording.nodes[node];
@@ -142,6 +148,11 @@ impl Reader<'_> {
             "unlink" | "rmdir" => self.unlink(-100, call.bytes(0)),
             "unlinkat" => self.unlink(call.number(0), call.bytes(1)),
             "fsync" | "fdatasync" => self.push(Op::SyncEnd { call: at }),
+            "write" | "pwrite64" | "writev" | "pwritev" | "pwritev2"
+                if self.synced.contains(&call.number(0)) =>
+            {
+                self.push(Op::SyncEnd { call: at });
+            }
             "link" | "linkat" | "symlink" | "symlinkat" | "copy_file_range" | "sendfile"
             | "truncate" => {
                 panic!("{} is not modelled: {:?}", call.name, call.args)
@@ -213,6 +224,11 @@ impl Reader<'_> {
         }
         assert!(!call.has_word("O_APPEND"), "O_APPEND is not modelled");
         self.fds.insert(call.result, (node, 0));
+        // Each write of it is durable when it returns.
+        match call.has_word("O_SYNC") || call.has_word("O_DSYNC") {
+            true => self.synced.insert(call.result),
+            false => self.synced.remove(&call.result),
+        };
     }
 
     fn mkdir(&mut self, dir: i64, path: &[u8]) {

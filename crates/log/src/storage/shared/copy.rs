@@ -99,7 +99,7 @@ pub fn open_copy(
     journal: &dyn SharedJournal,
 ) -> Result<Arc<LocalEngine>, StoreError> {
     let identity = journal.identity();
-    let is_new = !dir.join(META_FILE).exists() && options.create;
+    let is_new = !has_log(dir) && options.create;
     let start = if is_new { start(journal)? } else { None };
     let of = CopyOf {
         log: identity.id,
@@ -110,6 +110,11 @@ pub fn open_copy(
         start,
     };
     Ok(local::open_copy(dir, options, &of)?.0)
+}
+
+/// Whether a directory has a log already, of whatever kind.
+pub fn has_log(dir: &Path) -> bool {
+    dir.join(META_FILE).exists()
 }
 
 /// A copy of a journal in memory, with nothing of it but what a checkpoint at its beginning says.

@@ -23,7 +23,7 @@ mod replica;
 mod stream;
 
 pub use super::place::{FrameChain, Place};
-pub use copy::{CopyStore, copy_in_memory, open_copy};
+pub use copy::{CopyStore, copy_in_memory, has_log, open_copy};
 pub use frame::{Body, Checkpoint, Content, Frame, FrameProblem};
 pub use replica::{Followed, Replica, Role, Rule, StateOf};
 #[cfg(any(test, feature = "testing"))]
