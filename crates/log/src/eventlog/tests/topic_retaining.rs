@@ -22,26 +22,28 @@ pub(super) fn rule(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_left_is_what_the_list_says_whatever_the_rules_do() {
-    live_through(World::new).await;
+    live_through(World::new, true).await;
 }
 
 /// An engine in memory has the rules too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_is_left_in_memory() {
-    live_through(World::in_memory).await;
+    live_through(World::in_memory, false).await;
 }
 
-async fn live_through(world: fn(u64) -> World) {
-    let mut taken = 0;
+/// `can_take_back`: whether the engine takes back an erasure that has begun nothing.
+async fn live_through(world: fn(u64) -> World, can_take_back: bool) {
+    let (mut taken, mut taken_back) = (0, 0);
     for seed in 0..3 {
         let mut world = world(seed);
         world.append(3_000).await;
         for _ in 0..12 {
-            match world.rng.random_range(0..10) {
+            match world.rng.random_range(0..11) {
                 0 => world.reopen().await,
                 1 => world.trim().await,
                 2 => world.erase().await,
                 3 | 4 => world.append(1_200).await,
+                10 => world.erase_and_take_back().await,
                 _ => world.run_rules().await,
             }
             world.check_all().await;
@@ -49,9 +51,11 @@ async fn live_through(world: fn(u64) -> World) {
             world.produce().await;
         }
         taken += world.gone.len();
+        taken_back += world.taken_back;
         world.log.close().await.unwrap();
     }
     assert!(taken > 2_000, "{taken}");
+    assert_eq!(taken_back > 0, can_take_back, "{taken_back}");
 }
 
 /// The limit of the whole log is one of events: what rules took out is none.

@@ -1,6 +1,7 @@
 //! A log, and the plain list that says what must be left of it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use rand::rngs::StdRng;
@@ -9,7 +10,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::super::super::topic_retention::testing::{Ordered, pass};
 use super::super::*;
 use super::rule;
-use crate::storage::{RemovedReason, StoreError, TopicQuery, local};
+use crate::storage::{EraseOrder, RemovedReason, StoreError, TopicQuery, local};
 use tailmark_record::Start;
 use tailmark_record::topic::Pattern;
 
@@ -53,6 +54,8 @@ pub(super) struct World {
     /// First and last seq of each batch of the producer, and its stream.
     batches: Vec<(u64, u64)>,
     stream: Option<Producer>,
+    /// Erasures that were taken back.
+    pub(super) taken_back: usize,
 }
 
 pub(super) fn open_local(dir: &Path, options: &Options) -> EventLog {
@@ -93,6 +96,7 @@ impl World {
             ids: Vec::new(),
             batches: Vec::new(),
             stream: None,
+            taken_back: 0,
         }
     }
 
@@ -426,11 +430,67 @@ impl World {
         self.gone.retain(|seq| *seq >= oldest);
     }
 
+    /// One that is ordered and stopped somewhere, as by a full disk: taken back if it has erased nothing, and else gone on
+    /// with.
+    pub(super) async fn erase_and_take_back(&mut self) {
+        let from = self.rng.random_range(self.oldest..=self.events.len() as u64);
+        let end = (from + self.rng.random_range(1..250)).min(self.events.len() as u64 + 1);
+        let seqs = vec![Seq::new(from)..Seq::new(end)];
+        let id = Uuid::from_u128(self.rng.random());
+        let at = Timestamp { seconds: self.now.load(Ordering::SeqCst), nanos: 0 };
+        let order = EraseOrder { id, reason: "asked".to_owned(), at, seqs: seqs.clone() };
+        let mut steps = self.rng.random_range(0..5);
+        let log = self.log.clone();
+        let stop = move || {
+            let stopped = log.core().store.erase(&Arc::new(order), &mut |_| {
+                steps -= 1;
+                if steps < 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            (stopped, log.cancel_erasure(id))
+        };
+        let (stopped, cancelled) = tokio::task::spawn_blocking(stop).await.unwrap();
+        let is_shell =
+            |event: &Event<'_>| event.erased.is_some_and(|it| it.erasure == id.to_string());
+        // From the store: memory may have them as they were.
+        let (mut shells, mut at, end_seq) = (0, Seq::new(from), Seq::new(end));
+        while at < end_seq {
+            match self.log.core().store.read(at, end_seq, &Filter::ALL) {
+                Ok(chunk) => {
+                    for bytes in Events::new(&chunk.events) {
+                        shells += u64::from(is_shell(&Event::parse(bytes.unwrap()).unwrap()));
+                    }
+                    at = chunk.end;
+                }
+                Err(StoreError::Removed(range)) => at = range.end,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        match cancelled {
+            Ok(()) => {
+                assert!(stopped.is_err() && shells == 0, "{stopped:?}: {shells} shells");
+                assert!(self.log.core().store.erasing().is_none());
+                self.taken_back += 1;
+            }
+            // What was taken out may have been a shell.
+            Err(CancelError::Begun { .. }) => {
+                let is_known = shells > 0 || (from..end).any(|seq| self.gone.contains(&seq));
+                assert!(is_known || self.memory.is_some(), "{from}..{end}: {stopped:?}");
+                self.erase_these(id, seqs).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
     pub(super) async fn erase(&mut self) {
         let from = self.rng.random_range(self.oldest..=self.events.len() as u64);
         let end = (from + self.rng.random_range(1..40)).min(self.events.len() as u64 + 1);
-        let seqs = vec![Seq::new(from)..Seq::new(end)];
-        let (log, id) = (self.log.clone(), Uuid::from_u128(self.rng.random()));
+        let id = Uuid::from_u128(self.rng.random());
+        self.erase_these(id, vec![Seq::new(from)..Seq::new(end)]).await;
+    }
+
+    async fn erase_these(&mut self, id: Uuid, seqs: Vec<std::ops::Range<Seq>>) {
+        let (from, end) = (seqs[0].start.get(), seqs[0].end.get());
+        let log = self.log.clone();
         let erasure = Erasure { id, seqs, reason: "asked".to_owned() };
         let done = tokio::task::spawn_blocking(move || log.erase(erasure, &mut |_| {}));
         let done = done.await.unwrap().unwrap();

@@ -152,6 +152,8 @@ impl LocalEngine {
                         Err(StoreError::Removed(_)) => return Ok(true),
                         // It was never written anew, and stands in the way of all behind it.
                         Err(StoreError::Damaged(_)) if segment.revision() == 1 => return Ok(false),
+                        // An erasure wrote it anew, or rules did: the order says whether it was this one.
+                        Err(StoreError::Damaged(_)) if self.is_untouched() => return Ok(false),
                         chunk => chunk?,
                     };
                     for event in Events::new(&chunk.events) {
@@ -172,6 +174,11 @@ impl LocalEngine {
         Ok(false)
     }
 
+    /// Whether the order says that nothing is erased by it yet.
+    fn is_untouched(&self) -> bool {
+        order::is_untouched(&self.dir, &self.options.disk, self.log)
+    }
+
     /// Puts the order down, unless it is the one that is not through.
     fn begin_erasing(&self, order: &Arc<EraseOrder>) -> Result<Arc<EraseOrder>, StoreError> {
         let mut erasing = self.erasing.lock();
@@ -182,7 +189,7 @@ impl LocalEngine {
         }
         order.check(self.bounds().next()).map_err(StoreError::Invalid)?;
         let disk = &self.options.disk;
-        if let Err(error) = order::store(&self.dir, disk, self.log, order) {
+        if let Err(error) = order::store_untouched(&self.dir, disk, self.log, order) {
             if order::remove(&self.dir, disk).is_ok() {
                 return Err(error);
             }
@@ -354,6 +361,10 @@ impl LocalEngine {
         }
         self.check_claim()?;
         self.check_segments()?;
+        let disk = &self.options.disk;
+        if self.is_untouched() {
+            order::store(&self.dir, disk, self.log, order)?;
+        }
         let progress = Arc::new(Progress::default());
         *self.work.sealing.lock() = Some(Arc::clone(&progress));
         let built = self.build_shells(&lease, order, progress);

@@ -19,6 +19,8 @@ pub const ERASING_FILE: &str = "erasing";
 const MAGIC: &[u8; 8] = b"TMERASE\x01";
 const HEADER_BYTES: usize = 96;
 const RANGE_BYTES: usize = 16;
+/// 1 while nothing is erased, for certain.
+const UNTOUCHED_AT: usize = 64;
 
 /// Puts it down. It survives a power loss when this returns.
 ///
@@ -31,6 +33,29 @@ pub(in crate::storage) fn store(
     order: &EraseOrder,
 ) -> Result<(), StoreError> {
     disk.replace(&dir.join(ERASING_FILE), &order_bytes(log, order))
+}
+
+/// The same of one by which nothing is erased yet, for certain. Before anything is, it has to be put down without that.
+///
+/// # Errors
+/// As [`store`].
+pub(super) fn store_untouched(
+    dir: &Path,
+    disk: &Disk,
+    log: LogId,
+    order: &EraseOrder,
+) -> Result<(), StoreError> {
+    let mut bytes = order_bytes(log, order);
+    bytes[UNTOUCHED_AT] = 1;
+    seal_header(&mut bytes);
+    disk.replace(&dir.join(ERASING_FILE), &bytes)
+}
+
+/// Whether the one in a data directory, if it can be read, says that nothing is erased by it yet.
+pub(super) fn is_untouched(dir: &Path, disk: &Disk, log: LogId) -> bool {
+    let bytes = disk.read(&dir.join(ERASING_FILE)).ok().flatten();
+    let whole = bytes.filter(|bytes| decode(bytes, log).is_some());
+    whole.is_some_and(|bytes| bytes.get(UNTOUCHED_AT) == Some(&1))
 }
 
 /// Takes it away.
@@ -85,9 +110,13 @@ pub fn order_bytes(log: LogId, order: &EraseOrder) -> Vec<u8> {
     out[56..60].copy_from_slice(&to_u32(order.reason.len()).to_le_bytes());
     let crc = crc32c(0, &out[HEADER_BYTES..]);
     out[60..64].copy_from_slice(&crc.to_le_bytes());
+    seal_header(&mut out);
+    out
+}
+
+fn seal_header(out: &mut [u8]) {
     let crc = crc32c(0, &out[..HEADER_BYTES - 4]);
     out[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
-    out
 }
 
 fn decode(bytes: &[u8], log: LogId) -> Option<EraseOrder> {

@@ -462,3 +462,42 @@ fn an_order_whose_events_were_trimmed_since_is_not_taken_back() {
         assert!(engine.erasing().is_some());
     }
 }
+
+/// A segment that another erasure has written anew, and that was damaged since: the order says whether this one has begun, also
+/// after a restart.
+#[test]
+fn a_damaged_segment_that_was_written_anew_before_does_not_keep_an_order() {
+    for has_begun in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (engine, _) = open(dir.path(), plain()).unwrap();
+        fill_marked(&*engine, 160, 20);
+        let first = EraseOrder { id: uuid::Uuid::from_u128(3), ..(*order(&[5..6])).clone() };
+        engine.erase(&Arc::new(first), &mut go_on).unwrap();
+        engine.erased().unwrap();
+        let order = order(&[1..600]);
+        let stopped = engine.erase(&order, &mut |now| match now.segments_done > 0 || !has_begun {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        });
+        assert!(stopped.is_err());
+        let segment = engine.view().segments[0].clone();
+        assert_eq!((segment.revision(), segment.first()), (2 + u32::from(has_begun), Seq::FIRST));
+        vanish(engine);
+        let db = segment.dir().join("db/db");
+        let mut bytes = std::fs::read(&db).unwrap();
+        bytes.iter_mut().step_by(97).for_each(|byte| *byte ^= 0x55);
+        std::fs::write(&db, bytes).unwrap();
+        for _ in 0..2 {
+            let (engine, _) = reopen_with(dir.path(), &plain());
+            let read = engine.read(Seq::FIRST, Seq::new(2), &Filter::ALL);
+            assert!(matches!(read, Err(StoreError::Damaged(_))), "{read:?}");
+            // It waits for the segment.
+            assert!(engine.erase(&order, &mut go_on).is_err());
+            vanish(engine);
+        }
+        let (engine, _) = reopen_with(dir.path(), &plain());
+        let cancelled = engine.cancel_erasing(order.id);
+        assert_eq!(cancelled.is_ok_and(|it| it), !has_begun);
+        assert_eq!(engine.erasing().is_none(), !has_begun);
+    }
+}
