@@ -7,7 +7,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::get;
-use crate::support::daemon::Daemon;
+use crate::support::daemon::{Daemon, feed, program};
+use crate::support::kept::expect_clean;
 use crate::support::server::{until, within};
 
 const DISK_BYTES: u64 = 64 << 20;
@@ -158,5 +159,70 @@ async fn each_way_out_of_a_full_disk_is_one_and_nothing_is_lost() {
     rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
     until("a trim by the limit", || oldest(&daemon) > was).await;
     is_taken_again(&daemon).await;
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+/// What may be needed is backed up to another disk before it is trimmed, and comes back from there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_trimmed_for_room_is_had_from_a_backup_that_was_taken_before() {
+    let Some(disk) = SmallDisk::new() else { return };
+    let daemon = disk.start();
+    let path = |name: &str| disk.0.path().join(name).to_str().unwrap().to_owned();
+    let (place, whole) = (path("place"), path("whole"));
+    daemon.output(&["upload", "--topic", "a", "-"], lines(500).as_bytes());
+    let head = fill(&daemon);
+    // The disk of the log is full, and this is another.
+    daemon.output(&["backup", &place], b"");
+    daemon.output(&["trim", "--before", &(head / 2).to_string(), "--yes"], b"");
+    is_taken_again(&daemon).await;
+    assert_eq!(oldest(&daemon), head / 2);
+    daemon.output(&["backup", &place], b"");
+    let all = ["restore", &place, "--data-dir", &whole, "--from-seq", "oldest"];
+    let done = feed(&mut program(&all), b"");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let last = status(&daemon)["head_seq"].as_str().unwrap().parse::<u64>().unwrap();
+    assert!(last > head);
+    assert_eq!(daemon.stop(), Some(0));
+    expect_clean(Path::new(&whole));
+    let info = tailmark::inspect::info(Path::new(&whole)).unwrap();
+    assert_eq!((info.oldest.get(), info.head.get()), (1, last));
+}
+
+/// If all of it must stay it moves to a larger disk, with every reader's place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_of_which_all_must_stay_moves_to_a_larger_disk() {
+    let Some(disk) = SmallDisk::new() else { return };
+    let daemon = disk.start();
+    let path = |name: &str| disk.0.path().join(name).to_str().unwrap().to_owned();
+    let (state, moved) = (path("state"), path("moved"));
+    daemon.output(&["upload", "--topic", "a", "-"], lines(500).as_bytes());
+    let watch = ["watch", "--json", "--from", "oldest", "--state", &state, "--until-caught-up"];
+    assert_eq!(daemon.output(&watch, b"").lines().count(), 500);
+    let head = fill(&daemon);
+    // The disk is there as long as somebody is.
+    let id = daemon.id().to_string();
+    let mut keeper =
+        Command::new("nsenter").args(["--target", &id, "--mount", "sleep", "300"]).spawn().unwrap();
+    let there = format!("/proc/{}/ns/mnt", keeper.id());
+    until("that somebody is there", || {
+        let of = |id: &str| std::fs::read_link(format!("/proc/{id}/ns/mnt")).ok();
+        std::fs::read_link(&there).ok() == of(&id)
+    })
+    .await;
+    assert_eq!(daemon.stop(), Some(0));
+    let copied = Command::new("nsenter")
+        .args(["--target", &keeper.id().to_string(), "--mount", "cp", "-a"])
+        .arg(disk.mount_point().join("log"))
+        .arg(&moved)
+        .status();
+    keeper.kill().unwrap();
+    keeper.wait().unwrap();
+    assert!(copied.unwrap().success());
+    expect_clean(Path::new(&moved));
+    let daemon = Daemon::start(Path::new(&moved));
+    is_taken_again(&daemon).await;
+    // The reader goes on where it was, and sees all that was acked.
+    let seen = daemon.output(&watch, b"");
+    assert_eq!(seen.lines().count() as u64, head + 1 - 500);
     assert_eq!(daemon.stop(), Some(0));
 }
