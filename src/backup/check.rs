@@ -29,12 +29,21 @@ pub struct Checked {
 /// whose backups the place has.
 ///
 /// # Errors
-/// What is wrong first; [`Error::Mark`] where the backup itself is whole; I/O, and what `watch` answers.
+/// What is wrong first; [`Error::Removed`]; [`Error::Mark`] where the backup itself is whole; I/O, and what `watch` answers.
 pub fn check(
     target: &Target,
     name: &str,
     manifest: &Manifest,
     mut watch: impl FnMut(Progress) -> io::Result<()>,
+) -> Result<Checked, Error> {
+    target.unless_removed(name, check_all(target, name, manifest, &mut watch))
+}
+
+fn check_all(
+    target: &Target,
+    name: &str,
+    manifest: &Manifest,
+    watch: &mut dyn FnMut(Progress) -> io::Result<()>,
 ) -> Result<Checked, Error> {
     let mut progress = Progress { done_bytes: 0, total_bytes: manifest.bytes() };
     let removed = manifest.removed.iter().map(|row| joint_of(&row.range()));

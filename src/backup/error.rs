@@ -101,6 +101,14 @@ pub enum Error {
         /// Which was asked for.
         name: String,
     },
+    /// It was there, and is not any more.
+    #[error("the backup {name} was removed from {} while it was read", path.display())]
+    Removed {
+        /// The place.
+        path: PathBuf,
+        /// Which.
+        name: String,
+    },
     /// It is not what was written.
     #[error("{} is damaged: {what}", path.display())]
     Damaged {

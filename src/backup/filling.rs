@@ -4,7 +4,7 @@
 //! what its footer says, and that is what its name says. That the segments join, and hold what the look says,
 //! is seen when a backup is verified.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -12,11 +12,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::place::{Making, Use, at};
-use super::prune::{refuse_beside_pruning, withdraw_if_pruned};
+use super::notes::{Note, Work, refuse_beside};
+use super::place::{Listed, Making, Use, at};
+use super::prune::{expect_files, withdraw_if_pruned};
 use super::sink::{Hash, Look, Sink, TAIL};
 use super::target::{
-    FOOTER, SEGMENTS, TRIMMED, footer_of, hex, is_plain, name_of, of_place, stamp_of, tail,
+    FOOTER, SEGMENTS, TRIMMED, footer_of, hex, is_plain, name_of, of_place, segment_of, stamp_of,
+    tail,
 };
 use super::{Error, Manifest, SegmentRow, Target, check, wire};
 use crate::export;
@@ -71,6 +73,10 @@ pub struct Filling<'a> {
     progress: Progress,
     reused: u64,
     scratch: Scratch,
+    /// Files that it counts on, and how long they are.
+    files: BTreeMap<String, u64>,
+    /// Where there are no locks.
+    note: Option<Note>,
     taken: Option<Taken>,
 }
 
@@ -112,6 +118,8 @@ impl<'a> Filling<'a> {
             progress: Progress::default(),
             reused: 0,
             scratch: Scratch::new(),
+            files: BTreeMap::new(),
+            note: None,
             taken: None,
         }
     }
@@ -139,13 +147,24 @@ impl<'a> Filling<'a> {
     }
 
     /// What was taken, once it is whole.
-    pub fn taken(self) -> Option<Taken> {
-        self.taken
+    pub fn taken(mut self) -> Option<Taken> {
+        self.taken.take()
+    }
+
+    /// Begins one in a place that is open.
+    #[cfg(test)]
+    pub(super) fn of(target: Target, watch: Watch<'a>) -> Filling<'a> {
+        let mut filling = Filling::new(Path::new(""), watch);
+        filling.target = Some(target);
+        filling
     }
 
     fn copied(&mut self, bytes: u64) -> Result<(), Error> {
         self.progress.done_bytes += bytes;
         self.progress.total_bytes = self.progress.total_bytes.max(self.progress.done_bytes);
+        if let (Some(note), Some(target)) = (&mut self.note, &self.target) {
+            note.keep(&*target.place)?;
+        }
         (self.watch)(self.progress).map_err(|error| export::Error::Output(error).into())
     }
 
@@ -161,6 +180,7 @@ impl<'a> Filling<'a> {
         if name_of(&segment, &footer) != name || segment.log_id().to_string() != *log {
             return Err(Error::Senseless { what: "a segment is another than its name says" });
         }
+        let footer_len = footer.len;
         parts.push(footer);
         let mut wanted = segment.parts()?;
         parts.sort_by(|one, other| one.name.cmp(&other.name));
@@ -176,8 +196,17 @@ impl<'a> Filling<'a> {
         io::copy(&mut source, &mut made).map_err(of_place("write", &shown))?;
         made.finish().map_err(Error::Place)?;
         Disk::real().remove_tree(dir)?;
+        self.files.insert(footer_of(&name), footer_len);
         self.whole.insert(name);
         Ok(())
+    }
+}
+
+impl Drop for Filling<'_> {
+    fn drop(&mut self) {
+        if let (Some(note), Some(target)) = (&self.note, &self.target) {
+            note.remove(&*target.place);
+        }
     }
 }
 
@@ -192,7 +221,11 @@ impl Sink for Filling<'_> {
             Some(target) if target.log() == look.log_id => target,
             _ => Target::for_log(&self.to, &look.log_id)?,
         };
-        refuse_beside_pruning(&*target.place)?;
+        let target = self.target.insert(target);
+        if !target.place.has_locks() && self.note.is_none() {
+            self.note = Some(Note::leave(&*target.place, Work::Taking)?);
+        }
+        refuse_beside(&*target.place, Work::Pruning)?;
         if !self.name.0.is_empty() {
             // Of an earlier look.
             target.place.remove(&tail(&self.name.0)).map_err(Error::Place)?;
@@ -205,12 +238,17 @@ impl Sink for Filling<'_> {
             // What stood behind one that is not kept is gone, too.
             self.whole = target.whole_segments(|name| wanted.contains(name))?;
         }
-        self.name = name(&target, look.head)?;
+        // What is there of them may be of one that was cut, and is no other's.
+        let listed = target.place.list(SEGMENTS).map_err(Error::Place)?;
+        let counts =
+            |file: &Listed| segment_of(&file.name).is_some_and(|it| self.whole.contains(it));
+        self.files = listed.into_iter().filter(counts).map(|file| (file.name, file.len)).collect();
+        self.name = name(target, look.head)?;
         self.reused = self.whole.len() as u64;
         let missing = look.segments.iter().filter(|row| !self.whole.contains(&row.name));
         self.progress.total_bytes =
             self.progress.done_bytes + missing.map(|row| row.bytes).sum::<u64>();
-        (self.target, self.look, self.wanted) = (Some(target), Some(look), wanted);
+        (self.look, self.wanted) = (Some(look), wanted);
         Ok(())
     }
 
@@ -288,7 +326,14 @@ impl Sink for Filling<'_> {
             return Err(Error::Senseless { what: "a file has another hash than its name" });
         }
         match open.out {
-            Out::Kept(file) => file.finish().map_err(Error::Place)?,
+            Out::Kept(file) => {
+                file.finish().map_err(Error::Place)?;
+                let name = match of {
+                    Of::Tail => tail(&self.name.0),
+                    Of::Segment { .. } | Of::Trimmed => open.name.clone(),
+                };
+                self.files.insert(name, len);
+            }
             Out::Nothing => return Ok(()),
             Out::Footer { dir, file } => {
                 drop(file);
@@ -316,6 +361,10 @@ impl Sink for Filling<'_> {
         }
         let tail = self.tail.ok_or(Error::Senseless { what: "the tail is missing" })?;
         let (name, taken_at) = self.name.clone();
+        // Whoever was at work since may have taken what lay there for left over.
+        if self.target.as_mut().ok_or(SENSELESS)?.claim_again()? {
+            expect_files(&*self.target()?.place, &self.files)?;
+        }
         let target = self.target.as_ref().ok_or(SENSELESS)?;
         let manifest = Manifest {
             version: Manifest::VERSION,
@@ -349,7 +398,7 @@ impl Sink for Filling<'_> {
                 return Err(error);
             }
         }
-        withdraw_if_pruned(target, &name, &manifest)?;
+        withdraw_if_pruned(target, &name, &self.files)?;
         target.place.finish().map_err(Error::Place)?;
         let (written_bytes, reused_segments) = (self.progress.done_bytes, self.reused);
         self.taken = Some(Taken { name, manifest, written_bytes, reused_segments });

@@ -6,6 +6,7 @@
 //!    trimmed/<first>-<end>-<hash>       what tells repeats of trimmed events
 //!    backups/<head>-<unix time>-<random>.tail    what was not sealed, and the log's state: an export (`crate::export`)
 //!    backups/<head>-<unix time>-<random>.backup  what belongs together, the hash of the tail too; written last
+//!    taking/<random>, pruning/<random>  who is at work there, where there are no locks
 //! ```
 //!
 //! A backup is there when its last file is: whatever is cut before leaves all older ones as they were, and the
@@ -21,6 +22,7 @@ mod earlier;
 mod error;
 mod filling;
 mod manifest;
+mod notes;
 mod place;
 mod plan;
 mod prune;

@@ -70,6 +70,11 @@ pub fn reaching(
     Ok(None)
 }
 
+/// What becomes of a file that is not what was sealed.
+fn damaged_if(keeps_damage: bool) -> impl FnMut(Damage) -> Result<(), StoreError> {
+    move |damage| if keeps_damage { Ok(()) } else { Err(damage.into()) }
+}
+
 fn joint_of_segment((segment, _): &(Arc<Segment>, SegmentRow)) -> Joint {
     (segment.first(), segment.end(), segment.link_before(), segment.link())
 }
@@ -161,7 +166,7 @@ impl Plan {
             Upto::Head => head.next(),
             Upto::Seq(seq) if seq > head => return Err(Error::TooLate { head }),
             Upto::Seq(seq) => seq.next(),
-            Upto::Time(time) => plan.end_at(time, target, name)?,
+            Upto::Time(time) => plan.end_at(time, target, name, keeps_damage)?,
         };
         let is_gone = |part: &&Part| matches!(part.source, Source::Gone(_));
         let mut gone = plan.parts.iter().filter(is_gone);
@@ -173,8 +178,13 @@ impl Plan {
         if let Some(Part { source: Source::Segment(segment, row), .. }) = cut
             && segment.removed().runs > 0
         {
-            let here = target.fetch(segment, row, &mut |_| Ok(()))?;
-            let run = run_over(&here, plan.end)?;
+            let mut damaged = damaged_if(keeps_damage);
+            let here = target.fetch_noting(segment, row, &mut |_| Ok(()), &mut damaged)?;
+            let run = match run_over(&here, plan.end) {
+                // Where it lies is not known any more, and what is put in says so.
+                Err(StoreError::Damaged(_)) if keeps_damage => None,
+                run => run?,
+            };
             plan.end = run.map_or(plan.end, |run| run.first);
         }
         // Before all that is readable nothing is known.
@@ -301,8 +311,14 @@ impl Plan {
         self.parts.first().map_or(tail, |part| (part.first, part.link_before))
     }
 
-    /// The seq after the last event that was appended up to `time`.
-    fn end_at(&self, time: Timestamp, target: &Target, name: &str) -> Result<Seq, Error> {
+    /// The seq after the last event that was appended up to `time`, as far as that is known.
+    fn end_at(
+        &self,
+        time: Timestamp,
+        target: &Target,
+        name: &str,
+        keeps_damage: bool,
+    ) -> Result<Seq, Error> {
         for part in &self.parts {
             let Source::Segment(segment, row) = &part.source else { continue };
             if segment.last_at() <= time {
@@ -311,14 +327,25 @@ impl Plan {
             if segment.first_at() > time {
                 return Ok(segment.first());
             }
-            let here = target.fetch(segment, row, &mut |_| Ok(()))?;
+            let mut damaged = damaged_if(keeps_damage);
+            let here = target.fetch_noting(segment, row, &mut |_| Ok(()), &mut damaged)?;
             let scratch = here.dir().parent().unwrap_or(Path::new("."));
-            let reader = OfflineReader::of(Arc::clone(&here), scratch)?;
+            let reader = match OfflineReader::of(Arc::clone(&here), scratch) {
+                Err(StoreError::Damaged(_)) if keeps_damage => return Ok(segment.first()),
+                reader => reader?,
+            };
             let mut at = segment.first();
+            // Where what is damaged begins, until an event behind it is known to be early enough.
+            let mut unknown = None;
             while at < segment.end() {
                 let chunk = match reader.read(at, segment.end(), &Filter::ALL) {
                     Err(StoreError::Removed(range)) if range.contains(at) => {
                         at = range.end;
+                        continue;
+                    }
+                    Err(StoreError::Damaged(damage)) if keeps_damage => {
+                        unknown.get_or_insert(at);
+                        at = damage.to.next().max(at.next());
                         continue;
                     }
                     chunk => chunk?,
@@ -326,8 +353,8 @@ impl Plan {
                 for event in Events::new(&chunk.events) {
                     let later = event.and_then(Facts::scan).map(|facts| facts.appended_at > time);
                     match later {
-                        Ok(true) => return Ok(at),
-                        Ok(false) => at = at.next(),
+                        Ok(true) => return Ok(unknown.unwrap_or(at)),
+                        Ok(false) => (at, unknown) = (at.next(), None),
                         Err(_) => return Err(StoreError::Invalid("an event is malformed").into()),
                     }
                 }

@@ -2,32 +2,31 @@
 //!
 //! A backup is gone when its last file is: that goes first, and durably, so that nothing that is listed ever lacks a part.
 //! What is cut leaves parts that belong to nothing, and the next run removes them. Where there are no locks whoever prunes
-//! leaves a note while he does it: a backup that ends meanwhile may count on a segment that has just gone, and is none then.
+//! leaves a note while he does it ([`super::notes`]), and so does whoever takes a backup: neither begins beside the other.
+//! A backup of which a part has gone all the same, as by a note that was too old, is none.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::UNIX_EPOCH;
 
+use super::notes::{Note, Work, is_young, refuse_beside};
 use super::place::{self, Listed, Place, Use};
 use super::target::{
-    BACKUPS, SEGMENTS, TRIMMED, footer_of, manifest, named_tail, segment_of, stamp_of, tail,
+    BACKUPS, SEGMENTS, TRIMMED, footer_of, is_unfinished, manifest, named_tail, segment_of,
+    stamp_of, tail,
 };
-use super::{Error, Manifest, Progress, Target};
+use super::{Error, Progress, Target};
 use crate::export;
 use tailmark_record::Timestamp;
-
-/// Notes of those who prune a place without locks.
-const PRUNING: &str = "pruning";
-/// What is older is of one who was killed.
-const AT_WORK: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Which backups stay. The newest always does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
     /// So many, the newest.
     Newest(usize),
-    /// Those that were taken at this time or later.
+    /// Those that were taken at this time or later, by any of the clocks that tell it: that of the machine on which it was
+    /// taken, those of the backups before it, that of the store of a cloud.
     Since(Timestamp),
 }
 
@@ -38,6 +37,8 @@ pub struct Pruned {
     pub removed: Vec<String>,
     /// Backups that stay.
     pub kept: Vec<String>,
+    /// Those of them that are too old by the clock of the machine on which they were taken, and not by another.
+    pub doubtful: Vec<String>,
     /// Segments that went: no backup that stays has them.
     pub segments: u64,
     /// Bytes of all files that went.
@@ -57,27 +58,55 @@ pub fn prune(
     is_dry_run: bool,
     mut watch: impl FnMut(Progress) -> io::Result<()>,
 ) -> Result<Pruned, Error> {
-    let mut target = Target::of(place::at(path, Use::Read)?)?;
+    let target = Target::of(place::at(path, Use::Read)?)?;
     if target.place.holds_one() {
         return Err(Error::OneBackup { path: path.to_owned() });
     }
+    prune_in(target, keep, is_dry_run, &mut watch)
+}
+
+fn prune_in(
+    mut target: Target,
+    keep: Keep,
+    is_dry_run: bool,
+    watch: &mut dyn FnMut(Progress) -> io::Result<()>,
+) -> Result<Pruned, Error> {
     target.check_mark()?;
     if !is_dry_run {
         target.claim()?;
     }
-    let _note = match is_dry_run || target.place.has_locks() {
+    let mut note = match is_dry_run || target.place.has_locks() {
         true => None,
-        false => Some(Note::leave(&*target.place)?),
+        false => Some(Note::leave(&*target.place, Work::Pruning)?),
     };
-    if !target.place.has_locks() {
-        refuse_beside_a_backup(&target)?;
+    let done = prune_noted(&target, keep, is_dry_run, note.as_mut(), watch);
+    if let Some(note) = note {
+        note.remove(&*target.place);
     }
-    let plan = Plan::new(&target, keep)?;
+    done
+}
+
+fn prune_noted(
+    target: &Target,
+    keep: Keep,
+    is_dry_run: bool,
+    mut note: Option<&mut Note>,
+    watch: &mut dyn FnMut(Progress) -> io::Result<()>,
+) -> Result<Pruned, Error> {
+    let place = &*target.place;
+    refuse_beside(place, Work::Taking)?;
+    if !place.has_locks() {
+        refuse_beside_a_backup(target)?;
+    }
+    let plan = Plan::new(target, keep)?;
     if !is_dry_run {
         let total_bytes = plan.pruned.freed_bytes;
         let mut done_bytes = 0;
-        plan.carry_out(&*target.place, &mut |bytes| {
+        plan.carry_out(place, &mut |bytes| {
             done_bytes += bytes;
+            if let Some(note) = &mut note {
+                note.keep(place)?;
+            }
             let told = watch(Progress { done_bytes, total_bytes });
             told.map_err(|error| export::Error::Output(error).into())
         })?;
@@ -85,79 +114,39 @@ pub fn prune(
     Ok(plan.pruned)
 }
 
-/// Refuses to begin a backup beside one who prunes.
-pub(super) fn refuse_beside_pruning(place: &dyn Place) -> Result<(), Error> {
-    if place.has_locks() {
-        return Ok(());
-    }
-    let notes = place.list(PRUNING).map_err(Error::Place)?;
-    match notes.iter().find(|note| is_young(note)) {
-        Some(note) => {
-            let path = place.shown(&note.name);
-            Err(Error::Busy { path, what: "backups are being removed here" })
-        }
-        None => Ok(()),
-    }
-}
-
-/// A backup that counts on a segment which one who pruned has removed is none: it goes again.
+/// A backup of which a part is not there any more, because one who pruned has removed it, is none: it goes again.
 pub(super) fn withdraw_if_pruned(
     target: &Target,
     name: &str,
-    manifest: &Manifest,
+    files: &BTreeMap<String, u64>,
 ) -> Result<(), Error> {
     if target.place.has_locks() {
         return Ok(());
     }
-    let is_pruned = || -> Result<bool, Error> {
-        refuse_beside_pruning(&*target.place)?;
-        let listed = target.place.list(SEGMENTS).map_err(Error::Place)?;
-        let there: HashSet<_> = listed.iter().map(|file| file.name.as_str()).collect();
-        let is_gone = |name: &String| !there.contains(footer_of(name).as_str());
-        Ok(manifest.segments.iter().any(|row| is_gone(&row.name)))
-    };
-    let error = match is_pruned() {
-        Ok(false) => return Ok(()),
-        Ok(true) => {
-            let path = target.place.shown("");
-            Error::Busy { path, what: "backups were removed while this one was taken" }
+    let found = refuse_beside(&*target.place, Work::Pruning)
+        .and_then(|()| expect_files(&*target.place, files));
+    if let Err(error) = found {
+        for file in [manifest(name), tail(name)] {
+            target.place.remove(&file).map_err(Error::Place)?;
         }
-        Err(error) => error,
-    };
-    for file in [super::target::manifest(name), tail(name)] {
-        target.place.remove(&file).map_err(Error::Place)?;
+        return Err(error);
     }
-    Err(error)
+    Ok(())
 }
 
-fn is_young(file: &Listed) -> bool {
-    let age = file.written_at.and_then(|at| SystemTime::now().duration_since(at).ok());
-    age.is_none_or(|age| age < AT_WORK)
-}
-
-/// Says that somebody prunes, for as long as he does.
-struct Note<'a> {
-    place: &'a dyn Place,
-    name: String,
-}
-
-impl Note<'_> {
-    fn leave(place: &dyn Place) -> Result<Note<'_>, Error> {
-        for old in place.list(PRUNING).map_err(Error::Place)? {
-            if !is_young(&old) {
-                place.remove(&old.name).map_err(Error::Place)?;
-            }
+/// That all files that a backup counts on are there, as long as they were.
+pub(super) fn expect_files(place: &dyn Place, files: &BTreeMap<String, u64>) -> Result<(), Error> {
+    let mut there = HashMap::new();
+    for folder in [BACKUPS, SEGMENTS, TRIMMED] {
+        let listed = place.list(folder).map_err(Error::Place)?.into_iter();
+        there.extend(listed.map(|file| (file.name, file.len)));
+    }
+    match files.iter().find(|(name, len)| there.get(*name) != Some(len)) {
+        Some((name, _)) => {
+            let path = place.shown(name);
+            Err(Error::Busy { path, what: "it was removed while this backup was taken" })
         }
-        let name = format!("{PRUNING}/{:016x}", rand::random::<u64>());
-        place.put_new(&name, b"").map_err(Error::Place)?;
-        Ok(Note { place, name })
-    }
-}
-
-impl Drop for Note<'_> {
-    fn drop(&mut self) {
-        // Where it cannot be removed it counts for a day.
-        let _ = self.place.remove(&self.name);
+        None => Ok(()),
     }
 }
 
@@ -194,7 +183,7 @@ impl Plan {
     fn new(target: &Target, keep: Keep) -> Result<Plan, Error> {
         let place = &*target.place;
         let names = target.names()?;
-        let (removed, kept) = split(target, names, keep)?;
+        let Split { removed, kept, doubtful } = split(target, names, keep)?;
         let (mut segments_kept, mut trimmed_kept) = (HashSet::new(), HashSet::new());
         for name in &kept {
             // What it needs nobody knows if it cannot be read.
@@ -210,13 +199,18 @@ impl Plan {
         let of_them: HashSet<_> = removed.iter().map(|name| manifest(name)).collect();
         let (manifests, others): (Vec<_>, Vec<_>) =
             backups.into_iter().partition(|file| of_them.contains(&file.name));
-        let is_left = |file: &Listed| named_tail(file).is_some_and(|name| !is_kept.contains(name));
-        let tails: Vec<_> = others.into_iter().filter(is_left).collect();
+        // Where there are locks nobody is writing what has no name yet.
+        let is_left = |file: &Listed| {
+            is_unfinished(file) || named_tail(file).is_some_and(|name| !is_kept.contains(name))
+        };
+        let mut tails: Vec<_> = others.into_iter().filter(is_left).collect();
         let mut segments: HashMap<String, Vec<Listed>> = HashMap::new();
         for file in place.list(SEGMENTS).map_err(Error::Place)? {
             let Some(name) = segment_of(&file.name) else { continue };
             if !segments_kept.contains(name) {
                 segments.entry(name.to_owned()).or_default().push(file);
+            } else if is_unfinished(&file) {
+                tails.push(file);
             }
         }
         // What is young and belongs to nothing may be of a backup that has just begun.
@@ -239,7 +233,8 @@ impl Plan {
         let of_segments = segments.iter().flat_map(|(_, files)| files);
         let all = manifests.iter().chain(&tails).chain(of_segments).chain(&trimmed);
         let freed_bytes = all.map(|file| file.len).sum();
-        let pruned = Pruned { removed, kept, segments: segments.len() as u64, freed_bytes };
+        let count = segments.len() as u64;
+        let pruned = Pruned { removed, kept, doubtful, segments: count, freed_bytes };
         Ok(Plan { pruned, tails, manifests, segments, trimmed })
     }
 
@@ -320,35 +315,49 @@ fn parts_of(target: &Target, names: &[String]) -> Result<HashSet<String>, Error>
     Ok(parts)
 }
 
-/// Those that go, and those that stay.
-fn split(
-    target: &Target,
-    mut names: Vec<String>,
-    keep: Keep,
-) -> Result<(Vec<String>, Vec<String>), Error> {
-    let count = match keep {
-        Keep::Newest(count) => names.len().saturating_sub(count.max(1)),
-        Keep::Since(time) => {
-            let (mut removed, mut kept) = (Vec::new(), Vec::new());
-            let newest = names.pop();
-            for name in names {
-                let taken_at = match target.backup(Some(&name)) {
-                    Ok((_, manifest)) => manifest.taken_at,
-                    // Its name tells it too.
-                    Err(Error::Damaged { .. }) => {
-                        stamp_of(&name).map_or(i64::MAX, |stamp| stamp.cast_signed())
-                    }
-                    Err(error) => return Err(error),
-                };
-                let list = if taken_at < time.seconds { &mut removed } else { &mut kept };
-                list.push(name);
-            }
-            kept.extend(newest);
-            return Ok((removed, kept));
+/// What goes and what stays, as in [`Pruned`].
+struct Split {
+    removed: Vec<String>,
+    kept: Vec<String>,
+    doubtful: Vec<String>,
+}
+
+fn split(target: &Target, mut names: Vec<String>, keep: Keep) -> Result<Split, Error> {
+    let (mut removed, mut kept, mut doubtful) = (Vec::new(), Vec::new(), Vec::new());
+    let time = match keep {
+        Keep::Newest(count) => {
+            let kept = names.split_off(names.len().saturating_sub(count.max(1)));
+            return Ok(Split { removed: names, kept, doubtful });
         }
+        Keep::Since(time) => time.seconds,
     };
-    let kept = names.split_off(count);
-    Ok((names, kept))
+    let listed = target.place.list(BACKUPS).map_err(Error::Place)?;
+    let newest = names.pop();
+    for name in names {
+        // A clock that was behind makes one older than it is, and what was wrong for a time is right again. Each name says
+        // at least the second of the one before.
+        let stamp =
+            stamp_of(&name).map_or(i64::MAX, |stamp| i64::try_from(stamp).unwrap_or(i64::MAX));
+        let taken_at = match target.backup(Some(&name)) {
+            Ok((_, manifest)) => manifest.taken_at,
+            Err(Error::Damaged { .. }) => stamp,
+            Err(error) => return Err(error),
+        };
+        let file = manifest(&name);
+        let written = listed.iter().find(|it| it.name == file).and_then(|it| it.written_at);
+        let written = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let written = written.map_or(i64::MIN, |since| since.as_secs().cast_signed());
+        if taken_at.max(stamp).max(written) < time {
+            removed.push(name);
+            continue;
+        }
+        if taken_at < time {
+            doubtful.push(name.clone());
+        }
+        kept.push(name);
+    }
+    kept.extend(newest);
+    Ok(Split { removed, kept, doubtful })
 }
 
 #[cfg(test)]

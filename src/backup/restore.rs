@@ -11,13 +11,14 @@ use super::check::put_trimmed;
 use super::earlier::Source;
 use super::plan::{Plan, Since, TailFile, Upto};
 use super::tail::Tail;
-use super::target::refuse_log_within;
+use super::target::{Damaged, refuse_log_within};
 use super::{Error, Manifest, Progress, Target};
 use crate::export::{self, Collector};
+use tailmark_log::chain::Link;
 use tailmark_log::storage::forward::{Forward, Start};
 use tailmark_log::storage::segment::{OfflineReader, Segment};
 use tailmark_log::storage::unfinished::Making;
-use tailmark_log::storage::{Damage, EraseOrder, StoreError, local};
+use tailmark_log::storage::{Damage, EraseOrder, RemovedReason, StoreError, local};
 use tailmark_record::topic::Filter;
 use tailmark_record::{Events, GenerationTable, Seq, Timestamp};
 
@@ -70,7 +71,8 @@ pub struct Restored {
 /// another attempt goes on with the segments that are there.
 ///
 /// # Errors
-/// What is damaged, unless it is to be kept; a directory that is not empty; a point in time that the backup does not have; I/O.
+/// What is damaged, unless it is to be kept; a directory that is not empty; a point in time that the
+/// backup does not have; [`Error::Removed`]; I/O.
 pub fn restore(
     target: &Target,
     name: &str,
@@ -80,7 +82,20 @@ pub fn restore(
     options: local::Options,
     mut watch: impl FnMut(Progress) -> io::Result<()>,
 ) -> Result<Restored, Error> {
-    let Wanted { since, upto, keeps_damage } = wanted.into();
+    let done = restore_all(target, name, manifest, wanted.into(), dir, options, &mut watch);
+    target.unless_removed(name, done)
+}
+
+fn restore_all(
+    target: &Target,
+    name: &str,
+    manifest: &Manifest,
+    wanted: Wanted,
+    dir: &Path,
+    options: local::Options,
+    watch: &mut dyn FnMut(Progress) -> io::Result<()>,
+) -> Result<Restored, Error> {
+    let Wanted { since, upto, keeps_damage } = wanted;
     refuse_log_within(dir)?;
     let mut progress = Progress { done_bytes: 0, total_bytes: manifest.bytes() };
     target.prove_tail(name, manifest, || {
@@ -150,9 +165,17 @@ pub fn restore(
                 forward.adopt(&copy)?;
             }
         } else {
-            let here = target.fetch(segment, row, &mut |_| watch(progress))?;
+            let mut damaged = |found: Damage| match keeps_damage {
+                true => {
+                    damage.push(found);
+                    Ok(())
+                }
+                false => Err(found.into()),
+            };
+            let mut copied = |_| watch(progress);
+            let here = target.fetch_noting(segment, row, &mut copied, &mut damaged)?;
             let range = part.first..part.end.min(plan.end);
-            forward = part_of(&here, range, &segments_dir, forward)?;
+            forward = part_of(&here, range, &segments_dir, forward, &mut damaged)?;
             progress.done_bytes += row.bytes;
         }
         watch(progress).map_err(export::Error::Output)?;
@@ -177,6 +200,10 @@ pub fn restore(
     let gone = plan.gone();
     for name in &manifest.trimmed {
         put_trimmed(target, name, (plan.oldest, &gone), &trimmed, &disk)?;
+    }
+    if !damage.is_empty() {
+        // What was removed is not damaged.
+        target.backup(Some(name))?;
     }
     let taken_out = forward.taken_out();
     let order = plan.origin.erasing.clone();
@@ -230,18 +257,33 @@ fn kept(
     Ok(kept)
 }
 
-/// The events of a part of a segment, stamped anew, with the runs of those that are gone in their places.
+/// The events of a part of a segment, stamped anew, with the runs of those that are gone in their places. What is damaged
+/// of it is one, if `damaged` lets it be.
 fn part_of<'a>(
     segment: &Arc<Segment>,
     range: Range<Seq>,
     scratch: &Path,
     forward: Forward<'a>,
+    damaged: Damaged<'_>,
 ) -> Result<Forward<'a>, StoreError> {
-    let reader = OfflineReader::of(Arc::clone(segment), scratch)?;
     let (mut at, end) = (range.start, range.end.min(segment.end()));
     let mut collector = Collector::new(forward);
+    let reader = match OfflineReader::of(Arc::clone(segment), scratch) {
+        Err(StoreError::Damaged(damage)) => {
+            damaged(damage)?;
+            collector.remove((RemovedReason::Damaged, end, Link::UNKNOWN))?;
+            return collector.finish();
+        }
+        reader => reader?,
+    };
     // Of what is gone, too, repeats are told.
-    let mut named = segment.named()?;
+    let mut named = match segment.named() {
+        Err(StoreError::Damaged(damage)) => {
+            damaged(damage)?;
+            Vec::new()
+        }
+        named => named?,
+    };
     if at > segment.first() {
         named.retain(|(seq, _)| *seq >= at);
     }
@@ -258,6 +300,13 @@ fn part_of<'a>(
             Err(StoreError::Removed(range)) if range.contains(at) && range.end <= end => {
                 at = range.end;
                 collector.remove((range.reason, range.end, range.link))?;
+            }
+            Err(StoreError::Damaged(damage)) => {
+                // Never before what was asked for, or it would be asked for again.
+                let behind = damage.to.next().max(at.next()).min(end);
+                damaged(damage)?;
+                collector.remove((RemovedReason::Damaged, behind, Link::UNKNOWN))?;
+                at = behind;
             }
             Err(error) => return Err(error),
         }

@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::place::{self, Listed, Place, Use};
 use super::{Error, Hash, Manifest, SegmentRow};
+use crate::export;
 use crate::inspect::Scratch;
 use tailmark_log::storage::disk::Disk;
 use tailmark_log::storage::meta::META_FILE;
@@ -129,6 +130,17 @@ impl Target {
     /// Keeps others away that write here.
     pub(super) fn claim(&mut self) -> Result<(), Error> {
         self.place.claim(MARK).map_err(Error::Place)
+    }
+
+    /// The same once more where the file that is locked has been removed meanwhile, or was replaced; answers whether that was
+    /// so. Others may have been at work since.
+    pub(super) fn claim_again(&mut self) -> Result<bool, Error> {
+        if self.place.is_claimed(MARK).map_err(Error::Place)? {
+            return Ok(false);
+        }
+        self.place.put_new(MARK, mark_of(&self.log).as_bytes()).map_err(Error::Place)?;
+        self.claim()?;
+        Ok(true)
     }
 
     /// What became of the file that says whose backups these are.
@@ -274,12 +286,22 @@ impl Target {
         row: &SegmentRow,
         copied: segment::Copied<'_>,
     ) -> Result<Arc<Segment>, Error> {
+        self.fetch_noting(segment, row, copied, &mut |damage: Damage| Err(damage.into()))
+    }
+
+    /// The same, also where a file is not what was sealed, if `damaged` lets it be.
+    pub(super) fn fetch_noting(
+        &self,
+        segment: &Segment,
+        row: &SegmentRow,
+        copied: segment::Copied<'_>,
+        damaged: Damaged<'_>,
+    ) -> Result<Arc<Segment>, Error> {
         let parent = self.scratch.lock().for_copy_of(segment)?.to_owned();
         // It need not outlive this.
         let mut written = |_: &Arc<File>, _: &Path| Ok(());
         let disk = Disk::real();
-        let mut damaged = |damage: Damage| Err(damage.into());
-        let how = (copied, &mut written as _, &mut damaged as _);
+        let how = (copied, &mut written as _, damaged);
         Ok(Arc::new(self.bring(segment, row, &parent, &disk, how)?))
     }
 
@@ -311,7 +333,23 @@ impl Target {
             name: name.unwrap_or("at all").to_owned(),
         };
         let name = found.ok_or_else(missing)?;
-        Ok((name.clone(), manifest_in(&*self.place, name)?))
+        // Where it has gone since it was listed it is not there.
+        let manifest = manifest_in(&*self.place, name)?.ok_or_else(missing)?;
+        Ok((name.clone(), manifest))
+    }
+
+    /// Of a backup that was removed while it was read nothing else is told.
+    pub(super) fn unless_removed<T>(&self, name: &str, done: Result<T, Error>) -> Result<T, Error> {
+        match done {
+            // Whoever asked has ended it.
+            Err(Error::Tail(export::Error::Output(_))) | Ok(_) => done,
+            Err(error) => match self.names() {
+                Ok(names) if !names.iter().any(|it| it == name) => {
+                    Err(Error::Removed { path: self.place.shown(""), name: name.to_owned() })
+                }
+                _ => Err(error),
+            },
+        }
     }
 
     pub(super) fn shown_manifest(&self, name: &str) -> PathBuf {
@@ -362,7 +400,7 @@ fn whose(place: &dyn Place) -> Result<Option<(String, Mark)>, Error> {
     let names = names(place)?;
     for name in names.iter().rev() {
         match manifest_in(place, name) {
-            Ok(Manifest { log_id, .. }) => {
+            Ok(Some(Manifest { log_id, .. })) => {
                 let mark = match said {
                     Some(said) if said == log_id => Mark::Whole,
                     _ if has_mark => Mark::Damaged,
@@ -371,7 +409,7 @@ fn whose(place: &dyn Place) -> Result<Option<(String, Mark)>, Error> {
                 return Ok(Some((log_id, mark)));
             }
             // It may be gone by now.
-            Err(Error::Damaged { .. }) => {}
+            Ok(None) | Err(Error::Damaged { .. }) => {}
             Err(error) => return Err(error),
         }
     }
@@ -393,12 +431,11 @@ fn names(place: &dyn Place) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-fn manifest_in(place: &dyn Place, name: &str) -> Result<Manifest, Error> {
+fn manifest_in(place: &dyn Place, name: &str) -> Result<Option<Manifest>, Error> {
     let file = manifest(name);
     let path = place.shown(&file);
     let bytes = place::read(place, &file).map_err(Error::Place)?;
-    let bytes = bytes.ok_or(Error::Damaged { path: path.clone(), what: "it is missing" })?;
-    Manifest::decode(&path, &bytes)
+    bytes.map(|bytes| Manifest::decode(&path, &bytes)).transpose()
 }
 
 /// The second of a backup's name, which tells the order of backups.
@@ -491,7 +528,7 @@ pub(super) fn hash_of(
 }
 
 /// Whether a directory has it under the name that it has before it is whole.
-fn is_unfinished(file: &Listed) -> bool {
+pub(super) fn is_unfinished(file: &Listed) -> bool {
     file.name.ends_with(".new")
 }
 

@@ -244,13 +244,17 @@ impl From<backup::Error> for Failure {
             backup::Error::Place(error) => of_place(&error),
             backup::Error::NoBackups { .. } => Failure::new(Exit::NotFound, text)
                 .hint("`tailmark backup PLACE` takes one; what was cut is none before it is run again to its end"),
-            backup::Error::Missing { .. } => Failure::new(Exit::NotFound, text)
-                .hint("`tailmark backup list PLACE` shows what is there"),
+            backup::Error::Missing { .. } | backup::Error::Removed { .. } => {
+                Failure::new(Exit::NotFound, text)
+                    .hint("`tailmark backup list PLACE` shows what is there")
+            }
             backup::Error::Mark { .. } => Failure::new(Exit::Damaged, text).hint(
                 "the backups can be read and restored all the same; `tailmark backup PLACE` of the same log writes the file anew",
             ),
             backup::Error::Busy { .. } => Failure::new(Exit::Unavailable, text)
-                .hint("wait until that is through; what a killed program has left there counts for a day"),
+                .hint(
+                "wait until that is through, and run it again; what a killed program has left there counts for a day, unless you remove it",
+            ),
             backup::Error::OneBackup { .. } => {
                 Failure::new(Exit::Usage, text).hint("remove the file")
             }
@@ -294,7 +298,7 @@ fn of_place(error: &StoreError) -> Failure {
         None => failure,
     };
     failure.hint(match error {
-        StoreError::Locked { .. } => "a backup is being taken there: wait until that is through",
+        StoreError::Locked { .. } => "a backup is being taken there, or old ones are being removed: wait until that is through",
         _ => "what is whole there stays so; run it again when that is mended, and it goes on",
     })
 }

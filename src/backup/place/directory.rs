@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -121,6 +122,19 @@ impl Place for Directory {
         }
         self.lock = Some(lock);
         Ok(())
+    }
+
+    fn is_claimed(&self, mark: &str) -> Result<bool, StoreError> {
+        let Some(lock) = &self.lock else { return Ok(true) };
+        let path = self.path(mark);
+        let held = lock.metadata().map_err(failed("examine", &path))?;
+        match std::fs::metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            there => {
+                let there = there.map_err(failed("examine", &path))?;
+                Ok((held.dev(), held.ino()) == (there.dev(), there.ino()))
+            }
+        }
     }
 
     fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {

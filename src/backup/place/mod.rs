@@ -52,6 +52,11 @@ pub(super) trait Place: fmt::Debug + Send + Sync {
         Ok(())
     }
 
+    /// Whether [`Place::claim`] keeps others away still: the file may have been removed since, or replaced.
+    fn is_claimed(&self, _mark: &str) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
     /// The files below a folder.
     fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError>;
 

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
+use super::super::notes::AT_WORK;
 use super::super::place::Making;
+use super::super::{Filling, Hash, Look, Manifest, Sink as _};
 use super::*;
 use tailmark_log::storage::StoreError;
 
@@ -63,6 +66,12 @@ impl Cloud {
         for part in ["db/db", "footer"] {
             self.put(&format!("{SEGMENTS}/{segment}/{part}"), b"it", age);
         }
+    }
+
+    fn files_of(&self, segment: &str) -> BTreeMap<String, u64> {
+        let files = self.files.lock().unwrap();
+        let of = files.iter().filter(|it| it.0.contains(&format!("/{segment}/")));
+        of.map(|(name, (bytes, _))| (name.clone(), bytes.len() as u64)).collect()
     }
 
     fn target(&self) -> Target {
@@ -207,28 +216,144 @@ fn where_there_are_no_locks_nothing_goes_that_a_backup_may_just_be_bringing() {
 fn a_backup_that_ends_beside_one_who_prunes_is_none() {
     let cloud = Cloud::default();
     cloud.put("tailmark-backup", b"l\n", OLD);
-    let manifest = cloud.add("1-1", "a", Duration::ZERO);
+    cloud.add("1-1", "a", Duration::ZERO);
     let target = cloud.target();
+    let of_a = cloud.files_of("a");
     // The null control.
-    withdraw_if_pruned(&target, "1-1", &manifest).unwrap();
-    refuse_beside_pruning(&cloud).unwrap();
-    let note = Note::leave(&cloud).unwrap();
-    let refused = refuse_beside_pruning(&cloud).unwrap_err();
+    withdraw_if_pruned(&target, "1-1", &of_a).unwrap();
+    refuse_beside(&cloud, Work::Pruning).unwrap();
+    let note = Note::leave(&cloud, Work::Pruning).unwrap();
+    let refused = refuse_beside(&cloud, Work::Pruning).unwrap_err();
     assert!(matches!(refused, Error::Busy { .. }), "{refused}");
-    assert!(withdraw_if_pruned(&target, "1-1", &manifest).is_err());
+    assert!(withdraw_if_pruned(&target, "1-1", &of_a).is_err());
     assert!(target.names().unwrap().is_empty(), "it is withdrawn");
-    drop(note);
-    refuse_beside_pruning(&cloud).unwrap();
-    // He is through, and has taken what it counts on.
-    let manifest = cloud.add("2-2", "b", Duration::ZERO);
-    cloud.remove("segments/b/footer").unwrap();
-    assert!(matches!(withdraw_if_pruned(&target, "2-2", &manifest), Err(Error::Busy { .. })));
-    assert!(target.names().unwrap().is_empty());
+    note.remove(&cloud);
+    refuse_beside(&cloud, Work::Pruning).unwrap();
+    // He is through, and has taken what it counts on: the footer, or another file.
+    for lost in ["segments/b/footer", "segments/b/db/db"] {
+        cloud.add("2-2", "b", Duration::ZERO);
+        let files = cloud.files_of("b");
+        assert_eq!(files.len(), 2);
+        cloud.remove(lost).unwrap();
+        let refused = withdraw_if_pruned(&target, "2-2", &files);
+        assert!(matches!(refused, Err(Error::Busy { .. })), "{lost}: {refused:?}");
+        assert!(target.names().unwrap().is_empty());
+    }
     // A note that is a day old is of one who was killed.
     cloud.put("pruning/1", b"", AT_WORK);
-    refuse_beside_pruning(&cloud).unwrap();
-    drop(Note::leave(&cloud).unwrap());
+    refuse_beside(&cloud, Work::Pruning).unwrap();
+    Note::leave(&cloud, Work::Pruning).unwrap().remove(&cloud);
     assert!(!cloud.names().contains(&"pruning/1".to_owned()));
+}
+
+fn look() -> Look {
+    let (oldest, head) = (tailmark_record::Seq::new(1), tailmark_record::Seq::new(0));
+    let (segments, removed) = (Vec::new(), Vec::new());
+    Look { log_id: "l".to_owned(), oldest, oldest_tag: None, head, segments, removed }
+}
+
+fn hash(bytes: &[u8]) -> Hash {
+    xxhash_rust::xxh3::xxh3_128(bytes).to_be_bytes()
+}
+
+/// A small file, as it comes.
+fn bring(sink: &mut Filling<'_>, name: &str, bytes: &[u8]) -> Result<(), Error> {
+    sink.file(name)?;
+    sink.data(bytes)?;
+    sink.close(bytes.len() as u64, hash(bytes))
+}
+
+/// A place with one backup, and what one that was killed long ago has left; with its name.
+fn with_leftover() -> (Cloud, String) {
+    let cloud = Cloud::default();
+    cloud.put("tailmark-backup", b"l\n", OLD);
+    cloud.add("1-1", "a", OLD);
+    let left = format!("trimmed/1-2-{:032x}", u128::from_be_bytes(hash(b"it")));
+    cloud.put(&left, b"it", OLD);
+    (cloud, left)
+}
+
+/// What a backup that was killed has left is what the next one brings, too: whoever prunes sees the old, and is not to
+/// take the new away.
+#[test]
+fn what_a_backup_brings_anew_is_not_removed_as_what_was_left_there() {
+    let (cloud, left) = with_leftover();
+    let prune = |cloud: &Cloud| prune_in(cloud.target(), Keep::Newest(9), false, &mut |_| Ok(()));
+    let has_notes = |cloud: &Cloud| cloud.names().iter().any(|name| name.starts_with("taking/"));
+    // It has begun and brought nothing yet: whoever prunes is told so.
+    let mut watch = |_| Ok(());
+    let mut backup = Filling::of(cloud.target(), &mut watch);
+    backup.begin(look()).unwrap();
+    let refused = prune(&cloud);
+    assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
+    assert!(cloud.names().contains(&left));
+    bring(&mut backup, "tail", b"t").unwrap();
+    bring(&mut backup, &left, b"it").unwrap();
+    backup.end().unwrap();
+    let taken = backup.taken().unwrap();
+    assert!(!has_notes(&cloud), "it is through");
+    prune(&cloud).unwrap();
+    assert!(cloud.names().contains(&left) && taken.manifest.trimmed.len() == 1);
+
+    // The other way round: somebody has looked for what is left, and is not through.
+    let note = Note::leave(&cloud, Work::Pruning).unwrap();
+    let mut watch = |_| Ok(());
+    let mut backup = Filling::of(cloud.target(), &mut watch);
+    assert!(matches!(backup.begin(look()), Err(Error::Busy { .. })));
+    drop(backup);
+    note.remove(&cloud);
+    assert!(!has_notes(&cloud), "nothing is left of it");
+    prune(&cloud).unwrap();
+}
+
+/// Where neither sees the note of the other, as by clocks that are a day apart: what has lost a part is no backup.
+#[test]
+fn a_backup_that_has_lost_what_it_brought_is_none() {
+    let (cloud, left) = with_leftover();
+    let looked = Plan::new(&cloud.target(), Keep::Newest(9)).unwrap();
+    let mut watch = |_| Ok(());
+    let mut backup = Filling::of(cloud.target(), &mut watch);
+    backup.begin(look()).unwrap();
+    bring(&mut backup, "tail", b"t").unwrap();
+    bring(&mut backup, &left, b"it").unwrap();
+    looked.carry_out(&cloud, &mut |_| Ok(())).unwrap();
+    assert!(!cloud.names().contains(&left), "the test does not reach it");
+    let refused = backup.end();
+    assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
+    assert_eq!(cloud.target().names().unwrap(), ["1-1"]);
+}
+
+#[test]
+fn a_clock_that_was_behind_makes_no_backup_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let since = |seconds| Keep::Since(Timestamp { seconds, nanos: 0 });
+    std::fs::create_dir(dir.path().join(BACKUPS)).unwrap();
+    for (name, taken_at) in [
+        ("1-800000-a", 800_000),
+        ("2-1000000-b", 1_000_000),
+        ("3-1000001-c", 12),
+        ("4-1000009-d", 1_000_009),
+        ("5-1000010-e", 13),
+    ] {
+        let it = Manifest { taken_at, ..manifest_of("a") };
+        std::fs::write(dir.path().join(super::manifest(name)), it.encode().unwrap()).unwrap();
+    }
+    let target = Target::open(dir.path()).unwrap();
+    let found = split(&target, target.names().unwrap(), since(900_000)).unwrap();
+    assert_eq!((&found.removed[..], found.kept.len()), (&["1-800000-a".to_owned()][..], 4));
+    assert_eq!(found.doubtful, ["3-1000001-c"], "the newest stays in any case");
+    // The store of a cloud has a clock of its own.
+    let cloud = Cloud::default();
+    for (name, age) in [("1-12-a", OLD), ("1-13-b", Duration::ZERO), ("1-14-c", Duration::ZERO)] {
+        cloud.add(name, "a", age);
+    }
+    let target = cloud.target();
+    let hour_ago = since(Timestamp::now().seconds - 60 * 60);
+    let found = split(&target, target.names().unwrap(), hour_ago).unwrap();
+    assert_eq!(
+        (&found.removed[..], &found.doubtful[..]),
+        (&["1-12-a".to_owned()][..], &["1-13-b".to_owned()][..])
+    );
 }
 
 #[test]

@@ -23,7 +23,8 @@ pub(super) struct Args {
     /// Keep so many, the newest; at least 1
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), required_unless_present = "older_than")]
     keep: Option<u32>,
-    /// Remove those that were taken before this time or longer ago than this (30d), but never the newest
+    /// Remove those that were taken before this time or longer ago than this (30d), by every clock that tells it; but never
+    /// the newest
     #[arg(long, value_name = "AGE", value_parser = parse_time, conflicts_with = "keep")]
     older_than: Option<Timestamp>,
     /// Only say what it would remove
@@ -54,6 +55,13 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let mut output = Output::text();
     done.removed.iter().for_each(|name| output.lines(name));
     output.flush()?;
+    if !done.doubtful.is_empty() {
+        say(&format!(
+            "note: {} of those that stay may be older: the clock by which it was taken says so, but what was taken before it, \
+             or the store, does not; --keep goes by their order alone",
+            done.doubtful.len()
+        ));
+    }
     let removed = if args.dry_run { "would be removed" } else { "removed" };
     let freed = if args.dry_run { "would be free" } else { "free now" };
     say(&format!(
@@ -71,6 +79,7 @@ fn json(done: &Pruned, is_dry_run: bool) -> Vec<u8> {
     let mut object = Object::open(&mut out);
     object.texts("removed", &done.removed);
     object.texts("kept", &done.kept);
+    object.texts("doubtful", &done.doubtful);
     object.number("segments", done.segments);
     object.number("freed_bytes", done.freed_bytes);
     object.flag("dry_run", is_dry_run);

@@ -13,7 +13,7 @@ use tailmark_wire::feed_v1::erase_progress::Phase;
 use tokio_stream::StreamExt;
 
 use super::{next, of_topic};
-use crate::support::daemon::{Daemon, program};
+use crate::support::daemon::{Daemon, feed, program};
 use crate::support::kept::expect_clean;
 use crate::support::logdir::{self, log_command};
 use crate::support::server::{PATIENCE, within};
@@ -189,6 +189,61 @@ async fn a_person_is_erased_and_nobody_loses_a_place() {
     let dump = log_command(&data, &["dump", "--seq", "1"]);
     let dump: Value = serde_json::from_slice(&dump.stdout).unwrap();
     assert_eq!((&dump["topic"], &dump["erased"]["reason"]), (&"u.ann".into(), &"her wish".into()));
+}
+
+/// What `docs/operations.md` tells of backups after that: another one, and the older ones are pruned. What a killed one has
+/// left in the place goes, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn once_older_backups_are_pruned_no_file_of_their_place_has_what_a_person_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, place) = (dir.path().join("data"), dir.path().join("place"));
+    let daemon = Daemon::start(&data);
+    let client = Client::new(daemon.url()).unwrap();
+    for at in 0..30 {
+        publish(&client, of_person(at)).await;
+        publish(&client, other(at)).await;
+    }
+    let noise = |at: u64| (0..40).map(|it| mark("fill", at * 100 + it)).collect::<String>();
+    let lines: String = (0..600).map(|at| noise(at) + "\n").collect();
+    daemon.output(&["upload", "--topic", "fill", "-"], lines.as_bytes());
+    for at in 30..40 {
+        publish(&client, of_person(at)).await;
+    }
+    back_up(&data, &place);
+    daemon.output(&["erase", "--topic", "u.ann", "--reason", "her wish", "--yes"], b"");
+    assert_eq!(found_in(&data, 0..40), Vec::<String>::new());
+    back_up(&data, &place);
+    // Of one that was killed while she was there still: what was not sealed, and in a segment that stays.
+    let left = mark("body", 3);
+    std::fs::write(place.join("backups/00000000000000000009-9-9.tail.new"), &left).unwrap();
+    let to = place.to_str().unwrap();
+    let list = feed(&mut program(&["backup", "list", to, "--json"]), b"");
+    let newest = String::from_utf8(list.stdout).unwrap().lines().last().unwrap().to_owned();
+    let newest: Value = serde_json::from_str(&newest).unwrap();
+    let newest = newest["backup"].as_str().unwrap();
+    let manifest = std::fs::read_to_string(place.join(format!("backups/{newest}.backup"))).unwrap();
+    let segments = std::fs::read_dir(place.join("segments")).unwrap().map(|it| it.unwrap().path());
+    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let stays = segments.into_iter().find(|path| manifest.contains(&name(path))).unwrap();
+    std::fs::write(stays.join("db/db.new"), &left).unwrap();
+
+    let before = found_in(&place, 0..40);
+    for part in ["/segments/", ".tail in", ".tail.new", "db.new"] {
+        let part = part.trim_end_matches(" in");
+        assert!(before.iter().any(|found| found.contains(part)), "{part}: {before:?}");
+    }
+    let pruned = feed(&mut program(&["backup", "prune", to, "--keep", "1"]), b"");
+    assert!(pruned.status.success(), "{pruned:?}");
+    assert_eq!(found_in(&place, 0..40), Vec::<String>::new());
+    // What stays is a backup.
+    let verified = feed(&mut program(&["backup", "verify", to]), b"");
+    assert!(verified.status.success(), "{verified:?}");
+    let copy = dir.path().join("copy");
+    let restored = feed(program(&["restore", to, "--data-dir"]).arg(&copy), b"");
+    assert!(restored.status.success(), "{restored:?}");
+    assert_eq!(found_in(&copy, 0..40), Vec::<String>::new());
+    expect_clean(&copy);
+    daemon.stop();
 }
 
 fn back_up(data: &Path, to: &Path) {

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tailmark::backup::{Error, Keep, Pruned, Target, Upto, prune};
+use tailmark::backup::{Error, Keep, Pruned, Since, Target, Upto, check, prune, restore, take};
 use tailmark_log::testing::copy_dir;
 use tailmark_record::{Seq, Timestamp};
 
 use super::backups::{cut_at, is_whole, restored, taken};
 use crate::support::daemon::{feed, program};
 use crate::support::kept::{self, events, life};
+use crate::support::logdir;
 
 /// Every file of a place, and how long it is.
 fn files(dir: &Path) -> BTreeMap<PathBuf, u64> {
@@ -223,4 +224,75 @@ async fn nothing_goes_if_what_stays_is_not_whole() {
         assert_eq!(files(&to), before);
     }
     assert_eq!(pruned(&to, Keep::Newest(1)).unwrap().removed, names[..3]);
+}
+
+/// Whoever reads it is told what became of it.
+#[tokio::test]
+async fn a_backup_that_is_pruned_while_it_is_read_is_told_as_such() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = place(dir.path()).await;
+    let to = dir.path().join("to");
+    for is_restored in [true, false] {
+        let copy = dir.path().join(format!("copy-{is_restored}"));
+        copy_dir(&to, &copy).unwrap();
+        let target = Target::open(&copy).unwrap();
+        let (name, manifest) = target.backup(Some(&names[0])).unwrap();
+        let mut is_pruned = false;
+        let mut watch = |_| {
+            if !std::mem::replace(&mut is_pruned, true) {
+                pruned(&copy, Keep::Newest(1)).unwrap();
+            }
+            Ok(())
+        };
+        let error = match is_restored {
+            true => {
+                let what = (Since::Trimmed, Upto::Head);
+                let (into, options) = (dir.path().join("into"), logdir::options());
+                restore(&target, &name, &manifest, what, &into, options, watch).unwrap_err()
+            }
+            false => check(&target, &name, &manifest, &mut watch).unwrap_err(),
+        };
+        assert!(matches!(&error, Error::Removed { name, .. } if *name == names[0]), "{error:?}");
+        assert!(error.to_string().contains("was removed from"), "{error}");
+    }
+    // What is left there is to be restored.
+    restored(&to, None, Upto::Head, &dir.path().join("last")).unwrap();
+}
+
+/// It is the lock, too: who has removed it lets others in, and a backup that ends is right all the same.
+#[tokio::test]
+async fn a_mark_that_is_removed_while_a_backup_is_taken_comes_back_and_no_part_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    life(dir.path()).await;
+    let data = dir.path().join("data");
+    for others in [false, true] {
+        let to = dir.path().join(format!("to-{others}"));
+        let mark = to.join("tailmark-backup");
+        let (mut ticks, mut second) = (0, None);
+        let first = take(&data, &to, |_| {
+            ticks += 1;
+            if ticks == 3 {
+                std::fs::remove_file(&mark).unwrap();
+            }
+            if ticks == 4 && others {
+                second = Some(take(&data, &to, |_| Ok(())));
+            }
+            Ok(())
+        });
+        assert!(ticks > 4, "{ticks}");
+        if others {
+            println!("the second: {:?}", second.unwrap().map(|it| it.name));
+        } else {
+            first.unwrap();
+            assert!(mark.exists());
+        }
+        let left = listed(&to);
+        assert!(!left.is_empty());
+        for name in left {
+            is_whole(&to, Some(&name)).unwrap();
+        }
+        // Nobody is in anybody's way afterwards.
+        taken(&data, &to);
+        pruned(&to, Keep::Newest(1)).unwrap();
+    }
 }

@@ -101,6 +101,69 @@ async fn what_is_whole_of_a_damaged_place_is_had_and_the_rest_is_told() {
     assert!(dumped(&staged) == wanted);
 }
 
+/// What is whole up to a point within a damaged segment, by seq and by time.
+#[tokio::test]
+async fn what_is_whole_up_to_a_point_within_a_damaged_segment_is_had() {
+    let dir = tempfile::tempdir().unwrap();
+    life(dir.path()).await;
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (data, to) = (path("data"), path("to"));
+    let wanted = dumped(&data);
+    let info = tailmark::inspect::info(Path::new(&data)).unwrap();
+    let (first, end) = (info.segments[1].first.get(), info.segments[1].last.get() + 1);
+    let point = (first + end) / 2;
+    for (name, hurt, is_all) in CASES {
+        assert_eq!(run(&["backup", &to, "--data-dir", &data]).0, Some(0));
+        hurt(&segments(&to)[1]);
+        let (staged, new) = (path("staged"), path("new"));
+        let seq = point.to_string();
+        let keep =
+            ["restore", &to, "--keep-damaged", "--to-seq", &seq, "--json", "--data-dir", &staged];
+        let (code, text, said) = run(&keep);
+        assert!(code == Some(4) && said.contains("log salvage"), "{name}: {said}");
+        let json: Value = serde_json::from_str(&text).unwrap();
+        assert!(!json["damage"].as_array().unwrap().is_empty(), "{name}: {text}");
+        let head: u64 = json["head_seq"].as_str().unwrap().parse().unwrap();
+        // Without a footer nothing is known within it.
+        let has_footer = !name.contains("footer") && !name.contains("all of it");
+        assert_eq!(head, if has_footer { point } else { first - 1 }, "{name}");
+        let (code, _, said) = run(&["log", "salvage", "--from", &staged, "--to", &new]);
+        assert!(code == Some(0) || code == Some(4), "{name}: {said}");
+        expect_clean(Path::new(&new));
+        let found = dumped(&new);
+        let before = &wanted[..(head + 1 - OLDEST) as usize];
+        assert!(found.iter().all(|event| before.contains(event)), "{name}");
+        let most = if is_all || !has_footer { u64::MAX } else { 1_000 };
+        let least = (head + 1 - OLDEST).saturating_sub(most).max(first - OLDEST);
+        assert!(found.len() as u64 >= least, "{name}: {} of {}", found.len(), before.len());
+        assert!(!has_footer || found.len() < before.len(), "{name}: nothing was damaged");
+        for made in [&staged, &new, &to] {
+            std::fs::remove_dir_all(made).unwrap();
+        }
+    }
+    // By time: everything has a stamp within it.
+    assert_eq!(run(&["backup", &to, "--data-dir", &data]).0, Some(0));
+    let at = |nth: u64| {
+        let event: Value = serde_json::from_str(&wanted[(nth - OLDEST) as usize]).unwrap();
+        event["appended_at"].as_str().unwrap().to_owned()
+    };
+    let time = at(point);
+    let run_to = |name: &str| {
+        let staged = path(name);
+        let keep =
+            ["restore", &to, "--keep-damaged", "--to-time", &time, "--json", "--data-dir", &staged];
+        let (code, text, said) = run(&keep);
+        let json: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{said}"));
+        (code, json["head_seq"].as_str().unwrap().parse::<u64>().unwrap())
+    };
+    let whole = run_to("whole");
+    assert!(whole.0 == Some(0) && whole.1 >= point && at(whole.1) == time, "{whole:?}");
+    (CASES[0].1)(&segments(&to)[1]);
+    let (code, head) = run_to("hurt");
+    assert!(code == Some(4) || head < point, "{code:?}");
+    assert!(first - 1 <= head && head <= whole.1, "{head} of {}", whole.1);
+}
+
 /// Every event that can be read, as JSON.
 fn dumped(dir: &str) -> Vec<String> {
     let (_, text, _) = run(&["log", "dump", "--data-dir", dir]);
