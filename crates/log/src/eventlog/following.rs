@@ -13,7 +13,7 @@ use super::core::Core;
 use super::elsewhere::Elsewhere;
 use super::log::{EventLog, Shared};
 use super::producers::Producers;
-use super::state::LogState;
+use super::state::{Delta, LogState};
 use super::{Options, open, recent};
 use crate::storage::{Commit, Engine, Recovered, Store, StoreError};
 use tailmark_record::Seq;
@@ -83,6 +83,21 @@ pub fn whole_state(
     let mut producers = Producers::new(most, idle, max_commit_bytes / 2, recovered.last_at);
     let state = LogState::recover(recovered, &mut producers)?;
     Ok(state.encode(&producers)?.into())
+}
+
+/// The same as a change: a copy that is given it has that state, whatever it had.
+///
+/// # Errors
+/// As [`whole_state`].
+pub fn restated(
+    recovered: &Recovered,
+    options: &Options,
+    max_commit_bytes: usize,
+) -> Result<Bytes, StoreError> {
+    let (most, idle) = (options.producers, options.producer_idle);
+    let mut producers = Producers::new(most, idle, max_commit_bytes / 2, recovered.last_at);
+    let state = LogState::recover(recovered, &mut producers)?;
+    Ok(Delta::restate(&state, &producers, recovered.last_at)?.into())
 }
 
 /// The first seq that an empty daemon must find in a shared journal, so that it is what the others are: of what can be

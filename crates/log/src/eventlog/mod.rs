@@ -71,7 +71,7 @@ pub use eraser::{CancelError, EraseError, Erased, Erasure};
 pub use error::{AppendError, CursorError, ReadError};
 #[cfg(any(test, feature = "shared"))]
 #[doc(hidden)]
-pub use following::{Following, needed_from, whole_state};
+pub use following::{Following, needed_from, restated, whole_state};
 pub use log::{Append, EventLog};
 pub use metrics::{Counters, LATENCY_BUCKETS};
 pub use options::{Clock, Elapsed, Options, Retention};

@@ -110,6 +110,8 @@ const OPEN_AGAIN: u8 = 2;
 const BATCH: u8 = 3;
 /// Of the producer of the batch before, with its next seq.
 const NEXT_BATCH: u8 = 4;
+/// All of them anew, to the end of the delta: what was known before counts no more.
+const RESTATED: u8 = 5;
 
 impl Producers {
     /// `now` is how far the log's clock had come, `bytes` what all may take in the whole state.
@@ -292,6 +294,14 @@ impl Producers {
         out.extend_from_slice(&self.staged.bytes);
     }
 
+    /// What a delta holds of producers that says all that is durable, whatever was before it.
+    #[cfg(any(test, feature = "shared"))]
+    pub(super) fn encode_restated(&self, at: Timestamp, out: &mut Vec<u8>) {
+        put_varint(out, seconds(at));
+        out.push(RESTATED);
+        self.encode(out);
+    }
+
     /// Does again what a delta says of the commit whose first event is `commit_first`; `None` when
     /// it cannot be read.
     pub(super) fn replay(&mut self, commit_first: Seq, mut bytes: &[u8]) -> Option<()> {
@@ -321,6 +331,14 @@ impl Producers {
                     let first = Seq::new(commit_first.get().checked_add(offset)?);
                     self.table.get(&key)?;
                     Op::Batch { key, seq, first, events }
+                }
+                RESTATED => {
+                    self.table.clear();
+                    let epoch = self.next_epoch;
+                    self.decode(bytes)?;
+                    // Epochs never go down.
+                    self.next_epoch = self.next_epoch.max(epoch);
+                    return Some(());
                 }
                 _ => return None,
             };

@@ -79,6 +79,19 @@ impl LogState {
 }
 
 impl Delta {
+    /// All of the state as a change, so that it is what it is whatever was before: for commits that are made anew
+    /// without their own. Where repeats are looked for is not in it, since each copy reads that back.
+    #[cfg(any(test, feature = "shared"))]
+    pub(super) fn restate(
+        state: &LogState,
+        producers: &Producers,
+        at: Timestamp,
+    ) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = encode(&Delta { age_clock: state.age_clock })?;
+        producers.encode_restated(at, &mut bytes);
+        Ok(bytes)
+    }
+
     /// What a commit changes, with what it stages of producers.
     pub(super) fn encode(
         &self,

@@ -88,6 +88,11 @@ impl Table {
         }
     }
 
+    /// Forgets all.
+    pub(super) fn clear(&mut self) {
+        *self = Table::new(self.bounds);
+    }
+
     pub(super) fn len(&self) -> usize {
         self.by_key.len()
     }

@@ -264,6 +264,46 @@ fn state_and_deltas_give_the_same_again() {
     }
 }
 
+/// Whatever a copy had, it has what is said of all of them, and epochs never go down.
+#[test]
+fn what_is_said_anew_is_all_that_counts() {
+    let (mut one, mut other, mut ahead) = (producers(), producers(), producers());
+    for n in 0..3 {
+        let opened = open(&mut one, n, 0);
+        for seq in 1..5 {
+            store(&mut one, &sent(n, &opened, seq), 10 * n + seq);
+        }
+    }
+    let opened = open(&mut other, 2, 0);
+    store(&mut other, &sent(2, &opened, 1), 3);
+    open(&mut other, 77, 0);
+    for n in 0..9 {
+        open(&mut ahead, 70 + n, 0);
+    }
+    let mut delta = Vec::new();
+    one.encode_restated(at(5), &mut delta);
+    let encoded = |it: &Producers| {
+        let mut bytes = Vec::new();
+        it.encode(&mut bytes);
+        bytes
+    };
+    for again in [&mut other, &mut producers()] {
+        again.replay(Seq::new(50), &delta).unwrap();
+        assert_eq!(encoded(again), encoded(&one));
+        // Once more is the same.
+        again.replay(Seq::new(50), &delta).unwrap();
+        assert_eq!(encoded(again), encoded(&one));
+    }
+    let before = ahead.next_epoch;
+    ahead.replay(Seq::new(50), &delta).unwrap();
+    assert_eq!((ahead.next_epoch, ahead.len()), (before, 3));
+    // Cut anywhere it is no delta, or one that says less: never a panic.
+    for len in 0..delta.len() {
+        let _ = producers().replay(Seq::new(50), &delta[..len]);
+    }
+    assert!(producers().replay(Seq::new(50), &delta[..delta.len() - 1]).is_none());
+}
+
 /// Each with batches of a hundred events among those of all others.
 #[test]
 fn a_hundred_thousand_producers_fit_a_slot() {

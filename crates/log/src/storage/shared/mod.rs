@@ -18,6 +18,7 @@
 pub mod conformance;
 mod copy;
 mod frame;
+mod repair;
 mod replica;
 #[cfg(any(test, feature = "testing"))]
 mod stream;
@@ -25,6 +26,7 @@ mod stream;
 pub use super::place::{FrameChain, Place};
 pub use copy::{CopyStore, copy_in_memory, has_log, open_copy};
 pub use frame::{Body, Checkpoint, Content, Frame, FrameProblem};
+pub use repair::{Compared, PutBack, Relation, State, compare, prove, put_back};
 pub use replica::{Followed, Replica, Role, Rule, StateOf};
 #[cfg(any(test, feature = "testing"))]
 pub use stream::{Connection, Fault, Stream};

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 mod copies;
+mod repair;
 
 use super::conformance::{CASES, Journals};
 use super::*;

@@ -19,7 +19,7 @@ const SLOT: u64 = 256 << 10;
 /// Of a commit: twice of it must go into a fourth of a slot.
 const LARGEST: usize = 32 << 10;
 
-fn small() -> Identity {
+pub(super) fn small() -> Identity {
     Identity { max_commit_bytes: LARGEST, ..identity() }
 }
 
@@ -41,16 +41,16 @@ fn open(dir: &Path, stream: &Arc<Stream>, disk: &Disk) -> Result<Arc<LocalEngine
 }
 
 /// The state is all deltas that there were, so that none is lost or told twice.
-fn state_of() -> StateOf {
+pub(super) fn state_of() -> StateOf {
     Box::new(|recovered| Ok(deltas_of(recovered).concat().into()))
 }
 
-fn deltas_of(recovered: &Recovered) -> Vec<Vec<u8>> {
+pub(super) fn deltas_of(recovered: &Recovered) -> Vec<Vec<u8>> {
     let state = recovered.state.chunks(8).map(<[u8]>::to_vec);
     state.chain(recovered.deltas.iter().map(|(.., delta)| delta.to_vec())).collect()
 }
 
-fn replica_in(
+pub(super) fn replica_in(
     name: u64,
     stream: &Arc<Stream>,
     copy: Arc<dyn CopyStore>,
@@ -58,17 +58,17 @@ fn replica_in(
     Replica::new((name, rand::random()), stream.connect(), copy, state_of(), &[])
 }
 
-fn in_memory(name: u64, stream: &Arc<Stream>) -> Replica {
+pub(super) fn in_memory(name: u64, stream: &Arc<Stream>) -> Replica {
     let options = Options { state_every_bytes: 40_000, ..Options::default() };
     replica_in(name, stream, copy_in_memory(options, &*stream.connect()).unwrap()).unwrap()
 }
 
-fn on_disk(name: u64, stream: &Arc<Stream>, dir: &Path) -> Replica {
+pub(super) fn on_disk(name: u64, stream: &Arc<Stream>, dir: &Path) -> Replica {
     replica_in(name, stream, open(dir, stream, &Disk::real()).unwrap()).unwrap()
 }
 
 /// Some commit of so many events behind what the writer has, with a delta of eight bytes.
-fn publish(writer: &Replica, count: u32, filler: usize) {
+pub(super) fn publish(writer: &Replica, count: u32, filler: usize) {
     let commit =
         testing::commit(writer, count, |seq| format!("event {seq} {}", "x".repeat(filler)));
     let delta = Bytes::copy_from_slice(&commit.first.get().to_le_bytes());
@@ -76,7 +76,7 @@ fn publish(writer: &Replica, count: u32, filler: usize) {
 }
 
 /// A journal with takeovers, commits of all sizes, trims and others' messages. Its last writer.
-fn journal(commits: u64, filler: usize) -> (Arc<Stream>, Replica) {
+pub(super) fn journal(commits: u64, filler: usize) -> (Arc<Stream>, Replica) {
     let stream = Stream::new(small(), true);
     let writers = [in_memory(1, &stream), in_memory(2, &stream)];
     let mut at = 0;
@@ -101,7 +101,7 @@ fn journal(commits: u64, filler: usize) -> (Arc<Stream>, Replica) {
     (stream, if at == 0 { one } else { other })
 }
 
-fn all(engine: &dyn Engine) -> Vec<Bytes> {
+pub(super) fn all(engine: &dyn Engine) -> Vec<Bytes> {
     let bounds = engine.bounds();
     let (mut at, mut chunks) = (bounds.oldest, Vec::new());
     while at <= bounds.head {
