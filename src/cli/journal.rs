@@ -97,6 +97,10 @@ fn text(journal: &pb::JournalStatus) -> String {
     }
     for it in &journal.replicas {
         let state = match it {
+            it if it.differs_at_slot > 0 => format!(
+                "holds other bytes than the log at slot {}: empty its store directory, and it fetches them",
+                it.differs_at_slot
+            ),
             it if it.is_offline => "offline".to_owned(),
             it if it.leads => "leads".to_owned(),
             it if it.is_current => "current".to_owned(),
@@ -159,11 +163,15 @@ mod tests {
                 daemon("a", pb::DaemonRole::Following, 3),
                 daemon("b", pb::DaemonRole::Writing, 0),
             ],
-            replicas: vec![pb::JournalReplica {
-                server: "s1".to_owned(),
-                lag: 2,
-                ..Default::default()
-            }],
+            replicas: vec![
+                pb::JournalReplica { server: "s1".to_owned(), lag: 2, ..Default::default() },
+                pb::JournalReplica {
+                    server: "s2".to_owned(),
+                    is_current: true,
+                    differs_at_slot: 21,
+                    ..Default::default()
+                },
+            ],
             ..pb::JournalStatus::default()
         };
         let text = text(&journal);
@@ -176,6 +184,7 @@ mod tests {
             "3 behind",
             "b: writes",
             "s1: not current, 2 behind",
+            "s2: holds other bytes than the log at slot 21",
             "quorum",
         ] {
             assert!(text.contains(part), "{part}: {text}");

@@ -1,6 +1,8 @@
 //! Progress bars, on standard error where that is a terminal.
 
-use indicatif::{ProgressBar, ProgressStyle};
+use std::fmt::Write;
+
+use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 
 use super::terminal::progress_target;
 
@@ -14,7 +16,11 @@ pub(super) fn bar(length: Option<u64>, template: &str) -> ProgressBar {
 /// Another template for what comes now.
 pub(super) fn restyle(bar: &ProgressBar, template: &str) {
     if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
+        // Whole events: the library says four digits of a fraction.
+        let whole = |state: &ProgressState, out: &mut dyn Write| {
+            let _ = write!(out, "{}/s", HumanCount(state.per_sec() as u64));
+        };
+        bar.set_style(style.with_key("per_sec", whole));
     }
 }
 

@@ -126,6 +126,7 @@ pub fn join(
         thread: Default::default(),
         servers: Default::default(),
         silent: Default::default(),
+        witnessed: Default::default(),
         counters: Default::default(),
     });
     let hears = Arc::downgrade(&inner);

@@ -22,6 +22,7 @@ mod secret;
 mod service;
 mod status;
 mod wire;
+mod witness;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -38,6 +39,7 @@ pub use tailmark_journal_nats::{Login, Settings};
 
 use self::beat::{Beat, Heard};
 use self::peer::Peers;
+use self::witness::Witnessed;
 use crate::server::{self, LogEnd};
 use tailmark_journal_nats::{Listening, NatsJournal};
 use tailmark_log::eventlog::{self, EventLog, Retention, TopicRules};
@@ -91,6 +93,7 @@ struct Inner {
     servers: Mutex<Vec<pb::JournalReplica>>,
     /// Why the journal's servers could not be asked, the last time.
     silent: Mutex<Option<String>>,
+    witnessed: Mutex<Witnessed>,
     counters: Counters,
 }
 
@@ -139,6 +142,12 @@ impl Inner {
     fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
         self.wake();
+    }
+
+    /// Remembers where the term began that it has just seen, or begun.
+    fn term_begins(&self) {
+        let place = self.replica.place();
+        self.witnessed.lock().begins(place);
     }
 
     fn wake(&self) {

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 
 use super::beat::{self, SILENCE};
 use super::forward::Forward;
-use super::{Inner, count};
+use super::{Inner, count, witness};
 use crate::server::ServedLog;
 use tailmark_log::eventlog::needed_from;
 use tailmark_log::eventlog::{EventLog, Following};
@@ -172,6 +172,7 @@ impl Node {
                 Ok(Some(Followed::Term(_))) => {
                     self.hears_frame();
                     count(&self.inner.counters.takeovers);
+                    self.inner.term_begins();
                     if self.refresh(runtime).is_err() {
                         return;
                     }
@@ -221,6 +222,7 @@ impl Node {
         match inner.replica.begin_term(Timestamp::now()) {
             Ok(term) => {
                 count(&inner.counters.takeovers);
+                inner.term_begins();
                 tracing::info!(term, is_heir, "this daemon writes the log");
             }
             Err(StoreError::Fenced { .. }) => {}
@@ -321,6 +323,7 @@ async fn tell(inner: Arc<Inner>) {
 /// Asks the journal's servers how they are, for who looks.
 async fn ask_servers(inner: Arc<Inner>) {
     let (mut due, mut looks) = (tokio::time::interval(ASK), 0u64);
+    let mut schedule = witness::Schedule::new();
     due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !inner.is_over.load(Ordering::Relaxed) {
         due.tick().await;
@@ -344,7 +347,16 @@ async fn ask_servers(inner: Arc<Inner>) {
                 (Vec::new(), Some(format!("the journal {name} cannot be asked: {failure}")))
             }
         };
+        // Who writes compares for all.
+        let writes = inner.replica.role() == Role::Writing;
+        let is_due = schedule.is_due(&servers, inner.replica.term(), Instant::now());
         *inner.servers.lock() = servers;
         *inner.silent.lock() = silent;
+        if !writes {
+            inner.witnessed.lock().forget();
+        } else if is_due {
+            let inner = Arc::clone(&inner);
+            let _ = tokio::task::spawn_blocking(move || witness::compare(&inner)).await;
+        }
     }
 }

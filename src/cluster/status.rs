@@ -33,6 +33,7 @@ pub(super) fn servers(replicas: Vec<tailmark_journal_nats::Replica>) -> Vec<pb::
         is_current: it.is_current,
         is_offline: it.is_offline,
         lag: it.lag,
+        differs_at_slot: 0,
     };
     replicas.into_iter().map(of).collect()
 }
@@ -80,6 +81,11 @@ pub(super) fn of(inner: &Inner) -> pb::JournalStatus {
     };
     drop(heard);
     let trouble = inner.replica.status().trouble.or_else(|| inner.silent.lock().clone());
+    let mut replicas = inner.servers.lock().clone();
+    {
+        let witnessed = inner.witnessed.lock();
+        replicas.iter_mut().for_each(|it| it.differs_at_slot = witnessed.differs_at(&it.server));
+    }
     let count = |it: &std::sync::atomic::AtomicU64| it.load(Ordering::Relaxed);
     pb::JournalStatus {
         stream: inner.journal.name(),
@@ -92,7 +98,7 @@ pub(super) fn of(inner: &Inner) -> pb::JournalStatus {
         writer_heard,
         trouble: trouble.unwrap_or_default(),
         daemons,
-        replicas: inner.servers.lock().clone(),
+        replicas,
         weaknesses: inner.journal.strength().weaknesses,
         takeovers: count(&inner.counters.takeovers),
         forwarded: count(&inner.counters.forwarded),

@@ -52,6 +52,24 @@ export const cases = [
     },
   },
   {
+    name: 'says which daemon answers, where several share a log',
+    run: async ({ daemon, visitor }) => {
+      const log = await daemon();
+      const page = await (await visitor()).open(log.url);
+      check(await page.locator('#facts-daemon').isHidden(), 'a log of one machine has no daemons');
+      const journal = { stream: 'TM_x', daemon: 'd2\u202e', role: 'FOLLOWING', term: '3', slot: '41', writer: 'd1', trouble: 'a frame is missing' };
+      await page.route('**/v1/log', async (route) => {
+        const response = await route.fetch();
+        await route.fulfill({ response, json: { ...(await response.json()), journal } });
+      });
+      await page.reload();
+      await page.locator('#fact-daemon', { hasText: 'follows' }).waitFor();
+      const shown = await text(page, '#fact-daemon');
+      check(shown.startsWith('d2') && !shown.includes('\u202e'), shown);
+      equal(await page.locator('#facts-daemon').getAttribute('title'), 'the journal TM_x, term 3, slot 41, written by d1; a frame is missing', 'title');
+    },
+  },
+  {
     name: 'cuts off no figure and no hint on a desk',
     run: async ({ daemon, visitor }) => {
       const log = await daemon();

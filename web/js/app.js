@@ -10,6 +10,7 @@ import { $, bytes, clock, count, plural, setText, short, zone } from './dom.js';
 import { Link } from './link.js';
 import { readPatterns, says, selects } from './pattern.js';
 import { Publisher } from './publish.js';
+import { daemonLine, journalLine } from './journal.js';
 import { copyTopics, sayUnseen, shownLine } from './shown.js';
 import { inWords } from './sse.js';
 import { noteText, Tail } from './tail.js';
@@ -546,6 +547,10 @@ class App {
     // Told only to who may administer, as the other.
     setText($('fact-watches'), log.disk_bytes ? count(Number(log.watches ?? 0)) : '–');
     setText($('fact-version'), log.version ?? '–');
+    const { journal } = log;
+    $('facts-daemon').hidden = journal === undefined;
+    setText($('fact-daemon'), journal ? shownLine(daemonLine(journal)) : '–');
+    $('facts-daemon').title = journal ? shownLine(journalLine(journal)) : '';
     drawConsumers(log.consumers ?? []);
     const { erasing } = log;
     $('facts-erasing').hidden = erasing === undefined;

@@ -282,6 +282,7 @@ fn write_journal(object: &mut Object<'_>, journal: &pb::JournalStatus) {
         object.flag("is_current", replica.is_current);
         object.flag("is_offline", replica.is_offline);
         object.number("lag", replica.lag);
+        object.number("differs_at_slot", replica.differs_at_slot);
     });
     object.texts("weaknesses", &journal.weaknesses);
     object.number("takeovers", journal.takeovers);

@@ -306,6 +306,11 @@ impl Snapshot {
             "Of those the ones that have all of it",
             journal.replicas.iter().filter(|it| it.is_current && !it.is_offline).count() as u64,
         )?;
+        page.gauge(
+            "tailmark_journal_servers_differ",
+            "Servers that hold other bytes than the log, by what this daemon compared while it wrote",
+            journal.replicas.iter().filter(|it| it.differs_at_slot > 0).count() as u64,
+        )?;
         page.counter(
             "tailmark_journal_takeovers",
             "Takeovers that this daemon has seen",

@@ -50,6 +50,7 @@ files![
     "js/charts.js",
     "js/chat.js",
     "js/consumers.js",
+    "js/journal.js",
     "js/detail.js",
     "js/dom.js",
     "js/hub.js",

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use tailmark_record::Reason;
+use tailmark_wire::feed_v1 as pb;
 
 use crate::support::server::{TestServer, start};
 use crate::support::web::{Events, get, post};
@@ -134,6 +135,67 @@ async fn it_has_every_path_and_no_other() {
     let reasons: Vec<_> =
         reasons.as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
     assert_eq!(reasons, Reason::ALL.iter().map(|it| it.as_str()).collect::<Vec<_>>());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_daemon_of_a_shared_journal_says_is_as_it_says() {
+    let server = start().await;
+    let document = document(&server).await;
+    let heard = Some(prost_types::Duration { seconds: 1, nanos: 5_000_000 });
+    let journal = pb::JournalStatus {
+        stream: "TM_x".to_owned(),
+        daemon: "d1".to_owned(),
+        role: pb::DaemonRole::Following.into(),
+        term: 3,
+        slot: 41,
+        writer: "d2".to_owned(),
+        durability: pb::Durability::Replicated.into(),
+        writer_heard: heard,
+        trouble: "a frame is missing".to_owned(),
+        daemons: vec![pb::Daemon {
+            name: "d1".to_owned(),
+            address: "http://127.0.0.1:1".to_owned(),
+            role: pb::DaemonRole::Writing.into(),
+            term: 3,
+            slot: 41,
+            head_seq: 7,
+            lag_slots: 1,
+            heard,
+            version: "0.1.0".to_owned(),
+            is_this: true,
+        }],
+        replicas: vec![pb::JournalReplica {
+            server: "s1".to_owned(),
+            leads: true,
+            is_current: true,
+            is_offline: true,
+            lag: 4,
+            differs_at_slot: 21,
+        }],
+        weaknesses: vec!["one replica".to_owned()],
+        takeovers: 1,
+        forwarded: 2,
+        forwards_failed: 1,
+        in_doubt: 1,
+    };
+    let log_id = "8f14e45f-ceea-467f-9a3c-5f2d1b0c7a11".to_owned();
+    let status = pb::LogStatus { log_id, journal: Some(journal), ..pb::LogStatus::default() };
+    let said: Value = serde_json::from_slice(&tailmark_wire::json::log_status(&status)).unwrap();
+    assert_eq!(of(&document, "LogStatus", &said), Vec::<String>::new());
+    // Nothing that a daemon says is missing in the document, and nothing else is in it.
+    let schema =
+        &document["components"]["schemas"]["LogStatus"]["properties"]["journal"]["properties"];
+    for (part, value) in [
+        ("", &said["journal"]),
+        ("/daemons/items/properties", &said["journal"]["daemons"][0]),
+        ("/replicas/items/properties", &said["journal"]["replicas"][0]),
+    ] {
+        let told: BTreeSet<_> = value.as_object().unwrap().keys().collect();
+        let known: BTreeSet<_> =
+            schema.pointer(part).unwrap().as_object().unwrap().keys().collect();
+        assert_eq!(told, known, "{part}");
+    }
     server.stop().await;
 }
 

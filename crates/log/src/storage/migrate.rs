@@ -206,8 +206,16 @@ pub fn plan<'s>(dir: &Path, steps: &'s [&dyn Step], wanted: u32) -> Result<Plan<
         .map(|from| steps.iter().copied().find(|step| step.from() == from))
         .collect::<Option<Vec<_>>>();
     let steps = way.ok_or(Error::NoWay { path, found, wanted })?;
-    let needed_bytes = if steps.is_empty() { 0 } else { tree_bytes(dir)? + MARGIN_BYTES };
+    let needed_bytes = if steps.is_empty() { 0 } else { needed_bytes(dir)? };
     Ok(Plan { found, wanted, needed_bytes, steps })
+}
+
+/// The most that a copy of `dir` takes: what is there, and what lies in its journal once more. A copy has whole slots too, one
+/// of them more than the log while its last events are sealed, and then these events as a segment beside them.
+fn needed_bytes(dir: &Path) -> Result<u64, StoreError> {
+    let journal = dir.join("journal");
+    let journal_bytes = if journal.is_dir() { tree_bytes(&journal)? } else { 0 };
+    Ok(tree_bytes(dir)? + journal_bytes + MARGIN_BYTES)
 }
 
 /// Brings the log in `dir` to the format `wanted`.

@@ -736,6 +736,10 @@ pub struct JournalReplica {
     /// Entries that it is behind.
     #[prost(uint64, tag = "5")]
     pub lag: u64,
+    /// Where it holds other bytes than the log, by what the daemon that answers has compared: the writing one, at the
+    /// beginnings of the newest terms and at the end; 0 = it was found nowhere. Its store directory is to be emptied.
+    #[prost(uint64, tag = "6")]
+    pub differs_at_slot: u64,
 }
 /// All watches of one name, those that have ended included.
 #[derive(Clone, PartialEq, ::prost::Message)]
