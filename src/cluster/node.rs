@@ -356,7 +356,10 @@ async fn ask_servers(inner: Arc<Inner>) {
             inner.witnessed.lock().forget();
         } else if is_due {
             let inner = Arc::clone(&inner);
-            let _ = tokio::task::spawn_blocking(move || witness::compare(&inner)).await;
+            let looked = tokio::task::spawn_blocking(move || witness::compare(&inner)).await;
+            if looked.is_ok_and(|is_one_astray| is_one_astray) {
+                schedule.again(Instant::now());
+            }
         }
     }
 }

@@ -5,7 +5,6 @@
 //! first: comparing these, and the newest one, costs a handful of messages however long the journal is.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Inner;
@@ -16,6 +15,8 @@ use tailmark_wire::feed_v1 as pb;
 const TERMS: usize = 4;
 /// How often, where nothing has changed.
 const EVERY: Duration = Duration::from_secs(600);
+/// While a server is known to differ: whether it was cured.
+const AGAIN: Duration = Duration::from_secs(60);
 /// After a takeover, or when a server has come back: by then it has what it lacked.
 const SOON: Duration = Duration::from_secs(15);
 
@@ -81,10 +82,15 @@ impl Schedule {
         }
         is_due
     }
+
+    /// A server differs: it is looked at again before long.
+    pub(super) fn again(&mut self, now: Instant) {
+        self.due = self.due.min(now + AGAIN);
+    }
 }
 
-/// Compares what each server has with the copy here. Blocks.
-pub(super) fn compare(inner: &Arc<Inner>) {
+/// Compares what each server has with the copy here; whether one is known to differ. Blocks.
+pub(super) fn compare(inner: &Inner) -> bool {
     let places: Vec<_> = {
         let newest = inner.replica.place();
         let witnessed = inner.witnessed.lock();
@@ -101,7 +107,7 @@ pub(super) fn compare(inner: &Arc<Inner>) {
             }
             Err(error) => {
                 tracing::debug!(%error, "the journal's servers could not be compared");
-                return;
+                return !inner.witnessed.lock().strays.is_empty();
             }
         }
     }
@@ -115,6 +121,7 @@ pub(super) fn compare(inner: &Arc<Inner>) {
     // Of whom nothing was heard stays what was known.
     witnessed.strays.retain(|server, _| unheard.contains(server) && all.contains(server));
     witnessed.strays.extend(strays.into_iter().map(|(server, (slot, _))| (server, slot)));
+    !witnessed.strays.is_empty()
 }
 
 #[cfg(test)]
@@ -144,6 +151,9 @@ mod tests {
         assert!(schedule.is_due(&all, 2, at(216)), "a server has come back");
         assert!(!schedule.is_due(&all, 2, at(700)));
         assert!(schedule.is_due(&all, 2, at(820)), "now and then");
+        schedule.again(at(821));
+        assert!(!schedule.is_due(&all, 2, at(880)));
+        assert!(schedule.is_due(&all, 2, at(881)), "while one differs");
     }
 
     #[test]
