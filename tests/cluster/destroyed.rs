@@ -112,7 +112,7 @@ async fn says(world: &World, at: usize, is_it: impl Fn(&pb::JournalStatus) -> bo
         if journal.as_ref().is_some_and(&is_it) {
             return;
         }
-        assert!(begun.elapsed() < UNTIL_TOLD, "daemon {} says {journal:#?}", at + 1);
+        assert!(begun.elapsed() < PATIENCE, "daemon {} says {journal:#?}", at + 1);
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
@@ -257,4 +257,46 @@ async fn a_stream_purged_beyond_its_end_takes_nothing_and_is_told() {
         says(&world, at, |it| it.trouble.contains("purged")).await;
         goes_on_reading(&world.client(at), &cursors).await;
     }
+}
+
+/// What a daemon says of which servers hold other bytes, and of how many have all.
+fn witnessed(journal: &pb::JournalStatus) -> (Vec<&str>, usize) {
+    let differs = journal.replicas.iter().filter(|it| it.differs_at_slot > 0);
+    let current = journal.replicas.iter().filter(|it| it.is_current && !it.is_offline);
+    (differs.map(|it| it.server.as_str()).collect(), current.count())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_keeps_what_its_peers_lost_is_named_until_it_is_emptied() {
+    let Some(program) = program() else { return };
+    let (mut world, cursors) = begin(&program, 12).await;
+    (0..3).for_each(|at| world.servers.kill(at));
+    (0..2).for_each(|at| world.servers.save(at));
+    (0..3).for_each(|at| world.servers.begin(at));
+    let mut lost = cursors.clone();
+    publish(&world, 12, &mut lost).await;
+
+    // Two are put back and go on with a daemon that knows of nothing else; the third comes when that has more than was lost.
+    (0..3).for_each(|at| world.kill_daemon(at));
+    (0..3).for_each(|at| world.servers.kill(at));
+    (0..2).for_each(|at| world.servers.put_back(at));
+    (0..2).for_each(|at| world.servers.begin(at));
+    world.empty_daemon(0);
+    world.begin_daemon(0);
+    world.wait_ready(0);
+    for nth in 0..30 {
+        let stored = store(&world.client(0), &format!("f{nth}")).await;
+        assert_eq!(stored.seq, 13 + nth);
+    }
+    says(&world, 0, |it| witnessed(it) == (Vec::new(), 2)).await;
+    world.servers.begin(2);
+    // JetStream tells it as current.
+    says(&world, 0, |it| witnessed(it) == (vec!["tm3"], 3)).await;
+    assert!(world.said(0).contains("tm3 holds other bytes than the log"), "{}", world.said(0));
+
+    world.servers.kill(2);
+    says(&world, 0, |it| witnessed(it).1 == 2).await;
+    world.servers.empty(2);
+    world.servers.begin(2);
+    says(&world, 0, |it| witnessed(it) == (Vec::new(), 3)).await;
 }
