@@ -1,4 +1,6 @@
-//! `tailmark journal status`.
+//! `tailmark journal`.
+
+mod repair;
 
 use std::time::Duration;
 
@@ -14,7 +16,9 @@ use tailmark_wire::json;
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Show the journal that several daemons share: who writes, how far each has come, and what holds it
-    Status(Online<Status>),
+    Status(Box<Online<Status>>),
+    /// Put right a stopped daemon's copy that is of another history than the journal, or the journal by the copy
+    Repair(repair::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -27,6 +31,7 @@ pub(super) struct Status {
 pub(super) fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Status(online) => online.run(status),
+        Command::Repair(args) => repair::run(args),
     }
 }
 

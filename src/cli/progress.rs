@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{HumanFloatCount, ProgressBar, ProgressState, ProgressStyle};
 
 use super::terminal::progress_target;
 
@@ -18,7 +18,7 @@ pub(super) fn restyle(bar: &ProgressBar, template: &str) {
     if let Ok(style) = ProgressStyle::with_template(template) {
         // Whole events: the library says four digits of a fraction.
         let whole = |state: &ProgressState, out: &mut dyn Write| {
-            let _ = write!(out, "{}/s", HumanCount(state.per_sec() as u64));
+            let _ = write!(out, "{:.0}/s", HumanFloatCount(state.per_sec()));
         };
         bar.set_style(style.with_key("per_sec", whole));
     }

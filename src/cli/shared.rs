@@ -50,7 +50,8 @@ pub(super) fn unjoined(error: &JoinError) -> Failure {
     }
 }
 
-fn options(config: &Config, addresses: &[SocketAddr]) -> Result<Options, Failure> {
+/// Where the journal is, and what the daemons know each other by.
+pub(super) fn journal(config: &Config) -> Result<(Settings, Secret), Failure> {
     let journal = &config.journal;
     let secret = Secret::read(&journal.key_file).map_err(|error| {
         Failure::new(Exit::Usage, "cannot use journal.key_file")
@@ -67,6 +68,12 @@ fn options(config: &Config, addresses: &[SocketAddr]) -> Result<Options, Failure
     servers.monitors = journal.monitors.clone();
     servers.allow_weaker = journal.allow_weaker_durability;
     servers.create = journal.create;
+    Ok((servers, secret))
+}
+
+fn options(config: &Config, addresses: &[SocketAddr]) -> Result<Options, Failure> {
+    let (servers, secret) = journal(config)?;
+    let journal = &config.journal;
     let mut tls = Tls::default();
     tls.ca = given(&journal.peers_ca_file).map(Pem::file);
     // Others may ask who comes.

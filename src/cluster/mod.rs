@@ -18,6 +18,7 @@ mod forward;
 mod join;
 mod node;
 mod peer;
+mod repair;
 mod secret;
 mod service;
 mod status;
@@ -33,6 +34,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::watch;
 
 pub use join::{JoinError, Joined, Options, join};
+pub use repair::Repair;
 pub use secret::{Secret, SecretError};
 pub use service::PeerServer;
 pub use tailmark_journal_nats::{Login, Settings};

@@ -27,6 +27,7 @@ mod network;
 #[path = "../nats/outsider.rs"]
 mod outsider;
 mod power;
+mod repair;
 #[allow(dead_code, reason = "shared with the tests of the journal")]
 #[path = "../nats/servers.rs"]
 mod servers;

@@ -133,6 +133,14 @@ pub fn without_places(state: &[u8], deltas: Deltas) -> Result<(Vec<u8>, Deltas),
 
 #[cfg(any(test, feature = "shared"))]
 impl Recovered {
+    /// What the log keeps about itself, of what a copy recovered.
+    ///
+    /// # Errors
+    /// Damage where it is no copy's.
+    pub fn of_the_log(self) -> Result<Recovered, StoreError> {
+        self.without_places()
+    }
+
     /// What a copy recovered, without the places.
     ///
     /// # Errors
