@@ -162,7 +162,7 @@ const SHIPPED: [&str; 6] = [
     "0001_initial/FORMAT.md f9218862a7bca2e544ca11f29988b444",
     "0001_initial/fixture.zst 84204aad6e8c5b2f79cd6d288d63f3ce",
     "0001_initial/expected.jsonl 88ea44a1574885793f0d888227d123fe",
-    "0002_history/FORMAT.md be840b4ae8c1e0fbfe4459e349d15d57",
+    "0002_history/FORMAT.md 84fc06b21b3c7e22a71c7a425151bf87",
     "0002_history/fixture.zst afce843f427b258f51be27aa56311d8c",
     "0002_history/expected.jsonl 432bd2aab7e18ff835a34da477f57896",
 ];
