@@ -55,7 +55,7 @@ export const cases = [
     name: 'says which daemon answers, where several share a log',
     run: async ({ daemon, visitor }) => {
       const log = await daemon();
-      const page = await (await visitor()).open(log.url);
+      const page = await (await visitor()).open(`${log.url}/?share=own`);
       check(await page.locator('#facts-daemon').isHidden(), 'a log of one machine has no daemons');
       const journal = { stream: 'TM_x', daemon: 'd2\u202e', role: 'FOLLOWING', term: '3', slot: '41', writer: 'd1', trouble: 'a frame is missing' };
       await page.route('**/v1/log', async (route) => {
