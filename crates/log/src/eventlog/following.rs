@@ -79,9 +79,7 @@ pub fn whole_state(
     options: &Options,
     max_commit_bytes: usize,
 ) -> Result<Bytes, StoreError> {
-    let (most, idle) = (options.producers, options.producer_idle);
-    let mut producers = Producers::new(most, idle, max_commit_bytes / 2, recovered.last_at);
-    let state = LogState::recover(recovered, &mut producers)?;
+    let (state, producers) = recover(recovered, options, max_commit_bytes)?;
     Ok(state.encode(&producers)?.into())
 }
 
@@ -94,10 +92,19 @@ pub fn restated(
     options: &Options,
     max_commit_bytes: usize,
 ) -> Result<Bytes, StoreError> {
+    let (state, producers) = recover(recovered, options, max_commit_bytes)?;
+    Ok(Delta::restate(&state, &producers, recovered.last_at)?.into())
+}
+
+fn recover(
+    recovered: &Recovered,
+    options: &Options,
+    max_commit_bytes: usize,
+) -> Result<(LogState, Producers), StoreError> {
     let (most, idle) = (options.producers, options.producer_idle);
     let mut producers = Producers::new(most, idle, max_commit_bytes / 2, recovered.last_at);
     let state = LogState::recover(recovered, &mut producers)?;
-    Ok(Delta::restate(&state, &producers, recovered.last_at)?.into())
+    Ok((state, producers))
 }
 
 /// The first seq that an empty daemon must find in a shared journal, so that it is what the others are: of what can be
